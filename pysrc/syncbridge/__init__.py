@@ -1,0 +1,9 @@
+"""SyncBridge's rules: sessions, messages, errors. Synchronous and pure; time is an argument.
+
+General layout, in reading order: `types`, `errors`, `close_codes` and `limits` are vocabulary;
+`messages` and `encode` are the wire; `protocol` is the connection's state machine; `session` is
+what a node knows of a session; `ports` is what the rules need from outside; `kernels` chooses
+between the compiled document kernel and its pure twin.
+"""
+
+__version__ = "0.1.0"

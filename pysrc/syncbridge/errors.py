@@ -1,0 +1,109 @@
+"""Every error that a client can be told, in one catalogue.
+
+    SyncBridgeError            carries an ErrorCode, a detail and extra fields
+    └── StoreError             Redis did not do it, or it is not known whether it did
+        ├── StoreUnavailable   not sent, or refused: nothing was done
+        ├── StoreTimeout       sent, and no answer in time: outcome unknown, repeat with the same id
+        └── StoreOverloaded    our own queue is full: nothing was sent
+
+An `ErrorCode` knows its HTTP status (RFC 9457 problem documents) and whether repeating the same
+request may succeed. WebSocket ERROR payloads carry the same codes.
+"""
+
+from enum import Enum
+from typing import Any
+
+
+class ErrorCode(Enum):
+    """code = (wire name, HTTP status, retryable, title)."""
+
+    INVALID_JSON = ("invalid_json", 400, False, "Not valid JSON")
+    INVALID_MESSAGE = ("invalid_message", 422, False, "Message not acceptable")
+    UNKNOWN_TYPE = ("unknown_type", 422, False, "Unknown message type")
+    UNKNOWN_OPERATION = ("unknown_operation", 422, False, "Unknown operation")
+    INVALID_FIELD = ("invalid_field", 422, False, "Field not acceptable")
+    INVALID_KEY = ("invalid_key", 422, False, "Key not acceptable")
+    RESERVED_KEY = ("reserved_key", 422, False, "Key is reserved")
+    DUPLICATE_KEY = ("duplicate_key", 422, False, "Key appears twice")
+    NUMBER_RANGE = ("number_range", 422, False, "Number out of range")
+    TOO_DEEP = ("too_deep", 400, False, "Nested too deeply")
+    TOO_LARGE = ("too_large", 413, False, "Too large")
+    TOO_MANY_KEYS = ("too_many_keys", 413, False, "Too many keys")
+    KEY_OVERLAP = ("key_overlap", 422, False, "Key both changed and deleted")
+    BASE_VERSION_AHEAD = ("base_version_ahead", 409, False, "Base version is ahead of the server")
+    VERSION_CONFLICT = ("version_conflict", 409, False, "Changed by somebody else meanwhile")
+    UNSUPPORTED = ("unsupported", 422, False, "Not supported on this connection")
+    AUTH_REQUIRED = ("auth_required", 401, False, "Authentication required")
+    TOKEN_INVALID = ("token_invalid", 401, False, "Token not acceptable")
+    TOKEN_EXPIRED = ("token_expired", 401, False, "Token has expired")
+    TOKEN_REVOKED = ("token_revoked", 401, False, "Token was revoked")
+    TOKEN_REUSED = ("token_reused", 401, False, "Refresh token was used before")
+    FORBIDDEN = ("forbidden", 403, False, "Not allowed")
+    SESSION_NOT_FOUND = ("session_not_found", 404, False, "No such session")
+    DEVICE_NOT_FOUND = ("device_not_found", 404, False, "No such device")
+    NOT_FOUND = ("not_found", 404, False, "Not found")
+    METHOD_NOT_ALLOWED = ("method_not_allowed", 405, False, "Method not allowed")
+    UNSUPPORTED_MEDIA = ("unsupported_media_type", 415, False, "Media type not supported")
+    TOO_MANY_DEVICES = ("too_many_devices", 409, False, "Too many devices in the session")
+    RATE_LIMITED = ("rate_limited", 429, True, "Too many requests")
+    STORE_UNAVAILABLE = ("store_unavailable", 503, True, "Store is away")
+    OVERLOADED = ("overloaded", 503, True, "Too busy")
+    DRAINING = ("draining", 503, True, "Shutting down")
+    INTERNAL = ("internal_error", 500, True, "Internal error")
+
+    def __init__(self, wire: str, status: int, retryable: bool, title: str) -> None:
+        self.wire = wire
+        self.status = status
+        self.retryable = retryable
+        self.title = title
+
+
+BY_WIRE: dict[str, ErrorCode] = {code.wire: code for code in ErrorCode}
+
+
+class SyncBridgeError(Exception):
+    """Something that the client is told.
+
+    Args:
+        code: the catalogue entry.
+        detail: one sentence: what, where, and what would be accepted. Never a secret.
+        retry_after: seconds after which repeating makes sense, or None.
+        fields: extra members of the problem document or ERROR details.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        detail: str = "",
+        *,
+        retry_after: float | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(detail or code.title)
+        self.code = code
+        self.detail = detail or code.title
+        self.retry_after = retry_after
+        self.fields = fields
+
+
+class StoreError(SyncBridgeError):
+    """Redis did not do it, or it is not known whether it did."""
+
+    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
+        super().__init__(ErrorCode.STORE_UNAVAILABLE, detail, retry_after=retry_after)
+
+
+class StoreUnavailable(StoreError):
+    """The command was not sent, or Redis refused it; nothing was done."""
+
+
+class StoreTimeout(StoreError):
+    """No answer within the deadline; repeat with the same idempotency id to learn the outcome."""
+
+
+class StoreOverloaded(StoreError):
+    """The queue to Redis is full; nothing was sent."""
+
+    def __init__(self, detail: str, retry_after: float = 0.2) -> None:
+        super().__init__(detail, retry_after)
+        self.code = ErrorCode.OVERLOADED

@@ -1,0 +1,50 @@
+"""The one place that chooses between compiled kernels and their pure twins.
+
+`SYNCBRIDGE_PURE_PYTHON=1` selects the twins. There is no silent fallback: without the variable a
+missing extension is an ImportError, because a server that is ten times slower without saying so
+is an outage. `IMPLEMENTATION` names the choice; `/health` shows it.
+"""
+
+import os
+
+if os.environ.get("SYNCBRIDGE_PURE_PYTHON"):
+    from syncbridge.kernels._document_py import (
+        DEFAULT_LIMITS,
+        Doc,
+        DocumentError,
+        DocumentLimits,
+        Split,
+        compact,
+        quote,
+        render_pairs,
+        split,
+    )
+
+    IMPLEMENTATION = "pure"
+else:
+    from syncbridge_core.document import (
+        DEFAULT_LIMITS,
+        Doc,
+        DocumentError,
+        DocumentLimits,
+        Split,
+        compact,
+        quote,
+        render_pairs,
+        split,
+    )
+
+    IMPLEMENTATION = "compiled"
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "IMPLEMENTATION",
+    "Doc",
+    "DocumentError",
+    "DocumentLimits",
+    "Split",
+    "compact",
+    "quote",
+    "render_pairs",
+    "split",
+]

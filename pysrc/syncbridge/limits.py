@@ -1,0 +1,29 @@
+"""The numbers of the contract, in one frozen object that AUTH_SUCCESS also reports."""
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds for clients. Sizes in bytes, times in seconds unless the name says otherwise."""
+
+    message_bytes: int = 65_536
+    snapshot_bytes: int = 1_048_576
+    state_bytes: int = 1_048_576
+    state_keys: int = 2_000
+    key_bytes: int = 256
+    value_bytes: int = 262_144
+    depth: int = 64
+    number_bytes: int = 64
+    changes: int = 256
+    devices: int = 32
+    id_bytes: int = 64
+    messages_per_second: int = 50
+    message_burst: int = 100
+    heartbeat_interval_ms: int = 25_000
+    presence_timeout: int = 120
+    auth_timeout: int = 10
+    session_ttl: int = 604_800
+    expiry_grace: int = 25
+    expiry_warning: int = 60
+    idempotency_ids: int = 512
+    tombstones: int = 256
