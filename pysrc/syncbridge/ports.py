@@ -1,0 +1,323 @@
+"""What the rules and the shell need from a store, a bus and the sockets, written down once.
+
+Values travel as raw compact JSON text (`bytes`), keys as UTF-8 `bytes`; `sets` are flat lists
+`[key, value, key, value, ...]`. Times are Unix milliseconds unless a name says otherwise.
+
+Guarantees a `Store` gives:
+
+* each request is one atomic script; requests of one `submit`, and of one submit after another,
+  take effect in the order in which they were submitted, and their results are delivered in it;
+* a write that answered `Outcome` is in Redis; `StoreUnavailable` and `StoreOverloaded` mean that
+  nothing was done; after `StoreTimeout` the outcome is unknown, and repeating the same mutation id
+  tells it (`Status.DUPLICATE`) without doing it twice;
+* other nodes that have devices in the session receive each commit as a `Commit`, at most once, in
+  version order unless the connection breaks; a hole shows as `prev_version` that does not fit.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any, Protocol
+
+import msgspec
+
+from syncbridge.errors import StoreError
+
+
+class Status(IntEnum):
+    """How a script ended. The numbers are those of the Lua scripts."""
+
+    OK = 0
+    DUPLICATE = 1
+    CONFLICT = 2
+    AHEAD = 3
+    NOT_FOUND = 4
+    FORBIDDEN = 5
+    TOO_LARGE = 6
+    TOO_MANY_KEYS = 7
+    TOO_MANY_DEVICES = 8
+
+
+class Mode(IntEnum):
+    """What a write does about keys that changed after its `base_version`."""
+
+    REJECT = 0
+    """Any such key: nothing is applied, `Status.CONFLICT` with the server's values."""
+    OVERWRITE = 1
+    """The write wins."""
+    YIELD = 2
+    """Such keys are left out, the others are applied; the outcome names them."""
+    WHOLE = 3
+    """Any change at all after `base_version` is a conflict (full snapshots)."""
+
+
+class Apply(msgspec.Struct, gc=False):
+    """One write of a session.
+
+    Args:
+        sid: session id, canonical UUID text.
+        user_id: owner given to a session that this write creates.
+        device_id: the writer.
+        sets: flat key/value list. deletes: keys.
+        mutation_id: idempotency key, scoped by device; empty for none.
+        base_version: version the writer has seen; -1 for none.
+        mode: see `Mode`.
+        owner_check: refuse with FORBIDDEN unless `user_id` owns the session.
+        create: make the session when it does not exist; else NOT_FOUND.
+        replace: delete every key that is not in `sets`.
+        app_version: stored with the session when not empty.
+        operation: what other nodes are told for a single key, `SET` or `DELETE`.
+    """
+
+    sid: str
+    user_id: str
+    device_id: str
+    sets: list[bytes]
+    deletes: list[bytes]
+    mutation_id: str = ""
+    base_version: int = -1
+    mode: Mode = Mode.OVERWRITE
+    owner_check: bool = True
+    create: bool = True
+    replace: bool = False
+    app_version: str = ""
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """What a write did.
+
+    Attributes:
+        version, prev_version: equal when nothing changed.
+        sets, deletes: what really changed (writes of equal bytes are dropped), to be fanned out.
+        conflicts: flat `[key, server value or b"" when deleted, ...]` for CONFLICT and YIELD.
+    """
+
+    status: Status
+    version: int = 0
+    prev_version: int = 0
+    epoch: str = ""
+    sets: list[bytes] = []
+    deletes: list[bytes] = []
+    created: bool = False
+    created_at: int = 0
+    updated_at: int = 0
+    expires_at: int = 0
+    conflicts: list[bytes] = []
+
+
+class DeviceInfo(msgspec.Struct, gc=False, omit_defaults=True):
+    """A device as it is stored beside the session (JSON in Redis)."""
+
+    device_type: str = ""
+    device_name: str = ""
+    os_version: str = ""
+    app_version: str = ""
+    node: str = ""
+    conn: str = ""
+    connected_at: int = 0
+
+
+class Hello(msgspec.Struct, gc=False):
+    """A device joins: check the owner, register device, presence and node, and read the state.
+
+    Args:
+        conn: unique id of this connection; a later `Leave` with another one does nothing.
+        since: `(epoch, version)` to resume from, or None for the whole state.
+        known: version of the node's replica when it has one (the state is then not sent again if
+            it still fits), -1 when it has none. known_epoch: the replica's epoch.
+    """
+
+    sid: str
+    user_id: str
+    device_id: str
+    conn: str
+    info: bytes
+    node: str
+    owner_check: bool = True
+    since: tuple[str, int] | None = None
+    known: int = -1
+    known_epoch: str = ""
+    max_devices: int = 32
+    presence_ms: int = 120_000
+
+
+class Device(msgspec.Struct, gc=False):
+    """One registered device. `deadline`: presence lease in Unix ms, 0 when there is none."""
+
+    device_id: str
+    info: bytes
+    deadline: int
+    online: bool
+
+
+class Welcome(msgspec.Struct, gc=False):
+    """Answer to `Hello`.
+
+    Attributes:
+        full: flat key/value list of the whole state, or None when `sets`/`deletes` are the delta
+            since the asked version (`resumed`), or when `fresh` says the node's replica is current.
+        replaced: `(node, conn)` of the connection that this device had before, or None.
+    """
+
+    status: Status
+    version: int = 0
+    epoch: str = ""
+    owner: str = ""
+    full: list[bytes] | None = None
+    fresh: bool = False
+    resumed: bool = False
+    sets: list[bytes] = []
+    deletes: list[bytes] = []
+    devices: list[Device] = []
+    replaced: tuple[str, str] | None = None
+
+
+class Resume(msgspec.Struct, gc=False):
+    """Read what changed since `(epoch, version)`; the whole state when that cannot be told."""
+
+    sid: str
+    epoch: str
+    version: int
+    user_id: str = ""
+    owner_check: bool = False
+
+
+class Resumed(msgspec.Struct, gc=False):
+    """Answer to `Resume`: `full` is None when `sets` and `deletes` are the delta."""
+
+    status: Status
+    version: int = 0
+    epoch: str = ""
+    full: list[bytes] | None = None
+    sets: list[bytes] = []
+    deletes: list[bytes] = []
+
+
+class Read(msgspec.Struct, gc=False):
+    """Read a session whole. `etag` is `(epoch, version)`: equal means no state is sent."""
+
+    sid: str
+    user_id: str = ""
+    owner_check: bool = True
+    etag: tuple[str, int] | None = None
+
+
+class Snapshot(msgspec.Struct, gc=False):
+    """Answer to `Read`; `flat` is None when the etag fitted."""
+
+    status: Status
+    version: int = 0
+    epoch: str = ""
+    owner: str = ""
+    device_id: str = ""
+    app_version: str = ""
+    created_at: int = 0
+    updated_at: int = 0
+    expires_at: int = 0
+    flat: list[bytes] | None = None
+
+
+class Leave(msgspec.Struct, gc=False):
+    """A connection ended. Nothing happens unless the device's connection is still `conn`.
+
+    `forget` removes the device from the registry instead of marking it offline. `last` says that
+    this node has no other device in the session, so that it stops receiving its commits.
+    """
+
+    sid: str
+    device_id: str
+    conn: str
+    node: str
+    forget: bool = False
+    last: bool = False
+
+
+class Left(msgspec.Struct, gc=False):
+    """Answer to `Leave`: whether the device is offline now, and the time (Unix ms)."""
+
+    changed: bool
+    at: int = 0
+
+
+class Touch(msgspec.Struct, gc=False):
+    """Renew the presence of devices of one session that are connected to this node."""
+
+    sid: str
+    node: str
+    device_ids: list[str]
+    presence_ms: int = 120_000
+
+
+class Touched(msgspec.Struct, gc=False):
+    """Answer to `Touch`: where the session is now, for the node to compare with its replica."""
+
+    version: int
+    epoch: str
+
+
+Request = Apply | Hello | Resume | Read | Leave | Touch
+Answer = Outcome | Welcome | Resumed | Snapshot | Left | Touched
+Deliver = Callable[[Sequence[Answer | StoreError]], None]
+
+
+class Commit(msgspec.Struct, gc=False):
+    """A commit of another node."""
+
+    sid: str
+    version: int
+    prev_version: int
+    epoch: str
+    device_id: str
+    correlation_id: str
+    sets: list[bytes]
+    deletes: list[bytes]
+
+
+class Notice(msgspec.Struct, gc=False):
+    """Anything else that nodes tell each other. `kind` names it, `data` is JSON text."""
+
+    kind: str
+    sid: str
+    data: bytes
+
+
+class Store(Protocol):
+    """Sessions in Redis. See the guarantees at the top of this file."""
+
+    def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
+        """Send requests as one pipeline; `deliver` gets one answer each, on the Trio thread.
+
+        Raises StoreOverloaded when the queue is full (nothing was sent). `deliver` is always
+        called, with a StoreError in place of each answer that failed.
+        """
+
+    async def call(self, request: Request) -> Any:
+        """One request; returns its answer type or raises StoreError."""
+
+
+class RedisCommands(Protocol):
+    """Plain Redis commands over the I/O thread, for what is not a session."""
+
+    async def execute(self, *args: bytes | str | int | float) -> Any:
+        """One command, reply as redis-py with RESP2 and no decoding; raises StoreError."""
+
+    async def script(self, name: str, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:
+        """Run `scripts/<name>.lua`; loaded again by itself after SCRIPT FLUSH."""
+
+    @property
+    def connected(self) -> bool:
+        """False while Redis does not answer."""
+
+
+class Bus(Protocol):
+    """Messages between nodes, over Redis pub/sub. Callbacks run on the Trio thread."""
+
+    def on_commits(self, handler: Callable[[Sequence[Commit]], None]) -> None: ...
+    def on_notice(self, kind: str, handler: Callable[[Notice], None]) -> None: ...
+    def on_resync(self, handler: Callable[[], None]) -> None:
+        """Called after messages may have been lost: replicas must be compared with Redis."""
+
+    def tell(self, node: str, notice: Notice) -> None:
+        """To one node; `*` for every node including this one. Fire and forget, bounded."""
+
+    def tell_session(self, notice: Notice) -> None:
+        """To every other node that has devices in `notice.sid`."""
