@@ -155,6 +155,7 @@ class Welcome(msgspec.Struct, gc=False):
     Attributes:
         full: flat key/value list of the whole state, or None when `sets`/`deletes` are the delta
             since the asked version (`resumed`), or when `fresh` says the node's replica is current.
+        peers: how many other nodes have devices in the session.
         replaced: `(node, conn)` of the connection that this device had before, or None.
     """
 
@@ -169,6 +170,7 @@ class Welcome(msgspec.Struct, gc=False):
     deletes: list[bytes] = []
     devices: list[Device] = []
     replaced: tuple[str, str] | None = None
+    peers: int = 0
 
 
 class Resume(msgspec.Struct, gc=False):
@@ -232,10 +234,11 @@ class Leave(msgspec.Struct, gc=False):
 
 
 class Left(msgspec.Struct, gc=False):
-    """Answer to `Leave`: whether the device is offline now, and the time (Unix ms)."""
+    """Answer to `Leave`: whether the device is offline now, the time (Unix ms), other nodes."""
 
     changed: bool
     at: int = 0
+    peers: int = 0
 
 
 class Touch(msgspec.Struct, gc=False):

@@ -1,0 +1,46 @@
+"""Ids that clients choose: what is acceptable, and the session that a user has by default."""
+
+import uuid
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+
+USER_SESSIONS = uuid.UUID("6f1f3a52-5d0e-5c0b-9b1e-7d6f0a6f5a11")
+"""Namespace of the UUIDv5 that names a user's own session (RFC 9562 section 5.5)."""
+
+
+def session_id(text: str) -> str:
+    """Canonical UUID text.
+
+    Only UUIDs are accepted, because the id becomes part of Redis keys.
+
+    Raises:
+        SyncBridgeError: INVALID_FIELD for anything else.
+    """
+    try:
+        if len(text) > 45:
+            raise ValueError
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD, "session_id: a UUID is expected", field="session_id"
+        ) from None
+
+
+def default_session(user_id: str) -> str:
+    """The session of a user who names none: UUIDv5 of the user id."""
+    return str(uuid.uuid5(USER_SESSIONS, user_id))
+
+
+def short_id(name: str, text: str, limit: int = 64) -> str:
+    """A device, user or correlation id: 1 to `limit` bytes of UTF-8 without control characters.
+
+    Raises:
+        SyncBridgeError: INVALID_FIELD naming `name`.
+    """
+    if text and text.isprintable() and len(text.encode()) <= limit:
+        return text
+    raise SyncBridgeError(
+        ErrorCode.INVALID_FIELD,
+        f"{name}: 1 to {limit} bytes of printable text are expected",
+        field=name,
+    )

@@ -1,0 +1,136 @@
+"""What travels on the WebSocket: the envelope, the integer types, the payloads that come in.
+
+Shapes are those of the session state document ("Message Protocol"). Decoding is strict about
+types and lenient about unknown fields. Values stay raw bytes here; the document kernel validates
+them in `syncbridge.updates`.
+"""
+
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+
+
+class MessageType(IntEnum):
+    """The integer `type` of an envelope."""
+
+    UNKNOWN = 0
+    HEARTBEAT = 1
+    HEARTBEAT_ACK = 2
+    SNAPSHOT_REQUEST = 3
+    SNAPSHOT_RESPONSE = 4
+    STATE_UPDATE = 5
+    ERROR = 6
+    AUTH = 7
+    AUTH_SUCCESS = 8
+    AUTH_FAILURE = 9
+    DEVICE_JOINED = 10
+    DEVICE_LEFT = 11
+    DEVICE_LIST = 12
+    BROADCAST = 13
+    ADMIN_UPDATE = 14
+
+
+EMPTY = msgspec.Raw(b"{}")
+
+
+class Envelope(msgspec.Struct, gc=False):
+    """The outer object of every message. `payload` is raw JSON text of an object."""
+
+    type: int | str
+    payload: msgspec.Raw = EMPTY
+    correlation_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    device_id: str | None = None
+    timestamp: float | None = None
+
+
+class Position(msgspec.Struct, gc=False):
+    """A place in a session's history, as a client remembers it."""
+
+    epoch: str
+    version: int
+
+
+class AuthPayload(msgspec.Struct, gc=False):
+    """AUTH: who connects, with which device, and optionally from where to resume."""
+
+    token: str
+    device_id: str | None = None
+    device_type: str = ""
+    device_name: str = ""
+    os_version: str = ""
+    app_version: str = ""
+    session_id: str | None = None
+    resume: Position | None = None
+
+
+class HeartbeatPayload(msgspec.Struct, gc=False):
+    """HEARTBEAT: `client_time` comes back as it was sent."""
+
+    client_time: int | float | None = None
+
+
+class UpdatePayload(msgspec.Struct, gc=False):
+    """STATE_UPDATE: one key by `operation`, or several by `changes` and `deleted_keys`."""
+
+    key: str | None = None
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    operation: str = "SET"
+    changes: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    deleted_keys: list[str] = []
+    base_version: int | None = None
+
+
+class SnapshotPayload(msgspec.Struct, gc=False):
+    """SNAPSHOT_REQUEST: everything, or what changed `since`."""
+
+    since: Position | None = None
+
+
+_envelope = msgspec.json.Decoder(Envelope)
+auth_decoder = msgspec.json.Decoder(AuthPayload)
+heartbeat_decoder = msgspec.json.Decoder(HeartbeatPayload)
+update_decoder = msgspec.json.Decoder(UpdatePayload)
+snapshot_decoder = msgspec.json.Decoder(SnapshotPayload)
+
+
+def decode_envelope(data: bytes) -> Envelope:
+    """Decode one text message.
+
+    Raises:
+        SyncBridgeError: INVALID_JSON when it is not JSON, INVALID_MESSAGE when it is JSON of
+            another shape; the detail names the place.
+    """
+    return _decode(_envelope, data)
+
+
+def decode_payload(decoder: Any, envelope: Envelope) -> Any:
+    """Decode an envelope's payload with one of this module's decoders; raises as above."""
+    return _decode(decoder, envelope.payload)
+
+
+def _decode(decoder: Any, data: bytes | msgspec.Raw) -> Any:
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, str(error)) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise SyncBridgeError(ErrorCode.INVALID_JSON, _reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error)
+
+
+def correlation_of(data: bytes) -> str | None:
+    """The `correlation_id` of a message that is going to be refused, if it can be read."""
+    try:
+        return decode_envelope(data).correlation_id
+    except SyncBridgeError:
+        return None
