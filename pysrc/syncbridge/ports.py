@@ -303,7 +303,9 @@ class RedisCommands(Protocol):
     async def execute(self, *args: bytes | str | int | float) -> Any:
         """One command, reply as redis-py with RESP2 and no decoding; raises StoreError."""
 
-    async def script(self, name: str, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:
+    async def script(
+        self, name: str, keys: Sequence[str], args: Sequence[bytes | str | int]
+    ) -> Any:
         """Run `scripts/<name>.lua`; loaded again by itself after SCRIPT FLUSH."""
 
     @property

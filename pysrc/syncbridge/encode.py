@@ -1,0 +1,151 @@
+"""Outgoing messages as bytes, built without intermediate objects.
+
+A frame is the envelope of the spec: `type, session_id, user_id, device_id, timestamp, payload,
+correlation_id`. Strings are quoted once and kept as JSON text (`bytes`, quotes included, named
+`*_q`); state values are already compact JSON. So a message is a concatenation.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from syncbridge import kernels
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.messages import MessageType
+
+NULL = b"null"
+_encoder = msgspec.json.Encoder()
+to_json = _encoder.encode
+"""Any plain object as compact JSON."""
+
+
+def quote(text: str | None) -> bytes:
+    """A string as JSON text, `null` for None."""
+    return NULL if text is None else kernels.quote(text.encode())
+
+
+class Address:
+    """The envelope's constant middle for one session and device: quoted once, used often."""
+
+    __slots__ = ("middle",)
+
+    def __init__(self, session_id: str, user_id: str, device_id: str) -> None:
+        self.middle = b',"session_id":%b,"user_id":%b,"device_id":%b,"timestamp":' % (
+            quote(session_id),
+            quote(user_id),
+            quote(device_id),
+        )
+
+
+NOWHERE = Address("", "", "")
+"""For answers to a connection that has not authenticated."""
+
+
+def envelope(
+    kind: int, address: Address, now: int, payload: bytes, correlation_q: bytes = NULL
+) -> bytes:
+    """One message. `now`: Unix seconds. `payload`: JSON text."""
+    return b'{"type":%d%b%d,"payload":%b,"correlation_id":%b}' % (
+        kind,
+        address.middle,
+        now,
+        payload,
+        correlation_q,
+    )
+
+
+def heartbeat_ack(
+    address: Address, now_ms: int, client_time: float | None, version: int, correlation_q: bytes
+) -> bytes:
+    """HEARTBEAT_ACK; `client_time` as the client sent it, `server_time` in Unix ms."""
+    echo = NULL if client_time is None else to_json(client_time)
+    return (
+        b'{"type":2%b%d,"payload":{"client_time":%b,"server_time":%d,"version":%d},'
+        b'"correlation_id":%b}'
+        % (address.middle, now_ms // 1000, echo, now_ms, version, correlation_q)
+    )
+
+
+def key_list(keys: Sequence[bytes]) -> bytes:
+    """Keys as a JSON array of strings."""
+    if not keys:
+        return b"[]"
+    return b"[%b]" % b",".join(map(kernels.quote, keys))
+
+
+def update_payload(
+    version: int,
+    prev_version: int,
+    epoch: str,
+    sets: Sequence[bytes],
+    deletes: Sequence[bytes],
+    device_q: bytes,
+) -> bytes:
+    """STATE_UPDATE payload: results, not operations; a single key also in the spec's own form."""
+    changes = kernels.render_pairs(sets)
+    common = (
+        b'{"version":%d,"prev_version":%d,"epoch":"%b","changes":%b,"deleted_keys":%b,"device_id":%b'
+        % (version, prev_version, epoch.encode(), changes, key_list(deletes), device_q)
+    )
+    if len(sets) == 2 and not deletes:
+        return b'%b,"key":%b,"value":%b,"operation":"SET"}' % (
+            common,
+            kernels.quote(sets[0]),
+            sets[1],
+        )
+    if len(deletes) == 1 and not sets:
+        return b'%b,"key":%b,"operation":"DELETE"}' % (common, kernels.quote(deletes[0]))
+    return common + b"}"
+
+
+def state_part(state: bytes) -> bytes:
+    """Whole state, as members of an AUTH_SUCCESS or SNAPSHOT_RESPONSE payload."""
+    return b'"resumed":false,"state_data":' + state
+
+
+def delta_part(changes: bytes, deleted: bytes) -> bytes:
+    """What changed since the asked version, as members of a payload."""
+    return b'"resumed":true,"changes":%b,"deleted_keys":%b' % (changes, deleted)
+
+
+def snapshot_payload(version: int, epoch: str, part: bytes) -> bytes:
+    """SNAPSHOT_RESPONSE payload around `state_part` or `delta_part`."""
+    return b'{"version":%d,"epoch":"%b",%b}' % (version, epoch.encode(), part)
+
+
+def error_payload(error: SyncBridgeError) -> bytes:
+    """ERROR payload: code, message, retryable, and what helps to go on."""
+    body: dict[str, Any] = {
+        "code": error.code.wire,
+        "message": error.detail,
+        "retryable": error.code.retryable,
+    }
+    if error.retry_after is not None:
+        body["retry_after_ms"] = int(error.retry_after * 1000)
+    if error.fields:
+        body["details"] = error.fields
+    return to_json(body)
+
+
+def error_message(
+    error: SyncBridgeError, address: Address, now: int, correlation_id: str | None
+) -> bytes:
+    """A whole ERROR, or AUTH_FAILURE when the error says who you are not."""
+    kind = MessageType.AUTH_FAILURE if error.code in AUTH_CODES else MessageType.ERROR
+    return envelope(kind, address, now, error_payload(error), quote(correlation_id))
+
+
+AUTH_CODES = frozenset(
+    {
+        ErrorCode.AUTH_REQUIRED,
+        ErrorCode.TOKEN_INVALID,
+        ErrorCode.TOKEN_EXPIRED,
+        ErrorCode.TOKEN_REVOKED,
+    }
+)
+
+
+def join_objects(items: Iterable[bytes]) -> bytes:
+    """JSON texts as an array."""
+    return b"[%b]" % b",".join(items)

@@ -1,0 +1,157 @@
+"""What one node knows of one session: its replica, its place in the history, what is missing.
+
+Theory of operation. Redis orders all writes of a session and numbers them 1, 2, 3… within an
+epoch. A node learns of commits from two sides: answers to its own writes, and messages from other
+nodes. Each side is in order, but the two are not ordered against each other, and messages can be
+lost. So `version` is the last commit that this node has given to its devices, and `offer` takes
+commits in any order:
+
+* `prev_version == version`: next in line; it is applied, and so is every held commit after it;
+* `version <= ours`: seen before; dropped;
+* else there is a hole before it: it is held (at most `MAX_HELD`), and the caller is told that it
+  must read the difference from the store if the hole does not close by itself.
+
+`catch_up` is the answer to such a read: a difference that spans several versions. Devices get it
+as one update with `prev_version` = what they had, which is right because a difference carries the
+newest value of each key it names.
+
+The replica (`doc`) is optional: a node that never needed the whole state of a session does not
+hold it. When it is there, it always equals the state at `version`.
+"""
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Generic, TypeVar
+
+import msgspec
+
+from syncbridge.kernels import Doc
+
+MAX_HELD = 64
+"""Commits kept behind a hole; more and they are all dropped for a read of the difference."""
+
+C = TypeVar("C")
+
+
+class Change(msgspec.Struct, gc=False):
+    """A step in a session's history: one commit, or a difference over several."""
+
+    version: int
+    prev_version: int
+    epoch: str
+    device_id: str
+    correlation_id: str
+    sets: Sequence[bytes]
+    deletes: Sequence[bytes]
+
+
+class Verdict(Enum):
+    """What became of an offered commit."""
+
+    APPLIED = 1
+    SEEN = 2
+    HELD = 3
+    NEW_LINEAGE = 4
+
+
+class Session(Generic[C]):
+    """One session on this node; `C` is the type of its connections.
+
+    Attributes:
+        id: canonical UUID text. owner: user id, empty while the session does not exist.
+        version, epoch: last commit given to the local devices.
+        doc: replica at `version`, or None.
+        devices: device id -> connection, local ones only.
+        topic: the hub's topic of the local connections.
+        held: `prev_version` -> commit that waits behind a hole.
+        reading: a read of the difference is under way.
+        peers: other nodes may have devices here.
+    """
+
+    __slots__ = (
+        "devices",
+        "doc",
+        "epoch",
+        "held",
+        "id",
+        "owner",
+        "peers",
+        "reading",
+        "topic",
+        "version",
+    )
+
+    def __init__(self, session_id: str, topic: int = 0) -> None:
+        self.id = session_id
+        self.owner = ""
+        self.version = 0
+        self.epoch = ""
+        self.doc: Doc | None = None
+        self.devices: dict[str, C] = {}
+        self.topic = topic
+        self.held: dict[int, Change] | None = None
+        self.reading = False
+        self.peers = False
+
+    def offer(self, change: Change, out: list[Change]) -> Verdict:
+        """Take one commit; append to `out` what the devices must be sent now, in order.
+
+        O(1) plus the size of the change. NEW_LINEAGE: the commit belongs to another epoch, and
+        the caller must read the whole state.
+        """
+        if change.epoch != self.epoch:
+            if self.epoch or change.prev_version:
+                return Verdict.NEW_LINEAGE
+            self.epoch = change.epoch
+        if change.version <= self.version:
+            return Verdict.SEEN
+        if change.prev_version != self.version:
+            self._hold(change)
+            return Verdict.HELD
+        self._advance(change, out)
+        self._release(out)
+        return Verdict.APPLIED
+
+    def catch_up(self, change: Change, out: list[Change]) -> bool:
+        """Take a difference read from the store; False when it does not reach back far enough.
+
+        Its `prev_version` may lie before ours: what it names is newest anyway.
+        """
+        if change.epoch != self.epoch or change.prev_version > self.version:
+            return False
+        if change.version > self.version:
+            step = msgspec.structs.replace(change, prev_version=self.version)
+            self._advance(step, out)
+        self._release(out)
+        return True
+
+    def restart(self, flat: Sequence[bytes], version: int, epoch: str) -> None:
+        """Replace everything by a whole state that was read from the store."""
+        self.doc = Doc.from_flat(flat, version, epoch)
+        self.version, self.epoch = version, epoch
+        self.held = None
+
+    def has_hole(self) -> bool:
+        """Whether commits wait behind a missing one."""
+        return bool(self.held)
+
+    def _advance(self, change: Change, out: list[Change]) -> None:
+        if self.doc is not None and not self.doc.apply(
+            change.sets, change.deletes, change.prev_version, change.version
+        ):
+            self.doc = None
+        self.version = change.version
+        out.append(change)
+
+    def _hold(self, change: Change) -> None:
+        if self.held is None or len(self.held) >= MAX_HELD:
+            self.held = {}
+        self.held[change.prev_version] = change
+
+    def _release(self, out: list[Change]) -> None:
+        while self.held:
+            self.held = {p: c for p, c in self.held.items() if c.version > self.version} or None
+            following = self.held.pop(self.version, None) if self.held else None
+            if following is None:
+                return
+            self._advance(following, out)
