@@ -1,0 +1,149 @@
+"""The documents keep step with the tree: links lead somewhere, commands parse, catalogues agree."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from source_tree import ROOT, files, text, with_suffix
+from syncbridge import __version__
+from syncbridge.close_codes import CloseCode
+from syncbridge.errors import ErrorCode
+from syncbridge.messages import MessageType
+
+PROTOCOL = Path("docs/protocol.md")
+DOCUMENTS = with_suffix(".md")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
+IMAGE = re.compile(r"<img[^>]+src=\"([^\"]+)\"")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.M)
+TARGET = re.compile(r"\bmake ([a-z][a-z-]+)")
+FOLDERS = "core_ext|pysrc|server|tests|docs|examples|scripts|benchmarks"
+FILE_IN_TEXT = re.compile(rf"`((?:{FOLDERS})/[\w./-]+)`")
+
+
+def prose(path: Path) -> str:
+    """A document without its code blocks."""
+    return FENCE.sub("", text(path))
+
+
+def anchors(path: Path) -> set[str]:
+    """The fragment of each heading, as code hosts make them."""
+    plain = (re.sub(r"[^\w\- ]", "", title.lower()) for title in HEADING.findall(prose(path)))
+    return {title.replace(" ", "-") for title in plain}
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    """Each relative link or image of each document."""
+    for path in DOCUMENTS:
+        for target in LINK.findall(prose(path)) + IMAGE.findall(prose(path)):
+            if not target.startswith(("http://", "https://", "mailto:")):
+                yield path, target
+
+
+def shell_blocks() -> Iterator[tuple[Path, str]]:
+    for path in DOCUMENTS:
+        for language, block in FENCE.findall(text(path)):
+            if language in {"sh", "bash", "shell"}:
+                yield path, block
+
+
+def test_relative_links_lead_to_files_of_the_project() -> None:
+    """Every relative link names a tracked file or folder, and a heading that is there."""
+    known = {p for path in files() for p in (path, *path.parents)}
+    headings = {path: anchors(path) for path in DOCUMENTS}
+    broken = []
+    for source, target in links():
+        name, _, anchor = target.partition("#")
+        full = (ROOT / source.parent / name).resolve() if name else ROOT / source
+        found = full.relative_to(ROOT) if full.is_relative_to(ROOT) else full
+        if found not in known or (anchor and anchor not in headings[found]):
+            broken.append(f"{source}: {target}")
+
+    assert broken == []
+
+
+def test_files_named_in_the_documents_exist() -> None:
+    """A path in backticks is the path of a file or folder of the tree."""
+    known = {str(p) for path in files() for p in (path, *path.parents)}
+    named = {(d, name) for d in DOCUMENTS for name in FILE_IN_TEXT.findall(prose(d))}
+
+    assert [f"{d}: {name}" for d, name in sorted(named) if name.rstrip("/") not in known] == []
+
+
+def test_shell_blocks_parse() -> None:
+    """What a reader pastes into a shell is valid shell; there is something to paste."""
+    blocks = list(shell_blocks())
+    wrong = [
+        f"{path}: {done.stderr}"
+        for path, block in blocks
+        if (done := subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True))
+        and done.returncode
+    ]
+
+    assert Path("README.md") in {path for path, _ in blocks}
+    assert wrong == []
+
+
+def test_commands_named_in_the_documents_exist() -> None:
+    """Each `make` target that a document or the CI script names is in the Makefile."""
+    defined = set(re.findall(r"^([a-z][a-z-]+):", text(Path("Makefile")), re.M))
+    sources = [*DOCUMENTS, *(p for p in files() if p == Path(".ci/run"))]
+    in_code = re.compile(r"`[^`\n]+`|^[ \t]*make .*$", re.M)
+    named = {
+        target
+        for path in sources
+        for code in [*in_code.findall(text(path)), *(b for p, b in shell_blocks() if p == path)]
+        for target in TARGET.findall(code)
+    }
+
+    assert named - defined == set()
+
+
+def test_readme_shows_the_two_commands() -> None:
+    """The README tells how to run the server and how to run the tests."""
+    pasted = "".join(block for path, block in shell_blocks() if path == Path("README.md"))
+
+    assert "make run" in pasted
+    assert "make test" in pasted
+
+
+def rows(path: Path) -> list[list[str]]:
+    """The cells of every table row of a document, backticks removed."""
+    lines = (line for line in text(path).splitlines() if line.startswith("|"))
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def yes(flag: bool) -> str:
+    return "yes" if flag else "no"
+
+
+def test_protocol_lists_every_close_code() -> None:
+    """A table row for each close code: number, name, reconnect? (and no row for another 4xxx)."""
+    expected = {(str(int(c)), c.name, yes(c.should_reconnect)) for c in CloseCode}
+    actual = {tuple(row[:3]) for row in rows(PROTOCOL) if re.fullmatch(r"[14]\d{3}", row[0])}
+
+    assert actual == expected
+
+
+def test_protocol_lists_every_error_code() -> None:
+    """A table row for each error code: code, HTTP status, retryable?"""
+    expected = {(c.wire, str(c.status), yes(c.retryable)) for c in ErrorCode}
+    actual = {tuple(row[:3]) for row in rows(PROTOCOL) if re.fullmatch(r"[1-5]\d\d", row[1])}
+
+    assert actual == expected
+
+
+def test_protocol_lists_every_message_type() -> None:
+    """A table row for each integer message type: number, name."""
+    expected = {(str(int(kind)), kind.name) for kind in MessageType}
+    actual = {tuple(row[:2]) for row in rows(PROTOCOL) if re.fullmatch(r"\d\d?", row[0])}
+
+    assert actual == expected
+
+
+def test_changelog_has_this_version() -> None:
+    """The version of the code is the newest one in the changelog."""
+    versions = re.findall(r"^## \[(\d[^\]]*)\]", text(Path("CHANGELOG.md")), re.M)
+
+    assert versions[0] == __version__
