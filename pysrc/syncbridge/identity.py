@@ -24,7 +24,11 @@ class VoiceGrant(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """A verified access token. Times in Unix seconds."""
+    """A verified access token. Times in Unix seconds.
+
+    `family` names the login that the token descends from: every token that a chain of refreshes
+    made carries it, and revoking it revokes them all. Empty for a token outside of any chain.
+    """
 
     user_id: str
     role: Role
@@ -34,6 +38,7 @@ class Identity(msgspec.Struct, frozen=True):
     session_id: str = ""
     device_id: str = ""
     voice: tuple[VoiceGrant, ...] = ()
+    family: str = ""
 
     @property
     def privileged(self) -> bool:

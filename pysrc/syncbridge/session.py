@@ -25,10 +25,13 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from syncbridge.kernels import Doc
+from syncbridge.kernels import Doc, DocumentLimits, render_pairs, split
 
 MAX_HELD = 64
 """Commits kept behind a hole; more and they are all dropped for a read of the difference."""
+
+UNLIMITED = DocumentLimits(max_bytes=1 << 30, max_keys=1 << 20, max_value_bytes=1 << 30)
+"""For state that comes from our own store, which held it to the real limits."""
 
 C = TypeVar("C")
 
@@ -65,7 +68,9 @@ class Session(Generic[C]):
         topic: the hub's topic of the local connections.
         held: `prev_version` -> commit that waits behind a hole.
         reading: a read of the difference is under way.
-        peers: other nodes may have devices here.
+        joined: `begin` has been called; commits that come earlier wait for it.
+        joining: connections that have asked to join and are not yet in `devices`.
+        prefix: JSON text of the envelope members that are the same for all of its messages.
     """
 
     __slots__ = (
@@ -74,8 +79,10 @@ class Session(Generic[C]):
         "epoch",
         "held",
         "id",
+        "joined",
+        "joining",
         "owner",
-        "peers",
+        "prefix",
         "reading",
         "topic",
         "version",
@@ -91,7 +98,41 @@ class Session(Generic[C]):
         self.topic = topic
         self.held: dict[int, Change] | None = None
         self.reading = False
-        self.peers = False
+        self.joined = False
+        self.joining = 0
+        self.prefix = b""
+
+    @property
+    def empty(self) -> bool:
+        """Nobody is here and nobody is coming."""
+        return not self.devices and not self.joining
+
+    def begin(
+        self, version: int, epoch: str, flat: Sequence[bytes] | None, out: list[Change]
+    ) -> None:
+        """First news from the store; `flat` is the whole state, or None to do without a replica."""
+        self.joined = True
+        self.version, self.epoch = version, epoch
+        self.doc = None if flat is None else Doc.from_flat(flat, version, epoch)
+        self._release(out)
+
+    def absorb(self, flat: Sequence[bytes], version: int, epoch: str, out: list[Change]) -> Verdict:
+        """Take a whole state that was read from the store, when it is news.
+
+        Devices that are here are owed the difference; without a replica it cannot be told, and
+        HELD asks for a read of it.
+        """
+        if epoch != self.epoch:
+            return Verdict.NEW_LINEAGE
+        if version <= self.version:
+            if version == self.version and self.doc is None:
+                self.doc = Doc.from_flat(flat, version, epoch)
+            return Verdict.SEEN
+        if self.doc is None:
+            return Verdict.HELD
+        sets, deletes = self.doc.diff(split(render_pairs(flat), UNLIMITED))
+        self.catch_up(Change(version, self.version, epoch, "", "", sets, deletes), out)
+        return Verdict.APPLIED
 
     def offer(self, change: Change, out: list[Change]) -> Verdict:
         """Take one commit; append to `out` what the devices must be sent now, in order.
@@ -99,6 +140,9 @@ class Session(Generic[C]):
         O(1) plus the size of the change. NEW_LINEAGE: the commit belongs to another epoch, and
         the caller must read the whole state.
         """
+        if not self.joined:
+            self._hold(change)
+            return Verdict.HELD
         if change.epoch != self.epoch:
             if self.epoch or change.prev_version:
                 return Verdict.NEW_LINEAGE
@@ -129,6 +173,7 @@ class Session(Generic[C]):
         """Replace everything by a whole state that was read from the store."""
         self.doc = Doc.from_flat(flat, version, epoch)
         self.version, self.epoch = version, epoch
+        self.joined = True
         self.held = None
 
     def has_hole(self) -> bool:
@@ -143,6 +188,9 @@ class Session(Generic[C]):
         self.version = change.version
         out.append(change)
 
+    def _is_news(self, change: Change) -> bool:
+        return change.version > self.version and change.epoch == self.epoch
+
     def _hold(self, change: Change) -> None:
         if self.held is None or len(self.held) >= MAX_HELD:
             self.held = {}
@@ -150,8 +198,8 @@ class Session(Generic[C]):
 
     def _release(self, out: list[Change]) -> None:
         while self.held:
-            self.held = {p: c for p, c in self.held.items() if c.version > self.version} or None
-            following = self.held.pop(self.version, None) if self.held else None
+            self.held = {p: c for p, c in self.held.items() if self._is_news(c)}
+            following = self.held.pop(self.version, None)
             if following is None:
                 return
             self._advance(following, out)

@@ -1,0 +1,60 @@
+"""One WebSocket as the gateway sees it. The socket itself belongs to the hub."""
+
+from enum import IntEnum
+
+from syncbridge.encode import NOWHERE, Address
+from syncbridge.identity import Identity
+from syncbridge.protocol import State
+from syncbridge.session import Session
+
+
+class Alarm(IntEnum):
+    """What the connection's one deadline stands for at the moment."""
+
+    NONE = 0
+    AUTH = 1
+    WARN = 2
+    EXPIRE = 3
+
+
+class Connection:
+    """State of one connection.
+
+    Attributes:
+        cid: the hub's number. id: name among all nodes, kept in Redis with the device.
+        client: peer address, for logs. encoding: the hub's ENCODING_*.
+        device: public metadata of the device as JSON text.
+        leave_reason: what the other devices will be told when it goes.
+    """
+
+    __slots__ = (
+        "address",
+        "alarm",
+        "cid",
+        "client",
+        "device",
+        "device_id",
+        "encoding",
+        "id",
+        "identity",
+        "leave_reason",
+        "session",
+        "state",
+    )
+
+    def __init__(self, cid: int, node: str, client: str, encoding: int) -> None:
+        self.cid = cid
+        self.id = f"{node}:{cid:x}"
+        self.client = client
+        self.encoding = encoding
+        self.state = State.NEW
+        self.alarm = Alarm.NONE
+        self.address: Address = NOWHERE
+        self.identity: Identity | None = None
+        self.session: Session[Connection] | None = None
+        self.device_id = ""
+        self.device = b"{}"
+        self.leave_reason = "disconnected"
+
+
+LocalSession = Session[Connection]

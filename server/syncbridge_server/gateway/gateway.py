@@ -1,0 +1,255 @@
+"""The gateway put together: takes sockets from the listener, runs the tick, stops gracefully."""
+
+import math
+import os
+import random
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+import trio
+
+from syncbridge import encode
+from syncbridge.close_codes import CloseCode
+from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeError
+from syncbridge.identity import Identity
+from syncbridge.limits import Limits
+from syncbridge.messages import MessageType
+from syncbridge.ports import Apply, Bus, Notice, Outcome, Status, Store
+from syncbridge.updates import UpdateParser
+from syncbridge_core.hub import Hub
+
+from syncbridge_server.gateway.connection import Alarm, Connection
+from syncbridge_server.gateway.courier import Courier
+from syncbridge_server.gateway.departures import Departures
+from syncbridge_server.gateway.engine import Engine
+from syncbridge_server.gateway.fanout import Fanout
+from syncbridge_server.gateway.joining import Joining
+from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.presence import Presence
+from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.listener.contract import Refusal
+
+log = structlog.get_logger("gateway")
+
+MEND_INTERVAL = 0.02
+"""Seconds that a hole between two sources of commits is given to close by itself."""
+
+COMMIT_DEADLINE = 5.0
+NOTICE_BROADCAST = "broadcast"
+
+
+def monotonic_ms() -> int:
+    """The hub's clock."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Gateway:
+    """All WebSockets of this process.
+
+    Args:
+        hub: owns the sockets. store, bus: Redis.
+        verify: token text -> Identity, raises SyncBridgeError.
+        node: this process's name among all nodes.
+        max_connections: above it new handshakes get 503; 0 for no bound.
+        clock: wall clock in Unix seconds. monotonic: milliseconds, for the hub.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        store: Store,
+        bus: Bus,
+        *,
+        verify: Callable[[str], Identity],
+        limits: Limits,
+        node: str,
+        max_connections: int = 0,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], int] = monotonic_ms,
+    ) -> None:
+        self.hub = hub
+        self.limits = limits
+        self.node = node
+        self.draining = False
+        self._bus = bus
+        self._max_connections = max_connections
+        self._clock = clock
+        self._monotonic = monotonic
+        self.registry = Registry(hub)
+        self.courier = Courier(store, self._after)
+        self._post = Post(hub, clock)
+        self.fanout = Fanout(self.registry, self._post, self.courier)
+        self._departures = Departures(
+            hub, self.registry, self._post, self.courier, bus, node=node, clock=clock
+        )
+        self._joining = Joining(
+            hub,
+            self.registry,
+            self._post,
+            self.courier,
+            self.fanout,
+            self._departures,
+            verify=verify,
+            limits=limits,
+            node=node,
+            clock=clock,
+            monotonic=monotonic,
+        )
+        self.parser = UpdateParser(limits)
+        self.engine = Engine(
+            hub,
+            self.registry,
+            self._post,
+            self.courier,
+            self.fanout,
+            self._joining,
+            self._departures,
+            self.parser,
+            expiry_grace=limits.expiry_grace,
+            clock=clock,
+            monotonic=monotonic,
+        )
+        self._presence = Presence(
+            self.registry, self.courier, self.fanout, node=node, timeout=limits.presence_timeout
+        )
+        bus.on_commits(self._on_commits)
+        bus.on_resync(self._presence.touch_all)
+        bus.on_notice(NOTICE_BROADCAST, self._on_broadcast)
+
+    # The listener's side
+
+    def admit(self, client: str) -> Refusal | None:
+        """Whether another WebSocket is welcome."""
+        if self.draining:
+            return Refusal(503, ErrorCode.DRAINING.wire, "the server is shutting down", 1)
+        if 0 < self._max_connections <= len(self.registry.connections):
+            return Refusal(503, ErrorCode.OVERLOADED.wire, "the server has no room", 5)
+        return None
+
+    def adopt(
+        self, sock: socket.socket, *, encoding: int, client: str, initial: bytes, bridged: bool
+    ) -> int:
+        """Take a socket whose handshake is done; it has `auth_timeout` to send AUTH."""
+        now = self._monotonic()
+        cid = self.hub.adopt(sock.fileno(), now, encoding, initial, bridged)
+        sock.detach()
+        connection = Connection(cid, self.node, client, encoding)
+        connection.alarm = Alarm.AUTH
+        self.registry.add(connection)
+        self.hub.set_deadline(cid, now + self.limits.auth_timeout * 1000)
+        return cid
+
+    # Running
+
+    async def run(self) -> None:
+        """Serve all sockets until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pump)
+            nursery.start_soon(self._mend)
+            nursery.start_soon(self._presence.run)
+
+    async def drain(self, spread: float, deadline: float) -> None:
+        """Ask every client to reconnect, at times spread over `spread` seconds, and see them off.
+
+        Returns when all sockets are closed and all departures are stored, or after `deadline`
+        seconds.
+        """
+        self.draining = True
+        for connection in self.registry:
+            self._dismiss(connection, random.uniform(0, spread))  # noqa: S311
+        self.hub.flush()
+        with trio.move_on_after(deadline):
+            while self.registry.connections or self.courier.in_flight:
+                await trio.sleep(0.02)
+
+    async def _pump(self) -> None:
+        fd = self.hub.fileno()
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            self.engine.handle(self.hub.poll(self._monotonic()))
+            self.hub.flush()
+
+    async def _mend(self) -> None:
+        while True:
+            await trio.sleep(MEND_INTERVAL)
+            if self.fanout.holes:
+                self.fanout.mend_holes()
+                self.courier.dispatch()
+
+    def _after(self) -> None:
+        self.courier.dispatch()
+        self.hub.flush()
+
+    def _dismiss(self, connection: Connection, delay: float) -> None:
+        error = SyncBridgeError(
+            ErrorCode.DRAINING, "the server restarts; reconnect", retry_after=delay
+        )
+        self._post.error(connection, error, None)
+        code = CloseCode.SERVICE_RESTART
+        reason = f"{code.reason}; reconnect in {math.ceil(delay * 1000)} ms"
+        self.hub.close(connection.cid, code, reason)
+
+    def _on_commits(self, commits: Any) -> None:
+        self.fanout.receive(commits)
+        self._after()
+
+    # What REST and administration do to sockets
+
+    async def commit(self, request: Apply) -> Outcome:
+        """Write, and give the result to the devices here before it is returned.
+
+        Raises:
+            StoreError: as a Store raises it.
+        """
+        done = trio.Event()
+        answers: list[Outcome | StoreError] = []
+
+        def reply(answer: Outcome | StoreError) -> None:
+            if isinstance(answer, Outcome) and changed(answer):
+                self.engine.committed(request, answer)
+            answers.append(answer)
+            done.set()
+
+        self.courier.ask(request, reply)
+        self.courier.dispatch()
+        with trio.move_on_after(COMMIT_DEADLINE):
+            await done.wait()
+        if not answers:
+            raise StoreTimeout("no answer from the store in time")
+        answer = answers[0]
+        if isinstance(answer, StoreError):
+            raise answer
+        return answer
+
+    def close_revoked(self, is_revoked: Callable[[Identity], bool]) -> int:
+        """Close every connection whose token is revoked; returns how many."""
+        count = 0
+        for connection in self.registry:
+            if connection.identity is not None and is_revoked(connection.identity):
+                code = CloseCode.TOKEN_REVOKED
+                self.hub.close(connection.cid, code, code.reason)
+                count += 1
+        self.hub.flush()
+        return count
+
+    def broadcast(self, payload: bytes) -> None:
+        """BROADCAST to every connected device of every node."""
+        frame = encode.envelope(MessageType.BROADCAST, encode.NOWHERE, int(self._clock()), payload)
+        self._bus.tell("*", Notice(NOTICE_BROADCAST, "", frame))
+
+    def _on_broadcast(self, notice: Notice) -> None:
+        self._post.everyone(self.registry.everyone, notice.data)
+        self.hub.flush()
+
+
+def changed(outcome: Outcome) -> bool:
+    """Whether a write made a new version."""
+    return outcome.status is Status.OK and outcome.version != outcome.prev_version
+
+
+def node_name() -> str:
+    """A name that no other process has."""
+    return os.urandom(6).hex()

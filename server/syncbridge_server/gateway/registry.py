@@ -1,0 +1,64 @@
+"""Who is connected here, and in which session."""
+
+from collections.abc import Iterator
+
+from syncbridge_core.hub import Hub
+
+from syncbridge_server.gateway.connection import Connection, LocalSession
+
+
+class Registry:
+    """Connections by cid and sessions by id; keeps the hub's topics in step with them."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.everyone = hub.open_topic()
+        self.connections: dict[int, Connection] = {}
+        self.sessions: dict[str, LocalSession] = {}
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self.connections.values()))
+
+    def add(self, connection: Connection) -> None:
+        """A new connection, not in any session yet."""
+        self.connections[connection.cid] = connection
+
+    def session(self, session_id: str) -> LocalSession:
+        """The session with this id, opened here if nobody was in it."""
+        session = self.sessions.get(session_id)
+        if session is None:
+            session = LocalSession(session_id, self._hub.open_topic())
+            self.sessions[session_id] = session
+        return session
+
+    def enter(self, session: LocalSession, connection: Connection) -> Connection | None:
+        """Make a connection a member; return the one that its device had before."""
+        previous = session.devices.get(connection.device_id)
+        if previous is not None:
+            self._hub.unsubscribe(session.topic, previous.cid)
+        session.devices[connection.device_id] = connection
+        self._hub.subscribe(session.topic, connection.cid)
+        self._hub.subscribe(self.everyone, connection.cid)
+        return previous
+
+    def remove(self, connection: Connection) -> bool:
+        """Forget a connection; True if it was its device's current one."""
+        self.connections.pop(connection.cid, None)
+        session = connection.session
+        if session is None:
+            return False
+        return self.expel(session, connection)
+
+    def expel(self, session: LocalSession, connection: Connection) -> bool:
+        """Take a connection out of its session; True if it was its device's current one."""
+        if session.devices.get(connection.device_id) is not connection:
+            return False
+        del session.devices[connection.device_id]
+        self._hub.unsubscribe(session.topic, connection.cid)
+        return True
+
+    def release(self, session: LocalSession) -> None:
+        """Forget a session in which nobody is left."""
+        if session.empty and self.sessions.get(session.id) is session:
+            del self.sessions[session.id]
+            self._hub.close_topic(session.topic)
