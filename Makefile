@@ -24,7 +24,7 @@ PY := .venv/bin/python
 DONE := .venv/done
 PIP := $(PY) -m pip --disable-pip-version-check
 HEADERS := $(wildcard core_ext/syncbridge_core/*.h)
-KERNELS := $(wildcard core_ext/syncbridge_core/*.pyx core_ext/syncbridge_core/*.pxd) $(HEADERS)
+KERNELS := $(wildcard core_ext/syncbridge_core/*.pyx core_ext/syncbridge_core/*.px[di]) $(HEADERS)
 PACKAGING := pyproject.toml setup.py
 FUZZERS := frames document
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE_ROOTS = {"pysrc": "syncbridge", "core_ext": "syncbridge_core", "server": "syncbridge_server"}
 """Folder of each source root -> the one import package in it."""
 
-CODE_SUFFIXES = (".py", ".pyi", ".pyx", ".pxd", ".h", ".c", ".lua", ".sh")
+CODE_SUFFIXES = (".py", ".pyi", ".pyx", ".pxd", ".pxi", ".h", ".c", ".lua", ".sh")
 _NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__", ".hypothesis"}
 
 

@@ -50,7 +50,7 @@ PYX_IMPORT = re.compile(
 DOMAIN = with_suffix(".py", under="pysrc/")
 SERVER = with_suffix(".py", under="server/")
 CORE_PYTHON = with_suffix(".py", ".pyi", under="core_ext/")
-CORE_CYTHON = with_suffix(".pyx", ".pxd", under="core_ext/")
+CORE_CYTHON = with_suffix(".pyx", ".pxd", ".pxi", under="core_ext/")
 PYTHON = with_suffix(".py")
 
 

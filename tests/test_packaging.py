@@ -28,7 +28,7 @@ from source_tree import ROOT, SOURCE_ROOTS, files, text
 pytestmark = pytest.mark.slow
 
 PROJECT = tomllib.loads(text(Path("pyproject.toml")))["project"]
-COMPILED = {".pyx", ".h", ".c"}
+COMPILED = {".pyx", ".pxi", ".h", ".c"}
 """Suffixes in the source roots that do not go into the wheel."""
 
 ONLY_IN_THE_CHECKOUT = {".ci", ".github", ".gitignore", ".gitattributes", "compose.yaml"}

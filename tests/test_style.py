@@ -16,12 +16,15 @@ TEXT = [p for p in files() if p.suffix in TEXT_SUFFIXES and p.name != "LICENSE"]
 
 UNFINISHED = re.compile(r"\b(?:TO(?:DO)|FIX(?:ME)|X{3}|HA(?:CK))\b")
 MACHINE_PATH = re.compile(r"(?<![\w.<>}*-])/(?:home|root|Users|work|mnt|farm)/[\w.]")
+_CYTHON = re.compile(r'(?:#[^\n]*\n|\s)*[ru]*"""\S')
+_C = re.compile(r"/\*+\s*\S|//\s*\S")
 OPENING = {
-    ".pyx": re.compile(r'(?:#[^\n]*\n|\s)*[ru]*"""\S'),
-    ".pxd": re.compile(r'(?:#[^\n]*\n|\s)*(?:[ru]*"""\S|(?<=\n)\Z)|#'),
-    ".lua": re.compile(r"--(?:\[\[)?\s*\S"),
-    ".h": re.compile(r"/\*+\s*\S|//\s*\S"),
-    ".c": re.compile(r"/\*+\s*\S|//\s*\S"),
+    ".pyx": _CYTHON,
+    ".pxd": re.compile(rf"{_CYTHON.pattern}|#\s*\S"),
+    ".pxi": re.compile(rf"{_CYTHON.pattern}|#\s*\S"),
+    ".lua": re.compile(r"(?:#!lua[^\n]*\n)?--(?:\[\[)?\s*\S"),
+    ".h": _C,
+    ".c": _C,
     ".sh": re.compile(r"#![^\n]+\n#\s*\S"),
 }
 """How a file of each kind opens when it says what it is for."""
