@@ -1,0 +1,250 @@
+"""Accept connections and send each where its first bytes say.
+
+Theory of operation. The listening socket is read without blocking, up to `BATCH` connections a
+wake-up. Most clients send their request with or right after the last packet of the TCP handshake,
+so the head is usually there already: then the upgrade is parsed, answered and adopted on the spot,
+without a task. Only a connection whose bytes are missing costs a task, until its first verdict,
+with one deadline for all of it. Tasks and served connections are counted and bounded; above the
+bound the answer is 503 and the connection is closed.
+
+Running out of descriptors leaves the listening socket readable, so a loop that only retries would
+spin. It backs off, from 50 ms to 1 s, and says so once.
+"""
+
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from syncbridge_server.listener.contract import ListenerConfig, Refusal, SocketSink
+from syncbridge_server.listener.response import refusal_response, switching_headers, to_http1
+from syncbridge_server.listener.sniff import Verdict, sniff
+from syncbridge_server.listener.upgrade import Agreement, UpgradeRequest, negotiate
+
+BATCH = 64
+BACKOFF_SECONDS = (0.05, 1.0)
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 262_144
+
+_CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
+
+BUSY = Refusal(503, "overloaded", "too many connections at the moment", 1)
+TOO_LARGE = Refusal(431, "headers_too_large", "the request head is above the bound")
+TIMED_OUT = Refusal(408, "request_timeout", "the request head did not arrive in time")
+NOT_TLS = Refusal(400, "tls_required", "this port speaks TLS: use https or wss")
+
+logger = logging.getLogger("syncbridge.listener")
+
+Handler = Callable[[socket.socket, bytes], Awaitable[None]]
+
+
+class Acceptor:
+    """The entrance of one process.
+
+    Args:
+        http, tls: serve a connection with the bytes already read, own the socket, and end with
+            it. `tls` is None on a plain listener.
+        nursery: where connection tasks live.
+    """
+
+    def __init__(
+        self,
+        config: ListenerConfig,
+        sink: SocketSink,
+        nursery: trio.Nursery,
+        http: Handler,
+        tls: Handler | None = None,
+    ) -> None:
+        self._config = config
+        self._path = config.path.encode()
+        self._sink = sink
+        self._nursery = nursery
+        self._http = http
+        self._tls = tls
+        self.secure = tls is not None
+        self.connections = 0
+        self._waiting: set[trio.CancelScope] = set()
+
+    async def run(self, listener: socket.socket) -> None:
+        """Accept from a non-blocking listening socket until cancelled."""
+        pause = 0.0
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                self.accept_batch(listener)
+                pause = 0.0
+            except OSError as error:
+                if error.errno not in _CAPACITY:
+                    raise
+                if not pause:
+                    logger.error("accept failed, backing off: %s", error)
+                pause = min(max(BACKOFF_SECONDS[0], pause * 2), BACKOFF_SECONDS[1])
+                await trio.sleep(pause)
+
+    def accept_batch(self, listener: socket.socket) -> None:
+        """Take up to BATCH connections that wait. Raises OSError only when the listener is at
+        its limits or broken; a client that is gone again is skipped."""
+        for _ in range(BATCH):
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _CAPACITY or error.errno in _FATAL:
+                    raise
+                continue
+            try:
+                self._greet(sock, address)
+            except OSError:
+                sock.close()
+
+    def _greet(self, sock: socket.socket, address: object) -> None:
+        """Settle a new connection at once if its bytes are here, else wait in a task."""
+        sock.setblocking(False)
+        client = "unix"
+        if isinstance(address, tuple):
+            client = address[0]
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            data = sock.recv(self._config.max_header_bytes)
+        except BlockingIOError:
+            data = None
+        if data == b"":
+            sock.close()
+        elif data is None or not self._route(sock, client, data):
+            self._wait(sock, client, data or b"")
+
+    def _wait(self, sock: socket.socket, client: str, data: bytes) -> None:
+        if len(self._waiting) >= self._config.max_handshakes:
+            self._refuse(sock, BUSY)
+        else:
+            deadline = trio.current_time() + self._config.header_timeout
+            scope = trio.CancelScope(deadline=deadline)
+            self._waiting.add(scope)
+            self._nursery.start_soon(self._await_head, scope, sock, client, data)
+
+    def hurry(self, seconds: float) -> None:
+        """Give the connections that have not said what they want at most so much longer."""
+        deadline = trio.current_time() + seconds
+        for scope in self._waiting:
+            scope.deadline = min(scope.deadline, deadline)
+
+    async def _await_head(
+        self, scope: trio.CancelScope, sock: socket.socket, client: str, data: bytes
+    ) -> None:
+        """Read until there is a verdict, the peer is gone, or the deadline has passed."""
+        settled = False
+        try:
+            with scope:
+                while not settled:
+                    await trio.lowlevel.wait_readable(sock)
+                    more = sock.recv(self._config.max_header_bytes)
+                    if not more:
+                        break
+                    data += more
+                    settled = self._route(sock, client, data)
+            if scope.cancelled_caught and data:
+                self._refuse(sock, TIMED_OUT)
+                settled = True
+        except OSError:
+            pass
+        finally:
+            self._waiting.discard(scope)
+            if not settled:
+                sock.close()
+
+    def _route(self, sock: socket.socket, client: str, data: bytes) -> bool:
+        """Act on the verdict about `data`; False when more bytes are needed.
+
+        Afterwards the socket belongs to somebody else or is closed.
+        """
+        verdict, request, initial = sniff(data, self._path, self._config.max_header_bytes)
+        if self._tls is not None:
+            self._route_secure(sock, verdict, data)
+        elif verdict is Verdict.NEED_MORE:
+            return False
+        elif verdict is Verdict.NATIVE_UPGRADE:
+            assert request is not None
+            self._upgrade(sock, client, request, initial)
+        elif verdict is Verdict.HTTP:
+            self._serve(self._http, sock, data)
+        elif verdict is Verdict.TOO_LARGE:
+            self._refuse(sock, TOO_LARGE)
+        else:
+            sock.close()
+        return True
+
+    def _route_secure(self, sock: socket.socket, verdict: Verdict, data: bytes) -> None:
+        assert self._tls is not None
+        if verdict is Verdict.TLS:
+            self._serve(self._tls, sock, data)
+        else:
+            self._refuse(sock, NOT_TLS)
+
+    def _serve(self, handler: Handler, sock: socket.socket, data: bytes) -> None:
+        if self.connections >= self._config.max_connections:
+            self._refuse(sock, BUSY)
+        else:
+            self.connections += 1
+            self._nursery.start_soon(self._run, handler, sock, data)
+
+    async def _run(self, handler: Handler, sock: socket.socket, data: bytes) -> None:
+        """One connection must not end the others, whatever goes wrong in it."""
+        try:
+            await handler(sock, data)
+        except Exception:
+            logger.exception("connection failed")
+        finally:
+            self.connections -= 1
+            sock.close()
+
+    def _upgrade(
+        self, sock: socket.socket, client: str, request: UpgradeRequest, initial: bytes
+    ) -> None:
+        verdict = negotiate(request, self._config)
+        given_id = request.headers.get(b"x-request-id", b"")
+        if isinstance(verdict, Agreement):
+            verdict = self._sink.admit(client) or verdict
+        if isinstance(verdict, Refusal):
+            self._refuse(sock, verdict, given_id)
+            return
+        answer = to_http1(101, switching_headers(verdict, given_id))
+        try:
+            if sock.send(answer) != len(answer):
+                raise OSError(errno.ENOBUFS, "the send buffer does not take a handshake")
+            self._sink.adopt(
+                sock, encoding=verdict.encoding, client=client, initial=initial, bridged=False
+            )
+        except OSError as error:
+            logger.info("upgraded connection lost: %s", error)
+            sock.close()
+
+    def _refuse(self, sock: socket.socket, refusal: Refusal, given_id: bytes = b"") -> None:
+        """Send the refusal, then close once the peer has had the chance to read it."""
+        try:
+            sock.send(to_http1(*refusal_response(refusal, given_id)))
+            sock.shutdown(socket.SHUT_WR)
+            self._nursery.start_soon(_linger, sock)
+        except OSError:
+            sock.close()
+
+
+async def _linger(sock: socket.socket) -> None:
+    """Discard input until the peer closes: closing with unread input would reset the connection
+    and could destroy our answer (RFC 9112 section 9.6). Bounded in time and bytes."""
+    budget = LINGER_BYTES
+    try:
+        with trio.move_on_after(LINGER_SECONDS):
+            while budget > 0:
+                await trio.lowlevel.wait_readable(sock)
+                data = sock.recv(65_536)
+                if not data:
+                    break
+                budget -= len(data)
+    except OSError:
+        pass
+    finally:
+        sock.close()

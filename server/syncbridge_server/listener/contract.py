@@ -1,0 +1,100 @@
+"""What the listener needs from the rest: a sink for upgraded sockets, and its settings.
+
+The listener ends where a WebSocket begins. It answers the opening handshake and gives the
+descriptor away; who reads it afterwards is not its concern.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+SUBPROTOCOL_JSON = "syncbridge.json.v1"
+SUBPROTOCOL_PROTOBUF = "syncbridge.proto.v1"
+
+ASGIApplication = Callable[..., Awaitable[None]]
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a handshake is not accepted, as an HTTP client is told (RFC 9457).
+
+    Args:
+        status: HTTP status. code: word for programs. detail: sentence for people, no secrets.
+        retry_after: seconds after which trying again makes sense, or None.
+    """
+
+    status: int
+    code: str
+    detail: str
+    retry_after: int | None = None
+
+
+class SocketSink(Protocol):
+    """Takes connected WebSockets. Called on the Trio thread; must not block."""
+
+    def admit(self, client: str) -> Refusal | None:
+        """None when another connection from this address is welcome, asked before the 101."""
+
+    def adopt(
+        self, sock: socket.socket, *, encoding: int, client: str, initial: bytes, bridged: bool
+    ) -> int:
+        """Take a non-blocking socket whose handshake is answered; return its connection id.
+
+        The sink calls `sock.detach()` and owns the descriptor from then on.
+
+        Args:
+            encoding: value of the negotiated subprotocol in `ListenerConfig.subprotocols`.
+            client: address of the peer, without port; `unix` for a unix socket.
+            initial: bytes that came after the handshake, part of the first frames.
+            bridged: the other end is an ASGI server, which owns pings and pongs.
+
+        Raises:
+            OSError: the sink is full or closed; the socket still belongs to the caller.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerConfig:
+    """Settings of one listener. Times in seconds, sizes in bytes.
+
+    Args:
+        binds: `host:port`, `:port`, `[v6]:port`, `unix:/path` or `fd://n`.
+        path: the one path where WebSockets are served.
+        origins: exact origins (`https://app.example`) allowed besides the server's own; `*` for
+            any. Requests without Origin do not come from a browser page and are not judged by it.
+        subprotocols: name → encoding, those that may be agreed on.
+        default_encoding: of a client that offered no subprotocol that is known.
+        max_header_bytes: bound of a request head; above it 431.
+        header_timeout: for the first request head, and for a TLS handshake.
+        write_timeout: a peer that takes none of our bytes for so long is dropped.
+        keep_alive_timeout: an HTTP connection may be idle for so long between requests.
+        drain_timeout: what a graceful stop may take before the rest is cut off.
+        reconnect_spread: window over which clients are asked to come back after a stop.
+        max_connections: HTTP and TLS connections at the same time; above it 503. WebSockets on
+            plain TCP are bounded by the sink.
+        max_handshakes: connections whose first request is still arriving; above it 503.
+    """
+
+    binds: tuple[str, ...] = ("127.0.0.1:8080",)
+    path: str = "/ws"
+    origins: frozenset[str] = frozenset()
+    subprotocols: Mapping[str, int] = field(
+        default_factory=lambda: MappingProxyType({SUBPROTOCOL_JSON: 0})
+    )
+    default_encoding: int = 0
+    max_header_bytes: int = 16_384
+    header_timeout: float = 10.0
+    write_timeout: float = 30.0
+    keep_alive_timeout: float = 15.0
+    drain_timeout: float = 30.0
+    reconnect_spread: float = 15.0
+    backlog: int = 1024
+    certfile: str | None = None
+    keyfile: str | None = None
+    max_connections: int = 4096
+    max_handshakes: int = 1024

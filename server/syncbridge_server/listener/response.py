@@ -1,0 +1,75 @@
+"""Answers to a handshake: the headers of an agreement, and problem documents (RFC 9457).
+
+Rendered as status, header pairs and body, which every HTTP stack takes; `to_http1` makes the
+bytes for the native path.
+"""
+
+import json
+import re
+import secrets
+from http import HTTPStatus
+
+from syncbridge_server.listener.contract import Refusal
+from syncbridge_server.listener.upgrade import Agreement
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
+
+HeaderList = list[tuple[bytes, bytes]]
+Response = tuple[int, HeaderList, bytes]
+
+
+def request_id(given: bytes = b"") -> bytes:
+    """The caller's X-Request-ID when it is short and plain, else a new random one."""
+    return given if _REQUEST_ID.match(given) else secrets.token_hex(8).encode()
+
+
+def refusal_response(refusal: Refusal, given_id: bytes = b"") -> Response:
+    """Render a refusal. A 426 says what would be accepted (RFC 9110 section 15.5.22)."""
+    body = json.dumps(
+        {
+            "type": "about:blank",
+            "title": HTTPStatus(refusal.status).phrase,
+            "status": refusal.status,
+            "detail": refusal.detail,
+            "code": refusal.code,
+        }
+    ).encode()
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id(given_id)),
+    ]
+    if refusal.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % refusal.retry_after))
+    if refusal.status == HTTPStatus.UPGRADE_REQUIRED:
+        headers.append((b"sec-websocket-version", b"13"))
+    return refusal.status, headers, body
+
+
+def agreement_headers(agreement: Agreement, given_id: bytes = b"") -> HeaderList:
+    """Headers of the positive answer that HTTP/1.1 and HTTP/2 have in common."""
+    headers = [(b"x-request-id", request_id(given_id))]
+    if agreement.subprotocol is not None:
+        headers.append((b"sec-websocket-protocol", agreement.subprotocol.encode()))
+    return headers
+
+
+def switching_headers(agreement: Agreement, given_id: bytes = b"") -> HeaderList:
+    """Headers of the 101 answer (RFC 6455 section 4.2.2)."""
+    return [
+        (b"upgrade", b"websocket"),
+        (b"connection", b"Upgrade"),
+        (b"sec-websocket-accept", agreement.accept),
+        *agreement_headers(agreement, given_id),
+    ]
+
+
+def to_http1(status: int, headers: HeaderList, body: bytes = b"") -> bytes:
+    """The response as HTTP/1.1 bytes. One that is not a 101 ends the connection."""
+    lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
+    lines += [name + b": " + value for name, value in headers]
+    if status == HTTPStatus.UPGRADE_REQUIRED:
+        lines.append(b"upgrade: websocket")
+    if status != HTTPStatus.SWITCHING_PROTOCOLS:
+        lines.append(b"connection: close")
+    return b"\r\n".join([*lines, b"", body])

@@ -1,0 +1,139 @@
+"""One process's server: lifespan, accept loops, and a stop that loses nobody's answer.
+
+Order of a graceful stop: say that we are not ready (`on_stop`); take what already waits in the
+accept queue and close the listening sockets; close idle HTTP connections and let running requests
+end, while `drain` closes the WebSockets; cut off what is left after `drain_timeout`; then the
+application's lifespan shutdown.
+"""
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, LifespanState
+from hypercorn.utils import repr_socket_addr, wrap_app
+
+from syncbridge_server.listener.accept import Acceptor
+from syncbridge_server.listener.contract import ASGIApplication, ListenerConfig, SocketSink
+from syncbridge_server.listener.http import serve_http
+from syncbridge_server.listener.hypercorn import Site, hypercorn_config
+from syncbridge_server.listener.tls import serve_tls
+
+logger = logging.getLogger("syncbridge.listener")
+
+LAST_HEAD_SECONDS = 1.0
+
+Hook = Callable[[], Awaitable[None]]
+
+
+async def serve(
+    app: ASGIApplication,
+    config: ListenerConfig,
+    sink: SocketSink,
+    *,
+    shutdown_trigger: Hook,
+    sockets: Sequence[socket.socket] | None = None,
+    drain: Hook | None = None,
+    on_stop: Callable[[], None] | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `shutdown_trigger` returns, then stop gracefully.
+
+    Args:
+        sockets: bound sockets to use instead of binding `config.binds`; closed at the end.
+        drain: closes the WebSockets; called once, cut off after `config.drain_timeout`.
+        on_stop: called first when stopping, to make the readiness check fail.
+        task_status: started with the URLs once connections are accepted.
+
+    Raises:
+        OSError: an address cannot be bound.
+        LifespanFailureError, LifespanTimeoutError: in a group; the application did not start.
+    """
+    hypercorn = hypercorn_config(config)
+    state: LifespanState = {}
+    wrapped = wrap_app(app, 0, "asgi")
+    lifespan = Lifespan(wrapped, hypercorn, state)
+    context = WorkerContext(None)
+    site = Site(
+        app=wrapped,
+        config=config,
+        hypercorn=hypercorn,
+        context=context,
+        state=ConnectionState(state),
+        sink=sink,
+        ssl_context=hypercorn.create_ssl_context(),
+    )
+    listeners = listen(hypercorn, sockets)
+    try:
+        async with trio.open_nursery() as lifespan_nursery:
+            await lifespan_nursery.start(lifespan.handle_lifespan)
+            await lifespan.wait_for_startup()
+            async with trio.open_nursery() as connections:
+                acceptor = _acceptor(site, connections)
+                await _accept_until(acceptor, listeners, shutdown_trigger, task_status)
+                connections.cancel_scope.deadline = trio.current_time() + config.drain_timeout
+                if on_stop is not None:
+                    on_stop()
+                _close_entrance(acceptor, listeners)
+                await context.terminated.set()
+                if drain is not None:
+                    await drain()
+            await lifespan.wait_for_shutdown()
+            lifespan_nursery.cancel_scope.cancel()
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def listen(config: Config, sockets: Sequence[socket.socket] | None) -> list[socket.socket]:
+    """Bind unless sockets are given, and make all of them listen."""
+    if sockets is None:
+        bound = config.create_sockets()
+        sockets = [*bound.secure_sockets, *bound.insecure_sockets]
+    for sock in sockets:
+        sock.setblocking(False)
+        sock.listen(config.backlog)
+    return list(sockets)
+
+
+def _acceptor(site: Site, nursery: trio.Nursery) -> Acceptor:
+    tls = partial(serve_tls, site) if site.ssl_context is not None else None
+    return Acceptor(site.config, site.sink, nursery, partial(serve_http, site), tls)
+
+
+async def _accept_until(
+    acceptor: Acceptor,
+    listeners: Sequence[socket.socket],
+    shutdown_trigger: Hook,
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    async with trio.open_nursery() as nursery:
+        for listener in listeners:
+            nursery.start_soon(acceptor.run, listener)
+        urls = [url(listener, acceptor.secure) for listener in listeners]
+        logger.info("listening on %s", ", ".join(urls))
+        task_status.started(urls)
+        await shutdown_trigger()
+        nursery.cancel_scope.cancel()
+
+
+def url(listener: socket.socket, secure: bool) -> str:
+    """The URL under which a bound socket is reached."""
+    address = repr_socket_addr(listener.family, listener.getsockname())
+    return f"{'https' if secure else 'http'}://{address}"
+
+
+def _close_entrance(acceptor: Acceptor, listeners: Sequence[socket.socket]) -> None:
+    """Take what has connected already, so that closing does not reset it."""
+    for listener in listeners:
+        try:
+            acceptor.accept_batch(listener)
+        except OSError:
+            pass
+        listener.close()
+    acceptor.hurry(LAST_HEAD_SECONDS)

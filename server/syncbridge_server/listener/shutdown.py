@@ -1,0 +1,67 @@
+"""Stopping: signals, and how clients are spread in time so that they do not return as a herd."""
+
+import signal
+from collections.abc import Awaitable, Callable
+from math import ceil
+
+import trio
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def reconnect_delays(count: int, window: float) -> list[float]:
+    """When each of `count` clients should come back: evenly over `window` seconds, from 0.
+
+    Even slots bound the rate of returns to count / window, which random delays only do on
+    average. O(count).
+    """
+    return [window * index / count for index in range(count)]
+
+
+def closing_batches(count: int, window: float, tick: float) -> list[int]:
+    """How many of `count` connections to close at each tick, so that `window` seconds suffice.
+
+    The sum is `count`, and no two batches differ by more than one.
+    """
+    if count <= 0:
+        return []
+    ticks = max(1, min(count, ceil(window / tick)))
+    return [count * (index + 1) // ticks - count * index // ticks for index in range(ticks)]
+
+
+async def run_until_stopped(
+    main: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]],
+    lifeline: int | None = None,
+) -> int:
+    """Run `main(shutdown_trigger)`; SIGTERM or SIGINT asks it to stop, a second one cancels it.
+
+    Args:
+        lifeline: read end of a pipe whose other end a supervisor holds; end of file there (the
+            supervisor died) counts as the first signal.
+
+    Returns:
+        Exit status: 0 after an orderly end, 1 when it was cut short.
+    """
+    asked = trio.Event()
+    status = 0
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def watch_signals() -> None:
+                nonlocal status
+                async for _ in signals:
+                    if asked.is_set():
+                        status = 1
+                        nursery.cancel_scope.cancel()
+                    asked.set()
+
+            async def watch_lifeline(descriptor: int) -> None:
+                await trio.lowlevel.wait_readable(descriptor)
+                asked.set()
+
+            nursery.start_soon(watch_signals)
+            if lifeline is not None:
+                nursery.start_soon(watch_lifeline, lifeline)
+            await main(asked.wait)
+            nursery.cancel_scope.cancel()
+    return status

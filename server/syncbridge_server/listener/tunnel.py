@@ -1,0 +1,191 @@
+"""A WebSocket inside a Hypercorn connection, served by the sink like every other one.
+
+Theory of operation. Hypercorn gives each WebSocket to a stream object: `Request` first, then the
+peer's raw bytes as `Data`, at last `StreamClosed`; the stream answers with the same kinds of
+events. Hypercorn's own stream parses the frames itself, buffers without a bound once a message
+was too large, and drops the connection without a close code when a frame is wrong. This stream
+parses nothing. It answers the handshake with the listener's policy and copies bytes between the
+peer and one end of a socketpair; the sink has the other end. So TLS, HTTP/2 (RFC 8441) and a
+second request of a kept-alive connection behave byte for byte like plain TCP: same limits, close
+codes, pings.
+
+Back-pressure is the socketpair's: when it is full, `handle` waits, and Hypercorn stops reading;
+when the peer is slow, the pump waits, and the sink's bounded outbox decides. Per connection this
+costs two descriptors and one task, which is why plain TCP does not go this way.
+"""
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+
+import trio
+from hypercorn.protocol.events import (
+    Body,
+    Data,
+    EndBody,
+    EndData,
+    Event,
+    InformationalResponse,
+    Request,
+    Response,
+    StreamClosed,
+)
+from hypercorn.typing import TaskGroup
+
+from syncbridge_server.listener.contract import ListenerConfig, Refusal, SocketSink
+from syncbridge_server.listener.response import (
+    agreement_headers,
+    refusal_response,
+    switching_headers,
+)
+from syncbridge_server.listener.upgrade import (
+    Agreement,
+    HandshakeError,
+    UpgradeRequest,
+    collect,
+    negotiate,
+)
+
+READ_BYTES = 65_536
+FULL = Refusal(503, "overloaded", "no more connections can be taken now", 1)
+
+logger = logging.getLogger("syncbridge.listener")
+
+
+class TunnelStream:
+    """One WebSocket of a Hypercorn connection. Fulfils Hypercorn's stream interface.
+
+    Args:
+        client: address of the peer. send: takes stream events back to the protocol.
+    """
+
+    def __init__(
+        self,
+        config: ListenerConfig,
+        sink: SocketSink,
+        task_group: TaskGroup,
+        client: str,
+        send: Callable[[Event], Awaitable[None]],
+        stream_id: int,
+    ) -> None:
+        self._config = config
+        self._sink = sink
+        self._task_group = task_group
+        self._client = client
+        self._send = send
+        self._id = stream_id
+        self._near: trio.SocketStream | None = None
+        self._over = False
+
+    @property
+    def idle(self) -> bool:
+        """True once nothing more will be sent, so that the connection may be closed."""
+        return self._over
+
+    async def handle(self, event: Event) -> None:
+        """Take one event of the peer; waits while the sink does not read."""
+        if self._over:
+            return
+        if isinstance(event, Request):
+            await self._open(event)
+        elif isinstance(event, (Body, Data)):
+            await self._forward(event.data)
+        elif isinstance(event, EndBody):
+            await self._half_close()
+        elif isinstance(event, StreamClosed):
+            await self._end()
+
+    async def _open(self, event: Request) -> None:
+        given_id = dict(event.headers).get(b"x-request-id", b"")
+        http2 = event.http_version == "2"
+        verdict = self._judge(event, http2)
+        if isinstance(verdict, Agreement):
+            far = self._connect()
+            if far is not None:
+                await self._accept(verdict, given_id, http2)
+                self._adopt(far, verdict)
+                return
+            verdict = FULL
+        await self._refuse(verdict, given_id)
+
+    def _judge(self, event: Request, http2: bool) -> Agreement | Refusal:
+        path, _, query = event.raw_path.partition(b"?")
+        try:
+            request = UpgradeRequest(path, query, collect(event.headers), http2)
+        except HandshakeError as error:
+            return error.refusal
+        verdict = negotiate(request, self._config)
+        if isinstance(verdict, Agreement):
+            return self._sink.admit(self._client) or verdict
+        return verdict
+
+    def _connect(self) -> socket.socket | None:
+        """Make the socketpair; keep one end, return the other. None without descriptors."""
+        try:
+            near, far = socket.socketpair()
+        except OSError:
+            return None
+        near.setblocking(False)
+        far.setblocking(False)
+        self._near = trio.SocketStream(trio.socket.from_stdlib_socket(near))
+        return far
+
+    async def _accept(self, agreement: Agreement, given_id: bytes, http2: bool) -> None:
+        if http2:
+            await self._send(Response(self._id, agreement_headers(agreement, given_id), 200))
+        else:
+            headers = switching_headers(agreement, given_id)
+            await self._send(InformationalResponse(self._id, headers, 101))
+
+    def _adopt(self, far: socket.socket, agreement: Agreement) -> None:
+        try:
+            self._sink.adopt(
+                far, encoding=agreement.encoding, client=self._client, initial=b"", bridged=False
+            )
+        except OSError as error:
+            logger.warning("the sink took no socket: %s", error)
+            far.close()
+        self._task_group.spawn(self._pump)
+
+    async def _refuse(self, refusal: Refusal, given_id: bytes) -> None:
+        self._over = True
+        status, headers, body = refusal_response(refusal, given_id)
+        await self._send(Response(self._id, headers, status))
+        await self._send(Body(self._id, body))
+        await self._send(EndBody(self._id))
+        await self._send(StreamClosed(self._id))
+
+    async def _forward(self, data: bytes) -> None:
+        if self._near is None:
+            return
+        try:
+            await self._near.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the sink is done with it, and the pump tells the peer
+
+    async def _half_close(self) -> None:
+        if self._near is None:
+            return
+        try:
+            await self._near.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async def _pump(self) -> None:
+        """Copy what the sink writes to the peer until the sink closes or the peer is gone."""
+        assert self._near is not None
+        try:
+            while data := await self._near.receive_some(READ_BYTES):
+                await self._send(Data(self._id, bytes(data)))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        if not self._over:
+            await self._end()
+            with trio.move_on_after(self._config.write_timeout):
+                await self._send(EndData(self._id))
+            await self._send(StreamClosed(self._id))
+
+    async def _end(self) -> None:
+        self._over = True
+        if self._near is not None:
+            await trio.aclose_forcefully(self._near)
