@@ -105,7 +105,8 @@ def decode_envelope(data: bytes) -> Envelope:
         SyncBridgeError: INVALID_JSON when it is not JSON, INVALID_MESSAGE when it is JSON of
             another shape; the detail names the place.
     """
-    return _decode(_envelope, data)
+    envelope: Envelope = _decode(_envelope, data)
+    return envelope
 
 
 def decode_payload(decoder: Any, envelope: Envelope) -> Any:

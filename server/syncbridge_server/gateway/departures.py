@@ -17,7 +17,6 @@ from syncbridge.messages import MessageType
 from syncbridge.ports import Bus, DeviceInfo, Leave, Left, Notice
 from syncbridge.protocol import State
 from syncbridge_core.hub import Hub
-
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.post import Post

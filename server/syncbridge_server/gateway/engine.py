@@ -27,7 +27,6 @@ from syncbridge_core.hub import (
     EVENT_RESYNC,
     Hub,
 )
-
 from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures

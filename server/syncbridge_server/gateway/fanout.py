@@ -19,7 +19,6 @@ from syncbridge.kernels import render_pairs
 from syncbridge.messages import MessageType
 from syncbridge.ports import Commit, Resume, Resumed, Touched
 from syncbridge.session import Change, Verdict
-
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.post import Post, prefix

@@ -20,13 +20,12 @@ from syncbridge.messages import MessageType
 from syncbridge.ports import Apply, Bus, Notice, Outcome, Status, Store
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
-
 from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.engine import Engine
 from syncbridge_server.gateway.fanout import Fanout
-from syncbridge_server.gateway.joining import Joining
+from syncbridge_server.gateway.joining import Joining, Verify
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.presence import Presence
 from syncbridge_server.gateway.registry import Registry
@@ -51,7 +50,7 @@ class Gateway:
 
     Args:
         hub: owns the sockets. store, bus: Redis.
-        verify: token text -> Identity, raises SyncBridgeError.
+        verify: see `joining.Verify`.
         node: this process's name among all nodes.
         max_connections: above it new handshakes get 503; 0 for no bound.
         clock: wall clock in Unix seconds. monotonic: milliseconds, for the hub.
@@ -63,7 +62,7 @@ class Gateway:
         store: Store,
         bus: Bus,
         *,
-        verify: Callable[[str], Identity],
+        verify: Verify,
         limits: Limits,
         node: str,
         max_connections: int = 0,
@@ -74,6 +73,7 @@ class Gateway:
         self.limits = limits
         self.node = node
         self.draining = False
+        self._idle = trio.Event()
         self._bus = bus
         self._max_connections = max_connections
         self._clock = clock
@@ -161,9 +161,9 @@ class Gateway:
         for connection in self.registry:
             self._dismiss(connection, random.uniform(0, spread))  # noqa: S311
         self.hub.flush()
+        self._check_idle()
         with trio.move_on_after(deadline):
-            while self.registry.connections or self.courier.in_flight:
-                await trio.sleep(0.02)
+            await self._idle.wait()
 
     async def _pump(self) -> None:
         fd = self.hub.fileno()
@@ -171,6 +171,7 @@ class Gateway:
             await trio.lowlevel.wait_readable(fd)
             self.engine.handle(self.hub.poll(self._monotonic()))
             self.hub.flush()
+            self._check_idle()
 
     async def _mend(self) -> None:
         while True:
@@ -182,6 +183,11 @@ class Gateway:
     def _after(self) -> None:
         self.courier.dispatch()
         self.hub.flush()
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        if self.draining and not self.registry.connections and not self.courier.in_flight:
+            self._idle.set()
 
     def _dismiss(self, connection: Connection, delay: float) -> None:
         error = SyncBridgeError(

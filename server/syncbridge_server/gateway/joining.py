@@ -22,13 +22,15 @@ from syncbridge.protocol import State
 from syncbridge.session import Change, Verdict
 from syncbridge.updates import check_version
 from syncbridge_core.hub import Hub
-
 from syncbridge_server.gateway.connection import Alarm, Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures, device_payload
 from syncbridge_server.gateway.fanout import Fanout
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.registry import Registry
+
+Verify = Callable[[str, str], Identity]
+"""(token, device id) -> who holds it; raises SyncBridgeError and never waits."""
 
 _info_decoder = msgspec.json.Decoder(DeviceInfo)
 
@@ -37,7 +39,7 @@ class Joining:
     """Handles AUTH, first and repeated.
 
     Args:
-        verify: token text -> Identity; raises SyncBridgeError.
+        verify: see `Verify`.
         clock: wall clock in Unix seconds. monotonic: the hub's clock in ms.
     """
 
@@ -50,7 +52,7 @@ class Joining:
         fanout: Fanout,
         departures: Departures,
         *,
-        verify: Callable[[str], Identity],
+        verify: Verify,
         limits: Limits,
         node: str,
         clock: Callable[[], float],
@@ -74,7 +76,8 @@ class Joining:
     ) -> None:
         """AUTH on a new connection; answers by AUTH_SUCCESS later, or fails it now."""
         try:
-            identity = self._verify(payload.token)
+            device_id = payload.device_id or envelope.device_id or ""
+            identity = self._verify(payload.token, device_id)
             hello = self._hello(connection, identity, payload, envelope)
         except SyncBridgeError as error:
             self._fail(connection, error, envelope.correlation_id)
@@ -89,7 +92,7 @@ class Joining:
 
     def refresh(self, connection: Connection, payload: AuthPayload, envelope: Envelope) -> None:
         """AUTH on a connection that is ready: a new token for the same user, in band."""
-        identity = self._verify(payload.token)
+        identity = self._verify(payload.token, connection.device_id)
         current = connection.identity
         assert current is not None
         if identity.user_id != current.user_id:

@@ -7,7 +7,6 @@ from syncbridge.errors import SyncBridgeError
 from syncbridge.messages import MessageType
 from syncbridge.session import Change
 from syncbridge_core.hub import KIND_NOTICE, KIND_REPLY, KIND_STATE, Hub
-
 from syncbridge_server.gateway.connection import Connection, LocalSession
 
 
@@ -54,7 +53,7 @@ class Post:
         )
 
     def update_one(self, connection: Connection, change: Change) -> None:
-        """STATE_UPDATE to one device: an acknowledgement without news, or a coalesced difference."""
+        """STATE_UPDATE to one device: an answer without news, or a coalesced difference."""
         if connection.session is not None:
             frame = self._update_frame(connection.session, change)
             self._hub.send(connection.cid, frame, KIND_STATE, change.prev_version)

@@ -12,7 +12,6 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.ports import Touch, Touched
-
 from syncbridge_server.gateway.connection import LocalSession
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.fanout import Fanout

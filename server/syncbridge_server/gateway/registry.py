@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from syncbridge_core.hub import Hub
-
 from syncbridge_server.gateway.connection import Connection, LocalSession
 
 

@@ -1,0 +1,139 @@
+"""Order, holes and differences in one node's view of a session."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncbridge.session import MAX_HELD, Change, Session, Verdict
+
+
+def change(version: int, prev: int | None = None, epoch: str = "e", **sets: str) -> Change:
+    flat = [x for k, v in sets.items() for x in (k.encode(), v.encode())]
+    return Change(version, version - 1 if prev is None else prev, epoch, "d", "", flat, [])
+
+
+def session(version: int = 0, epoch: str = "e") -> Session[object]:
+    s: Session[object] = Session("s")
+    s.begin(version, epoch, [], [])
+    return s
+
+
+def test_next_commit_is_applied_to_replica_and_given_out() -> None:
+    """The commit that follows ours goes out and into the replica."""
+    s, out = session(), []
+
+    assert Verdict.APPLIED is s.offer(change(1, a="1"), out)
+
+    assert [1] == [c.version for c in out]
+    assert s.doc is not None
+    assert b'{"a":1}' == s.doc.render()
+
+
+def test_commit_seen_before_is_dropped() -> None:
+    """A repeated commit does nothing."""
+    s, out = session(5), []
+
+    assert Verdict.SEEN is s.offer(change(5), out)
+    assert [] == out
+
+
+def test_hole_holds_back_what_follows_until_it_closes() -> None:
+    """Version 2 waits for version 1, then both go out in order."""
+    s, out = session(), []
+
+    assert Verdict.HELD is s.offer(change(2, b="2"), out)
+    assert s.has_hole()
+    assert Verdict.APPLIED is s.offer(change(1, a="1"), out)
+
+    assert [1, 2] == [c.version for c in out]
+    assert not s.has_hole()
+
+
+def test_commits_before_begin_wait_for_it() -> None:
+    """What arrives while the state is being read is kept, and what the state has is dropped."""
+    s: Session[object] = Session("s")
+    out: list[Change] = []
+    s.offer(change(3, c="3"), out)
+    s.offer(change(4, d="4"), out)
+
+    s.begin(3, "e", [b"c", b"3"], out)
+
+    assert [4] == [c.version for c in out]
+    assert 4 == s.version
+
+
+def test_other_epoch_is_a_new_lineage() -> None:
+    """Versions of different epochs are never compared."""
+    s = session(7)
+
+    assert Verdict.NEW_LINEAGE is s.offer(change(8, epoch="other"), [])
+    assert 7 == s.version
+
+
+def test_first_commit_of_all_gives_the_epoch() -> None:
+    """A session that did not exist takes the epoch of its first write."""
+    s = session(0, "")
+
+    assert Verdict.APPLIED is s.offer(change(1, epoch="new"), [])
+    assert "new" == s.epoch
+
+
+def test_difference_closes_a_hole_and_releases_what_waited() -> None:
+    """A difference to 3 makes the held 4 the next one; prev_version is what devices have."""
+    s, out = session(), []
+    s.offer(change(4, d="4"), out)
+
+    assert s.catch_up(change(3, prev=0, a="1", b="2", c="3"), out)
+
+    assert [(0, 3), (3, 4)] == [(c.prev_version, c.version) for c in out]
+
+
+def test_difference_that_overlaps_what_we_have_is_shortened() -> None:
+    """A difference that starts before our version goes out as starting at it."""
+    s, out = session(2), []
+
+    assert s.catch_up(change(5, prev=1, a="1"), out)
+
+    assert [(2, 5)] == [(c.prev_version, c.version) for c in out]
+
+
+def test_difference_that_does_not_reach_back_is_refused() -> None:
+    """A difference from 3 is of no use at version 2."""
+    s = session(2)
+
+    assert not s.catch_up(change(5, prev=3), [])
+    assert 2 == s.version
+
+
+def test_whole_state_gives_devices_only_the_difference() -> None:
+    """A newer whole state reaches devices as what changed."""
+    s, out = session(), []
+    s.offer(change(1, a="1", b="1"), [])
+
+    assert Verdict.APPLIED is s.absorb([b"a", b"1", b"c", b"3"], 4, "e", out)
+
+    assert [(1, 4, [b"c", b"3"], [b"b"])] == [
+        (c.prev_version, c.version, list(c.sets), list(c.deletes)) for c in out
+    ]
+
+
+def test_held_commits_are_bounded() -> None:
+    """Behind a hole at most MAX_HELD commits are kept."""
+    s = session()
+    for version in range(2, 3 * MAX_HELD):
+        s.offer(change(version), [])
+
+    assert s.held is not None
+    assert MAX_HELD >= len(s.held)
+
+
+@given(st.permutations(list(range(1, 13))), st.lists(st.integers(1, 12), max_size=10))
+def test_any_arrival_order_goes_out_in_version_order(order: list[int], again: list[int]) -> None:
+    """Whatever the order and the repetitions, devices see 1..n once, in order."""
+    s, out = session(), []
+
+    for version in [*order, *again]:
+        s.offer(change(version, k=str(version)), out)
+
+    assert list(range(1, 13)) == [c.version for c in out]
+    assert s.doc is not None
+    assert b'{"k":12}' == s.doc.render()
