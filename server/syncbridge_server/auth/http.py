@@ -1,0 +1,77 @@
+"""Who sent an HTTP request: `Authorization: Bearer` (RFC 6750 section 2.1), and nothing else.
+
+A token in the URL is never looked at: URLs end up in logs, histories and Referer headers.
+
+In development, a caller on this machine without a token is an administrator. That is only safe
+while "on this machine" is really true, so all of these take it away: a forwarding header (a proxy
+stands in between), a Host that is not loopback (DNS rebinding), an Origin or Sec-Fetch-Site of
+another site (a web page in the developer's browser).
+"""
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import Identity, Role
+from syncbridge_server.addresses import is_loopback
+from syncbridge_server.auth.authenticator import Authenticator
+
+DEVELOPER = "developer"
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+
+class BearerAuth:
+    """Authenticates requests. `dev`: callers on this machine need no token."""
+
+    def __init__(self, authenticator: Authenticator, dev: bool, clock: Callable[[], float]) -> None:
+        self._authenticator = authenticator
+        self._dev = dev
+        self._clock = clock
+
+    async def __call__(self, request: HTTPConnection) -> Identity:
+        """The caller. Raises AUTH_REQUIRED, TOKEN_* and StoreUnavailable."""
+        values = request.headers.getlist("authorization")
+        if not values:
+            if self._dev and is_local_caller(request):
+                return self._developer()
+            raise SyncBridgeError(
+                ErrorCode.AUTH_REQUIRED, "send Authorization: Bearer <access token>"
+            )
+        device_id = request.headers.get("x-device-id", "")
+        return await self._authenticator.authenticate(_bearer(values), device_id)
+
+    def _developer(self) -> Identity:
+        now = self._clock()
+        return Identity(DEVELOPER, Role.ADMIN, DEVELOPER, now, now + 60.0)
+
+
+def is_local_caller(request: HTTPConnection) -> bool:
+    """True when nothing suggests that the request came from anywhere but this machine."""
+    peer = request.client.host if request.client else ""
+    headers = request.headers
+    if not is_loopback(peer) or any(name in headers for name in _FORWARDED):
+        return False
+    if not _loopback_authority(f"//{headers.get('host', '')}"):
+        return False
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return False
+    origin = headers.get("origin")
+    return origin is None or _loopback_authority(origin)
+
+
+def _loopback_authority(url: str) -> bool:
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+
+
+def _bearer(values: list[str]) -> str:
+    scheme, _, token = values[0].partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
+        raise SyncBridgeError(
+            ErrorCode.TOKEN_INVALID, "token refused: write Authorization: Bearer <access token>"
+        )
+    return token.strip()

@@ -1,0 +1,212 @@
+"""Signing and verification keys: which algorithm goes with which key, settled before any token.
+
+A token's header never chooses how it is verified (RFC 8725 section 3.1). Each source of keys
+answers with one algorithm and one key object of that algorithm's type; a token whose `alg` is
+another one is refused, so `none` and the "public key used as HMAC secret" trick have no way in.
+
+`HmacKey` verifies tokens that carry exactly our own header without PyJWT: the expected signature
+text is computed and compared in constant time, before anything of the token is decoded. It is the
+hot path of a storm of reconnects and costs about a fifth of the general path; every other header
+takes the general one.
+"""
+
+import base64
+import hmac
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from jwt.api_jws import PyJWS
+from jwt.warnings import InsecureKeyLengthWarning
+
+from syncbridge_server.settings import MIN_SECRET_BYTES, ConfigError
+
+MIN_RSA_BITS = 2048
+_PADDING = {0: b"", 2: b"==", 3: b"="}
+_HS256_HEADER = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
+
+
+class BadToken(Exception):
+    """The token cannot be believed. The message says why and never quotes it."""
+
+
+class UnknownKey(BadToken):
+    """No key with the token's `kid` is known, though the issuer may have made one meanwhile."""
+
+
+class Key(NamedTuple):
+    """A verification key and the one algorithm that it is good for."""
+
+    algorithm: str
+    material: Any
+
+
+class KeySource(Protocol):
+    """Where verification keys come from."""
+
+    algorithm: str
+
+    def find(self, kid: str) -> Key:
+        """The key for a token header's `kid` ("" when it has none). Raises UnknownKey."""
+
+
+class Verifier(Protocol):
+    """Checks signatures."""
+
+    def payload(self, token: str) -> bytes:
+        """The signed payload of a token whose signature is good. Raises BadToken."""
+
+
+class Signer(Protocol):
+    """Makes tokens."""
+
+    def sign(self, payload: bytes) -> str:
+        """The compact form of a signed payload (RFC 7515 section 7.1)."""
+
+
+class HmacKey:
+    """HS256: one secret that signs and verifies."""
+
+    def __init__(self, secret: str) -> None:
+        if not secret:
+            raise ConfigError("a secret for HS256 is missing")
+        if is_short(secret):  # only development gets here; it says so once, in its own words
+            warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
+        self._secret = secret.encode()
+        self._general = KeyVerifier(OneKey(Key("HS256", self._secret)))
+
+    def sign(self, payload: bytes) -> str:
+        body = _HS256_HEADER + b"." + base64.urlsafe_b64encode(payload).rstrip(b"=")
+        return (body + b"." + self._signature(body)).decode("ascii")
+
+    def payload(self, token: str) -> bytes:
+        raw = _ascii(token)
+        body, _, signature = raw.rpartition(b".")
+        header, _, encoded = body.partition(b".")
+        if header != _HS256_HEADER:
+            return self._general.payload(token)
+        if not hmac.compare_digest(self._signature(body), signature):
+            raise BadToken("the signature is wrong")
+        try:
+            return base64.urlsafe_b64decode(encoded + _PADDING.get(len(encoded) % 4, b""))
+        except ValueError:
+            raise BadToken("its payload is not base64url") from None
+
+    def _signature(self, body: bytes) -> bytes:
+        return base64.urlsafe_b64encode(hmac.digest(self._secret, body, "sha256")).rstrip(b"=")
+
+
+class KeyVerifier:
+    """Any algorithm, through PyJWT, with the algorithm that the key dictates."""
+
+    def __init__(self, keys: KeySource) -> None:
+        self._keys = keys
+        self._jws = PyJWS(algorithms=[keys.algorithm])
+
+    def payload(self, token: str) -> bytes:
+        _ascii(token)
+        try:
+            header = self._jws.get_unverified_header(token)
+            key = self._keys.find(header.get("kid", ""))
+            signed = self._jws.decode_complete(token, key.material, algorithms=[key.algorithm])
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise BadToken(_reason(error)) from None
+        payload: bytes = signed["payload"]
+        return payload
+
+
+class PrivateKey:
+    """RS256 or ES256 signing."""
+
+    def __init__(self, algorithm: str, pem: str) -> None:
+        self._algorithm = algorithm
+        self._key = _checked(algorithm, load_private(pem))
+        self._jws = PyJWS(algorithms=[algorithm])
+
+    def sign(self, payload: bytes) -> str:
+        return self._jws.encode(payload, self._key, algorithm=self._algorithm)
+
+    def public(self) -> Key:
+        """The key that verifies what this one signs."""
+        return Key(self._algorithm, self._key.public_key())
+
+
+class OneKey:
+    """A source with a single key, whatever the `kid`."""
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self.algorithm = key.algorithm
+
+    def find(self, kid: str) -> Key:
+        return self._key
+
+
+def public_key(algorithm: str, pem: str) -> Key:
+    """Key from PEM text or the path of a PEM file. Raises ConfigError when it does not fit."""
+    try:
+        return Key(algorithm, _checked(algorithm, load_pem_public_key(_pem_bytes(pem))))
+    except ValueError:
+        raise ConfigError("the public key for tokens is not a PEM public key") from None
+
+
+def load_private(pem: str) -> Any:
+    try:
+        return load_pem_private_key(_pem_bytes(pem), password=None)
+    except (ValueError, TypeError):
+        raise ConfigError("the private key for tokens is not an unencrypted PEM key") from None
+
+
+def jwk_key(algorithm: str, jwk: dict[str, Any]) -> Key | None:
+    """Key of a JWKS entry, or None when it is meant for something else (RFC 7517 section 4)."""
+    if jwk.get("use", "sig") != "sig" or jwk.get("alg", algorithm) != algorithm:
+        return None
+    try:
+        return Key(algorithm, _checked(algorithm, jwt.PyJWK(jwk, algorithm).key))
+    except (jwt.PyJWTError, ConfigError, ValueError, TypeError, KeyError):
+        return None
+
+
+def is_short(secret: str) -> bool:
+    """True for a secret that production refuses (RFC 7518 section 3.2)."""
+    return len(secret.encode()) < MIN_SECRET_BYTES
+
+
+def _checked(algorithm: str, key: Any) -> Any:
+    if algorithm == "RS256":
+        fits = isinstance(key, (rsa.RSAPublicKey, rsa.RSAPrivateKey))
+        if fits and key.key_size < MIN_RSA_BITS:
+            raise ConfigError(f"an RSA key for tokens needs {MIN_RSA_BITS} bits or more")
+    else:
+        fits = isinstance(key, (ec.EllipticCurvePublicKey, ec.EllipticCurvePrivateKey))
+        fits = fits and key.curve.name == "secp256r1"
+    if not fits:
+        raise ConfigError(f"the key for tokens does not fit {algorithm}")
+    return key
+
+
+def _pem_bytes(text: str) -> bytes:
+    if "-----BEGIN" in text:
+        return text.encode()
+    try:
+        return Path(text).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the key file {text}: {error.strerror}") from None
+
+
+def _ascii(token: str) -> bytes:
+    try:
+        return token.encode("ascii")
+    except UnicodeEncodeError:
+        raise BadToken("a token is ASCII text") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, jwt.InvalidAlgorithmError):
+        return "the algorithm is not accepted"
+    if isinstance(error, jwt.InvalidSignatureError):
+        return "the signature is wrong"
+    return "it is not a signed JWT"

@@ -1,0 +1,112 @@
+"""Pairs of tokens: issued, rotated, and revoked as a family when a spent one comes back.
+
+A login is a family. Redis remembers of each family one thing: the `jti` of its current refresh
+token. Rotation compares and replaces it in one script, so of two requests with the same token one
+wins. The other looks just like a thief, or like a user after a thief; there is no telling them
+apart, so the whole family ends, access tokens included (RFC 9700 section 4.14.2).
+"""
+
+from collections.abc import Callable
+from enum import IntEnum
+
+import msgspec
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.ports import RedisCommands
+from syncbridge_server.auth.revocation import Revocations
+from syncbridge_server.auth.tokens import Grant, Tokens, invalid
+from syncbridge_server.log import get_logger
+
+_log = get_logger("AUTH")
+
+
+class TokenPair(msgspec.Struct, frozen=True):
+    """The answer of POST /auth/token and POST /auth/refresh (RFC 6749 section 5.1)."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    refresh_expires_in: int
+    token_type: str = "Bearer"  # noqa: S105
+
+
+class FamilyStatus(IntEnum):
+    """What refresh.lua answers."""
+
+    UNKNOWN = 0
+    OK = 1
+    REUSED = 2
+    ENDED = 3
+
+
+class RefreshRotation:
+    """Issues and rotates token pairs.
+
+    Args:
+        commands: Redis, for the families. clock: Unix seconds. prefix: put before Redis keys.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        commands: RedisCommands,
+        revocations: Revocations,
+        clock: Callable[[], float],
+        prefix: str = "sb:",
+    ) -> None:
+        self._tokens = tokens
+        self._commands = commands
+        self._revocations = revocations
+        self._clock = clock
+        self._prefix = prefix
+
+    async def issue(self, grant: Grant, ttl: float | None = None) -> TokenPair:
+        """The first pair of a new family. `ttl`: life of the access token, seconds.
+
+        Raises INVALID_FIELD for ids that no token may carry, and StoreError.
+        """
+        grant = grant._replace(family=self._tokens.new_id())
+        pair, jti = self._pair(grant, ttl)
+        await self._family(grant.family, "open", "", jti)
+        return pair
+
+    async def rotate(self, refresh_token: str) -> TokenPair:
+        """A new pair for a refresh token, which is spent by it.
+
+        Raises TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED, TOKEN_REUSED (and then the family is
+        revoked), and StoreError. After StoreTimeout the token may be spent.
+        """
+        claims = self._tokens.verify_refresh(refresh_token, self._clock())
+        self._revocations.require(claims.identity())
+        pair, jti = self._pair(claims.grant(), None)
+        status = await self._family(claims.fam, "rotate", claims.jti, jti)
+        if status == FamilyStatus.OK:
+            return pair
+        if status == FamilyStatus.UNKNOWN:
+            raise invalid("its login is not known any more")
+        await self._revocations.revoke("family", claims.fam)
+        if status == FamilyStatus.ENDED:
+            raise SyncBridgeError(ErrorCode.TOKEN_REVOKED, "this login was revoked")
+        _log.warning("A spent refresh token came back; its login is revoked", user_id=claims.sub)
+        raise SyncBridgeError(
+            ErrorCode.TOKEN_REUSED, "this refresh token was used before; the login is revoked"
+        )
+
+    def _pair(self, grant: Grant, ttl: float | None) -> tuple[TokenPair, str]:
+        now = self._clock()
+        access, access_claims = self._tokens.mint_access(grant, now, ttl)
+        refresh, refresh_claims = self._tokens.mint_refresh(grant, now)
+        pair = TokenPair(
+            access,
+            refresh,
+            int(access_claims.exp - access_claims.iat),
+            int(refresh_claims.exp - refresh_claims.iat),
+        )
+        return pair, refresh_claims.jti
+
+    async def _family(self, family: str, action: str, spent: str, current: str) -> FamilyStatus:
+        rules = self._tokens.rules
+        life = int((rules.refresh_ttl + rules.leeway) * 1000) + 1_000
+        key = f"{self._prefix}family:{{{family}}}"
+        answer = await self._commands.script("refresh", [key], [action, spent, current, life])
+        return FamilyStatus(int(answer))

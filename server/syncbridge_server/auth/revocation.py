@@ -1,0 +1,220 @@
+"""Tokens taken back before their time, known on every node, asked on every message.
+
+A rule names a token (`jti`), a login (`family`), or everything that a user or a device was given
+up to a moment. Redis holds the rules in one sorted set, member = rule, score = the moment (Unix
+seconds); no token lives longer than `max_life`, so members older than that are dropped, and no
+rule needs a timer of its own. Each node keeps a copy in a dictionary, so `is_revoked` is at most
+six look-ups and never waits.
+
+A new rule is written to Redis first, then told to all nodes over the bus. Notices can be lost with
+a connection: a node reads the whole set at the start and after a resync, and the newest part of it
+every 30 seconds. Until the first reading has succeeded nobody is let in (unless `fail_open`).
+
+Moments are read from the clock of the node that revokes; a token issued by a node whose clock is
+ahead counts as issued later by that much.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import msgspec
+import trio
+
+from syncbridge.errors import ErrorCode, StoreError, StoreUnavailable, SyncBridgeError
+from syncbridge.identity import Identity
+from syncbridge.ports import Bus, Notice, RedisCommands
+from syncbridge_server.log import get_logger
+
+NOTICE = "revoke"
+KEY = "revoked"
+POLL_SECONDS = 30.0
+RETRY_SECONDS = 1.0
+OVERLAP_SECONDS = 120.0
+MAX_RULES = 200_000
+_PAGE = 1_000
+
+_log = get_logger("AUTH")
+
+Kind = Literal["jti", "family", "user", "device"]
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """Tokens that are no longer good.
+
+    Attributes:
+        kind, value: what is named. user_id: for a device, only this user's tokens; "" for all.
+        at: Unix seconds. For users and devices, tokens issued later are not meant.
+    """
+
+    kind: Kind
+    value: str
+    user_id: str = ""
+    at: float = 0.0
+
+    def matches(self, identity: Identity, device_id: str = "") -> bool:
+        """Whether a token is meant. `device_id`: that of its socket, when the token has none."""
+        match self.kind:
+            case "jti":
+                return identity.jti == self.value
+            case "family":
+                return identity.family == self.value
+            case "user":
+                return identity.user_id == self.value and identity.issued_at <= self.at
+            case "device":
+                return (
+                    self.value in (identity.device_id, device_id)
+                    and self.user_id in ("", identity.user_id)
+                    and identity.issued_at <= self.at
+                )
+
+
+class Revocations:
+    """This node's copy of the rules, and the way to add one.
+
+    Args:
+        commands, bus: Redis. max_life: longest life of a token, seconds.
+        clock: Unix seconds. fail_open: let everybody in before the first reading.
+        prefix: put before the Redis key.
+    """
+
+    def __init__(
+        self,
+        commands: RedisCommands,
+        bus: Bus,
+        clock: Callable[[], float],
+        max_life: float = 604_800.0,
+        fail_open: bool = False,
+        prefix: str = "sb:",
+    ) -> None:
+        self._commands = commands
+        self._bus = bus
+        self._clock = clock
+        self._max_life = max_life
+        self._key = prefix + KEY
+        self._moments: dict[tuple[str, str, str], float] = {}
+        self._callbacks: list[Callable[[Rule], None]] = []
+        self._wanted = trio.Event()
+        self._reload = True
+        self.ready = fail_open
+        bus.on_notice(NOTICE, self._told)
+        bus.on_resync(self._ask_reload)
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def is_revoked(self, identity: Identity, device_id: str = "") -> bool:
+        """O(1). Raises StoreUnavailable while the rules have never been read."""
+        if not self.ready:
+            raise StoreUnavailable("the revocation list has not been read yet")
+        known = self._moments
+        if not known:
+            return False
+        user = identity.user_id
+        dated = [("user", user, "")]
+        for device in {identity.device_id, device_id} - {""}:
+            dated += [("device", device, ""), ("device", device, user)]
+        return (
+            ("jti", identity.jti, "") in known
+            or (identity.family != "" and ("family", identity.family, "") in known)
+            or any(known.get(key, -1.0) >= identity.issued_at for key in dated)
+        )
+
+    def require(self, identity: Identity, device_id: str = "") -> None:
+        """Raise TOKEN_REVOKED when it is."""
+        if self.is_revoked(identity, device_id):
+            raise SyncBridgeError(ErrorCode.TOKEN_REVOKED, "this token was revoked")
+
+    def on_revoke(self, callback: Callable[[Rule], None]) -> None:
+        """Have `callback` called with each new rule, on the Trio thread, to close sockets."""
+        self._callbacks.append(callback)
+
+    async def revoke(self, kind: Kind, value: str, user_id: str = "") -> Rule:
+        """Add a rule; it holds here at once and on all nodes soon. Raises StoreError."""
+        now = round(self._clock(), 3)
+        if len(self._moments) >= MAX_RULES:
+            raise SyncBridgeError(ErrorCode.OVERLOADED, "too many revocations", retry_after=60.0)
+        rule = Rule(kind, value, user_id, now)
+        member = msgspec.json.encode((kind, value, user_id))
+        await self._commands.execute("ZADD", self._key, "GT", repr(now), member)
+        await self._commands.execute("PEXPIRE", self._key, int(self._max_life * 1000) + 60_000)
+        await self._commands.execute("ZREMRANGEBYSCORE", self._key, "-inf", repr(self._oldest()))
+        self._learn(rule)
+        self._bus.tell("*", Notice(NOTICE, "", msgspec.json.encode(rule)))
+        return rule
+
+    async def run(self) -> None:
+        """Keep the copy fresh, for ever."""
+        while True:
+            wait = POLL_SECONDS
+            self._wanted = trio.Event()
+            try:
+                await self.load()
+            except StoreError as error:
+                wait = RETRY_SECONDS
+                if not self.ready:
+                    _log.warning("The revocation list cannot be read", reason=error.detail)
+            with trio.move_on_after(wait):
+                await self._wanted.wait()
+
+    async def load(self) -> None:
+        """Read the rules: all of them the first time and after a resync, else the newest."""
+        whole, self._reload = self._reload, False
+        try:
+            rules = await (self._read_all() if whole else self._read_newest())
+        except BaseException:
+            self._reload = self._reload or whole
+            raise
+        for rule in rules:
+            self._learn(rule)
+        self.ready = True
+        self._forget_old()
+
+    async def _read_all(self) -> list[Rule]:
+        rules, cursor = [], b"0"
+        while True:
+            cursor, page = await self._commands.execute("ZSCAN", self._key, cursor, "COUNT", _PAGE)
+            rules += _rules(page)
+            if cursor in (b"0", 0) or len(rules) > 2 * MAX_RULES:
+                return rules
+
+    async def _read_newest(self) -> list[Rule]:
+        since = repr(self._clock() - OVERLAP_SECONDS)
+        bounds = (since, "+inf", "WITHSCORES", "LIMIT", 0, _PAGE)
+        page = await self._commands.execute("ZRANGEBYSCORE", self._key, *bounds)
+        return _rules(page) if len(page) < 2 * _PAGE else await self._read_all()
+
+    def _learn(self, rule: Rule) -> None:
+        key = (rule.kind, rule.value, rule.user_id)
+        if rule.at < self._oldest() or rule.at <= self._moments.get(key, -1.0):
+            return
+        self._moments[key] = rule.at
+        for callback in self._callbacks:
+            callback(rule)
+
+    def _told(self, notice: Notice) -> None:
+        try:
+            self._learn(msgspec.json.decode(notice.data, type=Rule))
+        except msgspec.DecodeError:
+            _log.warning("A revocation notice cannot be read")
+
+    def _ask_reload(self) -> None:
+        self._reload = True
+        self._wanted.set()
+
+    def _oldest(self) -> float:
+        return self._clock() - self._max_life - OVERLAP_SECONDS
+
+    def _forget_old(self) -> None:
+        oldest = self._oldest()
+        self._moments = {key: at for key, at in self._moments.items() if at >= oldest}
+
+
+def _rules(flat: Iterable[bytes]) -> list[Rule]:
+    items, rules = iter(flat), []
+    for member, score in zip(items, items, strict=True):
+        try:
+            kind, value, user_id = msgspec.json.decode(member, type=tuple[Kind, str, str])
+        except msgspec.DecodeError:
+            continue
+        rules.append(Rule(kind, value, user_id, float(score)))
+    return rules

@@ -1,0 +1,277 @@
+"""Access and refresh tokens: claims in, signed text out, and back to an `Identity`.
+
+Pure: the caller passes the time in. What is checked, in this order, cheapest first: size, signature
+(with the algorithm that the key dictates), shape and type of every claim, kind (`typ`), issuer and
+audience when configured, times. No message ever quotes the token.
+
+A token may not live longer than `max_life`: revocations are kept exactly that long, so a longer
+life would let a revoked token rise again.
+
+Verified access tokens are remembered, newest 16,384, under the SHA-256 of their text: a reconnect
+or a second request costs one digest instead of a signature. An entry says only that the signature
+and the claims were good; expiry is checked on each use, and revocation is somebody else's matter.
+"""
+
+import hashlib
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import Identity, Role, VoiceGrant
+from syncbridge_server.auth.keys import BadToken, HmacKey, Signer, UnknownKey, Verifier
+
+ACCESS = "access"
+REFRESH = "refresh"
+_MAX_TIME = 253_402_300_800.0
+"""Unix time of the year 10000; whatever lies beyond is nonsense."""
+
+
+class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The payload of a token (RFC 7519 section 4.1 and our own). Times in Unix seconds."""
+
+    sub: str
+    role: Role
+    typ: str
+    jti: str
+    iat: float
+    exp: float
+    session_id: str = ""
+    device_id: str = ""
+    voice: tuple[VoiceGrant, ...] = ()
+    fam: str = ""
+    nbf: float = 0.0
+    iss: str = ""
+    aud: str | tuple[str, ...] = ""
+
+    def identity(self) -> Identity:
+        """The holder."""
+        return Identity(
+            user_id=self.sub,
+            role=self.role,
+            jti=self.jti,
+            issued_at=self.iat,
+            expires_at=self.exp,
+            session_id=self.session_id,
+            device_id=self.device_id,
+            voice=self.voice,
+            family=self.fam,
+        )
+
+    def grant(self) -> "Grant":
+        """What a successor of this token shall say."""
+        return Grant(self.sub, self.role, self.session_id, self.device_id, self.voice, self.fam)
+
+
+class Grant(NamedTuple):
+    """What a new token shall say about its holder."""
+
+    user_id: str
+    role: Role = Role.USER
+    session_id: str = ""
+    device_id: str = ""
+    voice: tuple[VoiceGrant, ...] = ()
+    family: str = ""
+
+
+class TokenRules(NamedTuple):
+    """Bounds for tokens. Times in seconds."""
+
+    access_ttl: float = 900.0
+    refresh_ttl: float = 604_800.0
+    max_life: float = 604_800.0
+    leeway: float = 60.0
+    token_bytes: int = 4_096
+    id_bytes: int = 64
+    cache_entries: int = 16_384
+    issuer: str = ""
+    audience: str = ""
+
+
+def invalid(reason: str) -> SyncBridgeError:
+    """TOKEN_INVALID with a reason that quotes nothing of the token."""
+    return SyncBridgeError(ErrorCode.TOKEN_INVALID, f"token refused: {reason}")
+
+
+class KeyNotKnown(SyncBridgeError):
+    """TOKEN_INVALID because of an unknown `kid`: fetching the key set again may help."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.TOKEN_INVALID, "token refused: its key is not known")
+
+
+class Tokens:
+    """Mints and verifies tokens.
+
+    Args:
+        rules: see `TokenRules`.
+        access: verifies access tokens. signer: signs them, None when only somebody else does.
+        refresh: signs and verifies refresh tokens, which nobody else ever reads.
+        new_id: makes `jti` and family ids.
+    """
+
+    def __init__(
+        self,
+        rules: TokenRules,
+        access: Verifier,
+        signer: Signer | None,
+        refresh: HmacKey,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        self.rules = rules
+        self.new_id = new_id
+        self._access = access
+        self._signer = signer
+        self._refresh = refresh
+        self._decoder = msgspec.json.Decoder(Claims)
+        self._encoder = msgspec.json.Encoder()
+        self._seen: OrderedDict[bytes, Identity] = OrderedDict()
+
+    def mint_access(self, grant: Grant, now: float, ttl: float | None = None) -> tuple[str, Claims]:
+        """A signed access token and its claims. Raises UNSUPPORTED without a signing key."""
+        if self._signer is None:
+            raise SyncBridgeError(ErrorCode.UNSUPPORTED, "tokens are issued elsewhere")
+        claims = self._claims(grant, ACCESS, now, ttl or self.rules.access_ttl)
+        return self._signer.sign(self._encoder.encode(claims)), claims
+
+    def mint_refresh(self, grant: Grant, now: float) -> tuple[str, Claims]:
+        """A signed refresh token and its claims."""
+        claims = self._claims(grant, REFRESH, now, self.rules.refresh_ttl)
+        return self._refresh.sign(self._encoder.encode(claims)), claims
+
+    def verify_access(self, token: str, now: float) -> Identity:
+        """Who holds this token.
+
+        Raises SyncBridgeError TOKEN_INVALID or TOKEN_EXPIRED, and KeyNotKnown. O(len(token)).
+        """
+        self._check_size(token)
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        identity = self._seen.get(digest)
+        if identity is None:
+            payload = self._payload(self._access, token)
+            identity = self._checked(payload, ACCESS, now).identity()
+            self._remember(digest, identity)
+        elif now >= identity.expires_at + self.rules.leeway:
+            del self._seen[digest]
+            raise _expired()
+        else:
+            self._seen.move_to_end(digest)
+        return identity
+
+    def verify_refresh(self, token: str, now: float) -> Claims:
+        """The claims of a refresh token. Raises as `verify_access`. Not remembered."""
+        self._check_size(token)
+        claims = self._checked(self._payload(self._refresh, token), REFRESH, now)
+        if not claims.fam:
+            raise invalid("claim fam is missing")
+        return claims
+
+    def forget(self) -> None:
+        """Drop the verified tokens; needed when verification keys change."""
+        self._seen.clear()
+
+    def _claims(self, grant: Grant, kind: str, now: float, ttl: float) -> Claims:
+        claims = Claims(
+            sub=grant.user_id,
+            role=grant.role,
+            typ=kind,
+            jti=self.new_id(),
+            iat=round(now, 3),
+            exp=round(now + min(ttl, self.rules.max_life), 3),
+            session_id=grant.session_id,
+            device_id=grant.device_id,
+            voice=grant.voice,
+            fam=grant.family,
+            iss=self.rules.issuer,
+            aud=self.rules.audience,
+        )
+        try:
+            self._check_shape(claims)
+        except SyncBridgeError as error:
+            detail = error.detail.replace("token refused", "token not issued")
+            raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail) from None
+        return claims
+
+    def _check_size(self, token: str) -> None:
+        if not token or len(token) > self.rules.token_bytes:
+            raise invalid(f"a token has 1 to {self.rules.token_bytes} bytes")
+
+    def _payload(self, verifier: Verifier, token: str) -> bytes:
+        try:
+            return verifier.payload(token)
+        except UnknownKey:
+            raise KeyNotKnown from None
+        except BadToken as error:
+            raise invalid(str(error)) from None
+
+    def _checked(self, payload: bytes, kind: str, now: float) -> Claims:
+        try:
+            claims = self._decoder.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise invalid(_claim_problem(error)) from None
+        if claims.typ != kind:
+            raise invalid(f"claim typ must be {kind}")
+        self._check_shape(claims)
+        self._check_issuer(claims)
+        self._check_times(claims, now)
+        return claims
+
+    def _check_shape(self, claims: Claims) -> None:
+        for name, value, least in (
+            ("sub", claims.sub, 1),
+            ("jti", claims.jti, 1),
+            ("device_id", claims.device_id, 0),
+            ("fam", claims.fam, 0),
+        ):
+            if not least <= len(value.encode()) <= self.rules.id_bytes:
+                raise invalid(f"claim {name} needs {least} to {self.rules.id_bytes} bytes")
+            if not value.isprintable():
+                raise invalid(f"claim {name} has characters that cannot be printed")
+        if claims.session_id and not is_canonical_uuid(claims.session_id):
+            raise invalid("claim session_id must be a lower-case UUID")
+
+    def _check_issuer(self, claims: Claims) -> None:
+        audiences = (claims.aud,) if isinstance(claims.aud, str) else claims.aud
+        if self.rules.issuer and claims.typ == ACCESS and claims.iss != self.rules.issuer:
+            raise invalid("claim iss is not the configured issuer")
+        if self.rules.audience and claims.typ == ACCESS and self.rules.audience not in audiences:
+            raise invalid("claim aud does not name the configured audience")
+
+    def _check_times(self, claims: Claims, now: float) -> None:
+        leeway = self.rules.leeway
+        if not (0 <= claims.iat < _MAX_TIME and 0 < claims.exp < _MAX_TIME):
+            raise invalid("claims iat and exp must be Unix seconds")
+        if claims.iat > now + leeway or claims.nbf > now + leeway:
+            raise invalid("it is not valid yet")
+        if not 0 < claims.exp - claims.iat <= self.rules.max_life + 1:
+            raise invalid(f"it may live {self.rules.max_life:.0f} s at most")
+        if now >= claims.exp + leeway:
+            raise _expired()
+
+    def _remember(self, digest: bytes, identity: Identity) -> None:
+        self._seen[digest] = identity
+        if len(self._seen) > self.rules.cache_entries:
+            self._seen.popitem(last=False)
+
+
+def is_canonical_uuid(text: str) -> bool:
+    """True for a UUID in the text form that we use everywhere (RFC 9562 section 4, lower case)."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _expired() -> SyncBridgeError:
+    return SyncBridgeError(ErrorCode.TOKEN_EXPIRED, "the token has expired")
+
+
+def _claim_problem(error: Exception) -> str:
+    """msgspec names the claim and the expected type; it never quotes a value."""
+    if isinstance(error, msgspec.ValidationError):
+        text = str(error)
+        return "claim role must be user, service or admin" if "$.role" in text else text
+    return "its payload is not a JSON object"

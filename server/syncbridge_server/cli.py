@@ -1,0 +1,221 @@
+"""The command line: `syncbridge dev | serve | token | bench | version`.
+
+A wrong configuration ends with one line on standard error and exit code 2. What is heavy (the
+server, the load generator) is imported by the command that needs it.
+"""
+
+import importlib
+import time
+import uuid
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+from typer.core import TyperCommand
+
+from syncbridge import __version__
+from syncbridge.errors import SyncBridgeError
+from syncbridge.identity import Role, VoiceGrant
+from syncbridge_server.auth.assembly import build_tokens
+from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.durations import parse_duration, short_duration
+from syncbridge_server.log import configure_logging
+from syncbridge_server.secrets_file import with_dev_secrets
+from syncbridge_server.settings import ConfigError, Settings, load_settings, validate_production
+from syncbridge_server.settings_docs import plain_text
+
+T = TypeVar("T")
+
+EXIT_CONFIG = 2
+DEV_ADDRESS = "127.0.0.1:8080"
+DEV_USER = "demo"
+DEV_TOKEN_SECONDS = 86_400.0
+ELSEWHERE = {
+    "bench": ("syncbridge_server.bench.cli", "Load generator against a running server."),
+}
+"""Commands that live in modules of their own, which are imported only when they run."""
+
+app = typer.Typer(
+    name="syncbridge",
+    help="Keeps the live state of a user's session true on all of their devices.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class ServeCommand(TyperCommand):
+    """A command whose help also lists every setting."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        typer.echo(plain_text())
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if seconds <= 0:
+        raise typer.BadParameter("it must be longer than nothing")
+    return seconds
+
+
+Ttl = Annotated[float, typer.Option(parser=_seconds, metavar="15m", help="Life: 90s, 15m, 12h, 7d")]
+Address = Annotated[str, typer.Option("--addr", help="Where to listen; overrides SERVER_ADDR.")]
+Workers = Annotated[int, typer.Option(min=1, max=256, help="Server processes.")]
+
+
+@app.command()
+def dev(
+    addr: Address = "",
+    data_dir: Annotated[str, typer.Option(help="Overrides SYNCBRIDGE_DATA_DIR.")] = "",
+) -> None:
+    """Run for development: this machine only, embedded Redis, generated secrets, no setup."""
+    settings = _load(server_addr=addr, data_dir=data_dir)
+    changes: dict[str, Any] = {"dev": True}
+    if "server_addr" not in settings.model_fields_set:
+        changes["server_addr"] = DEV_ADDRESS
+    if "log_format" not in settings.model_fields_set:
+        changes["log_format"] = "console"
+    settings = _or_exit(lambda: with_dev_secrets(settings.with_values(**changes), create=True))
+    configure_logging(settings.log_format, settings.log_level)
+    grant = Grant(DEV_USER, Role.USER, voice=(VoiceGrant("*", "*", ("*",)),))
+    token = _mint(settings, grant, DEV_TOKEN_SECONDS)
+    _welcome(settings, token)
+    _run(settings, dev=True)
+
+
+@app.command(cls=ServeCommand)
+def serve(addr: Address = "", workers: Workers = 0) -> None:
+    """Run for production. Refuses to start with a configuration that is not safe."""
+    settings = _load(server_addr=addr, workers=workers)
+    _or_exit(lambda: validate_production(settings))
+    _or_exit(lambda: build_tokens(settings))
+    configure_logging(settings.log_format, settings.log_level)
+    _run(settings, dev=False)
+
+
+@app.command()
+def token(
+    user: Annotated[str, typer.Option(help="User id, the token's `sub`.")],
+    role: Annotated[Role, typer.Option(help="What the token lets its holder do.")] = Role.USER,
+    session: Annotated[str, typer.Option(help="Session id, a UUID.")] = "",
+    device: Annotated[str, typer.Option(help="Device id.")] = "",
+    ttl: Ttl = 900.0,
+) -> None:
+    """Print an access token, signed with JWT_SECRET or with the secrets that `dev` keeps."""
+    settings = _or_exit(lambda: with_dev_secrets(_load(), create=False))
+    if session:
+        try:
+            session = str(uuid.UUID(session))
+        except ValueError:
+            _fail("--session must be a UUID")
+    if ttl > settings.max_token_life:
+        _fail(f"--ttl may be {short_duration(settings.max_token_life)} at most")
+    typer.echo(_mint(settings, Grant(user, role, session, device), ttl))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"syncbridge {__version__}")
+
+
+def _delegate(name: str, module: str, text: str) -> None:
+    """A command that hands everything after its name to another module's Typer application."""
+    context = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+    @app.command(name, context_settings=context, help=text)
+    def run(ctx: typer.Context) -> None:
+        try:
+            other = importlib.import_module(module).app
+        except ImportError as error:
+            _fail(
+                f"`syncbridge {name}` is not installed: {error}; see pip install syncbridge[{name}]"
+            )
+        other(args=ctx.args, prog_name=f"syncbridge {name}")
+
+
+for _name, (_module, _text) in ELSEWHERE.items():
+    _delegate(_name, _module, _text)
+
+
+def _load(**overrides: Any) -> Settings:
+    """Settings from the environment; overrides that are empty do not count."""
+    return _or_exit(lambda: load_settings(**{k: v for k, v in overrides.items() if v}))
+
+
+def _mint(settings: Settings, grant: Grant, ttl: float) -> str:
+    def mint() -> str:
+        if not settings.jwt_secret.get_secret_value() and settings.jwt_algorithm == "HS256":
+            raise ConfigError("JWT_SECRET is not set, and `syncbridge dev` has made none here")
+        tokens, _ = build_tokens(_with_any_refresh_secret(settings))
+        return tokens.mint_access(grant, time.time(), ttl)[0]
+
+    return _or_exit(mint)
+
+
+def _with_any_refresh_secret(settings: Settings) -> Settings:
+    """Printing an access token needs no refresh secret."""
+    if settings.jwt_refresh_secret.get_secret_value():
+        return settings
+    return settings.with_values(jwt_refresh_secret=uuid.uuid4().hex * 2)
+
+
+def _run(settings: Settings, dev: bool) -> None:
+    module = importlib.import_module("syncbridge_server.app")
+    try:
+        module.run(settings, dev=dev)
+    except ConfigError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _or_exit(action: Callable[[], T]) -> T:
+    """The result of `action`; a bad configuration ends the process."""
+    try:
+        return action()
+    except ConfigError as error:
+        _fail(str(error))
+    except SyncBridgeError as error:
+        _fail(error.detail)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"syncbridge: {' '.join(message.split())}", err=True)
+    raise typer.Exit(EXIT_CONFIG)
+
+
+def _welcome(settings: Settings, access_token: str) -> None:
+    address = settings.listen_addresses()[0]
+    host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host  # noqa: S104
+    url = f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
+    if address.path:
+        url = str(address)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(Panel.fit(f"SyncBridge {__version__}, development mode\n{url}", style="bold"))
+    console.print(f"API reference   {url}/docs")
+    console.print(f"WebSocket       ws{url.removeprefix('http')}/ws")
+    console.print(f"Secrets, data   {settings.data_dir}/")
+    console.print(f"\nA token for user {DEV_USER!r}, good for a day:")
+    typer.echo(access_token)
+    console.print("\nPaste this into another terminal:")
+    typer.echo(
+        f"curl -s {url}/session/snapshot -H 'Content-Type: application/json'"
+        f' -d \'{{"session_id": "{uuid.uuid4()}", "user_id": "{DEV_USER}",'
+        ' "device_id": "laptop", "state_data": {"mood": "calm"}}\'\n'
+    )
+
+
+def main() -> None:
+    """Console entry point."""
+    app(prog_name="syncbridge")
+
+
+if __name__ == "__main__":
+    main()

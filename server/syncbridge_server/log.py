@@ -1,0 +1,138 @@
+"""Log lines: `[SERVICE_NAME][LEVEL][Function_Name] Message. Details...` or one JSON object.
+
+    _log = get_logger("SESSION_MANAGER")
+    _log.info("Session created", session_id=sid)
+
+    [SESSION_MANAGER][INFO][create_session] Session created. session_id=6b6f...
+
+Everything that the standard library's `logging` is told (Hypercorn, redis-py, httpx) goes the same
+way. Values under names such as token, secret or password never reach a line; nor do line breaks,
+so that nobody can write a line of their own. Lines go to standard error.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, TextIO
+
+import structlog
+from structlog.processors import CallsiteParameter, CallsiteParameterAdder
+from structlog.typing import FilteringBoundLogger, Processor
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+REDACTED = "[redacted]"
+_SECRET_NAME = re.compile(
+    r"token$|tokens$|secret|passw|authorization|cookie|api_?key|private_?key|credential|^jwt",
+    re.IGNORECASE,
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_QUIET = {"httpx": logging.WARNING, "httpcore": logging.WARNING, "hpack": logging.WARNING}
+_MAX_VALUE = 2_000
+_MAX_DEPTH = 4
+
+
+def get_logger(service: str) -> FilteringBoundLogger:
+    """A logger whose lines begin with that service name."""
+    logger: FilteringBoundLogger = structlog.get_logger(service=service)
+    return logger
+
+
+def configure_logging(
+    log_format: str = "console", level: str = "info", stream: TextIO | None = None
+) -> None:
+    """Set logging up for this process. `log_format`: console or json."""
+    out = stream or sys.stderr
+    render: Processor = _render_json if log_format == "json" else render_console
+    tail: list[Processor] = [
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+        structlog.processors.format_exc_info,
+        redact,
+        render,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            CallsiteParameterAdder({CallsiteParameter.FUNC_NAME}),
+            *tail,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    logging.root.handlers[:] = [_Bridge(tail, out)]
+    logging.root.setLevel(LEVELS[level])
+    logging.captureWarnings(True)
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(max(least, LEVELS[level]))
+
+
+class _Bridge(logging.Handler):
+    """Sends records of the standard library through our processors."""
+
+    def __init__(self, tail: list[Processor], out: TextIO) -> None:
+        super().__init__()
+        self._tail = tail
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            event: Any = {
+                "event": record.getMessage(),
+                "service": record.name.partition(".")[0].upper(),
+                "level": record.levelname.lower(),
+                "func_name": record.funcName,
+            }
+            if record.exc_info:
+                event["exc_info"] = record.exc_info
+            for processor in self._tail:
+                event = processor(None, record.levelname.lower(), event)
+            self._out.write(f"{event}\n")
+            self._out.flush()
+        except Exception:
+            self.handleError(record)
+
+
+def redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace values that belong to names of secrets, also inside of mappings and lists."""
+    for key, value in event.items():
+        if key not in ("event", "exception"):
+            event[key] = _clean(key, value, _MAX_DEPTH)
+    return event
+
+
+def _clean(key: str, value: Any, depth: int) -> Any:
+    if _SECRET_NAME.search(key):
+        return REDACTED
+    if isinstance(value, Mapping) and depth:
+        return {str(k): _clean(str(k), v, depth - 1) for k, v in value.items()}
+    if isinstance(value, (list, tuple)) and depth:
+        return [_clean("", item, depth - 1) for item in value]
+    if isinstance(value, (bool, int, float)) or value is None:
+        return value
+    return str(value)[:_MAX_VALUE]
+
+
+def render_console(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> str:
+    """`[SERVICE_NAME][LEVEL][Function_Name] Message. name=value name=value`."""
+    event.pop("timestamp", None)
+    service = event.pop("service", "SYNCBRIDGE")
+    level = str(event.pop("level", "info")).upper()
+    function = event.pop("func_name", "") or "-"
+    trace = event.pop("exception", "")
+    message = _one_line(str(event.pop("event", ""))).rstrip(".")
+    details = " ".join(f"{key}={_one_line(str(value))}" for key, value in event.items())
+    line = f"[{service}][{level}][{function}] {message}." + (f" {details}" if details else "")
+    return f"{line}\n{trace}" if trace else line
+
+
+def _render_json(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> str:
+    event["message"] = event.pop("event", "")
+    event["function"] = event.pop("func_name", "")
+    rendered = structlog.processors.JSONRenderer(sort_keys=True)(None, "", event)
+    return rendered if isinstance(rendered, str) else rendered.decode()
+
+
+def _one_line(text: str) -> str:
+    return _CONTROL.sub(lambda match: repr(match.group())[1:-1], text)

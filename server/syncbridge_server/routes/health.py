@@ -1,0 +1,103 @@
+"""GET /health, /health/live, /health/ready: for people, for supervisors, for load balancers."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from syncbridge import __version__
+from syncbridge_server.durations import clock_duration
+
+
+class HealthSource(Protocol):
+    """What health is read from."""
+
+    @property
+    def active_connections(self) -> int:
+        """Open WebSockets of this process."""
+
+    @property
+    def store_connected(self) -> bool:
+        """Whether Redis answers."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether a shutdown has begun."""
+
+    @property
+    def kernel(self) -> str:
+        """Which document kernel runs: `compiled` or `pure`."""
+
+
+class Health:
+    """The three answers.
+
+    Args:
+        session_ttl: seconds. clock: Unix seconds. started: when the server did, same clock.
+    """
+
+    def __init__(
+        self,
+        source: HealthSource,
+        session_ttl: float = 604_800.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._source = source
+        self._session_ttl = session_ttl
+        self._clock = clock
+        self._started = clock()
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/health", self.health, methods=["GET"]),
+            Route("/health/live", self.live, methods=["GET"]),
+            Route("/health/ready", self.ready, methods=["GET"]),
+        ]
+
+    def status(self) -> str:
+        """healthy, draining, or degraded while Redis is away."""
+        if self._source.draining:
+            return "draining"
+        return "healthy" if self._source.store_connected else "degraded"
+
+    async def health(self, request: Request) -> Response:
+        """Always 200: the process answers, and says how it is."""
+        now = self._clock()
+        hours = self._session_ttl / 3600
+        return _json(
+            {
+                "status": self.status(),
+                "timestamp": datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "version": __version__,
+                "uptime": clock_duration(max(0.0, now - self._started)),
+                "active_connections": self._source.active_connections,
+                "metrics": {
+                    "snapshot_ttl_hours": int(hours) if hours.is_integer() else round(hours, 3),
+                    "multi_device_enabled": True,
+                    "versioning_enabled": True,
+                    "kernel": self._source.kernel,
+                    "store_connected": self._source.store_connected,
+                },
+            }
+        )
+
+    async def live(self, request: Request) -> Response:
+        """200 while the event loop turns; says nothing of Redis, whose loss no restart mends."""
+        return _json({"status": "alive"})
+
+    async def ready(self, request: Request) -> Response:
+        """200 when new work is welcome; 503 while draining or while Redis is away."""
+        status = self.status()
+        if status == "healthy":
+            return _json({"status": "ready"})
+        return _json({"status": status}, 503, {"Retry-After": "1"})
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    headers = {"Cache-Control": "no-store"} | (headers or {})
+    return Response(msgspec.json.encode(body), status, headers, "application/json")

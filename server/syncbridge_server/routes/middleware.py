@@ -1,0 +1,170 @@
+"""Around every HTTP request: its id, one access line, metrics, and the last catch of exceptions.
+
+Plain ASGI: `RequestMiddleware(app, ...)` wraps the application itself. The id is the caller's
+X-Request-ID when it is harmless, else a new one; it is in `scope["state"]["request_id"]`, in every
+log line of the request, and in the answer.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from syncbridge_server.log import get_logger
+from syncbridge_server.observability import HttpMetrics
+from syncbridge_server.routes.problem import internal_problem
+
+_HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_log = get_logger("HTTP")
+
+
+class RequestMiddleware:
+    """See the top of this file.
+
+    Args:
+        app: the application.
+        metrics: where requests are counted, or None.
+        access_log: write a line for each request.
+        trusted_proxies: networks whose X-Forwarded-For is believed.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: HttpMetrics | None = None,
+        access_log: bool = True,
+        trusted_proxies: tuple[str, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.app = app
+        self._metrics = metrics
+        self._access_log = access_log
+        self._proxies = TrustedProxies(trusted_proxies)
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, send, request_id(scope), self._proxies.client(scope))
+        start = self._clock()
+        if self._metrics:
+            self._metrics.running.inc()
+        try:
+            with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+                await exchange.run(self.app, receive)
+                self._finish(exchange, self._clock() - start)
+        finally:
+            if self._metrics:
+                self._metrics.running.dec()
+
+    def _finish(self, exchange: "_Exchange", seconds: float) -> None:
+        scope = exchange.scope
+        if self._metrics:
+            route = route_template(scope)
+            self._metrics.observe(scope["method"], route, exchange.status, seconds)
+        if self._access_log:
+            _log.info(
+                "Request answered",
+                method=scope["method"],
+                path=scope["path"],
+                status=exchange.status,
+                ms=round(seconds * 1000, 2),
+                client=exchange.client,
+            )
+
+
+class _Exchange:
+    """One request and what has been sent for it. `status` 499: the caller went away."""
+
+    def __init__(self, scope: Scope, send: Send, name: str, client: str) -> None:
+        self.scope = scope
+        self.request_id = name
+        self.client = client
+        self.status = 0
+        self._send = send
+        scope.setdefault("state", {})["request_id"] = name
+        scope["state"]["client_address"] = client
+
+    async def run(self, app: ASGIApp, receive: Receive) -> None:
+        try:
+            await app(self.scope, receive, self.send)
+        except ClientDisconnect:
+            self.status = self.status or 499
+        except Exception:
+            _log.exception("Request failed", method=self.scope["method"], path=self.scope["path"])
+            if not self.status:
+                await internal_problem(self.request_id)(self.scope, receive, self.send)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)["X-Request-ID"] = self.request_id
+        await self._send(message)
+
+
+def request_id(scope: Scope) -> str:
+    """The caller's X-Request-ID when it is 1 to 64 of [A-Za-z0-9._-], else a new one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _HARMLESS.fullmatch(given) else uuid.uuid4().hex
+
+
+def route_template(scope: Scope) -> str:
+    """`/session/{uuid}` for a path that a route answers, else `unmatched`. Bounded for labels."""
+    application = scope.get("app")
+    router: Any = getattr(application, "router", None)
+    if not isinstance(router, Router) or "endpoint" not in scope:
+        return "unmatched"
+    bare = {key: scope[key] for key in ("type", "path", "method", "headers") if key in scope}
+    for route in router.routes:
+        if route.matches({**bare, "root_path": scope.get("root_path", "")})[0] is Match.FULL:
+            return str(getattr(route, "path", "unmatched"))
+    return "unmatched"
+
+
+class TrustedProxies:
+    """Who the caller is when proxies stand in between.
+
+    Only a connection from a trusted address may name another one, and of its list the rightmost
+    entry that is not itself trusted counts: what stands left of it, anybody may have written.
+    """
+
+    def __init__(self, networks: tuple[str, ...]) -> None:
+        self._networks = tuple(ip_network(text, strict=False) for text in networks)
+
+    def client(self, scope: Scope) -> str:
+        """The caller's address, "" when it is not known (unix socket)."""
+        peer = str(scope["client"][0]) if scope.get("client") else ""
+        if not self._networks or not self._trusted(peer):
+            return peer
+        for value in reversed(Headers(scope=scope).getlist("x-forwarded-for")):
+            for entry in reversed(value.split(",")):
+                address = entry.strip()
+                if not _is_address(address):
+                    return peer
+                if not self._trusted(address):
+                    return address
+                peer = address
+        return peer
+
+    def _trusted(self, address: str) -> bool:
+        return _is_address(address) and any(
+            ip_address(address) in network for network in self._networks
+        )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

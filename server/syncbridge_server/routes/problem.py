@@ -1,0 +1,161 @@
+"""Errors as `application/problem+json` (RFC 9457), and bodies read within bounds.
+
+A handler raises `SyncBridgeError`; `exception_handlers` turns it, and Starlette's own 404 and 405,
+into a problem document. Put the mapping into `Starlette(exception_handlers=...)`; whatever else is
+raised becomes a 500 in `RequestMiddleware`.
+"""
+
+import math
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+
+MEDIA_TYPE = "application/problem+json"
+_RESERVED = frozenset({"type", "title", "status", "detail", "code", "instance"})
+_BY_STATUS = {
+    401: ErrorCode.AUTH_REQUIRED,
+    403: ErrorCode.FORBIDDEN,
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    413: ErrorCode.TOO_LARGE,
+    415: ErrorCode.UNSUPPORTED_MEDIA,
+    429: ErrorCode.RATE_LIMITED,
+    503: ErrorCode.OVERLOADED,
+}
+
+T = TypeVar("T")
+
+
+def problem(
+    code: ErrorCode,
+    detail: str,
+    *,
+    status: int | None = None,
+    headers: dict[str, str] | None = None,
+    **fields: Any,
+) -> Response:
+    """A problem document. Fields named like members of the standard are dropped."""
+    status = status or code.status
+    members: dict[str, Any] = {
+        "type": f"urn:syncbridge:error:{code.wire}",
+        "title": code.title,
+        "status": status,
+        "detail": detail,
+        "code": code.wire,
+    }
+    members |= {name: value for name, value in fields.items() if name not in _RESERVED}
+    return Response(msgspec.json.encode(members), status, headers, MEDIA_TYPE)
+
+
+def problem_of(error: SyncBridgeError) -> Response:
+    """The document of an error, with Retry-After and WWW-Authenticate where they belong."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.code.status == 401:
+        headers["WWW-Authenticate"] = _challenge(error.code)
+    return problem(error.code, error.detail, headers=headers, **error.fields)
+
+
+def internal_problem(request_id: str) -> Response:
+    """The 500 of an exception that nobody expected; says nothing but where to look."""
+    return problem(
+        ErrorCode.INTERNAL,
+        "something went wrong here; the request id finds it in the log",
+        request_id=request_id,
+    )
+
+
+async def handle_error(request: Request, error: Exception) -> Response:
+    """Starlette's handler for `SyncBridgeError`."""
+    assert isinstance(error, SyncBridgeError)
+    return problem_of(error)
+
+
+async def handle_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's handler for `HTTPException`: no such path, wrong method."""
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    headers = dict(error.headers or {})
+    if status in (204, 304):
+        return Response(None, status, headers)
+    default = ErrorCode.INVALID_JSON if status < 500 else ErrorCode.INTERNAL
+    code = _BY_STATUS.get(status, default)
+    if "Allow" in headers:
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
+        return problem(code, f"allowed here: {headers['Allow']}", status=status, headers=headers)
+    return problem(code, str(error.detail), status=status, headers=headers)
+
+
+exception_handlers: dict[Any, Any] = {
+    SyncBridgeError: handle_error,
+    HTTPException: handle_http_exception,
+}
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, refused with TOO_LARGE as soon as it is known to exceed `limit` bytes.
+
+    Raises starlette.requests.ClientDisconnect when the caller goes away.
+    """
+    announced = request.headers.get("content-length", "0")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+async def read_json(request: Request, kind: type[T], limit: int = 65_536) -> T:
+    """The body as a `kind`.
+
+    Raises UNSUPPORTED_MEDIA, TOO_LARGE, INVALID_JSON (not JSON) and INVALID_FIELD (JSON, but not
+    such a one; `field` says where).
+    """
+    require_json(request)
+    return decode_json(await read_body(request, limit), kind)
+
+
+def require_json(request: Request) -> None:
+    """Raise UNSUPPORTED_MEDIA when the body is declared to be anything but JSON."""
+    media = request.headers.get("content-type", "application/json").partition(";")[0]
+    media = media.strip().lower()
+    if media != "application/json" and not media.endswith("+json"):
+        raise SyncBridgeError(ErrorCode.UNSUPPORTED_MEDIA, "send Content-Type: application/json")
+
+
+def decode_json(body: bytes, kind: type[T]) -> T:
+    """Bytes as a `kind`; raises as `read_json`."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$")
+        field = path.rstrip("`").removeprefix(".")
+        raise SyncBridgeError(ErrorCode.INVALID_FIELD, _says(text, field), field=field) from None
+    except RecursionError:
+        raise SyncBridgeError(ErrorCode.TOO_DEEP, "nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise SyncBridgeError(ErrorCode.INVALID_JSON, "the body is not valid JSON") from None
+
+
+def _says(text: str, field: str) -> str:
+    return f"{field}: {text}" if field else text
+
+
+def _challenge(code: ErrorCode) -> str:
+    """RFC 6750 section 3: no error code when no token was sent."""
+    if code is ErrorCode.AUTH_REQUIRED:
+        return 'Bearer realm="syncbridge"'
+    return f'Bearer realm="syncbridge", error="invalid_token", error_description="{code.title}"'
+
+
+def _too_large(limit: int) -> SyncBridgeError:
+    return SyncBridgeError(ErrorCode.TOO_LARGE, f"the body may have {limit} bytes", limit=limit)
