@@ -149,10 +149,12 @@ def test_the_domain_is_told_the_time() -> None:
 
 
 def swallows_import_error(node: ast.AST) -> bool:
-    """True for a handler or `suppress` that catches ImportError and raises nothing."""
+    """True for a handler or `suppress` that catches ImportError and neither raises nor reports."""
     if isinstance(node, ast.ExceptHandler) and node.type is not None:
         caught: ast.AST = node.type
-        raises = any(isinstance(n, ast.Raise) for s in node.body for n in ast.walk(s))
+        inside = [n for statement in node.body for n in ast.walk(statement)]
+        reports = any(isinstance(n, ast.Name) and n.id == node.name for n in inside)
+        raises = reports or any(isinstance(n, ast.Raise) for n in inside)
     elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
         caught, raises = node, False
     else:
@@ -162,7 +164,7 @@ def swallows_import_error(node: ast.AST) -> bool:
 
 
 def test_a_missing_import_is_never_swallowed() -> None:
-    """Whoever catches ImportError raises: a silent fallback hides a broken installation."""
+    """Whoever catches ImportError raises or reports it: silence hides a broken installation."""
     quiet = offenders(PYTHON, lambda p: [n for n in ast.walk(tree(p)) if swallows_import_error(n)])
 
     assert quiet == {}
@@ -190,6 +192,8 @@ def test_files_are_named_after_what_they_hold() -> None:
         ("try:\n    import x\nexcept (OSError, ModuleNotFoundError):\n    pass\n", True),
         ("with contextlib.suppress(ImportError):\n    import x\n", True),
         ("try:\n    import x\nexcept ImportError as e:\n    raise Missing() from e\n", False),
+        ("try:\n    import x\nexcept ImportError as e:\n    fail(str(e))\n", False),
+        ("try:\n    import x\nexcept ImportError as e:\n    x = None\n", True),
         ("try:\n    f()\nexcept ValueError:\n    pass\n", False),
     ],
 )

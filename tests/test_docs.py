@@ -111,7 +111,8 @@ def test_readme_shows_the_two_commands() -> None:
 def rows(path: Path) -> list[list[str]]:
     """The cells of every table row of a document, backticks removed."""
     lines = (line for line in text(path).splitlines() if line.startswith("|"))
-    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+    cells = ([cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines)
+    return [row for row in cells if len(row) > 1]
 
 
 def yes(flag: bool) -> str:

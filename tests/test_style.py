@@ -12,7 +12,8 @@ from source_tree import CODE_SUFFIXES, files, text, with_suffix
 MAX_COLUMNS = 100
 TEXT_SUFFIXES = (*CODE_SUFFIXES, ".md", ".toml", ".proto", ".svg", ".yaml", ".yml", ".txt", "")
 CODE = [p for p in files() if p.suffix in CODE_SUFFIXES]
-TEXT = [p for p in files() if p.suffix in TEXT_SUFFIXES and p.name != "LICENSE"]
+BYTES = "tests/fuzz/corpus/"
+TEXT = [p for p in files() if p.suffix in TEXT_SUFFIXES and not p.as_posix().startswith(BYTES)]
 
 UNFINISHED = re.compile(r"\b(?:TO(?:DO)|FIX(?:ME)|X{3}|HA(?:CK))\b")
 MACHINE_PATH = re.compile(r"(?<![\w.<>}*-])/(?:home|root|Users|work|mnt|farm)/[\w.]")
