@@ -30,4 +30,4 @@ def missing() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(missing()))
+    sys.exit("\n".join(missing()) or 0)
