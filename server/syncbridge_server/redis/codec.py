@@ -1,0 +1,304 @@
+"""Requests of `syncbridge.ports` to script calls, and their replies back to answers.
+
+Pure functions without I/O. The order of KEYS and ARGV is written at the top of each script; the
+tests run both sides against a real server, which is what keeps them in step.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from syncbridge.limits import Limits
+from syncbridge.ports import (
+    Answer,
+    Apply,
+    Device,
+    Hello,
+    Leave,
+    Left,
+    Outcome,
+    Read,
+    Request,
+    Resume,
+    Resumed,
+    Snapshot,
+    Status,
+    Touch,
+    Touched,
+    Welcome,
+)
+
+WAITING_TTL_MS = 3_600_000
+"""How long the devices of a session that does not exist yet are remembered."""
+
+Argument = bytes | str | int
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What every call carries besides its request: our node, and the limits."""
+
+    node: str
+    ttl_ms: int
+    state_bytes: int
+    state_keys: int
+    mutations: int
+    tombstones: int
+
+    @classmethod
+    def of(cls, node: str, limits: Limits) -> "Settings":
+        """From the limits of the contract."""
+        return cls(
+            node=node,
+            ttl_ms=limits.session_ttl * 1000,
+            state_bytes=limits.state_bytes,
+            state_keys=limits.state_keys,
+            mutations=limits.idempotency_ids,
+            tombstones=limits.tombstones,
+        )
+
+
+class Call(msgspec.Struct, gc=False, frozen=True):
+    """A script call: its name, keys and arguments, and whether it may be sent twice."""
+
+    script: str
+    keys: tuple[str, ...]
+    args: Sequence[Argument]
+    repeatable: bool
+
+
+def _keys(sid: str, letters: str) -> tuple[str, ...]:
+    return tuple([f"s:{{{sid}}}:{letter}" for letter in letters])
+
+
+def encode_apply(request: Apply, settings: Settings, epoch: str) -> Call:
+    """Raises ValueError when a key appears twice."""
+    sets, deletes = request.sets, request.deletes
+    if len(sets) + len(deletes) > 2:
+        names = sets[::2]
+        if len({*names, *deletes}) != len(names) + len(deletes):
+            raise ValueError("a key appears twice in one write")
+    flags = request.owner_check + 2 * request.create + 4 * request.replace
+    args: list[Argument] = [
+        len(sets) >> 1,
+        len(deletes),
+        int(request.mode),
+        request.base_version,
+        flags,
+        request.user_id,
+        request.device_id,
+        request.mutation_id,
+        epoch,
+        request.app_version,
+        settings.node,
+        settings.ttl_ms,
+        settings.state_bytes,
+        settings.state_keys,
+        settings.mutations,
+        settings.tombstones,
+        *sets,
+        *deletes,
+    ]
+    return Call("apply", _keys(request.sid, "mdkino"), args, bool(request.mutation_id))
+
+
+def encode_hello(request: Hello, settings: Settings) -> Call:
+    epoch, version = request.since or ("", -1)
+    args: list[Argument] = [
+        request.user_id,
+        request.device_id,
+        request.conn,
+        request.info,
+        request.node,
+        int(request.owner_check),
+        epoch,
+        version,
+        request.known_epoch,
+        request.known,
+        request.max_devices,
+        request.presence_ms,
+        settings.ttl_ms,
+        WAITING_TTL_MS,
+    ]
+    # Not repeatable: the second answer would not name the connection that the first replaced.
+    return Call("hello", _keys(request.sid, "mdkipvon"), args, False)
+
+
+def encode_resume(request: Resume) -> Call:
+    args: list[Argument] = [
+        request.user_id,
+        int(request.owner_check),
+        request.epoch,
+        request.version,
+    ]
+    return Call("resume", _keys(request.sid, "mdk"), args, True)
+
+
+def encode_read(request: Read) -> Call:
+    epoch, version = request.etag or ("", -1)
+    args: list[Argument] = [request.user_id, int(request.owner_check), epoch, version]
+    return Call("read", _keys(request.sid, "md"), args, True)
+
+
+def encode_leave(request: Leave) -> Call:
+    args: list[Argument] = [
+        request.device_id,
+        request.conn,
+        request.node,
+        int(request.forget),
+        int(request.last),
+    ]
+    # Not repeatable: the second answer would say that nothing changed.
+    return Call("leave", _keys(request.sid, "pvon"), args, False)
+
+
+def encode_touch(request: Touch, settings: Settings) -> Call:
+    args: list[Argument] = [
+        request.node,
+        request.presence_ms,
+        settings.ttl_ms,
+        WAITING_TTL_MS,
+        *request.device_ids,
+    ]
+    return Call("touch", _keys(request.sid, "mdkipvon"), args, True)
+
+
+_STATUS = tuple(Status)
+
+
+def decode_apply(reply: list[Any], request: Apply, settings: Settings) -> Outcome:
+    status = _STATUS[reply[0]]
+    if len(reply) == 1:
+        return Outcome(status)
+    whole = reply[8]
+    return Outcome(
+        status,
+        reply[1],
+        reply[2],
+        reply[3].decode(),
+        request.sets if whole else reply[9],
+        request.deletes if whole else reply[10],
+        bool(reply[4]),
+        reply[5],
+        reply[6],
+        reply[7],
+        reply[11],
+    )
+
+
+def _changes(keys: list[bytes], values: list[bytes | None]) -> tuple[list[bytes], list[bytes]]:
+    sets: list[bytes] = []
+    deletes: list[bytes] = []
+    for key, value in zip(keys, values, strict=True):
+        if value is None:
+            deletes.append(key)
+        else:
+            sets += (key, value)
+    return sets, deletes
+
+
+def _devices(leases: list[bytes], registry: list[bytes], now: int) -> list[Device]:
+    deadlines = dict(zip(leases[::2], map(int, leases[1::2]), strict=True))
+    devices = []
+    for name, info in zip(registry[::2], registry[1::2], strict=True):
+        deadline = deadlines.get(name, 0)
+        devices.append(Device(name.decode(), info, deadline, deadline > now))
+    return devices
+
+
+def _connection(text: bytes) -> tuple[str, str] | None:
+    conn, _, node = text.decode().partition(" ")
+    return (node, conn) if node else None
+
+
+def decode_hello(reply: list[Any], request: Hello, settings: Settings) -> Welcome:
+    status = _STATUS[reply[0]]
+    if status is not Status.OK:
+        return Welcome(status, *_position(reply))
+    welcome = Welcome(status, reply[1], reply[2].decode(), reply[3].decode())
+    kind = reply[4]
+    if kind == 0:
+        welcome.full = reply[5]
+    elif kind == 1:
+        welcome.resumed = True
+        welcome.sets, welcome.deletes = _changes(reply[5], reply[6])
+    else:
+        welcome.fresh = True
+    welcome.devices = _devices(reply[7], reply[8], reply[10])
+    welcome.peers = reply[11]
+    welcome.replaced = _connection(reply[9])
+    return welcome
+
+
+def _position(reply: list[Any]) -> tuple[int, str]:
+    return (reply[1], reply[2].decode()) if len(reply) > 1 else (0, "")
+
+
+def decode_resume(reply: list[Any], request: Resume, settings: Settings) -> Resumed:
+    status = _STATUS[reply[0]]
+    if status is not Status.OK:
+        return Resumed(status)
+    resumed = Resumed(status, *_position(reply))
+    if reply[3] == 0:
+        resumed.full = reply[4]
+    else:
+        resumed.sets, resumed.deletes = _changes(reply[4], reply[5])
+    return resumed
+
+
+def decode_read(reply: list[Any], request: Read, settings: Settings) -> Snapshot:
+    status = _STATUS[reply[0]]
+    if status is not Status.OK:
+        return Snapshot(status)
+    return Snapshot(
+        status,
+        reply[1],
+        reply[2].decode(),
+        reply[3].decode(),
+        reply[4].decode(),
+        reply[5].decode(),
+        reply[6],
+        reply[7],
+        reply[8] + settings.ttl_ms,
+        None if reply[9] else reply[10],
+    )
+
+
+def decode_leave(reply: list[Any], request: Leave, settings: Settings) -> Left:
+    return Left(bool(reply[0]), reply[1], reply[2])
+
+
+def decode_touch(reply: list[Any], request: Touch, settings: Settings) -> Touched:
+    return Touched(reply[0], reply[1].decode())
+
+
+def encode(request: Request, settings: Settings, new_epoch: Callable[[], str]) -> Call:
+    """Any request; `new_epoch` makes the epoch of a session that a write may create."""
+    match request:
+        case Apply():
+            return encode_apply(request, settings, new_epoch() if request.create else "")
+        case Hello():
+            return encode_hello(request, settings)
+        case Resume():
+            return encode_resume(request)
+        case Read():
+            return encode_read(request)
+        case Leave():
+            return encode_leave(request)
+        case Touch():
+            return encode_touch(request, settings)
+
+
+_DECODERS: dict[type, Callable[[list[Any], Any, Settings], Answer]] = {
+    Apply: decode_apply,
+    Hello: decode_hello,
+    Resume: decode_resume,
+    Read: decode_read,
+    Leave: decode_leave,
+    Touch: decode_touch,
+}
+
+
+def decode(reply: list[Any], request: Request, settings: Settings) -> Answer:
+    """The answer type that belongs to the request."""
+    return _DECODERS[type(request)](reply, request, settings)

@@ -1,0 +1,267 @@
+#!lua
+-- One write of a session: deduplicate, find conflicts, write, publish. Atomic, one round trip.
+--
+-- KEYS  1 m  meta HASH        2 d  data HASH             3 k  ZSET key -> version
+--       4 i  ZSET mutation    5 n  ZSET node -> lease    6 o  HASH device -> "conn node"
+-- ARGV  1 number of set pairs      2 number of deletes     3 mode (ports.Mode)
+--       4 base version, -1 none    5 flags: 1 owner check, 2 create, 4 replace
+--       6 user   7 device   8 mutation id or ""   9 epoch for a session made here
+--      10 app version or ""  11 our node  12 ttl ms  13 max state bytes  14 max keys
+--      15 mutation ids kept  16 tombstones kept  17.. key, value, key, value ..., deleted keys
+-- Returns {status, version, previous version, epoch, created, created ms, updated ms, expires ms,
+--          whole, sets, deletes, conflicts}. whole = 1: all that was asked for was applied, and
+--          sets and deletes are left empty instead of being sent back.
+--
+-- A Lua error does not undo the writes before it. So every key is read (and its type thereby
+-- checked) before the first write, the index `k`, which may not have been read, is written first,
+-- and PUBLISH comes last. Values are opaque: nothing here parses JSON.
+
+local call, format = redis.call, string.format
+local OK, DUPLICATE, CONFLICT, AHEAD, NOT_FOUND, FORBIDDEN, TOO_LARGE, TOO_MANY_KEYS =
+    0, 1, 2, 3, 4, 5, 6, 7
+local YIELD, OVERWRITE, WHOLE = 2, 1, 3
+local FIRST, CHUNK, HOUR = 17, 3000, 3600000
+
+local nsets, ndels = tonumber(ARGV[1]), tonumber(ARGV[2])
+local mode, base, flags = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local owner_check, create, replace = flags % 2 == 1, flags % 4 > 1, flags > 3
+local user, device, mutation = ARGV[6], ARGV[7], ARGV[8]
+local ttl = tonumber(ARGV[12])
+
+local clock = call('TIME')
+local now_text = clock[1] .. format('%03d', math.floor(clock[2] / 1000))
+local now = tonumber(now_text)
+local meta = call('HMGET', KEYS[1], 'v', 'e', 'f', 'n', 'u', 'c', 't', 'm')
+local exists = meta[1] ~= false
+local version = tonumber(meta[1] or 0)
+local epoch, floor, bytes = meta[2] or '', tonumber(meta[3] or 0), tonumber(meta[4] or 0)
+local created_at, refreshed = tonumber(meta[6] or now_text), tonumber(meta[7] or now_text)
+
+local function answer(status, at, whole, sets, deletes, conflicts)
+  return {status, at, version, epoch, 0, created_at, tonumber(meta[8] or now_text),
+      refreshed + ttl, whole, sets or {}, deletes or {}, conflicts or {}}
+end
+
+if exists then
+  if owner_check and meta[5] ~= user then return {FORBIDDEN} end
+else
+  if not create then return {NOT_FOUND} end
+  -- Somebody waits here for a session of their own: they must not receive another user's.
+  local joined = call('HGET', KEYS[6], '')
+  if joined and joined ~= user then return {FORBIDDEN} end
+end
+local member
+if mutation ~= '' then
+  member = device .. ':' .. mutation
+  local done = exists and call('ZSCORE', KEYS[4], member)
+  if done then
+    local at = tonumber(done)
+    version = at
+    return answer(DUPLICATE, at, 0)
+  end
+end
+if base > version then return answer(AHEAD, version, 0) end
+
+-- names[1..nsets] are set to values[j], the rest is deleted.
+local names, values = {}, {}
+local at = FIRST
+for j = 1, nsets do
+  names[j], values[j] = ARGV[at], ARGV[at + 1]
+  at = at + 2
+end
+if replace then
+  local kept = {}
+  for j = 1, nsets do kept[names[j]] = true end
+  local old = exists and call('HKEYS', KEYS[2]) or {}
+  for j = 1, #old do
+    if not kept[old[j]] then names[#names + 1] = old[j] end
+  end
+else
+  for j = 1, ndels do names[nsets + j] = ARGV[at + j - 1] end
+end
+local total = #names
+
+local function gather(command, key)
+  if total <= CHUNK then return call(command, key, unpack(names)) end
+  local all = {}
+  for from = 1, total, CHUNK do
+    local part = call(command, key, unpack(names, from, math.min(from + CHUNK - 1, total)))
+    for j = 1, #part do all[#all + 1] = part[j] end
+  end
+  return all
+end
+
+local old = {}
+if exists and total > 0 then old = gather('HMGET', KEYS[2]) end
+local changed
+if base >= 0 and base < version and mode ~= OVERWRITE and total > 0 then
+  changed = gather('ZMSCORE', KEYS[3])
+end
+local clash, conflicts = false, {}
+local sets, deletes, index = {}, {}, {}
+local now_keys, nbytes, whole = 0, bytes, 1
+local next_text = format('%.0f', version + 1)
+for j = 1, total do
+  local name, before, conflict = names[j], old[j], false
+  if changed then
+    local since = changed[j]
+    if since then conflict = tonumber(since) > base else conflict = base < floor end
+    if conflict then
+      clash = true
+      conflicts[#conflicts + 1] = name
+      conflicts[#conflicts + 1] = before or ''
+    end
+  end
+  if conflict and mode == YIELD then
+    whole = 0
+  elseif j <= nsets then
+    local value = values[j]
+    if before ~= value then
+      sets[#sets + 1] = name
+      sets[#sets + 1] = value
+      index[#index + 1] = next_text
+      index[#index + 1] = name
+      if before then
+        nbytes = nbytes + #value - #before
+      else
+        nbytes = nbytes + #name + #value
+        now_keys = now_keys + 1
+      end
+    else
+      whole = 0
+    end
+  elseif before then
+    deletes[#deletes + 1] = name
+    index[#index + 1] = next_text
+    index[#index + 1] = name
+    nbytes = nbytes - #name - #before
+    now_keys = now_keys - 1
+  else
+    whole = 0
+  end
+end
+if replace then whole = 0 end
+if mode == WHOLE and base >= 0 and base < version then clash = true end
+if clash and mode ~= YIELD then return answer(CONFLICT, version, 0, nil, nil, conflicts) end
+if nbytes > tonumber(ARGV[13]) and nbytes > bytes then return answer(TOO_LARGE, version, 0) end
+local count
+if now_keys > 0 then
+  count = exists and call('HLEN', KEYS[2]) or 0
+  if count + now_keys > tonumber(ARGV[14]) then return answer(TOO_MANY_KEYS, version, 0) end
+end
+local nodes = call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
+
+local function remember(score)
+  if member then
+    call('ZADD', KEYS[4], score, member)
+    if #index == 0 or (version + 1) % 32 == 0 then
+      call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - tonumber(ARGV[15]))
+    end
+  end
+end
+
+local function expire_at(at, last)
+  local expiry = format('%.0f', at)
+  for j = 1, last do call('PEXPIREAT', KEYS[j], expiry) end
+end
+local function refresh()
+  refreshed = now
+  call('HSET', KEYS[1], 't', now_text)
+  expire_at(now + ttl, 4)
+end
+
+if exists and #index == 0 then
+  remember(meta[1])
+  if now - refreshed > HOUR then refresh() end
+  return answer(OK, version, whole, nil, nil, conflicts)
+end
+
+-- From here on everything is written.
+if not exists then
+  call('DEL', KEYS[2], KEYS[3], KEYS[4])
+  epoch = ARGV[9]
+end
+local function in_chunks(command, key, list)
+  local size = #list
+  if size <= CHUNK then
+    if size > 0 then call(command, key, unpack(list)) end
+    return
+  end
+  for from = 1, size, CHUNK do
+    call(command, key, unpack(list, from, math.min(from + CHUNK - 1, size)))
+  end
+end
+in_chunks('ZADD', KEYS[3], index)
+in_chunks('HSET', KEYS[2], sets)
+in_chunks('HDEL', KEYS[2], deletes)
+if exists then
+  call('HSET', KEYS[1], 'v', next_text, 'n', format('%.0f', nbytes), 'm', now_text, 'w', device)
+else
+  call('HSET', KEYS[1], 'v', next_text, 'n', format('%.0f', nbytes), 'm', now_text, 'w', device,
+      'e', epoch, 'f', '0', 'u', user, 'c', now_text, 't', now_text)
+  -- The mutation index always exists, so that it has the expiry of the others.
+  if not member then call('ZADD', KEYS[4], 0, '') end
+end
+if ARGV[10] ~= '' then call('HSET', KEYS[1], 'a', ARGV[10]) end
+remember(next_text)
+
+if #deletes > 0 then
+  local live, limit = call('HLEN', KEYS[2]), tonumber(ARGV[16])
+  local spare = call('ZCARD', KEYS[3]) - live
+  if spare > limit then
+    -- Drop the oldest half of the tombstones, so that this loop runs once in many deletions.
+    local there, names_left = {}, call('HKEYS', KEYS[2])
+    for j = 1, #names_left do there[names_left[j]] = true end
+    local drop, dropped, from = spare - math.floor(limit / 2), {}, 0
+    while #dropped < drop do
+      local part = call('ZRANGE', KEYS[3], from, from + CHUNK - 1, 'WITHSCORES')
+      if #part == 0 then break end
+      for j = 1, #part, 2 do
+        if #dropped < drop and not there[part[j]] then
+          dropped[#dropped + 1] = part[j]
+          floor = tonumber(part[j + 1])
+        end
+      end
+      from = from + CHUNK
+    end
+    in_chunks('ZREM', KEYS[3], dropped)
+    call('HSET', KEYS[1], 'f', format('%.0f', floor))
+  end
+end
+
+if not exists then
+  expire_at(ttl + now, 4)
+elseif now - refreshed > HOUR then
+  refresh()
+elseif count == 0 then
+  -- The data hash was empty, hence absent, and has just been made anew.
+  expire_at(refreshed + ttl, 3)
+end
+
+local payload
+local function text(s)
+  local size = #s
+  if size < 256 then return '\196' .. string.char(size) .. s end
+  return '\198' .. struct.pack('>I4', size) .. s
+end
+local function array(list)
+  local parts = {'\221' .. struct.pack('>I4', #list)}
+  for j = 1, #list do parts[j + 1] = text(list[j]) end
+  return table.concat(parts)
+end
+for j = 1, #nodes, 2 do
+  if tonumber(nodes[j + 1]) <= now then
+    call('ZREM', KEYS[5], nodes[j])
+  elseif nodes[j] ~= ARGV[11] then
+    if not payload then
+      payload = 'C\152' .. text(string.sub(KEYS[1], 4, -4)) .. text(next_text)
+          .. text(format('%.0f', version)) .. text(epoch) .. text(device) .. text(mutation)
+          .. array(sets) .. array(deletes)
+    end
+    call('PUBLISH', 'n:' .. nodes[j], payload)
+  end
+end
+
+if whole == 1 then sets, deletes = {}, {} end
+return {OK, version + 1, version, epoch, exists and 0 or 1, created_at, now, refreshed + ttl,
+    whole, sets, deletes, conflicts}

@@ -1,0 +1,35 @@
+#!lua
+-- A connection ended. A late close of an old connection changes nothing: conn is compared.
+--
+-- KEYS  1 p  ZSET device -> lease ms   2 v  device -> info   3 o  device -> "conn node"   4 n  nodes
+-- ARGV  1 device   2 conn; "" stands for "is offline"   3 node   4 forget (0 or 1)
+--       5 last (0 or 1): this node has no other device here
+-- Returns {changed (0 or 1), now ms, number of other nodes}. An offline device keeps its place in `p` with the time at
+-- which it left, so that the registry knows when it was last seen.
+
+local clock = redis.call('TIME')
+local now = clock[1] .. string.format('%03d', math.floor(clock[2] / 1000))
+local current = redis.call('HGET', KEYS[3], ARGV[1])
+local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
+redis.call('HLEN', KEYS[2])  -- for its type: nothing may fail after the first write
+local peers = redis.call('ZCOUNT', KEYS[4], '(' .. now, '+inf')
+local own = redis.call('ZSCORE', KEYS[4], ARGV[3])
+if own and tonumber(own) > tonumber(now) then peers = peers - 1 end
+local changed
+if ARGV[2] == '' then
+  changed = lease and not current
+else
+  local prefix = ARGV[2] .. ' '
+  changed = current and string.sub(current, 1, #prefix) == prefix
+end
+if ARGV[5] == '1' then redis.call('ZREM', KEYS[4], ARGV[3]) end
+if changed then
+  redis.call('HDEL', KEYS[3], ARGV[1])
+  if ARGV[4] == '1' then
+    redis.call('ZREM', KEYS[1], ARGV[1])
+    redis.call('HDEL', KEYS[2], ARGV[1])
+  elseif lease and tonumber(lease) > tonumber(now) then
+    redis.call('ZADD', KEYS[1], now, ARGV[1])
+  end
+end
+return {changed and 1 or 0, tonumber(now), peers}

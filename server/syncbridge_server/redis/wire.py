@@ -1,0 +1,183 @@
+"""One connection to Redis: made by redis-py, then spoken to directly.
+
+redis-py parses the URL and does what is hard about connecting: TCP, TLS and Unix sockets,
+credentials, database, client name. After that its `Connection` costs about 3 us for each reply,
+so batches go straight to the socket: one write of all the commands, and hiredis on what comes
+back. RESP2 is forced, so that replies have one shape on every server version.
+
+A connection that broke or that missed a deadline is never used again, because nobody knows which
+reply would come next.
+"""
+
+import select
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from redis.backoff import NoBackoff
+from redis.connection import Connection, ConnectionPool
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+CONNECT_SECONDS = 1.0
+READ_BYTES = 65_536
+WRITE_BYTES = 262_144
+_MORE = object()
+
+
+class WireBroken(Exception):
+    """The connection is gone.
+
+    Args:
+        reason: for a log or an error, without secrets.
+        sent: False when it is certain that Redis has seen none of the commands.
+        hung: True when a deadline passed, False when the other side closed or refused.
+    """
+
+    def __init__(self, reason: str, *, sent: bool, hung: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.sent = sent
+        self.hung = hung
+
+
+class Endpoint:
+    """Where Redis is, from a `redis://`, `rediss://` or `unix://` URL.
+
+    Raises ValueError for a URL that redis-py cannot read.
+    """
+
+    def __init__(self, url: str, *, client_name: str = "syncbridge") -> None:
+        self._pool = ConnectionPool.from_url(url)
+        self._pool.connection_kwargs.update(
+            protocol=2,
+            decode_responses=False,
+            socket_timeout=CONNECT_SECONDS,
+            socket_connect_timeout=CONNECT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_timeout=False,
+            health_check_interval=0,
+            client_name=client_name,
+        )
+
+    @property
+    def database(self) -> int:
+        """Number of the database, 0 when the URL names none."""
+        return int(self._pool.connection_kwargs.get("db") or 0)
+
+    def connect(self) -> "Wire":
+        """Connect and authenticate within `CONNECT_SECONDS` a step; raises WireBroken."""
+        connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        try:
+            connection.connect()
+        except (RedisError, OSError) as error:
+            connection.disconnect()
+            raise WireBroken(f"cannot connect: {type(error).__name__}", sent=False) from error
+        return Wire(connection)
+
+
+class Wire:
+    """A live connection. Used by one thread at a time."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.socket: Any = connection._sock  # a socket; redis-py has no name for it in all releases
+        self._reader = hiredis.Reader(notEnoughData=_MORE)
+        self._buffer = bytearray(READ_BYTES)
+        # Between batches nothing may be readable. TLS has records of its own there, so that
+        # only plain sockets can be asked.
+        self._idle_poll: select.poll | None = None
+        if not isinstance(self.socket, ssl.SSLSocket):
+            self._idle_poll = select.poll()
+            self._idle_poll.register(self.socket.fileno(), select.POLLIN)
+
+    def close(self) -> None:
+        """Close the socket; may be called more than once."""
+        self._connection.disconnect()  # type: ignore[no-untyped-call]
+
+    def exchange(self, packed: Sequence[bytes], replies: list[Any], deadline: float) -> None:
+        """Send commands and append one reply each to `replies`, in order.
+
+        A reply is what hiredis makes of it; `hiredis.ReplyError` objects stand for errors.
+        `deadline` is in seconds of `time.monotonic()`. Raises WireBroken with the replies that
+        did arrive already in `replies`.
+        """
+        if self._idle_poll is not None and self._idle_poll.poll(0):
+            raise WireBroken("closed by Redis", sent=False)
+        try:
+            self._send(packed, deadline)
+            wanted = len(replies) + len(packed)
+            while len(replies) < wanted:
+                reply = self._reader.gets()
+                if reply is _MORE:
+                    self._receive(deadline)
+                else:
+                    replies.append(reply)
+        except TimeoutError as error:
+            raise WireBroken("no answer in time", sent=True, hung=True) from error
+        except (OSError, hiredis.ProtocolError) as error:
+            raise WireBroken(f"connection lost: {type(error).__name__}", sent=True) from error
+
+    def receive(self, seconds: float) -> list[Any]:
+        """Wait for messages that were not asked for (pub/sub); empty after `seconds`.
+
+        Raises WireBroken when the connection is gone.
+        """
+        messages: list[Any] = []
+        while (message := self._reader.gets()) is not _MORE:
+            messages.append(message)
+        if messages:
+            return messages
+        try:
+            self._receive(time.monotonic() + seconds)
+        except TimeoutError:
+            return []
+        except (OSError, hiredis.ProtocolError) as error:
+            raise WireBroken(f"connection lost: {type(error).__name__}", sent=True) from error
+        while (message := self._reader.gets()) is not _MORE:
+            messages.append(message)
+        return messages
+
+    def send(self, packed: bytes, seconds: float) -> None:
+        """Send without waiting for an answer; raises WireBroken."""
+        try:
+            self._send([packed], time.monotonic() + seconds)
+        except OSError as error:
+            raise WireBroken(f"connection lost: {type(error).__name__}", sent=True) from error
+
+    def _send(self, packed: Sequence[bytes], deadline: float) -> None:
+        self.socket.settimeout(_remaining(deadline))
+        pieces: list[bytes] = []
+        size = 0
+        for piece in packed:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= WRITE_BYTES:
+                self.socket.sendall(b"".join(pieces))
+                self.socket.settimeout(_remaining(deadline))
+                pieces.clear()
+                size = 0
+        if pieces:
+            self.socket.sendall(b"".join(pieces))
+
+    def _receive(self, deadline: float) -> None:
+        self.socket.settimeout(_remaining(deadline))
+        size = self.socket.recv_into(self._buffer)
+        if not size:
+            raise ConnectionResetError("closed by Redis")
+        self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]
+
+
+def _remaining(deadline: float) -> float:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise TimeoutError("deadline passed")
+    return remaining
+
+
+def pack(*args: bytes | str | int | float) -> bytes:
+    """One command in RESP; strings as UTF-8."""
+    packed: bytes = hiredis.pack_command(args)  # type: ignore[arg-type]
+    return packed
