@@ -1,0 +1,8 @@
+"""The table of connections, for the other compiled modules only. See connections.pyx."""
+
+from typing import Final
+
+CONNECTION_BYTES: Final[int]
+"""Size of the C record of one connection."""
+EVENT_BYTES: Final[int]
+"""Size of the C record that is reserved for the last event of each connection."""

@@ -1,0 +1,29 @@
+"""The frame parser and serialiser of the hub, as Python sees them. See frames.pyx."""
+
+from typing import Final, Literal, final
+
+FRAME_KINDS: Final[dict[int, str]]
+
+@final
+class FrameParser:
+    """The server side of one RFC 6455 stream after its handshake.
+
+    max_message: bytes of one message over all its fragments, 1 to 2**31 - 1.
+    """
+
+    def __new__(cls, max_message: int = 65536) -> FrameParser: ...
+    def feed(
+        self, data: bytes
+    ) -> list[tuple[Literal["message", "ping", "pong", "close", "failed"], int, bytes]]:
+        """Parse the next bytes; return a list of (kind, value, payload), oldest first.
+
+        value is the opcode of a message, the code of a close (1005 without one), the code to
+        close with for "failed", else 0.
+        """
+
+    @property
+    def held(self) -> int:
+        """Bytes kept of a message whose end has not come."""
+
+def encode_frame(opcode: int, payload: bytes) -> bytes:
+    """A final, unmasked frame (server to client) with the shortest header (section 5.2)."""

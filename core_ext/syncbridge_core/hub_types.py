@@ -1,0 +1,42 @@
+"""The plain values of the hub's interface: limits in, counters out. `hub` exports both."""
+
+from typing import NamedTuple
+
+
+class HubLimits(NamedTuple):
+    """Bounds and periods. Sizes in bytes, times in ms, rates in messages; 0 means none for
+    the two periods of silence, the rate, and the number of connections."""
+
+    max_message: int = 65536
+    conflate_bytes: int = 262144
+    max_outbox: int = 1048576
+    ping_interval: int = 25000
+    idle_timeout: int = 120000
+    close_timeout: int = 5000
+    rate_per_second: int = 50
+    rate_burst: int = 100
+    flood_messages: int = 200
+    max_connections: int = 0
+
+
+class HubStatistics(NamedTuple):
+    """Counters since the start, except those named `open_*` and `queued_*`, which are gauges."""
+
+    open_connections: int
+    open_topics: int
+    queued_bytes: int
+    accepted: int
+    closed: int
+    messages_in: int
+    bytes_in: int
+    frames_out: int
+    bytes_out: int
+    writes: int
+    pings: int
+    pongs: int
+    protocol_errors: int
+    rate_limited: int
+    state_dropped: int
+    speaking_dropped: int
+    slow_closed: int
+    idle_closed: int

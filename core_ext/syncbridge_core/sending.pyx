@@ -1,0 +1,327 @@
+"""Everything on its way out: the slow-reader policy, fan-out, writing, the closing handshake.
+
+Enqueueing never waits and, in the common case, never makes a system call: it puts a pointer into
+the outbox and the connection on the dirty list. `write_dirty` then makes one call a connection,
+`send` for one frame and a gathered `sendmsg` for several. A socket that is full is armed with
+EPOLLOUT and left alone until epoll reports it.
+
+Policy for a reader that is too slow, in this order, when `queued` would pass a bound:
+1. above conflate_bytes, first try to write, if the socket has not refused already;
+2. drop queued SPEAKING frames, and the new frame if it is one;
+3. drop queued STATE frames and mark the connection stale with the tag of the oldest; further
+   STATE frames are dropped until the queue has drained to a quarter of conflate_bytes, when one
+   EVENT_RESYNC tells the caller from which tag on the reader must be brought up to date;
+4. above max_outbox, drop the rest, try to write close frame 4008, close the socket. A frame larger
+   than max_outbox is still accepted by an empty queue, so the true bound is the larger of the two.
+A frame of which the kernel has a part is never dropped, and nothing is written in its middle.
+
+Nothing here ends a connection while a topic is being walked: enqueueing only changes `state` and
+marks it dirty; `write_out` retires it.
+"""
+
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.string cimport memcpy, memset
+
+from syncbridge_core.connections cimport (
+    ANSWERED,
+    BROKEN,
+    DOOMED,
+    EVENT_RESYNC,
+    FAILED,
+    FREE,
+    OPEN,
+    connection_at,
+    connection_retire,
+    event_push,
+    look_at,
+    mark_dirty,
+    watch,
+)
+from syncbridge_core.frames cimport CONTROL_MAX, OPCODE_CLOSE, OPCODE_PONG
+from syncbridge_core.linux cimport (
+    EPOLLIN,
+    EPOLLOUT,
+    MSG_DONTWAIT,
+    MSG_NOSIGNAL,
+    SHUT_WR,
+    iovec,
+    msghdr,
+    send,
+    sendmsg,
+    shutdown,
+)
+from syncbridge_core.outbox cimport (
+    GATHER,
+    KIND_REPLY,
+    KIND_SPEAKING,
+    KIND_STATE,
+    Dropped,
+    frame_new,
+    frame_release,
+    outbox_consume,
+    outbox_drop,
+    outbox_gather,
+    outbox_push,
+)
+
+
+cdef extern from *:
+    """
+    #define prefetch(address) __builtin_prefetch((address), 1, 3)
+    """
+    void prefetch(const void *address) noexcept nogil
+
+
+cdef enum:
+    SLOW_CONSUMER = 4008
+
+
+cdef void _arm(Table *table, Connection *connection, bint writable) noexcept nogil:
+    """Turn EPOLLOUT on or off. A connection that only waits to be closed is not read any more."""
+    cdef uint32_t interest = 0 if connection.state == ANSWERED else EPOLLIN
+    connection.outbox.armed = writable
+    watch(table, connection, interest | EPOLLOUT if writable else interest)
+
+
+cdef ssize_t _write_once(Connection *connection, size_t *total) noexcept nogil:
+    """One system call for what stands first in the outbox; the result of that call."""
+    cdef iovec vectors[GATHER]
+    cdef msghdr message
+    cdef int count = outbox_gather(&connection.outbox, vectors, total)
+    if count == 1:
+        return send(
+            connection.fd, vectors[0].iov_base, vectors[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL
+        )
+    memset(&message, 0, sizeof(msghdr))
+    message.msg_iov = vectors
+    message.msg_iovlen = count
+    return sendmsg(connection.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+
+
+cdef void _pump(Table *table, Connection *connection) noexcept nogil:
+    """Write until the outbox is empty or the socket is full (armed) or dead (BROKEN)."""
+    cdef size_t total = 0
+    cdef ssize_t written
+    while connection.outbox.count:
+        written = _write_once(connection, &total)
+        table.counters.writes += 1
+        if written < 0:
+            if errno == EINTR:
+                continue
+            if errno != EAGAIN:
+                connection.state = BROKEN
+                return
+            written = 0
+        table.counters.bytes_out += written
+        table.counters.queued_bytes -= written
+        table.counters.frames_out += outbox_consume(&connection.outbox, written)
+        if <size_t>written < total:
+            if not connection.outbox.armed:
+                _arm(table, connection, True)
+            return
+
+
+cdef void _count_drop(Table *table, Connection *connection, int kind) noexcept nogil:
+    """Drop the queued frames of one kind and count them."""
+    cdef Dropped dropped = outbox_drop(&connection.outbox, kind)
+    table.counters.queued_bytes -= dropped.bytes
+    if kind == KIND_SPEAKING:
+        table.counters.speaking_dropped += dropped.frames
+    elif kind == KIND_STATE and dropped.frames:
+        table.counters.state_dropped += dropped.frames
+        connection.outbox.stale = True
+        connection.stale_tag = dropped.oldest_tag
+
+
+cdef void _too_slow(Table *table, Connection *connection) noexcept nogil:
+    cdef Dropped dropped = outbox_drop(&connection.outbox, -1)
+    table.counters.queued_bytes -= dropped.bytes
+    table.counters.slow_closed += 1
+    begin_close(table, connection, SLOW_CONSUMER, b"reads too slowly", 16, DOOMED)
+
+
+cdef bint _fits(Connection *connection, SharedFrame *frame, uint32_t bound) noexcept nogil:
+    return <uint64_t>connection.outbox.queued + frame.length <= bound
+
+
+cdef bint _make_room(Table *table, Connection *connection, SharedFrame *frame) noexcept nogil:
+    """Apply the policy to a queue that the frame would take above conflate_bytes.
+
+    Returns whether the frame is to be queued.
+    """
+    cdef uint32_t bound = table.limits.conflate_bytes
+    if not connection.outbox.armed:
+        _pump(table, connection)
+        if connection.state == BROKEN:
+            mark_dirty(table, connection)
+            return False
+    if _fits(connection, frame, bound):
+        return True
+    if connection.outbox.droppable:
+        _count_drop(table, connection, KIND_SPEAKING)
+        if _fits(connection, frame, bound):
+            return True
+        _count_drop(table, connection, KIND_STATE)
+        connection.outbox.droppable = False
+    if connection.outbox.count == 0:
+        return True
+    if frame.kind == KIND_SPEAKING:
+        table.counters.speaking_dropped += 1
+        return False
+    if frame.kind == KIND_STATE:
+        if not connection.outbox.stale:
+            connection.outbox.stale = True
+            connection.stale_tag = frame.tag
+        table.counters.state_dropped += 1
+        return False
+    if not _fits(connection, frame, table.limits.max_outbox):
+        _too_slow(table, connection)
+        return False
+    return True
+
+
+cdef bint enqueue(Table *table, Connection *connection, SharedFrame *frame) noexcept nogil:
+    """Queue a data frame for an OPEN connection. False when the policy dropped it."""
+    if connection.outbox.stale and frame.kind == KIND_STATE:
+        table.counters.state_dropped += 1
+        return False
+    if not _fits(connection, frame, table.limits.conflate_bytes):
+        if not _make_room(table, connection, frame):
+            return False
+    if not outbox_push(&connection.outbox, frame):
+        _too_slow(table, connection)
+        return False
+    table.counters.queued_bytes += frame.length
+    if not connection.outbox.armed:
+        mark_dirty(table, connection)
+    return True
+
+
+cdef SharedFrame *_frame_for(Publication *message, uint8_t encoding) noexcept nogil:
+    """The shared frame of an encoding, made at its first use; NULL when there is none."""
+    if message.frames[encoding] == NULL and message.payloads[encoding] != NULL:
+        message.frames[encoding] = frame_new(
+            1 + encoding, message.payloads[encoding], message.lengths[encoding], message.kind,
+            message.tag,
+        )
+        if message.frames[encoding] == NULL:
+            message.out_of_memory = True
+    return message.frames[encoding]
+
+
+cdef uint32_t publish_to(Table *table, Topic *topic, Publication *message) noexcept nogil:
+    """Queue a message for the members of a topic; returns how many have it queued.
+
+    O(members), one or two cache lines a member.
+    """
+    cdef uint32_t position, reached = 0, count = topic.count
+    cdef uint32_t ahead
+    cdef Connection *connection
+    cdef SharedFrame *frame
+    for position in range(count):
+        ahead = position + 8
+        if ahead < count:
+            prefetch(connection_at(table, topic.members[ahead].slot))
+        connection = connection_at(table, topic.members[position].slot)
+        if connection.state != OPEN:
+            continue
+        if message.exclude and connection.cid == message.exclude:
+            continue
+        frame = _frame_for(message, connection.encoding)
+        if frame != NULL:
+            reached += enqueue(table, connection, frame)
+        elif message.out_of_memory:
+            break
+    frame_release(message.frames[0])
+    frame_release(message.frames[1])
+    return reached
+
+
+cdef void begin_close(
+    Table *table, Connection *connection, uint16_t code, const uint8_t *reason, size_t length,
+    uint8_t state,
+) noexcept nogil:
+    """Queue a close frame after what is queued and go on to `state` (section 5.5.1, 7.1).
+
+    code: the code for the frame and for EVENT_CLOSED; 1005 sends an empty close frame. `reason`
+    at most 123 bytes. Without memory the connection is BROKEN instead.
+    """
+    cdef uint8_t payload[125]
+    cdef SharedFrame *frame
+    payload[0] = <uint8_t>(code >> 8)
+    payload[1] = <uint8_t>(code & 0xff)
+    if length > CONTROL_MAX - 2:
+        length = CONTROL_MAX - 2
+    if length:
+        memcpy(payload + 2, reason, length)
+    frame = frame_new(OPCODE_CLOSE, payload, 0 if code == 1005 else length + 2, KIND_REPLY, 0)
+    connection.close_code = code
+    connection.state = BROKEN
+    connection.farewell = frame
+    mark_dirty(table, connection)
+    if frame == NULL or not outbox_push(&connection.outbox, frame):
+        return
+    table.counters.queued_bytes += frame.length
+    connection.state = state
+    connection.deadline = max(1, table.now + table.limits.close_timeout)  # 0 means none
+    look_at(table, connection, connection.deadline)
+
+
+cdef void send_control(
+    Table *table, Connection *connection, unsigned int opcode, const uint8_t *payload,
+    size_t length,
+) noexcept nogil:
+    """Queue a ping or a pong. A pong is given up first under pressure (section 5.5.3 lets us)."""
+    cdef uint8_t kind = KIND_SPEAKING if opcode == OPCODE_PONG else KIND_REPLY
+    cdef SharedFrame *frame = frame_new(opcode, payload, length, kind, 0)
+    if frame != NULL:
+        enqueue(table, connection, frame)
+        frame_release(frame)
+
+
+cdef void _caught_up(Table *table, Connection *connection) noexcept nogil:
+    """Tell the caller once that a stale reader can be brought up to date."""
+    if connection.outbox.queued > table.limits.conflate_bytes >> 2 or connection.state != OPEN:
+        return
+    if event_push(
+        table, EVENT_RESYNC, connection.cid, NULL, 0, connection.stale_tag, NULL
+    ):
+        connection.outbox.stale = False
+
+
+cdef void write_out(Table *table, Connection *connection) noexcept nogil:
+    """Write what can be written, then take the step that an empty or dead socket calls for."""
+    if connection.state != BROKEN:
+        _pump(table, connection)
+    if connection.state == BROKEN or connection.state == DOOMED:
+        connection_retire(table, connection)
+        return
+    if connection.outbox.stale:
+        _caught_up(table, connection)
+    if connection.outbox.count:
+        if connection.state == ANSWERED:
+            _arm(table, connection, True)
+        return
+    if connection.state == ANSWERED:
+        connection_retire(table, connection)
+        return
+    if connection.outbox.armed:
+        _arm(table, connection, False)
+    if connection.state == FAILED and not connection.half_closed:
+        connection.half_closed = True
+        shutdown(connection.fd, SHUT_WR)
+
+
+cdef void write_dirty(Table *table) noexcept nogil:
+    """Write to every connection that has something new, one call each."""
+    cdef uint32_t position = 0
+    cdef Connection *connection
+    while position < table.dirty_count:
+        if position + 4 < table.dirty_count:
+            prefetch(connection_at(table, table.dirty[position + 4]))
+        connection = connection_at(table, table.dirty[position])
+        connection.dirty = False
+        position += 1
+        if connection.state != FREE:
+            write_out(table, connection)
+    table.dirty_count = 0
