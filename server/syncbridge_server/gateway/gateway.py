@@ -241,14 +241,18 @@ class Gateway:
         self.hub.flush()
         return count
 
-    def broadcast(self, payload: bytes) -> None:
-        """BROADCAST to every connected device of every node."""
+    def broadcast(self, payload: bytes) -> int:
+        """BROADCAST to every connected device of every node; returns how many are on this one."""
         frame = encode.envelope(MessageType.BROADCAST, encode.NOWHERE, int(self._clock()), payload)
-        self._bus.tell("*", Notice(NOTICE_BROADCAST, "", frame))
+        self._bus.tell("*", Notice(NOTICE_BROADCAST, self.node, frame))
+        delivered = self._post.everyone(self.registry.everyone, frame)
+        self.hub.flush()
+        return delivered
 
     def _on_broadcast(self, notice: Notice) -> None:
-        self._post.everyone(self.registry.everyone, notice.data)
-        self.hub.flush()
+        if notice.sid != self.node:
+            self._post.everyone(self.registry.everyone, notice.data)
+            self.hub.flush()
 
 
 def changed(outcome: Outcome) -> bool:

@@ -181,5 +181,3 @@ def parse_etag(header: str) -> tuple[str, int] | None:
         if dash and version.isascii() and version.isdigit() and len(version) < 17:
             return epoch, int(version)
     return None
-
-

@@ -1,0 +1,247 @@
+"""The composition root: settings in, a running server out.
+
+`Server` holds the parts of one process; `run` is what the command line calls. Nothing else in the
+project reads the settings to build something.
+"""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+import trio
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp
+
+from syncbridge import kernels
+from syncbridge_core.hub import ENCODING_JSON, Hub, HubLimits
+from syncbridge_server import observability
+from syncbridge_server.auth.assembly import Authentication, build_authentication
+from syncbridge_server.gateway.gateway import Gateway, node_name
+from syncbridge_server.listener.bridge import upgrade_required, websocket_bridge
+from syncbridge_server.listener.contract import SUBPROTOCOL_JSON, ListenerConfig
+from syncbridge_server.listener.serve import serve
+from syncbridge_server.listener.shutdown import run_until_stopped
+from syncbridge_server.listener.workers import (
+    Inheritance,
+    Spawner,
+    Supervisor,
+    bind_for_workers,
+    inheritance,
+)
+from syncbridge_server.redis.bus import RedisBus
+from syncbridge_server.redis.client import RedisIO
+from syncbridge_server.redis.embedded import EmbeddedRedis
+from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.urls import connection_url
+from syncbridge_server.routes.admin import AdminRoutes
+from syncbridge_server.routes.auth import AuthRoutes
+from syncbridge_server.routes.health import Health
+from syncbridge_server.routes.metrics import metrics_routes
+from syncbridge_server.routes.middleware import RequestMiddleware
+from syncbridge_server.routes.problem import exception_handlers
+from syncbridge_server.routes.ratelimit import RateLimit, TokenBuckets
+from syncbridge_server.routes.sessions import SessionRoutes
+from syncbridge_server.settings import Settings
+
+log = structlog.get_logger("server")
+
+WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
+"""Where a worker finds the embedded Redis that its parent has started."""
+
+
+class Server:
+    """The parts of one process. Use `Server.open`."""
+
+    def __init__(self, settings: Settings, io: RedisIO, bus: RedisBus, node: str) -> None:
+        limits = settings.limits()
+        self.settings = settings
+        self.io = io
+        self.bus = bus
+        self.store = RedisStore(io, node, limits)
+        self.auth: Authentication = build_authentication(settings, io, bus)
+        self.hub = Hub(hub_limits(settings))
+        self.gateway = Gateway(
+            self.hub,
+            self.store,
+            bus,
+            verify=self.auth.authenticator.verify,
+            limits=limits,
+            node=node,
+            max_connections=settings.max_connections,
+        )
+        self.auth.revocations.on_revoke(self.gateway.close_revoked)
+        self.listener = listener_config(settings)
+        self.registry = observability.new_registry()
+        observability.register_hub(self.registry, self.hub)
+        observability.register_store(self.registry, io)
+        self.app = self._application()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, redis_url: str) -> AsyncIterator["Server"]:
+        """Connect to Redis and build the parts; everything is released at the end."""
+        node = node_name()
+        io = RedisIO(redis_url, deadline=settings.store_deadline, max_commands=settings.store_queue)
+        async with io.running():
+            bus = RedisBus(io, node)
+            async with bus.running():
+                server = cls(settings, io, bus, node)
+                try:
+                    yield server
+                finally:
+                    server.hub.shutdown()
+
+    # What /health reports
+
+    @property
+    def active_connections(self) -> int:
+        """Open WebSockets."""
+        return len(self.gateway.registry.connections)
+
+    @property
+    def store_connected(self) -> bool:
+        """Whether Redis answers."""
+        return self.io.connected
+
+    @property
+    def draining(self) -> bool:
+        """Whether a stop has begun."""
+        return self.gateway.draining
+
+    @property
+    def kernel(self) -> str:
+        """Which document kernel runs."""
+        return kernels.IMPLEMENTATION
+
+    async def run(
+        self,
+        shutdown_trigger: Callable[[], Awaitable[None]],
+        sockets: Any = None,
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until `shutdown_trigger` returns and everything has been seen off."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.auth.authenticator.run)
+            nursery.start_soon(self.gateway.run)
+            await serve(
+                self.app,
+                self.listener,
+                self.gateway,
+                shutdown_trigger=shutdown_trigger,
+                sockets=sockets,
+                drain=partial(
+                    self.gateway.drain, self.listener.reconnect_spread, self.settings.drain
+                ),
+                on_stop=self._stopping,
+                task_status=task_status,
+            )
+            nursery.cancel_scope.cancel()
+
+    def _stopping(self) -> None:
+        self.gateway.draining = True
+        log.info("Draining", connections=self.active_connections)
+
+    def _application(self) -> ASGIApp:
+        app: ASGIApp = Starlette(routes=self._routes(), exception_handlers=exception_handlers)
+        settings = self.settings
+        if settings.rate_limit_enabled:
+            buckets = TokenBuckets(settings.requests_per_second, settings.request_burst)
+            app = RateLimit(app, buckets)
+        return RequestMiddleware(
+            app,
+            observability.http_metrics(self.registry),
+            access_log=settings.access_log,
+            trusted_proxies=settings.trusted_proxies,
+        )
+
+    def _routes(self) -> list[BaseRoute]:
+        bearer = self.auth.bearer
+        bridge = partial(websocket_bridge, sink=self.gateway, config=self.listener)
+        return [
+            *Health(self, self.settings.session_ttl).routes(),
+            *metrics_routes(self.registry),
+            *AuthRoutes(self.auth, self.settings.id_bytes).routes(),
+            *SessionRoutes(self.gateway, self.store, bearer).routes(),
+            *AdminRoutes(self.gateway, bearer).routes(),
+            WebSocketRoute(self.listener.path, bridge),
+            Route(self.listener.path, upgrade_required),
+        ]
+
+
+def hub_limits(settings: Settings) -> HubLimits:
+    """The hub's bounds, out of the settings."""
+    limited = settings.rate_limit_enabled
+    return HubLimits(
+        max_message=settings.message_bytes,
+        conflate_bytes=settings.conflate_bytes,
+        max_outbox=settings.outbox_bytes,
+        ping_interval=round(settings.heartbeat_interval * 1000),
+        idle_timeout=round(settings.presence_timeout * 1000),
+        close_timeout=round(settings.close_timeout * 1000),
+        rate_per_second=settings.messages_per_second if limited else 0,
+        rate_burst=settings.message_burst,
+        flood_messages=settings.flood_messages,
+        max_connections=settings.max_connections,
+    )
+
+
+def listener_config(settings: Settings) -> ListenerConfig:
+    """The listener's configuration, out of the settings."""
+    return ListenerConfig(
+        binds=tuple(str(address) for address in settings.listen_addresses()),
+        origins=frozenset(settings.origins),
+        subprotocols=MappingProxyType({SUBPROTOCOL_JSON: ENCODING_JSON}),
+        drain_timeout=settings.drain,
+        certfile=settings.tls_cert or None,
+        keyfile=settings.tls_key or None,
+    )
+
+
+def run(settings: Settings, dev: bool = False) -> None:
+    """Serve until a signal; ends the process with its exit status."""
+    worker = inheritance()
+    with redis_for(settings, worker) as address:
+        os.environ.setdefault(WORKER_REDIS, address)
+        url = connection_url(address, settings.redis_password.get_secret_value(), settings.redis_db)
+        if worker is None and settings.workers > 1:
+            status = supervise(settings)
+        else:
+            status = trio.run(partial(serve_process, settings, url, worker))
+    sys.exit(status)
+
+
+def redis_for(settings: Settings, worker: Inheritance | None) -> AbstractContextManager[str]:
+    """The URL of Redis; starts the embedded one where none is configured."""
+    if settings.redis_addr:
+        return nullcontext(settings.redis_url())
+    if worker is not None:
+        return nullcontext(os.environ[WORKER_REDIS])
+    return EmbeddedRedis(Path(settings.data_dir))
+
+
+async def serve_process(settings: Settings, url: str, worker: Inheritance | None) -> int:
+    """One serving process, from start to exit status."""
+
+    async def main(shutdown_trigger: Callable[[], Awaitable[None]]) -> None:
+        async with Server.open(settings, url) as server:
+            await server.run(shutdown_trigger, worker.sockets if worker else None)
+
+    return await run_until_stopped(main, worker.lifeline if worker else None)
+
+
+def supervise(settings: Settings) -> int:
+    """Start and watch the workers; returns the exit status."""
+    config = listener_config(settings)
+    spawner = Spawner([sys.executable, "-m", "syncbridge_server", *sys.argv[1:]])
+    try:
+        sockets = bind_for_workers(config, settings.workers)
+        return Supervisor(spawner, sockets, drain_timeout=settings.drain).run()
+    finally:
+        spawner.close()
