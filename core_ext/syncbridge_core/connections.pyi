@@ -2,6 +2,8 @@
 
 from typing import Final
 
+__all__ = ["CONNECTION_BYTES", "EVENT_BYTES"]
+
 CONNECTION_BYTES: Final[int]
 """Size of the C record of one connection."""
 EVENT_BYTES: Final[int]

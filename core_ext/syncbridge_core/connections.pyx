@@ -54,6 +54,8 @@ from syncbridge_core.topics cimport topics_clear, topics_forget, topics_reserve
 cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
 
+__all__ = ["CONNECTION_BYTES", "EVENT_BYTES"]
+
 
 cdef int table_init(Table *table) noexcept nogil:
     """Make an empty table with its epoll and timer descriptors. 0, or an errno."""

@@ -2,6 +2,8 @@
 
 from typing import Final, Literal, final
 
+__all__ = ["FRAME_KINDS", "FrameParser", "encode_frame"]
+
 FRAME_KINDS: Final[dict[int, str]]
 
 @final

@@ -7,6 +7,8 @@ the very same code over bytes: `FrameParser` takes a stream in any pieces and re
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+__all__ = ["FRAME_KINDS", "FrameParser", "encode_frame"]
+
 FRAME_KINDS = {
     FRAME_MESSAGE: "message",
     FRAME_PING: "ping",

@@ -7,6 +7,23 @@ Times are integer milliseconds of a monotonic clock that the caller chooses and 
 
 from typing import Final, NamedTuple
 
+__all__ = [
+    "ENCODING_JSON",
+    "ENCODING_PROTOBUF",
+    "EVENT_CLOSED",
+    "EVENT_DEADLINE",
+    "EVENT_LIMITED",
+    "EVENT_MESSAGE",
+    "EVENT_RESYNC",
+    "KIND_NOTICE",
+    "KIND_REPLY",
+    "KIND_SPEAKING",
+    "KIND_STATE",
+    "Hub",
+    "HubLimits",
+    "HubStatistics",
+]
+
 # Events: (kind, cid, data, aux)
 EVENT_MESSAGE: Final = 1
 """One whole message. data: payload (UTF-8 checked when text). aux: opcode, 1 text, 2 binary."""

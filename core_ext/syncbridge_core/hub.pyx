@@ -354,7 +354,9 @@ cdef class Hub:
         connection = connection_find(&self.table, cid)
         if connection == NULL:
             return False
-        self._rate(connection, min(per_second, RATE_MOST), min(burst, RATE_MOST))
+        self._rate(
+            connection, min(per_second, <uint32_t>RATE_MOST), min(burst, <uint32_t>RATE_MOST)
+        )
         connection.refilled = self.table.now
         return True
 

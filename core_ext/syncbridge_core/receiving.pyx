@@ -13,7 +13,9 @@ A read asks for no more bytes than could carry the events that still fit (a mask
 least six bytes), so a poll passes `max_events` by little.
 """
 
+cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from posix.unistd cimport read
@@ -33,7 +35,6 @@ from syncbridge_core.connections cimport (
     connection_find,
     connection_retire,
     event_push,
-    look_at,
     mark_dirty,
 )
 from syncbridge_core.frames cimport (
@@ -59,9 +60,6 @@ from syncbridge_core.linux cimport (
     recv,
 )
 from syncbridge_core.sending cimport begin_close, send_control, write_out
-
-cimport cython
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 
 cdef enum:

@@ -11,21 +11,18 @@ scan every (slots / 8192) ms, so that a hundred thousand connections do not mean
 The timer descriptor only wakes the caller, every TIMER_PERIOD while there are connections.
 """
 
-from libc.stdint cimport INT64_MAX
+from libc.stdint cimport INT64_MAX, uint8_t, uint32_t
 
 from syncbridge_core.connections cimport (
     CHUNK,
     DOOMED,
     EVENT_DEADLINE,
-    FREE,
     OPEN,
     TIMER_PERIOD,
     connection_at,
     connection_retire,
     event_push,
-    mark_dirty,
 )
-from syncbridge_core.frames cimport OPCODE_PING
 from syncbridge_core.linux cimport (
     MSG_DONTWAIT,
     MSG_PEEK,
@@ -34,8 +31,6 @@ from syncbridge_core.linux cimport (
     timerfd_settime,
 )
 from syncbridge_core.sending cimport begin_close, enqueue
-
-from libc.stdint cimport uint8_t, uint32_t
 
 
 cdef enum:

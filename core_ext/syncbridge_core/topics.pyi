@@ -2,6 +2,8 @@
 
 from typing import final
 
+__all__ = ["TopicIndex"]
+
 @final
 class TopicIndex:
     """The table alone, without sockets: for tests of the invariant and for measurements.

@@ -19,6 +19,8 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
+__all__ = ["TopicIndex"]
+
 
 cdef enum:
     SMALLEST = 4
