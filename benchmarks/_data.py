@@ -10,10 +10,31 @@ import json
 import random
 from typing import Any, NamedTuple
 
-WORDS = (
-    "cart form editor scroll player draft filter theme locale profile address checkout invoice "
-    "panel search result cursor layout message thread channel volume quality"
-).split()
+WORDS = [
+    "cart",
+    "form",
+    "editor",
+    "scroll",
+    "player",
+    "draft",
+    "filter",
+    "theme",
+    "locale",
+    "profile",
+    "address",
+    "checkout",
+    "invoice",
+    "panel",
+    "search",
+    "result",
+    "cursor",
+    "layout",
+    "message",
+    "thread",
+    "channel",
+    "volume",
+    "quality",
+]
 LETTERS = ("é", "ß", "ł", "日", "ж")
 
 

@@ -5,6 +5,7 @@ held to I-JSON (RFC 7493) with limits. Keys are `bytes` of UTF-8 everywhere in t
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Self, final
 
 class DocumentError(ValueError):
     """Input that is not acceptable. `code` is a catalogue code, `status` an HTTP status hint."""
@@ -14,6 +15,7 @@ class DocumentError(ValueError):
     where: str
     def __init__(self, code: str, status: int, message: str, where: str = "") -> None: ...
 
+@final
 class DocumentLimits:
     """Bounds for one document. Sizes in bytes."""
 
@@ -23,8 +25,8 @@ class DocumentLimits:
     max_value_bytes: int
     max_depth: int
     max_number_bytes: int
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         max_bytes: int = 1048576,
         max_keys: int = 2000,
@@ -32,16 +34,17 @@ class DocumentLimits:
         max_value_bytes: int = 262144,
         max_depth: int = 64,
         max_number_bytes: int = 64,
-    ) -> None: ...
+    ) -> Self: ...
 
 DEFAULT_LIMITS: DocumentLimits
 
+@final
 class Split:
     """A validated object taken apart: keys unescaped, values compact."""
 
     nbytes: int
     def __len__(self) -> int: ...
-    def __contains__(self, key: bytes) -> bool: ...
+    def __contains__(self, key: bytes, /) -> bool: ...
     def __iter__(self) -> Iterator[bytes]: ...
     def get(self, key: bytes) -> bytes | None: ...
     def items(self) -> list[tuple[bytes, bytes]]: ...
@@ -63,19 +66,20 @@ def quote(text: bytes) -> bytes:
 def render_pairs(flat: Sequence[bytes]) -> bytes:
     """`[key, value, ...]` (an HGETALL reply) as one compact JSON object; values are trusted."""
 
+@final
 class Doc:
     """A node's replica of one session's document, with the version at which each key changed."""
 
     version: int
     epoch: str
     nbytes: int
-    def __init__(self, version: int = 0, epoch: str = "") -> None: ...
+    def __new__(cls, version: int = 0, epoch: str = "") -> Self: ...
     @staticmethod
     def from_flat(flat: Sequence[bytes], version: int, epoch: str) -> Doc:
         """Replica from an HGETALL reply. Changes before `version` are unknown to `since`."""
 
     def __len__(self) -> int: ...
-    def __contains__(self, key: bytes) -> bool: ...
+    def __contains__(self, key: bytes, /) -> bool: ...
     def get(self, key: bytes) -> bytes | None: ...
     def items(self) -> list[tuple[bytes, bytes]]: ...
     def apply(

@@ -1,4 +1,5 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: auto_pickle=False, autotestdict=False
 """JSON documents as bytes: validate, split, splice, render, diff.
 
 A session's state is never turned into Python objects. Building and dumping those costs far more

@@ -1,6 +1,8 @@
 """Included by document.pyx: errors, limits, and the way between C text and Python bytes."""
 
+
 # ### Errors and limits ###
+
 
 class DocumentError(ValueError):
     """Input that is not acceptable.

@@ -3,25 +3,14 @@
 `SYNCBRIDGE_PURE_PYTHON=1` selects the twins. There is no silent fallback: without the variable a
 missing extension is an ImportError, because a server that is ten times slower without saying so
 is an outage. `IMPLEMENTATION` names the choice; `/health` shows it.
+
+A type checker sees the compiled names only; that the twins agree is the matter of tests/kernels.
 """
 
 import os
+from typing import TYPE_CHECKING
 
-if os.environ.get("SYNCBRIDGE_PURE_PYTHON"):
-    from syncbridge.kernels._document_py import (
-        DEFAULT_LIMITS,
-        Doc,
-        DocumentError,
-        DocumentLimits,
-        Split,
-        compact,
-        quote,
-        render_pairs,
-        split,
-    )
-
-    IMPLEMENTATION = "pure"
-else:
+if TYPE_CHECKING or not os.environ.get("SYNCBRIDGE_PURE_PYTHON"):
     from syncbridge_core.document import (
         DEFAULT_LIMITS,
         Doc,
@@ -35,6 +24,20 @@ else:
     )
 
     IMPLEMENTATION = "compiled"
+else:
+    from syncbridge.kernels._document_py import (
+        DEFAULT_LIMITS,
+        Doc,
+        DocumentError,
+        DocumentLimits,
+        Split,
+        compact,
+        quote,
+        render_pairs,
+        split,
+    )
+
+    IMPLEMENTATION = "pure"
 
 __all__ = [
     "DEFAULT_LIMITS",
