@@ -61,7 +61,8 @@ fuzz: $(FUZZERS:%=build/fuzz/%)  ## libFuzzer with sanitizers, FUZZ_SECONDS=30 f
 		echo "fuzzing $$name for $(FUZZ_SECONDS) s"; \
 		"build/fuzz/$$name" -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
 			-verbosity=0 -print_final_stats=1 -artifact_prefix="build/fuzz/$$name-" \
-			"build/fuzz/found/$$name" "tests/fuzz/corpus/$$name"; \
+			"build/fuzz/found/$$name" "tests/fuzz/corpus/$$name" 2>&1 \
+			| sed '/# Uses: /d; /recommended dictionary/d'; \
 	done
 
 # The seeds in tests/fuzz/corpus stay as they are; what a run finds goes to build/fuzz/found.
