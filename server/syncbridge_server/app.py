@@ -17,12 +17,13 @@ import structlog
 import trio
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from syncbridge import kernels
 from syncbridge_core.hub import ENCODING_JSON, Hub, HubLimits
 from syncbridge_server import observability
 from syncbridge_server.auth.assembly import Authentication, build_authentication
+from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.gateway.gateway import Gateway, node_name
 from syncbridge_server.listener.bridge import upgrade_required, websocket_bridge
 from syncbridge_server.listener.contract import SUBPROTOCOL_JSON, ListenerConfig
@@ -76,7 +77,7 @@ class Server:
             node=node,
             max_connections=settings.max_connections,
         )
-        self.auth.revocations.on_revoke(self.gateway.close_revoked)
+        self.auth.revocations.on_revoke(self._revoked)
         self.listener = listener_config(settings)
         self.registry = observability.new_registry()
         observability.register_hub(self.registry, self.hub)
@@ -144,6 +145,9 @@ class Server:
             )
             nursery.cancel_scope.cancel()
 
+    def _revoked(self, rule: Rule) -> None:
+        self.gateway.close_revoked(rule.matches)
+
     def _stopping(self) -> None:
         self.gateway.draining = True
         log.info("Draining", connections=self.active_connections)
@@ -163,16 +167,30 @@ class Server:
 
     def _routes(self) -> list[BaseRoute]:
         bearer = self.auth.bearer
-        bridge = partial(websocket_bridge, sink=self.gateway, config=self.listener)
+        sockets = WebSockets(self.gateway, self.listener)
         return [
             *Health(self, self.settings.session_ttl).routes(),
             *metrics_routes(self.registry),
             *AuthRoutes(self.auth, self.settings.id_bytes).routes(),
             *SessionRoutes(self.gateway, self.store, bearer).routes(),
             *AdminRoutes(self.gateway, bearer).routes(),
-            WebSocketRoute(self.listener.path, bridge),
-            Route(self.listener.path, upgrade_required),
+            WebSocketRoute(self.listener.path, sockets),
+            Route(self.listener.path, sockets),
         ]
+
+
+class WebSockets:
+    """ASGI application of the WebSocket path, for what does not come through our listener."""
+
+    def __init__(self, gateway: Gateway, config: ListenerConfig) -> None:
+        self._gateway = gateway
+        self._config = config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await websocket_bridge(scope, receive, send, self._gateway, self._config)
+        else:
+            await upgrade_required(scope, receive, send)
 
 
 def hub_limits(settings: Settings) -> HubLimits:

@@ -6,6 +6,7 @@ Nothing here waits: answers come back through the courier as function calls, in 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import structlog
@@ -303,7 +304,7 @@ LEAVE_REASONS = {
 
 def outcome_error(answer: Outcome) -> SyncBridgeError:
     """Why a write was refused, for the client that sent it."""
-    place = {"current_version": answer.version, "epoch": answer.epoch}
+    place: dict[str, Any] = {"current_version": answer.version, "epoch": answer.epoch}
     if answer.status is Status.CONFLICT:
         return SyncBridgeError(
             ErrorCode.VERSION_CONFLICT,

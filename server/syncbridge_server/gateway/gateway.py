@@ -230,11 +230,16 @@ class Gateway:
             raise answer
         return answer
 
-    def close_revoked(self, is_revoked: Callable[[Identity], bool]) -> int:
-        """Close every connection whose token is revoked; returns how many."""
+    def close_revoked(self, matches: Callable[[Identity, str], bool]) -> int:
+        """Close every connection whose token is meant; returns how many.
+
+        Args:
+            matches: (identity, device id) -> whether it is revoked.
+        """
         count = 0
         for connection in self.registry:
-            if connection.identity is not None and is_revoked(connection.identity):
+            identity = connection.identity
+            if identity is not None and matches(identity, connection.device_id):
                 code = CloseCode.TOKEN_REVOKED
                 self.hub.close(connection.cid, code, code.reason)
                 count += 1

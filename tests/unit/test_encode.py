@@ -1,0 +1,113 @@
+"""Outgoing messages: exactly the envelope of the spec, valid JSON whatever the ids hold."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncbridge import encode
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.messages import MessageType
+from syncbridge.protocol import INBOUND, TRANSITIONS, State, refusal
+
+MEMBERS = [
+    "type",
+    "session_id",
+    "user_id",
+    "device_id",
+    "timestamp",
+    "payload",
+    "correlation_id",
+]
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(text, text, text, st.none() | text)
+def test_envelope_is_the_one_of_the_spec(sid: str, user: str, device: str, corr: str | None) -> None:
+    """Members, their order and their values survive any id."""
+    frame = encode.envelope(
+        MessageType.ERROR, encode.Address(sid, user, device), 17, b'{"a":1}', encode.quote(corr)
+    )
+
+    message = json.loads(frame)
+
+    assert MEMBERS == list(message)
+    assert [6, sid, user, device, 17, {"a": 1}, corr] == list(message.values())
+
+
+@given(text, st.none() | st.integers(0, 2**53) | st.floats(0, 1e15))
+def test_heartbeat_ack_echoes_the_client(device: str, sent: float | None) -> None:
+    """`client_time` comes back as it was sent; the server's is in milliseconds."""
+    address = encode.Address("s", "u", device)
+
+    message = json.loads(encode.heartbeat_ack(address, 5_500, sent, 9, b'"c"'))
+
+    assert MEMBERS == list(message)
+    assert {"client_time": sent, "server_time": 5500, "version": 9} == message["payload"]
+    assert 5 == message["timestamp"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "deletes", "single"),
+    [
+        ([b"a", b"[1]"], [], {"key": "a", "value": [1], "operation": "SET"}),
+        ([], [b"a"], {"key": "a", "operation": "DELETE"}),
+        ([b"a", b"1", b"b", b"2"], [], {}),
+        ([b"a", b"1"], [b"b"], {}),
+        ([], [], {}),
+    ],
+)
+def test_update_names_a_single_key_in_the_specs_form(
+    sets: list[bytes], deletes: list[bytes], single: dict[str, Any]
+) -> None:
+    """Results travel; one key is also given as key, value, operation."""
+    payload = json.loads(encode.update_payload(4, 3, "e", sets, deletes, b'"d"'))
+
+    expected = {
+        "version": 4,
+        "prev_version": 3,
+        "epoch": "e",
+        "changes": {k.decode(): json.loads(v) for k, v in zip(sets[::2], sets[1::2], strict=True)},
+        "deleted_keys": [k.decode() for k in deletes],
+        "device_id": "d",
+        **single,
+    }
+    assert expected == payload
+
+
+def test_error_says_when_to_come_back() -> None:
+    """Seconds become retry_after_ms; extra fields become details."""
+    error = SyncBridgeError(ErrorCode.RATE_LIMITED, "slow down", retry_after=0.25, limit=5)
+
+    assert {
+        "code": "rate_limited",
+        "message": "slow down",
+        "retryable": True,
+        "retry_after_ms": 250,
+        "details": {"limit": 5},
+    } == json.loads(encode.error_payload(error))
+
+
+def test_every_state_can_be_reached() -> None:
+    """From NEW the table leads to every state but CLOSED, which the socket decides."""
+    seen, todo = {State.NEW}, [State.NEW]
+    while todo:
+        for state in TRANSITIONS[todo.pop()].values():
+            if state not in seen:
+                seen.add(state)
+                todo.append(state)
+
+    # JOINING becomes READY by the store's answer, which is not a message.
+    assert {State.NEW, State.JOINING} == seen
+    assert set(State) == set(TRANSITIONS)
+
+
+@pytest.mark.parametrize("kind", [0, 2, 8, 99, -1, "voice_join"])
+def test_unknown_types_are_told_what_is_known(kind: int | str) -> None:
+    """The refusal lists every type that is accepted."""
+    error = refusal(State.READY, kind)
+
+    assert ErrorCode.UNKNOWN_TYPE is error.code
+    assert all(str(int(known)) in error.detail for known in INBOUND)
