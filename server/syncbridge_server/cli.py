@@ -54,19 +54,9 @@ class ServeCommand(TyperCommand):
         typer.echo(plain_text())
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    if seconds <= 0:
-        raise typer.BadParameter("it must be longer than nothing")
-    return seconds
-
-
-Ttl = Annotated[float, typer.Option(parser=_seconds, metavar="15m", help="Life: 90s, 15m, 12h, 7d")]
 Address = Annotated[str, typer.Option("--addr", help="Where to listen; overrides SERVER_ADDR.")]
-Workers = Annotated[int, typer.Option(min=1, max=256, help="Server processes.")]
+Workers = Annotated[int | None, typer.Option(min=1, max=256, help="Overrides SYNCBRIDGE_WORKERS.")]
+Ttl = Annotated[str, typer.Option(metavar="15m", help="Life: 90s, 15m, 12h, 7d.")]
 
 
 @app.command()
@@ -90,7 +80,7 @@ def dev(
 
 
 @app.command(cls=ServeCommand)
-def serve(addr: Address = "", workers: Workers = 0) -> None:
+def serve(addr: Address = "", workers: Workers = None) -> None:
     """Run for production. Refuses to start with a configuration that is not safe."""
     settings = _load(server_addr=addr, workers=workers)
     _or_exit(lambda: validate_production(settings))
@@ -105,7 +95,7 @@ def token(
     role: Annotated[Role, typer.Option(help="What the token lets its holder do.")] = Role.USER,
     session: Annotated[str, typer.Option(help="Session id, a UUID.")] = "",
     device: Annotated[str, typer.Option(help="Device id.")] = "",
-    ttl: Ttl = 900.0,
+    ttl: Ttl = "15m",
 ) -> None:
     """Print an access token, signed with JWT_SECRET or with the secrets that `dev` keeps."""
     settings = _or_exit(lambda: with_dev_secrets(_load(), create=False))
@@ -114,9 +104,8 @@ def token(
             session = str(uuid.UUID(session))
         except ValueError:
             _fail("--session must be a UUID")
-    if ttl > settings.max_token_life:
-        _fail(f"--ttl may be {short_duration(settings.max_token_life)} at most")
-    typer.echo(_mint(settings, Grant(user, role, session, device), ttl))
+    life = _life(ttl, settings.max_token_life)
+    typer.echo(_mint(settings, Grant(user, role, session, device), life))
 
 
 @app.command()
@@ -147,6 +136,16 @@ for _name, (_module, _text) in ELSEWHERE.items():
 def _load(**overrides: Any) -> Settings:
     """Settings from the environment; overrides that are empty do not count."""
     return _or_exit(lambda: load_settings(**{k: v for k, v in overrides.items() if v}))
+
+
+def _life(text: str, longest: float) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        _fail(f"--ttl: {error}")
+    if not 0 < seconds <= longest:
+        _fail(f"--ttl: at most {short_duration(longest)}, and longer than nothing")
+    return seconds
 
 
 def _mint(settings: Settings, grant: Grant, ttl: float) -> str:

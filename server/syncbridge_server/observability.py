@@ -18,6 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
 from syncbridge import __version__
 
 if TYPE_CHECKING:
