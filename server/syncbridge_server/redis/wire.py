@@ -9,11 +9,13 @@ A connection that broke or that missed a deadline is never used again, because n
 reply would come next.
 """
 
+import contextlib
 import select
+import socket
 import ssl
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 from redis.backoff import NoBackoff
@@ -83,7 +85,7 @@ class Wire:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.socket: Any = connection._sock  # a socket; redis-py has no name for it in all releases
+        self.socket = cast(Any, connection._sock)
         self._reader = hiredis.Reader(notEnoughData=_MORE)
         self._buffer = bytearray(READ_BYTES)
         # Between batches nothing may be readable. TLS has records of its own there, so that
@@ -96,6 +98,12 @@ class Wire:
     def close(self) -> None:
         """Close the socket; may be called more than once."""
         self._connection.disconnect()  # type: ignore[no-untyped-call]
+
+    def interrupt(self) -> None:
+        """Make a read that another thread is waiting in end at once."""
+        with contextlib.suppress(OSError):
+            # Not `self.socket.shutdown`: on TLS that would also take the session apart.
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
     def exchange(self, packed: Sequence[bytes], replies: list[Any], deadline: float) -> None:
         """Send commands and append one reply each to `replies`, in order.

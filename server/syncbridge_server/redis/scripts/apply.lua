@@ -20,7 +20,38 @@ local call, format = redis.call, string.format
 local OK, DUPLICATE, CONFLICT, AHEAD, NOT_FOUND, FORBIDDEN, TOO_LARGE, TOO_MANY_KEYS =
     0, 1, 2, 3, 4, 5, 6, 7
 local YIELD, OVERWRITE, WHOLE = 2, 1, 3
-local FIRST, CHUNK, HOUR = 17, 3000, 3600000
+local FIRST, HOUR = 17, 3600000
+
+-- The functions capture nothing: an upvalue costs an allocation in each run.
+local function gather(command, key, list)
+  local size = #list
+  if size <= 3000 then return redis.call(command, key, unpack(list)) end
+  local all = {}
+  for from = 1, size, 3000 do
+    local part = redis.call(command, key, unpack(list, from, math.min(from + 2999, size)))
+    for j = 1, #part do all[from + j - 1] = part[j] end
+  end
+  return all
+end
+local function write(command, key, list)
+  local size = #list
+  for from = 1, size, 3000 do
+    redis.call(command, key, unpack(list, from, math.min(from + 2999, size)))
+  end
+end
+local function expire_at(at, last)
+  local expiry = string.format('%.0f', at)
+  for j = 1, last do redis.call('PEXPIREAT', KEYS[j], expiry) end
+end
+local function trim()
+  redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - tonumber(ARGV[15]))
+end
+-- An answer that changed nothing.
+local function answer(status, version, epoch, times, conflicts)
+  local updated = redis.call('HGET', KEYS[1], 'm') or '0'
+  return {status, version, version, epoch, 0, times[1], tonumber(updated), times[2],
+      0, {}, {}, conflicts or {}}
+end
 
 local nsets, ndels = tonumber(ARGV[1]), tonumber(ARGV[2])
 local mode, base, flags = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -31,19 +62,14 @@ local ttl = tonumber(ARGV[12])
 local clock = call('TIME')
 local now_text = clock[1] .. format('%03d', math.floor(clock[2] / 1000))
 local now = tonumber(now_text)
-local meta = call('HMGET', KEYS[1], 'v', 'e', 'f', 'n', 'u', 'c', 't', 'm')
+local meta = call('HMGET', KEYS[1], 'v', 'n', 'e', 'u', 'c', 't')
 local exists = meta[1] ~= false
 local version = tonumber(meta[1] or 0)
-local epoch, floor, bytes = meta[2] or '', tonumber(meta[3] or 0), tonumber(meta[4] or 0)
-local created_at, refreshed = tonumber(meta[6] or now_text), tonumber(meta[7] or now_text)
-
-local function answer(status, at, whole, sets, deletes, conflicts)
-  return {status, at, version, epoch, 0, created_at, tonumber(meta[8] or now_text),
-      refreshed + ttl, whole, sets or {}, deletes or {}, conflicts or {}}
-end
+local epoch, bytes = meta[3] or '', tonumber(meta[2] or 0)
+local created_at, refreshed = tonumber(meta[5] or now_text), tonumber(meta[6] or now_text)
 
 if exists then
-  if owner_check and meta[5] ~= user then return {FORBIDDEN} end
+  if owner_check and meta[4] ~= user then return {FORBIDDEN} end
 else
   if not create then return {NOT_FOUND} end
   -- Somebody waits here for a session of their own: they must not receive another user's.
@@ -55,12 +81,10 @@ if mutation ~= '' then
   member = device .. ':' .. mutation
   local done = exists and call('ZSCORE', KEYS[4], member)
   if done then
-    local at = tonumber(done)
-    version = at
-    return answer(DUPLICATE, at, 0)
+    return answer(DUPLICATE, tonumber(done), epoch, {created_at, refreshed + ttl})
   end
 end
-if base > version then return answer(AHEAD, version, 0) end
+if base > version then return answer(AHEAD, version, epoch, {created_at, refreshed + ttl}) end
 
 -- names[1..nsets] are set to values[j], the rest is deleted.
 local names, values = {}, {}
@@ -81,25 +105,16 @@ else
 end
 local total = #names
 
-local function gather(command, key)
-  if total <= CHUNK then return call(command, key, unpack(names)) end
-  local all = {}
-  for from = 1, total, CHUNK do
-    local part = call(command, key, unpack(names, from, math.min(from + CHUNK - 1, total)))
-    for j = 1, #part do all[#all + 1] = part[j] end
-  end
-  return all
-end
-
 local old = {}
-if exists and total > 0 then old = gather('HMGET', KEYS[2]) end
-local changed
+if exists and total > 0 then old = gather('HMGET', KEYS[2], names) end
+local changed, floor
 if base >= 0 and base < version and mode ~= OVERWRITE and total > 0 then
-  changed = gather('ZMSCORE', KEYS[3])
+  changed = gather('ZMSCORE', KEYS[3], names)
+  floor = tonumber(call('HGET', KEYS[1], 'f'))
 end
 local clash, conflicts = false, {}
 local sets, deletes, index = {}, {}, {}
-local now_keys, nbytes, whole = 0, bytes, 1
+local more_keys, nbytes, whole = 0, bytes, 1
 local next_text = format('%.0f', version + 1)
 for j = 1, total do
   local name, before, conflict = names[j], old[j], false
@@ -125,7 +140,7 @@ for j = 1, total do
         nbytes = nbytes + #value - #before
       else
         nbytes = nbytes + #name + #value
-        now_keys = now_keys + 1
+        more_keys = more_keys + 1
       end
     else
       whole = 0
@@ -135,45 +150,39 @@ for j = 1, total do
     index[#index + 1] = next_text
     index[#index + 1] = name
     nbytes = nbytes - #name - #before
-    now_keys = now_keys - 1
+    more_keys = more_keys - 1
   else
     whole = 0
   end
 end
 if replace then whole = 0 end
 if mode == WHOLE and base >= 0 and base < version then clash = true end
-if clash and mode ~= YIELD then return answer(CONFLICT, version, 0, nil, nil, conflicts) end
-if nbytes > tonumber(ARGV[13]) and nbytes > bytes then return answer(TOO_LARGE, version, 0) end
-local count
-if now_keys > 0 then
-  count = exists and call('HLEN', KEYS[2]) or 0
-  if count + now_keys > tonumber(ARGV[14]) then return answer(TOO_MANY_KEYS, version, 0) end
+if clash and mode ~= YIELD then
+  return answer(CONFLICT, version, epoch, {created_at, refreshed + ttl}, conflicts)
 end
-local nodes = call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
-
-local function remember(score)
-  if member then
-    call('ZADD', KEYS[4], score, member)
-    if #index == 0 or (version + 1) % 32 == 0 then
-      call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - tonumber(ARGV[15]))
-    end
+if nbytes > tonumber(ARGV[13]) and nbytes > bytes then
+  return answer(TOO_LARGE, version, epoch, {created_at, refreshed + ttl})
+end
+local count
+if more_keys > 0 then
+  count = exists and call('HLEN', KEYS[2]) or 0
+  if count + more_keys > tonumber(ARGV[14]) then
+    return answer(TOO_MANY_KEYS, version, epoch, {created_at, refreshed + ttl})
   end
 end
-
-local function expire_at(at, last)
-  local expiry = format('%.0f', at)
-  for j = 1, last do call('PEXPIREAT', KEYS[j], expiry) end
-end
-local function refresh()
-  refreshed = now
-  call('HSET', KEYS[1], 't', now_text)
-  expire_at(now + ttl, 4)
-end
+local nodes = call('ZRANGEBYSCORE', KEYS[5], now_text, '+inf')
 
 if exists and #index == 0 then
-  remember(meta[1])
-  if now - refreshed > HOUR then refresh() end
-  return answer(OK, version, whole, nil, nil, conflicts)
+  if member then
+    call('ZADD', KEYS[4], meta[1], member)
+    trim()
+  end
+  if now - refreshed > HOUR then
+    refreshed = now
+    call('HSET', KEYS[1], 't', now_text)
+    expire_at(now + ttl, 4)
+  end
+  return answer(OK, version, epoch, {created_at, refreshed + ttl}, conflicts)
 end
 
 -- From here on everything is written.
@@ -181,19 +190,9 @@ if not exists then
   call('DEL', KEYS[2], KEYS[3], KEYS[4])
   epoch = ARGV[9]
 end
-local function in_chunks(command, key, list)
-  local size = #list
-  if size <= CHUNK then
-    if size > 0 then call(command, key, unpack(list)) end
-    return
-  end
-  for from = 1, size, CHUNK do
-    call(command, key, unpack(list, from, math.min(from + CHUNK - 1, size)))
-  end
-end
-in_chunks('ZADD', KEYS[3], index)
-in_chunks('HSET', KEYS[2], sets)
-in_chunks('HDEL', KEYS[2], deletes)
+write('ZADD', KEYS[3], index)
+write('HSET', KEYS[2], sets)
+if #deletes > 0 then write('HDEL', KEYS[2], deletes) end
 if exists then
   call('HSET', KEYS[1], 'v', next_text, 'n', format('%.0f', nbytes), 'm', now_text, 'w', device)
 else
@@ -203,7 +202,10 @@ else
   if not member then call('ZADD', KEYS[4], 0, '') end
 end
 if ARGV[10] ~= '' then call('HSET', KEYS[1], 'a', ARGV[10]) end
-remember(next_text)
+if member then
+  call('ZADD', KEYS[4], next_text, member)
+  if (version + 1) % 32 == 0 then trim() end
+end
 
 if #deletes > 0 then
   local live, limit = call('HLEN', KEYS[2]), tonumber(ARGV[16])
@@ -214,7 +216,7 @@ if #deletes > 0 then
     for j = 1, #names_left do there[names_left[j]] = true end
     local drop, dropped, from = spare - math.floor(limit / 2), {}, 0
     while #dropped < drop do
-      local part = call('ZRANGE', KEYS[3], from, from + CHUNK - 1, 'WITHSCORES')
+      local part = call('ZRANGE', KEYS[3], from, from + 2999, 'WITHSCORES')
       if #part == 0 then break end
       for j = 1, #part, 2 do
         if #dropped < drop and not there[part[j]] then
@@ -222,9 +224,9 @@ if #deletes > 0 then
           floor = tonumber(part[j + 1])
         end
       end
-      from = from + CHUNK
+      from = from + 3000
     end
-    in_chunks('ZREM', KEYS[3], dropped)
+    write('ZREM', KEYS[3], dropped)
     call('HSET', KEYS[1], 'f', format('%.0f', floor))
   end
 end
@@ -232,31 +234,27 @@ end
 if not exists then
   expire_at(ttl + now, 4)
 elseif now - refreshed > HOUR then
-  refresh()
+  refreshed = now
+  call('HSET', KEYS[1], 't', now_text)
+  expire_at(now + ttl, 4)
 elseif count == 0 then
   -- The data hash was empty, hence absent, and has just been made anew.
   expire_at(refreshed + ttl, 3)
 end
 
+-- What other nodes are told: a line of numbers and lengths, then the texts one after another.
+-- C<sid> <version> <previous> <epoch> <#device> <#mutation> <number of set texts> <lengths...>\n
 local payload
-local function text(s)
-  local size = #s
-  if size < 256 then return '\196' .. string.char(size) .. s end
-  return '\198' .. struct.pack('>I4', size) .. s
-end
-local function array(list)
-  local parts = {'\221' .. struct.pack('>I4', #list)}
-  for j = 1, #list do parts[j + 1] = text(list[j]) end
-  return table.concat(parts)
-end
-for j = 1, #nodes, 2 do
-  if tonumber(nodes[j + 1]) <= now then
-    call('ZREM', KEYS[5], nodes[j])
-  elseif nodes[j] ~= ARGV[11] then
+for j = 1, #nodes do
+  if nodes[j] ~= ARGV[11] then
     if not payload then
-      payload = 'C\152' .. text(string.sub(KEYS[1], 4, -4)) .. text(next_text)
-          .. text(format('%.0f', version)) .. text(epoch) .. text(device) .. text(mutation)
-          .. array(sets) .. array(deletes)
+      local texts, sizes = {}, {}
+      for k = 1, #sets do texts[k] = sets[k] end
+      for k = 1, #deletes do texts[#sets + k] = deletes[k] end
+      for k = 1, #texts do sizes[k] = #texts[k] end
+      payload = 'C' .. string.sub(KEYS[1], 4, -4) .. ' ' .. next_text .. ' ' .. (meta[1] or '0')
+          .. ' ' .. epoch .. ' ' .. #device .. ' ' .. #mutation .. ' ' .. #sets .. ' '
+          .. table.concat(sizes, ' ') .. '\n' .. device .. mutation .. table.concat(texts)
     end
     call('PUBLISH', 'n:' .. nodes[j], payload)
   end

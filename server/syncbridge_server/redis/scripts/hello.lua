@@ -12,7 +12,8 @@
 --       9 epoch and 10 version of the node's replica; -1 for none
 --      11 device cap   12 presence ms   13 ttl ms   14 ttl ms while there is no session
 -- Returns {status, version, epoch, owner, kind, keys or flat state, values, leases, registry,
---          previous "conn node" or "", now ms, other nodes}. kind: 0 full, 1 delta, 2 the replica is current.
+--          previous "conn node" or "", now ms, other nodes}.
+--          kind: 0 full, 1 delta, 2 the replica is current.
 
 local call, format = redis.call, string.format
 local OK, FORBIDDEN, TOO_MANY_DEVICES = 0, 5, 8
@@ -87,4 +88,5 @@ if exists and now - tonumber(meta[5] or 0) > HOUR then
   for j = 1, 4 do call('PEXPIREAT', KEYS[j], expiry) end
 end
 return {OK, version, epoch, owner, kind, first, second,
-    call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES'), call('HGETALL', KEYS[6]), waiting[2] or '', now, peers}
+    call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES'), call('HGETALL', KEYS[6]), waiting[2] or '',
+    now, peers}

@@ -1,11 +1,12 @@
 #!lua
 -- A connection ended. A late close of an old connection changes nothing: conn is compared.
 --
--- KEYS  1 p  ZSET device -> lease ms   2 v  device -> info   3 o  device -> "conn node"   4 n  nodes
+-- KEYS  1 p  ZSET device -> lease ms         2 v  HASH device -> info
+--       3 o  HASH device -> "conn node"     4 n  ZSET node -> lease ms
 -- ARGV  1 device   2 conn; "" stands for "is offline"   3 node   4 forget (0 or 1)
 --       5 last (0 or 1): this node has no other device here
--- Returns {changed (0 or 1), now ms, number of other nodes}. An offline device keeps its place in `p` with the time at
--- which it left, so that the registry knows when it was last seen.
+-- Returns {changed (0 or 1), now ms, number of other nodes}. An offline device keeps its place in
+-- `p` with the time at which it left, so that the registry knows when it was last seen.
 
 local clock = redis.call('TIME')
 local now = clock[1] .. string.format('%03d', math.floor(clock[2] / 1000))

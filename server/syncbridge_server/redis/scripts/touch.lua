@@ -30,6 +30,7 @@ for from = 5, #ARGV, CHUNK do
 end
 local left = call('PTTL', KEYS[6])
 if #renewed > 0 then
+  call('ZREMRANGEBYSCORE', KEYS[8], '-inf', now_text)
   call('ZADD', KEYS[8], lease, ARGV[1])
   call('PEXPIREAT', KEYS[8], expiry)
   for from = 1, #renewed, CHUNK do
