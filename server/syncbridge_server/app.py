@@ -7,7 +7,7 @@ project reads the settings to build something.
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from syncbridge import kernels
+from syncbridge.errors import StoreError
 from syncbridge_core.hub import ENCODING_JSON, Hub, HubLimits
 from syncbridge_server import observability
 from syncbridge_server.auth.assembly import Authentication, build_authentication
@@ -128,6 +129,8 @@ class Server:
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until `shutdown_trigger` returns and everything has been seen off."""
+        with suppress(StoreError):
+            await self.auth.revocations.load()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.auth.authenticator.run)
             nursery.start_soon(self.gateway.run)
