@@ -131,5 +131,5 @@ $(DONE)/lint: $(DONE)/test $(PACKAGING)
 
 # Order-only on the build tools: a later install is no reason to compile again.
 $(DONE)/kernels: $(KERNELS) setup.py | $(DONE)/build
-	$(PY) setup.py --quiet build_ext --inplace
+	$(PY) setup.py --quiet build_ext --inplace --parallel "$$(nproc)"
 	@touch $@

@@ -7,9 +7,11 @@ checkout that is being tested stays invisible there. Kernels are compiled withou
 here it matters that they are there, not that they are fast.
 """
 
+import ast
 import email
 import email.message
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,16 +20,18 @@ import tarfile
 import tomllib
 import venv
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 import syncbridge
-from source_tree import ROOT, SOURCE_ROOTS, files, text
+from source_tree import ROOT, SOURCE_ROOTS, files, text, with_suffix
 
 pytestmark = pytest.mark.slow
 
 PROJECT = tomllib.loads(text(Path("pyproject.toml")))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 COMPILED = {".pyx", ".pxi", ".h", ".c"}
 """Suffixes in the source roots that do not go into the wheel."""
 
@@ -123,7 +127,7 @@ def test_wheel_metadata_agrees_with_the_project(wheel: Path) -> None:
     assert told["Version"] == syncbridge.__version__
     assert told["Requires-Python"] == PROJECT["requires-python"]
     assert told["License-Expression"] == PROJECT["license"]
-    assert set(told.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"])
+    assert set(told.get_all("Provides-Extra", [])) == set(EXTRAS)
 
 
 def test_sdist_holds_the_project(sdist: Path) -> None:
@@ -169,11 +173,42 @@ def test_editable_install_works_from_another_folder(checkout: Path, tmp_path: Pa
     assert syncbridge.__version__ in run(python.with_name("syncbridge"), "version", cwd=tmp_path)
 
 
+def requirement(text: str) -> str:
+    """The distribution's name in a requirement, normalised."""
+    return re.split(r"[^\w.-]", text, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def third_party(under: str) -> set[str]:
+    """Top-level modules that Python files below a folder import and that are not ours."""
+    found: set[str] = set()
+    for path in with_suffix(".py", under=under):
+        for node in ast.walk(ast.parse(text(path))):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - set(SOURCE_ROOTS.values())
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Every distribution that the packages import is a dependency of its own, not by luck."""
+    providers = packages_distributions()
+    declared = {requirement(line) for line in PROJECT["dependencies"]}
+    optional = {requirement(line) for name in ("embedded", "bench") for line in EXTRAS[name]}
+    missing = {
+        module
+        for module in third_party("pysrc/") | third_party("server/")
+        if not {requirement(name) for name in providers.get(module, [])} & (declared | optional)
+    }
+
+    assert missing == set()
+
+
 def test_build_requirements_are_in_the_test_extra() -> None:
     """What builds the project is installed for the tests too, in the same range."""
     building = tomllib.loads(text(Path("pyproject.toml")))["build-system"]["requires"]
 
-    assert set(building) <= set(PROJECT["optional-dependencies"]["test"])
+    assert set(building) <= set(EXTRAS["test"])
 
 
 def test_image_is_built_from_what_is_in_the_tree() -> None:
