@@ -49,6 +49,7 @@ class Device:
         self._ws = ws
         self._inbox: list[dict[str, Any]] = []
         self._text = ""
+        self._end: Closed | None = None
         self.raw: list[str] = []
         self.device_id = ""
         self.version = 0
@@ -72,8 +73,12 @@ class Device:
             ws = WSConnection(ConnectionType.CLIENT)
             device = cls(stream, ws)
             request = Request(host=f"{host}:{port}", target=path, extra_headers=headers or [])
-            await stream.send_all(ws.send(request))
-            await device._accepted()
+            try:
+                await stream.send_all(ws.send(request))
+                await device._accepted()
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
         return device
 
     async def _accepted(self) -> None:
@@ -123,12 +128,15 @@ class Device:
                     return message
 
     async def _read(self) -> None:
+        if self._end is not None:
+            raise self._end
         try:
             data = await self._stream.receive_some(65536)
         except trio.BrokenResourceError:
             data = b""
         if not data:
-            raise Closed(1006, "")
+            self._end = Closed(1006, "")
+            return
         self._ws.receive_data(data)
         for event in self._ws.events():
             match event:
@@ -141,7 +149,7 @@ class Device:
                 case Ping():
                     await self._stream.send_all(self._ws.send(event.response()))
                 case CloseConnection():
-                    raise Closed(int(event.code), event.reason or "")
+                    self._end = Closed(int(event.code), event.reason or "")
 
     async def request(
         self, kind: int, payload: Any = None, correlation_id: str | None = None
