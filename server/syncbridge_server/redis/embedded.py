@@ -6,9 +6,9 @@ directory, and never outlives us: Linux sends it SIGTERM when the thread that st
 that lives as long as the server, in practice the main thread.
 
 One directory has one server: an exclusive `flock` on `redis.lock` is held while the child runs, by
-us and by the child (which inherits the descriptor), so that a second start is refused even when the
-first parent has died and its child is still writing. Worker processes do not start their own; they are
-given the URL.
+us and by the child (which inherits the descriptor), so that a second start is refused even when
+the first parent has died and its child is still writing. Worker processes do not start their own;
+they are given the URL.
 
 The socket lies in the data directory when its path fits into `sun_path` (108 bytes), else in a
 private directory below /tmp.
@@ -101,7 +101,7 @@ class EmbeddedRedis:
     ) -> None:
         self._data_dir = data_dir.absolute()
         self._fsync = fsync
-        self._binary = binary
+        self._binary = binary.absolute() if binary is not None else None
         self._lock: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir: Path | None = None
@@ -175,7 +175,7 @@ class EmbeddedRedis:
         if len(os.fsencode(path)) <= SUN_PATH_BYTES:
             path.unlink(missing_ok=True)
             return path
-        self._socket_dir = Path(tempfile.mkdtemp(prefix="syncbridge-", dir="/tmp"))  # noqa: S108
+        self._socket_dir = Path(tempfile.mkdtemp(prefix="syncbridge-", dir="/tmp"))
         return self._socket_dir / "redis.sock"
 
     def _spawn(self, binary: Path, path: Path) -> subprocess.Popen[bytes]:

