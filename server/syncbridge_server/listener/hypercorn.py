@@ -180,7 +180,10 @@ class Protocols(ProtocolWrapper):
     def __init__(self, site: Site, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.site = site
-        self.protocol = self._make(Http2 if isinstance(self.protocol, H2Protocol) else Http1)
+        if isinstance(self.protocol, H2Protocol):
+            self.protocol = self._make(Http2)
+        else:
+            self.protocol = self._make(Http1)
 
     def _make(self, kind: type[Kind]) -> Kind:
         protocol = kind(

@@ -25,7 +25,6 @@ from hypercorn.protocol.events import (
     EndBody,
     EndData,
     Event,
-    InformationalResponse,
     Request,
     Response,
     StreamClosed,
@@ -102,8 +101,9 @@ class TunnelStream:
         if isinstance(verdict, Agreement):
             far = self._connect()
             if far is not None:
-                await self._accept(verdict, given_id, http2)
-                self._adopt(far, verdict)
+                with far:  # closed unless the sink detaches it
+                    await self._accept(verdict, given_id, http2)
+                    self._adopt(far, verdict)
                 return
             verdict = FULL
         await self._refuse(verdict, given_id)
@@ -135,7 +135,7 @@ class TunnelStream:
             await self._send(Response(self._id, agreement_headers(agreement, given_id), 200))
         else:
             headers = switching_headers(agreement, given_id)
-            await self._send(InformationalResponse(self._id, headers, 101))
+            await self._send(Response(self._id, headers, 101))
 
     def _adopt(self, far: socket.socket, agreement: Agreement) -> None:
         try:
@@ -144,7 +144,6 @@ class TunnelStream:
             )
         except OSError as error:
             logger.warning("the sink took no socket: %s", error)
-            far.close()
         self._task_group.spawn(self._pump)
 
     async def _refuse(self, refusal: Refusal, given_id: bytes) -> None:
@@ -174,11 +173,12 @@ class TunnelStream:
     async def _pump(self) -> None:
         """Copy what the sink writes to the peer until the sink closes or the peer is gone."""
         assert self._near is not None
-        try:
-            while data := await self._near.receive_some(READ_BYTES):
-                await self._send(Data(self._id, bytes(data)))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+        async with self._near:
+            try:
+                while data := await self._near.receive_some(READ_BYTES):
+                    await self._send(Data(self._id, bytes(data)))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
         if not self._over:
             await self._end()
             with trio.move_on_after(self._config.write_timeout):
