@@ -226,7 +226,7 @@ static inline void dt_render(dt_table *t, dt_text text, uint8_t *out)
         const uint8_t *from = dt_member(text, e);
         size_t start = e->offset, len = dt_member_len(e);
         e->offset = (uint32_t)at;
-        for (; i < t->used && start + len < text.base_len; i++) {
+        for (; i < t->used && start + len + 1 < text.base_len; i++) {
             e = &t->entries[i];
             if (e->offset != start + len + 1)
                 break;
