@@ -8,8 +8,9 @@ Bounds: 5 seconds, 64 KiB, 64 keys, no redirects.
 import json
 import math
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, cast
 
 import httpx
 import trio
@@ -92,10 +93,12 @@ class JwksKeys:
         body = bytearray()
         async with self._client() as client, client.stream("GET", self._url) as response:
             response.raise_for_status()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    raise ValueError("key set too large")
+            stream = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
+            async with aclosing(stream) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > MAX_BYTES:
+                        raise ValueError("key set too large")
         return bytes(body)
 
     def _take(self, entries: list[Any]) -> None:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncbridge_server.log import get_logger
 from syncbridge_server.observability import HttpMetrics
-from syncbridge_server.routes.problem import internal_problem
+from syncbridge_server.routes.problem import CLIENT_GONE, internal_problem
 
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = get_logger("HTTP")
@@ -84,7 +84,7 @@ class RequestMiddleware:
 
 
 class _Exchange:
-    """One request and what has been sent for it. `status` 499: the caller went away."""
+    """One request and what has been sent for it."""
 
     def __init__(self, scope: Scope, send: Send, name: str, client: str) -> None:
         self.scope = scope
@@ -99,7 +99,7 @@ class _Exchange:
         try:
             await app(self.scope, receive, self.send)
         except ClientDisconnect:
-            self.status = self.status or 499
+            self.status = self.status or CLIENT_GONE
         except Exception:
             _log.exception("Request failed", method=self.scope["method"], path=self.scope["path"])
             if not self.status:

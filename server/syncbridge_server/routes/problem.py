@@ -1,21 +1,24 @@
 """Errors as `application/problem+json` (RFC 9457), and bodies read within bounds.
 
-A handler raises `SyncBridgeError`; `exception_handlers` turns it, and Starlette's own 404 and 405,
-into a problem document. Put the mapping into `Starlette(exception_handlers=...)`; whatever else is
-raised becomes a 500 in `RequestMiddleware`.
+A handler raises `SyncBridgeError`; `exception_handlers`, the mapping for
+`Starlette(exception_handlers=...)`, turns it, Starlette's own 404 and 405, and whatever else is
+raised into a problem document. `RequestMiddleware` logs the unexpected ones.
 """
 
 import math
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 
 MEDIA_TYPE = "application/problem+json"
+CLIENT_GONE = 499
+"""What the access log and the metrics show when the caller went away."""
 _RESERVED = frozenset({"type", "title", "status", "detail", "code", "instance"})
 _BY_STATUS = {
     401: ErrorCode.AUTH_REQUIRED,
@@ -92,9 +95,21 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     return problem(code, str(error.detail), status=status, headers=headers)
 
 
+async def handle_unexpected(request: Request, error: Exception) -> Response:
+    """Starlette's handler for everything else; Starlette raises the exception again after it."""
+    return internal_problem(request.scope.get("state", {}).get("request_id", ""))
+
+
+async def handle_disconnect(request: Request, error: Exception) -> Response:
+    """The caller went away while the body was read: nobody hears this answer."""
+    return Response(None, CLIENT_GONE)
+
+
 exception_handlers: dict[Any, Any] = {
     SyncBridgeError: handle_error,
     HTTPException: handle_http_exception,
+    ClientDisconnect: handle_disconnect,
+    Exception: handle_unexpected,
 }
 
 
@@ -107,10 +122,11 @@ async def read_body(request: Request, limit: int) -> bytes:
     if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
         raise _too_large(limit)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise _too_large(limit)
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > limit:
+                raise _too_large(limit)
     return bytes(body)
 
 
@@ -121,7 +137,8 @@ async def read_json(request: Request, kind: type[T], limit: int = 65_536) -> T:
     such a one; `field` says where).
     """
     require_json(request)
-    return decode_json(await read_body(request, limit), kind)
+    value: T = decode_json(await read_body(request, limit), kind)
+    return value
 
 
 def require_json(request: Request) -> None:
@@ -132,11 +149,13 @@ def require_json(request: Request) -> None:
         raise SyncBridgeError(ErrorCode.UNSUPPORTED_MEDIA, "send Content-Type: application/json")
 
 
-def decode_json(body: bytes, kind: type[T]) -> T:
-    """Bytes as a `kind`; raises as `read_json`."""
+def decode_json(body: bytes, kind: Any) -> Any:
+    """Bytes as a `kind`; raises as `read_json`, and TOO_DEEP."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
+        if kind is not Any:
+            decode_json(body, Any)  # the wrong shape was met first, but is it JSON at all?
         text, _, path = str(error).partition(" - at `$")
         field = path.rstrip("`").removeprefix(".")
         raise SyncBridgeError(ErrorCode.INVALID_FIELD, _says(text, field), field=field) from None
