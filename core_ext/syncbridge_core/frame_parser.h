@@ -141,6 +141,8 @@ static inline int frame_fail(frame_parser *parser, frame_event *event, uint16_t 
     frame_parser_clear(parser);
     parser->state = PARSER_DONE;
     event->code = code;
+    event->payload = NULL;
+    event->length = 0;
     return FRAME_FAILED;
 }
 
