@@ -1,0 +1,194 @@
+"""Log lines: their two forms, their service and function, and what never gets into them."""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from syncbridge_server.log import configure_logging, get_logger
+
+SECRET = "correct-horse-battery-staple"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+def start(log_format: str = "console", level: str = "info") -> io.StringIO:
+    """Logging into a text."""
+    out = io.StringIO()
+    configure_logging(log_format, level, out)
+    return out
+
+
+def create_session(**details: Any) -> None:
+    """A function whose name is in the line."""
+    get_logger("SESSION_MANAGER").info("Session created", **details)
+
+
+def test_console_line_has_the_documented_form() -> None:
+    """[SERVICE_NAME][LEVEL][Function_Name] Message. Details..."""
+    out = start()
+
+    create_session(session_id="s-1", type="SIP")
+
+    line = "[SESSION_MANAGER][INFO][create_session] Session created. session_id=s-1 type=SIP\n"
+    assert line == out.getvalue()
+
+
+def test_json_line_has_everything_by_name() -> None:
+    """One object a line, with a time."""
+    out = start("json")
+
+    create_session(session_id="s-1", count=3)
+
+    entry = json.loads(out.getvalue())
+    assert entry.pop("timestamp").endswith("Z")
+    assert {
+        "service": "SESSION_MANAGER",
+        "level": "info",
+        "function": "create_session",
+        "message": "Session created",
+        "session_id": "s-1",
+        "count": 3,
+    } == entry
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "token",
+        "access_token",
+        "refresh_token",
+        "secret",
+        "jwt_secret",
+        "password",
+        "REDIS_PASSWORD",
+        "authorization",
+        "Authorization",
+        "cookie",
+        "api_key",
+        "rtk_api_key",
+        "private_key",
+    ],
+)
+def test_secrets_are_redacted(log_format: str, name: str) -> None:
+    """Values under such names do not show, at any depth."""
+    out = start(log_format)
+
+    create_session(**{name: SECRET})
+    create_session(headers={name: SECRET, "deep": [{name: (SECRET,)}]})
+
+    assert SECRET not in out.getvalue()
+    assert 3 == out.getvalue().count("[redacted]")
+
+
+def test_names_that_only_look_secret_stay() -> None:
+    """Times and counts about tokens are no secrets."""
+    out = start()
+
+    create_session(token_expires_at=7, tokens_seen=3)
+
+    assert "token_expires_at=7 tokens_seen=3" in out.getvalue()
+
+
+def test_nobody_writes_a_line_of_their_own() -> None:
+    """Line breaks and terminal codes in values are shown, not obeyed."""
+    out = start()
+
+    create_session(user="eve\n[AUTH][INFO][login] Welcome admin.\x1b[2J\u2028")
+
+    assert 1 == len(out.getvalue().splitlines())
+    assert "\x1b" not in out.getvalue()
+
+
+def test_long_values_are_cut() -> None:
+    """A line has a bound."""
+    out = start()
+
+    create_session(payload="x" * 1_000_000)
+
+    assert len(out.getvalue()) < 3_000
+
+
+def test_standard_library_takes_the_same_way() -> None:
+    """Records of other libraries look like ours, with their function."""
+    out = start()
+
+    logging.getLogger("hypercorn.error").warning("Lost %s", "a worker")
+    logging.getLogger("httpx").info("GET https://provider.example/?token=x")
+
+    name = test_standard_library_takes_the_same_way.__name__
+    assert f"[HYPERCORN][WARNING][{name}] Lost a worker.\n" == out.getvalue()
+
+
+def test_warnings_are_logged() -> None:
+    """A Python warning becomes a log line."""
+    out = start()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old thing", stacklevel=1)
+
+    assert "[PY][WARNING]" in out.getvalue()
+    assert "old thing" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("level", "seen"),
+    [
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_level_filters(level: str, seen: list[str]) -> None:
+    """Lines below the level are not written, from neither side."""
+    out = start("json", level)
+    for name in ("debug", "info", "warning", "error"):
+        getattr(get_logger("A"), name)("ours")
+        getattr(logging.getLogger("b"), name)("theirs")
+
+    entries = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(name, who) for name in seen for who in ("ours", "theirs")] == [
+        (entry["level"], entry["message"]) for entry in entries
+    ]
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_exception_brings_its_trace(log_format: str) -> None:
+    """`exception()` writes the trace, in JSON inside the one line."""
+    out = start(log_format)
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        get_logger("A").exception("It failed")
+        logging.getLogger("b").exception("That too")
+
+    assert 2 == out.getvalue().count("RuntimeError: broken")
+    if log_format == "json":
+        assert 2 == len(out.getvalue().splitlines())
+
+
+def test_an_object_that_cannot_be_shown_breaks_nothing() -> None:
+    """A record whose arguments do not fit its text does not raise in the caller."""
+    out = start()
+    raising, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        logging.getLogger("b").warning("%d", "no number")
+    finally:
+        logging.raiseExceptions = raising
+
+    assert "" == out.getvalue()
