@@ -116,7 +116,7 @@ cdef int _check_limits(limits) except -1:
 
 
 cdef int _check_kind(int kind) except -1:
-    if not C_KIND_SPEAKING <= kind <= C_KIND_REPLY:
+    if kind < <int>C_KIND_SPEAKING or kind > <int>C_KIND_REPLY:  # a bare enum is unsigned in C
         raise ValueError("kind must be one of the KIND_ constants")
     return 0
 

@@ -265,7 +265,9 @@ def test_poll_is_bounded_and_loses_nothing() -> None:
             polls += 1
 
         assert polls >= 10
-        assert sorted(event[1] for event in events) == sorted(p.cid for p in peers for _ in "m" * 20)
+        assert sorted(event[1] for event in events) == sorted(
+            p.cid for p in peers for _ in "m" * 20
+        )
         assert harness.poll() == []
 
 
