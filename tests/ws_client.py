@@ -136,6 +136,7 @@ class Device:
             data = b""
         if not data:
             self._end = Closed(1006, "")
+            await trio.aclose_forcefully(self._stream)
             return
         self._ws.receive_data(data)
         for event in self._ws.events():
@@ -150,6 +151,7 @@ class Device:
                     await self._stream.send_all(self._ws.send(event.response()))
                 case CloseConnection():
                     self._end = Closed(int(event.code), event.reason or "")
+                    await trio.aclose_forcefully(self._stream)
 
     async def request(
         self, kind: int, payload: Any = None, correlation_id: str | None = None

@@ -1,6 +1,6 @@
 """The URL with which redis-py connects, out of an address, a password and a database number."""
 
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 
 def connection_url(url: str, password: str, db: int) -> str:
@@ -18,4 +18,5 @@ def connection_url(url: str, password: str, db: int) -> str:
             netloc = f"{user}:{quote(password, safe='')}@{host}"
     if db and "db" not in query and (parts.scheme == "unix" or path in ("", "/")):
         query["db"] = str(db)
-    return urlunsplit((parts.scheme, netloc, path, urlencode(query), parts.fragment))
+    tail = f"?{urlencode(query)}" if query else ""
+    return f"{parts.scheme}://{netloc}{path}{tail}"
