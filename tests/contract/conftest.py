@@ -1,0 +1,41 @@
+"""The servers on which the store must behave the same, and a store on each of them."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+
+from redis_servers import RedisServer, binaries
+from syncbridge_server.redis.client import RedisIO
+from syncbridge_server.redis.store import RedisStore
+
+KINDS = ("current", "6.2", "cluster")
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """The default Redis, Redis 6.2, and a cluster of one node."""
+    kind: str = request.param
+    binary = binaries().get(kind)
+    with RedisServer(binary, cluster=kind == "cluster") as running:
+        yield running
+
+
+@pytest.fixture
+def raw(server: RedisServer) -> Iterator[redis.Redis]:
+    """A plain client, to look at the keys."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+async def io(server: RedisServer) -> AsyncIterator[RedisIO]:
+    """A running I/O thread on that server."""
+    async with RedisIO(server.url).running() as running:
+        yield running
+
+
+@pytest.fixture
+def store(io: RedisIO) -> RedisStore:
+    """The store of node `n1`."""
+    return RedisStore(io, "n1")
