@@ -6,8 +6,8 @@
     [SESSION_MANAGER][INFO][create_session] Session created. session_id=6b6f...
 
 Everything that the standard library's `logging` is told (Hypercorn, redis-py, httpx) goes the same
-way. Values under names such as token, secret or password never reach a line; nor do line breaks,
-so that nobody can write a line of their own. Lines go to standard error.
+way. Values under names such as token, secret or password never reach a line, nor do tokens inside
+of texts, nor line breaks, so that nobody can write a line of their own. Lines go to standard error.
 """
 
 import logging
@@ -26,6 +26,10 @@ _SECRET_NAME = re.compile(
     r"token$|tokens$|secret|passw|authorization|cookie|api_?key|private_?key|credential|^jwt",
     re.IGNORECASE,
 )
+_SECRET_TEXT = re.compile(
+    r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]*|(?<=Bearer )\S+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)", re.IGNORECASE
+)
+"""What is secret wherever it stands: a JWT, a bearer token, name and password in a URL."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _QUIET = {"httpx": logging.WARNING, "httpcore": logging.WARNING, "hpack": logging.WARNING}
 _MAX_VALUE = 2_000
@@ -95,9 +99,11 @@ class _Bridge(logging.Handler):
 
 
 def redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace values that belong to names of secrets, also inside of mappings and lists."""
+    """Replace values that belong to names of secrets, and what looks like a secret in any text."""
     for key, value in event.items():
-        if key not in ("event", "exception"):
+        if key in ("event", "exception"):
+            event[key] = _SECRET_TEXT.sub(REDACTED, str(value))
+        else:
             event[key] = _clean(key, value, _MAX_DEPTH)
     return event
 
@@ -111,7 +117,7 @@ def _clean(key: str, value: Any, depth: int) -> Any:
         return [_clean("", item, depth - 1) for item in value]
     if isinstance(value, (bool, int, float)) or value is None:
         return value
-    return str(value)[:_MAX_VALUE]
+    return _SECRET_TEXT.sub(REDACTED, str(value)[:_MAX_VALUE])
 
 
 def render_console(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ description of each field is the only documentation of it: `syncbridge serve --h
 `docs/configuration.md` are printed from here (`settings_docs`).
 """
 
+import os
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -318,11 +319,14 @@ def validate_production(settings: Settings) -> None:
         raise ConfigError("SYNCBRIDGE_DEV is for development; use `syncbridge dev`")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise ConfigError("SYNCBRIDGE_TLS_CERT and SYNCBRIDGE_TLS_KEY go together")
+    for path in filter(None, (settings.tls_cert, settings.tls_key)):
+        if not os.access(path, os.R_OK):
+            raise ConfigError(f"cannot read the TLS file {path}")
     access = settings.jwt_secret.get_secret_value()
     refresh = settings.jwt_refresh_secret.get_secret_value()
     if settings.jwt_algorithm == "HS256":
         _require_secret("JWT_SECRET", access)
-    elif not (settings.jwt_public_key or settings.jwt_jwks_url):
+    elif not (settings.jwt_public_key or settings.jwt_jwks_url or settings.jwt_private_key):
         raise ConfigError(
             f"{settings.jwt_algorithm} needs SYNCBRIDGE_JWT_PUBLIC_KEY or SYNCBRIDGE_JWT_JWKS_URL"
         )

@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+import trio
+import trio.testing
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
@@ -42,11 +44,11 @@ def token(key: Any, kid: str | None, algorithm: str = "RS256", user: str = "alic
 class Issuer:
     """Serves a key set over a mock transport."""
 
-    def __init__(self, *keys: Any) -> None:
+    def __init__(self, *keys: Any, clock: Any = None) -> None:
         self.body: bytes = json.dumps({"keys": keys}).encode()
         self.status = 200
         self.requests = 0
-        self.clock = Clock()
+        self.clock: Any = clock or Clock()
         self.keys = JwksKeys(
             "https://id.example/jwks",
             "RS256",
@@ -159,3 +161,40 @@ async def test_without_a_key_id_the_only_key_is_meant() -> None:
     issuer.clock.now += 60
     await issuer.keys.refresh()
     assert await issuer.refused(token(FIRST, None))
+
+
+async def test_callers_that_come_together_wait_for_one_fetch() -> None:
+    """Ten tokens with a new key cost one request, and all are accepted."""
+    issuer = Issuer(entry(FIRST, "a"))
+    seen: list[str] = []
+
+    async def enter(user: str) -> None:
+        seen.append((await issuer.door.authenticate(token(FIRST, "a", user=user))).user_id)
+
+    async with trio.open_nursery() as nursery:
+        for n in range(10):
+            nursery.start_soon(enter, f"user-{n}")
+
+    assert {f"user-{n}" for n in range(10)} == set(seen)
+    assert 1 == issuer.requests
+
+
+async def test_background_reading(autojump_clock: trio.testing.MockClock) -> None:
+    """Keys are read at the start, on demand a minute later, and every 15 minutes."""
+    issuer = Issuer(entry(FIRST, "a"), clock=trio.current_time)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(issuer.keys.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert "alice" == issuer.door.verify(token(FIRST, "a")).user_id
+
+        issuer.publish(entry(SECOND, "b"))
+        with pytest.raises(SyncBridgeError, match="not known"):
+            issuer.door.verify(token(SECOND, "b"))
+        await trio.sleep(61)
+        assert "alice" == issuer.door.verify(token(SECOND, "b")).user_id
+
+        issuer.publish(entry(FIRST, "a"))
+        await trio.sleep(901)
+        assert "alice" == issuer.door.verify(token(FIRST, "a")).user_id
+        assert 3 == issuer.requests
+        nursery.cancel_scope.cancel()

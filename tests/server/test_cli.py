@@ -225,7 +225,7 @@ def test_bench_is_handed_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything after `bench`, --help too, goes to the load generator."""
     seen: list[Any] = []
     module = types.ModuleType("syncbridge_server.bench.cli")
-    module.app = lambda args, prog_name: seen.append((args, prog_name))  # type: ignore[attr-defined]
+    vars(module)["app"] = lambda args, prog_name: seen.append((args, prog_name))
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
     result = call("bench", "idle", "--connections", "3", "--help")

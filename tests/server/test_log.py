@@ -95,6 +95,29 @@ def test_secrets_are_redacted(log_format: str, name: str) -> None:
     assert 3 == out.getvalue().count("[redacted]")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Authorization: Bearer " + SECRET,
+        f"redis://default:{SECRET}@host:1/0",
+        f"got eyJhbGciOiJIUzI1NiJ9.e30.{SECRET} from somebody",
+    ],
+)
+def test_secrets_inside_of_texts_are_redacted(text: str) -> None:
+    """A token or a URL with a password does not show in messages, values, or traces."""
+    out = start()
+
+    create_session(reason=text)
+    get_logger("A").info(text)
+    try:
+        raise RuntimeError(text)
+    except RuntimeError:
+        logging.getLogger("b").exception("Failed")
+
+    assert SECRET not in out.getvalue()
+    assert 3 == out.getvalue().count("[redacted]")
+
+
 def test_names_that_only_look_secret_stay() -> None:
     """Times and counts about tokens are no secrets."""
     out = start()

@@ -46,6 +46,11 @@ async def thing(request: Request) -> Response:
     return PlainTextResponse(str((await read_json(request, Thing, 1000)).number))
 
 
+async def nothing(request: Request) -> Response:
+    """An endpoint behind two paths."""
+    raise SyncBridgeError(ErrorCode.NOT_FOUND)
+
+
 def client(metrics: HttpMetrics | None = None, **options: Any) -> httpx.AsyncClient:
     """A client of an application with those three routes."""
     app = Starlette(
@@ -53,6 +58,8 @@ def client(metrics: HttpMetrics | None = None, **options: Any) -> httpx.AsyncCli
             Route("/fail/{how}", fail),
             Route("/echo", echo, methods=["POST", "PUT"]),
             Route("/thing", thing, methods=["POST"]),
+            Route("/same", nothing),
+            Route("/other/{name}", nothing),
         ],
         exception_handlers=exception_handlers,
     )
@@ -267,6 +274,8 @@ async def test_access_line_and_metrics_name_the_route() -> None:
         await http.get("/fail/limited")
         await http.get("/nowhere/a")
         await http.request("BREW", "/nowhere/b")
+        await http.get("/same")
+        await http.get("/other/same")
 
     def count(method: str, route: str, status: str) -> float | None:
         labels = {"method": method, "route": route, "status": status}
@@ -275,11 +284,24 @@ async def test_access_line_and_metrics_name_the_route() -> None:
     assert 1.0 == count("GET", "/fail/{how}", "429")
     assert 1.0 == count("GET", "unmatched", "404")
     assert 1.0 == count("other", "unmatched", "404")
+    assert (1.0, 1.0) == (count("GET", "/same", "404"), count("GET", "/other/{name}", "404"))
     assert 0.0 == registry.get_sample_value("syncbridge_http_requests_running")
     lines = log.getvalue().splitlines()
-    assert 3 == len(lines)
+    assert 5 == len(lines)
     assert lines[0].startswith("[HTTP][INFO][_finish] Request answered. ")
     assert "client=9.9.9.9" in lines[0]
+
+
+async def test_handoff_token_is_not_logged() -> None:
+    """The one secret that stands in a path stays out of the access line."""
+    log = io.StringIO()
+    configure_logging("console", stream=log)
+    async with client() as http:
+        await http.get("/session/s-1/handoff/s3cr3t")
+        await http.get("/session/s-1/handoff/s3cr3t/more")
+
+    assert "s3cr3t" not in log.getvalue()
+    assert "path=/session/s-1/handoff/[redacted]/more" in log.getvalue()
 
 
 def scope(peer: str | None, *forwarded: str) -> dict[str, Any]:

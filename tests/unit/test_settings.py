@@ -149,6 +149,7 @@ def test_secrets_do_not_show() -> None:
         ({"jwt_secret": "s" * 40, "jwt_refresh_secret": "s" * 40}, "they must differ"),
         ({"dev": True}, "SYNCBRIDGE_DEV"),
         ({"tls_cert": "x.pem"}, "go together"),
+        ({"tls_cert": "/no/x.pem", "tls_key": "/no/x.pem"}, "cannot read the TLS file /no/x.pem"),
         ({"jwt_algorithm": "RS256"}, "SYNCBRIDGE_JWT_PUBLIC_KEY"),
     ],
 )

@@ -312,7 +312,7 @@ def public_pem(key: Any) -> str:
 def asymmetric(algorithm: str, key: Any) -> Tokens:
     """Tokens signed by a private key and verified with its public PEM."""
     verifier = KeyVerifier(OneKey(public_key(algorithm, public_pem(key))))
-    signer = PrivateKey(algorithm, pem(key))
+    signer = PrivateKey(algorithm, pem(key).replace("\n", "\\n"))
     return Tokens(TokenRules(), verifier, signer, HmacKey(REFRESH_SECRET))
 
 

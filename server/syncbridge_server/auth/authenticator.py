@@ -46,8 +46,9 @@ class Authenticator:
         try:
             return self.verify(token, device_id)
         except KeyNotKnown:
-            if self._keys is None or not await self._keys.refresh():
+            if self._keys is None:
                 raise
+        await self._keys.refresh()
         return self.verify(token, device_id)
 
     async def run(self) -> None:

@@ -190,7 +190,7 @@ def _checked(algorithm: str, key: Any) -> Any:
 
 def _pem_bytes(text: str) -> bytes:
     if "-----BEGIN" in text:
-        return text.encode()
+        return text.replace("\\n", "\n").encode()  # one-line spelling, usual in variables
     try:
         return Path(text).read_bytes()
     except OSError as error:

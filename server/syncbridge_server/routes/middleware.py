@@ -15,13 +15,15 @@ from typing import Any
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match, Router
+from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncbridge_server.log import get_logger
 from syncbridge_server.observability import HttpMetrics
 from syncbridge_server.routes.problem import CLIENT_GONE, internal_problem
 
+UNMATCHED = "unmatched"
+_HANDOFF = re.compile(r"(/handoff/)[^/]+")
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = get_logger("HTTP")
 
@@ -50,6 +52,7 @@ class RequestMiddleware:
         self._access_log = access_log
         self._proxies = TrustedProxies(trusted_proxies)
         self._clock = clock
+        self._templates = RouteTemplates()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,13 +73,13 @@ class RequestMiddleware:
     def _finish(self, exchange: "_Exchange", seconds: float) -> None:
         scope = exchange.scope
         if self._metrics:
-            route = route_template(scope)
+            route = self._templates.find(scope)
             self._metrics.observe(scope["method"], route, exchange.status, seconds)
         if self._access_log:
             _log.info(
                 "Request answered",
                 method=scope["method"],
-                path=scope["path"],
+                path=shown_path(scope),
                 status=exchange.status,
                 ms=round(seconds * 1000, 2),
                 client=exchange.client,
@@ -101,7 +104,9 @@ class _Exchange:
         except ClientDisconnect:
             self.status = self.status or CLIENT_GONE
         except Exception:
-            _log.exception("Request failed", method=self.scope["method"], path=self.scope["path"])
+            _log.exception(
+                "Request failed", method=self.scope["method"], path=shown_path(self.scope)
+            )
             if not self.status:
                 await internal_problem(self.request_id)(self.scope, receive, self.send)
 
@@ -118,17 +123,46 @@ def request_id(scope: Scope) -> str:
     return given if _HARMLESS.fullmatch(given) else uuid.uuid4().hex
 
 
-def route_template(scope: Scope) -> str:
-    """`/session/{uuid}` for a path that a route answers, else `unmatched`. Bounded for labels."""
-    application = scope.get("app")
-    router: Any = getattr(application, "router", None)
-    if not isinstance(router, Router) or "endpoint" not in scope:
-        return "unmatched"
-    bare = {key: scope[key] for key in ("type", "path", "method", "headers") if key in scope}
+def shown_path(scope: Scope) -> str:
+    """The path for a log line: a handoff token is part of its path, and is a secret."""
+    return _HANDOFF.sub(r"\1[redacted]", scope["path"])
+
+
+class RouteTemplates:
+    """`/session/{uuid}` for a request that a route answered, else `unmatched`.
+
+    The set of answers is bounded, so that they can be labels. Starlette leaves the endpoint in the
+    scope, not the route; an endpoint behind one path only is looked up, O(1).
+    """
+
+    def __init__(self) -> None:
+        self._by_endpoint: dict[Any, str] = {}
+        self._read_from: Any = None
+
+    def find(self, scope: Scope) -> str:
+        router = getattr(scope.get("app"), "router", None)
+        if not isinstance(router, Router) or "endpoint" not in scope:
+            return UNMATCHED
+        if router is not self._read_from:
+            self._by_endpoint, self._read_from = _single_paths(router), router
+        return self._by_endpoint.get(scope["endpoint"]) or _matched(router, scope)
+
+
+def _single_paths(router: Router) -> dict[Any, str]:
+    """Endpoint -> path, for endpoints that stand behind one path."""
+    paths: dict[Any, set[str]] = {}
     for route in router.routes:
-        if route.matches({**bare, "root_path": scope.get("root_path", "")})[0] is Match.FULL:
-            return str(getattr(route, "path", "unmatched"))
-    return "unmatched"
+        if isinstance(route, Route):
+            paths.setdefault(route.endpoint, set()).add(route.path)
+    return {endpoint: next(iter(found)) for endpoint, found in paths.items() if len(found) == 1}
+
+
+def _matched(router: Router, scope: Scope) -> str:
+    bare = {key: scope[key] for key in ("type", "path", "method", "headers", "root_path")}
+    for route in router.routes:
+        if route.matches(bare)[0] is Match.FULL:
+            return str(getattr(route, "path", UNMATCHED))
+    return UNMATCHED
 
 
 class TrustedProxies:
