@@ -14,10 +14,11 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, TextIO
 
+import msgspec
 import structlog
-from structlog.processors import CallsiteParameter, CallsiteParameterAdder
 from structlog.typing import FilteringBoundLogger, Processor
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -58,7 +59,7 @@ def configure_logging(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            CallsiteParameterAdder({CallsiteParameter.FUNC_NAME}),
+            add_function,
             *tail,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -70,6 +71,17 @@ def configure_logging(
     logging.captureWarnings(True)
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(least, LEVELS[level]))
+
+
+def add_function(
+    _logger: Any, _name: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Name the function that logs: the nearest frame that is neither structlog's nor this one."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("structlog."):
+        frame = frame.f_back
+    event["func_name"] = frame.f_code.co_name
+    return event
 
 
 class _Bridge(logging.Handler):
@@ -108,8 +120,13 @@ def redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mutable
     return event
 
 
+@lru_cache(4_096)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
 def _clean(key: str, value: Any, depth: int) -> Any:
-    if _SECRET_NAME.search(key):
+    if _is_secret(key):
         return REDACTED
     if isinstance(value, Mapping) and depth:
         return {str(k): _clean(str(k), v, depth - 1) for k, v in value.items()}
@@ -136,8 +153,7 @@ def render_console(_logger: Any, _name: str, event: MutableMapping[str, Any]) ->
 def _render_json(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> str:
     event["message"] = event.pop("event", "")
     event["function"] = event.pop("func_name", "")
-    rendered = structlog.processors.JSONRenderer(sort_keys=True)(None, "", event)
-    return rendered if isinstance(rendered, str) else rendered.decode()
+    return msgspec.json.encode(event).decode()
 
 
 def _one_line(text: str) -> str:
