@@ -1,6 +1,6 @@
 """The frame parser and serialiser of the hub, as Python sees them. See frames.pyx."""
 
-from typing import Final, Literal, final
+from typing import Final, final
 
 __all__ = ["FRAME_KINDS", "FrameParser", "encode_frame"]
 
@@ -14,13 +14,11 @@ class FrameParser:
     """
 
     def __new__(cls, max_message: int = 65536) -> FrameParser: ...
-    def feed(
-        self, data: bytes
-    ) -> list[tuple[Literal["message", "ping", "pong", "close", "failed"], int, bytes]]:
+    def feed(self, data: bytes) -> list[tuple[str, int, bytes]]:
         """Parse the next bytes; return a list of (kind, value, payload), oldest first.
 
-        value is the opcode of a message, the code of a close (1005 without one), the code to
-        close with for "failed", else 0.
+        kind is "message", "ping", "pong", "close" or "failed". value is the opcode of a message,
+        the code of a close (1005 without one), the code to close with for "failed", else 0.
         """
 
     @property

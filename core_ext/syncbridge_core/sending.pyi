@@ -1,1 +1,1 @@
-"""Outgoing frames and the closing handshake, for the other compiled modules only. See sending.pyx."""
+"""Outgoing frames and closing handshakes, for other compiled modules only. See sending.pyx."""

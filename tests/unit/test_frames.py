@@ -1,8 +1,8 @@
 """The frame parser, rule by rule of RFC 6455, and the serialiser."""
 
 import pytest
-from hub_kit import BINARY, CLOSE, PING, PONG, TEXT, client_frame, close_payload, server_frames
 
+from hub_kit import BINARY, CLOSE, PING, PONG, TEXT, client_frame, close_payload, server_frames
 from syncbridge_core.frames import FrameParser, encode_frame
 
 CONTINUATION = 0

@@ -1,10 +1,12 @@
 """The frame parser over generated streams: any split gives the same events, and wsproto agrees."""
 
-from hub_kit import BINARY, CLOSE, PING, PONG, TEXT, client_frame, close_payload
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
+from hub_kit import BINARY, CLOSE, PING, PONG, TEXT, client_frame, close_payload
 from syncbridge_core.frames import FrameParser, encode_frame
 
 MAX_MESSAGE = 1000
@@ -90,7 +92,7 @@ def wsproto_events(data: bytes) -> list[tuple[str, int, bytes]]:
     protocol.receive_bytes(data)
     try:
         for frame in protocol.received_frames():
-            payload = frame.payload
+            payload: Any = frame.payload
             if frame.opcode is Opcode.CLOSE:
                 code, reason = payload
                 return [*found, ("close", int(code), (reason or "").encode())]
@@ -134,7 +136,8 @@ def test_wsproto_reads_what_we_write(opcode: int, payload: bytes) -> None:
 
     (frame,) = client.received_frames()
 
-    read = frame.payload.encode() if isinstance(frame.payload, str) else bytes(frame.payload)
+    sent: Any = frame.payload
+    read = sent.encode() if isinstance(sent, str) else bytes(sent)
     assert (int(frame.opcode), read, frame.message_finished) == (opcode, payload, True)
 
 

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from hub_kit import BINARY, START, TEXT, client_frame, hub_harness, masked, server_frames
 
+from hub_kit import BINARY, START, TEXT, Event, client_frame, hub_harness, masked, server_frames
 from syncbridge_core.connections import CONNECTION_BYTES, EVENT_BYTES
 from syncbridge_core.hub import (
     ENCODING_PROTOBUF,
@@ -62,7 +62,7 @@ def test_largest_message() -> None:
         peer = harness.peer()
         sender = threading.Thread(target=peer.send, args=(client_frame(BINARY, payload),))
         sender.start()
-        events = []
+        events: list[Event] = []
         while not events:
             select.select([harness.hub.fileno()], [], [], 5)
             events = harness.poll()
@@ -256,7 +256,8 @@ def test_poll_is_bounded_and_loses_nothing() -> None:
         for peer in peers:
             peer.send(client_frame(TEXT, b"m") * 20)
 
-        events, polls = [], 0
+        events: list[Event] = []
+        polls = 0
         while len(events) < 800:
             assert select.select([harness.hub.fileno()], [], [], 5)[0]
             batch = harness.poll(max_events=50)
@@ -298,7 +299,7 @@ def test_thousand_connections() -> None:
         for number, peer in enumerate(peers):
             harness.hub.subscribe(topic, peer.cid)
             peer.send(client_frame(TEXT, b"%d" % number))
-        events = []
+        events: list[Event] = []
         while len(events) < 1000:
             events += harness.poll()
         expected = {(EVENT_MESSAGE, p.cid, b"%d" % n, TEXT) for n, p in enumerate(peers)}
@@ -310,7 +311,7 @@ def test_thousand_connections() -> None:
 
         for peer in peers:
             peer.socket.close()
-        closed = []
+        closed: list[tuple[int, bytes, int]] = []
         while len(closed) < 1000:
             closed += harness.closed()
         assert sorted(cid for cid, _, _ in closed) == sorted(peer.cid for peer in peers)
@@ -408,6 +409,7 @@ def test_echo_of_every_size() -> None:
             accepted, _ = listener.accept()
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
             cid = harness.hub.adopt(accepted.detach(), START, ENCODING_PROTOBUF)
+            events: list[Event] = []
             for size in (0, 1, 125, 126, 127, 4096):
                 payload = masked(bytes(size))
                 client.sendall(client_frame(BINARY, payload))

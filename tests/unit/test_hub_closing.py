@@ -1,6 +1,7 @@
 """The ends of a connection: closing handshakes, broken rules, each EVENT_CLOSED exactly once."""
 
 import pytest
+
 from hub_kit import (
     BINARY,
     CLOSE,
@@ -11,7 +12,6 @@ from hub_kit import (
     close_payload,
     hub_harness,
 )
-
 from syncbridge_core.hub import EVENT_CLOSED, EVENT_MESSAGE, HubLimits
 
 CLOSE_TIMEOUT = HubLimits().close_timeout
@@ -218,7 +218,7 @@ def test_peer_closes_behind_a_full_socket() -> None:
         assert harness.poll() == []
         assert harness.hub.statistics().bytes_in == received
 
-        closed = []
+        closed: list[tuple[int, bytes, int]] = []
         while not closed:
             assert peer.received() != b""
             closed = harness.closed()

@@ -3,8 +3,8 @@
 import select
 
 import pytest
-from hub_kit import CLOSE, PING, PONG, TEXT, client_frame, close_payload, hub_harness
 
+from hub_kit import CLOSE, PING, PONG, TEXT, client_frame, close_payload, hub_harness
 from syncbridge_core.hub import (
     EVENT_CLOSED,
     EVENT_DEADLINE,

@@ -1,7 +1,6 @@
 """Outgoing queues: one write a flush, shared frames, and what a slow reader costs."""
 
 from hub_kit import BINARY, CLOSE, TEXT, Harness, Peer, close_payload, hub_harness, server_frames
-
 from syncbridge_core.hub import (
     ENCODING_PROTOBUF,
     EVENT_CLOSED,
