@@ -1,0 +1,106 @@
+"""Random histories: the scripts must do what the reference model does, answer by answer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract.model import Result, Session
+from contract.requests import pairs, read, resume, session_id
+from redis_servers import RedisServer
+from syncbridge.limits import Limits
+from syncbridge.ports import Apply, Mode, Outcome, Status
+from syncbridge_server.redis.client import RedisIO
+from syncbridge_server.redis.store import RedisStore
+
+LIMITS = Limits(state_bytes=60, state_keys=6, tombstones=4)
+KEYS = st.sampled_from([f"k{number}".encode() for number in range(9)])
+VALUES = st.sampled_from([b"1", b"2", b"[]", b'"' + b"x" * 20 + b'"'])
+
+
+@st.composite
+def writes(draw: Callable[..., Any]) -> Apply:
+    """A write of up to four keys, any base, mode and flags; few mutation ids, to repeat them."""
+    names = draw(st.lists(KEYS, max_size=4, unique=True))
+    cut = draw(st.integers(0, len(names)))
+    return Apply(
+        sid="",
+        user_id="u",
+        device_id=draw(st.sampled_from(["d", "e"])),
+        sets=[text for name in names[:cut] for text in (name, draw(VALUES))],
+        deletes=names[cut:],
+        mutation_id=draw(st.sampled_from(["", "", "", "m1", "m2"])),
+        base_version=draw(st.integers(-1, 12)),
+        mode=draw(st.sampled_from(Mode)),
+        create=draw(st.sampled_from([True, True, True, False])),
+        replace=draw(st.sampled_from([False, False, False, True])),
+    )
+
+
+def as_result(outcome: Outcome) -> Result:
+    """An answer in the terms of the model."""
+    return Result(
+        outcome.status,
+        outcome.version,
+        outcome.prev_version,
+        pairs(outcome.sets),
+        set(outcome.deletes),
+        pairs(outcome.conflicts),
+        outcome.created,
+    )
+
+
+async def compare(url: str, history: list[Apply]) -> None:
+    """Run a history on both; compare each answer, then the state and every possible delta."""
+    model = Session(LIMITS.tombstones, LIMITS.state_bytes, LIMITS.state_keys)
+    async with RedisIO(url).running() as io:
+        store = RedisStore(io, "n1", LIMITS)
+        sid, epoch = session_id(), ""
+        for request in history:
+            request.sid = sid
+            outcome = await store.call(request)
+            assert as_result(outcome) == model.apply(request)
+            epoch = epoch or outcome.epoch
+        snapshot = await store.call(read(sid))
+        assert snapshot.status is (Status.OK if model.exists else Status.NOT_FOUND)
+        if not model.exists:
+            return
+        assert (snapshot.version, pairs(snapshot.flat)) == (model.version, model.values)
+        for version in range(model.version + 1):
+            resumed = await store.call(resume(sid, epoch, version))
+            expected = model.since(version)
+            if expected is None:
+                assert pairs(resumed.full) == model.values
+            else:
+                assert resumed.full is None
+                assert (pairs(resumed.sets), set(resumed.deletes)) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(history=st.lists(writes(), max_size=25))
+def test_store_does_what_the_model_does(server: RedisServer, history: list[Apply]) -> None:
+    """Versions, effects, conflicts, duplicates, caps, tombstones and deltas are the model's."""
+    trio.run(compare, server.url, history)
+
+
+@settings(max_examples=40, deadline=None)
+@given(history=st.lists(writes(), max_size=25))
+def test_pipelined_writes_take_effect_in_order(server: RedisServer, history: list[Apply]) -> None:
+    """One submit of many writes gives the same answers as one write after another."""
+
+    async def run() -> list[Outcome]:
+        async with RedisIO(server.url).running() as io:
+            store = RedisStore(io, "n1", LIMITS)
+            sid = session_id()
+            for request in history:
+                request.sid = sid
+            answers: list[Outcome] = []
+            store.submit(history, answers.extend)  # type: ignore[arg-type]
+            await store.call(read(sid))
+            return answers
+
+    model = Session(LIMITS.tombstones, LIMITS.state_bytes, LIMITS.state_keys)
+    answers = trio.run(run)
+    assert [as_result(outcome) for outcome in answers] == [model.apply(r) for r in history]
