@@ -104,6 +104,14 @@ class Device:
     async def send_text(self, text: str) -> None:
         await self._stream.send_all(self._ws.send(TextMessage(data=text)))
 
+    def frame(self, text: str) -> bytes:
+        """A text message as bytes for `send_raw`."""
+        return self._ws.send(TextMessage(data=text))
+
+    async def send_many(self, texts: list[str]) -> None:
+        """Text messages, all in one write."""
+        await self._stream.send_all(b"".join(map(self.frame, texts)))
+
     async def send_binary(self, data: bytes) -> None:
         await self._stream.send_all(self._ws.send(BytesMessage(data=data)))
 

@@ -67,6 +67,8 @@ class Session(Generic[C]):
         devices: device id -> connection, local ones only.
         topic: the hub's topic of the local connections.
         held: `prev_version` -> commit that waits behind a hole.
+        covered: commits that a difference or a whole state made needless; their senders still
+            wait for an acknowledgement. The caller takes them with `take_covered`.
         reading: a read of the difference is under way.
         joined: `begin` has been called; commits that come earlier wait for it.
         joining: connections that have asked to join and are not yet in `devices`.
@@ -74,6 +76,7 @@ class Session(Generic[C]):
     """
 
     __slots__ = (
+        "covered",
         "devices",
         "doc",
         "epoch",
@@ -97,6 +100,7 @@ class Session(Generic[C]):
         self.devices: dict[str, C] = {}
         self.topic = topic
         self.held: dict[int, Change] | None = None
+        self.covered: list[Change] | None = None
         self.reading = False
         self.joined = False
         self.joining = 0
@@ -122,6 +126,8 @@ class Session(Generic[C]):
         Devices that are here are owed the difference; without a replica it cannot be told, and
         HELD asks for a read of it.
         """
+        if not self.epoch and not self.version:
+            self.epoch = epoch
         if epoch != self.epoch:
             return Verdict.NEW_LINEAGE
         if version <= self.version:
@@ -174,7 +180,12 @@ class Session(Generic[C]):
         self.doc = Doc.from_flat(flat, version, epoch)
         self.version, self.epoch = version, epoch
         self.joined = True
-        self.held = None
+        self._release([])
+
+    def take_covered(self) -> list[Change]:
+        """Commits that were swallowed since the last call."""
+        covered, self.covered = self.covered, None
+        return covered or []
 
     def has_hole(self) -> bool:
         """Whether commits wait behind a missing one."""
@@ -198,8 +209,15 @@ class Session(Generic[C]):
 
     def _release(self, out: list[Change]) -> None:
         while self.held:
-            self.held = {p: c for p, c in self.held.items() if self._is_news(c)}
+            self._drop_known()
             following = self.held.pop(self.version, None)
             if following is None:
                 return
             self._advance(following, out)
+
+    def _drop_known(self) -> None:
+        """Move held commits that are no news any more to `covered`."""
+        assert self.held is not None
+        known = [p for p, c in self.held.items() if not self._is_news(c)]
+        for prev_version in known:
+            self.covered = [*(self.covered or []), self.held.pop(prev_version)]

@@ -116,6 +116,27 @@ def test_whole_state_gives_devices_only_the_difference() -> None:
     ]
 
 
+def test_whole_state_of_a_session_that_was_empty_is_a_difference() -> None:
+    """A session at version 0 has no lineage of its own to protect."""
+    s, out = session(0, ""), []
+
+    assert Verdict.APPLIED is s.absorb([b"a", b"1"], 3, "e", out)
+
+    assert [(0, 3)] == [(c.prev_version, c.version) for c in out]
+    assert "e" == s.epoch
+
+
+def test_commit_swallowed_by_a_difference_is_remembered_for_its_sender() -> None:
+    """Its sender is owed an acknowledgement, once."""
+    s = session(1)
+    s.offer(change(3), [])
+
+    s.catch_up(change(5, prev=1), [])
+
+    assert [3] == [c.version for c in s.take_covered()]
+    assert [] == s.take_covered()
+
+
 def test_held_commits_are_bounded() -> None:
     """Behind a hole at most MAX_HELD commits are kept."""
     s = session()

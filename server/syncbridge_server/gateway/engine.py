@@ -13,7 +13,7 @@ import structlog
 
 from syncbridge import encode, messages
 from syncbridge.close_codes import CloseCode
-from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
+from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeError
 from syncbridge.kernels import render_pairs
 from syncbridge.messages import Envelope, MessageType
 from syncbridge.ports import Apply, Mode, Outcome, Resume, Resumed, Status
@@ -210,6 +210,8 @@ class Engine:
     ) -> None:
         correlation_id = request.mutation_id or None
         if isinstance(answer, StoreError):
+            if isinstance(answer, StoreTimeout):
+                self._fanout.doubts.add(request.sid)
             self._post.error(connection, answer, correlation_id)
             return
         if answer.status is Status.OK and answer.version != answer.prev_version:
@@ -241,6 +243,9 @@ class Engine:
 
     def _acknowledge(self, connection: Connection, answer: Outcome, request: Apply) -> None:
         """Nothing changed, or it had been done before: only the sender is told."""
+        session = connection.session
+        if session is not None and answer.version > session.version:
+            self._fanout.mend(session)
         change = Change(
             answer.version,
             answer.version,

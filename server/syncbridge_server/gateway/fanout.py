@@ -11,6 +11,7 @@ when `mend_holes` runs.
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import structlog
 
 from syncbridge import encode
@@ -32,6 +33,8 @@ class Fanout:
 
     Attributes:
         holes: ids of sessions in which a commit waits behind a missing one.
+        doubts: ids of sessions whose place in the store is not known: a write whose fate is
+            unknown, or a read that failed.
     """
 
     def __init__(self, registry: Registry, post: Post, courier: Courier) -> None:
@@ -39,6 +42,7 @@ class Fanout:
         self._post = post
         self._courier = courier
         self.holes: set[str] = set()
+        self.doubts: set[str] = set()
         self.mended = 0
 
     def commit(self, session_id: str, change: Change) -> None:
@@ -71,9 +75,16 @@ class Fanout:
             )
 
     def publish(self, session: LocalSession, changes: Iterable[Change]) -> None:
-        """Send changes to every device of the session here."""
+        """Send changes to every device of the session here.
+
+        A commit that was swallowed by a wider change is acknowledged to its sender.
+        """
         for change in changes:
             self._post.update(session, change)
+        for change in session.take_covered():
+            connection = session.devices.get(change.device_id)
+            if connection is not None and change.correlation_id:
+                self._post.update_one(connection, acknowledgement(change))
 
     def mend_holes(self) -> None:
         """Read the difference for every session that still has a hole."""
@@ -86,6 +97,14 @@ class Fanout:
                 self.mend(session)
             else:
                 self.holes.add(session_id)
+
+    def mend_doubts(self) -> None:
+        """Read the difference for every session that is in doubt."""
+        doubts, self.doubts = self.doubts, set()
+        for session_id in doubts:
+            session = self._registry.sessions.get(session_id)
+            if session is not None:
+                self.mend(session)
 
     def mend(self, session: LocalSession) -> None:
         """Ask the store what changed since what the devices here have."""
@@ -114,8 +133,7 @@ class Fanout:
     def _mended(self, answer: Resumed | StoreError, session: LocalSession) -> None:
         session.reading = False
         if isinstance(answer, StoreError):
-            self.holes.add(session.id)
-            session.held = session.held or {}
+            self.doubts.add(session.id)
             log.warning("Mend Failed", detail=answer.detail)
             return
         out: list[Change] = []
@@ -165,6 +183,11 @@ class Fanout:
             b'"device_id":""}' % (session.version, seen, session.epoch.encode(), changes, deleted)
         )
         self._post.send(connection, MessageType.STATE_UPDATE, payload, None)
+
+
+def acknowledgement(change: Change) -> Change:
+    """The same commit without news, for a sender that has its content already."""
+    return msgspec.structs.replace(change, prev_version=change.version, sets=[], deletes=[])
 
 
 RESTART = frozenset({Verdict.NEW_LINEAGE, Verdict.HELD})

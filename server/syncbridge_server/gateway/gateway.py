@@ -36,6 +36,9 @@ log = structlog.get_logger("gateway")
 MEND_INTERVAL = 0.02
 """Seconds that a hole between two sources of commits is given to close by itself."""
 
+DOUBT_INTERVAL = 0.5
+"""Least seconds between two rounds of reads for sessions in doubt, also while Redis is away."""
+
 COMMIT_DEADLINE = 5.0
 NOTICE_BROADCAST = "broadcast"
 
@@ -174,11 +177,14 @@ class Gateway:
             self._check_idle()
 
     async def _mend(self) -> None:
+        due = trio.current_time()
         while True:
             await trio.sleep(MEND_INTERVAL)
-            if self.fanout.holes:
-                self.fanout.mend_holes()
-                self.courier.dispatch()
+            self.fanout.mend_holes()
+            if self.fanout.doubts and trio.current_time() >= due:
+                self.fanout.mend_doubts()
+                due = trio.current_time() + DOUBT_INTERVAL
+            self.courier.dispatch()
 
     def _after(self) -> None:
         self.courier.dispatch()
@@ -216,6 +222,8 @@ class Gateway:
         def reply(answer: Outcome | StoreError) -> None:
             if isinstance(answer, Outcome) and changed(answer):
                 self.engine.committed(request, answer)
+            elif isinstance(answer, StoreTimeout):
+                self.fanout.doubts.add(request.sid)
             answers.append(answer)
             done.set()
 
