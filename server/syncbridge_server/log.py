@@ -59,7 +59,7 @@ def configure_logging(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            add_function,
+            add_origin,
             *tail,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -73,15 +73,27 @@ def configure_logging(
         logging.getLogger(name).setLevel(max(least, LEVELS[level]))
 
 
-def add_function(
+def add_origin(
     _logger: Any, _name: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Name the function that logs: the nearest frame that is neither structlog's nor this one."""
+    """Name the function that logs, and its package as the service when none was named.
+
+    The function is that of the nearest frame that is neither structlog's nor this one.
+    """
     frame = sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("structlog."):
         frame = frame.f_back
     event["func_name"] = frame.f_code.co_name
+    if "service" not in event:
+        event["service"] = _service(frame.f_globals.get("__name__", ""))
     return event
+
+
+@lru_cache(1_024)
+def _service(module: str) -> str:
+    """`syncbridge_server.redis.bus` -> REDIS; SYNCBRIDGE for the top and for strangers."""
+    words = module.split(".")
+    return words[1].upper() if words[0].startswith("syncbridge") and words[1:] else "SYNCBRIDGE"
 
 
 class _Bridge(logging.Handler):

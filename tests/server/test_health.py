@@ -121,6 +121,7 @@ async def test_metrics_show_the_parts() -> None:
     ):
         assert line in lines
     assert "process_resident_memory_bytes" in plain.text
+    assert "_created" not in plain.text
     assert plain.headers["content-type"].startswith("text/plain")
     assert modern.text.endswith("# EOF\n")
     assert modern.headers["content-type"].startswith("application/openmetrics-text")

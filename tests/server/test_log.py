@@ -65,6 +65,19 @@ def test_json_line_has_everything_by_name() -> None:
     } == entry
 
 
+def test_a_logger_without_a_service_speaks_for_its_package() -> None:
+    """Modules that name no service are known by their package."""
+    out = start()
+    module = {"__name__": "syncbridge_server.redis.bus", "structlog": structlog}
+    exec("def subscribe():\n structlog.get_logger().info('Up')", module)
+    module["subscribe"]()
+    structlog.get_logger().info("Test")
+
+    assert ["[REDIS][INFO][subscribe] Up.", "[SYNCBRIDGE][INFO]"] == [
+        line.partition("[test_")[0] for line in out.getvalue().splitlines()
+    ]
+
+
 @pytest.mark.parametrize("log_format", ["console", "json"])
 @pytest.mark.parametrize(
     "name",
