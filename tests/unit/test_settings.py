@@ -177,8 +177,9 @@ def test_every_setting_is_described_in_both_texts() -> None:
     """Each variable has a description and is on the page and in the help."""
     assert [] == [r.name for r in rows() if not r.text or not r.section]
     assert {variable(name) for name in Settings.model_fields} == {r.name for r in rows()}
-    assert [] == [r.name for r in rows() if f"`{r.name}`" not in markdown()]
-    assert [] == [r.name for r in rows() if f"    {r.name}" not in plain_text()]
+    page, text = markdown(), plain_text()
+    assert [] == [r.name for r in rows() if f"`{r.name}`" not in page]
+    assert [] == [r.name for r in rows() if f"    {r.name}" not in text]
 
 
 @pytest.mark.parametrize(
