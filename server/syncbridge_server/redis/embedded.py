@@ -159,7 +159,8 @@ class EmbeddedRedis:
             self._lock = None
 
     def _take_lock(self) -> None:
-        lock = open(self._data_dir / "redis.lock", "ab")  # noqa: SIM115 - held until stop
+        flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
+        lock = os.fdopen(os.open(self._data_dir / "redis.lock", flags, 0o600), "ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -34,7 +34,9 @@ from syncbridge_server.redis.scripts import Scripts
 from syncbridge_server.redis.wire import CONNECT_SECONDS, Endpoint, Wire, WireBroken, pack
 
 OLDEST_SERVER = (6, 2)
-_CODE = re.compile(r"\b(?!ERR\b)[A-Z]{3,}\b")
+_CODE = re.compile(r"[A-Z]+")
+# Codes that Redis 6.2 puts inside the text when a script called the command.
+_INNER_CODE = re.compile(r"\b(WRONGTYPE|OOM|READONLY|MISCONF|NOREPLICAS|NOPERM|MASTERDOWN)\b")
 
 
 class Command(msgspec.Struct, gc=False, frozen=True):
@@ -208,8 +210,11 @@ def _ask(wire: Wire, packed: Sequence[bytes], deadline: float) -> list[Any]:
 
 def _code(reply: Exception) -> str:
     """The error's code word. The rest may quote data, so that it is not passed on."""
-    found = _CODE.search(str(reply))
-    return found.group() if found else "ERR"
+    text = str(reply)
+    found = _CODE.match(text)
+    code = found.group() if found else "ERR"
+    inner = _INNER_CODE.search(text) if code == "ERR" and "running script" in text else None
+    return inner.group() if inner else code
 
 
 def _server_version(info: bytes) -> tuple[int, ...]:

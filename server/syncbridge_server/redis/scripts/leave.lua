@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- A connection ended. A late close of an old connection changes nothing: conn is compared.
 --
 -- KEYS  1 p  ZSET device -> lease ms         2 v  HASH device -> info

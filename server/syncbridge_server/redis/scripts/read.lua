@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- A session whole, or only its description when the reader has this version. Reads only.
 --
 -- KEYS  1 m  meta   2 d  data

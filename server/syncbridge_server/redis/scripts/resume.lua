@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- What changed since a version, or the whole state when that cannot be told. Reads only.
 --
 -- KEYS  1 m  meta   2 d  data   3 k  versions

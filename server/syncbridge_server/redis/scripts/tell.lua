@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Publish to every other node that has devices in a session.
 --
 -- KEYS  1 n  ZSET node -> lease ms

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Renew the presence of this node's devices in one session, and the life of the session.
 --
 -- KEYS  1 m  meta   2 d  data   3 k  versions   4 i  mutations   5 p  leases   6 v  infos
