@@ -50,6 +50,7 @@ class EchoSink:
         self.refusal: Refusal | None = None
         self.clients: list[str] = []
         self.bridged: list[bool] = []
+        self.open: set[int] = set()
         self._ended, self.ended = trio.open_memory_channel[tuple[int, str]](1000)
 
     def admit(self, client: str) -> Refusal | None:
@@ -62,6 +63,7 @@ class EchoSink:
         cid = self.hub.adopt(sock.fileno(), now(), encoding, initial, bridged)
         sock.detach()
         self.bridged.append(bridged)
+        self.open.add(cid)
         return cid
 
     async def run(self) -> None:
@@ -77,6 +79,7 @@ class EchoSink:
 
     def _take(self, kind: int, cid: int, data: bytes, aux: int) -> None:
         if kind == EVENT_CLOSED:
+            self.open.discard(cid)
             self._ended.send_nowait((aux, data.decode()))
         assert kind != EVENT_LIMITED
         if kind != EVENT_MESSAGE:
@@ -93,6 +96,14 @@ class EchoSink:
         else:
             self.hub.send(cid, data)
 
+    async def drain(self) -> None:
+        """Ask every client to come back later, and wait until they are gone."""
+        for cid in self.open:
+            self.hub.close(cid, 1012, "server restarts")
+        self.hub.flush()
+        while self.open:
+            await trio.sleep(0.01)
+
     async def how_ended(self) -> tuple[int, str]:
         """Code and reason of the next connection that the hub reports as gone."""
         with trio.fail_after(20):
@@ -107,6 +118,8 @@ def make_app(sink: EchoSink, config: ListenerConfig) -> ASGI:
             await lifespan(receive, send)
         elif scope["type"] == "websocket":
             await websocket_bridge(scope, receive, send, sink, config)
+        elif scope["path"] == "/crash":
+            raise RuntimeError("a bug in a route")
         elif scope["path"] == config.path:
             await upgrade_required(scope, receive, send)
         else:

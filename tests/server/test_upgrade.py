@@ -222,5 +222,5 @@ def test_a_parsed_head_has_only_plain_bytes(line: bytes, query: bytes) -> None:
 
     if request is not None:
         whole = request.query + b"".join(request.headers.values())
-        assert not [byte for byte in whole if byte < 0x20 and byte != 0x09 or byte == 0x7F]
+        assert not [byte for byte in whole if (byte < 0x20 and byte != 0x09) or byte == 0x7F]
         assert HEADERS[b"host"] == request.headers[b"host"]

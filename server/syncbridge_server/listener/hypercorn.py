@@ -248,6 +248,7 @@ class Connection(TCPServer):
                 await self.protocol.initiate()
                 await self.idle_task.restart(self._task_group, self._idle_timeout)
                 await self._read_data()
+                await self.idle_task.stop()  # else a closed connection lives on until its timeout
         except OSError:
             pass
         finally:
