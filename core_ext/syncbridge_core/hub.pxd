@@ -8,12 +8,14 @@ from syncbridge_core.connections cimport Connection, Table
 cdef class Hub:
     cdef Table table
     cdef bint busy       # a call runs without the GIL
+    cdef bint polling    # poll is making Python objects
     cdef bint awake      # the timer will fire at once
     cdef bint timing     # the timer is running
 
     cdef int enter(self) except -1
     cdef int enter_open(self) except -1
     cdef void leave(self) noexcept
+    cdef int turn(self, list found, Py_ssize_t limit) except -1
     cdef int wait(self) except -1
     cdef void read(self, size_t most) noexcept
     cdef void write(self) noexcept

@@ -117,7 +117,11 @@ class Hub:
         """
 
     def send(self, cid: int, payload: bytes, kind: int = 3, tag: int = 0) -> bool:
-        """Queue one data frame for one connection (text or binary by its encoding)."""
+        """Queue one data frame for one connection (text or binary by its encoding).
+
+        True when the connection is open, also when the policy for slow readers drops the frame;
+        EVENT_RESYNC or EVENT_CLOSED tells about that.
+        """
 
     def publish(
         self,
@@ -134,10 +138,14 @@ class Hub:
         """
 
     def close(self, cid: int, code: int, reason: str = "") -> bool:
-        """Queue a close frame after what is queued already; the peer has `close_timeout`."""
+        """Queue a close frame after what is queued already; the peer has `close_timeout`.
+
+        A reason above 123 bytes is cut. Raises ValueError for a code that may not be sent
+        (RFC 6455 section 7.4). False when it is closing already.
+        """
 
     def abort(self, cid: int) -> bool:
-        """Close the socket now, without a close frame."""
+        """Close the socket now, without a close frame; EVENT_CLOSED comes with the next poll."""
 
     def set_deadline(self, cid: int, deadline: int) -> bool:
         """One EVENT_DEADLINE at that time (ms, same clock as `poll`); 0 clears."""
@@ -145,13 +153,19 @@ class Hub:
     def set_rate(self, cid: int, per_second: int, burst: int) -> bool: ...
     def open_topic(self) -> int: ...
     def close_topic(self, topic: int) -> bool: ...
-    def subscribe(self, topic: int, cid: int) -> bool: ...
-    def unsubscribe(self, topic: int, cid: int) -> bool: ...
+    def subscribe(self, topic: int, cid: int) -> bool:
+        """True when it is a member now, also when it was before."""
+
+    def unsubscribe(self, topic: int, cid: int) -> bool:
+        """False when it was not a member. A connection that ends leaves its topics by itself."""
+
     def topic_size(self, topic: int) -> int: ...
     def queued(self, cid: int) -> int:
         """Bytes waiting in the outbox of a connection."""
 
-    def is_open(self, cid: int) -> bool: ...
+    def is_open(self, cid: int) -> bool:
+        """Whether it can be sent to: False from the first close frame on, ours or the peer's."""
+
     def last_received(self, cid: int) -> int:
         """When bytes last came from it, ms; 0 when it is gone."""
 

@@ -192,26 +192,36 @@ cdef class Hub:
         return self.table.epoll_fd
 
     def poll(self, int64_t now, Py_ssize_t max_events=2048):
-        cdef Py_ssize_t limit = max(1, max_events)
         self.enter()
+        if self.polling:
+            raise RuntimeError("poll was called from a finalizer that runs inside poll")
         found = []
         if self.table.epoll_fd < 0:
             return found
         self.table.now = now
         self.awake = False
-        self.collect(found)
-        self.wait()
-        while self.table.ready_at < self.table.ready_count and len(found) < limit:
-            self.read(limit - len(found))
-            self.collect(found)
-        if now >= self.table.next_scan:
-            run_timers(&self.table)
-        self.write()
-        self.collect(found)
+        self.polling = True
+        try:
+            self.turn(found, max(1, max_events))
+        finally:
+            self.polling = False
         if self.timing and self.table.open == 0:
             self.timing = False
             wake_after(&self.table, 0)
         return found
+
+    cdef int turn(self, list found, Py_ssize_t limit) except -1:
+        """Deliver what waited, read, run the timers, write; events go to `found`."""
+        cdef Table *table = &self.table
+        self.collect(found)
+        self.wait()
+        while table.ready_at < table.ready_count and len(found) < limit:
+            self.read(limit - len(found))
+            self.collect(found)
+        if table.now >= table.next_scan:
+            run_timers(table)
+        self.write()
+        return self.collect(found)
 
     def flush(self):
         cdef uint64_t before = self.table.counters.frames_out
@@ -257,11 +267,11 @@ cdef class Hub:
         """Move the waiting events into `found`. What did not fit into memory stays waiting."""
         cdef Table *table = &self.table
         cdef uint32_t at = 0
-        cdef Event *event
+        cdef Event event  # a copy: a finalizer that runs here may call us and grow the array
         try:
             while at < table.event_count:
-                event = &table.events[at]
-                found.append((event.kind, event.cid, _payload(event), event.aux))
+                event = table.events[at]
+                found.append((event.kind, event.cid, _payload(&event), event.aux))
                 free(event.owned)
                 at += 1
             table.scratch_used = 0
@@ -497,4 +507,6 @@ cdef class Hub:
 
     def shutdown(self):
         self.enter()
+        if self.polling:
+            raise RuntimeError("shutdown was called from a finalizer that runs inside poll")
         table_destroy(&self.table)

@@ -1,10 +1,13 @@
 """The hub as its caller sees it: adopting, messages, topics, bounds, and the end."""
 
 import errno
+import gc
 import os
+import resource
 import select
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -290,36 +293,47 @@ def test_busy_connection_does_not_starve_others() -> None:
         assert quiet.cid in seen
 
 
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Room for a few thousand sockets, where the usual limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
 def test_thousand_connections() -> None:
-    """A thousand connections exchange messages, share a broadcast, and close without a leak."""
+    """Eleven hundred connections exchange messages, share a broadcast, and close without a leak."""
     before = open_descriptors()
     with hub_harness() as harness:
-        peers = [harness.peer() for _ in range(1000)]
+        peers = [harness.peer() for _ in range(1100)]
         topic = harness.hub.open_topic()
         for number, peer in enumerate(peers):
             harness.hub.subscribe(topic, peer.cid)
             peer.send(client_frame(TEXT, b"%d" % number))
         events: list[Event] = []
-        while len(events) < 1000:
+        while len(events) < 1100:
             events += harness.poll()
         expected = {(EVENT_MESSAGE, p.cid, b"%d" % n, TEXT) for n, p in enumerate(peers)}
         assert set(events) == expected
 
-        assert harness.hub.publish(topic, b"to all") == 1000
-        assert harness.hub.flush() == 1000
+        assert harness.hub.publish(topic, b"to all") == 1100
+        assert harness.hub.flush() == 1100
         assert {peer.received() for peer in peers} == {b"\x81\x06to all"}
 
         for peer in peers:
             peer.socket.close()
         closed: list[tuple[int, bytes, int]] = []
-        while len(closed) < 1000:
+        while len(closed) < 1100:
             closed += harness.closed()
         assert sorted(cid for cid, _, _ in closed) == sorted(peer.cid for peer in peers)
         statistics = harness.hub.statistics()
         assert (statistics.open_connections, statistics.accepted, statistics.closed) == (
             0,
-            1000,
-            1000,
+            1100,
+            1100,
         )
         assert harness.hub.topic_size(topic) == 0
     assert open_descriptors() == before
@@ -344,6 +358,41 @@ def test_an_idle_connection_is_small() -> None:
 
     assert CONNECTION_BYTES == 192
     assert CONNECTION_BYTES + EVENT_BYTES + due + dirty + subscriptions < 300
+
+
+class CallsBack:
+    """Part of a reference cycle whose finalizer uses the hub."""
+
+    inside_poll = False
+
+    def __init__(self, hub: Hub, cid: int) -> None:
+        self.cycle, self.hub, self.cid = self, hub, cid
+
+    def __del__(self) -> None:
+        self.hub.abort(self.cid)
+        if self.inside_poll:
+            for call in (lambda: self.hub.poll(START), self.hub.shutdown):
+                with pytest.raises(RuntimeError, match="inside poll"):
+                    call()
+
+
+def test_finalizers_inside_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection in the middle of poll may abort connections, but not poll or shut down."""
+    with hub_harness(HubLimits(rate_per_second=0)) as harness:
+        busy = harness.peer()
+        busy.send(client_frame(TEXT, b"m") * 3000)
+        victims = [harness.peer().cid for _ in range(100)]
+        for cid in victims:
+            CallsBack(harness.hub, cid)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(CallsBack, "inside_poll", True)
+            events = harness.poll(max_events=5000)
+        gc.collect()
+        events += harness.poll()
+
+        assert [event[1] for event in events if event[0] == EVENT_MESSAGE] == [busy.cid] * 3000
+        assert sorted(event[1] for event in events if event[0] == EVENT_CLOSED) == victims
 
 
 def test_statistics_count_traffic() -> None:
