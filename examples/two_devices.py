@@ -88,4 +88,7 @@ async def main(token: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    trio.run(main, sys.argv[1])
+    try:
+        trio.run(main, sys.argv[1])
+    except OSError as error:
+        sys.exit(f"no server on {HOST}:{PORT}; start one with `make run` ({error})")
