@@ -66,8 +66,9 @@ def test_nobody_else_can_read_it(tmp_path: Path) -> None:
         assert {path: mode & 0o077 for path, mode in modes.items()} == dict.fromkeys(modes, 0)
 
 
-def test_second_start_is_refused(tmp_path: Path) -> None:
+def test_second_start_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a sentence that says what to do; the first server goes on; afterwards it is free."""
+    monkeypatch.setattr(embedded, "LOCK_SECONDS", 0.1)
     with EmbeddedRedis(tmp_path) as first:
         with pytest.raises(EmbeddedRedisError, match=r"in use.*REDIS_ADDR"):
             EmbeddedRedis(tmp_path).start()
@@ -121,9 +122,9 @@ def test_dies_with_its_parent(tmp_path: Path) -> None:
             assert running(pid)
         finally:
             os.kill(parent.pid, signal.SIGKILL)
-    wait_until(lambda: not running(pid), "the server has gone with its parent")
     with EmbeddedRedis(tmp_path) as server:
         assert server.pid is not None
+    wait_until(lambda: not running(pid), "the server has gone with its parent")
 
 
 def test_a_server_that_ends_at_once_is_reported(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ that lives as long as the server, in practice the main thread.
 
 One directory has one server: an exclusive `flock` on `redis.lock` is held while the child runs, by
 us and by the child (which inherits the descriptor), so that a second start is refused even when
-the first parent has died and its child is still writing. Worker processes do not start their own;
-they are given the URL.
+the first parent has died and its child is still writing. A start waits `LOCK_SECONDS` for that
+child, so that being killed and started again at once works. Worker processes do not start their
+own; they are given the URL.
 
 The socket lies in the data directory when its path fits into `sun_path` (108 bytes), else in a
 private directory below /tmp.
@@ -35,6 +36,7 @@ import redis
 OLDEST_VERSION = (6, 2)
 START_SECONDS = 15.0
 STOP_SECONDS = 10.0
+LOCK_SECONDS = 5.0
 SUN_PATH_BYTES = 107
 NAMES = ("redis-server", "valkey-server")
 _PR_SET_PDEATHSIG = 1
@@ -161,14 +163,15 @@ class EmbeddedRedis:
     def _take_lock(self) -> None:
         flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
         lock = os.fdopen(os.open(self._data_dir / "redis.lock", flags, 0o600), "ab")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise EmbeddedRedisError(
-                f"{self._data_dir} is in use by another server: stop it, choose another "
-                "SYNCBRIDGE_DATA_DIR, or set REDIS_ADDR"
-            ) from error
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _locked(lock):
+            if time.monotonic() > deadline:
+                lock.close()
+                raise EmbeddedRedisError(
+                    f"{self._data_dir} is in use by another server: stop it, choose another "
+                    "SYNCBRIDGE_DATA_DIR, or set REDIS_ADDR"
+                )
+            time.sleep(0.02)
         self._lock = lock
 
     def _socket_path(self) -> Path:
@@ -239,6 +242,14 @@ def _options(version: tuple[int, int], path: Path, data_dir: Path, fsync: str) -
         ("loglevel", "warning"),
     )
     return [text for name, value in options for text in (f"--{name}", str(value))]
+
+
+def _locked(lock: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _die_with(parent: int) -> Callable[[], None]:
