@@ -6,8 +6,8 @@ project reads the settings to build something.
 
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -229,7 +229,7 @@ def run(settings: Settings, dev: bool = False) -> None:
     """Serve until a signal; ends the process with its exit status."""
     worker = inheritance()
     with redis_for(settings, worker) as address:
-        os.environ.setdefault(WORKER_REDIS, address)
+        os.environ[WORKER_REDIS] = address
         url = connection_url(address, settings.redis_password.get_secret_value(), settings.redis_db)
         if worker is None and settings.workers > 1:
             status = supervise(settings)
@@ -238,13 +238,19 @@ def run(settings: Settings, dev: bool = False) -> None:
     sys.exit(status)
 
 
-def redis_for(settings: Settings, worker: Inheritance | None) -> AbstractContextManager[str]:
-    """The URL of Redis; starts the embedded one where none is configured."""
+@contextmanager
+def redis_for(settings: Settings, worker: Inheritance | None) -> Iterator[str]:
+    """The URL of Redis; the embedded one runs meanwhile where none is configured."""
     if settings.redis_addr:
-        return nullcontext(settings.redis_url())
-    if worker is not None:
-        return nullcontext(os.environ[WORKER_REDIS])
-    return EmbeddedRedis(Path(settings.data_dir))
+        yield settings.redis_url()
+    elif worker is not None:
+        yield os.environ[WORKER_REDIS]
+    else:
+        redis = EmbeddedRedis(Path(settings.data_dir))
+        try:
+            yield redis.start()
+        finally:
+            redis.stop()
 
 
 async def serve_process(settings: Settings, url: str, worker: Inheritance | None) -> int:
