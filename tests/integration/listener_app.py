@@ -15,12 +15,11 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from integration.listener_site import EchoSink, lifespan  # noqa: E402
-
-from syncbridge_server.listener.contract import ListenerConfig  # noqa: E402
-from syncbridge_server.listener.serve import serve  # noqa: E402
-from syncbridge_server.listener.shutdown import run_until_stopped  # noqa: E402
-from syncbridge_server.listener.workers import (  # noqa: E402
+from integration.listener_site import EchoSink, lifespan
+from syncbridge_server.listener.contract import ListenerConfig
+from syncbridge_server.listener.serve import serve
+from syncbridge_server.listener.shutdown import run_until_stopped
+from syncbridge_server.listener.workers import (
     Inheritance,
     RestartPolicy,
     Spawner,

@@ -51,6 +51,7 @@ class EchoSink:
         self.clients: list[str] = []
         self.bridged: list[bool] = []
         self.open: set[int] = set()
+        self._empty: trio.Event | None = None
         self._ended, self.ended = trio.open_memory_channel[tuple[int, str]](1000)
 
     def admit(self, client: str) -> Refusal | None:
@@ -80,6 +81,8 @@ class EchoSink:
     def _take(self, kind: int, cid: int, data: bytes, aux: int) -> None:
         if kind == EVENT_CLOSED:
             self.open.discard(cid)
+            if not self.open and self._empty is not None:
+                self._empty.set()
             self._ended.send_nowait((aux, data.decode()))
         assert kind != EVENT_LIMITED
         if kind != EVENT_MESSAGE:
@@ -101,8 +104,9 @@ class EchoSink:
         for cid in self.open:
             self.hub.close(cid, 1012, "server restarts")
         self.hub.flush()
-        while self.open:
-            await trio.sleep(0.01)
+        if self.open:
+            self._empty = trio.Event()
+            await self._empty.wait()
 
     async def how_ended(self) -> tuple[int, str]:
         """Code and reason of the next connection that the hub reports as gone."""
@@ -200,6 +204,7 @@ async def open_site(folder: Path, *kinds: str, **settings: Any) -> AsyncIterator
 async def _server(kind: str, app: ASGI, config: ListenerConfig, folder: Path, site: Site) -> Any:
     if kind == "asgi":
         hypercorn = hypercorn_config(config)
+        hypercorn.bind = list(config.binds)
         hypercorn.graceful_timeout = 0.1
         wrapped = wrap_app(app, 0, "asgi")
         return partial(worker_serve, wrapped, hypercorn, shutdown_trigger=site.stop.wait)

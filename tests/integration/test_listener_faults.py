@@ -6,9 +6,6 @@ import logging
 import socket
 from pathlib import Path
 
-import h2.config
-import h2.connection
-import h2.events
 import pytest
 import trio
 

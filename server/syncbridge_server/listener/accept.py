@@ -195,7 +195,7 @@ class Acceptor:
         """One connection must not end the others, whatever goes wrong in it."""
         try:
             await handler(sock, data)
-        except Exception:
+        except* Exception:
             logger.exception("connection failed")
         finally:
             self.connections -= 1

@@ -35,6 +35,7 @@ from syncbridge_server.listener.upgrade import (
 
 READ_BYTES = 65_536
 CLOSE_SECONDS = 5.0
+EMPTY_CLOSE = b"\x88\x80\0\0\0\0"  # wsproto would put 1000 in it
 NOT_SENDABLE = frozenset({1005, 1006, 1015})
 UPGRADE_REQUIRED = Refusal(426, "upgrade_required", "this is a WebSocket: send an upgrade")
 FULL = Refusal(503, "overloaded", "no more connections can be taken now", 1)
@@ -151,9 +152,11 @@ class _Bridge:
 
     async def _leave(self, code: int) -> None:
         """Tell the sink how the client went: a close frame, or for 1006 the end of the stream."""
-        if code != 1006:
-            await self._write(CloseConnection(code=1005 if code in NOT_SENDABLE else code))
         try:
+            if code in (1005, 1015):
+                await self._stream.send_all(EMPTY_CLOSE)
+            elif code != 1006:
+                await self._write(CloseConnection(code=code))
             await self._stream.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass

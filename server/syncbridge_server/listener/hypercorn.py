@@ -36,6 +36,7 @@ from syncbridge_server.listener.contract import ListenerConfig, SocketSink
 from syncbridge_server.listener.tunnel import TunnelStream
 
 CLOSE_SECONDS = 2.0
+LAST_REQUEST_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,8 @@ class Site:
 def hypercorn_config(config: ListenerConfig) -> Config:
     """The listener's settings in Hypercorn's words."""
     target = Config()
-    target.bind = list(config.binds)
     target.certfile = config.certfile
     target.keyfile = config.keyfile
-    target.backlog = config.backlog
     target.keep_alive_timeout = config.keep_alive_timeout
     target.graceful_timeout = config.drain_timeout
     target.ssl_handshake_timeout = config.header_timeout
@@ -254,6 +253,13 @@ class Connection(TCPServer):
         finally:
             with trio.move_on_after(CLOSE_SECONDS, shield=True):
                 await self._close()
+
+    async def _idle_timeout(self) -> None:
+        """Close after the keep-alive timeout; in a stop a request under way has a last chance."""
+        with trio.move_on_after(self.config.keep_alive_timeout):
+            await self.context.terminated.wait()
+            await trio.sleep(LAST_REQUEST_SECONDS)
+        await self._initiate_server_close()
 
     async def protocol_send(self, event: Event) -> None:
         """Write with a deadline; the peer that takes nothing for so long is gone for us."""

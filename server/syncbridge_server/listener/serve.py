@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import trio
-from hypercorn.config import Config
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 from hypercorn.utils import repr_socket_addr, wrap_app
 
 from syncbridge_server.listener.accept import Acceptor
+from syncbridge_server.listener.bind import bind
 from syncbridge_server.listener.contract import ASGIApplication, ListenerConfig, SocketSink
 from syncbridge_server.listener.http import serve_http
 from syncbridge_server.listener.hypercorn import Site, hypercorn_config
@@ -45,13 +45,13 @@ async def serve(
     """Serve until `shutdown_trigger` returns, then stop gracefully.
 
     Args:
-        sockets: bound sockets to use instead of binding `config.binds`; closed at the end.
+        sockets: listening sockets to use instead of binding `config.binds`; closed at the end.
         drain: closes the WebSockets; called once, cut off after `config.drain_timeout`.
         on_stop: called first when stopping, to make the readiness check fail.
         task_status: started with the URLs once connections are accepted.
 
     Raises:
-        OSError: an address cannot be bound.
+        OSError, ValueError: an address cannot be bound, or is none.
         LifespanFailureError, LifespanTimeoutError: in a group; the application did not start.
     """
     hypercorn = hypercorn_config(config)
@@ -68,7 +68,7 @@ async def serve(
         sink=sink,
         ssl_context=hypercorn.create_ssl_context(),
     )
-    listeners = listen(hypercorn, sockets)
+    listeners = bind(config.binds, config.backlog) if sockets is None else list(sockets)
     try:
         async with trio.open_nursery() as lifespan_nursery:
             await lifespan_nursery.start(lifespan.handle_lifespan)
@@ -88,17 +88,6 @@ async def serve(
     finally:
         for listener in listeners:
             listener.close()
-
-
-def listen(config: Config, sockets: Sequence[socket.socket] | None) -> list[socket.socket]:
-    """Bind unless sockets are given, and make all of them listen."""
-    if sockets is None:
-        bound = config.create_sockets()
-        sockets = [*bound.secure_sockets, *bound.insecure_sockets]
-    for sock in sockets:
-        sock.setblocking(False)
-        sock.listen(config.backlog)
-    return list(sockets)
 
 
 def _acceptor(site: Site, nursery: trio.Nursery) -> Acceptor:

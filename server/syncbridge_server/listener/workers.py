@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
+from syncbridge_server.listener.bind import bind
 from syncbridge_server.listener.contract import ListenerConfig
-from syncbridge_server.listener.hypercorn import hypercorn_config
 from syncbridge_server.listener.shutdown import STOP_SIGNALS
 
 WORKER_VARIABLE = "SYNCBRIDGE_WORKER"
@@ -66,27 +66,20 @@ def bind_for_workers(config: ListenerConfig, workers: int) -> list[list[socket.s
 
     Port 0 is resolved once. Unix sockets and inherited descriptors are shared by all.
     """
-    hypercorn = hypercorn_config(config)
-    hypercorn.workers = max(2, workers)
-    bound = hypercorn.create_sockets()
-    first = [*bound.secure_sockets, *bound.insecure_sockets]
-    for sock in first:
-        sock.listen(config.backlog)
-    return [first, *([_sibling(sock, config) for sock in first] for _ in range(workers - 1))]
+    first = bind(config.binds, config.backlog, shared=True)
+    return [
+        first,
+        *([_sibling(sock, config.backlog) for sock in first] for _ in range(workers - 1)),
+    ]
 
 
-def _sibling(sock: socket.socket, config: ListenerConfig) -> socket.socket:
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+def _sibling(sock: socket.socket, backlog: int) -> socket.socket:
+    """Another socket of the same group; the same one when there is no group."""
+    if sock.family == socket.AF_UNIX or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
         return sock
-    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
-        return sock
-    other = socket.socket(sock.family, socket.SOCK_STREAM)
-    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    other.bind(sock.getsockname())
-    other.setblocking(False)
-    other.listen(config.backlog)
-    return other
+    host, port, *_ = sock.getsockname()
+    address = f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
+    return bind([address], backlog, shared=True)[0]
 
 
 class Spawner:
@@ -135,6 +128,8 @@ def inheritance() -> Inheritance | None:
         return None
     index, lifeline, descriptors = value.split(":")
     sockets = [socket.socket(fileno=int(number)) for number in descriptors.split(",")]
+    for sock in sockets:
+        sock.setblocking(False)
     return Inheritance(int(index), int(lifeline), sockets)
 
 
