@@ -32,6 +32,7 @@ from typing import Any
 
 import msgspec
 import orjson
+
 from _data import Case, case
 from syncbridge.kernels import _document_py as pure
 from syncbridge_core import document as compiled

@@ -5,8 +5,8 @@
  * devices see different states.
  *
  * Almost every nested object has a handful of members. So the names of the open objects lie on one
- * stack, innermost on top; a new name is compared with those of its own object: first
- * length and first bytes as one 64-bit digest, then the rest. That is linear, so it ends at JS_NARROW names:
+ * stack, innermost on top; a new name is compared with those of its own object: first length and
+ * first bytes as one 64-bit digest, then the rest. That is linear, so it ends at JS_NARROW names:
  * from there on the names of this object go to one hash table for all wide objects, keyed by
  * (scope, name) under the seeded hash. Every object gets a fresh scope number, so nothing is ever
  * deleted from the table.

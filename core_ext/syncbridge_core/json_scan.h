@@ -248,7 +248,7 @@ static inline const uint8_t *js_member_key(
     s->result->key_at = (size_t)(p - s->start);
     s->result->key_len = len;
     if (escaped) {
-        /* Spelled where it will stand in the output; copied along with the run if it was sent so. */
+        /* Spelled where it will stand in the output; kept in the run if it was sent so. */
         uint8_t *to = s->out + js_offset(s, p);
         len = (size_t)(js_canonical(to, p, q, &raw_len, &nul) - to);
         if (len != (size_t)(q - p) || memcmp(to, p, len) != 0) {

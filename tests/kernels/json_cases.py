@@ -94,6 +94,7 @@ BAD_OBJECTS: dict[str, tuple[bytes, str, int]] = {
     "duplicate by escape": (b'{"a":1,"\\u0061":2}', "duplicate_key", 422),
     "duplicate by surrogates": ('{"😀":1,"\\ud83d\\ude00":2}'.encode(), "duplicate_key", 422),
     "duplicate by short escape": (b'{"\\n":1,"\\u000a":2}', "duplicate_key", 422),
+    "duplicate by hex case": (b'{"\\u001F":1,"\\u001f":2}', "duplicate_key", 422),
     "duplicate after space": (b'{ "a" : 1 , "b" : 2 , "a" : 1 }', "duplicate_key", 422),
     "nested duplicate": (b'{"a":{"b":1,"b":2}}', "duplicate_key", 422),
     "nested duplicate by escape": (b'{"a":[{"b/":1,"\\u0062\\/":2}]}', "duplicate_key", 422),

@@ -84,6 +84,7 @@ def test_keys_are_normalised(kernel: ModuleType) -> None:
     assert list(parts) == ['aé😀/\n"'.encode(), b"\x1f"]
     assert parts.render() == '{"aé😀/\\n\\"":1,"\\u001f":2}'.encode()
     assert parts.get('aé😀/\n"'.encode()) == b"1"
+    assert kernel.split(b'{"\\u001F":1}').render() == b'{"\\u001f":1}'
     assert b"\x1f" in parts
     assert b"a" not in parts
     assert parts.get(b"a") is None
@@ -136,7 +137,7 @@ def test_limits_are_inclusive(
     """A bound itself is allowed, one more is not."""
     result = outcome(kernel, "split", data, **limits)
 
-    assert (result[0] if code else None) == code
+    assert (result[0] if isinstance(result[0], str) else None) == code
 
 
 @pytest.mark.parametrize("count", [8, 9, 16, 17, 18, 60, 400])
@@ -144,7 +145,7 @@ def test_limits_are_inclusive(
 def test_wide_objects_find_their_duplicates(kernel: ModuleType, count: int, prefix: str) -> None:
     """However many names an object has, an equal one is found, at each level and position."""
     names = [f'"{prefix}{n}":{n}' for n in range(count)]
-    for twice in (0, count // 2, count - 1):
+    for twice in {n for n in (0, 7, 8, 15, 16, 17, count // 2, count - 1) if n < count}:
         good, bad = ",".join(names), ",".join([*names, names[twice]])
 
         assert kernel.split(f'{{"x":{{{good}}},"y":{{{good}}},{good}}}'.encode()).nbytes > count

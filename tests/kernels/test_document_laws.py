@@ -138,7 +138,7 @@ class Replicas(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.docs = [compiled_documents.Doc(3, "e"), pure_documents.Doc(3, "e")]
+        self.docs: list[Any] = [compiled_documents.Doc(3, "e"), pure_documents.Doc(3, "e")]
         self.history: dict[int, dict[bytes, bytes]] = {3: {}}
 
     @property
