@@ -24,6 +24,7 @@ class Device:
 
     def __init__(self, name: str, stream: trio.SocketStream) -> None:
         self.name = name
+        self.session_id = ""
         self.version = 0
         self._stream = stream
         self._socket = WSConnection(ConnectionType.CLIENT)
@@ -35,7 +36,7 @@ class Device:
         await device._next(AcceptConnection)
         await device.send(AUTH, token=token, device_id=name, device_type="example")
         welcome = await device.receive(AUTH_SUCCESS)
-        device.version = welcome["version"]
+        device.session_id, device.version = welcome["session_id"], welcome["version"]
         print(f"{name}: joined at version {device.version}, state {welcome['state_data']}")
         return device
 
@@ -81,6 +82,7 @@ async def main(token: str) -> None:
         for device in (phone, laptop):
             update = await device.receive(STATE_UPDATE)
             print(f"{device.name}: version {update['version']}: {update['changes']}")
+        print(f"the same over REST: curl -s http://{HOST}:{PORT}/session/{phone.session_id}")
         await phone.close()
         await laptop.close()
 
