@@ -36,6 +36,7 @@ def as_dict(outcomes: list[Outcome], options: Options, url: str) -> dict[str, An
             {
                 "scenario": outcome.scenario,
                 "complete": outcome.complete,
+                "error": outcome.error,
                 "figures": outcome.figures,
                 "latency_ms": {name: _latency(h) for name, h in outcome.latencies.items()},
             }
@@ -52,10 +53,11 @@ def write_json(path: Path, outcomes: list[Outcome], options: Options, url: str) 
 def show(console: Console, outcomes: list[Outcome]) -> None:
     """One table a scenario."""
     for outcome in outcomes:
-        title = outcome.scenario if outcome.complete else f"{outcome.scenario} (incomplete)"
+        reason = f": {outcome.error}" if outcome.error else ""
+        title = outcome.scenario + ("" if outcome.complete else f" (incomplete{reason})")
         table = Table(title=title, title_justify="left", show_header=False)
         for name, value in outcome.figures.items():
-            table.add_row(name.replace("_", " "), f"{value:,.6g}")
+            table.add_row(name.replace("_", " "), _number(value))
         for name, histogram in outcome.latencies.items():
             table.add_row(f"{name}, ms", _percentile_text(histogram))
         console.print(table)
@@ -65,8 +67,10 @@ def plot(path: Path, outcomes: list[Outcome]) -> None:
     """Latency against percentile, one curve a measurement; the suffix chooses PNG or SVG.
 
     The horizontal axis has as much room from 99 % to 99.9 % as from 0 to 90 %, since that is
-    where a server's bad moments are. Raises PlotError and OSError.
+    where a server's bad moments are. Nothing measured, nothing drawn. Raises PlotError and OSError.
     """
+    if not any(len(histogram) for one in outcomes for histogram in one.latencies.values()):
+        return
     try:
         import matplotlib
 
@@ -74,12 +78,12 @@ def plot(path: Path, outcomes: list[Outcome]) -> None:
         from matplotlib import pyplot
     except ImportError:
         raise PlotError("--plot needs matplotlib: pip install syncbridge[bench]") from None
-    figure, axes = pyplot.subplots(figsize=(9, 5.5))
+    figure, axes = pyplot.subplots(figsize=(10, 6.5))
     for outcome in outcomes:
         for name, histogram in outcome.latencies.items():
             if len(histogram):
                 points = curve(histogram)
-                label = f"{outcome.scenario}: {name}"
+                label = f"{outcome.scenario}: {name}, ms: {_percentile_text(histogram)}"
                 axes.plot([p for p, _ in points], [ms for _, ms in points], label=label)
     _decorate(axes)
     figure.tight_layout()
@@ -104,13 +108,14 @@ def curve(histogram: Histogram) -> list[tuple[float, float]]:
 def _decorate(axes: "Axes") -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xticks([2, 10, 100, 1000, 10000], ["50 %", "90 %", "99 %", "99.9 %", "99.99 %"])
     axes.minorticks_off()
     axes.set_xlabel("share of values at or below")
     axes.set_ylabel("milliseconds")
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper left", fontsize="small")
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.12), fontsize="small", frameon=False)
 
 
 def _latency(histogram: Histogram) -> dict[str, Any]:
@@ -121,6 +126,10 @@ def _latency(histogram: Histogram) -> dict[str, Any]:
     figures["samples"] = summary.samples
     figures["buckets"] = [[value / MILLISECOND, count] for value, count in histogram.buckets()]
     return figures
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) or value >= 1000 else f"{value:.3g}"
 
 
 def _percentile_text(histogram: Histogram) -> str:

@@ -5,9 +5,11 @@ latencies stay whole histograms, so that a plot can show more than three percent
 """
 
 import json
-import threading
+import secrets
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from http import HTTPStatus
 from typing import NamedTuple
 
 import httpx
@@ -47,12 +49,16 @@ class Options(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One scenario's result. `complete`: nothing was refused, lost or closed."""
+    """One scenario's result.
+
+    `complete`: nothing was refused, lost or closed. `error`: the system's word for what failed.
+    """
 
     scenario: str
     complete: bool
     figures: dict[str, float]
     latencies: dict[str, Histogram]
+    error: str = ""
 
 
 class Load(NamedTuple):
@@ -74,11 +80,17 @@ def heartbeat_message() -> bytes:
 
 
 def update_templates(keys: int = UPDATE_KEYS) -> list[bytes]:
-    """STATE_UPDATE (type 5) of several keys in turn, each carrying its number."""
+    """STATE_UPDATE (type 5) of several keys in turn, each carrying its number.
+
+    Numbers begin at 0 in every run. The salt makes the correlation ids, and the values too, new
+    each time: a repeated id is a duplicate to the server, and an equal value no change.
+    """
+    salt = secrets.token_hex(4)
+    value, number = f"{salt} {UPDATE_VALUE.decode()}", f"{salt}-{SEQUENCE_FIELD.decode()}"
     templates = []
     for key in range(keys):
-        payload = {"key": f"k{key}", "value": UPDATE_VALUE.decode(), "operation": "SET"}
-        message = {"type": 5, "payload": payload, "correlation_id": f"c{SEQUENCE_FIELD.decode()}"}
+        payload = {"key": f"k{key}", "value": value, "operation": "SET"}
+        message = {"type": 5, "payload": payload, "correlation_id": number}
         templates.append(json.dumps(message, separators=(",", ":")).encode())
     return templates
 
@@ -102,7 +114,7 @@ def connect(load: Load, first_messages: list[bytes]) -> Outcome:
         figures["server_cpu_us_per_connect"] = used.cpu / result.opened * 1e6
         figures["server_private_bytes_per_connection"] = used.private / result.opened
     latencies = {"connect to AUTH_SUCCESS": result.latency}
-    return Outcome("connect", result.failed == 0, figures, latencies)
+    return Outcome("connect", result.failed == 0, figures, latencies, result.error)
 
 
 def idle(load: Load) -> Outcome:
@@ -144,20 +156,20 @@ def fanout(load: Load) -> Outcome:
     latency = Histogram()
     rounds = received = 0
     busy = 0.0
-    stop = time.monotonic() + load.options.duration
     complete = True
-    while complete and (rounds == 0 or time.monotonic() < stop):
-        with _Broadcast(load) as broadcast:
+    with _Broadcaster(load) as broadcaster:
+        stop = time.monotonic() + load.options.duration
+        while complete and (rounds == 0 or time.monotonic() < stop):
             result = load.swarm.receive(
                 expected,
                 FANOUT_SECONDS,
                 wanted_type=BROADCAST,
-                trigger=broadcast.start,
+                trigger=broadcaster.begin,
                 watch=load.watch,
             )
-        complete = result.done == expected and broadcast.status == 200
-        latency.merge(result.latency)
-        rounds, received, busy = rounds + 1, received + result.done, busy + result.seconds
+            complete = broadcaster.end() == HTTPStatus.OK and result.done == expected
+            latency.merge(result.latency)
+            rounds, received, busy = rounds + 1, received + result.done, busy + result.seconds
     figures: dict[str, float] = {
         "broadcasts": rounds,
         "deliveries": received,
@@ -235,27 +247,34 @@ class _Meter:
             figures["server_cpu_percent"] = used.cpu / seconds * 100
 
 
-class _Broadcast:
-    """One admin request in a thread, so that the swarm can read while the server answers."""
+class _Broadcaster:
+    """Admin requests in a thread, so that the swarm can read while the server answers."""
 
     def __init__(self, load: Load) -> None:
-        self._url = f"{load.http}/admin/broadcast"
-        self._token = load.admin_token
-        self._thread = threading.Thread(target=self._post, daemon=True)
-        self.status = 0
-        self.start = self._thread.start
+        headers = {"Authorization": f"Bearer {load.admin_token}"}
+        self._client = httpx.Client(
+            base_url=load.http, headers=headers, trust_env=False, timeout=REQUEST_SECONDS
+        )
+        self._pool = ThreadPoolExecutor(1)
+        self._status: Future[int] | None = None
 
-    def __enter__(self) -> "_Broadcast":
+    def __enter__(self) -> "_Broadcaster":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.join(REQUEST_SECONDS)
+        self._pool.shutdown()
+        self._client.close()
 
-    def _post(self) -> None:
+    def begin(self) -> None:
+        self._status = self._pool.submit(self._post)
+
+    def end(self) -> int:
+        """The answer's HTTP status, 0 without an answer."""
+        return self._status.result() if self._status is not None else 0
+
+    def _post(self) -> int:
         body = {"type": "notification", "message": "x" * (BROADCAST_BYTES // 2)}
-        headers = {"Authorization": f"Bearer {self._token}"}
         try:
-            with httpx.Client(trust_env=False, timeout=REQUEST_SECONDS) as client:
-                self.status = client.post(self._url, json=body, headers=headers).status_code
+            return self._client.post("/admin/broadcast", json=body).status_code
         except httpx.HTTPError:
-            self.status = 0
+            return 0

@@ -1,0 +1,1 @@
+"""The side-by-side benchmark: start a server, load it, write down what it cost."""

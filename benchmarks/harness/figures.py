@@ -1,0 +1,243 @@
+"""The figures: which number of which server is set against what, and what it does not show."""
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from harness.load import Size
+from harness.servers import C_GATHER, C_SEND, GO_CHANNEL, GO_DIRECT, HUB, STOCK, SYNCBRIDGE
+
+GO_BETTER = "Go gorilla, better of two"
+Samples = dict[str, dict[str, list[float]]]
+"""Server, metric, one value a round."""
+
+
+class Figure(NamedTuple):
+    """One line of the results.
+
+    Args:
+        key: the letter under which it is known. title, unit: for people.
+        metric: name in the samples. subject: the server in question.
+        baseline: the server beside it, or empty for a figure with a limit of its own.
+        target: bound of the ratio, or of the value when there is no baseline; None for none.
+        at_most: the target is an upper bound.
+        caveat: what the number does not show.
+    """
+
+    key: str
+    title: str
+    unit: str
+    metric: str
+    subject: str
+    baseline: str = ""
+    target: float | None = None
+    at_most: bool = False
+    caveat: str = ""
+
+
+class Spread(NamedTuple):
+    """Median and range over the rounds."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+class Line(NamedTuple):
+    """A figure that was measured. `met` is None without a target."""
+
+    figure: Figure
+    subject: Spread
+    baseline: Spread | None
+    ratio: Spread | None
+    met: bool | None
+
+
+def figures(size: Size) -> list[Figure]:
+    """All figures, in the order of the report."""
+    low, high = size.rates
+    return [
+        Figure(
+            "a",
+            "Authenticated connections open in one process, two devices a session",
+            "",
+            "open",
+            SYNCBRIDGE,
+            "",
+            size.connections,
+            caveat="The connections are idle or moderately busy and come from one machine.",
+        ),
+        Figure(
+            "a",
+            "Memory of the process per connection",
+            "B",
+            "private_bytes_per_connection",
+            SYNCBRIDGE,
+            "",
+            3072,
+            True,
+            "Private memory of the process. The kernel's socket buffers are not in it.",
+        ),
+        Figure(
+            "a",
+            "The same beside the usual Python server",
+            "B",
+            "private_bytes_per_connection",
+            SYNCBRIDGE,
+            STOCK,
+            caveat=f"The other server holds {size.stock:,} connections, no session and no state.",
+        ),
+        Figure(
+            "b",
+            "One 200-byte message to all: frames per second of server CPU",
+            "/s",
+            "fan1_frames_per_cpu_s",
+            HUB,
+            GO_BETTER,
+            1.8,
+            caveat="The hub without sessions or authentication, as the peer is.",
+        ),
+        Figure(
+            "b",
+            "The same against a bare loop of send()",
+            "/s",
+            "fan1_frames_per_cpu_s",
+            HUB,
+            C_SEND,
+            0.85,
+            caveat="Nearly all of it is the kernel's TCP over loopback; a network card differs.",
+        ),
+        Figure(
+            "b",
+            "The product's own broadcast, asked for over REST",
+            "/s",
+            "fan1_frames_per_cpu_s",
+            SYNCBRIDGE,
+            GO_BETTER,
+            caveat="The peer has no REST, no roles and no metrics to serve.",
+        ),
+        Figure(
+            "c",
+            "Ten such messages in one tick: frames per second, until all have arrived",
+            "/s",
+            "fan10_frames_per_s",
+            HUB,
+            C_SEND,
+            3.0,
+            caveat="Frames of one tick share a write. Messages that come one by one do not.",
+        ),
+        Figure(
+            "c",
+            "The same against a C loop that gathers as well",
+            "/s",
+            "fan10_frames_per_cpu_s",
+            HUB,
+            C_GATHER,
+            caveat="What is left to gain: this loop keeps no outbox and checks nothing.",
+        ),
+        Figure(
+            "d",
+            "JSON heartbeats, 100 connections in a closed loop",
+            "/s",
+            "echo_per_s",
+            SYNCBRIDGE,
+            GO_BETTER,
+            1.3,
+            caveat="Throughput of a closed loop. The peer has no session; both decode and encode.",
+        ),
+        Figure("d", "The same on the hub alone", "/s", "echo_per_s", HUB, GO_BETTER),
+        Figure(
+            "e",
+            "Handshake and AUTH, until AUTH_SUCCESS has arrived",
+            "/s",
+            "connects_per_s",
+            SYNCBRIDGE,
+            STOCK,
+            3.0,
+            caveat="SyncBridge registers the device in Redis meanwhile, the other does not.",
+        ),
+        *_update_figures(low, 5.0),
+        *_update_figures(high, 10.0),
+        Figure(
+            "f",
+            f"Server CPU per update at {high:,}/s",
+            "µs",
+            f"updates_{high}_cpu_us",
+            SYNCBRIDGE,
+            "",
+            60.0,
+            True,
+            "CPU of the server process; Redis has its own.",
+        ),
+        Figure(
+            "g",
+            f"POST of a 4 KB snapshot, p99, during {low:,} updates/s",
+            "ms",
+            "rest_post_p99_ms",
+            SYNCBRIDGE,
+            "",
+            50.0,
+            True,
+            "A few kept-alive HTTP/1.1 connections, at a fixed rate well below the limit.",
+        ),
+        Figure(
+            "g",
+            f"GET of a snapshot, p99, during {low:,} updates/s",
+            "ms",
+            "rest_get_p99_ms",
+            SYNCBRIDGE,
+            "",
+            50.0,
+            True,
+        ),
+    ]
+
+
+def _update_figures(rate: int, limit: float) -> list[Figure]:
+    title = f"STATE_UPDATE at {rate:,}/s, from its due time to the other device"
+    note = "Loopback. Redis and the load share a core, the server has one to itself."
+    return [
+        Figure("f", f"{title}, p50", "ms", f"updates_{rate}_p50_ms", SYNCBRIDGE),
+        Figure(
+            "f", f"{title}, p99", "ms", f"updates_{rate}_p99_ms", SYNCBRIDGE, "", limit, True, note
+        ),
+    ]
+
+
+def with_better_go(samples: Samples) -> Samples:
+    """The samples and, for each metric and round, the better of the two Go servers."""
+    one, two = samples.get(GO_CHANNEL, {}), samples.get(GO_DIRECT, {})
+    better = {
+        metric: [max(pair) for pair in zip(one[metric], two[metric], strict=False)]
+        for metric in one.keys() & two.keys()
+    }
+    return {**samples, GO_BETTER: better}
+
+
+def measured(samples: Samples, size: Size) -> list[Line]:
+    """The lines for which there are samples."""
+    everything = with_better_go(samples)
+    lines = (_line(figure, everything) for figure in figures(size))
+    return [line for line in lines if line is not None]
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def _line(figure: Figure, samples: Samples) -> Line | None:
+    subject = samples.get(figure.subject, {}).get(figure.metric)
+    baseline = samples.get(figure.baseline, {}).get(figure.metric)
+    if not subject or (figure.baseline and not baseline):
+        return None
+    if not baseline:
+        return Line(figure, spread(subject), None, None, _met(figure, spread(subject).median))
+    ratio = spread([ours / theirs for ours, theirs in zip(subject, baseline, strict=False)])
+    met = _met(figure, ratio.median)
+    return Line(figure, spread(subject), spread(baseline), ratio, met)
+
+
+def _met(figure: Figure, value: float) -> bool | None:
+    if figure.target is None:
+        return None
+    return value <= figure.target if figure.at_most else value >= figure.target

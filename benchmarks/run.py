@@ -1,0 +1,134 @@
+"""Measure SyncBridge beside its peers and write benchmarks/RESULTS.md and results.json.
+
+    python benchmarks/run.py            everything, about ten minutes
+    python benchmarks/run.py --quick    small, under a minute; proves that the harness works
+
+Each round starts every server in turn, loads it and stops it, so that a machine which becomes
+slower during the run is slower for all of them. benchmarks/README.md says what the numbers mean.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness import load, machine, report
+from harness.figures import Samples
+from harness.process import Running, StartError, prepare_this_process
+from harness.servers import (
+    C_GATHER,
+    C_SEND,
+    GO_CHANNEL,
+    GO_DIRECT,
+    HUB,
+    STOCK,
+    SYNCBRIDGE,
+    Spec,
+    Workplace,
+    build_peers,
+    catalogue,
+    serving,
+)
+
+HERE = Path(__file__).resolve().parent
+ORDER = (C_SEND, HUB, GO_CHANNEL, C_GATHER, GO_DIRECT, STOCK, SYNCBRIDGE)
+MUTE = (C_SEND, C_GATHER)
+DOCUMENT = HERE / "bench_document.py"
+DOCUMENT_SECONDS = 120
+
+
+def main() -> int:
+    arguments = parse()
+    size = load.QUICK if arguments.quick else load.FULL
+    if arguments.rounds:
+        size = size._replace(rounds=arguments.rounds)
+    keys = {"JWT_SECRET": secrets.token_hex(32), "JWT_REFRESH_SECRET": secrets.token_hex(32)}
+    os.environ.update(keys)
+    with tempfile.TemporaryDirectory(prefix="syncbridge-bench-") as directory:
+        place = Workplace(Path(directory), keys)
+        failures = build_peers(place)
+        prepare_this_process()
+        specs = [
+            s
+            for name, s in catalogue(place).items()
+            if not arguments.only or name in arguments.only
+        ]
+        samples = measure(sorted(specs, key=lambda s: ORDER.index(s.name)), place, size, failures)
+        results = {
+            "machine": machine.describe(),
+            "quick": arguments.quick,
+            "size": size._asdict(),
+            "samples": samples,
+            "failures": failures,
+            "document": document(arguments.quick, place),
+        }
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    report.write(arguments.output, results, size)
+    print(report.markdown(results, size))
+    return 1 if failures else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, default=0)
+    parser.add_argument("--only", action="append", choices=ORDER, help="may be given several times")
+    parser.add_argument("--output", type=Path, help="directory; default: here, or build/ if quick")
+    arguments = parser.parse_args()
+    arguments.output = arguments.output or (HERE.parent / "build" if arguments.quick else HERE)
+    return arguments
+
+
+def measure(specs: list[Spec], place: Workplace, size: load.Size, failures: list[str]) -> Samples:
+    """Every server in every round; one that fails is left out from then on."""
+    samples: Samples = {}
+    broken: set[str] = set()
+    for number, spec in turns(specs, size.rounds):
+        if spec.name in broken:
+            continue
+        print(f"round {number + 1}: {spec.name}", file=sys.stderr, flush=True)
+        try:
+            with serving(spec, place) as server:
+                numbers = exercise(spec, server, size)
+        except (StartError, load.Shortfall, OSError) as error:
+            broken.add(spec.name)
+            failures.append(f"{spec.name}: {error}")
+            continue
+        for metric, value in numbers.items():
+            samples.setdefault(spec.name, {}).setdefault(metric, []).append(value)
+    return samples
+
+
+def turns(specs: list[Spec], rounds: int) -> Iterator[tuple[int, Spec]]:
+    for number in range(rounds):
+        yield from ((number, spec) for spec in specs)
+
+
+def exercise(spec: Spec, server: Running, size: load.Size) -> load.Numbers:
+    if spec.name == SYNCBRIDGE:
+        return load.product(server, size)
+    if spec.name == STOCK:
+        return load.authenticated(server, size, size.stock)
+    return load.relay(server, size, size.connections, spec.name not in MUTE)
+
+
+def document(quick: bool, place: Workplace) -> Any:
+    """What benchmarks/bench_document.py writes, or None."""
+    if not DOCUMENT.exists() or quick:
+        return None
+    output = place.directory / "document.json"
+    command = [sys.executable, str(DOCUMENT), "--json", str(output)]
+    subprocess.run(command, stdout=subprocess.DEVNULL, timeout=DOCUMENT_SECONDS, check=False)
+    return json.loads(output.read_text()) if output.exists() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
