@@ -11,7 +11,7 @@
  * (scope, name) under the seeded hash. Every object gets a fresh scope number, so nothing is ever
  * deleted from the table.
  *
- * Cost: a few ns a name. Memory: 24 bytes a name on the stack; up to 48 bytes a name of a
+ * Cost: O(1) expected a name. Memory: 24 bytes a name on the stack; 48 to 96 bytes a name of a
  * wide object, bounded by the input; all freed with the scan. No allocation below 48 open names.
  */
 #ifndef SYNCBRIDGE_JSON_SCOPE_H

@@ -22,7 +22,7 @@ new text, one memcpy for each run of untouched neighbours, and drops the tail. T
 
 The tail is at most half as long as the text (or TAIL_MIN): past that, a commit renders first. So a
 commit costs O(changed members) amortised, a render O(keys) plus a copy of the bytes, and a second
-render nothing. A replica of three short keys takes about 400 bytes; a replica up to eight keys has
+render nothing. A replica of three short keys takes about 300 bytes; a replica up to eight keys has
 no index.
 
 Keys from Redis may be any bytes. They are stored as they are and found as they are; a

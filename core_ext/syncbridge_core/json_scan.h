@@ -14,7 +14,7 @@
  * Safety. Every read is behind a comparison with `end`. There is no global state but the hash
  * seed. Sizes are bounded by js_limits.max_bytes < 2^31, which makes 32-bit offsets safe.
  *
- * Cost: O(len), about 0.4 ns a byte in strings, 5 ns a token, 12 ns a top-level key.
+ * Cost: O(len). A state of 200 members in 17 KiB took 15 us on a 2-core machine (gcc 12, -O3).
  */
 #ifndef SYNCBRIDGE_JSON_SCAN_H
 #define SYNCBRIDGE_JSON_SCAN_H
