@@ -73,7 +73,7 @@ async def test_data_without_meta_is_wiped(store: RedisStore, io: RedisIO) -> Non
     """A new lineage does not inherit keys, versions or mutation ids from a lost one."""
     sid = session_id()
     old = await store.call(write(sid, {"a": "1", "b": "1"}, mutation_id="m"))
-    await store.call(write(sid, {"b": "2"}))
+    await store.call(write(sid, {"b": "2"}, mutation_id="old"))
     await io.execute("DEL", f"s:{{{sid}}}:m")
     assert (await store.call(read(sid))).status is Status.NOT_FOUND
     assert (await store.call(join(sid))).full == []
@@ -82,6 +82,7 @@ async def test_data_without_meta_is_wiped(store: RedisStore, io: RedisIO) -> Non
     assert new.epoch != old.epoch
     assert pairs((await store.call(read(sid))).flat) == {b"a": b"1"}
     assert await io.execute("ZRANGE", f"s:{{{sid}}}:k", 0, -1) == [b"a"]
+    assert (await store.call(write(sid, {"b": "1"}, mutation_id="old"))).status is Status.OK
 
 
 async def test_touch_with_damage_is_an_error(store: RedisStore, io: RedisIO) -> None:

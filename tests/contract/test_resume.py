@@ -65,6 +65,9 @@ async def test_dropped_tombstones_raise_the_floor(store: RedisStore) -> None:
     assert (await store.call(resume(sid, epoch, 1))).full == []
     # The 257th deletion (version 258) dropped all but 128 tombstones: those up to version 130.
     assert (await store.call(resume(sid, epoch, 129))).full == []
+    below = await store.call(join(sid, since=(epoch, 129)))
+    assert (below.full, below.resumed) == ([], False)
+    assert (await store.call(join(sid, since=(epoch, 130)))).resumed
     at_floor = await store.call(resume(sid, epoch, 130))
     assert at_floor.full is None
     assert sorted(at_floor.deletes) == sorted(name.encode() for name in names[129:])

@@ -73,7 +73,10 @@ async def test_nothing_there_at_the_start(redis_server: RedisServer) -> None:
     redis_server.stop()
     async with RedisIO(redis_server.url).running() as io:
         assert not io.connected
-        with trio.fail_after(GUARD), pytest.raises(StoreUnavailable):
+        with (
+            trio.fail_after(GUARD),
+            pytest.raises(StoreUnavailable, match="cannot connect: No such"),
+        ):
             await io.execute("PING")
         redis_server.start()
         await until(lambda: io.connected)

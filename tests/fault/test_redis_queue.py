@@ -7,10 +7,10 @@ import pytest
 import trio
 
 from redis_servers import RedisServer, until
-from syncbridge.errors import StoreOverloaded, StoreUnavailable
+from syncbridge.errors import StoreOverloaded, StoreTimeout, StoreUnavailable
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.io_thread import Job
-from syncbridge_server.redis.pipeline import Command
+from syncbridge_server.redis.pipeline import Command, Pipeline
 from syncbridge_server.redis.wire import pack
 
 PING = Command(pack("PING"))
@@ -89,6 +89,18 @@ async def test_a_receiver_with_a_bug_hurts_nobody_else(redis_server: RedisServer
         io.submit([PING], answers.extend)
         await drained(io)
         assert answers == [b"PONG"]
+        assert await io.execute("PING") == b"PONG"
+
+
+async def test_a_bug_in_the_thread_is_answered(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch answers StoreTimeout (it may have been sent), and the thread goes on."""
+    async with RedisIO(redis_server.url).running() as io:
+        with monkeypatch.context() as broken:
+            broken.setattr(Pipeline, "run", None)
+            with pytest.raises(StoreTimeout, match="internal"):
+                await io.execute("PING")
         assert await io.execute("PING") == b"PONG"
 
 

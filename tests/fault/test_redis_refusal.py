@@ -170,4 +170,4 @@ async def test_password_and_database(redis_server: RedisServer) -> None:
         assert not io.connected
         with pytest.raises(StoreUnavailable) as caught:
             await io.execute("PING")
-        assert "secret" not in caught.value.detail
+        assert caught.value.detail == "Redis: cannot connect: AuthenticationError"

@@ -117,10 +117,9 @@ class Listener:
             if not messages:
                 raise WireBroken("no subscription in time", sent=False, hung=True)
             for message in messages:
-                if isinstance(message, Exception):
+                if not isinstance(message, list):
                     raise WireBroken("subscription refused", sent=False)
-                if message[0] == b"subscribe":
-                    missing -= 1
+                missing -= message[0] == b"subscribe"
             early += _payloads(messages)
         if early:
             self._post(self._receive, early)
@@ -142,7 +141,9 @@ class Listener:
 
 
 def _payloads(messages: Sequence[Any]) -> list[bytes]:
-    return [message[2] for message in messages if message[0] == b"message"]
+    return [
+        message[2] for message in messages if isinstance(message, list) and message[0] == b"message"
+    ]
 
 
 class RedisBus:

@@ -23,11 +23,14 @@ from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
+import structlog
 import trio
 
-from syncbridge.errors import StoreUnavailable
+from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge_server.redis.pipeline import Command, Pipeline
 from syncbridge_server.redis.wire import WireBroken
+
+log = structlog.get_logger(__name__)
 
 BATCH_COMMANDS = 512
 BATCH_BYTES = 4_194_304
@@ -136,16 +139,23 @@ class IOThread:
         live = [job for job in jobs if job.expires > now]
         if len(live) < len(jobs):
             _fail([job for job in jobs if job.expires <= now], "waited too long to be sent")
-        if len(live) == 1:
-            live[0].replies = self._pipeline.run(live[0].commands, deadline)
-        elif live:
-            replies = self._pipeline.run([c for job in live for c in job.commands], deadline)
+        if live:
+            replies = self._run([c for job in live for c in job.commands], deadline)
             first = 0
             for job in live:
                 last = first + len(job.commands)
                 job.replies = replies[first:last]
                 first = last
         self._post(self._owner.finish, jobs)
+
+    def _run(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+        try:
+            return self._pipeline.run(commands, deadline)
+        except Exception:
+            # A bug; but with the thread gone every caller would wait for ever.
+            log.exception("redis_batch_failed")
+            self._pipeline.close()
+            return [StoreTimeout("Redis: internal error, the outcome is not known")] * len(commands)
 
     def _connect(self) -> bool:
         """Connect, at once if that works, else after having gone down. False: stopped."""

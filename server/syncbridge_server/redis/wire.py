@@ -20,7 +20,6 @@ from typing import Any, cast
 import hiredis
 from redis.backoff import NoBackoff
 from redis.connection import Connection, ConnectionPool
-from redis.exceptions import RedisError
 from redis.retry import Retry
 
 CONNECT_SECONDS = 1.0
@@ -74,9 +73,10 @@ class Endpoint:
         connection = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             connection.connect()
-        except (RedisError, OSError) as error:
+        except Exception as error:
+            # Whatever a client library can think of: the threads must live on and try again.
             connection.disconnect()
-            raise WireBroken(f"cannot connect: {type(error).__name__}", sent=False) from error
+            raise WireBroken(f"cannot connect: {_why(error)}", sent=False) from error
         return Wire(connection)
 
 
@@ -176,6 +176,16 @@ class Wire:
         if not size:
             raise ConnectionResetError("closed by Redis")
         self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]
+
+
+def _why(error: Exception) -> str:
+    """What the system said, which redis-py puts into a text with other things."""
+    cause = error.__context__
+    if isinstance(cause, ssl.SSLError) and cause.reason:
+        return str(cause.reason)
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return type(error).__name__
 
 
 def _remaining(deadline: float) -> float:
