@@ -147,6 +147,8 @@ async def test_a_malformed_request_never_opens_a_socket(tmp_path: Path, head: by
         answer = await say(site, head)
 
         assert answer.status in (400, 426)
+        assert ["code", "detail", "status", "title", "type"] == sorted(json.loads(answer.body))
+        assert answer.headers["x-request-id"]
         assert [] == site.sink.clients
 
 
@@ -249,6 +251,21 @@ async def test_data_for_an_ended_stream_harms_nobody(tmp_path: Path) -> None:
         await link.flush()
 
         await echo_over(link, 3, b"still here")
+        await link.abort()
+
+
+async def test_an_http2_connection_without_streams_is_closed(tmp_path: Path) -> None:
+    """After a refusal nothing is open on it, so the keep-alive timeout counts."""
+    async with open_site(tmp_path, "tls", keep_alive_timeout=0.1) as site:
+        answer = await open_http2(site.ports["tls"], "/ws", {"origin": "https://evil.example"})
+        link = answer.link
+        assert isinstance(link, H2Link)
+        link.over = False
+        with trio.fail_after(20):
+            while not link.over:
+                await link.step()
+
+        assert 403 == answer.status
         await link.abort()
 
 

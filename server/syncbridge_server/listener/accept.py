@@ -84,14 +84,14 @@ class Acceptor:
                 pause = min(max(BACKOFF_SECONDS[0], pause * 2), BACKOFF_SECONDS[1])
                 await trio.sleep(pause)
 
-    def accept_batch(self, listener: socket.socket) -> None:
-        """Take up to BATCH connections that wait. Raises OSError only when the listener is at
-        its limits or broken; a client that is gone again is skipped."""
+    def accept_batch(self, listener: socket.socket) -> bool:
+        """Take up to BATCH connections that wait; False when none is left. Raises OSError only
+        when the process is at its limits or the listener broken; a lost client is skipped."""
         for _ in range(BATCH):
             try:
                 sock, address = listener.accept()
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 if error.errno in _CAPACITY or error.errno in _FATAL:
                     raise
@@ -100,6 +100,7 @@ class Acceptor:
                 self._greet(sock, address)
             except OSError:
                 sock.close()
+        return True
 
     def _greet(self, sock: socket.socket, address: object) -> None:
         """Settle a new connection at once if its bytes are here, else wait in a task."""

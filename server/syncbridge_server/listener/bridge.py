@@ -120,6 +120,7 @@ class _Bridge:
         self._receive = receive
         self._send = send
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(near))
+        self._writing = trio.StrictFIFOLock()
         self._frames = Connection(ConnectionType.CLIENT)
         self._parts: list[str | bytes | bytearray] = []
 
@@ -152,20 +153,30 @@ class _Bridge:
 
     async def _leave(self, code: int) -> None:
         """Tell the sink how the client went: a close frame, or for 1006 the end of the stream."""
+        if code in (1005, 1015):
+            await self._write_bytes(EMPTY_CLOSE)
+        elif code != 1006:
+            await self._write(CloseConnection(code=code))
         try:
-            if code in (1005, 1015):
-                await self._stream.send_all(EMPTY_CLOSE)
-            elif code != 1006:
-                await self._write(CloseConnection(code=code))
-            await self._stream.send_eof()
+            async with self._writing:
+                await self._stream.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 
     async def _write(self, event: Event) -> None:
         try:
-            await self._stream.send_all(self._frames.send(event))
-        except (LocalProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # closed on the sink's side; the outbound direction tells the client
+            data = self._frames.send(event)
+        except LocalProtocolError:
+            return  # closed on the sink's side; the outbound direction tells the client
+        await self._write_bytes(data)
+
+    async def _write_bytes(self, data: bytes) -> None:
+        """Both directions write: messages here, pongs and the answer to a close there."""
+        try:
+            async with self._writing:
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the sink has closed
 
     async def _outbound(self, scope: trio.CancelScope) -> None:
         """Copy to the client until the sink closes; then the client has CLOSE_SECONDS to go."""

@@ -12,9 +12,10 @@ from typing import Any, TypeVar, cast
 
 import h2.events
 import h11
+import priority
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.events import Request
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
@@ -32,7 +33,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import filter_pseudo_headers, parse_socket_addr
 
-from syncbridge_server.listener.contract import ListenerConfig, SocketSink
+from syncbridge_server.listener.contract import ListenerConfig, Refusal, SocketSink
+from syncbridge_server.listener.response import refusal_response
 from syncbridge_server.listener.tunnel import TunnelStream
 
 CLOSE_SECONDS = 2.0
@@ -91,6 +93,15 @@ class Http1(H11Protocol):
         self.stream = cast(WSStream, tunnel)
         self.connection = H11WSConnection(cast(h11.Connection, self.connection))
         await tunnel.handle(_request_event(request, self.connection_state))
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Say what h11 refused, in the form of every other error."""
+        refusal = Refusal(status_code, "bad_request", "the request is not well-formed HTTP/1.1")
+        _, headers, body = refusal_response(refusal)
+        headers += [(b"connection", b"close"), *self.config.response_headers("h11")]
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
 
 
 def _asks_for_websocket(request: h11.Request, path: str) -> bool:
@@ -153,9 +164,11 @@ class Http2(H2Protocol):
 
     def _schedule(self, stream_id: int) -> None:
         """Enter the stream in the send order, unless a PRIORITY frame came before and did."""
-        if stream_id not in self.priority._streams:
+        try:
             self.priority.insert_stream(stream_id)
-            self.priority.block(stream_id)
+        except priority.DuplicateStreamError:
+            return
+        self.priority.block(stream_id)
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
@@ -163,6 +176,8 @@ class Http2(H2Protocol):
                 self._discard(event)
             else:
                 await super()._handle_events([event])
+            if isinstance(event, h2.events.RequestReceived) and self.idle:
+                await self.send(Updated(idle=True))  # refused at once: the idle timer runs on
         await self._flush()
 
     def _discard(self, event: h2.events.DataReceived) -> None:

@@ -81,8 +81,7 @@ async def serve(
                     on_stop()
                 _close_entrance(acceptor, listeners)
                 await context.terminated.set()
-                if drain is not None:
-                    await drain()
+                await _drain(drain)
             await lifespan.wait_for_shutdown()
             lifespan_nursery.cancel_scope.cancel()
     finally:
@@ -111,6 +110,15 @@ async def _accept_until(
         nursery.cancel_scope.cancel()
 
 
+async def _drain(drain: Hook | None) -> None:
+    """A bug in the hook must not keep the application from its own shutdown."""
+    try:
+        if drain is not None:
+            await drain()
+    except Exception:
+        logger.exception("drain failed")
+
+
 def url(listener: socket.socket, secure: bool) -> str:
     """The URL under which a bound socket is reached."""
     address = repr_socket_addr(listener.family, listener.getsockname())
@@ -121,7 +129,8 @@ def _close_entrance(acceptor: Acceptor, listeners: Sequence[socket.socket]) -> N
     """Take what has connected already, so that closing does not reset it."""
     for listener in listeners:
         try:
-            acceptor.accept_batch(listener)
+            while acceptor.accept_batch(listener):
+                pass
         except OSError:
             pass
         listener.close()
