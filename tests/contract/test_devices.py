@@ -113,6 +113,7 @@ async def test_peers_are_the_other_nodes(store: RedisStore) -> None:
     sid = session_id()
     assert (await store.call(join(sid, "d1", "c1", "n1"))).peers == 0
     assert (await store.call(join(sid, "d2", "c2", "n2"))).peers == 1
+    assert (await store.call(join(sid, "d1", "c1b", "n1"))).peers == 1
     assert (await store.call(join(sid, "d3", "c3", "n3", presence_ms=-1))).peers == 2
     assert (await store.call(leave(sid, "d1", "c1", "n1", last=True))).peers == 1
     assert (await store.call(leave(sid, "d2", "c2", "n2", last=True))).peers == 0

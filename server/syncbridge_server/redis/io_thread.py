@@ -28,7 +28,7 @@ import trio
 
 from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge_server.redis.pipeline import Command, Pipeline
-from syncbridge_server.redis.wire import WireBroken
+from syncbridge_server.redis.wire import WireBroken, pack
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +36,7 @@ BATCH_COMMANDS = 512
 BATCH_BYTES = 4_194_304
 IDLE_PING_SECONDS = 2.0
 BACKOFF_SECONDS = (0.05, 1.0)
+PING = Command(pack("PING"), repeatable=True)
 
 
 class Job:
@@ -134,7 +135,7 @@ class IOThread:
         deadline = now + self._deadline * 0.75
         if not jobs:
             if not self._stopping:
-                self._pipeline.ping(self._deadline * 0.75)
+                self._run([PING], deadline)  # drops the connection when there is no answer
             return
         live = [job for job in jobs if job.expires > now]
         if len(live) < len(jobs):

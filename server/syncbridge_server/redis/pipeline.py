@@ -93,10 +93,6 @@ class Pipeline:
             self._wire.close()
             self._wire = None
 
-    def ping(self, seconds: float) -> None:
-        """Ask for a sign of life; the connection is dropped when there is none."""
-        self.run([Command(pack("PING"), repeatable=True)], time.monotonic() + seconds)
-
     def run(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         """Run a batch; one reply or StoreError each, in order. O(commands).
 
