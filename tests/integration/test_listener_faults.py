@@ -222,6 +222,27 @@ async def test_a_full_sink_is_an_end_not_a_crash(
         await client.link.abort()
 
 
+@pytest.mark.parametrize("cut", [0, 20])
+async def test_a_bug_in_the_sink_ends_one_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, cut: int
+) -> None:
+    """Whether its request came whole or in two parts, the others are served, and it is logged."""
+
+    def broken(client: str) -> None:
+        raise RuntimeError("a bug")
+
+    async with open_site(tmp_path, "plain") as site:
+        monkeypatch.setattr(site.sink, "admit", broken)
+        link = await connect(site)
+        await link.send(UPGRADE[:cut])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await link.send(UPGRADE[cut:])
+
+        assert await ended(link)
+        assert ["connection failed"] == [record.message for record in caplog.records]
+        assert 200 == (await say(site, b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")).status
+
+
 async def test_a_plain_connect_over_http2_harms_nobody(tmp_path: Path) -> None:
     """CONNECT without a WebSocket is reset; the same connection goes on to serve one."""
     async with open_site(tmp_path, "tls") as site:

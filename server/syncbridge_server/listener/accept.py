@@ -100,6 +100,9 @@ class Acceptor:
                 self._greet(sock, address)
             except OSError:
                 sock.close()
+            except Exception:
+                logger.exception("connection failed")
+                sock.close()
         return True
 
     def _greet(self, sock: socket.socket, address: object) -> None:
@@ -152,6 +155,8 @@ class Acceptor:
                 settled = True
         except OSError:
             pass
+        except Exception:
+            logger.exception("connection failed")
         finally:
             self._waiting.discard(scope)
             if not settled:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar, cast
 
 import h2.events
 import h11
-import priority
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
@@ -32,6 +31,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import filter_pseudo_headers, parse_socket_addr
+from priority.priority import DuplicateStreamError
 
 from syncbridge_server.listener.contract import ListenerConfig, Refusal, SocketSink
 from syncbridge_server.listener.response import refusal_response
@@ -166,7 +166,7 @@ class Http2(H2Protocol):
         """Enter the stream in the send order, unless a PRIORITY frame came before and did."""
         try:
             self.priority.insert_stream(stream_id)
-        except priority.DuplicateStreamError:
+        except DuplicateStreamError:
             return
         self.priority.block(stream_id)
 
