@@ -119,6 +119,28 @@ async def test_peers_are_the_other_nodes(store: RedisStore) -> None:
     assert (await store.call(leave(sid, "d2", "c2", "n2", last=True))).peers == 0
 
 
+async def test_own_lease_that_is_over_is_not_subtracted(store: RedisStore) -> None:
+    """A node that was too slow to renew still counts the others rightly."""
+    sid = session_id()
+    await store.call(join(sid, "d2", "c2", "n2"))
+    await store.call(join(sid, "d1", "c1", "n1", presence_ms=-1))
+    assert (await store.call(leave(sid, "d1", "c1", "n1"))).peers == 1
+
+
+async def test_touch_gives_the_registry_the_life_of_the_session(
+    store: RedisStore, io: RedisIO
+) -> None:
+    """Devices that waited for a session are kept as long as it, once it exists."""
+    sid = session_id()
+    await store.call(join(sid))
+    await store.call(write(sid, {"a": "1"}))
+    await store.call(touch(sid, "d"))
+    lives = {letter: await io.execute("PTTL", f"s:{{{sid}}}:{letter}") for letter in "pvon"}
+    assert {letter: left > 6 * DAY_MS for letter, left in lives.items()} == (
+        dict.fromkeys("pvon", True)
+    )
+
+
 async def test_strangers_do_not_join(store: RedisStore) -> None:
     """FORBIDDEN, and the registry is as before; a privileged caller may."""
     sid = session_id()
