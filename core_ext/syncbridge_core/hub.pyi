@@ -35,7 +35,8 @@ EVENT_DEADLINE: Final = 3
 EVENT_RESYNC: Final = 4
 """A slow reader has drained after STATE frames were dropped. aux: tag of the oldest dropped."""
 EVENT_LIMITED: Final = 5
-"""A message above the rate limit. data: its payload. aux: ms until a token is there."""
+"""A message above the rate limit. data: its payload. aux: ms until a token is there; 0 once, when
+more than `flood_messages` came in a row: close the connection then, the rest is not read."""
 
 # Kinds of outgoing frames, in the order in which a full outbox gives them up
 KIND_SPEAKING: Final = 0

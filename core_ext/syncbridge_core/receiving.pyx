@@ -89,15 +89,25 @@ cdef int64_t _take_token(Table *table, Connection *connection) noexcept nogil:
 
 
 cdef bint _admit(Table *table, Connection *connection, int64_t *wait) noexcept nogil:
-    """Rate limit for one message or ping. Closes a connection that floods."""
+    """Rate limit for one message or ping."""
     wait[0] = _take_token(table, connection)
     if wait[0] == 0:
         return True
     connection.limited += 1
     table.counters.rate_limited += 1
-    if connection.limited > table.limits.flood_messages:
-        begin_close(table, connection, FLOOD, b"too many messages", 17, FAILED)
     return False
+
+
+cdef bint _limited(Table *table, Connection *connection, uint64_t *wait) noexcept nogil:
+    """Whether a message without a token is worth an event. `wait` 0: the last one, a flood.
+
+    The caller closes a connection that floods, so that answers to what came before go out first;
+    until it does, the rest is dropped unread.
+    """
+    cdef int64_t excess = <int64_t>connection.limited - <int64_t>table.limits.flood_messages
+    if excess == 1:
+        wait[0] = 0
+    return excess <= 1
 
 
 cdef void _take_message(
@@ -112,9 +122,9 @@ cdef void _take_message(
     if not _admit(table, connection, &wait):
         kind = EVENT_LIMITED
         aux = wait
-    if connection.state != OPEN:
-        free(owned)
-        return
+        if not _limited(table, connection, &aux):
+            free(owned)
+            return
     if not stable and owned == NULL and frame.length:
         owned = malloc(frame.length)
         if owned == NULL:
@@ -167,8 +177,11 @@ cdef void _take_control(
         _refuse(table, connection, frame.code)
     elif kind == FRAME_PONG:
         table.counters.pongs += 1
-    elif kind == FRAME_PING and connection.state == OPEN and _admit(table, connection, &wait):
-        send_control(table, connection, OPCODE_PONG, frame.payload, frame.length)
+    elif kind == FRAME_PING and connection.state == OPEN:
+        if _admit(table, connection, &wait):
+            send_control(table, connection, OPCODE_PONG, frame.payload, frame.length)
+        elif connection.limited > table.limits.flood_messages:
+            begin_close(table, connection, FLOOD, b"too many messages", 17, FAILED)
     if frame.owned:
         free(frame.payload_block)
 

@@ -38,6 +38,8 @@ class UpdateParser:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._document = document_limits(limits)
+        # A value is one level deeper once it is in the document.
+        self._value = document_limits(msgspec.structs.replace(limits, depth=limits.depth - 1))
 
     def parse(self, payload: UpdatePayload) -> ChangeSet:
         """Validate one STATE_UPDATE.
@@ -113,13 +115,9 @@ class UpdateParser:
         if payload.value is msgspec.UNSET:
             raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, "value: SET needs one")
         try:
-            value = kernels.compact(memoryview(payload.value), self._document)
+            value = kernels.compact(memoryview(payload.value), self._value)
         except kernels.DocumentError as error:
             raise document_error(error, "value") from None
-        if len(value) > self._limits.value_bytes:
-            raise SyncBridgeError(
-                ErrorCode.TOO_LARGE, f"value: at most {self._limits.value_bytes} bytes"
-            )
         return [key, value], []
 
 

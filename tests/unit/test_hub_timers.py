@@ -202,15 +202,25 @@ def test_tokens_stop_at_the_burst() -> None:
 
 
 def test_flood_closes() -> None:
-    """More than flood_messages limited messages in a row end the connection with 4007."""
+    """After flood_messages limited ones in a row comes one with 0; the rest is dropped.
+
+    What the caller answers before it closes goes out first.
+    """
     with hub_harness(SLOW_RATE) as harness:
         peer = harness.peer()
         peer.send(client_frame(TEXT, b"m") * 50)
 
-        kinds = [event[0] for event in harness.poll()]
+        events = harness.poll()
+        harness.hub.send(peer.cid, b"last words")
+        harness.hub.close(peer.cid, 4007, "too many messages")
+        harness.hub.flush()
 
-        assert kinds == [EVENT_MESSAGE] * 3 + [EVENT_LIMITED] * 5
-        assert peer.frames() == [(CLOSE, close_payload(4007, "too many messages"))]
+        assert [e[0] for e in events] == [EVENT_MESSAGE] * 3 + [EVENT_LIMITED] * 6
+        assert [e[3] > 0 for e in events[3:]] == [True] * 5 + [False]
+        assert peer.frames() == [
+            (TEXT, b"last words"),
+            (CLOSE, close_payload(4007, "too many messages")),
+        ]
         peer.socket.close()
         assert harness.closed() == [(peer.cid, b"too many messages", 4007)]
 

@@ -291,6 +291,9 @@ class Engine:
         self._fanout.resync(connection, seen)
 
     def _on_limited(self, connection: Connection, data: bytes, wait_ms: int) -> None:
+        if wait_ms == 0:
+            self._close(connection, CloseCode.FLOOD)
+            return
         error = SyncBridgeError(
             ErrorCode.RATE_LIMITED, "too many messages", retry_after=wait_ms / 1000
         )
