@@ -40,7 +40,7 @@ class Size(NamedTuple):
 
 
 FULL = Size(10_000, 2_000, 5, 20, 3.0, 8.0, (2_000, 10_000), 50)
-QUICK = Size(1_000, 300, 1, 10, 1.0, 2.0, (500, 1_000), 20)
+QUICK = Size(1_000, 300, 1, 60, 1.0, 2.0, (500, 1_000), 20)
 
 
 class Shortfall(RuntimeError):

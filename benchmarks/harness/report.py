@@ -15,6 +15,11 @@ each round. The server has core 0 to itself, Redis and the load share core 1, al
 """
 
 
+QUICK_NOTE = """
+**A quick run: too small for its numbers to mean anything, so no target is judged.**
+"""
+
+
 def write(directory: Path, results: dict[str, Any], size: Size) -> None:
     """Both files. Raises OSError."""
     text = json.dumps(results, indent=1, sort_keys=True)
@@ -24,9 +29,9 @@ def write(directory: Path, results: dict[str, Any], size: Size) -> None:
 
 def markdown(results: dict[str, Any], size: Size) -> str:
     samples: Samples = results["samples"]
-    lines = measured(samples, size)
+    lines = measured(samples, size, judge=not results["quick"])
     parts = [
-        HEAD.format(rounds=size.rounds),
+        HEAD.format(rounds=size.rounds) + (QUICK_NOTE if results["quick"] else ""),
         *_machine(results["machine"]),
         *_figures(lines),
         *_caveats(lines),
@@ -69,21 +74,30 @@ def _met(met: bool | None) -> str:
 
 
 def _caveats(lines: list[Line]) -> list[str]:
-    notes = [f"* {x.figure.key}, {x.figure.title}: {x.figure.caveat}" for x in lines]
-    notes = [note for note, line in zip(notes, lines, strict=True) if line.figure.caveat]
+    figures = [line.figure for line in lines if line.figure.caveat]
+    notes = [f"* {one.key}, {one.title}: {one.caveat}" for one in figures]
     return ["## What these do not show\n", *notes, ""]
 
 
 def _document(document: Any) -> list[str]:
+    """A row a task and document; each cell is microseconds, and times the kernel's."""
     if not document:
         return []
-    text = json.dumps(document, indent=1)
-    return [
-        "## Document kernel\n",
-        "From benchmarks/bench_document.py.\n",
-        f"```json\n{text}\n```",
-        "",
+    runs = document["runs"]
+    names = list(dict.fromkeys(name for run in runs for name in run["results"]))
+    head = [
+        "## h. Document kernel, µs\n",
+        "From `benchmarks/bench_document.py`; in brackets how many times the kernel's time.\n",
+        f"| task | document | {' | '.join(names)} |",
+        "|---|---|" + "---|" * len(names),
     ]
+    return [*head, *(_document_row(run, names) for run in runs), ""]
+
+
+def _document_row(run: Any, names: list[str]) -> str:
+    found = (run["results"].get(name) for name in names)
+    cells = [f"{x['us']:.3g} ({x['ratio']:.3g}×)" if x else "" for x in found]
+    return f"| {run['task']} | {run['document']} | {' | '.join(cells)} |"
 
 
 def _failures(failures: list[str]) -> list[str]:
