@@ -49,7 +49,7 @@ static inline int sw_connect(int fd, int family, const void *target, int port) {
     return connect(fd, (struct sockaddr *)&four, sizeof four);
 }
 
-/* A connecting non-blocking socket, or -1 with errno. `source` 0 leaves the address to the kernel. */
+/* A connecting non-blocking socket, or -1 with errno. Source 0: the kernel chooses an address. */
 static inline int sw_open(int family, const void *target, int port, unsigned source) {
     int one = 1, error;
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -73,7 +73,7 @@ static inline int sw_error(int fd) {
     return error;
 }
 
-/* `reset` closes with RST: no TIME_WAIT is left behind, so the ports are free for the next round. */
+/* `reset` closes with RST: without TIME_WAIT the ports are free for the next round. */
 static inline void sw_close(int fd, int reset) {
     struct linger now = {1, 0};
     if (reset)
