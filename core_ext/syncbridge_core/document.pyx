@@ -100,6 +100,8 @@ cdef class Split:
     def __dealloc__(self):
         dt_free(&self.table)
 
+    @cython.linetrace(False)  # A trace would turn the result into Python, NULL included.
+    @cython.profile(False)
     cdef dt_text text(self):
         return dt_text(ptr(self._text), NULL, size_of(self._text))
 
@@ -318,6 +320,8 @@ cdef class Doc:
             for i in range(self.table.used) if self.table.entries[i].key_len and not hit[i]
         ]
 
+    @cython.linetrace(False)  # A trace would turn the result into Python, NULL included.
+    @cython.profile(False)
     cdef dt_text text(self):
         return dt_text(ptr(self._text), self.tail, size_of(self._text))
 
