@@ -5,12 +5,14 @@ Redis is back everything goes on without anybody reconnecting.
 """
 
 from collections.abc import AsyncIterator
+from typing import Any
 
+import httpx
 import pytest
 import redis
 import trio
 
-from redis_servers import RedisServer
+from redis_servers import RedisServer, until
 from server_kit import Node, bearer, mint, new_session, running_node
 from ws_client import Device
 
@@ -24,15 +26,31 @@ async def node(redis_server: RedisServer) -> AsyncIterator[Node]:
         yield running
 
 
-async def recovered(device: Device, key: str) -> dict[str, object]:
-    """Write until it works; returns the acknowledgement."""
+async def insist(
+    device: Device, payload: dict[str, object], correlation_id: str | None = None
+) -> dict[str, Any]:
+    """Send a STATE_UPDATE again, when the server says so, until it works; its acknowledgement."""
     with trio.fail_after(20):
         while True:
-            answer = await device.set(key, "back")
+            answer = await device.request(5, payload, correlation_id)
             if answer["type"] == STATE_UPDATE:
                 return answer
             assert answer["payload"]["retryable"]
             await trio.sleep(answer["payload"]["retry_after_ms"] / 1000)
+
+
+async def recovered(device: Device, key: str) -> dict[str, Any]:
+    """Write until it works; returns the acknowledgement."""
+    return await insist(device, {"key": key, "value": "back"})
+
+
+async def became_ready(http: httpx.AsyncClient) -> None:
+    """Ask the readiness probe as a load balancer does, until it agrees."""
+    with trio.fail_after(20):
+        while True:
+            if (await http.get("/health/ready")).status_code == 200:
+                return
+            await trio.sleep(0.05)
 
 
 async def check_refusals(node: Node, device: Device, session: str) -> None:
@@ -97,11 +115,7 @@ async def test_redis_hangs(node: Node, redis_server: RedisServer) -> None:
                 answer = await phone.request(5, {"key": "b", "value": 2}, "unknown-fate")
         finally:
             redis_server.resume()
-        with trio.fail_after(20):
-            while (again := await phone.request(5, {"key": "b", "value": 2}, "unknown-fate"))[
-                "type"
-            ] == ERROR:
-                await trio.sleep(again["payload"]["retry_after_ms"] / 1000)
+        again = await insist(phone, {"key": "b", "value": 2}, "unknown-fate")
         last = await recovered(phone, "c")
         state = (await phone.request(3))["payload"]["state_data"]
 
@@ -132,13 +146,9 @@ async def test_redis_away_at_the_start(redis_server: RedisServer) -> None:
         async with node.http() as http:
             before = (await http.get("/health/ready")).status_code
             redis_server.start()
-            with trio.fail_after(20):
-                while (await http.get("/health/ready")).status_code != 200:
-                    await trio.sleep(0.05)
+            await became_ready(http)
         async with await Device.open(node.port) as phone:
-            with trio.fail_after(20):
-                while node.server.auth.revocations.ready is False:
-                    await trio.sleep(0.05)
+            await until(lambda: node.server.auth.revocations.ready)
             await phone.auth(mint("ann"), "phone", session_id=new_session())
             ack = await phone.set("a", 1)
 

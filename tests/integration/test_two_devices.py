@@ -17,7 +17,9 @@ async def node(redis_url: str) -> AsyncIterator[Node]:
         yield running
 
 
-async def join(node: Node, session: str, device_id: str, user: str = "ann", **extra: object) -> Device:
+async def join(
+    node: Node, session: str, device_id: str, user: str = "ann", **extra: object
+) -> Device:
     device = await Device.open(node.port)
     await device.auth(mint(user), device_id, session_id=session, **extra)
     return device
@@ -170,9 +172,10 @@ async def test_same_device_again_replaces_its_old_socket(node: Node) -> None:
     """The old one is closed with 4009, and its end does not make the device offline."""
     session = new_session()
     async with await join(node, session, "watch") as watch:
-        async with await join(node, session, "phone") as old, await join(
-            node, session, "phone"
-        ) as new:
+        async with (
+            await join(node, session, "phone") as old,
+            await join(node, session, "phone") as new,
+        ):
             closed = await old.closed()
             events = [await watch.receive(JOINED, LEFT) for _ in range(3)]
             ack = await new.set("a", 1)
@@ -205,7 +208,9 @@ async def test_resume_gives_only_what_changed(node: Node, gap: int) -> None:
     assert gap + 2 == welcome["version"]
 
 
-@pytest.mark.parametrize("position", [{"epoch": "other", "version": 1}, {"epoch": "", "version": 9}])
+@pytest.mark.parametrize(
+    "position", [{"epoch": "other", "version": 1}, {"epoch": "", "version": 9}]
+)
 async def test_resume_that_cannot_be_honoured_is_whole(
     node: Node, position: dict[str, object]
 ) -> None:

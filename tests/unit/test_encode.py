@@ -25,7 +25,9 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 @given(text, text, text, st.none() | text)
-def test_envelope_is_the_one_of_the_spec(sid: str, user: str, device: str, corr: str | None) -> None:
+def test_envelope_is_the_one_of_the_spec(
+    sid: str, user: str, device: str, corr: str | None
+) -> None:
     """Members, their order and their values survive any id."""
     frame = encode.envelope(
         MessageType.ERROR, encode.Address(sid, user, device), 17, b'{"a":1}', encode.quote(corr)
