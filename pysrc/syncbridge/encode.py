@@ -85,7 +85,8 @@ def update_payload(
     """STATE_UPDATE payload: results, not operations; a single key also in the spec's own form."""
     changes = kernels.render_pairs(sets)
     common = (
-        b'{"version":%d,"prev_version":%d,"epoch":"%b","changes":%b,"deleted_keys":%b,"device_id":%b'
+        b'{"version":%d,"prev_version":%d,"epoch":"%b","changes":%b,'
+        b'"deleted_keys":%b,"device_id":%b'
         % (version, prev_version, epoch.encode(), changes, key_list(deletes), device_q)
     )
     if len(sets) == 2 and not deletes:
