@@ -41,13 +41,15 @@ class Courier:
         self._requests.append(request)
         self._replies.append((reply, context))
 
-    def dispatch(self) -> None:
-        """Send what was asked since the last call."""
+    def dispatch(self) -> int:
+        """Send what was asked since the last call; returns how many requests that were."""
+        count = len(self._requests)
         while self._requests:
             requests = self._requests[:MAX_BATCH]
             replies = self._replies[:MAX_BATCH]
             del self._requests[:MAX_BATCH], self._replies[:MAX_BATCH]
             self._submit(requests, replies)
+        return count
 
     def _submit(
         self, requests: list[Request], replies: list[tuple[Reply, tuple[Any, ...]]]

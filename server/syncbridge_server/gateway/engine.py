@@ -85,14 +85,14 @@ class Engine:
             EVENT_LIMITED: self._on_limited,
         }
 
-    def handle(self, events: Sequence[Event]) -> None:
-        """Act on one batch of events, then send what was asked of the store."""
+    def handle(self, events: Sequence[Event]) -> int:
+        """Act on one batch of events, then send what was asked of the store; returns how much."""
         connections = self._registry.connections
         for kind, cid, data, aux in events:
             connection = connections.get(cid)
             if connection is not None:
                 self._guard(self._events[kind], connection, data, aux)
-        self._courier.dispatch()
+        return self._courier.dispatch()
 
     def _guard(
         self,

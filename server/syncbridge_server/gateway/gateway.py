@@ -26,6 +26,7 @@ from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.engine import Engine
 from syncbridge_server.gateway.fanout import Fanout
 from syncbridge_server.gateway.joining import Joining, Verify
+from syncbridge_server.gateway.pace import Pace
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.presence import Presence
 from syncbridge_server.gateway.registry import Registry
@@ -40,6 +41,7 @@ DOUBT_INTERVAL = 0.5
 """Least seconds between two rounds of reads for sessions in doubt, also while Redis is away."""
 
 COMMIT_DEADLINE = 5.0
+TICK_MS = 2.0
 NOTICE_BROADCAST = "broadcast"
 
 
@@ -56,6 +58,7 @@ class Gateway:
         verify: see `joining.Verify`.
         node: this process's name among all nodes.
         max_connections: above it new handshakes get 503; 0 for no bound.
+        tick_ms: see `Pace`.
         clock: wall clock in Unix seconds. monotonic: milliseconds, for the hub.
     """
 
@@ -69,6 +72,7 @@ class Gateway:
         limits: Limits,
         node: str,
         max_connections: int = 0,
+        tick_ms: float = TICK_MS,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], int] = monotonic_ms,
     ) -> None:
@@ -77,6 +81,7 @@ class Gateway:
         self.node = node
         self.draining = False
         self._idle = trio.Event()
+        self._pace = Pace(tick_ms)
         self._bus = bus
         self._max_connections = max_connections
         self._clock = clock
@@ -172,8 +177,13 @@ class Gateway:
         fd = self.hub.fileno()
         while True:
             await trio.lowlevel.wait_readable(fd)
-            self.engine.handle(self.hub.poll(self._monotonic()))
+            pause = self._pace.delay(trio.current_time() * 1000)
+            if pause > 0:
+                await trio.sleep(pause / 1000)
+            began = trio.current_time() * 1000
+            asked = self.engine.handle(self.hub.poll(self._monotonic()))
             self.hub.flush()
+            self._pace.ticked(began, asked)
             self._check_idle()
 
     async def _mend(self) -> None:
