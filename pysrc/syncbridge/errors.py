@@ -18,6 +18,7 @@ class ErrorCode(Enum):
     """code = (wire name, HTTP status, retryable, title)."""
 
     INVALID_JSON = ("invalid_json", 400, False, "Not valid JSON")
+    INVALID_PROTOBUF = ("invalid_protobuf", 400, False, "Not valid protobuf")
     INVALID_MESSAGE = ("invalid_message", 422, False, "Message not acceptable")
     UNKNOWN_TYPE = ("unknown_type", 422, False, "Unknown message type")
     UNKNOWN_OPERATION = ("unknown_operation", 422, False, "Unknown operation")
@@ -33,6 +34,10 @@ class ErrorCode(Enum):
     KEY_OVERLAP = ("key_overlap", 422, False, "Key both changed and deleted")
     BASE_VERSION_AHEAD = ("base_version_ahead", 409, False, "Base version is ahead of the server")
     VERSION_CONFLICT = ("version_conflict", 409, False, "Changed by somebody else meanwhile")
+    PRECONDITION_FAILED = ("precondition_failed", 409, False, "Value is not the expected one")
+    TYPE_MISMATCH = ("type_mismatch", 422, False, "Operation does not fit the value's type")
+    NOT_AN_INTEGER = ("not_an_integer", 422, False, "Not an integer")
+    OUT_OF_RANGE = ("out_of_range", 422, False, "Result is out of range")
     UNSUPPORTED = ("unsupported", 422, False, "Not supported on this connection")
     AUTH_REQUIRED = ("auth_required", 401, False, "Authentication required")
     TOKEN_INVALID = ("token_invalid", 401, False, "Token not acceptable")
