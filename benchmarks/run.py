@@ -52,6 +52,7 @@ def main() -> int:
     os.environ.update(keys)
     with tempfile.TemporaryDirectory(prefix="syncbridge-bench-") as directory:
         place = Workplace(Path(directory), keys)
+        described = machine.describe()
         failures = build_peers(place)
         prepare_this_process()
         specs = [
@@ -61,7 +62,7 @@ def main() -> int:
         ]
         samples = measure(sorted(specs, key=lambda s: ORDER.index(s.name)), place, size, failures)
         results = {
-            "machine": machine.describe(),
+            "machine": described,
             "quick": arguments.quick,
             "size": size._asdict(),
             "samples": samples,

@@ -169,6 +169,17 @@ def figures(size: Size) -> list[Figure]:
         *_update_figures(high, 10.0),
         Figure(
             "f",
+            f"Updates that were refused or not delivered at {high:,}/s",
+            "",
+            f"updates_{high}_lost",
+            SYNCBRIDGE,
+            "",
+            0,
+            True,
+            "A refused update was answered with an ERROR; its sender knows.",
+        ),
+        Figure(
+            "f",
             f"Server CPU per update at {high:,}/s",
             "µs",
             f"updates_{high}_cpu_us",

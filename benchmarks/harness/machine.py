@@ -22,6 +22,7 @@ def describe() -> dict[str, str]:
         "Go": _first_line("go", "version"),
         "C compiler": _first_line("cc", "--version"),
         "commit": _commit(),
+        "load average at the start": f"{os.getloadavg()[0]:.1f}",
     }
 
 
