@@ -43,7 +43,7 @@ cdef struct Connection:
     Outbox outbox
     int fd                  # of a FREE connection: slot + 1 of the next free one
     uint8_t state
-    uint8_t encoding        # 0 text, 1 binary
+    uint8_t form            # of its frames, FrameForm
     uint8_t dirty           # stands in the table's list of connections to write
     uint8_t bridged
 
@@ -65,7 +65,8 @@ cdef struct Connection:
 
 
 cdef struct Event:
-    int kind
+    uint16_t kind
+    uint16_t compressed     # 0, or the opcode of a message that is to be unfolded
     uint32_t length
     uint64_t cid
     uint64_t aux
@@ -81,6 +82,7 @@ cdef struct Limits:
     uint32_t rate_burst
     uint32_t flood_messages
     uint32_t max_connections
+    uint32_t deflate_from
     int64_t ping_interval
     int64_t idle_timeout
     int64_t close_timeout
@@ -103,6 +105,9 @@ cdef struct Counters:
     uint64_t speaking_dropped
     uint64_t slow_closed
     uint64_t idle_closed
+    uint64_t deflated
+    uint64_t deflate_saved
+    uint64_t inflated
 
 
 cdef struct Table:
@@ -170,6 +175,6 @@ cdef Connection *connection_new(Table *table, int fd) noexcept nogil
 cdef void connection_retire(Table *table, Connection *connection) noexcept nogil
 cdef bint watch(Table *table, Connection *connection, uint32_t events) noexcept nogil
 cdef bint event_push(
-    Table *table, int kind, uint64_t cid, const uint8_t *data, uint32_t length, uint64_t aux,
+    Table *table, uint16_t kind, uint64_t cid, const uint8_t *data, uint32_t length, uint64_t aux,
     void *owned,
 ) noexcept nogil

@@ -133,7 +133,7 @@ cdef bint _reserve_events(Table *table, uint32_t wanted) noexcept nogil:
 
 
 cdef bint event_push(
-    Table *table, int kind, uint64_t cid, const uint8_t *data, uint32_t length, uint64_t aux,
+    Table *table, uint16_t kind, uint64_t cid, const uint8_t *data, uint32_t length, uint64_t aux,
     void *owned,
 ) noexcept nogil:
     """Append an event, keeping room for the last event of every open connection.
@@ -147,6 +147,7 @@ cdef bint event_push(
     event = &table.events[table.event_count]
     table.event_count += 1
     event.kind = kind
+    event.compressed = 0
     event.cid = cid
     event.data = data
     event.length = length

@@ -15,6 +15,11 @@
  *
  * Why UTF-8 is checked while it arrives: section 8.1 lets us fail at the first bad byte, and a
  * sender of a long bad text then costs no more memory. ASCII goes eight bytes at a time.
+ *
+ * Compressed messages (RFC 7692). Where `deflate` is set, RSV1 on the first frame of a message
+ * marks it as compressed. It is handed out as it came: the caller unfolds it and then checks its
+ * length and its UTF-8. On the wire it may be an eighth above `max_message`, because data that
+ * does not compress grows a little.
  */
 #ifndef SYNCBRIDGE_FRAME_PARSER_H
 #define SYNCBRIDGE_FRAME_PARSER_H
@@ -41,6 +46,8 @@ enum frame_event_kind {
     FRAME_FAILED = 5     /* code says why; later bytes are ignored */
 };
 
+enum { FRAME_RSV1 = 0x40 };
+
 enum { CONTROL_MAX = 125, FRAME_HEADER_MAX = 10, CLIENT_HEADER_MAX = 14 };
 
 typedef struct {
@@ -49,6 +56,7 @@ typedef struct {
     uint16_t code;    /* close code of FRAME_CLOSE and FRAME_FAILED */
     uint8_t opcode;   /* OPCODE_TEXT or OPCODE_BINARY of FRAME_MESSAGE */
     uint8_t owned;    /* the caller must free() `payload_block` */
+    uint8_t compressed; /* FRAME_MESSAGE: RSV1 was set; length and UTF-8 are not checked yet */
     uint8_t *payload_block;
 } frame_event;
 
@@ -68,8 +76,8 @@ typedef struct {
     uint8_t header_length;    /* bytes of it that have come */
     uint8_t state;
     uint8_t mask_phase;       /* index of the mask byte for the next payload byte */
-    uint8_t opcode;           /* of the current frame */
-    uint8_t fin;
+    uint8_t deflate;          /* set by the owner: compression was negotiated */
+    uint8_t compressed;       /* the open message is */
     uint8_t message_opcode;   /* of the open message, 0 when there is none */
     uint8_t control_length;
     utf8_state text;
@@ -137,6 +145,23 @@ static inline int close_code_valid(unsigned code) {
     return code >= 1000 && code <= 1014 && code != 1004 && code != 1005 && code != 1006;
 }
 
+/* The two fields of a header's first byte, which stays until the next header begins. */
+static inline unsigned frame_opcode(const frame_parser *parser) {
+    return parser->header[0] & 0x0F;
+}
+
+static inline int frame_is_final(const frame_parser *parser) {
+    return parser->header[0] >> 7;
+}
+
+/* RSV2 and RSV3 are always zero; RSV1 opens a compressed message (RFC 7692 section 6). */
+static inline int frame_reserved_bits_valid(const frame_parser *parser) {
+    unsigned reserved = parser->header[0] & 0x70, opcode = frame_opcode(parser);
+    if (!reserved) return 1;
+    return reserved == FRAME_RSV1 && parser->deflate &&
+           (opcode == OPCODE_TEXT || opcode == OPCODE_BINARY);
+}
+
 static inline int frame_fail(frame_parser *parser, frame_event *event, uint16_t code) {
     frame_parser_clear(parser);
     parser->state = PARSER_DONE;
@@ -148,12 +173,10 @@ static inline int frame_fail(frame_parser *parser, frame_event *event, uint16_t 
 
 /* Check the first two header bytes; 0 or a close code. Section 5.2, 5.4, 5.5. */
 static inline uint16_t frame_check_start(frame_parser *parser) {
-    uint8_t first = parser->header[0], second = parser->header[1];
-    parser->opcode = first & 0x0F;
-    parser->fin = first >> 7;
-    if (first & 0x70) return CLOSE_PROTOCOL_ERROR;     /* no extension was negotiated */
+    uint8_t second = parser->header[1];
+    if (!frame_reserved_bits_valid(parser)) return CLOSE_PROTOCOL_ERROR;
     if (!(second & 0x80)) return CLOSE_PROTOCOL_ERROR; /* a client masks every frame */
-    switch (parser->opcode) {
+    switch (frame_opcode(parser)) {
     case OPCODE_CONTINUATION:
         return parser->message_opcode ? 0 : CLOSE_PROTOCOL_ERROR;
     case OPCODE_TEXT:
@@ -162,7 +185,7 @@ static inline uint16_t frame_check_start(frame_parser *parser) {
     case OPCODE_CLOSE:
     case OPCODE_PING:
     case OPCODE_PONG:
-        return parser->fin && (second & 0x7F) <= CONTROL_MAX ? 0 : CLOSE_PROTOCOL_ERROR;
+        return frame_is_final(parser) && (second & 0x7F) <= CONTROL_MAX ? 0 : CLOSE_PROTOCOL_ERROR;
     default:
         return CLOSE_PROTOCOL_ERROR;
     }
@@ -189,6 +212,24 @@ static inline uint16_t frame_read_length(const frame_parser *parser, uint64_t *l
     return *length < (bytes == 8 ? 65536u : 126u) ? CLOSE_PROTOCOL_ERROR : 0;
 }
 
+/* The bound of the open message on the wire. */
+static inline uint64_t frame_bound(const frame_parser *parser, uint32_t max_message) {
+    return parser->compressed ? max_message + (uint64_t)(max_message >> 3) + 64 : max_message;
+}
+
+/* The header of a data frame. Returns 0 or a close code. */
+static inline uint16_t frame_begin_data(frame_parser *parser, uint64_t length,
+                                        uint32_t max_message) {
+    if (frame_opcode(parser) != OPCODE_CONTINUATION) {
+        parser->message_opcode = (uint8_t)frame_opcode(parser);
+        parser->compressed = (parser->header[0] & FRAME_RSV1) != 0;
+    }
+    uint64_t bound = frame_bound(parser, max_message);
+    if (length > bound || parser->message_length > bound - length) return CLOSE_TOO_BIG;
+    parser->state = PARSER_PAYLOAD;
+    return 0;
+}
+
 /* A complete header: set up the payload state. Returns 0 or a close code. */
 static inline uint16_t frame_begin(frame_parser *parser, uint32_t max_message) {
     uint64_t length;
@@ -196,17 +237,14 @@ static inline uint16_t frame_begin(frame_parser *parser, uint32_t max_message) {
     if (code) return code;
     parser->mask_phase = 0;
     parser->header_length = 0;
-    if (parser->opcode >= OPCODE_CLOSE) {
+    if (frame_opcode(parser) < OPCODE_CLOSE) {
+        code = frame_begin_data(parser, length, max_message);
+    } else {
         parser->state = PARSER_CONTROL;
         parser->control_length = 0;
-    } else {
-        if (length > max_message || parser->message_length > max_message - length)
-            return CLOSE_TOO_BIG;
-        if (parser->opcode != OPCODE_CONTINUATION) parser->message_opcode = parser->opcode;
-        parser->state = PARSER_PAYLOAD;
     }
     parser->remaining = (uint32_t)length;
-    return 0;
+    return code;
 }
 
 /* Take header bytes. Returns 1 when the header is complete, 0 at the end of the bytes. */
@@ -252,6 +290,7 @@ static inline int frame_finish_message(frame_parser *parser, frame_event *event,
     if (parser->message_opcode == OPCODE_TEXT && parser->text.due)
         return frame_fail(parser, event, CLOSE_INVALID_DATA);
     event->opcode = parser->message_opcode;
+    event->compressed = parser->compressed;
     event->owned = parser->message != NULL;
     event->payload = event->payload_block = parser->message;
     event->length = parser->message_length;
@@ -273,17 +312,19 @@ static inline int frame_take_payload(frame_parser *parser, uint8_t **cursor, uin
     if ((size_t)(end - bytes) < length) length = (uint32_t)(end - bytes);
     frame_unmask(bytes, length, frame_mask(parser), parser->mask_phase);
     *cursor += length;
-    if (parser->message_opcode == OPCODE_TEXT && !utf8_feed(&parser->text, bytes, length))
+    if (parser->message_opcode == OPCODE_TEXT && !parser->compressed &&
+        !utf8_feed(&parser->text, bytes, length))
         return frame_fail(parser, event, CLOSE_INVALID_DATA);
     int whole = length == parser->remaining;
-    if (length && (!whole || !parser->fin || parser->message))
+    if (length && (!whole || !frame_is_final(parser) || parser->message))
         if (!frame_keep(parser, bytes, length))
             return frame_fail(parser, event, CLOSE_INTERNAL_ERROR);
     parser->remaining -= length;
     parser->mask_phase = (parser->mask_phase + length) & 3;
     if (!whole) return FRAME_NEED_MORE;
     parser->state = PARSER_HEADER;
-    return parser->fin ? frame_finish_message(parser, event, bytes, length) : FRAME_NEED_MORE;
+    if (!frame_is_final(parser)) return FRAME_NEED_MORE;
+    return frame_finish_message(parser, event, bytes, length);
 }
 
 /* A close frame's body: nothing, or a code and a reason (section 5.5.1). */
@@ -336,8 +377,8 @@ static inline int frame_take_control(frame_parser *parser, uint8_t **cursor, uin
     }
     frame_unmask(event->payload, event->length, frame_mask(parser), 0);
     parser->state = PARSER_HEADER;
-    if (parser->opcode == OPCODE_CLOSE) return frame_read_close(parser, event);
-    return parser->opcode == OPCODE_PING ? FRAME_PING : FRAME_PONG;
+    if (frame_opcode(parser) == OPCODE_CLOSE) return frame_read_close(parser, event);
+    return frame_opcode(parser) == OPCODE_PING ? FRAME_PING : FRAME_PONG;
 }
 
 /* Read on from *cursor until an event or the end of the bytes, which are changed in place.

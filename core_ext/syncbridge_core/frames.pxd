@@ -22,6 +22,7 @@ cdef extern from "frame_parser.h" nogil:
         FRAME_CLOSE
         FRAME_FAILED
         FRAME_HEADER_MAX
+        FRAME_RSV1
         CONTROL_MAX
 
     ctypedef struct frame_event:
@@ -30,10 +31,12 @@ cdef extern from "frame_parser.h" nogil:
         uint16_t code
         uint8_t opcode
         uint8_t owned
+        uint8_t compressed
         uint8_t *payload_block
 
     ctypedef struct frame_parser:
         uint32_t message_length
+        uint8_t deflate
 
     void frame_parser_clear(frame_parser *parser)
     int frame_parser_next(

@@ -11,14 +11,16 @@ class FrameParser:
     """The server side of one RFC 6455 stream after its handshake.
 
     max_message: bytes of one message over all its fragments, 1 to 2**31 - 1.
+    deflate: compressed messages are allowed (RFC 7692).
     """
 
-    def __new__(cls, max_message: int = 65536) -> FrameParser: ...
+    def __new__(cls, max_message: int = 65536, deflate: bool = False) -> FrameParser: ...
     def feed(self, data: bytes) -> list[tuple[str, int, bytes]]:
         """Parse the next bytes; return a list of (kind, value, payload), oldest first.
 
         kind is "message", "ping", "pong", "close" or "failed". value is the opcode of a message,
-        the code of a close (1005 without one), the code to close with for "failed", else 0.
+        with 64 (RSV1) added when the payload is compressed, the code of a close (1005 without
+        one), the code to close with for "failed", else 0.
         """
 
     @property

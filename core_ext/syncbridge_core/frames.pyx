@@ -22,16 +22,18 @@ cdef class FrameParser:
     """The server side of one RFC 6455 stream after its handshake.
 
     max_message: bytes of one message over all its fragments, 1 to 2**31 - 1.
+    deflate: compressed messages are allowed (RFC 7692).
     """
 
     cdef frame_parser parser
     cdef uint32_t max_message
 
-    def __cinit__(self, max_message=65536):
+    def __cinit__(self, max_message=65536, bint deflate=False):
         memset(&self.parser, 0, sizeof(frame_parser))
         if not 0 < max_message < 1 << 31:
             raise ValueError("max_message must be between 1 and 2**31 - 1")
         self.max_message = max_message
+        self.parser.deflate = deflate
 
     def __dealloc__(self):
         frame_parser_clear(&self.parser)
@@ -40,8 +42,9 @@ cdef class FrameParser:
         """Parse the next bytes; return a list of (kind, value, payload), oldest first.
 
         kind is "message", "ping", "pong", "close" or "failed". value is the opcode of a message,
-        the code of a close (1005 without one), the code to close with for "failed", else 0. After
-        "close" or "failed" all later bytes are ignored. O(len(data)).
+        with 64 (RSV1) added when the payload is compressed, the code of a close (1005 without
+        one), the code to close with for "failed", else 0. After "close" or "failed" all later
+        bytes are ignored. O(len(data)).
         """
         cdef Py_ssize_t length = len(data)
         cdef uint8_t *scratch = <uint8_t *>malloc(length + 1)
@@ -63,7 +66,7 @@ cdef class FrameParser:
                 return found
             value = 0
             if kind == FRAME_MESSAGE:
-                value = event.opcode
+                value = event.opcode + (FRAME_RSV1 if event.compressed else 0)
             elif kind == FRAME_CLOSE or kind == FRAME_FAILED:
                 value = event.code
             try:

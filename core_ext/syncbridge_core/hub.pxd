@@ -2,11 +2,14 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from syncbridge_core.connections cimport Connection, Table
+from syncbridge_core.connections cimport Connection, Event, Table
+from syncbridge_core.sending cimport Publication
+from syncbridge_core.topics cimport Topic
 
 
 cdef class Hub:
     cdef Table table
+    cdef object deflater
     cdef bint busy       # a call runs without the GIL
     cdef bint polling    # poll is making Python objects
     cdef bint awake      # the timer will fire at once
@@ -20,4 +23,9 @@ cdef class Hub:
     cdef void read(self, size_t most) noexcept
     cdef void write(self) noexcept
     cdef int collect(self, list found) except -1
+    cdef bytes inflate(self, Event *event)
+    cdef bint follows_refused(self, Event *event) noexcept
+    cdef uint32_t fan_out(self, Topic *topic, Publication *message) noexcept
+    cdef int make_wanted(self, Publication *message, bytes payload) except -1
+    cdef bytes deflate(self, bytes payload)
     cdef void _rate(self, Connection *connection, uint32_t rate, uint32_t burst) noexcept

@@ -62,6 +62,8 @@ class HubLimits(NamedTuple):
     rate_burst: int = 100
     flood_messages: int = 200
     max_connections: int = 0
+    deflate_from: int = 512
+    """Payloads from so many bytes on are compressed for those who negotiated it."""
 
 class HubStatistics(NamedTuple):
     """Counters since the start, except those named `open_*` and `queued_*`, which are gauges."""
@@ -84,6 +86,11 @@ class HubStatistics(NamedTuple):
     speaking_dropped: int
     slow_closed: int
     idle_closed: int
+    deflated: int
+    """Messages compressed, each once however many received it."""
+    deflate_saved: int
+    """Bytes by which they became shorter, each counted once."""
+    inflated: int
 
 class Hub:
     def __init__(self, limits: HubLimits = ...) -> None: ...
@@ -97,11 +104,13 @@ class Hub:
         encoding: int = 0,
         initial: bytes = b"",
         bridged: bool = False,
+        deflate: bool = False,
     ) -> int:
         """Take ownership of a connected stream socket after its handshake; return its cid.
 
         `initial`: bytes that arrived after the handshake. `bridged`: the other end is our own
-        socketpair; no pings are sent there. Raises OSError when the hub is full or closed, and
+        socketpair; no pings are sent there. `deflate`: permessage-deflate was negotiated, with both
+        `no_context_takeover` and a server window of at least `deflate.WINDOW_BITS`. Raises OSError when the hub is full or closed, and
         then the descriptor still belongs to the caller.
         """
 
@@ -118,7 +127,8 @@ class Hub:
         """
 
     def send(self, cid: int, payload: bytes, kind: int = 3, tag: int = 0) -> bool:
-        """Queue one data frame for one connection (text or binary by its encoding).
+        """Queue one data frame for one connection (text or binary by its encoding, compressed
+        when that was negotiated, `payload` is long enough and it makes it shorter).
 
         True when the connection is open, also when the policy for slow readers drops the frame;
         EVENT_RESYNC or EVENT_CLOSED tells about that.
@@ -135,7 +145,8 @@ class Hub:
     ) -> int:
         """Queue one shared frame for every member of a topic but `exclude`; return how many.
 
-        `binary` is the same message for protobuf members, who are left out when it is None.
+        `binary` is the same message for protobuf members, who are left out when it is None. For
+        members that negotiated it the message is compressed once, when there are any.
         """
 
     def close(self, cid: int, code: int, reason: str = "") -> bool:

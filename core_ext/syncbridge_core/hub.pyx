@@ -12,6 +12,10 @@ keep it for milliseconds: sixteen sockets to read or write, or a thousand member
 One thread uses a hub. `busy` turns a second one, which the released GIL would let in, into
 RuntimeError instead of a torn table.
 
+Compression (deflate.py) needs the GIL. Messages that came compressed are unfolded when the Python
+objects are made; a message that goes out is compressed when the first member needs it, for which
+the walk over the topic stops once. Neither costs a connection or a publication without it anything.
+
 A connection ends in one place, `connection_retire`, which queues its one EVENT_CLOSED. Events that
 arise outside `poll` wait for the next one, and the timer is set off so that it comes.
 """
@@ -37,6 +41,7 @@ from syncbridge_core.connections cimport (
     READY_BATCH,
     Counters,
     Event,
+    FAILED,
     connection_find,
     connection_new,
     connection_retire,
@@ -44,9 +49,11 @@ from syncbridge_core.connections cimport (
     table_destroy,
     table_init,
 )
-from syncbridge_core.frames cimport close_code_valid
+from syncbridge_core.frames cimport FRAME_RSV1, OPCODE_TEXT, close_code_valid
 from syncbridge_core.linux cimport IPPROTO_TCP, TCP_NODELAY, epoll_wait, setsockopt
 from syncbridge_core.outbox cimport (
+    FORM_BINARY,
+    FORM_DEFLATE,
     KIND_NOTICE as C_KIND_NOTICE,
     KIND_REPLY as C_KIND_REPLY,
     KIND_SPEAKING as C_KIND_SPEAKING,
@@ -55,8 +62,15 @@ from syncbridge_core.outbox cimport (
     frame_new,
     frame_release,
 )
-from syncbridge_core.receiving cimport process_ready, receive_initial
-from syncbridge_core.sending cimport Publication, begin_close, enqueue, publish_to, write_dirty
+from syncbridge_core.receiving cimport process_ready, receive_initial, refuse_message
+from syncbridge_core.sending cimport (
+    Publication,
+    begin_close,
+    enqueue,
+    publication_clear,
+    publish_to,
+    write_dirty,
+)
 from syncbridge_core.timers cimport plan, run_timers, wake_after
 from syncbridge_core.topics cimport (
     Topic,
@@ -67,7 +81,8 @@ from syncbridge_core.topics cimport (
     topic_unsubscribe,
 )
 
-from syncbridge_core.hub_types import HubLimits, HubStatistics
+from syncbridge_core.deflate import Deflater, InflateError, inflate
+from syncbridge_core.hub_types import HubLimits, HubStatistics, check_limits, close_reason
 
 __all__ = [
     "ENCODING_JSON",
@@ -101,32 +116,14 @@ ENCODING_PROTOBUF = 1
 cdef enum:
     RELEASE_SOCKETS = 16     # give the GIL away from that many sockets on
     RELEASE_MEMBERS = 1024
-    REASON_MOST = 123        # bytes of a close reason, RFC 6455 section 5.5
     SOON = 1                 # ns; 0 would stop the timer
     PERIOD = 250000000       # ns
-
-
-cdef int _check_limits(limits) except -1:
-    """Raise ValueError for a limit that C cannot hold."""
-    for name, value in zip(limits._fields, limits):
-        least = 1 if name == "max_message" else 0
-        if not least <= value <= 0x7FFFFFFF:
-            raise ValueError(f"{name} must be between {least} and 2**31 - 1")
-    return 0
 
 
 cdef int _check_kind(int kind) except -1:
     if kind < <int>C_KIND_SPEAKING or kind > <int>C_KIND_REPLY:  # a bare enum is unsigned in C
         raise ValueError("kind must be one of the KIND_ constants")
     return 0
-
-
-cdef bytes _close_reason(str reason):
-    """UTF-8 of a reason, cut to what a close frame holds, never inside a character."""
-    text = reason.encode()
-    if len(text) <= REASON_MOST:
-        return text
-    return text[:REASON_MOST].decode(errors="ignore").encode()
 
 
 cdef inline bytes _payload(Event *event):
@@ -145,7 +142,7 @@ cdef class Hub:
     def __init__(self, limits=HubLimits()):
         if self.table.scratch != NULL:
             raise RuntimeError("a hub is initialised once")
-        _check_limits(limits)
+        check_limits(limits)
         code = table_init(&self.table)
         if code:
             table_destroy(&self.table)
@@ -161,6 +158,8 @@ cdef class Hub:
         own.rate_burst = min(limits.rate_burst, RATE_MOST)
         own.flood_messages = limits.flood_messages
         own.max_connections = limits.max_connections
+        own.deflate_from = limits.deflate_from
+        self.deflater = Deflater()
 
     def __dealloc__(self):
         table_destroy(&self.table)
@@ -267,11 +266,17 @@ cdef class Hub:
         """Move the waiting events into `found`. What did not fit into memory stays waiting."""
         cdef Table *table = &self.table
         cdef uint32_t at = 0
+        cdef bint refused = False
         cdef Event event  # a copy: a finalizer that runs here may call us and grow the array
+        cdef bytes payload
         try:
             while at < table.event_count:
                 event = table.events[at]
-                found.append((event.kind, event.cid, _payload(&event), event.aux))
+                payload = self.inflate(&event) if event.compressed else _payload(&event)
+                if payload is None:
+                    refused = True
+                elif not (refused and self.follows_refused(&event)):
+                    found.append((event.kind, event.cid, payload, event.aux))
                 free(event.owned)
                 at += 1
             table.scratch_used = 0
@@ -281,11 +286,38 @@ cdef class Hub:
                 memmove(table.events, table.events + at, table.event_count * sizeof(Event))
         return 0
 
+    cdef bytes inflate(self, Event *event):
+        """The message of a compressed event; None when its connection was failed instead."""
+        cdef Connection *connection
+        packed = _payload(event)
+        self.table.counters.inflated += 1
+        self.busy = True
+        try:
+            return inflate(packed, self.table.limits.max_message, event.compressed == OPCODE_TEXT)
+        except InflateError as error:
+            code, reason = error.code, str(error).encode()
+        finally:
+            self.busy = False
+        connection = connection_find(&self.table, event.cid)
+        if connection != NULL:
+            refuse_message(
+                &self.table, connection, code, <const uint8_t *>PyBytes_AS_STRING(reason),
+                len(reason),
+            )
+        return None
+
+    cdef bint follows_refused(self, Event *event) noexcept:
+        """Whether it is a message that came after one for which its connection was failed."""
+        cdef Connection *connection = connection_find(&self.table, event.cid)
+        if event.kind != C_EVENT_MESSAGE and event.kind != C_EVENT_LIMITED:
+            return False
+        return connection != NULL and connection.state == FAILED
+
     # -- connections -----------------------------------------------------------------------
 
     def adopt(
         self, int fd, int64_t now, int encoding=0, bytes initial not None=b"",
-        bint bridged=False,
+        bint bridged=False, bint deflate=False,
     ):
         cdef Connection *connection
         cdef int on = 1
@@ -298,7 +330,8 @@ cdef class Hub:
         if connection == NULL:
             raise OSError(c_errno.errno, "the hub cannot take this connection")
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))  # unix sockets refuse: fine
-        connection.encoding = <uint8_t>encoding
+        connection.form = <uint8_t>(encoding | (FORM_DEFLATE if deflate else 0))
+        connection.parser.deflate = deflate
         connection.bridged = bridged
         connection.last_received = connection.last_ping = connection.refilled = now
         self._rate(connection, self.table.limits.rate_per_second, self.table.limits.rate_burst)
@@ -330,7 +363,7 @@ cdef class Hub:
         connection = connection_find(&self.table, cid)
         if connection == NULL or connection.state != OPEN:
             return False
-        text = _close_reason(reason)
+        text = close_reason(reason)
         begin_close(
             &self.table, connection, <uint16_t>code, <const uint8_t *>PyBytes_AS_STRING(text),
             len(text), CLOSING,
@@ -393,13 +426,20 @@ cdef class Hub:
     def send(self, uint64_t cid, bytes payload not None, int kind=C_KIND_REPLY, uint64_t tag=0):
         cdef Connection *connection
         cdef SharedFrame *frame
+        cdef unsigned int opcode
         self.enter()
         _check_kind(kind)
         connection = connection_find(&self.table, cid)
         if connection == NULL or connection.state != OPEN:
             return False
+        opcode = 1 + (connection.form & FORM_BINARY)
+        if connection.form & FORM_DEFLATE and len(payload) >= self.table.limits.deflate_from:
+            packed = self.deflate(payload)
+            if packed is not None:
+                payload = packed
+                opcode |= FRAME_RSV1
         frame = frame_new(
-            1 + connection.encoding, <const uint8_t *>PyBytes_AS_STRING(payload), len(payload),
+            opcode, <const uint8_t *>PyBytes_AS_STRING(payload), len(payload),
             <uint8_t>kind, tag,
         )
         if frame == NULL:
@@ -414,7 +454,8 @@ cdef class Hub:
     ):
         cdef Topic *found
         cdef Publication message
-        cdef uint32_t reached
+        cdef uint32_t reached = 0
+        cdef size_t least = self.table.limits.deflate_from
         self.enter()
         _check_kind(kind)
         found = topic_find(&self.table.topics, topic)
@@ -426,19 +467,62 @@ cdef class Hub:
         message.exclude = exclude
         message.payloads[0] = <const uint8_t *>PyBytes_AS_STRING(payload)
         message.lengths[0] = len(payload)
+        message.plain[0] = message.lengths[0] < least
         if binary is not None:
             message.payloads[1] = <const uint8_t *>PyBytes_AS_STRING(binary)
             message.lengths[1] = len(binary)
-        if found.count < RELEASE_MEMBERS:
-            reached = publish_to(&self.table, found, &message)
-        else:
-            self.busy = True
-            with nogil:
-                reached = publish_to(&self.table, found, &message)
-            self.busy = False
+            message.plain[1] = message.lengths[1] < least
+        try:
+            reached = self.fan_out(found, &message)
+            while message.wanted:
+                self.make_wanted(&message, binary if message.wanted & FORM_BINARY else payload)
+                reached += self.fan_out(found, &message)
+        finally:
+            publication_clear(&message)
         if message.out_of_memory:
             raise MemoryError
         return reached
+
+    cdef uint32_t fan_out(self, Topic *topic, Publication *message) noexcept:
+        """Queue the message for its members, without the GIL when there are many."""
+        cdef uint32_t reached
+        if topic.count < RELEASE_MEMBERS:
+            return publish_to(&self.table, topic, message)
+        self.busy = True
+        with nogil:
+            reached = publish_to(&self.table, topic, message)
+        self.busy = False
+        return reached
+
+    cdef int make_wanted(self, Publication *message, bytes payload) except -1:
+        """Compress the message for the form that `publish_to` asked for."""
+        cdef uint8_t form = message.wanted
+        cdef unsigned int opcode = FRAME_RSV1 | (1 + (form & FORM_BINARY))
+        message.wanted = 0
+        packed = self.deflate(payload)
+        if packed is None:
+            message.plain[form & FORM_BINARY] = True
+            return 0
+        message.frames[form] = frame_new(
+            opcode, <const uint8_t *>PyBytes_AS_STRING(packed), len(packed), message.kind,
+            message.tag,
+        )
+        if message.frames[form] == NULL:
+            raise MemoryError
+        return 0
+
+    cdef bytes deflate(self, bytes payload):
+        """The compressed payload, or None when it would not be shorter."""
+        cdef bytes packed
+        self.busy = True
+        try:
+            packed = self.deflater.compress(payload)
+        finally:
+            self.busy = False
+        if packed is not None:
+            self.table.counters.deflated += 1
+            self.table.counters.deflate_saved += len(payload) - len(packed)
+        return packed
 
     # -- topics ----------------------------------------------------------------------------
 
@@ -503,6 +587,9 @@ cdef class Hub:
             speaking_dropped=counters.speaking_dropped,
             slow_closed=counters.slow_closed,
             idle_closed=counters.idle_closed,
+            deflated=counters.deflated,
+            deflate_saved=counters.deflate_saved,
+            inflated=counters.inflated,
         )
 
     def shutdown(self):

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+REASON_MOST = 123
+"""Bytes of a close reason (RFC 6455 section 5.5)."""
+
 
 class HubLimits(NamedTuple):
     """Bounds and periods. Sizes in bytes, times in ms, rates in messages; 0 means none for
@@ -17,6 +20,7 @@ class HubLimits(NamedTuple):
     rate_burst: int = 100
     flood_messages: int = 200
     max_connections: int = 0
+    deflate_from: int = 512
 
 
 class HubStatistics(NamedTuple):
@@ -40,3 +44,22 @@ class HubStatistics(NamedTuple):
     speaking_dropped: int
     slow_closed: int
     idle_closed: int
+    deflated: int
+    deflate_saved: int
+    inflated: int
+
+
+def check_limits(limits: HubLimits) -> None:
+    """Raise ValueError for a limit that C cannot hold."""
+    for name, value in zip(limits._fields, limits, strict=True):
+        least = 1 if name == "max_message" else 0
+        if not least <= value <= 0x7FFFFFFF:
+            raise ValueError(f"{name} must be between {least} and 2**31 - 1")
+
+
+def close_reason(reason: str) -> bytes:
+    """UTF-8 of a reason, cut to what a close frame holds, never inside a character."""
+    text = reason.encode()
+    if len(text) <= REASON_MOST:
+        return text
+    return text[:REASON_MOST].decode(errors="ignore").encode()

@@ -18,6 +18,13 @@ cdef enum FrameKind:
     KIND_REPLY = 3
 
 
+# What a connection's data frames look like; the two bits make four forms.
+cdef enum FrameForm:
+    FORM_BINARY = 1
+    FORM_DEFLATE = 2
+    FORMS = 4
+
+
 cdef struct SharedFrame:
     uint32_t references
     uint32_t length      # header and payload

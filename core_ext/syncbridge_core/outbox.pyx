@@ -23,7 +23,7 @@ from syncbridge_core.frames cimport frame_header_length, frame_write_header
 cdef SharedFrame *frame_new(
     unsigned int opcode, const uint8_t *payload, size_t length, uint8_t kind, uint64_t tag,
 ) noexcept nogil:
-    """A frame with one reference, or NULL without memory."""
+    """A frame with one reference, or NULL without memory. `opcode` may have RSV1 added."""
     cdef unsigned int header = frame_header_length(length)
     cdef SharedFrame *frame
     if length > 0x7fffffff:

@@ -116,7 +116,7 @@ cdef void _take_message(
     """Turn a whole message into an event. `stable`: its bytes stay until events are delivered."""
     cdef int64_t wait = 0
     cdef void *owned = frame.payload_block if frame.owned else NULL
-    cdef int kind = EVENT_MESSAGE
+    cdef uint16_t kind = EVENT_MESSAGE
     cdef uint64_t aux = frame.opcode
     table.counters.messages_in += 1
     if not _admit(table, connection, &wait):
@@ -138,6 +138,8 @@ cdef void _take_message(
     ):
         connection.state = BROKEN
         mark_dirty(table, connection)
+    elif frame.compressed:
+        table.events[table.event_count - 1].compressed = frame.opcode
 
 
 cdef void _take_close(Table *table, Connection *connection, frame_event *frame) noexcept nogil:
@@ -149,6 +151,15 @@ cdef void _take_close(Table *table, Connection *connection, frame_event *frame) 
     else:
         connection.state = ANSWERED
         mark_dirty(table, connection)
+
+
+cdef void refuse_message(
+    Table *table, Connection *connection, uint16_t code, const uint8_t *reason, size_t length,
+) noexcept nogil:
+    """A message that was handed out already turned out to be wrong: fail the connection."""
+    table.counters.protocol_errors += 1
+    if connection.state == OPEN:
+        begin_close(table, connection, code, reason, length, FAILED)
 
 
 cdef void _refuse(Table *table, Connection *connection, uint16_t code) noexcept nogil:

@@ -51,6 +51,8 @@ from syncbridge_core.linux cimport (
     shutdown,
 )
 from syncbridge_core.outbox cimport (
+    FORM_BINARY,
+    FORMS,
     GATHER,
     KIND_REPLY,
     KIND_SPEAKING,
@@ -197,28 +199,50 @@ cdef bint enqueue(Table *table, Connection *connection, SharedFrame *frame) noex
     return True
 
 
-cdef SharedFrame *_frame_for(Publication *message, uint8_t encoding) noexcept nogil:
-    """The shared frame of an encoding, made at its first use; NULL when there is none."""
-    if message.frames[encoding] == NULL and message.payloads[encoding] != NULL:
-        message.frames[encoding] = frame_new(
+cdef SharedFrame *_frame_for(Publication *message, uint8_t form) noexcept nogil:
+    """The shared frame of a form, made at its first use.
+
+    NULL when there is none, or when it must be compressed first, which needs the GIL; then
+    `wanted` is set.
+    """
+    cdef uint8_t encoding = form & FORM_BINARY
+    if message.frames[form] != NULL or message.payloads[encoding] == NULL:
+        return message.frames[form]
+    if form == encoding:
+        message.frames[form] = frame_new(
             1 + encoding, message.payloads[encoding], message.lengths[encoding], message.kind,
             message.tag,
         )
-        if message.frames[encoding] == NULL:
+        if message.frames[form] == NULL:
             message.out_of_memory = True
-    return message.frames[encoding]
+    elif not message.plain[encoding]:
+        message.wanted = form
+    else:
+        message.frames[form] = _frame_for(message, encoding)
+        if message.frames[form] != NULL:
+            message.frames[form].references += 1
+    return message.frames[form]
+
+
+cdef void publication_clear(Publication *message) noexcept nogil:
+    """Give the frames to those who have them queued."""
+    cdef unsigned int form
+    for form in range(FORMS):
+        frame_release(message.frames[form])
+        message.frames[form] = NULL
 
 
 cdef uint32_t publish_to(Table *table, Topic *topic, Publication *message) noexcept nogil:
     """Queue a message for the members of a topic; returns how many have it queued.
 
-    O(members), one or two cache lines a member.
+    Stops early at a member for whom the caller must first make the frame that `wanted` names, and
+    is then called again. O(members), one or two cache lines a member.
     """
     cdef uint32_t position, reached = 0, count = topic.count
     cdef uint32_t ahead
     cdef Connection *connection
     cdef SharedFrame *frame
-    for position in range(count):
+    for position in range(message.position, count):
         ahead = position + 8
         if ahead < count:
             prefetch(connection_at(table, topic.members[ahead].slot))
@@ -227,13 +251,14 @@ cdef uint32_t publish_to(Table *table, Topic *topic, Publication *message) noexc
             continue
         if message.exclude and connection.cid == message.exclude:
             continue
-        frame = _frame_for(message, connection.encoding)
+        frame = message.frames[connection.form]
+        if frame == NULL:
+            frame = _frame_for(message, connection.form)
         if frame != NULL:
             reached += enqueue(table, connection, frame)
-        elif message.out_of_memory:
+        elif message.wanted or message.out_of_memory:
+            message.position = position
             break
-    frame_release(message.frames[0])
-    frame_release(message.frames[1])
     return reached
 
 
