@@ -35,6 +35,7 @@ class Status(IntEnum):
     TOO_LARGE = 6
     TOO_MANY_KEYS = 7
     TOO_MANY_DEVICES = 8
+    FENCED = 9
 
 
 class Mode(IntEnum):
@@ -66,6 +67,8 @@ class Apply(msgspec.Struct, gc=False):
         replace: delete every key that is not in `sets`.
         app_version: stored with the session when not empty.
         operation: what other nodes are told for a single key, `SET` or `DELETE`.
+        fence: the `Welcome.fence` of the writer's connection. A device that has handed the session
+            over is refused with FENCED until it joins again. 0: no check.
     """
 
     sid: str
@@ -80,6 +83,7 @@ class Apply(msgspec.Struct, gc=False):
     create: bool = True
     replace: bool = False
     app_version: str = ""
+    fence: int = 0
 
 
 class Outcome(msgspec.Struct, gc=False):

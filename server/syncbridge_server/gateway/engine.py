@@ -334,6 +334,10 @@ REFUSALS = {
     Status.TOO_LARGE: (ErrorCode.TOO_LARGE, "the state would be larger than allowed"),
     Status.TOO_MANY_KEYS: (ErrorCode.TOO_MANY_KEYS, "the state would have too many keys"),
     Status.TOO_MANY_DEVICES: (ErrorCode.TOO_MANY_DEVICES, "the session has no room for a device"),
+    Status.FENCED: (
+        ErrorCode.FENCED,
+        "this device has handed the session over; send AUTH to take part again",
+    ),
 }
 
 

@@ -96,6 +96,7 @@ def encode_apply(request: Apply, settings: Settings, epoch: str) -> Call:
         settings.state_keys,
         settings.mutations,
         settings.tombstones,
+        request.fence,
         *sets,
         *deletes,
     ]
@@ -163,7 +164,7 @@ def encode_touch(request: Touch, settings: Settings) -> Call:
     return Call("touch", _keys(request.sid, "mdkipvon"), args, True)
 
 
-_STATUS = tuple(Status)
+_STATUS = {int(status): status for status in Status}
 
 
 def decode_apply(reply: list[Any], request: Apply, settings: Settings) -> Outcome:

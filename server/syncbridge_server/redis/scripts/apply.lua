@@ -7,7 +7,10 @@
 --       4 base version, -1 none    5 flags: 1 owner check, 2 create, 4 replace
 --       6 user   7 device   8 mutation id or ""   9 epoch for a session made here
 --      10 app version or ""  11 our node  12 ttl ms  13 max state bytes  14 max keys
---      15 mutation ids kept  16 tombstones kept  17.. key, value, key, value ..., deleted keys
+--      15 mutation ids kept  16 tombstones kept
+--      17 fence of the writer's connection, 0 for none; meta field "x<device>" is the least one
+--         with which that device may write
+--      18.. key, value, key, value ..., deleted keys
 -- Returns {status, version, previous version, epoch, created, created ms, updated ms, expires ms,
 --          whole, sets, deletes, conflicts}. whole = 1: all that was asked for was applied, and
 --          sets and deletes are left empty instead of being sent back.
@@ -17,10 +20,10 @@
 -- and PUBLISH comes last. Values are opaque: nothing here parses JSON.
 
 local call, format = redis.call, string.format
-local OK, DUPLICATE, CONFLICT, AHEAD, NOT_FOUND, FORBIDDEN, TOO_LARGE, TOO_MANY_KEYS =
-    0, 1, 2, 3, 4, 5, 6, 7
+local OK, DUPLICATE, CONFLICT, AHEAD, NOT_FOUND, FORBIDDEN, TOO_LARGE, TOO_MANY_KEYS, FENCED =
+    0, 1, 2, 3, 4, 5, 6, 7, 9
 local YIELD, OVERWRITE, WHOLE = 2, 1, 3
-local FIRST, HOUR = 17, 3600000
+local FIRST, HOUR = 18, 3600000
 
 -- The functions capture nothing: an upvalue costs an allocation in each run.
 local function gather(command, key, list)
@@ -62,7 +65,7 @@ local ttl = tonumber(ARGV[12])
 local clock = call('TIME')
 local now_text = clock[1] .. format('%03d', math.floor(clock[2] / 1000))
 local now = tonumber(now_text)
-local meta = call('HMGET', KEYS[1], 'v', 'n', 'e', 'u', 'c', 't')
+local meta = call('HMGET', KEYS[1], 'v', 'n', 'e', 'u', 'c', 't', 'x' .. device)
 local exists = meta[1] ~= false
 local version = tonumber(meta[1] or 0)
 local epoch, bytes = meta[3] or '', tonumber(meta[2] or 0)
@@ -83,6 +86,9 @@ if mutation ~= '' then
   if done then
     return answer(DUPLICATE, tonumber(done), epoch, {created_at, refreshed + ttl})
   end
+end
+if meta[7] and ARGV[17] ~= '0' and tonumber(ARGV[17]) < tonumber(meta[7]) then
+  return answer(FENCED, version, epoch, {created_at, refreshed + ttl})
 end
 if base > version then return answer(AHEAD, version, epoch, {created_at, refreshed + ttl}) end
 
