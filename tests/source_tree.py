@@ -9,6 +9,9 @@ SOURCE_ROOTS = {"pysrc": "syncbridge", "core_ext": "syncbridge_core", "server": 
 """Folder of each source root -> the one import package in it."""
 
 CODE_SUFFIXES = (".py", ".pyi", ".pyx", ".pxd", ".pxi", ".h", ".c", ".lua", ".sh")
+GENERATED = "_pb2"
+"""How the names of generated modules end."""
+
 _NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__", ".hypothesis"}
 
 
@@ -35,9 +38,14 @@ def files() -> tuple[Path, ...]:
     )
 
 
+def written() -> tuple[Path, ...]:
+    """The files that people write: all but the generated ones."""
+    return tuple(path for path in files() if not path.stem.endswith(GENERATED))
+
+
 def with_suffix(*suffixes: str, under: str = "") -> list[Path]:
-    """Files of the project whose name ends in one of `suffixes`, below a folder of ROOT."""
-    return [p for p in files() if p.suffix in suffixes and p.as_posix().startswith(under)]
+    """Written files whose name ends in one of `suffixes`, below a folder of ROOT."""
+    return [p for p in written() if p.suffix in suffixes and p.as_posix().startswith(under)]
 
 
 def text(path: Path) -> str:

@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from source_tree import CODE_SUFFIXES, files, text, with_suffix
+from source_tree import CODE_SUFFIXES, text, with_suffix, written
 
 MAX_COLUMNS = 100
 TEXT_SUFFIXES = (*CODE_SUFFIXES, ".md", ".toml", ".proto", ".svg", ".yaml", ".yml", ".txt", "")
-CODE = [p for p in files() if p.suffix in CODE_SUFFIXES]
+CODE = [p for p in written() if p.suffix in CODE_SUFFIXES]
 BYTES = "tests/fuzz/corpus/"
-TEXT = [p for p in files() if p.suffix in TEXT_SUFFIXES and not p.as_posix().startswith(BYTES)]
+TEXT = [p for p in written() if p.suffix in TEXT_SUFFIXES and not p.as_posix().startswith(BYTES)]
 
 UNFINISHED = re.compile(r"\b(?:TO(?:DO)|FIX(?:ME)|X{3}|HA(?:CK))\b")
 MACHINE_PATH = re.compile(r"(?<![\w.<>}*-])/(?:home|root|Users|work|mnt|farm)/[\w.]")
