@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 import structlog
+import trio
 
 from syncbridge import encode
 from syncbridge.errors import StoreError
@@ -32,6 +33,7 @@ class Fanout:
     """Commits in, frames out.
 
     Attributes:
+        wanted: set when there is a hole to look after.
         holes: ids of sessions in which a commit waits behind a missing one.
         doubts: ids of sessions whose place in the store is not known: a write whose fate is
             unknown, or a read that failed.
@@ -43,6 +45,7 @@ class Fanout:
         self._courier = courier
         self.holes: set[str] = set()
         self.doubts: set[str] = set()
+        self.wanted = trio.Event()
         self.mended = 0
 
     def commit(self, session_id: str, change: Change) -> None:
@@ -53,7 +56,7 @@ class Fanout:
         out: list[Change] = []
         verdict = session.offer(change, out)
         if verdict is Verdict.HELD:
-            self.holes.add(session_id)
+            self._found_hole(session_id)
         elif verdict is Verdict.NEW_LINEAGE:
             self.mend(session)
         self.publish(session, out)
@@ -96,7 +99,7 @@ class Fanout:
             if session.joined:
                 self.mend(session)
             else:
-                self.holes.add(session_id)
+                self._found_hole(session_id)
 
     def mend_doubts(self) -> None:
         """Read the difference for every session that is in doubt."""
@@ -129,6 +132,10 @@ class Fanout:
             self._send_delta(connection, session, seen, *delta)
             return
         self._courier.ask(Resume(session.id, session.epoch, seen), self._resynced, connection, seen)
+
+    def _found_hole(self, session_id: str) -> None:
+        self.holes.add(session_id)
+        self.wanted.set()
 
     def _mended(self, answer: Resumed | StoreError, session: LocalSession) -> None:
         session.reading = False

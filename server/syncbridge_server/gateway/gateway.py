@@ -38,7 +38,7 @@ MEND_INTERVAL = 0.02
 """Seconds that a hole between two sources of commits is given to close by itself."""
 
 DOUBT_INTERVAL = 0.5
-"""Least seconds between two rounds of reads for sessions in doubt, also while Redis is away."""
+"""Seconds between two rounds of reads for sessions in doubt, also while Redis is away."""
 
 COMMIT_DEADLINE = 5.0
 TICK_MS = 2.0
@@ -157,6 +157,7 @@ class Gateway:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pump)
             nursery.start_soon(self._mend)
+            nursery.start_soon(self._settle_doubts)
             nursery.start_soon(self._presence.run)
 
     async def drain(self, spread: float, deadline: float) -> None:
@@ -187,13 +188,17 @@ class Gateway:
             self._check_idle()
 
     async def _mend(self) -> None:
-        due = trio.current_time()
         while True:
+            await self.fanout.wanted.wait()
+            self.fanout.wanted = trio.Event()
             await trio.sleep(MEND_INTERVAL)
             self.fanout.mend_holes()
-            if self.fanout.doubts and trio.current_time() >= due:
-                self.fanout.mend_doubts()
-                due = trio.current_time() + DOUBT_INTERVAL
+            self.courier.dispatch()
+
+    async def _settle_doubts(self) -> None:
+        while True:
+            await trio.sleep(DOUBT_INTERVAL)
+            self.fanout.mend_doubts()
             self.courier.dispatch()
 
     def _after(self) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Sequence
 from typing import Any, cast
@@ -25,6 +26,7 @@ from redis.retry import Retry
 CONNECT_SECONDS = 1.0
 READ_BYTES = 65_536
 WRITE_BYTES = 262_144
+IDLE_SECONDS = 0.01
 _MORE = object()
 
 
@@ -91,6 +93,8 @@ class Wire:
         # Between batches nothing may be readable. TLS has records of its own there, so that
         # only plain sockets can be asked.
         self._idle_poll: select.poll | None = None
+        self._used = 0.0
+        self._armed = 0.0
         if not isinstance(self.socket, ssl.SSLSocket):
             self._idle_poll = select.poll()
             self._idle_poll.register(self.socket.fileno(), select.POLLIN)
@@ -112,7 +116,7 @@ class Wire:
         `deadline` is in seconds of `time.monotonic()`. Raises WireBroken with the replies that
         did arrive already in `replies`.
         """
-        if self._idle_poll is not None and self._idle_poll.poll(0):
+        if self._was_closed():
             raise WireBroken("closed by Redis", sent=False)
         try:
             self._send(packed, deadline)
@@ -123,7 +127,8 @@ class Wire:
                     self._receive(deadline)
                 else:
                     replies.append(reply)
-        except TimeoutError as error:
+            self._used = time.monotonic()
+        except (TimeoutError, BlockingIOError) as error:
             raise WireBroken("no answer in time", sent=True, hung=True) from error
         except (OSError, hiredis.ProtocolError) as error:
             raise WireBroken(f"connection lost: {type(error).__name__}", sent=True) from error
@@ -140,7 +145,7 @@ class Wire:
             return messages
         try:
             self._receive(time.monotonic() + seconds)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return []
         except (OSError, hiredis.ProtocolError) as error:
             raise WireBroken(f"connection lost: {type(error).__name__}", sent=True) from error
@@ -155,8 +160,30 @@ class Wire:
         except OSError as error:
             raise WireBroken(f"connection lost: {type(error).__name__}", sent=True) from error
 
+    def _was_closed(self) -> bool:
+        """Whether Redis has gone since the last exchange; not asked in the midst of work."""
+        idle = time.monotonic() - self._used > IDLE_SECONDS
+        return idle and self._idle_poll is not None and bool(self._idle_poll.poll(0))
+
+    def _limit(self, deadline: float) -> None:
+        """Have the next system call end by the deadline.
+
+        Python's own timeouts cost a poll() before each call, and each gives the interpreter lock
+        away. So a plain socket blocks, with the kernel's timeouts, which are set anew only when
+        what remains is much less than what they say.
+        """
+        remaining = _remaining(deadline)
+        if self._idle_poll is None:
+            self.socket.settimeout(remaining)
+        elif not 0.75 * self._armed <= remaining <= self._armed:
+            self._armed = remaining
+            self.socket.settimeout(None)
+            timeval = struct.pack("@ll", int(remaining), int(remaining % 1 * 1e6) + 1)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
     def _send(self, packed: Sequence[bytes], deadline: float) -> None:
-        self.socket.settimeout(_remaining(deadline))
+        self._limit(deadline)
         pieces: list[bytes] = []
         size = 0
         for piece in packed:
@@ -164,14 +191,14 @@ class Wire:
             size += len(piece)
             if size >= WRITE_BYTES:
                 self.socket.sendall(b"".join(pieces))
-                self.socket.settimeout(_remaining(deadline))
+                self._limit(deadline)
                 pieces.clear()
                 size = 0
         if pieces:
             self.socket.sendall(b"".join(pieces))
 
     def _receive(self, deadline: float) -> None:
-        self.socket.settimeout(_remaining(deadline))
+        self._limit(deadline)
         size = self.socket.recv_into(self._buffer)
         if not size:
             raise ConnectionResetError("closed by Redis")
