@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from syncbridge import kernels
+from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import StoreError
 from syncbridge_core.hub import ENCODING_JSON, Hub, HubLimits
 from syncbridge_server import observability
@@ -37,6 +38,7 @@ from syncbridge_server.listener.workers import (
     bind_for_workers,
     inheritance,
 )
+from syncbridge_server.openapi.describe import Answer, Description
 from syncbridge_server.redis.bus import RedisBus
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.embedded import EmbeddedRedis
@@ -44,11 +46,12 @@ from syncbridge_server.redis.store import RedisStore
 from syncbridge_server.redis.urls import connection_url
 from syncbridge_server.routes.admin import AdminRoutes
 from syncbridge_server.routes.auth import AuthRoutes
+from syncbridge_server.routes.documents import DocumentRoutes
 from syncbridge_server.routes.health import Health
 from syncbridge_server.routes.metrics import metrics_routes
 from syncbridge_server.routes.middleware import RequestMiddleware
 from syncbridge_server.routes.problem import exception_handlers
-from syncbridge_server.routes.ratelimit import RateLimit, TokenBuckets
+from syncbridge_server.routes.ratelimit import RateLimit
 from syncbridge_server.routes.sessions import SessionRoutes
 from syncbridge_server.settings import Settings
 
@@ -160,7 +163,7 @@ class Server:
         settings = self.settings
         if settings.rate_limit_enabled:
             buckets = TokenBuckets(settings.requests_per_second, settings.request_burst)
-            app = RateLimit(app, buckets)
+            app = RateLimit(app, buckets, self.auth.authenticator.verify)
         return RequestMiddleware(
             app,
             observability.http_metrics(self.registry),
@@ -177,13 +180,26 @@ class Server:
             *AuthRoutes(self.auth, self.settings.id_bytes).routes(),
             *SessionRoutes(self.gateway, self.store, bearer).routes(),
             *AdminRoutes(self.gateway, bearer).routes(),
+            *DocumentRoutes(self.settings.dev).routes(),
             WebSocketRoute(self.listener.path, sockets),
             Route(self.listener.path, sockets),
         ]
 
 
 class WebSockets:
-    """ASGI application of the WebSocket path, for what does not come through our listener."""
+    """ASGI application of the WebSocket path, for what does not come through our listener.
+
+    `GET` with `Upgrade: websocket` opens a WebSocket. Its messages are described by
+    `/schemas/messages.json`.
+    """
+
+    description = Description(
+        "Open a WebSocket",
+        answers={101: Answer("The connection speaks WebSocket from here on.", None)},
+        errors=(400, 403, 404, 426, 503),
+        public=True,
+        path={},
+    )
 
     def __init__(self, gateway: Gateway, config: ListenerConfig) -> None:
         self._gateway = gateway

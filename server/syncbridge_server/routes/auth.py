@@ -14,6 +14,7 @@ from syncbridge_server.auth.assembly import Authentication
 from syncbridge_server.auth.refresh import TokenPair
 from syncbridge_server.auth.revocation import Kind, Rule
 from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.openapi.describe import Answer, describe
 from syncbridge_server.routes.problem import read_json
 
 MAX_BODY = 16_384
@@ -68,6 +69,11 @@ class AuthRoutes:
             Route("/auth/revoke", self.revoke, methods=["POST"]),
         ]
 
+    @describe(
+        "Tokens for a user",
+        body=TokenRequest,
+        answers={200: Answer("An access and a refresh token.", TokenPair)},
+    )
     async def token(self, request: Request) -> Response:
         """A pair for a user. Service or admin; only an admin makes admins."""
         caller = await self._auth.bearer(request)
@@ -78,11 +84,19 @@ class AuthRoutes:
         grant = Grant(body.user_id, body.role, body.session_id, body.device_id, body.voice)
         return _secret_answer(await self._auth.rotation.issue(grant, body.ttl))
 
+    @describe(
+        "New tokens for a refresh token",
+        body=RefreshRequest,
+        answers={200: Answer("The next pair; the old refresh token is spent.", TokenPair)},
+        public=True,
+        errors=(401, 503),
+    )
     async def refresh(self, request: Request) -> Response:
         """A new pair for a refresh token; the body is the credential."""
         body = await read_json(request, RefreshRequest, MAX_BODY)
         return _secret_answer(await self._auth.rotation.rotate(body.refresh_token))
 
+    @describe("Take tokens back", body=RevokeRequest, answers={200: Revoked})
     async def revoke(self, request: Request) -> Response:
         """Take tokens back. A user only their own; a device named by a user is the user's own."""
         caller = await self._auth.bearer(request)

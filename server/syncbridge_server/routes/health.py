@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from syncbridge import __version__
 from syncbridge_server.durations import clock_duration
+from syncbridge_server.openapi.describe import Answer, describe
 
 
 class HealthSource(Protocol):
@@ -32,6 +33,33 @@ class HealthSource(Protocol):
     @property
     def kernel(self) -> str:
         """Which document kernel runs: `compiled` or `pure`."""
+
+
+class HealthMetrics(msgspec.Struct):
+    """What the server can do, and how it is."""
+
+    snapshot_ttl_hours: float
+    multi_device_enabled: bool
+    versioning_enabled: bool
+    kernel: str
+    store_connected: bool
+
+
+class HealthBody(msgspec.Struct):
+    """Answer of `GET /health`."""
+
+    status: Literal["healthy", "degraded", "draining"]
+    timestamp: str
+    version: str
+    uptime: str
+    active_connections: int
+    metrics: HealthMetrics
+
+
+class StatusBody(msgspec.Struct):
+    """Answer of a probe."""
+
+    status: str
 
 
 class Health:
@@ -65,6 +93,7 @@ class Health:
             return "draining"
         return "healthy" if self._source.store_connected else "degraded"
 
+    @describe("How the server is", answers={200: HealthBody}, public=True, limited=False)
     async def health(self, request: Request) -> Response:
         """Always 200: the process answers, and says how it is."""
         now = self._clock()
@@ -86,10 +115,17 @@ class Health:
             }
         )
 
+    @describe("Is it alive?", answers={200: StatusBody}, public=True, limited=False)
     async def live(self, request: Request) -> Response:
         """200 while the event loop turns; says nothing of Redis, whose loss no restart mends."""
         return _json({"status": "alive"})
 
+    @describe(
+        "Is new work welcome?",
+        answers={200: StatusBody, 503: Answer("Draining, or Redis is away.", StatusBody)},
+        public=True,
+        limited=False,
+    )
     async def ready(self, request: Request) -> Response:
         """200 when new work is welcome; 503 while draining or while Redis is away."""
         status = self.status()

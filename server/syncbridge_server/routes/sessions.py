@@ -20,6 +20,16 @@ from syncbridge.updates import check_version
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.engine import outcome_error
 from syncbridge_server.gateway.gateway import Gateway
+from syncbridge_server.openapi.describe import (
+    Answer,
+    JsonObject,
+    RawObject,
+    ShortId,
+    Timestamp,
+    Uuid,
+    VersionNumber,
+    describe,
+)
 from syncbridge_server.routes.problem import read_body
 
 JSON = "application/json"
@@ -28,12 +38,32 @@ JSON = "application/json"
 class SnapshotBody(msgspec.Struct):
     """Body of `POST /session/snapshot`, as in the session state document."""
 
-    session_id: str
-    user_id: str
-    state_data: msgspec.Raw
+    session_id: Uuid
+    user_id: ShortId
+    state_data: RawObject
     device_id: str = ""
     app_version: str = ""
-    version: int = 0
+    version: VersionNumber = 0
+
+
+class WrittenBody(msgspec.Struct):
+    """Answer to a write."""
+
+    session_id: Uuid
+    version: VersionNumber
+    epoch: str
+    created_at: Timestamp
+    updated_at: Timestamp
+    expires_at: Timestamp
+
+
+class SessionBody(WrittenBody):
+    """Answer to `GET /session/{session_id}`."""
+
+    user_id: str
+    device_id: str
+    app_version: str
+    state_data: JsonObject
 
 
 _decoder = msgspec.json.Decoder(SnapshotBody)
@@ -55,6 +85,12 @@ class SessionRoutes:
             Route("/session/{session_id}", self.get_session, methods=["GET"]),
         ]
 
+    @describe(
+        "Create or replace a session's whole state",
+        body=SnapshotBody,
+        answers={200: Answer("Updated.", WrittenBody), 201: Answer("Created.", WrittenBody)},
+        errors=(409,),
+    )
     async def put_snapshot(self, request: Request) -> Response:
         """Create or replace a session's whole state."""
         identity = await self._authenticate(request)
@@ -74,6 +110,12 @@ class SessionRoutes:
             headers={"ETag": etag(outcome.epoch, outcome.version)},
         )
 
+    @describe(
+        "The whole state of a session",
+        answers={200: SessionBody, 304: Answer("The caller's copy is current.", None)},
+        headers={"If-None-Match": "Entity tag of the copy at hand."},
+        errors=(404,),
+    )
     async def get_session(self, request: Request) -> Response:
         """The whole state; 304 when `If-None-Match` names the current version."""
         identity = await self._authenticate(request)
