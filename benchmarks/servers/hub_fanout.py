@@ -59,9 +59,16 @@ class HubSink:
         return None
 
     def adopt(
-        self, sock: socket.socket, *, encoding: int, client: str, initial: bytes, bridged: bool
+        self,
+        sock: socket.socket,
+        *,
+        encoding: int,
+        client: str,
+        initial: bytes,
+        bridged: bool,
+        deflate: bool,
     ) -> int:
-        cid = self.hub.adopt(sock.fileno(), milliseconds(), encoding, initial, bridged)
+        cid = self.hub.adopt(sock.fileno(), milliseconds(), encoding, initial, bridged, deflate)
         sock.detach()
         self.hub.subscribe(self.everybody, cid)
         return cid

@@ -23,7 +23,7 @@ cdef class Hub:
     cdef void read(self, size_t most) noexcept
     cdef void write(self) noexcept
     cdef int collect(self, list found) except -1
-    cdef bytes inflate(self, Event *event)
+    cdef bytes unfold(self, Event *event)
     cdef bint follows_refused(self, Event *event) noexcept
     cdef uint32_t fan_out(self, Topic *topic, Publication *message) noexcept
     cdef int make_wanted(self, Publication *message, bytes payload) except -1

@@ -109,9 +109,10 @@ class Hub:
         """Take ownership of a connected stream socket after its handshake; return its cid.
 
         `initial`: bytes that arrived after the handshake. `bridged`: the other end is our own
-        socketpair; no pings are sent there. `deflate`: permessage-deflate was negotiated, with both
-        `no_context_takeover` and a server window of at least `deflate.WINDOW_BITS`. Raises OSError when the hub is full or closed, and
-        then the descriptor still belongs to the caller.
+        socketpair; no pings are sent there. `deflate`: permessage-deflate was negotiated, with
+        both `no_context_takeover` and a server window of at least `deflate.WINDOW_BITS`. Raises
+        OSError when the hub is full or closed, and then the descriptor still belongs to the
+        caller.
         """
 
     def poll(self, now: int, max_events: int = 2048) -> list[tuple[int, int, bytes, int]]:

@@ -272,7 +272,7 @@ cdef class Hub:
         try:
             while at < table.event_count:
                 event = table.events[at]
-                payload = self.inflate(&event) if event.compressed else _payload(&event)
+                payload = self.unfold(&event) if event.compressed else _payload(&event)
                 if payload is None:
                     refused = True
                 elif not (refused and self.follows_refused(&event)):
@@ -286,7 +286,7 @@ cdef class Hub:
                 memmove(table.events, table.events + at, table.event_count * sizeof(Event))
         return 0
 
-    cdef bytes inflate(self, Event *event):
+    cdef bytes unfold(self, Event *event):
         """The message of a compressed event; None when its connection was failed instead."""
         cdef Connection *connection
         packed = _payload(event)

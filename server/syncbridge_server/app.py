@@ -22,13 +22,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from syncbridge import kernels
 from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import StoreError
-from syncbridge_core.hub import ENCODING_JSON, Hub, HubLimits
+from syncbridge_core.hub import ENCODING_JSON, ENCODING_PROTOBUF, Hub, HubLimits
 from syncbridge_server import observability
 from syncbridge_server.auth.assembly import Authentication, build_authentication
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.gateway.gateway import Gateway, node_name
 from syncbridge_server.listener.bridge import upgrade_required, websocket_bridge
-from syncbridge_server.listener.contract import SUBPROTOCOL_JSON, ListenerConfig
+from syncbridge_server.listener.contract import (
+    SUBPROTOCOL_JSON,
+    SUBPROTOCOL_PROTOBUF,
+    ListenerConfig,
+)
 from syncbridge_server.listener.serve import serve
 from syncbridge_server.listener.shutdown import run_until_stopped
 from syncbridge_server.listener.workers import (
@@ -56,6 +60,8 @@ from syncbridge_server.routes.sessions import SessionRoutes
 from syncbridge_server.settings import Settings
 
 log = structlog.get_logger("server")
+
+SUBPROTOCOLS = {SUBPROTOCOL_JSON: ENCODING_JSON, SUBPROTOCOL_PROTOBUF: ENCODING_PROTOBUF}
 
 WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
 """Where a worker finds the embedded Redis that its parent has started."""
@@ -226,6 +232,7 @@ def hub_limits(settings: Settings) -> HubLimits:
         rate_burst=settings.message_burst,
         flood_messages=settings.flood_messages,
         max_connections=settings.max_connections,
+        deflate_from=settings.ws_compression_min_bytes,
     )
 
 
@@ -234,8 +241,9 @@ def listener_config(settings: Settings) -> ListenerConfig:
     return ListenerConfig(
         binds=tuple(str(address) for address in settings.listen_addresses()),
         origins=frozenset(settings.origins),
-        subprotocols=MappingProxyType({SUBPROTOCOL_JSON: ENCODING_JSON}),
+        subprotocols=MappingProxyType(SUBPROTOCOLS),
         drain_timeout=settings.drain,
+        compression=settings.ws_compression,
         certfile=settings.tls_cert or None,
         keyfile=settings.tls_key or None,
     )

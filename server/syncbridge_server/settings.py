@@ -192,6 +192,13 @@ class Settings(BaseSettings):
         262_144, "From so many waiting bytes on, state changes are folded into the newest."
     )
 
+    ws_compression: bool = _set(
+        True, "Agree to compression (permessage-deflate) with sockets that offer it."
+    )
+    ws_compression_min_bytes: Bytes = _set(
+        512, "Messages to sockets are compressed from this size on."
+    )
+
     # Sessions
     snapshot_bytes: Bytes = _set(1_048_576, "Largest body of POST /session/snapshot.")
     state_bytes: Bytes = _set(1_048_576, "Largest state of a session.")

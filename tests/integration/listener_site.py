@@ -59,9 +59,16 @@ class EchoSink:
         return self.refusal
 
     def adopt(
-        self, sock: socket.socket, *, encoding: int, client: str, initial: bytes, bridged: bool
+        self,
+        sock: socket.socket,
+        *,
+        encoding: int,
+        client: str,
+        initial: bytes,
+        bridged: bool,
+        deflate: bool,
     ) -> int:
-        cid = self.hub.adopt(sock.fileno(), now(), encoding, initial, bridged)
+        cid = self.hub.adopt(sock.fileno(), now(), encoding, initial, bridged, deflate)
         sock.detach()
         self.bridged.append(bridged)
         self.open.add(cid)

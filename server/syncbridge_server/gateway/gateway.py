@@ -25,6 +25,7 @@ from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.engine import Engine
 from syncbridge_server.gateway.fanout import Fanout
+from syncbridge_server.gateway.inbound import Inbound
 from syncbridge_server.gateway.joining import Joining, Verify
 from syncbridge_server.gateway.pace import Pace
 from syncbridge_server.gateway.post import Post
@@ -88,7 +89,7 @@ class Gateway:
         self._monotonic = monotonic
         self.registry = Registry(hub)
         self.courier = Courier(store, self._after)
-        self._post = Post(hub, clock)
+        self._post = Post(hub, self.registry, clock)
         self.fanout = Fanout(self.registry, self._post, self.courier)
         self._departures = Departures(
             hub, self.registry, self._post, self.courier, bus, node=node, clock=clock
@@ -116,6 +117,7 @@ class Gateway:
             self._joining,
             self._departures,
             self.parser,
+            Inbound(limits),
             expiry_grace=limits.expiry_grace,
             clock=clock,
             monotonic=monotonic,
@@ -138,11 +140,18 @@ class Gateway:
         return None
 
     def adopt(
-        self, sock: socket.socket, *, encoding: int, client: str, initial: bytes, bridged: bool
+        self,
+        sock: socket.socket,
+        *,
+        encoding: int,
+        client: str,
+        initial: bytes,
+        bridged: bool,
+        deflate: bool,
     ) -> int:
         """Take a socket whose handshake is done; it has `auth_timeout` to send AUTH."""
         now = self._monotonic()
-        cid = self.hub.adopt(sock.fileno(), now, encoding, initial, bridged)
+        cid = self.hub.adopt(sock.fileno(), now, encoding, initial, bridged, deflate)
         sock.detach()
         connection = Connection(cid, self.node, client, encoding)
         connection.alarm = Alarm.AUTH

@@ -222,7 +222,12 @@ class Acceptor:
             if sock.send(answer) != len(answer):
                 raise OSError(errno.ENOBUFS, "the send buffer does not take a handshake")
             self._sink.adopt(
-                sock, encoding=verdict.encoding, client=client, initial=initial, bridged=False
+                sock,
+                encoding=verdict.encoding,
+                client=client,
+                initial=initial,
+                bridged=False,
+                deflate=verdict.compression is not None,
             )
         except OSError as error:
             logger.info("upgraded connection lost: %s", error)

@@ -4,8 +4,8 @@ There is one engine, the sink, and it speaks frames on a socket. So the bridge m
 gives one end to the sink, and plays the client of RFC 6455 on the other: an ASGI message becomes
 a masked frame, a frame of the sink becomes an ASGI message. Back-pressure is the socketpair's:
 when it is full, the bridge does not call `receive`. Pings stay between the ASGI server and its
-client. Close codes go through in both directions, except 1006 to the client, which ASGI cannot
-say: the client is told 1011 instead.
+client, and so does compression. Close codes go through in both directions, except 1006 to the
+client, which ASGI cannot say: the client is told 1011 instead.
 """
 
 import socket
@@ -84,6 +84,7 @@ def _judge(
     except HandshakeError as error:
         return error.refusal
     headers.setdefault(b"sec-websocket-version", b"13")
+    headers.pop(b"sec-websocket-extensions", None)  # compression is the ASGI server's
     headers[b"sec-websocket-protocol"] = ",".join(scope.get("subprotocols", [])).encode("latin-1")
     query: bytes = scope.get("query_string", b"")
     verdict = negotiate(UpgradeRequest(config.path.encode(), query, headers, True), config)
@@ -128,7 +129,9 @@ class _Bridge:
         """Give `far` to the sink and copy messages until the closing handshake is over."""
         far.setblocking(False)
         try:
-            sink.adopt(far, encoding=encoding, client=client, initial=b"", bridged=True)
+            sink.adopt(
+                far, encoding=encoding, client=client, initial=b"", bridged=True, deflate=False
+            )
         except OSError:
             far.close()  # the outbound side reads the end and tells the client
         try:

@@ -41,7 +41,14 @@ class SocketSink(Protocol):
         """None when another connection from this address is welcome, asked before the 101."""
 
     def adopt(
-        self, sock: socket.socket, *, encoding: int, client: str, initial: bytes, bridged: bool
+        self,
+        sock: socket.socket,
+        *,
+        encoding: int,
+        client: str,
+        initial: bytes,
+        bridged: bool,
+        deflate: bool,
     ) -> int:
         """Take a non-blocking socket whose handshake is answered; return its connection id.
 
@@ -52,6 +59,7 @@ class SocketSink(Protocol):
             client: address of the peer, without port; `unix` for a unix socket.
             initial: bytes that came after the handshake, part of the first frames.
             bridged: the other end is an ASGI server, which owns pings and pongs.
+            deflate: permessage-deflate was agreed on, without context takeover.
 
         Raises:
             OSError: the sink is full or closed; the socket still belongs to the caller.
@@ -68,6 +76,7 @@ class ListenerConfig:
         origins: exact origins (`https://app.example`) allowed besides the server's own; `*` for
             any. Requests without Origin do not come from a browser page and are not judged by it.
         subprotocols: name → encoding, those that may be agreed on.
+        compression: whether permessage-deflate may be agreed on.
         default_encoding: of a client that offered no subprotocol that is known.
         max_header_bytes: bound of a request head; above it 431.
         header_timeout: for the first request head, and for a TLS handshake.
@@ -86,6 +95,7 @@ class ListenerConfig:
     subprotocols: Mapping[str, int] = field(
         default_factory=lambda: MappingProxyType({SUBPROTOCOL_JSON: 0})
     )
+    compression: bool = True
     default_encoding: int = 0
     max_header_bytes: int = 16_384
     header_timeout: float = 10.0

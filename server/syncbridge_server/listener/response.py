@@ -51,6 +51,8 @@ def agreement_headers(agreement: Agreement, given_id: bytes = b"") -> HeaderList
     headers = [(b"x-request-id", request_id(given_id))]
     if agreement.subprotocol is not None:
         headers.append((b"sec-websocket-protocol", agreement.subprotocol.encode()))
+    if agreement.compression is not None:
+        headers.append((b"sec-websocket-extensions", agreement.compression))
     return headers
 
 

@@ -140,7 +140,12 @@ class TunnelStream:
     def _adopt(self, far: socket.socket, agreement: Agreement) -> None:
         try:
             self._sink.adopt(
-                far, encoding=agreement.encoding, client=self._client, initial=b"", bridged=False
+                far,
+                encoding=agreement.encoding,
+                client=self._client,
+                initial=b"",
+                bridged=False,
+                deflate=agreement.compression is not None,
             )
         except OSError as error:
             logger.warning("the sink took no socket: %s", error)

@@ -4,7 +4,7 @@ Three callers share one policy: the native path has bytes, the HTTP stacks and t
 have header pairs. `parse_head` is for the first: it takes only what is strictly well formed and
 plain, and returns None for everything else, which Hypercorn then judges. `negotiate` decides in
 the same order for all of them: path, shape of the handshake, token in the URL, Origin,
-subprotocol. Parsing is one regular expression over the head, linear in its length.
+compression, subprotocol. Parsing is one regular expression over the head, linear in its length.
 """
 
 import base64
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
+from syncbridge_server.listener.compression import choose_compression
 from syncbridge_server.listener.contract import ListenerConfig, Refusal
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -22,7 +23,9 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"GET (/[\x21\x22\x24-\x7e]*) HTTP/1\.1\r\n")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*\r\n")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")
-_LISTS = frozenset({b"connection", b"upgrade", b"sec-websocket-protocol"})
+_LISTS = frozenset(
+    {b"connection", b"upgrade", b"sec-websocket-protocol", b"sec-websocket-extensions"}
+)
 _SINGLE = frozenset({b"host", b"origin", b"sec-websocket-key", b"sec-websocket-version"})
 _BODY = frozenset({b"content-length", b"transfer-encoding", b"expect", b"trailer"})
 _SECRET_PARAMETERS = frozenset({"token", "access_token"})
@@ -51,11 +54,13 @@ class UpgradeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What was agreed: the encoding, the subprotocol to name (or None), the accept token."""
+    """What was agreed: the encoding, the subprotocol to name (or None), the accept token, and the
+    answer to the offers of compression (None when there is none)."""
 
     encoding: int
     subprotocol: str | None
     accept: bytes
+    compression: bytes | None = None
 
 
 def parse_head(head: bytes) -> UpgradeRequest | None:
@@ -133,8 +138,13 @@ def negotiate(request: UpgradeRequest, config: ListenerConfig) -> Agreement | Re
     )
     if refusal is not None:
         return refusal
+    try:
+        compression = choose_compression(request.headers.get(b"sec-websocket-extensions", b""))
+    except ValueError as error:
+        return Refusal(400, "bad_handshake", str(error))
     name, encoding = _choose(request.headers.get(b"sec-websocket-protocol", b""), config)
-    return Agreement(encoding, name, accept_token(request.headers.get(b"sec-websocket-key", b"")))
+    accept = accept_token(request.headers.get(b"sec-websocket-key", b""))
+    return Agreement(encoding, name, accept, compression if config.compression else None)
 
 
 def accept_token(key: bytes) -> bytes:
