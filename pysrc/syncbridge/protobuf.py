@@ -17,10 +17,15 @@ from syncbridge.session import Change
 from syncbridge.updates import document_limits
 
 EVENT = "event"
+MAX_CORRELATION = 64
 IN = {kind.value: kind.name.lower() for kind in MessageType}
 """Message type -> the field of its payload, as clients send it."""
 OUT = IN | {MessageType.STATE_UPDATE.value: "state_updated"}
 """The same, as the server sends it."""
+
+
+class TranscodeError(ValueError):
+    """A JSON message that syncbridge.proto does not have."""
 
 
 class Decoder:
@@ -39,7 +44,7 @@ class Decoder:
         message = parse(data)
         field = message.WhichOneof("payload")
         if field == EVENT:
-            return messages.decode_envelope(message.event.json)
+            return _event(message.event.json)
         expected = IN.get(message.type)
         if field is not None and expected is not None and field != expected:
             raise SyncBridgeError(
@@ -58,6 +63,13 @@ class Decoder:
             message.device_id or None,
             message.timestamp,
         )
+
+
+def _event(text: bytes) -> Envelope:
+    envelope = messages.decode_envelope(text)
+    if isinstance(envelope.type, int):
+        raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, "event: a type that is a name is expected")
+    return envelope
 
 
 def parse(data: bytes) -> pb.Envelope:
@@ -82,17 +94,21 @@ def correlation(message: pb.Envelope) -> str | None:
 def correlation_of(data: bytes) -> str | None:
     """The `correlation_id` of a message that is going to be refused, if it can be read."""
     try:
-        return correlation(parse(data))
+        found = correlation(parse(data))
     except SyncBridgeError:
         return None
+    return found if found is None or len(found) <= MAX_CORRELATION else None
 
 
 def from_json(frame: bytes) -> bytes:
-    """One of our own JSON messages as protobuf.
+    """One of our own JSON messages as protobuf; raises TranscodeError."""
+    try:
+        return _from_json(frame)
+    except (msgspec.MsgspecError, SyncBridgeError, ValueError, TypeError, KeyError) as error:
+        raise TranscodeError(str(error)) from error
 
-    Raises:
-        ValueError, TypeError, SyncBridgeError: it is not a message of syncbridge.proto.
-    """
+
+def _from_json(frame: bytes) -> bytes:
     envelope = messages.decode_envelope(frame)
     if isinstance(envelope.type, str):
         return pb.Envelope(event=pb.Event(json=frame)).SerializeToString()

@@ -65,6 +65,7 @@ class Session(Generic[C]):
         version, epoch: last commit given to the local devices.
         doc: replica at `version`, or None.
         devices: device id -> connection, local ones only.
+        binary: how many of the devices take protobuf.
         topic: the hub's topic of the local connections.
         held: `prev_version` -> commit that waits behind a hole.
         covered: commits that a difference or a whole state made needless; their senders still
@@ -76,6 +77,7 @@ class Session(Generic[C]):
     """
 
     __slots__ = (
+        "binary",
         "covered",
         "devices",
         "doc",
@@ -98,6 +100,7 @@ class Session(Generic[C]):
         self.epoch = ""
         self.doc: Doc | None = None
         self.devices: dict[str, C] = {}
+        self.binary = 0
         self.topic = topic
         self.held: dict[int, Change] | None = None
         self.covered: list[Change] | None = None

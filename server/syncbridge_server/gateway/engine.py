@@ -32,6 +32,7 @@ from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.fanout import Fanout, whole_state
+from syncbridge_server.gateway.inbound import Inbound, correlation_of
 from syncbridge_server.gateway.joining import Joining
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.registry import Registry
@@ -55,6 +56,7 @@ class Engine:
         joining: Joining,
         departures: Departures,
         parser: UpdateParser,
+        inbound: Inbound,
         *,
         expiry_grace: int,
         clock: Callable[[], float],
@@ -68,6 +70,7 @@ class Engine:
         self._joining = joining
         self._departures = departures
         self._parser = parser
+        self._inbound = inbound
         self._grace_ms = expiry_grace * 1000
         self._clock = clock
         self._monotonic = monotonic
@@ -112,14 +115,13 @@ class Engine:
             self._hub.close(connection.cid, code, code.reason)
 
     def _on_message(self, connection: Connection, data: bytes, opcode: int) -> None:
-        correlation_id = None
         try:
-            if opcode != 1:
-                raise SyncBridgeError(
-                    ErrorCode.UNSUPPORTED, "binary message: JSON in a text message is expected"
-                )
-            envelope = messages.decode_envelope(data)
-            correlation_id = envelope.correlation_id
+            envelope = self._inbound.decode(connection, data, opcode)
+        except SyncBridgeError as error:
+            self._post.error(connection, error, correlation_of(connection, data))
+            return
+        correlation_id = envelope.correlation_id
+        try:
             if envelope.type not in TRANSITIONS[connection.state]:
                 raise refusal(connection.state, envelope.type)
             if correlation_id is not None and len(correlation_id) > 64:
@@ -297,7 +299,7 @@ class Engine:
         error = SyncBridgeError(
             ErrorCode.RATE_LIMITED, "too many messages", retry_after=wait_ms / 1000
         )
-        self._post.error(connection, error, messages.correlation_of(data))
+        self._post.error(connection, error, correlation_of(connection, data))
 
 
 LEAVE_REASONS = {

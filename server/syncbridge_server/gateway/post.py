@@ -1,25 +1,35 @@
-"""Puts messages on connections and sessions. The only gateway file that queues frames."""
+"""Puts messages on connections and sessions. The only gateway file that queues frames.
+
+Messages come here as JSON, and are transcoded once for the receivers that take protobuf, if there
+are any. Only STATE_UPDATE, which is sent most, is made from a Change directly in both encodings.
+"""
 
 from collections.abc import Callable
 
-from syncbridge import encode
+import structlog
+
+from syncbridge import encode, protobuf
 from syncbridge.errors import SyncBridgeError
 from syncbridge.messages import MessageType
 from syncbridge.session import Change
 from syncbridge_core.hub import KIND_NOTICE, KIND_REPLY, KIND_STATE, Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession
+from syncbridge_server.gateway.registry import Registry, takes_protobuf
+
+log = structlog.get_logger("gateway")
 
 
 class Post:
     """Frames for one connection (`send`, `error`) or all of a session (`update`, `notice`).
 
     Args:
-        hub: where they are queued.
+        hub: where they are queued. registry: knows who takes protobuf.
         clock: wall clock, Unix seconds.
     """
 
-    def __init__(self, hub: Hub, clock: Callable[[], float]) -> None:
+    def __init__(self, hub: Hub, registry: Registry, clock: Callable[[], float]) -> None:
         self._hub = hub
+        self._registry = registry
         self._clock = clock
 
     def send(
@@ -33,21 +43,25 @@ class Post:
             payload,
             encode.quote(correlation_id),
         )
-        self._hub.send(connection.cid, frame, KIND_REPLY)
+        self.raw(connection, frame)
 
     def raw(self, connection: Connection, frame: bytes) -> None:
-        """A message that is ready."""
-        self._hub.send(connection.cid, frame, KIND_REPLY)
+        """A message that is ready, as JSON."""
+        ready = transcoded(frame) if takes_protobuf(connection) else frame
+        if ready is not None:
+            self._hub.send(connection.cid, ready, KIND_REPLY)
 
     def error(
         self, connection: Connection, error: SyncBridgeError, correlation_id: str | None
     ) -> None:
         """ERROR or AUTH_FAILURE, by the error's code."""
         frame = encode.error_message(error, connection.address, int(self._clock()), correlation_id)
-        self._hub.send(connection.cid, frame, KIND_REPLY)
+        self.raw(connection, frame)
 
     def update(self, session: LocalSession, change: Change) -> int:
         """STATE_UPDATE to all devices of a session; returns how many."""
+        if session.binary:
+            return self._update_both(session, change)
         return self._hub.publish(
             session.topic, self._update_frame(session, change), KIND_STATE, change.prev_version
         )
@@ -55,16 +69,29 @@ class Post:
     def update_one(self, connection: Connection, change: Change) -> None:
         """STATE_UPDATE to one device: an answer without news, or a coalesced difference."""
         if connection.session is not None:
-            frame = self._update_frame(connection.session, change)
+            encoded = self._update_binary if takes_protobuf(connection) else self._update_frame
+            frame = encoded(connection.session, change)
             self._hub.send(connection.cid, frame, KIND_STATE, change.prev_version)
 
     def notice(self, session: LocalSession, frame: bytes, exclude: int = 0) -> None:
         """A message that is ready, to all devices of a session."""
-        self._hub.publish(session.topic, frame, KIND_NOTICE, 0, exclude)
+        binary = transcoded(frame) if session.binary else None
+        self._hub.publish(session.topic, frame, KIND_NOTICE, 0, exclude, binary)
 
-    def everyone(self, topic: int, frame: bytes) -> int:
-        """A message that is ready, to a topic; returns how many."""
-        return self._hub.publish(topic, frame, KIND_NOTICE)
+    def everyone(self, topic: int, frame: bytes, kind: int = KIND_NOTICE) -> int:
+        """A message that is ready, to a topic of any connections; returns how many."""
+        binary = transcoded(frame) if self._registry.binary else None
+        return self._hub.publish(topic, frame, kind, 0, 0, binary)
+
+    def _update_both(self, session: LocalSession, change: Change) -> int:
+        """STATE_UPDATE to a session in which some, or all, take protobuf."""
+        everybody = session.binary == len(session.devices)
+        frame = b"" if everybody else self._update_frame(session, change)
+        binary = self._update_binary(session, change)
+        return self._hub.publish(session.topic, frame, KIND_STATE, change.prev_version, 0, binary)
+
+    def _update_binary(self, session: LocalSession, change: Change) -> bytes:
+        return protobuf.state_update(session.id, session.owner, change, int(self._clock()))
 
     def _update_frame(self, session: LocalSession, change: Change) -> bytes:
         device_q = encode.quote(change.device_id)
@@ -90,3 +117,12 @@ def prefix(session: LocalSession) -> bytes:
         encode.quote(session.id),
         encode.quote(session.owner),
     )
+
+
+def transcoded(frame: bytes) -> bytes | None:
+    """A message of ours as protobuf; None, with a word in the log, when there is no such thing."""
+    try:
+        return protobuf.from_json(frame)
+    except protobuf.TranscodeError:
+        log.exception("Message has no protobuf form")
+        return None

@@ -2,16 +2,23 @@
 
 from collections.abc import Iterator
 
-from syncbridge_core.hub import Hub
+from syncbridge_core.hub import ENCODING_PROTOBUF, Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession
 
 
 class Registry:
-    """Connections by cid and sessions by id; keeps the hub's topics in step with them."""
+    """Connections by cid and sessions by id; keeps the hub's topics in step with them.
+
+    Attributes:
+        everyone: topic of all who are in a session.
+        binary: how many connections take protobuf, in a session or not; each session has its own
+            count, so that nothing is encoded for nobody.
+    """
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self.everyone = hub.open_topic()
+        self.binary = 0
         self.connections: dict[int, Connection] = {}
         self.sessions: dict[str, LocalSession] = {}
 
@@ -21,6 +28,7 @@ class Registry:
     def add(self, connection: Connection) -> None:
         """A new connection, not in any session yet."""
         self.connections[connection.cid] = connection
+        self.binary += takes_protobuf(connection)
 
     def session(self, session_id: str) -> LocalSession:
         """The session with this id, opened here if nobody was in it."""
@@ -35,14 +43,17 @@ class Registry:
         previous = session.devices.get(connection.device_id)
         if previous is not None:
             self._hub.unsubscribe(session.topic, previous.cid)
+            session.binary -= takes_protobuf(previous)
         session.devices[connection.device_id] = connection
+        session.binary += takes_protobuf(connection)
         self._hub.subscribe(session.topic, connection.cid)
         self._hub.subscribe(self.everyone, connection.cid)
         return previous
 
     def remove(self, connection: Connection) -> bool:
         """Forget a connection; True if it was its device's current one."""
-        self.connections.pop(connection.cid, None)
+        if self.connections.pop(connection.cid, None) is not None:
+            self.binary -= takes_protobuf(connection)
         session = connection.session
         if session is None:
             return False
@@ -53,6 +64,7 @@ class Registry:
         if session.devices.get(connection.device_id) is not connection:
             return False
         del session.devices[connection.device_id]
+        session.binary -= takes_protobuf(connection)
         self._hub.unsubscribe(session.topic, connection.cid)
         return True
 
@@ -61,3 +73,8 @@ class Registry:
         if session.empty and self.sessions.get(session.id) is session:
             del self.sessions[session.id]
             self._hub.close_topic(session.topic)
+
+
+def takes_protobuf(connection: Connection) -> bool:
+    """Whether a connection's messages are protobuf and not JSON."""
+    return connection.encoding == ENCODING_PROTOBUF

@@ -1,0 +1,44 @@
+"""What came from a socket, decoded by the encoding that its connection agreed on."""
+
+from syncbridge import messages, protobuf
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.limits import Limits
+from syncbridge.messages import Envelope
+from syncbridge_server.gateway.connection import Connection
+from syncbridge_server.gateway.registry import takes_protobuf
+
+TEXT = 1
+"""Opcode of a text message; a binary one has the next number, as the encodings have."""
+
+EXPECTED = (
+    "binary message: JSON in a text message is expected",
+    "text message: protobuf in a binary message is expected",
+)
+"""What a connection is told that sends the other kind of message, by its encoding."""
+
+
+class Inbound:
+    """Decodes messages of either encoding, under one set of limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._protobuf = protobuf.Decoder(limits)
+
+    def decode(self, connection: Connection, data: bytes, opcode: int) -> Envelope:
+        """The envelope of one message, its payload as JSON text in either encoding.
+
+        Raises:
+            SyncBridgeError: UNSUPPORTED for text on a binary connection and the reverse, else as
+                `messages.decode_envelope` and `protobuf.Decoder.decode`.
+        """
+        if opcode != TEXT + connection.encoding:
+            raise SyncBridgeError(ErrorCode.UNSUPPORTED, EXPECTED[connection.encoding])
+        if opcode == TEXT:
+            return messages.decode_envelope(data)
+        return self._protobuf.decode(data)
+
+
+def correlation_of(connection: Connection, data: bytes) -> str | None:
+    """The `correlation_id` of a message that is going to be refused, if it can be read."""
+    if takes_protobuf(connection):
+        return protobuf.correlation_of(data)
+    return messages.correlation_of(data)
