@@ -178,7 +178,7 @@ class Wire:
         elif not 0.75 * self._armed <= remaining <= self._armed:
             self._armed = remaining
             self.socket.settimeout(None)
-            timeval = struct.pack("@ll", int(remaining), int(remaining % 1 * 1e6) + 1)
+            timeval = struct.pack("@ll", *divmod(max(1, int(remaining * 1e6)), 1_000_000))
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
