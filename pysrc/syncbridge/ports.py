@@ -36,6 +36,15 @@ class Status(IntEnum):
     TOO_MANY_KEYS = 7
     TOO_MANY_DEVICES = 8
     FENCED = 9
+    PRECONDITION = 16
+    TYPE_MISMATCH = 17
+    NOT_AN_INTEGER = 18
+    OUT_OF_RANGE = 19
+    NO_DEVICE = 20
+    NO_TOKEN = 21
+    SPENT = 22
+    EXPIRED = 23
+    WRONG_DEVICE = 24
 
 
 class Mode(IntEnum):
@@ -49,6 +58,29 @@ class Mode(IntEnum):
     """Such keys are left out, the others are applied; the outcome names them."""
     WHOLE = 3
     """Any change at all after `base_version` is a conflict (full snapshots)."""
+
+
+class Operation(IntEnum):
+    """What a write does with its one key, in the script; the numbers are those of `apply.lua`.
+
+    Other nodes and devices see the result, never the operation. An absent key counts as 0 for
+    INCR and as `[]` for APPEND; MAX and MIN then set the operand.
+    """
+
+    SET = 0
+    """Not one key but a change set: `sets` and `deletes` as they are."""
+    INCR = 1
+    """Add an integer; exact, within 64 bits. Else NOT_AN_INTEGER or OUT_OF_RANGE."""
+    APPEND = 2
+    """Add one element to an array."""
+    MAX = 3
+    """Keep the greater number, compared exactly."""
+    MIN = 4
+    """Keep the lesser number, compared exactly."""
+    SETNX = 5
+    """Set if the key does not exist; else PRECONDITION."""
+    CAS = 6
+    """Set if the value's bytes are `expected`, b"" for no such key; else PRECONDITION."""
 
 
 class Apply(msgspec.Struct, gc=False):
@@ -66,7 +98,8 @@ class Apply(msgspec.Struct, gc=False):
         create: make the session when it does not exist; else NOT_FOUND.
         replace: delete every key that is not in `sets`.
         app_version: stored with the session when not empty.
-        operation: what other nodes are told for a single key, `SET` or `DELETE`.
+        operation: if not SET, `sets` is one key and its operand, and `deletes` is empty.
+        expected: for CAS.
         fence: the `Welcome.fence` of the writer's connection. A device that has handed the session
             over is refused with FENCED until it joins again. 0: no check.
     """
@@ -84,6 +117,8 @@ class Apply(msgspec.Struct, gc=False):
     replace: bool = False
     app_version: str = ""
     fence: int = 0
+    operation: Operation = Operation.SET
+    expected: bytes = b""
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -92,7 +127,9 @@ class Outcome(msgspec.Struct, gc=False):
     Attributes:
         version, prev_version: equal when nothing changed.
         sets, deletes: what really changed (writes of equal bytes are dropped), to be fanned out.
-        conflicts: flat `[key, server value or b"" when deleted, ...]` for CONFLICT and YIELD.
+        conflicts: flat `[key, server value or b"" when deleted, ...]` for CONFLICT and YIELD, and
+            of the one key of an operation that was refused.
+        result: value of the key after an operation.
     """
 
     status: Status
@@ -106,6 +143,7 @@ class Outcome(msgspec.Struct, gc=False):
     updated_at: int = 0
     expires_at: int = 0
     conflicts: list[bytes] = []
+    result: bytes = b""
 
 
 class DeviceInfo(msgspec.Struct, gc=False, omit_defaults=True):
@@ -145,12 +183,17 @@ class Hello(msgspec.Struct, gc=False):
 
 
 class Device(msgspec.Struct, gc=False):
-    """One registered device. `deadline`: presence lease in Unix ms, 0 when there is none."""
+    """One registered device.
+
+    `deadline`: presence lease in Unix ms, 0 when there is none; for a device that has left, when
+    it was seen last. `fence`: number of its live connection, 0 when it has none.
+    """
 
     device_id: str
     info: bytes
     deadline: int
     online: bool
+    fence: int = 0
 
 
 class Welcome(msgspec.Struct, gc=False):
@@ -161,6 +204,8 @@ class Welcome(msgspec.Struct, gc=False):
             since the asked version (`resumed`), or when `fresh` says the node's replica is current.
         peers: how many other nodes have devices in the session.
         replaced: `(node, conn)` of the connection that this device had before, or None.
+        fence: number of this connection. Within a session each new connection gets a greater one,
+            so that what is late can be told from what is new.
     """
 
     status: Status
@@ -175,6 +220,7 @@ class Welcome(msgspec.Struct, gc=False):
     devices: list[Device] = []
     replaced: tuple[str, str] | None = None
     peers: int = 0
+    fence: int = 0
 
 
 class Resume(msgspec.Struct, gc=False):
@@ -227,6 +273,7 @@ class Leave(msgspec.Struct, gc=False):
 
     `forget` removes the device from the registry instead of marking it offline. `last` says that
     this node has no other device in the session, so that it stops receiving its commits.
+    `reason` is what other nodes are told.
     """
 
     sid: str
@@ -235,14 +282,19 @@ class Leave(msgspec.Struct, gc=False):
     node: str
     forget: bool = False
     last: bool = False
+    reason: str = "disconnected"
 
 
 class Left(msgspec.Struct, gc=False):
-    """Answer to `Leave`: whether the device is offline now, the time (Unix ms), other nodes."""
+    """Answer to `Leave`: whether the device is offline now, the time (Unix ms), other nodes.
+
+    `fence` is that of the connection that ended.
+    """
 
     changed: bool
     at: int = 0
     peers: int = 0
+    fence: int = 0
 
 
 class Touch(msgspec.Struct, gc=False):
@@ -254,15 +306,36 @@ class Touch(msgspec.Struct, gc=False):
     presence_ms: int = 120_000
 
 
+class Lost(msgspec.Struct, gc=False):
+    """A device that is connected here and does not live here any more.
+
+    `node`: where its connection is now, empty when it has none: its lease was over, it handed the
+    session over, or Redis has forgotten it. `barred`: the least fence with which it may write.
+    """
+
+    device_id: str
+    node: str
+    barred: int
+
+
 class Touched(msgspec.Struct, gc=False):
     """Answer to `Touch`: where the session is now, for the node to compare with its replica."""
 
     version: int
     epoch: str
+    lost: list[Lost] = []
 
 
-Request = Apply | Hello | Resume | Read | Leave | Touch
-Answer = Outcome | Welcome | Resumed | Snapshot | Left | Touched
+class Query(msgspec.Struct, gc=False):
+    """Base of the requests of `syncbridge.device_ports`."""
+
+
+class Result(msgspec.Struct, gc=False):
+    """Base of the answers of `syncbridge.device_ports`."""
+
+
+Request = Apply | Hello | Resume | Read | Leave | Touch | Query
+Answer = Outcome | Welcome | Resumed | Snapshot | Left | Touched | Result
 Deliver = Callable[[Sequence[Answer | StoreError]], None]
 
 
@@ -277,6 +350,25 @@ class Commit(msgspec.Struct, gc=False):
     correlation_id: str
     sets: list[bytes]
     deletes: list[bytes]
+
+
+class PresenceChange(msgspec.Struct, gc=False):
+    """A device came or went. Told by the script that did it, to every node with devices there.
+
+    Attributes:
+        event: `joined`, or why it left: `closed`, `timeout`, `disconnected`, `handoff`, and
+            `removed` for a device that was signed out.
+        fence: number of the connection that came or went.
+        version: of the session then.
+        detail: `joined`: the device's info, JSON. `handoff`: id of the target device.
+    """
+
+    sid: str
+    event: str
+    fence: int
+    version: int
+    device_id: str
+    detail: bytes
 
 
 class Notice(msgspec.Struct, gc=False):
@@ -321,6 +413,7 @@ class Bus(Protocol):
     """Messages between nodes, over Redis pub/sub. Callbacks run on the Trio thread."""
 
     def on_commits(self, handler: Callable[[Sequence[Commit]], None]) -> None: ...
+    def on_presence(self, handler: Callable[[PresenceChange], None]) -> None: ...
     def on_notice(self, kind: str, handler: Callable[[Notice], None]) -> None: ...
     def on_resync(self, handler: Callable[[], None]) -> None:
         """Called after messages may have been lost: replicas must be compared with Redis."""

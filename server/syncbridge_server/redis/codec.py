@@ -5,6 +5,7 @@ tests run both sides against a real server, which is what keeps them in step.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -44,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True):
     state_keys: int
     mutations: int
     tombstones: int
+    value_bytes: int
 
     @classmethod
     def of(cls, node: str, limits: Limits) -> "Settings":
@@ -55,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True):
             state_keys=limits.state_keys,
             mutations=limits.idempotency_ids,
             tombstones=limits.tombstones,
+            value_bytes=limits.value_bytes,
         )
 
 
@@ -67,6 +70,7 @@ class Call(msgspec.Struct, gc=False, frozen=True):
     repeatable: bool
 
 
+@lru_cache(16_384)
 def _keys(sid: str, letters: str) -> tuple[str, ...]:
     return tuple([f"s:{{{sid}}}:{letter}" for letter in letters])
 
@@ -78,7 +82,7 @@ def encode_apply(request: Apply, settings: Settings, epoch: str) -> Call:
         names = sets[::2]
         if len({*names, *deletes}) != len(names) + len(deletes):
             raise ValueError("a key appears twice in one write")
-    flags = request.owner_check + 2 * request.create + 4 * request.replace
+    flags = request.owner_check + 2 * request.create + 4 * request.replace + 8 * request.operation
     args: list[Argument] = [
         len(sets) >> 1,
         len(deletes),
@@ -100,7 +104,9 @@ def encode_apply(request: Apply, settings: Settings, epoch: str) -> Call:
         *sets,
         *deletes,
     ]
-    return Call("apply", _keys(request.sid, "mdkino"), args, bool(request.mutation_id))
+    if request.operation:
+        args += (request.expected, settings.value_bytes)
+    return Call("apply", _keys(request.sid, "mdkinoj"), args, bool(request.mutation_id))
 
 
 def encode_hello(request: Hello, settings: Settings) -> Call:
@@ -184,6 +190,7 @@ def decode_apply(reply: list[Any], request: Apply, settings: Settings) -> Outcom
         reply[6],
         reply[7],
         reply[11],
+        reply[12] if len(reply) > 12 else b"",
     )
 
 

@@ -3,17 +3,20 @@
 --
 -- KEYS  1 m  meta HASH        2 d  data HASH             3 k  ZSET key -> version
 --       4 i  ZSET mutation    5 n  ZSET node -> lease    6 o  HASH device -> "conn node"
+--       7 j  LIST journal: "version digest key" of each change, oldest first
 -- ARGV  1 number of set pairs      2 number of deletes     3 mode (ports.Mode)
---       4 base version, -1 none    5 flags: 1 owner check, 2 create, 4 replace
+--       4 base version, -1 none    5 flags: 1 owner check, 2 create, 4 replace,
+--                                     8 * operation (ports.Operation)
 --       6 user   7 device   8 mutation id or ""   9 epoch for a session made here
 --      10 app version or ""  11 our node  12 ttl ms  13 max state bytes  14 max keys
 --      15 mutation ids kept  16 tombstones kept
 --      17 fence of the writer's connection, 0 for none; meta field "x<device>" is the least one
 --         with which that device may write
 --      18.. key, value, key, value ..., deleted keys
+--           An operation has one key, its operand, and then: expected value or "", max value bytes
 -- Returns {status, version, previous version, epoch, created, created ms, updated ms, expires ms,
---          whole, sets, deletes, conflicts}. whole = 1: all that was asked for was applied, and
---          sets and deletes are left empty instead of being sent back.
+--          whole, sets, deletes, conflicts, result of an operation}. whole = 1: all that was
+--          asked for was applied, and sets and deletes are left empty instead of being sent back.
 --
 -- A Lua error does not undo the writes before it. So every key is read (and its type thereby
 -- checked) before the first write, the index `k`, which may not have been read, is written first,
@@ -24,6 +27,9 @@ local OK, DUPLICATE, CONFLICT, AHEAD, NOT_FOUND, FORBIDDEN, TOO_LARGE, TOO_MANY_
     0, 1, 2, 3, 4, 5, 6, 7, 9
 local YIELD, OVERWRITE, WHOLE = 2, 1, 3
 local FIRST, HOUR = 18, 3600000
+-- The journal remembers what a key was before each change, for three-way merges: 16 digits of the
+-- SHA-1 of the old value, "" for none, "?" for one that is too long to be hashed here.
+local JOURNAL, JOURNAL_SLACK, HASHED_BYTES = 128, 32, 1024
 
 -- The functions capture nothing: an upvalue costs an allocation in each run.
 local function gather(command, key, list)
@@ -45,6 +51,7 @@ end
 local function expire_at(at, last)
   local expiry = string.format('%.0f', at)
   for j = 1, last do redis.call('PEXPIREAT', KEYS[j], expiry) end
+  redis.call('PEXPIREAT', KEYS[7], expiry)
 end
 local function trim()
   redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - tonumber(ARGV[15]))
@@ -58,7 +65,8 @@ end
 
 local nsets, ndels = tonumber(ARGV[1]), tonumber(ARGV[2])
 local mode, base, flags = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local owner_check, create, replace = flags % 2 == 1, flags % 4 > 1, flags > 3
+local owner_check, create, replace = flags % 2 == 1, flags % 4 > 1, flags % 8 > 3
+local operation = math.floor(flags / 8)
 local user, device, mutation = ARGV[6], ARGV[7], ARGV[8]
 local ttl = tonumber(ARGV[12])
 
@@ -113,13 +121,94 @@ local total = #names
 
 local old = {}
 if exists and total > 0 then old = gather('HMGET', KEYS[2], names) end
+
+-- An operation turns its operand into the value to be set; all reads, no writes. Its functions are
+-- made in here, so that a plain write does not pay for them.
+local result
+if operation > 0 then
+  local INCR, APPEND, MAX, SETNX, CAS = 1, 2, 3, 5, 6
+  local PRECONDITION, TYPE_MISMATCH, NOT_AN_INTEGER, OUT_OF_RANGE = 16, 17, 18, 19
+  local before, operand = old[1], values[1]
+  local function refused(status)
+    return answer(status, version, epoch, {created_at, refreshed + ttl}, {names[1], before or ''})
+  end
+  result = operand
+  if operation == SETNX then
+    if before then return refused(PRECONDITION) end
+  elseif operation == CAS then
+    if (before or '') ~= ARGV[at] then return refused(PRECONDITION) end
+  elseif operation == APPEND then
+    if not before or before == '[]' then
+      result = '[' .. operand .. ']'
+    elseif string.sub(before, 1, 1) == '[' then
+      result = string.sub(before, 1, -2) .. ',' .. operand .. ']'
+    else
+      return refused(TYPE_MISMATCH)
+    end
+    if #result > tonumber(ARGV[at + 1]) then return refused(TOO_LARGE) end
+  elseif before and not string.find(before, '^[-0-9]') then
+    return refused(TYPE_MISMATCH)
+  elseif before and operation == INCR then
+    local function in_int64(text)
+      local minus, digits = string.match(text, '^(-?)(%d+)$')
+      local most = minus == '-' and '9223372036854775808' or '9223372036854775807'
+      return #digits < 19 or (#digits == 19 and digits <= most)
+    end
+    if not string.find(before, '^-?%d+$') then return refused(NOT_AN_INTEGER) end
+    if not in_int64(before) then return refused(OUT_OF_RANGE) end
+    if #before < 16 and #operand < 16 then
+      result = format('%.0f', tonumber(before) + tonumber(operand))
+    else
+      -- A double holds 15 digits, so the two halves of each number are added on their own.
+      local HALF, high, low = 10000000000, 0, 0
+      for _, text in ipairs({before, operand}) do
+        local minus, digits = string.match(text, '^(-?)(%d+)$')
+        local sign = minus == '-' and -1 or 1
+        high = high + sign * (tonumber(string.sub(digits, 1, -11)) or 0)
+        low = low + sign * tonumber(string.sub(digits, -10))
+      end
+      if low >= HALF then high, low = high + 1, low - HALF end
+      if low <= -HALF then high, low = high - 1, low + HALF end
+      if high > 0 and low < 0 then high, low = high - 1, low + HALF end
+      if high < 0 and low > 0 then high, low = high + 1, low - HALF end
+      local minus = (high < 0 or low < 0) and '-' or ''
+      high, low = math.abs(high), math.abs(low)
+      result = minus .. (high == 0 and format('%.0f', low) or format('%.0f%010.0f', high, low))
+    end
+    if not in_int64(result) then return refused(OUT_OF_RANGE) end
+  elseif before then
+    -- MAX and MIN. A number as sign, place of its first digit, and digits without the zeros around
+    -- them: exact at any size.
+    local function parts(text)
+      local minus, whole, fraction, power =
+          string.match(text, '^(-?)(%d+)%.?(%d*)[eE]?([-+]?%d*)$')
+      local digits = whole .. fraction
+      local zeros = #string.match(digits, '^0*')
+      local place = #whole - zeros + (tonumber(power) or 0)
+      digits = string.match(string.sub(digits, zeros + 1), '^(.-)0*$')
+      if digits == '' then return 0, 0, '' end
+      return minus == '-' and -1 or 1, place, digits
+    end
+    local function greater(a, b)
+      local sign, place, digits = parts(a)
+      local other_sign, other_place, other_digits = parts(b)
+      if sign ~= other_sign then return sign > other_sign end
+      if place ~= other_place then return (place > other_place) == (sign > 0) end
+      return digits ~= other_digits and (digits > other_digits) == (sign > 0)
+    end
+    local high, low = operand, before
+    if operation ~= MAX then high, low = before, operand end
+    if not greater(high, low) then result = before end
+  end
+  values[1] = result
+end
 local changed, floor
 if base >= 0 and base < version and mode ~= OVERWRITE and total > 0 then
   changed = gather('ZMSCORE', KEYS[3], names)
   floor = tonumber(call('HGET', KEYS[1], 'f'))
 end
 local clash, conflicts = false, {}
-local sets, deletes, index = {}, {}, {}
+local sets, deletes, index, befores = {}, {}, {}, {}
 local more_keys, nbytes, whole = 0, bytes, 1
 local next_text = format('%.0f', version + 1)
 for j = 1, total do
@@ -142,6 +231,7 @@ for j = 1, total do
       sets[#sets + 1] = value
       index[#index + 1] = next_text
       index[#index + 1] = name
+      befores[#befores + 1] = before or ''
       if before then
         nbytes = nbytes + #value - #before
       else
@@ -155,13 +245,14 @@ for j = 1, total do
     deletes[#deletes + 1] = name
     index[#index + 1] = next_text
     index[#index + 1] = name
+    befores[#befores + 1] = before
     nbytes = nbytes - #name - #before
     more_keys = more_keys - 1
   else
     whole = 0
   end
 end
-if replace then whole = 0 end
+if replace or result then whole = 0 end
 if mode == WHOLE and base >= 0 and base < version then clash = true end
 if clash and mode ~= YIELD then
   return answer(CONFLICT, version, epoch, {created_at, refreshed + ttl}, conflicts)
@@ -188,12 +279,14 @@ if exists and #index == 0 then
     call('HSET', KEYS[1], 't', now_text)
     expire_at(now + ttl, 4)
   end
-  return answer(OK, version, epoch, {created_at, refreshed + ttl}, conflicts)
+  local unchanged = answer(OK, version, epoch, {created_at, refreshed + ttl}, conflicts)
+  unchanged[13] = result
+  return unchanged
 end
 
 -- From here on everything is written.
 if not exists then
-  call('DEL', KEYS[2], KEYS[3], KEYS[4])
+  call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[7])
   epoch = ARGV[9]
 end
 write('ZADD', KEYS[3], index)
@@ -237,6 +330,28 @@ if #deletes > 0 then
   end
 end
 
+if #befores > 0 then
+  local lines, skipped = {}, math.max(0, #befores - JOURNAL)
+  for j = skipped + 1, #befores do
+    local before = befores[j]
+    if #before > HASHED_BYTES then
+      before = '?'
+    elseif before ~= '' then
+      before = string.sub(redis.sha1hex(before), 1, 16)
+    end
+    lines[j - skipped] = next_text .. ' ' .. before .. ' ' .. index[2 * j]
+  end
+  -- Never read before: a key of another type is dropped, it is only a memory.
+  local length = redis.pcall('RPUSH', KEYS[7], unpack(lines))
+  if type(length) ~= 'number' then
+    call('DEL', KEYS[7])
+  elseif length == #lines then
+    call('PEXPIREAT', KEYS[7], format('%.0f', refreshed + ttl))
+  elseif length > JOURNAL + JOURNAL_SLACK then
+    call('LTRIM', KEYS[7], -JOURNAL, -1)
+  end
+end
+
 if not exists then
   expire_at(ttl + now, 4)
 elseif now - refreshed > HOUR then
@@ -268,4 +383,4 @@ end
 
 if whole == 1 then sets, deletes = {}, {} end
 return {OK, version + 1, version, epoch, exists and 0 or 1, created_at, now, refreshed + ttl,
-    whole, sets, deletes, conflicts}
+    whole, sets, deletes, conflicts, result}
