@@ -27,8 +27,9 @@ HEADERS := $(wildcard core_ext/syncbridge_core/*.h)
 KERNELS := $(wildcard core_ext/syncbridge_core/*.pyx core_ext/syncbridge_core/*.px[di]) $(HEADERS)
 PACKAGING := pyproject.toml setup.py
 FUZZERS := frames document
+PROTO := pysrc/syncbridge/proto
 
-.PHONY: help run test test-pure lint format fuzz bench bench-quick coverage trace dist check-wheel clean
+.PHONY: help run test test-pure lint format proto fuzz bench bench-quick coverage trace dist check-wheel clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +55,10 @@ lint: $(DONE)/lint $(DONE)/kernels  ## ruff, cython-lint, mypy --strict, stubs a
 format: $(DONE)/lint  ## let ruff rewrite imports and layout
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+proto: $(DONE)/test  ## generate the protobuf modules again from the .proto file
+	$(PY) -m grpc_tools.protoc -I $(PROTO) --python_out=$(PROTO) --pyi_out=$(PROTO) \
+		syncbridge/v1/syncbridge.proto
 
 fuzz: $(FUZZERS:%=build/fuzz/%)  ## libFuzzer with sanitizers, FUZZ_SECONDS=30 for each harness
 	@for name in $(FUZZERS); do \

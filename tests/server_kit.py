@@ -62,11 +62,12 @@ def bearer(token: str) -> dict[str, str]:
 
 @dataclass
 class Node:
-    """A server in this process. `stop` begins a graceful stop."""
+    """A server in this process. `stop` begins a graceful stop; `protobuf`: what devices speak."""
 
     server: Server
     port: int
     stop: trio.Event
+    protobuf: bool = False
 
     @property
     def url(self) -> str:

@@ -1,4 +1,7 @@
-"""A device for tests: a WebSocket client on real sockets that speaks SyncBridge's messages."""
+"""A device for tests: a WebSocket client on real sockets that speaks SyncBridge's messages.
+
+With `protobuf=True` it speaks them as protobuf; a test sees the same dicts.
+"""
 
 import json
 import os
@@ -18,6 +21,8 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+
+import protobuf_kit
 
 WAIT = 10.0
 """Seconds after which a test that waits has failed."""
@@ -49,8 +54,10 @@ class Device:
         self._ws = ws
         self._inbox: list[dict[str, Any]] = []
         self._text = ""
+        self._binary = b""
         self._end: Closed | None = None
         self.raw: list[str] = []
+        self.protobuf = False
         self.device_id = ""
         self.version = 0
         self.epoch = ""
@@ -65,6 +72,7 @@ class Device:
         headers: list[tuple[bytes, bytes]] | None = None,
         tls: ssl.SSLContext | None = None,
         path: str = "/ws",
+        protobuf: bool = False,
     ) -> Self:
         with trio.fail_after(WAIT):
             stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
@@ -72,7 +80,13 @@ class Device:
                 stream = trio.SSLStream(stream, tls, server_hostname="localhost")
             ws = WSConnection(ConnectionType.CLIENT)
             device = cls(stream, ws)
-            request = Request(host=f"{host}:{port}", target=path, extra_headers=headers or [])
+            device.protobuf = protobuf
+            request = Request(
+                host=f"{host}:{port}",
+                target=path,
+                extra_headers=headers or [],
+                subprotocols=[protobuf_kit.SUBPROTOCOL] if protobuf else [],
+            )
             try:
                 await stream.send_all(ws.send(request))
                 await device._accepted()
@@ -89,6 +103,7 @@ class Device:
             for event in self._ws.events():
                 match event:
                     case AcceptConnection():
+                        assert (event.subprotocol == protobuf_kit.SUBPROTOCOL) == self.protobuf
                         return
                     case RejectConnection():
                         status = event.status_code
@@ -123,7 +138,10 @@ class Device:
         message: dict[str, Any] = {"type": kind, "payload": {} if payload is None else payload}
         if correlation_id is not None:
             message["correlation_id"] = correlation_id
-        await self.send_text(json.dumps(message))
+        if self.protobuf:
+            await self.send_binary(protobuf_kit.encode(message))
+        else:
+            await self.send_text(json.dumps(message))
 
     async def receive(self, *kinds: int) -> dict[str, Any]:
         """The next message, or the next of some types (others before it are dropped)."""
@@ -155,6 +173,11 @@ class Device:
                         self.raw.append(self._text)
                         self._inbox.append(json.loads(self._text))
                         self._text = ""
+                case BytesMessage():
+                    self._binary += bytes(event.data)
+                    if event.message_finished:
+                        self._inbox.append(protobuf_kit.decode(self._binary))
+                        self._binary = b""
                 case Ping():
                     await self._stream.send_all(self._ws.send(event.response()))
                 case CloseConnection():

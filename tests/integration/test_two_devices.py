@@ -1,4 +1,7 @@
-"""Two devices of one user: one durable, versioned state over real sockets and a real Redis."""
+"""Two devices of one user: one durable, versioned state over real sockets and a real Redis.
+
+Every test runs twice: with devices that speak JSON, and with devices that speak protobuf.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -11,16 +14,17 @@ AUTH_SUCCESS, STATE_UPDATE, ERROR = 8, 5, 6
 JOINED, LEFT = 10, 11
 
 
-@pytest.fixture
-async def node(redis_url: str) -> AsyncIterator[Node]:
+@pytest.fixture(params=[False, True], ids=["json", "protobuf"])
+async def node(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Node]:
     async with running_node(redis_url) as running:
+        running.protobuf = request.param
         yield running
 
 
 async def join(
     node: Node, session: str, device_id: str, user: str = "ann", **extra: object
 ) -> Device:
-    device = await Device.open(node.port)
+    device = await Device.open(node.port, protobuf=node.protobuf)
     await device.auth(mint(user), device_id, session_id=session, **extra)
     return device
 
@@ -88,6 +92,7 @@ async def test_state_survives_everybody_leaving(node: Node) -> None:
         assert ({"mood": "calm"}, 1) == (tablet.welcome["state_data"], tablet.version)
 
 
+@pytest.mark.parametrize("node", [False], ids=["json"], indirect=True)
 async def test_number_text_is_kept(node: Node) -> None:
     """Numbers come back digit by digit as they were sent."""
     async with await join(node, new_session(), "phone") as phone:
@@ -251,7 +256,10 @@ async def test_heartbeat(node: Node) -> None:
 async def test_user_has_a_session_of_their_own(node: Node) -> None:
     """Without a session id, all devices of a user meet in the same session."""
     user = new_session()
-    async with await Device.open(node.port) as phone, await Device.open(node.port) as tablet:
+    async with (
+        await Device.open(node.port, protobuf=node.protobuf) as phone,
+        await Device.open(node.port, protobuf=node.protobuf) as tablet,
+    ):
         first = await phone.auth(mint(user), "phone")
         second = await tablet.auth(mint(user), "tablet")
 
