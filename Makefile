@@ -49,7 +49,7 @@ lint: $(DONE)/lint $(DONE)/kernels  ## ruff, cython-lint, mypy --strict, stubs a
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint core_ext
 	$(PY) -m mypy
 	$(PY) -m mypy tests/typing
-	$(PY) -m mypy.stubtest syncbridge_core --ignore-disjoint-bases --ignore-unused-allowlist \
+	MYPYPATH=core_ext $(PY) -m mypy.stubtest syncbridge_core --ignore-disjoint-bases --ignore-unused-allowlist \
 		--allowlist tests/typing/stubtest_allowlist.txt
 
 format: $(DONE)/lint  ## let ruff rewrite imports and layout
