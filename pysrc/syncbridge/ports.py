@@ -334,7 +334,8 @@ class Result(msgspec.Struct, gc=False):
     """Base of the answers of `syncbridge.device_ports`."""
 
 
-Request = Apply | Hello | Resume | Read | Leave | Touch | Query
+SessionRequest = Apply | Hello | Resume | Read | Leave | Touch
+Request = SessionRequest | Query
 Answer = Outcome | Welcome | Resumed | Snapshot | Left | Touched | Result
 Deliver = Callable[[Sequence[Answer | StoreError]], None]
 

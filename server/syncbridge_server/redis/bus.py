@@ -22,7 +22,7 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreOverloaded
-from syncbridge.ports import Commit, Notice
+from syncbridge.ports import Commit, Notice, PresenceChange
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.messages import common_channel, decode, encode_notice, node_channel
 from syncbridge_server.redis.pipeline import Command
@@ -37,6 +37,7 @@ ALL_NODES = "*"
 
 CommitHandler = Callable[[Sequence[Commit]], None]
 NoticeHandler = Callable[[Notice], None]
+PresenceHandler = Callable[[PresenceChange], None]
 
 
 class Listener:
@@ -158,6 +159,7 @@ class RedisBus:
         self._io = io
         self._node = node
         self._commits: list[CommitHandler] = []
+        self._presence: list[PresenceHandler] = []
         self._notices: dict[str, list[NoticeHandler]] = {}
         self._resyncs: list[Callable[[], None]] = []
         self._listener: Listener | None = None
@@ -206,6 +208,10 @@ class RedisBus:
         """`handler` gets the commits of other nodes, in batches."""
         self._commits.append(handler)
 
+    def on_presence(self, handler: PresenceHandler) -> None:
+        """`handler` gets the devices that came or went on other nodes."""
+        self._presence.append(handler)
+
     def on_notice(self, kind: str, handler: NoticeHandler) -> None:
         """`handler` gets the notices of one kind."""
         self._notices.setdefault(kind, []).append(handler)
@@ -247,7 +253,12 @@ class RedisBus:
             # What was published before a notice is delivered before it.
             self._deliver_commits(commits)
             commits = []
-            for handler in self._notices.get(message.kind, ()):
+            handlers: Sequence[Callable[[Any], None]] = (
+                self._presence
+                if isinstance(message, PresenceChange)
+                else self._notices.get(message.kind, ())
+            )
+            for handler in handlers:
                 _guarded(handler, message)
         self._deliver_commits(commits)
 

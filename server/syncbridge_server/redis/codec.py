@@ -18,11 +18,12 @@ from syncbridge.ports import (
     Hello,
     Leave,
     Left,
+    Lost,
     Outcome,
     Read,
-    Request,
     Resume,
     Resumed,
+    SessionRequest,
     Snapshot,
     Status,
     Touch,
@@ -154,6 +155,7 @@ def encode_leave(request: Leave) -> Call:
         request.node,
         int(request.forget),
         int(request.last),
+        request.reason,
     ]
     # Not repeatable: the second answer would say that nothing changed.
     return Call("leave", _keys(request.sid, "pvon"), args, False)
@@ -205,18 +207,25 @@ def _changes(keys: list[bytes], values: list[bytes | None]) -> tuple[list[bytes]
     return sets, deletes
 
 
-def _devices(leases: list[bytes], registry: list[bytes], now: int) -> list[Device]:
+def devices(
+    leases: list[bytes], registry: list[bytes], connections: list[bytes], now: int
+) -> list[Device]:
+    """Registered devices, from a script's flat replies."""
     deadlines = dict(zip(leases[::2], map(int, leases[1::2]), strict=True))
-    devices = []
+    live = dict(zip(connections[::2], connections[1::2], strict=True))
+    found = []
     for name, info in zip(registry[::2], registry[1::2], strict=True):
         deadline = deadlines.get(name, 0)
-        devices.append(Device(name.decode(), info, deadline, deadline > now))
-    return devices
+        fence = connection(live.get(name, b""))[2]
+        found.append(Device(name.decode(), info, deadline, deadline > now, fence))
+    return found
 
 
-def _connection(text: bytes) -> tuple[str, str] | None:
-    conn, _, node = text.decode().partition(" ")
-    return (node, conn) if node else None
+def connection(text: bytes) -> tuple[str, str, int]:
+    """(node, conn, fence) out of "conn fence node"; empty and 0 when there is none."""
+    parts = text.decode().split(" ")
+    fence = int(parts[1]) if len(parts) == 3 else 0
+    return (parts[-1], parts[0], fence) if len(parts) > 1 else ("", "", 0)
 
 
 def decode_hello(reply: list[Any], request: Hello, settings: Settings) -> Welcome:
@@ -232,9 +241,11 @@ def decode_hello(reply: list[Any], request: Hello, settings: Settings) -> Welcom
         welcome.sets, welcome.deletes = _changes(reply[5], reply[6])
     else:
         welcome.fresh = True
-    welcome.devices = _devices(reply[7], reply[8], reply[10])
+    welcome.devices = devices(reply[7], reply[8], reply[9], reply[10])
     welcome.peers = reply[11]
-    welcome.replaced = _connection(reply[9])
+    welcome.fence = reply[12]
+    node, conn, _ = connection(reply[13])
+    welcome.replaced = (node, conn) if node else None
     return welcome
 
 
@@ -273,15 +284,23 @@ def decode_read(reply: list[Any], request: Read, settings: Settings) -> Snapshot
 
 
 def decode_leave(reply: list[Any], request: Leave, settings: Settings) -> Left:
-    return Left(bool(reply[0]), reply[1], reply[2])
+    return Left(bool(reply[0]), reply[1], reply[2], reply[3])
 
 
 def decode_touch(reply: list[Any], request: Touch, settings: Settings) -> Touched:
-    return Touched(reply[0], reply[1].decode())
+    lost = reply[2]
+    return Touched(
+        reply[0],
+        reply[1].decode(),
+        [
+            Lost(name.decode(), connection(where)[0], barred)
+            for name, where, barred in zip(lost[::3], lost[1::3], lost[2::3], strict=True)
+        ],
+    )
 
 
-def encode(request: Request, settings: Settings, new_epoch: Callable[[], str]) -> Call:
-    """Any request; `new_epoch` makes the epoch of a session that a write may create."""
+def encode(request: SessionRequest, settings: Settings, new_epoch: Callable[[], str]) -> Call:
+    """Any request of a session; `new_epoch` makes the epoch of a session that a write may create."""
     match request:
         case Apply():
             return encode_apply(request, settings, new_epoch() if request.create else "")
@@ -307,6 +326,6 @@ _DECODERS: dict[type, Callable[[list[Any], Any, Settings], Answer]] = {
 }
 
 
-def decode(reply: list[Any], request: Request, settings: Settings) -> Answer:
+def decode(reply: list[Any], request: SessionRequest, settings: Settings) -> Answer:
     """The answer type that belongs to the request."""
     return _DECODERS[type(request)](reply, request, settings)

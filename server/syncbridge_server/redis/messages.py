@@ -5,12 +5,13 @@ registered for its session, so nobody subscribes to sessions.
 
 A commit is `C`, a line of numbers and lengths (see apply.lua), and the texts one after another:
 values are opaque bytes, and Lua builds it with a few concatenations. A notice is `N` and a
-MessagePack array of kind, session id and JSON text.
+MessagePack array of kind, session id and JSON text. A device that came or went is `P`, the
+line `<sid> <event> <fence> <version> <#device>`, then device and detail; written by the scripts.
 """
 
 import msgspec
 
-from syncbridge.ports import Commit, Notice
+from syncbridge.ports import Commit, Notice, PresenceChange
 
 _notice_decoder = msgspec.msgpack.Decoder(tuple[str, str, bytes])
 _encode = msgspec.msgpack.encode
@@ -31,9 +32,11 @@ def encode_notice(notice: Notice) -> bytes:
     return b"N" + _encode((notice.kind, notice.sid, notice.data))
 
 
-def decode(payload: bytes) -> Commit | Notice:
-    """Either message. Raises ValueError for anything else. O(length)."""
+def decode(payload: bytes) -> Commit | Notice | PresenceChange:
+    """Any of the messages. Raises ValueError for anything else. O(length)."""
     tag = payload[:1]
+    if tag == b"P":
+        return decode_presence(payload)
     if tag == b"C":
         return decode_commit(payload)
     if tag == b"N":
@@ -42,6 +45,14 @@ def decode(payload: bytes) -> Commit | Notice:
         except msgspec.DecodeError as error:
             raise ValueError("not a notice") from error
     raise ValueError("neither a commit nor a notice")
+
+
+def decode_presence(payload: bytes) -> PresenceChange:
+    """A device that came or went. Raises ValueError when it is not well formed."""
+    header, _, texts = payload.partition(b"\n")
+    sid, event, fence, version, size = header[1:].decode().split(" ")
+    device, detail = texts[: int(size)], texts[int(size) :]
+    return PresenceChange(sid, event, int(fence), int(version), device.decode(), detail)
 
 
 def decode_commit(payload: bytes) -> Commit:

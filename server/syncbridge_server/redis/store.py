@@ -6,9 +6,10 @@ from typing import Any
 
 from syncbridge.errors import StoreError
 from syncbridge.limits import Limits
-from syncbridge.ports import Answer, Deliver, Request
+from syncbridge.ports import Answer, Deliver, Query, Request
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.codec import Settings, decode, encode
+from syncbridge_server.redis.device_codec import decode_query, encode_query
 from syncbridge_server.redis.pipeline import Command
 
 
@@ -49,7 +50,10 @@ class RedisStore:
         return answer
 
     def _command(self, request: Request) -> Command:
-        call = encode(request, self._settings, self._new_epoch)
+        if isinstance(request, Query):
+            call = encode_query(request, self._settings)
+        else:
+            call = encode(request, self._settings, self._new_epoch)
         return self._io.script_command(
             call.script, call.keys, call.args, repeatable=call.repeatable
         )
@@ -57,6 +61,8 @@ class RedisStore:
     def _answer(self, reply: Any, request: Request) -> Answer | StoreError:
         if isinstance(reply, StoreError):
             return reply
+        if isinstance(request, Query):
+            return decode_query(reply, request)
         return decode(reply, request, self._settings)
 
     def _new_epoch(self) -> str:

@@ -3,8 +3,9 @@
 -- The node is registered in the same step that reads the state, so no commit falls between.
 --
 -- KEYS  1 m  meta   2 d  data   3 k  versions   4 i  mutations   5 p  ZSET device -> lease ms
---       6 v  HASH device -> info JSON   7 o  HASH device -> "conn node" of the live connection;
---         field "" holds the user who waits for a session that does not exist yet;
+--       6 v  HASH device -> info JSON
+--       7 o  HASH device -> "conn fence node" of the live connection; field "\n" holds the newest
+--         fence; field "" holds the user who waits for a session that does not exist yet;
 --         nobody else may join or create it meanwhile
 --       8 n  ZSET node -> lease ms
 -- ARGV  1 user   2 device   3 conn   4 info   5 node   6 owner check (0 or 1)
@@ -12,8 +13,10 @@
 --       9 epoch and 10 version of the node's replica; -1 for none
 --      11 device cap   12 presence ms   13 ttl ms   14 ttl ms while there is no session
 -- Returns {status, version, epoch, owner, kind, keys or flat state, values, leases, registry,
---          previous "conn node" or "", now ms, other nodes}.
+--          connections, now ms, other nodes, fence, previous connection or ""}.
 --          kind: 0 full, 1 delta, 2 the replica is current.
+-- Every other node with devices here is told with "P", see messages.py. Fences are the time, but
+-- always greater than the one before: that holds within a session, and also after a data loss.
 
 local call, format = redis.call, string.format
 local OK, FORBIDDEN, TOO_MANY_DEVICES = 0, 5, 8
@@ -26,7 +29,8 @@ local now = tonumber(now_text)
 local meta = call('HMGET', KEYS[1], 'v', 'e', 'f', 'u', 't')
 local exists = meta[1] ~= false
 local version, epoch, floor = tonumber(meta[1] or 0), meta[2] or '', tonumber(meta[3] or 0)
-local waiting = call('HMGET', KEYS[7], '', device)
+local waiting = call('HMGET', KEYS[7], '', device, '\n')
+local fence = format('%.0f', math.max(now, tonumber(waiting[3] or 0) + 1))
 local owner = meta[4] or waiting[1] or user
 if ARGV[6] == '1' and owner ~= user then return {FORBIDDEN} end
 
@@ -64,7 +68,7 @@ end
 local lease = format('%.0f', now + tonumber(ARGV[12]))
 call('ZADD', KEYS[8], lease, ARGV[5])
 call('HSET', KEYS[6], device, ARGV[4])
-call('HSET', KEYS[7], device, ARGV[3] .. ' ' .. ARGV[5])
+call('HSET', KEYS[7], device, ARGV[3] .. ' ' .. fence .. ' ' .. ARGV[5], '\n', fence)
 call('ZADD', KEYS[5], lease, device)
 if not exists and ARGV[6] == '1' and not waiting[1] then call('HSET', KEYS[7], '', user) end
 
@@ -76,6 +80,7 @@ if spare > 0 then
       call('ZREM', KEYS[5], leases[j])
       call('HDEL', KEYS[6], leases[j])
       call('HDEL', KEYS[7], leases[j])
+      if exists then call('HDEL', KEYS[1], 'x' .. leases[j]) end
     end
   end
 end
@@ -87,6 +92,17 @@ if exists and now - tonumber(meta[5] or 0) > HOUR then
   call('HSET', KEYS[1], 't', now_text)
   for j = 1, 4 do call('PEXPIREAT', KEYS[j], expiry) end
 end
+
+local news = 'P' .. string.sub(KEYS[1], 4, -4) .. ' joined ' .. fence .. ' '
+    .. format('%.0f', version) .. ' ' .. #device .. '\n' .. device .. ARGV[4]
+local before = string.match(waiting[2] or '', ' (%S+)$') or ARGV[5]
+for j = 1, #nodes, 2 do
+  if nodes[j] ~= ARGV[5] and tonumber(nodes[j + 1]) > now then
+    call('PUBLISH', 'n:' .. nodes[j], news)
+    if nodes[j] == before then before = ARGV[5] end
+  end
+end
+if before ~= ARGV[5] then call('PUBLISH', 'n:' .. before, news) end
 return {OK, version, epoch, owner, kind, first, second,
-    call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES'), call('HGETALL', KEYS[6]), waiting[2] or '',
-    now, peers}
+    call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES'), call('HGETALL', KEYS[6]),
+    call('HGETALL', KEYS[7]), now, peers, tonumber(fence), waiting[2] or ''}

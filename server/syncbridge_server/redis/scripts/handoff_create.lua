@@ -1,0 +1,31 @@
+#!lua
+-- Store a handoff token under its digest.
+--
+-- KEYS  1 m  meta
+--       2 h:{session}:<digest>  HASH: s source, t target, x expires ms; once redeemed also v
+--         version, e epoch, f fence of the source's connection, r re-read until ms
+--       3 h:{session}  ZSET digest -> expires ms, of the tokens of the session
+-- ARGV  1 user   2 owner check (0 or 1)   3 source   4 target   5 digest   6 life ms
+--       7 how long an expired token is remembered, ms   8 most tokens of a session
+-- Returns {status, expires ms, digests of tokens that are too many now, oldest first}.
+
+local OK, NOT_FOUND, FORBIDDEN = 0, 4, 5
+local call, format = redis.call, string.format
+local meta = call('HMGET', KEYS[1], 'v', 'u')
+if not meta[1] then return {NOT_FOUND} end
+if ARGV[2] == '1' and meta[2] ~= ARGV[1] then return {FORBIDDEN} end
+local clock = call('TIME')
+local now = tonumber(clock[1] .. format('%03d', math.floor(clock[2] / 1000)))
+local expires, forget = now + tonumber(ARGV[6]), now + ARGV[6] + ARGV[7]
+call('HLEN', KEYS[2])  -- for its type: nothing may fail after the first write
+call('ZREMRANGEBYSCORE', KEYS[3], '-inf', format('%.0f', now - tonumber(ARGV[7])))
+call('ZADD', KEYS[3], format('%.0f', expires), ARGV[5])
+call('PEXPIREAT', KEYS[3], format('%.0f', forget))
+call('HSET', KEYS[2], 's', ARGV[3], 't', ARGV[4], 'x', format('%.0f', expires))
+call('PEXPIREAT', KEYS[2], format('%.0f', forget))
+local spare, dropped = call('ZCARD', KEYS[3]) - tonumber(ARGV[8]), {}
+if spare > 0 then
+  dropped = call('ZRANGE', KEYS[3], 0, spare - 1)
+  call('ZREMRANGEBYRANK', KEYS[3], 0, spare - 1)
+end
+return {OK, expires, dropped}
