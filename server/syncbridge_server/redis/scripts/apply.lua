@@ -3,7 +3,7 @@
 --
 -- KEYS  1 m  meta HASH        2 d  data HASH             3 k  ZSET key -> version
 --       4 i  ZSET mutation    5 n  ZSET node -> lease    6 o  HASH device -> "conn node"
---       7 j  LIST journal: "version digest key" of each change, oldest first
+--       7 j  LIST journal: "version key-length key imprint" of each change, oldest first
 -- ARGV  1 number of set pairs      2 number of deletes     3 mode (ports.Mode)
 --       4 base version, -1 none    5 flags: 1 owner check, 2 create, 4 replace,
 --                                     8 * operation (ports.Operation)
@@ -27,9 +27,10 @@ local OK, DUPLICATE, CONFLICT, AHEAD, NOT_FOUND, FORBIDDEN, TOO_LARGE, TOO_MANY_
     0, 1, 2, 3, 4, 5, 6, 7, 9
 local YIELD, OVERWRITE, WHOLE = 2, 1, 3
 local FIRST, HOUR = 18, 3600000
--- The journal remembers what a key was before each change, for three-way merges: 16 digits of the
--- SHA-1 of the old value, "" for none, "?" for one that is too long to be hashed here.
-local JOURNAL, JOURNAL_SLACK, HASHED_BYTES = 128, 32, 1024
+-- The journal keeps an imprint of what a key was before each change, for three-way merges: "=" and
+-- the value where that is short, else 16 digits of its SHA-1; "" for no value, "?" for one that is
+-- too long to be hashed here. Twins: syncbridge.kernels.imprint.
+local JOURNAL, JOURNAL_SLACK, SHORT_BYTES, HASHED_BYTES = 128, 32, 24, 2048
 
 -- The functions capture nothing: an upvalue costs an allocation in each run.
 local function gather(command, key, list)
@@ -333,13 +334,16 @@ end
 if #befores > 0 then
   local lines, skipped = {}, math.max(0, #befores - JOURNAL)
   for j = skipped + 1, #befores do
-    local before = befores[j]
-    if #before > HASHED_BYTES then
-      before = '?'
-    elseif before ~= '' then
-      before = string.sub(redis.sha1hex(before), 1, 16)
+    local name, imprint = index[2 * j], befores[j]
+    local size = #imprint
+    if size > HASHED_BYTES then
+      imprint = '?'
+    elseif size > SHORT_BYTES then
+      imprint = string.sub(redis.sha1hex(imprint), 1, 16)
+    elseif size > 0 then
+      imprint = '=' .. imprint
     end
-    lines[j - skipped] = next_text .. ' ' .. before .. ' ' .. index[2 * j]
+    lines[j - skipped] = next_text .. ' ' .. #name .. ' ' .. name .. ' ' .. imprint
   end
   -- Never read before: a key of another type is dropped, it is only a memory.
   local length = redis.pcall('RPUSH', KEYS[7], unpack(lines))
