@@ -46,19 +46,22 @@ def client_frame(
     return header + payload if mask is None else header + mask + masked(payload, mask)
 
 
-def server_frames(data: bytes) -> list[tuple[int, bytes]]:
-    """Opcode and payload of each frame that the hub wrote; whole, unmasked frames only."""
+def server_frames(data: bytes, deflate: bool = False) -> list[tuple[int, bytes]]:
+    """Opcode and payload of each frame that the hub wrote; whole, unmasked frames only.
+
+    With `deflate` a frame may be compressed; its opcode has 64 (RSV1) added.
+    """
     frames = []
     while data:
         first, size = data[0], data[1]
-        assert (first & 0xF0, size & 0x80) == (0x80, 0), "one final, unmasked frame"
+        assert (first & (0xB0 if deflate else 0xF0), size & 0x80) == (0x80, 0), "one final frame"
         start = 2
         if size == 126:
             (size,), start = struct.unpack_from(">H", data, 2), 4
         elif size == 127:
             (size,), start = struct.unpack_from(">Q", data, 2), 10
         assert len(data) >= start + size, "a whole frame"
-        frames.append((first & 15, data[start : start + size]))
+        frames.append((first & 0x4F, data[start : start + size]))
         data = data[start + size :]
     return frames
 
@@ -87,9 +90,9 @@ class Peer:
                 data += part
         return data
 
-    def frames(self) -> list[tuple[int, bytes]]:
+    def frames(self, deflate: bool = False) -> list[tuple[int, bytes]]:
         """The frames that have arrived."""
-        return server_frames(self.received())
+        return server_frames(self.received(), deflate)
 
     def ended(self) -> bool:
         """Whether the hub has closed the stream and everything before has been read."""
@@ -115,12 +118,13 @@ class Harness:
         initial: bytes = b"",
         bridged: bool = False,
         send_buffer: int | None = None,
+        deflate: bool = False,
     ) -> Peer:
         """Adopt one end of a new socket pair; `send_buffer` makes the hub's end small."""
         ours, theirs = socket.socketpair()
         if send_buffer is not None:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-        cid = self.hub.adopt(ours.detach(), self.now, encoding, initial, bridged)
+        cid = self.hub.adopt(ours.detach(), self.now, encoding, initial, bridged, deflate)
         self.peers.append(Peer(theirs, cid))
         return self.peers[-1]
 

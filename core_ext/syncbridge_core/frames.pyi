@@ -28,4 +28,7 @@ class FrameParser:
         """Bytes kept of a message whose end has not come."""
 
 def encode_frame(opcode: int, payload: bytes) -> bytes:
-    """A final, unmasked frame (server to client) with the shortest header (section 5.2)."""
+    """A final, unmasked frame (server to client) with the shortest header (section 5.2).
+
+    opcode: four bits, with 64 (RSV1) added when the payload is compressed.
+    """

@@ -83,9 +83,12 @@ cdef class FrameParser:
 
 
 def encode_frame(unsigned int opcode, bytes payload not None):
-    """A final, unmasked frame (server to client) with the shortest header (section 5.2)."""
+    """A final, unmasked frame (server to client) with the shortest header (section 5.2).
+
+    opcode: four bits, with 64 (RSV1) added when the payload is compressed.
+    """
     cdef uint8_t header[10]
-    if opcode > 15:
+    if opcode & ~<unsigned int>FRAME_RSV1 > 15:
         raise ValueError("an opcode has four bits")
     size = frame_write_header(header, opcode, len(payload))
     return (<const char *>header)[:size] + payload

@@ -1,9 +1,9 @@
 /* libFuzzer harness for the RFC 6455 parser, with the code that the hub runs.
  *
  * The first bytes of an input choose the message limit and a seed, the rest is the stream. It is
- * parsed twice: in one piece, and in pieces whose sizes come from the seed. Both must give the
- * same events, every event must keep the parser's promises, and a message may not be larger than
- * the limit. Every piece lies in a heap block of its exact size, so that the address sanitizer
+ * parsed twice: in one piece, and in pieces whose sizes come from the seed, with compression agreed
+ * on or not. Both must give the same events, every event must keep the parser's promises, and a
+ * message may not be larger than the limit. Every piece lies in a heap block of its exact size, so that the address sanitizer
  * sees a read or write of one byte too many.
  *
  * Build and run, from the root of the project:
@@ -21,6 +21,7 @@ typedef struct {
     int kind;
     uint16_t code;
     uint8_t opcode;
+    uint8_t compressed;
     uint32_t length;
     uint64_t hash;
 } seen_event;
@@ -64,11 +65,18 @@ static int is_utf8(const uint8_t *at, size_t length) {
     return 1;
 }
 
-static void check_event(int kind, const frame_event *event, uint32_t max_message) {
+/* What a message may have on the wire: an eighth more when it can be compressed. */
+static uint32_t bound_of(int compressed, uint32_t max_message) {
+    return compressed ? max_message + max_message / 8 + 64 : max_message;
+}
+
+static void check_event(int kind, const frame_event *event, uint32_t max_message, int deflate) {
+    check(deflate || !event->compressed, "no compression that was not agreed on");
+    check(kind == FRAME_MESSAGE || !event->compressed, "only messages are compressed");
     if (kind == FRAME_MESSAGE) {
-        check(event->length <= max_message, "a message is within the limit");
+        check(event->length <= bound_of(event->compressed, max_message), "a bounded message");
         check(event->opcode == OPCODE_TEXT || event->opcode == OPCODE_BINARY, "a data opcode");
-        if (event->opcode == OPCODE_TEXT)
+        if (event->opcode == OPCODE_TEXT && !event->compressed)
             check(is_utf8(event->payload, event->length), "text is UTF-8");
     } else if (kind == FRAME_CLOSE) {
         check(event->code == CLOSE_NO_STATUS || close_code_valid(event->code), "a close code");
@@ -81,7 +89,8 @@ static void check_event(int kind, const frame_event *event, uint32_t max_message
     }
 }
 
-static void feed(run *this, const uint8_t *bytes, size_t length, uint32_t max_message) {
+static void feed(run *this, const uint8_t *bytes, size_t length, uint32_t max_message,
+                 int deflate) {
     uint8_t *block = malloc(length ? length : 1);
     if (length) memcpy(block, bytes, length);
     uint8_t *cursor = block;
@@ -89,16 +98,16 @@ static void feed(run *this, const uint8_t *bytes, size_t length, uint32_t max_me
     int kind;
     while ((kind = frame_parser_next(&this->parser, &cursor, block + length, max_message,
                                      &event)) != FRAME_NEED_MORE) {
-        check_event(kind, &event, max_message);
+        check_event(kind, &event, max_message, deflate);
         if (this->count < MAX_EVENTS) {
-            seen_event seen = {kind, event.code, event.opcode, event.length,
+            seen_event seen = {kind, event.code, event.opcode, event.compressed, event.length,
                                hash_of(event.payload, event.length)};
             this->events[this->count++] = seen;
         }
         if (event.owned) free(event.payload_block);
     }
     check(cursor == block + length, "all bytes are used up");
-    check(this->parser.message_length <= max_message, "what is kept is within the limit");
+    check(this->parser.message_length <= bound_of(deflate, max_message), "what is kept is bounded");
     free(block);
 }
 
@@ -109,22 +118,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint32_t max_message = limits[data[0] & 3];
     uint32_t seed = data[1] | data[2] << 8 | data[3] << 16 | (uint32_t)data[4] << 24;
     uint32_t most = data[0] & 4 ? 3 : 300;
+    int deflate = (data[0] & 8) != 0;
     data += 5;
     size -= 5;
     whole.count = pieces.count = 0;
-    feed(&whole, data, size, max_message);
+    whole.parser.deflate = pieces.parser.deflate = (uint8_t)deflate;
+    feed(&whole, data, size, max_message, deflate);
     for (size_t at = 0; at < size;) {
         seed = seed * 1664525u + 1013904223u;
         size_t length = (seed >> 16) % most;
         if (length > size - at) length = size - at;
-        feed(&pieces, data + at, length, max_message);
+        feed(&pieces, data + at, length, max_message, deflate);
         at += length;
     }
     check(whole.count == pieces.count, "the same number of events for any split");
     for (size_t i = 0; i < whole.count; i++) {
         const seen_event *a = &whole.events[i], *b = &pieces.events[i];
         check(a->kind == b->kind && a->code == b->code && a->opcode == b->opcode &&
-                  a->length == b->length && a->hash == b->hash,
+                  a->compressed == b->compressed && a->length == b->length && a->hash == b->hash,
               "the same events for any split");
     }
     frame_parser_clear(&whole.parser);

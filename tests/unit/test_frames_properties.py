@@ -1,12 +1,15 @@
 """The frame parser over generated streams: any split gives the same events, and wsproto agrees."""
 
+import zlib
 from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
 from hub_kit import BINARY, CLOSE, PING, PONG, TEXT, client_frame, close_payload
+from syncbridge_core.deflate import TAIL, Deflater, InflateError, inflate
 from syncbridge_core.frames import FrameParser, encode_frame
 
 MAX_MESSAGE = 1000
@@ -81,12 +84,22 @@ def test_byte_by_byte_gives_the_same_events(data: bytes) -> None:
     assert [event for at in range(len(data)) for event in parser.feed(data[at : at + 1])] == whole
 
 
-def wsproto_events(data: bytes) -> list[tuple[str, int, bytes]]:
+def compression(client: bool) -> PerMessageDeflate:
+    """wsproto's side of a connection without context takeover."""
+    extension = PerMessageDeflate(client_no_context_takeover=True, server_no_context_takeover=True)
+    if client:
+        extension.finalize("permessage-deflate")
+    else:
+        extension.accept("permessage-deflate")
+    return extension
+
+
+def wsproto_events(data: bytes, deflate: bool = False) -> list[tuple[str, int, bytes]]:
     """What wsproto reads from the same stream, in our parser's words.
 
     wsproto knows no limit over fragments and hands text out in pieces, so both are done here.
     """
-    protocol = FrameProtocol(client=False, extensions=[])
+    protocol = FrameProtocol(client=False, extensions=[compression(False)] if deflate else [])
     found: list[tuple[str, int, bytes]] = []
     message = b""
     protocol.receive_bytes(data)
@@ -158,3 +171,85 @@ def test_we_read_what_wsproto_writes(size: int, fin: bool) -> None:
     events = FrameParser(1 << 20).feed(bytes(stream))
 
     assert events[-1] == ("message", BINARY, b"x" * size)
+
+
+@st.composite
+def compressed_messages(draw: st.DrawFn, interrupted: bool = False) -> bytes:
+    """A message, compressed or with RSV1 on bytes that are not, in two fragments.
+
+    interrupted: a ping may stand between them. wsproto takes the rest for plain then.
+    """
+    opcode, payload = draw(
+        st.one_of(st.tuples(st.just(TEXT), texts), st.tuples(st.just(BINARY), noise))
+    )
+    level, broken = draw(st.integers(0, 9)), draw(st.sampled_from([False] * 4 + [True]))
+    stream = zlib.compressobj(level, zlib.DEFLATED, -15)
+    data = (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)).removesuffix(TAIL)
+    if broken:
+        data = b"\xfe" + draw(noise)  # a block of no known type
+    cut = draw(st.integers(0, len(data)))
+    between = client_frame(PING, b"p") if interrupted and draw(st.booleans()) else b""
+    first = client_frame(opcode, data[:cut], fin=False, reserved=4, mask=draw(masks))
+    return first + between + client_frame(0, data[cut:])
+
+
+mixed_streams = st.lists(
+    st.one_of(compressed_messages(), compressed_messages(), messages(), frames()), max_size=6
+).map(b"".join)
+interrupted_streams = st.lists(st.one_of(compressed_messages(True), frames()), max_size=6).map(
+    b"".join
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(interrupted_streams, st.lists(st.integers(0, 10_000), max_size=12))
+def test_any_split_gives_the_same_compressed_events(data: bytes, cuts: list[int]) -> None:
+    """Also with compression the events depend on the bytes alone."""
+    whole = FrameParser(MAX_MESSAGE, deflate=True).feed(data)
+    parser = FrameParser(MAX_MESSAGE, deflate=True)
+
+    assert [event for piece in pieces(data, cuts) for event in parser.feed(piece)] == whole
+
+
+def unfolded(events: list[tuple[str, int, bytes]]) -> list[tuple[str, int, bytes]]:
+    """Our events with compressed messages unfolded; nothing follows one that cannot be."""
+    found = []
+    for kind, value, payload in events:
+        if kind == "message" and value & 64:
+            try:
+                message = inflate(payload, 1 << 20, value == TEXT | 64)
+            except InflateError as error:
+                return [*found, ("failed", error.code, b"")]
+            found.append((kind, value & 15, message))
+        else:
+            found.append((kind, value, payload))
+    return found
+
+
+def before_failure(events: list[tuple[str, int, bytes]]) -> list[tuple[str, int, bytes]]:
+    """Messages and the failure, without control frames: wsproto may fail a message before a
+    control frame that stands inside it, and ours after it."""
+    return [event for event in events if event[0] in ("message", "failed", "close")]
+
+
+@settings(deadline=None, max_examples=400)
+@given(mixed_streams)
+def test_wsproto_unfolds_the_same(data: bytes) -> None:
+    """An independent implementation of RFC 7692 finds the same messages and refuses the same."""
+    data += bytes(14)
+    ours = unfolded(FrameParser(1 << 20, deflate=True).feed(data))
+
+    assert before_failure(ours) == before_failure(wsproto_events(data, deflate=True))
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=2000).map(lambda data: data * 2), max_size=5))
+def test_wsproto_reads_what_we_compress(messages: list[bytes]) -> None:
+    """A client made of wsproto reads our compressed frames one after the other."""
+    client = FrameProtocol(client=True, extensions=[compression(True)])
+    deflater = Deflater()
+    for message in messages:
+        packed = deflater.compress(message)
+        if packed is not None:
+            client.receive_bytes(encode_frame(BINARY | 64, packed))
+            assert message == b"".join(bytes(frame.payload) for frame in client.received_frames())
