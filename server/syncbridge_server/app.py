@@ -24,6 +24,7 @@ from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import StoreError
 from syncbridge_core.hub import ENCODING_JSON, ENCODING_PROTOBUF, Hub, HubLimits
 from syncbridge_server import observability
+from syncbridge_server.admin.administration import Administration
 from syncbridge_server.auth.assembly import Authentication, build_authentication
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.gateway.gateway import Gateway, node_name
@@ -87,6 +88,9 @@ class Server:
             node=node,
             max_connections=settings.max_connections,
         )
+        self.administration = Administration(
+            self.gateway, io, bus, update_seconds=settings.admin_update
+        )
         self.auth.revocations.on_revoke(self._revoked)
         self.listener = listener_config(settings)
         self.registry = observability.new_registry()
@@ -143,6 +147,7 @@ class Server:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.auth.authenticator.run)
             nursery.start_soon(self.gateway.run)
+            nursery.start_soon(self.administration.run)
             await serve(
                 self.app,
                 self.listener,
@@ -185,7 +190,7 @@ class Server:
             *metrics_routes(self.registry),
             *AuthRoutes(self.auth, self.settings.id_bytes).routes(),
             *SessionRoutes(self.gateway, self.store, bearer).routes(),
-            *AdminRoutes(self.gateway, bearer).routes(),
+            *AdminRoutes(self.administration, bearer, self.settings.message_bytes).routes(),
             *DocumentRoutes(self.settings.dev).routes(),
             WebSocketRoute(self.listener.path, sockets),
             Route(self.listener.path, sockets),

@@ -23,6 +23,7 @@ class Connection:
     Attributes:
         cid: the hub's number. id: name among all nodes, kept in Redis with the device.
         client: peer address, for logs. encoding: the hub's ENCODING_*.
+        connected_at: when the socket came, Unix ms.
         device: public metadata of the device as JSON text.
         leave_reason: what the other devices will be told when it goes.
     """
@@ -32,6 +33,7 @@ class Connection:
         "alarm",
         "cid",
         "client",
+        "connected_at",
         "device",
         "device_id",
         "encoding",
@@ -46,6 +48,7 @@ class Connection:
         self.cid = cid
         self.id = f"{node}:{cid:x}"
         self.client = client
+        self.connected_at = 0
         self.encoding = encoding
         self.state = State.NEW
         self.alarm = Alarm.NONE

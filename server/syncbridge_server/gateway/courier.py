@@ -11,7 +11,8 @@ from typing import Any
 import structlog
 
 from syncbridge.errors import StoreError
-from syncbridge.ports import Request, Store
+from syncbridge.ports import Outcome, Request, Store
+from syncbridge_server.gateway.tally import Tally
 
 log = structlog.get_logger("gateway")
 
@@ -35,6 +36,7 @@ class Courier:
         self._requests: list[Request] = []
         self._replies: list[tuple[Reply, tuple[Any, ...]]] = []
         self.in_flight = 0
+        self.tally = Tally()
 
     def ask(self, request: Request, reply: Reply, *context: Any) -> None:
         """Queue a request; `reply(answer_or_store_error, *context)` is called exactly once."""
@@ -70,6 +72,8 @@ class Courier:
         self, answers: Sequence[Any], replies: list[tuple[Reply, tuple[Any, ...]]]
     ) -> None:
         for answer, (reply, context) in zip(answers, replies, strict=True):
+            if isinstance(answer, Outcome):
+                self.tally.count(answer)
             try:
                 reply(answer, *context)
             except Exception:

@@ -17,7 +17,7 @@ from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeErr
 from syncbridge.identity import Identity
 from syncbridge.limits import Limits
 from syncbridge.messages import MessageType
-from syncbridge.ports import Apply, Bus, Notice, Outcome, Status, Store
+from syncbridge.ports import Apply, Bus, Outcome, Status, Store
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Alarm, Connection
@@ -31,6 +31,7 @@ from syncbridge_server.gateway.pace import Pace
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.presence import Presence
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.tally import Tally
 from syncbridge_server.listener.contract import Refusal
 
 log = structlog.get_logger("gateway")
@@ -43,7 +44,6 @@ DOUBT_INTERVAL = 0.5
 
 COMMIT_DEADLINE = 5.0
 TICK_MS = 2.0
-NOTICE_BROADCAST = "broadcast"
 
 
 def monotonic_ms() -> int:
@@ -83,7 +83,6 @@ class Gateway:
         self.draining = False
         self._idle = trio.Event()
         self._pace = Pace(tick_ms)
-        self._bus = bus
         self._max_connections = max_connections
         self._clock = clock
         self._monotonic = monotonic
@@ -127,7 +126,6 @@ class Gateway:
         )
         bus.on_commits(self._on_commits)
         bus.on_resync(self._presence.touch_all)
-        bus.on_notice(NOTICE_BROADCAST, self._on_broadcast)
 
     # The listener's side
 
@@ -154,6 +152,7 @@ class Gateway:
         cid = self.hub.adopt(sock.fileno(), now, encoding, initial, bridged, deflate)
         sock.detach()
         connection = Connection(cid, self.node, client, encoding)
+        connection.connected_at = int(self._clock() * 1000)
         connection.alarm = Alarm.AUTH
         self.registry.add(connection)
         self.hub.set_deadline(cid, now + self.limits.auth_timeout * 1000)
@@ -279,17 +278,27 @@ class Gateway:
         return count
 
     def broadcast(self, payload: bytes) -> int:
-        """BROADCAST to every connected device of every node; returns how many are on this one."""
+        """BROADCAST to every connected device of this node; returns how many there are."""
         frame = encode.envelope(MessageType.BROADCAST, encode.NOWHERE, int(self._clock()), payload)
-        self._bus.tell("*", Notice(NOTICE_BROADCAST, self.node, frame))
         delivered = self._post.everyone(self.registry.everyone, frame)
         self.hub.flush()
         return delivered
 
-    def _on_broadcast(self, notice: Notice) -> None:
-        if notice.sid != self.node:
-            self._post.everyone(self.registry.everyone, notice.data)
-            self.hub.flush()
+    @property
+    def admins(self) -> int:
+        """How many sockets here have role admin."""
+        return self.hub.topic_size(self.registry.admins)
+
+    def inform_admins(self, frame: bytes) -> int:
+        """A message that is ready, to the sockets here that have role admin."""
+        delivered = self._post.everyone(self.registry.admins, frame)
+        self.hub.flush()
+        return delivered
+
+    @property
+    def tally(self) -> Tally:
+        """What this node has written."""
+        return self.courier.tally
 
 
 def changed(outcome: Outcome) -> bool:

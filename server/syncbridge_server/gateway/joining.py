@@ -98,6 +98,7 @@ class Joining:
         if identity.user_id != current.user_id:
             raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: another user's")
         connection.identity = identity
+        self._registry.follow_role(connection)
         self._set_alarm(connection)
         session = connection.session
         assert session is not None

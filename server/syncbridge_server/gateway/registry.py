@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from syncbridge.identity import Role
 from syncbridge_core.hub import ENCODING_PROTOBUF, Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession
 
@@ -10,7 +11,7 @@ class Registry:
     """Connections by cid and sessions by id; keeps the hub's topics in step with them.
 
     Attributes:
-        everyone: topic of all who are in a session.
+        everyone: topic of all who are in a session. admins: of those with role admin.
         binary: how many connections take protobuf, in a session or not; each session has its own
             count, so that nothing is encoded for nobody.
     """
@@ -18,6 +19,7 @@ class Registry:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self.everyone = hub.open_topic()
+        self.admins = hub.open_topic()
         self.binary = 0
         self.connections: dict[int, Connection] = {}
         self.sessions: dict[str, LocalSession] = {}
@@ -48,7 +50,15 @@ class Registry:
         session.binary += takes_protobuf(connection)
         self._hub.subscribe(session.topic, connection.cid)
         self._hub.subscribe(self.everyone, connection.cid)
+        self.follow_role(connection)
         return previous
+
+    def follow_role(self, connection: Connection) -> None:
+        """Make a connection a member of `admins` exactly while its token says so."""
+        if connection.identity is not None and connection.identity.role is Role.ADMIN:
+            self._hub.subscribe(self.admins, connection.cid)
+        else:
+            self._hub.unsubscribe(self.admins, connection.cid)
 
     def remove(self, connection: Connection) -> bool:
         """Forget a connection; True if it was its device's current one."""

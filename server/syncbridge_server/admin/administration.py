@@ -1,0 +1,208 @@
+"""What administration can do, put together: figures, lists, messages, and the admins' own channel.
+
+Sockets whose token has role admin are members of the topic `registry.admins`. They receive
+ADMIN_UPDATE: the metrics of all nodes every few seconds, and a notice when something happened that
+an operator should know. While nobody is there, nothing is computed.
+"""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+import structlog
+import trio
+
+from syncbridge import encode
+from syncbridge.errors import StoreError
+from syncbridge.messages import MessageType
+from syncbridge.outbound import AdminUpdate
+from syncbridge.ports import Bus, Notice
+from syncbridge_server.admin.asking import Answers, Asking
+from syncbridge_server.admin.directory import Directory
+from syncbridge_server.admin.figures import (
+    ConnectionMetrics,
+    FullReport,
+    NodeFigures,
+    NodeReport,
+    Reporter,
+    SessionMetrics,
+    SnapshotMetrics,
+    connection_metrics,
+    node_figures,
+    session_metrics,
+)
+from syncbridge_server.admin.roster import ConnectionRow, Roster, merge, question_of
+from syncbridge_server.admin.survey import Survey
+from syncbridge_server.gateway.gateway import Gateway
+from syncbridge_server.redis.client import RedisIO
+
+log = structlog.get_logger("admin")
+
+REPORT, ROSTER, BROADCAST = "report", "roster", "broadcast"
+KIND_NOTICE = "admin_notice"
+VOLUME_SECONDS = 5.0
+
+
+class AllMetrics(msgspec.Struct):
+    """Everything at once. `complete`: every live node has answered. `at`: Unix ms."""
+
+    at: int
+    complete: bool
+    sessions: SessionMetrics
+    connections: ConnectionMetrics
+    snapshots: SnapshotMetrics | None
+    nodes: list[NodeFigures]
+
+
+class Delivery(msgspec.Struct):
+    """What became of a broadcast. `complete`: false when a node did not say how many it told."""
+
+    delivered: int
+    complete: bool
+    nodes: int
+
+
+class Administration:
+    """One for each process. `run` must be running.
+
+    Args:
+        io: running client. bus: between the nodes.
+        update_seconds: between two ADMIN_UPDATE messages with metrics.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        io: RedisIO,
+        bus: Bus,
+        *,
+        update_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._gateway = gateway
+        self._bus = bus
+        self._update_seconds = update_seconds
+        self._clock = clock
+        self._reporter = Reporter(gateway, clock)
+        self._directory = Directory(io, gateway.node, self._reporter.brief, clock)
+        self._asking = Asking(bus, gateway.node)
+        self._roster = Roster(gateway.registry, gateway.node, gateway.hub.queued)
+        self.survey = Survey(io)
+        self._volume: SnapshotMetrics | None = None
+        self._volume_at = -VOLUME_SECONDS
+        self._asking.answer_with(REPORT, self._answer_report)
+        self._asking.answer_with(ROSTER, self._roster.answer)
+        self._asking.answer_with(BROADCAST, self._answer_broadcast)
+        bus.on_notice(KIND_NOTICE, self._on_notice)
+
+    async def run(self) -> None:
+        """Keep this node's record, answer the others and inform admins, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._directory.run)
+            nursery.start_soon(self._asking.run)
+            nursery.start_soon(self._inform)
+
+    # Figures
+
+    async def metrics(self, snapshots: bool = True) -> AllMetrics:
+        """The figures of all live nodes. `snapshots`: also what is stored, if Redis is there."""
+        records = await self._live()
+        answers = await self._asking.ask(REPORT, b"{}", set(records))
+        fresh = {
+            n: msgspec.json.decode(body, type=FullReport) for n, body in answers.bodies.items()
+        }
+        stale = {n: FullReport(records[n]) for n in answers.missing if n in records}
+        reports = [*fresh.values(), *stale.values()]
+        nodes = [node_figures(r.report, r.report.node in fresh) for r in reports]
+        volume = await self._stored(reports) if snapshots else None
+        return AllMetrics(
+            int(self._clock() * 1000),
+            not answers.missing and bool(records),
+            session_metrics(reports),
+            connection_metrics(reports),
+            volume,
+            sorted(nodes, key=lambda node: node.node),
+        )
+
+    async def connections(
+        self, cursor: str, limit: int, user_id: str
+    ) -> tuple[list[ConnectionRow], str, bool]:
+        """A page of open connections, the next cursor, and whether every live node answered."""
+        question = question_of(cursor, limit, user_id)
+        answers = await self._ask(ROSTER, msgspec.json.encode(question))
+        rows, following = merge(answers.bodies.values(), limit)
+        return rows, following, not answers.missing
+
+    # Messages
+
+    async def broadcast(self, payload: bytes) -> Delivery:
+        """BROADCAST to every device of every node; `payload` is JSON text."""
+        answers = await self._ask(BROADCAST, payload)
+        counts = [int(body) for body in answers.bodies.values()]
+        return Delivery(sum(counts), not answers.missing, len(counts))
+
+    def notice(self, name: str, text: str, **data: object) -> None:
+        """Tell every admin's socket on every node. `name`: for programs; `text`: for people."""
+        update = AdminUpdate("notice", notice=name, text=text, data=dict(data))
+        payload = msgspec.json.encode(update)
+        self._inform_admins(payload)
+        self._bus.tell("*", Notice(KIND_NOTICE, self._gateway.node, payload))
+
+    async def _ask(self, subject: str, body: bytes) -> Answers:
+        records = await self._live()
+        answers = await self._asking.ask(subject, body, set(records))
+        if not records:
+            answers.missing.append("others")
+        return answers
+
+    async def _live(self) -> dict[str, NodeReport]:
+        """Records of the live nodes; empty when Redis does not tell, and so not complete."""
+        try:
+            records = await self._directory.live()
+            if self._gateway.node not in records:
+                records[self._gateway.node] = self._reporter.brief()
+            return records
+        except StoreError:
+            return {}
+
+    async def _stored(self, reports: list[FullReport]) -> SnapshotMetrics | None:
+        """What is stored, walked at most once in `VOLUME_SECONDS`; None while Redis is away."""
+        now = trio.current_time()
+        if self._volume is None or now - self._volume_at >= VOLUME_SECONDS:
+            try:
+                self._volume = await self.survey.volume()
+            except StoreError:
+                return None
+            self._volume_at = now
+        written = sum(r.report.written_bytes for r in reports)
+        return msgspec.structs.replace(self._volume, written_bytes_total=written)
+
+    async def _answer_report(self, body: bytes) -> bytes:
+        return msgspec.json.encode(await self._reporter.full())
+
+    async def _answer_broadcast(self, payload: bytes) -> bytes:
+        return b"%d" % self._gateway.broadcast(payload)
+
+    # The admins' channel
+
+    async def _inform(self) -> None:
+        while True:
+            await trio.sleep(self._update_seconds)
+            if not self._gateway.admins:
+                continue
+            try:
+                metrics = msgspec.to_builtins(await self.metrics())
+                self._inform_admins(msgspec.json.encode(AdminUpdate("metrics", metrics=metrics)))
+            except Exception:
+                log.exception("Admin update failed")
+
+    def _on_notice(self, notice: Notice) -> None:
+        if notice.sid != self._gateway.node:
+            self._inform_admins(notice.data)
+
+    def _inform_admins(self, payload: bytes) -> None:
+        if self._gateway.admins:
+            now = int(self._clock())
+            frame = encode.envelope(MessageType.ADMIN_UPDATE, encode.NOWHERE, now, payload)
+            self._gateway.inform_admins(frame)

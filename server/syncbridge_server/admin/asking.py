@@ -1,0 +1,151 @@
+"""Questions from one node to all others, and their answers, over the bus.
+
+A question goes to the common channel with an id; each node answers to the asker's own channel. The
+asker knows from the directory how many answers there will be, and waits for them at most
+`DEADLINE` seconds: whoever is missing then is named, and the answer as a whole is not complete.
+The bus may lose messages, so nothing that must happen is ever a question.
+
+Bounds: `MAX_WAITING` questions of our own, `MAX_ANSWERING` answers under way for others; beyond
+them the one is refused and the other dropped, which the asker sees as a missing answer.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
+import structlog
+import trio
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.ports import Bus, Notice
+
+log = structlog.get_logger("admin")
+
+DEADLINE = 1.0
+MAX_WAITING = 64
+MAX_ANSWERING = 64
+KIND_ASK = "ask"
+KIND_ANSWER = "answer"
+
+Handler = Callable[[bytes], Awaitable[bytes]]
+"""Body of a question -> body of this node's answer, both JSON text."""
+
+
+class Question(msgspec.Struct):
+    """What travels to the other nodes. `asker`: the node to answer."""
+
+    asker: str
+    subject: str
+    body: msgspec.Raw
+
+
+class Reply(msgspec.Struct):
+    """What travels back."""
+
+    node: str
+    body: msgspec.Raw
+
+
+class Answers(NamedTuple):
+    """Bodies by node, and the live nodes that did not answer in time."""
+
+    bodies: dict[str, bytes]
+    missing: list[str]
+
+
+class Asking:
+    """Asks, and answers what others ask. `run` must be running.
+
+    Args:
+        bus: between the nodes. node: our name.
+        deadline: seconds that an answer may take.
+    """
+
+    def __init__(self, bus: Bus, node: str, deadline: float = DEADLINE) -> None:
+        self._bus = bus
+        self._node = node
+        self._deadline = deadline
+        self._handlers: dict[str, Handler] = {}
+        self._waiting: dict[str, _Round] = {}
+        self._answering = 0
+        self._nursery: trio.Nursery | None = None
+        bus.on_notice(KIND_ASK, self._on_ask)
+        bus.on_notice(KIND_ANSWER, self._on_answer)
+
+    def answer_with(self, subject: str, handler: Handler) -> None:
+        """Answer questions about a subject with `handler`, the own ones too."""
+        self._handlers[subject] = handler
+
+    async def run(self) -> None:
+        """Answer other nodes until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await trio.sleep_forever()
+
+    async def ask(self, subject: str, body: bytes, nodes: set[str]) -> Answers:
+        """Ask this node and all others, and wait for those of `nodes`.
+
+        Raises OVERLOADED when too many questions wait already.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise SyncBridgeError(
+                ErrorCode.OVERLOADED, "too many questions to the other nodes", retry_after=1.0
+            )
+        others = nodes - {self._node}
+        name = os.urandom(8).hex()
+        question = self._waiting[name] = _Round(others)
+        try:
+            if others:
+                data = Question(self._node, subject, msgspec.Raw(body))
+                self._bus.tell("*", Notice(KIND_ASK, name, msgspec.json.encode(data)))
+            own = await self._handlers[subject](body)
+            with trio.move_on_after(self._deadline):
+                await question.done.wait()
+        finally:
+            del self._waiting[name]
+        return Answers({self._node: own} | question.bodies, sorted(question.missing))
+
+    def _on_ask(self, notice: Notice) -> None:
+        question = msgspec.json.decode(notice.data, type=Question)
+        handler = self._handlers.get(question.subject)
+        if question.asker == self._node or handler is None or self._nursery is None:
+            return
+        if self._answering < MAX_ANSWERING:
+            self._answering += 1
+            self._nursery.start_soon(self._answer, notice.sid, question, handler)
+
+    async def _answer(self, name: str, question: Question, handler: Handler) -> None:
+        try:
+            body = await handler(bytes(question.body))
+        except Exception:
+            log.exception("Answer failed", subject=question.subject)
+            return
+        finally:
+            self._answering -= 1
+        reply = msgspec.json.encode(Reply(self._node, msgspec.Raw(body)))
+        self._bus.tell(question.asker, Notice(KIND_ANSWER, name, reply))
+
+    def _on_answer(self, notice: Notice) -> None:
+        question = self._waiting.get(notice.sid)
+        if question is not None:
+            reply = msgspec.json.decode(notice.data, type=Reply)
+            question.take(reply.node, bytes(reply.body))
+
+
+class _Round:
+    """One question that waits for its answers."""
+
+    def __init__(self, nodes: set[str]) -> None:
+        self.missing = set(nodes)
+        self.bodies: dict[str, bytes] = {}
+        self.done = trio.Event()
+        if not nodes:
+            self.done.set()
+
+    def take(self, node: str, body: bytes) -> None:
+        if node in self.missing:
+            self.missing.discard(node)
+            self.bodies[node] = body
+            if not self.missing:
+                self.done.set()

@@ -1,0 +1,218 @@
+"""What one node reports of itself, and how the reports of all nodes add up."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import msgspec
+import trio
+
+from syncbridge import distinct
+from syncbridge.protocol import State
+from syncbridge_core.hub import ENCODING_PROTOBUF
+from syncbridge_server.gateway.connection import Connection
+from syncbridge_server.gateway.gateway import Gateway
+
+Counts = dict[str, int]
+
+
+class NodeReport(msgspec.Struct):
+    """The figures of one node that cost nothing to read. Times in Unix ms.
+
+    `hub` are the hub's statistics: gauges `open_*` and `queued_*`, the rest counts since the start.
+    `sessions`: those with a device on this node.
+    """
+
+    node: str
+    pid: int
+    started_at: int
+    at: int
+    draining: bool
+    sessions: int
+    writes: int
+    created: int
+    conflicts: int
+    written_bytes: int
+    hub: Counts
+
+
+class FullReport(msgspec.Struct):
+    """A report with what must be counted. `session_ids`, `user_ids`: see `syncbridge.distinct`."""
+
+    report: NodeReport
+    unauthenticated: int = 0
+    by_role: Counts = {}
+    by_encoding: Counts = {}
+    session_ids: list[int] = []
+    user_ids: list[int] = []
+
+
+class NodeFigures(msgspec.Struct):
+    """One node, as an operator sees it. `fresh`: it has just answered; else its last report."""
+
+    node: str
+    pid: int
+    started_at: int
+    fresh: bool
+    draining: bool
+    open_connections: int
+    sessions: int
+    queued_bytes: int
+    messages_in: int
+    frames_out: int
+    writes: int
+
+
+class SessionMetrics(msgspec.Struct):
+    """`active`: sessions with a connected device. `exact`: false when it is an estimate (3 %)."""
+
+    active: int
+    exact: bool
+    devices: int
+    created_total: int
+    writes_total: int
+    conflicts_total: int
+
+
+class ConnectionMetrics(msgspec.Struct):
+    """Open connections, and what went through them since each node's start."""
+
+    open: int
+    authenticated: int
+    unauthenticated: int
+    users: int
+    by_role: Counts
+    by_encoding: Counts
+    queued_bytes: int
+    accepted_total: int
+    closed_total: int
+    messages_in_total: int
+    bytes_in_total: int
+    frames_out_total: int
+    bytes_out_total: int
+    rate_limited_total: int
+    protocol_errors_total: int
+    slow_closed_total: int
+    idle_closed_total: int
+
+
+class SnapshotMetrics(msgspec.Struct):
+    """What is stored. `exact`: false when it is estimated from a part of the keys."""
+
+    stored: int
+    bytes: int
+    average_bytes: int
+    largest_bytes: int
+    exact: bool
+    written_bytes_total: int = 0
+
+
+class Reporter:
+    """Reports of this node. `clock`: Unix seconds."""
+
+    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+        self._gateway = gateway
+        self._clock = clock
+        self._started_at = int(clock() * 1000)
+
+    def brief(self) -> NodeReport:
+        """O(1)."""
+        gateway = self._gateway
+        tally = gateway.tally
+        return NodeReport(
+            gateway.node,
+            os.getpid(),
+            self._started_at,
+            int(self._clock() * 1000),
+            gateway.draining,
+            len(gateway.registry.sessions),
+            tally.writes,
+            tally.created,
+            tally.conflicts,
+            tally.written_bytes,
+            gateway.hub.statistics()._asdict(),
+        )
+
+    async def full(self) -> FullReport:
+        """O(connections); ids are hashed on another thread."""
+        connections = list(self._gateway.registry)
+        ready = [c for c in connections if c.state is State.READY]
+        sessions = [sid for sid, s in self._gateway.registry.sessions.items() if s.devices]
+        users = {c.identity.user_id for c in ready if c.identity is not None}
+        return FullReport(
+            self.brief(),
+            len(connections) - len(ready),
+            Counter(c.identity.role.value for c in ready if c.identity is not None),
+            Counter(encoding_name(c) for c in connections),
+            await trio.to_thread.run_sync(distinct.sketch, sessions),
+            await trio.to_thread.run_sync(distinct.sketch, users),
+        )
+
+
+def encoding_name(connection: Connection) -> str:
+    """`json` or `protobuf`."""
+    return "protobuf" if connection.encoding == ENCODING_PROTOBUF else "json"
+
+
+def node_figures(report: NodeReport, fresh: bool) -> NodeFigures:
+    """A report as one line of a list of nodes."""
+    hub = report.hub
+    return NodeFigures(
+        report.node,
+        report.pid,
+        report.started_at,
+        fresh,
+        report.draining,
+        hub.get("open_connections", 0),
+        report.sessions,
+        hub.get("queued_bytes", 0),
+        hub.get("messages_in", 0),
+        hub.get("frames_out", 0),
+        report.writes,
+    )
+
+
+def session_metrics(reports: Iterable[FullReport]) -> SessionMetrics:
+    """Sessions of all nodes; one with devices on several counts once."""
+    reports = list(reports)
+    active, exact = distinct.count(r.session_ids for r in reports)
+    return SessionMetrics(
+        active,
+        exact,
+        sum(sum(r.by_role.values()) for r in reports),
+        sum(r.report.created for r in reports),
+        sum(r.report.writes for r in reports),
+        sum(r.report.conflicts for r in reports),
+    )
+
+
+def connection_metrics(reports: Iterable[FullReport]) -> ConnectionMetrics:
+    """Connections of all nodes."""
+    reports = list(reports)
+    hub: Counter[str] = Counter()
+    roles: Counter[str] = Counter()
+    encodings: Counter[str] = Counter()
+    for report in reports:
+        hub.update(report.report.hub)
+        roles.update(report.by_role)
+        encodings.update(report.by_encoding)
+    return ConnectionMetrics(
+        open=hub["open_connections"],
+        authenticated=sum(roles.values()),
+        unauthenticated=sum(r.unauthenticated for r in reports),
+        users=distinct.count(r.user_ids for r in reports)[0],
+        by_role=dict(roles),
+        by_encoding=dict(encodings),
+        queued_bytes=hub["queued_bytes"],
+        accepted_total=hub["accepted"],
+        closed_total=hub["closed"],
+        messages_in_total=hub["messages_in"],
+        bytes_in_total=hub["bytes_in"],
+        frames_out_total=hub["frames_out"],
+        bytes_out_total=hub["bytes_out"],
+        rate_limited_total=hub["rate_limited"],
+        protocol_errors_total=hub["protocol_errors"],
+        slow_closed_total=hub["slow_closed"],
+        idle_closed_total=hub["idle_closed"],
+    )

@@ -1,0 +1,121 @@
+"""The list of open connections over all nodes, in pages.
+
+A connection has a place: the name of its node, then its number there, which is never given again.
+The place of the last row is the cursor, so pages stay right while connections come and go: each one
+that is open during the whole walk is listed once. Every node from the cursor's on gives its first
+`limit` rows, and the first `limit` of all are the page; a node's share of the work is one pass over
+its connections.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.protocol import State
+from syncbridge_server.admin.figures import encoding_name
+from syncbridge_server.gateway.connection import Connection
+from syncbridge_server.gateway.registry import Registry
+
+MAX_NODE_NAME = 64
+
+
+class RosterQuestion(msgspec.Struct):
+    """What nodes are asked: connections after a place, of one user or of all."""
+
+    node: str
+    cid: int
+    limit: int
+    user_id: str
+
+
+class ConnectionRow(msgspec.Struct):
+    """One open connection. Times in Unix ms; empty members before AUTH."""
+
+    node: str
+    connection_id: int
+    session_id: str
+    user_id: str
+    device_id: str
+    role: str
+    state: str
+    encoding: str
+    client: str
+    connected_at: int
+    queued_bytes: int
+
+
+class Roster:
+    """Answers for this node. `queued`: bytes that wait for a connection."""
+
+    def __init__(self, registry: Registry, node: str, queued: Callable[[int], int]) -> None:
+        self._registry = registry
+        self._node = node
+        self._queued = queued
+
+    async def answer(self, body: bytes) -> bytes:
+        """A `RosterQuestion` in, this node's rows out."""
+        question = msgspec.json.decode(body, type=RosterQuestion)
+        return msgspec.json.encode(self.rows(question))
+
+    def rows(self, question: RosterQuestion) -> list[ConnectionRow]:
+        """The first rows of this node after the question's place. O(connections)."""
+        if self._node < question.node:
+            return []
+        after = question.cid if self._node == question.node else 0
+        chosen = heapq.nsmallest(
+            question.limit,
+            (c for c in self._registry.connections.values() if c.cid > after and fits(c, question)),
+            key=lambda c: c.cid,
+        )
+        return [self._row(c) for c in chosen]
+
+    def _row(self, connection: Connection) -> ConnectionRow:
+        identity, session = connection.identity, connection.session
+        return ConnectionRow(
+            self._node,
+            connection.cid,
+            session.id if session is not None else "",
+            identity.user_id if identity is not None else "",
+            connection.device_id,
+            identity.role.value if identity is not None else "",
+            connection.state.name.lower(),
+            encoding_name(connection),
+            connection.client,
+            connection.connected_at,
+            self._queued(connection.cid),
+        )
+
+
+def fits(connection: Connection, question: RosterQuestion) -> bool:
+    """Whether a connection is asked for."""
+    identity = connection.identity
+    if connection.state is State.CLOSED:
+        return False
+    return not question.user_id or (identity is not None and identity.user_id == question.user_id)
+
+
+def merge(bodies: Iterable[bytes], limit: int) -> tuple[list[ConnectionRow], str]:
+    """One page out of the nodes' answers, and the cursor of the next, "" at the end."""
+    rows = [row for body in bodies for row in msgspec.json.decode(body, type=list[ConnectionRow])]
+    rows.sort(key=lambda row: (row.node, row.connection_id))
+    page = rows[:limit]
+    if len(page) < limit:
+        return page, ""
+    return page, f"{page[-1].node}:{page[-1].connection_id:x}"
+
+
+def question_of(cursor: str, limit: int, user_id: str) -> RosterQuestion:
+    """What to ask for a page. Raises INVALID_FIELD for a cursor that is none."""
+    if not cursor:
+        return RosterQuestion("", 0, limit, user_id)
+    node, colon, cid = cursor.rpartition(":")
+    try:
+        if not colon or len(node) > MAX_NODE_NAME or len(cid) > 16 or not cid.isalnum():
+            raise ValueError
+        return RosterQuestion(node, int(cid, 16), limit, user_id)
+    except ValueError:
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD, "cursor: give the one of the answer before", field="cursor"
+        ) from None
