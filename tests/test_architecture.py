@@ -7,6 +7,7 @@ import, so a late import inside a function counts as well.
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
@@ -46,6 +47,11 @@ CYTHON_OWN = {"cython", "cpython", "libc", "libcpp", "posix"}
 PYX_IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+([.\w]+)[ \t]+c?import\b|c?import[ \t]+([\w., \t]+))", re.M
 )
+
+CLIENT = "pysrc/syncbridge/client/"
+CLIENT_MAY_IMPORT = DOMAIN_MAY_IMPORT | {"anyio", "httpx", "wsproto"}
+CLIENT_WAITS = {"feeds", "link", "rest", "session", "tokens", "transport", "update"}
+"""The client library's files that meet a network; its rules of local updates never wait."""
 
 DOMAIN = with_suffix(".py", under="pysrc/")
 SERVER = with_suffix(".py", under="server/")
@@ -102,10 +108,30 @@ def test_core_imports_only_the_standard_library() -> None:
     assert offenders(CORE_CYTHON, lambda p: set(imported_by_cython(p)) - allowed) == {}
 
 
+def of_client_shell(path: Path) -> bool:
+    """True for the files of the client library that may wait."""
+    return path.as_posix().startswith(CLIENT) and path.stem in CLIENT_WAITS
+
+
+def test_the_client_stands_alone() -> None:
+    """The client library imports neither the server nor a kernel; its shell, three packages."""
+    client = with_suffix(".py", under=CLIENT)
+    allowed = (sys.stdlib_module_names - {"asyncio", "socket", "time"}) | CLIENT_MAY_IMPORT
+    show = "import sys, syncbridge.client; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", show], check=True, capture_output=True, text=True
+    ).stdout.split()
+    ours = {name for name in loaded if name.startswith("syncbridge")}
+
+    assert CLIENT_WAITS <= {p.stem for p in client}
+    assert offenders(client, lambda p: tops(p) - allowed) == {}
+    assert {n for n in ours if n.startswith(("syncbridge_", "syncbridge.kernels"))} == set()
+
+
 def test_the_domain_imports_no_framework_and_no_clock() -> None:
     """`pysrc` imports itself, its codecs, and the standard library without I/O and clocks."""
     allowed = (sys.stdlib_module_names - DOMAIN_MUST_NOT_IMPORT) | DOMAIN_MAY_IMPORT
-    others = [p for p in DOMAIN if p != KERNEL_CHOICE]
+    others = [p for p in DOMAIN if p != KERNEL_CHOICE and not of_client_shell(p)]
 
     assert offenders(others, lambda p: tops(p) - allowed) == {}
     assert tops(KERNEL_CHOICE) - allowed == {"syncbridge_core"}
@@ -133,8 +159,10 @@ def waits(path: Path) -> list[int]:
 
 
 def test_the_domain_never_waits() -> None:
-    """No `async def` and no `await` in `pysrc`, but for the declarations in `ports.py`."""
-    assert offenders(DOMAIN, waits) == {}
+    """No `async def` and no `await` in `pysrc`, but for declarations in `ports.py` and the client's
+    network files.
+    """
+    assert offenders((p for p in DOMAIN if not of_client_shell(p)), waits) == {}
 
 
 def reads_a_clock(path: Path) -> list[int]:

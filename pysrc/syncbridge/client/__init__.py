@@ -1,0 +1,86 @@
+"""Client for SyncBridge servers, on Trio and asyncio.
+
+    async with syncbridge.client.connect(url, token=token, device_id="phone") as session:
+        await session.set("mood", "calm")
+
+Reading order: `values`, `operations`, `queue`, `replica` and `conflicts` are the rules of local
+updates; `dialogue` is the protocol without a socket; `transport`, `link` and `session` put it on a
+network; `rest` and `tokens` are the HTTP side. Only the last five wait.
+"""
+
+from syncbridge.client.conflicts import Policy, Resolution
+from syncbridge.client.errors import (
+    ApiError,
+    ClientError,
+    ConnectFailed,
+    InvalidUpdate,
+    QueueFull,
+    RequestFailed,
+    SessionClosed,
+    UnsentUpdates,
+    UpdateRefused,
+)
+from syncbridge.client.events import (
+    Change,
+    Closed,
+    Conflict,
+    Connected,
+    Device,
+    DeviceJoined,
+    DeviceLeft,
+    Disconnected,
+    Draining,
+    Event,
+    EventsLost,
+    Notice,
+    Refused,
+    ServerError,
+    TokenExpiring,
+    TokenFailed,
+    TokenRenewed,
+)
+from syncbridge.client.options import Options
+from syncbridge.client.rest import RestClient
+from syncbridge.client.session import Session, Status, connect
+from syncbridge.client.tokens import TokenSource
+from syncbridge.client.update import Update
+from syncbridge.client.values import MISSING
+
+__all__ = [
+    "MISSING",
+    "ApiError",
+    "Change",
+    "ClientError",
+    "Closed",
+    "Conflict",
+    "ConnectFailed",
+    "Connected",
+    "Device",
+    "DeviceJoined",
+    "DeviceLeft",
+    "Disconnected",
+    "Draining",
+    "Event",
+    "EventsLost",
+    "InvalidUpdate",
+    "Notice",
+    "Options",
+    "Policy",
+    "QueueFull",
+    "Refused",
+    "RequestFailed",
+    "Resolution",
+    "RestClient",
+    "ServerError",
+    "Session",
+    "SessionClosed",
+    "Status",
+    "TokenExpiring",
+    "TokenFailed",
+    "TokenRenewed",
+    "TokenSource",
+    "UnsentUpdates",
+    "Update",
+    "UpdateRefused",
+    "connect",
+]
