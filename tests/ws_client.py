@@ -225,6 +225,11 @@ class Device:
             pass
         await self._stream.aclose()
 
+    def shrink(self) -> None:
+        """Let the kernel keep little of what this device does not read."""
+        assert isinstance(self._stream, trio.SocketStream)
+        self._stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 262_144)
+
     async def kill(self) -> None:
         """Drop the connection without a close frame."""
         await trio.aclose_forcefully(self._stream)

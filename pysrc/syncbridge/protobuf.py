@@ -18,7 +18,7 @@ from syncbridge.updates import document_limits
 
 EVENT = "event"
 MAX_CORRELATION = 64
-IN = {kind.value: kind.name.lower() for kind in MessageType}
+IN = {kind.value: kind.name.lower() for kind in MessageType if kind}
 """Message type -> the field of its payload, as clients send it."""
 OUT = IN | {MessageType.STATE_UPDATE.value: "state_updated"}
 """The same, as the server sends it."""

@@ -284,7 +284,7 @@ def test_client_time_must_be_finite(value: float) -> None:
 def test_operation_that_is_unknown_reaches_the_rules() -> None:
     """A number beyond the enum is an unknown operation, not an unreadable message."""
     data = update(key="k", value_json=b"1").SerializeToString()
-    data += pb.Envelope(state_update=pb.StateUpdate(operation=77)).SerializeToString()  # type: ignore[arg-type]
+    data += pb.Envelope(state_update=pb.StateUpdate(operation=77)).SerializeToString()
 
     assert ErrorCode.UNKNOWN_OPERATION == parsed(DECODER.decode(data))
 
