@@ -51,6 +51,8 @@ class ErrorCode(Enum):
     NOT_FOUND = ("not_found", 404, False, "Not found")
     METHOD_NOT_ALLOWED = ("method_not_allowed", 405, False, "Method not allowed")
     UNSUPPORTED_MEDIA = ("unsupported_media_type", 415, False, "Media type not supported")
+    UNSUPPORTED_ENCODING = ("unsupported_encoding", 415, False, "Content coding not supported")
+    INVALID_ENCODING = ("invalid_encoding", 400, False, "Content coding is damaged")
     TOO_MANY_DEVICES = ("too_many_devices", 409, False, "Too many devices in the session")
     FENCED = ("fenced", 409, False, "Device has handed the session over")
     WRONG_DEVICE = ("wrong_device", 403, False, "Token is for another device")

@@ -44,6 +44,7 @@ from syncbridge_server.listener.workers import (
     inheritance,
 )
 from syncbridge_server.openapi.describe import Answer, Description
+from syncbridge_server.proxies import TrustedProxies
 from syncbridge_server.redis.bus import RedisBus
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.embedded import EmbeddedRedis
@@ -51,6 +52,7 @@ from syncbridge_server.redis.store import RedisStore
 from syncbridge_server.redis.urls import connection_url
 from syncbridge_server.routes.admin import AdminRoutes
 from syncbridge_server.routes.auth import AuthRoutes
+from syncbridge_server.routes.compression import CompressAnswers
 from syncbridge_server.routes.documents import DocumentRoutes
 from syncbridge_server.routes.health import Health
 from syncbridge_server.routes.metrics import metrics_routes
@@ -170,7 +172,9 @@ class Server:
         log.info("Draining", connections=self.active_connections)
 
     def _application(self) -> ASGIApp:
-        app: ASGIApp = Starlette(routes=self._routes(), exception_handlers=exception_handlers)
+        app: ASGIApp = CompressAnswers(
+            Starlette(routes=self._routes(), exception_handlers=exception_handlers)
+        )
         settings = self.settings
         if settings.rate_limit_enabled:
             buckets = TokenBuckets(settings.requests_per_second, settings.request_burst)
@@ -251,6 +255,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
         compression=settings.ws_compression,
         certfile=settings.tls_cert or None,
         keyfile=settings.tls_key or None,
+        proxies=TrustedProxies(settings.trusted_proxies),
     )
 
 

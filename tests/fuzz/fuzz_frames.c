@@ -3,8 +3,8 @@
  * The first bytes of an input choose the message limit and a seed, the rest is the stream. It is
  * parsed twice: in one piece, and in pieces whose sizes come from the seed, with compression agreed
  * on or not. Both must give the same events, every event must keep the parser's promises, and a
- * message may not be larger than the limit. Every piece lies in a heap block of its exact size, so that the address sanitizer
- * sees a read or write of one byte too many.
+ * message may not be larger than the limit. Every piece lies in a heap block of its exact size,
+ * so that the address sanitizer sees a read or write of one byte too many.
  *
  * Build and run, from the root of the project:
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I core_ext/syncbridge_core \

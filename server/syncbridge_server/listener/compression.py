@@ -49,7 +49,7 @@ def choose_compression(header: bytes) -> bytes | None:
 
 def _parse(offer: bytes) -> list[Item]:
     """Name and parameters of one offer. A comma or semicolon in quotes is not a token anyway."""
-    items = []
+    items: list[Item] = []
     for part in offer.split(b";"):
         match = _ITEM.match(part)
         if match is None or (not items and match[2] is not match[3]):

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge_server.routes.encoding import ACCEPT_ENCODING, coding_of, unfold, wire_bound
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_GONE = 499
@@ -56,10 +57,12 @@ def problem(
 
 
 def problem_of(error: SyncBridgeError) -> Response:
-    """The document of an error, with Retry-After and WWW-Authenticate where they belong."""
+    """The document of an error, with the headers that belong to it."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.code is ErrorCode.UNSUPPORTED_ENCODING:
+        headers["Accept-Encoding"] = ACCEPT_ENCODING  # RFC 9110 section 15.5.16
     if error.code.status == 401:
         headers["WWW-Authenticate"] = _challenge(error.code)
     return problem(error.code, error.detail, headers=headers, **error.fields)
@@ -116,16 +119,30 @@ exception_handlers: dict[Any, Any] = {
 async def read_body(request: Request, limit: int) -> bytes:
     """The body, refused with TOO_LARGE as soon as it is known to exceed `limit` bytes.
 
-    Raises starlette.requests.ClientDisconnect when the caller goes away.
+    A body with a Content-Encoding is decoded; the limit counts what it unfolds to.
+
+    Raises UNSUPPORTED_ENCODING and INVALID_ENCODING for codings, and
+    starlette.requests.ClientDisconnect when the caller goes away.
     """
+    coding = coding_of(request.headers.get("content-encoding", ""))
+    if not coding:
+        return await _read_raw(request, limit, limit)
+    body = unfold(await _read_raw(request, wire_bound(limit), limit), coding, limit)
+    if body is None:
+        raise _too_large(limit)
+    return body
+
+
+async def _read_raw(request: Request, bound: int, limit: int) -> bytes:
+    """At most `bound` bytes as they come; the error names `limit`."""
     announced = request.headers.get("content-length", "0")
-    if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > bound:
         raise _too_large(limit)
     body = bytearray()
     async with aclosing(request.stream()) as chunks:
         async for chunk in chunks:
             body += chunk
-            if len(body) > limit:
+            if len(body) > bound:
                 raise _too_large(limit)
     return bytes(body)
 
