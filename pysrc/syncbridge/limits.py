@@ -4,7 +4,10 @@ import msgspec
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Bounds for clients. Sizes in bytes, times in seconds unless the name says otherwise."""
+    """Bounds for clients. Sizes in bytes, times in seconds unless the name says otherwise.
+
+    Rates, bursts and counts an address, a user or a node may reach are 0 where there is no bound.
+    """
 
     message_bytes: int = 65_536
     snapshot_bytes: int = 1_048_576
@@ -19,6 +22,17 @@ class Limits(msgspec.Struct, frozen=True):
     id_bytes: int = 64
     messages_per_second: int = 50
     message_burst: int = 100
+    flood_messages: int = 200
+    user_messages_per_second: int = 200
+    user_message_burst: int = 400
+    requests_per_second: int = 100
+    request_burst: int = 200
+    handshakes_per_second: int = 100
+    handshake_burst: int = 500
+    unauthenticated_per_address: int = 256
+    connections: int = 65_536
+    outbox_bytes: int = 1_048_576
+    conflate_bytes: int = 262_144
     heartbeat_interval_ms: int = 25_000
     presence_timeout: int = 120
     auth_timeout: int = 10

@@ -42,6 +42,20 @@ _ORDERED = (
 )
 
 
+_RATES = (
+    "messages_per_second",
+    "message_burst",
+    "flood_messages",
+    "user_messages_per_second",
+    "user_message_burst",
+    "requests_per_second",
+    "request_burst",
+    "handshakes_per_second",
+    "handshake_burst",
+    "unauthenticated_per_address",
+)
+
+
 def _words(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(word.strip() for word in value.split(",") if word.strip())
@@ -172,6 +186,17 @@ class Settings(BaseSettings):
     messages_per_second: Count = _set(50, "Messages of one WebSocket, lasting rate.")
     message_burst: Count = _set(100, "Messages of one WebSocket at once.")
     flood_messages: Count = _set(200, "Messages above the rate after which the socket is closed.")
+    user_messages_per_second: Count = _set(
+        200, "Messages of one user over all of their WebSockets on a node, lasting rate."
+    )
+    user_message_burst: Count = _set(400, "Messages of one user over all WebSockets at once.")
+    handshakes_per_second: Count = _set(
+        100, "WebSocket handshakes of one address, lasting rate. This machine is not bounded."
+    )
+    handshake_burst: Count = _set(500, "WebSocket handshakes of one address at once.")
+    unauthenticated_per_address: Count = _set(
+        256, "WebSockets of one address that have not sent AUTH yet."
+    )
     requests_per_second: Count = _set(100, "HTTP requests of one caller, lasting rate.")
     request_burst: Count = _set(200, "HTTP requests of one caller at once.")
 
@@ -279,8 +304,10 @@ class Settings(BaseSettings):
             changes=self.max_changes,
             devices=self.max_devices_per_session,
             id_bytes=self.id_bytes,
-            messages_per_second=self.messages_per_second,
-            message_burst=self.message_burst,
+            **self._rates(),
+            connections=self.max_connections,
+            outbox_bytes=self.outbox_bytes,
+            conflate_bytes=self.conflate_bytes,
             heartbeat_interval_ms=round(self.heartbeat_interval * 1000),
             presence_timeout=round(self.presence_timeout),
             auth_timeout=round(self.auth_timeout),
@@ -290,6 +317,11 @@ class Settings(BaseSettings):
             idempotency_ids=self.idempotency_ids,
             tombstones=self.tombstones,
         )
+
+    def _rates(self) -> dict[str, int]:
+        """What is told and enforced about rates: 0 for each of them when they are turned off."""
+        on = self.rate_limit_enabled
+        return {name: getattr(self, name) if on else 0 for name in _RATES}
 
     def with_values(self, **changes: Any) -> Self:
         """A checked copy with other values, by field name."""

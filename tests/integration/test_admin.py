@@ -315,7 +315,7 @@ async def test_outage_of_redis_leaves_what_this_node_knows(redis_server: RedisSe
         async with await Device.open(node.port) as phone:
             await phone.auth(mint("ann"), "phone")
             redis_server.kill()
-            while node.server.store_connected:
+            while node.server.store_connected:  # noqa: ASYNC110
                 await trio.sleep(0.01)
             connections = await http.get("/admin/metrics/connections", headers=admin())
             stored = await http.get("/admin/metrics/snapshots", headers=admin())

@@ -29,6 +29,7 @@ def test_each_limit_comes_from_a_setting() -> None:
     fields = msgspec.structs.fields(Limits)
     names = {
         "changes": "max_changes",
+        "connections": "max_connections",
         "devices": "max_devices_per_session",
         "heartbeat_interval_ms": "heartbeat_interval",
     }

@@ -23,9 +23,12 @@ class Connection:
     Attributes:
         cid: the hub's number. id: name among all nodes, kept in Redis with the device.
         client: peer address, for logs. encoding: the hub's ENCODING_*.
+        waiting: its AUTH has not been accepted yet.
         connected_at: when the socket came, Unix ms.
         device: public metadata of the device as JSON text.
         leave_reason: what the other devices will be told when it goes.
+        fence: its number among the connections of its session, 0 before it has joined.
+        released: its device has handed the session over: it may read, and write after AUTH.
     """
 
     __slots__ = (
@@ -37,11 +40,14 @@ class Connection:
         "device",
         "device_id",
         "encoding",
+        "fence",
         "id",
         "identity",
         "leave_reason",
+        "released",
         "session",
         "state",
+        "waiting",
     )
 
     def __init__(self, cid: int, node: str, client: str, encoding: int) -> None:
@@ -51,6 +57,7 @@ class Connection:
         self.connected_at = 0
         self.encoding = encoding
         self.state = State.NEW
+        self.waiting = True
         self.alarm = Alarm.NONE
         self.address: Address = NOWHERE
         self.identity: Identity | None = None
@@ -58,6 +65,8 @@ class Connection:
         self.device_id = ""
         self.device = b"{}"
         self.leave_reason = "disconnected"
+        self.fence = 0
+        self.released = False
 
 
 LocalSession = Session[Connection]

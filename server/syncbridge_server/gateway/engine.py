@@ -35,6 +35,7 @@ from syncbridge_server.gateway.fanout import Fanout, whole_state
 from syncbridge_server.gateway.inbound import Inbound, correlation_of
 from syncbridge_server.gateway.joining import Joining
 from syncbridge_server.gateway.post import Post, prefix
+from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
 
 log = structlog.get_logger("gateway")
@@ -57,6 +58,7 @@ class Engine:
         departures: Departures,
         parser: UpdateParser,
         inbound: Inbound,
+        quota: UserQuota,
         *,
         expiry_grace: int,
         clock: Callable[[], float],
@@ -71,6 +73,7 @@ class Engine:
         self._departures = departures
         self._parser = parser
         self._inbound = inbound
+        self._quota = quota
         self._grace_ms = expiry_grace * 1000
         self._clock = clock
         self._monotonic = monotonic
@@ -129,6 +132,7 @@ class Engine:
                 raise SyncBridgeError(
                     ErrorCode.INVALID_FIELD, "correlation_id: at most 64 characters"
                 )
+            self._quota.require(connection.identity)
             self._handlers[envelope.type](connection, envelope)
         except SyncBridgeError as error:
             self._post.error(connection, error, correlation_id)

@@ -24,12 +24,14 @@ from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.engine import Engine
+from syncbridge_server.gateway.entrance import Entrance
 from syncbridge_server.gateway.fanout import Fanout
 from syncbridge_server.gateway.inbound import Inbound
 from syncbridge_server.gateway.joining import Joining, Verify
 from syncbridge_server.gateway.pace import Pace
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.presence import Presence
+from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.tally import Tally
 from syncbridge_server.listener.contract import Refusal
@@ -87,6 +89,7 @@ class Gateway:
         self._clock = clock
         self._monotonic = monotonic
         self.registry = Registry(hub)
+        self._entrance = Entrance(limits, self.registry.waiting)
         self.courier = Courier(store, self._after)
         self._post = Post(hub, self.registry, clock)
         self.fanout = Fanout(self.registry, self._post, self.courier)
@@ -117,6 +120,7 @@ class Gateway:
             self._departures,
             self.parser,
             Inbound(limits),
+            UserQuota(limits, monotonic),
             expiry_grace=limits.expiry_grace,
             clock=clock,
             monotonic=monotonic,
@@ -135,7 +139,7 @@ class Gateway:
             return Refusal(503, ErrorCode.DRAINING.wire, "the server is shutting down", 1)
         if 0 < self._max_connections <= len(self.registry.connections):
             return Refusal(503, ErrorCode.OVERLOADED.wire, "the server has no room", 5)
-        return None
+        return self._entrance.admit(client, self._monotonic() / 1000)
 
     def adopt(
         self,

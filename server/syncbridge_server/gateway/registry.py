@@ -12,6 +12,7 @@ class Registry:
 
     Attributes:
         everyone: topic of all who are in a session. admins: of those with role admin.
+        waiting: client address -> connections that have not authenticated.
         binary: how many connections take protobuf, in a session or not; each session has its own
             count, so that nothing is encoded for nobody.
     """
@@ -22,6 +23,7 @@ class Registry:
         self.admins = hub.open_topic()
         self.binary = 0
         self.connections: dict[int, Connection] = {}
+        self.waiting: dict[str, int] = {}
         self.sessions: dict[str, LocalSession] = {}
 
     def __iter__(self) -> Iterator[Connection]:
@@ -31,6 +33,7 @@ class Registry:
         """A new connection, not in any session yet."""
         self.connections[connection.cid] = connection
         self.binary += takes_protobuf(connection)
+        self.waiting[connection.client] = self.waiting.get(connection.client, 0) + 1
 
     def session(self, session_id: str) -> LocalSession:
         """The session with this id, opened here if nobody was in it."""
@@ -50,6 +53,7 @@ class Registry:
         session.binary += takes_protobuf(connection)
         self._hub.subscribe(session.topic, connection.cid)
         self._hub.subscribe(self.everyone, connection.cid)
+        self._settle(connection)
         self.follow_role(connection)
         return previous
 
@@ -64,10 +68,21 @@ class Registry:
         """Forget a connection; True if it was its device's current one."""
         if self.connections.pop(connection.cid, None) is not None:
             self.binary -= takes_protobuf(connection)
+            self._settle(connection)
         session = connection.session
         if session is None:
             return False
         return self.expel(session, connection)
+
+    def _settle(self, connection: Connection) -> None:
+        """A connection has authenticated or gone: its address has a place more."""
+        if connection.waiting:
+            connection.waiting = False
+            left = self.waiting[connection.client] - 1
+            if left:
+                self.waiting[connection.client] = left
+            else:
+                del self.waiting[connection.client]
 
     def expel(self, session: LocalSession, connection: Connection) -> bool:
         """Take a connection out of its session; True if it was its device's current one."""

@@ -21,7 +21,12 @@ import trio
 from syncbridge_server.listener.contract import ListenerConfig, Refusal, SocketSink
 from syncbridge_server.listener.response import refusal_response, switching_headers, to_http1
 from syncbridge_server.listener.sniff import Verdict, sniff
-from syncbridge_server.listener.upgrade import Agreement, UpgradeRequest, negotiate
+from syncbridge_server.listener.upgrade import (
+    Agreement,
+    UpgradeRequest,
+    client_of,
+    negotiate,
+)
 
 BATCH = 64
 BACKOFF_SECONDS = (0.05, 1.0)
@@ -210,6 +215,7 @@ class Acceptor:
     def _upgrade(
         self, sock: socket.socket, client: str, request: UpgradeRequest, initial: bytes
     ) -> None:
+        client = client_of(client, request.headers, self._config)
         verdict = negotiate(request, self._config)
         given_id = request.headers.get(b"x-request-id", b"")
         if isinstance(verdict, Agreement):

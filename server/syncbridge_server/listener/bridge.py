@@ -61,7 +61,7 @@ async def websocket_bridge(
     """
     await receive()  # websocket.connect
     given = dict(scope["headers"]).get(b"x-request-id", b"")
-    client = scope["client"][0] if scope.get("client") else "unix"
+    client = config.proxies.client(dict(scope)) or "unix"
     verdict = _judge(scope, client, sink, config)
     if isinstance(verdict, Agreement):
         try:

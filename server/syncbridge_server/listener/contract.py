@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from syncbridge_server.proxies import TrustedProxies
+
 SUBPROTOCOL_JSON = "syncbridge.json.v1"
 SUBPROTOCOL_PROTOBUF = "syncbridge.proto.v1"
 
@@ -56,7 +58,7 @@ class SocketSink(Protocol):
 
         Args:
             encoding: value of the negotiated subprotocol in `ListenerConfig.subprotocols`.
-            client: address of the peer, without port; `unix` for a unix socket.
+            client: address of the client, without port; `unix` for a unix socket.
             initial: bytes that came after the handshake, part of the first frames.
             bridged: the other end is an ASGI server, which owns pings and pongs.
             deflate: permessage-deflate was agreed on, without context takeover.
@@ -86,6 +88,7 @@ class ListenerConfig:
         reconnect_spread: window over which clients are asked to come back after a stop.
         max_connections: HTTP and TLS connections at the same time; above it 503. WebSockets on
             plain TCP are bounded by the sink.
+        proxies: whose X-Forwarded-For names the client.
         max_handshakes: connections whose first request is still arriving; above it 503.
     """
 
@@ -108,3 +111,4 @@ class ListenerConfig:
     keyfile: str | None = None
     max_connections: int = 4096
     max_handshakes: int = 1024
+    proxies: TrustedProxies = field(default_factory=TrustedProxies)

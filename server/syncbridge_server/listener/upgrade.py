@@ -24,7 +24,13 @@ _REQUEST_LINE = re.compile(rb"GET (/[\x21\x22\x24-\x7e]*) HTTP/1\.1\r\n")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*\r\n")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")
 _LISTS = frozenset(
-    {b"connection", b"upgrade", b"sec-websocket-protocol", b"sec-websocket-extensions"}
+    {
+        b"connection",
+        b"upgrade",
+        b"sec-websocket-protocol",
+        b"sec-websocket-extensions",
+        b"x-forwarded-for",
+    }
 )
 _SINGLE = frozenset({b"host", b"origin", b"sec-websocket-key", b"sec-websocket-version"})
 _BODY = frozenset({b"content-length", b"transfer-encoding", b"expect", b"trailer"})
@@ -145,6 +151,12 @@ def negotiate(request: UpgradeRequest, config: ListenerConfig) -> Agreement | Re
     name, encoding = _choose(request.headers.get(b"sec-websocket-protocol", b""), config)
     accept = accept_token(request.headers.get(b"sec-websocket-key", b""))
     return Agreement(encoding, name, accept, compression if config.compression else None)
+
+
+def client_of(peer: str, headers: Headers, config: ListenerConfig) -> str:
+    """The address of the client whose handshake came from `peer`, maybe through a proxy."""
+    forwarded = headers.get(b"x-forwarded-for", b"").decode("latin-1")
+    return config.proxies.resolve(peer, [forwarded]) if forwarded else peer
 
 
 def accept_token(key: bytes) -> bytes:

@@ -9,7 +9,6 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 import structlog
@@ -20,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncbridge_server.log import get_logger
 from syncbridge_server.observability import HttpMetrics
+from syncbridge_server.proxies import TrustedProxies
 from syncbridge_server.routes.problem import CLIENT_GONE, internal_problem
 
 UNMATCHED = "unmatched"
@@ -163,42 +163,3 @@ def _matched(router: Router, scope: Scope) -> str:
         if route.matches(bare)[0] is Match.FULL:
             return str(getattr(route, "path", UNMATCHED))
     return UNMATCHED
-
-
-class TrustedProxies:
-    """Who the caller is when proxies stand in between.
-
-    Only a connection from a trusted address may name another one, and of its list the rightmost
-    entry that is not itself trusted counts: what stands left of it, anybody may have written.
-    """
-
-    def __init__(self, networks: tuple[str, ...]) -> None:
-        self._networks = tuple(ip_network(text, strict=False) for text in networks)
-
-    def client(self, scope: Scope) -> str:
-        """The caller's address, "" when it is not known (unix socket)."""
-        peer = str(scope["client"][0]) if scope.get("client") else ""
-        if not self._networks or not self._trusted(peer):
-            return peer
-        for value in reversed(Headers(scope=scope).getlist("x-forwarded-for")):
-            for entry in reversed(value.split(",")):
-                address = entry.strip()
-                if not _is_address(address):
-                    return peer
-                if not self._trusted(address):
-                    return address
-                peer = address
-        return peer
-
-    def _trusted(self, address: str) -> bool:
-        return _is_address(address) and any(
-            ip_address(address) in network for network in self._networks
-        )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
