@@ -22,6 +22,7 @@ if TYPE_CHECKING or not os.environ.get("SYNCBRIDGE_PURE_PYTHON"):
         render_pairs,
         split,
     )
+    from syncbridge_core.merge import compose, imprint, merge3, merge_patch
 
     IMPLEMENTATION = "compiled"
 else:
@@ -36,6 +37,7 @@ else:
         render_pairs,
         split,
     )
+    from syncbridge.kernels._merge_py import compose, imprint, merge3, merge_patch
 
     IMPLEMENTATION = "pure"
 
@@ -47,6 +49,10 @@ __all__ = [
     "DocumentLimits",
     "Split",
     "compact",
+    "compose",
+    "imprint",
+    "merge3",
+    "merge_patch",
     "quote",
     "render_pairs",
     "split",
