@@ -13,10 +13,19 @@ written beside and not within the scripts of a session, and must never be believ
 * users: the sessions of a user, with the time of the last activity.
 """
 
+from zlib import crc32
+
+import msgspec
+
 from syncbridge.ports import Device, Query, Result, Status
 
 BUCKETS = 64
-"""Parts of the presence index; a session is in part `crc32(sid) % BUCKETS`."""
+"""Parts of the presence index."""
+
+
+def bucket_of(sid: str) -> int:
+    """The part of the presence index that holds a session."""
+    return crc32(sid.encode()) % BUCKETS
 
 
 class ListDevices(Query):
@@ -35,7 +44,7 @@ class DeviceList(Result):
     """
 
     status: Status
-    devices: list[Device] = []
+    devices: list[Device] = msgspec.field(default_factory=list)
     fence: int = 0
     now: int = 0
 
@@ -172,7 +181,7 @@ class Handoff(Result):
 
     status: Status
     expires_at: int = 0
-    dropped: list[str] = []
+    dropped: list[str] = msgspec.field(default_factory=list)
 
 
 class Redeem(Query):
@@ -200,5 +209,5 @@ class Redeemed(Result):
     target: str = ""
     version: int = 0
     epoch: str = ""
-    flat: list[bytes] = []
+    flat: list[bytes] = msgspec.field(default_factory=list)
     fence: int = 0

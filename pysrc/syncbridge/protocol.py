@@ -29,6 +29,7 @@ TRANSITIONS: dict[State, dict[int, State]] = {
         M.HEARTBEAT: State.READY,
         M.SNAPSHOT_REQUEST: State.READY,
         M.STATE_UPDATE: State.READY,
+        M.DEVICE_LIST: State.READY,
     },
     State.CLOSED: {},
 }

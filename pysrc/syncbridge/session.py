@@ -26,6 +26,8 @@ from typing import Generic, TypeVar
 import msgspec
 
 from syncbridge.kernels import Doc, DocumentLimits, render_pairs, split
+from syncbridge.ports import PresenceChange
+from syncbridge.roster import Roster
 
 MAX_HELD = 64
 """Commits kept behind a hole; more and they are all dropped for a read of the difference."""
@@ -74,6 +76,8 @@ class Session(Generic[C]):
         joined: `begin` has been called; commits that come earlier wait for it.
         joining: connections that have asked to join and are not yet in `devices`.
         prefix: JSON text of the envelope members that are the same for all of its messages.
+        roster: which devices the local ones were told are online, here and on other nodes.
+        recent: changes of other nodes' devices since the first of those that are joining asked.
     """
 
     __slots__ = (
@@ -89,6 +93,8 @@ class Session(Generic[C]):
         "owner",
         "prefix",
         "reading",
+        "recent",
+        "roster",
         "topic",
         "version",
     )
@@ -108,6 +114,8 @@ class Session(Generic[C]):
         self.joined = False
         self.joining = 0
         self.prefix = b""
+        self.roster = Roster()
+        self.recent: list[PresenceChange] = []
 
     @property
     def empty(self) -> bool:

@@ -1,8 +1,13 @@
-"""DEVICE_JOINED and DEVICE_LEFT: telling the other devices, on this node and elsewhere.
+"""DEVICE_JOINED and DEVICE_LEFT: telling the devices here who came and went, here and elsewhere.
 
-The store decides who has left: a `Leave` counts only while the device's connection is still the
-one that ends. So the late close of a socket that was replaced says nothing, and a device that left
-is told exactly once.
+The store decides: each script that takes a connection online or offline answers, and tells the
+other nodes, which connection that was. `syncbridge.roster.Roster` makes one history of what arrives
+from both sides, and this file turns it into frames and into what happens to a socket here: closed
+with 4009 when its device has connected elsewhere, with 4010 when it was signed out, and left open
+for reading when it has handed the session over.
+
+A newcomer's list is as old as the script that made it. What other nodes told since then is kept in
+`Session.recent` while somebody is joining, and sent after the list.
 """
 
 from collections.abc import Callable
@@ -12,10 +17,12 @@ import structlog
 
 from syncbridge import encode
 from syncbridge.close_codes import CloseCode
+from syncbridge.device_ports import DeviceList, ListDevices
 from syncbridge.errors import StoreError
 from syncbridge.messages import MessageType
-from syncbridge.ports import Bus, DeviceInfo, Leave, Left, Notice
+from syncbridge.ports import Device, DeviceInfo, Leave, Left, PresenceChange, Status
 from syncbridge.protocol import State
+from syncbridge.roster import News, Roster
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
@@ -24,19 +31,19 @@ from syncbridge_server.gateway.registry import Registry
 
 log = structlog.get_logger("gateway")
 
-NOTICE_FRAME = "frame"
-NOTICE_REPLACED = "replaced"
-
-
-class ReplacedNotice(msgspec.Struct):
-    """To the node of a connection whose device has connected elsewhere."""
-
-    device_id: str
-    conn: str
+JOINED = "joined"
+REMOVED = "removed"
+HANDOFF = "handoff"
+MAX_RECENT = 256
+_info_decoder = msgspec.json.Decoder(DeviceInfo)
 
 
 class Departures:
-    """Announces devices; see the module's text."""
+    """Announces devices; see the module's text.
+
+    Attributes:
+        unsure: ids of sessions in which it is not known whether a device has left.
+    """
 
     def __init__(
         self,
@@ -44,7 +51,6 @@ class Departures:
         registry: Registry,
         post: Post,
         courier: Courier,
-        bus: Bus,
         *,
         node: str,
         clock: Callable[[], float],
@@ -53,11 +59,9 @@ class Departures:
         self._registry = registry
         self._post = post
         self._courier = courier
-        self._bus = bus
         self._node = node
         self._clock = clock
-        bus.on_notice(NOTICE_FRAME, self._on_frame)
-        bus.on_notice(NOTICE_REPLACED, self._on_replaced)
+        self.unsure: set[str] = set()
 
     def closed(self, connection: Connection) -> None:
         """The socket of a connection is gone."""
@@ -74,95 +78,183 @@ class Departures:
     def leave(self, connection: Connection, session: LocalSession) -> None:
         """Tell the store that a connection has ended."""
         request = Leave(
-            session.id, connection.device_id, connection.id, self._node, last=session.empty
+            session.id,
+            connection.device_id,
+            connection.id,
+            self._node,
+            last=session.empty,
+            reason=connection.leave_reason,
         )
         self._courier.ask(request, self._left, connection, session)
         self._registry.release(session)
 
-    def replace(
-        self,
-        session: LocalSession,
-        connection: Connection,
-        previous: Connection | None,
-        elsewhere: tuple[str, str] | None,
-    ) -> None:
-        """The device of `connection` had another one; close that."""
-        if previous is not None:
-            self._close_replaced(session, previous)
-        if elsewhere is None or elsewhere[0] == self._node:
+    def heard(self, change: PresenceChange) -> None:
+        """A script that another node ran, or a sweep, tells of a device."""
+        session = self._registry.sessions.get(change.sid)
+        if session is None:
             return
-        data = encode.to_json(ReplacedNotice(connection.device_id, elsewhere[1]))
-        self._bus.tell(elsewhere[0], Notice(NOTICE_REPLACED, session.id, data))
+        if session.joining and len(session.recent) < MAX_RECENT:
+            session.recent.append(change)
+        self.observe(session, change)
 
-    def announce(
-        self,
-        session: LocalSession,
-        connection: Connection,
-        kind: MessageType,
-        payload: bytes,
-        peers: int,
-    ) -> None:
-        """DEVICE_JOINED or DEVICE_LEFT to all other devices of the session."""
-        if len(session.devices) == 0 and not peers:
+    def observe(self, session: LocalSession, change: PresenceChange, exclude: int = 0) -> None:
+        """Take a change, do to a socket here what it means, and tell the devices here."""
+        if change.event == JOINED:
+            news = session.roster.joined(change.device_id, change.fence)
+            self._close_older(session, change)
+        else:
+            news = session.roster.left(change.device_id, change.fence)
+            exclude = self._end(session, change) or exclude
+        for frame in self._frames(session, change, news):
+            self._post.notice(session, frame, exclude)
+
+    def welcome(self, session: LocalSession, connection: Connection, devices: list[Device]) -> None:
+        """Tell a newcomer what has happened since its list was made."""
+        if not session.recent:
             return
-        frame = encode.envelope(kind, connection.address, int(self._clock()), payload)
-        self._post.notice(session, frame, exclude=connection.cid)
-        if peers:
-            self._bus.tell_session(Notice(NOTICE_FRAME, session.id, frame))
+        own = Roster()
+        own.begin(devices)
+        for change in session.recent:
+            if change.event == JOINED:
+                newer = change.fence > connection.fence
+                news = own.joined(change.device_id, change.fence) if newer else News.NOTHING
+            else:
+                news = own.left(change.device_id, change.fence)
+            for frame in self._frames(session, change, news):
+                self._post.raw(connection, frame)
+
+    def close_replaced(self, previous: Connection) -> None:
+        """The device of this connection has another one."""
+        previous.leave_reason = "replaced"
+        self._hub.close(previous.cid, CloseCode.REPLACED, CloseCode.REPLACED.reason)
+
+    def verify(self, session: LocalSession) -> None:
+        """Hold what the devices here were told against the store: a message may be lost."""
+        self.unsure.discard(session.id)
+        self._courier.ask(ListDevices(session.id), self._verified, session)
 
     def _left(
         self, answer: Left | StoreError, connection: Connection, session: LocalSession
     ) -> None:
         if isinstance(answer, StoreError):
             log.warning("Leave Failed", detail=answer.detail)
+            if session.devices:
+                self.unsure.add(session.id)
             return
         if answer.changed:
-            payload = left_payload(connection.device_id, connection.leave_reason)
-            self.announce(session, connection, MessageType.DEVICE_LEFT, payload, answer.peers)
+            change = PresenceChange(
+                session.id, connection.leave_reason, answer.fence, 0, connection.device_id, b""
+            )
+            self.observe(session, change)
 
-    def _close_replaced(self, session: LocalSession, previous: Connection) -> None:
-        previous.leave_reason = "replaced"
-        payload = left_payload(previous.device_id, "replaced")
-        frame = encode.envelope(
-            MessageType.DEVICE_LEFT, previous.address, int(self._clock()), payload
-        )
-        current = session.devices.get(previous.device_id)
-        self._post.notice(session, frame, exclude=current.cid if current else 0)
-        self._hub.close(previous.cid, CloseCode.REPLACED, CloseCode.REPLACED.reason)
-
-    def _on_frame(self, notice: Notice) -> None:
-        session = self._registry.sessions.get(notice.sid)
-        if session is not None:
-            self._post.notice(session, notice.data)
-
-    def _on_replaced(self, notice: Notice) -> None:
-        message = msgspec.json.decode(notice.data, type=ReplacedNotice)
-        session = self._registry.sessions.get(notice.sid)
-        connection = session.devices.get(message.device_id) if session is not None else None
-        if session is None or connection is None or connection.id != message.conn:
+    def _verified(self, answer: DeviceList | StoreError, session: LocalSession) -> None:
+        if isinstance(answer, StoreError):
+            self.unsure.add(session.id)
             return
+        if answer.status is not Status.OK:
+            return
+        for device in answer.devices:
+            if device.online and device.fence:
+                change = PresenceChange(
+                    session.id, JOINED, device.fence, 0, device.device_id, device.info
+                )
+                self.observe(session, change)
+        for device_id, fence in session.roster.missing(answer.devices, answer.fence):
+            self.observe(
+                session, PresenceChange(session.id, "disconnected", fence, 0, device_id, b"")
+            )
+
+    def _close_older(self, session: LocalSession, change: PresenceChange) -> None:
+        """The device has connected on another node; its socket here is the old one."""
+        connection = session.devices.get(change.device_id)
+        if connection is not None and 0 < connection.fence < change.fence:
+            self._take_out(session, connection)
+            self.close_replaced(connection)
+
+    def _end(self, session: LocalSession, change: PresenceChange) -> int:
+        """The device left: what that means to its socket here; cid of whoever is not told."""
+        connection = session.devices.get(change.device_id)
+        if connection is None or connection.fence != change.fence:
+            return 0
+        if change.event == HANDOFF:
+            connection.released = True
+            return 0
+        if change.event == REMOVED:
+            connection.leave_reason = "disconnected"
+            self._take_out(session, connection)
+            code = CloseCode.DEVICE_REMOVED
+            self._hub.close(connection.cid, code, code.reason)
+        return connection.cid
+
+    def _take_out(self, session: LocalSession, connection: Connection) -> None:
+        """The store knows already; it is told only when nobody is left here."""
         self._registry.expel(session, connection)
-        self._close_replaced(session, connection)
-        self._registry.release(session)
+        if session.empty:
+            self.leave(connection, session)
+
+    def _frames(self, session: LocalSession, change: PresenceChange, news: News) -> list[bytes]:
+        if news is News.NOTHING or not session.joined:
+            return []
+        frames = []
+        if news is News.REPLACED:
+            payload = left_payload(change.device_id, "replaced")
+            frames.append(self._frame(session, MessageType.DEVICE_LEFT, change, payload))
+        if news is News.LEFT:
+            payload = departure_payload(change)
+            frames.append(self._frame(session, MessageType.DEVICE_LEFT, change, payload))
+        else:
+            payload = device_payload(change.device_id, decode_info(change.detail), True)
+            frames.append(self._frame(session, MessageType.DEVICE_JOINED, change, payload))
+        return frames
+
+    def _frame(
+        self, session: LocalSession, kind: MessageType, change: PresenceChange, payload: bytes
+    ) -> bytes:
+        address = encode.Address(session.id, session.owner, change.device_id)
+        return encode.envelope(kind, address, int(self._clock()), payload)
 
 
-def left_payload(device_id: str, reason: str) -> bytes:
+def decode_info(info: bytes) -> DeviceInfo:
+    """Stored metadata of a device; empty when it cannot be read."""
+    try:
+        return _info_decoder.decode(info)
+    except msgspec.DecodeError:
+        return DeviceInfo()
+
+
+def departure_payload(change: PresenceChange) -> bytes:
+    """DEVICE_LEFT payload of a change."""
+    if change.event == HANDOFF:
+        return left_payload(
+            change.device_id,
+            HANDOFF,
+            b',"target_device":%b,"version":%d'
+            % (encode.quote(change.detail.decode()), change.version),
+        )
+    return left_payload(
+        change.device_id, "disconnected" if change.event == REMOVED else change.event
+    )
+
+
+def left_payload(device_id: str, reason: str, more: bytes = b"") -> bytes:
     """DEVICE_LEFT payload."""
-    return b'{"device_id":%b,"status":"offline","reason":"%b"}' % (
+    return b'{"device_id":%b,"status":"offline","reason":"%b"%b}' % (
         encode.quote(device_id),
         reason.encode(),
+        more,
     )
 
 
-def device_payload(device_id: str, info: DeviceInfo, online: bool) -> bytes:
-    """A device as clients see it, as JSON."""
-    return encode.to_json(
-        {
-            "device_id": device_id,
-            "device_type": info.device_type,
-            "device_name": info.device_name,
-            "os_version": info.os_version,
-            "status": "online" if online else "offline",
-            "connected_at": info.connected_at // 1000,
-        }
-    )
+def device_payload(device_id: str, info: DeviceInfo, online: bool, last_seen: int = -1) -> bytes:
+    """A device as clients see it, as JSON. `last_seen`: Unix seconds, left out when negative."""
+    members: dict[str, object] = {
+        "device_id": device_id,
+        "device_type": info.device_type,
+        "device_name": info.device_name,
+        "os_version": info.os_version,
+        "status": "online" if online else "offline",
+        "connected_at": info.connected_at // 1000,
+    }
+    if last_seen >= 0:
+        members["last_seen"] = last_seen
+    return encode.to_json(members)

@@ -31,6 +31,7 @@ from syncbridge_core.hub import (
 from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
+from syncbridge_server.gateway.devices import DeviceLists
 from syncbridge_server.gateway.fanout import Fanout, whole_state
 from syncbridge_server.gateway.inbound import Inbound, correlation_of
 from syncbridge_server.gateway.joining import Joining
@@ -56,6 +57,7 @@ class Engine:
         fanout: Fanout,
         joining: Joining,
         departures: Departures,
+        devices: DeviceLists,
         parser: UpdateParser,
         inbound: Inbound,
         quota: UserQuota,
@@ -82,6 +84,7 @@ class Engine:
             MessageType.HEARTBEAT: self._on_heartbeat,
             MessageType.SNAPSHOT_REQUEST: self._on_snapshot_request,
             MessageType.STATE_UPDATE: self._on_update,
+            MessageType.DEVICE_LIST: devices.request,
         }
         self._events: dict[int, Callable[[Connection, bytes, int], None]] = {
             EVENT_MESSAGE: self._on_message,
@@ -208,6 +211,7 @@ class Engine:
             base_version=base,
             mode=Mode.OVERWRITE if base < 0 else Mode.REJECT,
             owner_check=not identity.privileged,
+            fence=connection.fence,
         )
         self._courier.ask(request, self._updated, connection, request)
 
@@ -226,6 +230,8 @@ class Engine:
         if answer.status in (Status.OK, Status.DUPLICATE):
             self._acknowledge(connection, answer, request)
             return
+        if answer.status is Status.FENCED and request.fence == connection.fence:
+            connection.released = True
         self._post.error(connection, outcome_error(answer), correlation_id)
 
     def committed(self, request: Apply, outcome: Outcome) -> None:

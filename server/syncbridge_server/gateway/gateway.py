@@ -17,12 +17,13 @@ from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeErr
 from syncbridge.identity import Identity
 from syncbridge.limits import Limits
 from syncbridge.messages import MessageType
-from syncbridge.ports import Apply, Bus, Outcome, Status, Store
+from syncbridge.ports import Apply, Bus, Outcome, PresenceChange, Status, Store
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
+from syncbridge_server.gateway.devices import DeviceLists
 from syncbridge_server.gateway.engine import Engine
 from syncbridge_server.gateway.entrance import Entrance
 from syncbridge_server.gateway.fanout import Fanout
@@ -33,7 +34,9 @@ from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.presence import Presence
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.sweeper import Sweeper
 from syncbridge_server.gateway.tally import Tally
+from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.listener.contract import Refusal
 
 log = structlog.get_logger("gateway")
@@ -93,16 +96,18 @@ class Gateway:
         self.courier = Courier(store, self._after)
         self._post = Post(hub, self.registry, clock)
         self.fanout = Fanout(self.registry, self._post, self.courier)
-        self._departures = Departures(
-            hub, self.registry, self._post, self.courier, bus, node=node, clock=clock
+        self.departures = Departures(
+            hub, self.registry, self._post, self.courier, node=node, clock=clock
         )
+        self.users = UserIndex(self.courier, clock)
         self._joining = Joining(
             hub,
             self.registry,
             self._post,
             self.courier,
             self.fanout,
-            self._departures,
+            self.departures,
+            self.users,
             verify=verify,
             limits=limits,
             node=node,
@@ -117,7 +122,8 @@ class Gateway:
             self.courier,
             self.fanout,
             self._joining,
-            self._departures,
+            self.departures,
+            DeviceLists(self._post, self.courier, limits.presence_timeout * 1000),
             self.parser,
             Inbound(limits),
             UserQuota(limits, monotonic),
@@ -126,9 +132,18 @@ class Gateway:
             monotonic=monotonic,
         )
         self._presence = Presence(
-            self.registry, self.courier, self.fanout, node=node, timeout=limits.presence_timeout
+            self.registry,
+            self.courier,
+            self.fanout,
+            self._joining,
+            self.departures,
+            self.users,
+            node=node,
+            timeout=limits.presence_timeout,
         )
+        self._sweeper = Sweeper(store, node=node, timeout=limits.presence_timeout)
         bus.on_commits(self._on_commits)
+        bus.on_presence(self.announce)
         bus.on_resync(self._presence.touch_all)
 
     # The listener's side
@@ -171,6 +186,7 @@ class Gateway:
             nursery.start_soon(self._mend)
             nursery.start_soon(self._settle_doubts)
             nursery.start_soon(self._presence.run)
+            nursery.start_soon(self._sweeper.run)
 
     async def drain(self, spread: float, deadline: float) -> None:
         """Ask every client to reconnect, at times spread over `spread` seconds, and see them off.
@@ -237,6 +253,11 @@ class Gateway:
 
     # What REST and administration do to sockets
 
+    def announce(self, change: PresenceChange) -> None:
+        """A device came or went, as the store has it: tell the devices of its session here."""
+        self.departures.heard(change)
+        self._after()
+
     async def commit(self, request: Apply) -> Outcome:
         """Write, and give the result to the devices here before it is returned.
 
@@ -249,6 +270,7 @@ class Gateway:
         def reply(answer: Outcome | StoreError) -> None:
             if isinstance(answer, Outcome) and changed(answer):
                 self.engine.committed(request, answer)
+                self.users.seen(request.user_id, request.sid)
             elif isinstance(answer, StoreTimeout):
                 self.fanout.doubts.add(request.sid)
             answers.append(answer)

@@ -12,27 +12,27 @@ import msgspec
 
 from syncbridge import encode, ids
 from syncbridge.close_codes import CloseCode
+from syncbridge.device_ports import Index, bucket_of
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.identity import Identity
 from syncbridge.kernels import render_pairs
 from syncbridge.limits import Limits
 from syncbridge.messages import AuthPayload, Envelope, MessageType, Position
-from syncbridge.ports import DeviceInfo, Hello, Status, Welcome
+from syncbridge.ports import Device, DeviceInfo, Hello, PresenceChange, Status, Welcome
 from syncbridge.protocol import State
 from syncbridge.session import Change, Verdict
 from syncbridge.updates import check_version
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Alarm, Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
-from syncbridge_server.gateway.departures import Departures, device_payload
+from syncbridge_server.gateway.departures import JOINED, Departures, decode_info, device_payload
 from syncbridge_server.gateway.fanout import Fanout
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.users import UserIndex
 
 Verify = Callable[[str, str], Identity]
 """(token, device id) -> who holds it; raises SyncBridgeError and never waits."""
-
-_info_decoder = msgspec.json.Decoder(DeviceInfo)
 
 
 class Joining:
@@ -51,6 +51,7 @@ class Joining:
         courier: Courier,
         fanout: Fanout,
         departures: Departures,
+        users: UserIndex,
         *,
         verify: Verify,
         limits: Limits,
@@ -64,6 +65,7 @@ class Joining:
         self._courier = courier
         self._fanout = fanout
         self._departures = departures
+        self._users = users
         self._verify = verify
         self._limits = limits
         self._limits_json = encode.to_json(limits)
@@ -102,9 +104,89 @@ class Joining:
         self._set_alarm(connection)
         session = connection.session
         assert session is not None
+        if connection.released:
+            self._rejoin(connection, session, self._refreshed, envelope.correlation_id)
+            return
+        self._refreshed(None, connection, session, envelope.correlation_id)
+
+    def rejoin(self, connection: Connection) -> None:
+        """Register a connection that the store has lost: its lease was over, or data was lost."""
+        if connection.state is State.READY and connection.session is not None:
+            self._rejoin(connection, connection.session, self._reregistered, None)
+
+    def _rejoin(
+        self,
+        connection: Connection,
+        session: LocalSession,
+        then: Callable[..., None],
+        correlation_id: str | None,
+    ) -> None:
+        identity = connection.identity
+        assert identity is not None
+        info = decode_info(connection.device)
+        info.connected_at *= 1000
+        hello = Hello(
+            session.id,
+            identity.user_id,
+            connection.device_id,
+            connection.id,
+            encode.to_json(info),
+            self._node,
+            owner_check=not identity.privileged,
+            known=session.version,
+            known_epoch=session.epoch,
+            max_devices=self._limits.devices,
+            presence_ms=self._limits.presence_timeout * 1000,
+        )
+        self._courier.ask(hello, self._rejoined, connection, session, hello, then, correlation_id)
+
+    def _rejoined(
+        self,
+        answer: Welcome | StoreError,
+        connection: Connection,
+        session: LocalSession,
+        hello: Hello,
+        then: Callable[..., None],
+        correlation_id: str | None,
+    ) -> None:
+        error = refusal_of(answer)
+        if connection.state is State.CLOSED:
+            if error is None:
+                self._departures.leave(connection, session)
+            return
+        if error is None:
+            assert isinstance(answer, Welcome)
+            connection.fence, connection.released = answer.fence, False
+            self._synchronise(session, answer, hello)
+            self._tell(connection, session, answer, hello.info)
+        then(error, connection, session, correlation_id)
+
+    def _reregistered(
+        self,
+        error: SyncBridgeError | None,
+        connection: Connection,
+        session: LocalSession,
+        correlation_id: str | None,
+    ) -> None:
+        """An outage is tried again with the next renewal; a refusal is the end."""
+        code = CLOSE_CODES.get(error.code) if error is not None else None
+        if error is not None and code is not None and not isinstance(error, StoreError):
+            self._post.error(connection, error, None)
+            self._hub.close(connection.cid, code, code.reason)
+
+    def _refreshed(
+        self,
+        error: SyncBridgeError | None,
+        connection: Connection,
+        session: LocalSession,
+        correlation_id: str | None,
+    ) -> None:
+        if error is not None:
+            self._post.error(connection, error, correlation_id)
+            return
         part = encode.delta_part(b"{}", b"[]")
         body = self._success(connection, session, session.version, session.epoch, b"[]", part)
-        self._post.send(connection, MessageType.AUTH_SUCCESS, body, envelope.correlation_id)
+        self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
 
     def _hello(
         self,
@@ -171,12 +253,12 @@ class Joining:
         correlation_id: str | None,
     ) -> None:
         if connection.state is State.CLOSED:
-            session.joining -= 1
+            self._arrived(session)
             self._abandoned(answer, connection, session)
             return
         error = refusal_of(answer)
         if error is not None:
-            session.joining -= 1
+            self._arrived(session)
             connection.session = None
             self._registry.release(session)
             self._fail(connection, error, correlation_id)
@@ -188,15 +270,27 @@ class Joining:
             again = msgspec.structs.replace(hello, since=None, known=-1)
             self._ask(connection, session, again, correlation_id)
             return
+        try:
+            self._enter(connection, session, answer, hello, part, correlation_id)
+        finally:
+            self._arrived(session)
+
+    def _arrived(self, session: LocalSession) -> None:
+        """One less is on its way."""
         session.joining -= 1
-        self._enter(connection, session, answer, hello, part, correlation_id)
+        if not session.joining:
+            session.recent.clear()
 
     def _abandoned(
         self, answer: Welcome | StoreError, connection: Connection, session: LocalSession
     ) -> None:
         """The socket was gone before the answer came."""
         registered = refusal_of(answer) is None or isinstance(answer, StoreError)
-        if registered and connection.device_id not in session.devices:
+        previous = session.devices.get(connection.device_id)
+        if registered and previous is not None and isinstance(answer, Welcome):
+            self._registry.expel(session, previous)
+            self._departures.close_replaced(previous)
+        if registered:
             self._departures.leave(connection, session)
         self._registry.release(session)
 
@@ -255,14 +349,40 @@ class Joining:
         connection.device = next(
             (public_device(d) for d in answer.devices if d.device_id == hello.device_id), b"{}"
         )
+        connection.fence = answer.fence
+        self._meet(session, hello.device_id, answer.devices)
         previous = self._registry.enter(session, connection)
         body = self._success(connection, session, part[0], part[1], devices, part[2])
         self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
         self._set_alarm(connection)
-        self._departures.replace(session, connection, previous, answer.replaced)
-        self._departures.announce(
-            session, connection, MessageType.DEVICE_JOINED, connection.device, answer.peers
+        self._departures.welcome(session, connection, answer.devices)
+        if previous is not None:
+            self._departures.close_replaced(previous)
+        self._tell(connection, session, answer, hello.info)
+
+    def _meet(self, session: LocalSession, device_id: str, devices: list[Device]) -> None:
+        """Tell the devices here whom the newcomer's list shows and they have not heard of."""
+        if not session.devices:
+            session.roster.begin(d for d in devices if d.device_id != device_id)
+            return
+        for device in devices:
+            if device.online and device.fence and device.device_id != device_id:
+                change = PresenceChange(
+                    session.id, JOINED, device.fence, 0, device.device_id, device.info
+                )
+                self._departures.observe(session, change)
+
+    def _tell(
+        self, connection: Connection, session: LocalSession, answer: Welcome, info: bytes
+    ) -> None:
+        """Tell the others of a device, and the indexes of its session."""
+        change = PresenceChange(
+            session.id, JOINED, answer.fence, answer.version, connection.device_id, info
         )
+        self._departures.observe(session, change, exclude=connection.cid)
+        timeout_ms = self._limits.presence_timeout * 1000
+        self._courier.ask(Index(bucket_of(session.id), [session.id], timeout_ms), ignore)
+        self._users.seen(answer.owner or session.owner, session.id)
 
     def _success(
         self,
@@ -347,10 +467,10 @@ def refusal_of(answer: Welcome | StoreError) -> SyncBridgeError | None:
     return SyncBridgeError(ErrorCode.INTERNAL, f"unexpected answer {answer.status.name}")
 
 
-def public_device(device: Any) -> bytes:
+def public_device(device: Device) -> bytes:
     """A registered device as clients see it; node and connection ids stay inside."""
-    try:
-        info = _info_decoder.decode(device.info)
-    except msgspec.DecodeError:
-        info = DeviceInfo()
-    return device_payload(device.device_id, info, device.online)
+    return device_payload(device.device_id, decode_info(device.info), device.online)
+
+
+def ignore(answer: Any) -> None:
+    """For requests that come again anyway."""

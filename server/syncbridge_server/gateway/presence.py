@@ -2,7 +2,9 @@
 
 Every session with devices here is touched four times in a presence timeout, a few at a time. The
 answer carries the session's place in its history, so a lost message between nodes is noticed and
-mended within that time even when nothing else happens.
+mended within that time even when nothing else happens. It also names the devices that the store
+does not have here any more: a node that stood still for longer than a lease finds them swept, and
+registers them again.
 """
 
 from collections.abc import Iterator
@@ -10,12 +12,16 @@ from collections.abc import Iterator
 import structlog
 import trio
 
+from syncbridge.device_ports import Index, bucket_of
 from syncbridge.errors import StoreError
-from syncbridge.ports import Touch, Touched
+from syncbridge.ports import Lost, Touch, Touched
 from syncbridge_server.gateway.connection import LocalSession
 from syncbridge_server.gateway.courier import Courier
+from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.fanout import Fanout
+from syncbridge_server.gateway.joining import Joining, ignore
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.users import UserIndex
 
 log = structlog.get_logger("gateway")
 
@@ -26,11 +32,23 @@ class Presence:
     """Touches sessions; `timeout` is the presence lease in seconds."""
 
     def __init__(
-        self, registry: Registry, courier: Courier, fanout: Fanout, *, node: str, timeout: int
+        self,
+        registry: Registry,
+        courier: Courier,
+        fanout: Fanout,
+        joining: Joining,
+        departures: Departures,
+        users: UserIndex,
+        *,
+        node: str,
+        timeout: int,
     ) -> None:
         self._registry = registry
         self._courier = courier
         self._fanout = fanout
+        self._joining = joining
+        self._departures = departures
+        self._users = users
         self._node = node
         self._timeout_ms = timeout * 1000
         self._period = timeout / 4
@@ -46,7 +64,8 @@ class Presence:
                 await trio.sleep(self._period)
 
     def touch_all(self) -> None:
-        """Touch every session now: messages may have been lost."""
+        """Touch and verify every session now: messages may have been lost."""
+        self._departures.unsure.update(self._registry.sessions)
         for chunk in self._chunks():
             self._touch(chunk)
 
@@ -56,14 +75,35 @@ class Presence:
             yield sessions[start : start + CHUNK]
 
     def _touch(self, sessions: list[LocalSession]) -> None:
+        buckets: dict[int, list[str]] = {}
         for session in sessions:
             if session.devices:
                 request = Touch(session.id, self._node, list(session.devices), self._timeout_ms)
                 self._courier.ask(request, self._touched, session)
+                buckets.setdefault(bucket_of(session.id), []).append(session.id)
+                self._users.seen(session.owner, session.id)
+                if session.id in self._departures.unsure:
+                    self._departures.verify(session)
+        for bucket, sids in buckets.items():
+            self._courier.ask(Index(bucket, sids, self._timeout_ms), ignore)
         self._courier.dispatch()
 
     def _touched(self, answer: Touched | StoreError, session: LocalSession) -> None:
         if isinstance(answer, Touched):
             self._fanout.compare(session, answer)
+            for lost in answer.lost:
+                self._settle(session, lost)
         else:
             log.debug("Touch Failed", detail=answer.detail)
+
+    def _settle(self, session: LocalSession, lost: Lost) -> None:
+        """A device is connected here, and the store has it elsewhere or nowhere."""
+        connection = session.devices.get(lost.device_id)
+        if connection is None or connection.released:
+            return
+        if lost.node or lost.barred > connection.fence:
+            # Somebody has told us why, and the message was lost.
+            connection.released = not lost.node
+            self._departures.verify(session)
+        else:
+            self._joining.rejoin(connection)

@@ -300,7 +300,7 @@ def decode_touch(reply: list[Any], request: Touch, settings: Settings) -> Touche
 
 
 def encode(request: SessionRequest, settings: Settings, new_epoch: Callable[[], str]) -> Call:
-    """Any request of a session; `new_epoch` makes the epoch of a session that a write may create."""
+    """Any of them; `new_epoch` makes the epoch of a session that a write may create."""
     match request:
         case Apply():
             return encode_apply(request, settings, new_epoch() if request.create else "")

@@ -5,10 +5,8 @@ The companion of `codec`, for devices, presence, handoffs and users.
 
 from collections.abc import Callable
 from typing import Any
-from zlib import crc32
 
 from syncbridge.device_ports import (
-    BUCKETS,
     Claim,
     Claimed,
     Departure,
@@ -42,11 +40,6 @@ HANDOFFS = 256
 
 USER_SESSIONS = 10_000
 """Sessions listed for one user; more, and the one without activity for longest is dropped."""
-
-
-def bucket_of(sid: str) -> int:
-    """The part of the presence index that holds a session."""
-    return crc32(sid.encode()) % BUCKETS
 
 
 def handoff_key(sid: str, digest: str) -> str:
@@ -198,9 +191,7 @@ def _redeemed(reply: list[Any]) -> Redeemed:
     pairs = zip(reply[6][::2], reply[6][1::2], strict=True)
     flat = [text for pair in pairs if pair[0] for text in pair]
     texts = [text.decode() for text in (reply[1], reply[2], reply[4])]
-    return Redeemed(
-        Status(reply[0]), texts[0], texts[1], reply[3], texts[2], flat, fence=reply[5]
-    )
+    return Redeemed(Status(reply[0]), texts[0], texts[1], reply[3], texts[2], flat, fence=reply[5])
 
 
 _CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Result]]] = {
@@ -227,5 +218,3 @@ def encode_query(request: Query, settings: Settings) -> Call:
 def decode_query(reply: Any, request: Query) -> Result:
     """The answer that belongs to the request."""
     return _CODECS[type(request)][1](reply)
-
-

@@ -17,6 +17,7 @@
 --          kind: 0 full, 1 delta, 2 the replica is current.
 -- Every other node with devices here is told with "P", see messages.py. Fences are the time, but
 -- always greater than the one before: that holds within a session, and also after a data loss.
+-- A connection that says hello again keeps its fence, and nobody is told.
 
 local call, format = redis.call, string.format
 local OK, FORBIDDEN, TOO_MANY_DEVICES = 0, 5, 8
@@ -30,7 +31,10 @@ local meta = call('HMGET', KEYS[1], 'v', 'e', 'f', 'u', 't')
 local exists = meta[1] ~= false
 local version, epoch, floor = tonumber(meta[1] or 0), meta[2] or '', tonumber(meta[3] or 0)
 local waiting = call('HMGET', KEYS[7], '', device, '\n')
-local fence = format('%.0f', math.max(now, tonumber(waiting[3] or 0) + 1))
+local current = waiting[2] or ''
+local again = string.sub(current, 1, #ARGV[3] + 1) == ARGV[3] .. ' '
+local fence = again and string.match(current, ' (%d+) ')
+    or format('%.0f', math.max(now, tonumber(waiting[3] or 0) + 1))
 local owner = meta[4] or waiting[1] or user
 if ARGV[6] == '1' and owner ~= user then return {FORBIDDEN} end
 
@@ -68,7 +72,8 @@ end
 local lease = format('%.0f', now + tonumber(ARGV[12]))
 call('ZADD', KEYS[8], lease, ARGV[5])
 call('HSET', KEYS[6], device, ARGV[4])
-call('HSET', KEYS[7], device, ARGV[3] .. ' ' .. fence .. ' ' .. ARGV[5], '\n', fence)
+call('HSET', KEYS[7], device, ARGV[3] .. ' ' .. fence .. ' ' .. ARGV[5])
+if not again then call('HSET', KEYS[7], '\n', fence) end
 call('ZADD', KEYS[5], lease, device)
 if not exists and ARGV[6] == '1' and not waiting[1] then call('HSET', KEYS[7], '', user) end
 
@@ -95,8 +100,8 @@ end
 
 local news = 'P' .. string.sub(KEYS[1], 4, -4) .. ' joined ' .. fence .. ' '
     .. format('%.0f', version) .. ' ' .. #device .. '\n' .. device .. ARGV[4]
-local before = string.match(waiting[2] or '', ' (%S+)$') or ARGV[5]
-for j = 1, #nodes, 2 do
+local before = string.match(current, ' (%S+)$') or ARGV[5]
+for j = 1, again and 0 or #nodes, 2 do
   if nodes[j] ~= ARGV[5] and tonumber(nodes[j + 1]) > now then
     call('PUBLISH', 'n:' .. nodes[j], news)
     if nodes[j] == before then before = ARGV[5] end
@@ -105,4 +110,4 @@ end
 if before ~= ARGV[5] then call('PUBLISH', 'n:' .. before, news) end
 return {OK, version, epoch, owner, kind, first, second,
     call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES'), call('HGETALL', KEYS[6]),
-    call('HGETALL', KEYS[7]), now, peers, tonumber(fence), waiting[2] or ''}
+    call('HGETALL', KEYS[7]), now, peers, tonumber(fence), again and '' or current}

@@ -1,0 +1,59 @@
+"""DEVICE_LIST: the devices of the session, as the store has them at that moment."""
+
+from syncbridge import encode
+from syncbridge.device_ports import DeviceList, ListDevices
+from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
+from syncbridge.messages import Envelope, MessageType
+from syncbridge.ports import Device, Status
+from syncbridge_server.gateway.connection import Connection
+from syncbridge_server.gateway.courier import Courier
+from syncbridge_server.gateway.departures import decode_info, device_payload
+from syncbridge_server.gateway.post import Post
+
+
+class DeviceLists:
+    """Answers DEVICE_LIST. `presence_ms`: the presence lease."""
+
+    def __init__(self, post: Post, courier: Courier, presence_ms: int) -> None:
+        self._post = post
+        self._courier = courier
+        self._presence_ms = presence_ms
+
+    def request(self, connection: Connection, envelope: Envelope) -> None:
+        """DEVICE_LIST in; the answer comes with the store's."""
+        session = connection.session
+        assert session is not None
+        request = ListDevices(session.id)
+        self._courier.ask(request, self._listed, connection, envelope.correlation_id)
+
+    def _listed(
+        self, answer: DeviceList | StoreError, connection: Connection, correlation_id: str | None
+    ) -> None:
+        if isinstance(answer, StoreError):
+            self._post.error(connection, answer, correlation_id)
+            return
+        if answer.status is not Status.OK:
+            error = SyncBridgeError(ErrorCode.SESSION_NOT_FOUND, "there is no such session")
+            self._post.error(connection, error, correlation_id)
+            return
+        devices = encode.join_objects(
+            device_payload(
+                device.device_id,
+                decode_info(device.info),
+                is_online(device),
+                last_seen(device, self._presence_ms) // 1000,
+            )
+            for device in answer.devices
+        )
+        payload = b'{"devices":%b,"total":%d}' % (devices, len(answer.devices))
+        self._post.send(connection, MessageType.DEVICE_LIST, payload, correlation_id)
+
+
+def is_online(device: Device) -> bool:
+    """A lease that runs, and a connection that holds it."""
+    return device.online and device.fence > 0
+
+
+def last_seen(device: Device, presence_ms: int) -> int:
+    """When a device was last known to be there, Unix ms: a connected one at its last renewal."""
+    return max(0, device.deadline - presence_ms if device.fence else device.deadline)
