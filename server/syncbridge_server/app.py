@@ -165,11 +165,17 @@ class Server:
             nursery.cancel_scope.cancel()
 
     def _revoked(self, rule: Rule) -> None:
-        self.gateway.close_revoked(rule.matches)
+        closed = self.gateway.close_revoked(rule.matches)
+        self.administration.inform(
+            "revoked", f"tokens of a {rule.kind} were revoked", kind=rule.kind, closed=closed
+        )
 
     def _stopping(self) -> None:
         self.gateway.draining = True
         log.info("Draining", connections=self.active_connections)
+        self.administration.notice(
+            "draining", "a node stops", node=self.gateway.node, connections=self.active_connections
+        )
 
     def _application(self) -> ASGIApp:
         app: ASGIApp = CompressAnswers(

@@ -199,6 +199,7 @@ def _welcome(settings: Settings, access_token: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(Panel.fit(f"SyncBridge {__version__}, development mode\n{url}", style="bold"))
     console.print(f"WebSocket       ws{url.removeprefix('http')}/ws")
+    console.print(f"API reference   {url}/docs")
     console.print(f"Secrets, data   {settings.data_dir}/")
     console.print(f"\nA token for user {DEV_USER!r}, good for a day:")
     typer.echo(access_token)

@@ -142,10 +142,13 @@ class Administration:
         counts = [int(body) for body in answers.bodies.values()]
         return Delivery(sum(counts), not answers.missing, len(counts))
 
+    def inform(self, name: str, text: str, **data: object) -> None:
+        """Tell the admins' sockets here. `name`: for programs; `text`: for people."""
+        self._inform_admins(notice_payload(name, text, data))
+
     def notice(self, name: str, text: str, **data: object) -> None:
-        """Tell every admin's socket on every node. `name`: for programs; `text`: for people."""
-        update = AdminUpdate("notice", notice=name, text=text, data=dict(data))
-        payload = msgspec.json.encode(update)
+        """As `inform`, on every node."""
+        payload = notice_payload(name, text, data)
         self._inform_admins(payload)
         self._bus.tell("*", Notice(KIND_NOTICE, self._gateway.node, payload))
 
@@ -206,3 +209,8 @@ class Administration:
             now = int(self._clock())
             frame = encode.envelope(MessageType.ADMIN_UPDATE, encode.NOWHERE, now, payload)
             self._gateway.inform_admins(frame)
+
+
+def notice_payload(name: str, text: str, data: dict[str, object]) -> bytes:
+    """ADMIN_UPDATE payload of a notice."""
+    return msgspec.json.encode(AdminUpdate("notice", notice=name, text=text, data=data))
