@@ -268,6 +268,34 @@ class Snapshot(msgspec.Struct, gc=False):
     flat: list[bytes] | None = None
 
 
+class Review(msgspec.Struct, gc=False):
+    """Read a session whole, with what is known of how it was at version `base`: for a merge."""
+
+    sid: str
+    user_id: str = ""
+    owner_check: bool = True
+    base: int = 0
+
+
+class Reviewed(msgspec.Struct, gc=False):
+    """Answer to `Review`.
+
+    Attributes:
+        flat: the whole state. floor: deletions up to this version may be forgotten.
+        changed: keys that were set or deleted after `base`.
+        journal: `(version, key, imprint of the value before)` of the newest changes, oldest first;
+            the imprints are those of `syncbridge.kernels.imprint`.
+    """
+
+    status: Status
+    version: int = 0
+    epoch: str = ""
+    floor: int = 0
+    flat: list[bytes] = []
+    changed: list[bytes] = []
+    journal: list[tuple[int, bytes, bytes]] = []
+
+
 class Leave(msgspec.Struct, gc=False):
     """A connection ended. Nothing happens unless the device's connection is still `conn`.
 
@@ -334,9 +362,9 @@ class Result(msgspec.Struct, gc=False):
     """Base of the answers of `syncbridge.device_ports`."""
 
 
-SessionRequest = Apply | Hello | Resume | Read | Leave | Touch
+SessionRequest = Apply | Hello | Resume | Read | Review | Leave | Touch
 Request = SessionRequest | Query
-Answer = Outcome | Welcome | Resumed | Snapshot | Left | Touched | Result
+Answer = Outcome | Welcome | Resumed | Snapshot | Reviewed | Left | Touched | Result
 Deliver = Callable[[Sequence[Answer | StoreError]], None]
 
 
