@@ -1,11 +1,11 @@
 """Resolving a conflict between a session and the whole state of one client: the pure rule.
 
 Theory of operation. A client that was away holds a state that began as the server's version
-`base` and was then changed on its own; the server went on as well. What is known of the base: which
-keys the server has changed since (exactly, each key has the version of its last change), and
-from the journal, for most of these, an imprint of what they were before. `syncbridge.kernels.merge3`
-tells from that which differences are the client's own changes and which are only its old values.
-With `changed_keys` the client says so itself.
+`base` and was then changed on its own; the server went on as well. Of the base is known which keys
+the server has changed since (exactly: each key has the version of its last change) and, from the
+journal, for most of these an imprint of what they were before. `kernels.merge3` tells from that
+which differences are the client's own changes and which are only its old values. With
+`changed_keys` the client says so itself.
 
 Three strategies then differ in what is written and in who is named as the loser:
 

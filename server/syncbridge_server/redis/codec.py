@@ -23,6 +23,8 @@ from syncbridge.ports import (
     Read,
     Resume,
     Resumed,
+    Review,
+    Reviewed,
     SessionRequest,
     Snapshot,
     Status,
@@ -146,6 +148,11 @@ def encode_read(request: Read) -> Call:
     epoch, version = request.etag or ("", -1)
     args: list[Argument] = [request.user_id, int(request.owner_check), epoch, version]
     return Call("read", _keys(request.sid, "md"), args, True)
+
+
+def encode_review(request: Review) -> Call:
+    args: list[Argument] = [request.user_id, int(request.owner_check), request.base]
+    return Call("review", _keys(request.sid, "mdkj"), args, True)
 
 
 def encode_leave(request: Leave) -> Call:
@@ -283,6 +290,22 @@ def decode_read(reply: list[Any], request: Read, settings: Settings) -> Snapshot
     )
 
 
+def decode_review(reply: list[Any], request: Review, settings: Settings) -> Reviewed:
+    status = _STATUS[reply[0]]
+    if status is not Status.OK:
+        return Reviewed(status)
+    version, epoch = _position(reply)
+    journal = [_journal_line(line) for line in reply[6]]
+    return Reviewed(status, version, epoch, reply[3], reply[4], reply[5], journal)
+
+
+def _journal_line(line: bytes) -> tuple[int, bytes, bytes]:
+    """`version key-length key imprint`; key and imprint may hold any byte."""
+    version, length, rest = line.split(b" ", 2)
+    size = int(length)
+    return int(version), rest[:size], rest[size + 1 :]
+
+
 def decode_leave(reply: list[Any], request: Leave, settings: Settings) -> Left:
     return Left(bool(reply[0]), reply[1], reply[2], reply[3])
 
@@ -310,6 +333,8 @@ def encode(request: SessionRequest, settings: Settings, new_epoch: Callable[[], 
             return encode_resume(request)
         case Read():
             return encode_read(request)
+        case Review():
+            return encode_review(request)
         case Leave():
             return encode_leave(request)
         case Touch():
@@ -321,6 +346,7 @@ _DECODERS: dict[type, Callable[[list[Any], Any, Settings], Answer]] = {
     Hello: decode_hello,
     Resume: decode_resume,
     Read: decode_read,
+    Review: decode_review,
     Leave: decode_leave,
     Touch: decode_touch,
 }
