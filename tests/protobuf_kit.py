@@ -57,6 +57,8 @@ def fill_update(envelope: pb.Envelope, payload: Dict) -> None:
             setattr(update, name, payload[name])
     if "value" in payload:
         update.value_json = text(payload["value"])
+    if "expected" in payload:
+        update.expected_json = text(payload["expected"])
     if "operation" in payload:
         update.operation = pb.Operation.Value("OPERATION_" + payload["operation"])
     for key, value in payload.get("changes", {}).items():
@@ -171,7 +173,10 @@ def device_left(message: pb.DeviceLeft) -> Dict:
 
 
 def device_list(message: pb.DeviceList) -> Dict:
-    return {"devices": [device(d) for d in message.devices], "total": message.total}
+    devices = [device(d) for d in message.devices]
+    session_id = optional(message, "session_id")
+    body = plain(message, "total") | {"devices": devices}
+    return body if session_id is None else body | {"session_id": session_id}
 
 
 def opaque(message: pb.Broadcast | pb.AdminUpdate) -> Any:

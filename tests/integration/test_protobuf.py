@@ -13,7 +13,7 @@ from ws_client import Device
 
 HEARTBEAT, HEARTBEAT_ACK, SNAPSHOT_REQUEST, SNAPSHOT_RESPONSE, STATE_UPDATE = range(1, 6)
 ERROR, AUTH, AUTH_SUCCESS, AUTH_FAILURE, JOINED, LEFT = range(6, 12)
-BROADCAST = 13
+DEVICE_LIST, BROADCAST, ADMIN_UPDATE = range(12, 15)
 
 # httpx leaves the generator of a request body to the collector when the answer comes first.
 pytestmark = pytest.mark.filterwarnings(
@@ -126,6 +126,17 @@ async def test_every_reply_over_protobuf(pair: tuple[Device, Device]) -> None:
     )
     conflicts = conflict["payload"]["details"]["conflicts"]
     assert [{"key": "a", "server_value": 2}] == conflicts
+
+
+async def test_device_list_says_the_same_to_both(pair: tuple[Device, Device]) -> None:
+    """DEVICE_LIST, asked for in either encoding."""
+    lists = [(await device.request(DEVICE_LIST))["payload"] for device in pair]
+
+    assert lists[0] == lists[1]
+    assert ({"json", "proto"}, 2) == (
+        {d["device_id"] for d in lists[0]["devices"]},
+        lists[0]["total"],
+    )
 
 
 async def test_failed_auth_over_protobuf(node: Node) -> None:

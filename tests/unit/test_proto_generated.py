@@ -1,18 +1,23 @@
-"""The generated protobuf modules in the tree are what protoc makes of the .proto file."""
+"""The .proto file says what the protocol says, and the generated modules what it says."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from google.protobuf.internal import api_implementation
 
 from source_tree import ROOT
+from syncbridge import protobuf
 from syncbridge.messages import MessageType
 from syncbridge.proto.syncbridge.v1 import syncbridge_pb2 as pb
+from syncbridge.protobuf_json import plan
+from syncbridge_server.message_schemas import INBOUND, OUTBOUND
 
 INCLUDE = ROOT / "pysrc" / "syncbridge" / "proto"
 SOURCE = "syncbridge/v1/syncbridge.proto"
+DEVICE_LIST = MessageType.DEVICE_LIST
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +57,29 @@ def test_payload_fields_follow_their_types() -> None:
 def test_parser_is_the_compiled_one() -> None:
     """The pure-Python runtime would parse a hundred times slower."""
     assert "upb" == api_implementation.Type()
+
+
+def members(message: str) -> set[str]:
+    """The JSON members that a payload's protobuf message has; `key` & co. are an entry there."""
+    field = pb.Envelope.DESCRIPTOR.fields_by_name[message]
+    assert field.message_type is not None
+    found = {f.member for f in plan(field.message_type)}
+    return found | {"key", "value", "operation"} if message == "state_updated" else found
+
+
+@pytest.mark.parametrize("kind", OUTBOUND, ids=lambda kind: kind.name)
+def test_everything_that_the_server_says_has_a_field(kind: MessageType) -> None:
+    """No member of a JSON message gets lost in protobuf; payloads of any shape travel whole."""
+    fields = members(protobuf.OUT[kind])
+
+    assert fields == {""} or {f.name for f in msgspec.structs.fields(OUTBOUND[kind])} <= fields
+
+
+@pytest.mark.parametrize("kind", INBOUND, ids=lambda kind: kind.name)
+def test_everything_that_a_client_may_say_has_a_field(kind: MessageType) -> None:
+    """What JSON clients can ask for, protobuf clients can."""
+    named = (
+        {f.name for f in msgspec.structs.fields(INBOUND[kind])} if kind != DEVICE_LIST else set()
+    )
+
+    assert named <= members(protobuf.IN[kind])

@@ -83,7 +83,9 @@ PAYLOADS: dict[MessageType, st.SearchStrategy[Any]] = {
     MessageType.AUTH_FAILURE: errors,
     MessageType.DEVICE_JOINED: devices,
     MessageType.DEVICE_LEFT: objects(device_id=texts, status=texts, reason=texts),
-    MessageType.DEVICE_LIST: objects(devices=st.lists(devices, max_size=3), total=times),
+    MessageType.DEVICE_LIST: objects(
+        devices=st.lists(devices, max_size=3), total=times, session_id=texts
+    ),
     MessageType.BROADCAST: states,
     MessageType.ADMIN_UPDATE: states,
 }

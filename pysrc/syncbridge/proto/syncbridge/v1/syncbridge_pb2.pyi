@@ -239,20 +239,22 @@ class SnapshotResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ..., epoch: _Optional[str] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StateUpdate(_message.Message):
-    __slots__ = ("key", "value_json", "operation", "changes", "deleted_keys", "base_version")
+    __slots__ = ("key", "value_json", "operation", "changes", "deleted_keys", "base_version", "expected_json")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_JSON_FIELD_NUMBER: _ClassVar[int]
     OPERATION_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DELETED_KEYS_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_JSON_FIELD_NUMBER: _ClassVar[int]
     key: str
     value_json: bytes
     operation: Operation
     changes: _containers.RepeatedCompositeFieldContainer[Entry]
     deleted_keys: _containers.RepeatedScalarFieldContainer[str]
     base_version: int
-    def __init__(self, key: _Optional[str] = ..., value_json: _Optional[bytes] = ..., operation: _Optional[_Union[Operation, str]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ...) -> None: ...
+    expected_json: bytes
+    def __init__(self, key: _Optional[str] = ..., value_json: _Optional[bytes] = ..., operation: _Optional[_Union[Operation, str]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ..., expected_json: _Optional[bytes] = ...) -> None: ...
 
 class StateUpdated(_message.Message):
     __slots__ = ("version", "prev_version", "epoch", "changes", "deleted_keys", "device_id")
@@ -299,12 +301,14 @@ class DeviceLeft(_message.Message):
     def __init__(self, device_id: _Optional[str] = ..., status: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class DeviceList(_message.Message):
-    __slots__ = ("devices", "total")
+    __slots__ = ("devices", "total", "session_id")
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     devices: _containers.RepeatedCompositeFieldContainer[Device]
     total: int
-    def __init__(self, devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., total: _Optional[int] = ...) -> None: ...
+    session_id: str
+    def __init__(self, devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., total: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class Broadcast(_message.Message):
     __slots__ = ("json",)
