@@ -252,6 +252,20 @@ async def test_broadcast_reaches_both_kinds_on_both_nodes(redis_url: str) -> Non
     assert [message] * 4 == [m["payload"] for m in seen]
 
 
+async def test_administrators_get_metrics_in_either_encoding(redis_url: str) -> None:
+    """ADMIN_UPDATE comes by itself, with the same members."""
+    async with running_node(redis_url, admin_update=0.05) as node:
+        members = []
+        for protobuf in (False, True):
+            async with await Device.open(node.port, protobuf=protobuf) as device:
+                await device.auth(mint("root", Role.ADMIN), "desk", session_id=new_session())
+                update = (await device.receive(ADMIN_UPDATE))["payload"]
+                members.append((update["kind"], update["metrics"].keys()))
+
+    assert members[0] == members[1]
+    assert "metrics" == members[0][0]
+
+
 async def test_write_over_rest_reaches_a_protobuf_device(node: Node) -> None:
     """A commit that no socket made is encoded for whoever is there."""
     session = new_session()
