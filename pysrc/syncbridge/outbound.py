@@ -47,7 +47,6 @@ class DeviceLeftPayload(Struct):
 class DeviceListPayload(Struct):
     """DEVICE_LIST: every device that is remembered."""
 
-    session_id: Uuid
     devices: list[DevicePayload]
     total: int
 

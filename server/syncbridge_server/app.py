@@ -53,13 +53,16 @@ from syncbridge_server.redis.urls import connection_url
 from syncbridge_server.routes.admin import AdminRoutes
 from syncbridge_server.routes.auth import AuthRoutes
 from syncbridge_server.routes.compression import CompressAnswers
+from syncbridge_server.routes.devices import DeviceRoutes
 from syncbridge_server.routes.documents import DocumentRoutes
+from syncbridge_server.routes.handoff import HandoffRoutes
 from syncbridge_server.routes.health import Health
 from syncbridge_server.routes.metrics import metrics_routes
 from syncbridge_server.routes.middleware import RequestMiddleware
 from syncbridge_server.routes.problem import exception_handlers
 from syncbridge_server.routes.ratelimit import RateLimit
 from syncbridge_server.routes.sessions import SessionRoutes
+from syncbridge_server.routes.users import UserRoutes
 from syncbridge_server.settings import Settings
 
 log = structlog.get_logger("server")
@@ -178,8 +181,9 @@ class Server:
         )
 
     def _application(self) -> ASGIApp:
+        self.routes = self._routes()
         app: ASGIApp = CompressAnswers(
-            Starlette(routes=self._routes(), exception_handlers=exception_handlers)
+            Starlette(routes=self.routes, exception_handlers=exception_handlers)
         )
         settings = self.settings
         if settings.rate_limit_enabled:
@@ -200,6 +204,16 @@ class Server:
             *metrics_routes(self.registry),
             *AuthRoutes(self.auth, self.settings.id_bytes).routes(),
             *SessionRoutes(self.gateway, self.store, bearer).routes(),
+            *DeviceRoutes(self.gateway, self.store, bearer).routes(),
+            *HandoffRoutes(
+                self.gateway,
+                self.store,
+                self.io,
+                bearer,
+                life=self.settings.handoff_ttl,
+                reread=self.settings.handoff_reread,
+            ).routes(),
+            *UserRoutes(self.store, bearer, self.settings.id_bytes).routes(),
             *AdminRoutes(self.administration, bearer, self.settings.message_bytes).routes(),
             *DocumentRoutes(self.settings.dev).routes(),
             WebSocketRoute(self.listener.path, sockets),

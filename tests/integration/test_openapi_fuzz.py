@@ -1,0 +1,91 @@
+"""Requests made up from the description, good and bad: no 5xx, and no answer that is not described.
+
+For each operation some requests that fit its schema and some that do not, against a whole server.
+The examples are the same in each run.
+"""
+
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from server_kit import Process, bearer, mint, server_process
+from syncbridge.identity import Role
+
+EXAMPLES = 20
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+LEAST_OPERATIONS = 20
+
+
+@pytest.fixture
+def server(redis_url: str, tmp_path: Path) -> Iterator[Process]:
+    unlimited = {"SYNCBRIDGE_RATE_LIMIT_ENABLED": "false", "SYNCBRIDGE_ACCESS_LOG": "false"}
+    with server_process(tmp_path, redis_url, **unlimited) as process:
+        yield process
+
+
+def failures(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> list[str]:
+    """What was wrong with the answers to made-up requests of one operation."""
+    wrong: list[str] = []
+
+    @settings(
+        max_examples=EXAMPLES // 2,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def attempt(case: Any) -> None:
+        response = case.call(headers=headers)
+        case.validate_response(response, checks=CHECKS)
+
+    try:
+        attempt()
+    except BaseExceptionGroup as group:
+        wrong += [f"{operation.label}: {error}" for error in group.exceptions]
+    except AssertionError as error:
+        wrong.append(f"{operation.label}: {error}")
+    return wrong
+
+
+def can_be_wrong(operation: Any) -> bool:
+    """Whether there is a body, a path or a query that a schema can forbid."""
+    return bool(len(operation.body) or len(operation.path_parameters) or len(operation.query))
+
+
+@pytest.mark.slow
+def test_no_answer_is_a_5xx_or_undescribed(server: Process) -> None:
+    """Every operation, as an admin and as nobody."""
+    admin = bearer(mint(f"admin-{uuid.uuid4().hex[:8]}", Role.ADMIN))
+    tried, wrong = 0, []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        api = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+        for result in api.get_all_operations():
+            operation = result.ok()
+            tried += 1
+            wrong += failures(operation, GenerationMode.POSITIVE, admin)
+            if can_be_wrong(operation):
+                wrong += failures(operation, GenerationMode.NEGATIVE, admin)
+            wrong += failures(operation, GenerationMode.POSITIVE, {})
+
+    assert [] == wrong
+    assert tried >= LEAST_OPERATIONS
