@@ -4,6 +4,6 @@ from syncbridge_server.gateway.post import transcoded
 
 
 def test_message_without_a_protobuf_form_is_left_out() -> None:
-    """What another version of the server may send is no reason to fail: protobuf devices miss it."""
+    """What another version of the server may send is no reason to fail: it is not sent."""
     assert transcoded(b'{"type":99}') is None
     assert transcoded(b'{"type":1}') is not None
