@@ -154,14 +154,14 @@ class Peek(Query):
 
 
 class Peeked(Result):
-    """Answer to `Peek`. `exists`: it has been written. `online`: devices."""
+    """Answer to `Peek`. `exists`: it has been written. `online`: ids of devices."""
 
     exists: bool
     owner: str
     version: int
     epoch: str
     updated_at: int
-    online: int
+    online: list[str]
 
 
 class OpenHandoff(Query):

@@ -176,7 +176,8 @@ def _session_list(reply: list[Any]) -> SessionList:
 
 def _peeked(reply: list[Any]) -> Peeked:
     exists, owner, version, epoch, updated, online = reply
-    return Peeked(bool(exists), owner.decode(), version, epoch.decode(), updated, online)
+    names = [device_id.decode() for device_id in online]
+    return Peeked(bool(exists), owner.decode(), version, epoch.decode(), updated, names)
 
 
 def _handoff(reply: list[Any]) -> Handoff:

@@ -1,0 +1,215 @@
+"""Handing a session over from one device to another, with a token that works once.
+
+The token is 32 random bytes and is kept by nobody but its receiver: Redis has its SHA-256. Whoever
+asks with another device than the target changes nothing. The redeeming script releases the source:
+it is offline from then on, and its socket may read, but not write, until it sends AUTH again.
+"""
+
+import hashlib
+import secrets
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from syncbridge import encode, ids
+from syncbridge.device_ports import Handoff, OpenHandoff, Redeem, Redeemed
+from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
+from syncbridge.identity import Identity
+from syncbridge.kernels import render_pairs
+from syncbridge.ports import PresenceChange, RedisCommands, Store
+from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.gateway.departures import HANDOFF
+from syncbridge_server.gateway.gateway import Gateway
+from syncbridge_server.openapi.describe import (
+    JsonObject,
+    ShortId,
+    Timestamp,
+    Uuid,
+    VersionNumber,
+    describe,
+)
+from syncbridge_server.redis.device_codec import handoff_key
+from syncbridge_server.routes.devices import path_session, refuse
+from syncbridge_server.routes.problem import read_json
+from syncbridge_server.routes.sessions import timestamp
+
+JSON = "application/json"
+TOKEN_BYTES = 32
+DEVICE_HEADER = "x-device-id"
+MAX_BODY = 4_096
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+class HandoffRequest(msgspec.Struct):
+    """Body of `POST /session/{session_id}/handoff`."""
+
+    source_device: ShortId
+    target_device: ShortId
+
+
+class HandoffBody(msgspec.Struct):
+    """Answer to it."""
+
+    token: str
+    session_id: Uuid
+    source_device: str
+    target_device: str
+    expires_at: Timestamp
+
+
+class RedeemedBody(msgspec.Struct):
+    """Answer of `GET /session/{session_id}/handoff/{token}`."""
+
+    valid: bool
+    session_id: Uuid
+    source_device: str
+    target_device: str
+    version: VersionNumber
+    epoch: str
+    state_data: JsonObject
+
+
+class HandoffRoutes:
+    """The routes. `life`, `reread`: seconds, see the settings of these names."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        store: Store,
+        redis: RedisCommands,
+        authenticate: BearerAuth,
+        *,
+        life: float,
+        reread: float,
+    ) -> None:
+        self._gateway = gateway
+        self._store = store
+        self._redis = redis
+        self._authenticate = authenticate
+        self._life_ms = round(life * 1000)
+        self._reread_ms = round(reread * 1000)
+
+    def routes(self) -> list[Route]:
+        """For the application's router."""
+        redeem = Route("/session/{session_id}/handoff/{token}", self.redeem, methods=["GET"])
+        # Starlette answers HEAD wherever it answers GET; here that would use the token up.
+        redeem.methods = {"GET"}
+        return [
+            Route("/session/{session_id}/handoff", self.create, methods=["POST"]),
+            redeem,
+        ]
+
+    @describe(
+        "Begin to hand a session over to another device",
+        body=HandoffRequest,
+        answers={201: HandoffBody},
+        errors=(404,),
+    )
+    async def create(self, request: Request) -> Response:
+        """A token for the target device."""
+        identity = await self._authenticate(request)
+        session_id = path_session(request)
+        body = await read_json(request, HandoffRequest, MAX_BODY)
+        for name in ("source_device", "target_device"):
+            ids.short_id(name, getattr(body, name), self._gateway.limits.id_bytes)
+        if body.source_device == body.target_device:
+            raise SyncBridgeError(
+                ErrorCode.INVALID_FIELD,
+                "target_device: another device than the source is expected",
+                field="target_device",
+            )
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        answer: Handoff = await self._store.call(
+            OpenHandoff(
+                session_id,
+                digest_of(token),
+                body.source_device,
+                body.target_device,
+                identity.user_id,
+                not identity.privileged,
+                self._life_ms,
+            )
+        )
+        refuse(answer.status)
+        await self._drop(session_id, answer.dropped)
+        created = HandoffBody(
+            token,
+            session_id,
+            body.source_device,
+            body.target_device,
+            timestamp(answer.expires_at),
+        )
+        return Response(msgspec.json.encode(created), 201, NO_STORE, JSON)
+
+    @describe(
+        "Redeem a handoff token, as the target device",
+        answers={200: RedeemedBody},
+        headers={"X-Device-ID": "The device that asks; else the token's, else the target."},
+        errors=(404, 410),
+    )
+    async def redeem(self, request: Request) -> Response:
+        """The state as it is now; the source device is released."""
+        identity = await self._authenticate(request)
+        session_id = path_session(request)
+        answer: Redeemed = await self._store.call(
+            Redeem(
+                session_id,
+                digest_of(request.path_params["token"]),
+                asking_device(request, identity),
+                identity.user_id,
+                not identity.privileged,
+                self._reread_ms,
+            )
+        )
+        refuse(answer.status)
+        if answer.fence:
+            target = answer.target.encode()
+            self._gateway.announce(
+                PresenceChange(
+                    session_id, HANDOFF, answer.fence, answer.version, answer.source, target
+                )
+            )
+        return Response(redeemed_json(session_id, answer), 200, NO_STORE, JSON)
+
+    async def _drop(self, session_id: str, digests: list[str]) -> None:
+        """Tokens that are too many. Those that stay for want of Redis expire by themselves."""
+        if digests:
+            try:
+                await self._redis.execute(
+                    "UNLINK", *(handoff_key(session_id, digest) for digest in digests)
+                )
+            except StoreError:
+                pass
+
+
+def digest_of(token: str) -> str:
+    """What Redis knows of a token."""
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
+
+
+def asking_device(request: Request, identity: Identity) -> str:
+    """Which device redeems; empty when nothing says so.
+
+    Raises:
+        SyncBridgeError: FORBIDDEN for a token that was given to another device.
+    """
+    named = request.headers.get(DEVICE_HEADER, "")
+    if named and identity.device_id and named != identity.device_id:
+        raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: for another device")
+    return named or identity.device_id
+
+
+def redeemed_json(session_id: str, answer: Redeemed) -> bytes:
+    """The answer; the state's bytes are passed on as they are stored."""
+    body = RedeemedBody(
+        True,
+        session_id,
+        answer.source,
+        answer.target,
+        answer.version,
+        answer.epoch,
+        msgspec.Raw(render_pairs(answer.flat)),
+    )
+    return encode.to_json(body)
