@@ -1,0 +1,281 @@
+"""A server in a few lines, for tests of the client's rules: sessions, ids, differences, conflicts.
+
+It is told when to read a message and when to lose one; nothing happens by itself.
+"""
+
+import json
+from collections import deque
+from typing import Any
+
+from syncbridge.client.conflicts import Policy
+from syncbridge.client.dialogue import Dialogue
+from syncbridge.client.errors import RequestFailed, UpdateRefused
+from syncbridge.client.events import Event
+from syncbridge.client.operations import Edit
+from syncbridge.client.options import Hello, Options
+from syncbridge.client.queue import Pending
+from syncbridge.client.replica import Step
+from syncbridge.client.values import MISSING
+
+NEVER = "~missing~"
+
+
+class Recorder:
+    """A sink that remembers everything, and a copy of the view made of the steps alone."""
+
+    def __init__(self) -> None:
+        self.copy: dict[str, Any] = {}
+        self.events: list[Event] = []
+        self.finishes: list[tuple[Pending, UpdateRefused | None]] = []
+        self.replies: list[tuple[str, RequestFailed | None]] = []
+        self.tokens_wanted = 0
+
+    def changed(self, step: Step, own: bool) -> None:
+        self.copy.update(step.changed)
+        for key in step.deleted:
+            del self.copy[key]
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def finished(self, pending: Pending, error: UpdateRefused | None) -> None:
+        self.finishes.append((pending, error))
+
+    def replied(self, request_id: str, error: RequestFailed | None) -> None:
+        self.replies.append((request_id, error))
+
+    def token_wanted(self) -> None:
+        self.tokens_wanted += 1
+
+
+class Server:
+    """One session and at most one connection. Messages wait in `inbox` and `outbox`."""
+
+    def __init__(self) -> None:
+        self.lineage = 1
+        self.state: dict[str, Any] = {}
+        self.version = 0
+        self.key_versions: dict[str, int] = {}
+        self.ids: dict[str, int] = {}
+        self.inbox: deque[bytes] = deque()
+        self.outbox: deque[dict[str, Any]] = deque()
+        self.joined = False
+        self.sent_version = 0
+        self.refuse_next = ""
+        self.others: dict[str, int] = {}
+        self.replaced: dict[str, dict[str, int]] = {}
+
+    @property
+    def epoch(self) -> str:
+        return f"e{self.lineage}"
+
+    def disconnect(self) -> None:
+        self.inbox.clear()
+        self.outbox.clear()
+        self.joined = False
+
+    def new_lineage(self) -> None:
+        """Redis lost the session; whoever is connected is told the whole state, unasked."""
+        self.lineage += 1
+        self.state, self.version, self.key_versions, self.ids = {}, 0, {}, {}
+        self.sent_version = 0
+        if self.joined:
+            self._say(4, self._whole())
+
+    def commit(self, edits: dict[str, Edit], update_id: str = "", device: str = "other") -> int:
+        """Carry out a write and tell the device; returns the version."""
+        changes, deleted = {}, []
+        for key, edit in edits.items():
+            new = edit.on(self.state.get(key, MISSING))
+            if new is MISSING and key in self.state:
+                deleted.append(key)
+            elif new is not MISSING and self.state.get(key, NEVER) != new:
+                changes[key] = new
+        previous = self.version
+        if changes or deleted:
+            self.version += 1
+            self.state.update(changes)
+            for key in deleted:
+                del self.state[key]
+            self.key_versions.update(dict.fromkeys([*changes, *deleted], self.version))
+        if update_id:
+            self.ids[update_id] = self.version
+            self.replaced[update_id] = {k: self.others.get(k, 0) for k in edits}
+        else:
+            self.others.update(dict.fromkeys([*changes, *deleted], self.version))
+        if self.joined and (self.version != previous or device == "me"):
+            self._tell(changes, deleted, previous, update_id, device)
+        return self.version
+
+    def conflate(self) -> None:
+        """The reader is slow: state changes that wait are replaced by one difference."""
+        kept = [m for m in self.outbox if m["type"] != 5]
+        if len(kept) == len(self.outbox):
+            return
+        first = next(m["payload"]["prev_version"] for m in self.outbox if m["type"] == 5)
+        if any(m["type"] in (4, 8) for m in self.outbox):
+            return
+        self.outbox = deque(kept)
+        self._tell(*self._since(first), first, "", "")
+
+    def lose_update(self) -> None:
+        """The oldest state change that waits is lost."""
+        for message in self.outbox:
+            if message["type"] == 5 and message["payload"]["prev_version"] < self.version:
+                self.outbox.remove(message)
+                return
+
+    def repeat_update(self) -> None:
+        """A state change that waits comes a second time."""
+        updates = [m for m in self.outbox if m["type"] == 5]
+        self.outbox.extend(updates[:1])
+
+    def read(self) -> None:
+        """Act on the oldest message."""
+        message = json.loads(self.inbox.popleft())
+        kind, body, mid = message["type"], message["payload"], message.get("correlation_id")
+        if kind == 7:
+            self.joined = True
+            self._say(8, self._answer(body.get("resume")), mid)
+        elif kind == 3:
+            self._say(4, self._answer(body.get("since")), mid)
+        elif kind == 5:
+            self._update(body, mid)
+        elif kind == 1:
+            self._say(2, {"version": self.version})
+
+    def _update(self, body: dict[str, Any], mid: str) -> None:
+        if self.refuse_next:
+            code, self.refuse_next = self.refuse_next, ""
+            self._refuse(mid, code, True)
+            return
+        if mid in self.ids:
+            self._tell({}, [], self.ids[mid], mid, "me", self.ids[mid])
+            return
+        edits = self._edits(body)
+        base = body.get("base_version")
+        if base is not None:
+            assert base <= self.version
+            lost = [k for k in edits if self.key_versions.get(k, 0) > base]
+            if lost:
+                self._conflict(mid, lost)
+                return
+        self.commit(edits, mid, "me")
+
+    def _edits(self, body: dict[str, Any]) -> dict[str, Edit]:
+        if "key" in body:
+            return {body["key"]: Edit(body["operation"], body.get("value", MISSING))}
+        edits = {key: Edit("SET", value) for key, value in body["changes"].items()}
+        return edits | {key: Edit("DELETE") for key in body["deleted_keys"]}
+
+    def _conflict(self, mid: str, keys: list[str]) -> None:
+        conflicts = [
+            {"key": k, "server_value": self.state[k]}
+            if k in self.state
+            else {"key": k, "deleted": True}
+            for k in keys
+        ]
+        self._refuse(
+            mid, "version_conflict", False, current_version=self.version, conflicts=conflicts
+        )
+
+    def _refuse(self, mid: str, code: str, retryable: bool, **details: Any) -> None:
+        body = {"code": code, "message": code, "retryable": retryable, "details": details}
+        self._say(6, body, mid)
+
+    def _since(self, version: int) -> tuple[dict[str, Any], list[str]]:
+        keys = [k for k, v in self.key_versions.items() if v > version]
+        gone = [k for k in keys if k not in self.state]
+        return {k: self.state[k] for k in keys if k in self.state}, gone
+
+    def _answer(self, since: dict[str, Any] | None) -> dict[str, Any]:
+        self.sent_version = self.version
+        if since is None or since["epoch"] != self.epoch or since["version"] > self.version:
+            return self._whole()
+        changes, deleted = self._since(since["version"])
+        delta = {"resumed": True, "changes": changes, "deleted_keys": deleted}
+        return {"version": self.version, "epoch": self.epoch, **delta}
+
+    def _whole(self) -> dict[str, Any]:
+        state = dict(self.state)
+        return {"version": self.version, "epoch": self.epoch, "resumed": False, "state_data": state}
+
+    def _tell(
+        self,
+        changes: dict[str, Any],
+        deleted: list[str],
+        previous: int,
+        mid: str,
+        device: str,
+        version: int | None = None,
+    ) -> None:
+        body = {
+            "version": self.version if version is None else version,
+            "prev_version": previous,
+            "epoch": self.epoch,
+            "changes": changes,
+            "deleted_keys": deleted,
+            "device_id": device,
+        }
+        self._say(5, body, mid or None)
+
+    def _say(self, kind: int, body: dict[str, Any], mid: str | None = None) -> None:
+        message = {"type": kind, "payload": body, "correlation_id": mid, "timestamp": 1}
+        self.outbox.append(message)
+
+
+class Client:
+    """A dialogue on a connection to a `Server`; time moves only when it is told to."""
+
+    def __init__(self, conflict: Policy | None = None, **options: Any) -> None:
+        self.now = 0.0
+        self.sink = Recorder()
+        self.server = Server()
+        self.dialogue = Dialogue(
+            Hello("me"), Options(conflict=conflict, **options), self.sink, self._new_id
+        )
+        self.connected = False
+        self._ids = 0
+
+    def _new_id(self) -> str:
+        self._ids += 1
+        return f"id{self._ids}"
+
+    @property
+    def replica(self) -> Any:
+        return self.dialogue.replica
+
+    def connect(self) -> None:
+        self.connected = True
+        self.server.inbox.append(self.dialogue.opening("token"))
+
+    def lose(self) -> None:
+        self.connected = False
+        self.server.disconnect()
+        self.dialogue.lost()
+
+    def send(self) -> bool:
+        """Send what may go now; whether there was anything."""
+        message = self.dialogue.outgoing(self.now)
+        if message is not None:
+            self.server.inbox.append(message)
+        return message is not None
+
+    def deliver(self) -> None:
+        message = self.server.outbox.popleft()
+        self.dialogue.receive(json.dumps(message).encode(), self.now)
+
+    def settle(self) -> None:
+        """Let everything through until nothing moves any more."""
+        for _ in range(10_000):
+            if not self.connected:
+                self.connect()
+            elif self.server.inbox:
+                self.server.read()
+            elif self.server.outbox:
+                self.deliver()
+            elif not self.send():
+                if not len(self.replica.queue) and self.dialogue.wait(self.now) > 1e6:
+                    return
+                self.now += 1.0
+        raise AssertionError("it never settles")

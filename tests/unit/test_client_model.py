@@ -1,0 +1,217 @@
+"""The client against a small model of the server: whatever is lost, repeated or late, both end up
+with the same state, and every update was carried out once.
+"""
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from client_model import Client
+from syncbridge.client.conflicts import Policy
+from syncbridge.client.operations import Edit
+from syncbridge.client.values import MISSING
+
+KEYS = st.sampled_from("abc")
+VALUES = st.one_of(st.integers(0, 3), st.booleans(), st.none(), st.just([1]))
+REFUSALS = st.sampled_from(["store_unavailable", "rate_limited", "overloaded"])
+
+
+def edits_of(changes: dict[str, Any], deleted: set[str]) -> dict[str, Edit]:
+    edits = {key: Edit("SET", value) for key, value in changes.items()}
+    return edits | {key: Edit("DELETE") for key in deleted - changes.keys()}
+
+
+EDITS = st.builds(
+    edits_of, st.dictionaries(KEYS, VALUES, max_size=2), st.sets(KEYS, max_size=1)
+).filter(bool)
+
+
+class ClientMachine(RuleBasedStateMachine):
+    """Any interleaving of own updates, others' commits, answers, losses and reconnects."""
+
+    policy: Policy | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client = Client(self.policy, window=4)
+        self.server = self.client.server
+        self.submitted = 0
+        self.counted = 0
+        self.items: list[int] = []
+        self.lineages = 0
+        self.others = 0
+        self.seen: dict[str, int] = {}
+
+    @initialize()
+    def start(self) -> None:
+        self.client.connect()
+        self.server.read()
+        self.client.deliver()
+
+    def submit(self, edits: dict[str, Edit]) -> None:
+        self.submitted += 1
+        copies = {key: Edit(edit.operation, edit.value) for key, edit in edits.items()}
+        pending = self.client.dialogue.submit(copies)
+        if pending.guarded:
+            self.seen[pending.id] = self.client.replica.version
+
+    @rule(edits=EDITS)
+    def write(self, edits: dict[str, Edit]) -> None:
+        self.submit(edits)
+
+    @rule()
+    def count(self) -> None:
+        self.counted += 1
+        self.submit({"count": Edit("INCR", 1)})
+
+    @rule()
+    def append(self) -> None:
+        self.items.append(len(self.items))
+        self.submit({"items": Edit("APPEND", self.items[-1])})
+
+    @rule(edits=EDITS)
+    def somebody_else_writes(self, edits: dict[str, Edit]) -> None:
+        """With a policy every value is a new one, so that it is clear whose a value is."""
+        for edit in edits.values():
+            if self.policy is not None and edit.value is not MISSING:
+                self.others += 1
+                edit.value = f"other {self.others}"
+        self.server.commit(dict(edits))
+
+    @precondition(lambda self: not self.client.connected)
+    @rule()
+    def connect(self) -> None:
+        self.client.connect()
+
+    @precondition(lambda self: self.client.connected)
+    @rule(read=st.integers(0, 3))
+    def lose(self, read: int) -> None:
+        """Some of what was sent arrives, none of the answers does."""
+        for _ in range(min(read, len(self.server.inbox))):
+            self.server.read()
+        self.client.lose()
+
+    @precondition(lambda self: self.client.connected)
+    @rule(send=st.integers(0, 4), read=st.integers(0, 4), deliver=st.integers(0, 4))
+    def flow(self, send: int, read: int, deliver: int) -> None:
+        """Messages move on, as many as there are up to the given numbers."""
+        for _ in range(send):
+            self.client.send()
+        for _ in range(min(read, len(self.server.inbox))):
+            self.server.read()
+        for _ in range(min(deliver, len(self.server.outbox))):
+            self.client.deliver()
+
+    @precondition(lambda self: self.client.dialogue.ready)
+    @rule(first=VALUES, second=VALUES)
+    def own_update_is_answered_late(self, first: Any, second: Any) -> None:
+        """Ours arrives, somebody else writes the same key, and only then do we hear of it."""
+        self.submit({"a": Edit("SET", first)})
+        self.client.send()
+        while self.server.inbox:
+            self.server.read()
+        self.somebody_else_writes({"a": Edit("SET", second)})
+
+    @rule(seconds=st.sampled_from([0.01, 1.0, 11.0]))
+    def wait(self, seconds: float) -> None:
+        self.client.now += seconds
+
+    @rule(code=REFUSALS)
+    def refuse(self, code: str) -> None:
+        self.server.refuse_next = code
+
+    @rule()
+    def conflate(self) -> None:
+        self.server.conflate()
+
+    @rule()
+    def lose_update(self) -> None:
+        self.server.lose_update()
+
+    @rule()
+    def repeat_update(self) -> None:
+        self.server.repeat_update()
+
+    @precondition(lambda self: self.lineages < 1)
+    @rule()
+    def new_lineage(self) -> None:
+        self.lineages += 1
+        self.server.new_lineage()
+
+    @rule()
+    def beat(self) -> None:
+        self.client.dialogue.beat()
+
+    @invariant()
+    def view_is_the_server_with_our_updates_on_top(self) -> None:
+        replica = self.client.replica
+        expected = dict(replica.server)
+        for pending in replica.queue:
+            for key, edit in pending.edits.items():
+                value = edit.on(expected.get(key, MISSING))
+                expected.pop(key, None)
+                if value is not MISSING:
+                    expected[key] = value
+
+        assert replica.view == expected
+        assert self.client.sink.copy == expected
+
+    @invariant()
+    def nothing_is_sent_while_an_older_update_of_the_key_is_open(self) -> None:
+        for key in "abc":
+            flying = [p.in_flight for p in self.client.replica.queue.touching(key)]
+
+            assert flying.count(True) <= 1
+
+    @invariant()
+    def server_wins_means_that_nothing_unseen_is_overwritten(self) -> None:
+        """What we wrote replaced only what this device had seen when it was written."""
+        if self.policy == "server_wins" and not self.lineages:
+            late = {
+                key: (version, self.seen[update_id])
+                for update_id, versions in self.server.replaced.items()
+                for key, version in versions.items()
+                if version > self.seen.get(update_id, version)
+            }
+
+            assert late == {}
+
+    def teardown(self) -> None:
+        self.server.refuse_next = ""
+        self.client.settle()
+        self.client.dialogue.beat()
+        self.client.settle()
+        client = self.client
+
+        assert client.replica.view == self.server.state
+        assert client.replica.version == self.server.version
+        assert self.submitted == len(client.sink.finishes)
+        assert self.submitted == len({pending.id for pending, _ in client.sink.finishes})
+        assert [error for _, error in client.sink.finishes if error is not None] == []
+        if not self.lineages:
+            assert self.server.state.get("count", 0) == self.counted
+            assert self.server.state.get("items", []) == self.items
+
+
+def machine(chosen: Policy | None) -> type[ClientMachine]:
+    class WithPolicy(ClientMachine):
+        policy = staticmethod(chosen) if callable(chosen) else chosen
+
+    return WithPolicy
+
+
+def theirs_unless_gone(key: str, mine: Any, theirs: Any) -> Any:
+    return mine if theirs is MISSING else theirs
+
+
+@pytest.mark.parametrize(
+    "policy", [None, "server_wins", "client_wins", theirs_unless_gone], ids=str
+)
+def test_any_history_converges(policy: Policy | None) -> None:
+    """Same state and version on both sides, each update done once and reported once."""
+    case = machine(policy).TestCase
+    case.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+    case().runTest()
