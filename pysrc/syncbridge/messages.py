@@ -75,7 +75,10 @@ class HeartbeatPayload(msgspec.Struct, gc=False):
 
 
 class UpdatePayload(msgspec.Struct, gc=False):
-    """STATE_UPDATE: one key by `operation`, or several by `changes` and `deleted_keys`."""
+    """STATE_UPDATE: one key by `operation`, or several by `changes` and `deleted_keys`.
+
+    `expected` belongs to CAS; without it the key must not exist.
+    """
 
     key: str | None = None
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -83,6 +86,7 @@ class UpdatePayload(msgspec.Struct, gc=False):
     changes: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     deleted_keys: list[str] = []
     base_version: int | None = None
+    expected: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class SnapshotPayload(msgspec.Struct, gc=False):

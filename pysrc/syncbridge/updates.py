@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from syncbridge import kernels
+from syncbridge import kernels, operations
 from syncbridge.errors import BY_WIRE, ErrorCode, SyncBridgeError
 from syncbridge.limits import Limits
 from syncbridge.messages import UpdatePayload
@@ -40,14 +40,17 @@ class UpdateParser:
         self._document = document_limits(limits)
         # A value is one level deeper once it is in the document.
         self._value = document_limits(msgspec.structs.replace(limits, depth=limits.depth - 1))
+        self._element = document_limits(msgspec.structs.replace(limits, depth=limits.depth - 2))
 
     def parse(self, payload: UpdatePayload) -> ChangeSet:
-        """Validate one STATE_UPDATE.
+        """Validate one STATE_UPDATE. Of an operation, `sets` is the key and its operand.
 
         Raises:
             SyncBridgeError: what is wrong, where, and what would be accepted.
         """
         check_version("base_version", payload.base_version)
+        if payload.expected is not msgspec.UNSET and payload.operation != "CAS":
+            raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, "expected: only CAS takes it")
         if payload.key is None:
             return self._several(payload)
         if payload.changes is not msgspec.UNSET or payload.deleted_keys:
@@ -92,6 +95,19 @@ class UpdateParser:
             raise SyncBridgeError(ErrorCode.RESERVED_KEY, f"key: {text} is reserved")
         return key
 
+    def expected(self, payload: UpdatePayload) -> bytes:
+        """The value that CAS expects as compact JSON, b"" when the key must not exist."""
+        if payload.expected is msgspec.UNSET:
+            return b""
+        return self._compact(payload.expected, self._value, "expected")
+
+    def merged(self, value: bytes, patch: bytes) -> bytes:
+        """A stored value, b"" for none, after a JSON Merge Patch (RFC 7396)."""
+        try:
+            return kernels.merge_patch(value, patch, self._value)
+        except kernels.DocumentError as error:
+            raise document_error(error, "value") from None
+
     def deleted(self, keys: Iterable[str]) -> list[bytes]:
         """Deleted keys as bytes, each once."""
         return list(dict.fromkeys(self.key(key) for key in keys))
@@ -101,24 +117,30 @@ class UpdateParser:
             raise SyncBridgeError(
                 ErrorCode.INVALID_MESSAGE, "payload: key, changes or deleted_keys is expected"
             )
+        if payload.operation != "SET":
+            raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, "operation: goes with a single key")
         changes = None if payload.changes is msgspec.UNSET else payload.changes
         return self.several(changes, payload.deleted_keys)
 
     def _single(self, payload: UpdatePayload, key: bytes) -> ChangeSet:
         if payload.operation == "DELETE":
             return [], [key]
-        if payload.operation != "SET":
+        name = payload.operation
+        if name not in operations.NAMES:
             raise SyncBridgeError(
                 ErrorCode.UNKNOWN_OPERATION,
-                f"operation: SET or DELETE is expected, not {payload.operation[:32]!r}",
+                f"operation: one of {', '.join(operations.NAMES)} is expected, not {name[:32]!r}",
             )
         if payload.value is msgspec.UNSET:
-            raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, "value: SET needs one")
+            raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, f"value: {name} needs one")
+        limits = self._element if name == "APPEND" else self._value
+        return [key, operations.operand(name, self._compact(payload.value, limits, "value"))], []
+
+    def _compact(self, value: msgspec.Raw, limits: kernels.DocumentLimits, field: str) -> bytes:
         try:
-            value = kernels.compact(memoryview(payload.value), self._value)
+            return kernels.compact(memoryview(value), limits)
         except kernels.DocumentError as error:
-            raise document_error(error, "value") from None
-        return [key, value], []
+            raise document_error(error, field) from None
 
 
 def check_version(field: str, version: int | None) -> None:

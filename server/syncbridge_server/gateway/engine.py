@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from syncbridge import encode, messages
+from syncbridge import encode, messages, operations
 from syncbridge.close_codes import CloseCode
 from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeError
 from syncbridge.kernels import render_pairs
@@ -35,6 +35,7 @@ from syncbridge_server.gateway.devices import DeviceLists
 from syncbridge_server.gateway.fanout import Fanout, whole_state
 from syncbridge_server.gateway.inbound import Inbound, correlation_of
 from syncbridge_server.gateway.joining import Joining
+from syncbridge_server.gateway.operations import Operations
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
@@ -74,6 +75,7 @@ class Engine:
         self._joining = joining
         self._departures = departures
         self._parser = parser
+        self._operations = Operations(courier, post, parser, self._updated)
         self._inbound = inbound
         self._quota = quota
         self._grace_ms = expiry_grace * 1000
@@ -213,7 +215,10 @@ class Engine:
             owner_check=not identity.privileged,
             fence=connection.fence,
         )
-        self._courier.ask(request, self._updated, connection, request)
+        if payload.operation in PLAIN:
+            self._courier.ask(request, self._updated, connection, request)
+        else:
+            self._operations.start(connection, request, payload)
 
     def _updated(
         self, answer: Outcome | StoreError, connection: Connection, request: Apply
@@ -232,7 +237,8 @@ class Engine:
             return
         if answer.status is Status.FENCED and request.fence == connection.fence:
             connection.released = True
-        self._post.error(connection, outcome_error(answer), correlation_id)
+        error = operations.refusal(request, answer) or outcome_error(answer)
+        self._post.error(connection, error, correlation_id)
 
     def committed(self, request: Apply, outcome: Outcome) -> None:
         """Give a commit of this node to the session's devices."""
@@ -254,7 +260,10 @@ class Engine:
         self._fanout.commit(request.sid, change)
 
     def _acknowledge(self, connection: Connection, answer: Outcome, request: Apply) -> None:
-        """Nothing changed, or it had been done before: only the sender is told."""
+        """Nothing changed, or it had been done before: only the sender is told.
+
+        The value that an operation left as it was goes with it.
+        """
         session = connection.session
         if session is not None and answer.version > session.version:
             self._fanout.mend(session)
@@ -264,7 +273,7 @@ class Engine:
             answer.epoch,
             request.device_id,
             request.mutation_id,
-            [],
+            [request.sets[0], answer.result] if answer.result else [],
             [],
         )
         self._post.update_one(connection, change)
@@ -311,6 +320,9 @@ class Engine:
         )
         self._post.error(connection, error, correlation_of(connection, data))
 
+
+PLAIN = frozenset({"SET", "DELETE"})
+"""Operations that are change sets."""
 
 LEAVE_REASONS = {
     1000: "closed",

@@ -130,8 +130,11 @@ if operation > 0 then
   local INCR, APPEND, MAX, SETNX, CAS = 1, 2, 3, 5, 6
   local PRECONDITION, TYPE_MISMATCH, NOT_AN_INTEGER, OUT_OF_RANGE = 16, 17, 18, 19
   local before, operand = old[1], values[1]
+  -- With the value that stands in the way, or of other refusals its beginning, for its type.
   local function refused(status)
-    return answer(status, version, epoch, {created_at, refreshed + ttl}, {names[1], before or ''})
+    local shown = before or ''
+    if status ~= PRECONDITION then shown = string.sub(shown, 1, 64) end
+    return answer(status, version, epoch, {created_at, refreshed + ttl}, {names[1], shown})
   end
   result = operand
   if operation == SETNX then
