@@ -32,9 +32,18 @@ function example(schema, depth = 0) {
     case "integer": case "number": return found.minimum || 0;
     case "boolean": return false;
     case "null": return null;
-    case "string": return found.format === "uuid" ? crypto.randomUUID() : "string";
+    case "string": return found.format === "uuid" ? uuid() : "string";
     default: return {};
   }
+}
+
+/* RFC 9562, version 4; crypto.randomUUID is not there on pages without TLS. */
+function uuid() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 15) | 64;
+  bytes[8] = (bytes[8] & 63) | 128;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
 function members(schema, depth) {
