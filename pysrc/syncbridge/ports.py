@@ -36,6 +36,8 @@ class Status(IntEnum):
     TOO_MANY_KEYS = 7
     TOO_MANY_DEVICES = 8
     FENCED = 9
+    FROZEN = 10
+    """The state is packed away. Never leaves the store, which unpacks it and asks again."""
     PRECONDITION = 16
     TYPE_MISMATCH = 17
     NOT_AN_INTEGER = 18

@@ -131,7 +131,7 @@ def encode_hello(request: Hello, settings: Settings) -> Call:
         WAITING_TTL_MS,
     ]
     # Not repeatable: the second answer would not name the connection that the first replaced.
-    return Call("hello", _keys(request.sid, "mdkipvon"), args, False)
+    return Call("hello", _keys(request.sid, "mdkipvonz"), args, False)
 
 
 def encode_resume(request: Resume) -> Call:
@@ -176,7 +176,7 @@ def encode_touch(request: Touch, settings: Settings) -> Call:
         WAITING_TTL_MS,
         *request.device_ids,
     ]
-    return Call("touch", _keys(request.sid, "mdkipvon"), args, True)
+    return Call("touch", _keys(request.sid, "mdkipvonz"), args, True)
 
 
 _STATUS = {int(status): status for status in Status}

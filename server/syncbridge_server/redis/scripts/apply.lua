@@ -23,8 +23,8 @@
 -- and PUBLISH comes last. Values are opaque: nothing here parses JSON.
 
 local call, format = redis.call, string.format
-local OK, DUPLICATE, CONFLICT, AHEAD, NOT_FOUND, FORBIDDEN, TOO_LARGE, TOO_MANY_KEYS, FENCED =
-    0, 1, 2, 3, 4, 5, 6, 7, 9
+local OK, DUPLICATE, CONFLICT, AHEAD, NOT_FOUND, FORBIDDEN, TOO_LARGE, TOO_MANY_KEYS, FENCED,
+    FROZEN = 0, 1, 2, 3, 4, 5, 6, 7, 9, 10
 local YIELD, OVERWRITE, WHOLE = 2, 1, 3
 local FIRST, HOUR = 18, 3600000
 -- The journal keeps an imprint of what a key was before each change, for three-way merges: "=" and
@@ -74,7 +74,7 @@ local ttl = tonumber(ARGV[12])
 local clock = call('TIME')
 local now_text = clock[1] .. format('%03d', math.floor(clock[2] / 1000))
 local now = tonumber(now_text)
-local meta = call('HMGET', KEYS[1], 'v', 'n', 'e', 'u', 'c', 't', 'x' .. device)
+local meta = call('HMGET', KEYS[1], 'v', 'n', 'e', 'u', 'c', 't', 'x' .. device, 'z')
 local exists = meta[1] ~= false
 local version = tonumber(meta[1] or 0)
 local epoch, bytes = meta[3] or '', tonumber(meta[2] or 0)
@@ -100,6 +100,7 @@ if meta[7] and ARGV[17] ~= '0' and tonumber(ARGV[17]) < tonumber(meta[7]) then
   return answer(FENCED, version, epoch, {created_at, refreshed + ttl})
 end
 if base > version then return answer(AHEAD, version, epoch, {created_at, refreshed + ttl}) end
+if meta[8] then return {FROZEN} end
 
 -- names[1..nsets] are set to values[j], the rest is deleted.
 local names, values = {}, {}

@@ -15,12 +15,13 @@
 -- a token that was redeemed before another one is answered with the state of the moment.
 -- The other nodes are told with "P", see messages.py.
 
-local OK, NOT_FOUND, FORBIDDEN, NO_TOKEN, SPENT, EXPIRED, WRONG_DEVICE = 0, 4, 5, 21, 22, 23, 24
+local OK, NOT_FOUND, FORBIDDEN, FROZEN, NO_TOKEN, SPENT, EXPIRED, WRONG_DEVICE =
+    0, 4, 5, 10, 21, 22, 23, 24
 local call, format = redis.call, string.format
 local clock = call('TIME')
 local now_text = clock[1] .. format('%03d', math.floor(clock[2] / 1000))
 local now = tonumber(now_text)
-local meta = call('HMGET', KEYS[1], 'v', 'u', 'e')
+local meta = call('HMGET', KEYS[1], 'v', 'u', 'e', 'z')
 if not meta[1] then return {NOT_FOUND} end
 if ARGV[2] == '1' and meta[2] ~= ARGV[1] then return {FORBIDDEN} end
 local token = call('HMGET', KEYS[6], 's', 't', 'x', 'r', 'v', 'e', 'f')
@@ -34,11 +35,13 @@ if token[4] then
     return {OK, source, target, tonumber(token[5]), token[6], tonumber(token[7]),
         call('HGETALL', KEYS[7])}
   end
+  if meta[4] then return {FROZEN} end
   return {OK, source, target, tonumber(meta[1]), meta[3], tonumber(token[7]),
       call('HGETALL', KEYS[2])}
 end
 if now >= tonumber(token[3]) then return {EXPIRED} end
 if asks ~= target then return {WRONG_DEVICE} end
+if meta[4] then return {FROZEN} end
 
 local live = call('HMGET', KEYS[4], source, '\n')
 local lease = call('ZSCORE', KEYS[3], source)

@@ -7,7 +7,7 @@
 --       7 o  HASH device -> "conn fence node" of the live connection; field "\n" holds the newest
 --         fence; field "" holds the user who waits for a session that does not exist yet;
 --         nobody else may join or create it meanwhile
---       8 n  ZSET node -> lease ms
+--       8 n  ZSET node -> lease ms      9 z  packed state of a frozen session
 -- ARGV  1 user   2 device   3 conn   4 info   5 node   6 owner check (0 or 1)
 --       7 epoch and 8 version to resume from; version -1 for none
 --       9 epoch and 10 version of the node's replica; -1 for none
@@ -20,14 +20,14 @@
 -- A connection that says hello again keeps its fence, and nobody is told.
 
 local call, format = redis.call, string.format
-local OK, FORBIDDEN, TOO_MANY_DEVICES = 0, 5, 8
+local OK, FORBIDDEN, TOO_MANY_DEVICES, FROZEN = 0, 5, 8, 10
 local FULL, DELTA, FRESH, CHUNK, HOUR = 0, 1, 2, 3000, 3600000
 
 local user, device = ARGV[1], ARGV[2]
 local clock = call('TIME')
 local now_text = clock[1] .. format('%03d', math.floor(clock[2] / 1000))
 local now = tonumber(now_text)
-local meta = call('HMGET', KEYS[1], 'v', 'e', 'f', 'u', 't')
+local meta = call('HMGET', KEYS[1], 'v', 'e', 'f', 'u', 't', 'z')
 local exists = meta[1] ~= false
 local version, epoch, floor = tonumber(meta[1] or 0), meta[2] or '', tonumber(meta[3] or 0)
 local waiting = call('HMGET', KEYS[7], '', device, '\n')
@@ -57,6 +57,7 @@ if not exists then
   kind = FULL
 elseif since >= floor and since <= version and since >= 0 and ARGV[7] == epoch then
   kind = DELTA
+  if meta[6] and since < version then return {FROZEN} end
   first = call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[8], '+inf')
   for from = 1, #first, CHUNK do
     local part = call('HMGET', KEYS[2], unpack(first, from, math.min(from + CHUNK - 1, #first)))
@@ -65,6 +66,7 @@ elseif since >= floor and since <= version and since >= 0 and ARGV[7] == epoch t
 elseif since < 0 and known == version and ARGV[9] == epoch then
   kind = FRESH
 else
+  if meta[6] then return {FROZEN} end
   first = call('HGETALL', KEYS[2])
 end
 
@@ -96,6 +98,7 @@ for j = 5, 8 do call('PEXPIREAT', KEYS[j], expiry) end
 if exists and now - tonumber(meta[5] or 0) > HOUR then
   call('HSET', KEYS[1], 't', now_text)
   for j = 1, 4 do call('PEXPIREAT', KEYS[j], expiry) end
+  call('PEXPIREAT', KEYS[9], expiry)
 end
 
 local news = 'P' .. string.sub(KEYS[1], 4, -4) .. ' joined ' .. fence .. ' '

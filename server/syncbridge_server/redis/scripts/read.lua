@@ -6,11 +6,12 @@
 -- Returns {status, version, epoch, owner, last writer, app version, created ms, updated ms,
 --          TTL refresh ms, unchanged (0 or 1), flat state}.
 
-local OK, NOT_FOUND, FORBIDDEN = 0, 4, 5
-local meta = redis.call('HMGET', KEYS[1], 'v', 'e', 'u', 'w', 'a', 'c', 'm', 't')
+local OK, NOT_FOUND, FORBIDDEN, FROZEN = 0, 4, 5, 10
+local meta = redis.call('HMGET', KEYS[1], 'v', 'e', 'u', 'w', 'a', 'c', 'm', 't', 'z')
 if not meta[1] then return {NOT_FOUND} end
 if ARGV[2] == '1' and meta[3] ~= ARGV[1] then return {FORBIDDEN} end
 local unchanged = meta[1] == ARGV[4] and meta[2] == ARGV[3]
+if meta[9] and not unchanged then return {FROZEN} end
 return {OK, tonumber(meta[1]), meta[2], meta[3], meta[4] or '', meta[5] or '', tonumber(meta[6]),
     tonumber(meta[7]), tonumber(meta[8]), unchanged and 1 or 0,
     unchanged and {} or redis.call('HGETALL', KEYS[2])}

@@ -6,11 +6,12 @@
 -- Returns {status, version, epoch, kind, keys or flat state, values}; kind: 0 full, 1 delta.
 -- A key of a delta without a value was deleted.
 
-local OK, NOT_FOUND, FORBIDDEN, CHUNK = 0, 4, 5, 3000
-local meta = redis.call('HMGET', KEYS[1], 'v', 'e', 'f', 'u')
+local OK, NOT_FOUND, FORBIDDEN, FROZEN, CHUNK = 0, 4, 5, 10, 3000
+local meta = redis.call('HMGET', KEYS[1], 'v', 'e', 'f', 'u', 'z')
 if not meta[1] then return {NOT_FOUND} end
 if ARGV[2] == '1' and meta[4] ~= ARGV[1] then return {FORBIDDEN} end
 local version, since = tonumber(meta[1]), tonumber(ARGV[4])
+if meta[5] and (ARGV[3] ~= meta[2] or since ~= version) then return {FROZEN} end
 if ARGV[3] ~= meta[2] or since < tonumber(meta[3]) or since > version then
   return {OK, version, meta[2], 0, redis.call('HGETALL', KEYS[2]), {}}
 end

@@ -2,7 +2,7 @@
 -- Renew the presence of this node's devices in one session, and the life of the session.
 --
 -- KEYS  1 m  meta   2 d  data   3 k  versions   4 i  mutations   5 p  leases   6 v  infos
---       7 o  device -> "conn fence node"   8 n  nodes
+--       7 o  device -> "conn fence node"   8 n  nodes   9 z  packed state of a frozen session
 -- ARGV  1 node   2 presence ms   3 ttl ms   4 ttl ms while there is no session   5.. devices
 -- Returns {version, epoch, lost}; 0 and "" when the session does not exist.
 -- Only devices whose live connection is on this node are renewed: one that has left, was
@@ -52,5 +52,6 @@ end
 if exists and now - tonumber(meta[3] or 0) > HOUR then
   call('HSET', KEYS[1], 't', now_text)
   for j = 1, 4 do call('PEXPIREAT', KEYS[j], expiry) end
+  call('PEXPIREAT', KEYS[9], expiry)
 end
 return {tonumber(meta[1] or 0), meta[2] or '', lost}
