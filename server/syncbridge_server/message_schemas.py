@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from syncbridge import messages, outbound
+from syncbridge import messages, operations, outbound
 from syncbridge.messages import MessageType as M
 
 Json = dict[str, Any]
@@ -47,6 +47,7 @@ def message_schemas() -> Json:
     """The whole document."""
     kinds = [*INBOUND.values(), *OUTBOUND.values()]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
+    _complete(components)
     inbound = dict(zip(INBOUND, schemas, strict=False))
     outgoing = dict(zip(OUTBOUND, schemas[len(INBOUND) :], strict=True))
     sent = {_name(kind, kind in OUTBOUND): _inbound(kind, s) for kind, s in inbound.items()}
@@ -64,6 +65,13 @@ def message_schemas() -> Json:
             **components,
         },
     }
+
+
+def _complete(components: Json) -> None:
+    """What raw and plain types leave open: the kernel and `operations` check these by themselves."""
+    update = components["UpdatePayload"]["properties"]
+    update["operation"]["enum"] = list(operations.NAMES)
+    update["changes"]["type"] = "object"
 
 
 def _name(kind: M, both_ways: bool) -> str:

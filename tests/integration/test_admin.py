@@ -327,3 +327,19 @@ async def test_outage_of_redis_leaves_what_this_node_knows(redis_server: RedisSe
     )
     assert 503 == stored.status_code
     assert int(stored.headers["retry-after"]) >= 1
+
+
+async def test_admins_that_speak_protobuf_are_told_too(empty_redis: str) -> None:
+    """BROADCAST and ADMIN_UPDATE reach a binary socket, and it is counted as one."""
+    async with running_node(empty_redis, admin_update=0.05) as node, node.http() as http:
+        async with await Device.open(node.port, protobuf=True) as console:
+            await console.auth(mint("root", Role.ADMIN), "console")
+            metrics = (await console.receive(ADMIN_UPDATE))["payload"]
+            answer = await http.post("/admin/broadcast", json={"message": "hi"}, headers=admin())
+            seen = (await console.receive(BROADCAST))["payload"]
+
+    assert ("metrics", {"protobuf": 1}) == (
+        metrics["kind"],
+        metrics["metrics"]["connections"]["by_encoding"],
+    )
+    assert (1, "hi") == (answer.json()["delivered"], seen["message"])

@@ -128,6 +128,8 @@ async def test_real_traffic_fits_the_schema(redis_url: str) -> None:
         ("AUTH", {"type": 8, "payload": {"token": "x"}}),
         ("STATE_UPDATE_in", {"type": 5, "payload": {"key": 1}}),
         ("STATE_UPDATE_in", {"type": 5, "payload": {"base_version": "1"}}),
+        ("STATE_UPDATE_in", {"type": 5, "payload": {"changes": []}}),
+        ("STATE_UPDATE_in", {"type": 5, "payload": {"key": "a", "operation": "FROB"}}),
         ("STATE_UPDATE", {"type": 5, "payload": {"version": 1}}),
         ("HEARTBEAT", {"type": 1, "correlation_id": "x" * 65}),
         ("ClientMessage", {"type": 99}),
