@@ -68,7 +68,7 @@ def message_schemas() -> Json:
 
 
 def _complete(components: Json) -> None:
-    """What raw and plain types leave open: the kernel and `operations` check these by themselves."""
+    """Add what raw and plain types leave open, and the kernel and `operations` check."""
     update = components["UpdatePayload"]["properties"]
     update["operation"]["enum"] = list(operations.NAMES)
     update["changes"]["type"] = "object"
