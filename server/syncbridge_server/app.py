@@ -53,6 +53,7 @@ from syncbridge_server.redis.urls import connection_url
 from syncbridge_server.routes.admin import AdminRoutes
 from syncbridge_server.routes.auth import AuthRoutes
 from syncbridge_server.routes.compression import CompressAnswers
+from syncbridge_server.routes.conflicts import ConflictRoutes
 from syncbridge_server.routes.devices import DeviceRoutes
 from syncbridge_server.routes.documents import DocumentRoutes
 from syncbridge_server.routes.handoff import HandoffRoutes
@@ -204,6 +205,7 @@ class Server:
             *metrics_routes(self.registry),
             *AuthRoutes(self.auth, self.settings.id_bytes).routes(),
             *SessionRoutes(self.gateway, self.store, bearer).routes(),
+            *ConflictRoutes(self.gateway, self.store, bearer).routes(),
             *DeviceRoutes(self.gateway, self.store, bearer).routes(),
             *HandoffRoutes(
                 self.gateway,
