@@ -328,9 +328,8 @@ async def test_list_cannot_outgrow_a_value(redis_url: str) -> None:
 async def test_element_is_not_too_deep(phone: Device, depth: int, kind: int) -> None:
     """An element lies two levels down, so it may be two levels less deep than a state."""
     nested = "[" * depth + "]" * depth
-    await phone.send_text(
-        f'{{"type":5,"correlation_id":"c","payload":{{"key":"k","operation":"APPEND","value":{nested}}}}}'
-    )
+    payload = '{"key":"k","operation":"APPEND","value":%s}' % nested
+    await phone.send_text('{"type":5,"correlation_id":"c","payload":%s}' % payload)
     answer = await phone.receive(STATE_UPDATE, ERROR)
     await phone.request(SNAPSHOT)
 

@@ -6,10 +6,11 @@
 -- Returns {status, version, epoch, tombstone floor, flat state, keys changed after base (deleted
 --          ones too), journal lines}. The lists of changes are empty when base is not in the past.
 
-local OK, NOT_FOUND, FORBIDDEN = 0, 4, 5
-local meta = redis.call('HMGET', KEYS[1], 'v', 'e', 'f', 'u')
+local OK, NOT_FOUND, FORBIDDEN, FROZEN = 0, 4, 5, 10
+local meta = redis.call('HMGET', KEYS[1], 'v', 'e', 'f', 'u', 'z')
 if not meta[1] then return {NOT_FOUND} end
 if ARGV[2] == '1' and meta[4] ~= ARGV[1] then return {FORBIDDEN} end
+if meta[5] then return {FROZEN} end
 local changed, journal = {}, {}
 if tonumber(ARGV[3]) < tonumber(meta[1]) then
   changed = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[3], '+inf')
