@@ -135,6 +135,31 @@ class Settings(BaseSettings):
     drain: Seconds = _set(30.0, "Time for a shutdown: sockets are told to reconnect meanwhile.")
     http_body_bytes: Bytes = _set(65_536, "Largest body of a request that names no other bound.")
     http_timeout: Seconds = _set(30.0, "A request that took longer is given up.")
+    http_engine: Literal["fast", "hypercorn"] = _set(
+        "fast",
+        "What serves HTTP/1.1 without TLS: our own engine, or Hypercorn, which serves all else.",
+    )
+    http_root_path: str = _set("", "Path under which a proxy shows this server, such as /sync.")
+    http_header_bytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = _set(
+        16_384, "Largest request head; above it 431."
+    )
+    http_header_count: Count = _set(100, "Header fields of a request; above it 431. Fast engine.")
+    http_target_bytes: Bytes = _set(8_192, "Longest request target; above it 414. Fast engine.")
+    http_max_body: Bytes = _set(
+        4_194_304, "Largest body that is read, whatever the route; above it 413. Fast engine."
+    )
+    http_header_timeout: Seconds = _set(10.0, "A request head must have arrived within; else 408.")
+    http_body_timeout: Seconds = _set(
+        10.0, "A request body may pause for so long; else 408. Fast engine."
+    )
+    http_body_rate: Count = _set(
+        1_024, "Bytes a second at which a body must come, on the whole. Fast engine."
+    )
+    http_keep_alive: Seconds = _set(15.0, "A connection without a request is closed after.")
+    http_requests: Count = _set(
+        1_024, "Requests worked on at the same time; above it 503. Fast engine."
+    )
+    http_connections: Count = _set(4_096, "HTTP and TLS connections; above it 503.")
     admin_update: Seconds = _set(5.0, "Between two ADMIN_UPDATE messages to admin sockets.")
 
     # Redis

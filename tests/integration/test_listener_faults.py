@@ -81,9 +81,19 @@ async def test_half_a_request_is_timed_out(tmp_path: Path) -> None:
         assert (408, "request_timeout") == (answer.status, json.loads(answer.body)["code"])
 
 
-async def test_half_a_general_request_is_closed(tmp_path: Path) -> None:
+async def test_half_a_general_request_is_timed_out(tmp_path: Path) -> None:
     """A head that drips in on the HTTP path has a deadline too."""
-    async with open_site(tmp_path, "plain", keep_alive_timeout=0.1) as site:
+    async with open_site(tmp_path, "plain", header_timeout=0.1) as site:
+        answer = await say(site, b"GET /hello HTTP/1.1\r\nHost:")
+
+        assert (408, "request_timeout") == (answer.status, json.loads(answer.body)["code"])
+
+
+async def test_half_a_general_request_is_closed(tmp_path: Path) -> None:
+    """The other engine has one deadline for both, and says nothing."""
+    async with open_site(
+        tmp_path, "plain", keep_alive_timeout=0.1, http_engine="hypercorn"
+    ) as site:
         link = await connect(site)
         await link.send(b"GET /hello HTTP/1.1\r\nHost:")
 

@@ -179,7 +179,7 @@ class Acceptor:
             return False
         elif verdict is Verdict.NATIVE_UPGRADE:
             assert request is not None
-            self._upgrade(sock, client, request, initial)
+            self.upgrade(sock, client, request, initial)
         elif verdict is Verdict.HTTP:
             self._serve(self._http, sock, data)
         elif verdict is Verdict.TOO_LARGE:
@@ -212,9 +212,10 @@ class Acceptor:
             self.connections -= 1
             sock.close()
 
-    def _upgrade(
+    def upgrade(
         self, sock: socket.socket, client: str, request: UpgradeRequest, initial: bytes
     ) -> None:
+        """Answer a handshake and give the socket to the sink, or refuse and close it."""
         client = client_of(client, request.headers, self._config)
         verdict = negotiate(request, self._config)
         given_id = request.headers.get(b"x-request-id", b"")
@@ -244,12 +245,12 @@ class Acceptor:
         try:
             sock.send(to_http1(*refusal_response(refusal, given_id)))
             sock.shutdown(socket.SHUT_WR)
-            self._nursery.start_soon(_linger, sock)
+            self._nursery.start_soon(linger, sock)
         except OSError:
             sock.close()
 
 
-async def _linger(sock: socket.socket) -> None:
+async def linger(sock: socket.socket) -> None:
     """Discard input until the peer closes: closing with unread input would reset the connection
     and could destroy our answer (RFC 9112 section 9.6). Bounded in time and bytes."""
     budget = LINGER_BYTES

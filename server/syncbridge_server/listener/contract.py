@@ -8,7 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from syncbridge_server.proxies import TrustedProxies
 
@@ -80,8 +80,17 @@ class ListenerConfig:
         subprotocols: name → encoding, those that may be agreed on.
         compression: whether permessage-deflate may be agreed on.
         default_encoding: of a client that offered no subprotocol that is known.
+        http_engine: what serves HTTP/1.1 on plain TCP, `fast` (our own) or `hypercorn`. The
+            other `http` bounds below are those of `fast`.
+        root_path: where a proxy has mounted the application (ASGI `root_path`).
         max_header_bytes: bound of a request head; above it 431.
-        header_timeout: for the first request head, and for a TLS handshake.
+        max_header_count: bound of its fields; above it 431.
+        max_target_bytes: bound of its target; above it 414.
+        max_body_bytes: bound of a request body; above it 413.
+        max_requests: requests that the application works on at the same time; above it 503.
+        header_timeout: for a request head, and for a TLS handshake.
+        body_timeout: a body may pause for so long, and must come, over that time, at
+            min_body_rate: bytes a second.
         write_timeout: a peer that takes none of our bytes for so long is dropped.
         keep_alive_timeout: an HTTP connection may be idle for so long between requests.
         drain_timeout: what a graceful stop may take before the rest is cut off.
@@ -100,7 +109,15 @@ class ListenerConfig:
     )
     compression: bool = True
     default_encoding: int = 0
+    http_engine: Literal["fast", "hypercorn"] = "fast"
+    root_path: str = ""
     max_header_bytes: int = 16_384
+    max_header_count: int = 100
+    max_target_bytes: int = 8_192
+    max_body_bytes: int = 4_194_304
+    max_requests: int = 1024
+    body_timeout: float = 10.0
+    min_body_rate: int = 1_024
     header_timeout: float = 10.0
     write_timeout: float = 30.0
     keep_alive_timeout: float = 15.0

@@ -65,6 +65,7 @@ def hypercorn_config(config: ListenerConfig) -> Config:
     target.h11_max_incomplete_size = config.max_header_bytes
     target.h2_max_header_list_size = config.max_header_bytes
     target.include_server_header = False
+    target.root_path = config.root_path
     target.errorlog = logging.getLogger("syncbridge.http")
     return target
 

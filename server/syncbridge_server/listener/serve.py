@@ -20,6 +20,7 @@ from hypercorn.utils import repr_socket_addr, wrap_app
 from syncbridge_server.listener.accept import Acceptor
 from syncbridge_server.listener.bind import bind
 from syncbridge_server.listener.contract import ASGIApplication, ListenerConfig, SocketSink
+from syncbridge_server.listener.fast.engine import FastHttp
 from syncbridge_server.listener.http import serve_http
 from syncbridge_server.listener.hypercorn import Site, hypercorn_config
 from syncbridge_server.listener.tls import serve_tls
@@ -68,19 +69,24 @@ async def serve(
         sink=sink,
         ssl_context=hypercorn.create_ssl_context(),
     )
+    engine = FastHttp(site, app, state) if config.http_engine == "fast" else None
     listeners = bind(config.binds, config.backlog) if sockets is None else list(sockets)
     try:
         async with trio.open_nursery() as lifespan_nursery:
             await lifespan_nursery.start(lifespan.handle_lifespan)
             await lifespan.wait_for_startup()
+            if engine is not None:
+                lifespan_nursery.start_soon(engine.run_clock)
             async with trio.open_nursery() as connections:
-                acceptor = _acceptor(site, connections)
+                acceptor = _acceptor(site, engine, connections)
                 await _accept_until(acceptor, listeners, shutdown_trigger, task_status)
                 connections.cancel_scope.deadline = trio.current_time() + config.drain_timeout
                 if on_stop is not None:
                     on_stop()
                 _close_entrance(acceptor, listeners)
                 await context.terminated.set()
+                if engine is not None:
+                    engine.stop()
                 await _drain(drain)
             await lifespan.wait_for_shutdown()
             lifespan_nursery.cancel_scope.cancel()
@@ -89,9 +95,13 @@ async def serve(
             listener.close()
 
 
-def _acceptor(site: Site, nursery: trio.Nursery) -> Acceptor:
+def _acceptor(site: Site, engine: FastHttp | None, nursery: trio.Nursery) -> Acceptor:
     tls = partial(serve_tls, site) if site.ssl_context is not None else None
-    return Acceptor(site.config, site.sink, nursery, partial(serve_http, site), tls)
+    http = partial(serve_http, site) if engine is None else engine.serve
+    acceptor = Acceptor(site.config, site.sink, nursery, http, tls)
+    if engine is not None:
+        engine.upgrade = acceptor.upgrade
+    return acceptor
 
 
 async def _accept_until(

@@ -22,7 +22,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"GET (/[\x21\x22\x24-\x7e]*) HTTP/1\.1\r\n")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*\r\n")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")
+HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")
 _LISTS = frozenset(
     {
         b"connection",
@@ -173,7 +173,7 @@ def _check_path(path: bytes, config: ListenerConfig) -> Refusal | None:
 
 def _check_shape(request: UpgradeRequest) -> Refusal | None:
     headers = request.headers
-    if not _HOST.match(headers.get(b"host", b"")):
+    if not HOST.match(headers.get(b"host", b"")):
         return Refusal(400, "bad_handshake", "the Host header is missing or not a host")
     if not request.http2 and not is_upgrade(headers):
         return Refusal(426, "upgrade_required", "send Connection: Upgrade, Upgrade: websocket")

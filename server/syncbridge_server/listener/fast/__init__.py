@@ -1,0 +1,8 @@
+"""HTTP/1.1 on plain TCP: parsed by llhttp, the application run in the connection's own task.
+
+In reading order: `limits` are the refusals; `guard` is the grammar that is held before anything is
+parsed; `request` makes a request head of bytes; `body` takes a request body apart; `response`
+makes bytes of ASGI messages. Those are pure. `transport` reads and writes with deadlines,
+`exchange` is one request and its answer, `connection` their sequence, and `engine` what all
+connections of a process share.
+"""

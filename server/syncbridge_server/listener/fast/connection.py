@@ -1,0 +1,226 @@
+"""The requests of one connection, one after the other, in one task (RFC 9112 section 9).
+
+What is not ours is handed on at the beginning of a request, with its bytes: a WebSocket handshake
+to the sink, anything else that is unusual (another protocol, a method that llhttp does not know)
+to Hypercorn. Who is handed a connection keeps it.
+
+While the connection waits for a request, `deadline` says until when, and the engine's clock holds
+it to that; while the application works it is infinite.
+"""
+
+import logging
+import math
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import trio
+from hypercorn.utils import parse_socket_addr
+
+from syncbridge_server.listener.accept import linger
+from syncbridge_server.listener.contract import ASGIApplication, ListenerConfig, Refusal
+from syncbridge_server.listener.fast.exchange import Exchange
+from syncbridge_server.listener.fast.guard import HEAD_END, judge_part
+from syncbridge_server.listener.fast.limits import (
+    FAILED,
+    OVERLOADED,
+    TIMED_OUT,
+    TURN_REQUESTS,
+    Refused,
+)
+from syncbridge_server.listener.fast.request import HeadParser, Request, UnknownMethod, make_scope
+from syncbridge_server.listener.fast.transport import Gone, Transport
+from syncbridge_server.listener.response import refusal_response, request_id, to_http1
+from syncbridge_server.listener.upgrade import UpgradeRequest, parse_head
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
+
+logger = logging.getLogger("syncbridge.http")
+
+
+class Shared(Protocol):
+    """What a connection needs from its engine.
+
+    Attributes:
+        running: requests that the application works on. stopping: a stop has begun.
+        upgrade: takes a WebSocket handshake with its socket.
+        idle_until, head_until: deadlines of a wait that begins now, for a first byte and for a
+            whole head.
+    """
+
+    app: ASGIApplication
+    config: ListenerConfig
+    state: dict[str, Any]
+    running: int
+    stopping: bool
+    upgrade: Callable[[socket.socket, str, UpgradeRequest, bytes], None]
+    idle_until: float
+    head_until: float
+
+    async def hypercorn(self, sock: socket.socket, initial: bytes) -> None:
+        """Let Hypercorn serve a connection until it ends."""
+
+
+class HttpConnection:
+    """One connection. `run` ends with it, but does not close the socket."""
+
+    __slots__ = (
+        "_base",
+        "_client",
+        "_parser",
+        "_shared",
+        "_transport",
+        "deadline",
+        "overdue",
+        "scope",
+    )
+
+    def __init__(self, shared: Shared, sock: socket.socket, initial: bytes) -> None:
+        self._shared = shared
+        self._transport = Transport(sock, initial, shared.config.write_timeout)
+        self._parser = HeadParser(shared.config)
+        self.scope = trio.CancelScope()
+        self.deadline = math.inf
+        self.overdue = False
+        client = parse_socket_addr(sock.family, sock.getpeername())
+        self._client = client[0] if client else "unix"
+        self._base = {
+            "type": "http",
+            "asgi": {"spec_version": "2.3", "version": "3.0"},
+            "scheme": "http",
+            "root_path": shared.config.root_path,
+            "client": client,
+            "server": parse_socket_addr(sock.family, sock.getsockname()),
+        }
+
+    def expire(self) -> None:
+        """End the wait for a request: its time is up."""
+        self.overdue = True
+        self.scope.cancel()
+
+    async def run(self) -> None:
+        """Serve requests until one side has enough."""
+        try:
+            with self.scope:
+                await self._serve()
+            if self.overdue and self._transport.buffer:
+                await self._refuse(TIMED_OUT)
+        except Refused as refused:
+            await self._refuse(refused.refusal)
+        except Gone:
+            pass
+        finally:
+            self._parser.close()
+
+    async def _serve(self) -> None:
+        answered = 0
+        while head := await self._next_head():
+            if head == _PREFACE and not answered:
+                await self._hand_on(head)
+                return
+            try:
+                request = self._parser.parse(head)
+            except UnknownMethod:
+                await self._hand_on(head)
+                return
+            if request.upgrade:
+                await self._hand_on(head)
+                return
+            if not await self._answer(request):
+                return
+            answered += 1
+            if answered % TURN_REQUESTS == 0 and self._transport.buffer:
+                await trio.lowlevel.checkpoint()
+
+    async def _next_head(self) -> bytes | None:
+        """Read up to the end of a head; None when the client closes instead. Raises Refused."""
+        transport, shared = self._transport, self._shared
+        data = transport.buffer
+        self.deadline = math.inf
+        while True:
+            while data.startswith(b"\r\n"):  # RFC 9112 section 2.2
+                data = data[2:]
+            end = data.find(HEAD_END) + 4
+            if end > 3:
+                transport.buffer = data[end:]
+                self.deadline = math.inf
+                return data[:end]
+            if not data:
+                self.deadline = shared.idle_until
+            elif data != b"\r":
+                refusal = judge_part(data, shared.config)
+                if refusal is not None:
+                    raise Refused(refusal)
+                if not transport.buffer or self.deadline == math.inf:
+                    self.deadline = shared.head_until
+            transport.buffer = data
+            more = await transport.read()
+            if not more:
+                return None
+            data += more
+
+    async def _hand_on(self, head: bytes) -> None:
+        """Give the connection, with the request that begins with `head`, to who can serve it."""
+        shared, transport = self._shared, self._transport
+        handshake = parse_head(head)
+        if handshake is not None and handshake.path == shared.config.path.encode():
+            sock = socket.socket(fileno=transport.sock.detach())
+            shared.upgrade(sock, self._client, handshake, transport.buffer)
+        else:
+            await shared.hypercorn(transport.sock, head + transport.buffer)
+
+    async def _answer(self, request: Request) -> bool:
+        """Run the application for one request; True when another one may follow."""
+        shared = self._shared
+        if shared.running >= shared.config.max_requests:
+            raise Refused(OVERLOADED)
+        exchange = Exchange(self._transport, request, shared.config, self.scope)
+        if shared.stopping:
+            exchange.response.keep_alive = False
+        shared.running += 1
+        try:
+            scope = make_scope(request, self._base, shared.state)
+            await shared.app(scope, exchange.receive, exchange.send)
+        except Exception:
+            if not exchange.gone:
+                logger.exception("request failed, request id %s", _id_of(request).decode())
+        finally:
+            shared.running -= 1
+        if await exchange.finish():
+            return True
+        await self._end(request, exchange)
+        return False
+
+    async def _end(self, request: Request, exchange: Exchange) -> None:
+        """The connection ends with this exchange: say why, as far as it can be said."""
+        refusal = exchange.refusal or (None if exchange.gone else FAILED)
+        if exchange.response.complete:
+            if exchange.unread or self._transport.buffer:
+                await self._part()
+        elif exchange.response.sent or refusal is None:
+            self._transport.abort()
+        else:
+            await self._refuse(refusal, _id_of(request), request.method != "HEAD")
+
+    async def _refuse(self, refusal: Refusal, given_id: bytes = b"", body: bool = True) -> None:
+        status, headers, document = refusal_response(refusal, given_id)
+        try:
+            await self._transport.write(to_http1(status, headers, document if body else b""))
+        except Gone:
+            return
+        await self._part()
+
+    async def _part(self) -> None:
+        """Close so that what was sent last is not lost (RFC 9112 section 9.6)."""
+        sock = self._transport.sock
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+        await linger(sock)
+
+
+def _id_of(request: Request) -> bytes:
+    """The id of a request that the application did not answer; made when it has none."""
+    given = next((value for name, value in request.headers if name == b"x-request-id"), b"")
+    return request_id(given)

@@ -1,0 +1,93 @@
+"""What the HTTP connections of a process share, among it one clock for all of their deadlines.
+
+A Trio timer for each wait would cost as much as a small part of the request it waits for. So a
+waiting connection only stores a number, and one task looks over all of them, `TICKS` times within
+the shortest timeout. A deadline is therefore kept to within one tick, never early.
+"""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from syncbridge_server.listener.contract import ASGIApplication
+from syncbridge_server.listener.fast.connection import HttpConnection
+from syncbridge_server.listener.fast.limits import LAST_REQUEST_SECONDS
+from syncbridge_server.listener.http import serve_http
+from syncbridge_server.listener.hypercorn import Site
+from syncbridge_server.listener.upgrade import UpgradeRequest
+
+TICKS = 4
+LONGEST_TICK = 0.5
+
+
+class FastHttp:
+    """The HTTP/1.1 engine of one process. Fulfils `connection.Shared`.
+
+    Attributes:
+        upgrade: takes WebSocket handshakes; to be set before the first connection.
+
+    Args:
+        site: what Hypercorn's connections share; it serves what this engine hands on.
+        app: the ASGI application itself.
+        state: the lifespan's state.
+    """
+
+    upgrade: Callable[[socket.socket, str, UpgradeRequest, bytes], None]
+
+    def __init__(self, site: Site, app: ASGIApplication, state: dict[str, Any]) -> None:
+        config = site.config
+        shortest = min(config.keep_alive_timeout, config.header_timeout)
+        self.app = app
+        self.config = config
+        self.state = state
+        self.running = 0
+        self.stopping = False
+        self._site = site
+        self._tick = min(LONGEST_TICK, shortest / TICKS)
+        self._connections: set[HttpConnection] = set()
+        self._wake = trio.Event()
+        self._set_deadlines()
+
+    async def serve(self, sock: socket.socket, initial: bytes) -> None:
+        """Serve one plain connection until it ends."""
+        if not self._connections:
+            self._set_deadlines()
+            self._wake.set()
+        connection = HttpConnection(self, sock, initial)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    async def hypercorn(self, sock: socket.socket, initial: bytes) -> None:
+        """Let Hypercorn serve a connection until it ends."""
+        await serve_http(self._site, sock, initial)
+
+    def stop(self) -> None:
+        """Answer what has arrived, and close connections whose next request has not."""
+        self.stopping = True
+        self._set_deadlines()
+        for connection in self._connections:
+            connection.deadline = min(connection.deadline, self.idle_until)
+
+    async def run_clock(self) -> None:
+        """Hold connections to their deadlines; sleeps while there are none."""
+        while True:
+            if not self._connections:
+                self._wake = trio.Event()
+                await self._wake.wait()
+            await trio.sleep(self._tick)
+            self._set_deadlines()
+            now = trio.current_time()
+            for connection in self._connections:
+                if connection.deadline <= now:
+                    connection.expire()
+
+    def _set_deadlines(self) -> None:
+        end = trio.current_time() + self._tick
+        idle = LAST_REQUEST_SECONDS if self.stopping else self.config.keep_alive_timeout
+        self.idle_until = end + idle
+        self.head_until = end + self.config.header_timeout

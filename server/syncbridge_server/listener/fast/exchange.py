@@ -1,0 +1,214 @@
+"""One request and its answer: the `receive` and `send` of an ASGI application.
+
+Theory of operation. The application runs in the connection's task, so `receive` simply reads the
+socket when the application asks, and what it does not ask for stays with the kernel: that is the
+back-pressure. Whether the client is gone is found out only by an application that calls `receive`
+after the body; it then waits for the socket, and keeps what a pipelining client sent meanwhile.
+
+Once the client is gone, or was refused half-way, `receive` says `http.disconnect` and `send` does
+nothing. The application has GONE_SECONDS to notice; then it is cancelled with its connection.
+
+Time to send a body is given like tokens of a bucket: `body_timeout` at most, refilled by what
+arrives at `min_body_rate`, used up only while the application waits for it.
+"""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import trio
+
+from syncbridge_server.listener.contract import ListenerConfig, Refusal
+from syncbridge_server.listener.fast.body import Body, body_of
+from syncbridge_server.listener.fast.limits import (
+    DRAIN_BYTES,
+    GONE_SECONDS,
+    READ_BYTES,
+    TIMED_OUT,
+    Refused,
+)
+from syncbridge_server.listener.fast.request import Request
+from syncbridge_server.listener.fast.response import CONTINUE, Response
+from syncbridge_server.listener.fast.transport import Gone, Transport
+
+Message = MutableMapping[str, Any]
+
+
+class Exchange:
+    """See the top of this file.
+
+    Args:
+        scope: cancels the connection.
+
+    Attributes:
+        refusal: why the request was refused while its body was read, to be told by the connection.
+        gone: nobody hears the answer.
+    """
+
+    __slots__ = (
+        "_body",
+        "_config",
+        "_over",
+        "_patience",
+        "_scope",
+        "_told",
+        "_transport",
+        "_unasked",
+        "_watch",
+        "gone",
+        "refusal",
+        "response",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        request: Request,
+        config: ListenerConfig,
+        scope: trio.CancelScope,
+    ) -> None:
+        self._transport = transport
+        self._config = config
+        self._scope = scope
+        self._body = body_of(request.length, config.max_body_bytes) if request.length else None
+        self._unasked = request.expects_continue
+        self._patience = config.body_timeout
+        self._over = self._told = False
+        self._watch: trio.CancelScope | None = None
+        self.gone = False
+        self.refusal: Refusal | None = None
+        self.response = Response(request.method, request.version, request.keep_alive)
+
+    async def receive(self) -> Message:
+        """The application's `receive`."""
+        if self.gone or self._over or self.response.complete:
+            await trio.lowlevel.checkpoint()
+        elif self._body is not None and not self._body.complete:
+            try:
+                return await self._piece(self._body)
+            except Refused as refused:
+                self.refusal = refused.refusal
+                self._lose()
+            except Gone:
+                self._lose()
+        elif not self._body_told():
+            return {"type": "http.request", "body": b"", "more_body": False}
+        else:
+            await self._until_gone()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """The application's `send`."""
+        if self.gone or self._over:
+            await trio.lowlevel.checkpoint()
+        elif message["type"] == "http.response.body":
+            response = self.response
+            if not response.sent and self._body is not None:
+                response.keep_alive = response.keep_alive and self._rest_is_short(self._body)
+            data = response.body(message.get("body", b""), message.get("more_body", False))
+            try:
+                await self._transport.write(data)
+            except Gone:
+                self._lose()
+            if response.complete and self._watch is not None:
+                self._watch.cancel()
+        elif message["type"] == "http.response.start":
+            self.response.start(message)
+        else:
+            raise RuntimeError(f"{message['type']} cannot be sent in HTTP/1.1")
+
+    async def finish(self) -> bool:
+        """End the exchange after the application; True when another request may follow."""
+        self._over = True
+        while self._watch is not None:
+            self._watch.cancel()
+            await trio.lowlevel.checkpoint()
+        if self.gone or not self.response.complete or not self.response.keep_alive:
+            return False
+        if self._body is None or self._body.complete:
+            return True
+        return await self._drained(self._body)
+
+    @property
+    def unread(self) -> bool:
+        """Whether some of the request's body has not been read."""
+        return self._body is not None and not self._body.complete
+
+    def _body_told(self) -> bool:
+        """Whether the end of the body has been reported; from now on it has."""
+        told, self._told = self._told, True
+        return told
+
+    def _lose(self) -> None:
+        self.gone = True
+        deadline = trio.current_time() + GONE_SECONDS
+        self._scope.deadline = min(self._scope.deadline, deadline)
+
+    async def _piece(self, body: Body) -> Message:
+        """The next piece of the body. Raises Refused and Gone."""
+        transport = self._transport
+        if self._unasked:
+            self._unasked = False
+            if not transport.buffer:
+                await transport.write(CONTINUE)
+        data, transport.buffer = transport.buffer, b""
+        piece = body.feed(data)
+        while not piece and not body.complete:
+            piece = body.feed(await self._read_in_time())
+        if body.complete:
+            transport.buffer, body.rest = body.rest, b""
+            self._told = True
+        return {"type": "http.request", "body": piece, "more_body": not body.complete}
+
+    async def _read_in_time(self) -> bytes:
+        """Read from the client, whose patience account pays for the waiting."""
+        start = trio.current_time()
+        data = None
+        with trio.move_on_after(self._patience):
+            data = await self._transport.read()
+        if data is None:
+            raise Refused(TIMED_OUT)
+        if not data:
+            raise Gone
+        waited = trio.current_time() - start
+        earned = len(data) / self._config.min_body_rate
+        self._patience = min(self._config.body_timeout, self._patience - waited + earned)
+        return data
+
+    async def _until_gone(self) -> None:
+        """Wait until the client closes or the answer is complete."""
+        transport = self._transport
+        if self._watch is not None:
+            raise RuntimeError("two tasks receive at the same time")
+        with trio.CancelScope() as self._watch:
+            try:
+                if transport.ended():
+                    raise Gone
+                while len(transport.buffer) < READ_BYTES:
+                    data = await transport.read()
+                    if not data:
+                        raise Gone
+                    transport.buffer += data
+                await trio.sleep_forever()
+            except Gone:
+                self._lose()
+            finally:
+                self._watch = None
+
+    def _rest_is_short(self, body: Body) -> bool:
+        """Whether what is missing of the body can be read and dropped after the answer."""
+        return body.complete or not (self._unasked or body.left > DRAIN_BYTES)
+
+    async def _drained(self, body: Body) -> bool:
+        """Read and drop the rest of the body; False when it is too long, late or malformed."""
+        transport, budget = self._transport, DRAIN_BYTES
+        try:
+            data, transport.buffer = transport.buffer, b""
+            while True:
+                budget -= len(body.feed(data))
+                if body.complete or budget < 0:
+                    break
+                data = await self._read_in_time()
+        except (Refused, Gone):
+            return False
+        transport.buffer, body.rest = body.rest, b""
+        return body.complete

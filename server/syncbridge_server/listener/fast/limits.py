@@ -1,0 +1,50 @@
+"""What this HTTP stack refuses: one refusal for each reason, and the bounds that have no setting.
+
+A refusal is answered with a problem document and ends the connection, because after a message that
+was not understood nobody knows where the next one begins (RFC 9112 section 2.2).
+"""
+
+from syncbridge_server.listener.contract import Refusal
+
+READ_BYTES = 65_536
+"""Read from a socket at once, and the most that waits for an application that does not ask."""
+DRAIN_BYTES = 65_536
+"""Rest of a body that is read and dropped to keep a connection; of a longer one it is closed."""
+CHUNKS = 16_384
+"""Chunks of one body: tiny ones cost a hundred times their bytes."""
+CHUNK_LINE_BYTES = 256
+"""A chunk's size with its extensions."""
+CHUNK_EXTENSION_BYTES = 4_096
+"""All chunk extensions of one body."""
+TRAILER_BYTES = 8_192
+"""The trailer section of one body."""
+TURN_REQUESTS = 16
+"""Requests of one connection that are answered before the others have their turn."""
+GONE_SECONDS = 10.0
+"""How long an application may go on once it could know that its client is gone."""
+LAST_REQUEST_SECONDS = 0.5
+"""In a stop: how long a connection without a request is kept, for one that is under way."""
+
+MALFORMED = Refusal(400, "bad_request", "the request is not well-formed HTTP/1.1")
+BAD_TARGET = Refusal(400, "bad_request", "the request target is not one that is served")
+BAD_HOST = Refusal(400, "bad_request", "there must be one Host header, and it must be a host")
+BAD_LENGTH = Refusal(400, "bad_request", "the length of the body is given twice or not at all")
+BAD_BODY = Refusal(400, "bad_request", "the body is not well-formed chunked coding")
+TIMED_OUT = Refusal(408, "request_timeout", "the request did not arrive in time")
+BODY_TOO_LARGE = Refusal(413, "too_large", "the body is above the bound")
+TARGET_TOO_LONG = Refusal(414, "uri_too_long", "the request target is above the bound")
+BAD_EXPECTATION = Refusal(417, "expectation_failed", "only 100-continue can be expected")
+HEAD_TOO_LARGE = Refusal(431, "headers_too_large", "the request head is above the bound")
+TOO_MANY_FIELDS = Refusal(431, "headers_too_large", "there are more header fields than the bound")
+FAILED = Refusal(500, "internal_error", "something went wrong here; the request id finds it")
+NO_TUNNEL = Refusal(501, "not_implemented", "this is not a proxy")
+OVERLOADED = Refusal(503, "overloaded", "too many requests at the moment", 1)
+BAD_VERSION = Refusal(505, "http_version", "HTTP/1.1 and HTTP/1.0 are spoken here")
+
+
+class Refused(Exception):
+    """The peer's message is not served. `refusal` says why."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal

@@ -1,0 +1,192 @@
+"""From the bytes of a request head to what an ASGI scope needs (RFC 9112 sections 3, 6, 7.1, 9.3).
+
+llhttp parses the fields. What decides over the message's end and over whom it is for is judged
+here once more, because a mistake in it is a security hole: one Host, one length, of one kind.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+
+from syncbridge_server.listener.contract import ListenerConfig
+from syncbridge_server.listener.fast.guard import split_head
+from syncbridge_server.listener.fast.limits import (
+    BAD_EXPECTATION,
+    BAD_HOST,
+    BAD_LENGTH,
+    BAD_TARGET,
+    BODY_TOO_LARGE,
+    MALFORMED,
+    NO_TUNNEL,
+    TOO_MANY_FIELDS,
+    Refused,
+)
+from syncbridge_server.listener.upgrade import HOST
+
+CHUNKED = -1
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)\Z", re.IGNORECASE)
+_DECIDING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
+
+HeaderList = list[tuple[bytes, bytes]]
+
+
+class UnknownMethod(Exception):
+    """The head is well-formed, but llhttp does not know its method."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request head.
+
+    Args:
+        target: origin-form (path and query), or `*`. version: "1.0" or "1.1".
+        length: bytes of the body, or CHUNKED. expects_continue: the client waits for a 100.
+        keep_alive: the client is ready to send more afterwards. upgrade: it asks for another
+            protocol.
+    """
+
+    method: str
+    target: bytes
+    version: str
+    headers: HeaderList
+    length: int = 0
+    expects_continue: bool = False
+    keep_alive: bool = True
+    upgrade: bool = False
+
+
+@dataclass(slots=True)
+class HeadParser:
+    """Parses the heads of one connection, one after the other."""
+
+    config: ListenerConfig
+    _headers: HeaderList = field(default_factory=list)
+    _deciding: HeaderList = field(default_factory=list)
+    _parser: Any = None
+
+    def parse(self, head: bytes) -> Request:
+        """Parse a head that ends with an empty line.
+
+        Raises:
+            Refused: it must not be served. UnknownMethod: somebody else may serve it.
+        """
+        parts = split_head(head, self.config)
+        if not isinstance(parts, tuple):
+            raise Refused(parts)
+        self._headers, self._deciding = [], []
+        parser = self._parser or httptools.HttpRequestParser(self)
+        self._parser = None
+        upgrade = _feed(parser, head)
+        if len(self._headers) > self.config.max_header_count:
+            raise Refused(TOO_MANY_FIELDS)
+        request = self._judge(parts, parser.get_http_version(), upgrade)
+        if request.length == 0 and request.keep_alive and not upgrade:
+            self._parser = parser  # it is at the beginning of a message again
+        return request
+
+    def close(self) -> None:
+        """Let go of the parser, which refers to this object."""
+        self._parser = None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser for each field."""
+        name = name.lower()
+        value = value.strip(b" \t")
+        self._headers.append((name, value))
+        if name in _DECIDING:
+            self._deciding.append((name, value))
+
+    def _judge(self, parts: tuple[bytes, bytes], version: str, upgrade: bool) -> Request:
+        method, target = parts
+        request = Request(method.decode(), target, version, self._headers, upgrade=upgrade)
+        request.keep_alive = version == "1.1"
+        hosts = lengths = codings = 0
+        for name, value in self._deciding:
+            if name == b"host":
+                hosts += 1
+                if value and HOST.match(value) is None:
+                    raise Refused(BAD_HOST)
+            elif name == b"connection":
+                _connection(request, value)
+            elif name == b"content-length":
+                lengths += 1
+                request.length = _length(value, self.config.max_body_bytes)
+            elif name == b"expect":
+                if value.lower() != b"100-continue":
+                    raise Refused(BAD_EXPECTATION)
+                request.expects_continue = version == "1.1"
+            else:
+                codings += 1
+                if value.lower() != b"chunked" or version != "1.1":
+                    raise Refused(BAD_LENGTH)
+                request.length = CHUNKED
+        if lengths + codings > 1:
+            raise Refused(BAD_LENGTH)
+        if hosts != 1 and (hosts or version == "1.1"):
+            raise Refused(BAD_HOST)
+        if target[0] != 0x2F:
+            _unusual_target(request)
+        return request
+
+
+def _feed(parser: Any, head: bytes) -> bool:
+    """Give a head to llhttp; returns whether it asks for an upgrade."""
+    try:
+        parser.feed_data(head)
+    except httptools.HttpParserUpgrade:
+        return True
+    except httptools.HttpParserInvalidMethodError:
+        raise UnknownMethod from None
+    except httptools.HttpParserError:
+        raise Refused(MALFORMED) from None
+    return bool(parser.should_upgrade())
+
+
+def _connection(request: Request, value: bytes) -> None:
+    options = [option.strip().lower() for option in value.split(b",")]
+    if b"close" in options:
+        request.keep_alive = False
+    elif b"keep-alive" in options and request.version == "1.0":
+        request.keep_alive = True
+
+
+def _length(value: bytes, bound: int) -> int:
+    if not value.isdigit():
+        raise Refused(BAD_LENGTH)
+    if len(value) > 19 or int(value) > bound:
+        raise Refused(BODY_TOO_LARGE)
+    return int(value)
+
+
+def _unusual_target(request: Request) -> None:
+    """Absolute-form names the host itself, and its word counts; asterisk-form is for OPTIONS."""
+    if request.method == "CONNECT":
+        raise Refused(NO_TUNNEL)
+    absolute = _ABSOLUTE.match(request.target)
+    if absolute is not None and HOST.match(absolute[1]) is not None:
+        rest = absolute[2]
+        request.target = rest if rest[:1] == b"/" else b"/" + rest
+        request.headers = [pair for pair in request.headers if pair[0] != b"host"]
+        request.headers.insert(0, (b"host", absolute[1]))
+    elif request.target != b"*" or request.method != "OPTIONS":
+        raise Refused(BAD_TARGET)
+
+
+def make_scope(request: Request, base: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """The ASGI scope. `base`: what all requests of the connection share; `state`: lifespan's."""
+    raw_path, _, query = request.target.partition(b"?")
+    path = raw_path.decode("ascii")
+    return {
+        **base,
+        "http_version": request.version,
+        "method": request.method,
+        "path": unquote(path) if "%" in path else path,
+        "raw_path": raw_path,
+        "query_string": query,
+        "headers": request.headers,
+        "state": state.copy(),
+        "extensions": {},
+    }
