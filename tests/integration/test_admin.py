@@ -206,6 +206,7 @@ async def test_broadcast_counts_the_devices_of_all_nodes(empty_redis: str) -> No
     assert {2} == {message["type"] for message in again}
 
 
+@pytest.mark.slow
 async def test_figures_of_workers_add_up(empty_redis: str, tmp_path: Path) -> None:
     """Two worker processes behind one port are two nodes, whichever is asked."""
     with server_process(tmp_path, empty_redis, "serve", "--workers", "2") as process:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -41,8 +42,13 @@ def server(redis_url: str, tmp_path: Path) -> Iterator[Process]:
         yield process
 
 
-def failures(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> list[str]:
-    """What was wrong with the answers to made-up requests of one operation."""
+def failures(
+    operation: Any, mode: GenerationMode, headers: dict[str, str], session: str = ""
+) -> list[str]:
+    """What was wrong with the answers to made-up requests of one operation.
+
+    `session`: take this one wherever a session is named.
+    """
     wrong: list[str] = []
 
     @settings(
@@ -54,6 +60,8 @@ def failures(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> l
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def attempt(case: Any) -> None:
+        if session:
+            aim(case, session)
         response = case.call(headers=headers)
         case.validate_response(response, checks=CHECKS)
 
@@ -64,6 +72,28 @@ def failures(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> l
     except AssertionError as error:
         wrong.append(f"{operation.label}: {error}")
     return wrong
+
+
+def aim(case: Any, session: str) -> None:
+    """Let a request be about a session that exists."""
+    for part in (case.path_parameters, case.body):
+        if isinstance(part, dict) and "session_id" in part:
+            part["session_id"] = session
+
+
+def names_session(operation: Any) -> bool:
+    """Whether a session is named in the path or the body."""
+    schema = operation.definition.raw.get("requestBody", {})
+    return "{session_id}" in operation.path or ("/session/" in operation.path and bool(schema))
+
+
+def new_session_on(server: Process, headers: dict[str, str]) -> str:
+    """A session with some state."""
+    session = str(uuid.uuid4())
+    body = {"session_id": session, "user_id": "ann", "state_data": {"a": 1, "b": [2]}}
+    answer = httpx.post(f"{server.url}/session/snapshot", json=body, headers=headers)
+    assert 201 == answer.status_code
+    return session
 
 
 def can_be_wrong(operation: Any) -> bool:
@@ -85,6 +115,9 @@ def test_no_answer_is_a_5xx_or_undescribed(server: Process) -> None:
             wrong += failures(operation, GenerationMode.POSITIVE, admin)
             if can_be_wrong(operation):
                 wrong += failures(operation, GenerationMode.NEGATIVE, admin)
+            if names_session(operation):
+                session = new_session_on(server, admin)
+                wrong += failures(operation, GenerationMode.POSITIVE, admin, session)
             wrong += failures(operation, GenerationMode.POSITIVE, {})
 
     assert [] == wrong
