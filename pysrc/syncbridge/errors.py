@@ -60,6 +60,7 @@ class ErrorCode(Enum):
     HANDOFF_USED = ("handoff_used", 410, False, "Handoff token was used")
     HANDOFF_EXPIRED = ("handoff_expired", 410, False, "Handoff token has expired")
     RATE_LIMITED = ("rate_limited", 429, True, "Too many requests")
+    STATE_DAMAGED = ("state_damaged", 500, False, "Stored state is damaged")
     STORE_UNAVAILABLE = ("store_unavailable", 503, True, "Store is away")
     OVERLOADED = ("overloaded", 503, True, "Too busy")
     DRAINING = ("draining", 503, True, "Shutting down")

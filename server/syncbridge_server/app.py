@@ -48,6 +48,7 @@ from syncbridge_server.proxies import TrustedProxies
 from syncbridge_server.redis.bus import RedisBus
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.embedded import EmbeddedRedis
+from syncbridge_server.redis.freezer import Freezer
 from syncbridge_server.redis.store import RedisStore
 from syncbridge_server.redis.urls import connection_url
 from syncbridge_server.routes.admin import AdminRoutes
@@ -82,7 +83,8 @@ class Server:
         self.settings = settings
         self.io = io
         self.bus = bus
-        self.store = RedisStore(io, node, limits)
+        self.store = RedisStore(io, node, limits, settings.freeze_after)
+        self.freezer = Freezer(io, node, after=settings.freeze_after, least=settings.freeze_bytes)
         self.auth: Authentication = build_authentication(settings, io, bus)
         self.hub = Hub(hub_limits(settings))
         self.gateway = Gateway(
@@ -102,6 +104,7 @@ class Server:
         self.registry = observability.new_registry()
         observability.register_hub(self.registry, self.hub)
         observability.register_store(self.registry, io)
+        observability.register_reading(self.registry, "syncbridge_cold", self._cold_sessions)
         self.app = self._application()
 
     @classmethod
@@ -154,6 +157,8 @@ class Server:
             nursery.start_soon(self.auth.authenticator.run)
             nursery.start_soon(self.gateway.run)
             nursery.start_soon(self.administration.run)
+            if self.settings.freeze_after:
+                nursery.start_soon(self.freezer.run)
             await serve(
                 self.app,
                 self.listener,
@@ -167,6 +172,15 @@ class Server:
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()
+
+    def _cold_sessions(self) -> list[tuple[str, float]]:
+        freezer = self.freezer
+        return [
+            ("frozen_total", freezer.frozen),
+            ("frozen_state_bytes_total", freezer.state_bytes),
+            ("frozen_packed_bytes_total", freezer.packed_bytes),
+            ("thawed_total", self.store.thawed),
+        ]
 
     def _revoked(self, rule: Rule) -> None:
         closed = self.gateway.close_revoked(rule.matches)

@@ -269,6 +269,10 @@ class Settings(BaseSettings):
     )
     idempotency_ids: Count = _set(512, "Mutation ids remembered for a session.")
     tombstones: Count = _set(256, "Deleted keys remembered for a session.")
+    freeze_after: SecondsOrZero = _set(
+        600.0, "A state is stored compressed after so long without a write or device; 0: never."
+    )
+    freeze_bytes: Bytes = _set(4_096, "Smallest state that is stored compressed.")
 
     # Voice
     rtk_api_url: Url = _spec("RTK_API_URL", "", "Base URL of the voice provider. Unset: no voice.")
