@@ -23,7 +23,7 @@ from syncbridge_server.proxies import TrustedProxies
 from syncbridge_server.routes.problem import CLIENT_GONE, internal_problem
 
 UNMATCHED = "unmatched"
-_HANDOFF = re.compile(r"(/handoff/)[^/]+")
+_HANDOFF = re.compile(r"(/handoff/+)[^/]+", re.IGNORECASE)
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = get_logger("HTTP")
 
