@@ -7,7 +7,8 @@ version at which each key changed last (deleted keys too), and a counter.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from syncbridge.ports import Apply, Mode, Status
+from contract.operations_model import outcome_of
+from syncbridge.ports import Apply, Mode, Operation, Status
 
 Texts = dict[bytes, bytes]
 
@@ -23,6 +24,7 @@ class Result:
     deletes: set[bytes] = field(default_factory=set)
     conflicts: Texts = field(default_factory=dict)
     created: bool = False
+    result: bytes = b""
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Session:
     tombstones: int = 256
     max_bytes: int = 1_048_576
     max_keys: int = 2_000
+    max_value: int = 262_144
     version: int = 0
     floor: int = 0
     values: Texts = field(default_factory=dict)
@@ -52,6 +55,17 @@ class Session:
         if request.base_version > self.version:
             return self._same(Status.AHEAD)
         wanted = self._wanted(request)
+        result = b""
+        if request.operation is not Operation.SET:
+            key, operand = request.sets
+            before = self.values.get(key)
+            value = outcome_of(request.operation, before, operand, request.expected, self.max_value)
+            if isinstance(value, Status):
+                shown = before or b""
+                return self._same(
+                    value, {key: shown if value is Status.PRECONDITION else shown[:64]}
+                )
+            wanted, result = {key: value}, value
         conflicts = self._conflicts(wanted, request)
         stale = request.mode is Mode.WHOLE and 0 <= request.base_version < self.version
         if request.mode is not Mode.YIELD and (stale or conflicts):
@@ -64,7 +78,9 @@ class Session:
         refused = self._over(effective)
         if refused is not None:
             return self._same(refused)
-        return self._commit(request, effective, conflicts)
+        done = self._commit(request, effective, conflicts)
+        done.result = result
+        return done
 
     def _wanted(self, request: Apply) -> dict[bytes, bytes | None]:
         pairs = zip(request.sets[::2], request.sets[1::2], strict=True)

@@ -11,7 +11,7 @@ from contract.model import Result, Session
 from contract.requests import pairs, read, resume, session_id
 from redis_servers import RedisServer
 from syncbridge.limits import Limits
-from syncbridge.ports import Apply, Mode, Outcome, Status
+from syncbridge.ports import Apply, Mode, Operation, Outcome, Status
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.store import RedisStore
 
@@ -39,6 +39,38 @@ def writes(draw: Callable[..., Any]) -> Apply:
     )
 
 
+ODD_NUMBERS = [
+    *("0", "-1", "5", "7.5", "1e2", "1E+2", "100", "99.999", "-0", "0.000", "-1e-3", "1e-400"),
+    *("9007199254740993", str(2**63 - 1), str(-(2**63)), "9" * 20),
+]
+NUMBERS = st.sampled_from(ODD_NUMBERS) | st.integers(-(2**63), 2**63 - 1).map(str)
+STORED = NUMBERS.map(str.encode) | st.sampled_from([b"[]", b"[1]", b'["]"]', b'"5"', b"null"])
+INTEGERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-20, 20)
+
+
+@st.composite
+def steps(draw: Callable[..., Any]) -> Apply:
+    """A plain write or an operation on one of three keys, with values that suit operations."""
+    operation = draw(st.sampled_from(Operation))
+    operand = draw(STORED)
+    if operation is Operation.INCR:
+        operand = str(draw(INTEGERS)).encode()
+    elif operation in (Operation.MAX, Operation.MIN):
+        operand = draw(NUMBERS).encode()
+    return Apply(
+        sid="",
+        user_id="u",
+        device_id="d",
+        sets=[draw(st.sampled_from([b"x", b"y", b"z"])), operand],
+        deletes=[],
+        mutation_id=draw(st.sampled_from(["", "", "m1", "m2"])),
+        base_version=draw(st.sampled_from([-1, -1, -1, 0, 1, 5])),
+        mode=draw(st.sampled_from([Mode.OVERWRITE, Mode.REJECT])),
+        operation=operation,
+        expected=draw(st.just(b"") | STORED),
+    )
+
+
 def as_result(outcome: Outcome) -> Result:
     """An answer in the terms of the model."""
     return Result(
@@ -49,14 +81,15 @@ def as_result(outcome: Outcome) -> Result:
         set(outcome.deletes),
         pairs(outcome.conflicts),
         outcome.created,
+        outcome.result,
     )
 
 
-async def compare(url: str, history: list[Apply]) -> None:
+async def compare(url: str, history: list[Apply], limits: Limits = LIMITS) -> None:
     """Run a history on both; compare each answer, then the state and every possible delta."""
-    model = Session(LIMITS.tombstones, LIMITS.state_bytes, LIMITS.state_keys)
+    model = Session(limits.tombstones, limits.state_bytes, limits.state_keys, limits.value_bytes)
     async with RedisIO(url).running() as io:
-        store = RedisStore(io, "n1", LIMITS)
+        store = RedisStore(io, "n1", limits)
         sid, epoch = session_id(), ""
         for request in history:
             request.sid = sid
@@ -83,6 +116,13 @@ async def compare(url: str, history: list[Apply]) -> None:
 def test_store_does_what_the_model_does(server: RedisServer, history: list[Apply]) -> None:
     """Versions, effects, conflicts, duplicates, caps, tombstones and deltas are the model's."""
     trio.run(compare, server.url, history)
+
+
+@settings(max_examples=120, deadline=None)
+@given(history=st.lists(steps(), max_size=20))
+def test_operations_do_what_the_model_does(server: RedisServer, history: list[Apply]) -> None:
+    """Exact sums and comparisons, refusals with what stands in the way, results, repetitions."""
+    trio.run(compare, server.url, history, Limits(value_bytes=80))
 
 
 @settings(max_examples=40, deadline=None)
