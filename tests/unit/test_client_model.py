@@ -43,6 +43,7 @@ class ClientMachine(RuleBasedStateMachine):
         self.items: list[int] = []
         self.lineages = 0
         self.others = 0
+        self.place = ("", 0)
         self.seen: dict[str, int] = {}
 
     @initialize()
@@ -158,6 +159,13 @@ class ClientMachine(RuleBasedStateMachine):
 
         assert replica.view == expected
         assert self.client.sink.copy == expected
+
+    @invariant()
+    def versions_only_grow(self) -> None:
+        place = (self.client.replica.epoch, self.client.replica.version)
+
+        assert place[0] != self.place[0] or place[1] >= self.place[1]
+        self.place = place
 
     @invariant()
     def nothing_is_sent_while_an_older_update_of_the_key_is_open(self) -> None:

@@ -56,7 +56,7 @@ class Applied(msgspec.Struct):
     session_id: str
     version: int
     epoch: str
-    applied: Any = None
+    applied: list[str]
     conflicts: list[dict[str, Any]] = []
 
 

@@ -37,7 +37,7 @@ from syncbridge.client.replica import Step
 from syncbridge.client.tokens import Refresh, TokenKeeper
 from syncbridge.client.transport import split_url
 from syncbridge.client.update import Update
-from syncbridge.client.values import copied
+from syncbridge.client.values import MISSING, copied
 from syncbridge.close_codes import CloseCode
 
 F = TypeVar("F", bound=Feed[Any])
@@ -176,8 +176,12 @@ class Session:
         return await self._submit({key: Edit("SETNX", copied(value))})
 
     async def cas(self, key: str, expected: Any, value: Any) -> Update:
-        """Give a key a value if it has the expected one, else it is refused. Raises as `set`."""
-        return await self._submit({key: Edit("CAS", copied(value), copied(expected))})
+        """Give a key a value if it has the expected one, MISSING for none; else it is refused.
+
+        Raises as `set`.
+        """
+        expected = expected if expected is MISSING else copied(expected)
+        return await self._submit({key: Edit("CAS", copied(value), expected)})
 
     # Watching
 
