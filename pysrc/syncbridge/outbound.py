@@ -37,11 +37,13 @@ class DevicePayload(Struct):
 
 
 class DeviceLeftPayload(Struct):
-    """DEVICE_LEFT: who went, and why."""
+    """DEVICE_LEFT: who went, and why. The last two members come with `handoff` only."""
 
     device_id: str
     status: Literal["offline"]
-    reason: Literal["closed", "timeout", "replaced", "disconnected", "handoff", "removed"]
+    reason: Literal["closed", "timeout", "replaced", "disconnected", "handoff"]
+    target_device: str | UnsetType = UNSET
+    version: Version | UnsetType = UNSET
 
 
 class DeviceListPayload(Struct):

@@ -291,14 +291,18 @@ class Device(_message.Message):
     def __init__(self, device_id: _Optional[str] = ..., device_type: _Optional[str] = ..., device_name: _Optional[str] = ..., os_version: _Optional[str] = ..., status: _Optional[str] = ..., connected_at: _Optional[int] = ..., last_seen: _Optional[int] = ...) -> None: ...
 
 class DeviceLeft(_message.Message):
-    __slots__ = ("device_id", "status", "reason")
+    __slots__ = ("device_id", "status", "reason", "target_device", "version")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    TARGET_DEVICE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     status: str
     reason: str
-    def __init__(self, device_id: _Optional[str] = ..., status: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    target_device: str
+    version: int
+    def __init__(self, device_id: _Optional[str] = ..., status: _Optional[str] = ..., reason: _Optional[str] = ..., target_device: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class DeviceList(_message.Message):
     __slots__ = ("devices", "total", "session_id")
