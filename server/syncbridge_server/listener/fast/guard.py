@@ -24,7 +24,7 @@ from syncbridge_server.listener.fast.limits import (
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _HEAD = re.compile(
-    rb"(" + _TOKEN + rb"++) ([\x21\x22\x24-\x7e]++) HTTP/1\.[01]\r\n"
+    rb"(" + _TOKEN + rb"++) ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])\r\n"
     rb"(?:" + _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
 )
 _OTHER_VERSION = re.compile(_TOKEN + rb"++ [\x21-\x7e]++ HTTP/[0-9]\.[0-9]\r\n")
@@ -32,8 +32,11 @@ _START = re.compile(_TOKEN)
 HEAD_END = b"\r\n\r\n"
 
 
-def split_head(head: bytes, config: ListenerConfig) -> tuple[bytes, bytes] | Refusal:
-    """Method and target of a complete head, which ends with an empty line; or why not."""
+def split_head(head: bytes, config: ListenerConfig) -> tuple[bytes, bytes, bytes] | Refusal:
+    """Method, target and minor version of a complete head; or why it is refused.
+
+    A complete head ends with an empty line, and has no other.
+    """
     if len(head) > config.max_header_bytes:
         return _too_large(head, config)
     match = _HEAD.fullmatch(head)
@@ -41,7 +44,7 @@ def split_head(head: bytes, config: ListenerConfig) -> tuple[bytes, bytes] | Ref
         return _reason(head)
     if match.end(2) - match.start(2) > config.max_target_bytes:
         return TARGET_TOO_LONG
-    return match[1], match[2]
+    return match[1], match[2], match[3]
 
 
 def judge_part(data: bytes, config: ListenerConfig) -> Refusal | None:

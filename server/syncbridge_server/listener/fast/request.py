@@ -5,7 +5,7 @@ here once more, because a mistake in it is a security hole: one Host, one length
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,6 +27,7 @@ from syncbridge_server.listener.fast.limits import (
 from syncbridge_server.listener.upgrade import HOST
 
 CHUNKED = -1
+REMEMBERED_BYTES = 2_048
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)\Z", re.IGNORECASE)
 _DECIDING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
 
@@ -58,14 +59,22 @@ class Request:
     upgrade: bool = False
 
 
-@dataclass(slots=True)
 class HeadParser:
-    """Parses the heads of one connection, one after the other."""
+    """Parses the heads of one connection, one after the other.
 
-    config: ListenerConfig
-    _headers: HeaderList = field(default_factory=list)
-    _deciding: HeaderList = field(default_factory=list)
-    _parser: Any = None
+    A client that polls sends the same head again and again, so the last one is remembered when it
+    is short. Requests are never changed once they are made.
+    """
+
+    __slots__ = ("_config", "_deciding", "_headers", "_last", "_last_head", "_parser")
+
+    def __init__(self, config: ListenerConfig) -> None:
+        self._config = config
+        self._headers: HeaderList = []
+        self._deciding: HeaderList = []
+        self._parser: Any = None
+        self._last: Request | None = None
+        self._last_head = b""
 
     def parse(self, head: bytes) -> Request:
         """Parse a head that ends with an empty line.
@@ -73,18 +82,11 @@ class HeadParser:
         Raises:
             Refused: it must not be served. UnknownMethod: somebody else may serve it.
         """
-        parts = split_head(head, self.config)
-        if not isinstance(parts, tuple):
-            raise Refused(parts)
-        self._headers, self._deciding = [], []
-        parser = self._parser or httptools.HttpRequestParser(self)
-        self._parser = None
-        upgrade = _feed(parser, head)
-        if len(self._headers) > self.config.max_header_count:
-            raise Refused(TOO_MANY_FIELDS)
-        request = self._judge(parts, parser.get_http_version(), upgrade)
-        if request.length == 0 and request.keep_alive and not upgrade:
-            self._parser = parser  # it is at the beginning of a message again
+        if head == self._last_head and self._last is not None:
+            return self._last
+        request = self._parse(head)
+        if len(head) <= REMEMBERED_BYTES:
+            self._last, self._last_head = request, head
         return request
 
     def close(self) -> None:
@@ -99,10 +101,25 @@ class HeadParser:
         if name in _DECIDING:
             self._deciding.append((name, value))
 
-    def _judge(self, parts: tuple[bytes, bytes], version: str, upgrade: bool) -> Request:
-        method, target = parts
+    def _parse(self, head: bytes) -> Request:
+        parts = split_head(head, self._config)
+        if not isinstance(parts, tuple):
+            raise Refused(parts)
+        self._headers, self._deciding = [], []
+        parser = self._parser or httptools.HttpRequestParser(self)
+        self._parser = None
+        upgrade = _feed(parser, head)
+        if len(self._headers) > self._config.max_header_count:
+            raise Refused(TOO_MANY_FIELDS)
+        request = self._judge(*parts, upgrade)
+        if request.length == 0 and request.keep_alive and not upgrade:
+            self._parser = parser  # it is at the beginning of a message again
+        return request
+
+    def _judge(self, method: bytes, target: bytes, minor: bytes, upgrade: bool) -> Request:
+        version = "1.1" if minor == b"1" else "1.0"
         request = Request(method.decode(), target, version, self._headers, upgrade=upgrade)
-        request.keep_alive = version == "1.1"
+        request.keep_alive = minor == b"1"
         hosts = lengths = codings = 0
         for name, value in self._deciding:
             if name == b"host":
@@ -113,7 +130,7 @@ class HeadParser:
                 _connection(request, value)
             elif name == b"content-length":
                 lengths += 1
-                request.length = _length(value, self.config.max_body_bytes)
+                request.length = _length(value, self._config.max_body_bytes)
             elif name == b"expect":
                 if value.lower() != b"100-continue":
                     raise Refused(BAD_EXPECTATION)
@@ -186,7 +203,7 @@ def make_scope(request: Request, base: dict[str, Any], state: dict[str, Any]) ->
         "path": unquote(path) if "%" in path else path,
         "raw_path": raw_path,
         "query_string": query,
-        "headers": request.headers,
+        "headers": request.headers.copy(),
         "state": state.copy(),
         "extensions": {},
     }

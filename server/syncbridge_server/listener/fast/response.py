@@ -40,28 +40,31 @@ class _Dates:
         return self._line
 
 
-class _Names:
-    """Header names that have been checked: an application uses few of them, again and again."""
+class _Lines:
+    """Header lines that were checked and put together before: most are the same every time."""
 
-    BOUND = 1024
+    BOUND = 1_024
+    LONGEST = 256
 
     def __init__(self) -> None:
-        self._known: dict[bytes, bytes] = {}
+        self.known: dict[tuple[bytes, bytes], bytes] = {}
 
-    def lower(self, name: bytes) -> bytes:
-        """The name in lower case; raises RuntimeError when it is none."""
-        lower = self._known.get(name)
-        if lower is None:
-            if _NAME.match(name) is None:
-                raise RuntimeError(f"not a header name: {name!r}")
-            if len(self._known) >= self.BOUND:
-                self._known.clear()
-            lower = self._known[bytes(name)] = bytes(name).lower()
-        return lower
+    def make(self, name: bytes, value: bytes) -> bytes:
+        """The line of a field. `name` is in lower case. Raises RuntimeError."""
+        if _NAME.match(name) is None:
+            raise RuntimeError(f"not a header name: {name!r}")
+        if _BREAK.search(value) is not None:
+            raise RuntimeError(f"the value of {name.decode()} has a line break in it")
+        line = b"%b: %b\r\n" % (name, value)
+        if len(line) <= self.LONGEST:
+            if len(self.known) >= self.BOUND:
+                self.known.clear()
+            self.known[name, value] = line
+        return line
 
 
 _dates = _Dates()
-_names = _Names()
+_lines = _Lines()
 
 
 class Response:
@@ -105,26 +108,24 @@ class Response:
             raise RuntimeError(f"{status} is not the status of a final response")
         self.status = status
         fields = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        dated = False
-        for given, value in message.get("headers", ()):
-            name = _names.lower(given)
-            if _BREAK.search(value) is not None:
-                raise RuntimeError(f"the value of {name.decode()} has a line break in it")
-            if name == b"content-length":
-                self._left = int(value)
-                continue
-            if name == b"connection":
-                if b"close" in value.lower():
-                    self.keep_alive = False
-                continue
-            if name == b"transfer-encoding":
-                continue  # how the body is framed is not the application's concern
-            dated = dated or name == b"date"
-            fields.append(b"%b: %b\r\n" % (name, value))
-        if not dated:
-            fields.append(_dates.line())
+        known = _lines.known.get
+        for name, value in message.get("headers", ()):
+            fields.append(known((name, value)) or self._field(bytes(name).lower(), bytes(value)))
+        fields.append(_dates.line())
         self._fields = fields
         self.started = True
+
+    def _field(self, name: bytes, value: bytes) -> bytes:
+        """The line of a field that is not known; none for what is not the
+        application's to say: how the body is framed, and what time it is."""
+        if name == b"content-length":
+            self._left = int(value)
+        elif name == b"connection":
+            if b"close" in value.lower():
+                self.keep_alive = False
+        elif name != b"transfer-encoding" and name != b"date":
+            return _lines.make(name, value)
+        return b""
 
     def body(self, data: bytes, more: bool) -> bytes:
         """Take `http.response.body`; returns the bytes to send, which may be none."""
