@@ -26,7 +26,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 HEADERS := $(wildcard core_ext/syncbridge_core/*.h)
 KERNELS := $(wildcard core_ext/syncbridge_core/*.pyx core_ext/syncbridge_core/*.px[di]) $(HEADERS)
 PACKAGING := pyproject.toml setup.py
-FUZZERS := frames document
+FUZZERS := frames document merge
 PROTO := pysrc/syncbridge/proto
 
 .PHONY: help run test test-pure lint format proto fuzz bench bench-quick coverage trace dist check-wheel clean
