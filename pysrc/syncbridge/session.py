@@ -161,8 +161,12 @@ class Session(Generic[C]):
             self._hold(change)
             return Verdict.HELD
         if change.epoch != self.epoch:
-            if self.epoch or change.prev_version:
+            if self.epoch:
                 return Verdict.NEW_LINEAGE
+            if change.prev_version:
+                # The session has just been created; its first commit is still on its way.
+                self._hold(change)
+                return Verdict.HELD
             self.epoch = change.epoch
         if change.version <= self.version:
             return Verdict.SEEN
@@ -220,6 +224,11 @@ class Session(Generic[C]):
 
     def _release(self, out: list[Change]) -> None:
         while self.held:
+            if not self.epoch:
+                first = self.held.get(0)
+                if first is None:
+                    return
+                self.epoch = first.epoch
             self._drop_known()
             following = self.held.pop(self.version, None)
             if following is None:

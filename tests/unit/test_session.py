@@ -77,6 +77,30 @@ def test_first_commit_of_all_gives_the_epoch() -> None:
     assert "new" == s.epoch
 
 
+def test_a_session_that_was_just_created_waits_for_its_first_commit() -> None:
+    """The second commit of a new session overtakes the first: a hole, not another lineage."""
+    s, out = session(0, ""), []
+
+    assert Verdict.HELD is s.offer(change(2, b="2"), out)
+    assert Verdict.APPLIED is s.offer(change(1, a="1"), out)
+
+    assert [1, 2] == [c.version for c in out]
+    assert "e" == s.epoch
+
+
+def test_commits_that_create_a_session_before_begin_are_not_lost() -> None:
+    """The join was answered before the session was created, and its commits came first."""
+    s: Session[object] = Session("s")
+    out: list[Change] = []
+    s.offer(change(2, b="2"), out)
+    s.offer(change(1, a="1"), out)
+
+    s.begin(0, "", [], out)
+
+    assert [1, 2] == [c.version for c in out]
+    assert [] == s.take_covered()
+
+
 def test_difference_closes_a_hole_and_releases_what_waited() -> None:
     """A difference to 3 makes the held 4 the next one; prev_version is what devices have."""
     s, out = session(), []
