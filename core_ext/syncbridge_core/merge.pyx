@@ -25,7 +25,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from syncbridge_core.document import DEFAULT_LIMITS, DocumentError, DocumentLimits, compact
+from syncbridge_core.document import DEFAULT_LIMITS as _DEFAULT
+from syncbridge_core.document import DocumentError, DocumentLimits, compact
 
 cdef extern from "json_merge.h" nogil:
     uint64_t[2] js_seed
@@ -47,7 +48,7 @@ memcpy(js_seed, PyBytes_AS_STRING(_seed), 16)
 del _seed
 
 
-def merge_patch(bytes value not None, patch, limits=DEFAULT_LIMITS):
+def merge_patch(bytes value not None, patch, limits=_DEFAULT):
     """Apply a JSON Merge Patch (RFC 7396) to one JSON value; O(len(value) + len(patch)).
 
     `value` is stored text, b"" for none; it only has to be JSON. `patch` is held to `limits`, and

@@ -7,6 +7,7 @@ MERGE is computed here and committed as a CAS on the value that it was computed 
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -125,7 +126,7 @@ def refusal(request: Apply, answer: Outcome) -> SyncBridgeError | None:
 
 
 def _unexpected(answer: Outcome, key: str, value: bytes, name: str) -> SyncBridgeError:
-    place = {"key": key, "current_version": answer.version, "epoch": answer.epoch}
+    place: dict[str, Any] = {"key": key, "current_version": answer.version, "epoch": answer.epoch}
     if not value:
         return SyncBridgeError(
             ErrorCode.PRECONDITION_FAILED, f"{name}: the key does not exist", **place, exists=False

@@ -3,6 +3,7 @@
 import pytest
 
 from contract.requests import pairs, session_id, write
+from contract.test_frozen import freeze
 from redis_servers import RedisServer
 from syncbridge.kernels import imprint
 from syncbridge.limits import Limits
@@ -108,6 +109,19 @@ async def test_journal_lives_as_long_as_the_session(store: RedisStore, io: Redis
     await io.execute("DEL", f"s:{{{sid}}}:m")
     await store.call(write(sid, {"b": "1"}))
     assert [(1, b"b", b"")] == (await store.call(review(sid, 0))).journal
+
+
+async def test_a_frozen_session_is_unpacked_for_it(store: RedisStore, io: RedisIO) -> None:
+    """State, changes and journal are what they were; operations go on from there."""
+    sid = session_id()
+    await store.call(write(sid, {"a": "1", "b": "1"}))
+    await store.call(write(sid, {"a": "2"}, "b"))
+    before = await store.call(review(sid, 1))
+    await freeze(io, sid)
+    assert before == await store.call(review(sid, 1))
+    await freeze(io, sid)
+    outcome = await store.call(write(sid, {"a": "5"}, operation=Operation.INCR))
+    assert (Status.OK, 3, b"7") == (outcome.status, outcome.version, outcome.result)
 
 
 async def test_damaged_journal_is_dropped(store: RedisStore, io: RedisIO) -> None:

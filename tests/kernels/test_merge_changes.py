@@ -209,3 +209,12 @@ def test_the_twins_agree(
         results.append(kernel.merge.merge3(doc, target, imprints, complete))
 
     assert results[0] == results[1]
+
+
+def test_the_twins_have_the_same_interface() -> None:
+    """What the domain may use exists on both sides, with the same bounds."""
+    compiled, pure = KERNELS["compiled"].merge, KERNELS["pure"].merge
+
+    assert all(callable(getattr(compiled, name)) for name in pure.__all__)
+    for name in ("IMPRINT_SHORT", "IMPRINT_LONG", "UNKNOWN"):
+        assert getattr(compiled, name) == getattr(pure, name)

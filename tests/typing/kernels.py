@@ -5,7 +5,17 @@ from typing import assert_type
 
 from syncbridge.close_codes import CloseCode
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
-from syncbridge.kernels import Doc, Split, compact, render_pairs, split
+from syncbridge.kernels import (
+    Doc,
+    Split,
+    compact,
+    compose,
+    imprint,
+    merge3,
+    merge_patch,
+    render_pairs,
+    split,
+)
 from syncbridge.ports import Answer, Apply, Bus, Commit, Outcome, RedisCommands, Store
 from syncbridge_core.hub import Hub, HubLimits, HubStatistics
 
@@ -23,6 +33,16 @@ def replicas(doc: Doc, target: Split) -> None:
     assert_type(doc.apply([b"key", b"1"], [], 1, 2), bool)
     assert_type(doc.since(1), tuple[bytes, bytes] | None)
     assert_type(doc.diff(target), tuple[list[bytes], list[bytes]])
+
+
+def merging(doc: Doc, target: Split) -> None:
+    assert_type(merge_patch(b"{}", memoryview(b"{}")), bytes)
+    assert_type(imprint(None), bytes)
+    assert_type(compose(([b"key", b"1"], []), ([], [b"key"])), tuple[list[bytes], list[bytes]])
+    assert_type(
+        merge3(doc, target, {b"key": b"?"}, complete=True),
+        tuple[list[bytes], list[bytes], list[bytes], list[bytes]],
+    )
 
 
 def sockets(hub: Hub, fd: int, now: int) -> None:
