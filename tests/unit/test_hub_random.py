@@ -39,6 +39,7 @@ class Chaos:
         self.topics = [self.hub.open_topic() for _ in range(3)]
         self.events: list[Event] = []
         self.number = 0
+        self.cut: set[int] = set()
 
     def step(self) -> None:
         """One call."""
@@ -62,6 +63,8 @@ class Chaos:
         """A peer sends messages, rubbish, a close frame, or hangs up."""
         if (peer := self.any_peer()) is None or peer.socket.fileno() < 0:
             return
+        if peer.cid in self.cut:
+            return  # What follows half a frame would be read as its other half.
         self.number += 1
         payload = b"%d " % self.number + b"x" * self.random.choice([0, 10, 3000])
         frame = client_frame(TEXT, payload)
@@ -70,14 +73,15 @@ class Chaos:
             peer.socket.close()
             return
         if kind < 0.15:
-            frame = self.random.choice(
-                [
-                    client_frame(CLOSE, close_payload(1000)),
-                    client_frame(TEXT, b"\xff"),
-                    client_frame(PING, b"p"),
-                    frame[: self.random.randrange(len(frame))],
-                ]
-            )
+            whole = [
+                client_frame(CLOSE, close_payload(1000)),
+                client_frame(TEXT, b"\xff"),
+                client_frame(PING, b"p"),
+            ]
+            half = frame[: self.random.randrange(len(frame))]
+            frame = self.random.choice([*whole, half])
+            if frame is half:
+                self.cut.add(peer.cid)
         try:
             peer.socket.setblocking(False)
             peer.socket.sendall(frame)
