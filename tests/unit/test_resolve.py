@@ -1,5 +1,7 @@
 """The rule that resolves conflicts: laws over any three states, and what is known of the base."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +31,8 @@ def known(base: State, server: State, journal: bool = True) -> Reviewed:
 
 
 def claim(client: State, **more: object) -> Claim:
-    return Claim(split(render_pairs(flat(client))), **({"version": 1} | more))  # type: ignore[arg-type]
+    fields: dict[str, Any] = {"version": 1} | more
+    return Claim(split(render_pairs(flat(client))), **fields)
 
 
 def patched(server: State, resolution: Resolution) -> State:
