@@ -35,7 +35,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 COMPILED = {".pyx", ".pxi", ".h", ".c"}
 """Suffixes in the source roots that do not go into the wheel."""
 
-ONLY_IN_THE_CHECKOUT = {".ci", ".github", ".gitignore", ".gitattributes", "compose.yaml"}
+ONLY_IN_THE_CHECKOUT = {".ci", ".github", ".gitignore", ".gitattributes"}
 """Top-level names that the sdist leaves out."""
 
 
