@@ -155,7 +155,9 @@ class Server:
         edits = self._edits(body)
         base = body.get("base_version")
         if base is not None:
-            assert base <= self.version
+            if base > self.version:
+                self._refuse(mid, "base_version_ahead", False, current_version=self.version)
+                return
             lost = [k for k in edits if self.key_versions.get(k, 0) > base]
             if lost:
                 self._conflict(mid, lost)

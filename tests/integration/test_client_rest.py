@@ -92,8 +92,11 @@ async def test_devices_are_listed_and_removed(node: Node, backend: str) -> None:
     await on(backend, scenario)
 
 
-async def test_handoff(node: Node, backend: str) -> None:
-    """The target device gets the state, the source device hears of it; the token works once."""
+async def test_handoff(node: Node, backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The target device gets the state, the source device hears of it; the token works once, and
+    no log or repr shows it.
+    """
+    caplog.set_level("DEBUG")
 
     async def scenario() -> None:
         sid = new_session()
@@ -105,6 +108,8 @@ async def test_handoff(node: Node, backend: str) -> None:
                 redeemed = await rest.handoff_redeem(sid, handoff.token, "tablet")
                 assert (True, {"a": 1}) == (redeemed.valid, redeemed.state_data)
                 left = await next_event(events, DeviceLeft)
+                assert handoff.token not in f"{handoff} {caplog.text}"
+                assert f"/session/{sid}/handoff/..." in caplog.text
                 assert ("phone", "handoff") == (left.device_id, left.reason)
             error = await refused(rest.handoff_redeem(sid, handoff.token, "watch"))
             assert error.status in (403, 410)

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from client_model import Client
 from syncbridge.client.conflicts import Policy
+from syncbridge.client.events import Conflict
 from syncbridge.client.operations import Edit
 from syncbridge.client.values import MISSING
 
@@ -199,6 +200,10 @@ class ClientMachine(RuleBasedStateMachine):
         assert self.submitted == len(client.sink.finishes)
         assert self.submitted == len({pending.id for pending, _ in client.sink.finishes})
         assert [error for _, error in client.sink.finishes if error is not None] == []
+        if self.policy is not None:
+            conflicts = [e for e in client.sink.events if isinstance(e, Conflict)]
+            theirs = [r.theirs for e in conflicts for r in e.resolutions]
+            assert [t for t in theirs if t is not MISSING and "other" not in str(t)] == []
         if not self.lineages:
             assert self.server.state.get("count", 0) == self.counted
             assert self.server.state.get("items", []) == self.items

@@ -58,3 +58,9 @@ class Options:
     change_keys: int = 4_096
     event_count: int = 256
     message_bytes: int = 8_388_608
+
+    def __post_init__(self) -> None:
+        if self.conflict not in (None, "server_wins", "client_wins") and not callable(
+            self.conflict
+        ):
+            raise ValueError("conflict: server_wins, client_wins or a function is expected")

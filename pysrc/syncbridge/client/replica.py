@@ -149,10 +149,9 @@ class Replica:
         own.ack_version = version
         own.version = version
         own.in_flight = False
-        for key, edit in own.edits.items():
-            mine = edit.value if edit.operation in ("SET", "DELETE") else MISSING
+        for key in own.edits:
             for later in self.queue.touching(key):
-                if later is not own and same(later.contested.get(key, Edit), mine):
+                if key in later.contested and same(later.contested[key], written(own, key)):
                     del later.contested[key]
 
     def _apply(
@@ -174,7 +173,11 @@ class Replica:
         return self._settle(Step(), touched)
 
     def _contest(self, key: str, theirs: Any, version: int) -> None:
-        for pending in self.queue.touching(key):
+        """Mark updates of a key that has changed under them, unless the change was our own."""
+        waiting = self.queue.touching(key)
+        if any(p.ack_version is not None and same(written(p, key), theirs) for p in waiting):
+            return
+        for pending in waiting:
             news = pending.base_version is None or version > pending.base_version
             if pending.guarded and news and pending.ack_version is None:
                 pending.contested[key] = theirs
@@ -217,3 +220,9 @@ class Replica:
         for pending in self.queue.touching(key):
             value = pending.edits[key].on(value)
         return value
+
+
+def written(pending: Pending, key: str) -> Any:
+    """What an update leaves in a key; itself, equal to no value, when only the server knows."""
+    edit = pending.edits[key]
+    return edit.value if edit.operation in ("SET", "DELETE") else pending

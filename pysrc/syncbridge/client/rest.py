@@ -3,7 +3,9 @@
 Numbers are Python's; ids and times are text as the server writes them (RFC 3339).
 """
 
+import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -19,6 +21,20 @@ from syncbridge.client.values import to_text
 from syncbridge.errors import ErrorCode
 
 T = TypeVar("T")
+
+
+def without_handoff_token(record: logging.LogRecord) -> bool:
+    """A log filter: httpx logs URLs, and the URL of a redemption holds a secret."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            HANDOFF_TOKEN.sub(r"\1...", str(arg)) if isinstance(arg, httpx.URL) else arg
+            for arg in record.args
+        )
+    return True
+
+
+HANDOFF_TOKEN = re.compile(r"(/handoff/)[^/?]+")
+logging.getLogger("httpx").addFilter(without_handoff_token)
 Strategy = Literal["server_wins", "client_wins", "merge"]
 
 
@@ -100,6 +116,9 @@ class Handoff(msgspec.Struct):
     target_device: str
     expires_at: str
 
+    def __repr__(self) -> str:
+        return f"Handoff({self.source_device!r} -> {self.target_device!r}, {self.expires_at})"
+
 
 class Redeemed(msgspec.Struct):
     """What the target device of a handoff receives."""
@@ -120,6 +139,9 @@ class TokenPair(msgspec.Struct):
     refresh_token: str
     expires_in: int
     refresh_expires_in: int
+
+    def __repr__(self) -> str:
+        return f"TokenPair(expires_in={self.expires_in})"
 
 
 class RestClient:

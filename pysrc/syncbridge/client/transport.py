@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.abc import ByteStream
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -169,7 +170,9 @@ class WebSocket:
             elif isinstance(event, Ping):
                 await self._write(event.response())
             elif isinstance(event, CloseConnection):
-                self._end = ConnectionEnded(int(event.code), event.reason or "")
+                closed = self._ws.state is not ConnectionState.OPEN  # else: not understood
+                code = int(event.code) if closed else ABNORMAL
+                self._end = ConnectionEnded(code, event.reason or "")
                 await self._answer(event.response())
             elif isinstance(event, BytesMessage):
                 self._end = ConnectionEnded(ABNORMAL, "a binary message")
