@@ -177,21 +177,23 @@ class HttpConnection:
         exchange = Exchange(self._transport, request, shared.config, self.scope)
         if shared.stopping:
             exchange.response.keep_alive = False
+        given_id = b""
         shared.running += 1
         try:
             scope = make_scope(request, self._base, shared.state)
             await shared.app(scope, exchange.receive, exchange.send)
         except Exception:
             if not exchange.gone:
-                logger.exception("request failed, request id %s", _id_of(request).decode())
+                given_id = _id_of(request)
+                logger.exception("request failed, request id %s", given_id.decode())
         finally:
             shared.running -= 1
         if await exchange.finish():
             return True
-        await self._end(request, exchange)
+        await self._end(exchange, given_id or _id_of(request), request.method != "HEAD")
         return False
 
-    async def _end(self, request: Request, exchange: Exchange) -> None:
+    async def _end(self, exchange: Exchange, given_id: bytes, body: bool) -> None:
         """The connection ends with this exchange: say why, as far as it can be said."""
         refusal = exchange.refusal or (None if exchange.gone else FAILED)
         if exchange.response.complete:
@@ -200,7 +202,7 @@ class HttpConnection:
         elif exchange.response.sent or refusal is None:
             self._transport.abort()
         else:
-            await self._refuse(refusal, _id_of(request), request.method != "HEAD")
+            await self._refuse(refusal, given_id, body)
 
     async def _refuse(self, refusal: Refusal, given_id: bytes = b"", body: bool = True) -> None:
         status, headers, document = refusal_response(refusal, given_id)
