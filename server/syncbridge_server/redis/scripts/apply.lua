@@ -14,7 +14,8 @@
 --         with which that device may write
 --      18.. key, value, key, value ..., deleted keys
 --           An operation has one key, its operand, and then: expected value or "", max value bytes
--- Returns {status, version, previous version, epoch, created, created ms, updated ms, expires ms,
+-- Returns {FROZEN} when it needs a state that is packed away (see thaw.lua), else
+--         {status, version, previous version, epoch, created, created ms, updated ms, expires ms,
 --          whole, sets, deletes, conflicts, result of an operation}. whole = 1: all that was
 --          asked for was applied, and sets and deletes are left empty instead of being sent back.
 --

@@ -8,7 +8,8 @@
 --       8 v  infos
 -- ARGV  1 user   2 owner check (0 or 1)   3 digest   4 device that asks; "" stands for the target
 --       5 re-read ms   6 our node
--- Returns {status, source, target, version, epoch, fence of the source's connection or 0, state}.
+-- Returns {FROZEN} when it needs a state that is packed away (see thaw.lua), else
+--         {status, source, target, version, epoch, fence of the source's connection or 0, state}.
 --
 -- Who is not the target changes nothing. The target may ask again for a while and gets the same
 -- answer: the first one may have been lost on its way. Only the newest answer of a session is kept;

@@ -12,7 +12,8 @@
 --       7 epoch and 8 version to resume from; version -1 for none
 --       9 epoch and 10 version of the node's replica; -1 for none
 --      11 device cap   12 presence ms   13 ttl ms   14 ttl ms while there is no session
--- Returns {status, version, epoch, owner, kind, keys or flat state, values, leases, registry,
+-- Returns {FROZEN} when it needs a state that is packed away (see thaw.lua), else
+--         {status, version, epoch, owner, kind, keys or flat state, values, leases, registry,
 --          connections, now ms, other nodes, fence, previous connection or ""}.
 --          kind: 0 full, 1 delta, 2 the replica is current.
 -- Every other node with devices here is told with "P", see messages.py. Fences are the time, but

@@ -3,7 +3,8 @@
 --
 -- KEYS  1 m  meta   2 d  data
 -- ARGV  1 user   2 owner check (0 or 1)   3 epoch   4 version the reader has, -1 for none
--- Returns {status, version, epoch, owner, last writer, app version, created ms, updated ms,
+-- Returns {FROZEN} when it needs a state that is packed away (see thaw.lua), else
+--         {status, version, epoch, owner, last writer, app version, created ms, updated ms,
 --          TTL refresh ms, unchanged (0 or 1), flat state}.
 
 local OK, NOT_FOUND, FORBIDDEN, FROZEN = 0, 4, 5, 10

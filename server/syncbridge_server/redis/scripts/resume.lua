@@ -3,7 +3,8 @@
 --
 -- KEYS  1 m  meta   2 d  data   3 k  versions
 -- ARGV  1 user   2 owner check (0 or 1)   3 epoch   4 version
--- Returns {status, version, epoch, kind, keys or flat state, values}; kind: 0 full, 1 delta.
+-- Returns {FROZEN} when it needs a state that is packed away (see thaw.lua), else
+--         {status, version, epoch, kind, keys or flat state, values}; kind: 0 full, 1 delta.
 -- A key of a delta without a value was deleted.
 
 local OK, NOT_FOUND, FORBIDDEN, FROZEN, CHUNK = 0, 4, 5, 10, 3000
