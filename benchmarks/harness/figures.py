@@ -4,35 +4,14 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from harness.figure import Figure
+from harness.figures_state import state_figures
 from harness.load import Size
 from harness.servers import C_GATHER, C_SEND, GO_CHANNEL, GO_DIRECT, HUB, STOCK, SYNCBRIDGE
 
 GO_BETTER = "Go gorilla, better of two"
 Samples = dict[str, dict[str, list[float]]]
 """Server, metric, one value a round."""
-
-
-class Figure(NamedTuple):
-    """One line of the results.
-
-    Args:
-        key: the letter under which it is known. title, unit: for people.
-        metric: name in the samples. subject: the server in question.
-        baseline: the server beside it, or empty for a figure with a limit of its own.
-        target: bound of the ratio, or of the value when there is no baseline; None for none.
-        at_most: the target is an upper bound.
-        caveat: what the number does not show.
-    """
-
-    key: str
-    title: str
-    unit: str
-    metric: str
-    subject: str
-    baseline: str = ""
-    target: float | None = None
-    at_most: bool = False
-    caveat: str = ""
 
 
 class Spread(NamedTuple):
@@ -210,6 +189,7 @@ def figures(size: Size) -> list[Figure]:
             50.0,
             True,
         ),
+        *state_figures(size),
     ]
 
 

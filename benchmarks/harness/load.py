@@ -27,7 +27,15 @@ PROBE = Path(__file__).with_name("rest_probe.py")
 
 
 class Size(NamedTuple):
-    """How much of everything. `stock`: connections for the server that cannot take more."""
+    """How much of everything.
+
+    Args:
+        stock: connections for the server that cannot take more.
+        handoffs: and as many resolved conflicts, each time they are measured.
+        sessions: of two devices, for durable updates.
+        bursts: of five updates a session each.
+        resumed: devices that lose their node.
+    """
 
     connections: int
     stock: int
@@ -37,10 +45,14 @@ class Size(NamedTuple):
     update_seconds: float
     rates: tuple[int, ...]
     probe_rate: int
+    handoffs: int
+    sessions: int
+    bursts: int
+    resumed: int
 
 
-FULL = Size(10_000, 2_000, 5, 20, 3.0, 8.0, (2_000, 10_000), 50)
-QUICK = Size(1_000, 300, 1, 60, 1.0, 2.0, (500, 1_000), 20)
+FULL = Size(10_000, 2_000, 5, 20, 3.0, 8.0, (2_000, 10_000), 50, 400, 1_000, 6, 10_000)
+QUICK = Size(1_000, 300, 1, 60, 1.0, 2.0, (500, 1_000), 20, 20, 100, 2, 400)
 
 
 class Shortfall(RuntimeError):

@@ -86,7 +86,7 @@ def _document(document: Any) -> list[str]:
     runs = document["runs"]
     names = list(dict.fromkeys(name for run in runs for name in run["results"]))
     head = [
-        "## h. Document kernel, µs\n",
+        "## l. Document kernel, µs\n",
         "From `benchmarks/bench_document.py`; in brackets how many times the kernel's time.\n",
         f"| task | document | {' | '.join(names)} |",
         "|---|---|" + "---|" * len(names),

@@ -13,6 +13,7 @@ from harness.process import LOAD_CORE, SERVER_CORE, Running, free_port, started
 BENCHMARKS = Path(__file__).resolve().parent.parent
 PEERS = BENCHMARKS / "peers"
 BUILD_SECONDS = 600
+GO_PEERS = ("go_gorilla", "go_redis")
 
 SYNCBRIDGE = "SyncBridge"
 HUB = "SyncBridge hub alone"
@@ -20,6 +21,7 @@ C_SEND = "C send() loop"
 C_GATHER = "C send() loop, gathered"
 GO_CHANNEL = "Go gorilla, channels"
 GO_DIRECT = "Go gorilla, direct"
+GO_REDIS = "Go gorilla, go-redis"
 STOCK = "Starlette on Hypercorn/Trio"
 
 
@@ -71,9 +73,11 @@ def build_peers(place: Workplace) -> list[str]:
         missing.append("no C compiler: the send() loop was not measured")
     go = shutil.which("go")
     if not go:
-        missing.append("no Go: gorilla was not measured")
-    elif not _try([go, "build", "-o", str(place.binary("go_gorilla")), "."], PEERS / "go_gorilla"):
-        missing.append("the Go peer did not build (no module proxy?): gorilla was not measured")
+        missing.append("no Go: the peers in Go were not measured")
+        return missing
+    for name in GO_PEERS:
+        if not _try([go, "build", "-o", str(place.binary(name)), "."], PEERS / name):
+            missing.append(f"{name} did not build (no module proxy?) and was not measured")
     return missing
 
 
@@ -83,15 +87,26 @@ def serving(spec: Spec, place: Workplace) -> Iterator[Running]:
     port = free_port()
     log = place.directory / f"{spec.name.replace(' ', '_').replace('/', '_')}.log"
     with contextlib.ExitStack() as stack:
-        env = _environment(place, port)
+        env = environment(place, port)
         if spec.redis:
-            env["REDIS_ADDR"] = f"unix://{stack.enter_context(_redis(place))}"
+            env["REDIS_ADDR"] = f"unix://{stack.enter_context(redis_server(place))}"
         yield stack.enter_context(
             started(spec.command(port), env, log, core=SERVER_CORE, port=port)
         )
 
 
-def _environment(place: Workplace, port: int) -> dict[str, str]:
+@contextlib.contextmanager
+def sharing(spec: Spec, place: Workplace, unix: Path) -> Iterator[Running]:
+    """As `serving`, on a Redis that is there already, so that several can use the same."""
+    port = free_port()
+    env = {**environment(place, port), "REDIS_ADDR": f"unix://{unix}"}
+    log = place.directory / f"{spec.name.replace(' ', '_')}-{port}.log"
+    with started(spec.command(port), env, log, core=SERVER_CORE, port=port) as server:
+        yield server
+
+
+def environment(place: Workplace, port: int) -> dict[str, str]:
+    """What every server is started with; each takes what it knows."""
     return {
         **place.secrets,
         "SERVER_ADDR": f"127.0.0.1:{port}",
@@ -102,8 +117,8 @@ def _environment(place: Workplace, port: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _redis(place: Workplace) -> Iterator[Path]:
-    """A Redis with the durability of the embedded one: append-only file, fsync every second."""
+def redis_server(place: Workplace) -> Iterator[Path]:
+    """The socket of a Redis as durable as the embedded one: append-only file, fsync a second."""
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if not binary:
         raise FileNotFoundError("redis-server is not on the PATH")
