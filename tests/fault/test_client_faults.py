@@ -172,6 +172,7 @@ async def test_silent_server_is_given_up(backend: str, redis_url: str) -> None:
         await on(backend, scenario)
 
 
+@pytest.mark.slow
 async def test_draining_server_says_when_to_come_back(backend: str, redis_url: str) -> None:
     """1012 with a delay: the client keeps to it, and the next server gets what was written."""
     sid = new_session()
