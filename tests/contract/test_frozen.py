@@ -1,6 +1,7 @@
 """Sessions whose state is packed away: nobody notices, and nothing is lost."""
 
 import random
+import re
 from typing import Any
 from zlib import crc32
 
@@ -15,8 +16,9 @@ from contract.model import Session
 from contract.requests import join, leave, pairs, read, resume, session_id, touch, write
 from contract.test_model import LIMITS, as_result, writes
 from redis_servers import RedisServer, until
+from syncbridge.device_ports import OpenHandoff, Redeem
 from syncbridge.errors import ErrorCode
-from syncbridge.ports import Apply, Status
+from syncbridge.ports import Apply, Review, Status
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.cold import (
     BUCKETS,
@@ -27,6 +29,7 @@ from syncbridge_server.redis.cold import (
     unpack_state,
 )
 from syncbridge_server.redis.freezer import SMALL_AGAIN_MS, Freezer
+from syncbridge_server.redis.scripts import Scripts
 from syncbridge_server.redis.store import RedisStore
 
 STATE = {f"key-{number}": f'{{"n": {number}, "text": "{"x" * 30}"}}' for number in range(40)}
@@ -450,3 +453,29 @@ async def test_memory(store: RedisStore, io: RedisIO, raw: redis.Redis) -> None:
 
     print(f"memory: {before} -> {after} bytes")
     assert 3 * after < before
+
+
+def test_every_script_that_needs_the_state_says_when_it_is_packed() -> None:
+    """A script that read `d` or `k` of a packed session would take it for empty."""
+    own = {"chill", "freeze", "thaw", "touch"}
+    needing = {
+        name: text
+        for name, text in Scripts().sources.items()
+        if re.search(rb"^-- .*\d d  data", text, re.MULTILINE) and name not in own
+    }
+
+    assert {"apply", "hello", "read", "resume", "review", "handoff_redeem"} <= set(needing)
+    assert [] == [name for name, text in needing.items() if b"return {FROZEN}" not in text]
+
+
+async def test_a_handoff_and_a_merge_unpack(store: RedisStore, io: RedisIO) -> None:
+    """A redeemed token brings the state, and so does the read before a merge."""
+    sid = await frozen_session(store, io)
+    await store.call(OpenHandoff(sid, "0" * 64, "d", "e", "u", True, 60_000))
+    redeemed = await store.call(Redeem(sid, "0" * 64, "e", "u", True, 30_000))
+    await freeze(io, sid)
+    reviewed = await store.call(Review(sid, "u", base=1))
+
+    assert (Status.OK, FLAT) == (redeemed.status, pairs(redeemed.flat))
+    assert (Status.OK, FLAT) == (reviewed.status, pairs(reviewed.flat))
+    assert 2 == store.thawed
