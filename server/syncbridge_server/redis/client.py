@@ -55,6 +55,7 @@ class RedisIO:
         self._bytes = 0
         self._connected = False
         self._refusing = ""
+        self._refused: list[Job] = []
         self._first_attempt = trio.Event()
         self._thread: IOThread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -175,9 +176,21 @@ class RedisIO:
         return reply
 
     def _refuse(self, job: Job) -> None:
+        """Answer without Redis, but not before what was submitted earlier has its answer."""
+        if len(self._refused) >= self._max_commands:
+            raise StoreOverloaded(f"more than {self._max_commands} commands wait for Redis")
         job.replies = [StoreUnavailable(f"Redis: {self._refusing}") for _ in job.commands]
+        self._refused.append(job)
         self._token = self._token or trio.lowlevel.current_trio_token()
-        self._token.run_sync_soon(self._deliver, job)
+        self._token.run_sync_soon(self._deliver_refused)
+
+    def _deliver_refused(self) -> None:
+        """Hand out refusals when nothing is under way; `finish` calls this for the last of it."""
+        if self._commands:
+            return
+        refused, self._refused = self._refused, []
+        for job in refused:
+            self._deliver(job)
 
     def finish(self, jobs: list[Job]) -> None:
         """Called by the thread's posts: hand out answers."""
@@ -185,6 +198,7 @@ class RedisIO:
             self._commands -= len(job.commands)
             self._bytes -= job.size
             self._deliver(job)
+        self._deliver_refused()
 
     def _deliver(self, job: Job) -> None:
         try:
