@@ -84,7 +84,7 @@ def main() -> int:
             "size": size._asdict(),
             "samples": samples,
             "failures": failures,
-            "document": document(arguments.quick, place),
+            "document": document(place) if not (arguments.quick or arguments.only) else None,
         }
     arguments.output.mkdir(parents=True, exist_ok=True)
     report.write(arguments.output, results, size)
@@ -149,9 +149,9 @@ def exercise(spec: Spec, server: Running, size: load.Size) -> load.Numbers:
     return load.relay(server, size, size.connections, spec.name not in MUTE)
 
 
-def document(quick: bool, place: Workplace) -> Any:
+def document(place: Workplace) -> Any:
     """What benchmarks/bench_document.py writes, or None."""
-    if not DOCUMENT.exists() or quick:
+    if not DOCUMENT.exists():
         return None
     output = place.directory / "document.json"
     command = [sys.executable, str(DOCUMENT), "--json", str(output)]

@@ -120,5 +120,7 @@ def _burst(swarm: Swarm, size: Size) -> float:
         drain=BURST_SECONDS,
     )
     if result.delivered != updates or result.acknowledged != updates:
-        raise Shortfall(f"{updates - result.delivered} of {updates} updates were not delivered")
+        raise Shortfall(
+            f"{updates - result.delivered} of {updates} updates were not delivered; {result.totals}"
+        )
     return result.seconds
