@@ -5,6 +5,9 @@
  * answers are taken too (the last chunk is looked for), since one of the measured servers may
  * send them.
  *
+ * No two requests are the same when the given one has eight zeros in it, `00000000`: they are
+ * replaced by a counter, so that a server that remembers requests gains nothing.
+ *
  * Build: cc -O2 -o http_load http_load.c
  * Run:   http_load PORT CONNECTIONS SECONDS < request        (the bytes of one request)
  * Out:   one line of JSON: answers, seconds, p50 and p99 in microseconds
@@ -36,6 +39,8 @@ static uint32_t samples[SAMPLES];
 static size_t answers;
 static char request[BUFFER];
 static size_t request_size;
+static char *counter;
+static unsigned counted;
 
 static void fail(const char *what) {
     perror(what);
@@ -51,6 +56,10 @@ static int64_t now(void) {
 static void ask(Connection *c) {
     c->sent_at = now();
     c->have = 0;
+    if (counter) {
+        unsigned value = ++counted;
+        for (int i = 7; i >= 0; i--, value /= 10) counter[i] = (char)('0' + value % 10);
+    }
     if (send(c->fd, request, request_size, MSG_NOSIGNAL) != (ssize_t)request_size) fail("send");
 }
 
@@ -102,7 +111,8 @@ int main(int argc, char **argv) {
     int count = atoi(argv[2]);
     int64_t duration = (int64_t)(atof(argv[3]) * 1e9);
     if (count < 1 || count > MAX_CONNECTIONS) return 2;
-    request_size = fread(request, 1, sizeof request, stdin);
+    request_size = fread(request, 1, sizeof request - 1, stdin);
+    counter = strstr(request, "00000000");
     int poll = epoll_create1(0), one = 1;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1]))};
     inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);

@@ -1,0 +1,198 @@
+"""HTTP beside other servers: a small JSON GET, and a session read with a token and Redis.
+
+`python benchmarks/bench_http.py [--rounds 5] [--seconds 3] [--out FILE]`
+
+Each server has SERVER_CORE to itself, as far as the machine allows; the load, a compiled closed
+loop with 32 connections whose requests all differ, and Redis have the other one. Servers take
+turns within a round, so that what disturbs one disturbs all. Besides answers per second there are
+answers per second of the server's CPU, which does not count time that somebody else had its core;
+ratios are of those.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from harness.machine import describe
+from harness.process import (
+    SERVER_CORE,
+    Running,
+    free_port,
+    prepare_this_process,
+    started,
+)
+from harness.servers import BENCHMARKS, PEERS, Workplace, redis_server
+from syncbridge.identity import Role
+from syncbridge_server.auth.assembly import build_tokens
+from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.bench.usage import cpu_seconds
+from syncbridge_server.settings import Settings
+
+CONNECTIONS = 32
+USER = "bench"
+SECRETS = {"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "b" * 40}
+STATE = {f"setting_{number:02}": "0123456789" * 8 for number in range(11)}
+
+
+class Contestant(NamedTuple):
+    """A server and the request it is asked."""
+
+    case: str
+    name: str
+    command: Callable[[int], list[str]]
+    request: bytes
+    target: float | None
+    env: dict[str, str]
+    prepare: Callable[[int], None] | None = None
+
+
+def request(path: str, *headers: str) -> bytes:
+    """A request that the load makes different each time."""
+    lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1:8080", "User-Agent: bench/1.0"]
+    lines += ["Accept: */*", "Accept-Encoding: gzip, deflate", "X-Request-ID: 00000000", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def contestants(redis: str) -> list[Contestant]:
+    """All servers, in the order of a round. The first of a case is ours."""
+    python, rest = sys.executable, str(BENCHMARKS / "servers/rest.py")
+    session = str(uuid.uuid4())
+    settings = Settings(jwt_secret=SECRETS["JWT_SECRET"], jwt_refresh_secret="b" * 40)
+    token = build_tokens(settings)[0].mint_access(Grant(USER, Role.USER, "", ""), time.time(), 900)
+    read = request(f"/session/{session}", f"Authorization: Bearer {token[0]}")
+    env = {
+        **SECRETS,
+        "REDIS_ADDR": f"unix://{redis}",
+        "SYNCBRIDGE_RATE_LIMIT_ENABLED": "false",
+        "SYNCBRIDGE_ACCESS_LOG": "false",
+        "BENCH_USER": USER,
+        "BENCH_SESSION": session,
+        "BENCH_STATE": json.dumps(STATE),
+    }
+
+    def write(port: int) -> None:
+        body = {"session_id": session, "user_id": USER, "state_data": STATE}
+        headers = {"Authorization": f"Bearer {token[0]}"}
+        url = f"http://127.0.0.1:{port}/session/snapshot"
+        status = httpx.post(url, json=body, headers=headers).status_code
+        if status not in (201, 409):  # 409: an earlier round has written it
+            raise RuntimeError(f"the session could not be written: {status}")
+
+    def document(kind: str) -> Callable[[int], list[str]]:
+        return lambda port: [python, rest, str(port), kind]
+
+    doc = request("/doc")
+    ours = lambda _: [python, "-m", "syncbridge_server", "serve"]  # noqa: E731
+    peer = lambda port: [python, str(PEERS / "uvicorn_redis/app.py"), str(port)]  # noqa: E731
+    return [
+        Contestant("small GET", "our listener", document("fast"), doc, None, {}),
+        Contestant("small GET", "uvicorn", document("uvicorn"), doc, 1.1, {}),
+        Contestant("small GET", "Hypercorn on Trio", document("stock"), doc, 10.0, {}),
+        Contestant("session GET", "SyncBridge", ours, read, None, env, write),
+        Contestant("session GET", "uvicorn, redis.asyncio", peer, read, 1.5, env),
+    ]
+
+
+def measure(one: Contestant, load: Path, seconds: float, log: Path) -> dict[str, float]:
+    """Start a server, load it, stop it."""
+    port = free_port()
+    env = {**one.env, "SERVER_ADDR": f"127.0.0.1:{port}"}
+    with started(one.command(port), env, log, core=SERVER_CORE, port=port) as server:
+        if one.prepare:
+            one.prepare(port)
+        run(load, server, one.request, 0.5)
+        before = cpu_seconds(server.pid)
+        result = run(load, server, one.request, seconds)
+        cpu = cpu_seconds(server.pid) - before
+    return {
+        "per_second": result["answers"] / result["seconds"],
+        "per_cpu_second": result["answers"] / max(cpu, 0.01),
+        "p50_us": result["p50_us"],
+        "p99_us": result["p99_us"],
+    }
+
+
+def run(load: Path, server: Running, data: bytes, seconds: float) -> dict[str, Any]:
+    command = [str(load), str(server.port), str(CONNECTIONS), str(seconds)]
+    done = subprocess.run(command, input=data, capture_output=True, timeout=seconds + 30)
+    if done.returncode:
+        raise RuntimeError(done.stderr.decode())
+    return dict(json.loads(done.stdout))
+
+
+@contextlib.contextmanager
+def workplace() -> Iterator[tuple[Workplace, Path]]:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Workplace(Path(folder), SECRETS)
+        load, source = place.binary("http_load"), PEERS / "http_load/http_load.c"
+        subprocess.run(["cc", "-O2", "-o", str(load), str(source)], check=True, timeout=60)
+        yield place, load
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    prepare_this_process()
+    samples: dict[str, list[dict[str, float]]] = {}
+    with workplace() as (place, load), redis_server(place) as redis:
+        everybody = [one for one in contestants(str(redis)) if options.only in one.case]
+        for number in range(options.rounds):
+            for one in everybody:
+                numbers = measure(one, load, options.seconds, place.directory / "server.log")
+                samples.setdefault(f"{one.case}: {one.name}", []).append(numbers)
+                print(f"round {number + 1} {one.case}: {one.name}", _round(numbers), flush=True)
+    results = report(everybody, samples)
+    print(f"load average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    if options.out:
+        options.out.write_text(json.dumps({"machine": describe(), **results}, indent=2))
+
+
+def _round(numbers: dict[str, float]) -> dict[str, int]:
+    return {name: round(value) for name, value in numbers.items()}
+
+
+def report(
+    everybody: list[Contestant], samples: dict[str, list[dict[str, float]]]
+) -> dict[str, Any]:
+    """Print medians and ratios with their range; returns them with all samples."""
+    lines = []
+    for one in everybody:
+        ours = next(first for first in everybody if first.case == one.case)
+        if one is ours:
+            continue
+        pairs = zip(
+            samples[f"{one.case}: {ours.name}"], samples[f"{one.case}: {one.name}"], strict=True
+        )
+        ratios = sorted(a["per_cpu_second"] / b["per_cpu_second"] for a, b in pairs)
+        median = statistics.median(ratios)
+        lines.append(
+            {
+                "figure": f"{one.case}: {ours.name} / {one.name}",
+                "ratio": round(median, 2),
+                "range": [round(ratios[0], 2), round(ratios[-1], 2)],
+                "target": one.target,
+                "met": one.target is None or median >= one.target,
+            }
+        )
+        print(json.dumps(lines[-1]))
+    return {"ratios": lines, "samples": samples}
+
+
+if __name__ == "__main__":
+    main()
