@@ -285,6 +285,25 @@ async def race(http: httpx.AsyncClient, path: str, devices: list[str | None]) ->
     return answers
 
 
+@pytest.mark.parametrize("where", [0, 1])
+async def test_a_released_source_can_still_be_removed(
+    nodes: tuple[Node, Node], http: httpx.AsyncClient, where: int
+) -> None:
+    """Its socket, which only reads by now, is closed on whatever node it is."""
+    session = await created(http)
+    async with await join(nodes[where], session, "phone") as phone:
+        token = await token_for(http, session)
+        redeemed = await http.get(
+            f"/session/{session}/handoff/{token}", headers=as_device("tablet")
+        )
+        await phone.receive(LEFT)
+        removed = await http.delete(f"/session/{session}/device/phone")
+        closed = await phone.closed()
+
+    assert (200, 204) == (redeemed.status_code, removed.status_code)
+    assert 4010 == closed.code
+
+
 async def test_a_hundred_devices_race_for_one_token(
     nodes: tuple[Node, Node], http: httpx.AsyncClient
 ) -> None:

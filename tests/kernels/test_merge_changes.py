@@ -78,7 +78,7 @@ def test_compose_example(kernel: MergeKernel) -> None:
 
 def test_compose_refuses_half_a_pair(kernel: MergeKernel) -> None:
     """A flat list has an even length."""
-    with pytest.raises(ValueError, match="even|shorter|longer"):
+    with pytest.raises(ValueError, match=r"even|shorter|longer"):
         kernel.merge.compose(([b"a"], []), ([], []))
 
 

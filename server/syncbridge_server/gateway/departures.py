@@ -174,7 +174,10 @@ class Departures:
     def _end(self, session: LocalSession, change: PresenceChange) -> int:
         """The device left: what that means to its socket here; cid of whoever is not told."""
         connection = session.devices.get(change.device_id)
-        if connection is None or connection.fence != change.fence:
+        if connection is None:
+            return 0
+        late = connection.released and change.event == REMOVED and change.fence > connection.fence
+        if connection.fence != change.fence and not late:
             return 0
         if change.event == HANDOFF:
             connection.released = True

@@ -24,11 +24,17 @@ local nodes = call('ZRANGEBYSCORE', KEYS[5], '(' .. now, '+inf')
 call('HDEL', KEYS[4], ARGV[3])
 call('HDEL', KEYS[3], ARGV[3])
 call('ZREM', KEYS[2], ARGV[3])
-if not current[1] then return {OK, 0, tonumber(meta[1] or 0)} end
-local fence, node = string.match(current[1], ' (%d+) (%S+)$')
+local fence, node
+if current[1] then
+  fence, node = string.match(current[1], ' (%d+) (%S+)$')
+else
+  -- Offline; but after a handoff it may still hold a socket that reads.
+  fence = call('HGET', KEYS[1], 'x' .. ARGV[3])
+  if not fence then return {OK, 0, tonumber(meta[1] or 0)} end
+end
 local least = format('%.0f', math.max(tonumber(now), tonumber(current[3] or 0) + 1))
-if current[3] then call('HSET', KEYS[4], '\n', least) end
-if meta[1] then
+if current[1] and current[3] then call('HSET', KEYS[4], '\n', least) end
+if meta[1] and current[1] then
   call('HSET', KEYS[1], 'x' .. ARGV[3], least)
   if call('HLEN', KEYS[1]) > 320 then
     -- Devices that were barred longest ago are forgotten: their sockets are long closed.
