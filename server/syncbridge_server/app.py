@@ -288,6 +288,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
         origins=frozenset(settings.origins),
         subprotocols=MappingProxyType(SUBPROTOCOLS),
         drain_timeout=settings.drain,
+        reconnect_spread=settings.reconnect_spread,
         compression=settings.ws_compression,
         http_engine=settings.http_engine,
         root_path=settings.http_root_path,

@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     )
     max_connections: int = _set(65_536, "Open WebSockets of one process; 0: no bound.", ge=0)
     drain: Seconds = _set(30.0, "Time for a shutdown: sockets are told to reconnect meanwhile.")
+    reconnect_spread: SecondsOrZero = _set(
+        15.0, "Window over which sockets are asked to come back after a shutdown."
+    )
     http_body_bytes: Bytes = _set(65_536, "Largest body of a request that names no other bound.")
     http_timeout: Seconds = _set(30.0, "A request that took longer is given up.")
     http_engine: Literal["fast", "hypercorn"] = _set(

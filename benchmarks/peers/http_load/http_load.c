@@ -114,7 +114,8 @@ int main(int argc, char **argv) {
     request_size = fread(request, 1, sizeof request - 1, stdin);
     counter = strstr(request, "00000000");
     int poll = epoll_create1(0), one = 1;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1]))};
+    uint16_t port = (uint16_t)atoi(argv[1]);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
     for (int i = 0; i < count; i++) {
         Connection *c = &connections[i];
