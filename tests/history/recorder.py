@@ -12,8 +12,8 @@ import msgspec
 from history.records import ABSENT, Answer, Call, History, State, Step, Stream
 
 SNAPSHOT_RESPONSE, STATE_UPDATE, ERROR, AUTH_SUCCESS = 4, 5, 6, 8
-WAIT = frozenset({"store_unavailable", "overloaded", "draining", "internal_error"})
-"""Errors that leave open whether the write was done, or that ask to send it again."""
+WAIT = frozenset({"store_unavailable", "overloaded", "draining", "internal_error", "fenced"})
+"""Errors that leave open whether the write was done, or that ask to send it again, elsewhere."""
 
 _decode = msgspec.json.Decoder().decode
 

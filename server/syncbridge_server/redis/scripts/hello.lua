@@ -76,7 +76,11 @@ local lease = format('%.0f', now + tonumber(ARGV[12]))
 call('ZADD', KEYS[8], lease, ARGV[5])
 call('HSET', KEYS[6], device, ARGV[4])
 call('HSET', KEYS[7], device, ARGV[3] .. ' ' .. fence .. ' ' .. ARGV[5])
-if not again then call('HSET', KEYS[7], '\n', fence) end
+if not again then
+  call('HSET', KEYS[7], '\n', fence)
+  -- What the replaced connection has sent, and its node not yet carried out, comes too late.
+  if exists and current ~= '' then call('HSET', KEYS[1], 'x' .. device, fence) end
+end
 call('ZADD', KEYS[5], lease, device)
 if not exists and ARGV[6] == '1' and not waiting[1] then call('HSET', KEYS[7], '', user) end
 
