@@ -96,10 +96,10 @@ def serving(spec: Spec, place: Workplace) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
-def sharing(spec: Spec, place: Workplace, unix: Path) -> Iterator[Running]:
+def sharing(spec: Spec, place: Workplace, unix: Path, **settings: str) -> Iterator[Running]:
     """As `serving`, on a Redis that is there already, so that several can use the same."""
     port = free_port()
-    env = {**environment(place, port), "REDIS_ADDR": f"unix://{unix}"}
+    env = {**environment(place, port), "REDIS_ADDR": f"unix://{unix}", **settings}
     log = place.directory / f"{spec.name.replace(' ', '_')}-{port}.log"
     with started(spec.command(port), env, log, core=SERVER_CORE, port=port) as server:
         yield server
