@@ -255,7 +255,7 @@ async def test_nodes_that_unpack_at_once(server: RedisServer, store: RedisStore)
             versions: list[int] = []
 
             async def put(one: RedisStore, key: str, sid: str, versions: list[int]) -> None:
-                versions.append((await one.call(write(sid, {key: "1"}))).version)
+                versions.append((await one.call(write(sid, {key: "1"}, device_id=key))).version)
 
             async with trio.open_nursery() as nursery:
                 for number in range(12):
@@ -284,7 +284,7 @@ async def test_writes_while_it_is_packed_are_not_lost(server: RedisServer) -> No
 
         async def put(store: RedisStore, key: str) -> None:
             for number in range(1, writes_each + 1):
-                outcome = await store.call(write(sid, {key: str(number)}))
+                outcome = await store.call(write(sid, {key: str(number)}, device_id=key))
                 assert outcome.status is Status.OK
 
         for freezer in freezers:

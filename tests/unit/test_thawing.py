@@ -145,19 +145,20 @@ def test_parked_requests_are_asked_again_before_the_rest_of_their_batch_is_answe
 
 
 def test_a_write_that_was_overtaken_is_refused() -> None:
-    """Another node unpacked in between: the later write is done, so the earlier one, which would
-    undo it, says that nothing was done. A refused later write overtakes nobody."""
+    """Another node unpacked in between: the device's later write is done, so the earlier one, which
+    would undo it, says that nothing was done. A refused write, and one of another device, overtake
+    nobody."""
     bench = Bench()
-    bench.submit(write("a", "early"), write("b", "early"))
-    bench.submit(write("a", "late"), write("b", "late"))
-    bench.redis.answer(FROZEN, FROZEN)
+    bench.submit(write("a"), write("b"), write("a", "other"))
+    bench.submit(write("a"), write("b"))
+    bench.redis.answer(FROZEN, FROZEN, FROZEN)
     bench.redis.answer([0, 2], [2, 1])
     assert is_get(bench.redis.answer(None, None))
-    assert ["Apply:b:early"] == bench.redis.answer([0, 3])
+    assert ["Apply:b:d", "Apply:a:other"] == bench.redis.answer([0, 3], [0, 4])
 
     (_, first), (_, second) = bench.delivered
     assert isinstance(first[0], StoreUnavailable)
-    assert ([0, 3], [[0, 2], [2, 1]]) == (first[1], second)
+    assert ([[0, 3], [0, 4]], [[0, 2], [2, 1]]) == (first[1:], second)
 
 
 def test_a_device_that_has_left_does_not_join_afterwards() -> None:

@@ -12,9 +12,10 @@ being sent, so that none of them overtakes. All that was under way when the roun
 before (1) is, because one connection keeps order. After (2) is sent nothing needs to be parked.
 
 One gap is left: between two requests under way, another node may unpack the session, so that the
-earlier is answered FROZEN and the later is done. The earlier is then not run any more, it would
-undo the later; it answers StoreUnavailable (nothing was done). This is the rule for missing scripts
-in `pipeline` too.
+earlier is answered FROZEN and the later is done. If both are writes of one device, the earlier is
+then not run any more, because it would undo the later; it answers StoreUnavailable (nothing was
+done), as in `pipeline` for missing scripts. Requests of different devices that were under way
+together have no order among each other.
 
 Bounds: a session is unpacked at most ROUNDS times for one request, at most ROUND_SESSIONS sessions
 at once, and PARKED_MOST requests wait. The deadline of each step is that of the connection.
@@ -278,18 +279,18 @@ class Thawing:
 
 
 def _effect(request: Request, reply: Any) -> tuple[str, str]:
-    """What a request may have changed: the state, or the connection of a device."""
+    """What a request may have done: a write of a device, or the end of its connection."""
     if isinstance(request, Apply) and isinstance(reply, list) and reply[0] == Status.OK:
-        return request.sid, ""
+        return request.sid, "write " + request.device_id
     if isinstance(request, Leave):
-        return request.sid, request.device_id
+        return request.sid, "leave " + request.device_id
     return "", ""
 
 
 def _conflict(request: Request) -> tuple[str, str]:
     """Which later effect a request must not follow."""
     if isinstance(request, Apply):
-        return request.sid, ""
+        return request.sid, "write " + request.device_id
     if isinstance(request, Hello):
-        return request.sid, request.device_id
+        return request.sid, "leave " + request.device_id
     return "-", "-"
