@@ -1,9 +1,10 @@
 """Sessions in Redis: `syncbridge.ports.Store` over the I/O thread and the scripts."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import outcome
 import trio
 
 from syncbridge.errors import StoreError
@@ -18,6 +19,8 @@ from syncbridge_server.redis.thawing import Thawing, session_of
 
 UNPACKED_SPARE = 16_777_216
 """Bytes that a packed state may have beyond its values: keys, versions, deleted keys."""
+
+Call = tuple[Request, Callable[[Answer | Exception], None]]
 
 
 class RedisStore:
@@ -47,6 +50,7 @@ class RedisStore:
             most_bytes=4 * self._settings.state_bytes + UNPACKED_SPARE,
             on_thaw=self._thawed,
         )
+        self._calls: list[Call] = []
         self._random = random.Random()  # noqa: S311 - epochs must differ, not be secret
 
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
@@ -66,19 +70,51 @@ class RedisStore:
         self._thawing.submit(requests, decoded)
 
     async def call(self, request: Request) -> Any:
-        """One request; returns its answer type or raises StoreError."""
-        done = trio.Event()
-        answers: list[Answer | StoreError] = []
+        """One request; returns its answer type or raises StoreError.
 
-        def deliver(delivered: Sequence[Answer | StoreError]) -> None:
-            answers.extend(delivered)
-            done.set()
+        The calls of one turn of the event loop are sent together: to wake the I/O thread for each
+        would make the two threads fight for the interpreter all the time.
+        """
+        task = trio.lowlevel.current_task()
+        waiting = True
 
-        self.submit([request], deliver)
-        await done.wait()
-        if isinstance(answers[0], StoreError):
-            raise answers[0]
-        return answers[0]
+        def deliver(answer: Answer | Exception) -> None:
+            if waiting:
+                trio.lowlevel.reschedule(task, outcome.Value(answer))
+
+        def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
+            nonlocal waiting
+            waiting = False
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        if not self._calls:
+            trio.lowlevel.current_trio_token().run_sync_soon(self._send_calls)
+        self._calls.append((request, deliver))
+        answer = await trio.lowlevel.wait_task_rescheduled(abort)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _send_calls(self) -> None:
+        calls, self._calls = self._calls, []
+        if not self._sent_together(calls):
+            for call in calls:
+                self._sent_together([call])
+
+    def _sent_together(self, calls: list[Call]) -> bool:
+        """Send calls as one pipeline; False when that was refused and they should go singly."""
+
+        def deliver(answers: Sequence[Answer | StoreError]) -> None:
+            for (_, receiver), answer in zip(calls, answers, strict=True):
+                receiver(answer)
+
+        try:
+            self.submit([request for request, _ in calls], deliver)
+        except (StoreError, ValueError) as error:
+            if len(calls) > 1:
+                return False
+            calls[0][1](error)
+        return True
 
     @property
     def thawed(self) -> int:
