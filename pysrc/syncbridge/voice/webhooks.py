@@ -1,0 +1,228 @@
+"""Reading the bodies of webhooks: the spec's dialect (`type`) and Cloudflare's (`event`).
+
+Any bytes have an answer. Identifiers are texts of 1 to 256 characters, whatever else is there is
+ignored, and an event of an unknown kind is an `OtherEvent`, so that a provider that learns to say
+more does not get errors for it.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from syncbridge.voice import events
+from syncbridge.voice.events import Event, Unreadable
+
+MAX_BYTES = 262_144
+MAX_EVENTS = 100
+MAX_ID = 256
+MAX_URL = 4096
+_MS_FROM = 100_000_000_000
+"""Numbers from here on are milliseconds: as seconds they would be the year 5138."""
+
+Body = dict[str, Any]
+
+
+class _Wrong(ValueError):
+    """A part of the body is missing or is not what it should be."""
+
+
+def parse_webhook(body: bytes) -> list[Event] | Unreadable:
+    """The events of a body: one, or a list of at most 100. O(bytes), nothing is raised."""
+    if len(body) > MAX_BYTES:
+        return Unreadable("too large")
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return Unreadable("not JSON")
+    entries = document if isinstance(document, list) else [document]
+    if len(entries) > MAX_EVENTS:
+        return Unreadable("too many events")
+    try:
+        return [_event(entry) for entry in entries]
+    except _Wrong as error:
+        return Unreadable(str(error))
+
+
+def _event(entry: Any) -> Event:
+    if not isinstance(entry, dict):
+        raise _Wrong("an event is not an object")
+    if "type" in entry:
+        return _spec_event(_text(entry, "type"), entry)
+    if "event" in entry:
+        return _cloudflare_event(_text(entry, "event"), entry)
+    raise _Wrong("neither type nor event is given")
+
+
+def _spec_event(kind: str, entry: Body) -> Event:
+    read = SPEC_EVENTS.get(kind)
+    if read is None:
+        return events.OtherEvent(kind=kind, session_id=_optional(entry, "sessionId"))
+    common = {
+        "session_id": _text(entry, "sessionId"),
+        "occurred_at": _time(entry.get("timestamp")),
+    }
+    return read(entry, common)
+
+
+def _spec_joined(entry: Body, common: Body) -> Event:
+    user_id, peer_id = _text(entry, "participantId"), _optional(entry, "peerId")
+    return events.ParticipantJoined(user_id=user_id, peer_id=peer_id, **common)
+
+
+def _spec_left(entry: Body, common: Body) -> Event:
+    return events.ParticipantLeft(
+        user_id=_text(entry, "participantId"),
+        peer_id=_optional(entry, "peerId"),
+        joined_at=_time(entry.get("joinedAt")),
+        **common,
+    )
+
+
+def _spec_speaking(entry: Body, common: Body) -> Event:
+    speaking = entry.get("isSpeaking")
+    if not isinstance(speaking, bool):
+        raise _Wrong("isSpeaking is not true or false")
+    user_id = _text(entry, "participantId")
+    return events.ParticipantSpeaking(user_id=user_id, is_speaking=speaking, **common)
+
+
+def _spec_recording(entry: Body, common: Body) -> Event:
+    return events.RecordingReady(
+        recording_id=_text(entry, "recordingId"),
+        url=_optional(entry, "url", MAX_URL),
+        duration=_number(entry.get("duration")),
+        **common,
+    )
+
+
+SPEC_EVENTS: dict[str, Callable[[Body, Body], Event]] = {
+    "session.started": lambda _, common: events.SessionStarted(**common),
+    "session.ended": lambda entry, common: events.SessionEnded(
+        reason=_optional(entry, "reason"), **common
+    ),
+    "participant.joined": _spec_joined,
+    "participant.left": _spec_left,
+    "participant.speaking": _spec_speaking,
+    "recording.ready": _spec_recording,
+    "recording.completed": _spec_recording,
+}
+
+
+def _cloudflare_event(kind: str, entry: Body) -> Event:
+    if kind == "recording.statusUpdate":
+        return _cloudflare_recording(entry)
+    meeting = _object(entry, "meeting") if "meeting" in entry else {}
+    common: Body = {"provider_session_id": _optional(meeting, "sessionId")}
+    read = CLOUDFLARE_EVENTS.get(kind)
+    if read is None:
+        return events.OtherEvent(kind=kind, session_id=_optional(meeting, "id"), **common)
+    return read(entry, {"session_id": _text(meeting, "id"), **common})
+
+
+def _cloudflare_joined(entry: Body, common: Body) -> Event:
+    peer = _object(entry, "participant")
+    return events.ParticipantJoined(
+        user_id=_user(peer),
+        peer_id=_text(peer, "peerId"),
+        occurred_at=_time(peer.get("joinedAt")),
+        **common,
+    )
+
+
+def _cloudflare_left(entry: Body, common: Body) -> Event:
+    peer = _object(entry, "participant")
+    return events.ParticipantLeft(
+        user_id=_user(peer),
+        peer_id=_text(peer, "peerId"),
+        joined_at=_time(peer.get("joinedAt")),
+        occurred_at=_time(peer.get("leftAt")),
+        **common,
+    )
+
+
+def _cloudflare_started(entry: Body, common: Body) -> Event:
+    when = _time(entry["meeting"].get("startedAt"))
+    return events.SessionStarted(occurred_at=when, **common)
+
+
+def _cloudflare_ended(entry: Body, common: Body) -> Event:
+    when = _time(entry["meeting"].get("endedAt"))
+    return events.SessionEnded(occurred_at=when, reason=_optional(entry, "reason"), **common)
+
+
+def _cloudflare_recording(entry: Body) -> Event:
+    recording = _object(entry, "recording")
+    meeting = _object(entry, "meeting") if "meeting" in entry else {}
+    session_id = _optional(recording, "meetingId") or _text(meeting, "id")
+    occupancy = _optional(meeting, "sessionId") or _optional(recording, "roomUUID")
+    recording_id, status = _text(recording, "id"), _text(recording, "status")
+    common: Body = {"session_id": session_id, "provider_session_id": occupancy}
+    if status == "ERRORED":
+        return events.RecordingFailed(recording_id=recording_id, **common)
+    if status != "UPLOADED":
+        return events.OtherEvent(kind="recording.statusUpdate", **common)
+    url = _optional(recording, "audioDownloadUrl", MAX_URL)
+    return events.RecordingReady(
+        recording_id=recording_id,
+        url=url or _optional(recording, "downloadUrl", MAX_URL),
+        duration=_number(recording.get("recordingDuration")),
+        occurred_at=_time(recording.get("stoppedTime")),
+        **common,
+    )
+
+
+CLOUDFLARE_EVENTS: dict[str, Callable[[Body, Body], Event]] = {
+    "meeting.started": _cloudflare_started,
+    "meeting.ended": _cloudflare_ended,
+    "meeting.participantJoined": _cloudflare_joined,
+    "meeting.participantLeft": _cloudflare_left,
+}
+
+
+def _user(peer: Body) -> str:
+    """Our user id; empty for a peer that we did not enrol, such as a recorder."""
+    return _optional(peer, "customParticipantId") or _optional(peer, "clientSpecificId")
+
+
+def _object(entry: Body, name: str) -> Body:
+    value = entry.get(name)
+    if not isinstance(value, dict):
+        raise _Wrong(f"{name} is not an object")
+    return value
+
+
+def _text(entry: Body, name: str) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID:
+        raise _Wrong(f"{name} is not a text of 1 to {MAX_ID} characters")
+    return value
+
+
+def _optional(entry: Body, name: str, longest: int = MAX_ID) -> str:
+    value = entry.get(name)
+    return value if isinstance(value, str) and len(value) <= longest else ""
+
+
+def _number(value: Any) -> float | None:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if plain and 0 <= value < _MS_FROM * 1000 else None
+
+
+def _time(value: Any) -> float | None:
+    """Unix seconds of a number (seconds or milliseconds) or an ISO 8601 text; None if neither."""
+    if isinstance(value, str):
+        return _iso(value)
+    number = _number(value)
+    return number / 1000 if number is not None and number >= _MS_FROM else number
+
+
+def _iso(value: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(value) if len(value) <= 64 else None
+    except ValueError:
+        return None
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

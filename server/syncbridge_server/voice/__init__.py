@@ -1,0 +1,1 @@
+"""The shell of voice: providers over HTTP."""

@@ -1,0 +1,39 @@
+"""Reading fields of a provider's answers. What is not as described is the provider's failure."""
+
+import math
+from typing import Any
+
+from syncbridge.voice.provider_errors import ProviderUnavailable
+
+MAX_TEXT = 16_384
+
+
+def text(body: dict[str, Any], name: str) -> str:
+    """A field that must be a text and not empty. Raises ProviderUnavailable."""
+    value = body.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
+        raise ProviderUnavailable(f"the provider's answer has no {name}")
+    return value
+
+
+def entries(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A field that must be a list of objects. Raises ProviderUnavailable."""
+    value = body.get(name)
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ProviderUnavailable(f"the provider's answer has no list of {name}")
+    return value
+
+
+def count(body: dict[str, Any], name: str) -> int | None:
+    """A whole number that is not negative, or None."""
+    value = body.get(name)
+    plain = isinstance(value, int) and not isinstance(value, bool)
+    return value if plain and value >= 0 else None
+
+
+def figure(body: dict[str, Any], name: str) -> float | None:
+    """A finite number, or None."""
+    value = body.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if math.isfinite(value) else None

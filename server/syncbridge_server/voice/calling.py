@@ -1,0 +1,203 @@
+"""One HTTP request to a voice provider: a deadline, the shared budget, a bound, typed errors.
+
+Nothing is repeated. The key travels in a header only, redirects are not followed (a key must not
+go where a provider points), proxies of the environment are not used, and the text of an answer
+never gets into an error: it may hold tokens.
+"""
+
+import json
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import httpx
+import trio
+
+from syncbridge.voice import provider_errors as errors
+from syncbridge.voice.budget import RequestBudget
+from syncbridge.voice.ports import CannotVerify, Doubt
+
+MAX_ANSWER = 4_194_304
+DEADLINE = 5.0
+DEFAULT_RETRY = 60.0
+MAX_RETRY = 3600.0
+MAX_CONNECTIONS = 32
+
+Monotonic = Callable[[], float]
+
+
+def new_client() -> httpx.AsyncClient:
+    """A client for calls to providers. The caller closes it."""
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=8)
+    return httpx.AsyncClient(timeout=None, limits=limits, trust_env=False, follow_redirects=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response that was read to its end. `body` is {} when it is no JSON object."""
+
+    status: int
+    body: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    readable: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """True when the provider did it and said so in JSON."""
+        return 200 <= self.status < 300 and self.readable
+
+
+class ProviderCalls:
+    """Sends requests to one provider.
+
+    Args:
+        base_url: without a slash at the end. key: bearer token.
+        deadline: seconds for a whole request. clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        base_url: str,
+        key: str,
+        budget: RequestBudget,
+        deadline: float = DEADLINE,
+        clock: Monotonic = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._base = base_url.rstrip("/")
+        self._headers = {"authorization": f"Bearer {key}", "accept": "application/json"}
+        self._budget = budget
+        self._deadline = deadline
+        self._clock = clock
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        poll: bool = False,
+        accept: tuple[int, ...] = (),
+    ) -> Answer:
+        """One request and its answer.
+
+        Args:
+            path: below the base, quoted. poll: leaves the budget's reserve to others.
+            accept: statuses beside 2xx that are an answer and no error.
+
+        Raises:
+            ProviderError: whatever else came, or nothing.
+        """
+        wait = self._budget.take(self._clock(), poll=poll)
+        if wait:
+            raise errors.RateLimited("our own budget of requests is spent", retry_after=wait)
+        changes = method != "GET"
+        try:
+            with trio.fail_after(self._deadline):
+                answer = await self._exchange(method, path, body, query or {}, headers or {})
+        except (httpx.ConnectError, httpx.UnsupportedProtocol):
+            raise errors.NetworkFailed("the provider cannot be reached") from None
+        except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError):
+            raise errors.NetworkFailed(
+                "the provider gave no answer in time", outcome_unknown=changes
+            ) from None
+        if answer.ok or answer.status in accept:
+            return answer
+        raise self._error(answer, changes)
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        query: Mapping[str, str | int],
+        headers: Mapping[str, str],
+    ) -> Answer:
+        sent = {**self._headers, **headers}
+        url = self._base + path
+        params = dict(query) or None
+        async with self._client.stream(
+            method, url, json=body, params=params, headers=sent
+        ) as response:
+            text = await _read(response)
+        document = _object(text)
+        return Answer(response.status_code, document or {}, response.headers, document is not None)
+
+    def _error(self, answer: Answer, changes: bool) -> errors.ProviderError:
+        if answer.status == 429:
+            retry = _retry_after(answer) or DEFAULT_RETRY
+            self._budget.shut(self._clock() + retry)
+            return errors.RateLimited("the provider limits our requests", retry_after=retry)
+        kind = errors.BY_CODE.get(_code(answer)) or _by_status(answer.status)
+        detail = f"the provider answered {answer.status}"
+        if kind in (errors.ProviderUnavailable, errors.RateLimited):
+            retry = _retry_after(answer)
+            return kind(detail, retry_after=retry, outcome_unknown=changes)
+        return kind(detail)
+
+
+def doubt_of(error: errors.ProviderError) -> CannotVerify:
+    """The value that a read answers when it failed."""
+    return CannotVerify(_DOUBTS.get(type(error), Doubt.REFUSED), error.detail, error.retry_after)
+
+
+_DOUBTS: dict[type[errors.ProviderError], Doubt] = {
+    errors.NetworkFailed: Doubt.UNREACHABLE,
+    errors.ProviderUnavailable: Doubt.UNREACHABLE,
+    errors.RateLimited: Doubt.RATE_LIMITED,
+    errors.SessionNotFound: Doubt.NOT_FOUND,
+}
+
+
+async def _read(response: httpx.Response) -> bytes:
+    text = bytearray()
+    stream = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
+    async with aclosing(stream) as chunks:
+        async for chunk in chunks:
+            text += chunk
+            if len(text) > MAX_ANSWER:
+                raise httpx.DecodingError("answer too large")
+    return bytes(text)
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    """The JSON object of an answer; an empty answer is an empty object."""
+    if not text:
+        return {}
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _code(answer: Answer) -> str:
+    """The error code in a body, as text in lower case; empty when there is none."""
+    found = answer.body.get("error", answer.body)
+    code = found.get("code") if isinstance(found, dict) else found
+    return code.lower() if isinstance(code, str) else ""
+
+
+def _by_status(status: int) -> type[errors.ProviderError]:
+    if status in (401, 403):
+        return errors.PermissionDenied
+    if status == 404:
+        return errors.SessionNotFound
+    if status in (400, 409, 413, 415, 422):
+        return errors.InvalidRequest
+    return errors.ProviderUnavailable
+
+
+def _retry_after(answer: Answer) -> float | None:
+    """Seconds of `Retry-After`, at most an hour; a date or nonsense counts as untold."""
+    try:
+        seconds = float(answer.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return min(seconds, MAX_RETRY) if math.isfinite(seconds) and seconds > 0 else None
