@@ -49,10 +49,11 @@ def _machine(machine: dict[str, str]) -> list[str]:
 
 def _figures(lines: list[Line]) -> list[str]:
     head = ["## Figures\n", "| | figure | ours | beside it | ratio | target | met |"]
-    return [*head, "|---|---|---|---|---|---|---|", *map(_row, lines), ""]
+    return [*head, "|---|---|---|---|---|---|---|", *map(row, lines), ""]
 
 
-def _row(line: Line) -> str:
+def row(line: Line) -> str:
+    """A table row of one figure."""
     figure = line.figure
     subject = _text(line.subject, figure.unit)
     beside = f"{figure.baseline}: {_text(line.baseline, figure.unit)}" if line.baseline else ""
