@@ -1,7 +1,7 @@
 """Measure SyncBridge beside its peers and write benchmarks/RESULTS.md and results.json.
 
-    python benchmarks/run.py            everything, about ten minutes
-    python benchmarks/run.py --quick    small, under a minute; proves that the harness works
+    python benchmarks/run.py            everything, about twenty minutes
+    python benchmarks/run.py --quick    small, a minute and a half; proves that the harness works
 
 Each round starts every server in turn, loads it and stops it, so that a machine which becomes
 slower during the run is slower for all of them. benchmarks/README.md says what the numbers mean.

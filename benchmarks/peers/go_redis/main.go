@@ -264,7 +264,7 @@ func (c *client) write(data []byte) {
 func main() {
 	address := flag.String("listen", "127.0.0.1:0", "address to listen on")
 	socket := flag.String("redis", "", "Redis' unix socket")
-	pool := flag.Int("pool", 64, "connections to Redis")
+	pool := flag.Int("pool", 32, "connections to Redis")
 	flag.Parse()
 	s := &server{sessions: make(map[string]*session)}
 	s.redis = redis.NewClient(&redis.Options{
