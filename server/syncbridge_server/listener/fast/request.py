@@ -66,12 +66,12 @@ class HeadParser:
     is short. Requests are never changed once they are made.
     """
 
-    __slots__ = ("_config", "_deciding", "_headers", "_last", "_last_head", "_parser")
+    __slots__ = ("_config", "_headers", "_host", "_last", "_last_head", "_parser")
 
     def __init__(self, config: ListenerConfig) -> None:
         self._config = config
         self._headers: HeaderList = []
-        self._deciding: HeaderList = []
+        self._host = b""  # the last one that was a host; an empty one is allowed
         self._parser: Any = None
         self._last: Request | None = None
         self._last_head = b""
@@ -95,17 +95,13 @@ class HeadParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser for each field."""
-        name = name.lower()
-        value = value.strip(b" \t")
-        self._headers.append((name, value))
-        if name in _DECIDING:
-            self._deciding.append((name, value))
+        self._headers.append((name.lower(), value.strip(b" \t")))
 
     def _parse(self, head: bytes) -> Request:
         parts = split_head(head, self._config)
         if not isinstance(parts, tuple):
             raise Refused(parts)
-        self._headers, self._deciding = [], []
+        self._headers = []
         parser = self._parser or httptools.HttpRequestParser(self)
         self._parser = None
         upgrade = _feed(parser, head)
@@ -121,11 +117,14 @@ class HeadParser:
         request = Request(method.decode(), target, version, self._headers, upgrade=upgrade)
         request.keep_alive = minor == b"1"
         hosts = lengths = codings = 0
-        for name, value in self._deciding:
+        for name, value in self._headers:
+            if name not in _DECIDING:
+                continue
             if name == b"host":
                 hosts += 1
-                if value and HOST.match(value) is None:
+                if value != self._host and HOST.match(value) is None:
                     raise Refused(BAD_HOST)
+                self._host = value
             elif name == b"connection":
                 _connection(request, value)
             elif name == b"content-length":
