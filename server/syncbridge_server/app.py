@@ -46,6 +46,7 @@ from syncbridge_server.listener.workers import (
 from syncbridge_server.openapi.describe import Answer, Description
 from syncbridge_server.proxies import TrustedProxies
 from syncbridge_server.redis.bus import RedisBus
+from syncbridge_server.redis.calls import RedisCalls
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.embedded import EmbeddedRedis
 from syncbridge_server.redis.freezer import Freezer
@@ -53,6 +54,7 @@ from syncbridge_server.redis.store import RedisStore
 from syncbridge_server.redis.urls import connection_url
 from syncbridge_server.routes.admin import AdminRoutes
 from syncbridge_server.routes.auth import AuthRoutes
+from syncbridge_server.routes.calls import CallRoutes
 from syncbridge_server.routes.compression import CompressAnswers
 from syncbridge_server.routes.conflicts import ConflictRoutes
 from syncbridge_server.routes.devices import DeviceRoutes
@@ -231,6 +233,12 @@ class Server:
             ).routes(),
             *UserRoutes(self.store, bearer, self.settings.id_bytes).routes(),
             *AdminRoutes(self.administration, bearer, self.settings.message_bytes).routes(),
+            *CallRoutes(
+                RedisCalls(self.io, self.settings.call_ttl, self.settings.call_details_bytes),
+                self.administration,
+                bearer,
+                self.settings.call_details_bytes,
+            ).routes(),
             *DocumentRoutes(self.settings.dev).routes(),
             WebSocketRoute(self.listener.path, sockets),
             Route(self.listener.path, sockets),

@@ -277,6 +277,10 @@ class Settings(BaseSettings):
     )
     freeze_bytes: Bytes = _set(4_096, "Smallest state that is stored compressed.")
 
+    # Call sessions
+    call_ttl: Seconds = _set(604_800.0, "A call session is forgotten so long after its last write.")
+    call_details_bytes: Bytes = _set(65_536, "Largest details of a call session, as JSON.")
+
     # Voice
     rtk_api_url: Url = _spec("RTK_API_URL", "", "Base URL of the voice provider. Unset: no voice.")
     rtk_api_key: SecretStr = _spec("RTK_API_KEY", SecretStr(""), "API key of the voice provider.")

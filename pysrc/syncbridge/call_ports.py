@@ -1,0 +1,79 @@
+"""What the shell asks the store about call sessions.
+
+Each write is one atomic script. Times are Unix ms, those of the store's own clock. Every method
+raises StoreError as `syncbridge.ports` says.
+"""
+
+from collections.abc import Awaitable, Sequence
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+from syncbridge.calls import Call, CallState, CallType, Position
+
+
+class CallResult(Enum):
+    """How a request about a call ended."""
+
+    DONE = "done"
+    UNCHANGED = "unchanged"
+    """It was so already: the same creation again, or the state that the call has."""
+    EXISTS = "exists"
+    NOT_FOUND = "not_found"
+    REFUSED = "refused"
+    """The state does not follow the one that the call has."""
+    TOO_LARGE = "too_large"
+
+
+class CallReply(msgspec.Struct):
+    """What a request did.
+
+    Attributes:
+        call: as it is now; None for NOT_FOUND and TOO_LARGE. Of a deletion: without details.
+        previous: state before a change of state.
+    """
+
+    result: CallResult
+    call: Call | None = None
+    previous: CallState | None = None
+
+
+class CallPage(msgspec.Struct):
+    """Calls, newest first. `following`: where the next page begins; None on the last one."""
+
+    calls: list[Call]
+    following: Position | None = None
+
+
+class Calls(Protocol):
+    """The call sessions."""
+
+    def create(
+        self, call_id: str, call_type: CallType, details: Sequence[bytes], by: str, request_key: str
+    ) -> Awaitable[CallReply]:
+        """DONE, UNCHANGED (same `by`, `request_key`, type and details before), EXISTS.
+
+        An empty `request_key` fits no other creation.
+        """
+
+    def read(self, call_id: str) -> Awaitable[Call | None]:
+        """The call, or None."""
+
+    def set_state(self, call_id: str, state: CallState, by: str) -> Awaitable[CallReply]:
+        """DONE, UNCHANGED, NOT_FOUND, REFUSED: as `syncbridge.calls.FOLLOWERS` says."""
+
+    def merge_details(self, call_id: str, details: Sequence[bytes]) -> Awaitable[CallReply]:
+        """Set these and keep the others: DONE, NOT_FOUND, TOO_LARGE (nothing was set)."""
+
+    def delete(self, call_id: str) -> Awaitable[CallReply]:
+        """DONE, NOT_FOUND."""
+
+    def page(
+        self,
+        limit: int,
+        after: Position | None,
+        state: CallState | None,
+        call_type: CallType | None,
+    ) -> Awaitable[CallPage]:
+        """At most `limit` calls after a position, of one state and type or of all."""

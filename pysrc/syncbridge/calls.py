@@ -1,0 +1,193 @@
+"""Call sessions: a voice call of a gateway, as the rules see it.
+
+A call is made `pending`, becomes `active`, and ends `terminated`; `FOLLOWERS` is the whole state
+machine. It only goes forward, so each state is entered at most once, and the history of a call is
+at most one line a state. Repeating the state that a call has is not a change: whoever lost an
+answer may ask again.
+
+Details are text under names, at most so many bytes as JSON. Nothing here waits or reads a clock.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from syncbridge import kernels
+from syncbridge.errors import ErrorCode, SyncBridgeError
+
+ID_BYTES = 256
+"""Longest id of a call, in bytes of UTF-8. A SIP Call-ID (RFC 3261 section 20.8) fits."""
+
+DETAIL_KEYS = 16_384
+"""Names in one object; the bytes are the tighter bound of those that are stored."""
+
+DETAIL_KEY_BYTES = 256
+HISTORY_PATH = "/history"
+
+
+class CallType(StrEnum):
+    """What kind of gateway carries the call."""
+
+    SIP = "SIP"
+    WEBRTC = "WebRTC"
+
+
+class CallState(StrEnum):
+    """How far a call is."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    TERMINATED = "terminated"
+
+
+FOLLOWERS: dict[CallState, frozenset[CallState]] = {
+    CallState.PENDING: frozenset({CallState.ACTIVE, CallState.TERMINATED}),
+    CallState.ACTIVE: frozenset({CallState.TERMINATED}),
+    CallState.TERMINATED: frozenset(),
+}
+"""State -> states that may follow it. A call that nobody answers ends without an `active`."""
+
+
+class StateChange(msgspec.Struct, frozen=True):
+    """A call came into a state, at Unix ms `at`, by the caller `by`."""
+
+    state: CallState
+    at: int
+    by: str
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A call session. Times in Unix ms. `details`: flat `[name, JSON text, ...]`, by name."""
+
+    id: str
+    type: CallType
+    state: CallState
+    created_at: int
+    updated_at: int
+    details: Sequence[bytes] = ()
+    history: Sequence[StateChange] = ()
+
+
+Position = tuple[int, str]
+"""Place of a call in the list: `(created_at, id)`. The list goes down, newest first."""
+
+
+def sources(target: CallState) -> list[CallState]:
+    """States from which a call may come into `target`."""
+    return [state for state, followers in FOLLOWERS.items() if target in followers]
+
+
+def check_state(text: str) -> CallState:
+    """A state by its name. Raises INVALID_CALL."""
+    try:
+        return CallState(text)
+    except ValueError:
+        raise _invalid("state", "pending, active or terminated is expected") from None
+
+
+def check_type(text: str) -> CallType:
+    """A type by its name. Raises INVALID_CALL."""
+    try:
+        return CallType(text)
+    except ValueError:
+        raise _invalid("type", "SIP or WebRTC is expected") from None
+
+
+def check_id(text: str) -> str:
+    """The id of a new call: 1 to `ID_BYTES` bytes of printable text. Raises INVALID_CALL.
+
+    It may hold slashes, but must not look like the path of another call's history.
+    """
+    if not is_id(text):
+        raise _invalid("id", f"1 to {ID_BYTES} bytes of printable text are expected")
+    if text.endswith(HISTORY_PATH):
+        raise _invalid("id", f"another end than {HISTORY_PATH} is expected")
+    return text
+
+
+def is_id(text: str) -> bool:
+    """Whether a call could have this id; any other one is an id of no call."""
+    return bool(text) and text.isprintable() and len(text.encode()) <= ID_BYTES
+
+
+def parse_details(data: bytes | msgspec.Raw, max_bytes: int) -> list[bytes]:
+    """A JSON object of texts as flat `[name, JSON text, ...]`.
+
+    Raises:
+        SyncBridgeError: TOO_LARGE (above `max_bytes`, or too many names), INVALID_CALL (not an
+            I-JSON object, RFC 7493, or a value that is no text).
+    """
+    limits = kernels.DocumentLimits(
+        max_bytes=max_bytes,
+        max_keys=DETAIL_KEYS,
+        max_key_bytes=DETAIL_KEY_BYTES,
+        max_value_bytes=max_bytes,
+    )
+    try:
+        split = kernels.split(memoryview(data), limits)
+    except kernels.DocumentError as error:
+        raise _refused_details(error, max_bytes) from None
+    for name, value in split.items():
+        if value[:1] != b'"':
+            raise _invalid("details", f"{name.decode()!r}: text is expected")
+    return split.flat()
+
+
+def details_bytes(flat: Sequence[bytes]) -> int:
+    """What details count for: names and values, and the quotes, colon and comma between them."""
+    return sum(map(len, flat)) + 2 * len(flat)
+
+
+def refused_step(call: Call, target: CallState) -> SyncBridgeError:
+    """Why a call does not come into `target`."""
+    if call.state is CallState.TERMINATED:
+        return SyncBridgeError(
+            ErrorCode.CALL_TERMINATED, "a terminated call does not come back", state=call.state
+        )
+    return SyncBridgeError(
+        ErrorCode.CALL_TRANSITION,
+        f"{target} does not follow {call.state}",
+        state=call.state,
+        allowed=sorted(FOLLOWERS[call.state]),
+    )
+
+
+def merge_pages(parts: Iterable[Sequence[Position]], limit: int) -> tuple[list[Position], bool]:
+    """The newest `limit` of several lists, and whether there are more. O(n log n)."""
+    together = sorted((p for part in parts for p in part), key=_order, reverse=True)
+    return together[:limit], len(together) > limit
+
+
+def cursor_of(position: Position) -> str:
+    """A position as text, for the next page."""
+    return f"{position[0]}-{position[1]}"
+
+
+def parse_cursor(text: str) -> Position | None:
+    """The position that a cursor names; None for the first page. Raises INVALID_FIELD."""
+    if not text:
+        return None
+    at, dash, call_id = text.partition("-")
+    if not (dash and at.isascii() and at.isdigit() and len(at) < 16 and is_id(call_id)):
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD, "cursor: next_cursor of a page is expected", field="cursor"
+        )
+    return int(at), call_id
+
+
+def _order(position: Position) -> tuple[int, bytes]:
+    """As Redis orders a sorted set: by score, then by bytes."""
+    return position[0], position[1].encode()
+
+
+def _refused_details(error: kernels.DocumentError, max_bytes: int) -> SyncBridgeError:
+    if error.status == 413:
+        return SyncBridgeError(
+            ErrorCode.TOO_LARGE, f"details: {error}", field="details", limit=max_bytes
+        )
+    return _invalid("details", str(error))
+
+
+def _invalid(field: str, text: str) -> SyncBridgeError:
+    return SyncBridgeError(ErrorCode.INVALID_CALL, f"{field}: {text}", field=field)
