@@ -7,7 +7,6 @@ from harness.load import Size
 from harness.servers import GO_REDIS, SYNCBRIDGE
 from harness.wire import KINDS, WHOLE
 
-
 WIRE_NOTE = "One state and one change; both frames with their headers, without those of TCP."
 BURST_NOTE = (
     "Bursts of five updates a session; one node, so no write is ever repeated. The peer keeps a "
