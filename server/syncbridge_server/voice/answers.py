@@ -1,11 +1,11 @@
 """Reading fields of a provider's answers. What is not as described is the provider's failure."""
 
-import math
 from typing import Any
 
 from syncbridge.voice.provider_errors import ProviderUnavailable
 
 MAX_TEXT = 16_384
+LARGEST = 1e300
 
 
 def text(body: dict[str, Any], name: str) -> str:
@@ -27,8 +27,9 @@ def entries(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
 def count(body: dict[str, Any], name: str) -> int | None:
     """A whole number that is not negative, or None."""
     value = body.get(name)
-    plain = isinstance(value, int) and not isinstance(value, bool)
-    return value if plain and value >= 0 else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if value >= 0 else None
 
 
 def figure(body: dict[str, Any], name: str) -> float | None:
@@ -36,4 +37,4 @@ def figure(body: dict[str, Any], name: str) -> float | None:
     value = body.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if abs(value) < LARGEST else None

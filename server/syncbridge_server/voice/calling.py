@@ -30,9 +30,14 @@ Monotonic = Callable[[], float]
 
 
 def new_client() -> httpx.AsyncClient:
-    """A client for calls to providers. The caller closes it."""
+    """A client for calls to providers. The caller closes it.
+
+    The timeout is of each read; `ProviderCalls` holds the deadline of the whole.
+    """
     limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=8)
-    return httpx.AsyncClient(timeout=None, limits=limits, trust_env=False, follow_redirects=False)
+    return httpx.AsyncClient(
+        timeout=DEADLINE, limits=limits, trust_env=False, follow_redirects=False
+    )
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,7 @@ class ProviderCalls:
         kind = errors.BY_CODE.get(_code(answer)) or _by_status(answer.status)
         detail = f"the provider answered {answer.status}"
         if kind in (errors.ProviderUnavailable, errors.RateLimited):
-            retry = _retry_after(answer)
-            return kind(detail, retry_after=retry, outcome_unknown=changes)
+            return kind(detail, retry_after=_retry_after(answer), outcome_unknown=changes)
         return kind(detail)
 
 

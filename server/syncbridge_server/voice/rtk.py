@@ -219,6 +219,8 @@ def _token_body(session_id: str, who: Participant, permissions: Permissions) -> 
 
 def _active_page(body: dict[str, Any]) -> ActivePage | CannotVerify:
     listed = entries(body, "sessions")
+    if count(body, "count") != len(listed):
+        return CannotVerify(Doubt.PARTIAL, "fewer or more sessions than counted")
     if not listed:
         return CannotVerify(Doubt.EMPTY, "the list of sessions is empty")
     sessions = tuple(
