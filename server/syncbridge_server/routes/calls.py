@@ -9,7 +9,7 @@ which may hold numbers of persons.
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -64,7 +64,7 @@ class CreateBody(msgspec.Struct):
 
     id: CallId
     type: TypeName
-    details: RawObject = msgspec.Raw(b"{}")
+    details: RawObject | UnsetType = UNSET
 
 
 class StateBody(msgspec.Struct):
@@ -160,7 +160,7 @@ class CallRoutes:
         identity = await self._authorized(request)
         body = await read_call(request, CreateBody, self._max_bytes + ENVELOPE)
         call_id, call_type = check_id(body.id), check_type(body.type)
-        details = [] if bytes(body.details) == NULL else parse_details(body.details, self._max_bytes)
+        details = self._details(body)
         key = request_key(request)
         reply = await self._calls.create(call_id, call_type, details, identity.user_id, key)
         call = accepted(reply, call_id)
@@ -258,6 +258,12 @@ class CallRoutes:
         identity = await self._authenticate(request)
         identity.require(Role.SERVICE)
         return identity
+
+    def _details(self, body: CreateBody) -> list[bytes]:
+        """What a call begins with; null stands for nothing, as absence does."""
+        if body.details is UNSET or bytes(body.details) == NULL:
+            return []
+        return parse_details(body.details, self._max_bytes)
 
     async def _named(self, request: Request) -> Call:
         """The call that the path names. Raises CALL_NOT_FOUND."""
