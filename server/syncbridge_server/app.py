@@ -217,10 +217,11 @@ class Server:
         bearer = self.auth.bearer
         sockets = WebSockets(self.gateway, self.listener)
         return [
+            # Asked for most, so looked at first.
+            *SessionRoutes(self.gateway, self.store, bearer).routes(),
             *Health(self, self.settings.session_ttl).routes(),
             *metrics_routes(self.registry),
             *AuthRoutes(self.auth, self.settings.id_bytes).routes(),
-            *SessionRoutes(self.gateway, self.store, bearer).routes(),
             *ConflictRoutes(self.gateway, self.store, bearer).routes(),
             *DeviceRoutes(self.gateway, self.store, bearer).routes(),
             *HandoffRoutes(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,10 +20,14 @@ Seen = tuple[list[dict[str, Any]], list[str], list[dict[str, str]]]
 def lines() -> Iterator[io.StringIO]:
     """What is logged, as JSON lines."""
     stream = io.StringIO()
-    before = structlog.get_config()
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     configure_logging("json", "info", stream)
     yield stream
     structlog.configure(**before)
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 async def observe(engine: str, redis_url: str, lines: io.StringIO) -> Seen:

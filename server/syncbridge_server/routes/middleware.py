@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,6 +24,7 @@ from syncbridge_server.routes.problem import CLIENT_GONE, internal_problem
 UNMATCHED = "unmatched"
 _HANDOFF = re.compile(r"(/handoff/+)[^/]+", re.IGNORECASE)
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_REQUEST_ID = b"x-request-id"
 _log = get_logger("HTTP")
 
 
@@ -113,14 +113,18 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)["X-Request-ID"] = self.request_id
+            others = [pair for pair in message.get("headers", ()) if pair[0] != _REQUEST_ID]
+            message["headers"] = [*others, (_REQUEST_ID, self.request_id.encode())]
         await self._send(message)
 
 
 def request_id(scope: Scope) -> str:
     """The caller's X-Request-ID when it is 1 to 64 of [A-Za-z0-9._-], else a new one."""
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if _HARMLESS.fullmatch(given) else uuid.uuid4().hex
+    for name, value in scope["headers"]:
+        if name == _REQUEST_ID:
+            given = value.decode("latin-1")
+            return given if _HARMLESS.fullmatch(given) else uuid.uuid4().hex
+    return uuid.uuid4().hex
 
 
 def shown_path(scope: Scope) -> str:

@@ -55,7 +55,10 @@ class FastHttp:
         if not self._connections:
             self._set_deadlines()
             self._wake.set()
-        connection = HttpConnection(self, sock, initial)
+        try:
+            connection = HttpConnection(self, sock, initial)
+        except OSError:
+            return  # it was reset meanwhile, and has no address any more
         self._connections.add(connection)
         try:
             await connection.run()
