@@ -249,7 +249,7 @@ class Settings(BaseSettings):
         True, "Agree to compression (permessage-deflate) with sockets that offer it."
     )
     ws_compression_min_bytes: Bytes = _set(
-        512, "Messages to sockets are compressed from this size on."
+        256, "Messages to sockets are compressed from this size on."
     )
 
     # Sessions
