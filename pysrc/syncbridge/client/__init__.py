@@ -5,12 +5,16 @@
 
 Reading order: `values`, `operations`, `queue`, `replica` and `conflicts` are the rules of local
 updates; `dialogue` is the protocol without a socket; `transport`, `link` and `session` put it on a
-network; `rest` and `tokens` are the HTTP side. Only the last five wait.
+network; `rest`, `tokens` and `calls` are the HTTP side. Only the last six wait.
 """
 
+from syncbridge.client.calls import CallChange, CallPage, CallSession, SessionManagerClient
 from syncbridge.client.conflicts import Policy, Resolution
 from syncbridge.client.errors import (
     ApiError,
+    CallExists,
+    CallNotFound,
+    CallStateRefused,
     ClientError,
     ConnectFailed,
     InvalidUpdate,
@@ -49,6 +53,12 @@ from syncbridge.client.values import MISSING
 __all__ = [
     "MISSING",
     "ApiError",
+    "CallChange",
+    "CallExists",
+    "CallNotFound",
+    "CallPage",
+    "CallSession",
+    "CallStateRefused",
     "Change",
     "ClientError",
     "Closed",
@@ -74,6 +84,7 @@ __all__ = [
     "ServerError",
     "Session",
     "SessionClosed",
+    "SessionManagerClient",
     "Status",
     "TokenExpiring",
     "TokenFailed",

@@ -9,6 +9,9 @@ ClientError
 ├── SessionClosed      the session is over and will not reconnect
 ├── RequestFailed      a request on the socket was answered with an error, or not in time
 └── ApiError           an HTTP call was answered with a problem document
+    ├── CallNotFound       no such call session
+    ├── CallExists         a call session has this id
+    └── CallStateRefused   the state does not follow the one that the call session has
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,3 +103,15 @@ class ApiError(ClientError):
         self.detail = detail
         self.retry_after = retry_after
         self.fields = dict(fields or {})
+
+
+class CallNotFound(ApiError):
+    """There is no call session with this id."""
+
+
+class CallExists(ApiError):
+    """There is a call session with this id, made by another request."""
+
+
+class CallStateRefused(ApiError):
+    """The state does not follow. `fields["state"]`: the one that the call session has."""
