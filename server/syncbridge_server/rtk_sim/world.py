@@ -1,0 +1,200 @@
+"""The truth of the stand-in provider: rooms, who is in them, and where to report. In memory.
+
+Both dialects look at the same rooms. A room is a session of the specification or a meeting of
+RealTimeKit; an occupancy begins with its first peer and ends with its last one. All collections
+are bounded: a full world refuses, and the oldest ended room makes place for a new one.
+"""
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_ROOMS = 1000
+MAX_PEERS = 1000
+MAX_HOOKS = 16
+
+
+class WorldError(Exception):
+    """A refusal: HTTP status, the specification's code, and a sentence."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+@dataclass
+class Peer:
+    """One connection of a user. Times in Unix seconds."""
+
+    user_id: str
+    joined_at: float
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    left_at: float | None = None
+
+
+@dataclass
+class Room:
+    """A room. `occupancy` is empty when nobody is in it."""
+
+    id: str
+    title: str
+    created_at: float
+    max_participants: int = 100
+    ended: bool = False
+    occupancy: str = ""
+    peers: list[Peer] = field(default_factory=list)
+    enrolled: dict[str, tuple[str, str]] = field(default_factory=dict)
+    hooks: dict[str, str] = field(default_factory=dict)
+    recording: str = ""
+    recordings: int = 0
+
+    @property
+    def present(self) -> list[Peer]:
+        """The peers of this occupancy that have not left."""
+        return [peer for peer in self.peers if peer.left_at is None]
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A registration: `dialect` is `spec` or `cloudflare`."""
+
+    id: str
+    url: str
+    dialect: str
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something to report."""
+
+    kind: str
+    room: Room
+    occupancy: str
+    at: float
+    peer: Peer | None = None
+    recording: str = ""
+
+
+class World:
+    """All rooms and registrations."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[str, Room] = {}
+        self.hooks: dict[str, Hook] = {}
+        self.created = 0
+
+    def create(self, room_id: str, title: str, now: float, max_participants: int) -> Room:
+        """A new room; of a room that is there already, that one."""
+        if room_id in self.rooms:
+            return self.rooms[room_id]
+        if len(self.rooms) >= MAX_ROOMS:
+            gone = next((r.id for r in self.rooms.values() if r.ended), None)
+            if gone is None:
+                raise WorldError(503, "SERVICE_UNAVAILABLE", "no place for another session")
+            del self.rooms[gone]
+        self.created += 1
+        room = self.rooms[room_id] = Room(room_id, title, now, max_participants)
+        return room
+
+    def find(self, room_id: str) -> Room:
+        """A room that has not ended."""
+        room = self.rooms.get(room_id)
+        if room is None or room.ended:
+            raise WorldError(404, "SESSION_NOT_FOUND", "no such session")
+        return room
+
+    def occupied(self) -> list[Room]:
+        """The rooms in which somebody is."""
+        return [room for room in self.rooms.values() if room.occupancy]
+
+    def enrol(self, room: Room, user_id: str, preset: str = "") -> str:
+        """The participant id of a user, who may then join. Enrolment takes a place."""
+        if user_id not in room.enrolled and len(room.enrolled) >= room.max_participants:
+            raise WorldError(409, "session_full", "the session is full")
+        known, _ = room.enrolled.get(user_id, (str(uuid.uuid4()), ""))
+        room.enrolled[user_id] = (known, preset)
+        return known
+
+    def join(self, room: Room, user_id: str, now: float) -> list[Happening]:
+        """A user connects."""
+        if len(room.present) >= room.max_participants or len(room.peers) >= MAX_PEERS:
+            raise WorldError(409, "session_full", "the session is full")
+        happened = []
+        if not room.occupancy:
+            room.occupancy, room.peers = str(uuid.uuid4()), []
+            happened.append(Happening("started", room, room.occupancy, now))
+        peer = Peer(user_id, now)
+        room.peers.append(peer)
+        return [*happened, Happening("joined", room, room.occupancy, now, peer)]
+
+    def leave(self, room: Room, user_id: str, now: float) -> list[Happening]:
+        """All connections of a user end; with the last one of the room, its occupancy."""
+        happened = []
+        for peer in room.present:
+            if peer.user_id == user_id:
+                peer.left_at = now
+                happened.append(Happening("left", room, room.occupancy, now, peer))
+        return [*happened, *self._vacate(room, now)] if happened else []
+
+    def clear(self, room: Room, now: float) -> list[Happening]:
+        """Everybody is removed. As with the real provider nobody's leaving is reported."""
+        for peer in room.present:
+            peer.left_at = now
+        return self._vacate(room, now)
+
+    def end(self, room: Room, now: float) -> list[Happening]:
+        """The room is closed for good."""
+        room.ended = True
+        return self.clear(room, now) or [Happening("ended", room, room.occupancy, now)]
+
+    def record(self, room: Room) -> str:
+        """Start to record; one recording at a time."""
+        if not room.recording:
+            room.recordings += 1
+            room.recording = str(uuid.uuid4())
+        return room.recording
+
+    def stop_recording(self, room: Room, now: float) -> list[Happening]:
+        """The recording is ready."""
+        recording, room.recording = room.recording, ""
+        if not recording:
+            return []
+        return [Happening("recording", room, room.occupancy, now, recording=recording)]
+
+    def register(self, url: str, dialect: str) -> Hook:
+        """A registration; the same URL again is the same registration."""
+        for hook in self.hooks.values():
+            if (hook.url, hook.dialect) == (url, dialect):
+                return hook
+        if len(self.hooks) >= MAX_HOOKS:
+            raise WorldError(409, "invalid_request", "too many registrations")
+        hook = Hook(str(uuid.uuid4()), url, dialect)
+        self.hooks[hook.id] = hook
+        return hook
+
+    def truth(self) -> dict[str, Any]:
+        """Everything, for whoever tests against it."""
+        rooms = {
+            room.id: {
+                "title": room.title,
+                "ended": room.ended,
+                "occupancy": room.occupancy,
+                "participants": [peer.user_id for peer in room.present],
+                "enrolled": sorted(room.enrolled),
+                "recording": room.recording,
+            }
+            for room in self.rooms.values()
+        }
+        hooks = [{"url": hook.url, "dialect": hook.dialect} for hook in self.hooks.values()]
+        return {"created": self.created, "rooms": rooms, "webhooks": hooks}
+
+    def _vacate(self, room: Room, now: float) -> list[Happening]:
+        if room.present or not room.occupancy:
+            return []
+        happened = [
+            *self.stop_recording(room, now),
+            Happening("ended", room, room.occupancy, now),
+        ]
+        room.occupancy = ""
+        return happened
