@@ -1,0 +1,189 @@
+"""Bodies of webhooks in both dialects, and any bytes."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from syncbridge.voice.budget import RequestBudget
+from syncbridge.voice.events import (
+    Event,
+    OtherEvent,
+    ParticipantJoined,
+    ParticipantLeft,
+    ParticipantSpeaking,
+    RecordingFailed,
+    RecordingReady,
+    SessionEnded,
+    SessionStarted,
+    Unreadable,
+)
+from syncbridge.voice.webhooks import CLOUDFLARE_EVENTS, MAX_BYTES, SPEC_EVENTS, parse_webhook
+
+AT = 1_700_000_000.0
+ISO = "2023-11-14T22:13:20.000Z"
+MEETING = {"id": "m1", "sessionId": "s1", "startedAt": ISO, "endedAt": ISO}
+PEER = {"peerId": "p1", "customParticipantId": "u1", "joinedAt": ISO, "leftAt": ISO}
+RECORDING = {"id": "r1", "status": "UPLOADED", "downloadUrl": "https://x/y", "meetingId": "m1"}
+CALL: dict[str, Any] = {"session_id": "m1", "provider_session_id": "s1"}
+
+READABLE: list[tuple[dict[str, Any], Event]] = [
+    ({"type": "session.started", "sessionId": "a"}, SessionStarted(session_id="a")),
+    (
+        {"type": "session.ended", "sessionId": "a", "timestamp": AT},
+        SessionEnded(session_id="a", occurred_at=AT),
+    ),
+    (
+        {
+            "type": "participant.joined",
+            "sessionId": "a",
+            "participantId": "u",
+            "timestamp": AT * 1000,
+        },
+        ParticipantJoined(session_id="a", user_id="u", occurred_at=AT),
+    ),
+    (
+        {"type": "participant.left", "sessionId": "a", "participantId": "u", "joinedAt": ISO},
+        ParticipantLeft(session_id="a", user_id="u", joined_at=AT),
+    ),
+    (
+        {
+            "type": "participant.speaking",
+            "sessionId": "a",
+            "participantId": "u",
+            "isSpeaking": False,
+        },
+        ParticipantSpeaking(session_id="a", user_id="u", is_speaking=False),
+    ),
+    (
+        {"type": "recording.completed", "sessionId": "a", "recordingId": "r", "duration": 3},
+        RecordingReady(session_id="a", recording_id="r", duration=3.0),
+    ),
+    ({"type": "new.thing"}, OtherEvent(kind="new.thing", session_id="")),
+    ({"event": "meeting.started", "meeting": MEETING}, SessionStarted(occurred_at=AT, **CALL)),
+    (
+        {"event": "meeting.ended", "meeting": MEETING, "reason": "X"},
+        SessionEnded(occurred_at=AT, reason="X", **CALL),
+    ),
+    (
+        {"event": "meeting.participantJoined", "meeting": MEETING, "participant": PEER},
+        ParticipantJoined(user_id="u1", peer_id="p1", occurred_at=AT, **CALL),
+    ),
+    (
+        {"event": "meeting.participantLeft", "meeting": MEETING, "participant": PEER},
+        ParticipantLeft(user_id="u1", peer_id="p1", occurred_at=AT, joined_at=AT, **CALL),
+    ),
+    (
+        {"event": "recording.statusUpdate", "meeting": MEETING, "recording": RECORDING},
+        RecordingReady(recording_id="r1", url="https://x/y", **CALL),
+    ),
+    (
+        {
+            "event": "recording.statusUpdate",
+            "meeting": MEETING,
+            "recording": {**RECORDING, "status": "ERRORED"},
+        },
+        RecordingFailed(recording_id="r1", **CALL),
+    ),
+    (
+        {
+            "event": "recording.statusUpdate",
+            "meeting": MEETING,
+            "recording": {**RECORDING, "status": "UPLOADING"},
+        },
+        OtherEvent(kind="recording.statusUpdate", **CALL),
+    ),
+    ({"event": "meeting.summary", "meeting": MEETING}, OtherEvent(kind="meeting.summary", **CALL)),
+]
+
+
+@pytest.mark.parametrize(("body", "event"), READABLE)
+def test_events_are_read(body: dict[str, Any], event: Event) -> None:
+    """Each event of both dialects becomes one typed event."""
+    assert [event] == parse_webhook(json.dumps(body).encode())
+
+
+def test_a_list_of_events_is_read_in_order() -> None:
+    """Several events may come at once."""
+    bodies = [body for body, _ in READABLE]
+
+    assert [event for _, event in READABLE] == parse_webhook(json.dumps(bodies).encode())
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b" " * (MAX_BYTES + 1), "too large"),
+        (b"1", "an event is not an object"),
+        (b"{}", "neither type nor event is given"),
+        (json.dumps([{}] * 101).encode(), "too many events"),
+        (b'{"type": 1}', "type is not a text of 1 to 256 characters"),
+        (b'{"type": "session.ended"}', "sessionId is not a text of 1 to 256 characters"),
+        (b'{"event": "meeting.ended", "meeting": []}', "meeting is not an object"),
+        (
+            b'{"type":"participant.speaking","sessionId":"a","participantId":"u","isSpeaking":1}',
+            "isSpeaking is not true or false",
+        ),
+    ],
+)
+def test_what_is_no_event_says_why(body: bytes, detail: str) -> None:
+    """The reason names the field and quotes nothing of the body."""
+    assert Unreadable(detail) == parse_webhook(body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(sorted({*MEETING, *PEER, *RECORDING})), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+FIELDS = ("sessionId", "participantId", "timestamp", "meeting", "participant", "recording")
+BODIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(sorted(SPEC_EVENTS)) | JSON,
+        "event": st.sampled_from([*CLOUDFLARE_EVENTS, "recording.statusUpdate"]) | JSON,
+        **{name: JSON | st.sampled_from([MEETING, PEER, RECORDING, "x"]) for name in FIELDS},
+    },
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=200) | st.one_of(BODIES, JSON).map(lambda b: json.dumps(b).encode()))
+def test_any_bytes_have_an_answer(body: bytes) -> None:
+    """Events or a reason, for whatever a sender can think of; never an exception."""
+    answer = parse_webhook(body)
+
+    assert isinstance(answer, Unreadable) or all(isinstance(event, Event) for event in answer)
+
+
+def test_urls_of_recordings_are_not_shown() -> None:
+    """A recording's URL needs no other key, so it must not get into a log by accident."""
+    event = RecordingReady(session_id="a", recording_id="r", url="https://x/secret")
+
+    assert "secret" not in repr(event)
+
+
+def test_polls_leave_a_reserve_in_the_budget() -> None:
+    """Of four tokens polls get three; the last is for calls that somebody waits for."""
+    budget = RequestBudget(1.0, 4.0)
+
+    assert [0.0, 0.0, 0.0, 1.0] == [budget.take(10.0, poll=True) for _ in range(4)]
+    assert [0.0, 1.0] == [budget.take(10.0) for _ in range(2)]
+    assert 0.0 == budget.take(11.0)
+
+
+def test_a_budget_that_is_shut_says_until_when() -> None:
+    """Nothing is given before the time that the provider named, whatever is in the bucket."""
+    budget = RequestBudget(1.0, 4.0)
+    budget.shut(20.0)
+
+    assert [5.0, 0.0] == [budget.take(15.0), budget.take(20.0)]
