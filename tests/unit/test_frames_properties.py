@@ -228,8 +228,10 @@ def unfolded(events: list[tuple[str, int, bytes]]) -> list[tuple[str, int, bytes
 
 def before_failure(events: list[tuple[str, int, bytes]]) -> list[tuple[str, int, bytes]]:
     """Messages and the failure, without control frames: wsproto may fail a message before a
-    control frame that stands inside it, and ours after it."""
-    return [event for event in events if event[0] in ("message", "failed", "close")]
+    control frame that stands inside it, and ours after it. For the same reason a stream that is
+    wrong in two ways may fail for either of them, so the code of the failure is left out."""
+    kept = [event for event in events if event[0] in ("message", "failed", "close")]
+    return [("failed", 0, b"") if event[0] == "failed" else event for event in kept]
 
 
 @settings(deadline=None, max_examples=400)
