@@ -30,6 +30,9 @@ from syncbridge.ports import Reviewed
 UNKNOWN = b"?"
 """Imprint of a value of which nothing is known."""
 
+JOURNAL_KEPT = 128
+"""Lines of a journal that are never dropped, as in `apply.lua`."""
+
 
 class Strategy(StrEnum):
     """Who wins where both have changed a key."""
@@ -112,11 +115,21 @@ def base_imprints(known: Reviewed, claim: Claim) -> dict[bytes, bytes]:
         # Deletions that old are forgotten, so an absent key may have been deleted meanwhile.
         here = set(known.flat[::2])
         imprints |= {key: UNKNOWN for key in claim.state if key not in here}
-    if known.journal and claim.version >= known.journal[0][0]:
+    if known.journal and claim.version >= journal_reach(known):
         for version, key, imprint in reversed(known.journal):
             if version > claim.version and key in imprints:
                 imprints[key] = imprint
     return imprints
+
+
+def journal_reach(known: Reviewed) -> int:
+    """The oldest version of which the journal tells every change that came after it.
+
+    It loses its oldest lines once it is full, so the version of its first line may then be there
+    in part only.
+    """
+    oldest = known.journal[0][0]
+    return oldest if len(known.journal) >= JOURNAL_KEPT else oldest - 1
 
 
 def _named(doc: Doc, claim: Claim) -> tuple[list[bytes], list[bytes]]:
