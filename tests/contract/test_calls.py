@@ -205,7 +205,7 @@ async def test_keys_of_a_call_share_a_slot(server: RedisServer, raw: redis.Redis
         keys = keys_of(call_id)
         assert index_keys(int(keys[0].partition("{")[2].partition("}")[0])) == keys[1:]
         if server._cluster:
-            assert 1 == len({raw.execute_command("CLUSTER KEYSLOT", key) for key in keys})
+            assert 1 == len({raw.cluster("KEYSLOT", key) for key in keys})
 
 
 async def test_two_nodes_write_one_state(calls: RedisCalls, server: RedisServer) -> None:
@@ -213,7 +213,8 @@ async def test_two_nodes_write_one_state(calls: RedisCalls, server: RedisServer)
     async with RedisIO(server.url).running() as other_io:
         other = RedisCalls(other_io, DAY, BOUND)
         for _ in range(20):
-            call_id, results = new_id(), []
+            call_id = new_id()
+            results: list[CallResult] = []
 
             async def write(store: RedisCalls, call_id: str, results: list[CallResult]) -> None:
                 results.append((await store.set_state(call_id, CallState.ACTIVE, "gw")).result)

@@ -80,7 +80,8 @@ async def test_a_call_from_creation_to_deletion(http: httpx.AsyncClient) -> None
 
 async def test_without_details_the_member_is_left_out(http: httpx.AsyncClient) -> None:
     """Absent, null and empty details are the same."""
-    for details in ({}, {"details": None}, {"details": {}}):
+    variants: list[dict[str, Any]] = [{}, {"details": None}, {"details": {}}]
+    for details in variants:
         assert MEMBERS == list(await create(http, type="WebRTC", **details))
 
 
@@ -107,7 +108,7 @@ async def test_steps_that_do_not_follow(http: httpx.AsyncClient) -> None:
 
 async def test_an_id_is_taken_once(http: httpx.AsyncClient) -> None:
     """409, unless the same caller repeats the same request under the same Idempotency-Key."""
-    body = {"id": new_call(), "type": "SIP", "details": DETAILS}
+    body: dict[str, Any] = {"id": new_call(), "type": "SIP", "details": DETAILS}
     key = {"Idempotency-Key": "a-key"}
     first = await http.post("/sessions", json=body, headers=key)
     await put_state(http, body["id"], "active")
@@ -250,7 +251,7 @@ async def test_details_are_bounded_in_all(http: httpx.AsyncClient) -> None:
 
 async def test_roles(node: Node) -> None:
     """Calls have no owner: 403 for users, 401 without a token, whatever is asked."""
-    requests = [
+    requests: list[tuple[str, str, Any]] = [
         ("POST", "/sessions", {"id": "a", "type": "SIP"}),
         ("GET", "/sessions", None),
         ("GET", "/sessions/a", None),
@@ -360,7 +361,7 @@ async def test_admin_sockets_hear_of_every_change(redis_url: str) -> None:
 
 async def notices(device: Device, call_id: str) -> list[tuple[str, str, str | None]]:
     """What was said of a call, up to its deletion."""
-    heard = []
+    heard: list[tuple[str, str, str | None]] = []
     while not heard or heard[-1][0] != "call_deleted":
         payload = (await device.receive(ADMIN_UPDATE))["payload"]
         data = payload.get("data") or {}
@@ -392,7 +393,8 @@ async def test_two_writers_of_a_state(http: httpx.AsyncClient) -> None:
 
 async def test_many_creations_of_one_id(http: httpx.AsyncClient) -> None:
     """One 201 and nine 409."""
-    body, statuses = {"id": new_call(), "type": "SIP"}, []
+    body = {"id": new_call(), "type": "SIP"}
+    statuses: list[int] = []
 
     async def post() -> None:
         statuses.append((await http.post("/sessions", json=body)).status_code)

@@ -124,7 +124,7 @@ async def played(
 
     async def scenario() -> None:
         transport = scripted(answers, requests)
-        fast = {"backoff_base": 0.0, "transport": transport} | options
+        fast: dict[str, Any] = {"backoff_base": 0.0, "transport": transport} | options
         async with SessionManagerClient("http://gateway.test", "t", **fast) as calls:
             await use(calls)
 
@@ -167,8 +167,8 @@ async def test_no_answer_in_the_end(backend: str) -> None:
             await calls.get("c")
         assert "disconnected" == caught.value.code
 
-    cut = [httpx.ConnectError("no") for _ in range(2)]
-    assert 2 == len(await played(backend, [*cut], use, attempts=2))
+    cut: list[Answer] = [httpx.ConnectError("no") for _ in range(2)]
+    assert 2 == len(await played(backend, cut, use, attempts=2))
 
 
 async def test_what_is_refused_is_not_repeated(backend: str) -> None:
@@ -197,7 +197,7 @@ async def test_waits_are_drawn(backend: str) -> None:
 
 async def test_a_deletion_whose_answer_was_lost(backend: str) -> None:
     """404 for the repetition means done; 404 after a 429 does not."""
-    gone = {"status_code": 404, "json": {"code": "call_not_found"}}
+    gone: dict[str, Any] = {"status_code": 404, "json": {"code": "call_not_found"}}
     lost: list[Answer] = [httpx.ReadError("cut"), httpx.Response(**gone)]
     assert 2 == len(await played(backend, lost, lambda calls: calls.delete("c")))
 
