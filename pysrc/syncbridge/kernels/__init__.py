@@ -23,6 +23,7 @@ if TYPE_CHECKING or not os.environ.get("SYNCBRIDGE_PURE_PYTHON"):
         split,
     )
     from syncbridge_core.merge import compose, imprint, merge3, merge_patch
+    from syncbridge_core.throttle import Throttle
 
     IMPLEMENTATION = "compiled"
 else:
@@ -38,6 +39,7 @@ else:
         split,
     )
     from syncbridge.kernels._merge_py import compose, imprint, merge3, merge_patch
+    from syncbridge.kernels._throttle_py import Throttle
 
     IMPLEMENTATION = "pure"
 
@@ -48,6 +50,7 @@ __all__ = [
     "DocumentError",
     "DocumentLimits",
     "Split",
+    "Throttle",
     "compact",
     "compose",
     "imprint",

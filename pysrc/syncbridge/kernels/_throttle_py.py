@@ -1,0 +1,182 @@
+"""The pure twin of `syncbridge_core.throttle`: who speaks, told no more often than needed.
+
+What is stored. One entry for each participant about whom something is still to be remembered:
+what was last reported (`wanted`), what was last handed out (`told`), and its place in one of two
+queues. A third queue holds the leases of those who are reported as speaking.
+
+* READY: `wanted` differs from `told` and nothing forbids to say so; `collect` hands it out.
+* WINDOW: a change was handed out less than `interval_ms` ago; nothing more until its end.
+* neither: `told` is right, and the participant speaks. A quiet one outside a window is forgotten.
+
+Invariant. All windows have one length and all leases have one length, and time does not go back
+(a smaller `now` counts as the largest seen). So appending keeps both queues sorted by their ends:
+a report costs O(1), `collect` costs O(changes and ends that are due), and no heap is needed.
+
+The last report of a window is what its end compares with `told`: a "stopped" cannot be lost, and
+what cancels out is not sent. The twin keeps its queues in ordered dicts, the kernel in linked
+nodes; one suite holds them together.
+"""
+
+from collections import OrderedDict
+from enum import IntEnum
+from itertools import islice
+
+__all__ = ["Throttle"]
+
+Participant = str | bytes
+Batch = list[tuple[Participant, bool]]
+
+
+class _Place(IntEnum):
+    NONE = 0
+    READY = 1
+    WINDOW = 2
+
+
+class _Entry:
+    """One participant of one channel. `due`: end of the window, in ms."""
+
+    __slots__ = ("channel", "due", "participant", "place", "told", "wanted")
+
+    def __init__(self, channel: int, participant: Participant) -> None:
+        self.channel = channel
+        self.participant = participant
+        self.told = False
+        self.wanted = False
+        self.place = _Place.NONE
+        self.due = 0
+
+
+class Throttle:
+    """Speaking states of the participants of many channels.
+
+    `interval_ms`: least time between two changes of one participant. `clear_ms`: a speaker who is
+    not reported for so long has stopped. The two bounds are counts; over them a report is refused
+    and counted in `refused`. Raises ValueError unless all four are at least 1.
+    """
+
+    def __init__(
+        self,
+        interval_ms: int = 250,
+        clear_ms: int = 2000,
+        max_participants: int = 1024,
+        max_channels: int = 65536,
+    ) -> None:
+        if min(interval_ms, clear_ms, max_participants, max_channels) < 1:
+            raise ValueError("every argument must be at least 1")
+        self.interval_ms = interval_ms
+        self.clear_ms = clear_ms
+        self.max_participants = max_participants
+        self.max_channels = max_channels
+        self.refused = 0
+        self.held = 0
+        self._clock = 0
+        self._channels: dict[int, dict[Participant, _Entry]] = {}
+        self._ready: OrderedDict[_Entry, None] = OrderedDict()
+        self._windows: OrderedDict[_Entry, None] = OrderedDict()
+        self._leases: OrderedDict[_Entry, int] = OrderedDict()
+
+    @property
+    def channels(self) -> int:
+        """Channels of which somebody is held."""
+        return len(self._channels)
+
+    def report(self, channel: int, participant: Participant, speaking: bool, now: int) -> bool:
+        """Take in what a participant said of itself at `now` (integer ms). O(1).
+
+        True: a change of this participant can be handed out, so call `collect` in this tick.
+        Raises TypeError for a participant that is neither str nor bytes.
+        """
+        self._clock = now = max(now, self._clock)
+        entry = self._channels.get(channel, {}).get(participant)
+        if entry is None:
+            entry = self._admit(channel, participant) if speaking else None
+            if entry is None:
+                return False
+        self._leases.pop(entry, None)
+        if speaking:
+            self._leases[entry] = now + self.clear_ms
+        entry.wanted = bool(speaking)
+        self._settle(entry, now)
+        return entry.place is _Place.READY
+
+    def collect(self, now: int) -> list[tuple[int, Batch]]:
+        """Hand out what is due at `now`: one batch a channel, each participant at most once."""
+        self._clock = now = max(now, self._clock)
+        while self._leases and next(iter(self._leases.values())) <= now:
+            entry, _ = self._leases.popitem(last=False)
+            entry.wanted = False
+            self._settle(entry, now)
+        while self._windows and (entry := next(iter(self._windows))).due <= now:
+            self._settle(entry, now)
+        batches: dict[int, Batch] = {}
+        while self._ready:
+            entry, _ = self._ready.popitem(last=False)
+            entry.told, entry.place = entry.wanted, _Place.WINDOW
+            entry.due = now + self.interval_ms
+            self._windows[entry] = None
+            batches.setdefault(entry.channel, []).append((entry.participant, entry.told))
+        return list(batches.items())
+
+    def next_due(self) -> int | None:
+        """When `collect` next has work, in ms; None: nothing is held that time could change."""
+        if self._ready:
+            return self._clock
+        windows = [entry.due for entry in islice(self._windows, 1)]
+        leases = list(islice(self._leases.values(), 1))
+        return min(windows + leases, default=None)
+
+    def drop(self, channel: int, participant: Participant | None = None) -> int:
+        """Forget a participant, or the whole channel, without a word. How many were held."""
+        entries = self._channels.get(channel, {})
+        if participant is None:
+            gone = list(entries.values())
+        else:
+            gone = [entries[participant]] if participant in entries else []
+        for entry in gone:
+            for queue in (self._ready, self._windows, self._leases):
+                queue.pop(entry, None)
+            self._forget(entry)
+        return len(gone)
+
+    def snapshot(self, channel: int) -> list[Participant]:
+        """Who speaks, as far as listeners were told: what a newcomer has to know."""
+        entries = self._channels.get(channel, {}).values()
+        return [entry.participant for entry in entries if entry.told]
+
+    def _admit(self, channel: int, participant: Participant) -> _Entry | None:
+        """A new entry, or None over a bound."""
+        if type(participant) not in (str, bytes):
+            raise TypeError("a participant is str or bytes")
+        entries = self._channels.get(channel)
+        full = len(self._channels) >= self.max_channels if entries is None else False
+        if full or (entries is not None and len(entries) >= self.max_participants):
+            self.refused += 1
+            return None
+        entry = _Entry(channel, participant)
+        self._channels.setdefault(channel, {})[participant] = entry
+        self.held += 1
+        return entry
+
+    def _settle(self, entry: _Entry, now: int) -> None:
+        """Put an entry into the queue where it belongs at `now`, or forget it."""
+        if entry.place is _Place.WINDOW:
+            if entry.due > now:
+                return
+            del self._windows[entry]
+            entry.place = _Place.NONE
+        if entry.place is _Place.NONE and entry.wanted != entry.told:
+            self._ready[entry] = None
+            entry.place = _Place.READY
+        elif entry.place is _Place.READY and entry.wanted == entry.told:
+            del self._ready[entry]
+            entry.place = _Place.NONE
+        if entry.place is _Place.NONE and not entry.told:
+            self._forget(entry)
+
+    def _forget(self, entry: _Entry) -> None:
+        entries = self._channels[entry.channel]
+        del entries[entry.participant]
+        self.held -= 1
+        if not entries:
+            del self._channels[entry.channel]
