@@ -3,6 +3,7 @@
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -102,10 +103,11 @@ def provider_route(sim: Sim, answer: Answering, refuse: Refuse, creates: bool = 
 async def read_body(request: Request) -> Body:
     """The JSON object of a request; nothing at all counts as an empty one."""
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY:
-            raise WorldError(413, "invalid_request", "too large")
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            data += chunk
+            if len(data) > MAX_BODY:
+                raise WorldError(413, "invalid_request", "too large")
     try:
         document = msgspec.json.decode(bytes(data)) if data else {}
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from syncbridge.voice import signatures
 from syncbridge_server.rtk_sim.faults import FaultSwitch
 from syncbridge_server.rtk_sim.world import Happening, World
+from syncbridge_server.voice.payload import unbroken
 
 QUEUE = 1000
 LOG = 1000
@@ -169,10 +170,12 @@ class Reports:
 
 
 async def _post(client: httpx.AsyncClient, url: str, body: bytes, headers: dict[str, str]) -> str:
-    """The status, or the name of what went wrong."""
+    """The status, or the name of what went wrong. A stop waits for it, up to TIMEOUT seconds."""
     try:
-        return str((await client.post(url, content=body, headers=headers)).status_code)
-    except httpx.HTTPError as error:
+        with trio.fail_after(TIMEOUT, shield=True):
+            request = client.build_request("POST", url, content=body, headers=headers)
+            return str((await client.send(unbroken(request))).status_code)
+    except (httpx.HTTPError, trio.TooSlowError) as error:
         return type(error).__name__
 
 

@@ -19,6 +19,7 @@ import trio
 from syncbridge.voice import provider_errors as errors
 from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.ports import CannotVerify, Doubt
+from syncbridge_server.voice.payload import unbroken
 
 MAX_ANSWER = 4_194_304
 DEADLINE = 5.0
@@ -127,9 +128,9 @@ class ProviderCalls:
         sent = {**self._headers, **headers}
         url = self._base + path
         params = dict(query) or None
-        async with self._client.stream(
-            method, url, json=body, params=params, headers=sent
-        ) as response:
+        request = self._client.build_request(method, url, json=body, params=params, headers=sent)
+        response = await self._client.send(unbroken(request), stream=True)
+        async with aclosing(response):
             text = await _read(response)
         document = _object(text)
         return Answer(response.status_code, document or {}, response.headers, document is not None)

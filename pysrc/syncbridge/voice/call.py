@@ -1,0 +1,380 @@
+"""The call of one channel: who is in it, as far as the evidence goes.
+
+What is stored. For each user the connections that the provider has made for them; a user is in the
+call while one connection is held. For each connection: when it was last known to be there
+(`seen_at`), the negative that speaks against it (`doubt`), and until when its client's own reports
+hold (`lease`). Of connections that are gone, the ids stay for a while as tombstones.
+
+Rules.
+
+* `left` of the provider with a connection id is proof: exactly this connection goes, whatever else
+  arrives before or after it. A user with a newer connection stays.
+* Every other absence (a poll without it, the client's own word) is one negative. A negative counts
+  only when it is newer than `seen_at`; two independent ones remove. Independent are two sources, or
+  two polls of which the second began after the first had been applied.
+* Anything that shows a connection clears its doubt, if it is newer than the doubt.
+* A client that has reported once must go on: its lease ends `lease_ms` after the last sign of the
+  connection from anybody. A connection whose client never spoke has no lease.
+* An empty poll says nothing. A failed one is not evidence at all.
+* While a call migrates, what is said of the generation before is ignored, and users who have not
+  come over stay until the deadline.
+
+So delayed, repeated and lost evidence cannot remove a connection that is there, unless its client
+falls silent or two statements newer than every sign of it say so; and two good polls after the last
+change bring the truth. Each `apply` costs O(users held) for a poll, else O(connections of a user).
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+import msgspec
+
+from syncbridge.voice.evidence import Ended, Evidence, Joined, Left, Migrated, Polled, Source
+
+
+class Phase(StrEnum):
+    """How far a call is."""
+
+    WAITING = "waiting"
+    ACTIVE = "active"
+    EMPTY = "empty"
+    MIGRATING = "migrating"
+    ENDED = "ended"
+
+
+class Cause(StrEnum):
+    """What moves a call from one phase to the next."""
+
+    CAME = "somebody is there"
+    WENT = "the last one is gone"
+    MIGRATE = "migration asked for"
+    MOVED = "migration over, somebody came"
+    STRANDED = "migration over, nobody came"
+    IDLE = "idle deadline"
+    END = "ended"
+
+
+TRANSITIONS: dict[tuple[Phase, Cause], Phase] = {
+    (Phase.WAITING, Cause.CAME): Phase.ACTIVE,
+    (Phase.WAITING, Cause.MIGRATE): Phase.MIGRATING,
+    (Phase.WAITING, Cause.IDLE): Phase.ENDED,
+    (Phase.WAITING, Cause.END): Phase.ENDED,
+    (Phase.ACTIVE, Cause.WENT): Phase.EMPTY,
+    (Phase.ACTIVE, Cause.MIGRATE): Phase.MIGRATING,
+    (Phase.ACTIVE, Cause.END): Phase.ENDED,
+    (Phase.EMPTY, Cause.CAME): Phase.ACTIVE,
+    (Phase.EMPTY, Cause.MIGRATE): Phase.MIGRATING,
+    (Phase.EMPTY, Cause.IDLE): Phase.ENDED,
+    (Phase.EMPTY, Cause.END): Phase.ENDED,
+    (Phase.MIGRATING, Cause.MOVED): Phase.ACTIVE,
+    (Phase.MIGRATING, Cause.STRANDED): Phase.EMPTY,
+    (Phase.MIGRATING, Cause.MIGRATE): Phase.MIGRATING,
+    (Phase.MIGRATING, Cause.END): Phase.ENDED,
+}
+"""(phase, cause) -> phase. What is not listed does not happen; nothing follows ENDED."""
+
+
+class CallLimits(msgspec.Struct, frozen=True):
+    """Bounds of a call. Times in ms. `tombstones`: ids of gone connections that are kept."""
+
+    max_participants: int = 100
+    unjoined_ms: int = 15 * 60_000
+    empty_ms: int = 5 * 60_000
+    migration_ms: int = 30_000
+    lease_ms: int = 120_000
+    tombstones: int = 512
+
+
+class UserJoined(msgspec.Struct, frozen=True):
+    """A user is in the call who was not."""
+
+    user_id: str
+
+
+class UserLeft(msgspec.Struct, frozen=True):
+    """A user has no connection any more. `reason`: left, verified, expired, migration, ended."""
+
+    user_id: str
+    reason: str
+
+
+class PhaseChanged(msgspec.Struct, frozen=True):
+    """The call came into a phase; `cause` says why, `generation` where it is now."""
+
+    phase: Phase
+    cause: Cause
+    generation: int
+
+
+Event = UserJoined | UserLeft | PhaseChanged
+
+
+class Doubt(msgspec.Struct, frozen=True):
+    """One negative: who said it, when it was true, when it was applied."""
+
+    source: Source
+    at: int
+    applied_at: int
+
+
+class Connection(msgspec.Struct):
+    """A connection that is held. Empty id: some connection of that user. Times in ms."""
+
+    id: str
+    generation: int
+    seen_at: int
+    doubt: Doubt | None = None
+    lease: int | None = None
+
+
+class Member(msgspec.Struct):
+    """A user in the call, since `since` ms."""
+
+    since: int
+    connections: dict[str, Connection]
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """Figures of a call. `total_ms`: time of all participants together."""
+
+    participants: int
+    peak: int
+    total_ms: int
+    ignored: int
+
+
+class Call:
+    """The state machine. `created_at` in Unix ms; times do not go back (a smaller one is raised).
+
+    After each `apply` or `expire`, `next_due` says when `expire` is wanted at the latest.
+    """
+
+    def __init__(self, created_at: int, generation: int = 1, limits: CallLimits | None = None):
+        self.limits = limits or CallLimits()
+        self.generation = generation
+        self.phase = Phase.WAITING
+        self.peak = 0
+        self.ignored = 0
+        self._clock = created_at
+        self._deadline: int | None = created_at + self.limits.unjoined_ms
+        self._members: dict[str, Member] = {}
+        self._gone: dict[tuple[str, str], int] = {}
+        self._spent_ms = 0
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Who is in the call, longest first."""
+        return tuple(self._members)
+
+    def connections(self, user_id: str) -> tuple[str, ...]:
+        """Connections of a user that are held."""
+        member = self._members.get(user_id)
+        return tuple(member.connections) if member else ()
+
+    def session_full(self, user_id: str) -> bool:
+        """Whether there is no room for this user. Who is in the call always has room."""
+        return user_id not in self._members and len(self._members) >= self.limits.max_participants
+
+    def statistics(self, now: int) -> Statistics:
+        """Figures as of `now` (ms)."""
+        running = sum(max(now - member.since, 0) for member in self._members.values())
+        return Statistics(len(self._members), self.peak, self._spent_ms + running, self.ignored)
+
+    def next_due(self) -> int | None:
+        """When `expire` has work, in ms; None after the end. O(connections)."""
+        leases = [c.lease for _, c in self._held() if c.lease is not None]
+        deadlines = [] if self._deadline is None else [self._deadline]
+        return min(leases + deadlines, default=None)
+
+    def apply(self, evidence: Evidence, now: int) -> list[Event]:
+        """Take in evidence at `now` (ms). Answers what changed, in order."""
+        events = self.expire(now)
+        if not self._concerns(evidence):
+            self.ignored += 1
+            return events
+        match evidence:
+            case Joined():
+                events += self._joined(evidence)
+            case Left():
+                events += self._left(evidence)
+            case Polled():
+                events += self._polled(evidence)
+            case Ended():
+                events += self._end(Cause.END, evidence.reason)
+            case Migrated():
+                events += self._migrate(evidence.generation)
+        return events
+
+    def expire(self, now: int) -> list[Event]:
+        """Carry out the leases and the deadline that are due at `now` (ms)."""
+        self._clock = max(now, self._clock)
+        events: list[Event] = []
+        for user_id, connection in list(self._held()):
+            if connection.lease is not None and connection.lease <= self._clock:
+                events += self._remove(user_id, connection.id, "expired")
+        if self._deadline is None or self._deadline > self._clock:
+            return events
+        if self.phase is Phase.MIGRATING:
+            return events + self._moved()
+        return events + self._end(Cause.IDLE, "idle")
+
+    def _concerns(self, evidence: Evidence) -> bool:
+        if self.phase is Phase.ENDED:
+            return False
+        if isinstance(evidence, Migrated):
+            return evidence.generation > self.generation
+        return evidence.generation == self.generation
+
+    def _held(self) -> Iterator[tuple[str, Connection]]:
+        for user_id, member in self._members.items():
+            for connection in member.connections.values():
+                yield user_id, connection
+
+    def _current(self, user_id: str) -> list[Connection]:
+        """Connections of a user in this generation: evidence speaks of these alone."""
+        member = self._members.get(user_id)
+        held = member.connections.values() if member else ()
+        return [c for c in held if c.generation == self.generation]
+
+    def _joined(self, evidence: Joined) -> list[Event]:
+        """A sign of one connection, or of all that a user has."""
+        client = evidence.source is Source.CLIENT
+        if evidence.connection_id:
+            return self._seen(evidence.user_id, evidence.connection_id, evidence.at, client)
+        connections = self._current(evidence.user_id)
+        ids = [connection.id for connection in connections] or [""]
+        seen = [self._seen(evidence.user_id, known, evidence.at, client) for known in ids]
+        return [event for events in seen for event in events]
+
+    def _seen(self, user_id: str, connection_id: str, at: int, client: bool) -> list[Event]:
+        """A connection is there at `at`. One that is known to be gone stays gone."""
+        gone = self._gone.get((user_id, connection_id))
+        if gone is not None and (connection_id or at <= gone):
+            self.ignored += 1
+            return []
+        events = self._hold(user_id, connection_id, at)
+        connection = self._members[user_id].connections[connection_id]
+        connection.seen_at = max(connection.seen_at, at)
+        if connection.doubt is not None and connection.doubt.at < at:
+            connection.doubt = None
+        if client or connection.lease is not None:
+            until = min(at, self._clock) + self.limits.lease_ms
+            connection.lease = max(until, connection.lease or 0)
+        return events
+
+    def _hold(self, user_id: str, connection_id: str, at: int) -> list[Event]:
+        """Hold a connection; a real id takes the place of an unnamed one."""
+        member = self._members.get(user_id)
+        if member is not None:
+            held = member.connections
+            known = held.get(connection_id)
+            if known is None or known.generation != self.generation:
+                unnamed = held.pop("", None) if connection_id else None
+                held[connection_id] = Connection(connection_id, self.generation, at)
+                if unnamed is not None:
+                    held[connection_id].lease = unnamed.lease
+            return []
+        connection = Connection(connection_id, self.generation, at)
+        self._members[user_id] = Member(self._clock, {connection_id: connection})
+        self.peak = max(self.peak, len(self._members))
+        joined: list[Event] = [UserJoined(user_id)]
+        return joined + (self._move(Cause.CAME) if self.phase is not Phase.MIGRATING else [])
+
+    def _left(self, evidence: Left) -> list[Event]:
+        user_id, connection_id = evidence.user_id, evidence.connection_id
+        current = self._current(user_id)
+        if connection_id and evidence.source is not Source.CLIENT:
+            self._bury(user_id, connection_id, evidence.at)
+            known = connection_id in (connection.id for connection in current)
+            return self._remove(user_id, connection_id, "left") if known else []
+        named = [c for c in current if not connection_id or c.id == connection_id]
+        if len(named) != 1:
+            self.ignored += 1
+            return []
+        return self._doubted(user_id, named[0], evidence.source, evidence.at)
+
+    def _polled(self, evidence: Polled) -> list[Event]:
+        """Show those whom the list names, doubt the others; an empty list says nothing."""
+        if not evidence.present:
+            self.ignored += 1
+            return []
+        events: list[Event] = []
+        for user_id, connection_id in evidence.present:
+            events += self._joined(
+                Joined(
+                    generation=evidence.generation,
+                    at=evidence.at,
+                    source=Source.POLL,
+                    user_id=user_id,
+                    connection_id=connection_id,
+                )
+            )
+        whole = {user_id for user_id, connection_id in evidence.present if not connection_id}
+        for user_id, connection in list(self._held()):
+            named = user_id in whole or (user_id, connection.id) in evidence.present
+            if not named and connection.generation == self.generation:
+                events += self._doubted(user_id, connection, Source.POLL, evidence.at)
+        return events
+
+    def _doubted(
+        self, user_id: str, connection: Connection, source: Source, at: int
+    ) -> list[Event]:
+        """Note a negative; the second independent one removes the connection."""
+        if at <= connection.seen_at:
+            return []
+        doubt = connection.doubt
+        if doubt is None:
+            connection.doubt = Doubt(source, at, self._clock)
+            return []
+        later_poll = source is Source.POLL and at > doubt.applied_at
+        if source is doubt.source and not later_poll:
+            return []
+        self._bury(user_id, connection.id, at)
+        return self._remove(user_id, connection.id, "verified")
+
+    def _bury(self, user_id: str, connection_id: str, at: int) -> None:
+        """Remember that a connection is gone; the oldest tombstone makes room."""
+        key = (user_id, connection_id)
+        self._gone[key] = max(at, self._gone.pop(key, at))
+        while len(self._gone) > self.limits.tombstones:
+            del self._gone[next(iter(self._gone))]
+
+    def _remove(self, user_id: str, connection_id: str, reason: str) -> list[Event]:
+        """Let a connection go, and the user with the last one."""
+        member = self._members[user_id]
+        del member.connections[connection_id]
+        if member.connections:
+            return []
+        del self._members[user_id]
+        self._spent_ms += self._clock - member.since
+        left: list[Event] = [UserLeft(user_id, reason)]
+        empty = not self._members and self.phase is Phase.ACTIVE
+        return left + (self._move(Cause.WENT) if empty else [])
+
+    def _migrate(self, generation: int) -> list[Event]:
+        self.generation = generation
+        return self._move(Cause.MIGRATE)
+
+    def _moved(self) -> list[Event]:
+        """The migration is over: connections of generations before go."""
+        events: list[Event] = []
+        for user_id, connection in list(self._held()):
+            if connection.generation != self.generation:
+                events += self._remove(user_id, connection.id, "migration")
+        return events + self._move(Cause.MOVED if self._members else Cause.STRANDED)
+
+    def _end(self, cause: Cause, reason: str) -> list[Event]:
+        events = self._move(cause)
+        for user_id, connection in list(self._held()):
+            events += self._remove(user_id, connection.id, reason)
+        return events
+
+    def _move(self, cause: Cause) -> list[Event]:
+        """Go where TRANSITIONS says; a cause that is not listed for this phase changes nothing."""
+        phase = TRANSITIONS.get((self.phase, cause))
+        if phase is None:
+            return []
+        self.phase = phase
+        waits = {Phase.EMPTY: self.limits.empty_ms, Phase.MIGRATING: self.limits.migration_ms}
+        self._deadline = self._clock + waits[phase] if phase in waits else None
+        return [PhaseChanged(phase, cause, self.generation)]

@@ -1,0 +1,64 @@
+"""What is said about a call, by whom: the only input of the state machine in `call`.
+
+`at` is when it was true, in Unix ms as we count them (a webhook's own time if it has one, else the
+time of its arrival); it may lie in the past when `apply` gets it. `generation` numbers the sessions
+that a channel has had at the provider; evidence about another one than the call's is ignored.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Source(StrEnum):
+    """Who says it. Two sources are independent of each other."""
+
+    WEBHOOK = "webhook"
+    CLIENT = "client"
+    POLL = "poll"
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was said about one generation of a call."""
+
+    generation: int
+    at: int
+
+
+class Joined(Evidence, frozen=True):
+    """A connection of a user is there. Empty `connection_id`: some connection of that user."""
+
+    source: Source
+    user_id: str
+    connection_id: str = ""
+
+
+class Left(Evidence, frozen=True):
+    """A connection of a user is not there.
+
+    From the provider with a `connection_id` it is proof: these ids never come back. Otherwise it is
+    one negative. Without an id it speaks of a user who has one connection, and of nobody else.
+    """
+
+    source: Source
+    user_id: str
+    connection_id: str = ""
+
+
+class Polled(Evidence, frozen=True):
+    """A whole list of `(user_id, connection_id)`; `at` is when the request *began*.
+
+    Empty it says nothing. A list that failed or was cut short is no evidence: do not apply it.
+    """
+
+    present: tuple[tuple[str, str], ...]
+
+
+class Ended(Evidence, frozen=True):
+    """The provider, or we, ended this generation."""
+
+    reason: str = "ended"
+
+
+class Migrated(Evidence, frozen=True):
+    """Participants are asked to move on to `generation`, which is newer than the call's."""
