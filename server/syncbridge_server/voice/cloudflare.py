@@ -131,6 +131,7 @@ class CloudflareProvider:
     async def list_active(self, cursor: str = "", limit: int = PAGE) -> ActivePage | CannotVerify:
         """`GET /sessions?status=LIVE`; the cursor is a page's number."""
         number = int(cursor) if cursor.isascii() and cursor.isdigit() else 1
+        limit = min(limit, PAGE)
         query: dict[str, str | int] = {"status": "LIVE", "page_no": number, "per_page": limit}
         try:
             answer = await self._calls.ask("GET", "/sessions", query=query, poll=True)
@@ -140,7 +141,9 @@ class CloudflareProvider:
                 return CannotVerify(Doubt.PARTIAL, "fewer or more sessions than counted")
             if not listed:
                 return CannotVerify(Doubt.EMPTY, "the list of sessions is empty")
-            sessions = tuple(_active(s) for s in listed if s.get("status") == "LIVE")
+            if any(session.get("status") != "LIVE" for session in listed):
+                return CannotVerify(Doubt.UNREADABLE, "sessions that are not live are listed")
+            sessions = tuple(_active(session) for session in listed)
             return ActivePage(sessions, str(number + 1) if number * limit < total else "")
         except errors.ProviderError as error:
             return doubt_of(error)
