@@ -1,7 +1,10 @@
 """Types of the compiled throttle. `syncbridge.kernels._throttle_py` says how it works."""
 
+from typing import final
+
 __all__ = ["Throttle"]
 
+@final
 class Throttle:
     """Speaking states of the participants of many channels. Times in integer ms."""
 

@@ -14,7 +14,8 @@ Rules.
   two polls of which the second began after the first had been applied.
 * Anything that shows a connection clears its doubt, if it is newer than the doubt.
 * A client that has reported once must go on: its lease ends `lease_ms` after the last sign of the
-  connection from anybody. A connection whose client never spoke has no lease.
+  connection from anybody, the first one `lease_ms` after it was granted. A connection whose client
+  never spoke has no lease.
 * An empty poll says nothing. A failed one is not evidence at all.
 * While a call migrates, what is said of the generation before is ignored, and users who have not
   come over stay until the deadline.
@@ -75,7 +76,11 @@ TRANSITIONS: dict[tuple[Phase, Cause], Phase] = {
 
 
 class CallLimits(msgspec.Struct, frozen=True):
-    """Bounds of a call. Times in ms. `tombstones`: ids of gone connections that are kept."""
+    """Bounds of a call. Times in ms. `tombstones`: ids of gone connections that are kept.
+
+    `max_participants` is for admission (`session_full`); who is there all the same is held, up to
+    `max_connections` in all.
+    """
 
     max_participants: int = 100
     unjoined_ms: int = 15 * 60_000
@@ -83,6 +88,7 @@ class CallLimits(msgspec.Struct, frozen=True):
     migration_ms: int = 30_000
     lease_ms: int = 120_000
     tombstones: int = 512
+    max_connections: int = 4096
 
 
 class UserJoined(msgspec.Struct, frozen=True):
@@ -182,7 +188,7 @@ class Call:
 
     def next_due(self) -> int | None:
         """When `expire` has work, in ms; None after the end. O(connections)."""
-        leases = [c.lease for _, c in self._held() if c.lease is not None]
+        leases = [c.lease for _, c in self._leased() if c.lease is not None]
         deadlines = [] if self._deadline is None else [self._deadline]
         return min(leases + deadlines, default=None)
 
@@ -209,7 +215,7 @@ class Call:
         """Carry out the leases and the deadline that are due at `now` (ms)."""
         self._clock = max(now, self._clock)
         events: list[Event] = []
-        for user_id, connection in list(self._held()):
+        for user_id, connection in list(self._leased()):
             if connection.lease is not None and connection.lease <= self._clock:
                 events += self._remove(user_id, connection.id, "expired")
         if self._deadline is None or self._deadline > self._clock:
@@ -229,6 +235,10 @@ class Call:
         for user_id, member in self._members.items():
             for connection in member.connections.values():
                 yield user_id, connection
+
+    def _leased(self) -> Iterator[tuple[str, Connection]]:
+        """Connections whose lease counts: those of the generation before wait for the deadline."""
+        return (held for held in self._held() if held[1].generation == self.generation)
 
     def _current(self, user_id: str) -> list[Connection]:
         """Connections of a user in this generation: evidence speaks of these alone."""
@@ -252,14 +262,19 @@ class Call:
         if gone is not None and (connection_id or at <= gone):
             self.ignored += 1
             return []
+        at = min(at, self._clock)
+        known = connection_id in self.connections(user_id)
+        if not known and sum(1 for _ in self._held()) >= self.limits.max_connections:
+            self.ignored += 1
+            return []
         events = self._hold(user_id, connection_id, at)
         connection = self._members[user_id].connections[connection_id]
         connection.seen_at = max(connection.seen_at, at)
         if connection.doubt is not None and connection.doubt.at < at:
             connection.doubt = None
         if client or connection.lease is not None:
-            until = min(at, self._clock) + self.limits.lease_ms
-            connection.lease = max(until, connection.lease or 0)
+            first = self._clock if connection.lease is None else connection.seen_at
+            connection.lease = max(first + self.limits.lease_ms, connection.lease or 0)
         return events
 
     def _hold(self, user_id: str, connection_id: str, at: int) -> list[Event]:
@@ -309,10 +324,11 @@ class Call:
                     connection_id=connection_id,
                 )
             )
+        named = set(evidence.present)
         whole = {user_id for user_id, connection_id in evidence.present if not connection_id}
         for user_id, connection in list(self._held()):
-            named = user_id in whole or (user_id, connection.id) in evidence.present
-            if not named and connection.generation == self.generation:
+            shown = user_id in whole or (user_id, connection.id) in named
+            if not shown and connection.generation == self.generation:
                 events += self._doubted(user_id, connection, Source.POLL, evidence.at)
         return events
 

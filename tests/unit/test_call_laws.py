@@ -1,0 +1,131 @@
+"""Laws of the call over random evidence: late, repeated, out of order, lost, and once a lie.
+
+A model plays the truth: users make and lose connections. What it sends is what a provider and the
+clients would send. Users "ann" and "bob" have clients that report in every step, "cy" never does.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from syncbridge.voice.call import Call
+from syncbridge.voice.evidence import Evidence, Joined, Left, Polled, Source
+
+USERS = ("ann", "bob", "cy")
+REPORTING = ("ann", "bob")
+Connection = tuple[str, str]
+
+
+class Step(NamedTuple):
+    """`wait` ms, then something happens; what is said of it arrives at these later steps."""
+
+    wait: int
+    what: str
+    which: int
+    arrivals: list[int]
+
+
+STEPS = st.lists(
+    st.builds(
+        Step,
+        st.integers(0, 50_000),
+        st.sampled_from(["join", "join", "leave", "poll", "lie", "hang up", "empty"]),
+        st.integers(0, 5),
+        st.lists(st.integers(0, 6), max_size=3),
+    ),
+    max_size=40,
+)
+
+
+class Truth:
+    """Who is really connected. The witness never leaves, so that no honest poll is empty."""
+
+    def __init__(self) -> None:
+        self.there: list[Connection] = [("witness", "w")]
+        self.made = 0
+        self.lied = False
+
+    def play(self, step: Step, now: int) -> Evidence | None:
+        """Let it happen, and answer what is said of it."""
+        if step.what == "join":
+            self.made += 1
+            self.there.append((USERS[step.which % 3], f"c{self.made}"))
+            return said(Joined, self.there[-1], now, Source.WEBHOOK)
+        if step.what in ("leave", "hang up") and len(self.there) > 1:
+            gone = self.there.pop(1 + step.which % (len(self.there) - 1))
+            source = Source.WEBHOOK if step.what == "leave" else Source.CLIENT
+            return said(Left, gone, now, source)
+        if step.what == "empty":
+            return Polled(generation=1, at=now, present=())
+        present = list(self.there)
+        if step.what == "lie" and not self.lied and len(present) > 1:
+            self.lied = True
+            del present[1 + step.which % (len(present) - 1)]
+        return Polled(generation=1, at=now, present=tuple(present))
+
+    def beats(self, now: int) -> Iterator[Evidence]:
+        """What the clients report."""
+        for connection in self.there:
+            if connection[0] in REPORTING:
+                yield said(Joined, connection, now, Source.CLIENT)
+
+
+def said(
+    kind: type[Joined] | type[Left], connection: Connection, at: int, source: Source
+) -> Evidence:
+    user_id, connection_id = connection
+    return kind(generation=1, at=at, source=source, user_id=user_id, connection_id=connection_id)
+
+
+def held(call: Call) -> set[Connection]:
+    return {(user, connection) for user in call.users for connection in call.connections(user)}
+
+
+def played(steps: list[Step]) -> tuple[Call, Truth, int]:
+    """Play the steps; on the way no connection is let go that is there."""
+    call, truth, now = Call(0), Truth(), 0
+    post: list[tuple[int, Evidence]] = [(0, said(Joined, truth.there[0], 0, Source.WEBHOOK))]
+    for number, step in enumerate(steps):
+        now += step.wait
+        evidence = truth.play(step, now)
+        if evidence is not None:
+            post += [(number + later, evidence) for later in step.arrivals]
+        arrived = [item for due, item in post if due <= number]
+        post = [(due, item) for due, item in post if due > number]
+        for item in [*truth.beats(now), *arrived]:
+            before = held(call)
+            call.apply(item, now)
+            assert not (before - held(call)) & set(truth.there)
+    return call, truth, now
+
+
+@settings(deadline=None, max_examples=300)
+@given(STEPS)
+def test_nobody_is_removed_who_is_there(steps: list[Step]) -> None:
+    """Zero false removals, whatever is late, repeated, swapped or lost."""
+    played(steps)
+
+
+@settings(deadline=None, max_examples=300)
+@given(STEPS)
+def test_two_good_polls_bring_the_truth(steps: list[Step]) -> None:
+    """After the last change two polls, one after the other, leave exactly who is there."""
+    call, truth, now = played(steps)
+    for _ in range(2):
+        call.apply(Polled(generation=1, at=now + 1, present=tuple(truth.there)), now + 2)
+        now += 2
+
+    assert held(call) == set(truth.there)
+
+
+@settings(deadline=None)
+@given(STEPS)
+def test_times_and_peak_add_up(steps: list[Step]) -> None:
+    """Peak is never below who is there, and time of participants never runs backwards."""
+    call, _, now = played(steps)
+    figures, later = call.statistics(now), call.statistics(now + 10)
+
+    assert figures.peak >= figures.participants == len(call.users)
+    assert later.total_ms - figures.total_ms == 10 * figures.participants
