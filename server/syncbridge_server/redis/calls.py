@@ -33,6 +33,7 @@ from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.pipeline import Command
 from syncbridge_server.redis.wire import pack
 
+Argument = bytes | str | int
 BUCKETS = 16
 STATES = tuple(CallState)
 TYPES = tuple(CallType)
@@ -70,7 +71,15 @@ class RedisCalls:
         """See `Calls.create`."""
         maker = maker_of(call_type, details, by, request_key or secrets.token_hex(16))
         first = TYPES.index(call_type) * len(STATES)
-        args = [call_id, call_type, first, by, maker, self._ttl_ms, details_bytes(details)]
+        args: list[Argument] = [
+            call_id,
+            call_type,
+            first,
+            by,
+            maker,
+            self._ttl_ms,
+            details_bytes(details),
+        ]
         reply = await self._io.script(
             "call_create", keys_of(call_id), [*args, *details], repeatable=True
         )
@@ -85,13 +94,20 @@ class RedisCalls:
 
     async def set_state(self, call_id: str, state: CallState, by: str) -> CallReply:
         """See `Calls.set_state`."""
-        args = [call_id, state, STATES.index(state), by, self._ttl_ms, *sources(state)]
+        args: list[Argument] = [
+            call_id,
+            state,
+            STATES.index(state),
+            by,
+            self._ttl_ms,
+            *sources(state),
+        ]
         reply = await self._io.script("call_state", keys_of(call_id), args, repeatable=True)
         return reply_of(call_id, reply)
 
     async def merge_details(self, call_id: str, details: Sequence[bytes]) -> CallReply:
         """See `Calls.merge_details`."""
-        args = [call_id, self._ttl_ms, self._max_bytes, *details]
+        args: list[Argument] = [call_id, self._ttl_ms, self._max_bytes, *details]
         reply = await self._io.script("call_details", keys_of(call_id)[:2], args, repeatable=True)
         return reply_of(call_id, reply)
 
