@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import cache
@@ -118,7 +119,7 @@ class RedisServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=_die_with(os.getpid()) if _in_main_thread() else None,
             )
         with self.client() as client:
             wait_until(lambda: self._answers(client), f"Redis answers; see {self.directory}/log")
@@ -161,6 +162,11 @@ class RedisServer:
         self._process.send_signal(number)
         self._process.wait(DEADLINE)
         self._process = None
+
+
+def _in_main_thread() -> bool:
+    """The kernel ends such a child with the thread that started it; a worker thread soon ends."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def _cluster_ok(client: redis.Redis) -> bool:

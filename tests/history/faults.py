@@ -160,15 +160,10 @@ class Deployment:
         self.done.append("Redis paused")
 
     async def restart_redis(self, kill: bool) -> None:
-        """SIGKILL or SIGTERM, and start again from the append-only file.
-
-        Not in a worker thread: Redis is bound to die with the thread that started it.
-        """
-        if kill:
-            self.redis.kill()
-        else:
-            self.redis.stop()
-        self.redis.start()
+        """SIGKILL or SIGTERM, and start again from the append-only file."""
+        end = self.redis.kill if kill else self.redis.stop
+        await trio.to_thread.run_sync(end)
+        await trio.to_thread.run_sync(self.redis.start)
         self.done.append("Redis killed" if kill else "Redis restarted")
 
     async def flush_scripts(self) -> None:

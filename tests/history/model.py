@@ -38,11 +38,11 @@ def effect(payload: dict[str, Any], get: Get, changed_at: Callable[[str], int]) 
         Refusal: when it must not be done.
     """
     operation, base = payload.get("operation", "SET"), payload.get("base_version")
+    wanted = _wanted(payload, operation, get)
     if base is not None and operation not in COMMUTING:
         newer = {k: get(k) for k in keys_of(payload) if changed_at(k) > base}
         if newer:
             raise Refusal("version_conflict", newer)
-    wanted = _wanted(payload, operation, get)
     return {key: value for key, value in wanted.items() if not same(value, get(key))}
 
 
