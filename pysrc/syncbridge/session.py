@@ -35,6 +35,9 @@ MAX_HELD = 64
 UNLIMITED = DocumentLimits(max_bytes=1 << 30, max_keys=1 << 20, max_value_bytes=1 << 30)
 """For state that comes from our own store, which held it to the real limits."""
 
+MAX_OWED = 4096
+"""Acknowledgements kept for commits that were dropped so; a client sends again what it misses."""
+
 C = TypeVar("C")
 
 
@@ -72,6 +75,7 @@ class Session(Generic[C]):
         held: `prev_version` -> commit that waits behind a hole.
         covered: commits that a difference or a whole state made needless; their senders still
             wait for an acknowledgement. The caller takes them with `take_covered`.
+        owed: the same, but the devices do not have their content yet.
         reading: a read of the difference is under way.
         joined: `begin` has been called; commits that come earlier wait for it.
         joining: connections that have asked to join and are not yet in `devices`.
@@ -90,6 +94,7 @@ class Session(Generic[C]):
         "id",
         "joined",
         "joining",
+        "owed",
         "owner",
         "prefix",
         "reading",
@@ -110,6 +115,7 @@ class Session(Generic[C]):
         self.topic = topic
         self.held: dict[int, Change] | None = None
         self.covered: list[Change] | None = None
+        self.owed: list[Change] | None = None
         self.reading = False
         self.joined = False
         self.joining = 0
@@ -162,6 +168,7 @@ class Session(Generic[C]):
             return Verdict.HELD
         if change.epoch != self.epoch:
             if self.epoch:
+                self._owe(change)
                 return Verdict.NEW_LINEAGE
             if change.prev_version:
                 # The session has just been created; its first commit is still on its way.
@@ -169,6 +176,7 @@ class Session(Generic[C]):
                 return Verdict.HELD
             self.epoch = change.epoch
         if change.version <= self.version:
+            self._cover(change)
             return Verdict.SEEN
         if change.prev_version != self.version:
             self._hold(change)
@@ -218,9 +226,28 @@ class Session(Generic[C]):
         return change.version > self.version and change.epoch == self.epoch
 
     def _hold(self, change: Change) -> None:
-        if self.held is None or len(self.held) >= MAX_HELD:
+        if self.held is None:
+            self.held = {}
+        elif len(self.held) >= MAX_HELD:
+            for dropped in self.held.values():
+                self._owe(dropped)
             self.held = {}
         self.held[change.prev_version] = change
+
+    def _owe(self, change: Change) -> None:
+        """Remember who waits for a commit whose content will come by a wider change."""
+        if not change.correlation_id:
+            return
+        if self.owed is None:
+            self.owed = []
+        elif len(self.owed) >= MAX_OWED:
+            del self.owed[0]
+        self.owed.append(msgspec.structs.replace(change, sets=[], deletes=[]))
+
+    def _cover(self, change: Change) -> None:
+        if self.covered is None:
+            self.covered = []
+        self.covered.append(change)
 
     def _release(self, out: list[Change]) -> None:
         while self.held:
@@ -232,12 +259,25 @@ class Session(Generic[C]):
             self._drop_known()
             following = self.held.pop(self.version, None)
             if following is None:
-                return
+                break
             self._advance(following, out)
+        self._settle()
 
     def _drop_known(self) -> None:
         """Move held commits that are no news any more to `covered`."""
         assert self.held is not None
         known = [p for p, c in self.held.items() if not self._is_news(c)]
         for prev_version in known:
-            self.covered = [*(self.covered or []), self.held.pop(prev_version)]
+            self._cover(self.held.pop(prev_version))
+
+    def _settle(self) -> None:
+        """Move what is owed to `covered` as soon as the devices have its content."""
+        if not self.owed:
+            return
+        waiting = []
+        for change in self.owed:
+            if change.epoch == self.epoch and change.version <= self.version:
+                self._cover(change)
+            else:
+                waiting.append(change)
+        self.owed = waiting or None

@@ -1,5 +1,6 @@
 """Order, holes and differences in one node's view of a session."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -159,6 +160,30 @@ def test_commit_swallowed_by_a_difference_is_remembered_for_its_sender() -> None
 
     assert [3] == [c.version for c in s.take_covered()]
     assert [] == s.take_covered()
+
+
+def test_every_sender_is_answered_although_more_commits_wait_than_are_kept() -> None:
+    """Commits dropped behind a hole are owed until a difference brings their content."""
+    s, out = session(), []
+    count = 3 * MAX_HELD
+    for version in range(2, count + 1):
+        s.offer(msgspec.structs.replace(change(version), correlation_id=f"c{version}"), out)
+    early = s.take_covered()
+
+    s.catch_up(change(count, prev=0), out)
+
+    assert [] == early
+    assert [count] == [c.version for c in out]
+    assert set(range(2, count + 1)) == {c.version for c in s.take_covered()}
+
+
+def test_commit_that_was_seen_is_still_acknowledged() -> None:
+    """An own commit that a wider change overtook."""
+    s = session(5)
+
+    assert Verdict.SEEN is s.offer(change(4), [])
+
+    assert [4] == [c.version for c in s.take_covered()]
 
 
 def test_held_commits_are_bounded() -> None:
