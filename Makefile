@@ -17,6 +17,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 30
+PROOF_WRITES ?= 100000
 # Passed on to the program that a target starts: make test ARGS="-k hub -x"
 ARGS ?=
 
@@ -29,7 +30,7 @@ PACKAGING := pyproject.toml setup.py
 FUZZERS := frames document merge
 PROTO := pysrc/syncbridge/proto
 
-.PHONY: help run test test-pure lint format proto fuzz bench bench-quick coverage trace dist check-wheel clean
+.PHONY: help run test test-pure proof lint format proto fuzz bench bench-quick coverage trace dist check-wheel clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +43,10 @@ test: $(DONE)/test $(DONE)/kernels  ## every test, on a real Redis
 
 test-pure: $(DONE)/test $(DONE)/kernels  ## the kernel and domain tests again, on the pure-Python twins
 	SYNCBRIDGE_PURE_PYTHON=1 $(PY) -m pytest tests/kernels tests/unit $(ARGS)
+
+proof: $(DONE)/test $(DONE)/kernels  ## the history checker on PROOF_WRITES=100000 writes, under faults
+	SYNCBRIDGE_HISTORY_OPERATIONS=$(PROOF_WRITES) $(PY) -m pytest -s tests/unit/test_history_checker.py \
+		tests/fault/test_history.py $(ARGS)
 
 lint: $(DONE)/lint $(DONE)/kernels  ## ruff, cython-lint, mypy --strict, stubs against the compiled modules
 	$(PY) -m ruff check .

@@ -28,7 +28,7 @@ def extension(path: Path) -> Extension:
         f"syncbridge_core.{path.stem}",
         [str(path)],
         depends=sorted(map(str, SOURCES.glob("*.h"))),
-        define_macros=[("CYTHON_TRACE", "1")] if TRACE else [],
+        define_macros=[("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
         extra_compile_args=CFLAGS,
         include_dirs=[str(SOURCES)],
     )
