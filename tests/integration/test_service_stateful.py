@@ -65,6 +65,9 @@ def payloads(draw: Any) -> dict[str, Any]:
     return {"key": key, "value": value, "operation": kind}
 
 
+GUARDED = st.tuples(payloads(), st.none() | BACK)
+
+
 @dataclass
 class Deployment:
     """Two nodes, and an HTTP client of each."""
@@ -107,8 +110,10 @@ class Service(RuleBasedStateMachine):
 
     # Devices come and go
 
-    @initialize(device=DEVICES, node=NODES)
-    def begin(self, device: str, node: int) -> None:
+    @initialize(device=DEVICES, node=NODES, state=st.none() | STATES)
+    def begin(self, device: str, node: int, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            self.put_snapshot(state, 0, node)
         self._join(device, node, None)
 
     @rule(device=DEVICES, node=NODES, resume=st.booleans())
@@ -182,13 +187,15 @@ class Service(RuleBasedStateMachine):
     # Writes
 
     @precondition(lambda self: self.members)
-    @rule(data=st.data(), payload=payloads(), guard=st.none() | BACK)
-    def update(self, data: st.DataObject, payload: dict[str, Any], guard: int | None) -> None:
-        self.ids += 1
-        commuting = payload.get("operation") in ("INCR", "APPEND", "MAX")
-        if guard is not None and not commuting:
-            payload = {**payload, "base_version": self.base(guard)}
-        self._send(self._some(data).name, payload, f"m{self.ids}")
+    @rule(data=st.data(), writes=st.lists(GUARDED, min_size=1, max_size=6))
+    def update(self, data: st.DataObject, writes: list[tuple[dict[str, Any], int | None]]) -> None:
+        """Some updates, each of any device."""
+        for payload, guard in writes:
+            self.ids += 1
+            commuting = payload.get("operation") in ("INCR", "APPEND", "MAX")
+            if guard is not None and not commuting:
+                payload = {**payload, "base_version": self.base(guard)}
+            self._send(self._some(data).name, payload, f"m{self.ids}")
 
     @precondition(lambda self: not {*self.last}.isdisjoint(self.members))
     @rule(data=st.data())
@@ -209,7 +216,7 @@ class Service(RuleBasedStateMachine):
         expected = self.model.version if done is None else done
         assert expected == answer["payload"]["version"]
 
-    @rule(state=STATES, back=BACK, node=NODES)
+    @rule(state=STATES, back=st.sampled_from([0, 0, 0, 1, -1]), node=NODES)
     def put_snapshot(self, state: dict[str, Any], back: int, node: int) -> None:
         version = self.base(back)
         body = {"session_id": self.session, "user_id": "ann", "state_data": state}
