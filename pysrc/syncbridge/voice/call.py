@@ -140,6 +140,20 @@ class Member(msgspec.Struct):
     connections: dict[str, Connection]
 
 
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call as it is stored. `gone`: (user, connection, when) of each tombstone, oldest first."""
+
+    generation: int
+    phase: Phase
+    clock: int
+    deadline: int | None = None
+    peak: int = 0
+    ignored: int = 0
+    spent_ms: int = 0
+    members: dict[str, Member] = {}
+    gone: tuple[tuple[str, str, int], ...] = ()
+
+
 class Statistics(msgspec.Struct, frozen=True):
     """Figures of a call. `total_ms`: time of all participants together."""
 
@@ -167,10 +181,50 @@ class Call:
         self._gone: dict[tuple[str, str], int] = {}
         self._spent_ms = 0
 
+    @classmethod
+    def load(cls, record: Record, limits: CallLimits | None = None) -> "Call":
+        """The call that `dump` made a record of. The record is not to be used again."""
+        call = cls(record.clock, record.generation, limits)
+        call.phase, call._deadline = record.phase, record.deadline
+        call.peak, call.ignored = record.peak, record.ignored
+        call._spent_ms = record.spent_ms
+        call._members = record.members
+        call._gone = {(user_id, connection): at for user_id, connection, at in record.gone}
+        return call
+
+    def dump(self) -> Record:
+        """The call as it is stored; it shares its members with the call. O(users held)."""
+        return Record(
+            self.generation,
+            self.phase,
+            self._clock,
+            self._deadline,
+            self.peak,
+            self.ignored,
+            self._spent_ms,
+            self._members,
+            tuple((user_id, connection, at) for (user_id, connection), at in self._gone.items()),
+        )
+
     @property
     def users(self) -> tuple[str, ...]:
         """Who is in the call, longest first."""
         return tuple(self._members)
+
+    def since(self, user_id: str) -> int | None:
+        """Since when (ms) a user is in the call; None when not there."""
+        member = self._members.get(user_id)
+        return member.since if member else None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a negative speaks against somebody: a second look would settle it."""
+        return any(connection.doubt is not None for _, connection in self._held())
+
+    @property
+    def last_seen(self) -> int:
+        """The latest sign (ms) of any connection that is held; 0 when nobody is there."""
+        return max((connection.seen_at for _, connection in self._held()), default=0)
 
     def connections(self, user_id: str) -> tuple[str, ...]:
         """Connections of a user that are held."""
@@ -223,6 +277,14 @@ class Call:
         if self.phase is Phase.MIGRATING:
             return events + self._moved()
         return events + self._end(Cause.IDLE, "idle")
+
+    def settle(self, now: int) -> list[Event]:
+        """End a migration before its deadline if everybody has come over and somebody has."""
+        waiting = any(c.generation != self.generation for _, c in self._held())
+        if self.phase is not Phase.MIGRATING or waiting or not self._members:
+            return []
+        self._clock = max(now, self._clock)
+        return self._moved()
 
     def _concerns(self, evidence: Evidence) -> bool:
         if self.phase is Phase.ENDED:

@@ -1,0 +1,69 @@
+"""What the sockets of a channel are told, as messages: a string `type` and members in camelCase.
+
+The shapes are those of the specification of session management, section 6 and 4.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from syncbridge.voice.call import Event, UserJoined, UserLeft
+from syncbridge.voice.records import Room
+
+Message = dict[str, Any]
+
+
+def state_update(channel_id: str, user_id: str, state: str, **more: Any) -> Message:
+    """`voice_state_update`: connected, disconnected, moving, released, muted or unmuted."""
+    return {
+        "type": "voice_state_update",
+        "userId": user_id,
+        "channelId": channel_id,
+        "state": state,
+        **more,
+    }
+
+
+def of_events(channel_id: str, events: Iterable[Event]) -> list[Message]:
+    """Who came and who went, in order."""
+    told: list[Message] = []
+    for event in events:
+        if isinstance(event, UserJoined):
+            told.append(state_update(channel_id, event.user_id, "connected"))
+        elif isinstance(event, UserLeft):
+            left = state_update(channel_id, event.user_id, "disconnected", reason=event.reason)
+            told.append(left)
+    return told
+
+
+def migration(channel_id: str, old: Room, new: Room, deadline_ms: int) -> Message:
+    """`session_migration`: every participant is to ask for a token and join the new session."""
+    return {
+        "type": "session_migration",
+        "channelId": channel_id,
+        "oldSessionId": old.session_id,
+        "newSessionId": new.session_id,
+        "reason": "session_migration",
+        "cause": new.reason,
+        "action": "rejoin_required",
+        "deadlineMs": deadline_ms,
+    }
+
+
+def session_ended(channel_id: str, session_id: str, reason: str) -> Message:
+    """`session_ended`: the call of a channel is over."""
+    return {
+        "type": "session_ended",
+        "channelId": channel_id,
+        "sessionId": session_id,
+        "reason": reason,
+    }
+
+
+def recording_ready(channel_id: str, recording_id: str, duration: float | None) -> Message:
+    """`recording_ready`, without the address: that opens the recording to whoever has it."""
+    told: Message = {
+        "type": "recording_ready",
+        "channelId": channel_id,
+        "recordingId": recording_id,
+    }
+    return told if duration is None else {**told, "duration": duration}

@@ -1,0 +1,352 @@
+"""The rules of a voice channel: its rooms, its seats, its call, and what is due when.
+
+Theory of operation. A channel is a value: read from the store, changed here, and written back if
+nobody else wrote meanwhile (`channel_ports`). So nothing here waits or talks to a provider. What
+is to be done at the provider is *noted in the record* (a room without a session id, a room in
+`retired`, a recording that is wanted), with a time at which `next_due` asks for it again: a node
+that dies between writing and doing leaves a channel that another node finds due, and each of these
+deeds can be repeated, because a room is always asked for under the same key.
+
+Opening: `opening` notes a room, the provider is asked, `opened` notes its id and begins the call.
+Migration: `migrate` notes the room that is coming, `moved` makes it the room; participants of the
+old one have until the call's deadline to come over, then the old one is retired. A room that the
+provider has lost is replaced the same way (`reason` "lost"), but not retired.
+
+Times are Unix ms.
+"""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from syncbridge.voice import announcements
+from syncbridge.voice.call import Call, CallLimits, Event, Phase, UserJoined, UserLeft
+from syncbridge.voice.evidence import Ended, Evidence, Migrated
+from syncbridge.voice.ports import Permissions
+from syncbridge.voice.provider_errors import SessionFull
+from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Guest, Room
+
+LOST = "lost"
+DAY = 86_400_000
+
+
+class ChannelLimits(msgspec.Struct, frozen=True):
+    """Bounds of a channel, in ms.
+
+    Attributes:
+        seat_ms: how long a token keeps a seat for who has not come yet.
+        retry_ms: after which a deed at the provider that was not confirmed is due again.
+        opening_ms: after which a room that was asked for may be asked for by somebody else.
+        max_age_ms: age of a room at which the call is migrated; 0: never.
+        pool_uses: calls within a day that make a channel a frequent one; 0: no pooling.
+        pool_ms: how long the room of a frequent channel is kept after its call.
+    """
+
+    call: CallLimits = CallLimits()
+    seat_ms: int = 60_000
+    retry_ms: int = 10_000
+    opening_ms: int = 10_000
+    max_age_ms: int = DAY
+    pool_uses: int = 10
+    pool_ms: int = 3_600_000
+
+
+class Channel:
+    """A channel and its call, out of a record that is not to be used again.
+
+    Attributes:
+        news: messages for the sockets of the channel, of what was changed here.
+        finals: figures of calls that ended here, to be kept.
+    """
+
+    def __init__(self, record: ChannelRecord, limits: ChannelLimits) -> None:
+        self.record = record
+        self.limits = limits
+        bound = msgspec.structs.replace(
+            limits.call, max_participants=record.config.max_participants
+        )
+        self.call = Call.load(record.call, bound) if record.call is not None else None
+        self.finals: list[Final] = []
+        self.news: list[announcements.Message] = []
+
+    def dump(self) -> ChannelRecord:
+        """The record as it is to be stored now."""
+        self.record.call = self.call.dump() if self.call is not None else None
+        return self.record
+
+    @property
+    def live(self) -> bool:
+        """Whether there is a room that the provider has opened, and a call in it."""
+        return self.call is not None and self.record.room is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to keep beside what is remembered of earlier calls."""
+        record = self.record
+        rooms = record.room or record.coming or record.previous or record.retired
+        return rooms is None or rooms == []
+
+    @property
+    def chores(self) -> bool:
+        """Whether something is to be done at the provider that no caller is doing already."""
+        record = self.record
+        present = self.call is not None and bool(self.call.users)
+        return bool(record.retired) or (record.recording == "wanted" and present)
+
+    def generation_of(self, session_id: str) -> int | None:
+        """Which generation a provider's session is; None for one that is not ours (any more)."""
+        for room in (self.record.room, self.record.previous):
+            if room is not None and session_id and room.session_id == session_id:
+                return room.generation
+        return None
+
+    # Opening and ending
+
+    def opening(self, now: int, config: ChannelConfig, waddle_id: str) -> Room:
+        """The room that is to be opened; the same until `opened`. Call it when not `live`."""
+        record = self.record
+        if record.room is None:
+            record.generation += 1
+            record.config, record.waddle_id = config, waddle_id
+            record.room = Room(record.generation, self._key(now), now)
+        return record.room
+
+    def opened(self, session_id: str, now: int) -> None:
+        """The provider has the room. Nothing happens if it was noted before."""
+        record = self.record
+        if record.room is None or self.call is not None:
+            return
+        if record.config.recording:
+            record.recording = "wanted"
+        record.room = msgspec.structs.replace(record.room, session_id=session_id, opened_at=now)
+        bound = msgspec.structs.replace(
+            self.limits.call, max_participants=record.config.max_participants
+        )
+        self.call = Call(now, record.room.generation, bound)
+        record.created_at, record.pooled_until = now, 0
+        record.last_activity, record.last_error, record.lost = now, "", 0
+        recent = [at for at in record.uses if now - at < DAY]
+        record.uses = [*recent, now][-max(self.limits.pool_uses, 1) :]
+
+    def failed(self, error: str) -> None:
+        """The provider refused something; `error` is a code."""
+        self.record.last_error = error
+
+    def end(self, now: int, reason: str) -> list[Event]:
+        """End the call; its rooms are retired."""
+        if self.call is None or self.record.room is None:
+            self._retire(self.record.room)
+            self.record.room = None
+            return []
+        generation = self.call.generation
+        events = self.call.apply(Ended(generation=generation, at=now, reason=reason), now)
+        return self._after(events, now, reason)
+
+    def confirm_ended(self, room: Room) -> None:
+        """The provider has ended a retired room."""
+        self.record.retired = [r for r in self.record.retired if r.key != room.key]
+
+    # Seats
+
+    def admit(self, user_id: str, permissions: Permissions, now: int) -> None:
+        """Keep a seat for a user. Raises SessionFull. O(guests)."""
+        record = self.record
+        guest = record.guests.get(user_id)
+        if self.taken(now, but=user_id) >= record.config.max_participants:
+            raise SessionFull(
+                "the channel has no seat left", retry_after=self.limits.seat_ms / 1000
+            )
+        guest = guest or Guest()
+        guest.permissions, guest.token_at = permissions, now
+        guest.seat_until = now + self.limits.seat_ms
+        record.guests[user_id] = guest
+        record.last_activity = now
+
+    def taken(self, now: int, but: str = "") -> int:
+        """How many seats are taken, by participants and by tokens that were just issued."""
+        present = set(self.call.users) if self.call is not None else set()
+        kept = {u for u, guest in self.record.guests.items() if guest.seat_until > now}
+        return len((present | kept) - {but})
+
+    # Evidence
+
+    def hear(self, evidence: Sequence[Evidence], now: int) -> list[Event]:
+        """Take in evidence, in the order given. What it changed, in order."""
+        if self.call is None:
+            return []
+        events: list[Event] = []
+        for one in evidence:
+            events += self.call.apply(one, now)
+        if evidence:
+            self.record.last_activity = now
+        events += self.call.settle(now)
+        return self._after(events, now, "ended")
+
+    def expire(self, now: int) -> list[Event]:
+        """Carry out what is due at `now`: leases, deadlines, pooled rooms."""
+        record = self.record
+        for user_id in [u for u, g in record.guests.items() if self._forgotten(u, g, now)]:
+            del record.guests[user_id]
+        if record.coming is not None and record.coming_until <= now:
+            self.abandon()
+        if self.call is None:
+            kept = max(record.pooled_until, record.warm_until)
+            if record.room is not None and record.room.session_id and kept <= now:
+                self._retire(record.room)
+                record.room = None
+            return []
+        keep = record.warm_until > now and self.call.phase in (Phase.WAITING, Phase.EMPTY)
+        if keep:
+            return []
+        return self._after(self.call.expire(now), now, "idle")
+
+    # Migration
+
+    def migrate(self, now: int, reason: str) -> Room | None:
+        """The room that is to be opened for a migration; None when there is nothing to migrate.
+
+        The same room until `moved` or `abandon`.
+        """
+        record = self.record
+        if not self.live or record.previous is not None:
+            return None
+        if record.coming is None:
+            generation = record.generation + 1
+            record.coming = Room(generation, self._key(now, generation), now, reason=reason)
+            record.coming_until = now + 3 * self.limits.opening_ms
+        return record.coming
+
+    def moved(self, session_id: str, now: int) -> list[Event]:
+        """The provider has the coming room: participants are asked to come over."""
+        record = self.record
+        if record.coming is None or self.call is None or record.room is None:
+            return []
+        record.previous = record.room
+        record.room = msgspec.structs.replace(record.coming, session_id=session_id, opened_at=now)
+        record.coming, record.coming_until = None, 0
+        record.generation = record.room.generation
+        record.migrations += 1
+        record.lost, record.last_error, record.last_activity = 0, "", now
+        if record.config.recording:
+            record.recording = "wanted"
+        patience = self.limits.call.migration_ms
+        self.news.append(
+            announcements.migration(record.channel_id, record.previous, record.room, patience)
+        )
+        return self.call.apply(Migrated(generation=record.generation, at=now), now)
+
+    def abandon(self) -> None:
+        """The migration did not come about; the call goes on where it is."""
+        if self.record.coming is not None:
+            self._retire(self.record.coming)
+            self.record.generation = self.record.coming.generation
+        self.record.coming, self.record.coming_until = None, 0
+
+    # Time
+
+    def next_due(self, now: int) -> int | None:
+        """When somebody is to look at this channel again, in ms; None: never by itself."""
+        record, limits = self.record, self.limits
+        due: list[int] = []
+        if self.call is not None:
+            due += [at for at in (self.call.next_due(),) if at is not None]
+            if record.warm_until > now:
+                due = [max(at, record.warm_until) for at in due]
+        if record.room is not None and not record.room.session_id:
+            due.append(record.room.asked_at + limits.opening_ms)
+        elif record.room is not None and self.call is None:
+            due.append(max(record.pooled_until, record.warm_until))
+        if self.live and record.room is not None and limits.max_age_ms and not record.previous:
+            due.append(max(record.room.opened_at + limits.max_age_ms, record.coming_until))
+        if record.coming is not None:
+            due.append(record.coming_until)
+        if self.chores:
+            due.append(max(record.record_due, now + limits.retry_ms))
+        if record.warm_from > now and record.room is None:
+            due.append(record.warm_from)
+        return min(due, default=None)
+
+    def too_old(self, now: int) -> bool:
+        """Whether the call has been in its room for so long that it is to be migrated."""
+        room, age = self.record.room, self.limits.max_age_ms
+        return bool(
+            self.live
+            and room
+            and age
+            and self.record.previous is None
+            and now - room.opened_at >= age
+        )
+
+    # Parts
+
+    def _key(self, now: int, generation: int = 0) -> str:
+        return f"waddle_{self.record.channel_id}_{now}_{generation or self.record.generation}"
+
+    def _retire(self, room: Room | None) -> None:
+        """A room that the provider may have: it is to be ended there.
+
+        One without a session id has to be asked for again, under its key, to learn its id.
+        """
+        if room is not None:
+            self.record.retired.append(room)
+
+    def _forgotten(self, user_id: str, guest: Guest, now: int) -> bool:
+        present = self.call is not None and self.call.since(user_id) is not None
+        return not present and guest.seat_until <= now
+
+    def _after(self, events: list[Event], now: int, reason: str) -> list[Event]:
+        """Tell what changed, and do what follows from the phase: rooms that are not needed."""
+        record, state = self.record, self.call
+        assert state is not None
+        self.news += announcements.of_events(record.channel_id, events)
+        if record.previous is not None and state.phase is not Phase.MIGRATING:
+            if record.room is None or record.room.reason != LOST:
+                self._retire(record.previous)
+            record.previous = None
+        if state.phase is Phase.ENDED:
+            self._close(now, reason)
+        return events
+
+    def _close(self, now: int, reason: str) -> None:
+        """The call has ended: note its figures, and keep or retire its room."""
+        record, room, state = self.record, self.record.room, self.call
+        assert state is not None
+        assert room is not None
+        figures = state.statistics(now)
+        self.finals.append(
+            Final(
+                record.channel_id,
+                record.waddle_id,
+                room.session_id,
+                room.generation,
+                record.created_at,
+                now,
+                reason,
+                figures.peak,
+                figures.total_ms,
+                record.migrations,
+            )
+        )
+        self.news.append(announcements.session_ended(record.channel_id, room.session_id, reason))
+        self.call = None
+        record.guests, record.migrations, record.recording, record.record_due = {}, 0, "", 0
+        self._retire(record.coming)
+        record.coming, record.coming_until = None, 0
+        if reason == "idle" and self._frequent(now):
+            record.pooled_until = now + self.limits.pool_ms
+            return
+        self._retire(room)
+        record.room = None
+
+    def _frequent(self, now: int) -> bool:
+        recent = [at for at in self.record.uses if now - at < DAY]
+        return bool(self.limits.pool_uses) and len(recent) >= self.limits.pool_uses
+
+
+Change = Callable[[Channel, int], list[Event]]
+"""(channel, now in ms) -> what changed. It may be called again on a newer channel."""
+
+
+def changed_users(events: Sequence[Event]) -> set[str]:
+    """Users who came or went."""
+    return {e.user_id for e in events if isinstance(e, UserJoined | UserLeft)}

@@ -1,0 +1,134 @@
+"""What is stored about a voice channel: the shapes, and what of them others are shown.
+
+A channel outlives its rooms. A *room* is one session at the provider; a channel has one at a time,
+two while it migrates, and each has a generation. Times are Unix ms.
+"""
+
+from typing import Any
+
+import msgspec
+
+from syncbridge.voice import call
+from syncbridge.voice.ports import Permissions
+
+
+class ChannelConfig(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How rooms of a channel are opened."""
+
+    max_participants: int = 100
+    recording: bool = False
+    transcription: bool = False
+
+
+class Room(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One session at the provider.
+
+    Attributes:
+        key: our idempotency key; the same for every attempt to open this room.
+        session_id: the provider's id; empty until the provider is known to have opened it.
+        reason: why it took the place of the one before; empty for the first.
+    """
+
+    generation: int
+    key: str
+    asked_at: int
+    session_id: str = ""
+    opened_at: int = 0
+    reason: str = ""
+
+
+class Guest(msgspec.Struct, omit_defaults=True):
+    """What is known of a user beside the connections.
+
+    Attributes:
+        seat_until: a token was issued; until then the seat is kept.
+        device_id: the device that holds the call, in session `sid`; empty when not told.
+        moving_to: the device that takes the call over, until it is in the media.
+    """
+
+    permissions: Permissions = Permissions()
+    token_at: int = 0
+    seat_until: int = 0
+    device_id: str = ""
+    sid: str = ""
+    moving_to: str = ""
+    moving_sid: str = ""
+    moving_until: int = 0
+    muted: bool = False
+    video: bool = False
+
+
+class ChannelRecord(msgspec.Struct, omit_defaults=True):
+    """A channel as it is stored.
+
+    Attributes:
+        room: where people are let in. It has a session id before anybody is.
+        coming: the room that a migration is opening.
+        previous: the room that a migration leaves, while participants come over.
+        retired: rooms that are to be ended at the provider, and have not been yet.
+        pooled_until: the call has ended, and its room is kept for the next one until then.
+        warm_from: a scheduled event: the room is to be open from then on.
+        warm_until: a room that was opened ahead is kept until then.
+        uses: when the latest calls began, for pooling. migrations: how many there were.
+        lost: how many polls in a row the provider did not know the room.
+    """
+
+    channel_id: str
+    waddle_id: str = ""
+    config: ChannelConfig = ChannelConfig()
+    generation: int = 0
+    room: Room | None = None
+    coming: Room | None = None
+    coming_until: int = 0
+    previous: Room | None = None
+    retired: list[Room] = []
+    call: call.Record | None = None
+    guests: dict[str, Guest] = {}
+    created_at: int = 0
+    last_activity: int = 0
+    last_sync_at: int = 0
+    last_error: str = ""
+    recording: str = ""
+    record_due: int = 0
+    pooled_until: int = 0
+    warm_from: int = 0
+    warm_until: int = 0
+    uses: list[int] = []
+    migrations: int = 0
+    lost: int = 0
+
+
+class Final(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Figures of a call that has ended, as they are kept."""
+
+    channel_id: str
+    waddle_id: str
+    session_id: str
+    generation: int
+    created_at: int
+    ended_at: int
+    reason: str
+    peak_participants: int = 0
+    total_participant_ms: int = 0
+    migrations: int = 0
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(ChannelRecord)
+
+
+def encode_record(record: ChannelRecord) -> bytes:
+    """A channel as bytes. O(size)."""
+    return _encoder.encode(record)
+
+
+def decode_record(stored: bytes) -> ChannelRecord:
+    """The channel that was stored. Raises msgspec.DecodeError for anything else."""
+    return _decoder.decode(stored)
+
+
+def public_room(room: Room | None) -> dict[str, Any]:
+    """A room as clients see it; empty when there is none."""
+    if room is None or not room.session_id:
+        return {}
+    return {"sessionId": room.session_id, "generation": room.generation}

@@ -1,0 +1,96 @@
+"""Changes channels: reads one, lets a rule change it, writes it back, again if somebody was faster.
+
+One change at a time for each channel on this node, so that only other nodes are in the way. What a
+change left to be done at the provider (`Channel`, theory of operation) is handed to `on_chores`.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import structlog
+import trio
+
+from syncbridge.errors import StoreUnavailable
+from syncbridge.voice.channel import Channel, ChannelLimits
+from syncbridge.voice.channel_ports import Channels, Stored
+
+log = structlog.get_logger("voice")
+
+ATTEMPTS = 20
+T = TypeVar("T")
+Rule = Callable[[Channel, int], T]
+"""(channel, now in Unix ms) -> an answer for the caller. It is called again on a newer channel when
+somebody else wrote meanwhile, and must change nothing but the channel."""
+
+
+class Desk:
+    """Changes channels.
+
+    Args:
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self, channels: Channels, limits: ChannelLimits, clock: Callable[[], float]
+    ) -> None:
+        self.channels = channels
+        self.limits = limits
+        self._clock = clock
+        self._turns: dict[str, tuple[trio.Lock, int]] = {}
+        self._chores: list[Callable[[str], None]] = []
+
+    def now(self) -> int:
+        """Unix ms."""
+        return int(self._clock() * 1000)
+
+    def on_chores(self, handler: Callable[[str], None]) -> None:
+        """`handler` gets the id of a channel after a change that left something to be done."""
+        self._chores.append(handler)
+
+    async def look(self, channel_id: str) -> Channel:
+        """A channel as it is stored now, to look at. Raises StoreError."""
+        return Channel((await self.channels.read(channel_id)).record, self.limits)
+
+    async def change(self, channel_id: str, rule: Rule[T]) -> T:
+        """Apply a rule to a channel and write it. Raises StoreError, and what the rule raises."""
+        async with self._turn(channel_id):
+            for _ in range(ATTEMPTS):
+                stored = await self.channels.read(channel_id)
+                channel = Channel(stored.record, self.limits)
+                answer = rule(channel, self.now())
+                if await self._write(stored, channel):
+                    return answer
+        raise StoreUnavailable("the channel changes too often")
+
+    async def _write(self, stored: Stored, channel: Channel) -> bool:
+        """Write a channel that was changed; False when somebody was faster."""
+        now = self.now()
+        record = channel.dump()
+        revision = await self.channels.write(
+            stored,
+            record,
+            due_at=channel.next_due(now),
+            live=channel.live,
+            news=channel.news,
+            finals=channel.finals,
+        )
+        if revision is None:
+            return False
+        if channel.chores:
+            for handler in self._chores:
+                handler(record.channel_id)
+        return True
+
+    @asynccontextmanager
+    async def _turn(self, channel_id: str) -> AsyncIterator[None]:
+        """One at a time; the lock is forgotten with the last who waits."""
+        lock, users = self._turns.get(channel_id, (trio.Lock(), 0))
+        self._turns[channel_id] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._turns.pop(channel_id)
+            if users > 1:
+                self._turns[channel_id] = (lock, users - 1)
