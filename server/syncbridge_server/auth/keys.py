@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from jwt.algorithms import HMACAlgorithm
 from jwt.api_jws import PyJWS
 from jwt.warnings import InsecureKeyLengthWarning
 
@@ -67,21 +68,39 @@ class HmacKey:
         if is_short(secret):  # only development gets here; it says so once, in its own words
             warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
         self._secret = secret.encode()
-        self._verifier = KeyVerifier(OneKey(Key("HS256", self._secret)))
+        self._jws = PyJWS(algorithms=["HS256"])
+        self._jws.unregister_algorithm("HS256")
+        self._jws.register_algorithm("HS256", PreparedHmac(self._secret))
+        self._verifier = KeyVerifier(OneKey(Key("HS256", self._secret)), self._jws)
 
     def sign(self, payload: bytes) -> str:
-        return PyJWS().encode(payload, self._secret, "HS256", {"typ": "JWT"})
+        return self._jws.encode(payload, self._secret, "HS256", {"typ": "JWT"})
 
     def payload(self, token: str) -> bytes:
         return self._verifier.payload(token)
 
 
+class PreparedHmac(HMACAlgorithm):
+    """HS256 with one secret, of which PyJWT makes sure once, and not for every token, that it is
+    no public key or JWK in disguise. Raises ConfigError for one that is."""
+
+    def __init__(self, secret: bytes) -> None:
+        super().__init__(HMACAlgorithm.SHA256)
+        try:
+            self._prepared = super().prepare_key(secret)
+        except jwt.InvalidKeyError:
+            raise ConfigError("a secret for HS256 must not be a public key") from None
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        return self._prepared
+
+
 class KeyVerifier:
     """Any algorithm, through PyJWT, with the algorithm that the key dictates."""
 
-    def __init__(self, keys: KeySource) -> None:
+    def __init__(self, keys: KeySource, jws: PyJWS | None = None) -> None:
         self._keys = keys
-        self._jws = PyJWS(algorithms=[keys.algorithm])
+        self._jws = jws or PyJWS(algorithms=[keys.algorithm])
 
     def payload(self, token: str) -> bytes:
         _ascii(token)

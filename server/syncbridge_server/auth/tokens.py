@@ -14,7 +14,6 @@ and the claims were good; expiry is checked on each use, and revocation is someb
 
 import hashlib
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -128,7 +127,7 @@ class Tokens:
         self._refresh = refresh
         self._decoder = msgspec.json.Decoder(Claims)
         self._encoder = msgspec.json.Encoder()
-        self._seen: OrderedDict[bytes, Identity] = OrderedDict()
+        self._seen: dict[bytes, Identity] = {}
 
     def mint_access(self, grant: Grant, now: float, ttl: float | None = None) -> tuple[str, Claims]:
         """A signed access token and its claims. Raises UNSUPPORTED without a signing key."""
@@ -149,16 +148,13 @@ class Tokens:
         """
         self._check_size(token)
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        identity = self._seen.get(digest)
+        identity = self._seen.pop(digest, None)
         if identity is None:
             payload = self._payload(self._access, token)
             identity = self._checked(payload, ACCESS, now).identity()
-            self._remember(digest, identity)
         elif now >= identity.expires_at + self.rules.leeway:
-            del self._seen[digest]
             raise _expired()
-        else:
-            self._seen.move_to_end(digest)
+        self._remember(digest, identity)
         return identity
 
     def verify_refresh(self, token: str, now: float) -> Claims:
@@ -252,9 +248,10 @@ class Tokens:
             raise _expired()
 
     def _remember(self, digest: bytes, identity: Identity) -> None:
+        """Keep a verified token as the latest; the one not seen for longest makes room."""
         self._seen[digest] = identity
         if len(self._seen) > self.rules.cache_entries:
-            self._seen.popitem(last=False)
+            del self._seen[next(iter(self._seen))]
 
 
 def is_canonical_uuid(text: str) -> bool:

@@ -73,9 +73,12 @@ class Call(msgspec.Struct, gc=False, frozen=True):
     repeatable: bool
 
 
-@lru_cache(16_384)
 def _keys(sid: str, letters: str) -> tuple[str, ...]:
     return tuple([f"s:{{{sid}}}:{letter}" for letter in letters])
+
+
+_busy_keys = lru_cache(2_048)(_keys)
+"""For what is done often to few sessions; a session that is only joined has no entry."""
 
 
 def encode_apply(request: Apply, settings: Settings, epoch: str) -> Call:
@@ -109,7 +112,7 @@ def encode_apply(request: Apply, settings: Settings, epoch: str) -> Call:
     ]
     if request.operation:
         args += (request.expected, settings.value_bytes)
-    return Call("apply", _keys(request.sid, "mdkinoj"), args, bool(request.mutation_id))
+    return Call("apply", _busy_keys(request.sid, "mdkinoj"), args, bool(request.mutation_id))
 
 
 def encode_hello(request: Hello, settings: Settings) -> Call:
