@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from syncbridge.voice import call
+from syncbridge.voice.call import Record as CallRecord
 from syncbridge.voice.ports import Permissions
 
 
@@ -82,7 +82,7 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
     coming_until: int = 0
     previous: Room | None = None
     retired: list[Room] = []
-    call: call.Record | None = None
+    call: CallRecord | None = None
     guests: dict[str, Guest] = {}
     created_at: int = 0
     last_activity: int = 0
