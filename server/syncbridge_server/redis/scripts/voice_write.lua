@@ -1,0 +1,46 @@
+#!lua
+-- Write a voice channel where it was read, and tell every node.
+--
+-- KEYS  1 voice:{bucket}:c:<id>  HASH: r revision, t token of the write that made it, d the record
+--       2 voice:{bucket}:due   ZSET id -> ms at which somebody is to look at the channel
+--       3 voice:{bucket}:live  ZSET id -> ms after which the channel is forgotten
+--       4 voice:{bucket}:f:<id>  LIST of finals, the latest first
+-- ARGV  1 revision that was read; 0 for none   2 token of this write   3 the record   4 id
+--       5 due ms, or empty   6 live (0 or 1)   7 ttl ms   8 ttl of finals, ms   9 most finals
+--       10 channel of all nodes   11 and 12 the news before and after its revision
+--       13.. finals, the earliest first
+-- Returns the new revision, or 0: somebody else has written. The same write sent twice is done once.
+-- A channel that is new begins at the time in microseconds, so that no revision of an id is used
+-- again after the channel was forgotten. In the news a revision has 16 places, which keeps the
+-- lengths that were reckoned before it was known.
+
+local call, format = redis.call, string.format
+local held = call('HMGET', KEYS[1], 'r', 't')
+for i = 2, 3 do call('ZCARD', KEYS[i]) end  -- for its type: nothing may fail after the first write
+call('LLEN', KEYS[4])
+if (held[1] or '0') ~= ARGV[1] then
+  return held[2] == ARGV[2] and tonumber(held[1]) or 0
+end
+local clock = call('TIME')
+local now = tonumber(clock[1] .. format('%03d', math.floor(clock[2] / 1000)))
+local revision = held[1] and held[1] + 1 or clock[1] * 1000000 + clock[2]
+call('HSET', KEYS[1], 'r', format('%.0f', revision), 't', ARGV[2], 'd', ARGV[3])
+call('PEXPIRE', KEYS[1], ARGV[7])
+if ARGV[5] == '' then
+  call('ZREM', KEYS[2], ARGV[4])
+else
+  call('ZADD', KEYS[2], ARGV[5], ARGV[4])
+end
+call('ZREMRANGEBYSCORE', KEYS[3], '-inf', '(' .. format('%.0f', now))
+if ARGV[6] == '1' then
+  call('ZADD', KEYS[3], format('%.0f', now + ARGV[7]), ARGV[4])
+else
+  call('ZREM', KEYS[3], ARGV[4])
+end
+if #ARGV >= 13 then
+  for i = 13, #ARGV do call('LPUSH', KEYS[4], ARGV[i]) end
+  call('LTRIM', KEYS[4], 0, ARGV[9] - 1)
+  call('PEXPIRE', KEYS[4], ARGV[8])
+end
+call('PUBLISH', ARGV[10], ARGV[11] .. format('%16.0f', revision) .. ARGV[12])
+return revision
