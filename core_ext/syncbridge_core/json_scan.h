@@ -236,6 +236,18 @@ static inline const uint8_t *js_check_key(
     return p;
 }
 
+/* Entries to begin a table with: about as many as the text has members, so that a large one does
+ * not build its index over and over. At most 1024, and no more than keys are allowed. */
+static inline uint32_t js_first_room(const js_scanner *s)
+{
+    size_t room = (size_t)(s->end - s->start) / 64;
+    if (room > 1024)
+        room = 1024;
+    if (room > s->limits->max_keys)
+        room = s->limits->max_keys;
+    return room ? (uint32_t)room : 1;
+}
+
 /* A key of the outermost object: normalise, check, enter as a member. */
 static inline const uint8_t *js_member_key(
     js_scanner *s, const uint8_t *p, const uint8_t *q, int escaped)
@@ -267,7 +279,7 @@ static inline const uint8_t *js_member_key(
         return js_fail(s, JS_DUPLICATE_KEY, p, "key appears twice");
     if (s->members->used >= s->limits->max_keys)
         return js_fail(s, JS_TOO_MANY_KEYS, p, "too many keys");
-    if (!dt_reserve(s->members, 1))
+    if (!dt_reserve(s->members, s->members->room ? 1 : js_first_room(s)))
         return js_no_memory(s);
     dt_append(s->members, (uint32_t)offset, len, hash);
     return q;
