@@ -226,6 +226,10 @@ class Call:
         """The latest sign (ms) of any connection that is held; 0 when nobody is there."""
         return max((connection.seen_at for _, connection in self._held()), default=0)
 
+    def unseen_since(self, at: int) -> list[tuple[str, str]]:
+        """(user, connection) of this generation that nothing has shown after `at` (ms)."""
+        return [(user_id, c.id) for user_id, c in self._leased() if c.seen_at <= at]
+
     def connections(self, user_id: str) -> tuple[str, ...]:
         """Connections of a user that are held."""
         member = self._members.get(user_id)

@@ -71,6 +71,7 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
         warm_until: a room that was opened ahead is kept until then.
         uses: when the latest calls began, for pooling. migrations: how many there were.
         lost: how many polls in a row the provider did not know the room.
+        vacated: the latest occupancies of rooms that are known to be over.
     """
 
     channel_id: str
@@ -96,6 +97,7 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
     uses: list[int] = []
     migrations: int = 0
     lost: int = 0
+    vacated: list[str] = []
 
 
 class Final(msgspec.Struct, frozen=True, omit_defaults=True):
