@@ -13,7 +13,10 @@ Message = dict[str, Any]
 
 
 def state_update(channel_id: str, user_id: str, state: str, **more: Any) -> Message:
-    """`voice_state_update`: connected, disconnected, moving, released, muted or unmuted."""
+    """`voice_state_update`: connected, disconnected, muted or unmuted.
+
+    With a `deviceId` it is for the user's own devices: held, moving or released.
+    """
     return {
         "type": "voice_state_update",
         "userId": user_id,
@@ -21,6 +24,26 @@ def state_update(channel_id: str, user_id: str, state: str, **more: Any) -> Mess
         "state": state,
         **more,
     }
+
+
+def held(channel_id: str, user_id: str, device_id: str, **more: Any) -> Message:
+    """A device of the user holds the call from here on."""
+    return state_update(channel_id, user_id, "held", deviceId=device_id, **more)
+
+
+def moving(channel_id: str, user_id: str, device_id: str) -> Message:
+    """A device of the user is about to take the call over."""
+    return state_update(channel_id, user_id, "moving", deviceId=device_id)
+
+
+def released(channel_id: str, user_id: str, device_id: str, reason: str) -> Message:
+    """A device of the user does not hold the call any more: handoff, replaced or left."""
+    return state_update(channel_id, user_id, "released", deviceId=device_id, reason=reason)
+
+
+def is_private(message: Message) -> bool:
+    """Whether a message is for the devices of its user alone."""
+    return "deviceId" in message
 
 
 def of_events(channel_id: str, events: Iterable[Event]) -> list[Message]:

@@ -15,16 +15,26 @@ provider has lost is replaced the same way (`reason` "lost"), but not retired.
 Times are Unix ms.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from syncbridge.voice import announcements
+from syncbridge.voice import announcements, holding
 from syncbridge.voice.call import Call, CallLimits, Event, Phase, UserJoined, UserLeft
-from syncbridge.voice.evidence import Ended, Evidence, Migrated
+from syncbridge.voice.evidence import (
+    Ended,
+    Evidence,
+    Joined,
+    Left,
+    Migrated,
+    Polled,
+    Source,
+    Vacant,
+)
+from syncbridge.voice.holding import Report
 from syncbridge.voice.ports import Permissions
 from syncbridge.voice.provider_errors import SessionFull
-from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Guest, Room
+from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Guest, Move, Room
 
 LOST = "lost"
 DAY = 86_400_000
@@ -40,6 +50,7 @@ class ChannelLimits(msgspec.Struct, frozen=True):
         max_age_ms: age of a room at which the call is migrated; 0: never.
         pool_uses: calls within a day that make a channel a frequent one; 0: no pooling.
         pool_ms: how long the room of a frequent channel is kept after its call.
+        handoff_ms: how long a device has to take a call over.
     """
 
     call: CallLimits = CallLimits()
@@ -49,6 +60,7 @@ class ChannelLimits(msgspec.Struct, frozen=True):
     max_age_ms: int = DAY
     pool_uses: int = 10
     pool_ms: int = 3_600_000
+    handoff_ms: int = 60_000
 
 
 class Channel:
@@ -57,6 +69,7 @@ class Channel:
     Attributes:
         news: messages for the sockets of the channel, of what was changed here.
         finals: figures of calls that ended here, to be kept.
+        revision: of the write that stored it; 0 until then.
     """
 
     def __init__(self, record: ChannelRecord, limits: ChannelLimits) -> None:
@@ -68,6 +81,7 @@ class Channel:
         self.call = Call.load(record.call, bound) if record.call is not None else None
         self.finals: list[Final] = []
         self.news: list[announcements.Message] = []
+        self.revision = 0
 
     def dump(self) -> ChannelRecord:
         """The record as it is to be stored now."""
@@ -175,18 +189,98 @@ class Channel:
         if self.call is None:
             return []
         events: list[Event] = []
+        moving = self._moving()
         for one in evidence:
             events += self.call.apply(one, now)
-        if evidence:
-            self.record.last_activity = now
         events += self.call.settle(now)
-        return self._after(events, now, "ended")
+        if events or not all(isinstance(one, Polled | Vacant) for one in evidence):
+            self.record.last_activity = now
+        events = self._after(events, now, "ended")
+        for user_id, before in moving.items():
+            self._arrive(user_id, before)
+        return events
+
+    # Devices
+
+    def report(self, report: Report, now: int) -> list[Event]:
+        """A client says that it is in the media: a sign of it, its device and its switches."""
+        if self.call is None:
+            return []
+        known = self.call.connections(report.user_id)
+        sign = Joined(
+            generation=self._spoken_of(report.session_id),
+            at=now,
+            source=Source.CLIENT,
+            user_id=report.user_id,
+            connection_id=report.connection_id,
+        )
+        held = self.record.guests.get(report.user_id)
+        moving = (held.moving_to, held.moving_sid, held.moving_until) if held else ("", "", 0)
+        if held is not None:
+            holding.begin_move(held, "", "", 0)  # whose connection this is, the report says
+        events = self.hear([sign], now)
+        if self.call is None or self.call.since(report.user_id) is None:
+            return events
+        guest = self.record.guests.setdefault(report.user_id, Guest())
+        holding.begin_move(guest, *moving)
+        name = report.connection_id
+        fresh = bool(name) and holding.arrived(known, self.call.connections(report.user_id))
+        channel_id = self.record.channel_id
+        self.news += holding.taken(channel_id, guest, report, fresh=fresh)
+        self.news += holding.switched(channel_id, guest, report)
+        return events
+
+    def renew(self, user_ids: Iterable[str], now: int) -> list[Event]:
+        """Clients of these users have shown that they are in the call, without saying how."""
+        if self.call is None:
+            return []
+        generation = self._spoken_of("")
+        present = [user_id for user_id in user_ids if self.call.since(user_id) is not None]
+        return self.hear(
+            [
+                Joined(generation=generation, at=now, source=Source.CLIENT, user_id=user_id)
+                for user_id in present
+            ],
+            now,
+        )
+
+    def part(self, report: Report, now: int) -> list[Event]:
+        """A client says that its device has left the media: one negative about its connection."""
+        guest = self.record.guests.get(report.user_id)
+        here = (report.device_id, report.sid)
+        holder = guest is None or not guest.device_id or (guest.device_id, guest.sid) == here
+        if self.call is None or not (holder or report.connection_id):
+            return []
+        if guest is not None and guest.device_id and holder:
+            guest.device_id = guest.sid = ""
+            channel_id = self.record.channel_id
+            self.news.append(
+                announcements.released(channel_id, report.user_id, report.device_id, "left")
+            )
+        sign = Left(
+            generation=self._spoken_of(report.session_id),
+            at=now,
+            source=Source.CLIENT,
+            user_id=report.user_id,
+            connection_id=report.connection_id,
+        )
+        return self.hear([sign], now)
+
+    def hand_over(self, user_id: str, device_id: str, sid: str, now: int) -> bool:
+        """A device of a participant is to take the call over; False when the user is not in it."""
+        if self.call is None or self.call.since(user_id) is None:
+            return False
+        guest = self.record.guests.setdefault(user_id, Guest())
+        holding.begin_move(guest, device_id, sid, now + self.limits.handoff_ms)
+        self.news.append(announcements.moving(self.record.channel_id, user_id, device_id))
+        return True
 
     def expire(self, now: int) -> list[Event]:
         """Carry out what is due at `now`: leases, deadlines, pooled rooms."""
         record = self.record
         for user_id in [u for u, g in record.guests.items() if self._forgotten(u, g, now)]:
             del record.guests[user_id]
+        self.news += holding.stayed(record.channel_id, record.guests, now)
         if record.coming is not None and record.coming_until <= now:
             self.abandon()
         if self.call is None:
@@ -214,6 +308,7 @@ class Channel:
             generation = record.generation + 1
             record.coming = Room(generation, self._key(now, generation), now, reason=reason)
             record.coming_until = now + 3 * self.limits.opening_ms
+            record.move = Move(reason, now)
         return record.coming
 
     def moved(self, session_id: str, now: int) -> list[Event]:
@@ -226,6 +321,11 @@ class Channel:
         record.coming, record.coming_until = None, 0
         record.generation = record.room.generation
         record.migrations += 1
+        record.move = msgspec.structs.replace(
+            record.move or Move(record.room.reason, now),
+            result="moving",
+            participants=len(self.call.users),
+        )
         record.lost, record.last_error, record.last_activity = 0, "", now
         if record.config.recording:
             record.recording = "wanted"
@@ -233,14 +333,21 @@ class Channel:
         self.news.append(
             announcements.migration(record.channel_id, record.previous, record.room, patience)
         )
-        return self.call.apply(Migrated(generation=record.generation, at=now), now)
+        events = self.call.apply(Migrated(generation=record.generation, at=now), now)
+        return self._after(events, now, "idle")
 
     def abandon(self) -> None:
-        """The migration did not come about; the call goes on where it is."""
-        if self.record.coming is not None:
-            self._retire(self.record.coming)
-            self.record.generation = self.record.coming.generation
-        self.record.coming, self.record.coming_until = None, 0
+        """The migration did not come about; the call goes on where it is.
+
+        `coming_until` stays: a call that is too old is not migrated again before then.
+        """
+        record = self.record
+        if record.coming is None:
+            return
+        self._retire(record.coming)
+        record.generation, record.coming = record.coming.generation, None
+        if record.move is not None:
+            record.move = msgspec.structs.replace(record.move, result="failed")
 
     # Time
 
@@ -252,6 +359,7 @@ class Channel:
             due += [at for at in (self.call.next_due(),) if at is not None]
             if record.warm_until > now:
                 due = [max(at, record.warm_until) for at in due]
+            due += holding.next_due(record.guests)
         if record.room is not None and not record.room.session_id:
             due.append(record.room.asked_at + limits.opening_ms)
         elif record.room is not None and self.call is None:
@@ -259,7 +367,8 @@ class Channel:
         if self.live and record.room is not None and limits.max_age_ms and not record.previous:
             due.append(max(record.room.opened_at + limits.max_age_ms, record.coming_until))
         if record.coming is not None:
-            due.append(record.coming_until)
+            asked_again = record.coming.asked_at + limits.opening_ms
+            due.append(asked_again if asked_again > now else record.coming_until)
         if self.chores:
             due.append(max(record.record_due, now + limits.retry_ms))
         if record.warm_from > now and record.room is None:
@@ -275,7 +384,28 @@ class Channel:
             and age
             and self.record.previous is None
             and now - room.opened_at >= age
+            and now >= self.record.coming_until
         )
+
+    def unfinished(self, now: int) -> bool:
+        """Whether who began a migration has not opened its room in time: anybody may."""
+        coming = self.record.coming
+        return coming is not None and now >= coming.asked_at + self.limits.opening_ms
+
+    # What the provider lists
+
+    def holds(self, session_id: str) -> bool:
+        """Whether a provider's session is a room of this channel, also one that is to be ended."""
+        record = self.record
+        rooms = (record.room, record.coming, record.previous, *record.retired)
+        return any(r is not None and session_id in (r.session_id, r.key) for r in rooms)
+
+    def orphaned(self, session_id: str, now: int) -> bool:
+        """A session that we opened for this channel and hold no more: it is to be ended."""
+        if self.holds(session_id):
+            return False
+        self._retire(Room(0, session_id, now, session_id, reason="orphan"))
+        return True
 
     # Parts
 
@@ -290,6 +420,29 @@ class Channel:
         if room is not None:
             self.record.retired.append(room)
 
+    def _spoken_of(self, session_id: str) -> int:
+        """The generation that a client means, who may not name it: while the call migrates, who
+        does not say that it has come over has not."""
+        assert self.call is not None
+        if session_id:
+            return self.generation_of(session_id) or 0
+        previous = self.record.previous
+        return previous.generation if previous is not None else self.call.generation
+
+    def _moving(self) -> dict[str, tuple[str, ...]]:
+        """Connections of the users whose call is about to move to another device."""
+        assert self.call is not None
+        guests = self.record.guests.items()
+        return {user: self.call.connections(user) for user, guest in guests if guest.moving_to}
+
+    def _arrive(self, user_id: str, before: tuple[str, ...]) -> None:
+        """The call has moved if a connection has come."""
+        guest = self.record.guests.get(user_id)
+        if self.call is None or guest is None or not guest.moving_to:
+            return
+        if holding.arrived(before, self.call.connections(user_id)):
+            self.news += holding.moved(self.record.channel_id, user_id, guest)
+
     def _forgotten(self, user_id: str, guest: Guest, now: int) -> bool:
         present = self.call is not None and self.call.since(user_id) is not None
         return not present and guest.seat_until <= now
@@ -299,13 +452,33 @@ class Channel:
         record, state = self.record, self.call
         assert state is not None
         self.news += announcements.of_events(record.channel_id, events)
+        for event in events:
+            if isinstance(event, UserLeft) and event.user_id in record.guests:
+                holding.left(record.guests[event.user_id])
         if record.previous is not None and state.phase is not Phase.MIGRATING:
             if record.room is None or record.room.reason != LOST:
                 self._retire(record.previous)
             record.previous = None
+            self._note_move(events, now)
         if state.phase is Phase.ENDED:
             self._close(now, reason)
         return events
+
+    def _note_move(self, events: list[Event], now: int) -> None:
+        """A migration is over: who came, and who did not."""
+        state = self.call
+        if self.record.move is None or state is None:
+            return
+        stranded = sum(1 for e in events if isinstance(e, UserLeft) and e.reason == "migration")
+        ended = state.phase is Phase.ENDED
+        came = len(state.users)
+        self.record.move = msgspec.structs.replace(
+            self.record.move,
+            result="ended" if ended else "moved" if came else "stranded",
+            migrated=came,
+            stranded=stranded,
+            ended_at=now,
+        )
 
     def _close(self, now: int, reason: str) -> None:
         """The call has ended: note its figures, and keep or retire its room."""

@@ -2,6 +2,7 @@
 
 One change at a time for each channel on this node, so that only other nodes are in the way. What a
 change left to be done at the provider (`Channel`, theory of operation) is handed to `on_chores`.
+With the news of a write goes what it changed for those who look at the channel (`view`).
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreUnavailable
+from syncbridge.voice import view
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.channel_ports import Channels, Stored
 
@@ -57,26 +59,29 @@ class Desk:
         async with self._turn(channel_id):
             for _ in range(ATTEMPTS):
                 stored = await self.channels.read(channel_id)
+                before = view.of_record(stored.record)
                 channel = Channel(stored.record, self.limits)
                 answer = rule(channel, self.now())
-                if await self._write(stored, channel):
+                if await self._write(stored, channel, before):
                     return answer
         raise StoreUnavailable("the channel changes too often")
 
-    async def _write(self, stored: Stored, channel: Channel) -> bool:
+    async def _write(self, stored: Stored, channel: Channel, before: view.View | None) -> bool:
         """Write a channel that was changed; False when somebody was faster."""
         now = self.now()
         record = channel.dump()
+        shown = view.difference(before, view.of_record(record))
         revision = await self.channels.write(
             stored,
             record,
             due_at=channel.next_due(now),
             live=channel.live,
-            news=channel.news,
+            news=channel.news if shown is None else [*channel.news, view.to_message(shown)],
             finals=channel.finals,
         )
         if revision is None:
             return False
+        channel.revision = revision
         if channel.chores:
             for handler in self._chores:
                 handler(record.channel_id)

@@ -1,0 +1,112 @@
+"""Which of a user's devices holds a call, and how the call moves from one to another.
+
+Theory of operation. A user is in a call by connections that the provider knows; which device made
+one, only the devices can tell. The device that *holds* the call is the one that reported from
+within it. Another one takes it over when it reports a connection that was not known before, or when
+the session was handed over to it: then it is noted as `moving_to`, the one that holds the call stays
+in it, and the call has moved as soon as the new device is in the media: it reports, or the provider
+shows a connection of the user that was not there before. A move that does not come about is
+forgotten after a while, and nothing has changed.
+
+Times are Unix ms.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from syncbridge.voice import announcements
+from syncbridge.voice.announcements import Message
+from syncbridge.voice.records import Guest
+
+Guests = Mapping[str, Guest]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a client says of itself: that it is in the call, with which device and connection.
+
+    Attributes:
+        session_id: the provider's session that it is in; empty when it does not say.
+        muted, video: None: as it was.
+    """
+
+    user_id: str
+    device_id: str
+    sid: str
+    connection_id: str = ""
+    session_id: str = ""
+    muted: bool | None = None
+    video: bool | None = None
+
+
+def switched(channel_id: str, guest: Guest, report: Report) -> list[Message]:
+    """Note the switches of a report. What others are told of it."""
+    if report.video is not None:
+        guest.video = report.video
+    if report.muted is None or report.muted == guest.muted:
+        return []
+    guest.muted = report.muted
+    state = "muted" if guest.muted else "unmuted"
+    return [announcements.state_update(channel_id, report.user_id, state)]
+
+
+def taken(channel_id: str, guest: Guest, report: Report, *, fresh: bool) -> list[Message]:
+    """Let the device of a report hold the call, if it may. `fresh`: its connection is a new one."""
+    if (guest.device_id, guest.sid) == (report.device_id, report.sid):
+        return []
+    awaited = (guest.moving_to, guest.moving_sid) == (report.device_id, report.sid)
+    if guest.device_id and not awaited and not fresh:
+        return []
+    reason = "handoff" if awaited else "replaced"
+    return _hold(channel_id, report.user_id, guest, report.device_id, report.sid, reason)
+
+
+def begin_move(guest: Guest, device_id: str, sid: str, until: int) -> None:
+    """A device is about to take the call over; it has until `until`."""
+    guest.moving_to, guest.moving_sid, guest.moving_until = device_id, sid, until
+
+
+def moved(channel_id: str, user_id: str, guest: Guest) -> list[Message]:
+    """The device that was awaited is in the media."""
+    return _hold(channel_id, user_id, guest, guest.moving_to, guest.moving_sid, "handoff")
+
+
+def stayed(channel_id: str, guests: Guests, now: int) -> list[Message]:
+    """Forget the moves that did not come about in time."""
+    told = []
+    for user_id, guest in guests.items():
+        if guest.moving_to and guest.moving_until <= now:
+            begin_move(guest, "", "", 0)
+            told.append(announcements.held(channel_id, user_id, guest.device_id, reason="expired"))
+    return told
+
+
+def left(guest: Guest) -> None:
+    """The user is not in the call: no device holds it, and switches are as for a newcomer."""
+    begin_move(guest, "", "", 0)
+    guest.device_id = guest.sid = ""
+    guest.muted = guest.video = False
+
+
+def next_due(guests: Guests) -> list[int]:
+    """When moves are forgotten. O(guests)."""
+    return [guest.moving_until for guest in guests.values() if guest.moving_to]
+
+
+def arrived(before: tuple[str, ...], after: tuple[str, ...]) -> bool:
+    """Whether a connection has come; a name for the one that had none is no new connection."""
+    new = [one for one in after if one and one not in before]
+    named = "" in before and "" not in after
+    return len(new) > named
+
+
+def _hold(
+    channel_id: str, user_id: str, guest: Guest, device_id: str, sid: str, reason: str
+) -> list[Message]:
+    old = guest.device_id
+    guest.device_id, guest.sid = device_id, sid
+    begin_move(guest, "", "", 0)
+    told = [announcements.held(channel_id, user_id, device_id)]
+    if old:
+        told.append(announcements.released(channel_id, user_id, old, reason))
+    return told

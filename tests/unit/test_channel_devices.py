@@ -1,0 +1,204 @@
+"""Which device holds a call, and how it moves to another one: rules of a channel."""
+
+from typing import Any
+
+import pytest
+
+from syncbridge.voice.channel import Channel, ChannelLimits
+from syncbridge.voice.evidence import Joined, Left, Polled, Source
+from syncbridge.voice.holding import Report
+from syncbridge.voice.records import ChannelConfig, ChannelRecord
+
+SID = "6f1f3a52-5d0e-5c0b-9b1e-7d6f0a6f5a11"
+LIMITS = ChannelLimits()
+
+
+def live(now: int = 1000) -> Channel:
+    """A channel with a call in which nobody is yet."""
+    channel = Channel(ChannelRecord("c"), LIMITS)
+    channel.opening(now, ChannelConfig(), "w")
+    channel.opened("s1", now)
+    channel.news.clear()
+    return channel
+
+
+def report(device: str, **more: Any) -> Report:
+    return Report("ann", device, SID, **more)
+
+
+def webhook(connection: str, at: int, kind: type[Joined] | type[Left] = Joined) -> Joined | Left:
+    return kind(generation=1, at=at, source=Source.WEBHOOK, user_id="ann", connection_id=connection)
+
+
+def told(channel: Channel) -> list[tuple[str, str]]:
+    """(state, device) of what was told since the last time."""
+    news = [(n["state"], n.get("deviceId", "")) for n in channel.news]
+    channel.news.clear()
+    return news
+
+
+def holder(channel: Channel) -> str:
+    return channel.record.guests["ann"].device_id
+
+
+def in_call() -> Channel:
+    """Ann is in the call with her phone, connection c1."""
+    channel = live()
+    channel.report(report("phone", connection_id="c1"), 2000)
+    told(channel)
+    return channel
+
+
+def test_the_first_report_holds_the_call() -> None:
+    """A report is a sign of the user, and its device holds the call; repeating it tells nothing."""
+    channel = live()
+
+    channel.report(report("phone", connection_id="c1"), 2000)
+    assert [("connected", ""), ("held", "phone")] == told(channel)
+    assert ("ann",) == (channel.call.users if channel.call else ())
+    channel.report(report("phone", connection_id="c1"), 3000)
+    assert [] == told(channel)
+
+
+def test_another_device_needs_a_new_connection_to_take_the_call() -> None:
+    """A report of a second device without one does not move the call; with one it does."""
+    channel = in_call()
+
+    channel.report(report("tablet"), 3000)
+    assert ("phone", []) == (holder(channel), told(channel))
+    channel.report(report("tablet", connection_id="c2"), 4000)
+    assert [("held", "tablet"), ("released", "phone")] == told(channel)
+
+
+def test_a_handoff_waits_for_the_new_device() -> None:
+    """The call moves when the new device reports, and not before; the phone stays in meanwhile."""
+    channel = in_call()
+
+    assert channel.hand_over("ann", "tablet", SID, 3000)
+    channel.report(report("phone", connection_id="c1"), 3500)
+    assert [("moving", "tablet")] == told(channel)
+    assert "phone" == holder(channel)
+    channel.report(report("tablet"), 4000)
+    assert [("held", "tablet"), ("released", "phone")] == told(channel)
+
+
+@pytest.mark.parametrize("seen", ["webhook", "poll"])
+def test_a_handoff_is_done_when_the_provider_shows_a_new_connection(seen: str) -> None:
+    """A connection that was not there before is the new device in the media."""
+    channel = in_call()
+    channel.hand_over("ann", "tablet", SID, 3000)
+    told(channel)
+
+    again = [("ann", "c1")]
+    channel.hear([Polled(generation=1, at=3500, present=tuple(again))], 3500)
+    assert "phone" == holder(channel)
+    if seen == "webhook":
+        channel.hear([webhook("c2", 4000)], 4000)
+    else:
+        channel.hear([Polled(generation=1, at=4000, present=(*again, ("ann", "c2")))], 4000)
+    assert [("held", "tablet"), ("released", "phone")] == told(channel)
+    assert ("c1", "c2") == (channel.call.connections("ann") if channel.call else ())
+
+
+def test_the_old_devices_new_connection_is_not_the_new_device() -> None:
+    """The phone reconnects while the call moves, and says so: the call stays with it."""
+    channel = in_call()
+    channel.hand_over("ann", "tablet", SID, 3000)
+
+    channel.report(report("phone", connection_id="c9"), 3500)
+    channel.hear([webhook("c9", 3600)], 3600)
+    assert ("phone", "tablet") == (holder(channel), channel.record.guests["ann"].moving_to)
+
+
+def test_a_name_for_the_unnamed_connection_is_not_a_new_device() -> None:
+    """A device that reported without a connection is named by the provider during a handoff."""
+    channel = live()
+    channel.report(report("phone"), 2000)
+    channel.hand_over("ann", "tablet", SID, 3000)
+
+    channel.hear([webhook("c1", 3500)], 3500)
+    assert "phone" == holder(channel)
+    channel.hear([webhook("c2", 3600)], 3600)
+    assert "tablet" == holder(channel)
+
+
+def test_a_handoff_that_does_not_come_about_is_forgotten() -> None:
+    """It is due at its end; the old device holds the call, and is told so."""
+    channel = in_call()
+    channel.hand_over("ann", "tablet", SID, 3000)
+    told(channel)
+    end = 3000 + LIMITS.handoff_ms
+
+    assert end == channel.next_due(3000)
+    channel.hear([Joined(generation=1, at=end, source=Source.CLIENT, user_id="ann")], end)
+    channel.expire(end)
+    assert [("held", "phone")] == told(channel)
+    channel.hear([webhook("c2", end + 1)], end + 1)
+    assert "phone" == holder(channel)
+
+
+def test_nobody_hands_over_a_call_without_being_in_it() -> None:
+    """False, and nothing is noted."""
+    channel = live()
+
+    assert not channel.hand_over("ann", "tablet", SID, 3000)
+    assert ({}, []) == (channel.record.guests, channel.news)
+
+
+def test_a_released_device_cannot_speak_against_the_call() -> None:
+    """What a device without the call says of no connection is not evidence."""
+    channel = in_call()
+    channel.report(report("tablet", connection_id="c2"), 3000)
+    channel.hear([webhook("c1", 3500, Left)], 3500)
+    told(channel)
+
+    channel.part(report("phone"), 4000)
+    channel.hear([Polled(generation=1, at=5000, present=(("bob", "b1"),))], 5000)
+    assert ("c2",) == (channel.call.connections("ann") if channel.call else ())
+
+
+def test_leaving_is_one_negative_and_lets_the_call_go() -> None:
+    """The device does not hold the call any more; a poll without the user confirms it."""
+    channel = in_call()
+
+    channel.part(report("phone"), 3000)
+    assert [("released", "phone")] == told(channel)
+    assert ("ann",) == (channel.call.users if channel.call else ())
+    channel.hear([Polled(generation=1, at=4000, present=(("bob", "b1"),))], 4000)
+    assert [("connected", ""), ("disconnected", "")] == sorted(told(channel))
+
+
+def test_switches_are_told_when_they_change() -> None:
+    """Muted and unmuted, once each; who comes again is not muted."""
+    channel = in_call()
+
+    for muted in (True, True, None, False, True):
+        channel.report(report("phone", connection_id="c1", muted=muted), 3000)
+    assert ["muted", "unmuted", "muted"] == [state for state, _ in told(channel)]
+    channel.hear([webhook("c1", 4000, Left)], 4000)
+    guest = channel.record.guests["ann"]
+    assert (False, "", "") == (guest.muted, guest.device_id, guest.sid)
+
+
+def test_during_a_migration_only_who_says_so_has_come_over() -> None:
+    """A report without the new session's id keeps nobody's place in it; with it, it does."""
+    channel = in_call()
+    channel.migrate(5000, "too_old")
+    channel.moved("s2", 5000)
+
+    channel.report(report("phone", connection_id="c1"), 6000)
+    assert channel.record.previous is not None
+    channel.report(report("phone", connection_id="c3", session_id="s2"), 7000)
+    assert channel.record.previous is None
+    assert ("ann",) == (channel.call.users if channel.call else ())
+
+
+def test_a_sign_renews_only_who_is_there() -> None:
+    """Speaking shows that somebody is still in the call, but brings nobody into it."""
+    channel = in_call()
+    lease = channel.next_due(2000)
+
+    channel.renew(["ann", "bob"], 60_000)
+    assert ("ann",) == (channel.call.users if channel.call else ())
+    assert lease is not None
+    assert 60_000 + LIMITS.call.lease_ms == channel.next_due(60_000)
