@@ -15,7 +15,7 @@ from syncbridge.voice.call import (
     UserJoined,
     UserLeft,
 )
-from syncbridge.voice.evidence import Ended, Joined, Left, Migrated, Polled, Source
+from syncbridge.voice.evidence import Ended, Joined, Left, Migrated, Polled, Source, Vacant
 
 DOCS = Path(__file__).parents[2] / "docs" / "voice-calls.md"
 MINUTE = 60_000
@@ -214,3 +214,77 @@ def test_the_documented_table_is_the_table() -> None:
     lines = DOCS.read_text().splitlines()
 
     assert [line for line in lines if line.count("|") == 4][2:] == rows
+
+
+def vacant(at: int, generation: int = 1) -> Vacant:
+    return Vacant(generation=generation, at=at)
+
+
+def test_two_looks_at_a_vacant_call_remove_everybody() -> None:
+    """The first one is a negative for each connection; the second, begun later, removes them."""
+    call = call_with("ann", "bob")
+    first = call.apply(vacant(20), 30)
+    doubted = call.doubtful
+    second = call.apply(vacant(31), 40)
+
+    assert ([], True) == (first, doubted)
+    assert second == [
+        UserLeft("ann", "verified"),
+        UserLeft("bob", "verified"),
+        PhaseChanged(Phase.EMPTY, Cause.WENT, 1),
+    ]
+
+
+def test_a_second_look_that_began_too_early_removes_nobody() -> None:
+    """Two looks at the same moment are one: the second must begin after the first was applied."""
+    call = call_with("ann")
+    call.apply(vacant(20), 30)
+
+    assert call.apply(vacant(30), 31) == []
+    assert call.users == ("ann",)
+
+
+def test_a_vacant_look_says_nothing_about_who_came_later() -> None:
+    """Who was seen after the look had begun is not doubted by it."""
+    call = call_with("ann")
+    call.apply(vacant(5), 30)
+
+    assert not call.doubtful
+
+
+def test_somebody_seen_between_two_vacant_looks_stays() -> None:
+    """A sign that is newer than the doubt clears it."""
+    call = call_with("ann")
+    call.apply(vacant(20), 30)
+    call.apply(joined("ann", "ann1", 35), 35)
+    call.apply(vacant(36), 40)
+
+    assert call.users == ("ann",)
+
+
+def test_a_vacant_older_session_says_nothing_of_the_newer_one() -> None:
+    """While a call migrates, the old session runs empty; that removes nobody."""
+    call = call_with("ann")
+    call.apply(Migrated(generation=2, at=15), 15)
+    call.apply(vacant(20), 30)
+    call.apply(vacant(31, generation=2), 40)
+    call.apply(vacant(41, generation=2), 50)
+
+    assert call.users == ("ann",)
+
+
+def test_a_migration_is_over_when_all_connections_have_come() -> None:
+    """A user with two devices in the old session is waited for until both are in the new one."""
+    call = call_with("ann")
+    call.apply(joined("ann", "ann2", 11), 11)
+    call.apply(Migrated(generation=2, at=20), 20)
+    settled = []
+    for number, connection in enumerate(("new1", "new2")):
+        sign = Joined(
+            generation=2, at=30, source=Source.WEBHOOK, user_id="ann", connection_id=connection
+        )
+        call.apply(sign, 30 + number)
+        settled.append(call.settle(30 + number))
+
+    assert settled == [[], [PhaseChanged(Phase.ACTIVE, Cause.MOVED, 2)]]
+    assert call.connections("ann") == ("new1", "new2")

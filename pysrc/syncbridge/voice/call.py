@@ -16,7 +16,8 @@ Rules.
 * A client that has reported once must go on: its lease ends `lease_ms` after the last sign of the
   connection from anybody, the first one `lease_ms` after it was granted. A connection whose client
   never spoke has no lease.
-* An empty poll says nothing. A failed one is not evidence at all.
+* An empty poll says nothing. A failed one is not evidence at all. An empty state together with a
+  whole list of calls that names others and not this one (`Vacant`) is one negative for everybody.
 * While a call migrates, what is said of the generation before is ignored, and users who have not
   come over stay until the deadline.
 
@@ -30,7 +31,16 @@ from enum import StrEnum
 
 import msgspec
 
-from syncbridge.voice.evidence import Ended, Evidence, Joined, Left, Migrated, Polled, Source
+from syncbridge.voice.evidence import (
+    Ended,
+    Evidence,
+    Joined,
+    Left,
+    Migrated,
+    Polled,
+    Source,
+    Vacant,
+)
 
 
 class Phase(StrEnum):
@@ -226,6 +236,16 @@ class Call:
         """The latest sign (ms) of any connection that is held; 0 when nobody is there."""
         return max((connection.seen_at for _, connection in self._held()), default=0)
 
+    @property
+    def arrived(self) -> int:
+        """How many users have a connection of this generation: all, unless the call migrates."""
+        return sum(1 for user_id in self._members if self._current(user_id))
+
+    @property
+    def current_connections(self) -> int:
+        """How many connections of this generation are held."""
+        return sum(1 for _ in self._leased())
+
     def unseen_since(self, at: int) -> list[tuple[str, str]]:
         """(user, connection) of this generation that nothing has shown after `at` (ms)."""
         return [(user_id, c.id) for user_id, c in self._leased() if c.seen_at <= at]
@@ -263,6 +283,8 @@ class Call:
                 events += self._left(evidence)
             case Polled():
                 events += self._polled(evidence)
+            case Vacant():
+                events += self._vacant(evidence)
             case Ended():
                 events += self._end(Cause.END, evidence.reason)
             case Migrated():
@@ -283,8 +305,14 @@ class Call:
         return events + self._end(Cause.IDLE, "idle")
 
     def settle(self, now: int) -> list[Event]:
-        """End a migration before its deadline if everybody has come over and somebody has."""
-        waiting = any(c.generation != self.generation for _, c in self._held())
+        """End a migration before its deadline if everybody has come over and somebody has.
+
+        With as many connections as before: the second device of a user is waited for, too.
+        """
+        waiting = any(
+            2 * len(self._current(user_id)) < len(member.connections)
+            for user_id, member in self._members.items()
+        )
         if self.phase is not Phase.MIGRATING or waiting or not self._members:
             return []
         self._clock = max(now, self._clock)
@@ -395,6 +423,14 @@ class Call:
         for user_id, connection in list(self._held()):
             shown = user_id in whole or (user_id, connection.id) in named
             if not shown and connection.generation == self.generation:
+                events += self._doubted(user_id, connection, Source.POLL, evidence.at)
+        return events
+
+    def _vacant(self, evidence: Vacant) -> list[Event]:
+        """Doubt everybody of this generation."""
+        events: list[Event] = []
+        for user_id, connection in list(self._held()):
+            if connection.generation == self.generation:
                 events += self._doubted(user_id, connection, Source.POLL, evidence.at)
         return events
 

@@ -54,6 +54,15 @@ class Polled(Evidence, frozen=True):
     present: tuple[tuple[str, str], ...]
 
 
+class Vacant(Evidence, frozen=True):
+    """Two statements of the provider that agree: nobody is in this call any more.
+
+    Its state says "nobody", which alone says nothing (`Polled`), and a whole list of calls under
+    way, which names others, does not name this one. One negative for every connection; `at` is
+    when the first of the two requests began.
+    """
+
+
 class Ended(Evidence, frozen=True):
     """The provider, or we, ended this generation."""
 

@@ -58,12 +58,31 @@ class Guest(msgspec.Struct, omit_defaults=True):
     video: bool = False
 
 
+class Move(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The latest migration of a call.
+
+    Attributes:
+        result: opening, moving; then moved, stranded (nobody came), failed (no room), or ended.
+        participants: users in the call when they were asked to come over.
+        migrated: users who had come over at the end. stranded: users who had not.
+    """
+
+    reason: str
+    began_at: int
+    result: str = "opening"
+    participants: int = 0
+    migrated: int = 0
+    stranded: int = 0
+    ended_at: int = 0
+
+
 class ChannelRecord(msgspec.Struct, omit_defaults=True):
     """A channel as it is stored.
 
     Attributes:
         room: where people are let in. It has a session id before anybody is.
-        coming: the room that a migration is opening.
+        coming: the room that a migration is opening, at the latest until `coming_until`; after
+            one that failed, no other one begins by itself before then.
         previous: the room that a migration leaves, while participants come over.
         retired: rooms that are to be ended at the provider, and have not been yet.
         pooled_until: the call has ended, and its room is kept for the next one until then.
@@ -72,6 +91,7 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
         uses: when the latest calls began, for pooling. migrations: how many there were.
         lost: how many polls in a row the provider did not know the room.
         vacated: the latest occupancies of rooms that are known to be over.
+        move: the latest migration of the call, or of the one before.
     """
 
     channel_id: str
@@ -97,6 +117,7 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
     uses: list[int] = []
     migrations: int = 0
     lost: int = 0
+    move: Move | None = None
     vacated: list[str] = []
 
 

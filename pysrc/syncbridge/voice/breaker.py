@@ -1,0 +1,112 @@
+"""A circuit breaker: after failures in a row nothing is asked for a while, then one probe is.
+
+Closed, everything passes; `threshold` failures in a row open it. Open, nothing passes until a time
+that grows with each opening in a row (full jitter, within bounds, so that nodes do not come back
+together). Then half-open: exactly one probe passes; its success closes the breaker, its failure
+opens it for longer. Who is admitted gets a ticket and hands it back with the outcome; a ticket of
+before the latest change of state says nothing any more. A probe that never comes back counts as
+given up after `probe_s`. Everything is O(1) and told the time, in monotonic seconds.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import msgspec
+
+
+class State(StrEnum):
+    """What the breaker lets through: everything, nothing, one probe."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class BreakerLimits(msgspec.Struct, frozen=True):
+    """Bounds of a breaker.
+
+    Attributes:
+        threshold: failures in a row that open it. probe_s: how long a probe is waited for.
+        least_s, first_s, most_s: it stays open for at least `least_s`, at first for at most
+            `first_s`, twice as long each time that a probe fails, at last for at most `most_s`.
+    """
+
+    threshold: int = 5
+    least_s: float = 1.0
+    first_s: float = 5.0
+    most_s: float = 60.0
+    probe_s: float = 15.0
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """One call that was let through."""
+
+    turn: int
+    probe: bool = False
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Not let through; worth another attempt after `seconds`."""
+
+    seconds: float
+
+
+class Breaker:
+    """A circuit breaker. `chance`: numbers in [0, 1), evenly spread."""
+
+    def __init__(self, limits: BreakerLimits, chance: Callable[[], float]) -> None:
+        self._limits = limits
+        self._chance = chance
+        self._state = State.CLOSED
+        self._turn = 0
+        self._failures = 0
+        self._openings = 0
+        self._until = 0.0
+
+    def state(self, now: float) -> State:
+        """What it lets through at `now`."""
+        if self._state is State.OPEN and now >= self._until:
+            return State.HALF_OPEN
+        return self._state
+
+    def admit(self, now: float) -> Ticket | Wait:
+        """A ticket for one call, or how long to wait."""
+        if self._state is State.CLOSED:
+            return Ticket(self._turn)
+        if now < self._until:
+            return Wait(self._until - now)
+        self._turn += 1
+        self._state, self._until = State.HALF_OPEN, now + self._limits.probe_s
+        return Ticket(self._turn, probe=True)
+
+    def succeeded(self, ticket: Ticket) -> None:
+        """The provider answered."""
+        if ticket.turn != self._turn:
+            return
+        self._failures = 0
+        if ticket.probe:
+            self._turn += 1
+            self._state, self._openings = State.CLOSED, 0
+
+    def failed(self, ticket: Ticket, now: float) -> None:
+        """The provider was in trouble, or not there."""
+        if ticket.turn != self._turn:
+            return
+        self._failures += 1
+        if ticket.probe or self._failures >= self._limits.threshold:
+            self._open(now)
+
+    def given_up(self, ticket: Ticket, now: float) -> None:
+        """Nothing was learnt: nothing was sent, or nobody waited for the answer."""
+        if ticket.probe and ticket.turn == self._turn:
+            self._turn += 1
+            self._state, self._until = State.OPEN, now
+
+    def _open(self, now: float) -> None:
+        limits = self._limits
+        most = min(limits.first_s * 2.0 ** min(self._openings, 32), limits.most_s)
+        self._openings += 1
+        self._turn += 1
+        self._failures = 0
+        self._state = State.OPEN
+        self._until = now + limits.least_s + self._chance() * max(most - limits.least_s, 0.0)

@@ -1,0 +1,127 @@
+"""What we hold about calls beside what the provider says about them.
+
+`compare_states` is the comparison of one call. `suspects` and `strangers` compare all calls with
+one whole pass over the provider's list, in which a call is one number: the list decides who is
+looked at and in which order, and nothing else, for it says nothing about persons and nothing about
+calls that it leaves out.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from enum import StrEnum
+
+import msgspec
+
+from syncbridge.voice.channel import Channel
+
+
+class Mismatch(StrEnum):
+    """How the two views of one call differ."""
+
+    COUNT = "participant_count"
+    MISSING_REMOTE = "missing_remote_participant"
+    MISSING_LOCAL = "missing_local_participant"
+
+
+class Discrepancy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One difference: two counts, or a participant whom only one side has."""
+
+    type: Mismatch
+    participant_id: str = ""
+    local: int = 0
+    remote: int = 0
+
+
+class Reason(StrEnum):
+    """Why a call is looked at, the most urgent first."""
+
+    ASKED = "asked"
+    DOUBTFUL = "doubtful"
+    UNLISTED = "unlisted"
+    COUNT = "count"
+    STALE = "stale"
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A live channel in brief. `connections`: of this generation; `synced_at` Unix ms, 0: never."""
+
+    channel_id: str
+    session_id: str
+    users: int
+    connections: int
+    doubtful: bool = False
+    synced_at: int = 0
+    other_sessions: tuple[str, ...] = ()
+
+
+def held_of(channel: Channel) -> Held | None:
+    """A channel in brief; None when there is no call in it. O(connections)."""
+    record, call = channel.record, channel.call
+    if call is None or record.room is None:
+        return None
+    others = (record.previous, *record.retired)
+    return Held(
+        record.channel_id,
+        record.room.session_id,
+        call.arrived,
+        call.current_connections,
+        call.doubtful,
+        record.last_sync_at,
+        tuple(room.session_id for room in others if room is not None and room.session_id),
+    )
+
+
+def compare_states(local: Collection[str], remote: Collection[str]) -> list[Discrepancy]:
+    """How the users that we hold differ from those that the provider names. O(users)."""
+    ours, theirs = set(local), set(remote)
+    found: list[Discrepancy] = []
+    if len(ours) != len(theirs):
+        found.append(Discrepancy(Mismatch.COUNT, local=len(ours), remote=len(theirs)))
+    found += [Discrepancy(Mismatch.MISSING_REMOTE, user) for user in sorted(ours - theirs)]
+    found += [Discrepancy(Mismatch.MISSING_LOCAL, user) for user in sorted(theirs - ours)]
+    return found
+
+
+def suspects(
+    held: Iterable[Held], listed: Mapping[str, int] | None, now: int, stale_ms: int
+) -> dict[str, Reason]:
+    """Channels that are to be looked at, the most urgent first. O(n log n).
+
+    Args:
+        listed: session id -> participants, of a whole list; None when there is no such list: then
+            every call with somebody in it may be wrong.
+        stale_ms: after which a call that seems right is looked at all the same: two people who
+            changed places are the same number.
+    """
+    found: list[tuple[int, int, str, Reason]] = []
+    for call in held:
+        reason = _reason(call, listed, now, stale_ms)
+        if reason is not None:
+            found.append((_URGENCY[reason], call.synced_at, call.channel_id, reason))
+    return {channel_id: reason for _, _, channel_id, reason in sorted(found)}
+
+
+def strangers(held: Iterable[Held], listed: Mapping[str, int]) -> list[str]:
+    """Listed sessions that no live channel holds, in the order of the list. O(n)."""
+    known: set[str] = set()
+    for call in held:
+        known.add(call.session_id)
+        known.update(call.other_sessions)
+    return [name for name, people in listed.items() if people and name not in known]
+
+
+def _reason(call: Held, listed: Mapping[str, int] | None, now: int, stale_ms: int) -> Reason | None:
+    """Why this call is to be looked at, if it is."""
+    if call.doubtful:
+        return Reason.DOUBTFUL
+    people = (listed or {}).get(call.session_id)
+    if people is None and call.users:
+        return Reason.UNLISTED
+    # A list may count users or connections; the call is right when it agrees with either.
+    if people is not None and people not in (call.users, call.connections):
+        return Reason.COUNT
+    if call.users and now - call.synced_at >= stale_ms:
+        return Reason.STALE
+    return None
+
+
+_URGENCY = {reason: place for place, reason in enumerate(Reason)}
