@@ -1,0 +1,176 @@
+"""What webhooks do to a channel: what the provider reports becomes evidence, or a note.
+
+Webhooks arrive late, twice and in any order, so nothing here depends on when they came. They are
+taken in by the time at which the provider says it happened; a time that is missing, or lies after
+the arrival, counts as the time of the arrival: nothing is reported before it happened, and a clock
+that runs ahead must not make its words newer than everybody else's.
+
+The end of a session is believed only as far as nothing contradicts it.
+
+* Where the provider has occupancies, the end of one says that its connections are gone. Those that
+  were seen later belong to another one and stay; so does the room, which can be entered again.
+  The latest of these occupancies are remembered: who is said to have joined one is not there.
+* Elsewhere it is the end of the session and of the call, unless somebody in it was seen later, or
+  was given a token and is on the way. Then it is not known what is true, and the provider is to be
+  asked.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from syncbridge.voice import announcements, events
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.events import Event
+from syncbridge.voice.evidence import Ended, Evidence, Joined, Left, Source
+
+UNKNOWN = 0
+"""Generation of a channel that never had a room."""
+MAX_VACATED = 8
+
+
+class Report(msgspec.Struct, frozen=True):
+    """An event and when it arrived, in Unix ms."""
+
+    event: Event
+    received_at: int
+
+    @property
+    def at(self) -> int:
+        """When it happened, in Unix ms, as far as that can be believed."""
+        told = self.event.occurred_at
+        at = int(told * 1000) if told is not None else 0
+        return at if 0 < at <= self.received_at else self.received_at
+
+
+class Taken(msgspec.Struct):
+    """What became of reports.
+
+    Attributes:
+        concerned: something of it was about this channel as it is; else there is nothing to write.
+        look: they contradict each other, or what others say: ask the provider who is there.
+    """
+
+    concerned: bool = False
+    look: bool = False
+
+
+def take_in(channel: Channel, reports: Sequence[Report], now: int) -> Taken:
+    """Take reports of a channel's sessions in, the earliest first. `now` in Unix ms."""
+    taken = Taken()
+    waiting: list[Evidence] = []
+    for report in sorted(reports, key=lambda report: report.at):
+        if isinstance(report.event, events.RecordingReady | events.RecordingFailed):
+            _recording(channel, report.event, taken)
+            continue
+        generation = channel.generation_of(report.event.session_id)
+        if generation is None:
+            continue
+        taken.concerned = True
+        if _too_late(channel, report.event):
+            continue
+        evidence = _evidence(report, generation)
+        if evidence is not None:
+            _revive(channel, evidence, now)
+            waiting.append(evidence)
+            continue
+        channel.hear(waiting, now)
+        waiting = []
+        if isinstance(report.event, events.SessionEnded):
+            _ended(channel, report, generation, now, taken)
+        else:
+            channel.record.last_activity = max(channel.record.last_activity, report.at)
+    channel.hear(waiting, now)
+    return taken
+
+
+def _too_late(channel: Channel, event: Event) -> bool:
+    """Whether somebody joined an occupancy that is known to be over."""
+    joined = isinstance(event, events.ParticipantJoined)
+    return joined and event.provider_session_id in channel.record.vacated
+
+
+def _evidence(report: Report, generation: int) -> Evidence | None:
+    """What a report says of one connection; None when it is about something else."""
+    match report.event:
+        case events.ParticipantJoined(user_id=user_id, peer_id=peer_id):
+            kind: type[Joined | Left] = Joined
+        case events.ParticipantLeft(user_id=user_id, peer_id=peer_id):
+            kind = Left
+        case _:
+            return None
+    return kind(
+        generation=generation,
+        at=report.at,
+        source=Source.WEBHOOK,
+        user_id=user_id,
+        connection_id=peer_id,
+    )
+
+
+def _revive(channel: Channel, evidence: Evidence, now: int) -> None:
+    """Begin a call when somebody enters a room that was kept after the last one had ended."""
+    room = channel.record.room
+    if channel.call is not None or room is None or not channel.record.pooled_until:
+        return
+    kept_since = channel.record.pooled_until - channel.limits.pool_ms
+    if isinstance(evidence, Joined) and evidence.at > kept_since:
+        channel.opened(room.session_id, now)
+
+
+def _ended(channel: Channel, report: Report, generation: int, now: int, taken: Taken) -> None:
+    """The provider says that a session, or an occupancy of it, is over."""
+    call = channel.call
+    if call is not None and generation != call.generation:
+        return
+    if report.event.provider_session_id:
+        _vacated(channel, report, generation, now, taken)
+    elif call is None:
+        channel.end(now, "ended")
+    elif call.last_seen > report.at or _expected(channel, now):
+        taken.look = True
+    else:
+        channel.hear([Ended(generation=generation, at=report.at)], now)
+
+
+def _vacated(channel: Channel, report: Report, generation: int, now: int, taken: Taken) -> None:
+    """An occupancy is over: whoever was not seen since is gone."""
+    over = [o for o in channel.record.vacated if o != report.event.provider_session_id]
+    channel.record.vacated = [*over, report.event.provider_session_id][-MAX_VACATED:]
+    if channel.call is None:
+        return
+    gone = [
+        Left(
+            generation=generation,
+            at=report.at,
+            source=Source.WEBHOOK,
+            user_id=user_id,
+            connection_id=connection_id,
+        )
+        for user_id, connection_id in channel.call.unseen_since(report.at)
+    ]
+    channel.hear(gone, now)
+    taken.look = taken.look or bool(channel.call and channel.call.users)
+
+
+def _expected(channel: Channel, now: int) -> bool:
+    """Whether somebody who is not in the call was let in a moment ago."""
+    users = channel.call.users if channel.call is not None else ()
+    guests = channel.record.guests.items()
+    return any(guest.seat_until > now and user not in users for user, guest in guests)
+
+
+def _recording(
+    channel: Channel, event: events.RecordingReady | events.RecordingFailed, taken: Taken
+) -> None:
+    """Tell that a recording is ready; it often is so only when its session has long ended."""
+    record = channel.record
+    if record.generation == UNKNOWN:
+        return
+    taken.concerned = True
+    ready = isinstance(event, events.RecordingReady)
+    if channel.generation_of(event.session_id) is not None and record.recording != "wanted":
+        record.recording = "ready" if ready else "failed"
+    if isinstance(event, events.RecordingReady):
+        told = announcements.recording_ready(record.channel_id, event.recording_id, event.duration)
+        channel.news.append(told)

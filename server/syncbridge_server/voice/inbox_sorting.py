@@ -1,0 +1,145 @@
+"""What waiting webhooks are about: their events, and the channels of these.
+
+A delivery says one thing or several. What is wrong with it for good is noted at once; that its
+session is not known may change.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import structlog
+import trio
+
+from syncbridge import ids
+from syncbridge.errors import StoreError, SyncBridgeError
+from syncbridge.voice import events
+from syncbridge.voice.channel_ports import Channels, Delivery
+from syncbridge.voice.events import Event, Unreadable
+from syncbridge.voice.intake import Report
+from syncbridge.voice.ports import VoiceProvider
+
+log = structlog.get_logger("voice")
+
+KNOWN_SESSIONS = 4096
+UNKNOWN_SESSION = "unknown session"
+UNREADABLE = "unreadable"
+BAD_USER = "user id not acceptable"
+
+Reports = list[Report]
+
+
+class Fate(StrEnum):
+    """What becomes of a delivery."""
+
+    DONE = "done"
+    AGAIN = "again"
+    WAIT = "wait"
+    BURY = "bury"
+
+
+@dataclass
+class Item:
+    """A delivery on its way.
+
+    Attributes:
+        reason: why it is to be tried again, or buried.
+        reports: what it says, by channel.
+        kept: recordings that were not known before it.
+    """
+
+    delivery: Delivery
+    fate: Fate = Fate.DONE
+    reason: str = ""
+    reports: dict[str, Reports] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
+
+    def fail(self, fate: Fate, reason: str = "") -> None:
+        """Note trouble. To be buried outweighs everything, and then trouble of the store."""
+        worst = (Fate.DONE, Fate.AGAIN, Fate.WAIT, Fate.BURY)
+        if worst.index(fate) > worst.index(self.fate):
+            self.fate, self.reason = fate, reason
+
+
+class Sorter:
+    """Sorts deliveries by channel. `id_bytes`: longest user id."""
+
+    def __init__(self, provider: VoiceProvider, channels: Channels, id_bytes: int) -> None:
+        self._provider = provider
+        self._channels = channels
+        self._id_bytes = id_bytes
+        self._known: dict[str, str] = {}
+
+    async def sort(self, items: Sequence[Item]) -> StoreError | None:
+        """Put the reports of each delivery into it. What of it the store could not tell, if any."""
+        told = [(item, event) for item in items for event in self._events(item)]
+        wanted = {event.session_id for _, event in told}
+        channels, trouble = await self._find(wanted)
+        for item, event in told:
+            channel_id = channels.get(event.session_id)
+            if channel_id is None:
+                fate = Fate.WAIT if trouble is not None else Fate.AGAIN
+                item.fail(fate, UNKNOWN_SESSION)
+                continue
+            report = Report(event, item.delivery.received_at)
+            item.reports.setdefault(channel_id, []).append(report)
+        return trouble
+
+    def _events(self, item: Item) -> list[Event]:
+        """What a delivery says, as far as it means something to us."""
+        found = self._provider.parse_webhook(item.delivery.body)
+        if isinstance(found, Unreadable):
+            item.fail(Fate.BURY, f"{UNREADABLE}: {found.detail}")
+            return []
+        return [event for event in found if self._meaningful(item, event)]
+
+    def _meaningful(self, item: Item, event: Event) -> bool:
+        match event:
+            case events.OtherEvent():
+                return False
+            case (
+                events.ParticipantJoined(user_id=user_id)
+                | events.ParticipantLeft(user_id=user_id)
+                | events.ParticipantSpeaking(user_id=user_id)
+            ):
+                return self._acceptable(item, user_id)
+        return True
+
+    def _acceptable(self, item: Item, user_id: str) -> bool:
+        if not user_id:
+            log.info("webhook_of_a_stranger", delivery_id=item.delivery.delivery_id)
+            return False
+        try:
+            ids.short_id("user_id", user_id, self._id_bytes)
+        except SyncBridgeError:
+            item.fail(Fate.BURY, BAD_USER)
+            return False
+        return True
+
+    async def _find(self, sessions: Iterable[str]) -> tuple[dict[str, str], StoreError | None]:
+        """The channels of sessions, as far as they are known. What was found once stays so."""
+        found: dict[str, str] = {}
+        trouble: list[StoreError] = []
+
+        async def look(session_id: str) -> None:
+            try:
+                channel_id = await self._channels.channel_of(session_id)
+            except StoreError as error:
+                trouble.append(error)
+                return
+            if channel_id is not None:
+                found[session_id] = channel_id
+
+        async with trio.open_nursery() as nursery:
+            for session_id in sessions:
+                if session_id in self._known:
+                    found[session_id] = self._known[session_id]
+                else:
+                    nursery.start_soon(look, session_id)
+        self._remember(found)
+        return found, trouble[0] if trouble else None
+
+    def _remember(self, found: dict[str, str]) -> None:
+        self._known |= found
+        while len(self._known) > KNOWN_SESSIONS:
+            del self._known[next(iter(self._known))]
