@@ -1,0 +1,45 @@
+"""What a token's holder may do in a voice channel: the one rule, for REST and sockets alike.
+
+A token has a list of grants, each for a waddle and a channel or for every one (`*`). Any grant that
+matches lets its holder into the call, to listen; the words in it allow more. A token of role
+service or admin speaks for users, and may do everything.
+"""
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import Identity, VoiceGrant
+from syncbridge.voice.ports import Permissions
+
+ANY = "*"
+EVERYTHING = Permissions(can_speak=True, can_record=True, can_stream=True, can_use_video=True)
+
+
+def matches(grant: VoiceGrant, waddle_id: str, channel_id: str) -> bool:
+    """Whether a grant is for a channel of a waddle."""
+    return grant.waddle in (ANY, waddle_id) and grant.channel in (ANY, channel_id)
+
+
+def permissions_of(identity: Identity, waddle_id: str, channel_id: str) -> Permissions | None:
+    """What all matching grants allow together; None when there is none."""
+    if identity.privileged:
+        return EVERYTHING
+    granted = [grant for grant in identity.voice if matches(grant, waddle_id, channel_id)]
+    if not granted:
+        return None
+    words = {word for grant in granted for word in grant.permissions}
+    every = ANY in words
+    return Permissions(
+        can_speak=every or "speak" in words,
+        can_record=every or "record" in words,
+        can_stream=every or "stream" in words,
+        can_use_video=every or "video" in words,
+    )
+
+
+def require(identity: Identity, waddle_id: str, channel_id: str) -> Permissions:
+    """What is allowed. Raises FORBIDDEN for who may not even listen."""
+    permissions = permissions_of(identity, waddle_id, channel_id)
+    if permissions is None:
+        raise SyncBridgeError(
+            ErrorCode.FORBIDDEN, "the token has no voice grant for this channel"
+        )
+    return permissions
