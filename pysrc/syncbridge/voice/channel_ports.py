@@ -16,7 +16,11 @@ from syncbridge.voice.records import ChannelRecord, Final
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A channel as it was read. `revision` 0: there is none yet, and the record is a new one."""
+    """A channel as it was read. `revision` 0: there is none yet, and the record is a new one.
+
+    Each write adds 1. A channel that comes into being begins above every revision that its id has
+    had before, far from 0: revisions are never used again.
+    """
 
     record: ChannelRecord
     revision: int
@@ -50,7 +54,10 @@ class Channels(Protocol):
         """A channel; a new record when there is none."""
 
     def read_many(self, channel_ids: Sequence[str]) -> Awaitable[list[Stored]]:
-        """Several, in the order asked for, in one round trip."""
+        """Several, in the order asked for, in one round trip.
+
+        One that is damaged is an error (STATE_DAMAGED) for all: read them one by one then.
+        """
 
     def write(
         self,
@@ -69,13 +76,19 @@ class Channels(Protocol):
         """
 
     def delete(self, stored: Stored) -> Awaitable[bool]:
-        """Forget a channel, unless somebody wrote meanwhile."""
+        """Forget a channel, unless somebody wrote meanwhile. Its finals stay.
+
+        Every node gets news without events, of the revision after the one that was read.
+        """
 
     def claim_due(self, now: int, lease_ms: int, limit: int) -> Awaitable[list[Due]]:
         """Channels that are due, the longest waiting first; due again after the lease."""
 
     def live(self) -> AsyncIterator[list[str]]:
-        """Ids of all live channels, in pages. Raises when a page cannot be read."""
+        """Ids of all live channels, in pages. Raises when a page cannot be read.
+
+        One that is live all the while is listed at least once; one that comes or goes, perhaps.
+        """
 
     def live_count(self) -> Awaitable[int]:
         """How many live channels there are."""
@@ -102,7 +115,10 @@ class Channels(Protocol):
 
 
 class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A webhook that was believed, as it waits. `received_at` Unix ms; `entry` is its place."""
+    """A webhook that was believed, as it waits. `received_at` Unix ms; `entry` is its place.
+
+    `attempts`: how often it has been taken, this time included.
+    """
 
     delivery_id: str
     body: bytes
@@ -144,10 +160,16 @@ class WebhookInbox(Protocol):
         """This one cannot be taken in: it becomes a dead letter."""
 
     def dead(self, limit: int, cursor: str = "") -> Awaitable[tuple[list[DeadLetter], str]]:
-        """Dead letters, the latest first, and where the next page begins (empty: nowhere)."""
+        """Dead letters, the latest first, and where the next page begins (empty: nowhere).
+
+        Raises INVALID_FIELD for a cursor that no page has given.
+        """
 
     def replay(self, entry: str) -> Awaitable[bool]:
-        """Put a dead letter back among those that wait. False: there is no such letter."""
+        """Put a dead letter back among those that wait. False: there is no such letter.
+
+        Its attempts begin anew. Raises StoreOverloaded when too many wait.
+        """
 
     def discard(self, entry: str) -> Awaitable[bool]:
         """Forget a dead letter."""
@@ -156,4 +178,8 @@ class WebhookInbox(Protocol):
         """How many deliveries have not taken effect."""
 
     def on_arrival(self, handler: Callable[[], None]) -> None:
-        """`handler` is called when a delivery was kept, here or on another node."""
+        """`handler` is called when deliveries were kept, here or on another node.
+
+        Once for many that come together, so take until there is nothing; and every idle time, for
+        those that another node has lost.
+        """

@@ -9,7 +9,7 @@
 --       5 due ms, or empty   6 live (0 or 1)   7 ttl ms   8 ttl of finals, ms   9 most finals
 --       10 channel of all nodes   11 and 12 the news before and after its revision
 --       13.. finals, the earliest first
--- Returns the new revision, or 0: somebody else has written. The same write sent twice is done once.
+-- Returns the new revision, or 0: somebody else has written. A write sent twice is done once.
 -- A channel that is new begins at the time in microseconds, so that no revision of an id is used
 -- again after the channel was forgotten. In the news a revision has 16 places, which keeps the
 -- lengths that were reckoned before it was known.

@@ -1,0 +1,18 @@
+#!lua flags=allow-oom
+-- A webhook that cannot be taken in becomes a dead letter; the oldest ones make room.
+--
+-- KEYS  1 w, as in inbox_put   2 inbox:{inbox}:dead  STREAM of dead letters: the fields of w, r why
+-- ARGV  1 group   2 entry   3 why   4 most dead letters
+-- Returns 1, or 0: it does not wait any more.
+
+local call = redis.call
+call('XLEN', KEYS[2])  -- for its type: nothing may fail after the first write
+local entry = call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
+if not entry then return 0 end
+local fields = entry[2]
+fields[#fields + 1] = 'r'
+fields[#fields + 1] = ARGV[3]
+call('XADD', KEYS[2], 'MAXLEN', ARGV[4], '*', unpack(fields))
+call('XACK', KEYS[1], ARGV[1], ARGV[2])
+call('XDEL', KEYS[1], ARGV[2])
+return 1
