@@ -68,6 +68,7 @@ from syncbridge_server.routes.ratelimit import RateLimit
 from syncbridge_server.routes.sessions import SessionRoutes
 from syncbridge_server.routes.users import UserRoutes
 from syncbridge_server.settings import Settings
+from syncbridge_server.voice.assembly import Voice, build_voice
 
 log = structlog.get_logger("server")
 
@@ -80,11 +81,19 @@ WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
 class Server:
     """The parts of one process. Use `Server.open`."""
 
-    def __init__(self, settings: Settings, io: RedisIO, bus: RedisBus, node: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        io: RedisIO,
+        bus: RedisBus,
+        node: str,
+        voice: Voice | None = None,
+    ) -> None:
         limits = settings.limits()
         self.settings = settings
         self.io = io
         self.bus = bus
+        self.voice = voice
         self.store = RedisStore(io, node, limits, settings.freeze_after)
         self.freezer = Freezer(io, node, after=settings.freeze_after, least=settings.freeze_bytes)
         self.auth: Authentication = build_authentication(settings, io, bus)
@@ -117,8 +126,8 @@ class Server:
         io = RedisIO(redis_url, deadline=settings.store_deadline, max_commands=settings.store_queue)
         async with io.running():
             bus = RedisBus(io, node)
-            async with bus.running():
-                server = cls(settings, io, bus, node)
+            async with bus.running(), build_voice(settings, io, bus, node) as voice:
+                server = cls(settings, io, bus, node, voice)
                 try:
                     yield server
                 finally:
@@ -161,6 +170,8 @@ class Server:
             nursery.start_soon(self.administration.run)
             if self.settings.freeze_after:
                 nursery.start_soon(self.freezer.run)
+            if self.voice is not None:
+                nursery.start_soon(self.voice.run)
             await serve(
                 self.app,
                 self.listener,
@@ -349,8 +360,9 @@ async def serve_process(settings: Settings, url: str, worker: Inheritance | None
     """One serving process, from start to exit status."""
 
     async def main(shutdown_trigger: Callable[[], Awaitable[None]]) -> None:
-        async with Server.open(settings, url) as server:
+        async with Server.open(settings, url) as server, trio.open_nursery() as nursery:
             await server.run(shutdown_trigger, worker.sockets if worker else None)
+            nursery.cancel_scope.cancel()
 
     return await run_until_stopped(main, worker.lifeline if worker else None)
 

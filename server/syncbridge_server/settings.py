@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from syncbridge.limits import Limits
+from syncbridge.voice.signatures import secret_bytes
 from syncbridge_server.addresses import Listen, parse_listen, redis_url
 from syncbridge_server.durations import parse_duration
 
@@ -282,15 +283,65 @@ class Settings(BaseSettings):
     call_details_bytes: Bytes = _set(65_536, "Largest details of a call session, as JSON.")
 
     # Voice
-    rtk_api_url: Url = _spec("RTK_API_URL", "", "Base URL of the voice provider. Unset: no voice.")
+    voice_provider: Literal["rtk", "cloudflare"] = _set(
+        "rtk", "What the voice provider speaks: the REST API of RTK_API_URL, or RealTimeKit."
+    )
+    rtk_api_url: Url = _spec(
+        "RTK_API_URL",
+        "",
+        "Base URL of the voice provider. Unset: no voice; for cloudflare, its public address.",
+    )
     rtk_api_key: SecretStr = _spec("RTK_API_KEY", SecretStr(""), "API key of the voice provider.")
     rtk_app_id: str = _spec("RTK_APP_ID", "", "Our application's id at the voice provider.")
     rtk_secret_key: SecretStr = _spec(
         "RTK_SECRET_KEY", SecretStr(""), "Secret of the voice provider's tokens and webhooks."
     )
+    voice_webhook_secrets: SecretStr = _set(
+        SecretStr(""),
+        "rtk: secrets any of which may sign webhooks, for rotation. Unset: RTK_SECRET_KEY.",
+    )
+    cloudflare_account_id: str = _set(
+        "", "cloudflare: the account of our application. Unset: no voice."
+    )
+    cloudflare_keys_url: Url = _set(
+        "https://api.realtime.cloudflare.com/.well-known/webhooks.json",
+        "cloudflare: where the public key of its webhooks is.",
+    )
     worker_url: Url = _spec("WORKER_URL", "", "Our public base URL, told to the voice provider.")
     analytics_url: Url = _spec("ANALYTICS_URL", "", "Where voice metrics are sent. Unset: nowhere.")
     analytics_key: SecretStr = _spec("ANALYTICS_KEY", SecretStr(""), "Key for the analytics URL.")
+    voice_deadline: Seconds = _set(5.0, "A request to the voice provider has failed after.", le=25)
+    voice_requests_per_minute: Count = _set(
+        210,
+        "Requests to the voice provider, lasting rate of all processes of this machine. With the"
+        " burst no more than 1,200 in 5 minutes; several machines have to share that.",
+    )
+    voice_request_burst: Count = _set(150, "Requests to the voice provider at once.")
+    voice_max_participants: Annotated[int, Field(gt=0, le=1_000)] = _set(
+        100, "Participants of a voice channel."
+    )
+    voice_recording: bool = _set(False, "Record every call whose channel does not say otherwise.")
+    voice_transcription: bool = _set(
+        False, "Have every call transcribed whose channel does not say otherwise."
+    )
+    voice_token_ttl: Seconds = _set(
+        3_600.0, "Life of a voice token, as far as the provider lets us choose it."
+    )
+    voice_seat: Seconds = _set(60.0, "A seat is kept so long for who was given a voice token.")
+    voice_max_age: SecondsOrZero = _set(
+        86_400.0, "A call that is so long in one session is migrated to another; 0: never."
+    )
+    voice_migration: Seconds = _set(30.0, "Time for participants to come over in a migration.")
+    voice_pool_uses: Annotated[int, Field(ge=0, le=1_000)] = _set(
+        10, "A channel with so many calls a day keeps its session for the next one; 0: none does."
+    )
+    voice_pool_ttl: Seconds = _set(3_600.0, "A session is kept so long for the next call.")
+    voice_prewarm: SecondsOrZero = _set(
+        60.0, "The session of a scheduled event is opened so long before it begins."
+    )
+    voice_ttl: Seconds = _set(
+        604_800.0, "A voice channel is forgotten so long after its last change."
+    )
     voice_idle_unjoined: Seconds = _set(900.0, "A voice session that nobody joined ends then.")
     voice_idle_left: Seconds = _set(300.0, "A voice session that everybody left ends then.")
     voice_sync: Seconds = _set(30.0, "Between two comparisons with the voice provider.")
@@ -325,6 +376,19 @@ class Settings(BaseSettings):
     def redis_url(self) -> str:
         """REDIS_ADDR as a URL without the password; "" for the embedded Redis."""
         return redis_url(self.redis_addr) if self.redis_addr else ""
+
+    @property
+    def voice(self) -> bool:
+        """Whether a voice provider is configured."""
+        if self.voice_provider == "cloudflare":
+            return bool(self.cloudflare_account_id)
+        return bool(self.rtk_api_url)
+
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """Secrets any of which may have signed a webhook of the `rtk` provider."""
+        written: tuple[str, ...] = _words(self.voice_webhook_secrets.get_secret_value())
+        secret = self.rtk_secret_key.get_secret_value()
+        return written or ((secret,) if secret else ())
 
     def limits(self) -> Limits:
         """The numbers that the rules enforce and that AUTH_SUCCESS reports."""
@@ -408,6 +472,30 @@ def validate_production(settings: Settings) -> None:
     _require_secret("JWT_REFRESH_SECRET", refresh)
     if access == refresh:
         raise ConfigError("JWT_SECRET and JWT_REFRESH_SECRET are equal; they must differ")
+    _require_voice(settings)
+
+
+def _require_voice(settings: Settings) -> None:
+    """Raise ConfigError when there is voice, and something that it cannot do without is missing."""
+    if not settings.voice:
+        return
+    if not settings.rtk_api_key.get_secret_value():
+        raise ConfigError("RTK_API_KEY is not set; voice needs the key of its provider")
+    if settings.voice_provider == "cloudflare":
+        if not settings.rtk_app_id:
+            raise ConfigError("RTK_APP_ID is not set; RealTimeKit needs the application's id")
+        return
+    secrets = settings.webhook_secrets()
+    if not secrets:
+        raise ConfigError(
+            "RTK_SECRET_KEY is not set, nor SYNCBRIDGE_VOICE_WEBHOOK_SECRETS;"
+            " webhooks could not be believed"
+        )
+    for secret in secrets:
+        try:
+            secret_bytes(secret)
+        except ValueError as error:
+            raise ConfigError(f"SYNCBRIDGE_VOICE_WEBHOOK_SECRETS: {error}") from None
 
 
 def _require_secret(name: str, secret: str) -> None:
