@@ -1,6 +1,7 @@
 """The stand-in voice provider in the test's own Trio loop, adapters to it, and a webhook inbox."""
 
 import json
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,9 @@ from typing import Any
 
 import httpx
 import trio
+from prometheus_client import CollectorRegistry
 
+from syncbridge.voice.breaker import Breaker, BreakerLimits
 from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.ports import VoiceProvider
 from syncbridge_server.rtk_sim.app import new_sim, running
@@ -18,12 +21,16 @@ from syncbridge_server.rtk_sim.handling import Sim
 from syncbridge_server.rtk_sim.reports import RsaSigner
 from syncbridge_server.voice.calling import ProviderCalls, new_client
 from syncbridge_server.voice.cloudflare import CloudflareProvider, base_url
+from syncbridge_server.voice.guarded import GuardedProvider
+from syncbridge_server.voice.metrics import voice_metrics
 from syncbridge_server.voice.rsa_signatures import RsaSignatures
 from syncbridge_server.voice.rtk import RtkProvider
 
 KEY = "sim-key"
 SECRET = "sim-secret-that-is-longer-than-32-bytes"
 KINDS = ("rtk", "rtk-minted", "cloudflare")
+GUARDED = "guarded"
+"""The first kind with a circuit breaker around it."""
 signer = cache(RsaSigner)
 
 
@@ -39,6 +46,8 @@ class Rig:
         self, kind: str, key: str = KEY, budget: RequestBudget | None = None, deadline: float = 2.0
     ) -> VoiceProvider:
         """An adapter of one kind."""
+        if kind == GUARDED:
+            return self.guarded(self.provider("rtk", key, budget, deadline))
         make = partial(ProviderCalls, self.client, deadline=deadline)
         budget = budget or RequestBudget(1000, 1000)
         if kind == "cloudflare":
@@ -47,6 +56,14 @@ class Rig:
             return CloudflareProvider(make(base_url=base, key=key, budget=budget), keys)
         calls = make(base_url=self.url, key=key, budget=budget)
         return RtkProvider(calls, SECRET if kind == "rtk-minted" else "", [SECRET])
+
+    def guarded(
+        self, provider: VoiceProvider, limits: BreakerLimits | None = None, **more: Any
+    ) -> GuardedProvider:
+        """A breaker of its own around a provider."""
+        breaker = Breaker(limits or BreakerLimits(), random.random)
+        metrics = voice_metrics(CollectorRegistry()).provider
+        return GuardedProvider(provider, breaker, metrics, **more)
 
     async def post(self, path: str, body: Any) -> httpx.Response:
         """A request to `/sim/*` that must succeed."""

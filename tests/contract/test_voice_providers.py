@@ -1,6 +1,7 @@
 """Whatever fulfils the port to a voice provider: the same answers, with and without faults.
 
-Both adapters speak real HTTP with the stand-in provider, which knows the truth.
+Both adapters, and a circuit breaker around one of them, speak real HTTP with the stand-in provider,
+which knows the truth.
 """
 
 from collections.abc import Awaitable, Callable
@@ -8,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 import sim_kit
-from sim_kit import KINDS, Rig
+from sim_kit import GUARDED, KINDS, Rig
 from syncbridge.voice import provider_errors as errors
 from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.ports import (
@@ -23,7 +24,7 @@ from syncbridge.voice.ports import (
 
 REQUEST = SessionRequest("lounge", "waddle", max_participants=2)
 ALICE = Participant("alice", "Alice")
-pytestmark = pytest.mark.parametrize("kind", KINDS)
+pytestmark = pytest.mark.parametrize("kind", [*KINDS, GUARDED])
 
 Act = Callable[[VoiceProvider, str], Awaitable[object]]
 CHANGES: dict[str, Act] = {
@@ -283,7 +284,7 @@ async def test_a_full_session_is_told_where_the_provider_knows(kind: str) -> Non
         provider = rig.provider(kind)
         for user in ("a", "b"):
             await provider.issue_token(session_id, Participant(user), Permissions())
-        if kind == "rtk":
+        if kind in ("rtk", GUARDED):
             with pytest.raises(errors.SessionFull):
                 await provider.issue_token(session_id, ALICE, Permissions())
         else:

@@ -41,6 +41,11 @@ class RequestBudget:
         self._level -= 1.0
         return 0.0
 
+    def left(self, now: float) -> float:
+        """How many tokens there are at `now` (monotonic seconds); 0.0 while it is shut."""
+        self._fill(now)
+        return self._level if now >= self._shut_until else 0.0
+
     def shut(self, until: float) -> None:
         """Give nothing before `until` (monotonic seconds): the provider said so."""
         self._shut_until = max(self._shut_until, until)
