@@ -1,11 +1,14 @@
 """Ids that clients choose: what is acceptable, and the session that a user has by default."""
 
+import re
 import uuid
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 
 USER_SESSIONS = uuid.UUID("6f1f3a52-5d0e-5c0b-9b1e-7d6f0a6f5a11")
 """Namespace of the UUIDv5 that names a user's own session (RFC 9562 section 5.5)."""
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def session_id(text: str) -> str:
@@ -16,6 +19,8 @@ def session_id(text: str) -> str:
     Raises:
         SyncBridgeError: INVALID_FIELD for anything else.
     """
+    if _CANONICAL.fullmatch(text):
+        return text
     try:
         if len(text) > 45:
             raise ValueError

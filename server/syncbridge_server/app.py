@@ -27,6 +27,7 @@ from syncbridge_server import observability
 from syncbridge_server.admin.administration import Administration
 from syncbridge_server.auth.assembly import Authentication, build_authentication
 from syncbridge_server.auth.revocation import Rule
+from syncbridge_server.collector import Collector
 from syncbridge_server.gateway.gateway import Gateway, node_name
 from syncbridge_server.listener.bridge import upgrade_required, websocket_bridge
 from syncbridge_server.listener.contract import (
@@ -58,6 +59,7 @@ from syncbridge_server.routes.calls import CallRoutes
 from syncbridge_server.routes.compression import CompressAnswers
 from syncbridge_server.routes.conflicts import ConflictRoutes
 from syncbridge_server.routes.devices import DeviceRoutes
+from syncbridge_server.routes.direct import DirectRoutes
 from syncbridge_server.routes.documents import DocumentRoutes
 from syncbridge_server.routes.handoff import HandoffRoutes
 from syncbridge_server.routes.health import Health
@@ -210,9 +212,8 @@ class Server:
 
     def _application(self) -> ASGIApp:
         self.routes = self._routes()
-        app: ASGIApp = CompressAnswers(
-            Starlette(routes=self.routes, exception_handlers=exception_handlers)
-        )
+        starlette = Starlette(routes=self.routes, exception_handlers=exception_handlers)
+        app: ASGIApp = CompressAnswers(DirectRoutes(starlette, exception_handlers))
         settings = self.settings
         if settings.rate_limit_enabled:
             buckets = TokenBuckets(settings.requests_per_second, settings.request_burst)
@@ -361,6 +362,7 @@ async def serve_process(settings: Settings, url: str, worker: Inheritance | None
 
     async def main(shutdown_trigger: Callable[[], Awaitable[None]]) -> None:
         async with Server.open(settings, url) as server, trio.open_nursery() as nursery:
+            nursery.start_soon(Collector().run)
             await server.run(shutdown_trigger, worker.sockets if worker else None)
             nursery.cancel_scope.cancel()
 

@@ -14,6 +14,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, TextIO
 
@@ -35,6 +36,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _QUIET = {"httpx": logging.WARNING, "httpcore": logging.WARNING, "hpack": logging.WARNING}
 _MAX_VALUE = 2_000
 _MAX_DEPTH = 4
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the HTTP request that this task works on; in each of its lines."""
 
 
 def get_logger(service: str) -> FilteringBoundLogger:
@@ -58,6 +62,7 @@ def configure_logging(
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_request_id,
             structlog.processors.add_log_level,
             add_origin,
             *tail,
@@ -71,6 +76,16 @@ def configure_logging(
     logging.captureWarnings(True)
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(least, LEVELS[level]))
+
+
+def add_request_id(
+    _logger: Any, _name: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Say which HTTP request it is about, if it is about one."""
+    name = REQUEST_ID.get()
+    if name:
+        event.setdefault("request_id", name)
+    return event
 
 
 def add_origin(

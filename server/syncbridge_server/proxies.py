@@ -18,6 +18,8 @@ class TrustedProxies:
     def client(self, scope: Scope) -> str:
         """The caller's address of an ASGI request, "" when it is not known (unix socket)."""
         peer = str(scope["client"][0]) if scope.get("client") else ""
+        if not self._networks:
+            return peer
         return self.resolve(peer, Headers(scope=scope).getlist("x-forwarded-for"))
 
     def resolve(self, peer: str, forwarded: Iterable[str]) -> str:

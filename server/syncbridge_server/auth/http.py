@@ -8,7 +8,7 @@ stands in between), a Host that is not loopback (DNS rebinding), an Origin or Se
 another site (a web page in the developer's browser).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -32,14 +32,13 @@ class BearerAuth:
 
     async def __call__(self, request: HTTPConnection) -> Identity:
         """The caller. Raises AUTH_REQUIRED, TOKEN_* and StoreUnavailable."""
-        values = request.headers.getlist("authorization")
+        values, device_id = _credentials(request.scope["headers"])
         if not values:
             if self._dev and is_local_caller(request):
                 return self._developer()
             raise SyncBridgeError(
                 ErrorCode.AUTH_REQUIRED, "send Authorization: Bearer <access token>"
             )
-        device_id = request.headers.get("x-device-id", "")
         return await self._authenticator.authenticate(_bearer(values), device_id)
 
     def _developer(self) -> Identity:
@@ -66,6 +65,18 @@ def _loopback_authority(url: str) -> bool:
         return is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False
+
+
+def _credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], str]:
+    """All values of Authorization, and the first of X-Device-ID, of a scope's headers."""
+    values: list[str] = []
+    device_id = b""
+    for name, value in headers:
+        if name == b"authorization":
+            values.append(value.decode("latin-1"))
+        elif name == b"x-device-id":
+            device_id = device_id or value
+    return values, device_id.decode("latin-1")
 
 
 def _bearer(values: list[str]) -> str:

@@ -30,7 +30,8 @@ LEAST = 1024
 THREAD_FROM = 65_536
 """Bytes from which on that is done on a thread."""
 
-_TEXT = re.compile(r"text/|application/(?:[\w.-]+\+)?(?:json|xml|yaml|javascript)\b|image/svg")
+_TEXT = re.compile(rb"text/|application/(?:[\w.-]+\+)?(?:json|xml|yaml|javascript)\b|image/svg")
+_VARY = (b"vary", b"Accept-Encoding")
 
 
 class CompressAnswers:
@@ -67,15 +68,18 @@ class _Answer:
 
     async def _prepare(self, start: Message, message: Message) -> Message:
         """Adapt the head; returns the body to send."""
-        headers = MutableHeaders(scope=start)
         body = message.get("body", b"")
         if start["status"] == 304:
-            self._revalidated(headers)
+            self._revalidated(MutableHeaders(scope=start))
             return message
-        if len(body) < LEAST or message.get("more_body") or not _suitable(start, headers):
+        if len(body) < LEAST or message.get("more_body") or not _suitable(start):
             return message
-        headers.add_vary_header("Accept-Encoding")
         coding = choose_coding(self._header(b"accept-encoding"))
+        if not coding and all(name != b"vary" for name, _ in start["headers"]):
+            start["headers"] = [*start["headers"], _VARY]
+            return message
+        headers = MutableHeaders(scope=start)
+        headers.add_vary_header("Accept-Encoding")
         if not coding:
             return message
         compress = COMPRESS[coding]
@@ -102,10 +106,14 @@ class _Answer:
         return b",".join(values).decode("latin-1")
 
 
-def _suitable(start: Message, headers: MutableHeaders) -> bool:
-    return (
-        start["status"] not in (204, 206)
-        and "content-encoding" not in headers
-        and "no-store" not in headers.get("cache-control", "")
-        and _TEXT.match(headers.get("content-type", "")) is not None
-    )
+def _suitable(start: Message) -> bool:
+    """Whether this kind of answer is compressed at all. Names of fields are in lower case."""
+    if start["status"] in (204, 206):
+        return False
+    text = False
+    for name, value in start.get("headers", ()):
+        if name == b"content-type":
+            text = _TEXT.match(value) is not None
+        elif name == b"content-encoding" or (name == b"cache-control" and b"no-store" in value):
+            return False
+    return text

@@ -32,7 +32,8 @@ from syncbridge_server.openapi.describe import (
     describe,
 )
 from syncbridge_server.routes.problem import decode_json, read_body
-from syncbridge_server.routes.sessions import JSON, etag
+from syncbridge_server.routes.ready import tagged_json
+from syncbridge_server.routes.sessions import etag
 
 ATTEMPTS = 8
 """How often a resolution is computed before the caller is told to try again."""
@@ -290,6 +291,4 @@ def decided(conflict: Conflict) -> dict[str, object]:
 
 def answered(members: dict[str, object], epoch: str, version: int) -> Response:
     """200 with the entity tag of the state."""
-    return Response(
-        encode.to_json(members), media_type=JSON, headers={"ETag": etag(epoch, version)}
-    )
+    return tagged_json(encode.to_json(members), etag(epoch, version))

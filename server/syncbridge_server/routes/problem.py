@@ -6,7 +6,6 @@ raised into a problem document. `RequestMiddleware` logs the unexpected ones.
 """
 
 import math
-from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
@@ -138,13 +137,19 @@ async def _read_raw(request: Request, bound: int, limit: int) -> bytes:
     announced = request.headers.get("content-length", "0")
     if announced.isascii() and announced.isdigit() and int(announced[:20]) > bound:
         raise _too_large(limit)
-    body = bytearray()
-    async with aclosing(request.stream()) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > bound:
-                raise _too_large(limit)
-    return bytes(body)
+    pieces: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > bound:
+            raise _too_large(limit)
+        pieces.append(piece)
+        more = message.get("more_body", False)
+    return b"".join(pieces)
 
 
 async def read_json(request: Request, kind: type[T], limit: int = 65_536) -> T:
@@ -187,7 +192,9 @@ def _says(text: str, field: str) -> str:
 
 
 def _challenge(code: ErrorCode) -> str:
-    """RFC 6750 section 3: no error code when no token was sent."""
+    """RFC 6750 section 3: no error code when no token was sent. Webhooks are signed instead."""
+    if code is ErrorCode.WEBHOOK_SIGNATURE:
+        return 'Webhook-Signature realm="syncbridge"'
     if code is ErrorCode.AUTH_REQUIRED:
         return 'Bearer realm="syncbridge"'
     return f'Bearer realm="syncbridge", error="invalid_token", error_description="{code.title}"'

@@ -5,6 +5,7 @@ keys that differ.
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 from starlette.requests import Request
@@ -31,6 +32,7 @@ from syncbridge_server.openapi.describe import (
     describe,
 )
 from syncbridge_server.routes.problem import read_body
+from syncbridge_server.routes.ready import tagged_json, unchanged
 
 JSON = "application/json"
 
@@ -120,15 +122,15 @@ class SessionRoutes:
         """The whole state; 304 when `If-None-Match` names the current version."""
         identity = await self._authenticate(request)
         session_id = self._path_session(request)
-        known = parse_etag(request.headers.get("if-none-match", ""))
+        known = parse_etag(_if_none_match(request))
         snapshot: Snapshot = await self._store.call(
             Read(session_id, identity.user_id, not identity.privileged, known)
         )
         refuse(snapshot)
-        headers = {"ETag": etag(snapshot.epoch, snapshot.version), "Cache-Control": "no-cache"}
+        tag = etag(snapshot.epoch, snapshot.version)
         if snapshot.flat is None:
-            return Response(status_code=304, headers=headers)
-        return Response(snapshot_json(session_id, snapshot), media_type=JSON, headers=headers)
+            return unchanged(tag)
+        return tagged_json(snapshot_json(session_id, snapshot), tag, revalidate=True)
 
     def _decode(self, data: bytes) -> SnapshotBody:
         try:
@@ -207,13 +209,27 @@ def snapshot_json(session_id: str, snapshot: Snapshot) -> bytes:
 
 def timestamp(unix_ms: int) -> str:
     """Unix milliseconds as RFC 3339 text in UTC."""
-    moment = datetime.fromtimestamp(unix_ms / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, ms = divmod(unix_ms, 1000)
+    return f"{_second(seconds)}.{ms:03}Z"
+
+
+@lru_cache(4_096)
+def _second(unix: int) -> str:
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def etag(epoch: str, version: int) -> str:
     """Strong entity tag of a state (RFC 9110 section 8.8.3)."""
     return f'"{epoch}-{version}"'
+
+
+def _if_none_match(request: Request) -> str:
+    """The first If-None-Match header, "" without one."""
+    for name, value in request.scope["headers"]:
+        if name == b"if-none-match":
+            text: str = value.decode("latin-1")
+            return text
+    return ""
 
 
 def parse_etag(header: str) -> tuple[str, int] | None:
