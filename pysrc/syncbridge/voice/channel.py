@@ -45,7 +45,8 @@ class ChannelLimits(msgspec.Struct, frozen=True):
 
     Attributes:
         seat_ms: how long a token keeps a seat for who has not come yet.
-        retry_ms: after which a deed at the provider that was not confirmed is due again.
+        retry_ms: after which a deed at the provider that was not confirmed is due again; twice as
+            long after each failure, at most `retry_most_ms`.
         opening_ms: after which a room that was asked for may be asked for by somebody else.
         max_age_ms: age of a room at which the call is migrated; 0: never.
         pool_uses: calls within a day that make a channel a frequent one; 0: no pooling.
@@ -56,6 +57,7 @@ class ChannelLimits(msgspec.Struct, frozen=True):
     call: CallLimits = CallLimits()
     seat_ms: int = 60_000
     retry_ms: int = 10_000
+    retry_most_ms: int = 300_000
     opening_ms: int = 10_000
     max_age_ms: int = DAY
     pool_uses: int = 10
@@ -121,7 +123,7 @@ class Channel:
         record = self.record
         if record.room is None:
             record.generation += 1
-            record.config, record.waddle_id = config, waddle_id
+            record.config, record.waddle_id = config, record.waddle_id or waddle_id
             record.room = Room(record.generation, self._key(now), now)
         return record.room
 
@@ -138,13 +140,44 @@ class Channel:
         )
         self.call = Call(now, record.room.generation, bound)
         record.created_at, record.pooled_until = now, 0
+        record.retry_at = record.failures = 0
         record.last_activity, record.last_error, record.lost = now, "", 0
         recent = [at for at in record.uses if now - at < DAY]
         record.uses = [*recent, now][-max(self.limits.pool_uses, 1) :]
 
+    def belongs_to(self, waddle_id: str) -> bool:
+        """Whether a channel is one of this waddle: of the one for which it was opened first."""
+        return self.record.waddle_id in ("", waddle_id)
+
     def failed(self, error: str) -> None:
         """The provider refused something; `error` is a code."""
         self.record.last_error = error
+
+    def postpone(self, now: int, least_ms: int = 0) -> None:
+        """What is to be done at the provider failed: after a while again, longer each time."""
+        record = self.record
+        pause = min(self.limits.retry_ms << min(record.failures, 16), self.limits.retry_most_ms)
+        record.failures += 1
+        record.retry_at = now + max(pause, least_ms)
+
+    def succeeded(self) -> None:
+        """Something that was to be done at the provider is done."""
+        self.record.retry_at = self.record.failures = 0
+
+    def prewarm(self, now: int, starts_at: int, config: ChannelConfig, waddle_id: str) -> None:
+        """Have a room open from `starts_at` on, and keep it until somebody should have come.
+
+        A room that is open now stays as it is. One such time is remembered, the latest.
+        """
+        record = self.record
+        record.warm_from = max(starts_at, now)
+        record.warm_until = record.warm_from + self.limits.call.unjoined_ms
+        if record.room is None:
+            record.config, record.waddle_id = config, record.waddle_id or waddle_id
+
+    def wanted_config(self, now: int, default: ChannelConfig) -> ChannelConfig:
+        """How a room is to be opened now: as an event ahead has it, else as `default`."""
+        return self.record.config if self.record.warm_until > now else default
 
     def end(self, now: int, reason: str) -> list[Event]:
         """End the call; its rooms are retired."""
@@ -175,6 +208,14 @@ class Channel:
         guest.seat_until = now + self.limits.seat_ms
         record.guests[user_id] = guest
         record.last_activity = now
+
+    def unseat(self, user_id: str, now: int) -> None:
+        """Give back the seat of a user who got no token, or says that it is not used."""
+        guest = self.record.guests.get(user_id)
+        if guest is not None:
+            guest.seat_until = 0
+            if self._forgotten(user_id, guest, now):
+                del self.record.guests[user_id]
 
     def taken(self, now: int, but: str = "") -> int:
         """How many seats are taken, by participants and by tokens that were just issued."""
@@ -284,13 +325,12 @@ class Channel:
         if record.coming is not None and record.coming_until <= now:
             self.abandon()
         if self.call is None:
-            kept = max(record.pooled_until, record.warm_until)
+            kept = max(record.pooled_until, self._warm_until(now))
             if record.room is not None and record.room.session_id and kept <= now:
                 self._retire(record.room)
                 record.room = None
             return []
-        keep = record.warm_until > now and self.call.phase in (Phase.WAITING, Phase.EMPTY)
-        if keep:
+        if self._warm_until(now) and self.call.phase in (Phase.WAITING, Phase.EMPTY):
             return []
         return self._after(self.call.expire(now), now, "idle")
 
@@ -357,23 +397,27 @@ class Channel:
         due: list[int] = []
         if self.call is not None:
             due += [at for at in (self.call.next_due(),) if at is not None]
-            if record.warm_until > now:
-                due = [max(at, record.warm_until) for at in due]
+            if self.call.phase in (Phase.WAITING, Phase.EMPTY):
+                due = [max(at, self._warm_until(now)) for at in due]
             due += holding.next_due(record.guests)
         if record.room is not None and not record.room.session_id:
-            due.append(record.room.asked_at + limits.opening_ms)
+            due.append(max(record.room.asked_at + limits.opening_ms, record.retry_at))
         elif record.room is not None and self.call is None:
-            due.append(max(record.pooled_until, record.warm_until))
+            due.append(max(record.pooled_until, self._warm_until(now)))
         if self.live and record.room is not None and limits.max_age_ms and not record.previous:
             due.append(max(record.room.opened_at + limits.max_age_ms, record.coming_until))
         if record.coming is not None:
             asked_again = record.coming.asked_at + limits.opening_ms
             due.append(asked_again if asked_again > now else record.coming_until)
         if self.chores:
-            due.append(max(record.record_due, now + limits.retry_ms))
-        if record.warm_from > now and record.room is None:
-            due.append(record.warm_from)
+            due.append(max(record.retry_at, now + limits.retry_ms))
+        if record.warm_until > now and record.room is None:
+            due.append(max(record.warm_from, record.retry_at))
         return min(due, default=None)
+
+    def cold(self, now: int) -> bool:
+        """Whether an event is near for which no room has been opened."""
+        return self.record.room is None and bool(self._warm_until(now))
 
     def too_old(self, now: int) -> bool:
         """Whether the call has been in its room for so long that it is to be migrated."""
@@ -419,6 +463,11 @@ class Channel:
         """
         if room is not None:
             self.record.retired.append(room)
+
+    def _warm_until(self, now: int) -> int:
+        """Until when a room that was opened ahead is kept; 0 when no event is near."""
+        record = self.record
+        return record.warm_until if record.warm_from <= now < record.warm_until else 0
 
     def _spoken_of(self, session_id: str) -> int:
         """The generation that a client means, who may not name it: while the call migrates, who
@@ -502,9 +551,11 @@ class Channel:
         )
         self.news.append(announcements.session_ended(record.channel_id, room.session_id, reason))
         self.call = None
-        record.guests, record.migrations, record.recording, record.record_due = {}, 0, "", 0
+        record.guests, record.migrations, record.recording = {}, 0, ""
         self._retire(record.coming)
         record.coming, record.coming_until = None, 0
+        if self._warm_until(now):
+            record.warm_from = record.warm_until = 0
         if reason == "idle" and self._frequent(now):
             record.pooled_until = now + self.limits.pool_ms
             return

@@ -85,7 +85,10 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
             one that failed, no other one begins by itself before then.
         previous: the room that a migration leaves, while participants come over.
         retired: rooms that are to be ended at the provider, and have not been yet.
+        retry_at: the provider failed: what is to be done there waits until then.
+        failures: how often in a row it did.
         pooled_until: the call has ended, and its room is kept for the next one until then.
+        waddle_id: the one for which it was opened first; it stays.
         warm_from: a scheduled event: the room is to be open from then on.
         warm_until: a room that was opened ahead is kept until then.
         uses: when the latest calls began, for pooling. migrations: how many there were.
@@ -110,7 +113,8 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
     last_sync_at: int = 0
     last_error: str = ""
     recording: str = ""
-    record_due: int = 0
+    retry_at: int = 0
+    failures: int = 0
     pooled_until: int = 0
     warm_from: int = 0
     warm_until: int = 0
