@@ -59,7 +59,7 @@ def take_in(channel: Channel, reports: Sequence[Report], now: int) -> Taken:
     """Take reports of a channel's sessions in, the earliest first. `now` in Unix ms."""
     taken = Taken()
     waiting: list[Evidence] = []
-    for report in sorted(reports, key=lambda report: report.at):
+    for report in sorted(reports, key=_turn):
         if isinstance(report.event, events.RecordingReady | events.RecordingFailed):
             _recording(channel, report.event, taken)
             continue
@@ -82,6 +82,13 @@ def take_in(channel: Channel, reports: Sequence[Report], now: int) -> Taken:
             channel.record.last_activity = max(channel.record.last_activity, report.at)
     channel.hear(waiting, now)
     return taken
+
+
+def _turn(report: Report) -> tuple[bool, int]:
+    """By time; the end of a whole session after everything that may contradict it."""
+    event = report.event
+    whole = isinstance(event, events.SessionEnded) and not event.provider_session_id
+    return whole, report.at
 
 
 def _too_late(channel: Channel, event: Event) -> bool:

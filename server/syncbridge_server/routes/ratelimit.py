@@ -2,6 +2,9 @@
 
 A caller with a valid token is its user, wherever it comes from; anybody else is an address. So
 users behind one address do not use up each other's requests, and inventing tokens gains nothing.
+
+Webhooks come from few addresses and in bursts, so they have buckets of their own, by address. Above
+the rate they are answered 503: providers do not send again what was answered with 4xx.
 """
 
 import time
@@ -14,6 +17,7 @@ from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity
 from syncbridge_server.routes.problem import problem_of
+from syncbridge_server.routes.webhooks import PATHS as WEBHOOKS
 
 EXEMPT = ("/health", "/metrics")
 Verify = Callable[[str], Identity]
@@ -24,6 +28,7 @@ class RateLimit:
     """ASGI: 429 with Retry-After for callers above the rate. Probes and metrics are exempt.
 
     Args:
+        webhooks: buckets of webhooks; None: those of everybody.
         verify: who holds a token; None: callers are told apart by address only.
         clock: monotonic seconds.
     """
@@ -34,9 +39,11 @@ class RateLimit:
         buckets: TokenBuckets,
         verify: Verify | None = None,
         clock: Callable[[], float] = time.monotonic,
+        webhooks: TokenBuckets | None = None,
     ) -> None:
         self.app = app
         self._buckets = buckets
+        self._webhooks = buckets if webhooks is None else webhooks
         self._verify = verify
         self._clock = clock
 
@@ -44,15 +51,23 @@ class RateLimit:
         if scope["type"] != "http" or scope["path"].startswith(EXEMPT):
             await self.app(scope, receive, send)
             return
-        wait = self._buckets.take(self._caller(scope), self._clock())
+        webhook = scope["path"] in WEBHOOKS
+        wait = self._webhook_wait(scope) if webhook else self._wait(scope)
         if not wait:
             await self.app(scope, receive, send)
             return
-        error = SyncBridgeError(ErrorCode.RATE_LIMITED, "too many requests", retry_after=wait)
+        code = ErrorCode.OVERLOADED if webhook else ErrorCode.RATE_LIMITED
+        error = SyncBridgeError(code, "too many requests", retry_after=wait)
         await problem_of(error)(scope, receive, send)
 
+    def _wait(self, scope: Scope) -> float:
+        return self._buckets.take(self._caller(scope), self._clock())
+
+    def _webhook_wait(self, scope: Scope) -> float:
+        return self._webhooks.take(_address(scope), self._clock())
+
     def _caller(self, scope: Scope) -> str:
-        address = str(scope["state"].get("client_address", ""))
+        address = _address(scope)
         scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
         if self._verify is None or scheme.lower() != "bearer":
             return address
@@ -60,3 +75,7 @@ class RateLimit:
             return "user " + self._verify(token.strip()).user_id
         except SyncBridgeError:
             return address
+
+
+def _address(scope: Scope) -> str:
+    return str(scope["state"].get("client_address", ""))

@@ -1,0 +1,62 @@
+"""Metrics of webhooks: what became of those that came, how many wait, and for how long they did."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+OUTCOMES = (
+    "accepted",
+    "repeated",
+    "ignored",
+    "missing",
+    "malformed",
+    "stale",
+    "mismatch",
+    "unconfigured",
+    "unverifiable",
+    "unreadable",
+    "too_large",
+    "overloaded",
+    "unavailable",
+)
+"""Labels of `syncbridge_webhooks_total`: kept now, kept before, without a meaning for us; then why
+a signature was not believed; then what else was wrong, and our own troubles."""
+
+
+class WebhookMetrics:
+    """Implements `inbox_worker.Effects`; `received` counts outcomes of requests."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.received = Counter(
+            "syncbridge_webhooks", "Webhooks answered.", ["outcome"], registry=registry
+        )
+        for outcome in OUTCOMES:
+            self.received.labels(outcome)
+        self._dead = Counter(
+            "syncbridge_webhooks_dead",
+            "Webhooks that became dead letters.",
+            ["reason"],
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "syncbridge_webhooks_waiting",
+            "Webhooks that have not taken effect, on all nodes, at the last look.",
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "syncbridge_webhook_effect_seconds",
+            "Time from the receipt of a webhook to its effect.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def took_effect(self, seconds: float) -> None:
+        """See `Effects.took_effect`."""
+        self._seconds.observe(seconds)
+
+    def buried(self, reason: str) -> None:
+        """See `Effects.buried`."""
+        self._dead.labels(reason).inc()
+
+    def waiting(self, count: int) -> None:
+        """See `Effects.waiting`."""
+        self._waiting.set(count)
