@@ -228,6 +228,10 @@ class Settings(BaseSettings):
     )
     requests_per_second: Count = _set(100, "HTTP requests of one caller, lasting rate.")
     request_burst: Count = _set(200, "HTTP requests of one caller at once.")
+    webhooks_per_second: Count = _set(
+        2_000, "Webhooks of one address, lasting rate; more are asked to come again."
+    )
+    webhook_burst: Count = _set(10_000, "Webhooks of one address at once.")
 
     # Sockets
     auth_timeout: Seconds = _set(10.0, "A socket that did not send AUTH in time is closed.")
@@ -348,6 +352,8 @@ class Settings(BaseSettings):
     speaking_interval: Seconds = _set(0.25, "Least time between two speaking changes of a person.")
     speaking_timeout: Seconds = _set(2.0, "Speaking ends when it is not reported again in time.")
     webhook_tolerance: Seconds = _set(300.0, "Largest age of a signed webhook.")
+    webhook_bytes: Bytes = _set(65_536, "Largest body of a webhook.")
+    recording_ttl: Seconds = _set(604_800.0, "The address of a recording is kept so long.")
 
     # Logging
     log_format: Literal["console", "json"] = _set("json", "How log lines look.")
