@@ -177,6 +177,9 @@ class Call:
     """The state machine. `created_at` in Unix ms; times do not go back (a smaller one is raised).
 
     After each `apply` or `expire`, `next_due` says when `expire` is wanted at the latest.
+
+    Attributes:
+        kept_until: until then (ms) a call in which nobody is does not end by itself; not stored.
     """
 
     def __init__(self, created_at: int, generation: int = 1, limits: CallLimits | None = None):
@@ -185,6 +188,7 @@ class Call:
         self.phase = Phase.WAITING
         self.peak = 0
         self.ignored = 0
+        self.kept_until = 0
         self._clock = created_at
         self._deadline: int | None = created_at + self.limits.unjoined_ms
         self._members: dict[str, Member] = {}
@@ -237,9 +241,9 @@ class Call:
         return max((connection.seen_at for _, connection in self._held()), default=0)
 
     @property
-    def arrived(self) -> int:
-        """How many users have a connection of this generation: all, unless the call migrates."""
-        return sum(1 for user_id in self._members if self._current(user_id))
+    def arrived(self) -> tuple[str, ...]:
+        """Users who have a connection of this generation: all, unless the call migrates."""
+        return tuple(user_id for user_id in self._members if self._current(user_id))
 
     @property
     def current_connections(self) -> int:
@@ -267,8 +271,8 @@ class Call:
     def next_due(self) -> int | None:
         """When `expire` has work, in ms; None after the end. O(connections)."""
         leases = [c.lease for _, c in self._leased() if c.lease is not None]
-        deadlines = [] if self._deadline is None else [self._deadline]
-        return min(leases + deadlines, default=None)
+        over = self._over_at()
+        return min(leases if over is None else [*leases, over], default=None)
 
     def apply(self, evidence: Evidence, now: int) -> list[Event]:
         """Take in evidence at `now` (ms). Answers what changed, in order."""
@@ -298,7 +302,8 @@ class Call:
         for user_id, connection in list(self._leased()):
             if connection.lease is not None and connection.lease <= self._clock:
                 events += self._remove(user_id, connection.id, "expired")
-        if self._deadline is None or self._deadline > self._clock:
+        over = self._over_at()
+        if over is None or over > self._clock:
             return events
         if self.phase is Phase.MIGRATING:
             return events + self._moved()
@@ -317,6 +322,12 @@ class Call:
             return []
         self._clock = max(now, self._clock)
         return self._moved()
+
+    def _over_at(self) -> int | None:
+        """The deadline; that of a call in which nobody is, not before `kept_until`."""
+        if self._deadline is None or self.phase is Phase.MIGRATING:
+            return self._deadline
+        return max(self._deadline, self.kept_until)
 
     def _concerns(self, evidence: Evidence) -> bool:
         if self.phase is Phase.ENDED:

@@ -20,7 +20,17 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from syncbridge.voice import announcements, holding
-from syncbridge.voice.call import Call, CallLimits, Event, Phase, UserJoined, UserLeft
+from syncbridge.voice.call import (
+    Call,
+    Cause,
+    Event,
+    Phase,
+    PhaseChanged,
+    UserJoined,
+    UserLeft,
+)
+from syncbridge.voice.channel_limits import DAY
+from syncbridge.voice.channel_limits import ChannelLimits as ChannelLimits
 from syncbridge.voice.evidence import (
     Ended,
     Evidence,
@@ -37,32 +47,8 @@ from syncbridge.voice.provider_errors import SessionFull
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Guest, Move, Room
 
 LOST = "lost"
-DAY = 86_400_000
-
-
-class ChannelLimits(msgspec.Struct, frozen=True):
-    """Bounds of a channel, in ms.
-
-    Attributes:
-        seat_ms: how long a token keeps a seat for who has not come yet.
-        retry_ms: after which a deed at the provider that was not confirmed is due again; twice as
-            long after each failure, at most `retry_most_ms`.
-        opening_ms: after which a room that was asked for may be asked for by somebody else.
-        max_age_ms: age of a room at which the call is migrated; 0: never.
-        pool_uses: calls within a day that make a channel a frequent one; 0: no pooling.
-        pool_ms: how long the room of a frequent channel is kept after its call.
-        handoff_ms: how long a device has to take a call over.
-    """
-
-    call: CallLimits = CallLimits()
-    seat_ms: int = 60_000
-    retry_ms: int = 10_000
-    retry_most_ms: int = 300_000
-    opening_ms: int = 10_000
-    max_age_ms: int = DAY
-    pool_uses: int = 10
-    pool_ms: int = 3_600_000
-    handoff_ms: int = 60_000
+RETIRED_MOST = 32
+"""No migration begins while so many rooms are to be ended."""
 
 
 class Channel:
@@ -127,14 +113,18 @@ class Channel:
             record.room = Room(record.generation, self._key(now), now)
         return record.room
 
-    def opened(self, session_id: str, now: int) -> None:
-        """The provider has the room. Nothing happens if it was noted before."""
+    def opened(self, session_id: str, now: int, key: str = "") -> None:
+        """The provider has the room that was asked for under `key`.
+
+        Nothing happens if that was noted before, or if another room is wanted meanwhile.
+        """
         record = self.record
-        if record.room is None or self.call is not None:
+        if record.room is None or self.call is not None or key not in ("", record.room.key):
             return
         if record.config.recording:
             record.recording = "wanted"
-        record.room = msgspec.structs.replace(record.room, session_id=session_id, opened_at=now)
+        since = record.room.opened_at or now  # a room that was kept is as old as it is
+        record.room = msgspec.structs.replace(record.room, session_id=session_id, opened_at=since)
         bound = msgspec.structs.replace(
             self.limits.call, max_participants=record.config.max_participants
         )
@@ -186,6 +176,7 @@ class Channel:
             self.record.room = None
             return []
         generation = self.call.generation
+        self._keep(now)
         events = self.call.apply(Ended(generation=generation, at=now, reason=reason), now)
         return self._after(events, now, reason)
 
@@ -196,10 +187,12 @@ class Channel:
     # Seats
 
     def admit(self, user_id: str, permissions: Permissions, now: int) -> None:
-        """Keep a seat for a user. Raises SessionFull. O(guests)."""
+        """Keep a seat for a user. Raises SessionFull; who is in the call has a seat. O(guests)."""
         record = self.record
+        self._forget(now)
         guest = record.guests.get(user_id)
-        if self.taken(now, but=user_id) >= record.config.max_participants:
+        present = self.call is not None and self.call.since(user_id) is not None
+        if not present and self.taken(now, but=user_id) >= record.config.max_participants:
             raise SessionFull(
                 "the channel has no seat left", retry_after=self.limits.seat_ms / 1000
             )
@@ -214,8 +207,7 @@ class Channel:
         guest = self.record.guests.get(user_id)
         if guest is not None:
             guest.seat_until = 0
-            if self._forgotten(user_id, guest, now):
-                del self.record.guests[user_id]
+            self._forget(now)
 
     def taken(self, now: int, but: str = "") -> int:
         """How many seats are taken, by participants and by tokens that were just issued."""
@@ -230,13 +222,15 @@ class Channel:
         if self.call is None:
             return []
         events: list[Event] = []
+        self._keep(now)
         moving = self._moving()
         for one in evidence:
             events += self.call.apply(one, now)
         events += self.call.settle(now)
         if events or not all(isinstance(one, Polled | Vacant) for one in evidence):
             self.record.last_activity = now
-        events = self._after(events, now, "ended")
+        idle = any(isinstance(e, PhaseChanged) and e.cause is Cause.IDLE for e in events)
+        events = self._after(events, now, "idle" if idle else "ended")
         for user_id, before in moving.items():
             self._arrive(user_id, before)
         return events
@@ -319,8 +313,7 @@ class Channel:
     def expire(self, now: int) -> list[Event]:
         """Carry out what is due at `now`: leases, deadlines, pooled rooms."""
         record = self.record
-        for user_id in [u for u, g in record.guests.items() if self._forgotten(u, g, now)]:
-            del record.guests[user_id]
+        self._forget(now)
         self.news += holding.stayed(record.channel_id, record.guests, now)
         if record.coming is not None and record.coming_until <= now:
             self.abandon()
@@ -330,8 +323,7 @@ class Channel:
                 self._retire(record.room)
                 record.room = None
             return []
-        if self._warm_until(now) and self.call.phase in (Phase.WAITING, Phase.EMPTY):
-            return []
+        self._keep(now)
         return self._after(self.call.expire(now), now, "idle")
 
     # Migration
@@ -342,7 +334,7 @@ class Channel:
         The same room until `moved` or `abandon`.
         """
         record = self.record
-        if not self.live or record.previous is not None:
+        if not self.live or record.previous is not None or len(record.retired) >= RETIRED_MOST:
             return None
         if record.coming is None:
             generation = record.generation + 1
@@ -351,11 +343,17 @@ class Channel:
             record.move = Move(reason, now)
         return record.coming
 
-    def moved(self, session_id: str, now: int) -> list[Event]:
-        """The provider has the coming room: participants are asked to come over."""
+    def moved(self, session_id: str, now: int, key: str = "") -> list[Event]:
+        """The provider has the coming room that was asked for under `key`.
+
+        Participants are asked to come over. Nothing happens if another room is coming meanwhile.
+        """
         record = self.record
         if record.coming is None or self.call is None or record.room is None:
             return []
+        if key not in ("", record.coming.key):
+            return []
+        self._keep(now)
         record.previous = record.room
         record.room = msgspec.structs.replace(record.coming, session_id=session_id, opened_at=now)
         record.coming, record.coming_until = None, 0
@@ -396,9 +394,8 @@ class Channel:
         record, limits = self.record, self.limits
         due: list[int] = []
         if self.call is not None:
+            self._keep(now)
             due += [at for at in (self.call.next_due(),) if at is not None]
-            if self.call.phase in (Phase.WAITING, Phase.EMPTY):
-                due = [max(at, self._warm_until(now)) for at in due]
             due += holding.next_due(record.guests)
         if record.room is not None and not record.room.session_id:
             due.append(max(record.room.asked_at + limits.opening_ms, record.retry_at))
@@ -492,9 +489,18 @@ class Channel:
         if holding.arrived(before, self.call.connections(user_id)):
             self.news += holding.moved(self.record.channel_id, user_id, guest)
 
-    def _forgotten(self, user_id: str, guest: Guest, now: int) -> bool:
-        present = self.call is not None and self.call.since(user_id) is not None
-        return not present and guest.seat_until <= now
+    def _keep(self, now: int) -> None:
+        """While an event is near, or a seat is kept, a call waits for who may come."""
+        if self.call is not None:
+            seats = [guest.seat_until for guest in self.record.guests.values()]
+            self.call.kept_until = max([self._warm_until(now), *seats])
+
+    def _forget(self, now: int) -> None:
+        """Guests who are not in the call, and for whom no seat is kept."""
+        guests, state = self.record.guests, self.call
+        for user_id in [u for u, guest in guests.items() if guest.seat_until <= now]:
+            if state is None or state.since(user_id) is None:
+                del guests[user_id]
 
     def _after(self, events: list[Event], now: int, reason: str) -> list[Event]:
         """Tell what changed, and do what follows from the phase: rooms that are not needed."""
@@ -556,7 +562,7 @@ class Channel:
         record.coming, record.coming_until = None, 0
         if self._warm_until(now):
             record.warm_from = record.warm_until = 0
-        if reason == "idle" and self._frequent(now):
+        if reason == "idle" and self._frequent(now) and self._lasting(room, now):
             record.pooled_until = now + self.limits.pool_ms
             return
         self._retire(room)
@@ -565,6 +571,11 @@ class Channel:
     def _frequent(self, now: int) -> bool:
         recent = [at for at in self.record.uses if now - at < DAY]
         return bool(self.limits.pool_uses) and len(recent) >= self.limits.pool_uses
+
+    def _lasting(self, room: Room, now: int) -> bool:
+        """Whether a room that is kept now is not too old before its time in the pool is over."""
+        age = self.limits.max_age_ms
+        return not age or now + self.limits.pool_ms <= room.opened_at + age
 
 
 Change = Callable[[Channel, int], list[Event]]
