@@ -26,6 +26,7 @@ from syncbridge_core.hub import ENCODING_JSON, ENCODING_PROTOBUF, Hub, HubLimits
 from syncbridge_server import observability
 from syncbridge_server.admin.administration import Administration
 from syncbridge_server.auth.assembly import Authentication, build_authentication
+from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.collector import Collector
 from syncbridge_server.gateway.gateway import Gateway, node_name
@@ -58,6 +59,7 @@ from syncbridge_server.routes.auth import AuthRoutes
 from syncbridge_server.routes.calls import CallRoutes
 from syncbridge_server.routes.compression import CompressAnswers
 from syncbridge_server.routes.conflicts import ConflictRoutes
+from syncbridge_server.routes.dead_letters import DeadLetterRoutes
 from syncbridge_server.routes.devices import DeviceRoutes
 from syncbridge_server.routes.direct import DirectRoutes
 from syncbridge_server.routes.documents import DocumentRoutes
@@ -67,10 +69,13 @@ from syncbridge_server.routes.metrics import metrics_routes
 from syncbridge_server.routes.middleware import RequestMiddleware
 from syncbridge_server.routes.problem import exception_handlers
 from syncbridge_server.routes.ratelimit import RateLimit
+from syncbridge_server.routes.recordings import RecordingRoutes
 from syncbridge_server.routes.sessions import SessionRoutes
 from syncbridge_server.routes.users import UserRoutes
+from syncbridge_server.routes.webhooks import WebhookRoutes
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.assembly import Voice, build_voice
+from syncbridge_server.voice.webhook_metrics import WebhookMetrics
 
 log = structlog.get_logger("server")
 
@@ -217,7 +222,8 @@ class Server:
         settings = self.settings
         if settings.rate_limit_enabled:
             buckets = TokenBuckets(settings.requests_per_second, settings.request_burst)
-            app = RateLimit(app, buckets, self.auth.authenticator.verify)
+            webhooks = TokenBuckets(settings.webhooks_per_second, settings.webhook_burst)
+            app = RateLimit(app, buckets, self.auth.authenticator.verify, webhooks=webhooks)
         return RequestMiddleware(
             app,
             observability.http_metrics(self.registry),
@@ -252,9 +258,23 @@ class Server:
                 bearer,
                 self.settings.call_details_bytes,
             ).routes(),
+            *self._webhook_routes(bearer),
             *DocumentRoutes(self.settings.dev).routes(),
             WebSocketRoute(self.listener.path, sockets),
             Route(self.listener.path, sockets),
+        ]
+
+    def _webhook_routes(self, bearer: BearerAuth) -> list[BaseRoute]:
+        """What a voice provider tells us; without one, nothing of it is believed."""
+        voice = self.voice
+        provider = voice.provider if voice is not None else None
+        inbox = voice.inbox if voice is not None else None
+        metrics = voice.webhook_metrics if voice is not None else WebhookMetrics()
+        metrics.register(self.registry)
+        return [
+            *WebhookRoutes(provider, inbox, metrics, self.settings.webhook_bytes).routes(),
+            *DeadLetterRoutes(inbox, bearer).routes(),
+            *RecordingRoutes(voice.recordings if voice is not None else None, bearer).routes(),
         ]
 
 

@@ -17,16 +17,23 @@ from syncbridge.ports import Bus
 from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.call import CallLimits
 from syncbridge.voice.channel import ChannelLimits
-from syncbridge.voice.channel_ports import Channels
+from syncbridge.voice.channel_ports import Channels, WebhookInbox
 from syncbridge.voice.ports import VoiceProvider
+from syncbridge.voice.recordings import Recordings
 from syncbridge_server.redis.client import RedisIO
+from syncbridge_server.redis.inbox import RedisInbox
+from syncbridge_server.redis.recordings import RedisRecordings
+from syncbridge_server.redis.registrations import RedisNotes
 from syncbridge_server.redis.voice import RedisChannels
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.calling import ProviderCalls, new_client
 from syncbridge_server.voice.cloudflare import API_URL, CloudflareProvider, base_url
 from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.inbox_worker import InboxWorker
+from syncbridge_server.voice.registration import Registration
 from syncbridge_server.voice.rsa_signatures import RsaSignatures
 from syncbridge_server.voice.rtk import RtkProvider
+from syncbridge_server.voice.webhook_metrics import WebhookMetrics
 
 log = structlog.get_logger("voice")
 
@@ -41,10 +48,17 @@ class Voice:
     provider: VoiceProvider
     channels: Channels
     desk: Desk
+    inbox: WebhookInbox
+    recordings: Recordings
+    webhook_metrics: WebhookMetrics
+    worker: InboxWorker
+    registration: Registration | None
 
     async def run(self) -> None:
         """Keep the parts at work, for ever."""
-        parts: dict[str, Callable[[], Awaitable[None]]] = {}
+        parts: dict[str, Callable[[], Awaitable[None]]] = {"webhooks": self.worker.run}
+        if self.registration is not None:
+            parts["registration"] = self.registration.run
         async with trio.open_nursery() as nursery:
             for name, run in parts.items():
                 nursery.start_soon(kept_up, name, run)
@@ -66,7 +80,23 @@ async def build_voice(
         provider = build_provider(settings, client, clock)
         channels = RedisChannels(io, bus, node, settings.voice_ttl)
         desk = Desk(channels, channel_limits(settings), clock)
-        yield Voice(provider, channels, desk)
+        inbox = RedisInbox(io, bus, node)
+        recordings = RedisRecordings(io, settings.recording_ttl)
+        metrics = WebhookMetrics()
+        worker = InboxWorker(
+            provider, inbox, channels, desk, recordings, metrics, id_bytes=settings.id_bytes
+        )
+        registration = build_registration(settings, provider, channels, io)
+        yield Voice(provider, channels, desk, inbox, recordings, metrics, worker, registration)
+
+
+def build_registration(
+    settings: Settings, provider: VoiceProvider, channels: Channels, io: RedisIO
+) -> Registration | None:
+    """None when there is no address to tell, or where sessions carry it, as those of `rtk` do."""
+    if settings.voice_provider != "cloudflare" or not settings.worker_url:
+        return None
+    return Registration(provider, channels, RedisNotes(io), settings.worker_url)
 
 
 def build_provider(

@@ -25,9 +25,9 @@ a signature was not believed; then what else was wrong, and our own troubles."""
 class WebhookMetrics:
     """Implements `inbox_worker.Effects`; `received` counts outcomes of requests."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self) -> None:
         self.received = Counter(
-            "syncbridge_webhooks", "Webhooks answered.", ["outcome"], registry=registry
+            "syncbridge_webhooks", "Webhooks answered.", ["outcome"], registry=None
         )
         for outcome in OUTCOMES:
             self.received.labels(outcome)
@@ -35,19 +35,24 @@ class WebhookMetrics:
             "syncbridge_webhooks_dead",
             "Webhooks that became dead letters.",
             ["reason"],
-            registry=registry,
+            registry=None,
         )
         self._waiting = Gauge(
             "syncbridge_webhooks_waiting",
             "Webhooks that have not taken effect, on all nodes, at the last look.",
-            registry=registry,
+            registry=None,
         )
         self._seconds = Histogram(
             "syncbridge_webhook_effect_seconds",
             "Time from the receipt of a webhook to its effect.",
             buckets=_SECONDS,
-            registry=registry,
+            registry=None,
         )
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Show them in a registry."""
+        for metric in (self.received, self._dead, self._waiting, self._seconds):
+            registry.register(metric)
 
     def took_effect(self, seconds: float) -> None:
         """See `Effects.took_effect`."""
