@@ -127,6 +127,8 @@ def redis_server(place: Workplace) -> Iterator[Path]:
     unix = directory / "redis.sock"
     options = ["--port", "0", "--unixsocket", str(unix), "--dir", str(directory), "--save", ""]
     options += ["--appendonly", "yes", "--appendfsync", "everysec"]
+    # A rewrite of that file is a second process, here on the load's core; it has no place in a run.
+    options += ["--auto-aof-rewrite-min-size", "4gb"]
     log = place.directory / "redis.log"
     with started([binary, *options], {}, log, core=LOAD_CORE, unix=unix):
         yield unix

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 import trio
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -94,6 +95,7 @@ class Server:
         io: RedisIO,
         bus: RedisBus,
         node: str,
+        registry: CollectorRegistry,
         voice: Voice | None = None,
     ) -> None:
         limits = settings.limits()
@@ -119,7 +121,7 @@ class Server:
         )
         self.auth.revocations.on_revoke(self._revoked)
         self.listener = listener_config(settings)
-        self.registry = observability.new_registry()
+        self.registry = registry
         observability.register_hub(self.registry, self.hub)
         observability.register_store(self.registry, io)
         observability.register_reading(self.registry, "syncbridge_cold", self._cold_sessions)
@@ -133,8 +135,9 @@ class Server:
         io = RedisIO(redis_url, deadline=settings.store_deadline, max_commands=settings.store_queue)
         async with io.running():
             bus = RedisBus(io, node)
-            async with bus.running(), build_voice(settings, io, bus, node) as voice:
-                server = cls(settings, io, bus, node, voice)
+            registry = observability.new_registry()
+            async with bus.running(), build_voice(settings, io, bus, node, registry) as voice:
+                server = cls(settings, io, bus, node, registry, voice)
                 try:
                     yield server
                 finally:
