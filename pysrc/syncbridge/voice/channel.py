@@ -152,7 +152,8 @@ class Channel:
 
     def succeeded(self) -> None:
         """Something that was to be done at the provider is done."""
-        self.record.retry_at = self.record.failures = 0
+        if self.record.failures:
+            self.record.retry_at, self.record.failures, self.record.last_error = 0, 0, ""
 
     def prewarm(self, now: int, starts_at: int, config: ChannelConfig, waddle_id: str) -> None:
         """Have a room open from `starts_at` on, and keep it until somebody should have come.
