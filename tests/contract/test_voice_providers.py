@@ -245,6 +245,17 @@ async def test_an_unknown_session_is_not_found(kind: str) -> None:
         assert Doubt.NOT_FOUND is state.doubt
 
 
+async def test_a_session_without_people_is_there(kind: str) -> None:
+    """A room that everybody left is empty, which says nothing; it is not one that is not there."""
+    async with sim_kit.rig() as rig:
+        session_id = await opened(rig, kind, "alice")
+        await rig.move(session_id, "alice", "leave")
+        state = await rig.provider(kind).fetch_state(session_id)
+
+        assert isinstance(state, CannotVerify)
+        assert Doubt.EMPTY is state.doubt
+
+
 async def test_nothing_is_asked_when_the_budget_is_spent(kind: str) -> None:
     """A poll leaves the reserve to others, and what has no token is refused without a request."""
     async with sim_kit.rig() as rig:

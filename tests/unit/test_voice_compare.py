@@ -9,6 +9,7 @@ from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.compare import (
     Discrepancy,
     Held,
+    Listing,
     Mismatch,
     Reason,
     compare_states,
@@ -149,3 +150,12 @@ def test_a_channel_in_brief() -> None:
 
     assert before is None
     assert held_of(channel) == Held("x", "s-x", 2, 3, doubtful=True)
+
+
+def test_what_a_list_leaves_out() -> None:
+    """A call is left out by a list that names others with people in them, and by no other list."""
+    left_out = [
+        Listing(1, one).leaves_out("x") for one in ({}, {"y": 0}, {"y": 1}, {"x": 0, "y": 1})
+    ]
+
+    assert left_out == [False, False, True, False]

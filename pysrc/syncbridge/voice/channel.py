@@ -57,6 +57,7 @@ class Channel:
     Attributes:
         news: messages for the sockets of the channel, of what was changed here.
         finals: figures of calls that ended here, to be kept.
+        moves: migrations that were over here.
         revision: of the write that stored it; 0 until then.
     """
 
@@ -68,6 +69,7 @@ class Channel:
         )
         self.call = Call.load(record.call, bound) if record.call is not None else None
         self.finals: list[Final] = []
+        self.moves: list[Move] = []
         self.news: list[announcements.Message] = []
         self.revision = 0
 
@@ -86,7 +88,7 @@ class Channel:
         """Whether there is nothing to keep beside what is remembered of earlier calls."""
         record = self.record
         rooms = record.room or record.coming or record.previous or record.retired
-        return rooms is None or rooms == []
+        return not rooms and not record.warm_until
 
     @property
     def chores(self) -> bool:
@@ -315,6 +317,8 @@ class Channel:
         """Carry out what is due at `now`: leases, deadlines, pooled rooms."""
         record = self.record
         self._forget(now)
+        if record.warm_until <= now:
+            record.warm_from = record.warm_until = 0
         self.news += holding.stayed(record.channel_id, record.guests, now)
         if record.coming is not None and record.coming_until <= now:
             self.abandon()
@@ -375,18 +379,21 @@ class Channel:
         events = self.call.apply(Migrated(generation=record.generation, at=now), now)
         return self._after(events, now, "idle")
 
-    def abandon(self) -> None:
+    def abandon(self, *, asked: bool = True) -> None:
         """The migration did not come about; the call goes on where it is.
 
-        `coming_until` stays: a call that is too old is not migrated again before then.
+        `coming_until` stays: a call that is too old is not migrated again before then. `asked`: the
+        provider may have opened the coming room; it is to be ended.
         """
         record = self.record
         if record.coming is None:
             return
-        self._retire(record.coming)
+        if asked:
+            self._retire(record.coming)
         record.generation, record.coming = record.coming.generation, None
         if record.move is not None:
             record.move = msgspec.structs.replace(record.move, result="failed")
+            self.moves.append(record.move)
 
     # Time
 
@@ -535,6 +542,7 @@ class Channel:
             stranded=stranded,
             ended_at=now,
         )
+        self.moves.append(self.record.move)
 
     def _close(self, now: int, reason: str) -> None:
         """The call has ended: note its figures, and keep or retire its room."""
@@ -559,6 +567,8 @@ class Channel:
         self.news.append(announcements.session_ended(record.channel_id, room.session_id, reason))
         self.call = None
         record.guests, record.migrations, record.recording = {}, 0, ""
+        if record.coming is not None:
+            record.generation = record.coming.generation  # no number, and no key, a second time
         self._retire(record.coming)
         record.coming, record.coming_until = None, 0
         if self._warm_until(now):

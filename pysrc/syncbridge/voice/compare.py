@@ -53,6 +53,17 @@ class Held(msgspec.Struct, frozen=True):
     other_sessions: tuple[str, ...] = ()
 
 
+class Listing(msgspec.Struct, frozen=True):
+    """A whole list of the provider's calls: session id -> participants. `began` Unix ms."""
+
+    began: int
+    sessions: dict[str, int]
+
+    def leaves_out(self, session_id: str) -> bool:
+        """Whether it names calls with people in them, and not this one."""
+        return session_id not in self.sessions and any(self.sessions.values())
+
+
 def held_of(channel: Channel) -> Held | None:
     """A channel in brief; None when there is no call in it. O(connections)."""
     record, call = channel.record, channel.call
@@ -62,7 +73,7 @@ def held_of(channel: Channel) -> Held | None:
     return Held(
         record.channel_id,
         record.room.session_id,
-        call.arrived,
+        len(call.arrived),
         call.current_connections,
         call.doubtful,
         record.last_sync_at,

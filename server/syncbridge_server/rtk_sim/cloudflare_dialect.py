@@ -25,6 +25,7 @@ def routes(sim: Sim) -> Iterator[Route]:
     table = (
         ("POST", "/meetings", create),
         ("GET", "/meetings", list_meetings),
+        ("GET", "/meetings/{id}", show_meeting),
         ("PATCH", "/meetings/{id}", patch_meeting),
         ("POST", "/meetings/{id}/participants", add_participant),
         ("GET", "/meetings/{id}/participants", list_participants),
@@ -72,6 +73,11 @@ def list_meetings(call: Call) -> Response:
     ]
     page, paging = _page(call, [m for m in found if status in (None, m["status"])])
     return reply({"success": True, "data": page, "paging": paging})
+
+
+def show_meeting(call: Call) -> Response:
+    """A meeting."""
+    return _done(_meeting(call.room()))
 
 
 def patch_meeting(call: Call) -> Response:

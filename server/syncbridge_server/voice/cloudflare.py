@@ -150,9 +150,12 @@ class CloudflareProvider:
 
     async def fetch_state(self, session_id: str) -> SessionState | CannotVerify:
         """The live session's peers that have not left, if there are as many as are counted."""
+        path = _meeting(session_id, "active-session")
         try:
-            path = _meeting(session_id, "active-session")
-            live = _data((await self._calls.ask("GET", path, poll=True)).body)
+            answer = await self._calls.ask("GET", path, poll=True, accept=(404,))
+            if answer.status == 404:
+                return await self._nobody_in(session_id)
+            live = _data(answer.body)
             if live.get("associated_id") != session_id:
                 return CannotVerify(Doubt.UNREADABLE, "the answer is about another meeting")
             occupancy = text(live, "id")
@@ -217,6 +220,13 @@ class CloudflareProvider:
             if not listed or number * PAGE >= _paging(body, len(listed))[0]:
                 break
         raise errors.InvalidRequest("the provider refuses the participant")
+
+    async def _nobody_in(self, session_id: str) -> CannotVerify:
+        """Why there is no live session: a meeting without people answers 404 like no meeting."""
+        meeting = _data((await self._calls.ask("GET", _meeting(session_id), poll=True)).body)
+        if meeting.get("status") == "INACTIVE":
+            return CannotVerify(Doubt.NOT_FOUND, "the meeting is closed")
+        return CannotVerify(Doubt.EMPTY, "nobody is in the meeting")
 
     async def _peers(self, occupancy: str) -> tuple[Present, ...] | None:
         """Who has not left; None when the pages do not add up to what was counted."""

@@ -41,6 +41,7 @@ class Desk:
         self._clock = clock
         self._turns: dict[str, tuple[trio.Lock, int]] = {}
         self._chores: list[Callable[[str], None]] = []
+        self._written: list[Callable[[Channel], None]] = []
 
     def now(self) -> int:
         """Unix ms."""
@@ -49,6 +50,10 @@ class Desk:
     def on_chores(self, handler: Callable[[str], None]) -> None:
         """`handler` gets the id of a channel after a change that left something to be done."""
         self._chores.append(handler)
+
+    def on_written(self, handler: Callable[[Channel], None]) -> None:
+        """`handler` gets each channel that this node has changed, once it is written."""
+        self._written.append(handler)
 
     async def look(self, channel_id: str) -> Channel:
         """A channel as it is stored now, to look at. Raises StoreError."""
@@ -82,6 +87,8 @@ class Desk:
         if revision is None:
             return False
         channel.revision = revision
+        for told in self._written:
+            told(channel)
         if channel.chores:
             for handler in self._chores:
                 handler(record.channel_id)

@@ -1,0 +1,156 @@
+"""When the provider is asked: a pass every 30 seconds on one node, and single calls when asked to.
+
+The nodes compete for one lock. Who gets it makes a pass and keeps the lock until the next one is
+due, so that any number of nodes asks the provider as often as one does; when that node dies, its
+lock runs out and another one takes over. A pass that cost more requests than its share earns in an
+interval is followed by a longer pause: on the whole the share is kept.
+
+`look` is for whoever has heard something that contradicts what is known. Such looks are gathered
+for a moment, made once for each call, and have a share of their own.
+"""
+
+from collections.abc import Callable
+from random import SystemRandom
+
+import structlog
+import trio
+
+from syncbridge.errors import StoreError
+from syncbridge.voice.budget import RequestBudget
+from syncbridge.voice.channel_ports import Channels
+from syncbridge.voice.compare import Reason
+from syncbridge_server.voice.looking import Looker, Sight
+from syncbridge_server.voice.metrics import SyncMetrics
+from syncbridge_server.voice.rounds import SyncLimits
+from syncbridge_server.voice.sweep import Report, Sweep
+
+log = structlog.get_logger("voice")
+
+LOCK = "*"
+PURPOSE = "sync"
+GATHER_S = 0.25
+PASS_INTERVALS = 2
+"""A pass that takes longer than so many intervals is broken off."""
+_chance = SystemRandom().random
+
+
+class Synchronizer:
+    """Keeps calls true to what the provider says. `passes`: how many this node has made."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        looker: Looker,
+        channels: Channels,
+        metrics: SyncMetrics,
+        limits: SyncLimits,
+        chance: Callable[[], float] = _chance,
+    ) -> None:
+        self.passes = 0
+        self._sweep = sweep
+        self._looker = looker
+        self._channels = channels
+        self._metrics = metrics
+        self._limits = limits
+        self._chance = chance
+        self._pause = limits.interval_s
+        self._asked: dict[str, None] = {}
+        self._arrived = trio.Event()
+        self._allowance = RequestBudget(limits.rate, max(1.0, limits.calls / 2))
+
+    def look(self, channel_id: str) -> None:
+        """Ask for a look at a channel soon. Asked for twice, it is made once.
+
+        When too many wait, the oldest is forgotten: the next pass finds what is wrong.
+        """
+        self._asked.pop(channel_id, None)
+        self._asked[channel_id] = None
+        if len(self._asked) > self._limits.asked:
+            del self._asked[next(iter(self._asked))]
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Passes and looks, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run_passes)
+            nursery.start_soon(self._run_looks)
+
+    async def make_pass(self) -> Report | None:
+        """One pass now, whoever has the lock. None when it did not come to an end."""
+        began, report = trio.current_time(), None
+        try:
+            with trio.move_on_after(PASS_INTERVALS * self._limits.interval_s):
+                report = await self._sweep.run_pass()
+        except StoreError as error:
+            log.warning("voice_sync_store", reason=error.detail)
+        self._note(report, trio.current_time() - began)
+        return report
+
+    async def _run_passes(self) -> None:
+        """Compete for the lock, and make passes while it is ours."""
+        wait = self._limits.interval_s * self._chance()
+        while True:
+            await trio.sleep(wait)
+            wait = self._limits.interval_s * (0.5 + self._chance() / 2)
+            life = PASS_INTERVALS * self._limits.interval_s + 2 * self._pause
+            try:
+                async with self._channels.lock(LOCK, PURPOSE, round(life * 1000), 0) as ours:
+                    if ours:
+                        await self._pass_and_rest()
+                        wait = 0.0
+            except StoreError as error:
+                self._metrics.passes.labels("store").inc()
+                log.warning("voice_sync_store", reason=error.detail)
+
+    async def _pass_and_rest(self) -> None:
+        """A pass, and the rest of the interval, or of the time that earns what it cost."""
+        began = trio.current_time()
+        report = await self.make_pass()
+        cost = report.calls / self._limits.rate if report is not None else 0.0
+        self._pause = max(self._limits.interval_s, cost)
+        await trio.sleep_until(began + self._pause * (0.9 + self._chance() / 5))
+
+    def _note(self, report: Report | None, seconds: float) -> None:
+        metrics = self._metrics
+        metrics.passes.labels(report.result if report is not None else "broken_off").inc()
+        metrics.seconds.observe(seconds)
+        self.passes += 1
+        if report is None:
+            return
+        metrics.calls.labels("list_active").inc(report.pages)
+        metrics.calls.labels("fetch_state").inc(report.looks)
+        metrics.unverified.set(report.unverified)
+        metrics.waiting.set(report.waiting)
+        if report.result != "verified":
+            log.warning("voice_sync_unverified", result=report.result, live=report.live)
+
+    async def _run_looks(self) -> None:
+        """Make the looks that are asked for, one after the other."""
+        while True:
+            await self._arrived.wait()
+            await trio.sleep(GATHER_S)
+            self._arrived = trio.Event()
+            while self._asked:
+                channel_id = next(iter(self._asked))
+                del self._asked[channel_id]
+                await self._look_twice(channel_id)
+
+    async def _look_twice(self, channel_id: str) -> None:
+        """A look, and a second one when it left a doubt."""
+        try:
+            for _ in range(2):
+                await self._allowed()
+                self._metrics.looks.labels(str(Reason.ASKED)).inc()
+                if await self._looker.look(channel_id) is not Sight.DOUBTS:
+                    return
+                await trio.sleep(self._limits.second_s)
+        except StoreError as error:
+            log.warning("voice_look_failed", channel_id=channel_id, reason=error.detail)
+
+    async def _allowed(self) -> None:
+        """Wait until the share of such looks allows another one."""
+        while True:
+            wait = self._allowance.take(trio.current_time())
+            if not wait:
+                return
+            await trio.sleep(wait)
