@@ -36,6 +36,7 @@ from syncbridge_server.voice.from_settings import (
 )
 from syncbridge_server.voice.inbox_worker import InboxWorker
 from syncbridge_server.voice.metrics import VoiceMetrics, voice_metrics
+from syncbridge_server.voice.migration import Migration
 from syncbridge_server.voice.opening import Opening
 from syncbridge_server.voice.registration import Registration
 from syncbridge_server.voice.timers import Timers
@@ -60,6 +61,7 @@ class Voice:
     tokens: Tokens
     chores: Chores
     timers: Timers
+    migration: Migration
     inbox: WebhookInbox
     recordings: Recordings
     webhook_metrics: WebhookMetrics
@@ -103,6 +105,7 @@ async def build_voice(
         patience = opening_patience(settings)
         opening = Opening(provider, desk, default_config(settings), patience)
         chores = Chores(provider, desk, opening, 2 * patience)
+        migration = Migration(desk, opening, metrics.calls)
         inbox = RedisInbox(io, bus, node)
         recordings = RedisRecordings(io, settings.recording_ttl)
         webhook_metrics = WebhookMetrics()
@@ -120,7 +123,8 @@ async def build_voice(
                 provider, desk, opening, settings.voice_token_ttl, token_patience(settings)
             ),
             chores=chores,
-            timers=Timers(desk, opening, chores),
+            timers=Timers(desk, opening, chores, migration),
+            migration=migration,
             inbox=inbox,
             recordings=recordings,
             webhook_metrics=webhook_metrics,

@@ -36,7 +36,10 @@ class Migrating(Protocol):
     """Begins and carries on migrations."""
 
     def begin(self, channel_id: str, reason: str) -> Awaitable[bool]:
-        """Have the call of a channel move to another room; False when it need not."""
+        """Have the call of a channel move to another room; False when it does not."""
+
+    def carry_on(self, channel_id: str) -> Awaitable[bool]:
+        """Open the room of a migration that was begun; False when the call does not move."""
 
 
 class Wanted(NamedTuple):
@@ -50,11 +53,9 @@ class Wanted(NamedTuple):
 
 
 class Timers:
-    """Carries out what is due. `migration`: None: calls grow as old as they like."""
+    """Carries out what is due."""
 
-    def __init__(
-        self, desk: Desk, opening: Opening, chores: Chores, migration: Migrating | None = None
-    ) -> None:
+    def __init__(self, desk: Desk, opening: Opening, chores: Chores, migration: Migrating) -> None:
         self._desk = desk
         self._opening = opening
         self._chores = chores
@@ -80,8 +81,8 @@ class Timers:
             if wanted.opening:
                 await self._opening.room(channel_id, wanted.waddle_id)
             if wanted.coming:
-                await self._opening.coming(channel_id)
-            if wanted.too_old and self._migration is not None:
+                await self._migration.carry_on(channel_id)
+            elif wanted.too_old:
                 await self._migration.begin(channel_id, "age")
         except ProviderError:
             pass  # noted in the channel, which is due again
