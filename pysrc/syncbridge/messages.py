@@ -2,7 +2,8 @@
 
 Shapes are those of the session state document ("Message Protocol"). Decoding is strict about
 types and lenient about unknown fields. Values stay raw bytes here; the document kernel validates
-them in `syncbridge.updates`.
+them in `syncbridge.updates`. A message with a string type (voice) is flat: its members stand beside
+`type`, in camelCase.
 """
 
 from enum import IntEnum
@@ -33,11 +34,20 @@ class MessageType(IntEnum):
     ADMIN_UPDATE = 14
 
 
+VOICE_JOIN = "voice_join"
+VOICE_LEAVE = "voice_leave"
+VOICE_WATCH = "voice_watch"
+VOICE_UNWATCH = "voice_unwatch"
+SPEAKING = "speaking"
+
 EMPTY = msgspec.Raw(b"{}")
 
 
 class Envelope(msgspec.Struct, gc=False):
-    """The outer object of every message. `payload` is raw JSON text of an object."""
+    """The outer object of every message. `payload` is raw JSON text of an object.
+
+    That of a message with a string type is the whole message.
+    """
 
     type: int | str
     payload: msgspec.Raw = EMPTY
@@ -95,11 +105,54 @@ class SnapshotPayload(msgspec.Struct, gc=False):
     since: Position | None = None
 
 
+class VoiceJoin(msgspec.Struct, gc=False, rename="camel"):
+    """voice_join: this device is in the media of a call; repeated, it still is.
+
+    Attributes:
+        connection_id: the provider's id of its connection, if it knows it.
+        session_id: the provider's session that it is in; needed while a call migrates.
+        muted, video: its switches; left out: as they were.
+    """
+
+    channel_id: str
+    waddle_id: str | None = None
+    connection_id: str | None = None
+    session_id: str | None = None
+    muted: bool | None = None
+    video: bool | None = None
+
+
+class VoiceLeave(msgspec.Struct, gc=False, rename="camel"):
+    """voice_leave: this device has left the media of a call."""
+
+    channel_id: str
+    connection_id: str | None = None
+    session_id: str | None = None
+
+
+class VoiceWatch(msgspec.Struct, gc=False, rename="camel"):
+    """voice_watch, voice_unwatch: hear of a channel without taking part."""
+
+    channel_id: str
+    waddle_id: str | None = None
+
+
+class SpeakingReport(msgspec.Struct, gc=False, rename="camel"):
+    """speaking: the sender begins or ends to speak."""
+
+    channel_id: str
+    is_speaking: bool
+
+
 _envelope = msgspec.json.Decoder(Envelope)
 auth_decoder = msgspec.json.Decoder(AuthPayload)
 heartbeat_decoder = msgspec.json.Decoder(HeartbeatPayload)
 update_decoder = msgspec.json.Decoder(UpdatePayload)
 snapshot_decoder = msgspec.json.Decoder(SnapshotPayload)
+voice_join_decoder = msgspec.json.Decoder(VoiceJoin)
+voice_leave_decoder = msgspec.json.Decoder(VoiceLeave)
+voice_watch_decoder = msgspec.json.Decoder(VoiceWatch)
+speaking_decoder = msgspec.json.Decoder(SpeakingReport)
 
 
 def decode_envelope(data: bytes) -> Envelope:
@@ -110,6 +163,8 @@ def decode_envelope(data: bytes) -> Envelope:
             another shape; the detail names the place.
     """
     envelope: Envelope = _decode(_envelope, data)
+    if isinstance(envelope.type, str):
+        envelope.payload = msgspec.Raw(data)
     return envelope
 
 

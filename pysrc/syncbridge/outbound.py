@@ -7,13 +7,34 @@ the bytes and the types cannot drift apart.
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from syncbridge.limits import Limits
 
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Version = Annotated[int, Meta(ge=0)]
 State = Annotated[dict[str, Any], Meta(description="Key to value.")]
+
+
+class VoiceParticipant(Struct, rename="camel"):
+    """Somebody in a call. `joined_at`: Unix ms. `device_id`: only for the user's own devices."""
+
+    user_id: str
+    state: Literal["connected", "moving"]
+    joined_at: int
+    muted: bool
+    video: bool
+    speaking: bool
+    device_id: str | UnsetType = UNSET
+
+
+class VoiceCall(Struct, rename="camel"):
+    """A call, as AUTH_SUCCESS and SNAPSHOT_RESPONSE list those that the user is in."""
+
+    channel_id: str
+    session_id: str
+    phase: Literal["waiting", "active", "empty", "migrating", "ended"]
+    participants: list[VoiceParticipant]
 
 
 class HeartbeatAck(Struct):
@@ -25,7 +46,7 @@ class HeartbeatAck(Struct):
 
 
 class DevicePayload(Struct):
-    """A device of the session. `connected_at`: Unix seconds."""
+    """A device of the session. `connected_at`: Unix seconds. `in_call`: whose call it holds."""
 
     device_id: str
     device_type: str
@@ -34,6 +55,7 @@ class DevicePayload(Struct):
     status: Literal["online", "offline"]
     connected_at: int
     last_seen: int | UnsetType | None = UNSET
+    in_call: str | UnsetType = UNSET
 
 
 class DeviceLeftPayload(Struct):
@@ -62,6 +84,7 @@ class SnapshotResponse(Struct):
     state_data: State | UnsetType = UNSET
     changes: State | UnsetType = UNSET
     deleted_keys: list[str] | UnsetType = UNSET
+    voice: list[VoiceCall] | UnsetType = UNSET
 
 
 class UpdateBroadcast(Struct):
@@ -105,6 +128,7 @@ class AuthSuccess(Struct):
     state_data: State | UnsetType = UNSET
     changes: State | UnsetType = UNSET
     deleted_keys: list[str] | UnsetType = UNSET
+    voice: list[VoiceCall] | UnsetType = UNSET
 
 
 class BroadcastPayload(Struct):
@@ -127,3 +151,68 @@ class AdminUpdate(Struct):
     notice: str | UnsetType = UNSET
     text: str | UnsetType = UNSET
     data: dict[str, Any] | UnsetType = UNSET
+
+
+class VoiceState(VoiceCall, rename="camel"):
+    """voice_state: a whole call, to a device that joins, watches, or is told of its user's call.
+
+    With phase `ended` there is no call, and `session_id` is empty. `report_interval_ms`: how often
+    a device in the media is to repeat its voice_join.
+    """
+
+    report_interval_ms: int
+    correlation_id: str | None = field(name="correlation_id")
+
+
+class VoiceStateUpdate(Struct, rename="camel"):
+    """voice_state_update: one participant. With a `device_id` it is for the user's own devices."""
+
+    user_id: str
+    channel_id: str
+    state: Literal["connected", "disconnected", "muted", "unmuted", "held", "moving", "released"]
+    device_id: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+
+
+class SpeakingChange(Struct, rename="camel"):
+    """Who began or ended to speak."""
+
+    user_id: str
+    is_speaking: bool
+
+
+class SpeakingUpdate(Struct, rename="camel"):
+    """speaking_update: one change, or several that came together in `updates`."""
+
+    channel_id: str
+    user_id: str | UnsetType = UNSET
+    is_speaking: bool | UnsetType = UNSET
+    updates: list[SpeakingChange] | UnsetType = UNSET
+
+
+class SessionMigration(Struct, rename="camel"):
+    """session_migration: ask for a token and join the new session before the deadline."""
+
+    channel_id: str
+    old_session_id: str
+    new_session_id: str
+    reason: Literal["session_migration"]
+    cause: str
+    action: Literal["rejoin_required"]
+    deadline_ms: int
+
+
+class SessionEnded(Struct, rename="camel"):
+    """session_ended: the call of a channel is over."""
+
+    channel_id: str
+    session_id: str
+    reason: str
+
+
+class RecordingReady(Struct, rename="camel"):
+    """recording_ready: who may have it asks for its address over HTTP."""
+
+    channel_id: str
+    recording_id: str
+    duration: float | UnsetType = UNSET

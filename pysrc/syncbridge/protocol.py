@@ -8,6 +8,7 @@ holds the two together.
 
 from enum import IntEnum
 
+from syncbridge import messages
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.messages import MessageType as M
 
@@ -21,7 +22,16 @@ class State(IntEnum):
     CLOSED = 3
 
 
-TRANSITIONS: dict[State, dict[int, State]] = {
+VOICE = (
+    messages.VOICE_JOIN,
+    messages.VOICE_LEAVE,
+    messages.VOICE_WATCH,
+    messages.VOICE_UNWATCH,
+    messages.SPEAKING,
+)
+"""Types with a name, all of them about voice."""
+
+TRANSITIONS: dict[State, dict[int | str, State]] = {
     State.NEW: {M.AUTH: State.JOINING, M.HEARTBEAT: State.NEW},
     State.JOINING: {M.HEARTBEAT: State.JOINING},
     State.READY: {
@@ -30,6 +40,7 @@ TRANSITIONS: dict[State, dict[int, State]] = {
         M.SNAPSHOT_REQUEST: State.READY,
         M.STATE_UPDATE: State.READY,
         M.DEVICE_LIST: State.READY,
+        **dict.fromkeys(VOICE, State.READY),
     },
     State.CLOSED: {},
 }
@@ -41,7 +52,8 @@ INBOUND = frozenset(kind for row in TRANSITIONS.values() for kind in row)
 def refusal(state: State, kind: int | str) -> SyncBridgeError:
     """Why a message type is not accepted in a state."""
     if kind not in INBOUND:
-        accepted = ", ".join(f"{int(k)} {M(k).name}" for k in sorted(INBOUND))
+        numbers = sorted(k for k in INBOUND if isinstance(k, int))
+        accepted = ", ".join([*(f"{int(k)} {M(k).name}" for k in numbers), *VOICE])
         shown = kind if isinstance(kind, int) else kind[:32]
         return SyncBridgeError(
             ErrorCode.UNKNOWN_TYPE, f"type: one of {accepted} is expected, not {shown!r}"

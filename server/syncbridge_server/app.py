@@ -75,12 +75,16 @@ from syncbridge_server.routes.sessions import SessionRoutes
 from syncbridge_server.routes.users import UserRoutes
 from syncbridge_server.routes.webhooks import WebhookRoutes
 from syncbridge_server.settings import Settings
-from syncbridge_server.voice.assembly import Voice, build_voice
+from syncbridge_server.voice.assembly import Voice, build_voice, kept_up
+from syncbridge_server.voice.attachment import Attachment, attach
 from syncbridge_server.voice.webhook_metrics import WebhookMetrics
 
 log = structlog.get_logger("server")
 
 SUBPROTOCOLS = {SUBPROTOCOL_JSON: ENCODING_JSON, SUBPROTOCOL_PROTOBUF: ENCODING_PROTOBUF}
+
+CALLS_SECONDS = 3.0
+"""How long a start waits until the calls under way are known."""
 
 WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
 """Where a worker finds the embedded Redis that its parent has started."""
@@ -116,6 +120,10 @@ class Server:
             node=node,
             max_connections=settings.max_connections,
         )
+        self.calls: Attachment | None = None
+        if voice is not None:
+            self.calls = attach(self.gateway, voice.desk, bus)
+            voice.worker.on_speaking(self.calls.speaking.report_now)
         self.administration = Administration(
             self.gateway, io, bus, update_seconds=settings.admin_update
         )
@@ -182,6 +190,10 @@ class Server:
                 nursery.start_soon(self.freezer.run)
             if self.voice is not None:
                 nursery.start_soon(self.voice.run)
+            if self.calls is not None:
+                nursery.start_soon(kept_up, "sockets", self.calls.run)
+                with trio.move_on_after(CALLS_SECONDS):
+                    await self.calls.board.loaded.wait()
             await serve(
                 self.app,
                 self.listener,

@@ -3,8 +3,9 @@
     python -m syncbridge_server.message_schemas > docs/messages.schema.json
 
 `$defs` holds one schema a message and direction, named after its type (`AUTH`, `STATE_UPDATE`,
-and `STATE_UPDATE_in` where both sides send it), and `ClientMessage` and `ServerMessage`, any of
-those. Unknown members are allowed everywhere, because both sides ignore them.
+and `STATE_UPDATE_in` where both sides send it; those of voice by their own names), and
+`ClientMessage` and `ServerMessage`, any of those. Unknown members are allowed everywhere, because
+both sides ignore them.
 """
 
 import sys
@@ -27,6 +28,15 @@ INBOUND: dict[M, Any] = {
 }
 """What a client may send."""
 
+VOICE_IN: dict[str, Any] = {
+    messages.VOICE_JOIN: messages.VoiceJoin,
+    messages.VOICE_LEAVE: messages.VoiceLeave,
+    messages.VOICE_WATCH: messages.VoiceWatch,
+    messages.VOICE_UNWATCH: messages.VoiceWatch,
+    messages.SPEAKING: messages.SpeakingReport,
+}
+"""The same, of the messages whose type is a name: they are flat."""
+
 OUTBOUND: dict[M, Any] = {
     M.HEARTBEAT_ACK: outbound.HeartbeatAck,
     M.SNAPSHOT_RESPONSE: outbound.SnapshotResponse,
@@ -42,16 +52,29 @@ OUTBOUND: dict[M, Any] = {
 }
 """What the server sends."""
 
+VOICE_OUT: dict[str, Any] = {
+    "voice_state": outbound.VoiceState,
+    "voice_state_update": outbound.VoiceStateUpdate,
+    "speaking_update": outbound.SpeakingUpdate,
+    "session_migration": outbound.SessionMigration,
+    "session_ended": outbound.SessionEnded,
+    "recording_ready": outbound.RecordingReady,
+}
+"""The same, of the messages whose type is a name."""
+
 
 def message_schemas() -> Json:
     """The whole document."""
-    kinds = [*INBOUND.values(), *OUTBOUND.values()]
+    flat = VOICE_IN | VOICE_OUT
+    kinds = [*INBOUND.values(), *OUTBOUND.values(), *flat.values()]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
     _complete(components)
     inbound = dict(zip(INBOUND, schemas, strict=False))
-    outgoing = dict(zip(OUTBOUND, schemas[len(INBOUND) :], strict=True))
+    outgoing = dict(zip(OUTBOUND, schemas[len(INBOUND) :], strict=False))
     sent = {_name(kind, kind in OUTBOUND): _inbound(kind, s) for kind, s in inbound.items()}
     received = {kind.name: _outbound(kind, s) for kind, s in outgoing.items()}
+    sent |= {kind: _flat(kind, components[t.__name__]) for kind, t in VOICE_IN.items()}
+    received |= {kind: _flat(kind, components[t.__name__]) for kind, t in VOICE_OUT.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": IDENTIFIER,
@@ -72,6 +95,18 @@ def _complete(components: Json) -> None:
     update = components["UpdatePayload"]["properties"]
     update["operation"]["enum"] = list(operations.NAMES)
     update["changes"]["type"] = "object"
+
+
+def _flat(kind: str, members: Json) -> Json:
+    """A message whose members stand beside its type."""
+    incoming = {} if kind in VOICE_OUT else {"correlation_id": {"type": ["string", "null"]}}
+    return {
+        "title": members["title"],
+        "description": members["description"],
+        "type": "object",
+        "properties": {"type": {"const": kind}} | members["properties"] | incoming,
+        "required": ["type", *members["required"]],
+    }
 
 
 def _name(kind: M, both_ways: bool) -> str:

@@ -46,7 +46,7 @@ def test_what_is_told_says_who_came_and_went(old: View | None, new: View | None)
     here = set(old.participants) if old is not None else set()
     muted = {u for u, p in old.participants.items() if p.muted} if old is not None else set()
     for message in view.told("c", old, new):
-        state, who = message.get("state"), message.get("userId")
+        state, who = message.get("state"), str(message.get("userId"))
         if state == "connected":
             assert who not in here
             here.add(who)

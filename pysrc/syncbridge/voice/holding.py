@@ -3,10 +3,10 @@
 Theory of operation. A user is in a call by connections that the provider knows; which device made
 one, only the devices can tell. The device that *holds* the call is the one that reported from
 within it. Another one takes it over when it reports a connection that was not known before, or when
-the session was handed over to it: then it is noted as `moving_to`, the one that holds the call stays
-in it, and the call has moved as soon as the new device is in the media: it reports, or the provider
-shows a connection of the user that was not there before. A move that does not come about is
-forgotten after a while, and nothing has changed.
+the session was handed over to it: then it is noted as `moving_to`, the one that holds the call
+stays in it, and the call has moved as soon as the new device is in the media: it reports, or the
+provider shows a connection of the user that was not there before. A move that does not come about
+is forgotten after a while, and nothing has changed.
 
 Times are Unix ms.
 """

@@ -2,9 +2,9 @@
 
 Theory of operation. Every node holds the view of every live channel, so that a socket's question
 about a call costs no round trip. Whoever writes a channel compares its view before and after, and
-the `ViewChange` travels with the news of that write. One that begins a call is whole; any other fits
-the view of the revision before, and a node that has missed one reads the channel. What sockets are
-to hear is in the news too; a node that had to read derives it from the two views (`told`).
+the `ViewChange` travels with the news of that write. One that begins a call is whole; any other
+fits the view of the revision before, and a node that has missed one reads the channel. What sockets
+are to hear is in the news too; a node that had to read derives it from the two views (`told`).
 
 Times are Unix ms.
 """

@@ -28,6 +28,7 @@ from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.voice import VoiceLink
 
 log = structlog.get_logger("gateway")
 
@@ -51,10 +52,12 @@ class Departures:
         registry: Registry,
         post: Post,
         courier: Courier,
+        voice: VoiceLink,
         *,
         node: str,
         clock: Callable[[], float],
     ) -> None:
+        self._voice = voice
         self._hub = hub
         self._registry = registry
         self._post = post
@@ -66,6 +69,8 @@ class Departures:
     def closed(self, connection: Connection) -> None:
         """The socket of a connection is gone."""
         was_ready = connection.state is State.READY
+        if was_ready:
+            self._voice.left(connection)
         connection.state = State.CLOSED
         current = self._registry.remove(connection)
         session = connection.session
@@ -248,8 +253,14 @@ def left_payload(device_id: str, reason: str, more: bytes = b"") -> bytes:
     )
 
 
-def device_payload(device_id: str, info: DeviceInfo, online: bool, last_seen: int = -1) -> bytes:
-    """A device as clients see it, as JSON. `last_seen`: Unix seconds, left out when negative."""
+def device_payload(
+    device_id: str, info: DeviceInfo, online: bool, last_seen: int = -1, in_call: str = ""
+) -> bytes:
+    """A device as clients see it, as JSON.
+
+    `last_seen`: Unix seconds, left out when negative. `in_call`: the channel whose call it holds,
+    left out when empty.
+    """
     members: dict[str, object] = {
         "device_id": device_id,
         "device_type": info.device_type,
@@ -260,4 +271,6 @@ def device_payload(device_id: str, info: DeviceInfo, online: bool, last_seen: in
     }
     if last_seen >= 0:
         members["last_seen"] = last_seen
+    if in_call:
+        members["in_call"] = in_call
     return encode.to_json(members)

@@ -9,12 +9,14 @@ from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import decode_info, device_payload
 from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.voice import VoiceLink
 
 
 class DeviceLists:
     """Answers DEVICE_LIST. `presence_ms`: the presence lease."""
 
-    def __init__(self, post: Post, courier: Courier, presence_ms: int) -> None:
+    def __init__(self, post: Post, courier: Courier, voice: VoiceLink, presence_ms: int) -> None:
+        self._voice = voice
         self._post = post
         self._courier = courier
         self._presence_ms = presence_ms
@@ -36,12 +38,15 @@ class DeviceLists:
             error = SyncBridgeError(ErrorCode.SESSION_NOT_FOUND, "there is no such session")
             self._post.error(connection, error, correlation_id)
             return
+        session = connection.session
+        sid = session.id if session is not None else ""
         devices = encode.join_objects(
             device_payload(
                 device.device_id,
                 decode_info(device.info),
                 is_online(device),
                 last_seen(device, self._presence_ms) // 1000,
+                self._voice.held_by(sid, device.device_id),
             )
             for device in answer.devices
         )

@@ -17,7 +17,7 @@ from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeErr
 from syncbridge.kernels import render_pairs
 from syncbridge.messages import Envelope, MessageType
 from syncbridge.ports import Apply, Mode, Outcome, Resume, Resumed, Status
-from syncbridge.protocol import TRANSITIONS, State, refusal
+from syncbridge.protocol import TRANSITIONS, VOICE, State, refusal
 from syncbridge.session import Change
 from syncbridge.updates import UpdateParser, check_version
 from syncbridge_core.hub import (
@@ -39,6 +39,7 @@ from syncbridge_server.gateway.operations import Operations
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.voice import VoiceLink
 
 log = structlog.get_logger("gateway")
 
@@ -62,6 +63,7 @@ class Engine:
         parser: UpdateParser,
         inbound: Inbound,
         quota: UserQuota,
+        voice: VoiceLink,
         *,
         expiry_grace: int,
         clock: Callable[[], float],
@@ -78,6 +80,7 @@ class Engine:
         self._operations = Operations(courier, post, parser, self._updated)
         self._inbound = inbound
         self._quota = quota
+        self._voice = voice
         self._grace_ms = expiry_grace * 1000
         self._clock = clock
         self._monotonic = monotonic
@@ -87,6 +90,7 @@ class Engine:
             MessageType.SNAPSHOT_REQUEST: self._on_snapshot_request,
             MessageType.STATE_UPDATE: self._on_update,
             MessageType.DEVICE_LIST: devices.request,
+            **dict.fromkeys(VOICE, voice.handle),
         }
         self._events: dict[int, Callable[[Connection, bytes, int], None]] = {
             EVENT_MESSAGE: self._on_message,
@@ -103,6 +107,7 @@ class Engine:
             connection = connections.get(cid)
             if connection is not None:
                 self._guard(self._events[kind], connection, data, aux)
+        self._voice.tick()
         return self._courier.dispatch()
 
     def _guard(
@@ -176,10 +181,13 @@ class Engine:
         delta = None
         if since is not None and since.epoch == session.epoch:
             delta = session.doc.since(since.version)
+        calls = self._voice.calls_part(connection)
         body = (
-            encode.snapshot_payload(session.version, session.epoch, encode.delta_part(*delta))
+            encode.snapshot_payload(
+                session.version, session.epoch, encode.delta_part(*delta) + calls
+            )
             if delta is not None
-            else whole_state(session)
+            else whole_state(session, calls)
         )
         self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, body, envelope.correlation_id)
 
@@ -193,6 +201,7 @@ class Engine:
             part = encode.state_part(render_pairs(answer.full))
         else:
             part = encode.delta_part(render_pairs(answer.sets), encode.key_list(answer.deletes))
+        part += self._voice.calls_part(connection)
         body = encode.snapshot_payload(answer.version, answer.epoch, part)
         self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, body, correlation_id)
 

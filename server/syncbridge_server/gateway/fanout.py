@@ -201,8 +201,11 @@ RESTART = frozenset({Verdict.NEW_LINEAGE, Verdict.HELD})
 """After these a whole state is the only truth that can be told."""
 
 
-def whole_state(session: LocalSession) -> bytes:
-    """SNAPSHOT_RESPONSE payload from a session's replica, which must be there."""
+def whole_state(session: LocalSession, more: bytes = b"") -> bytes:
+    """SNAPSHOT_RESPONSE payload from a session's replica, which must be there.
+
+    `more`: further members, as JSON text that begins with a comma.
+    """
     assert session.doc is not None
-    part = encode.state_part(session.doc.render())
+    part = encode.state_part(session.doc.render()) + more
     return encode.snapshot_payload(session.version, session.epoch, part)

@@ -37,6 +37,7 @@ from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.sweeper import Sweeper
 from syncbridge_server.gateway.tally import Tally
 from syncbridge_server.gateway.users import UserIndex
+from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.listener.contract import Refusal
 
 log = structlog.get_logger("gateway")
@@ -66,6 +67,9 @@ class Gateway:
         max_connections: above it new handshakes get 503; 0 for no bound.
         tick_ms: see `Pace`.
         clock: wall clock in Unix seconds. monotonic: milliseconds, for the hub.
+
+    Attributes:
+        voice: where voice is attached. post: puts messages on connections.
     """
 
     def __init__(
@@ -90,24 +94,26 @@ class Gateway:
         self._pace = Pace(tick_ms)
         self._max_connections = max_connections
         self._clock = clock
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self.registry = Registry(hub)
         self._entrance = Entrance(limits, self.registry.waiting)
         self.courier = Courier(store, self._after)
-        self._post = Post(hub, self.registry, clock)
-        self.fanout = Fanout(self.registry, self._post, self.courier)
+        self.voice = VoiceLink()
+        self.post = Post(hub, self.registry, clock)
+        self.fanout = Fanout(self.registry, self.post, self.courier)
         self.departures = Departures(
-            hub, self.registry, self._post, self.courier, node=node, clock=clock
+            hub, self.registry, self.post, self.courier, self.voice, node=node, clock=clock
         )
         self.users = UserIndex(self.courier, clock)
         self._joining = Joining(
             hub,
             self.registry,
-            self._post,
+            self.post,
             self.courier,
             self.fanout,
             self.departures,
             self.users,
+            self.voice,
             verify=verify,
             limits=limits,
             node=node,
@@ -118,15 +124,16 @@ class Gateway:
         self.engine = Engine(
             hub,
             self.registry,
-            self._post,
+            self.post,
             self.courier,
             self.fanout,
             self._joining,
             self.departures,
-            DeviceLists(self._post, self.courier, limits.presence_timeout * 1000),
+            DeviceLists(self.post, self.courier, self.voice, limits.presence_timeout * 1000),
             self.parser,
             Inbound(limits),
             UserQuota(limits, monotonic),
+            self.voice,
             expiry_grace=limits.expiry_grace,
             clock=clock,
             monotonic=monotonic,
@@ -154,7 +161,7 @@ class Gateway:
             return Refusal(503, ErrorCode.DRAINING.wire, "the server is shutting down", 1)
         if 0 < self._max_connections <= len(self.registry.connections):
             return Refusal(503, ErrorCode.OVERLOADED.wire, "the server has no room", 5)
-        return self._entrance.admit(client, self._monotonic() / 1000)
+        return self._entrance.admit(client, self.monotonic() / 1000)
 
     def adopt(
         self,
@@ -167,7 +174,7 @@ class Gateway:
         deflate: bool,
     ) -> int:
         """Take a socket whose handshake is done; it has `auth_timeout` to send AUTH."""
-        now = self._monotonic()
+        now = self.monotonic()
         cid = self.hub.adopt(sock.fileno(), now, encoding, initial, bridged, deflate)
         sock.detach()
         connection = Connection(cid, self.node, client, encoding)
@@ -210,7 +217,7 @@ class Gateway:
             if pause > 0:
                 await trio.sleep(pause / 1000)
             began = trio.current_time() * 1000
-            asked = self.engine.handle(self.hub.poll(self._monotonic()))
+            asked = self.engine.handle(self.hub.poll(self.monotonic()))
             self.hub.flush()
             self._pace.ticked(began, asked)
             self._check_idle()
@@ -242,7 +249,7 @@ class Gateway:
         error = SyncBridgeError(
             ErrorCode.DRAINING, "the server restarts; reconnect", retry_after=delay
         )
-        self._post.error(connection, error, None)
+        self.post.error(connection, error, None)
         code = CloseCode.SERVICE_RESTART
         reason = f"{code.reason}; reconnect in {math.ceil(delay * 1000)} ms"
         self.hub.close(connection.cid, code, reason)
@@ -306,7 +313,7 @@ class Gateway:
     def broadcast(self, payload: bytes) -> int:
         """BROADCAST to every connected device of this node; returns how many there are."""
         frame = encode.envelope(MessageType.BROADCAST, encode.NOWHERE, int(self._clock()), payload)
-        delivered = self._post.everyone(self.registry.everyone, frame)
+        delivered = self.post.everyone(self.registry.everyone, frame)
         self.hub.flush()
         return delivered
 
@@ -317,7 +324,7 @@ class Gateway:
 
     def inform_admins(self, frame: bytes) -> int:
         """A message that is ready, to the sockets here that have role admin."""
-        delivered = self._post.everyone(self.registry.admins, frame)
+        delivered = self.post.everyone(self.registry.admins, frame)
         self.hub.flush()
         return delivered
 

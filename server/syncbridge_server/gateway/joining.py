@@ -30,6 +30,7 @@ from syncbridge_server.gateway.fanout import Fanout
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.users import UserIndex
+from syncbridge_server.gateway.voice import VoiceLink
 
 Verify = Callable[[str, str], Identity]
 """(token, device id) -> who holds it; raises SyncBridgeError and never waits."""
@@ -52,6 +53,7 @@ class Joining:
         fanout: Fanout,
         departures: Departures,
         users: UserIndex,
+        voice: VoiceLink,
         *,
         verify: Verify,
         limits: Limits,
@@ -66,6 +68,7 @@ class Joining:
         self._fanout = fanout
         self._departures = departures
         self._users = users
+        self._voice = voice
         self._verify = verify
         self._limits = limits
         self._limits_json = encode.to_json(limits)
@@ -101,6 +104,7 @@ class Joining:
             raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: another user's")
         connection.identity = identity
         self._registry.follow_role(connection)
+        self._voice.renewed(connection)
         self._set_alarm(connection)
         session = connection.session
         assert session is not None
@@ -345,13 +349,16 @@ class Joining:
         connection.state = State.READY
         owner = answer.owner or identity.user_id
         connection.address = encode.Address(session.id, owner, hello.device_id)
-        devices = encode.join_objects(public_device(d) for d in answer.devices)
+        devices = encode.join_objects(
+            public_device(d, self._voice.held_by(session.id, d.device_id)) for d in answer.devices
+        )
         connection.device = next(
             (public_device(d) for d in answer.devices if d.device_id == hello.device_id), b"{}"
         )
         connection.fence = answer.fence
         self._meet(session, hello.device_id, answer.devices)
         previous = self._registry.enter(session, connection)
+        self._voice.entered(connection)
         body = self._success(connection, session, part[0], part[1], devices, part[2])
         self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
         self._set_alarm(connection)
@@ -398,7 +405,7 @@ class Joining:
         return (
             b'{"session_id":"%b","user_id":%b,"device_id":%b,"role":"%b","version":%d,'
             b'"epoch":"%b","heartbeat_interval_ms":%d,"token_expires_at":%d,"limits":%b,'
-            b'"devices":%b,%b}'
+            b'"devices":%b,%b%b}'
             % (
                 session.id.encode(),
                 encode.quote(identity.user_id),
@@ -411,6 +418,7 @@ class Joining:
                 self._limits_json,
                 devices,
                 part,
+                self._voice.calls_part(connection),
             )
         )
 
@@ -467,9 +475,13 @@ def refusal_of(answer: Welcome | StoreError) -> SyncBridgeError | None:
     return SyncBridgeError(ErrorCode.INTERNAL, f"unexpected answer {answer.status.name}")
 
 
-def public_device(device: Device) -> bytes:
-    """A registered device as clients see it; node and connection ids stay inside."""
-    return device_payload(device.device_id, decode_info(device.info), device.online)
+def public_device(device: Device, in_call: str = "") -> bytes:
+    """A registered device as clients see it; node and connection ids stay inside.
+
+    `in_call`: the channel whose call it holds.
+    """
+    info = decode_info(device.info)
+    return device_payload(device.device_id, info, device.online, in_call=in_call)
 
 
 def ignore(answer: Any) -> None:

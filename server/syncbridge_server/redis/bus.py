@@ -34,10 +34,17 @@ PING_SECONDS = 5.0
 PONG_SECONDS = 2.0
 BACKOFF_SECONDS = (0.05, 1.0)
 ALL_NODES = "*"
+ALONE_SECONDS = 1.0
+"""How long it is believed that there is no other node."""
 
 CommitHandler = Callable[[Sequence[Commit]], None]
 NoticeHandler = Callable[[Notice], None]
 PresenceHandler = Callable[[PresenceChange], None]
+Answered = Callable[[list[Any]], None]
+
+
+def _ignore(replies: list[Any]) -> None:
+    """Nobody waits for these."""
 
 
 class Listener:
@@ -166,6 +173,12 @@ class RedisBus:
         self._first = trio.Event()
         self._subscribed = False
         self._whole = True
+        self._alone_until = 0.0
+
+    @property
+    def alone(self) -> bool:
+        """Whether a moment ago no other node listened, as far as is known: news may be spared."""
+        return time.monotonic() < self._alone_until
 
     @property
     def connected(self) -> bool:
@@ -223,19 +236,26 @@ class RedisBus:
     def tell(self, node: str, notice: Notice) -> None:
         """To one node, or to `*`, every node with this one. Lost when Redis is away or busy."""
         if node == ALL_NODES:
-            channel = common_channel(self._io.endpoint.database)
+            channel, answered = common_channel(self._io.endpoint.database), self._counted
         else:
-            channel = node_channel(node)
-        self._send(Command(pack("PUBLISH", channel, encode_notice(notice))))
+            channel, answered = node_channel(node), _ignore
+        self._send(Command(pack("PUBLISH", channel, encode_notice(notice))), answered)
 
     def tell_session(self, notice: Notice) -> None:
         """To every other node that has devices in `notice.sid`."""
         args = (self._node, encode_notice(notice))
         self._send(self._io.script_command("tell", (f"s:{{{notice.sid}}}:n",), args))
 
-    def _send(self, command: Command) -> None:
+    def _counted(self, replies: list[Any]) -> None:
+        """How many nodes a notice for all of them has reached."""
+        if replies[0] == 1:
+            self._alone_until = time.monotonic() + ALONE_SECONDS
+        else:
+            self._alone_until = 0.0
+
+    def _send(self, command: Command, answered: Answered = _ignore) -> None:
         try:
-            self._io.submit([command], _ignore)
+            self._io.submit([command], answered)
         except StoreOverloaded:
             log.warning("redis_notice_dropped")
 
@@ -289,7 +309,3 @@ def _guarded(handler: Callable[..., None], *args: Any) -> None:
         handler(*args)
     except Exception:
         log.exception("redis_bus_handler_failed")
-
-
-def _ignore(replies: list[Any]) -> None:
-    """Nobody waits for these."""

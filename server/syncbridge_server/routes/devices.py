@@ -22,7 +22,11 @@ JSON = "application/json"
 
 
 class DeviceBody(msgspec.Struct):
-    """A device. `last_seen`: for one that is online, when its presence was last renewed."""
+    """A device.
+
+    `last_seen`: for one that is online, when its presence was last renewed. `in_call`: the channel
+    whose call it holds, if it holds one.
+    """
 
     device_id: str
     device_type: str
@@ -31,6 +35,7 @@ class DeviceBody(msgspec.Struct):
     status: Literal["online", "offline"]
     connected_at: Timestamp
     last_seen: Timestamp
+    in_call: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class DevicesBody(msgspec.Struct):
@@ -66,7 +71,7 @@ class DeviceRoutes:
             ListDevices(session_id, identity.user_id, not identity.privileged)
         )
         refuse(answer.status)
-        devices = [self._body(device) for device in answer.devices]
+        devices = [self._body(session_id, device) for device in answer.devices]
         body = DevicesBody(session_id, devices, len(devices))
         return Response(msgspec.json.encode(body), media_type=JSON)
 
@@ -89,7 +94,7 @@ class DeviceRoutes:
             )
         return Response(status_code=204)
 
-    def _body(self, device: Device) -> DeviceBody:
+    def _body(self, session_id: str, device: Device) -> DeviceBody:
         info = decode_info(device.info)
         return DeviceBody(
             device.device_id,
@@ -99,6 +104,7 @@ class DeviceRoutes:
             "online" if is_online(device) else "offline",
             timestamp(info.connected_at),
             timestamp(max(info.connected_at, last_seen(device, self._presence_ms))),
+            self._gateway.voice.held_by(session_id, device.device_id) or msgspec.UNSET,
         )
 
 

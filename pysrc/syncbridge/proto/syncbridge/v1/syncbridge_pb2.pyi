@@ -148,7 +148,7 @@ class Auth(_message.Message):
     def __init__(self, token: _Optional[str] = ..., device_id: _Optional[str] = ..., device_type: _Optional[str] = ..., device_name: _Optional[str] = ..., os_version: _Optional[str] = ..., app_version: _Optional[str] = ..., session_id: _Optional[str] = ..., resume: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
 
 class AuthSuccess(_message.Message):
-    __slots__ = ("session_id", "user_id", "device_id", "role", "version", "epoch", "heartbeat_interval_ms", "token_expires_at", "limits", "devices", "resumed", "state_data", "changes", "deleted_keys")
+    __slots__ = ("session_id", "user_id", "device_id", "role", "version", "epoch", "heartbeat_interval_ms", "token_expires_at", "limits", "devices", "resumed", "state_data", "changes", "deleted_keys", "voice_json")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -170,6 +170,7 @@ class AuthSuccess(_message.Message):
     STATE_DATA_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DELETED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    VOICE_JSON_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user_id: str
     device_id: str
@@ -184,7 +185,8 @@ class AuthSuccess(_message.Message):
     state_data: _containers.RepeatedCompositeFieldContainer[Entry]
     changes: _containers.RepeatedCompositeFieldContainer[Entry]
     deleted_keys: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_id: _Optional[str] = ..., user_id: _Optional[str] = ..., device_id: _Optional[str] = ..., role: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., token_expires_at: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+    voice_json: bytes
+    def __init__(self, session_id: _Optional[str] = ..., user_id: _Optional[str] = ..., device_id: _Optional[str] = ..., role: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., token_expires_at: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., voice_json: _Optional[bytes] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message", "retryable", "retry_after_ms", "details_json")
@@ -223,20 +225,22 @@ class SnapshotRequest(_message.Message):
     def __init__(self, since: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
 
 class SnapshotResponse(_message.Message):
-    __slots__ = ("version", "epoch", "resumed", "state_data", "changes", "deleted_keys")
+    __slots__ = ("version", "epoch", "resumed", "state_data", "changes", "deleted_keys", "voice_json")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     STATE_DATA_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DELETED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    VOICE_JSON_FIELD_NUMBER: _ClassVar[int]
     version: int
     epoch: str
     resumed: bool
     state_data: _containers.RepeatedCompositeFieldContainer[Entry]
     changes: _containers.RepeatedCompositeFieldContainer[Entry]
     deleted_keys: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[int] = ..., epoch: _Optional[str] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+    voice_json: bytes
+    def __init__(self, version: _Optional[int] = ..., epoch: _Optional[str] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., voice_json: _Optional[bytes] = ...) -> None: ...
 
 class StateUpdate(_message.Message):
     __slots__ = ("key", "value_json", "operation", "changes", "deleted_keys", "base_version", "expected_json")
@@ -273,7 +277,7 @@ class StateUpdated(_message.Message):
     def __init__(self, version: _Optional[int] = ..., prev_version: _Optional[int] = ..., epoch: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., device_id: _Optional[str] = ...) -> None: ...
 
 class Device(_message.Message):
-    __slots__ = ("device_id", "device_type", "device_name", "os_version", "status", "connected_at", "last_seen")
+    __slots__ = ("device_id", "device_type", "device_name", "os_version", "status", "connected_at", "last_seen", "in_call")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     DEVICE_TYPE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -281,6 +285,7 @@ class Device(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_AT_FIELD_NUMBER: _ClassVar[int]
     LAST_SEEN_FIELD_NUMBER: _ClassVar[int]
+    IN_CALL_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     device_type: str
     device_name: str
@@ -288,7 +293,8 @@ class Device(_message.Message):
     status: str
     connected_at: int
     last_seen: int
-    def __init__(self, device_id: _Optional[str] = ..., device_type: _Optional[str] = ..., device_name: _Optional[str] = ..., os_version: _Optional[str] = ..., status: _Optional[str] = ..., connected_at: _Optional[int] = ..., last_seen: _Optional[int] = ...) -> None: ...
+    in_call: str
+    def __init__(self, device_id: _Optional[str] = ..., device_type: _Optional[str] = ..., device_name: _Optional[str] = ..., os_version: _Optional[str] = ..., status: _Optional[str] = ..., connected_at: _Optional[int] = ..., last_seen: _Optional[int] = ..., in_call: _Optional[str] = ...) -> None: ...
 
 class DeviceLeft(_message.Message):
     __slots__ = ("device_id", "status", "reason", "target_device", "version")

@@ -1,0 +1,73 @@
+"""Puts the sockets' side of voice together and attaches it to a gateway."""
+
+from dataclasses import dataclass
+
+import trio
+
+from syncbridge.kernels import Throttle
+from syncbridge.ports import Notice
+from syncbridge_server.gateway.gateway import Gateway
+from syncbridge_server.redis.bus import ALL_NODES, RedisBus
+from syncbridge_server.voice.audience import Audience
+from syncbridge_server.voice.board import Board
+from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.reports import Reports
+from syncbridge_server.voice.sockets import VoiceSockets
+from syncbridge_server.voice.speaking import Speaking
+
+SPEAKING = "speaking"
+"""Kind of the notices with which nodes tell each other who speaks."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """The parts that `attach` made."""
+
+    board: Board
+    audience: Audience
+    speaking: Speaking
+    reports: Reports
+    sockets: VoiceSockets
+
+    async def run(self) -> None:
+        """Keep them at work, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.board.run)
+            nursery.start_soon(self.speaking.run)
+            nursery.start_soon(self.reports.run)
+
+
+def attach(
+    gateway: Gateway, desk: Desk, bus: RedisBus, *, throttle: Throttle | None = None
+) -> Attachment:
+    """Voice for the sockets of a gateway that has none yet. `throttle`: see `Speaking`."""
+    board = Board(desk.channels, bus)
+    audience = Audience(gateway.hub, gateway.post, board)
+
+    def share(data: bytes) -> None:
+        if not bus.alone:
+            bus.tell(ALL_NODES, Notice(SPEAKING, "", data))
+
+    speaking = Speaking(
+        board,
+        audience.tell,
+        share,
+        gateway.hub.flush,
+        node=gateway.node,
+        monotonic=gateway.monotonic,
+        throttle=throttle,
+    )
+    bus.on_notice(SPEAKING, lambda notice: speaking.hear(notice.data))
+    reports = Reports(desk, board, gateway.hub.flush)
+    sockets = VoiceSockets(
+        gateway.post,
+        board,
+        audience,
+        speaking,
+        reports,
+        flush=gateway.hub.flush,
+        lease_ms=desk.limits.call.lease_ms,
+        monotonic=gateway.monotonic,
+    )
+    gateway.voice.attach(sockets)
+    return Attachment(board, audience, speaking, reports, sockets)

@@ -1,0 +1,296 @@
+"""What this node knows of all live channels: a copy of their views, and how it stays right.
+
+Theory of operation. At the start, and whenever messages between nodes may have been lost, the live
+channels are listed and read in pages. In between the news of each write bring its channel's view
+from one revision to the next (`syncbridge.voice.view`). News that do not fit, because some before
+them are missing, are not applied: the channel is read, together with all others that are wanted at
+that time, and what its sockets missed is told from the two views. A read and the news cross each
+other, so while a read is on its way the news are noted, and what is older than they are is read
+again. So the copy goes forward only, and ends where the store is.
+
+Everything is found by channel, by user and by device in O(1).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count, islice
+from typing import Protocol
+
+import structlog
+import trio
+
+from syncbridge.errors import StoreError
+from syncbridge.voice import view
+from syncbridge.voice.announcements import Message
+from syncbridge.voice.channel_ports import ChannelNews, Channels, Stored
+from syncbridge.voice.view import View, ViewChange
+
+log = structlog.get_logger("voice")
+
+PAGE = 256
+MAX_CHANNELS = 65_536
+RETRY_SECONDS = 0.5
+LASTING = "recording_ready"
+"""What is told whatever else was missed: no view shows it."""
+
+
+class Resyncs(Protocol):
+    """Says when messages may have been lost; a Bus does."""
+
+    def on_resync(self, handler: Callable[[], None]) -> None: ...
+
+
+class LiveCall:
+    """A live channel as it stands on the board. `number`: its name in the compiled parts."""
+
+    __slots__ = ("channel_id", "number", "revision", "view")
+
+    def __init__(self, channel_id: str, number: int, revision: int, shown: View) -> None:
+        self.channel_id = channel_id
+        self.number = number
+        self.revision = revision
+        self.view = shown
+
+
+Handler = Callable[[str, LiveCall | None, View | None, View | None, Sequence[Message]], None]
+"""(channel id, call, view before, view now, messages for its sockets). The call is the one that has
+ended when there is no view now, and None for a channel that is not live."""
+
+
+class Board:
+    """The views of all live channels; see the module's text.
+
+    Attributes:
+        calls: by channel id. numbers: by number.
+        refused: channels that were not taken because the board was full.
+    """
+
+    def __init__(
+        self, channels: Channels, bus: Resyncs, *, max_channels: int = MAX_CHANNELS
+    ) -> None:
+        self.calls: dict[str, LiveCall] = {}
+        self.numbers: dict[int, LiveCall] = {}
+        self.refused = 0
+        self._channels = channels
+        self._max = max_channels
+        self._next = count(1)
+        self._users: dict[str, dict[str, None]] = {}
+        self._devices: dict[tuple[str, str], str] = {}
+        self._handlers: list[Handler] = []
+        self._wanted: dict[str, None] = {}
+        self._walk = True
+        self._heard: dict[str, int] | None = None
+        self._work = trio.Event()
+        self._work.set()
+        self._moved: dict[str, trio.Event] = {}
+        self.loaded = trio.Event()
+        channels.on_news(self.hear)
+        bus.on_resync(self.resync)
+
+    def on_change(self, handler: Handler) -> None:
+        """`handler` is called for every change, after the board shows it."""
+        self._handlers.append(handler)
+
+    # What is asked
+
+    def calls_of(self, user_id: str) -> list[LiveCall]:
+        """The calls that a user is in."""
+        return [self.calls[channel_id] for channel_id in self._users.get(user_id, ())]
+
+    def held_by(self, sid: str, device_id: str) -> str:
+        """The channel whose call a device of a session holds; empty: none."""
+        return self._devices.get((sid, device_id), "")
+
+    def member(self, channel_id: str, user_id: str) -> view.Participant | None:
+        """A participant of a live call."""
+        call = self.calls.get(channel_id)
+        return call.view.participants.get(user_id) if call is not None else None
+
+    async def caught_up(self, channel_id: str, revision: int, seconds: float) -> None:
+        """Wait until the board shows a write that was done, at most for a while."""
+        with trio.move_on_after(seconds):
+            while (call := self.calls.get(channel_id)) is None or call.revision < revision:
+                await self._moved.setdefault(channel_id, trio.Event()).wait()
+
+    # What is heard
+
+    def hear(self, news: ChannelNews) -> None:
+        """The news of a write, anybody's."""
+        channel_id, revision = news.channel_id, news.revision
+        if self._heard is not None:
+            self._heard[channel_id] = max(revision, self._heard.get(channel_id, 0))
+        call = self.calls.get(channel_id)
+        if call is not None and revision <= call.revision:
+            return
+        events = [m for m in news.events if m.get("type") != view.VIEW]
+        before = call.view if call is not None else None
+        try:
+            step = step_of(news.events)
+            if call is None and (step is None or step.ended):
+                self._tell(channel_id, None, None, None, events)
+                return
+            if not fits(call, revision, step):
+                raise ValueError("news are missing")
+            shown = view.applied(before, step) if step is not None else before
+        except ValueError:
+            lasting = [m for m in events if m.get("type") == LASTING]
+            self._tell(channel_id, call, before, before, lasting)
+            self._want([channel_id])
+            return
+        if step is not None and step.whole and before is not None:
+            events = view.told(channel_id, before, None) + events
+        self._show(channel_id, revision, shown, events)
+
+    def resync(self) -> None:
+        """News may have been lost: look at everything again."""
+        self._walk = True
+        self._work.set()
+
+    # What is read
+
+    async def run(self) -> None:
+        """Read what is wanted, for ever; at first everything."""
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            try:
+                if self._walk:
+                    await self._load()
+                while self._wanted:
+                    await self._read(list(islice(self._wanted, PAGE)))
+                self.loaded.set()
+            except StoreError as error:
+                log.warning("Voice Board Behind", detail=error.detail, wanted=len(self._wanted))
+                self._work.set()
+                await trio.sleep(RETRY_SECONDS)
+
+    async def _load(self) -> None:
+        """Read all live channels; those that are shown and not listed are read one by one."""
+        self._walk = False
+        missing = dict.fromkeys(self.calls)
+        try:
+            async for page in self._channels.live():
+                await self._read(page)
+                for channel_id in page:
+                    missing.pop(channel_id, None)
+        except StoreError:
+            self._walk = True
+            raise
+        self._want(missing)
+
+    async def _read(self, channel_ids: Sequence[str]) -> None:
+        self._heard = {}
+        try:
+            found = await self._stored(channel_ids)
+        finally:
+            heard, self._heard = self._heard, None
+        for channel_id in channel_ids:
+            self._wanted.pop(channel_id, None)
+        for stored in found:
+            self._take(stored, heard.get(stored.record.channel_id, 0))
+
+    async def _stored(self, channel_ids: Sequence[str]) -> list[Stored]:
+        """Channels as they are stored; one that is damaged does not hide the others."""
+        try:
+            return await self._channels.read_many(channel_ids)
+        except StoreError as error:
+            if error.code.retryable or len(channel_ids) == 1:
+                if error.code.retryable:
+                    raise
+                log.error("Voice Channel Damaged", channel=channel_ids[0], detail=error.detail)
+                return []
+        found: list[Stored] = []
+        for channel_id in channel_ids:
+            found += await self._stored([channel_id])
+        return found
+
+    def _take(self, stored: Stored, heard: int) -> None:
+        """A channel as it was read; `heard`: the latest revision heard of meanwhile."""
+        channel_id = stored.record.channel_id
+        call = self.calls.get(channel_id)
+        known = call.revision if call is not None else 0
+        if known > stored.revision > 0:
+            return
+        if heard > stored.revision:
+            self._want([channel_id])
+            return
+        before, shown = call.view if call is not None else None, view.of_record(stored.record)
+        events = view.told(channel_id, before, shown)
+        self._show(channel_id, stored.revision, shown, events)
+
+    # Parts
+
+    def _want(self, channel_ids: Iterable[str]) -> None:
+        self._wanted.update(dict.fromkeys(channel_ids))
+        self._work.set()
+
+    def _show(
+        self, channel_id: str, revision: int, shown: View | None, events: Sequence[Message]
+    ) -> None:
+        """Put a view in the place of the one before, and tell it."""
+        call = self.calls.get(channel_id)
+        before = call.view if call is not None else None
+        if shown is None:
+            if call is not None:
+                del self.calls[channel_id], self.numbers[call.number]
+        elif call is not None:
+            call.revision, call.view = revision, shown
+        elif len(self.calls) < self._max:
+            call = LiveCall(channel_id, next(self._next), revision, shown)
+            self.calls[channel_id] = self.numbers[call.number] = call
+        else:
+            self.refused += 1
+            return
+        self._index(channel_id, before, shown)
+        self._tell(channel_id, call, before, shown, events)
+        moved = self._moved.pop(channel_id, None)
+        if moved is not None:
+            moved.set()
+
+    def _index(self, channel_id: str, before: View | None, shown: View | None) -> None:
+        old = before.participants if before is not None else {}
+        new = shown.participants if shown is not None else {}
+        for user_id, person in old.items():
+            now = new.get(user_id)
+            if now is person:
+                continue
+            if self._devices.get((person.sid, person.device_id)) == channel_id:
+                del self._devices[person.sid, person.device_id]
+            if now is None:
+                channels = self._users[user_id]
+                del channels[channel_id]
+                if not channels:
+                    del self._users[user_id]
+        for user_id, person in new.items():
+            if old.get(user_id) is not person:
+                self._users.setdefault(user_id, {})[channel_id] = None
+                if person.device_id:
+                    self._devices[person.sid, person.device_id] = channel_id
+
+    def _tell(
+        self,
+        channel_id: str,
+        call: LiveCall | None,
+        before: View | None,
+        shown: View | None,
+        events: Sequence[Message],
+    ) -> None:
+        for handler in self._handlers:
+            try:
+                handler(channel_id, call, before, shown, events)
+            except Exception:
+                log.exception("Voice Handler Failed")
+
+
+def step_of(events: Sequence[Message]) -> ViewChange | None:
+    """The step of a view among the events of a write. Raises ValueError if it cannot be read."""
+    for message in events:
+        if message.get("type") == view.VIEW:
+            return view.from_message(message)
+    return None
+
+
+def fits(call: LiveCall | None, revision: int, step: ViewChange | None) -> bool:
+    """Whether news can be applied to what is shown."""
+    if step is not None and (step.whole or step.ended):
+        return True
+    return call is not None and revision == call.revision + 1
