@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
 def figures(size: Size) -> list[Figure]:
     """All figures, in the order of the report."""
-    low, high = size.rates
+    low, middle, high = size.rates
     return [
         Figure(
             "a",
@@ -145,7 +145,16 @@ def figures(size: Size) -> list[Figure]:
             caveat="SyncBridge registers the device in Redis meanwhile, the other does not.",
         ),
         *_update_figures(low, 5.0),
+        *_update_figures(middle, None),
         *_update_figures(high, 10.0),
+        Figure(
+            "f",
+            f"The core that Redis and the load share, at {high:,}/s: 1 is all of it",
+            "",
+            f"updates_{high}_load_core_busy",
+            SYNCBRIDGE,
+            caveat="Near 1, Redis waits for the load: the row above it then tells of the machine.",
+        ),
         Figure(
             "f",
             f"Updates that were refused or not delivered at {high:,}/s",
@@ -193,7 +202,7 @@ def figures(size: Size) -> list[Figure]:
     ]
 
 
-def _update_figures(rate: int, limit: float) -> list[Figure]:
+def _update_figures(rate: int, limit: float | None) -> list[Figure]:
     title = f"STATE_UPDATE at {rate:,}/s, from its due time to the other device"
     note = "Loopback. Redis and the load share a core, the server has one to itself."
     return [

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.process import Running
+from harness.process import LOAD_CORE, Running, busy_since, core_busy
 from syncbridge_core.swarm import Swarm
 from syncbridge_server.bench import scenarios
 from syncbridge_server.bench.credentials import Device, admin_token, devices, token_mint
@@ -51,8 +51,8 @@ class Size(NamedTuple):
     resumed: int
 
 
-FULL = Size(10_000, 2_000, 5, 20, 3.0, 8.0, (2_000, 10_000), 50, 400, 1_000, 6, 10_000)
-QUICK = Size(1_000, 300, 1, 60, 1.0, 2.0, (500, 1_000), 20, 20, 100, 2, 400)
+FULL = Size(10_000, 2_000, 5, 20, 3.0, 8.0, (2_000, 6_000, 10_000), 50, 400, 1_000, 6, 10_000)
+QUICK = Size(1_000, 300, 1, 60, 1.0, 2.0, (500, 800, 1_000), 20, 20, 100, 2, 400)
 
 
 class Shortfall(RuntimeError):
@@ -175,7 +175,7 @@ def _echo(swarm: Swarm, server: Running, seconds: float) -> Numbers:
 
 
 def _updates(swarm: Swarm, server: Running, seconds: float, rate: int, name: str = "") -> Numbers:
-    before = cpu_seconds(server.pid)
+    before, busy = cpu_seconds(server.pid), core_busy(LOAD_CORE)
     result = swarm.updates(
         scenarios.update_templates(),
         rate,
@@ -184,7 +184,7 @@ def _updates(swarm: Swarm, server: Running, seconds: float, rate: int, name: str
         warmup=seconds / 4,
         drain=10.0,
     )
-    cpu = cpu_seconds(server.pid) - before
+    cpu, shared = cpu_seconds(server.pid) - before, busy_since(LOAD_CORE, busy)
     lost = result.expected - result.delivered
     refused = result.totals.errors + result.unsent
     name = name or f"updates_{rate}"
@@ -194,6 +194,7 @@ def _updates(swarm: Swarm, server: Running, seconds: float, rate: int, name: str
         f"{name}_ack_p99_ms": result.acks.percentile(99) / 1e6,
         f"{name}_generator_lag_p99_ms": result.lag.percentile(99) / 1e6,
         f"{name}_cpu_us": cpu / result.sent * 1e6,
+        f"{name}_load_core_busy": shared,
         f"{name}_lost": lost,
         f"{name}_refused": refused,
     }

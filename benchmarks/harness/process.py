@@ -100,3 +100,19 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def core_busy(core: int) -> tuple[int, int]:
+    """(ticks in which a core worked, all its ticks) since the machine started; see proc(5)."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            counted = [int(tick) for tick in ticks[:8]]
+            return sum(counted) - counted[3] - counted[4], sum(counted)
+    raise OSError(f"there is no core {core}")
+
+
+def busy_since(core: int, before: tuple[int, int]) -> float:
+    """Share of the time since `core_busy` was asked in which a core worked, 0 to 1."""
+    worked, ticks = (now - then for now, then in zip(core_busy(core), before, strict=True))
+    return worked / max(ticks, 1)
