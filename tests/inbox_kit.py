@@ -1,0 +1,84 @@
+"""A node's worker on webhooks, without a server around it, on a real Redis."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import httpx
+
+from syncbridge.voice.budget import RequestBudget
+from syncbridge.voice.channel import Channel, ChannelLimits
+from syncbridge.voice.records import ChannelConfig
+from syncbridge_server.redis.bus import RedisBus
+from syncbridge_server.redis.client import RedisIO
+from syncbridge_server.redis.inbox import RedisInbox
+from syncbridge_server.redis.recordings import RedisRecordings
+from syncbridge_server.redis.voice import RedisChannels
+from syncbridge_server.voice.calling import ProviderCalls
+from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.inbox_worker import InboxWorker
+from syncbridge_server.voice.rtk import RtkProvider
+
+
+class Effects:
+    """Notes what became of deliveries."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.dead: list[str] = []
+        self.seen_waiting: list[int] = []
+
+    def took_effect(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+    def buried(self, reason: str) -> None:
+        self.dead.append(reason)
+
+    def waiting(self, count: int) -> None:
+        self.seen_waiting.append(count)
+
+
+@dataclass
+class Worker:
+    """A worker, and what it works with."""
+
+    io: RedisIO
+    inbox: RedisInbox
+    channels: RedisChannels
+    desk: Desk
+    recordings: RedisRecordings
+    effects: Effects
+    worker: InboxWorker
+
+    async def open(self, channel_id: str, session: str) -> None:
+        """A channel with a session; no provider is asked."""
+        await self.channels.note_session(session, channel_id)
+        await self.desk.change(channel_id, lambda c, now: c.opening(now, ChannelConfig(), "w"))
+        await self.desk.change(channel_id, partial(_opened, session))
+
+    async def users(self, channel_id: str) -> tuple[str, ...]:
+        """Who is in the call."""
+        call = (await self.desk.look(channel_id)).call
+        return call.users if call is not None else ()
+
+
+def _opened(session: str, channel: Channel, now: int) -> None:
+    channel.opened(session, now)
+
+
+@asynccontextmanager
+async def worker(url: str, name: str, now: float, idle_ms: int = 60_000) -> AsyncIterator[Worker]:
+    """A node that works on webhooks of the specification. Its clock stands at `now`."""
+    async with RedisIO(url).running() as io, RedisBus(io, name).running() as bus:
+        async with httpx.AsyncClient() as client:
+            provider = RtkProvider(
+                ProviderCalls(client, "http://127.0.0.1:9", "", RequestBudget(1, 1))
+            )
+            inbox, channels = RedisInbox(io, bus, name), RedisChannels(io, bus, name, 3600)
+            desk, effects = Desk(channels, ChannelLimits(), lambda: now), Effects()
+            recordings = RedisRecordings(io, 3600)
+            made = InboxWorker(
+                provider, inbox, channels, desk, recordings, effects, idle_ms=idle_ms
+            )
+            yield Worker(io, inbox, channels, desk, recordings, effects, made)
