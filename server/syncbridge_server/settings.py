@@ -40,6 +40,10 @@ _ORDERED = (
     ("conflate_bytes", "outbox_bytes"),
     ("heartbeat_interval", "presence_timeout"),
     ("value_bytes", "state_bytes"),
+    ("voice_max_age", "voice_ttl"),
+    ("voice_pool_ttl", "voice_ttl"),
+    ("voice_idle_unjoined", "voice_ttl"),
+    ("voice_breaker_open", "voice_breaker_longest"),
 )
 
 
@@ -88,6 +92,7 @@ def _listen_texts(value: tuple[str, ...]) -> tuple[str, ...]:
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=31_622_400)]
 SecondsOrZero = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=31_622_400)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Bytes = Annotated[int, Field(gt=0, le=2**30)]
 Url = Annotated[str, AfterValidator(_public_url)]
@@ -331,6 +336,10 @@ class Settings(BaseSettings):
     voice_token_ttl: Seconds = _set(
         3_600.0, "Life of a voice token, as far as the provider lets us choose it."
     )
+    voice_tokens_per_minute: Count = _set(
+        30, "Voice tokens that a user may ask for, lasting rate of a process."
+    )
+    voice_token_burst: Count = _set(10, "Voice tokens that a user may ask for at once.")
     voice_seat: Seconds = _set(60.0, "A seat is kept so long for who was given a voice token.")
     voice_max_age: SecondsOrZero = _set(
         86_400.0, "A call that is so long in one session is migrated to another; 0: never."
@@ -349,6 +358,23 @@ class Settings(BaseSettings):
     voice_idle_unjoined: Seconds = _set(900.0, "A voice session that nobody joined ends then.")
     voice_idle_left: Seconds = _set(300.0, "A voice session that everybody left ends then.")
     voice_sync: Seconds = _set(30.0, "Between two comparisons with the voice provider.")
+    voice_sync_share: Share = _set(0.4, "Part of the request budget that comparisons may use.")
+    voice_sync_stale: Seconds = _set(
+        300.0,
+        "A call that agrees with the provider's list is looked at all the same after so long.",
+    )
+    voice_monitor: Seconds = _set(60.0, "Between two measurements of all calls.")
+    voice_monitor_share: Share = _set(0.1, "Part of the request budget that measurements may use.")
+    voice_attempts: Annotated[int, Field(gt=0, le=10)] = _set(
+        3, "How often a request to the voice provider is sent that had no answer."
+    )
+    voice_breaker_failures: Count = _set(
+        5, "Failures in a row after which the voice provider is not asked for a while."
+    )
+    voice_breaker_open: Seconds = _set(5.0, "It is not asked for so long at most, at first.")
+    voice_breaker_longest: Seconds = _set(60.0, "It is not asked for so long at most, at last.")
+    analytics_queue: Count = _set(10_000, "Voice metrics that may wait; the oldest are dropped.")
+    analytics_deadline: Seconds = _set(5.0, "Sending voice metrics has failed after.")
     speaking_interval: Seconds = _set(0.25, "Least time between two speaking changes of a person.")
     speaking_timeout: Seconds = _set(2.0, "Speaking ends when it is not reported again in time.")
     webhook_tolerance: Seconds = _set(300.0, "Largest age of a signed webhook.")

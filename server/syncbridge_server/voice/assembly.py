@@ -8,21 +8,27 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
+import httpx
 import structlog
 import trio
 from prometheus_client import CollectorRegistry
 
 from syncbridge.ports import Bus
+from syncbridge.voice.breaker import State
+from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.channel_ports import Channels, WebhookInbox
 from syncbridge.voice.ports import VoiceProvider
 from syncbridge.voice.recordings import Recordings
+from syncbridge_server.observability import register_reading
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.inbox import RedisInbox
 from syncbridge_server.redis.recordings import RedisRecordings
 from syncbridge_server.redis.registrations import RedisNotes
 from syncbridge_server.redis.voice import RedisChannels
 from syncbridge_server.settings import Settings
+from syncbridge_server.voice.analytics import Analytics, AnalyticsLimits
 from syncbridge_server.voice.calling import new_client
 from syncbridge_server.voice.chores import Chores
 from syncbridge_server.voice.desk import Desk
@@ -31,14 +37,22 @@ from syncbridge_server.voice.from_settings import (
     build_provider,
     channel_limits,
     default_config,
+    monitor_limits,
     opening_patience,
+    request_budget,
+    sync_limits,
     token_patience,
 )
+from syncbridge_server.voice.guarded import GuardedProvider
 from syncbridge_server.voice.inbox_worker import InboxWorker
+from syncbridge_server.voice.looking import Looker
 from syncbridge_server.voice.metrics import VoiceMetrics, voice_metrics
 from syncbridge_server.voice.migration import Migration
+from syncbridge_server.voice.monitor import Monitor
 from syncbridge_server.voice.opening import Opening
 from syncbridge_server.voice.registration import Registration
+from syncbridge_server.voice.sweep import Sweep
+from syncbridge_server.voice.synchronizer import Synchronizer
 from syncbridge_server.voice.timers import Timers
 from syncbridge_server.voice.tokens import Tokens
 from syncbridge_server.voice.webhook_metrics import WebhookMetrics
@@ -67,6 +81,9 @@ class Voice:
     webhook_metrics: WebhookMetrics
     worker: InboxWorker
     registration: Registration | None
+    synchronizer: Synchronizer
+    monitor: Monitor
+    analytics: Analytics | None
 
     async def run(self) -> None:
         """Keep the parts at work, for ever."""
@@ -74,7 +91,11 @@ class Voice:
             "chores": self.chores.run,
             "timers": self.timers.run,
             "webhooks": self.worker.run,
+            "sync": self.synchronizer.run,
+            "monitor": self.monitor.run,
         }
+        if self.analytics is not None:
+            parts["analytics"] = self.analytics.run
         if self.registration is not None:
             parts["registration"] = self.registration.run
         async with trio.open_nursery() as nursery:
@@ -97,9 +118,11 @@ async def build_voice(
         return
     async with new_client() as client:
         metrics = voice_metrics(registry)
+        budget = request_budget(settings)
         provider = build_guarded(
-            settings, build_provider(settings, client, clock), metrics.provider
+            settings, build_provider(settings, client, budget, clock), metrics.provider
         )
+        register_reading(registry, "syncbridge_voice", partial(guard_readings, provider, budget))
         channels = RedisChannels(io, bus, node, settings.voice_ttl)
         desk = Desk(channels, channel_limits(settings), clock)
         patience = opening_patience(settings)
@@ -112,6 +135,11 @@ async def build_voice(
         worker = InboxWorker(
             provider, inbox, channels, desk, recordings, webhook_metrics, id_bytes=settings.id_bytes
         )
+        looker = Looker(provider, desk, opening, metrics.sync)
+        synchronizer = build_synchronizer(settings, provider, desk, looker, metrics)
+        worker.on_look(synchronizer.look)
+        analytics = build_analytics(settings, client, metrics)
+        monitor = Monitor(provider, desk, metrics.calls, monitor_limits(settings), analytics)
         registration = build_registration(settings, provider, channels, io)
         yield Voice(
             provider=provider,
@@ -130,6 +158,9 @@ async def build_voice(
             webhook_metrics=webhook_metrics,
             worker=worker,
             registration=registration,
+            synchronizer=synchronizer,
+            monitor=monitor,
+            analytics=analytics,
         )
 
 
@@ -140,6 +171,35 @@ def build_registration(
     if settings.voice_provider != "cloudflare" or not settings.worker_url:
         return None
     return Registration(provider, channels, RedisNotes(io), settings.worker_url)
+
+
+def build_synchronizer(
+    settings: Settings, provider: VoiceProvider, desk: Desk, looker: Looker, metrics: VoiceMetrics
+) -> Synchronizer:
+    """The comparison with the provider."""
+    limits = sync_limits(settings)
+    sweep = Sweep(provider, desk, looker, metrics.sync, limits)
+    return Synchronizer(sweep, looker, desk.channels, metrics.sync, limits)
+
+
+def build_analytics(
+    settings: Settings, client: httpx.AsyncClient, metrics: VoiceMetrics
+) -> Analytics | None:
+    """None when there is no service to tell."""
+    if not settings.analytics_url:
+        return None
+    key = settings.analytics_key.get_secret_value()
+    limits = AnalyticsLimits(queue=settings.analytics_queue, deadline_s=settings.analytics_deadline)
+    return Analytics(client, settings.analytics_url, key, metrics.analytics, limits)
+
+
+def guard_readings(provider: GuardedProvider, budget: RequestBudget) -> list[tuple[str, float]]:
+    """What of the breaker and the budget is shown: 0 closed, 0.5 half open, 1 open."""
+    shut = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
+    return [
+        ("breaker_open", shut[provider.breaker_state]),
+        ("budget_left", budget.left(time.monotonic())),
+    ]
 
 
 async def kept_up(name: str, run: Callable[[], Awaitable[None]]) -> None:

@@ -17,6 +17,8 @@ from syncbridge_server.voice.calling import ProviderCalls
 from syncbridge_server.voice.cloudflare import API_URL, CloudflareProvider, base_url
 from syncbridge_server.voice.guarded import GuardedProvider, Repetition
 from syncbridge_server.voice.metrics import ProviderMetrics
+from syncbridge_server.voice.monitor import MonitorLimits
+from syncbridge_server.voice.rounds import SyncLimits
 from syncbridge_server.voice.rsa_signatures import RsaSignatures
 from syncbridge_server.voice.rtk import RtkProvider
 
@@ -26,17 +28,20 @@ MARGIN = 5.0
 
 
 def build_provider(
-    settings: Settings, client: httpx.AsyncClient, clock: Callable[[], float] = time.time
+    settings: Settings,
+    client: httpx.AsyncClient,
+    budget: RequestBudget,
+    clock: Callable[[], float] = time.time,
 ) -> VoiceProvider:
-    """The adapter that is configured, with a request budget of its own."""
+    """The adapter that is configured."""
     if settings.voice_provider == "cloudflare":
         url = base_url(
             settings.cloudflare_account_id, settings.rtk_app_id, settings.rtk_api_url or API_URL
         )
         keys = RsaSignatures(client, settings.cloudflare_keys_url)
-        return CloudflareProvider(provider_calls(settings, client, url), keys, clock)
+        return CloudflareProvider(provider_calls(settings, client, url, budget), keys, clock)
     return RtkProvider(
-        provider_calls(settings, client, settings.rtk_api_url),
+        provider_calls(settings, client, settings.rtk_api_url, budget),
         settings.rtk_secret_key.get_secret_value(),
         settings.webhook_secrets(),
         settings.worker_url,
@@ -45,13 +50,42 @@ def build_provider(
     )
 
 
-def provider_calls(settings: Settings, client: httpx.AsyncClient, url: str) -> ProviderCalls:
-    """Requests to a provider at `url`, within this process's share of the budget."""
-    rate = settings.voice_requests_per_minute / 60 / settings.workers
-    burst = max(1.0, settings.voice_request_burst / settings.workers)
+def provider_calls(
+    settings: Settings, client: httpx.AsyncClient, url: str, budget: RequestBudget
+) -> ProviderCalls:
+    """Requests to a provider at `url`, out of a budget."""
     key = settings.rtk_api_key.get_secret_value()
-    budget = RequestBudget(rate, burst)
     return ProviderCalls(client, url, key, budget, settings.voice_deadline)
+
+
+def request_rate(settings: Settings) -> float:
+    """Requests a second that this process may send to the provider."""
+    return settings.voice_requests_per_minute / 60 / settings.workers
+
+
+def request_budget(settings: Settings) -> RequestBudget:
+    """This process's share of the requests."""
+    burst = max(1.0, settings.voice_request_burst / settings.workers)
+    return RequestBudget(request_rate(settings), burst)
+
+
+def sync_limits(settings: Settings) -> SyncLimits:
+    """The bounds of comparisons. A pass may use what its share earns in an interval."""
+    rate = request_rate(settings) * settings.voice_sync_share
+    return SyncLimits(
+        interval_s=settings.voice_sync,
+        calls=max(4, round(rate * settings.voice_sync)),
+        rate=rate,
+        stale_s=settings.voice_sync_stale,
+    )
+
+
+def monitor_limits(settings: Settings) -> MonitorLimits:
+    """The bounds of measurements."""
+    rate = request_rate(settings) * settings.voice_monitor_share
+    return MonitorLimits(
+        interval_s=settings.voice_monitor, calls=max(1, round(rate * settings.voice_monitor))
+    )
 
 
 def channel_limits(settings: Settings) -> ChannelLimits:
@@ -78,8 +112,15 @@ def build_guarded(
 ) -> GuardedProvider:
     """A provider with a circuit breaker and bounded repetition around it."""
     signs = settings.voice_provider == "rtk" and bool(settings.rtk_secret_key.get_secret_value())
-    repetition = Repetition(patience_s=2.5 * settings.voice_deadline)
-    breaker = Breaker(BreakerLimits(), SystemRandom().random)
+    repetition = Repetition(settings.voice_attempts, patience_s=2.5 * settings.voice_deadline)
+    limits = BreakerLimits(
+        threshold=settings.voice_breaker_failures,
+        least_s=min(1.0, settings.voice_breaker_open),
+        first_s=settings.voice_breaker_open,
+        most_s=settings.voice_breaker_longest,
+        probe_s=3 * settings.voice_deadline,
+    )
+    breaker = Breaker(limits, SystemRandom().random)
     return GuardedProvider(provider, breaker, metrics, local_tokens=signs, repetition=repetition)
 
 

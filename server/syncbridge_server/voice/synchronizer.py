@@ -1,16 +1,12 @@
-"""When the provider is asked: a pass every 30 seconds on one node, and single calls when asked to.
+"""When the provider is asked: every 30 seconds on one node, and about single calls when asked to.
 
-The nodes compete for one lock. Who gets it makes a pass and keeps the lock until the next one is
-due, so that any number of nodes asks the provider as often as one does; when that node dies, its
-lock runs out and another one takes over. A pass that cost more requests than its share earns in an
-interval is followed by a longer pause: on the whole the share is kept.
+The nodes take turns with passes (`turns`), so that any number of them asks the provider as often as
+one does. A pass that cost more requests than its share earns in an interval is followed by a longer
+pause: on the whole the share is kept.
 
 `look` is for whoever has heard something that contradicts what is known. Such looks are gathered
 for a moment, made once for each call, and have a share of their own.
 """
-
-from collections.abc import Callable
-from random import SystemRandom
 
 import structlog
 import trio
@@ -23,15 +19,12 @@ from syncbridge_server.voice.looking import Looker, Sight
 from syncbridge_server.voice.metrics import SyncMetrics
 from syncbridge_server.voice.rounds import SyncLimits
 from syncbridge_server.voice.sweep import Report, Sweep
+from syncbridge_server.voice.turns import LONGEST, take_turns
 
 log = structlog.get_logger("voice")
 
-LOCK = "*"
 PURPOSE = "sync"
 GATHER_S = 0.25
-PASS_INTERVALS = 2
-"""A pass that takes longer than so many intervals is broken off."""
-_chance = SystemRandom().random
 
 
 class Synchronizer:
@@ -44,7 +37,6 @@ class Synchronizer:
         channels: Channels,
         metrics: SyncMetrics,
         limits: SyncLimits,
-        chance: Callable[[], float] = _chance,
     ) -> None:
         self.passes = 0
         self._sweep = sweep
@@ -52,8 +44,6 @@ class Synchronizer:
         self._channels = channels
         self._metrics = metrics
         self._limits = limits
-        self._chance = chance
-        self._pause = limits.interval_s
         self._asked: dict[str, None] = {}
         self._arrived = trio.Event()
         self._allowance = RequestBudget(limits.rate, max(1.0, limits.calls / 2))
@@ -72,43 +62,28 @@ class Synchronizer:
     async def run(self) -> None:
         """Passes and looks, for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._run_passes)
+            nursery.start_soon(
+                take_turns, self._channels, PURPOSE, self._limits.interval_s, self._turn
+            )
             nursery.start_soon(self._run_looks)
 
     async def make_pass(self) -> Report | None:
         """One pass now, whoever has the lock. None when it did not come to an end."""
         began, report = trio.current_time(), None
         try:
-            with trio.move_on_after(PASS_INTERVALS * self._limits.interval_s):
+            with trio.move_on_after(LONGEST * self._limits.interval_s):
                 report = await self._sweep.run_pass()
         except StoreError as error:
+            self._metrics.passes.labels("store").inc()
             log.warning("voice_sync_store", reason=error.detail)
+            return None
         self._note(report, trio.current_time() - began)
         return report
 
-    async def _run_passes(self) -> None:
-        """Compete for the lock, and make passes while it is ours."""
-        wait = self._limits.interval_s * self._chance()
-        while True:
-            await trio.sleep(wait)
-            wait = self._limits.interval_s * (0.5 + self._chance() / 2)
-            life = PASS_INTERVALS * self._limits.interval_s + 2 * self._pause
-            try:
-                async with self._channels.lock(LOCK, PURPOSE, round(life * 1000), 0) as ours:
-                    if ours:
-                        await self._pass_and_rest()
-                        wait = 0.0
-            except StoreError as error:
-                self._metrics.passes.labels("store").inc()
-                log.warning("voice_sync_store", reason=error.detail)
-
-    async def _pass_and_rest(self) -> None:
-        """A pass, and the rest of the interval, or of the time that earns what it cost."""
-        began = trio.current_time()
+    async def _turn(self) -> float:
+        """A pass; how long the next one has to wait, so that the share is kept."""
         report = await self.make_pass()
-        cost = report.calls / self._limits.rate if report is not None else 0.0
-        self._pause = max(self._limits.interval_s, cost)
-        await trio.sleep_until(began + self._pause * (0.9 + self._chance() / 5))
+        return report.calls / self._limits.rate if report is not None else 0.0
 
     def _note(self, report: Report | None, seconds: float) -> None:
         metrics = self._metrics

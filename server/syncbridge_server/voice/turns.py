@@ -1,0 +1,53 @@
+"""Work that all nodes together do once in an interval.
+
+The nodes compete for a lock of the store. Who gets it works, and keeps the lock until the next turn
+is due; so any number of nodes works as often as one does, and the same node goes on with what it
+remembers. When that node dies its lock runs out, and another one takes over.
+"""
+
+from collections.abc import Awaitable, Callable
+from random import SystemRandom
+
+import structlog
+import trio
+
+from syncbridge.errors import StoreError
+from syncbridge.voice.channel_ports import Channels
+
+log = structlog.get_logger("voice")
+
+LOCK = "*"
+"""Stands for all channels in the names of locks."""
+LONGEST = 2
+"""A turn takes at most so many intervals."""
+_chance = SystemRandom().random
+
+
+async def take_turns(
+    channels: Channels,
+    purpose: str,
+    interval_s: float,
+    work: Callable[[], Awaitable[float]],
+    chance: Callable[[], float] = _chance,
+) -> None:
+    """Compete for turns, for ever.
+
+    Args:
+        purpose: names the lock. chance: numbers in [0, 1), for jitter.
+        work: one turn; answers the seconds from its beginning to the next one, at least. It must
+            end within `LONGEST` intervals, and raises nothing but StoreError.
+    """
+    pause, wait = interval_s, interval_s * chance()
+    while True:
+        await trio.sleep(wait)
+        wait = interval_s * (0.5 + chance() / 2)
+        life = LONGEST * interval_s + 2 * pause
+        try:
+            async with channels.lock(LOCK, purpose, round(life * 1000), 0) as ours:
+                if ours:
+                    began = trio.current_time()
+                    pause = max(interval_s, await work())
+                    await trio.sleep_until(began + pause * (0.9 + chance() / 5))
+                    wait = 0.0
+        except StoreError as error:
+            log.warning("voice_turn_failed", purpose=purpose, reason=error.detail)
