@@ -1,0 +1,237 @@
+"""Webhooks at a steady rate: how long until one is accepted, which is when it is durable.
+
+`python benchmarks/bench_webhooks.py [--rounds 5] [--seconds 3] [--rate 500] [--out FILE]`
+
+One server on SERVER_CORE; the load and Redis, whose append-only file is written every second as the
+embedded one's is, have the other core. Each webhook is another participant who joins one of
+CHANNELS calls, signed as the provider signs, and due at its own time: the latency counts from then,
+so a server that falls behind cannot hide it. The worker of the same server takes them in meanwhile;
+a round ends when all have taken effect. "effect" is read from the server's own histogram: the
+bound below which 99 % of the webhooks took effect. The target is a p99 of acceptance below 10 ms.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from harness.machine import describe
+from harness.process import SERVER_CORE, Running, free_port, prepare_this_process, started
+from harness.servers import Workplace, redis_server
+from syncbridge.voice import signatures
+from syncbridge.voice.channel import ChannelLimits
+from syncbridge.voice.records import ChannelConfig
+from syncbridge_server.bench.usage import cpu_seconds
+from syncbridge_server.redis.bus import RedisBus
+from syncbridge_server.redis.client import RedisIO
+from syncbridge_server.redis.voice import RedisChannels
+from syncbridge_server.voice.desk import Desk
+
+SECRETS = {"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "b" * 40}
+WEBHOOK_SECRET = "c" * 40
+CHANNELS = 50
+CONNECTIONS = 16
+TARGET_MS = 10.0
+EFFECT_SECONDS = 60.0
+WARM_UP = 200
+_BUCKET = re.compile(r'syncbridge_webhook_effect_seconds_bucket\{le="([^"]+)"\} ([0-9.]+)')
+
+
+def environment(redis: Path, port: int) -> dict[str, str]:
+    """A server whose provider cannot be reached: it is not asked for anything here."""
+    return {
+        **SECRETS,
+        "SERVER_ADDR": f"127.0.0.1:{port}",
+        "REDIS_ADDR": f"unix://{redis}",
+        "RTK_API_URL": "http://127.0.0.1:9",
+        "RTK_API_KEY": "unused",
+        "SYNCBRIDGE_VOICE_WEBHOOK_SECRETS": WEBHOOK_SECRET,
+        "SYNCBRIDGE_WEBHOOKS_PER_SECOND": "100000",
+        "SYNCBRIDGE_WEBHOOK_BURST": "100000",
+        "SYNCBRIDGE_ACCESS_LOG": "false",
+    }
+
+
+async def open_channels(redis: Path, run: str) -> None:
+    """Calls that participants can join."""
+    async with RedisIO(f"unix://{redis}").running() as io, RedisBus(io, run).running() as bus:
+        channels = RedisChannels(io, bus, run, 3600)
+        desk = Desk(channels, ChannelLimits(), time.time)
+        for number in range(CHANNELS):
+            channel, session = f"{run}-c{number}", f"{run}-s{number}"
+            await channels.note_session(session, channel)
+            await desk.change(channel, lambda c, now: c.opening(now, ChannelConfig(), "w"))
+            await desk.change(channel, lambda c, now, s=session: c.opened(s, now))  # type: ignore[misc]
+
+
+def requests(run: str, count: int, first: int) -> list[bytes]:
+    """Signed webhooks, each of another participant."""
+    key = signatures.secret_bytes(WEBHOOK_SECRET)
+    made = []
+    for number in range(first, first + count):
+        body = json.dumps(
+            {
+                "type": "participant.joined",
+                "sessionId": f"{run}-s{number % CHANNELS}",
+                "participantId": f"u{number // CHANNELS % 20}",
+                "peerId": f"p{number}",
+                "metadata": {"userId": f"u{number}", "username": "somebody"},
+            }
+        ).encode()
+        name, now = uuid.uuid4().hex, int(time.time())
+        head = [
+            "POST /rtk/participant-joined HTTP/1.1",
+            "Host: 127.0.0.1",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            f"{signatures.ID_HEADER}: {name}",
+            f"{signatures.TIMESTAMP_HEADER}: {now}",
+            f"{signatures.SIGNATURE_HEADER}: {signatures.sign(key, name, now, body)}",
+        ]
+        made.append("\r\n".join([*head, "", ""]).encode() + body)
+    return made
+
+
+class Load:
+    """Sends requests at their times over a few connections. `late`: ms of each answer."""
+
+    def __init__(self, port: int, made: list[bytes], rate: float) -> None:
+        self._port = port
+        self._rate = rate
+        self._made = made
+        self._next = 0
+        self._begin = 0.0
+        self.late: list[float] = []
+
+    async def run(self) -> None:
+        self._begin = trio.current_time() + 0.05
+        async with trio.open_nursery() as nursery:
+            for _ in range(CONNECTIONS):
+                nursery.start_soon(self._connection)
+
+    async def _connection(self) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", self._port) as stream:
+            while self._next < len(self._made):
+                number, self._next = self._next, self._next + 1
+                due = self._begin + number / self._rate
+                await trio.sleep_until(due)
+                await stream.send_all(self._made[number])
+                answer = await _answer(stream)
+                self.late.append((trio.current_time() - due) * 1000)
+                if not answer.startswith(b"HTTP/1.1 200 "):
+                    raise RuntimeError(answer.decode(errors="replace"))
+
+
+async def _answer(stream: trio.SocketStream) -> bytes:
+    """A response, which is small and has a length."""
+    data = b""
+    with trio.fail_after(30):
+        while b"\r\n\r\n" not in data or not data.endswith(b"OK"):
+            more = await stream.receive_some(4096)
+            data += more
+            if not more or not data.startswith(b"HTTP/1.1 200 "[: len(data)]):
+                return data
+    return data
+
+
+def effects(port: int) -> list[tuple[float, float]]:
+    """(bound in seconds, webhooks that took effect within it) so far."""
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    found = [(float(le.replace("+Inf", "inf")), float(n)) for le, n in _BUCKET.findall(text)]
+    return found or [(math.inf, 0.0)]
+
+
+def await_effects(port: int, count: float) -> list[tuple[float, float]]:
+    deadline = time.monotonic() + EFFECT_SECONDS
+    while (found := effects(port))[-1][1] < count:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"of {count} webhooks {found[-1][1]} took effect")
+        time.sleep(0.05)
+    return found
+
+
+def measure(server: Running, redis: Path, seconds: float, rate: float) -> dict[str, float]:
+    """One round on a server that runs."""
+    run = uuid.uuid4().hex[:8]
+    trio.run(open_channels, redis, run)
+    trio.run(Load(server.port, requests(run, WARM_UP, 0), rate).run)
+    before = await_effects(server.port, WARM_UP)
+    load = Load(server.port, requests(run, int(seconds * rate), WARM_UP), rate)
+    used = cpu_seconds(server.pid)
+    trio.run(load.run)
+    after = await_effects(server.port, before[-1][1] + len(load.late))
+    used = cpu_seconds(server.pid) - used
+    grown = [(a[0], a[1] - b[1]) for a, b in zip(after, before, strict=True)]
+    late = sorted(load.late)
+    return {
+        "p50_ms": percentile(late, 0.5),
+        "p99_ms": percentile(late, 0.99),
+        "worst_ms": late[-1],
+        "effect_p99_ms": next(le for le, n in grown if n >= 0.99 * grown[-1][1]) * 1000,
+        "cpu_us": used / len(late) * 1e6,
+    }
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rate", type=float, default=500.0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    prepare_this_process()
+    samples: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Workplace(Path(folder), SECRETS)
+        command = [sys.executable, "-m", "syncbridge_server", "serve"]
+        for number in range(options.rounds):
+            port, log = free_port(), place.directory / "server.log"
+            with redis_server(place) as redis:
+                env = environment(redis, port)
+                with started(command, env, log, core=SERVER_CORE, port=port) as server:
+                    samples.append(measure(server, redis, options.seconds, options.rate))
+            print(f"round {number + 1}", _round(samples[-1]), flush=True)
+    result = report(samples, options.rate)
+    print(f"load average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    if options.out:
+        options.out.write_text(json.dumps({"machine": describe(), **result}, indent=2))
+
+
+def _round(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 2) for name, value in numbers.items()}
+
+
+def report(samples: list[dict[str, float]], rate: float) -> dict[str, Any]:
+    """Print medians with their range; returns them with all samples."""
+    lines = []
+    for name in samples[0]:
+        values = sorted(sample[name] for sample in samples)
+        line: dict[str, Any] = {
+            "figure": f"webhook at {rate:g}/s: {name}",
+            "median": round(statistics.median(values), 2),
+            "range": [round(values[0], 2), round(values[-1], 2)],
+        }
+        if name == "p99_ms":
+            line |= {"target": TARGET_MS, "met": line["median"] < TARGET_MS}
+        lines.append(line)
+        print(json.dumps(line))
+    return {"figures": lines, "samples": samples}
+
+
+if __name__ == "__main__":
+    main()
