@@ -73,6 +73,8 @@ from syncbridge_server.routes.ratelimit import RateLimit
 from syncbridge_server.routes.recordings import RecordingRoutes
 from syncbridge_server.routes.sessions import SessionRoutes
 from syncbridge_server.routes.users import UserRoutes
+from syncbridge_server.routes.voice import VoiceRoutes
+from syncbridge_server.routes.voice_operations import VoiceOperationRoutes
 from syncbridge_server.routes.webhooks import WebhookRoutes
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.assembly import Voice, build_voice, kept_up
@@ -273,10 +275,22 @@ class Server:
                 bearer,
                 self.settings.call_details_bytes,
             ).routes(),
+            *self._voice_routes(bearer),
             *self._webhook_routes(bearer),
             *DocumentRoutes(self.settings.dev).routes(),
             WebSocketRoute(self.listener.path, sockets),
             Route(self.listener.path, sockets),
+        ]
+
+    def _voice_routes(self, bearer: BearerAuth) -> list[BaseRoute]:
+        """Voice channels; without a provider all of it is answered 503."""
+        settings, buckets = self.settings, None
+        if settings.rate_limit_enabled:
+            rate = settings.voice_tokens_per_minute / 60
+            buckets = TokenBuckets(rate, settings.voice_token_burst)
+        return [
+            *VoiceRoutes(self.voice, bearer, settings.id_bytes, buckets).routes(),
+            *VoiceOperationRoutes(self.voice, bearer, settings).routes(),
         ]
 
     def _webhook_routes(self, bearer: BearerAuth) -> list[BaseRoute]:
