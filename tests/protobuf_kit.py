@@ -22,6 +22,8 @@ def text(value: Any) -> bytes:
 
 def encode(message: Dict) -> bytes:
     """A client's message as protobuf."""
+    if isinstance(message["type"], str):
+        return pb.Envelope(event=pb.Event(json=text(message))).SerializeToString()
     envelope = pb.Envelope()
     for name in ("type", "session_id", "user_id", "device_id", "timestamp", "correlation_id"):
         if message.get(name) is not None:
@@ -109,6 +111,8 @@ def state(entries: Iterable[pb.Entry]) -> Dict:
 def position(message: Any) -> Dict:
     """The members of a message that carries the state or a difference."""
     common = plain(message, "version", "epoch", "resumed")
+    if message.HasField("voice_json"):
+        common["voice"] = json.loads(message.voice_json)
     if not message.resumed:
         return common | {"state_data": state(message.state_data)}
     changes = {"changes": state(message.changes), "deleted_keys": list(message.deleted_keys)}
@@ -118,7 +122,9 @@ def position(message: Any) -> Dict:
 def device(message: pb.Device) -> Dict:
     names = ("device_id", "device_type", "device_name", "os_version", "status", "connected_at")
     last_seen = optional(message, "last_seen")
-    return plain(message, *names) | ({} if last_seen is None else {"last_seen": last_seen})
+    in_call = optional(message, "in_call")
+    more = {"last_seen": last_seen, "in_call": in_call}
+    return plain(message, *names) | {k: v for k, v in more.items() if v is not None}
 
 
 def auth_success(message: pb.AuthSuccess) -> Dict:

@@ -57,6 +57,7 @@ class Device:
         self._binary = b""
         self._end: Closed | None = None
         self.raw: list[str] = []
+        self.seen: list[dict[str, Any]] = []
         self.protobuf = False
         self.device_id = ""
         self.version = 0
@@ -134,8 +135,13 @@ class Device:
         """Bytes on the socket, past the protocol."""
         await self._stream.send_all(data)
 
-    async def send(self, kind: int, payload: Any = None, correlation_id: str | None = None) -> None:
+    async def send(
+        self, kind: int | str, payload: Any = None, correlation_id: str | None = None
+    ) -> None:
+        """A message; one whose type is a name has its members beside the type."""
         message: dict[str, Any] = {"type": kind, "payload": {} if payload is None else payload}
+        if isinstance(kind, str):
+            message = {"type": kind, **(payload or {})}
         if correlation_id is not None:
             message["correlation_id"] = correlation_id
         if self.protobuf:
@@ -143,7 +149,7 @@ class Device:
         else:
             await self.send_text(json.dumps(message))
 
-    async def receive(self, *kinds: int) -> dict[str, Any]:
+    async def receive(self, *kinds: int | str) -> dict[str, Any]:
         """The next message, or the next of some types (others before it are dropped)."""
         with trio.fail_after(WAIT):
             while True:
@@ -171,12 +177,12 @@ class Device:
                     self._text += event.data
                     if event.message_finished:
                         self.raw.append(self._text)
-                        self._inbox.append(json.loads(self._text))
+                        self._took(json.loads(self._text))
                         self._text = ""
                 case BytesMessage():
                     self._binary += bytes(event.data)
                     if event.message_finished:
-                        self._inbox.append(protobuf_kit.decode(self._binary))
+                        self._took(protobuf_kit.decode(self._binary))
                         self._binary = b""
                 case Ping():
                     await self._stream.send_all(self._ws.send(event.response()))
@@ -184,15 +190,19 @@ class Device:
                     self._end = Closed(int(event.code), event.reason or "")
                     await trio.aclose_forcefully(self._stream)
 
+    def _took(self, message: dict[str, Any]) -> None:
+        self._inbox.append(message)
+        self.seen.append(message)
+
     async def request(
-        self, kind: int, payload: Any = None, correlation_id: str | None = None
+        self, kind: int | str, payload: Any = None, correlation_id: str | None = None
     ) -> dict[str, Any]:
         """Send a message and return the one that carries its correlation id."""
         correlation_id = correlation_id or os.urandom(8).hex()
         await self.send(kind, payload, correlation_id)
         while True:
             message = await self.receive()
-            if message["correlation_id"] == correlation_id:
+            if message.get("correlation_id") == correlation_id:
                 return message
 
     async def auth(self, token: str, device_id: str, **extra: Any) -> dict[str, Any]:
