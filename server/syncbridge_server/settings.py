@@ -320,6 +320,9 @@ class Settings(BaseSettings):
     analytics_url: Url = _spec("ANALYTICS_URL", "", "Where voice metrics are sent. Unset: nowhere.")
     analytics_key: SecretStr = _spec("ANALYTICS_KEY", SecretStr(""), "Key for the analytics URL.")
     voice_deadline: Seconds = _set(5.0, "A request to the voice provider has failed after.", le=25)
+    voice_retry: Seconds = _set(
+        10.0, "What the voice provider did not do is asked again after; longer each time."
+    )
     voice_requests_per_minute: Count = _set(
         210,
         "Requests to the voice provider, lasting rate of all processes of this machine. With the"

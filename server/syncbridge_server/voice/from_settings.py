@@ -100,6 +100,8 @@ def channel_limits(settings: Settings) -> ChannelLimits:
     return ChannelLimits(
         call=call,
         seat_ms=round(settings.voice_seat * 1000),
+        retry_ms=round(settings.voice_retry * 1000),
+        retry_most_ms=round(max(300.0, settings.voice_retry) * 1000),
         opening_ms=round((opening_patience(settings) + MARGIN) * 1000),
         max_age_ms=round(settings.voice_max_age * 1000),
         pool_uses=settings.voice_pool_uses,
