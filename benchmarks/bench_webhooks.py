@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from harness.machine import describe
 from harness.process import SERVER_CORE, Running, free_port, prepare_this_process, started
 from harness.servers import Workplace, redis_server
 from syncbridge.voice import signatures
-from syncbridge.voice.channel import ChannelLimits
+from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.bench.usage import cpu_seconds
 from syncbridge_server.redis.bus import RedisBus
@@ -72,7 +73,11 @@ async def open_channels(redis: Path, run: str) -> None:
             channel, session = f"{run}-c{number}", f"{run}-s{number}"
             await channels.note_session(session, channel)
             await desk.change(channel, lambda c, now: c.opening(now, ChannelConfig(), "w"))
-            await desk.change(channel, lambda c, now, s=session: c.opened(s, now))  # type: ignore[misc]
+            await desk.change(channel, partial(opened, session))
+
+
+def opened(session: str, channel: Channel, now: int) -> None:
+    channel.opened(session, now)
 
 
 def requests(run: str, count: int, first: int) -> list[bytes]:

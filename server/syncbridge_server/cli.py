@@ -1,4 +1,4 @@
-"""The command line: `syncbridge dev | serve | token | bench | rtk-sim | version`.
+"""The command line: `syncbridge dev | serve | token | bench | dead-letters | rtk-sim | version`.
 
 A wrong configuration ends with one line on standard error and exit code 2. What is heavy (the
 server, the load generator) is imported by the command that needs it.
@@ -34,6 +34,10 @@ DEV_USER = "demo"
 DEV_TOKEN_SECONDS = 86_400.0
 ELSEWHERE = {
     "bench": ("syncbridge_server.bench.cli", "Load generator against a running server."),
+    "dead-letters": (
+        "syncbridge_server.dead_letters_cli",
+        "Webhooks that could not be taken in: list, replay, discard.",
+    ),
     "rtk-sim": ("syncbridge_server.rtk_sim.cli", "A stand-in voice provider with faults."),
 }
 """Commands that live in modules of their own, which are imported only when they run."""
