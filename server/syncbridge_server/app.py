@@ -79,6 +79,7 @@ from syncbridge_server.routes.webhooks import WebhookRoutes
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.assembly import Voice, build_voice, kept_up
 from syncbridge_server.voice.attachment import Attachment, attach
+from syncbridge_server.voice.handover import Handover
 from syncbridge_server.voice.webhook_metrics import WebhookMetrics
 
 log = structlog.get_logger("server")
@@ -248,6 +249,12 @@ class Server:
             trusted_proxies=settings.trusted_proxies,
         )
 
+    def _handover(self) -> Handover | None:
+        """What lets a call go along with a session that is handed over."""
+        if self.voice is None or self.calls is None:
+            return None
+        return Handover(self.calls.board, self.voice.desk, self.voice.tokens)
+
     def _routes(self) -> list[BaseRoute]:
         bearer = self.auth.bearer
         sockets = WebSockets(self.gateway, self.listener)
@@ -264,6 +271,7 @@ class Server:
                 self.store,
                 self.io,
                 bearer,
+                self._handover(),
                 life=self.settings.handoff_ttl,
                 reread=self.settings.handoff_reread,
             ).routes(),

@@ -34,6 +34,7 @@ from syncbridge_server.redis.device_codec import handoff_key
 from syncbridge_server.routes.devices import path_session, refuse
 from syncbridge_server.routes.problem import read_json
 from syncbridge_server.routes.sessions import timestamp
+from syncbridge_server.voice.handover import HandedCall, Handover
 
 JSON = "application/json"
 TOKEN_BYTES = 32
@@ -59,6 +60,20 @@ class HandoffBody(msgspec.Struct):
     expires_at: Timestamp
 
 
+class HandedCallBody(msgspec.Struct, rename="camel", omit_defaults=True):
+    """The call that the source holds: the target's way in, or why there is none.
+
+    `error`: a code of the provider's errors or of ours; redeem again after `retry_after_ms`.
+    """
+
+    channel_id: str
+    token: str | msgspec.UnsetType = msgspec.UNSET
+    session_id: str | msgspec.UnsetType = msgspec.UNSET
+    expires_at: Timestamp | msgspec.UnsetType = msgspec.UNSET
+    error: str | msgspec.UnsetType = msgspec.UNSET
+    retry_after_ms: int | msgspec.UnsetType = msgspec.UNSET
+
+
 class RedeemedBody(msgspec.Struct):
     """Answer of `GET /session/{session_id}/handoff/{token}`."""
 
@@ -69,10 +84,16 @@ class RedeemedBody(msgspec.Struct):
     version: VersionNumber
     epoch: str
     state_data: JsonObject
+    voice: HandedCallBody | msgspec.UnsetType = msgspec.UNSET
 
 
 class HandoffRoutes:
-    """The routes. `life`, `reread`: seconds, see the settings of these names."""
+    """The routes.
+
+    Args:
+        calls: lets the call of the source go along with the session; None where there is no voice.
+        life, reread: seconds, see the settings of these names.
+    """
 
     def __init__(
         self,
@@ -80,6 +101,7 @@ class HandoffRoutes:
         store: Store,
         redis: RedisCommands,
         authenticate: BearerAuth,
+        calls: Handover | None = None,
         *,
         life: float,
         reread: float,
@@ -88,6 +110,7 @@ class HandoffRoutes:
         self._store = store
         self._redis = redis
         self._authenticate = authenticate
+        self._calls = calls
         self._life_ms = round(life * 1000)
         self._reread_ms = round(reread * 1000)
 
@@ -171,7 +194,10 @@ class HandoffRoutes:
                     session_id, HANDOFF, answer.fence, answer.version, answer.source, target
                 )
             )
-        return Response(redeemed_json(session_id, answer), 200, NO_STORE, JSON)
+        call = None
+        if self._calls is not None:
+            call = await self._calls.take_along(session_id, answer.source, answer.target)
+        return Response(redeemed_json(session_id, answer, call), 200, NO_STORE, JSON)
 
     async def _drop(self, session_id: str, digests: list[str]) -> None:
         """Tokens that are too many. Those that stay for want of Redis expire by themselves."""
@@ -201,7 +227,20 @@ def asking_device(request: Request, identity: Identity) -> str:
     return named or identity.device_id
 
 
-def redeemed_json(session_id: str, answer: Redeemed) -> bytes:
+def call_body(call: HandedCall) -> HandedCallBody:
+    """A call that goes along, as the target is told."""
+    body = HandedCallBody(call.channel_id)
+    if call.token is not None:
+        body.token, body.session_id = call.token.token, call.token.session_id
+        body.expires_at = timestamp(round(call.token.expires_at * 1000))
+        return body
+    body.error = call.error
+    if call.retry_after is not None:
+        body.retry_after_ms = round(call.retry_after * 1000)
+    return body
+
+
+def redeemed_json(session_id: str, answer: Redeemed, call: HandedCall | None) -> bytes:
     """The answer; the state's bytes are passed on as they are stored."""
     body = RedeemedBody(
         True,
@@ -211,5 +250,6 @@ def redeemed_json(session_id: str, answer: Redeemed) -> bytes:
         answer.version,
         answer.epoch,
         msgspec.Raw(render_pairs(answer.flat)),
+        msgspec.UNSET if call is None else call_body(call),
     )
     return encode.to_json(body)

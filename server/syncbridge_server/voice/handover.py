@@ -1,0 +1,87 @@
+"""Hands a call over with its session: the new device gets a token before anything is taken away.
+
+The order matters. First the provider gives the new device its way in; then it is noted that the
+call is about to move, and the device that holds it stays in until the new one is in the media
+(`syncbridge.voice.holding`). When the provider refuses, or is slow, the session has been handed
+over all the same and the call stays where it is; the same device may ask again while the handoff
+can be read again.
+"""
+
+import msgspec
+import structlog
+import trio
+
+from syncbridge.errors import SyncBridgeError
+from syncbridge.voice.provider_errors import ProviderError
+from syncbridge_server.voice.board import Board
+from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.tokens import Tokens, VoiceToken
+
+log = structlog.get_logger("voice")
+
+SECONDS = 5.0
+"""How long a handoff waits for its call."""
+
+
+class HandedCall(msgspec.Struct, frozen=True):
+    """A call that goes along with a session.
+
+    Attributes:
+        token: the new device's way in; None when there is none, and `error` says why.
+        retry_after: seconds after which asking again makes sense.
+    """
+
+    channel_id: str
+    token: VoiceToken | None = None
+    error: str = ""
+    retry_after: float | None = None
+
+
+class Handover:
+    """Moves calls from device to device."""
+
+    def __init__(self, board: Board, desk: Desk, tokens: Tokens) -> None:
+        self._board = board
+        self._desk = desk
+        self._tokens = tokens
+
+    async def take_along(self, session_id: str, source: str, target: str) -> HandedCall | None:
+        """Let `target` take over the call that `source` holds; None when it holds none."""
+        channel_id = self._board.held_by(session_id, source)
+        call = self._board.calls.get(channel_id)
+        if call is None:
+            return None
+        people = call.view.participants.items()
+        user_id = next(u for u, p in people if (p.sid, p.device_id) == (session_id, source))
+        try:
+            with trio.fail_after(SECONDS):
+                return await self._move(channel_id, user_id, session_id, target)
+        except trio.TooSlowError:
+            return HandedCall(channel_id, error="network_error", retry_after=1.0)
+        except ProviderError as error:
+            log.info("voice_handover_failed", channel_id=channel_id, code=error.code.value)
+            return HandedCall(channel_id, error=error.code.value, retry_after=error.retry_after)
+        except SyncBridgeError as error:
+            log.info("voice_handover_failed", channel_id=channel_id, code=error.code.wire)
+            return HandedCall(channel_id, error=error.code.wire, retry_after=error.retry_after)
+
+    async def _move(
+        self, channel_id: str, user_id: str, session_id: str, target: str
+    ) -> HandedCall | None:
+        record = (await self._desk.look(channel_id)).record
+        guest = record.guests.get(user_id)
+        if guest is None:
+            return None
+        token = await self._tokens.issue(
+            user_id,
+            "",
+            record.waddle_id,
+            channel_id,
+            guest.permissions,
+            device_id=target,
+            sid=session_id,
+        )
+        await self._desk.change(
+            channel_id, lambda channel, now: channel.hand_over(user_id, target, session_id, now)
+        )
+        return HandedCall(channel_id, token)
