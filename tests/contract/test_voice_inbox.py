@@ -140,7 +140,7 @@ async def test_ids_are_forgotten_by_age_and_number(nodes: list[Node], raw: redis
     assert [False, True] == [await few.put(delivery("d")), await few.put(delivery("a"))]
 
     aged = {
-        member: score - 4 * 86_400_000 for member, score in raw.zrange(SEEN, 0, -1, False, True)
+        member: score - 4 * 86_400_000_000 for member, score in raw.zrange(SEEN, 0, -1, False, True)
     }
     raw.zadd(SEEN, aged)
     await nodes[0].inbox.put(delivery("z"))

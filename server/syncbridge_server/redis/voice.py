@@ -140,17 +140,9 @@ class RedisChannels:
         args: list[Argument] = [now, now + lease_ms, self._ttl_ms, *ids]
         return self._io.script_command("voice_claim", keys, args)
 
-    async def live(self) -> AsyncIterator[list[str]]:
+    def live(self) -> "LivePages":
         """See `Channels.live`. One that is live all the while is in some page, perhaps in two."""
-        for bucket in range(BUCKETS):
-            cursor: Argument = b"0"
-            while True:
-                key = bucket_keys(bucket)[1]
-                cursor, found = await self._io.execute("ZSCAN", key, cursor, "COUNT", PAGE)
-                if found:
-                    yield [channel_id.decode() for channel_id in found[::2]]
-                if cursor == b"0":
-                    break
+        return LivePages(self._io)
 
     async def live_count(self) -> int:
         """See `Channels.live_count`."""
@@ -248,6 +240,32 @@ class RedisChannels:
         if failed:
             log.error("voice_bucket_failed", reason=failed[0].detail, buckets=len(failed))
         return [reply for reply in replies if not isinstance(reply, StoreError)]
+
+
+class LivePages:
+    """Pages of live channels, bucket by bucket. A walk may be given up at any time."""
+
+    def __init__(self, io: RedisIO) -> None:
+        self._io = io
+        self._bucket = 0
+        self._cursor = b"0"
+
+    def __aiter__(self) -> "LivePages":
+        return self
+
+    async def __anext__(self) -> list[str]:
+        """The next page that is not empty. Raises StoreError; asked again it reads that page."""
+        while self._bucket < BUCKETS:
+            key = bucket_keys(self._bucket)[1]
+            cursor, found = await self._io.execute("ZSCAN", key, self._cursor, "COUNT", PAGE)
+            self._cursor = cursor
+            self._bucket += cursor == b"0"
+            if found:
+                return [channel_id.decode() for channel_id in found[::2]]
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """There is nothing to give back; it is here for `contextlib.aclosing`."""
 
 
 def bucket_of(channel_id: str) -> int:

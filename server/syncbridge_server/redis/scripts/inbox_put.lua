@@ -2,7 +2,7 @@
 -- Keep a webhook until it has taken effect, unless it was kept before.
 --
 -- KEYS  1 inbox:{inbox}:w     STREAM of those that wait: i delivery id, t received ms, b body
---       2 inbox:{inbox}:seen  ZSET digest of a delivery id -> ms at which it was kept
+--       2 inbox:{inbox}:seen  ZSET digest of a delivery id -> microsecond in which it was kept
 --       3 inbox:{inbox}:told  STRING: nodes were told, and nobody has looked since
 -- ARGV  1 digest   2 delivery id   3 received ms   4 body   5 most that wait
 --       6 how long a digest is remembered, ms   7 most digests   8 channel of all nodes
@@ -16,10 +16,10 @@ local told = call('GET', KEYS[3])  -- also for its type: nothing may fail after 
 if seen then return 0 end
 if waiting >= tonumber(ARGV[5]) then return -1 end
 local clock = call('TIME')
-local now = tonumber(clock[1] .. format('%03d', math.floor(clock[2] / 1000)))
+local now = clock[1] * 1000000 + clock[2]
 call('XADD', KEYS[1], '*', 'i', ARGV[2], 't', ARGV[3], 'b', ARGV[4])
 call('ZADD', KEYS[2], format('%.0f', now), ARGV[1])
-call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. format('%.0f', now - ARGV[6]))
+call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. format('%.0f', now - ARGV[6] * 1000))
 call('ZREMRANGEBYRANK', KEYS[2], 0, -1 - ARGV[7])
 call('PEXPIRE', KEYS[2], ARGV[6])
 if not told then
