@@ -16,6 +16,7 @@ from syncbridge.voice.compare import (
     held_of,
     strangers,
     suspects,
+    unknown_yet,
 )
 from syncbridge.voice.evidence import Joined, Left, Source
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
@@ -159,3 +160,12 @@ def test_what_a_list_leaves_out() -> None:
     ]
 
     assert left_out == [False, False, True, False]
+
+
+def test_a_difference_is_told_once() -> None:
+    """The second look at a doubt finds the same difference; only what is new counts."""
+    found = compare_states(["ann", "bob"], ["bob"])
+    more = compare_states(["ann", "bob"], ["bob", "cid"])
+
+    assert (found, []) == (unknown_yet(found, []), unknown_yet(found, ["ann"]))
+    assert unknown_yet(more, ["ann"]) == [Discrepancy(Mismatch.MISSING_LOCAL, "cid")]

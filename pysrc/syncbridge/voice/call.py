@@ -233,7 +233,12 @@ class Call:
     @property
     def doubtful(self) -> bool:
         """Whether a negative speaks against somebody: a second look would settle it."""
-        return any(connection.doubt is not None for _, connection in self._held())
+        return bool(self.doubted)
+
+    @property
+    def doubted(self) -> frozenset[str]:
+        """Users with a connection that a negative speaks against."""
+        return frozenset(user_id for user_id, c in self._held() if c.doubt is not None)
 
     @property
     def last_seen(self) -> int:

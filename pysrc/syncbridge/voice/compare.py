@@ -92,6 +92,12 @@ def compare_states(local: Collection[str], remote: Collection[str]) -> list[Disc
     return found
 
 
+def unknown_yet(found: Iterable[Discrepancy], doubted: Collection[str]) -> list[Discrepancy]:
+    """Differences that no earlier look has found: those about users who are not in doubt. O(n)."""
+    new = [one for one in found if one.participant_id not in doubted]
+    return new if any(one.participant_id for one in new) else []
+
+
 def suspects(
     held: Iterable[Held], listed: Mapping[str, int] | None, now: int, stale_ms: int
 ) -> dict[str, Reason]:

@@ -16,7 +16,7 @@ import trio
 
 from syncbridge.errors import SyncBridgeError
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.compare import Discrepancy, Listing, compare_states
+from syncbridge.voice.compare import Discrepancy, Listing, compare_states, unknown_yet
 from syncbridge.voice.evidence import Evidence, Polled, Vacant
 from syncbridge.voice.ports import CannotVerify, Doubt, SessionState, VoiceProvider
 from syncbridge.voice.provider_errors import ProviderError
@@ -106,6 +106,7 @@ class Looker:
             if channel.call is None or channel.generation_of(room.session_id) != room.generation:
                 return Sight.GONE, []
             found = compare_states(channel.call.arrived, named)
+            found = unknown_yet(found, channel.call.doubted)
             channel.hear([evidence], now)
             channel.record.last_sync_at, channel.record.lost = now, 0
             doubtful = channel.call is not None and channel.call.doubtful
