@@ -13,7 +13,7 @@ Everything is found by channel, by user and by device in O(1).
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count, islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 import trio
@@ -26,6 +26,7 @@ from syncbridge.voice.view import View, ViewChange
 
 log = structlog.get_logger("voice")
 
+K = TypeVar("K")
 PAGE = 256
 MAX_CHANNELS = 65_536
 RETRY_SECONDS = 0.5
@@ -74,7 +75,7 @@ class Board:
         self._max = max_channels
         self._next = count(1)
         self._users: dict[str, dict[str, None]] = {}
-        self._devices: dict[tuple[str, str], str] = {}
+        self._devices: dict[tuple[str, str], dict[str, None]] = {}
         self._handlers: list[Handler] = []
         self._wanted: dict[str, None] = {}
         self._walk = True
@@ -97,8 +98,9 @@ class Board:
         return [self.calls[channel_id] for channel_id in self._users.get(user_id, ())]
 
     def held_by(self, sid: str, device_id: str) -> str:
-        """The channel whose call a device of a session holds; empty: none."""
-        return self._devices.get((sid, device_id), "")
+        """The channel whose call a device of a session holds, the latest; empty: none."""
+        held = self._devices.get((sid, device_id))
+        return next(reversed(held)) if held else ""
 
     def member(self, channel_id: str, user_id: str) -> view.Participant | None:
         """A participant of a live call."""
@@ -253,18 +255,16 @@ class Board:
             now = new.get(user_id)
             if now is person:
                 continue
-            if self._devices.get((person.sid, person.device_id)) == channel_id:
-                del self._devices[person.sid, person.device_id]
+            if person.device_id:
+                discard(self._devices, (person.sid, person.device_id), channel_id)
             if now is None:
-                channels = self._users[user_id]
-                del channels[channel_id]
-                if not channels:
-                    del self._users[user_id]
+                discard(self._users, user_id, channel_id)
         for user_id, person in new.items():
             if old.get(user_id) is not person:
                 self._users.setdefault(user_id, {})[channel_id] = None
                 if person.device_id:
-                    self._devices[person.sid, person.device_id] = channel_id
+                    held = self._devices.setdefault((person.sid, person.device_id), {})
+                    held[channel_id] = None
 
     def _tell(
         self,
@@ -279,6 +279,14 @@ class Board:
                 handler(channel_id, call, before, shown, events)
             except Exception:
                 log.exception("Voice Handler Failed")
+
+
+def discard(index: dict[K, dict[str, None]], key: K, channel_id: str) -> None:
+    """Take a channel out of an index."""
+    channels = index.get(key, {})
+    channels.pop(channel_id, None)
+    if not channels:
+        index.pop(key, None)
 
 
 def step_of(events: Sequence[Message]) -> ViewChange | None:
