@@ -6,7 +6,8 @@ import pytest
 
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Joined, Left, Polled, Source
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import Report, guess
+from syncbridge.voice.ports import Permissions
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
 
 SID = "6f1f3a52-5d0e-5c0b-9b1e-7d6f0a6f5a11"
@@ -68,6 +69,32 @@ def test_another_device_needs_a_new_connection_to_take_the_call() -> None:
     assert ("phone", []) == (holder(channel), told(channel))
     channel.report(report("tablet", connection_id="c2"), 4000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
+
+
+def test_who_got_the_token_holds_the_call_until_another_device_says_so() -> None:
+    """A guess is shown and told by nobody's word; the first report counts, whoever's it is."""
+    channel = live()
+    channel.admit("ann", Permissions(), 1500)
+    guess(channel.record.guests["ann"], "phone", SID)
+
+    channel.hear([webhook("c1", 2000)], 2000)
+    assert ("phone", [("connected", "")]) == (holder(channel), told(channel))
+    channel.report(report("tablet"), 3000)
+    assert ("tablet", [("held", "tablet")]) == (holder(channel), told(channel))
+    guess(channel.record.guests["ann"], "phone", SID)
+    assert "tablet" == holder(channel)
+
+
+def test_a_guessed_device_that_reports_is_told_of() -> None:
+    """What was a guess becomes known with the first report; it can leave without one, too."""
+    channel = live()
+    channel.admit("ann", Permissions(), 1500)
+    guess(channel.record.guests["ann"], "phone", SID)
+
+    channel.report(report("phone", connection_id="c1"), 2000)
+    assert [("connected", ""), ("held", "phone")] == told(channel)
+    channel.part(report("phone", connection_id="c1"), 3000)
+    assert ("", [("released", "phone")]) == (holder(channel), told(channel))
 
 
 def test_a_handoff_waits_for_the_new_device() -> None:

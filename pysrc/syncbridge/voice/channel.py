@@ -285,16 +285,9 @@ class Channel:
     def part(self, report: Report, now: int) -> list[Event]:
         """A client says that its device has left the media: one negative about its connection."""
         guest = self.record.guests.get(report.user_id)
-        here = (report.device_id, report.sid)
-        holder = guest is None or not guest.device_id or (guest.device_id, guest.sid) == here
-        if self.call is None or not (holder or report.connection_id):
+        if self.call is None or not (holding.holds(guest, report) or report.connection_id):
             return []
-        if guest is not None and guest.device_id and holder:
-            guest.device_id = guest.sid = ""
-            channel_id = self.record.channel_id
-            self.news.append(
-                announcements.released(channel_id, report.user_id, report.device_id, "left")
-            )
+        self.news += holding.let_go(self.record.channel_id, guest, report)
         sign = Left(
             generation=self._spoken_of(report.session_id),
             at=now,

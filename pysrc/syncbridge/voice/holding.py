@@ -52,6 +52,8 @@ def switched(channel_id: str, guest: Guest, report: Report) -> list[Message]:
 
 def taken(channel_id: str, guest: Guest, report: Report, *, fresh: bool) -> list[Message]:
     """Let the device of a report hold the call, if it may. `fresh`: its connection is a new one."""
+    if guest.guessed:
+        guest.device_id, guest.sid, guest.guessed = "", "", False
     if (guest.device_id, guest.sid) == (report.device_id, report.sid):
         return []
     awaited = (guest.moving_to, guest.moving_sid) == (report.device_id, report.sid)
@@ -59,6 +61,27 @@ def taken(channel_id: str, guest: Guest, report: Report, *, fresh: bool) -> list
         return []
     reason = "handoff" if awaited else "replaced"
     return _hold(channel_id, report.user_id, guest, report.device_id, report.sid, reason)
+
+
+def guess(guest: Guest, device_id: str, sid: str) -> None:
+    """A device got a token: it will hold the call, unless another one says that it does."""
+    if device_id and (guest.guessed or not guest.device_id):
+        guest.device_id, guest.sid, guest.guessed = device_id, sid, True
+
+
+def holds(guest: Guest | None, report: Report) -> bool:
+    """Whether the device of a report may be the one that holds the call."""
+    if guest is None or guest.guessed or not guest.device_id:
+        return True
+    return (guest.device_id, guest.sid) == (report.device_id, report.sid)
+
+
+def let_go(channel_id: str, guest: Guest | None, report: Report) -> list[Message]:
+    """The device that holds the call says that it has left it."""
+    if guest is None or not guest.device_id or not holds(guest, report):
+        return []
+    guest.device_id, guest.sid, guest.guessed = "", "", False
+    return [announcements.released(channel_id, report.user_id, report.device_id, "left")]
 
 
 def begin_move(guest: Guest, device_id: str, sid: str, until: int) -> None:
@@ -84,7 +107,7 @@ def stayed(channel_id: str, guests: Guests, now: int) -> list[Message]:
 def left(guest: Guest) -> None:
     """The user is not in the call: no device holds it, and switches are as for a newcomer."""
     begin_move(guest, "", "", 0)
-    guest.device_id = guest.sid = ""
+    guest.device_id, guest.sid, guest.guessed = "", "", False
     guest.muted = guest.video = False
 
 
@@ -104,7 +127,7 @@ def _hold(
     channel_id: str, user_id: str, guest: Guest, device_id: str, sid: str, reason: str
 ) -> list[Message]:
     old = guest.device_id
-    guest.device_id, guest.sid = device_id, sid
+    guest.device_id, guest.sid, guest.guessed = device_id, sid, False
     begin_move(guest, "", "", 0)
     told = [announcements.held(channel_id, user_id, device_id)]
     if old:

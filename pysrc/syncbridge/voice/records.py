@@ -43,6 +43,7 @@ class Guest(msgspec.Struct, omit_defaults=True):
     Attributes:
         seat_until: a token was issued; until then the seat is kept.
         device_id: the device that holds the call, in session `sid`; empty when not told.
+        guessed: it is the one that got the token, and has not said yet that it holds the call.
         moving_to: the device that takes the call over, until it is in the media.
     """
 
@@ -51,6 +52,7 @@ class Guest(msgspec.Struct, omit_defaults=True):
     seat_until: int = 0
     device_id: str = ""
     sid: str = ""
+    guessed: bool = False
     moving_to: str = ""
     moving_sid: str = ""
     moving_until: int = 0

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError
+from syncbridge.voice import holding
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.ports import IssuedToken, Participant, Permissions, VoiceProvider
 from syncbridge.voice.provider_errors import (
@@ -168,16 +169,8 @@ def seated(
     if not channel.live or channel.record.room is None:
         raise NotLive
     channel.admit(user_id, permissions, now)
-    note_device(channel, user_id, device)
+    holding.guess(channel.record.guests[user_id], *device)
     return channel.record.room
-
-
-def note_device(channel: Channel, user_id: str, device: tuple[str, str]) -> None:
-    """Who asks is about to hold the call, if the user is not in it with a device already."""
-    guest = channel.record.guests[user_id]
-    present = channel.call is not None and channel.call.since(user_id) is not None
-    if device[0] and not (present and guest.device_id):
-        guest.device_id, guest.sid = device
 
 
 def unseated(channel: Channel, now: int, *, user_id: str) -> None:
