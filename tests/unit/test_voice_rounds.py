@@ -1,0 +1,121 @@
+"""The looks of one pass: within a share, twice at doubts, and what stops them."""
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from syncbridge.errors import StoreUnavailable
+from syncbridge.voice.compare import Reason
+from syncbridge_server.voice.looking import Sight
+from syncbridge_server.voice.metrics import voice_metrics
+from syncbridge_server.voice.rounds import Round, SyncLimits
+
+LIMITS = SyncLimits(together=3, patience_s=2.0, second_s=0.5)
+
+
+class Looker:
+    """Sees what a table says, the last entry for ever. `log`: who was looked at, in order."""
+
+    def __init__(self, **sights: list[Any]) -> None:
+        self.sights = sights
+        self.log: list[str] = []
+        self.spent_until = 0.0
+        self.running = self.most = 0
+
+    async def look(self, channel_id: str, listing: object = None) -> Sight:
+        self.log.append(channel_id)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await trio.sleep(0.01)
+        self.running -= 1
+        plan = self.sights.get(channel_id, [Sight.SEEN])
+        sight = plan.pop(0) if len(plan) > 1 else plan[0]
+        if isinstance(sight, Exception):
+            raise sight
+        if isinstance(sight, float):
+            self.spent_until = trio.current_time() + sight
+            return Sight.SPENT
+        assert isinstance(sight, Sight)
+        return sight
+
+
+def round_of(looker: Looker, names: list[str], share: int) -> Round:
+    metrics = voice_metrics(CollectorRegistry()).sync
+    wanted = dict.fromkeys(names, Reason.COUNT)
+    return Round(looker, metrics, LIMITS, wanted, None, share)  # type: ignore[arg-type]
+
+
+async def test_doubts_are_looked_at_twice(autojump_clock: trio.testing.MockClock) -> None:
+    """The second look comes after all first ones, and a pause; others are looked at once."""
+    looker = Looker(b=[Sight.DOUBTS, Sight.SEEN])
+    one = round_of(looker, ["a", "b", "c"], 10)
+    await one.run()
+
+    assert (["a", "b", "c", "b"], 4, []) == (looker.log, one.made, list(one.queue))
+    assert trio.current_time() >= LIMITS.second_s
+
+
+async def test_a_doubt_that_stays_is_left_to_the_next_pass(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Two looks and no more, however doubtful."""
+    looker = Looker(a=[Sight.DOUBTS])
+    await round_of(looker, ["a"], 10).run()
+
+    assert ["a", "a"] == looker.log
+
+
+async def test_nothing_is_learnt(autojump_clock: trio.testing.MockClock) -> None:
+    """What cannot be verified is named, and the others are looked at all the same."""
+    one = round_of(Looker(b=[Sight.BLIND], c=[Sight.LOST]), ["a", "b", "c", "d"], 10)
+    await one.run()
+
+    assert ({"b", "c"}, 4) == (one.blind, one.made)
+
+
+async def test_a_spent_budget_is_waited_for_once(autojump_clock: trio.testing.MockClock) -> None:
+    """Not for long: then the round stops, and who was not looked at is first in the queue."""
+    short = Looker(a=[1.0, Sight.SEEN])
+    patient = round_of(short, ["a", "b"], 10)
+    await patient.run()
+    late = Looker(b=[60.0])
+    stopped = round_of(late, ["a", "b", "c", "d", "e", "f", "g"], 10)
+    await stopped.run()
+
+    assert (2, []) == (patient.made, list(patient.queue))
+    assert "b" == next(iter(stopped.queue))
+    assert stopped.made + len(stopped.queue) == 7
+
+
+async def test_the_store_fails(autojump_clock: trio.testing.MockClock) -> None:
+    """Everything stops; who is left waits; the error is the caller's."""
+    looker = Looker(b=[StoreUnavailable("away")])
+    one = round_of(looker, list("abcdefgh"), 20)
+    with pytest.raises(StoreUnavailable):
+        await one.run()
+
+    assert "b" in one.queue
+    assert looker.most <= LIMITS.together
+
+
+@given(
+    st.lists(st.sampled_from([Sight.SEEN, Sight.DOUBTS, Sight.BLIND]), max_size=30),
+    st.integers(1, 40),
+)
+def test_a_share_is_kept_and_nobody_is_forgotten(sights: list[Sight], share: int) -> None:
+    """However it goes: no more looks than the share, and who was not looked at is in the queue."""
+    names = [f"c{n}" for n in range(len(sights))]
+    looker = Looker(**{name: [sight] for name, sight in zip(names, sights, strict=True)})
+    one = round_of(looker, names, share)
+    trio.run(one.run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    assert one.made == len(looker.log) <= share
+    assert set(names) == set(looker.log) | set(one.queue)
+    assert not {n for n, s in zip(names, sights, strict=True) if s is Sight.SEEN} & (
+        set(looker.log) & set(one.queue)
+    )
