@@ -382,6 +382,12 @@ class Settings(BaseSettings):
     speaking_timeout: Seconds = _set(2.0, "Speaking ends when it is not reported again in time.")
     webhook_tolerance: Seconds = _set(300.0, "Largest age of a signed webhook.")
     webhook_bytes: Bytes = _set(65_536, "Largest body of a webhook.")
+    webhooks_waiting: Count = _set(
+        100_000, "Webhooks that may wait to take effect; further ones are refused with 503."
+    )
+    dead_letters: Count = _set(
+        10_000, "Webhooks that could not be taken in are kept; the oldest make room."
+    )
     recording_ttl: Seconds = _set(604_800.0, "The address of a recording is kept so long.")
 
     # Logging

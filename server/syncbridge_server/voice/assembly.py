@@ -129,7 +129,13 @@ async def build_voice(
         opening = Opening(provider, desk, default_config(settings), patience)
         chores = Chores(provider, desk, opening, 2 * patience)
         migration = Migration(desk, opening, metrics.calls)
-        inbox = RedisInbox(io, bus, node)
+        inbox = RedisInbox(
+            io,
+            bus,
+            node,
+            most_waiting=settings.webhooks_waiting,
+            most_dead=settings.dead_letters,
+        )
         recordings = RedisRecordings(io, settings.recording_ttl)
         webhook_metrics = WebhookMetrics()
         worker = InboxWorker(
