@@ -149,6 +149,31 @@ def test_an_end_while_somebody_is_on_the_way_is_not_believed() -> None:
     assert taken.look
 
 
+def test_an_end_in_the_midst_of_a_migration_is_not_believed() -> None:
+    """Whoever has not come over yet is still in the old room, and the call goes on."""
+    channel = live()
+    take(channel, joined("ann", "p1", 600))
+    assert channel.migrate(NOW, "manual") is not None
+    channel.moved("s2", NOW)
+    event = SessionEnded(session_id="s2", occurred_at=None)
+
+    assert take(channel, event, now=NOW + 100).look
+    assert ("ann",) == users(channel)
+    assert not take(channel, ended(None), now=NOW + 200).look
+    assert ("ann",) == users(channel)
+
+
+def test_a_left_without_a_connection_asks_for_a_look() -> None:
+    """It is one negative: the provider is asked at once, instead of at the next comparison."""
+    channel = live()
+    take(channel, joined("ann", "", 600), joined("bob", "p2", 600))
+
+    assert take(channel, left("ann", "", 700)).look
+    assert not take(channel, left("bob", "p2", 700)).look
+    assert not take(channel, left("eve", "", 700)).look
+    assert ("ann",) == users(channel)
+
+
 def test_the_end_of_an_occupancy_empties_the_room() -> None:
     """Its connections are gone, the room stays, and the idle time begins."""
     channel = live()

@@ -11,8 +11,8 @@ The end of a session is believed only as far as nothing contradicts it.
   were seen later belong to another one and stay; so does the room, which can be entered again.
   The latest of these occupancies are remembered: who is said to have joined one is not there.
 * Elsewhere it is the end of the session and of the call, unless somebody in it was seen later, or
-  was given a token and is on the way. Then it is not known what is true, and the provider is to be
-  asked.
+  was given a token and is on the way, or the call is migrating. Then it is not known what is true,
+  and the provider is to be asked.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import msgspec
 
 from syncbridge.voice import announcements, events
+from syncbridge.voice.call import Phase
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.events import Event
 from syncbridge.voice.evidence import Ended, Evidence, Joined, Left, Source
@@ -74,14 +75,22 @@ def take_in(channel: Channel, reports: Sequence[Report], now: int) -> Taken:
             _revive(channel, evidence, now)
             waiting.append(evidence)
             continue
-        channel.hear(waiting, now)
+        _hear(channel, waiting, now, taken)
         waiting = []
         if isinstance(report.event, events.SessionEnded):
             _ended(channel, report, generation, now, taken)
         else:
             channel.record.last_activity = max(channel.record.last_activity, report.at)
-    channel.hear(waiting, now)
+    _hear(channel, waiting, now, taken)
     return taken
+
+
+def _hear(channel: Channel, evidence: Sequence[Evidence], now: int, taken: Taken) -> None:
+    """Take evidence in. A `left` that names no connection is not enough alone: ask at once."""
+    channel.hear(evidence, now)
+    for one in evidence:
+        if isinstance(one, Left) and not one.connection_id and channel.call is not None:
+            taken.look = taken.look or channel.call.since(one.user_id) is not None
 
 
 def _turn(report: Report) -> tuple[bool, int]:
@@ -134,7 +143,7 @@ def _ended(channel: Channel, report: Report, generation: int, now: int, taken: T
         _vacated(channel, report, generation, now, taken)
     elif call is None:
         channel.end(now, "ended")
-    elif call.last_seen > report.at or _expected(channel, now):
+    elif call.phase is Phase.MIGRATING or call.last_seen > report.at or _expected(channel, now):
         taken.look = True
     else:
         channel.hear([Ended(generation=generation, at=report.at)], now)

@@ -1,0 +1,66 @@
+"""What of a dead letter's body an administrator is shown."""
+
+import json
+from typing import Any
+
+import pytest
+
+from syncbridge.voice.channel_ports import DeadLetter
+from syncbridge_server.routes.dead_letters import SHOWN, LetterRow, redacted, row_of
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJlLW9mLWl0"
+
+
+def shown(body: bytes) -> LetterRow:
+    return row_of(DeadLetter("1-1", "d", 1_000, 2_000, "why", body))
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ("plain words", "plain words"),
+        ("https://files.example/a?key=1#x", "https://files.example/[redacted]"),
+        (
+            "see HTTPS://ann:pw@files.example:8443/a b",
+            "see HTTPS://files.example:8443/[redacted] b",
+        ),
+        (f"Bearer {JWT}", "Bearer [redacted]"),
+        ({"accessToken": "abc", "n": 1}, {"accessToken": "[redacted]", "n": 1}),
+        ({"secrets": ["a", {"b": "c"}]}, {"secrets": ["[redacted]", {"b": "c"}]}),
+        ({JWT: [None, True, 1.5]}, {"[redacted]": [None, True, 1.5]}),
+    ],
+)
+def test_nothing_that_opens_something_is_shown(document: Any, expected: Any) -> None:
+    """Addresses end at their host; tokens, and what stands under such names, are taken out."""
+    assert expected == redacted(document)
+
+
+def test_escapes_hide_nothing() -> None:
+    r"""`\/` and `\u002f` in JSON are slashes."""
+    row = shown(rb'{"type": "t", "url": "https:\/\/a.example\u002fsecret"}')
+
+    assert "secret" not in row.body
+    assert "https://a.example/[redacted]" == json.loads(row.body)["url"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_not_shown(body: bytes) -> None:
+    """Nobody knows what is in it; its size is told."""
+    row = shown(body)
+
+    assert ("", [], len(body)) == (row.body, row.events, row.size)
+
+
+def test_what_is_shown_is_bounded() -> None:
+    """Of a large body the beginning, and of a long list the first ten events."""
+    row = shown(json.dumps([{"type": "x" * 500, "sessionId": 7}] * 100).encode())
+
+    assert (SHOWN, 10) == (len(row.body), len(row.events))
+    assert ("x" * 256, "7") == (row.events[0].type, row.events[0].session_id)
+
+
+def test_events_of_both_dialects_are_named() -> None:
+    """`type` with `sessionId`, or `event` with `meeting.id`."""
+    row = shown(b'[{"type": "a", "sessionId": "s"}, {"event": "b", "meeting": {"id": "m"}}, 7]')
+
+    assert [("a", "s"), ("b", "m")] == [(e.type, e.session_id) for e in row.events]
