@@ -26,7 +26,8 @@ from syncbridge_server.routes.sessions import timestamp
 SHOWN = 4096
 REDACTED = "[redacted]"
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]{0,15}://)(?:[^/\s@]*@)?([^/?#\s]*)\S*", re.IGNORECASE)
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}")
+# Begins where a word does, and gives nothing back: linear in any text.
+_TOKEN = re.compile(r"(?<![\w-])[\w-]{8,}+\.[\w-]{8,}+\.[\w-]{8,}+", re.ASCII)
 _SECRET = re.compile(r"token|secret|password|signature|authorization|credential", re.IGNORECASE)
 
 _log = get_logger("WEBHOOKS")
