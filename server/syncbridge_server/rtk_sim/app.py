@@ -103,6 +103,7 @@ def reset(sim: Sim, body: Body) -> Body:
     """Forget everything, and end all faults."""
     sim.world.rooms.clear()
     sim.world.hooks.clear()
+    sim.world.presets.clear()
     sim.world.created = 0
     sim.reports.reset()
     sim.switch.set(Faults())

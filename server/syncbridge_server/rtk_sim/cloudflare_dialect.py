@@ -1,6 +1,6 @@
 """The part of Cloudflare RealTimeKit's API v4 that a server needs, under `/client/v4`.
 
-Account and application in the path are not looked at. Presets are those named `voice_…`.
+Account and application in the path are not looked at. There are no presets until one is made.
 """
 
 import uuid
@@ -18,6 +18,7 @@ from syncbridge_server.rtk_sim.world import Peer, Room, WorldError
 BASE = "/client/v4/accounts/{account}/realtime/kit/{app}"
 KEY_PATH = "/.well-known/webhooks.json"
 MAX_PARTICIPANTS = 1000
+MAX_PRESETS = 64
 
 
 def routes(sim: Sim) -> Iterator[Route]:
@@ -35,6 +36,8 @@ def routes(sim: Sim) -> Iterator[Route]:
         ("POST", "/meetings/{id}/active-session/kick-all", kick_all),
         ("GET", "/sessions", list_sessions),
         ("GET", "/sessions/{session}/participants", session_participants),
+        ("GET", "/presets", list_presets),
+        ("POST", "/presets", make_preset),
         ("POST", "/recordings", record),
         ("GET", "/recordings/active-recording/{id}", active_recording),
         ("PUT", "/recordings/{recording}", change_recording),
@@ -90,9 +93,7 @@ def patch_meeting(call: Call) -> Response:
 def add_participant(call: Call) -> Response:
     """Enrol a user. A second time is a conflict."""
     room, user_id = call.room(), text_of(call.body, "custom_participant_id")
-    preset = text_of(call.body, "preset_name")
-    if not preset.startswith("voice_"):
-        raise WorldError(400, "invalid_request", f"No preset found with name {preset}")
+    preset = _preset(call, text_of(call.body, "preset_name"))
     if user_id in room.enrolled:
         raise WorldError(409, "invalid_request", "participant exists")
     call.sim.world.enrol(room, user_id, preset)
@@ -111,9 +112,34 @@ def patch_participant(call: Call) -> Response:
     room, wanted = call.room(), call.request.path_params["participant"]
     for user_id, (known, preset) in room.enrolled.items():
         if known == wanted:
-            room.enrolled[user_id] = (known, text_of(call.body, "preset_name", preset))
+            preset = _preset(call, text_of(call.body, "preset_name", preset))
+            room.enrolled[user_id] = (known, preset)
             return _done({**_enrolled(room, user_id), "token": _token()})
     raise WorldError(404, "invalid_request", "no such participant")
+
+
+def list_presets(call: Call) -> Response:
+    """All presets, without what they allow."""
+    presets = call.sim.world.presets.items()
+    page, paging = _page(call, [{"id": known, "name": name} for name, known in presets])
+    return reply({"success": True, "data": page, "paging": paging})
+
+
+def make_preset(call: Call) -> Response:
+    """A preset. All of its parts are needed."""
+    name, world = text_of(call.body, "name"), call.sim.world
+    if not all(isinstance(call.body.get(part), dict) for part in ("config", "permissions", "ui")):
+        raise WorldError(400, "invalid_request", "config, permissions and ui are needed")
+    if name in world.presets or len(world.presets) >= MAX_PRESETS:
+        raise WorldError(409, "invalid_request", "preset exists, or there are too many")
+    world.presets[name] = str(uuid.uuid4())
+    return _done({"id": world.presets[name], "name": name}, 201)
+
+
+def _preset(call: Call, name: str) -> str:
+    if name not in call.sim.world.presets:
+        raise WorldError(400, "invalid_request", f"No preset found with name {name}")
+    return name
 
 
 def active_session(call: Call) -> Response:

@@ -82,6 +82,7 @@ class World:
     def __init__(self) -> None:
         self.rooms: dict[str, Room] = {}
         self.hooks: dict[str, Hook] = {}
+        self.presets: dict[str, str] = {}
         self.created = 0
 
     def create(self, room_id: str, title: str, now: float, max_participants: int) -> Room:

@@ -6,8 +6,7 @@ API has less than the port:
 
 * There are no idempotency keys: a meeting is looked for by its title, which is our key, before it
   is made. Two creates with one key at the same time can still make two; hold a lock around it.
-* Permissions are presets, found by name: `voice_p1s0v0r0` for publish, screen, video, record. They
-  must exist in the application. Bit rates are the preset's.
+* Permissions are presets, found by name, which are made when they are first needed (`presets`).
 * Tokens live 100 days. An ended call is made inactive, so they do not open it again.
 * There are neither live metrics nor a bound on participants.
 """
@@ -18,6 +17,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
+
+import structlog
+import trio
 
 from syncbridge.voice import provider_errors as errors
 from syncbridge.voice import webhooks
@@ -41,8 +43,11 @@ from syncbridge.voice.ports import (
     WebhookRegistration,
 )
 from syncbridge_server.voice.answers import count, entries, text
-from syncbridge_server.voice.calling import ProviderCalls, doubt_of
+from syncbridge_server.voice.calling import Answer, ProviderCalls, doubt_of
+from syncbridge_server.voice.presets import is_missing, preset_body, preset_name
 from syncbridge_server.voice.rsa_signatures import RsaSignatures
+
+log = structlog.get_logger("voice")
 
 API_URL = "https://api.cloudflare.com/client/v4"
 TOKEN_SECONDS = 100 * 86_400
@@ -75,6 +80,7 @@ class CloudflareProvider:
         self._calls = calls
         self._signatures = signatures
         self._clock = clock
+        self._presets = trio.Lock()
 
     async def create_session(
         self, request: SessionRequest, idempotency_key: str
@@ -101,17 +107,15 @@ class CloudflareProvider:
         self, session_id: str, participant: Participant, permissions: Permissions
     ) -> IssuedToken:
         """Enrol the user, or, when that is refused, the enrolment that is there already."""
-        preset = preset_name(permissions)
-        body = {"custom_participant_id": participant.user_id, "preset_name": preset}
+        preset = {"preset_name": preset_name(permissions)}
+        body = {"custom_participant_id": participant.user_id, **preset}
         if participant.name:
             body["name"] = participant.name
         path = _meeting(session_id, "participants")
-        answer = await self._calls.ask("POST", path, body, accept=(409,))
+        answer = await self._with_preset("POST", path, body, permissions)
         if answer.status == 409:
-            known = await self._enrolled(session_id, participant.user_id)
-            answer = await self._calls.ask(
-                "PATCH", _meeting(session_id, "participants", known), {"preset_name": preset}
-            )
+            path = _meeting(session_id, "participants", await self._enrolled(session_id, body))
+            answer = await self._with_preset("PATCH", path, preset, permissions)
         data = _data(answer.body)
         expires_at = self._clock() + TOKEN_SECONDS
         return IssuedToken(text(data, "token"), expires_at, text(data, "id"))
@@ -179,14 +183,17 @@ class CloudflareProvider:
         return (await self._calls.ask("POST", path, body, accept=(404,))).status != 404
 
     async def start_recording(self, session_id: str) -> Recording:
-        """One audio file of all participants."""
+        """One audio file of all participants; of one that is made already, that one."""
+        active = f"/recordings/active-recording/{quote(session_id, safe='')}"
+        running = await self._calls.ask("GET", active, accept=(404,))
+        if running.status != 404:
+            return _recording(running)
         body = {
             "meeting_id": session_id,
             "audio_config": {"export_file": True},
             "video_config": {"export_file": False},
         }
-        data = _data((await self._calls.ask("POST", "/recordings", body)).body)
-        return Recording(text(data, "id"), str(data.get("status", "")))
+        return _recording(await self._calls.ask("POST", "/recordings", body))
 
     async def register_webhook(self, url: str) -> WebhookRegistration:
         """The registration of that URL, or a new one, for all meetings of the application."""
@@ -208,7 +215,35 @@ class CloudflareProvider:
         """RealTimeKit's events."""
         return webhooks.parse_webhook(body)
 
-    async def _enrolled(self, session_id: str, user_id: str) -> str:
+    async def _with_preset(
+        self, method: str, path: str, body: dict[str, str], permissions: Permissions
+    ) -> Answer:
+        """A request that names a preset; sent again after the preset had to be made. 409 passes."""
+        answer = await self._calls.ask(method, path, body, accept=(400, 409))
+        if is_missing(answer):
+            await self._make_preset(permissions)
+            answer = await self._calls.ask(method, path, body, accept=(400, 409))
+        if answer.status == 400:
+            raise errors.InvalidRequest("the provider answered 400")
+        return answer
+
+    async def _make_preset(self, permissions: Permissions) -> None:
+        """Make a preset, unless somebody else just has."""
+        async with self._presets:
+            name = preset_name(permissions)
+            for number in range(1, MAX_PAGES + 1):
+                query = {"page_no": number, "per_page": PAGE}
+                listed = await self._calls.ask("GET", "/presets", query=query)
+                found = entries(listed.body, "data")
+                if any(preset.get("name") == name for preset in found):
+                    return
+                if not found or number * PAGE >= _paging(listed.body, len(found))[0]:
+                    break
+            await self._calls.ask("POST", "/presets", preset_body(permissions), accept=(409,))
+            log.info("voice_preset_made", preset=name)
+
+    async def _enrolled(self, session_id: str, body: Mapping[str, str]) -> str:
+        user_id = body["custom_participant_id"]
         path = _meeting(session_id, "participants")
         for number in range(1, MAX_PAGES + 1):
             query = {"page_no": number, "per_page": PAGE}
@@ -245,19 +280,13 @@ class CloudflareProvider:
         return None
 
 
-def preset_name(permissions: Permissions) -> str:
-    """The preset that stands for a set of permissions."""
-    bits = (
-        permissions.can_speak,
-        permissions.can_stream,
-        permissions.can_use_video,
-        permissions.can_record,
-    )
-    return "voice_" + "".join(f"{name}{bit:d}" for name, bit in zip("psvr", bits, strict=True))
-
-
 def _meeting(session_id: str, *parts: str) -> str:
     return "/".join(["/meetings", *(quote(part, safe="") for part in (session_id, *parts))])
+
+
+def _recording(answer: Answer) -> Recording:
+    data = _data(answer.body)
+    return Recording(text(data, "id"), str(data.get("status", "")))
 
 
 def _webhook_name(url: str) -> str:

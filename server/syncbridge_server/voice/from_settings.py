@@ -47,6 +47,7 @@ def build_provider(
         settings.worker_url,
         settings.webhook_tolerance,
         clock,
+        round(settings.voice_token_ttl),
     )
 
 

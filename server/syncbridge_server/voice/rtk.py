@@ -53,7 +53,7 @@ class RtkProvider:
         secret: signs participants' tokens; empty: the provider issues them.
         webhook_secrets: any of which may have signed a webhook. tolerance: seconds.
         public_url: our base URL for webhooks of each session; empty: none are asked for.
-        clock: Unix seconds.
+        clock: Unix seconds. token_seconds: life of participants' tokens.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class RtkProvider:
         public_url: str = "",
         tolerance: float = signatures.TOLERANCE,
         clock: Callable[[], float] = time.time,
+        token_seconds: int = TOKEN_SECONDS,
     ) -> None:
         self._calls = calls
         self._secret = secret
@@ -71,6 +72,7 @@ class RtkProvider:
         self._public_url = public_url.rstrip("/")
         self._tolerance = tolerance
         self._clock = clock
+        self._token_seconds = token_seconds
 
     async def create_session(
         self, request: SessionRequest, idempotency_key: str
@@ -89,11 +91,17 @@ class RtkProvider:
     ) -> IssuedToken:
         """Signed here with a secret, else `POST /sessions/{id}/tokens`."""
         if self._secret:
-            return mint_token(self._secret, session_id, participant, permissions, self._clock())
-        answer = await self._calls.ask(
-            "POST", _path(session_id, "tokens"), _token_body(session_id, participant, permissions)
-        )
-        expires_at = self._clock() + TOKEN_SECONDS
+            return mint_token(
+                self._secret,
+                session_id,
+                participant,
+                permissions,
+                self._clock(),
+                self._token_seconds,
+            )
+        body = _token_body(session_id, participant, permissions, self._token_seconds)
+        answer = await self._calls.ask("POST", _path(session_id, "tokens"), body)
+        expires_at = self._clock() + self._token_seconds
         return IssuedToken(text(answer.body, "token"), expires_at, participant.user_id)
 
     async def end_session(self, session_id: str) -> None:
@@ -159,10 +167,15 @@ class RtkProvider:
 
 
 def mint_token(
-    secret: str, session_id: str, who: Participant, permissions: Permissions, now: float
+    secret: str,
+    session_id: str,
+    who: Participant,
+    permissions: Permissions,
+    now: float,
+    seconds: int = TOKEN_SECONDS,
 ) -> IssuedToken:
-    """A participant's token, HS256, an hour long. `now` in Unix seconds."""
-    expires_at = int(now) + TOKEN_SECONDS
+    """A participant's token, HS256, `seconds` long. `now` in Unix seconds."""
+    expires_at = int(now) + seconds
     claims = {
         "sub": who.user_id,
         "room": session_id,
@@ -200,7 +213,9 @@ def _session_body(request: SessionRequest, key: str, public_url: str) -> dict[st
     return body
 
 
-def _token_body(session_id: str, who: Participant, permissions: Permissions) -> dict[str, Any]:
+def _token_body(
+    session_id: str, who: Participant, permissions: Permissions, seconds: int
+) -> dict[str, Any]:
     return {
         "sessionId": session_id,
         "participantId": who.user_id,
@@ -213,7 +228,7 @@ def _token_body(session_id: str, who: Participant, permissions: Permissions) -> 
             "maxAudioBitrate": permissions.max_audio_bitrate,
         },
         "metadata": {"userId": who.user_id, "username": who.name},
-        "expiresIn": TOKEN_SECONDS,
+        "expiresIn": seconds,
     }
 
 

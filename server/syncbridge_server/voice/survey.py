@@ -1,6 +1,9 @@
 """Figures of all live calls together, as the store has them."""
 
 from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
 
 import msgspec
 import trio
@@ -40,16 +43,18 @@ async def survey(desk: Desk) -> VoiceFigures:
     """Look at the live channels, at most `MOST`, for some seconds. Raises StoreError. O(calls)."""
     figures, phases, seen = VoiceFigures(), Counter[str](), set[str]()
     figures.channels = await desk.channels.live_count()
+    live = cast("AsyncGenerator[list[str], None]", desk.channels.live())
     with trio.move_on_after(SECONDS) as scope:
-        async for page in desk.channels.live():
-            fresh = [channel_id for channel_id in page if channel_id not in seen]
-            seen.update(fresh)
-            now = desk.now()
-            for stored in await desk.channels.read_many(fresh):
-                _add(figures, phases, Channel(stored.record, desk.limits), now)
-            if len(seen) >= MOST:
-                figures.complete = False
-                break
+        async with aclosing(live) as pages:
+            async for page in pages:
+                fresh = [channel_id for channel_id in page if channel_id not in seen]
+                seen.update(fresh)
+                now = desk.now()
+                for stored in await desk.channels.read_many(fresh):
+                    _add(figures, phases, Channel(stored.record, desk.limits), now)
+                if len(seen) >= MOST:
+                    figures.complete = False
+                    break
     figures.complete = figures.complete and not scope.cancelled_caught
     figures.phases = dict(phases)
     return figures
