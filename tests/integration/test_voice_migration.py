@@ -12,7 +12,7 @@ import sim_kit
 from redis_servers import RedisServer
 from syncbridge.voice.call import Phase
 from syncbridge.voice.channel import Channel
-from voice_kit import VoiceRig, voice_server
+from voice_kit import VoiceRig, voice_mint, voice_server
 
 DAY = 86_400
 
@@ -47,6 +47,13 @@ def counted(rig: VoiceRig, name: str, **labels: str) -> float:
     return registry.get_sample_value(f"syncbridge_voice_{name}", labels) or 0.0
 
 
+async def shown(rig: VoiceRig, result: str, migrated: int) -> bool:
+    """Whether `GET /voice/channels/lobby` says so of the latest migration."""
+    answer = await rig.ask("GET", "/voice/channels/lobby", voice_mint("ann"))
+    migration = answer.json()["migration"]
+    return (result, migrated) == (migration["result"], migration["migratedCount"])
+
+
 async def ended(rig: VoiceRig, session: str) -> bool:
     return bool((await rig.rooms())[session]["ended"])
 
@@ -60,6 +67,7 @@ async def test_all_come_over_early(redis_server: RedisServer, kind: str) -> None
         old = await call_with(rig, "ann", "bob")
         begun = await rig.voice.migration.begin("lobby", "operator")
         new = now_at(await rig.channel("lobby"))
+        await rig.until(lambda: shown(rig, "moving", 0), "the migration is shown")
         for user in ("ann", "bob"):
             assert str((await rig.token(user, "lobby"))["sessionId"]) == new
             await rig.sim.move(new, user)
@@ -68,6 +76,7 @@ async def test_all_come_over_early(redis_server: RedisServer, kind: str) -> None
         await rig.until(lambda: ended(rig, old), "the old session is ended")
 
         assert begun
+        assert await shown(rig, "moved", 2)
         assert channel.record.move is not None
         assert (2, 2, 0) == (
             channel.record.move.participants,

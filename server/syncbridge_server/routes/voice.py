@@ -21,6 +21,7 @@ from syncbridge.ids import short_id
 from syncbridge.voice import grants
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.health import check_health
+from syncbridge.voice.ports import CannotVerify, Metrics
 from syncbridge.voice.provider_errors import ProviderError
 from syncbridge.voice.recovery import recovery_of, told_of
 from syncbridge_server.auth.http import BearerAuth
@@ -105,6 +106,31 @@ class FiguresBody(msgspec.Struct, rename="camel"):
     last_sync_at: Timestamp | None
 
 
+class QualityBody(msgspec.Struct, rename="camel", omit_defaults=True):
+    """The provider's figures (packets, ms, ms, bits a second), or in `error` why there are none."""
+
+    packets_lost: float | None = None
+    jitter: float | None = None
+    latency: float | None = None
+    bandwidth: float | None = None
+    error: str = ""
+
+
+class MigrationBody(msgspec.Struct, rename="camel"):
+    """The latest migration.
+
+    `result`: opening, moving; then moved, stranded (nobody came), failed (no session), ended.
+    """
+
+    reason: str
+    result: str
+    began_at: Timestamp
+    ended_at: Timestamp | None
+    participants: int
+    migrated_count: int
+    stranded_count: int
+
+
 class HealthBody(msgspec.Struct):
     """How well a call is: a score from 0 to 1, its checks, and a word."""
 
@@ -122,6 +148,8 @@ class ChannelBody(msgspec.Struct, rename="camel"):
     participants: list[ParticipantBody]
     metrics: FiguresBody | None
     health: HealthBody
+    migration: MigrationBody | None
+    quality: QualityBody | None
 
 
 class CallBody(msgspec.Struct, rename="camel"):
@@ -224,7 +252,9 @@ class VoiceRoutes:
     async def show_channel(self, request: Request) -> Response:
         """Its call, who is in it, how well it is. 404 when there never was a call."""
         channel = await self._named(request)
-        return encoded(body_of(channel, required(self._voice).desk.now()))
+        voice = required(self._voice)
+        quality = await voice.monitor.quality(channel)
+        return encoded(body_of(channel, voice.desk.now(), quality))
 
     @describe(
         "Calls of a voice channel that have ended",
@@ -345,7 +375,9 @@ def path_channel(request: Request, id_bytes: int) -> str:
     return channel_name(request.path_params["channel_id"], id_bytes)
 
 
-def body_of(channel: Channel, now: int) -> ChannelBody:
+def body_of(
+    channel: Channel, now: int, quality: Metrics | CannotVerify | None = None
+) -> ChannelBody:
     """A channel as it is shown at `now` (Unix ms)."""
     health = check_health(channel, now)
     record = channel.record
@@ -356,7 +388,33 @@ def body_of(channel: Channel, now: int) -> ChannelBody:
         _participants(channel),
         _figures(channel, now),
         HealthBody(health.score, health.status, health.checks),
+        _migration(channel),
+        _quality(quality),
     )
+
+
+def _migration(channel: Channel) -> MigrationBody | None:
+    move, call = channel.record.move, channel.call
+    if move is None:
+        return None
+    moving = move.result == "moving" and call is not None
+    return MigrationBody(
+        move.reason,
+        move.result,
+        timestamp(move.began_at),
+        timestamp(move.ended_at) if move.ended_at else None,
+        move.participants,
+        len(call.arrived) if moving and call is not None else move.migrated,
+        move.stranded,
+    )
+
+
+def _quality(quality: Metrics | CannotVerify | None) -> QualityBody | None:
+    if quality is None:
+        return None
+    if isinstance(quality, CannotVerify):
+        return QualityBody(error=quality.detail or str(quality.doubt))
+    return QualityBody(quality.packets_lost, quality.jitter, quality.latency, quality.bandwidth)
 
 
 def _room(channel: Channel) -> RoomBody | None:

@@ -86,12 +86,15 @@ class Monitor:
         await take_turns(self._desk.channels, PURPOSE, self._limits.interval_s, self._turn)
 
     async def collect(self, channel: Channel) -> dict[str, Any]:
-        """The metrics of one call; its quality is measured unless that was done just now."""
-        session_id = channel.record.room.session_id if channel.record.room else ""
-        quality = self._fresh(session_id)
-        if quality is None and channel.live and session_id:
-            quality = await self._measure(session_id)
-        return self._document(channel, quality)
+        """The metrics of one call, with its quality."""
+        return self._document(channel, await self.quality(channel))
+
+    async def quality(self, channel: Channel) -> Metrics | CannotVerify | None:
+        """The quality of a call, measured unless that was done just now; None without a call."""
+        session_id = _session(channel)
+        if not channel.live or not session_id:
+            return None
+        return self._fresh(session_id) or await self._measure(session_id)
 
     async def make_pass(self) -> Totals:
         """One pass over all live calls. Raises StoreError."""
