@@ -1,14 +1,16 @@
 """Figures of all live calls together, as the store has them."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from typing import cast
 
 import msgspec
 import trio
 
 from syncbridge.voice.channel import Channel
+from syncbridge.voice.channel_ports import Stored
+from syncbridge_server.redis.cold import StateDamaged
 from syncbridge_server.voice.desk import Desk
 
 MOST = 20_000
@@ -50,7 +52,7 @@ async def survey(desk: Desk) -> VoiceFigures:
                 fresh = [channel_id for channel_id in page if channel_id not in seen]
                 seen.update(fresh)
                 now = desk.now()
-                for stored in await desk.channels.read_many(fresh):
+                for stored in await _read(desk, fresh):
                     _add(figures, phases, Channel(stored.record, desk.limits), now)
                 if len(seen) >= MOST:
                     figures.complete = False
@@ -58,6 +60,18 @@ async def survey(desk: Desk) -> VoiceFigures:
     figures.complete = figures.complete and not scope.cancelled_caught
     figures.phases = dict(phases)
     return figures
+
+
+async def _read(desk: Desk, channel_ids: Sequence[str]) -> list[Stored]:
+    """Channels; those whose record is damaged are left out."""
+    try:
+        return await desk.channels.read_many(channel_ids)
+    except StateDamaged:
+        found = []
+        for channel_id in channel_ids:
+            with suppress(StateDamaged):
+                found.append(await desk.channels.read(channel_id))
+        return found
 
 
 def _add(figures: VoiceFigures, phases: "Counter[str]", channel: Channel, now: int) -> None:
