@@ -5,6 +5,7 @@ Whole servers, a real Redis, and the stand-in provider over HTTP. Passes are mad
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -36,8 +37,7 @@ async def calls(rig: VoiceRig, **channels: tuple[str, ...]) -> dict[str, str]:
         sessions[channel_id] = room.session_id
         for user in users:
             await rig.sim.move(room.session_id, user)
-        wanted = set(users)
-        await rig.until_channel(channel_id, lambda c, w=wanted: set(users_of(c)) == w)  # type: ignore[misc]
+        await rig.until_channel(channel_id, partial(has, set(users)))
     return sessions
 
 
@@ -55,6 +55,10 @@ async def make_pass(rig: VoiceRig, node: int = 0) -> Report:
     report = await voice.synchronizer.make_pass()
     assert report is not None
     return report
+
+
+def has(wanted: set[str], channel: Channel) -> bool:
+    return set(users_of(channel)) == wanted
 
 
 def users_of(channel: Channel) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncbridge.voice.call import Call
-from syncbridge.voice.evidence import Evidence, Joined, Left, Polled, Source
+from syncbridge.voice.evidence import Evidence, Joined, Left, Polled, Source, Vacant
 
 USERS = ("ann", "bob", "cy")
 REPORTING = ("ann", "bob")
@@ -60,6 +60,9 @@ class Truth:
         if step.what == "empty":
             return Polled(generation=1, at=now, present=())
         present = list(self.there)
+        if step.what == "lie" and not self.lied and step.which % 2:
+            self.lied = True
+            return Vacant(generation=1, at=now)
         if step.what == "lie" and not self.lied and len(present) > 1:
             self.lied = True
             del present[1 + step.which % (len(present) - 1)]
@@ -118,6 +121,18 @@ def test_two_good_polls_bring_the_truth(steps: list[Step]) -> None:
         now += 2
 
     assert held(call) == set(truth.there)
+
+
+@settings(deadline=None, max_examples=300)
+@given(STEPS)
+def test_two_vacant_looks_bring_the_truth(steps: list[Step]) -> None:
+    """Everybody leaves and nothing is heard of it: two looks, one after the other, show it."""
+    call, _, now = played(steps)
+    for _ in range(2):
+        call.apply(Vacant(generation=1, at=now + 1), now + 2)
+        now += 2
+
+    assert held(call) == set()
 
 
 @settings(deadline=None)
