@@ -50,7 +50,17 @@ PYX_IMPORT = re.compile(
 
 CLIENT = "pysrc/syncbridge/client/"
 CLIENT_MAY_IMPORT = DOMAIN_MAY_IMPORT | {"anyio", "httpx", "wsproto"}
-CLIENT_WAITS = {"calls", "feeds", "link", "rest", "session", "tokens", "transport", "update"}
+CLIENT_WAITS = {
+    "calls",
+    "feeds",
+    "link",
+    "rest",
+    "session",
+    "talking",
+    "tokens",
+    "transport",
+    "update",
+}
 """The client library's files that meet a network; its rules of local updates never wait."""
 
 DOMAIN = with_suffix(".py", under="pysrc/")

@@ -4,8 +4,9 @@
         await session.set("mood", "calm")
 
 Reading order: `values`, `operations`, `queue`, `replica` and `conflicts` are the rules of local
-updates; `dialogue` is the protocol without a socket; `transport`, `link` and `session` put it on a
-network; `rest`, `tokens` and `calls` are the HTTP side. Only the last six wait.
+updates, and `voice` those of calls; `dialogue` is the protocol without a socket; `transport`,
+`link`, `session` and `talking` put it on a network; `rest`, `tokens` and `calls` are the HTTP side.
+Only the last seven wait.
 """
 
 from syncbridge.client.calls import CallChange, CallPage, CallSession, SessionManagerClient
@@ -42,6 +43,8 @@ from syncbridge.client.events import (
     TokenExpiring,
     TokenFailed,
     TokenRenewed,
+    VoiceEvent,
+    VoiceLost,
 )
 from syncbridge.client.options import Options
 from syncbridge.client.rest import RestClient
@@ -49,6 +52,7 @@ from syncbridge.client.session import Session, Status, connect
 from syncbridge.client.tokens import TokenSource
 from syncbridge.client.update import Update
 from syncbridge.client.values import MISSING
+from syncbridge.client.voice import Participant, VoiceCall
 
 __all__ = [
     "MISSING",
@@ -75,6 +79,7 @@ __all__ = [
     "InvalidUpdate",
     "Notice",
     "Options",
+    "Participant",
     "Policy",
     "QueueFull",
     "Refused",
@@ -93,5 +98,8 @@ __all__ = [
     "UnsentUpdates",
     "Update",
     "UpdateRefused",
+    "VoiceCall",
+    "VoiceEvent",
+    "VoiceLost",
     "connect",
 ]

@@ -39,15 +39,20 @@ class Backoff:
         self._attempts = 0
 
 
+UNBOUNDED = 1e9
+"""Messages a second that no client sends."""
+
+
 class Pacer:
     """Allows `burst` messages at once and `rate` a second after that.
 
-    `share` of what the server allows is used: clocks differ, and so do arrival times.
+    `share` of what the server allows is used: clocks differ, and so do arrival times. A rate of 0
+    is what a server without a bound tells: then nothing is held back, unless it asks for silence.
     """
 
     def __init__(self, rate: float, burst: float, now: float, share: float = 0.8) -> None:
-        self._rate = max(rate * share, 0.1)
-        self._burst = max(burst * share, 1.0)
+        self._rate = max(rate * share, 0.1) if rate else UNBOUNDED
+        self._burst = max(burst * share, 1.0) if rate else UNBOUNDED
         self._tokens = self._burst
         self._at = now
 

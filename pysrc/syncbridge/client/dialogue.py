@@ -41,6 +41,8 @@ from syncbridge.client.options import Hello, Options
 from syncbridge.client.queue import OfflineQueue, Pending
 from syncbridge.client.replica import Replica, Step, Verdict
 from syncbridge.client.values import MISSING, to_text
+from syncbridge.client.voice import KINDS as VOICE_KINDS
+from syncbridge.client.voice import VoiceCalls
 from syncbridge.errors import ErrorCode
 from syncbridge.limits import Limits
 from syncbridge.messages import MessageType as M
@@ -81,6 +83,7 @@ class Dialogue:
         welcome: the newest AUTH_SUCCESS. token_left: seconds that its token was still good for.
         retry_after: what the server asked for before it closes, seconds.
         refusal: why AUTH was refused on the present connection.
+        voice: calls, and what this device says of itself.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Dialogue:
     ) -> None:
         queue = OfflineQueue(options.queue_updates, options.queue_bytes, options.window)
         self.replica = Replica(queue)
+        self.voice = VoiceCalls(hello.device_id, new_id)
         self.devices: dict[str, Device] = {}
         self.ready = False
         self.welcome: wire.Welcome | None = None
@@ -104,7 +108,7 @@ class Dialogue:
         self._new_id = new_id
         self._pacer: Pacer | None = None
         self._requests: deque[bytes] = deque()
-        self._asked: dict[str, M] = {}
+        self._asked: dict[str, M | str] = {}
         self._auth_id = ""
         self._missing = False
         self._difference_id = ""
@@ -144,12 +148,16 @@ class Dialogue:
         """Send a new token on the open connection; returns the request's id."""
         return self._ask(M.AUTH, {"token": token, "device_id": self._hello.device_id})
 
+    def ask_voice(self, kind: str, body: dict[str, Any]) -> str:
+        """Send a message about a call; returns the request's id."""
+        return self._ask(kind, body)
+
     def beat(self) -> None:
         """Send a HEARTBEAT, unless there is much to send anyway."""
         if self.ready and len(self._requests) < MAX_REQUESTS:
             self._requests.append(wire.write(M.HEARTBEAT, {}))
 
-    def _ask(self, kind: M, body: dict[str, Any]) -> str:
+    def _ask(self, kind: M | str, body: dict[str, Any]) -> str:
         if not self.ready:
             raise RequestFailed("disconnected")
         if len(self._asked) >= MAX_REQUESTS:
@@ -190,6 +198,7 @@ class Dialogue:
         if not self.ready or self._pacer is None:
             return None
         self._resend_overdue(now)
+        self._requests.extend(self.voice.due(now))
         if not (self._has_request(now) or self._next_update(now)) or not self._pacer.take(now):
             return None
         if self._requests:
@@ -208,6 +217,7 @@ class Dialogue:
         if self._has_request(now) or self._next_update(now):
             return self._pacer.wait(now)
         times = self.replica.queue.times(now, self._options.ack_timeout)
+        times.append(self.voice.next_due())
         if self._missing:
             times.append(self._difference_at)
         return max(0.0, min(times, default=math.inf) - now)
@@ -218,6 +228,8 @@ class Dialogue:
         handler = self._handlers.get(message.type)
         if handler is not None:
             handler(message, now)
+        elif message.type in VOICE_KINDS:
+            self._on_voice(message)
         else:
             body = wire.payload(wire.anything, message)
             self._sink.event(Notice(message.type, body))
@@ -322,6 +334,7 @@ class Dialogue:
         self.devices = {d.device_id: d.device() for d in welcome.devices}
         self._refuse_oversized(limits.message_bytes)
         self._take(welcome)
+        self.voice.connected(welcome.voice, now)
         self._sink.event(Connected(welcome.version, welcome.resumed))
 
     def _refuse_oversized(self, max_message: int) -> None:
@@ -398,6 +411,16 @@ class Dialogue:
             self.devices[left.device_id] = replace(known, status="offline")
         self._sink.event(DeviceLeft(left.device_id, left.reason))
 
+    def _on_voice(self, message: wire.Message) -> None:
+        body = wire.payload(wire.anything, message)
+        try:
+            events = self.voice.hear(str(message.type), body)
+        except (KeyError, TypeError) as error:
+            raise wire.ProtocolViolation(f"{message.type}: {error!r}") from None
+        for event in events:
+            self._sink.event(event)
+        self._answered(message.correlation_id, None)
+
     def _on_error(self, message: wire.Message, now: float) -> None:
         failure: wire.Failure = wire.payload(wire.failure, message)
         request_id = message.correlation_id
@@ -406,6 +429,12 @@ class Dialogue:
             self._on_refusal(pending, failure, now)
         elif request_id in self._asked:
             self._answered(request_id, RequestFailed(failure.code, failure.message))
+        elif self.voice.owns(request_id):
+            event = self.voice.failed(
+                request_id, failure.code, failure.retry_after, failure.retryable, now
+            )
+            if event is not None:
+                self._sink.event(event)
         elif request_id is not None and request_id == self._difference_id:
             self._difference_at = now + max(failure.retry_after, RETRY_BASE)
         elif not self.ready:

@@ -144,8 +144,28 @@ class Conflict(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class VoiceEvent(Event):
+    """Something about a voice call: `type` and `data` as on the wire, see docs/protocol.md."""
+
+    type: str
+    channel_id: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceLost(Event):
+    """A call that was joined here goes on without this device, or not at all.
+
+    `reason`: why it ended; handoff, replaced or left when another device has it; or an error code.
+    """
+
+    channel_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Event):
-    """Any other message: BROADCAST, ADMIN_UPDATE, voice events. `type` as on the wire."""
+    """Any other message: BROADCAST, ADMIN_UPDATE. `type` as on the wire."""
 
     type: int | str
     payload: Mapping[str, Any]

@@ -34,6 +34,7 @@ from syncbridge.client.operations import Edit
 from syncbridge.client.options import Hello, Options
 from syncbridge.client.queue import Pending
 from syncbridge.client.replica import Step
+from syncbridge.client.talking import Voice
 from syncbridge.client.tokens import Refresh, TokenKeeper
 from syncbridge.client.transport import split_url
 from syncbridge.client.update import Update
@@ -58,6 +59,7 @@ class Session:
     Attributes:
         state: read-only live view: what the server has, with this device's own updates on top.
             Treat values inside it as read-only too.
+        voice: calls of the user, see `Voice`.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Session:
         self._unsent: list[tuple[str, ...]] = []
         self._group: TaskGroup | None = None
         self.state: Mapping[str, Any] = MappingProxyType(self._dialogue.replica.view)
+        self.voice = Voice(self._dialogue, self._request, self._link.wake)
 
     # What is known
 

@@ -14,7 +14,10 @@ class ProtocolViolation(Exception):
 
 
 class Message(msgspec.Struct):
-    """The envelope; `payload` stays raw until its type is known."""
+    """The envelope; `payload` stays raw until its type is known.
+
+    That of a message whose type is a name is the whole message.
+    """
 
     type: int | str
     payload: msgspec.Raw = msgspec.Raw(b"{}")
@@ -80,6 +83,7 @@ class Welcome(Snapshot):
     token_expires_at: float = 0
     limits: Limits = Limits()
     devices: list[DeviceEntry] = []
+    voice: list[dict[str, Any]] = []
 
 
 class Left(msgspec.Struct):
@@ -124,6 +128,8 @@ anything = msgspec.json.Decoder(dict[str, Any])
 def read(data: bytes) -> Message:
     """One message; raises ProtocolViolation."""
     message: Message = _decode(_message, data)
+    if isinstance(message.type, str):
+        message.payload = msgspec.Raw(data)
     return message
 
 
@@ -139,9 +145,11 @@ def _decode(decoder: "msgspec.json.Decoder[Any]", data: bytes | msgspec.Raw) -> 
         raise ProtocolViolation(str(error)) from None
 
 
-def write(kind: int, body: dict[str, Any], correlation_id: str | None = None) -> bytes:
-    """One message as JSON text."""
+def write(kind: int | str, body: dict[str, Any], correlation_id: str | None = None) -> bytes:
+    """One message as JSON text; one whose type is a name is flat."""
     message: dict[str, Any] = {"type": kind, "payload": body}
+    if isinstance(kind, str):
+        message = {"type": kind, **body}
     if correlation_id is not None:
         message["correlation_id"] = correlation_id
     return to_text(message)

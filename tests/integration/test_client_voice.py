@@ -1,0 +1,114 @@
+"""Voice calls through the client library, on a real server."""
+
+import threading
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+import calls_kit as kit
+from client_kit import device, next_event, on, until
+from redis_servers import RedisServer
+from server_kit import Node, new_session, running_node
+from syncbridge.client import RequestFailed, Session, VoiceEvent, VoiceLost
+from tcp_proxy import TcpProxy
+
+pytestmark = pytest.mark.parametrize("backend", ["trio", "asyncio"])
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Node]:
+    """A server with voice on a Redis of its own, whose leases are short."""
+    fast = {"presence_timeout": 2.0, "heartbeat_interval": 0.5, "rate_limit_enabled": False}
+    with RedisServer() as redis:
+        async with running_node(redis.url, **fast, **kit.NOWHERE) as running:
+            await kit.open_call(running, "c")
+            yield running
+
+
+def client(port: int, user: str, name: str) -> Session:
+    return device(port, name, new_session(), token=kit.pass_for(user))
+
+
+async def state_of(events: object, user: str, state: str) -> VoiceEvent:
+    """The next voice_state_update of a user with a state."""
+    while True:
+        event = await next_event(events, VoiceEvent)
+        if (event.data.get("userId"), event.data.get("state")) == (user, state):
+            return event
+
+
+async def test_a_call_is_kept_alive_over_connections(node: Node, backend: str) -> None:
+    """Joined once, reported by itself for longer than a lease, also after the connection broke."""
+
+    async def scenario() -> None:
+        with TcpProxy(node.port) as proxy:
+            await over(proxy)
+
+    async def over(proxy: TcpProxy) -> None:
+        async with (
+            client(proxy.port, "ann", "phone") as ann,
+            client(node.port, "bob", "laptop") as bob,
+        ):
+            events = bob.events()
+            await bob.voice.join("c")
+            call = await ann.voice.join("c", connection_id="c1", muted=True)
+            assert {"ann", "bob"} == set(call.participants)
+            await state_of(events, "ann", "muted")
+            proxy.cut()
+            with anyio.move_on_after(3.0):
+                event = await state_of(events, "ann", "disconnected")
+                raise AssertionError(event)
+            assert bob.voice.calls["c"].participants["ann"].muted
+            await ann.voice.leave("c", connection_id="c1")
+            await state_of(events, "ann", "disconnected")
+
+    await on(backend, scenario)
+
+
+async def test_speaking_goes_on_until_it_ends(node: Node, backend: str) -> None:
+    """One call of the program is enough for longer than the server takes silence for the end."""
+
+    async def scenario() -> None:
+        async with (
+            client(node.port, "ann", "phone") as ann,
+            client(node.port, "bob", "laptop") as bob,
+        ):
+            await ann.voice.join("c")
+            await bob.voice.join("c")
+            await ann.voice.speaking("c", True)
+            await until(lambda: bob.voice.calls["c"].participants["ann"].speaking)
+            with anyio.move_on_after(2.5):
+                await until(lambda: not bob.voice.calls["c"].participants["ann"].speaking)
+                raise AssertionError("it was cleared")
+            await ann.voice.speaking("c", False)
+            await until(lambda: not bob.voice.calls["c"].participants["ann"].speaking)
+
+    await on(backend, scenario)
+
+
+async def test_refusals_and_the_end_are_told(node: Node, backend: str) -> None:
+    """A channel without a call is a failed request; a call that ends is VoiceLost."""
+
+    async def scenario() -> None:
+        async with client(node.port, "ann", "phone") as ann:
+            with pytest.raises(RequestFailed, match="not_found"):
+                await ann.voice.join("nothing")
+            watched = await ann.voice.watch("nothing", kit.WADDLE)
+            assert ("ended", {}) == (watched.phase, watched.participants)
+            await ann.voice.unwatch("nothing")
+            events = ann.events()
+            await ann.voice.join("c")
+            ended.set()
+            lost = await next_event(events, VoiceLost)
+            assert ("c", "closed") == (lost.channel_id, lost.reason)
+            assert {} == dict(ann.voice.calls)
+
+    async def end() -> None:
+        await until(ended.is_set)
+        await kit.desk_of(node).change("c", lambda channel, now: channel.end(now, "closed"))
+
+    ended = threading.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(end)
+        await on(backend, scenario)
