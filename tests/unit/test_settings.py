@@ -151,6 +151,20 @@ def test_secrets_do_not_show() -> None:
         ({"tls_cert": "x.pem"}, "go together"),
         ({"tls_cert": "/no/x.pem", "tls_key": "/no/x.pem"}, "cannot read the TLS file /no/x.pem"),
         ({"jwt_algorithm": "RS256"}, "SYNCBRIDGE_JWT_PUBLIC_KEY"),
+        ({"rtk_api_url": "https://x"}, "RTK_API_KEY is not set"),
+        ({"rtk_api_url": "https://x", "rtk_api_key": "k"}, "RTK_SECRET_KEY is not set"),
+        (
+            {"rtk_api_url": "https://x", "rtk_api_key": "k", "voice_webhook_secrets": "whsec_!"},
+            "SYNCBRIDGE_VOICE_WEBHOOK_SECRETS: the webhook secret is not base64",
+        ),
+        (
+            {
+                "voice_provider": "cloudflare",
+                "cloudflare_account_id": "a",
+                "rtk_api_key": "k",
+            },
+            "RTK_APP_ID is not set",
+        ),
     ],
 )
 def test_production_refuses(values: dict[str, Any], words: str) -> None:
@@ -164,6 +178,26 @@ def test_production_refuses(values: dict[str, Any], words: str) -> None:
 def test_production_accepts_two_good_secrets() -> None:
     """Two different secrets of 32 bytes are enough."""
     validate_production(make_settings(jwt_secret="a" * 32, jwt_refresh_secret="b" * 32))
+
+
+def test_voice_is_what_its_provider_needs() -> None:
+    """A URL for rtk, an account for cloudflare; several secrets, or the one of the provider."""
+    rtk = {"rtk_api_url": "https://x", "rtk_api_key": "k", "rtk_secret_key": "s"}
+    account = {"voice_provider": "cloudflare", "cloudflare_account_id": "a"}
+    rotating = make_settings(**rtk, voice_webhook_secrets="new, old")
+
+    validate_production(make_settings(**rtk))
+    validate_production(make_settings(**account, rtk_api_key="k", rtk_app_id="app"))
+    assert [False, True] == [make_settings(**v).voice for v in ({}, rtk)]
+    assert [False, True] == [
+        make_settings(**v).voice for v in ({"voice_provider": "cloudflare"}, account)
+    ]
+    assert (("s",), ("new", "old"), ()) == (
+        make_settings(**rtk).webhook_secrets(),
+        rotating.webhook_secrets(),
+        make_settings().webhook_secrets(),
+    )
+    assert "old" not in repr(rotating)
 
 
 def test_configuration_page_is_current() -> None:

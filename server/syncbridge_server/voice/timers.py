@@ -53,7 +53,7 @@ class Wanted(NamedTuple):
 
 
 class Timers:
-    """Carries out what is due."""
+    """Carries out what is due. `waiting`: the store could not be read the last time."""
 
     def __init__(self, desk: Desk, opening: Opening, chores: Chores, migration: Migrating) -> None:
         self._desk = desk
@@ -61,7 +61,7 @@ class Timers:
         self._chores = chores
         self._migration = migration
         self._at_work: set[str] = set()
-        self._failing = False
+        self.waiting = False
 
     async def run(self) -> None:
         """Look for what is due, for ever."""
@@ -97,11 +97,11 @@ class Timers:
         try:
             claimed = await self._desk.channels.claim_due(self._desk.now(), LEASE_MS, free)
         except StoreError as error:
-            if not self._failing:
+            if not self.waiting:
                 log.warning("voice_timers_wait", reason=error.detail)
-            self._failing = True
+            self.waiting = True
             return []
-        self._failing = False
+        self.waiting = False
         return [due.channel_id for due in claimed if due.channel_id not in self._at_work]
 
     async def _work(self, channel_id: str) -> None:
