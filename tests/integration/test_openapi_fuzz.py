@@ -4,6 +4,8 @@ For each operation some requests that fit its schema and some that do not, again
 The examples are the same in each run.
 """
 
+import subprocess
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from redis_servers import RedisServer
 from server_kit import Process, bearer, mint, server_process
 from syncbridge.identity import Role
 
@@ -36,9 +39,28 @@ LEAST_OPERATIONS = 20
 
 
 @pytest.fixture
-def server(redis_url: str, tmp_path: Path) -> Iterator[Process]:
-    unlimited = {"SYNCBRIDGE_RATE_LIMIT_ENABLED": "false", "SYNCBRIDGE_ACCESS_LOG": "false"}
-    with server_process(tmp_path, redis_url, **unlimited) as process:
+def provider() -> Iterator[dict[str, str]]:
+    """The stand-in voice provider in a process of its own; the variables that lead to it."""
+    command = [sys.executable, "-m", "syncbridge_server", "rtk-sim", "--bind", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().decode().strip() for _ in range(3)]
+        try:
+            yield dict(line.split("=", 1) for line in lines)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def server(
+    redis_server: RedisServer, tmp_path: Path, provider: dict[str, str]
+) -> Iterator[Process]:
+    unlimited = {
+        "SYNCBRIDGE_RATE_LIMIT_ENABLED": "false",
+        "SYNCBRIDGE_ACCESS_LOG": "false",
+        "SYNCBRIDGE_VOICE_REQUESTS_PER_MINUTE": "60000",
+    }
+    with server_process(tmp_path, redis_server.url, **unlimited, **provider) as process:
         yield process
 
 

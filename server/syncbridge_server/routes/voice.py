@@ -371,8 +371,11 @@ def channel_name(text: str, id_bytes: int) -> str:
 
 
 def path_channel(request: Request, id_bytes: int) -> str:
-    """The channel that the path names. Raises INVALID_FIELD."""
-    return channel_name(request.path_params["channel_id"], id_bytes)
+    """The channel that the path names. Raises CHANNEL_NOT_FOUND for one that cannot be."""
+    try:
+        return channel_name(request.path_params["channel_id"], id_bytes)
+    except SyncBridgeError as error:
+        raise SyncBridgeError(ErrorCode.CHANNEL_NOT_FOUND, error.detail) from None
 
 
 def body_of(

@@ -25,6 +25,7 @@ from syncbridge_server.routes.problem import read_json
 from syncbridge_server.routes.sessions import timestamp
 from syncbridge_server.routes.voice import (
     BODY,
+    channel_name,
     no_call,
     path_channel,
     reached,
@@ -117,7 +118,7 @@ class VoiceOperationRoutes:
         """Kept open until nobody has come for some minutes after the event began."""
         identity = await self._in_charge(request)
         voice, settings = required(self._voice), self._settings
-        channel_id = path_channel(request, settings.id_bytes)
+        channel_id = channel_name(request.path_params["channel_id"], settings.id_bytes)
         body = await read_json(request, PrewarmBody, BODY)
         waddle_id = short_id("waddleId", body.waddle_id, settings.id_bytes)
         now = voice.desk.now()
