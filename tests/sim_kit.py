@@ -60,10 +60,10 @@ class Rig:
     def guarded(
         self, provider: VoiceProvider, limits: BreakerLimits | None = None, **more: Any
     ) -> GuardedProvider:
-        """A breaker of its own around a provider."""
-        breaker = Breaker(limits or BreakerLimits(), random.random)
+        """Breakers of its own around a provider."""
+        changes, reads = (Breaker(limits or BreakerLimits(), random.random) for _ in "12")
         metrics = voice_metrics(CollectorRegistry()).provider
-        return GuardedProvider(provider, breaker, metrics, **more)
+        return GuardedProvider(provider, changes, reads, metrics, **more)
 
     async def post(self, path: str, body: Any) -> httpx.Response:
         """A request to `/sim/*` that must succeed."""

@@ -332,7 +332,7 @@ class Channel:
         The same room until `moved` or `abandon`.
         """
         record = self.record
-        if not self.live or record.previous is not None or len(record.retired) >= RETIRED_MOST:
+        if not self._movable:
             return None
         if record.coming is None:
             generation = record.generation + 1
@@ -402,7 +402,7 @@ class Channel:
             due.append(max(record.room.asked_at + limits.opening_ms, record.retry_at))
         elif record.room is not None and self.call is None:
             due.append(max(record.pooled_until, self._warm_until(now)))
-        if self.live and record.room is not None and limits.max_age_ms and not record.previous:
+        if self._movable and record.room is not None and limits.max_age_ms:
             due.append(max(record.room.opened_at + limits.max_age_ms, record.coming_until))
         if record.coming is not None:
             asked_again = record.coming.asked_at + limits.opening_ms
@@ -420,14 +420,9 @@ class Channel:
     def too_old(self, now: int) -> bool:
         """Whether the call has been in its room for so long that it is to be migrated."""
         room, age = self.record.room, self.limits.max_age_ms
-        return bool(
-            self.live
-            and room
-            and age
-            and self.record.previous is None
-            and now - room.opened_at >= age
-            and now >= self.record.coming_until
-        )
+        if room is None or not age or not self._movable:
+            return False
+        return now - room.opened_at >= age and now >= self.record.coming_until
 
     def unfinished(self, now: int) -> bool:
         """Whether who began a migration has not opened its room in time: anybody may."""
@@ -450,6 +445,12 @@ class Channel:
         return True
 
     # Parts
+
+    @property
+    def _movable(self) -> bool:
+        """Whether a migration can begin, or has: not with too many rooms that are to be ended."""
+        record = self.record
+        return self.live and record.previous is None and len(record.retired) < RETIRED_MOST
 
     def _key(self, now: int, generation: int = 0) -> str:
         return f"waddle_{self.record.channel_id}_{now}_{generation or self.record.generation}"

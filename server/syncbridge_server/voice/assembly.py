@@ -200,10 +200,11 @@ def build_analytics(
 
 
 def guard_readings(provider: GuardedProvider, budget: RequestBudget) -> list[tuple[str, float]]:
-    """What of the breaker and the budget is shown: 0 closed, 0.5 half open, 1 open."""
+    """What of the breakers and the budget is shown: 0 closed, 0.5 half open, 1 open."""
     shut = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
     return [
-        ("breaker_open", shut[provider.breaker_state]),
+        ("breaker_open", shut[provider.changes]),
+        ("reads_breaker_open", shut[provider.reads]),
         ("budget_left", budget.left(time.monotonic())),
     ]
 

@@ -113,7 +113,7 @@ def channel_limits(settings: Settings) -> ChannelLimits:
 def build_guarded(
     settings: Settings, provider: VoiceProvider, metrics: ProviderMetrics
 ) -> GuardedProvider:
-    """A provider with a circuit breaker and bounded repetition around it."""
+    """A provider with circuit breakers and bounded repetition around it."""
     signs = settings.voice_provider == "rtk" and bool(settings.rtk_secret_key.get_secret_value())
     repetition = Repetition(settings.voice_attempts, patience_s=2.5 * settings.voice_deadline)
     limits = BreakerLimits(
@@ -123,8 +123,10 @@ def build_guarded(
         most_s=settings.voice_breaker_longest,
         probe_s=3 * settings.voice_deadline,
     )
-    breaker = Breaker(limits, SystemRandom().random)
-    return GuardedProvider(provider, breaker, metrics, local_tokens=signs, repetition=repetition)
+    changes, reads = (Breaker(limits, SystemRandom().random) for _ in "12")
+    return GuardedProvider(
+        provider, changes, reads, metrics, local_tokens=signs, repetition=repetition
+    )
 
 
 def default_config(settings: Settings) -> ChannelConfig:

@@ -1,9 +1,11 @@
 """A provider with a circuit breaker and repetition around it; it is a `VoiceProvider` itself.
 
-Each call of the provider passes the breaker. While it is open, a change raises ProviderUnavailable
-with the time to come back, and a read answers `CannotVerify`; nothing is sent, and calls that are
-under way are left alone. Only "in trouble" and "no answer" count as failures; a refusal is an
-answer, and 429 says nothing about health. A call that was cancelled says nothing either.
+Each request passes a breaker: changes, for which somebody waits, have one, and reads, with which we
+look, another, so that a list that is broken keeps nobody from joining. While it is open, a change
+raises ProviderUnavailable with the time to come back, and a read answers `CannotVerify`; nothing is
+sent, and calls that are under way are left alone. Only "in trouble" and "no answer" count as
+failures; a refusal is an answer, and 429 says nothing about health. A call that was cancelled says
+nothing either.
 
 Repeated is what had no answer at all and may be repeated: a room is asked for under its key, an
 end, a token, a removal and a registration come out the same. Reads are not: whoever polls comes
@@ -68,6 +70,7 @@ class GuardedProvider:
     """`VoiceProvider` around another one.
 
     Args:
+        changes, reads: the breakers.
         local_tokens: `issue_token` of the other one asks nobody.
         clock: monotonic seconds. chance: numbers in [0, 1).
     """
@@ -75,7 +78,8 @@ class GuardedProvider:
     def __init__(
         self,
         provider: VoiceProvider,
-        breaker: Breaker,
+        changes: Breaker,
+        reads: Breaker,
         metrics: ProviderMetrics,
         *,
         local_tokens: bool = False,
@@ -84,7 +88,8 @@ class GuardedProvider:
         chance: Callable[[], float] = _chance,
     ) -> None:
         self._provider = provider
-        self._breaker = breaker
+        self._changes = changes
+        self._reads = reads
         self._metrics = metrics
         self._local_tokens = local_tokens
         self._repetition = repetition or Repetition()
@@ -92,9 +97,14 @@ class GuardedProvider:
         self._chance = chance
 
     @property
-    def breaker_state(self) -> State:
-        """What the breaker lets through now."""
-        return self._breaker.state(self._clock())
+    def changes(self) -> State:
+        """What the breaker of changes lets through now."""
+        return self._changes.state(self._clock())
+
+    @property
+    def reads(self) -> State:
+        """What the breaker of reads lets through now."""
+        return self._reads.state(self._clock())
 
     async def create_session(
         self, request: SessionRequest, idempotency_key: str
@@ -138,7 +148,7 @@ class GuardedProvider:
     async def start_recording(self, session_id: str) -> Recording:
         """See `VoiceProvider`. Sent once."""
         return await self._once(
-            "start_recording", lambda: self._provider.start_recording(session_id)
+            self._changes, "start_recording", lambda: self._provider.start_recording(session_id)
         )
 
     async def register_webhook(self, url: str) -> WebhookRegistration:
@@ -160,7 +170,7 @@ class GuardedProvider:
     ) -> T | CannotVerify:
         """A read: one attempt, and a value also while the breaker is open."""
         try:
-            return await self._once(call, send)
+            return await self._once(self._reads, call, send)
         except errors.ProviderUnavailable as error:
             return CannotVerify(Doubt.UNREACHABLE, error.detail, error.retry_after)
 
@@ -174,7 +184,7 @@ class GuardedProvider:
         ):
             with attempt:
                 try:
-                    return await self._once(call, send)
+                    return await self._once(self._changes, call, send)
                 except errors.ProviderError as error:
                     lost = error.outcome_unknown = lost or error.outcome_unknown
                     raise
@@ -198,9 +208,9 @@ class GuardedProvider:
 
         return pause_after
 
-    async def _once(self, call: str, send: Callable[[], Awaitable[T]]) -> T:
-        """One attempt through the breaker. Raises ProviderUnavailable while it is open."""
-        ticket = self._breaker.admit(self._clock())
+    async def _once(self, breaker: Breaker, call: str, send: Callable[[], Awaitable[T]]) -> T:
+        """One attempt through a breaker. Raises ProviderUnavailable while it is open."""
+        ticket = breaker.admit(self._clock())
         if isinstance(ticket, Wait):
             self._metrics.requests.labels(call, "breaker_open").inc()
             raise errors.ProviderUnavailable(
@@ -216,20 +226,20 @@ class GuardedProvider:
             outcome = error.code.value.lower()
             raise
         finally:
-            self._note(call, ticket, outcome, began)
+            self._note(breaker, call, ticket, outcome)
+            self._metrics.requests.labels(call, outcome).inc()
+            self._metrics.seconds.labels(call).observe(self._clock() - began)
 
-    def _note(self, call: str, ticket: Ticket, outcome: str, began: float) -> None:
-        """Tell the breaker and the metrics how an attempt ended."""
+    def _note(self, breaker: Breaker, call: str, ticket: Ticket, outcome: str) -> None:
+        """Tell the breaker how an attempt ended, and the log when it changed its mind."""
         now = self._clock()
-        before = self._breaker.state(now)
+        before = breaker.state(now)
         if outcome in FAILURES:
-            self._breaker.failed(ticket, now)
+            breaker.failed(ticket, now)
         elif outcome in SILENT:
-            self._breaker.given_up(ticket, now)
+            breaker.given_up(ticket, now)
         else:
-            self._breaker.succeeded(ticket)
-        after = self._breaker.state(now)
+            breaker.succeeded(ticket)
+        after = breaker.state(now)
         if after is not before:
             log.warning("voice_breaker", state=str(after), call=call, outcome=outcome)
-        self._metrics.requests.labels(call, outcome).inc()
-        self._metrics.seconds.labels(call).observe(now - began)
