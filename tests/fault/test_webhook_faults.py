@@ -55,6 +55,22 @@ async def test_left_without_joined(one: Site) -> None:
     assert {"bob"} == await one.users("c")
 
 
+async def test_the_only_participant_comes_back_at_once(one: Site) -> None:
+    """The end of the session, or of its occupancy, is reported between: the call goes on."""
+    session = await one.open("c")
+    await one.report_to(one.nodes[0])
+    for _ in range(3):
+        await one.rig.move(session, "ann")
+        await one.rig.move(session, "ann", "leave")
+    await one.rig.move(session, "ann")
+
+    await one.until_users("c", "ann")
+    await one.until_worked_off()
+    record = (await one.look("c")).record
+    assert record.room is not None
+    assert (session, {"ann"}) == (record.room.session_id, await one.users("c"))
+
+
 async def test_leaving_within_300_ms(one: Site) -> None:
     """The provider reports both at nearly the same time."""
     session = await one.open("c")

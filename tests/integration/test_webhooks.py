@@ -63,6 +63,22 @@ async def test_a_provider_with_faults_tells_the_same(kind: str, fault: str) -> N
         await one.until_users("c", "bob", "eve")
 
 
+async def test_a_session_that_the_provider_has_ended() -> None:
+    """Its end is reported, and the provider does not know it any more: the call is over."""
+    async with site() as one:
+        session = await one.open("c")
+        await one.report_to(one.nodes[0])
+        await one.rig.move(session, "ann")
+        await one.until_users("c", "ann")
+        await one.rig.provider("rtk").end_session(session)
+
+        async def over() -> bool:
+            channel = await one.look("c")
+            return channel.call is None and channel.record.room is None
+
+        await eventually(over)
+
+
 @both
 async def test_a_webhook_is_kept_once(kind: str) -> None:
     """The same delivery again is 200 and does nothing."""

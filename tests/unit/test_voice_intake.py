@@ -17,7 +17,6 @@ from syncbridge.voice.events import (
     SessionStarted,
 )
 from syncbridge.voice.intake import MAX_VACATED, Report, Taken, take_in
-from syncbridge.voice.ports import Permissions
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
 
 NOW = 1_000_000
@@ -119,37 +118,38 @@ def test_the_order_of_arrival_does_not_matter(order: tuple[int, ...]) -> None:
     assert (("ann",), ("p3",)) == (channel.call.users, channel.call.connections("ann"))
 
 
-def test_the_end_of_a_session_ends_the_call() -> None:
-    """Where the provider has no occupancies."""
+def test_the_end_of_a_session_empties_the_room() -> None:
+    """Who was in it is gone; whether the room is closed the provider is to be asked."""
     channel = live()
     taken = take(channel, joined("ann", "p1", 600), ended(700))
 
-    assert channel.call is None
-    assert Taken(concerned=True) == taken
-    assert "session_ended" == channel.news[-1]["type"]
-    assert ["s1"] == [room.session_id for room in channel.record.retired]
+    assert channel.call is not None
+    assert (Phase.EMPTY, ()) == (channel.call.phase, channel.call.users)
+    assert Taken(concerned=True, look=True) == taken
+    assert (1, NOW - 1) == (channel.record.lost, channel.record.last_sync_at)
 
 
-def test_an_end_before_the_latest_sign_is_not_believed() -> None:
-    """Somebody was seen after it: the provider is to be asked, and nobody is removed."""
+def test_an_end_before_the_latest_sign_removes_nobody() -> None:
+    """Somebody was seen after it: the provider is to be asked."""
     channel = live()
     taken = take(channel, joined("ann", "p1", 800), ended(700))
 
     assert ("ann",) == users(channel)
-    assert taken.look
+    assert (True, 0) == (taken.look, channel.record.lost)
 
 
-def test_an_end_while_somebody_is_on_the_way_is_not_believed() -> None:
-    """Bob holds a token and a seat: his room is not closed before his nose."""
+def test_who_comes_back_at_once_is_in_the_call() -> None:
+    """The only participant loses the network for a moment; the end comes last of all."""
     channel = live()
-    channel.admit("bob", Permissions(), NOW - 100)
-    taken = take(channel, ended(999))
+    take(channel, joined("ann", "p1", 600))
+    take(channel, left("ann", "p1", 700))
+    take(channel, ended(700))
+    take(channel, joined("ann", "p2", 700.2))
 
-    assert channel.call is not None
-    assert taken.look
+    assert ("ann",) == users(channel)
 
 
-def test_an_end_in_the_midst_of_a_migration_is_not_believed() -> None:
+def test_an_end_in_the_midst_of_a_migration_ends_nothing() -> None:
     """Whoever has not come over yet is still in the old room, and the call goes on."""
     channel = live()
     take(channel, joined("ann", "p1", 600))
@@ -181,7 +181,7 @@ def test_the_end_of_an_occupancy_empties_the_room() -> None:
 
     assert channel.call is not None
     assert (Phase.EMPTY, ()) == (channel.call.phase, channel.call.users)
-    assert not taken.look
+    assert (True, 0) == (taken.look, channel.record.lost)
 
 
 def test_the_end_of_an_occupancy_spares_the_next_one() -> None:
@@ -249,7 +249,7 @@ def test_the_end_of_a_pooled_room_forgets_it() -> None:
 def test_a_recording_is_told_without_its_address() -> None:
     """Also long after its session has ended, for the address opens it."""
     channel = live()
-    take(channel, ended(700))
+    channel.end(NOW, "ended")
     channel.news.clear()
     event = RecordingReady(session_id="s1", recording_id="r1", url="https://secret", duration=9.5)
 

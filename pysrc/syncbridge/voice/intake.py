@@ -5,14 +5,12 @@ taken in by the time at which the provider says it happened; a time that is miss
 the arrival, counts as the time of the arrival: nothing is reported before it happened, and a clock
 that runs ahead must not make its words newer than everybody else's.
 
-The end of a session is believed only as far as nothing contradicts it.
-
-* Where the provider has occupancies, the end of one says that its connections are gone. Those that
-  were seen later belong to another one and stay; so does the room, which can be entered again.
-  The latest of these occupancies are remembered: who is said to have joined one is not there.
-* Elsewhere it is the end of the session and of the call, unless somebody in it was seen later, or
-  was given a token and is on the way, or the call is migrating. Then it is not known what is true,
-  and the provider is to be asked.
+The end of a session says that its connections are gone: all that nothing has shown since. It does
+not say that the room is closed, for some providers report the end of every *occupancy*: the last
+one has left, and the next may come at once, with a token that is still good. So the provider is
+asked; if it does not know the room, that is the second statement, and the call ends
+(`record.lost`). Where occupancies have names, the latest that are over are remembered: who is said
+to have joined one of them is not there.
 """
 
 from collections.abc import Sequence
@@ -20,10 +18,9 @@ from collections.abc import Sequence
 import msgspec
 
 from syncbridge.voice import announcements, events
-from syncbridge.voice.call import Phase
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.events import Event
-from syncbridge.voice.evidence import Ended, Evidence, Joined, Left, Source
+from syncbridge.voice.evidence import Evidence, Joined, Left, Source
 
 UNKNOWN = 0
 """Generation of a channel that never had a room."""
@@ -136,25 +133,16 @@ def _revive(channel: Channel, evidence: Evidence, now: int) -> None:
 
 def _ended(channel: Channel, report: Report, generation: int, now: int, taken: Taken) -> None:
     """The provider says that a session, or an occupancy of it, is over."""
-    call = channel.call
-    if call is not None and generation != call.generation:
-        return
-    if report.event.provider_session_id:
-        _vacated(channel, report, generation, now, taken)
-    elif call is None:
-        channel.end(now, "ended")
-    elif call.phase is Phase.MIGRATING or call.last_seen > report.at or _expected(channel, now):
-        taken.look = True
-    else:
-        channel.hear([Ended(generation=generation, at=report.at)], now)
-
-
-def _vacated(channel: Channel, report: Report, generation: int, now: int, taken: Taken) -> None:
-    """An occupancy is over: whoever was not seen since is gone."""
-    over = [o for o in channel.record.vacated if o != report.event.provider_session_id]
-    channel.record.vacated = [*over, report.event.provider_session_id][-MAX_VACATED:]
+    record, occupancy = channel.record, report.event.provider_session_id
     if channel.call is None:
+        if not occupancy:
+            channel.end(now, "ended")
         return
+    if generation != channel.call.generation:
+        return
+    if occupancy:
+        over = [known for known in record.vacated if known != occupancy]
+        record.vacated = [*over, occupancy][-MAX_VACATED:]
     gone = [
         Left(
             generation=generation,
@@ -166,14 +154,10 @@ def _vacated(channel: Channel, report: Report, generation: int, now: int, taken:
         for user_id, connection_id in channel.call.unseen_since(report.at)
     ]
     channel.hear(gone, now)
-    taken.look = taken.look or bool(channel.call and channel.call.users)
-
-
-def _expected(channel: Channel, now: int) -> bool:
-    """Whether somebody who is not in the call was let in a moment ago."""
-    users = channel.call.users if channel.call is not None else ()
-    guests = channel.record.guests.items()
-    return any(guest.seat_until > now and user not in users for user, guest in guests)
+    taken.look = True
+    if not occupancy and not record.lost and channel.call is not None and not channel.call.users:
+        # A look that begins from now on is the second statement.
+        record.lost, record.last_sync_at = 1, now - 1
 
 
 def _recording(

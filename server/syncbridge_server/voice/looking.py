@@ -3,8 +3,8 @@
 What an answer may do. A whole state that names somebody is evidence (`Polled`). A state that says
 "nobody" is none by itself; together with a whole list of calls that leaves this one out it is one
 negative for everybody (`Vacant`). "No such session" counts as a loss of the room; the second one in
-a row, begun after the first was noted, has the room replaced, unless the list names it with people
-in it. Everything else verifies nothing.
+a row, begun after the first was noted, has the room replaced, or the call ended when nobody is in
+it, unless the list names it with people in it. Everything else verifies nothing.
 """
 
 from collections.abc import Awaitable
@@ -89,6 +89,8 @@ class Looker:
         if answer.doubt is Doubt.RATE_LIMITED:
             self.spent_until = trio.current_time() + (answer.retry_after or 1.0)
             return Sight.SPENT
+        if answer.doubt is Doubt.EMPTY:
+            await self._found(channel_id, room)
         if answer.doubt is Doubt.EMPTY and listing is not None and listing.leaves_out(session_id):
             at = min(began, listing.began)
             return await self._heard(channel_id, room, Vacant(generation=room.generation, at=at))
@@ -103,7 +105,8 @@ class Looker:
         named = [p.user_id for p in state.participants if p.user_id] if state is not None else []
 
         def hear(channel: Channel, now: int) -> tuple[Sight, list[Discrepancy]]:
-            if channel.call is None or channel.generation_of(room.session_id) != room.generation:
+            held = channel.record.room
+            if channel.call is None or held is None or held.session_id != room.session_id:
                 return Sight.GONE, []
             found = compare_states(channel.call.arrived, named)
             found = unknown_yet(found, channel.call.doubted)
@@ -120,8 +123,18 @@ class Looker:
             log.info("voice_drift", channel_id=channel_id, differences=len(found))
         return sight
 
+    async def _found(self, channel_id: str, room: Room) -> None:
+        """The provider knows the room, whoever is in it: it is not lost."""
+
+        def find(channel: Channel, now: int) -> None:
+            if channel.record.room is not None and channel.record.room.key == room.key:
+                channel.record.lost = 0
+
+        if (await self._desk.look(channel_id)).record.lost:
+            await self._desk.change(channel_id, find)
+
     async def _missed(self, channel_id: str, room: Room, began: int) -> Sight:
-        """The provider does not know the room: note it, and replace it when it is sure."""
+        """The provider does not know the room: once sure, replace it, or end an empty call."""
 
         def miss(channel: Channel, now: int) -> bool:
             record = channel.record
@@ -131,7 +144,10 @@ class Looker:
                 return False
             if not record.lost or began > record.last_sync_at:
                 record.lost, record.last_sync_at = record.lost + 1, now
-            return record.lost >= LOSSES and bool(channel.call.users)
+            sure, present = record.lost >= LOSSES, bool(channel.call.users)
+            if sure and not present:
+                channel.end(now, "ended")
+            return sure and present
 
         if await self._desk.change(channel_id, miss):
             await self._recreate(channel_id, room.session_id)
