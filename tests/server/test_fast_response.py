@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncbridge_server.listener.fast.response import Response
+from syncbridge_server.listener.fast.response import Response, opening
 
+OPENING = opening(200)
 Pairs = list[tuple[bytes, bytes]]
 
 
@@ -18,7 +19,7 @@ def start(headers: Pairs | None = None, status: int = 200) -> dict[str, Any]:
 
 def respond(response: Response, message: dict[str, Any], *parts: bytes) -> bytes:
     """The bytes of a response with these parts, the last of which is the end."""
-    response.start(message)
+    response.start(message, opening(message["status"]))
     ends = [True] * (len(parts) - 1) + [False]
     return b"".join(response.body(part, more) for part, more in zip(parts, ends, strict=True))
 
@@ -102,7 +103,7 @@ def test_framing_and_time_are_the_servers() -> None:
     headers = [(b"transfer-encoding", b"gzip"), (b"date", b"never"), (b"keep-alive", b"x")]
     head, _ = read(respond(plain(), start(headers), b"abc"))
 
-    assert [b"keep-alive", b"date", b"content-length"] == [name for name, _ in head.headers]
+    assert [b"date", b"keep-alive", b"content-length"] == [name for name, _ in head.headers]
     assert dict(head.headers)[b"date"] != b"never"
 
 
@@ -113,7 +114,7 @@ def test_a_header_cannot_split_the_response(pair: tuple[bytes, bytes]) -> None:
     """A line break in a value is the application's error, and nothing is sent."""
     response = plain()
     with pytest.raises(RuntimeError):
-        response.start(start([pair]))
+        response.start(start([pair]), OPENING)
 
     assert not response.sent
 
@@ -135,7 +136,7 @@ def test_the_order_of_messages() -> None:
         response.body(b"", False)
     respond(response, start(), b"")
     with pytest.raises(RuntimeError, match="twice"):
-        response.start(start())
+        response.start(start(), OPENING)
     with pytest.raises(RuntimeError, match="complete"):
         response.body(b"", False)
 
@@ -144,7 +145,7 @@ def test_the_order_of_messages() -> None:
 def test_what_is_no_final_status(status: int) -> None:
     """Interim answers are the server's own."""
     with pytest.raises(RuntimeError, match=str(status)):
-        plain().start(start(status=status))
+        opening(status)
 
 
 def test_a_status_without_a_name() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING or not os.environ.get("SYNCBRIDGE_PURE_PYTHON"):
         render_pairs,
         split,
     )
+    from syncbridge_core.http1 import Fields, Response, split_head
     from syncbridge_core.merge import compose, imprint, merge3, merge_patch
     from syncbridge_core.throttle import Throttle
 
@@ -38,6 +39,7 @@ else:
         render_pairs,
         split,
     )
+    from syncbridge.kernels._http1_py import Fields, Response, split_head
     from syncbridge.kernels._merge_py import compose, imprint, merge3, merge_patch
     from syncbridge.kernels._throttle_py import Throttle
 
@@ -49,6 +51,8 @@ __all__ = [
     "Doc",
     "DocumentError",
     "DocumentLimits",
+    "Fields",
+    "Response",
     "Split",
     "Throttle",
     "compact",
@@ -59,4 +63,5 @@ __all__ = [
     "quote",
     "render_pairs",
     "split",
+    "split_head",
 ]

@@ -76,7 +76,7 @@ async def serve(
             await lifespan_nursery.start(lifespan.handle_lifespan)
             await lifespan.wait_for_startup()
             if engine is not None:
-                lifespan_nursery.start_soon(engine.run_clock)
+                lifespan_nursery.start_soon(engine.run)
             async with trio.open_nursery() as connections:
                 acceptor = _acceptor(site, engine, connections)
                 await _accept_until(acceptor, listeners, shutdown_trigger, task_status)

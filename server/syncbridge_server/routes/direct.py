@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Handler = Callable[[Request, Exception], Awaitable[Response]]
-_ANYTHING = ""
+_ANYTHING = "{"
 
 
 class Entry(NamedTuple):
@@ -118,7 +118,7 @@ def _tabled(routes: list[BaseRoute]) -> Table:
 def _first(route: BaseRoute) -> str:
     """The first segment of a route's path; _ANYTHING when it is not the same for every path."""
     first = getattr(route, "path", "").partition("/")[2].partition("/")[0]
-    return first if isinstance(route, Route) and "{" not in first else _ANYTHING
+    return first if isinstance(route, Route) and _ANYTHING not in first else _ANYTHING
 
 
 def _entry(route: BaseRoute) -> Entry | None:

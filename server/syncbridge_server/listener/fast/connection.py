@@ -28,6 +28,8 @@ from syncbridge_server.listener.fast.limits import (
     TURN_REQUESTS,
     Refused,
 )
+from syncbridge_server.listener.fast.outbox import Outbox
+from syncbridge_server.listener.fast.readiness import Readiness
 from syncbridge_server.listener.fast.request import HeadParser, Request, UnknownMethod, make_scope
 from syncbridge_server.listener.fast.transport import Gone, Transport
 from syncbridge_server.listener.response import refusal_response, request_id, to_http1
@@ -43,6 +45,7 @@ class Shared(Protocol):
 
     Attributes:
         running: requests that the application works on. stopping: a stop has begun.
+        readiness, outbox: where connections wait for bytes, and leave short answers.
         upgrade: takes a WebSocket handshake with its socket.
         idle_until, head_until: deadlines of a wait that begins now, for a first byte and for a
             whole head.
@@ -53,6 +56,8 @@ class Shared(Protocol):
     state: dict[str, Any]
     running: int
     stopping: bool
+    readiness: Readiness
+    outbox: Outbox
     upgrade: Callable[[socket.socket, str, UpgradeRequest, bytes], None]
     idle_until: float
     head_until: float
@@ -77,12 +82,14 @@ class HttpConnection:
 
     def __init__(self, shared: Shared, sock: socket.socket, initial: bytes) -> None:
         self._shared = shared
-        self._transport = Transport(sock, initial, shared.config.write_timeout)
+        client = parse_socket_addr(sock.family, sock.getpeername())
+        self._transport = Transport(
+            shared.readiness, shared.outbox, sock, initial, shared.config.write_timeout
+        )
         self._parser = HeadParser(shared.config)
         self.scope = trio.CancelScope()
         self.deadline = math.inf
         self.overdue = False
-        client = parse_socket_addr(sock.family, sock.getpeername())
         self._client = client[0] if client else "unix"
         self._base = {
             "type": "http",
@@ -111,6 +118,7 @@ class HttpConnection:
             pass
         finally:
             self._parser.close()
+            self._transport.release()
 
     async def _serve(self) -> None:
         answered = 0
@@ -162,6 +170,8 @@ class HttpConnection:
     async def _hand_on(self, head: bytes) -> None:
         """Give the connection, with the request that begins with `head`, to who can serve it."""
         shared, transport = self._shared, self._transport
+        await transport.settle()
+        transport.release()
         handshake = parse_head(head)
         if handshake is not None and handshake.path == shared.config.path.encode():
             sock = socket.socket(fileno=transport.sock.detach())
@@ -219,6 +229,7 @@ class HttpConnection:
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             return
+        self._transport.release()
         await linger(sock)
 
 

@@ -14,6 +14,8 @@ import trio
 from syncbridge_server.listener.contract import ASGIApplication
 from syncbridge_server.listener.fast.connection import HttpConnection
 from syncbridge_server.listener.fast.limits import LAST_REQUEST_SECONDS
+from syncbridge_server.listener.fast.outbox import Outbox
+from syncbridge_server.listener.fast.readiness import Readiness
 from syncbridge_server.listener.http import serve_http
 from syncbridge_server.listener.hypercorn import Site
 from syncbridge_server.listener.upgrade import UpgradeRequest
@@ -43,6 +45,8 @@ class FastHttp:
         self.config = config
         self.state = state
         self.running = 0
+        self.readiness = Readiness()
+        self.outbox = Outbox()
         self.stopping = False
         self._site = site
         self._tick = min(LONGEST_TICK, shortest / TICKS)
@@ -76,7 +80,14 @@ class FastHttp:
         for connection in self._connections:
             connection.deadline = min(connection.deadline, self.idle_until)
 
-    async def run_clock(self) -> None:
+    async def run(self) -> None:
+        """Wake connections, send answers and watch deadlines, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.readiness.run)
+            nursery.start_soon(self.outbox.run)
+            nursery.start_soon(self._run_clock)
+
+    async def _run_clock(self) -> None:
         """Hold connections to their deadlines; sleeps while there are none."""
         while True:
             if not self._connections:

@@ -27,7 +27,7 @@ from syncbridge_server.listener.fast.limits import (
     Refused,
 )
 from syncbridge_server.listener.fast.request import Request
-from syncbridge_server.listener.fast.response import CONTINUE, Response
+from syncbridge_server.listener.fast.response import CONTINUE, Response, opening
 from syncbridge_server.listener.fast.transport import Gone, Transport
 
 Message = MutableMapping[str, Any]
@@ -105,14 +105,16 @@ class Exchange:
             if not response.sent and self._body is not None:
                 response.keep_alive = response.keep_alive and self._rest_is_short(self._body)
             data = response.body(message.get("body", b""), message.get("more_body", False))
-            try:
-                await self._transport.write(data)
-            except Gone:
-                self._lose()
+            last = response.complete and response.keep_alive and not self.unread
+            if not (last and self._transport.defer(data)):
+                try:
+                    await self._transport.write(data)
+                except Gone:
+                    self._lose()
             if response.complete and self._watch is not None:
                 self._watch.cancel()
         elif message["type"] == "http.response.start":
-            self.response.start(message)
+            self.response.start(message, opening(message["status"]))
         else:
             raise RuntimeError(f"{message['type']} cannot be sent in HTTP/1.1")
 

@@ -1,12 +1,8 @@
 """The grammar of a request head, held before the parser sees it. Pure.
 
-Theory of operation. Request smuggling needs two parsers that disagree about where a message ends.
-llhttp is strict, but how strict depends on its version; so the bytes of a head are first matched,
-whole, with one regular expression that admits only what every parser reads in the same way: lines
-end in CRLF, no line is folded, no space stands before a colon, no control characters, one space
-between the parts of the request line (RFC 9112 sections 2.2, 3, 5.1, 5.2). Its repetitions are
-possessive, so it is linear in the head. What it refuses is looked at a second time only to say
-which rule was broken.
+Theory of operation. llhttp is strict, but how strict depends on its version; so the bytes of a head
+are first held, whole, to the grammar of `kernels.split_head`. What that refuses is looked at a
+second time only to say which rule was broken.
 
 Heads that are not complete are judged too: what can no longer become well-formed, or is above a
 bound, is refused without waiting for the rest.
@@ -14,6 +10,7 @@ bound, is refused without waiting for the rest.
 
 import re
 
+from syncbridge import kernels
 from syncbridge_server.listener.contract import ListenerConfig, Refusal
 from syncbridge_server.listener.fast.limits import (
     BAD_VERSION,
@@ -23,10 +20,6 @@ from syncbridge_server.listener.fast.limits import (
 )
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_HEAD = re.compile(
-    rb"(" + _TOKEN + rb"++) ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])\r\n"
-    rb"(?:" + _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
-)
 _OTHER_VERSION = re.compile(_TOKEN + rb"++ [\x21-\x7e]++ HTTP/[0-9]\.[0-9]\r\n")
 _START = re.compile(_TOKEN)
 HEAD_END = b"\r\n\r\n"
@@ -39,12 +32,12 @@ def split_head(head: bytes, config: ListenerConfig) -> tuple[bytes, bytes, bytes
     """
     if len(head) > config.max_header_bytes:
         return _too_large(head, config)
-    match = _HEAD.fullmatch(head)
-    if match is None:
+    parts = kernels.split_head(head)
+    if parts is None:
         return _reason(head)
-    if match.end(2) - match.start(2) > config.max_target_bytes:
+    if len(parts[1]) > config.max_target_bytes:
         return TARGET_TOO_LONG
-    return match[1], match[2], match[3]
+    return parts
 
 
 def judge_part(data: bytes, config: ListenerConfig) -> Refusal | None:

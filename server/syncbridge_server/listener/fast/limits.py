@@ -8,6 +8,8 @@ from syncbridge_server.listener.contract import Refusal
 
 READ_BYTES = 65_536
 """Read from a socket at once, and the most that waits for an application that does not ask."""
+TOGETHER_BYTES = 16_384
+"""Of one connection, what may wait for the end of a turn to be sent; more is sent at once."""
 DRAIN_BYTES = 65_536
 """Rest of a body that is read and dropped to keep a connection; of a longer one it is closed."""
 CHUNKS = 16_384
@@ -20,6 +22,8 @@ TRAILER_BYTES = 8_192
 """The trailer section of one body."""
 TURN_REQUESTS = 16
 """Requests of one connection that are answered before the others have their turn."""
+TURN_CONNECTIONS = 64
+"""Connections whose requests are looked at before WebSockets and others have their turn."""
 GONE_SECONDS = 10.0
 """How long an application may go on once it could know that its client is gone."""
 LAST_REQUEST_SECONDS = 0.5

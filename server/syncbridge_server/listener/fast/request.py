@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from syncbridge.kernels import Fields
 from syncbridge_server.listener.contract import ListenerConfig
 from syncbridge_server.listener.fast.guard import split_head
 from syncbridge_server.listener.fast.limits import (
@@ -29,7 +30,6 @@ from syncbridge_server.listener.upgrade import HOST
 CHUNKED = -1
 REMEMBERED_BYTES = 2_048
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)\Z", re.IGNORECASE)
-_DECIDING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
 
 HeaderList = list[tuple[bytes, bytes]]
 
@@ -66,11 +66,11 @@ class HeadParser:
     is short. Requests are never changed once they are made.
     """
 
-    __slots__ = ("_config", "_headers", "_host", "_last", "_last_head", "_parser")
+    __slots__ = ("_config", "_fields", "_host", "_last", "_last_head", "_parser")
 
     def __init__(self, config: ListenerConfig) -> None:
         self._config = config
-        self._headers: HeaderList = []
+        self._fields = Fields()
         self._host = b""  # the last one that was a host; an empty one is allowed
         self._parser: Any = None
         self._last: Request | None = None
@@ -90,22 +90,18 @@ class HeadParser:
         return request
 
     def close(self) -> None:
-        """Let go of the parser, which refers to this object."""
+        """Let go of the parser."""
         self._parser = None
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser for each field."""
-        self._headers.append((name.lower(), value.strip(b" \t")))
 
     def _parse(self, head: bytes) -> Request:
         parts = split_head(head, self._config)
         if not isinstance(parts, tuple):
             raise Refused(parts)
-        self._headers = []
-        parser = self._parser or httptools.HttpRequestParser(self)
+        self._fields.reset()
+        parser = self._parser or httptools.HttpRequestParser(self._fields)
         self._parser = None
         upgrade = _feed(parser, head)
-        if len(self._headers) > self._config.max_header_count:
+        if len(self._fields.headers) > self._config.max_header_count:
             raise Refused(TOO_MANY_FIELDS)
         request = self._judge(*parts, upgrade)
         if request.length == 0 and request.keep_alive and not upgrade:
@@ -114,12 +110,10 @@ class HeadParser:
 
     def _judge(self, method: bytes, target: bytes, minor: bytes, upgrade: bool) -> Request:
         version = "1.1" if minor == b"1" else "1.0"
-        request = Request(method.decode(), target, version, self._headers, upgrade=upgrade)
+        request = Request(method.decode(), target, version, self._fields.headers, upgrade=upgrade)
         request.keep_alive = minor == b"1"
         hosts = lengths = codings = 0
-        for name, value in self._headers:
-            if name not in _DECIDING:
-                continue
+        for name, value in self._fields.deciding:
             if name == b"host":
                 hosts += 1
                 if value != self._host and HOST.match(value) is None:

@@ -10,7 +10,9 @@ import struct
 
 import trio
 
-from syncbridge_server.listener.fast.limits import READ_BYTES
+from syncbridge_server.listener.fast.limits import READ_BYTES, TOGETHER_BYTES
+from syncbridge_server.listener.fast.outbox import Outbox
+from syncbridge_server.listener.fast.readiness import Readiness
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -22,13 +24,40 @@ class Gone(Exception):
 class Transport:
     """The socket of one connection.
 
+    Args:
+        readiness: tells when there is something to read, until `release`.
+        outbox: sends the answers that are deferred.
+
     Attributes:
         buffer: bytes that were read and belong to nobody yet. broken: the output is unusable.
     """
 
-    __slots__ = ("_write_timeout", "_writing", "broken", "buffer", "sock")
+    __slots__ = (
+        "_deferred",
+        "_outbox",
+        "_readiness",
+        "_stuck",
+        "_watched",
+        "_write_timeout",
+        "_writing",
+        "broken",
+        "buffer",
+        "sock",
+    )
 
-    def __init__(self, sock: socket.socket, buffer: bytes, write_timeout: float) -> None:
+    def __init__(
+        self,
+        readiness: Readiness,
+        outbox: Outbox,
+        sock: socket.socket,
+        buffer: bytes,
+        write_timeout: float,
+    ) -> None:
+        self._readiness = readiness
+        self._outbox = outbox
+        self._deferred = b""
+        self._stuck = False
+        self._watched = readiness.watch(sock.fileno())
         self.sock = sock
         self.buffer = buffer
         self.broken = False
@@ -37,15 +66,22 @@ class Transport:
 
     async def read(self) -> bytes:
         """Wait for bytes; empty at the end of the stream. Raises Gone."""
-        try:
-            while True:
-                await trio.lowlevel.wait_readable(self.sock)
-                try:
-                    return self.sock.recv(READ_BYTES)
-                except BlockingIOError:
-                    continue
-        except OSError:
-            raise Gone from None
+        watched = self._watched
+        while True:
+            await watched.wait()
+            if self._stuck:
+                await self.settle()
+            try:
+                data = self.sock.recv(READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise Gone from None
+            if len(data) == READ_BYTES:
+                watched.ready = True
+            elif not data:
+                await self.settle()
+            return data
 
     def ended(self) -> bool:
         """Look, without waiting, whether the peer has closed; what it sent instead is kept."""
@@ -56,7 +92,45 @@ class Transport:
         except OSError:
             return True
         self.buffer += data
+        if len(data) == READ_BYTES:
+            self._watched.ready = True
         return not data
+
+    def defer(self, data: bytes) -> bool:
+        """Leave the end of an answer to the outbox; False when it must be written instead.
+
+        What the peer does not take is sent by the next `read` or `write`.
+        """
+        if self.broken or self._writing or len(self._deferred) + len(data) > TOGETHER_BYTES:
+            return False
+        if self._deferred:
+            self._deferred += data
+        else:
+            self._deferred = data
+            self._outbox.add(self)
+        return True
+
+    def flush(self) -> None:
+        """Send what was deferred, without waiting; called by the outbox."""
+        data, self._deferred = self._deferred, b""
+        if not data or self.broken:
+            return
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.broken = True
+            return
+        if sent != len(data):
+            self._deferred = data[sent:]
+            self._stuck = True
+            self._watched.wake()
+
+    async def settle(self) -> None:
+        """Send what was deferred and is still here. Raises Gone."""
+        if self._deferred:
+            await self.write(b"")
 
     async def write(self, data: bytes) -> None:
         """Send all of `data`. Raises Gone; RuntimeError when two tasks write at once."""
@@ -64,6 +138,9 @@ class Transport:
             raise RuntimeError("two tasks send at the same time")
         if self.broken:
             raise Gone
+        if self._deferred:
+            data, self._deferred = self._deferred + data, b""
+            self._stuck = False
         try:
             sent = self.sock.send(data)
         except BlockingIOError:
@@ -89,6 +166,13 @@ class Transport:
             raise Gone from None
         finally:
             self._writing = False
+
+    def release(self) -> None:
+        """Let go of the socket; whoever waits for it from now on does so by other means."""
+        self.flush()
+        fd = self.sock.fileno()
+        if fd >= 0:
+            self._readiness.forget(fd)
 
     def abort(self) -> None:
         """Make the close a reset, so that half an answer cannot be taken for a whole one."""

@@ -1,0 +1,96 @@
+"""Which connections have something to read: one wait of Trio's for all of them.
+
+Theory of operation. To wait for a socket with Trio costs a system call and some bookkeeping, each
+time. So the engine has an epoll of its own, in which a connection is registered once, for as long
+as it lives, and one task waits with Trio for that epoll alone. It wakes the tasks of connections
+that have become readable, at most `TURN_CONNECTIONS` a turn, so that WebSockets and everything
+else in the process have theirs in between.
+
+Registration is edge-triggered: an event says that bytes have arrived since the one before. Three
+things must therefore not be lost. Bytes that arrive while nobody waits: `ready` remembers them.
+Bytes that a read left behind, because its buffer was full: the reader sets `ready` itself; a read
+that filled less than its buffer has taken everything, and what comes later makes a new event. The
+end of the stream, which may come together with the last bytes and makes no event of its own then:
+it is kept in `ended`, and reads do not wait any more.
+"""
+
+import select
+from collections.abc import Callable
+
+import trio
+
+from syncbridge_server.listener.fast.limits import TURN_CONNECTIONS
+
+_READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+_ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+
+
+class Watched:
+    """One descriptor, read by one task.
+
+    Attributes:
+        ready: bytes may be there although no event will say so.
+        ended: the stream has an end, and no event comes after what is left of it.
+    """
+
+    __slots__ = ("_task", "ended", "ready")
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+        self.ready = False
+        self.ended = False
+
+    async def wait(self) -> None:
+        """Wait until reading is worth a try. A checkpoint."""
+        if self.ready or self.ended:
+            self.ready = False
+            await trio.lowlevel.checkpoint()
+        else:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def wake(self, flags: int = 0) -> None:
+        """Take an event, or have the reader look for another reason."""
+        if flags & _ENDED:
+            self.ended = True
+        task = self._task
+        if task is None:
+            self.ready = True
+        else:
+            self._task = None
+            trio.lowlevel.reschedule(task)
+
+    def _abort(self, _: Callable[[], None]) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Readiness:
+    """The descriptors of one engine."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watched: dict[int, Watched] = {}
+
+    def watch(self, fd: int) -> Watched:
+        """Report on a descriptor until `forget`. Raises OSError."""
+        watched = Watched()
+        self._epoll.register(fd, _READABLE)
+        self._watched[fd] = watched
+        return watched
+
+    def forget(self, fd: int) -> None:
+        """Stop reporting; to be called before the descriptor is closed or given away."""
+        if self._watched.pop(fd, None) is not None and not self._epoll.closed:
+            self._epoll.unregister(fd)
+
+    async def run(self) -> None:
+        """Wake readers until cancelled."""
+        wait, poll, watched = trio.lowlevel.wait_readable, self._epoll.poll, self._watched
+        try:
+            while True:
+                await wait(self._epoll)
+                for fd, flags in poll(0, TURN_CONNECTIONS):
+                    watched[fd].wake(flags)
+        finally:
+            self._epoll.close()
