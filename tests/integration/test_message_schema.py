@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from jsonschema_rs import Validator, validator_for
 
+import calls_kit
+from redis_servers import RedisServer
 from server_kit import bearer, mint, new_session, running_node
 from source_tree import text
 from syncbridge.identity import Role
@@ -121,6 +123,42 @@ async def test_real_traffic_fits_the_schema(redis_url: str) -> None:
     assert {1, 3, 5, 7} <= {message["type"] for message in map(json.loads, sent)}
 
 
+async def test_voice_fits_the_schema(redis_server: RedisServer) -> None:
+    """Every message about a call is valid as its own type, in both directions."""
+    sent: list[str] = []
+    async with running_node(redis_server.url, **calls_kit.NOWHERE) as node:
+        await calls_kit.open_call(node, "c")
+        async with (
+            await calls_kit.device_of(node, "ann", "phone") as ann,
+            await calls_kit.device_of(node, "bob", "pc") as bob,
+        ):
+            record(ann, sent)
+            await calls_kit.join(ann, "c", connectionId="c1", muted=False)
+            await calls_kit.join(bob, "c")
+            await ann.request("voice_watch", {"channelId": "c", "waddleId": calls_kit.WADDLE})
+            await ann.request("voice_unwatch", {"channelId": "c"})
+            await ann.send("speaking", {"channelId": "c", "isSpeaking": True})
+            await ann.receive("speaking_update")
+            await ann.request("voice_leave", {"channelId": "c"})
+            await ann.request(3)
+            desk = calls_kit.desk_of(node)
+            await desk.change("c", lambda channel, now: channel.migrate(now, "too_old"))
+            await desk.change("c", lambda channel, now: channel.moved("s2", now))
+            await desk.change("c", lambda channel, now: channel.end(now, "ended"))
+            await ann.receive("session_ended")
+            received = [json.loads(message) for message in ann.raw]
+
+    for message in received:
+        name = message["type"]
+        validator(MessageType(name).name if isinstance(name, int) else name).validate(message)
+        validator("ServerMessage").validate(message)
+    for text_sent in sent:
+        validator("ClientMessage").validate(json.loads(text_sent))
+    kinds = {message["type"] for message in received}
+    assert set(message_schemas.VOICE_OUT) - {"recording_ready"} <= kinds
+    assert set(message_schemas.VOICE_IN) <= {json.loads(one)["type"] for one in sent}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -133,6 +171,10 @@ async def test_real_traffic_fits_the_schema(redis_url: str) -> None:
         ("STATE_UPDATE", {"type": 5, "payload": {"version": 1}}),
         ("HEARTBEAT", {"type": 1, "correlation_id": "x" * 65}),
         ("ClientMessage", {"type": 99}),
+        ("voice_join", {"type": "voice_join"}),
+        ("voice_join", {"type": "voice_join", "channelId": 1}),
+        ("speaking", {"type": "speaking", "channelId": "c"}),
+        ("ClientMessage", {"type": "voice_dance", "channelId": "c"}),
     ],
 )
 def test_what_does_not_fit_is_refused(name: str, message: dict[str, Any]) -> None:

@@ -64,6 +64,15 @@ def test_pacer_keeps_still_when_asked_to() -> None:
     assert (False, False, True) == (pacer.take(0.0), pacer.take(1.9), pacer.take(2.01))
 
 
+def test_pacer_holds_nothing_back_for_a_server_without_a_bound() -> None:
+    """A rate of 0 says that there is none; a pause that was asked for is kept all the same."""
+    pacer = Pacer(0, 0, 0.0)
+
+    assert all(pacer.take(0.0) for _ in range(10_000))
+    pacer.pause(2.0, 0.0)
+    assert (False, True) == (pacer.take(1.9), pacer.take(2.01))
+
+
 @given(JSON)
 def test_values_are_copied_as_json(value: Any) -> None:
     """A copy is the same JSON and shares nothing that can change."""

@@ -366,3 +366,23 @@ def test_not_protobuf_is_refused() -> None:
         with pytest.raises(SyncBridgeError) as caught:
             DECODER.decode(data)
         assert ErrorCode.INVALID_PROTOBUF == caught.value.code
+
+
+@pytest.mark.parametrize(
+    "kind", ["voice_join", "speaking", "voice_state_update", "speaking_update"]
+)
+def test_a_message_with_a_name_travels_whole(kind: str) -> None:
+    """Its members stand beside the type, in both directions, digit by digit."""
+    message = {
+        "type": kind,
+        "channelId": "c",
+        "big": 2**60,
+        "correlation_id": "x",
+        "text": "\u00e4",
+    }
+    frame = encode.to_json(message)
+
+    envelope = DECODER.decode(protobuf_kit.encode(message))
+    assert (kind, "x") == (envelope.type, envelope.correlation_id)
+    assert message == msgspec.json.decode(envelope.payload)
+    assert message == protobuf_kit.decode(protobuf.from_json(frame))
