@@ -161,6 +161,25 @@ async def test_what_prewarm_refuses(redis_server: RedisServer, body: Any, field:
     assert 0 == noted.revision
 
 
+async def test_who_is_in_charge_gives_a_channel_to_another_waddle(
+    redis_server: RedisServer,
+) -> None:
+    """While there is no call; afterwards it is that waddle's."""
+    async with voice_server(redis_server.url) as rig:
+        await rig.token("ann", "lobby")
+        path, body = "/voice/channels/lobby/prewarm", {"waddleId": "other"}
+        during = await rig.ask("POST", path, SERVICE, body)
+        await steer(rig, "end")
+        after = await rig.ask("POST", path, SERVICE, body)
+        tokens = [
+            (await rig.ask_token("ann", "lobby", waddle=waddle)).status_code
+            for waddle in (WADDLE, "other")
+        ]
+
+    assert [403, 200] == [during.status_code, after.status_code]
+    assert [403, 200] == tokens
+
+
 @pytest.mark.parametrize("kind", ["rtk", "cloudflare"])
 async def test_recording_starts_with_the_first_participant(
     redis_server: RedisServer, kind: str
@@ -183,7 +202,7 @@ async def test_a_user_leaves_over_rest(redis_server: RedisServer) -> None:
         session = await rig.join("ann", "lobby")
         await rig.join("bob", "lobby")
         path = "/voice/channels/lobby/leave"
-        own = await rig.ask("POST", path, voice_mint("ann"), {})
+        own = await rig.ask("POST", path, voice_mint("ann"))
         other = await rig.ask("POST", path, voice_mint("ann"), {"userId": "bob"})
         between = await rig.channel("lobby")
         removed = await steer(rig, "leave", {"userId": "bob"})
@@ -339,6 +358,31 @@ async def test_a_node_that_dies_while_it_opens(
             truth = await sim.truth()
 
     assert (1, [session]) == (truth["created"], list(truth["rooms"]))
+
+
+async def test_the_deadline_of_a_node_that_died(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Another node ends the session, here and at the provider."""
+    brief = {"SYNCBRIDGE_VOICE_IDLE_UNJOINED": "1", "SYNCBRIDGE_VOICE_SEAT": "1"}
+    async with sim_kit.rig() as sim, httpx.AsyncClient(timeout=5.0) as http:
+        with ExitStack() as stack:
+            variables = process_variables(sim.url) | brief
+            first, second = (
+                stack.enter_context(server_process(tmp_path, redis_server.url, **variables))
+                for _ in range(2)
+            )
+            body = {"waddleId": WADDLE, "channelId": "lobby"}
+            token = await http.post(
+                f"{first.url}/api/voice/token", json=body, headers=bearer(voice_mint("ann"))
+            )
+            first.kill()
+            session = token.json()["sessionId"]
+            with trio.fail_after(DEADLINE):
+                while not (await sim.truth())["rooms"][session]["ended"]:
+                    await trio.sleep(0.05)
+            path = f"{second.url}/voice/channels/lobby/history"
+            history = await http.get(path, headers=bearer(SERVICE))
+
+    assert [(session, "idle")] == [(c["sessionId"], c["reason"]) for c in history.json()["calls"]]
 
 
 def process_variables(sim_url: str) -> dict[str, str]:

@@ -6,9 +6,10 @@ import pytest
 import trio
 
 from redis_servers import RedisServer
-from server_kit import running_node
+from server_kit import bearer, running_node
 from sim_kit import KINDS
 from syncbridge.identity import Role
+from syncbridge.ids import default_session
 from voice_kit import EVERYTHING, WADDLE, VoiceRig, voice_mint, voice_server
 
 JOINS = 100
@@ -204,3 +205,21 @@ async def test_a_user_is_held_to_a_rate(redis_server: RedisServer) -> None:
         other = await rig.ask_token("bob", "lobby")
 
         assert ([200, 200, 429], 200) == (answers, other.status_code)
+
+
+async def test_the_device_that_asks_is_taken_to_hold_the_call(redis_server: RedisServer) -> None:
+    """By the token's device, else by X-Device-ID; in the token's session, else the user's own."""
+    session = "6f1f3a52-5d0e-5c0b-9b1e-7d6f0a6f5a11"
+    async with voice_server(redis_server.url) as rig:
+        body = {"waddleId": WADDLE, "channelId": "lobby"}
+        named = voice_mint("ann", session=session, device="phone")
+        await rig.ask("POST", "/api/voice/token", named, body)
+        headers = bearer(voice_mint("bob")) | {"X-Device-ID": "tablet"}
+        url = f"{rig.url}/api/voice/token"
+        told = await rig.http.post(url, json=body, headers=headers)
+        refused = await rig.http.post(url, json=body, headers=headers | {"X-Device-ID": "d" * 65})
+        guests = (await rig.channel("lobby")).record.guests
+
+    assert (200, 422) == (told.status_code, refused.status_code)
+    assert ("phone", session) == (guests["ann"].device_id, guests["ann"].sid)
+    assert ("tablet", default_session("bob")) == (guests["bob"].device_id, guests["bob"].sid)

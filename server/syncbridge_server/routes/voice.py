@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity, Role
-from syncbridge.ids import short_id
+from syncbridge.ids import default_session, short_id
 from syncbridge.voice import grants
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.health import check_health
@@ -28,7 +28,7 @@ from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import JsonObject, ShortId, Timestamp, describe
 from syncbridge_server.routes.admin import encoded, query_of
-from syncbridge_server.routes.problem import read_json
+from syncbridge_server.routes.problem import decode_json, read_body, read_json, require_json
 from syncbridge_server.routes.sessions import timestamp
 from syncbridge_server.voice.assembly import Voice
 from syncbridge_server.voice.leaving import Leaving
@@ -240,7 +240,7 @@ class VoiceRoutes:
                 channel_id,
                 permissions,
                 device_id=device_id,
-                sid=identity.session_id,
+                sid=identity.session_id or default_session(identity.user_id),
             )
         except ProviderError as error:
             raise told(error, channel_id) from None
@@ -291,10 +291,15 @@ class VoiceRoutes:
         tag="voice",
     )
     async def leave_channel(self, request: Request) -> Response:
-        """With all devices. Services and admins may name the user. 409 when there is no call."""
+        """With all devices. Services and admins may name the user. 409 when there is no call.
+
+        Nothing at all counts as an empty object.
+        """
         channel, identity = await self._reached(request)
         channel_id = channel.record.channel_id
-        body = await read_json(request, LeaveBody, BODY)
+        require_json(request)
+        text = await read_body(request, BODY)
+        body = decode_json(text, LeaveBody) if text else LeaveBody()
         user_id = self._leaver(identity, body)
         voice = required(self._voice)
         try:

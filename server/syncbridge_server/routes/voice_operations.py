@@ -241,7 +241,12 @@ class VoiceOperationRoutes:
 def warmed(
     channel: Channel, now: int, *, opens_at: int, config: ChannelConfig, waddle_id: str
 ) -> tuple[int, int]:
-    """Note when a room is to be open; from when and until when it is. Raises FORBIDDEN."""
+    """Note when a room is to be open; from when and until when it is.
+
+    Who is in charge may give a channel without a room to another waddle. Raises FORBIDDEN.
+    """
+    if channel.record.room is None:
+        channel.record.waddle_id = waddle_id
     require_waddle(channel, waddle_id)
     channel.prewarm(now, opens_at, config, waddle_id)
     return channel.record.warm_from, channel.record.warm_until
