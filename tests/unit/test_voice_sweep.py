@@ -1,5 +1,7 @@
 """A pass over all calls, where the store and the provider's list fail in the middle."""
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -75,8 +77,9 @@ class Rig:
         self.desk = desk_of(self.channels)
         self.opening = Opening()
         metrics = voice_metrics(CollectorRegistry()).sync
-        looker = Looker(self.provider, self.desk, self.opening, metrics)  # type: ignore[arg-type]
-        self.sweep = Sweep(self.provider, self.desk, looker, metrics, LIMITS)  # type: ignore[arg-type]
+        provider: Any = self.provider
+        looker = Looker(provider, self.desk, self.opening, metrics)
+        self.sweep = Sweep(provider, self.desk, looker, metrics, LIMITS)
 
     async def fill(self) -> None:
         for name in NAMES:
