@@ -1,4 +1,4 @@
-"""HTTP beside other servers: a small JSON GET, and a session read with a token and Redis.
+"""HTTP beside other servers: a small JSON GET, and sessions read and written with a token and Redis.
 
 `python benchmarks/bench_http.py [--rounds 5] [--seconds 3] [--out FILE]`
 
@@ -7,6 +7,9 @@ loop with 32 connections whose requests all differ, and Redis have the other one
 turns within a round, so that what disturbs one disturbs all. Besides answers per second there are
 answers per second of the server's CPU, which does not count time that somebody else had its core;
 ratios are of those.
+
+The write is one key of 80 bytes, a new value each time, client wins. With Go each request has one
+connection to Redis for itself, of 32; SyncBridge sends what came together as one pipeline.
 """
 
 import argparse
@@ -33,7 +36,7 @@ from harness.process import (
     prepare_this_process,
     started,
 )
-from harness.servers import BENCHMARKS, PEERS, Workplace, redis_server
+from harness.servers import BENCHMARKS, BUILD_SECONDS, PEERS, Workplace, redis_server
 from syncbridge.identity import Role
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.tokens import Grant
@@ -41,6 +44,7 @@ from syncbridge_server.bench.usage import cpu_seconds
 from syncbridge_server.settings import Settings
 
 CONNECTIONS = 32
+GO = "Go net/http, go-redis"
 USER = "bench"
 SECRETS = {"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "b" * 40}
 STATE = {f"setting_{number:02}": "0123456789" * 8 for number in range(11)}
@@ -58,20 +62,32 @@ class Contestant(NamedTuple):
     prepare: Callable[[int], None] | None = None
 
 
-def request(path: str, *headers: str) -> bytes:
-    """A request that the load makes different each time."""
-    lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1:8080", "User-Agent: bench/1.0"]
-    lines += ["Accept: */*", "Accept-Encoding: identity", "X-Request-ID: 00000000", *headers]
-    return "\r\n".join([*lines, "", ""]).encode()
+def request(path: str, *headers: str, body: bytes = b"") -> bytes:
+    """A request that the load makes different each time: its id, or its body if it has one."""
+    lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.1", "Host: 127.0.0.1:8080"]
+    lines += ["User-Agent: bench/1.0", "Accept: */*", "Accept-Encoding: identity", *headers]
+    if body:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    else:
+        lines.append("X-Request-ID: 00000000")
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def contestants(redis: str) -> list[Contestant]:
+def contestants(redis: str, place: Workplace) -> list[Contestant]:
     """All servers, in the order of a round. The first of a case is ours."""
     python, rest = sys.executable, str(BENCHMARKS / "servers/rest.py")
     session = str(uuid.uuid4())
     settings = Settings(jwt_secret=SECRETS["JWT_SECRET"], jwt_refresh_secret="b" * 40)
     token = build_tokens(settings)[0].mint_access(Grant(USER, Role.USER, "", ""), time.time(), 900)
-    read = request(f"/session/{session}", f"Authorization: Bearer {token[0]}")
+    bearer = f"Authorization: Bearer {token[0]}"
+    read = request(f"/session/{session}", bearer)
+    change = {
+        "session_id": session,
+        "base_version": 1,
+        "changes": {"setting_03": "00000000" + "0123456789" * 7 + "ab"},
+        "resolution_strategy": "client_wins",
+    }
+    post = request("/session/incremental", bearer, body=json.dumps(change).encode())
     env = {
         **SECRETS,
         "REDIS_ADDR": f"unix://{redis}",
@@ -80,6 +96,7 @@ def contestants(redis: str) -> list[Contestant]:
         "BENCH_USER": USER,
         "BENCH_SESSION": session,
         "BENCH_STATE": json.dumps(STATE),
+        "GOMAXPROCS": "1",
     }
 
     def write(port: int) -> None:
@@ -96,13 +113,23 @@ def contestants(redis: str) -> list[Contestant]:
     doc = request("/doc")
     ours = lambda _: [python, "-m", "syncbridge_server", "serve"]  # noqa: E731
     peer = lambda port: [python, str(PEERS / "uvicorn_redis/app.py"), str(port)]  # noqa: E731
-    return [
+    script, binary = str(PEERS / "incremental.lua"), place.binary("go_http")
+
+    def go(port: int) -> list[str]:
+        return [str(binary), "-listen", f"127.0.0.1:{port}", "-script", script]
+
+    everybody = [
         Contestant("small GET", "our listener", document("fast"), doc, None, {}),
         Contestant("small GET", "uvicorn", document("uvicorn"), doc, 1.1, {}),
         Contestant("small GET", "Hypercorn on Trio", document("stock"), doc, 10.0, {}),
         Contestant("session GET", "SyncBridge", ours, read, None, env, write),
         Contestant("session GET", "uvicorn, redis.asyncio", peer, read, 1.5, env),
+        Contestant("session GET", GO, go, read, None, env),
+        Contestant("incremental POST", "SyncBridge", ours, post, None, env, write),
+        Contestant("incremental POST", "uvicorn, redis.asyncio", peer, post, 1.5, env),
+        Contestant("incremental POST", GO, go, post, None, env),
     ]
+    return [one for one in everybody if one.name != GO or binary.exists()]
 
 
 def measure(one: Contestant, load: Path, seconds: float, log: Path) -> dict[str, float]:
@@ -138,7 +165,17 @@ def workplace() -> Iterator[tuple[Workplace, Path]]:
         place = Workplace(Path(folder), SECRETS)
         load, source = place.binary("http_load"), PEERS / "http_load/http_load.c"
         subprocess.run(["cc", "-O2", "-o", str(load), str(source)], check=True, timeout=60)
+        build_go(place.binary("go_http"))
         yield place, load
+
+
+def build_go(binary: Path) -> None:
+    """Compile the Go peer, or say that it is left out."""
+    try:
+        command = ["go", "build", "-o", str(binary), "."]
+        subprocess.run(command, cwd=PEERS / "go_http", check=True, timeout=BUILD_SECONDS)
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"the Go peer did not build and is not measured: {error}")
 
 
 def main() -> None:
@@ -151,7 +188,7 @@ def main() -> None:
     prepare_this_process()
     samples: dict[str, list[dict[str, float]]] = {}
     with workplace() as (place, load), redis_server(place) as redis:
-        everybody = [one for one in contestants(str(redis)) if options.only in one.case]
+        everybody = [one for one in contestants(str(redis), place) if options.only in one.case]
         for number in range(options.rounds):
             for one in everybody:
                 numbers = measure(one, load, options.seconds, place.directory / "server.log")
