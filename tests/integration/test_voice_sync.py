@@ -155,9 +155,10 @@ async def test_a_time_that_is_no_time_removes_nobody(
         assert (["ann", "bob"], ["zoe"]) == (await users(rig, "lobby"), await users(rig, "other"))
 
 
-async def test_everybody_left_and_nothing_arrived(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("kind", ["rtk", "cloudflare"])
+async def test_everybody_left_and_nothing_arrived(redis_server: RedisServer, kind: str) -> None:
     """The call is empty and the list names others: the second list settles it, not the first."""
-    async with servers(redis_server) as rig:
+    async with servers(redis_server, kind=kind) as rig:
         sessions = await calls(rig, lobby=("ann", "bob"), other=("zoe",))
         await unheard(rig, sessions["lobby"], ("ann", "leave"), ("bob", "leave"))
         await make_pass(rig)
@@ -183,9 +184,10 @@ async def test_who_comes_back_between_two_looks_stays(redis_server: RedisServer)
         assert ["ann"] == await users(rig, "lobby")
 
 
-async def test_an_empty_provider_is_never_believed(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("kind", ["rtk", "cloudflare"])
+async def test_an_empty_provider_is_never_believed(redis_server: RedisServer, kind: str) -> None:
     """The only call of all, and everybody left it: nothing distinguishes that from an outage."""
-    async with servers(redis_server) as rig:
+    async with servers(redis_server, kind=kind) as rig:
         sessions = await calls(rig, lobby=("ann", "bob"))
         await unheard(rig, sessions["lobby"], ("ann", "leave"), ("bob", "leave"))
         reports = [await make_pass(rig) for _ in range(4)]
@@ -205,9 +207,10 @@ async def test_a_broken_list_does_not_blind_the_looks(redis_server: RedisServer)
         assert ("list_empty", ["ann"]) == (report.result, await users(rig, "lobby"))
 
 
-async def test_a_room_that_the_provider_lost(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("kind", ["rtk", "cloudflare"])
+async def test_a_room_that_the_provider_lost(redis_server: RedisServer, kind: str) -> None:
     """Twice not found: another room is opened, and participants are asked to rejoin."""
-    async with servers(redis_server) as rig:
+    async with servers(redis_server, kind=kind) as rig:
         told: list[dict[str, Any]] = []
         rig.voice.channels.on_news(lambda news: told.extend(news.events))
         sessions = await calls(rig, lobby=("ann",))
@@ -418,3 +421,18 @@ async def test_monitoring_counts_and_measures(redis_server: RedisServer) -> None
             document["health"]["score"],
         )
         assert 1.0 == counted(rig, "finals_total", reason="ended") == len(finals)
+
+
+async def test_passes_come_by_themselves(redis_server: RedisServer) -> None:
+    """Two nodes take turns; what webhooks did not say is known without anybody asking."""
+    async with servers(redis_server, nodes=2, voice_sync=0.3, voice_monitor=0.3) as rig:
+        sessions = await calls(rig, lobby=("ann", "bob"), other=("zoe",))
+        await unheard(rig, sessions["lobby"], ("bob", "leave"), ("cid", "join"))
+        await rig.until_channel("lobby", partial(has, {"ann", "cid"}))
+
+        async def measured() -> bool:
+            return any(counted(rig, "live_channels", node=node) == 2.0 for node in (0, 1))
+
+        await rig.until(measured, "the calls are measured")
+        passes = [counted(rig, "sync_passes_total", node=n, result="verified") for n in (0, 1)]
+        assert sum(passes) > 0
