@@ -7,6 +7,10 @@ out it shares with the others, in one notice a batch, and there it is a report l
 all reports about a participant meet in each throttle, wherever they came from, and the latest
 counts.
 
+A message to ten thousand listeners is ten thousand writes. So what was handed out is followed by a
+pause in proportion to it: a short one before the next first change of somebody, a longer one before
+what only follows up, which gathers those for one message. A small channel sees nothing of it.
+
 Only the node that heard of a participant last shares: what came from another node is not passed on.
 Silence clears on each node by itself; therefore who goes on speaking is repeated to the others,
 more often than silence takes, and what a lost message or a dead node leaves behind is cleared or
@@ -29,6 +33,13 @@ log = structlog.get_logger("voice")
 
 REPEAT_SECONDS = 0.8
 """Between two repetitions to other nodes; less than half of what clears a speaker."""
+
+FIRST_PER_MS = 100
+"""Messages after which a first change waits for a millisecond: about what their writes take."""
+
+FOLLOW_PER_MS = 40
+MAX_FOLLOW_MS = 250
+"""The same for changes that follow up, so that they take a third of a core; and at most so long."""
 
 Batch = list[tuple[str, bool]]
 
@@ -79,6 +90,8 @@ class Speaking:
         self._report = self._throttle.report
         self._ours: dict[int, dict[str, bool]] = {}
         self._ready = False
+        self._first_at = 0
+        self._follow_at = 0
         self._due = trio.Event()
         self._sleeps_until: int | None = 0
         self.shared = 0
@@ -102,7 +115,7 @@ class Speaking:
         if call is None or person is None or (speaking and person.muted):
             return
         self.report(call, user_id, speaking)
-        self.collect()
+        self.tick()
         self._flush()
 
     def hear(self, data: bytes) -> None:
@@ -119,10 +132,9 @@ class Speaking:
             call = self._board.calls.get(channel_id)
             if call is not None:
                 self._hear(call, batch, now)
+        self.tick()
         self._wake()
-        if self._ready:
-            self.collect()
-            self._flush()
+        self._flush()
 
     def _hear(self, call: LiveCall, batch: Batch, now: int) -> None:
         people, ours = call.view.participants, self._ours.get(call.number, {})
@@ -137,26 +149,30 @@ class Speaking:
     # Out
 
     def tick(self) -> None:
-        """Messages were handled: what they changed goes out."""
-        if self._ready:
+        """Messages were handled: what they changed goes out, unless it is too soon for that."""
+        if self._ready and self._monotonic() >= self._first_at:
             self.collect()
 
     def collect(self) -> None:
         """Hand out what is due: one message a channel, one notice for all others."""
         self._ready = False
+        now, sent = self._monotonic(), 0
         shared: list[tuple[str, Batch]] = []
-        for number, batch in self._throttle.collect(self._monotonic()):
+        for number, batch in self._throttle.collect(now):
             call = self._board.numbers.get(number)
             if call is None:
                 self._throttle.drop(number)
                 continue
             changes = [(text_of(user_id), speaking) for user_id, speaking in batch]
-            self._tell(call.channel_id, speaking_update(call.channel_id, changes), KIND_SPEAKING)
+            message = speaking_update(call.channel_id, changes)
+            sent += self._tell(call.channel_id, message, KIND_SPEAKING)
             own = self._own(number, changes)
             if own:
                 shared.append((call.channel_id, own))
         if shared:
             self._share_all(shared)
+        self._first_at = now + sent // FIRST_PER_MS
+        self._follow_at = now + min(sent // FOLLOW_PER_MS, MAX_FOLLOW_MS)
         self._wake()
 
     def _own(self, number: int, changes: Batch) -> Batch:
@@ -210,12 +226,19 @@ class Speaking:
             nursery.start_soon(self._repeat)
             while True:
                 self._due = trio.Event()
-                due = self._throttle.next_due()
-                self._sleeps_until = due
+                due = self._sleeps_until = self._next()
                 await self._sleep(due)
                 self._sleeps_until = 0
-                self.collect()
-                self._flush()
+                if due is not None and self._monotonic() >= due:
+                    self.collect()
+                    self._flush()
+
+    def _next(self) -> int | None:
+        """When something is to be handed out, in ms; None: never by itself."""
+        due = self._throttle.next_due()
+        if due is None:
+            return None
+        return max(due, self._first_at if self._ready else self._follow_at)
 
     async def _sleep(self, due: int | None) -> None:
         if due is None:
@@ -229,7 +252,7 @@ class Speaking:
         until = self._sleeps_until
         if until == 0:
             return
-        due = self._throttle.next_due()
+        due = self._next()
         if due is not None and (until is None or due < until):
             self._due.set()
 
