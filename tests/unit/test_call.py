@@ -65,6 +65,18 @@ def test_left_of_an_older_connection_is_ignored() -> None:
     assert call.connections("ann") == ("ann2",)
 
 
+def test_left_of_a_connection_whose_user_was_there_later() -> None:
+    """A poll without ids has shown the user since: there is another one, not heard of yet."""
+    call = call_with("ann")
+    call.apply(polled(40, ("ann", "")), 41)
+
+    assert call.apply(left("ann", "ann1", 30), 50) == []
+    assert call.connections("ann") == ("",)
+    assert call.apply(joined("ann", "ann2", 35), 60) == []
+    assert call.connections("ann") == ("ann2",)
+    assert call.apply(left("ann", "ann2", 45), 70)[0] == UserLeft("ann", "left")
+
+
 def test_left_before_its_joined() -> None:
     """Swapped deliveries end like the right order: nobody is there."""
     call = Call(0)

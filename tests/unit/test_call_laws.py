@@ -75,6 +75,11 @@ class Truth:
                 yield said(Joined, connection, now, Source.CLIENT)
 
 
+def absent(truth: Truth, step: Step) -> bool:
+    """Whether the user of a step has no connection."""
+    return USERS[step.which % 3] not in {user for user, _ in truth.there}
+
+
 def said(
     kind: type[Joined] | type[Left], connection: Connection, at: int, source: Source
 ) -> Evidence:
@@ -133,6 +138,28 @@ def test_two_vacant_looks_bring_the_truth(steps: list[Step]) -> None:
         now += 2
 
     assert held(call) == set()
+
+
+@settings(deadline=None, max_examples=300)
+@given(STEPS)
+def test_whom_a_poll_without_ids_has_shown_stays(steps: list[Step]) -> None:
+    """Users with one connection at a time come, go and come again; webhooks are late or lost."""
+    call, truth, now = Call(0), Truth(), 0
+    post: list[tuple[int, Evidence]] = []
+    shown: set[Connection] = set()
+    for number, step in enumerate(steps):
+        now += step.wait + 1
+        if step.what == "poll":
+            users = tuple({(user, "") for user, _ in truth.there})
+            call.apply(Polled(generation=1, at=now, present=users), now)
+            shown = set(truth.there)
+        elif step.what in ("join", "leave"):
+            told = truth.play(step, now)
+            post += [(number + later, told) for later in step.arrivals if told is not None]
+        for _, evidence in [item for item in post if item[0] <= number]:
+            call.apply(evidence, now)
+        post = [item for item in post if item[0] > number]
+        assert {user for user, _ in shown & set(truth.there)} <= set(call.users)
 
 
 @settings(deadline=None)

@@ -8,7 +8,8 @@ hold (`lease`). Of connections that are gone, the ids stay for a while as tombst
 Rules.
 
 * `left` of the provider with a connection id is proof: exactly this connection goes, whatever else
-  arrives before or after it. A user with a newer connection stays.
+  arrives before or after it. A user with a newer connection stays; so does one who was there later
+  by a sign that named no connection: there must be another one, of which we have not heard.
 * Every other absence (a poll without it, the client's own word) is one negative. A negative counts
   only when it is newer than `seen_at`; two independent ones remove. Independent are two sources, or
   two polls of which the second began after the first had been applied.
@@ -133,14 +134,18 @@ class Doubt(msgspec.Struct, frozen=True):
     applied_at: int
 
 
-class Connection(msgspec.Struct):
-    """A connection that is held. Empty id: some connection of that user. Times in ms."""
+class Connection(msgspec.Struct, omit_defaults=True):
+    """A connection that is held. Empty id: some connection of that user. Times in ms.
+
+    `user_at`: when its user was last known to be there, by a sign that named no connection.
+    """
 
     id: str
     generation: int
     seen_at: int
     doubt: Doubt | None = None
     lease: int | None = None
+    user_at: int = 0
 
 
 class Member(msgspec.Struct):
@@ -364,6 +369,8 @@ class Call:
         connections = self._current(evidence.user_id)
         ids = [connection.id for connection in connections] or [""]
         seen = [self._seen(evidence.user_id, known, evidence.at, client) for known in ids]
+        for connection in self._current(evidence.user_id):
+            connection.user_at = max(connection.user_at, min(evidence.at, self._clock))
         return [event for events in seen for event in events]
 
     def _seen(self, user_id: str, connection_id: str, at: int, client: bool) -> list[Event]:
@@ -410,13 +417,23 @@ class Call:
         current = self._current(user_id)
         if connection_id and evidence.source is not Source.CLIENT:
             self._bury(user_id, connection_id, evidence.at)
-            known = connection_id in (connection.id for connection in current)
-            return self._remove(user_id, connection_id, "left") if known else []
+            for known in current:
+                if known.id == connection_id:
+                    self._survive(user_id, known, evidence.at)
+                    return self._remove(user_id, connection_id, "left")
+            return []
         named = [c for c in current if not connection_id or c.id == connection_id]
         if len(named) != 1:
             self.ignored += 1
             return []
         return self._doubted(user_id, named[0], evidence.source, evidence.at)
+
+    def _survive(self, user_id: str, gone: Connection, at: int) -> None:
+        """A user who was there after the only connection had gone has one that is not known."""
+        held = self._members[user_id].connections
+        if gone.user_at > at and len(held) == 1:
+            seen = gone.user_at
+            held[""] = Connection("", gone.generation, seen, lease=gone.lease, user_at=seen)
 
     def _polled(self, evidence: Polled) -> list[Event]:
         """Show those whom the list names, doubt the others; an empty list says nothing."""
