@@ -20,6 +20,7 @@ from syncbridge.messages import MessageType
 from syncbridge.ports import Apply, Bus, Outcome, PresenceChange, Status, Store
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
+from syncbridge_server.gateway.commits import Commits
 from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
@@ -48,7 +49,6 @@ MEND_INTERVAL = 0.02
 DOUBT_INTERVAL = 0.5
 """Seconds between two rounds of reads for sessions in doubt, also while Redis is away."""
 
-COMMIT_DEADLINE = 5.0
 TICK_MS = 2.0
 
 
@@ -98,6 +98,7 @@ class Gateway:
         self.registry = Registry(hub)
         self._entrance = Entrance(limits, self.registry.waiting)
         self.courier = Courier(store, self._after)
+        self._commits = Commits(self.courier, self._committed)
         self.voice = VoiceLink()
         self.post = Post(hub, self.registry, clock)
         self.fanout = Fanout(self.registry, self.post, self.courier)
@@ -192,6 +193,7 @@ class Gateway:
             nursery.start_soon(self._pump)
             nursery.start_soon(self._mend)
             nursery.start_soon(self._settle_doubts)
+            nursery.start_soon(self._commits.run)
             nursery.start_soon(self._presence.run)
             nursery.start_soon(self._sweeper.run)
 
@@ -271,28 +273,14 @@ class Gateway:
         Raises:
             StoreError: as a Store raises it.
         """
-        done = trio.Event()
-        answers: list[Outcome | StoreError] = []
+        return await self._commits.commit(request)
 
-        def reply(answer: Outcome | StoreError) -> None:
-            if isinstance(answer, Outcome) and changed(answer):
-                self.engine.committed(request, answer)
-                self.users.seen(request.user_id, request.sid)
-            elif isinstance(answer, StoreTimeout):
-                self.fanout.doubts.add(request.sid)
-            answers.append(answer)
-            done.set()
-
-        self.courier.ask(request, reply)
-        self.courier.dispatch()
-        with trio.move_on_after(COMMIT_DEADLINE):
-            await done.wait()
-        if not answers:
-            raise StoreTimeout("no answer from the store in time")
-        answer = answers[0]
-        if isinstance(answer, StoreError):
-            raise answer
-        return answer
+    def _committed(self, request: Apply, answer: Outcome | StoreError) -> None:
+        if isinstance(answer, StoreTimeout):
+            self.fanout.doubts.add(request.sid)
+        elif isinstance(answer, Outcome) and changed(answer):
+            self.engine.committed(request, answer)
+            self.users.seen(request.user_id, request.sid)
 
     def close_revoked(self, matches: Callable[[Identity, str], bool]) -> int:
         """Close every connection whose token is meant; returns how many.

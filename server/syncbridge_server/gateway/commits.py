@@ -1,0 +1,79 @@
+"""Writes that a task waits for, such as those of a REST request.
+
+What is asked in one turn of the event loop goes to the store together: a pipeline of each write
+alone would wake the I/O thread for each, and the two threads would fight for the interpreter. The
+store answers within its own deadline; that nobody waits for ever should it not is looked after by
+one task for all, to within `LOOK_SECONDS`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import outcome
+import trio
+
+from syncbridge.errors import StoreError, StoreTimeout
+from syncbridge.ports import Apply, Outcome
+from syncbridge_server.gateway.courier import Courier
+
+LONGEST_SECONDS = 5.0
+LOOK_SECONDS = 1.0
+
+Answer = Outcome | StoreError
+
+
+class Commits:
+    """See the top of this file.
+
+    Args:
+        courier: takes the writes to the store.
+        done: told each write and its answer, before the task that waits for it, and also when
+            that has given up.
+    """
+
+    def __init__(self, courier: Courier, done: Callable[[Apply, Answer], None]) -> None:
+        self._courier = courier
+        self._done = done
+        self._waiting: dict[object, tuple[trio.lowlevel.Task, float]] = {}
+        self._dispatching = False
+
+    async def commit(self, request: Apply) -> Outcome:
+        """Write. Raises StoreError; the write may still happen after a cancellation."""
+        task, call = trio.lowlevel.current_task(), object()
+
+        def reply(answer: Answer) -> None:
+            try:
+                self._done(request, answer)
+            finally:
+                if self._waiting.pop(call, None) is not None:
+                    trio.lowlevel.reschedule(task, outcome.Value(answer))
+
+        def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
+            self._waiting.pop(call, None)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._courier.ask(request, reply)
+        if not self._dispatching:
+            self._dispatching = True
+            trio.lowlevel.current_trio_token().run_sync_soon(self._dispatch)
+        self._waiting[call] = task, trio.current_time() + LONGEST_SECONDS
+        answer: Any = await trio.lowlevel.wait_task_rescheduled(abort)
+        if isinstance(answer, StoreError):
+            raise answer
+        result: Outcome = answer
+        return result
+
+    async def run(self) -> None:
+        """Let nobody wait longer than the store may take, until cancelled."""
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            now = trio.current_time()
+            overdue = [(call, task) for call, (task, due) in self._waiting.items() if due <= now]
+            for call, task in overdue:
+                del self._waiting[call]
+                late = StoreTimeout("no answer from the store in time")
+                trio.lowlevel.reschedule(task, outcome.Value(late))
+
+    def _dispatch(self) -> None:
+        self._dispatching = False
+        self._courier.dispatch()
