@@ -127,6 +127,7 @@ class Server:
         if voice is not None:
             self.calls = attach(self.gateway, voice.desk, bus)
             voice.worker.on_speaking(self.calls.speaking.report_now)
+            observability.register_reading(registry, "syncbridge_voice_sockets", self.calls.figures)
         self.administration = Administration(
             self.gateway, io, bus, update_seconds=settings.admin_update
         )

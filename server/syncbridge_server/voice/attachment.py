@@ -29,6 +29,17 @@ class Attachment:
     reports: Reports
     sockets: VoiceSockets
 
+    def figures(self) -> list[tuple[str, float]]:
+        """Numbers for the metrics."""
+        return [
+            ("channels", len(self.board.calls)),
+            ("channels_refused_total", self.board.refused),
+            ("reports_waiting", self.reports.waiting),
+            ("speakers_held", self.speaking.held),
+            ("speakers_refused_total", self.speaking.refused),
+            ("speaking_notices_total", self.speaking.shared),
+        ]
+
     async def run(self) -> None:
         """Keep them at work, for ever."""
         async with trio.open_nursery() as nursery:

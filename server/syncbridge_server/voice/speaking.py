@@ -96,6 +96,16 @@ class Speaking:
         self._sleeps_until: int | None = 0
         self.shared = 0
 
+    @property
+    def held(self) -> int:
+        """Participants of whom something is remembered."""
+        return self._throttle.held
+
+    @property
+    def refused(self) -> int:
+        """Reports that were not taken because too many participants or channels were held."""
+        return self._throttle.refused
+
     # In
 
     def report(self, call: LiveCall, user_id: str, speaking: bool) -> None:
