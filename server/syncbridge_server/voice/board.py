@@ -11,9 +11,10 @@ again. So the copy goes forward only, and ends where the store is.
 Everything is found by channel, by user and by device in O(1).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from itertools import count, islice
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import structlog
 import trio
@@ -169,11 +170,13 @@ class Board:
         """Read all live channels; those that are shown and not listed are read one by one."""
         self._walk = False
         missing = dict.fromkeys(self.calls)
+        live = cast("AsyncGenerator[list[str], None]", self._channels.live())
         try:
-            async for page in self._channels.live():
-                await self._read(page)
-                for channel_id in page:
-                    missing.pop(channel_id, None)
+            async with aclosing(live) as pages:
+                async for page in pages:
+                    await self._read(page)
+                    for channel_id in page:
+                        missing.pop(channel_id, None)
         except StoreError:
             self._walk = True
             raise
