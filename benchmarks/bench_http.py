@@ -1,4 +1,4 @@
-"""HTTP beside other servers: a small JSON GET, and sessions read and written with a token and Redis.
+"""HTTP beside other servers: a small JSON GET; a session read and written with a token and Redis.
 
 `python benchmarks/bench_http.py [--rounds 5] [--seconds 3] [--out FILE]`
 

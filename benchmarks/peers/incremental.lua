@@ -1,6 +1,6 @@
 -- A change set of a session, as the peers of bench_http.py write it: one atomic round trip.
 --
--- KEYS  1 HASH meta: user_id, version, updated_at   2 HASH key -> JSON value   3 HASH key -> version
+-- KEYS  1 HASH meta: user_id, version, updated_at  2 HASH key -> JSON value  3 HASH key -> version
 -- ARGV  1 user   2 version that the caller has   3 overwrite (0 or 1)   4 now
 --       5 number of set pairs   6.. key, value, key, value ..., deleted keys
 -- Returns {status} (404, 403, 409) or {200, version}.

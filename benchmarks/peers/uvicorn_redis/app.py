@@ -10,8 +10,8 @@ is no revocation, rate limit, metrics or access log, and nobody is told of a cha
 import asyncio
 import os
 import sys
-import uuid
 import time
+import uuid
 from functools import lru_cache
 from pathlib import Path
 

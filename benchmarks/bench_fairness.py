@@ -1,0 +1,125 @@
+"""Heartbeats on 10,000 WebSockets while REST runs at full speed on the same server.
+
+`PYTHONPATH=benchmarks python benchmarks/bench_fairness.py [--connections 10000] [--rate 1000]
+[--seconds 5] [--rounds 3] [--out FILE]`
+
+Every connection sends a heartbeat in turn, `rate` a second in all, as an open loop: each is due at
+its time, and its latency runs from then until its acknowledgement. Meanwhile `http_load` keeps 32
+requests of a session with a token and Redis under way. The server has SERVER_CORE; heartbeats, HTTP
+load and Redis share the other one, so how late the generator itself was is reported beside, and is
+part of the latency. The same is measured without REST.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from bench_http import CONNECTIONS, SECRETS, Contestant, contestants, workplace
+from harness.load import Shortfall
+from harness.machine import describe
+from harness.process import SERVER_CORE, free_port, prepare_this_process, started
+from harness.servers import Workplace, redis_server
+from syncbridge_core.swarm import UPDATE_VALUE, Swarm
+from syncbridge_server.bench.credentials import devices, token_mint
+from syncbridge_server.bench.usage import cpu_seconds
+
+TARGET_MS = 20.0
+
+
+def heartbeat() -> bytes:
+    """HEARTBEAT whose correlation id, which the acknowledgement repeats, is its number."""
+    message = {"type": 1, "payload": {}, "timestamp": int(time.time()), "correlation_id": "ID"}
+    return json.dumps(message).encode().replace(b"ID", UPDATE_VALUE)
+
+
+def beat(swarm: Swarm, rate: float, seconds: float) -> dict[str, float]:
+    """One open loop over all connections."""
+    result = swarm.updates(
+        [heartbeat()], rate, seconds, senders=range(swarm.count), warmup=seconds / 5, drain=2.0
+    )
+    if result.acknowledged < result.sent or result.unsent:
+        raise Shortfall(f"{result.acknowledged} of {result.sent} heartbeats were answered")
+    return {
+        "beats": result.sent,
+        "p50_ms": result.acks.percentile(50) / 1e6,
+        "p99_ms": result.acks.percentile(99) / 1e6,
+        "generator_p99_ms": result.lag.percentile(99) / 1e6,
+    }
+
+
+def measure(one: Contestant, place: Workplace, load: Path, options: Any) -> dict[str, float]:
+    """Start the server, connect everybody, beat without and with REST."""
+    port = free_port()
+    env = {**one.env, "SERVER_ADDR": f"127.0.0.1:{port}"}
+    log = place.directory / "fairness.log"
+    with started(one.command(port), env, log, core=SERVER_CORE, port=port) as server:
+        if one.prepare:
+            one.prepare(port)
+        swarm = Swarm("127.0.0.1", port, options.connections)
+        people = devices(token_mint(), options.connections, 2)
+        opened = swarm.connect([person.auth_message() for person in people], seconds=120.0)
+        if opened.failed:
+            raise Shortfall(f"{opened.failed} connections failed: {opened.error}")
+        try:
+            alone = beat(swarm, options.rate, options.seconds)
+            command = [str(load), str(port), str(CONNECTIONS), str(options.seconds + 1)]
+            before = cpu_seconds(server.pid)
+            with subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as requests:
+                assert requests.stdin is not None
+                assert requests.stdout is not None
+                requests.stdin.write(one.request)
+                requests.stdin.close()
+                time.sleep(0.5)
+                beside = beat(swarm, options.rate, options.seconds - 1)
+                answered = json.loads(requests.stdout.read())
+            cpu = cpu_seconds(server.pid) - before
+        finally:
+            swarm.close(reset=True)
+    return {
+        **{f"alone_{name}": value for name, value in alone.items()},
+        **{f"beside_{name}": value for name, value in beside.items()},
+        "rest_per_s": answered["answers"] / answered["seconds"],
+        "rest_p99_ms": answered["p99_us"] / 1000,
+        "server_cpu_share": cpu / answered["seconds"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--rate", type=float, default=1_000.0)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    os.environ.update(SECRETS)
+    prepare_this_process()
+    samples: list[dict[str, float]] = []
+    with workplace() as (place, load), redis_server(place) as redis:
+        one = next(c for c in contestants(str(redis), place) if c.case == "session GET")
+        for number in range(options.rounds):
+            samples.append(measure(one, place, load, options))
+            shown = {name: round(value, 2) for name, value in samples[-1].items()}
+            print(f"round {number + 1}", json.dumps(shown), flush=True)
+    p99 = statistics.median(sample["beside_p99_ms"] for sample in samples)
+    figure = {
+        "figure": f"p99 of heartbeats on {options.connections} WebSockets beside REST, ms",
+        "value": round(p99, 2),
+        "target": TARGET_MS,
+        "met": p99 < TARGET_MS,
+    }
+    print(json.dumps(figure))
+    if options.out:
+        document = {"machine": describe(), "figures": [figure], "samples": samples}
+        options.out.write_text(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    main()
