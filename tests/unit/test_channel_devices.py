@@ -229,3 +229,15 @@ def test_a_sign_renews_only_who_is_there() -> None:
     assert ("ann",) == (channel.call.users if channel.call else ())
     assert lease is not None
     assert 60_000 + LIMITS.call.lease_ms == channel.next_due(60_000)
+
+
+def test_a_sign_does_not_oblige_who_never_reported() -> None:
+    """A participant whom only the provider has shown gets no lease by speaking."""
+    channel = live()
+    channel.hear([webhook("c1", 2000)], 2000)
+    due = channel.next_due(2000)
+
+    channel.renew(["ann"], 60_000)
+    assert due == channel.next_due(2000)
+    channel.expire(60_000 + 2 * LIMITS.call.lease_ms)
+    assert ("ann",) == (channel.call.users if channel.call else ())

@@ -269,11 +269,20 @@ class Channel:
         return events
 
     def renew(self, user_ids: Iterable[str], now: int) -> list[Event]:
-        """Clients of these users have shown that they are in the call, without saying how."""
+        """Clients of these users have shown that they are in the call, without saying how.
+
+        Who reports is kept by it. Who never did is not made to: the first report would be a promise
+        to go on.
+        """
         if self.call is None:
             return []
-        generation = self._spoken_of("")
-        present = [user_id for user_id in user_ids if self.call.since(user_id) is not None]
+        generation, members = self._spoken_of(""), self.call.dump().members
+        present = [
+            user_id
+            for user_id in user_ids
+            if user_id in members
+            and any(one.lease is not None for one in members[user_id].connections.values())
+        ]
         return self.hear(
             [
                 Joined(generation=generation, at=now, source=Source.CLIENT, user_id=user_id)

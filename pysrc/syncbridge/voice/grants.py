@@ -39,7 +39,5 @@ def require(identity: Identity, waddle_id: str, channel_id: str) -> Permissions:
     """What is allowed. Raises FORBIDDEN for who may not even listen."""
     permissions = permissions_of(identity, waddle_id, channel_id)
     if permissions is None:
-        raise SyncBridgeError(
-            ErrorCode.FORBIDDEN, "the token has no voice grant for this channel"
-        )
+        raise SyncBridgeError(ErrorCode.FORBIDDEN, "the token has no voice grant for this channel")
     return permissions
