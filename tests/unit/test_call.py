@@ -77,6 +77,15 @@ def test_left_of_a_connection_whose_user_was_there_later() -> None:
     assert call.apply(left("ann", "ann2", 45), 70)[0] == UserLeft("ann", "left")
 
 
+def test_old_news_do_not_hide_that_a_user_was_there_later() -> None:
+    """Both ends of an older connection are reported when polls have long shown the next one."""
+    call = Call(0)
+    call.apply(polled(40, ("ann", "")), 41)
+
+    assert [] == call.apply(joined("ann", "ann1", 10), 50) + call.apply(left("ann", "ann1", 20), 50)
+    assert call.users == ("ann",)
+
+
 def test_left_before_its_joined() -> None:
     """Swapped deliveries end like the right order: nobody is there."""
     call = Call(0)

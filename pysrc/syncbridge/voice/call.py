@@ -402,9 +402,10 @@ class Call:
             known = held.get(connection_id)
             if known is None or known.generation != self.generation:
                 unnamed = held.pop("", None) if connection_id else None
-                held[connection_id] = Connection(connection_id, self.generation, at)
+                new = held[connection_id] = Connection(connection_id, self.generation, at)
                 if unnamed is not None:
-                    held[connection_id].lease = unnamed.lease
+                    new.seen_at, new.user_at = max(at, unnamed.seen_at), unnamed.user_at
+                    new.lease = unnamed.lease
             return []
         connection = Connection(connection_id, self.generation, at)
         self._members[user_id] = Member(self._clock, {connection_id: connection})
