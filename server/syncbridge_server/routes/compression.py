@@ -17,6 +17,7 @@ something that an attacker chose would tell its length.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 import trio
 from starlette.datastructures import MutableHeaders
@@ -72,10 +73,13 @@ class _Answer:
         if start["status"] == 304:
             self._revalidated(MutableHeaders(scope=start))
             return message
-        if len(body) < LEAST or message.get("more_body") or not _suitable(start):
+        if len(body) < LEAST or message.get("more_body") or start["status"] in (204, 206):
+            return message
+        text, varies = _judge(start.get("headers", ()))
+        if not text:
             return message
         coding = choose_coding(self._header(b"accept-encoding"))
-        if not coding and all(name != b"vary" for name, _ in start["headers"]):
+        if not coding and not varies:
             start["headers"] = [*start["headers"], _VARY]
             return message
         headers = MutableHeaders(scope=start)
@@ -102,18 +106,29 @@ class _Answer:
             headers["ETag"] = "W/" + tag
 
     def _header(self, name: bytes) -> str:
-        values = [value for key, value in self._request if key == name]
-        return b",".join(values).decode("latin-1")
+        found = b""
+        for key, value in self._request:
+            if key == name:
+                found = found + b"," + value if found else value
+        return found.decode("latin-1")
 
 
-def _suitable(start: Message) -> bool:
-    """Whether this kind of answer is compressed at all. Names of fields are in lower case."""
-    if start["status"] in (204, 206):
-        return False
-    text = False
-    for name, value in start.get("headers", ()):
+def _judge(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bool, bool]:
+    """Whether this kind of answer is compressed at all, and whether it has a Vary already.
+
+    Names of fields are in lower case.
+    """
+    text = varies = False
+    for name, value in headers:
         if name == b"content-type":
-            text = _TEXT.match(value) is not None
+            text = _is_text(value)
+        elif name == b"vary":
+            varies = True
         elif name == b"content-encoding" or (name == b"cache-control" and b"no-store" in value):
-            return False
-    return text
+            return False, varies
+    return text, varies
+
+
+@lru_cache(256)
+def _is_text(content_type: bytes) -> bool:
+    return _TEXT.match(content_type) is not None

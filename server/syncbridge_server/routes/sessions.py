@@ -122,7 +122,8 @@ class SessionRoutes:
         """The whole state; 304 when `If-None-Match` names the current version."""
         identity = await self._authenticate(request)
         session_id = self._path_session(request)
-        known = parse_etag(_if_none_match(request))
+        tag = _if_none_match(request)
+        known = parse_etag(tag) if tag else None
         snapshot: Snapshot = await self._store.call(
             Read(session_id, identity.user_id, not identity.privileged, known)
         )
