@@ -28,26 +28,37 @@ class Audience:
         self._post = post
         self._board = board
         self._topics: dict[str, int] = {}
-        self._devices: dict[str, dict[int, Connection]] = {}
+        self._devices: dict[str, Connection | dict[int, Connection]] = {}
         self._watchers: dict[str, dict[int, Connection]] = {}
         self._watched: dict[int, dict[str, None]] = {}
 
     def devices(self, user_id: str) -> list[Connection]:
         """The connections of a user here."""
-        return list(self._devices.get(user_id, {}).values())
+        held = self._devices.get(user_id)
+        if held is None:
+            return []
+        return list(held.values()) if isinstance(held, dict) else [held]
 
     # Connections
 
     def add(self, connection: Connection, user_id: str) -> None:
         """A connection is ready: it hears of its user's calls."""
-        self._devices.setdefault(user_id, {})[connection.cid] = connection
+        held = self._devices.get(user_id)
+        if isinstance(held, dict):
+            held[connection.cid] = connection
+        elif held is None:
+            self._devices[user_id] = connection  # most users have one; a dict costs 230 bytes
+        else:
+            self._devices[user_id] = {held.cid: held, connection.cid: connection}
         for call in self._board.calls_of(user_id):
             self._subscribe(call.channel_id, connection)
 
     def remove(self, connection: Connection, user_id: str) -> None:
         """A connection is gone."""
-        devices = self._devices.get(user_id, {})
-        if devices.pop(connection.cid, None) is not None and not devices:
+        held = self._devices.get(user_id)
+        if isinstance(held, dict):
+            held.pop(connection.cid, None)
+        if held is connection or held == {}:
             del self._devices[user_id]
         for channel_id in list(self._watched.get(connection.cid, ())):
             self._forget(channel_id, connection)
@@ -106,8 +117,8 @@ class Audience:
     def left(self, channel_id: str, user_ids: Iterable[str]) -> None:
         """Users are not in the call any more."""
         for user_id in user_ids:
-            for cid, connection in self._devices.get(user_id, {}).items():
-                if cid not in self._watchers.get(channel_id, {}):
+            for connection in self.devices(user_id):
+                if connection.cid not in self._watchers.get(channel_id, {}):
                     self._unsubscribe(channel_id, connection)
 
     # Telling

@@ -1,0 +1,129 @@
+"""Who of a node hears of which channel, on a real hub without sockets' bytes."""
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from syncbridge.errors import SyncBridgeError
+from syncbridge.identity import Identity, Role, VoiceGrant
+from syncbridge_core.hub import Hub
+from syncbridge_server.gateway.connection import Connection
+from syncbridge_server.voice.audience import MAX_WATCHED, Audience
+
+
+class Board:
+    """Channels that users are in, and their waddles. `calls` is empty: no call is live."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, Any] = {}
+        self.present: set[tuple[str, str]] = set()
+
+    def calls_of(self, user_id: str) -> list[Any]:
+        class Call:
+            def __init__(self, channel_id: str) -> None:
+                self.channel_id = channel_id
+
+        return [Call(channel) for channel, user in sorted(self.present) if user == user_id]
+
+    def member(self, channel_id: str, user_id: str) -> bool | None:
+        return True if (channel_id, user_id) in self.present else None
+
+
+class Rig:
+    """An audience, and connections that exist."""
+
+    def __init__(self) -> None:
+        self.hub = Hub()
+        self.board = Board()
+        self.audience = Audience(self.hub, None, self.board)  # type: ignore[arg-type]
+        self.peers: list[socket.socket] = []
+
+    def connect(self, user: str, waddle: str = "w") -> Connection:
+        ours, peer = socket.socketpair()
+        ours.setblocking(False)
+        self.peers.append(peer)
+        connection = Connection(self.hub.adopt(ours.detach(), 0), "node", "here", 0)
+        grants = (VoiceGrant(waddle, "*"),)
+        connection.identity = Identity(user, Role.USER, "j", 0, 9e9, voice=grants)
+        self.audience.add(connection, user)
+        return connection
+
+    def size(self, channel_id: str) -> int:
+        """How many hear of a channel."""
+        topic = self.audience._topics.get(channel_id)
+        return self.hub.topic_size(topic) if topic is not None else 0
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    made.hub.shutdown()
+    for peer in made.peers:
+        peer.close()
+
+
+def test_all_devices_of_a_participant_hear(rig: Rig) -> None:
+    """Those that are there when the user joins, and those that come later; none afterwards."""
+    one, two = rig.connect("ann"), rig.connect("ann")
+    rig.connect("bob")
+    rig.board.present.add(("c", "ann"))
+
+    assert [one, two] == rig.audience.joined("c", ["ann", "eve"])
+    three = rig.connect("ann")
+    assert 3 == rig.size("c")
+    rig.audience.remove(two, "ann")
+    assert ([one, three], 2) == (rig.audience.devices("ann"), rig.size("c"))
+    rig.board.present.clear()
+    rig.audience.left("c", ["ann"])
+    assert (0, False) == (rig.size("c"), rig.audience.hears("c"))
+
+
+def test_a_watcher_hears_until_it_does_not_want_to(rig: Rig) -> None:
+    """Also as a participant who leaves; a participant who stops to watch goes on to hear."""
+    ann = rig.connect("ann")
+    rig.audience.watch("c", ann)
+    rig.board.present.add(("c", "ann"))
+    rig.audience.joined("c", ["ann"])
+    rig.audience.unwatch("c", ann)
+    assert 1 == rig.size("c")
+    rig.audience.watch("c", ann)
+    rig.board.present.clear()
+    rig.audience.left("c", ["ann"])
+    assert 1 == rig.size("c")
+    rig.audience.unwatch("c", ann)
+    assert 0 == rig.size("c")
+
+
+def test_only_the_true_waddle_lets_a_watcher_stay(rig: Rig) -> None:
+    """When a call begins, those without a grant for its waddle are put out."""
+    good, bad = rig.connect("ann"), rig.connect("eve", "elsewhere")
+    for connection in (good, bad):
+        rig.audience.watch("c", connection)
+    rig.audience.review("c", "w")
+
+    assert 1 == rig.size("c")
+    rig.audience.remove(good, "ann")
+    assert 0 == rig.size("c")
+
+
+def test_watching_is_bounded_and_leaves_nothing_behind(rig: Rig) -> None:
+    """The next channel is refused; when the connection is gone, so is everything about it."""
+    ann = rig.connect("ann")
+    for number in range(MAX_WATCHED):
+        rig.audience.watch(f"c{number}", ann)
+    rig.audience.watch("c0", ann)
+    with pytest.raises(SyncBridgeError, match="at most 32"):
+        rig.audience.watch("more", ann)
+
+    rig.audience.remove(ann, "ann")
+    audience = rig.audience
+    assert ({}, {}, {}, {}) == (
+        audience._topics,
+        audience._devices,
+        audience._watchers,
+        audience._watched,
+    )
+    assert 0 == rig.hub.statistics().open_topics
