@@ -34,7 +34,8 @@ BAD_MESSAGES = {
     "no type": ("{}", "invalid_message"),
     "unknown type": ('{"type":99}', "unknown_type"),
     "server's type": ('{"type":8,"payload":{}}', "unknown_type"),
-    "voice event": ('{"type":"voice_join"}', "unknown_type"),
+    "voice event": ('{"type":"voice_state"}', "unknown_type"),
+    "no voice here": ('{"type":"voice_join","channelId":"c"}', "unsupported"),
     "payload a list": ('{"type":5,"payload":[]}', "invalid_message"),
     "deep": ('{"type":5,"payload":{"key":"a","value":' + "[" * 5000, "invalid_json"),
     "deep value": (
