@@ -7,10 +7,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge_server.routes.direct import DirectRoutes
+from syncbridge_server.routes.middleware import UNMATCHED, template
 from syncbridge_server.routes.problem import exception_handlers
 
 
@@ -120,3 +121,22 @@ async def test_an_exception_without_a_handler_is_raised() -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         with pytest.raises(LookupError):
             await http.get("/crash")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/item/a", "/item/{name}"),
+        ("PUT", "/item/a", "/item/{name}"),
+        ("PUT", "/number/7", "/number/{n:int}"),
+        ("DELETE", "/last", "/last"),
+    ],
+)
+def test_a_route_that_starlette_does_not_name(method: str, path: str, expected: str) -> None:
+    """It is found again for the metrics, also when only the path has matched (405)."""
+    router = Router(ROUTES)
+    scope = {"type": "http", "path": path, "method": method, "headers": [], "root_path": ""}
+
+    assert template({**scope, "router": router, "endpoint": None}) == expected
+    assert template({**scope, "router": router}) == UNMATCHED
+    assert template({**scope, "route": router.routes[-1], "endpoint": None}) == "/late"

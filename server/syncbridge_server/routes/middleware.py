@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncbridge_server.log import REQUEST_ID, get_logger
@@ -78,8 +79,7 @@ class RequestMiddleware:
     def _finish(self, exchange: "_Exchange", seconds: float) -> None:
         scope = exchange.scope
         if self._metrics:
-            route = getattr(scope.get("route"), "path", UNMATCHED)
-            self._metrics.observe(scope["method"], route, exchange.status, seconds)
+            self._metrics.observe(scope["method"], template(scope), exchange.status, seconds)
         if self._access_log:
             _log.info(
                 "Request answered",
@@ -146,3 +146,19 @@ def _new_id() -> str:
 def shown_path(scope: Scope) -> str:
     """The path for a log line: a handoff token is part of its path, and is a secret."""
     return _HANDOFF.sub(r"\1[redacted]", scope["path"])
+
+
+def template(scope: Scope) -> str:
+    """`/session/{uuid}` for a request that a route answered, else UNMATCHED.
+
+    The set of answers is bounded, so that they can be labels. Starlette 1.0 leaves the endpoint in
+    the scope, but not yet the route, so that it has to be looked for again.
+    """
+    route = scope.get("route")
+    router = scope.get("router")
+    if route is None and "endpoint" in scope and isinstance(router, Router):
+        bare = {key: scope[key] for key in ("type", "path", "method", "headers", "root_path")}
+        found = [(one.matches(bare)[0], one) for one in router.routes]
+        found.sort(key=lambda pair: pair[0].value, reverse=True)
+        route = found[0][1] if found and found[0][0] is not Match.NONE else None
+    return str(getattr(route, "path", UNMATCHED))
