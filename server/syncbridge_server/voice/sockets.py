@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from syncbridge import encode, ids, messages
-from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
 from syncbridge.identity import Identity
 from syncbridge.messages import Envelope, SpeakingReport, VoiceJoin, VoiceLeave, VoiceWatch
 from syncbridge.voice import announcements, grants, view
@@ -98,7 +98,9 @@ class VoiceSockets:
         return self.board.held_by(session_id, device_id)
 
     def calls_part(self, connection: Connection) -> bytes:
-        """See `VoiceSide`."""
+        """See `VoiceSide`. Nothing is said before the board is known: "no call" might be untrue."""
+        if not self.board.loaded.is_set():
+            return b""
         user_id = identity_of(connection).user_id
         calls = [
             view.public(call.channel_id, call.view, user_id, self.speaking.speakers(call))
@@ -116,6 +118,7 @@ class VoiceSockets:
     def _on_speaking(
         self, connection: Connection, message: SpeakingReport, correlation_id: str | None
     ) -> None:
+        self._require_calls()
         user_id = identity_of(connection).user_id
         call = self.board.calls.get(message.channel_id)
         person = call.view.participants.get(user_id) if call is not None else None
@@ -170,6 +173,7 @@ class VoiceSockets:
         self, connection: Connection, message: VoiceWatch, correlation_id: str | None
     ) -> None:
         self._check(message)
+        self._require_calls()
         channel_id = message.channel_id
         call = self.board.calls.get(channel_id)
         waddle_id = call.view.head.waddle_id if call is not None else message.waddle_id or ""
@@ -186,6 +190,11 @@ class VoiceSockets:
         user_id = identity_of(connection).user_id
         shown = call.view if call is not None and user_id in call.view.participants else None
         self._answer(connection, message.channel_id, correlation_id, shown, None)
+
+    def _require_calls(self) -> None:
+        """Raises StoreUnavailable on a node that has not read the calls since it was started."""
+        if not self.board.loaded.is_set():
+            raise StoreUnavailable("the calls under way are not known here yet")
 
     def _check(self, message: Any) -> None:
         """Raises INVALID_FIELD for an id that is not one."""
