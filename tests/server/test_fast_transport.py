@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from syncbridge_server.listener.fast.limits import READ_BYTES, TOGETHER_BYTES
+from syncbridge_server.listener.fast.limits import READ_BYTES, TOGETHER_BYTES, TURN_CONNECTIONS
 from syncbridge_server.listener.fast.outbox import Outbox
 from syncbridge_server.listener.fast.readiness import Readiness
 from syncbridge_server.listener.fast.transport import Gone, Transport
@@ -213,3 +213,40 @@ async def test_what_is_let_go_is_sent_first() -> None:
 
         assert b"abc" == await one.read(3)
         one.transport.release()
+
+
+async def test_many_ready_connections_leave_turns_to_others() -> None:
+    """Everybody is served, in portions, and another task runs in between."""
+    count, turns_seen = 5 * TURN_CONNECTIONS, list[str]()
+    readiness = Readiness()
+    pairs = [socket.socketpair() for _ in range(count)]
+    transports = []
+    for mine, peer in pairs:
+        mine.setblocking(False)
+        transports.append(Transport(readiness, Outbox(), mine, b"", 5.0))
+        peer.send(b"x")
+
+    async def reader(transport: Transport) -> None:
+        assert b"x" == await transport.read()
+        turns_seen.append("r")
+
+    async def other() -> None:
+        while turns_seen.count("r") < count:
+            turns_seen.append("o")
+            await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(readiness.run)
+            async with trio.open_nursery() as readers:
+                for transport in transports:
+                    readers.start_soon(reader, transport)
+                readers.start_soon(other)
+            nursery.cancel_scope.cancel()
+    for mine, peer in pairs:
+        mine.close()
+        peer.close()
+
+    portions = [len(portion) for portion in "".join(turns_seen).split("o")]
+    assert sum(portions) == count
+    assert max(portions) <= 2 * TURN_CONNECTIONS
