@@ -21,6 +21,9 @@ LOOK_SECONDS = 1.0
 
 Answer = Outcome | StoreError
 
+Raise = Callable[[], None]
+"""Named here: an annotation of an inner function is evaluated whenever that is made."""
+
 
 class Commits:
     """See the top of this file.
@@ -48,7 +51,7 @@ class Commits:
                 if self._waiting.pop(call, None) is not None:
                     trio.lowlevel.reschedule(task, outcome.Value(answer))
 
-        def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
+        def abort(_: Raise) -> trio.lowlevel.Abort:
             self._waiting.pop(call, None)
             return trio.lowlevel.Abort.SUCCEEDED
 

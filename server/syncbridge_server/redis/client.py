@@ -24,6 +24,10 @@ log = structlog.get_logger(__name__)
 Argument = bytes | str | int | float
 Deliver = Callable[[list[Any]], None]
 
+Raise = Callable[[], None]
+Replies = list[Any]
+"""Named here: an annotation of an inner function is evaluated whenever that is made."""
+
 
 class RedisIO:
     """Redis for Trio tasks. Implements `syncbridge.ports.RedisCommands`.
@@ -126,11 +130,11 @@ class RedisIO:
         task = trio.lowlevel.current_task()
         waiting = True
 
-        def deliver(replies: list[Any]) -> None:
+        def deliver(replies: Replies) -> None:
             if waiting:
                 trio.lowlevel.reschedule(task, outcome.Value(replies))
 
-        def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
+        def abort(_: Raise) -> trio.lowlevel.Abort:
             nonlocal waiting
             waiting = False
             return trio.lowlevel.Abort.SUCCEEDED

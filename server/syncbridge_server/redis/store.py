@@ -21,6 +21,11 @@ UNPACKED_SPARE = 16_777_216
 """Bytes that a packed state may have beyond its values: keys, versions, deleted keys."""
 
 Call = tuple[Request, Callable[[Answer | Exception], None]]
+Raise = Callable[[], None]
+"""Named here: an annotation of an inner function is evaluated whenever that is made."""
+Received = Answer | Exception
+Answers = Sequence[Answer | StoreError]
+Replies = list[Any]
 
 
 class RedisStore:
@@ -60,7 +65,7 @@ class RedisStore:
         twice; nothing was sent then.
         """
 
-        def decoded(replies: list[Any]) -> None:
+        def decoded(replies: Replies) -> None:
             pairs = zip(replies, requests, strict=True)
             answers = [self._answer(reply, request) for reply, request in pairs]
             if self._index is not None:
@@ -78,11 +83,11 @@ class RedisStore:
         task = trio.lowlevel.current_task()
         waiting = True
 
-        def deliver(answer: Answer | Exception) -> None:
+        def deliver(answer: Received) -> None:
             if waiting:
                 trio.lowlevel.reschedule(task, outcome.Value(answer))
 
-        def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
+        def abort(_: Raise) -> trio.lowlevel.Abort:
             nonlocal waiting
             waiting = False
             return trio.lowlevel.Abort.SUCCEEDED
@@ -104,7 +109,7 @@ class RedisStore:
     def _sent_together(self, calls: list[Call]) -> bool:
         """Send calls as one pipeline; False when that was refused and they should go singly."""
 
-        def deliver(answers: Sequence[Answer | StoreError]) -> None:
+        def deliver(answers: Answers) -> None:
             for (_, receiver), answer in zip(calls, answers, strict=True):
                 receiver(answer)
 

@@ -208,15 +208,11 @@ def snapshot_json(session_id: str, snapshot: Snapshot) -> bytes:
     )
 
 
+@lru_cache(8_192)
 def timestamp(unix_ms: int) -> str:
     """Unix milliseconds as RFC 3339 text in UTC."""
     seconds, ms = divmod(unix_ms, 1000)
-    return f"{_second(seconds)}.{ms:03}Z"
-
-
-@lru_cache(4_096)
-def _second(unix: int) -> str:
-    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03}Z"
 
 
 def etag(epoch: str, version: int) -> str:
