@@ -143,7 +143,11 @@ class Settings(BaseSettings):
         15.0, "Window over which sockets are asked to come back after a shutdown."
     )
     http_body_bytes: Bytes = _set(65_536, "Largest body of a request that names no other bound.")
-    http_timeout: Seconds = _set(30.0, "A request that took longer is given up.")
+    http_timeout: Seconds = _set(
+        30.0,
+        "What clients and proxies wait for an answer: those that take several calls of the"
+        " voice provider are given up after 80 % of it. The store has its own deadline.",
+    )
     http_engine: Literal["fast", "hypercorn"] = _set(
         "fast",
         "What serves HTTP/1.1 without TLS: our own engine, or Hypercorn, which serves all else.",
