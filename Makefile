@@ -18,6 +18,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 30
 PROOF_WRITES ?= 100000
+PROOF_EVENTS ?= 5000
 # Passed on to the program that a target starts: make test ARGS="-k hub -x"
 ARGS ?=
 
@@ -30,7 +31,7 @@ PACKAGING := pyproject.toml setup.py
 FUZZERS := frames document merge
 PROTO := pysrc/syncbridge/proto
 
-.PHONY: help run test test-pure proof lint format proto fuzz bench bench-quick coverage trace dist check-wheel clean
+.PHONY: help run test test-pure proof lint format proto fuzz bench bench-more bench-quick coverage trace dist check-wheel clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,9 +45,10 @@ test: $(DONE)/test $(DONE)/kernels  ## every test, on a real Redis
 test-pure: $(DONE)/test $(DONE)/kernels  ## the kernel and domain tests again, on the pure-Python twins
 	SYNCBRIDGE_PURE_PYTHON=1 $(PY) -m pytest tests/kernels tests/unit $(ARGS)
 
-proof: $(DONE)/test $(DONE)/kernels  ## the history checker on PROOF_WRITES=100000 writes, under faults
-	SYNCBRIDGE_HISTORY_OPERATIONS=$(PROOF_WRITES) $(PY) -m pytest -s tests/unit/test_history_checker.py \
-		tests/fault/test_history.py $(ARGS)
+proof: $(DONE)/test $(DONE)/kernels  ## PROOF_WRITES=100000 writes and PROOF_EVENTS=5000 voice events under faults
+	SYNCBRIDGE_HISTORY_OPERATIONS=$(PROOF_WRITES) SYNCBRIDGE_VOICE_EVENTS=$(PROOF_EVENTS) \
+		$(PY) -m pytest -s tests/unit/test_history_checker.py tests/fault/test_history.py \
+		tests/unit/test_voice_truth.py tests/fault/test_voice_random.py $(ARGS)
 
 lint: $(DONE)/lint $(DONE)/kernels  ## ruff, cython-lint, mypy --strict, stubs against the compiled modules
 	$(PY) -m ruff check .
@@ -83,6 +85,9 @@ build/fuzz/%: tests/fuzz/fuzz_%.c $(HEADERS)
 
 bench: $(DONE)/test $(DONE)/kernels  ## every benchmark; writes benchmarks/RESULTS.md
 	$(PY) benchmarks/run.py $(ARGS)
+
+bench-more: $(DONE)/test $(DONE)/kernels  ## REST and voice; writes benchmarks/RESULTS_MORE.md
+	$(PY) benchmarks/run_more.py $(ARGS)
 
 bench-quick: $(DONE)/test $(DONE)/kernels  ## a short pass over the benchmarks; changes no file in the tree
 	$(PY) benchmarks/run.py --quick $(ARGS)
