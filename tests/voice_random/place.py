@@ -20,6 +20,7 @@ from redis_servers import RedisServer
 from server_kit import Node, Process, bearer
 from syncbridge.identity import Role
 from syncbridge_server.rtk_sim.world import Happening, Room, WorldError
+from syncbridge_server.voice.payload import unbroken
 from voice_kit import voice_mint
 from voice_random.truth import Truth
 
@@ -82,13 +83,10 @@ class Place:
 
     async def token(self, user: str, channel: str) -> str | None:
         """The session that a user is let into; None when nobody lets the user in now."""
-        self._turn += 1
         pass_ = self._tokens.setdefault(user, voice_mint(user, waddle=WADDLE))
         body = {"waddleId": WADDLE, "channelId": channel}
         try:
-            answer = await self._http.post(
-                self._url(self._turn) + "/api/voice/token", json=body, headers=bearer(pass_)
-            )
+            answer = await self._post("/api/voice/token", body, pass_)
         except (httpx.HTTPError, ZeroDivisionError):
             self.refused += 1
             return None
@@ -144,10 +142,8 @@ class Place:
 
     async def migrate(self, channel: str) -> bool:
         """Have a call moved; whether its participants were told to come over."""
-        self._turn += 1
-        url = f"{self._url(self._turn)}/voice/channels/{channel}/migrate"
         try:
-            answer = await self._http.post(url, json={}, headers=bearer(self._service))
+            answer = await self._post(f"/voice/channels/{channel}/migrate", {}, self._service)
         except httpx.HTTPError:
             return False
         assert answer.status_code in (200, 404, 409, 503), answer.text
@@ -182,12 +178,17 @@ class Place:
         true = {peer.user_id for peer in room.present} if room else set()
         if shown == true:
             return ""
-        return f"{channel} at {node}: not there {shown - true}, not shown {true - shown}"
+        state = "unknown" if room is None else "ended" if room.ended else "open"
+        return (
+            f"{channel}: not there {sorted(shown - true)}, not shown {sorted(true - shown)},"
+            f" there {sorted(true)}; {session} is {state} at the provider; {body}"
+        )
 
     async def migrates(self, channel: str) -> bool:
-        """Whether participants of a call are still awaited in another session."""
-        session = (await self._get(f"/voice/channels/{channel}", 0)).json()["session"]
-        return bool(session) and session["state"] == "migrating"
+        """Whether a migration was begun that is not over: another node may have to carry it on."""
+        body = (await self._get(f"/voice/channels/{channel}", 0)).json()
+        move = body["migration"]
+        return bool(body["session"] and move) and move["result"] in ("opening", "moving")
 
     async def passes(self) -> int:
         """How many whole comparisons both nodes have made since they were started."""
@@ -204,6 +205,14 @@ class Place:
         answer = await self._http.get(process.url + path, headers=bearer(self._service))
         assert answer.status_code == 200, answer.text
         return answer
+
+    async def _post(self, path: str, body: dict[str, str], token: str) -> httpx.Response:
+        """A request to the servers in turns."""
+        self._turn += 1
+        request = self._http.build_request(
+            "POST", self._url(self._turn) + path, json=body, headers=bearer(token)
+        )
+        return await self._http.send(unbroken(request))
 
     def _url(self, number: int) -> str:
         return f"http://127.0.0.1:{self.servers.port(number)}"
