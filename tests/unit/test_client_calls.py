@@ -53,6 +53,16 @@ def test_a_call_that_was_joined_is_reported_at_the_servers_interval() -> None:
     assert ([], math.inf) == (due(calls, 100.0), calls.next_due())
 
 
+def test_calls_go_on_while_the_server_does_not_know_them() -> None:
+    """A node that was just started says nothing of calls; another one, that there are none."""
+    calls = joined()
+    calls.connected(None, 5.0)
+    unknown = set(calls.calls)
+    calls.connected([], 6.0)
+
+    assert ({"c"}, set()) == (unknown, set(calls.calls))
+
+
 def test_speaking_is_repeated_until_it_ends() -> None:
     """The end is said once; nothing is said of a call that was not joined."""
     calls = joined()

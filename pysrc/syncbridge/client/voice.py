@@ -134,11 +134,17 @@ class VoiceCalls:
         times = [min(joined.next_at, joined.speaking_at) for joined in self._joined.values()]
         return min(times, default=math.inf)
 
-    def connected(self, calls: Iterable[Body], now: float) -> None:
-        """A new connection: `calls` are those that the user is in; ours are reported at once."""
+    def connected(self, calls: Iterable[Body] | None, now: float) -> None:
+        """A new connection; ours are reported at once.
+
+        Args:
+            calls: those that the user is in. None: the server does not know them yet; what was
+                known goes on until it tells.
+        """
         self._reports.clear()
-        self._calls.clear()
-        for body in calls:
+        if calls is not None:
+            self._calls.clear()
+        for body in calls or ():
             self._take(body)
         for joined in self._joined.values():
             joined.next_at = now

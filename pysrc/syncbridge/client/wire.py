@@ -83,7 +83,7 @@ class Welcome(Snapshot):
     token_expires_at: float = 0
     limits: Limits = Limits()
     devices: list[DeviceEntry] = []
-    voice: list[dict[str, Any]] = []
+    voice: list[dict[str, Any]] | None = None
 
 
 class Left(msgspec.Struct):
