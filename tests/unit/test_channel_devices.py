@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Joined, Left, Polled, Source
 from syncbridge.voice.holding import Report, guess
@@ -45,7 +46,7 @@ def holder(channel: Channel) -> str:
 def in_call() -> Channel:
     """Ann is in the call with her phone, connection c1."""
     channel = live()
-    channel.report(report("phone", connection_id="c1"), 2000)
+    reporting.report(channel, report("phone", connection_id="c1"), 2000)
     told(channel)
     return channel
 
@@ -54,10 +55,10 @@ def test_the_first_report_holds_the_call() -> None:
     """A report is a sign of the user, and its device holds the call; repeating it tells nothing."""
     channel = live()
 
-    channel.report(report("phone", connection_id="c1"), 2000)
+    reporting.report(channel, report("phone", connection_id="c1"), 2000)
     assert [("connected", ""), ("held", "phone")] == told(channel)
     assert ("ann",) == (channel.call.users if channel.call else ())
-    channel.report(report("phone", connection_id="c1"), 3000)
+    reporting.report(channel, report("phone", connection_id="c1"), 3000)
     assert [] == told(channel)
 
 
@@ -65,9 +66,9 @@ def test_another_device_needs_a_new_connection_to_take_the_call() -> None:
     """A report of a second device without one does not move the call; with one it does."""
     channel = in_call()
 
-    channel.report(report("tablet"), 3000)
+    reporting.report(channel, report("tablet"), 3000)
     assert ("phone", []) == (holder(channel), told(channel))
-    channel.report(report("tablet", connection_id="c2"), 4000)
+    reporting.report(channel, report("tablet", connection_id="c2"), 4000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
 
 
@@ -79,7 +80,7 @@ def test_who_got_the_token_holds_the_call_until_another_device_says_so() -> None
 
     channel.hear([webhook("c1", 2000)], 2000)
     assert ("phone", [("connected", "")]) == (holder(channel), told(channel))
-    channel.report(report("tablet"), 3000)
+    reporting.report(channel, report("tablet"), 3000)
     assert ("tablet", [("held", "tablet")]) == (holder(channel), told(channel))
     guess(channel.record.guests["ann"], "phone", SID)
     assert "tablet" == holder(channel)
@@ -91,9 +92,9 @@ def test_a_guessed_device_that_reports_is_told_of() -> None:
     channel.admit("ann", Permissions(), 1500)
     guess(channel.record.guests["ann"], "phone", SID)
 
-    channel.report(report("phone", connection_id="c1"), 2000)
+    reporting.report(channel, report("phone", connection_id="c1"), 2000)
     assert [("connected", ""), ("held", "phone")] == told(channel)
-    channel.part(report("phone", connection_id="c1"), 3000)
+    reporting.part(channel, report("phone", connection_id="c1"), 3000)
     assert ("", [("released", "phone")]) == (holder(channel), told(channel))
 
 
@@ -101,11 +102,11 @@ def test_a_handoff_waits_for_the_new_device() -> None:
     """The call moves when the new device reports, and not before; the phone stays in meanwhile."""
     channel = in_call()
 
-    assert channel.hand_over("ann", "tablet", SID, 3000)
-    channel.report(report("phone", connection_id="c1"), 3500)
+    assert reporting.hand_over(channel, "ann", "tablet", SID, 3000)
+    reporting.report(channel, report("phone", connection_id="c1"), 3500)
     assert [("moving", "tablet")] == told(channel)
     assert "phone" == holder(channel)
-    channel.report(report("tablet"), 4000)
+    reporting.report(channel, report("tablet"), 4000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
 
 
@@ -113,7 +114,7 @@ def test_a_handoff_waits_for_the_new_device() -> None:
 def test_a_handoff_is_done_when_the_provider_shows_a_new_connection(seen: str) -> None:
     """A connection that was not there before is the new device in the media."""
     channel = in_call()
-    channel.hand_over("ann", "tablet", SID, 3000)
+    reporting.hand_over(channel, "ann", "tablet", SID, 3000)
     told(channel)
 
     again = [("ann", "c1")]
@@ -130,9 +131,9 @@ def test_a_handoff_is_done_when_the_provider_shows_a_new_connection(seen: str) -
 def test_the_old_devices_new_connection_is_not_the_new_device() -> None:
     """The phone reconnects while the call moves, and says so: the call stays with it."""
     channel = in_call()
-    channel.hand_over("ann", "tablet", SID, 3000)
+    reporting.hand_over(channel, "ann", "tablet", SID, 3000)
 
-    channel.report(report("phone", connection_id="c9"), 3500)
+    reporting.report(channel, report("phone", connection_id="c9"), 3500)
     channel.hear([webhook("c9", 3600)], 3600)
     assert ("phone", "tablet") == (holder(channel), channel.record.guests["ann"].moving_to)
 
@@ -140,8 +141,8 @@ def test_the_old_devices_new_connection_is_not_the_new_device() -> None:
 def test_a_name_for_the_unnamed_connection_is_not_a_new_device() -> None:
     """A device that reported without a connection is named by the provider during a handoff."""
     channel = live()
-    channel.report(report("phone"), 2000)
-    channel.hand_over("ann", "tablet", SID, 3000)
+    reporting.report(channel, report("phone"), 2000)
+    reporting.hand_over(channel, "ann", "tablet", SID, 3000)
 
     channel.hear([webhook("c1", 3500)], 3500)
     assert "phone" == holder(channel)
@@ -152,7 +153,7 @@ def test_a_name_for_the_unnamed_connection_is_not_a_new_device() -> None:
 def test_a_handoff_that_does_not_come_about_is_forgotten() -> None:
     """It is due at its end; the old device holds the call, and is told so."""
     channel = in_call()
-    channel.hand_over("ann", "tablet", SID, 3000)
+    reporting.hand_over(channel, "ann", "tablet", SID, 3000)
     told(channel)
     end = 3000 + LIMITS.handoff_ms
 
@@ -168,18 +169,18 @@ def test_nobody_hands_over_a_call_without_being_in_it() -> None:
     """False, and nothing is noted."""
     channel = live()
 
-    assert not channel.hand_over("ann", "tablet", SID, 3000)
+    assert not reporting.hand_over(channel, "ann", "tablet", SID, 3000)
     assert ({}, []) == (channel.record.guests, channel.news)
 
 
 def test_a_released_device_cannot_speak_against_the_call() -> None:
     """What a device without the call says of no connection is not evidence."""
     channel = in_call()
-    channel.report(report("tablet", connection_id="c2"), 3000)
+    reporting.report(channel, report("tablet", connection_id="c2"), 3000)
     channel.hear([webhook("c1", 3500, Left)], 3500)
     told(channel)
 
-    channel.part(report("phone"), 4000)
+    reporting.part(channel, report("phone"), 4000)
     channel.hear([Polled(generation=1, at=5000, present=(("bob", "b1"),))], 5000)
     assert ("c2",) == (channel.call.connections("ann") if channel.call else ())
 
@@ -188,7 +189,7 @@ def test_leaving_is_one_negative_and_lets_the_call_go() -> None:
     """The device does not hold the call any more; a poll without the user confirms it."""
     channel = in_call()
 
-    channel.part(report("phone"), 3000)
+    reporting.part(channel, report("phone"), 3000)
     assert [("released", "phone")] == told(channel)
     assert ("ann",) == (channel.call.users if channel.call else ())
     channel.hear([Polled(generation=1, at=4000, present=(("bob", "b1"),))], 4000)
@@ -200,7 +201,7 @@ def test_switches_are_told_when_they_change() -> None:
     channel = in_call()
 
     for muted in (True, True, None, False, True):
-        channel.report(report("phone", connection_id="c1", muted=muted), 3000)
+        reporting.report(channel, report("phone", connection_id="c1", muted=muted), 3000)
     assert ["muted", "unmuted", "muted"] == [state for state, _ in told(channel)]
     channel.hear([webhook("c1", 4000, Left)], 4000)
     guest = channel.record.guests["ann"]
@@ -213,9 +214,9 @@ def test_during_a_migration_only_who_says_so_has_come_over() -> None:
     channel.migrate(5000, "too_old")
     channel.moved("s2", 5000)
 
-    channel.report(report("phone", connection_id="c1"), 6000)
+    reporting.report(channel, report("phone", connection_id="c1"), 6000)
     assert channel.record.previous is not None
-    channel.report(report("phone", connection_id="c3", session_id="s2"), 7000)
+    reporting.report(channel, report("phone", connection_id="c3", session_id="s2"), 7000)
     assert channel.record.previous is None
     assert ("ann",) == (channel.call.users if channel.call else ())
 
@@ -225,7 +226,7 @@ def test_a_sign_renews_only_who_is_there() -> None:
     channel = in_call()
     lease = channel.next_due(2000)
 
-    channel.renew(["ann", "bob"], 60_000)
+    reporting.renew(channel, ["ann", "bob"], 60_000)
     assert ("ann",) == (channel.call.users if channel.call else ())
     assert lease is not None
     assert 60_000 + LIMITS.call.lease_ms == channel.next_due(60_000)
@@ -237,7 +238,7 @@ def test_a_sign_does_not_oblige_who_never_reported() -> None:
     channel.hear([webhook("c1", 2000)], 2000)
     due = channel.next_due(2000)
 
-    channel.renew(["ann"], 60_000)
+    reporting.renew(channel, ["ann"], 60_000)
     assert due == channel.next_due(2000)
     channel.expire(60_000 + 2 * LIMITS.call.lease_ms)
     assert ("ann",) == (channel.call.users if channel.call else ())

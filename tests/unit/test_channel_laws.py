@@ -195,9 +195,11 @@ class World:
         assert set(self.asked) - set(accounted) <= self.lost
         generations = list(self.asked.values())
         assert generations == sorted(set(generations))
-        due = channel.next_due(self.now)
+        record, due = channel.record, channel.next_due(self.now)
         assert (due is None) == channel.idle
         assert channel.live == (channel.call is not None)
+        pooled = record.room is not None and bool(record.room.session_id) and not channel.live
+        assert pooled or not record.pooled_until
 
 
 DEEDS = (
@@ -222,6 +224,19 @@ def test_no_room_is_forgotten_and_everything_comes_to_an_end(
     steps: list[tuple[int, str, tuple[str, str, str, Source], int]],
 ) -> None:
     """While anything is to be done it is due; and when it is done, nothing is left."""
+    play(steps)
+
+
+def test_a_room_that_was_kept_and_ended_leaves_no_trace() -> None:
+    """The room after it is asked for, and nobody answers: it is not taken for a kept one."""
+    nothing = ("polled", "ann", "", Source.POLL)
+    deeds = [(5, "open"), (1, "answer"), (2, "end"), (1, "chores"), (1, "open"), (1, "answer")]
+    kept = [(40, "expire"), (1, "end"), (1, "open")]
+    play([(wait, deed, nothing, 0) for wait, deed in [*deeds, *kept]])
+
+
+def play(steps: list[tuple[int, str, tuple[str, str, str, Source], int]]) -> None:
+    """Take the steps, then let time pass until nothing is due. Every step is checked."""
     world = World()
     channel = Channel(decode_record(world.stored), LIMITS)
     for wait, what, evidence, back in steps:

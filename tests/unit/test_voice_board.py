@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from syncbridge.errors import ErrorCode, StoreError, StoreUnavailable
-from syncbridge.voice import view
+from syncbridge.voice import reporting, view
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.channel_ports import ChannelNews, Stored
@@ -127,7 +127,7 @@ def begin(channel: Channel) -> None:
 
 def joins(user: str) -> Change:
     said = Report(user, f"phone of {user}", "sid", f"{user}-1")
-    return lambda channel: channel.report(said, 2000)
+    return lambda channel: reporting.report(channel, said, 2000)
 
 
 def leaves(user: str) -> Change:

@@ -15,7 +15,7 @@ provider has lost is replaced the same way (`reason` "lost"), but not retired.
 Times are Unix ms.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -34,14 +34,10 @@ from syncbridge.voice.channel_limits import ChannelLimits as ChannelLimits
 from syncbridge.voice.evidence import (
     Ended,
     Evidence,
-    Joined,
-    Left,
     Migrated,
     Polled,
-    Source,
     Vacant,
 )
-from syncbridge.voice.holding import Report
 from syncbridge.voice.ports import Permissions
 from syncbridge.voice.provider_errors import SessionFull
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Guest, Move, Room
@@ -175,8 +171,7 @@ class Channel:
     def end(self, now: int, reason: str) -> list[Event]:
         """End the call; its rooms are retired."""
         if self.call is None or self.record.room is None:
-            self._retire(self.record.room)
-            self.record.room = None
+            self._vacate()
             return []
         generation = self.call.generation
         self._keep(now)
@@ -237,101 +232,6 @@ class Channel:
         for user_id, before in moving.items():
             self._arrive(user_id, before)
         return events
-
-    # Devices
-
-    def report(self, report: Report, now: int) -> list[Event]:
-        """A client says that it is in the media: a sign of it, its device and its switches."""
-        if self.call is None:
-            return []
-        known = self.call.connections(report.user_id)
-        sign = Joined(
-            generation=self._spoken_of(report.session_id),
-            at=now,
-            source=Source.CLIENT,
-            user_id=report.user_id,
-            connection_id=report.connection_id,
-        )
-        held = self.record.guests.get(report.user_id)
-        moving = (held.moving_to, held.moving_sid, held.moving_until) if held else ("", "", 0)
-        if held is not None:
-            holding.begin_move(held, "", "", 0)  # whose connection this is, the report says
-        events = self.hear([sign], now)
-        if self.call is None or self.call.since(report.user_id) is None:
-            return events
-        guest = self.record.guests.setdefault(report.user_id, Guest())
-        holding.begin_move(guest, *moving)
-        name = report.connection_id
-        fresh = bool(name) and holding.arrived(known, self.call.connections(report.user_id))
-        channel_id = self.record.channel_id
-        self.news += holding.taken(channel_id, guest, report, fresh=fresh)
-        self.news += holding.switched(channel_id, guest, report)
-        return events
-
-    def renew(self, user_ids: Iterable[str], now: int) -> list[Event]:
-        """Clients of these users have shown that they are in the call, without saying how.
-
-        Who reports is kept by it. Who never did is not made to: the first report would be a promise
-        to go on.
-        """
-        if self.call is None:
-            return []
-        generation, members = self._spoken_of(""), self.call.dump().members
-        present = [
-            user_id
-            for user_id in user_ids
-            if user_id in members
-            and any(one.lease is not None for one in members[user_id].connections.values())
-        ]
-        return self.hear(
-            [
-                Joined(generation=generation, at=now, source=Source.CLIENT, user_id=user_id)
-                for user_id in present
-            ],
-            now,
-        )
-
-    def part(self, report: Report, now: int) -> list[Event]:
-        """A client says that its device has left the media: one negative about its connection."""
-        guest = self.record.guests.get(report.user_id)
-        if self.call is None or not (holding.holds(guest, report) or report.connection_id):
-            return []
-        self.news += holding.let_go(self.record.channel_id, guest, report)
-        sign = Left(
-            generation=self._spoken_of(report.session_id),
-            at=now,
-            source=Source.CLIENT,
-            user_id=report.user_id,
-            connection_id=report.connection_id,
-        )
-        return self.hear([sign], now)
-
-    def hand_over(self, user_id: str, device_id: str, sid: str, now: int) -> bool:
-        """A device of a participant is to take the call over; False when the user is not in it."""
-        if self.call is None or self.call.since(user_id) is None:
-            return False
-        guest = self.record.guests.setdefault(user_id, Guest())
-        holding.begin_move(guest, device_id, sid, now + self.limits.handoff_ms)
-        self.news.append(announcements.moving(self.record.channel_id, user_id, device_id))
-        return True
-
-    def expire(self, now: int) -> list[Event]:
-        """Carry out what is due at `now`: leases, deadlines, pooled rooms."""
-        record = self.record
-        self._forget(now)
-        if record.warm_until <= now:
-            record.warm_from = record.warm_until = 0
-        self.news += holding.stayed(record.channel_id, record.guests, now)
-        if record.coming is not None and record.coming_until <= now:
-            self.abandon()
-        if self.call is None:
-            kept = max(record.pooled_until, self._warm_until(now))
-            if record.room is not None and record.room.session_id and kept <= now:
-                self._retire(record.room)
-                record.room = None
-            return []
-        self._keep(now)
-        return self._after(self.call.expire(now), now, "idle")
 
     # Migration
 
@@ -398,6 +298,23 @@ class Channel:
             self.moves.append(record.move)
 
     # Time
+
+    def expire(self, now: int) -> list[Event]:
+        """Carry out what is due at `now`: leases, deadlines, pooled rooms."""
+        record = self.record
+        self._forget(now)
+        if record.warm_until <= now:
+            record.warm_from = record.warm_until = 0
+        self.news += holding.stayed(record.channel_id, record.guests, now)
+        if record.coming is not None and record.coming_until <= now:
+            self.abandon()
+        if self.call is None:
+            kept = max(record.pooled_until, self._warm_until(now))
+            if record.room is not None and record.room.session_id and kept <= now:
+                self._vacate()
+            return []
+        self._keep(now)
+        return self._after(self.call.expire(now), now, "idle")
 
     def next_due(self, now: int) -> int | None:
         """When somebody is to look at this channel again, in ms; None: never by itself."""
@@ -472,19 +389,15 @@ class Channel:
         if room is not None:
             self.record.retired.append(room)
 
+    def _vacate(self) -> None:
+        """Give up the room, also one that was kept for the next call."""
+        self._retire(self.record.room)
+        self.record.room, self.record.pooled_until = None, 0
+
     def _warm_until(self, now: int) -> int:
         """Until when a room that was opened ahead is kept; 0 when no event is near."""
         record = self.record
         return record.warm_until if record.warm_from <= now < record.warm_until else 0
-
-    def _spoken_of(self, session_id: str) -> int:
-        """The generation that a client means, who may not name it: while the call migrates, who
-        does not say that it has come over has not."""
-        assert self.call is not None
-        if session_id:
-            return self.generation_of(session_id) or 0
-        previous = self.record.previous
-        return previous.generation if previous is not None else self.call.generation
 
     def _moving(self) -> dict[str, tuple[str, ...]]:
         """Connections of the users whose call is about to move to another device."""
@@ -578,9 +491,8 @@ class Channel:
             record.warm_from = record.warm_until = 0
         if reason == "idle" and self._frequent(now) and self._lasting(room, now):
             record.pooled_until = now + self.limits.pool_ms
-            return
-        self._retire(room)
-        record.room = None
+        else:
+            self._vacate()
 
     def _frequent(self, now: int) -> bool:
         recent = [at for at in self.record.uses if now - at < DAY]

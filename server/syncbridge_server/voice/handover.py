@@ -13,6 +13,7 @@ import trio
 
 from syncbridge.errors import SyncBridgeError
 from syncbridge.voice.provider_errors import ProviderError
+from syncbridge.voice.reporting import hand_over
 from syncbridge_server.voice.board import Board
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.tokens import Tokens, VoiceToken
@@ -82,6 +83,6 @@ class Handover:
             sid=session_id,
         )
         await self._desk.change(
-            channel_id, lambda channel, now: channel.hand_over(user_id, target, session_id, now)
+            channel_id, lambda channel, now: hand_over(channel, user_id, target, session_id, now)
         )
         return HandedCall(channel_id, token)

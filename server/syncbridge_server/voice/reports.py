@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.holding import Report
 from syncbridge.voice.view import View, of_record
@@ -151,10 +152,10 @@ def apply(channel: Channel, now: int, batch: Batch) -> Channel:
     allowed = [said for said in batch.said if is_allowed(said, channel.record.waddle_id)]
     if not allowed and not batch.present:
         raise Refused
-    channel.renew(batch.present, now)
+    reporting.renew(channel, batch.present, now)
     for said in allowed:
-        take = channel.report if said.joins else channel.part
-        take(said.report, now)
+        take = reporting.report if said.joins else reporting.part
+        take(channel, said.report, now)
     return channel
 
 

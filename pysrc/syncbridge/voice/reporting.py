@@ -1,0 +1,104 @@
+"""What clients say of themselves to a channel: that they are in its media, or have left it.
+
+A report is evidence about one connection (`call`), says which device holds the call (`holding`),
+and how its switches are. The provider's word about the same things comes through `Channel.hear`.
+"""
+
+from collections.abc import Iterable
+
+from syncbridge.voice import announcements, holding
+from syncbridge.voice.call import Event
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.evidence import Joined, Left, Source
+from syncbridge.voice.holding import Report
+from syncbridge.voice.records import Guest
+
+
+def report(channel: Channel, said: Report, now: int) -> list[Event]:
+    """A client says that it is in the media: a sign of it, its device and its switches."""
+    if channel.call is None:
+        return []
+    known = channel.call.connections(said.user_id)
+    sign = Joined(
+        generation=_spoken_of(channel, said.session_id),
+        at=now,
+        source=Source.CLIENT,
+        user_id=said.user_id,
+        connection_id=said.connection_id,
+    )
+    guests = channel.record.guests
+    held = guests.get(said.user_id)
+    moving = (held.moving_to, held.moving_sid, held.moving_until) if held else ("", "", 0)
+    if held is not None:
+        holding.begin_move(held, "", "", 0)  # whose connection this is, the report says
+    events = channel.hear([sign], now)
+    if channel.call is None or channel.call.since(said.user_id) is None:
+        return events
+    guest = guests.setdefault(said.user_id, Guest())
+    holding.begin_move(guest, *moving)
+    after = channel.call.connections(said.user_id)
+    fresh = bool(said.connection_id) and holding.arrived(known, after)
+    channel_id = channel.record.channel_id
+    channel.news += holding.taken(channel_id, guest, said, fresh=fresh)
+    channel.news += holding.switched(channel_id, guest, said)
+    return events
+
+
+def renew(channel: Channel, user_ids: Iterable[str], now: int) -> list[Event]:
+    """Clients of these users have shown that they are in the call, without saying how.
+
+    Who reports is kept by it. Who never did is not made to: the first report would be a promise
+    to go on.
+    """
+    if channel.call is None:
+        return []
+    generation, members = _spoken_of(channel, ""), channel.call.dump().members
+    present = [
+        user_id
+        for user_id in user_ids
+        if user_id in members
+        and any(one.lease is not None for one in members[user_id].connections.values())
+    ]
+    return channel.hear(
+        [
+            Joined(generation=generation, at=now, source=Source.CLIENT, user_id=user_id)
+            for user_id in present
+        ],
+        now,
+    )
+
+
+def part(channel: Channel, said: Report, now: int) -> list[Event]:
+    """A client says that its device has left the media: one negative about its connection."""
+    guest = channel.record.guests.get(said.user_id)
+    if channel.call is None or not (holding.holds(guest, said) or said.connection_id):
+        return []
+    channel.news += holding.let_go(channel.record.channel_id, guest, said)
+    sign = Left(
+        generation=_spoken_of(channel, said.session_id),
+        at=now,
+        source=Source.CLIENT,
+        user_id=said.user_id,
+        connection_id=said.connection_id,
+    )
+    return channel.hear([sign], now)
+
+
+def hand_over(channel: Channel, user_id: str, device_id: str, sid: str, now: int) -> bool:
+    """A device of a participant is to take the call over; False when the user is not in it."""
+    if channel.call is None or channel.call.since(user_id) is None:
+        return False
+    guest = channel.record.guests.setdefault(user_id, Guest())
+    holding.begin_move(guest, device_id, sid, now + channel.limits.handoff_ms)
+    channel.news.append(announcements.moving(channel.record.channel_id, user_id, device_id))
+    return True
+
+
+def _spoken_of(channel: Channel, session_id: str) -> int:
+    """The generation that a client means, who may not name it: while the call migrates, who
+    does not say that it has come over has not."""
+    assert channel.call is not None
+    if session_id:
+        return channel.generation_of(session_id) or 0
+    previous = channel.record.previous
+    return previous.generation if previous is not None else channel.call.generation
