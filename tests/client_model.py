@@ -63,7 +63,7 @@ class Server:
         self.sent_version = 0
         self.refuse_next = ""
         self.others: dict[str, int] = {}
-        self.replaced: dict[str, dict[str, int]] = {}
+        self.replaced: dict[str, dict[str, tuple[int, Any]]] = {}
 
     @property
     def epoch(self) -> str:
@@ -85,6 +85,8 @@ class Server:
     def commit(self, edits: dict[str, Edit], update_id: str = "", device: str = "other") -> int:
         """Carry out a write and tell the device; returns the version."""
         changes, deleted = {}, []
+        if update_id:
+            self.replaced[update_id] = {k: self._at(k) for k in edits}
         for key, edit in edits.items():
             new = edit.on(self.state.get(key, MISSING))
             if new is MISSING and key in self.state:
@@ -100,12 +102,15 @@ class Server:
             self.key_versions.update(dict.fromkeys([*changes, *deleted], self.version))
         if update_id:
             self.ids[update_id] = self.version
-            self.replaced[update_id] = {k: self.others.get(k, 0) for k in edits}
         else:
             self.others.update(dict.fromkeys([*changes, *deleted], self.version))
         if self.joined and (self.version != previous or device == "me"):
             self._tell(changes, deleted, previous, update_id, device)
         return self.version
+
+    def _at(self, key: str) -> tuple[int, Any]:
+        """When somebody else last changed a key, and its value."""
+        return self.others.get(key, 0), self.state.get(key, MISSING)
 
     def conflate(self) -> None:
         """The reader is slow: state changes that wait are replaced by one difference."""

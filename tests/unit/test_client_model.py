@@ -13,7 +13,7 @@ from client_model import Client
 from syncbridge.client.conflicts import Policy
 from syncbridge.client.events import Conflict
 from syncbridge.client.operations import Edit
-from syncbridge.client.values import MISSING
+from syncbridge.client.values import MISSING, same
 
 KEYS = st.sampled_from("abc")
 VALUES = st.one_of(st.integers(0, 3), st.booleans(), st.none(), st.just([1]))
@@ -45,7 +45,7 @@ class ClientMachine(RuleBasedStateMachine):
         self.lineages = 0
         self.others = 0
         self.place = ("", 0)
-        self.seen: dict[str, int] = {}
+        self.seen: dict[str, tuple[int, dict[str, Any]]] = {}
 
     @initialize()
     def start(self) -> None:
@@ -56,9 +56,10 @@ class ClientMachine(RuleBasedStateMachine):
     def submit(self, edits: dict[str, Edit]) -> None:
         self.submitted += 1
         copies = {key: Edit(edit.operation, edit.value) for key, edit in edits.items()}
+        seen = self.client.replica.version, dict(self.client.replica.view)
         pending = self.client.dialogue.submit(copies)
         if pending.guarded:
-            self.seen[pending.id] = self.client.replica.version
+            self.seen[pending.id] = seen
 
     @rule(edits=EDITS)
     def write(self, edits: dict[str, Edit]) -> None:
@@ -179,14 +180,14 @@ class ClientMachine(RuleBasedStateMachine):
     def server_wins_means_that_nothing_unseen_is_overwritten(self) -> None:
         """What we wrote replaced only what this device had seen when it was written."""
         if self.policy == "server_wins" and not self.lineages:
-            late = {
-                key: (version, self.seen[update_id])
-                for update_id, versions in self.server.replaced.items()
-                for key, version in versions.items()
-                if version > self.seen.get(update_id, version)
-            }
+            late = [
+                (update_id, key, version, value)
+                for update_id, (seen, view) in self.seen.items()
+                for key, (version, value) in self.server.replaced.get(update_id, {}).items()
+                if version > seen and not same(value, view.get(key, MISSING))
+            ]
 
-            assert late == {}
+            assert late == []
 
     def teardown(self) -> None:
         self.server.refuse_next = ""
@@ -203,8 +204,14 @@ class ClientMachine(RuleBasedStateMachine):
         # In a new lineage nobody can tell whose an older value was.
         if self.policy is not None and not self.lineages:
             conflicts = [e for e in client.sink.events if isinstance(e, Conflict)]
-            theirs = [r.theirs for e in conflicts for r in e.resolutions]
-            assert [t for t in theirs if t is not MISSING and "other" not in str(t)] == []
+            theirs = [
+                (r.theirs, self.seen[e.update_id][1].get(r.key, MISSING))
+                for e in conflicts
+                for r in e.resolutions
+                if r.theirs is not MISSING
+            ]
+            assert [t for t, _ in theirs if "other" not in str(t)] == []
+            assert [t for t, seen in theirs if same(t, seen)] == []
         if not self.lineages:
             assert self.server.state.get("count", 0) == self.counted
             assert self.server.state.get("items", []) == self.items
@@ -229,3 +236,94 @@ def test_any_history_converges(policy: Policy | None) -> None:
     case = machine(policy).TestCase
     case.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
     case().runTest()
+
+
+def guarded_client() -> Client:
+    """Connected; of a key that somebody else has changed meanwhile, theirs stays."""
+    client = Client("server_wins")
+    client.connect()
+    client.settle()
+    return client
+
+
+def written_in_vain(client: Client) -> list[Conflict]:
+    """The conflicts after everything has come through."""
+    client.settle()
+    return [event for event in client.sink.events if isinstance(event, Conflict)]
+
+
+@pytest.mark.parametrize("ours", [Edit("SET", None), Edit("SET", 1), Edit("SET", [1])], ids=repr)
+@pytest.mark.parametrize("device", ["me", "other"])
+def test_difference_that_names_a_seen_value_again_is_no_conflict(device: str, ours: Edit) -> None:
+    """A key was written and seen, by whomever, before we write it. Then a difference comes that
+    begins earlier; it names the key although nothing has happened to it.
+    """
+    client = guarded_client()
+    if device == "me":
+        client.dialogue.submit({"b": ours})
+        client.send()
+        client.server.read()
+    else:
+        client.server.commit({"b": ours})
+    client.server.repeat_update()
+    client.deliver()
+    client.server.commit({"a": Edit("SET", 0)})
+    client.server.conflate()
+    client.dialogue.submit({"b": Edit("SET", 2)})
+
+    assert {"a": 0, "b": ours.value} == client.server.outbox[0]["payload"]["changes"]
+    assert [] == written_in_vain(client)
+    assert {"a": 0, "b": 2} == client.replica.view == client.server.state
+
+
+def test_difference_that_names_a_seen_deletion_again_is_no_conflict() -> None:
+    """As above, with a key that is gone."""
+    client = guarded_client()
+    client.server.commit({"b": Edit("SET", 1)})
+    client.deliver()
+    client.dialogue.submit({"b": Edit("DELETE")})
+    client.send()
+    client.server.read()
+    client.server.repeat_update()
+    client.deliver()
+    client.server.commit({"a": Edit("SET", 0)})
+    client.server.conflate()
+    client.dialogue.submit({"b": Edit("SET", 2)})
+
+    assert ["b"] == client.server.outbox[0]["payload"]["deleted_keys"]
+    assert [] == written_in_vain(client)
+    assert {"a": 0, "b": 2} == client.server.state
+
+
+def test_difference_with_news_is_a_conflict() -> None:
+    """What somebody else has really changed stays, however the difference overlaps."""
+    client = guarded_client()
+    client.server.commit({"b": Edit("SET", 1)})
+    client.server.repeat_update()
+    client.deliver()
+    client.server.commit({"b": Edit("SET", 3)})
+    client.server.conflate()
+    client.dialogue.submit({"b": Edit("SET", 2)})
+
+    [conflict] = written_in_vain(client)
+    assert (("b", 2, 3, 3, True),) == conflict.resolutions
+    assert {"b": 3} == client.replica.view == client.server.state
+
+
+def test_own_write_behind_a_gap_is_no_conflict() -> None:
+    """Ours is acknowledged while an older commit is missing. The next update of the key waits for
+    the difference: the version that we have is older than our own write.
+    """
+    client = guarded_client()
+    client.server.commit({"c": Edit("SET", 0)})
+    client.server.lose_update()
+    client.dialogue.submit({"a": Edit("SET", 1)})
+    client.send()
+    client.server.read()
+    client.deliver()
+    client.dialogue.submit({"a": Edit("SET", 2)})
+    client.dialogue.submit({"b": Edit("SET", 2)})
+
+    assert [True, True, False] == [client.send() for _ in range(3)]
+    assert [] == written_in_vain(client)
+    assert {"a": 2, "b": 2, "c": 0} == client.replica.view == client.server.state

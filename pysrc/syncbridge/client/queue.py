@@ -8,6 +8,9 @@ the server refuses for a moment can then be sent again later without undoing a n
 own. So the order of the updates of one key always holds. Updates of different keys leave in order;
 one that the server refuses for a moment is overtaken.
 
+An acknowledgement may come before the replica has its version. A guarded update of the same key
+waits until then: sent with the older base, it would conflict with our own write.
+
 An update is `queued`, then `in_flight`, and back to queued when its answer did not come. It leaves
 when the replica holds what it did (`ack_version`), or when it is refused for good.
 """
@@ -73,6 +76,12 @@ class Pending:
     def keys(self) -> tuple[str, ...]:
         """The keys that it touches."""
         return tuple(self.edits)
+
+    def is_free(self, blocked: set[str], unseen: set[str]) -> bool:
+        """Whether it may go while older updates of these keys are open, or done but `unseen`."""
+        return blocked.isdisjoint(self.edits) and (
+            not self.guarded or unseen.isdisjoint(self.edits)
+        )
 
     def payload(self) -> dict[str, Any]:
         """The payload of its STATE_UPDATE."""
@@ -166,16 +175,19 @@ class OfflineQueue:
     def ready(self, now: float) -> Pending | None:
         """The next update to send, or None. O(pending updates)."""
         blocked: set[str] = set()
+        unseen: set[str] = set()
         on_the_way = 0
         for pending in self._updates.values():
-            if pending.ack_version is None:
-                if pending.in_flight:
-                    on_the_way += 1
-                    if on_the_way >= self._window:
-                        return None
-                elif pending.not_before <= now and blocked.isdisjoint(pending.edits):
-                    return pending
-                blocked.update(pending.edits)
+            if pending.ack_version is not None:
+                unseen.update(pending.edits)
+                continue
+            if pending.in_flight:
+                on_the_way += 1
+                if on_the_way >= self._window:
+                    return None
+            elif pending.not_before <= now and pending.is_free(blocked, unseen):
+                return pending
+            blocked.update(pending.edits)
         return None
 
     def times(self, now: float, ack_timeout: float) -> list[float]:

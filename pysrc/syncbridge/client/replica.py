@@ -96,8 +96,7 @@ class Replica:
             pending.ack_version = 0
         touched = state.keys() | self.server.keys()
         for key in touched:
-            if not same(self.server.get(key, MISSING), state.get(key, MISSING)):
-                self._contest(key, state.get(key, MISSING), version)
+            self._contest(key, state.get(key, MISSING), version)
         self.server = dict(state)
         self.version, self.epoch, self.known = version, epoch, True
         return self._settle(Step(), touched | self.view.keys())
@@ -161,19 +160,25 @@ class Replica:
         version: int,
         own: Pending | None,
     ) -> Step:
-        touched = set(changes)
-        self.server.update(changes)
-        for key in deleted:
-            touched.add(key)
-            self.server.pop(key, None)
-        if own is None:
-            for key in touched:
-                self._contest(key, self.server.get(key, MISSING), version)
+        told = {**changes, **dict.fromkeys(deleted, MISSING)}
+        for key, value in told.items():
+            if own is None:
+                self._contest(key, value, version)
+            if value is MISSING:
+                self.server.pop(key, None)
+            else:
+                self.server[key] = value
         self.version = version
-        return self._settle(Step(), touched)
+        return self._settle(Step(), told)
 
     def _contest(self, key: str, theirs: Any, version: int) -> None:
-        """Mark updates of a key that has changed under them, unless the change was our own."""
+        """Mark updates of a key that changes under them, unless the change was our own.
+
+        To be called while `server` is as it was: a difference may name again what we have, and
+        that is no news.
+        """
+        if same(self.server.get(key, MISSING), theirs):
+            return
         waiting = self.queue.touching(key)
         if any(p.ack_version is not None and same(written(p, key), theirs) for p in waiting):
             return
