@@ -226,7 +226,7 @@ def test_what_is_held_is_bounded() -> None:
         call.apply(left("x", f"c{n}", 1), 1)
 
     assert call.users == ("u0", "u1")
-    assert len(call._gone) == 1
+    assert len(call.dump().gone) == 1
 
 
 def test_the_documented_table_is_the_table() -> None:

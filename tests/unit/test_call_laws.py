@@ -141,6 +141,38 @@ def test_two_vacant_looks_bring_the_truth(steps: list[Step]) -> None:
 
 
 @settings(deadline=None, max_examples=300)
+@given(STEPS, st.booleans())
+def test_clients_with_dead_media_do_not_outweigh_two_good_polls(
+    steps: list[Step], named: bool
+) -> None:
+    """They go on reporting connections that are gone, or were never there, or without a name."""
+    call, truth, now = played(steps)
+    dead = [("ann", f"c{n}") for n in range(truth.made + 1)] + [("bob", ""), ("cy", "")]
+    for number in range(4):
+        now += 1
+        for user, name in dead:
+            call.apply(said(Joined, (user, name if named else ""), now, Source.CLIENT), now)
+        if number >= 2:
+            assert held(call) == set(truth.there)
+        present = tuple(truth.there)
+        call.apply(Polled(generation=1, at=now + 1, present=present), now + 2)
+        now += 2
+
+
+@settings(deadline=None, max_examples=300)
+@given(STEPS)
+def test_one_good_poll_undoes_what_two_wrong_ones_did(steps: list[Step]) -> None:
+    """Polls have removed everybody; who is there is back with the next one that is right."""
+    call, truth, now = played(steps)
+    for _ in range(2):
+        call.apply(Vacant(generation=1, at=now + 1), now + 2)
+        now += 2
+    call.apply(Polled(generation=1, at=now + 1, present=tuple(truth.there)), now + 2)
+
+    assert held(call) == set(truth.there)
+
+
+@settings(deadline=None, max_examples=300)
 @given(STEPS)
 def test_whom_a_poll_without_ids_has_shown_stays(steps: list[Step]) -> None:
     """Users with one connection at a time come, go and come again; webhooks are late or lost."""
@@ -153,7 +185,7 @@ def test_whom_a_poll_without_ids_has_shown_stays(steps: list[Step]) -> None:
             users = tuple({(user, "") for user, _ in truth.there})
             call.apply(Polled(generation=1, at=now, present=users), now)
             shown = set(truth.there)
-        elif step.what in ("join", "leave"):
+        elif step.what == "leave" or (step.what == "join" and absent(truth, step)):
             told = truth.play(step, now)
             post += [(number + later, told) for later in step.arrivals if told is not None]
         for _, evidence in [item for item in post if item[0] <= number]:

@@ -2,8 +2,9 @@
 
 What is stored. For each user the connections that the provider has made for them; a user is in the
 call while one connection is held. For each connection: when it was last known to be there
-(`seen_at`), the negative that speaks against it (`doubt`), and until when its client's own reports
-hold (`lease`). Of connections that are gone, the ids stay for a while as tombstones.
+(`seen_at`), also by more than its client's own word (`shown_at`), the negative that speaks against
+it (`doubt`), the poll that did not show it (`unshown`), and until when its client's own reports
+hold (`lease`). Of connections that are gone, the ids stay for a while (`tombstones`).
 
 Rules.
 
@@ -14,6 +15,9 @@ Rules.
   only when it is newer than `seen_at`; two independent ones remove. Independent are two sources, or
   two polls of which the second began after the first had been applied.
 * Anything that shows a connection clears its doubt, if it is newer than the doubt.
+* A client whose media are dead may go on saying that it is there. So polls are also counted against
+  what the provider has shown alone (or the first report, if it never did): two polls after that,
+  one after the other, remove a connection whatever its client says. One poll never does.
 * A client that has reported once must go on: its lease ends `lease_ms` after the last sign of the
   connection from anybody, the first one `lease_ms` after it was granted. A connection whose client
   never spoke has no lease.
@@ -23,8 +27,9 @@ Rules.
   come over stay until the deadline.
 
 So delayed, repeated and lost evidence cannot remove a connection that is there, unless its client
-falls silent or two statements newer than every sign of it say so; and two good polls after the last
-change bring the truth. Each `apply` costs O(users held) for a poll, else O(connections of a user).
+falls silent or two statements newer than every sign of it say so, or two polls newer than all but
+its client's own; and two good polls after the last change bring the truth. Each `apply` costs
+O(users held) for a poll, else O(connections of a user).
 """
 
 from collections.abc import Iterator
@@ -42,6 +47,7 @@ from syncbridge.voice.evidence import (
     Source,
     Vacant,
 )
+from syncbridge.voice.tombstones import Stone, Tombstones
 
 
 class Phase(StrEnum):
@@ -138,6 +144,8 @@ class Connection(msgspec.Struct, omit_defaults=True):
     """A connection that is held. Empty id: some connection of that user. Times in ms.
 
     `user_at`: when its user was last known to be there, by a sign that named no connection.
+    `shown_at`: when anybody but its client last showed it, or when it was first heard of.
+    `unshown`: the first poll since then that did not show it.
     """
 
     id: str
@@ -146,6 +154,13 @@ class Connection(msgspec.Struct, omit_defaults=True):
     doubt: Doubt | None = None
     lease: int | None = None
     user_at: int = 0
+    shown_at: int = 0
+    unshown: Doubt | None = None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether something speaks against it."""
+        return self.doubt is not None or self.unshown is not None
 
 
 class Member(msgspec.Struct):
@@ -156,7 +171,7 @@ class Member(msgspec.Struct):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A call as it is stored. `gone`: (user, connection, when) of each tombstone, oldest first."""
+    """A call as it is stored. `gone`, `unshown`: its tombstones, oldest first."""
 
     generation: int
     phase: Phase
@@ -166,7 +181,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     ignored: int = 0
     spent_ms: int = 0
     members: dict[str, Member] = {}
-    gone: tuple[tuple[str, str, int], ...] = ()
+    gone: tuple[Stone, ...] = ()
+    unshown: tuple[Stone, ...] = ()
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -197,7 +213,7 @@ class Call:
         self._clock = created_at
         self._deadline: int | None = created_at + self.limits.unjoined_ms
         self._members: dict[str, Member] = {}
-        self._gone: dict[tuple[str, str], int] = {}
+        self._tombs = Tombstones(self.limits.tombstones, self.limits.lease_ms)
         self._spent_ms = 0
 
     @classmethod
@@ -208,7 +224,9 @@ class Call:
         call.peak, call.ignored = record.peak, record.ignored
         call._spent_ms = record.spent_ms
         call._members = record.members
-        call._gone = {(user_id, connection): at for user_id, connection, at in record.gone}
+        call._tombs = Tombstones(
+            call.limits.tombstones, call.limits.lease_ms, record.gone, record.unshown
+        )
         return call
 
     def dump(self) -> Record:
@@ -222,7 +240,8 @@ class Call:
             self.ignored,
             self._spent_ms,
             self._members,
-            tuple((user_id, connection, at) for (user_id, connection), at in self._gone.items()),
+            self._tombs.gone,
+            self._tombs.unshown,
         )
 
     @property
@@ -243,7 +262,7 @@ class Call:
     @property
     def doubted(self) -> frozenset[str]:
         """Users with a connection that a negative speaks against."""
-        return frozenset(user_id for user_id, c in self._held() if c.doubt is not None)
+        return frozenset(user_id for user_id, c in self._held() if c.doubtful)
 
     @property
     def last_seen(self) -> int:
@@ -363,23 +382,21 @@ class Call:
 
     def _joined(self, evidence: Joined) -> list[Event]:
         """A sign of one connection, or of all that a user has."""
-        client = evidence.source is Source.CLIENT
         if evidence.connection_id:
-            return self._seen(evidence.user_id, evidence.connection_id, evidence.at, client)
+            return self._seen(evidence, evidence.connection_id)
         connections = self._current(evidence.user_id)
         ids = [connection.id for connection in connections] or [""]
-        seen = [self._seen(evidence.user_id, known, evidence.at, client) for known in ids]
+        seen = [self._seen(evidence, known) for known in ids]
         for connection in self._current(evidence.user_id):
             connection.user_at = max(connection.user_at, min(evidence.at, self._clock))
         return [event for events in seen for event in events]
 
-    def _seen(self, user_id: str, connection_id: str, at: int, client: bool) -> list[Event]:
-        """A connection is there at `at`. One that is known to be gone stays gone."""
-        gone = self._gone.get((user_id, connection_id))
-        if gone is not None and (connection_id or at <= gone):
+    def _seen(self, sign: Joined, connection_id: str) -> list[Event]:
+        """A connection of the user is there. One that is known to be gone stays gone."""
+        user_id, at = sign.user_id, min(sign.at, self._clock)
+        if self._tombs.refuses(sign, connection_id):
             self.ignored += 1
             return []
-        at = min(at, self._clock)
         known = connection_id in self.connections(user_id)
         if not known and sum(1 for _ in self._held()) >= self.limits.max_connections:
             self.ignored += 1
@@ -389,10 +406,19 @@ class Call:
         connection.seen_at = max(connection.seen_at, at)
         if connection.doubt is not None and connection.doubt.at < at:
             connection.doubt = None
-        if client or connection.lease is not None:
-            first = self._clock if connection.lease is None else connection.seen_at
-            connection.lease = max(first + self.limits.lease_ms, connection.lease or 0)
+        if sign.source is not Source.CLIENT:
+            self._shown(connection, at)
+        elif connection.lease is None:
+            connection.lease = self._clock + self.limits.lease_ms
+        if connection.lease is not None:
+            connection.lease = max(connection.seen_at + self.limits.lease_ms, connection.lease)
         return events
+
+    def _shown(self, connection: Connection, at: int) -> None:
+        """Another one than its client says that a connection is there."""
+        connection.shown_at = max(connection.shown_at, at)
+        if connection.unshown is not None and connection.unshown.at < at:
+            connection.unshown = None
 
     def _hold(self, user_id: str, connection_id: str, at: int) -> list[Event]:
         """Hold a connection; a real id takes the place of an unnamed one."""
@@ -402,22 +428,26 @@ class Call:
             known = held.get(connection_id)
             if known is None or known.generation != self.generation:
                 unnamed = held.pop("", None) if connection_id else None
-                new = held[connection_id] = Connection(connection_id, self.generation, at)
+                new = self._connection(connection_id, at)
+                held[connection_id] = new
                 if unnamed is not None:
                     new.seen_at, new.user_at = max(at, unnamed.seen_at), unnamed.user_at
                     new.lease = unnamed.lease
             return []
-        connection = Connection(connection_id, self.generation, at)
+        connection = self._connection(connection_id, at)
         self._members[user_id] = Member(self._clock, {connection_id: connection})
         self.peak = max(self.peak, len(self._members))
         joined: list[Event] = [UserJoined(user_id)]
         return joined + (self._move(Cause.CAME) if self.phase is not Phase.MIGRATING else [])
 
+    def _connection(self, connection_id: str, at: int) -> Connection:
+        return Connection(connection_id, self.generation, at, shown_at=at)
+
     def _left(self, evidence: Left) -> list[Event]:
         user_id, connection_id = evidence.user_id, evidence.connection_id
         current = self._current(user_id)
         if connection_id and evidence.source is not Source.CLIENT:
-            self._bury(user_id, connection_id, evidence.at)
+            self._tombs.bury(user_id, connection_id, evidence.at)
             for known in current:
                 if known.id == connection_id:
                     self._survive(user_id, known, evidence.at)
@@ -434,7 +464,8 @@ class Call:
         held = self._members[user_id].connections
         if gone.user_at > at and len(held) == 1:
             seen = gone.user_at
-            held[""] = Connection("", gone.generation, seen, lease=gone.lease, user_at=seen)
+            held[""] = survivor = self._connection("", seen)
+            survivor.lease, survivor.user_at = gone.lease, seen
 
     def _polled(self, evidence: Polled) -> list[Event]:
         """Show those whom the list names, doubt the others; an empty list says nothing."""
@@ -472,24 +503,27 @@ class Call:
         self, user_id: str, connection: Connection, source: Source, at: int
     ) -> list[Event]:
         """Note a negative; the second independent one removes the connection."""
+        if source is Source.POLL and at > connection.shown_at:
+            if connection.unshown is not None and _settles(connection.unshown, source, at):
+                return self._unshown(user_id, connection, at)
+            connection.unshown = connection.unshown or Doubt(source, at, self._clock)
         if at <= connection.seen_at:
             return []
-        doubt = connection.doubt
-        if doubt is None:
+        if connection.doubt is None:
             connection.doubt = Doubt(source, at, self._clock)
             return []
-        later_poll = source is Source.POLL and at > doubt.applied_at
-        if source is doubt.source and not later_poll:
+        if not _settles(connection.doubt, source, at):
             return []
-        self._bury(user_id, connection.id, at)
+        self._tombs.bury(user_id, connection.id, at)
         return self._remove(user_id, connection.id, "verified")
 
-    def _bury(self, user_id: str, connection_id: str, at: int) -> None:
-        """Remember that a connection is gone; the oldest tombstone makes room."""
-        key = (user_id, connection_id)
-        self._gone[key] = max(at, self._gone.pop(key, at))
-        while len(self._gone) > self.limits.tombstones:
-            del self._gone[next(iter(self._gone))]
+    def _unshown(self, user_id: str, connection: Connection, at: int) -> list[Event]:
+        """Two polls did not show a connection, the second one of `at`."""
+        self._tombs.unshow(user_id, connection.id, at)
+        events = self._remove(user_id, connection.id, "verified")
+        if user_id not in self._members:
+            self._tombs.doubt(user_id, self._clock)
+        return events
 
     def _remove(self, user_id: str, connection_id: str, reason: str) -> list[Event]:
         """Let a connection go, and the user with the last one."""
@@ -505,6 +539,7 @@ class Call:
 
     def _migrate(self, generation: int) -> list[Event]:
         self.generation = generation
+        self._tombs.migrated()
         return self._move(Cause.MIGRATE)
 
     def _moved(self) -> list[Event]:
@@ -530,3 +565,9 @@ class Call:
         waits = {Phase.EMPTY: self.limits.empty_ms, Phase.MIGRATING: self.limits.migration_ms}
         self._deadline = self._clock + waits[phase] if phase in waits else None
         return [PhaseChanged(phase, cause, self.generation)]
+
+
+def _settles(doubt: Doubt, source: Source, at: int) -> bool:
+    """Whether a negative is independent of an earlier one: so both together are proof."""
+    later_poll = source is Source.POLL and at > doubt.applied_at
+    return source is not doubt.source or later_poll
