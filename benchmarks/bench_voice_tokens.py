@@ -12,7 +12,6 @@ p99 of ours less the median of the provider's own, once or twice; the target is 
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ import httpx
 import trio
 
 from harness.machine import describe
-from harness.open_loop import OpenLoop, percentile
+from harness.open_loop import OpenLoop, percentile, report
 from harness.process import (
     LOAD_CORE,
     SERVER_CORE,
@@ -121,7 +120,9 @@ def measure(server: Running, sim: Running, rate: float, seconds: float) -> dict[
     users = user_tokens()
     channels = [f"{run}-{n}" for n in range(CHANNELS)]
     trio.run(OpenLoop(server.port, asked(users, channels, CHANNELS), rate).run)
-    provider = OpenLoop(sim.port, direct(f"http://127.0.0.1:{sim.port}", count), rate)
+    provider = OpenLoop(
+        sim.port, direct(f"http://127.0.0.1:{sim.port}", count), rate, statuses=(201,)
+    )
     trio.run(provider.run)
     before = cpu_seconds(server.pid)
     ours = OpenLoop(server.port, asked(users, channels, count), rate)
@@ -169,23 +170,6 @@ def one_round(rate: float, seconds: float) -> dict[str, float]:
             return measure(server, sim, rate, seconds)
 
 
-def report(samples: list[dict[str, float]], rate: float) -> list[dict[str, Any]]:
-    """Print medians with their range; returns the lines."""
-    lines = []
-    for name in samples[0]:
-        values = sorted(sample[name] for sample in samples)
-        line: dict[str, Any] = {
-            "figure": f"voice token at {rate:g}/s: {name}",
-            "median": round(statistics.median(values), 2),
-            "range": [round(values[0], 2), round(values[-1], 2)],
-        }
-        if name.endswith("added_p99_ms"):
-            line |= {"target": TARGET_MS, "met": line["median"] < TARGET_MS}
-        lines.append(line)
-        print(json.dumps(line))
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
@@ -196,7 +180,8 @@ def main() -> None:
     os.environ.update(SECRETS)
     prepare_this_process()
     samples = [one_round(options.rate, options.seconds) for _ in range(options.rounds)]
-    lines = report(samples, options.rate)
+    title = f"voice token at {options.rate:g}/s"
+    lines = report(title, samples, TARGET_MS, lambda name: name.endswith("added_p99_ms"))
     if options.out:
         document = {"machine": describe(), "figures": lines, "samples": samples}
         options.out.write_text(json.dumps(document, indent=2))

@@ -15,19 +15,18 @@ import json
 import math
 import os
 import re
-import statistics
 import sys
 import tempfile
 import time
 import uuid
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import trio
 
 from harness.machine import describe
+from harness.open_loop import OpenLoop, percentile, report
 from harness.process import SERVER_CORE, Running, free_port, prepare_this_process, started
 from harness.servers import Workplace, redis_server
 from syncbridge.voice import signatures
@@ -108,48 +107,6 @@ def requests(run: str, count: int, first: int) -> list[bytes]:
     return made
 
 
-class Load:
-    """Sends requests at their times over a few connections. `late`: ms of each answer."""
-
-    def __init__(self, port: int, made: list[bytes], rate: float) -> None:
-        self._port = port
-        self._rate = rate
-        self._made = made
-        self._next = 0
-        self._begin = 0.0
-        self.late: list[float] = []
-
-    async def run(self) -> None:
-        self._begin = trio.current_time() + 0.05
-        async with trio.open_nursery() as nursery:
-            for _ in range(CONNECTIONS):
-                nursery.start_soon(self._connection)
-
-    async def _connection(self) -> None:
-        async with await trio.open_tcp_stream("127.0.0.1", self._port) as stream:
-            while self._next < len(self._made):
-                number, self._next = self._next, self._next + 1
-                due = self._begin + number / self._rate
-                await trio.sleep_until(due)
-                await stream.send_all(self._made[number])
-                answer = await _answer(stream)
-                self.late.append((trio.current_time() - due) * 1000)
-                if not answer.startswith(b"HTTP/1.1 200 "):
-                    raise RuntimeError(answer.decode(errors="replace"))
-
-
-async def _answer(stream: trio.SocketStream) -> bytes:
-    """A response, which is small and has a length."""
-    data = b""
-    with trio.fail_after(30):
-        while b"\r\n\r\n" not in data or not data.endswith(b"OK"):
-            more = await stream.receive_some(4096)
-            data += more
-            if not more or not data.startswith(b"HTTP/1.1 200 "[: len(data)]):
-                return data
-    return data
-
-
 def effects(port: int) -> list[tuple[float, float]]:
     """(bound in seconds, webhooks that took effect within it) so far."""
     text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
@@ -170,9 +127,10 @@ def measure(server: Running, redis: Path, seconds: float, rate: float) -> dict[s
     """One round on a server that runs."""
     run = uuid.uuid4().hex[:8]
     trio.run(open_channels, redis, run)
-    trio.run(Load(server.port, requests(run, WARM_UP, 0), rate).run)
+    trio.run(OpenLoop(server.port, requests(run, WARM_UP, 0), rate, CONNECTIONS).run)
     before = await_effects(server.port, WARM_UP)
-    load = Load(server.port, requests(run, int(seconds * rate), WARM_UP), rate)
+    made = requests(run, int(seconds * rate), WARM_UP)
+    load = OpenLoop(server.port, made, rate, CONNECTIONS)
     used = cpu_seconds(server.pid)
     trio.run(load.run)
     after = await_effects(server.port, before[-1][1] + len(load.late))
@@ -186,10 +144,6 @@ def measure(server: Running, redis: Path, seconds: float, rate: float) -> dict[s
         "effect_p99_ms": next(le for le, n in grown if n >= 0.99 * grown[-1][1]) * 1000,
         "cpu_us": used / len(late) * 1e6,
     }
-
-
-def percentile(ordered: list[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
 
 
 def main() -> None:
@@ -211,31 +165,16 @@ def main() -> None:
                 with started(command, env, log, core=SERVER_CORE, port=port) as server:
                     samples.append(measure(server, redis, options.seconds, options.rate))
             print(f"round {number + 1}", _round(samples[-1]), flush=True)
-    result = report(samples, options.rate)
+    title = f"webhook at {options.rate:g}/s"
+    lines = report(title, samples, TARGET_MS, lambda name: name == "p99_ms")
     print(f"load average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if options.out:
-        options.out.write_text(json.dumps({"machine": describe(), **result}, indent=2))
+        document = {"machine": describe(), "figures": lines, "samples": samples}
+        options.out.write_text(json.dumps(document, indent=2))
 
 
 def _round(numbers: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in numbers.items()}
-
-
-def report(samples: list[dict[str, float]], rate: float) -> dict[str, Any]:
-    """Print medians with their range; returns them with all samples."""
-    lines = []
-    for name in samples[0]:
-        values = sorted(sample[name] for sample in samples)
-        line: dict[str, Any] = {
-            "figure": f"webhook at {rate:g}/s: {name}",
-            "median": round(statistics.median(values), 2),
-            "range": [round(values[0], 2), round(values[-1], 2)],
-        }
-        if name == "p99_ms":
-            line |= {"target": TARGET_MS, "met": line["median"] < TARGET_MS}
-        lines.append(line)
-        print(json.dumps(line))
-    return {"figures": lines, "samples": samples}
 
 
 if __name__ == "__main__":

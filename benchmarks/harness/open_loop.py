@@ -3,8 +3,11 @@
 The latency of a request counts from when it was due, so a server that falls behind cannot hide it.
 """
 
+import json
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import trio
 
@@ -12,22 +15,31 @@ ANSWER_SECONDS = 30.0
 
 
 class OpenLoop:
-    """Sends requests at `rate` a second over `connections`. `late`: ms of each answer."""
+    """Sends requests at `rate` a second over `connections`. `late`: ms of each answer.
+
+    Args:
+        statuses: of answers that are right.
+    """
 
     def __init__(
-        self, port: int, requests: Sequence[bytes], rate: float, connections: int = 32
+        self,
+        port: int,
+        requests: Sequence[bytes],
+        rate: float,
+        connections: int = 32,
+        statuses: Sequence[int] = (200,),
     ) -> None:
         self._port = port
         self._requests = requests
         self._rate = rate
         self._connections = connections
+        self._right = tuple(b"HTTP/1.1 %d " % status for status in statuses)
         self._next = 0
         self._begin = 0.0
         self.late: list[float] = []
-        self.answers: list[bytes] = []
 
     async def run(self) -> None:
-        """Send all of them. Raises RuntimeError with the first answer that is not 200 or 201."""
+        """Send all of them. Raises RuntimeError with the first answer that is not right."""
         self._begin = trio.current_time() + 0.05
         async with trio.open_nursery() as nursery:
             for _ in range(min(self._connections, len(self._requests))):
@@ -42,8 +54,7 @@ class OpenLoop:
                 await stream.send_all(self._requests[number])
                 head, body = await read_answer(stream)
                 self.late.append((trio.current_time() - due) * 1000)
-                self.answers.append(body)
-                if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")):
+                if not head.startswith(self._right):
                     raise RuntimeError((head + body).decode(errors="replace"))
 
 
@@ -74,3 +85,29 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The value that a share of them does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
+
+
+def report(
+    title: str,
+    samples: list[dict[str, float]],
+    target: float,
+    is_bound: Callable[[str], bool],
+) -> list[dict[str, Any]]:
+    """Print medians with their range; returns the lines.
+
+    Args:
+        target: what the figures that `is_bound` names are to stay below.
+    """
+    lines = []
+    for name in samples[0]:
+        values = sorted(sample[name] for sample in samples)
+        line: dict[str, Any] = {
+            "figure": f"{title}: {name}",
+            "median": round(statistics.median(values), 2),
+            "range": [round(values[0], 2), round(values[-1], 2)],
+        }
+        if is_bound(name):
+            line |= {"target": target, "met": line["median"] < target}
+        lines.append(line)
+        print(json.dumps(line))
+    return lines

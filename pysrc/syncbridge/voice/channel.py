@@ -15,7 +15,7 @@ provider has lost is replaced the same way (`reason` "lost"), but not retired.
 Times are Unix ms.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -502,10 +502,6 @@ class Channel:
         """Whether a room that is kept now is not too old before its time in the pool is over."""
         age = self.limits.max_age_ms
         return not age or now + self.limits.pool_ms <= room.opened_at + age
-
-
-Change = Callable[[Channel, int], list[Event]]
-"""(channel, now in ms) -> what changed. It may be called again on a newer channel."""
 
 
 def changed_users(events: Sequence[Event]) -> set[str]:
