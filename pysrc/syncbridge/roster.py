@@ -15,6 +15,10 @@ and whether that connection is online, and takes a change by three rules:
 
 So what the devices of a node are told is a true history with, at most, blinks left out, whatever
 the order of arrival; and it ends in the truth when the newest change has arrived. O(1) a change.
+
+A newcomer's own list may be newer than what the others were told: a device is gone in it whose
+departure is still under way to this node. The others wait for that news, because only it has the
+reason; the newcomer, who never saw the device, is `unaware` of it and must not be told.
 """
 
 from collections.abc import Iterable
@@ -24,6 +28,9 @@ from syncbridge.ports import Device
 
 MAX_OFFLINE = 256
 """Devices that have left and are remembered, so that what is late is known to be; the oldest go."""
+
+MAX_UNAWARE = 256
+"""Newcomers that are spared the news of one device; more are told of one they never saw."""
 
 
 class News(Enum):
@@ -39,11 +46,13 @@ class News(Enum):
 class Roster:
     """One session's devices; see the module's text."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_unaware")
 
     def __init__(self) -> None:
         # device id -> 2 * fence + online; in the order of the last change.
         self._known: dict[str, int] = {}
+        # device id -> those who never saw it online. None: nobody, as nearly always.
+        self._unaware: dict[str, set[int]] | None = None
 
     def joined(self, device_id: str, fence: int) -> News:
         """A connection is online."""
@@ -82,6 +91,22 @@ class Roster:
             for device_id, known in self._known.items()
             if known & 1 and device_id not in online and known >> 1 <= newest
         ]
+
+    def newcomer(self, cid: int, devices: Iterable[Device], newest: int) -> None:
+        """Note whom a newcomer's list does not show any more, see `missing`."""
+        for device_id, _ in self.missing(devices, newest):
+            self._unaware = self._unaware or {}
+            known = self._unaware.setdefault(device_id, set())
+            if len(known) < MAX_UNAWARE:
+                known.add(cid)
+
+    def unaware(self, device_id: str) -> set[int]:
+        """Connections that must not be told that a device left. Asked once a departure."""
+        if self._unaware is None:
+            return set()
+        found = self._unaware.pop(device_id, set())
+        self._unaware = self._unaware or None
+        return found
 
     def _note(self, device_id: str, known: int) -> None:
         self._known.pop(device_id, None)

@@ -13,6 +13,7 @@ import trio
 
 from redis_servers import until
 from server_kit import Node, Process, bearer, mint, new_session, running_node, server_process
+from syncbridge.ports import PresenceChange
 from ws_client import Closed, Device
 
 STATE_UPDATE, JOINED, LEFT, DEVICE_LIST = 5, 10, 11, 12
@@ -299,3 +300,29 @@ async def test_a_newcomers_list_and_what_it_is_told_make_the_truth(
             assert (kind == LEFT) == (device in online), (device, kind, watch.events)
             online ^= {device}
         assert truth == online
+
+
+async def test_a_newcomer_is_not_told_of_who_left_before_it_came(
+    nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The news of the other node is slower than the newcomer's list; the others get it whole."""
+    late: list[PresenceChange] = []
+    gateway = nodes[0].server.gateway
+    async with a_scene() as scene:
+        watch = await scene.join(nodes[0].port, "watch")
+        gone = await scene.join(nodes[1].port, "gone")
+        await watch.told(1)
+        monkeypatch.setattr(gateway.departures, "heard", late.append)
+        await gone.device.kill()
+        await until(lambda: [change for change in late if change.device_id == "gone"])
+        newcomer = await scene.join(nodes[0].port, "newcomer")
+        monkeypatch.undo()
+        for change in late:
+            gateway.announce(change)
+        await watch.told(3)
+        await scene.join(nodes[1].port, "gone")
+        await newcomer.told(1)
+
+    assert [JOINED, LEFT] == watch.of("gone")[:2]
+    assert (LEFT, "gone", "disconnected") in watch.events
+    assert (JOINED, "gone", "") == newcomer.events[0]

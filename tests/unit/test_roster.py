@@ -44,6 +44,18 @@ def test_missing_are_those_that_a_list_should_name() -> None:
     assert [("b", 2)] == roster.missing(listed, newest=5)
 
 
+def test_a_newcomer_is_unaware_of_who_left_before_its_list_was_made() -> None:
+    """Once: a device that comes back and leaves is seen by everybody."""
+    roster = Roster()
+    for device, fence in (("a", 1), ("b", 2)):
+        roster.joined(device, fence)
+    roster.newcomer(7, [Device("a", b"{}", 0, True, 1)], newest=5)
+    roster.newcomer(8, [Device("a", b"{}", 0, True, 1)], newest=6)
+
+    assert (set(), {7, 8}) == (roster.unaware("a"), roster.unaware("b"))
+    assert set() == roster.unaware("b")
+
+
 def test_begin_takes_only_who_is_online() -> None:
     """As AUTH_SUCCESS shows them."""
     roster = Roster()

@@ -7,7 +7,8 @@ with 4009 when its device has connected elsewhere, with 4010 when it was signed 
 for reading when it has handed the session over.
 
 A newcomer's list is as old as the script that made it. What other nodes told since then is kept in
-`Session.recent` while somebody is joining, and sent after the list.
+`Session.recent` while somebody is joining, and sent after the list. What they tell only later, and
+the list has already, is news to the others alone: see `Roster.unaware`.
 """
 
 from collections.abc import Callable
@@ -110,7 +111,12 @@ class Departures:
         else:
             news = session.roster.left(change.device_id, change.fence)
             exclude = self._end(session, change) or exclude
-        for frame in self._frames(session, change, news):
+        frames = self._frames(session, change, news)
+        if news in (News.LEFT, News.REPLACED):
+            unaware = session.roster.unaware(change.device_id)
+            if unaware and frames:
+                self._tell_aware(session, frames.pop(0), unaware | {exclude})
+        for frame in frames:
             self._post.notice(session, frame, exclude)
 
     def welcome(self, session: LocalSession, connection: Connection, devices: list[Device]) -> None:
@@ -199,6 +205,11 @@ class Departures:
         self._registry.expel(session, connection)
         if session.empty:
             self.leave(connection, session)
+
+    def _tell_aware(self, session: LocalSession, frame: bytes, unaware: set[int]) -> None:
+        for connection in session.devices.values():
+            if connection.cid not in unaware:
+                self._post.raw(connection, frame)
 
     def _frames(self, session: LocalSession, change: PresenceChange, news: News) -> list[bytes]:
         if news is News.NOTHING or not session.joined:

@@ -357,6 +357,7 @@ class Joining:
         )
         connection.fence = answer.fence
         self._meet(session, hello.device_id, answer.devices)
+        session.roster.newcomer(connection.cid, answer.devices, answer.fence)
         previous = self._registry.enter(session, connection)
         self._voice.entered(connection)
         body = self._success(connection, session, part[0], part[1], devices, part[2])
