@@ -24,6 +24,7 @@ from harness.load import Shortfall
 from harness.machine import describe
 from harness.process import SERVER_CORE, free_port, prepare_this_process, started
 from harness.servers import Workplace, redis_server
+from harness.stolen import undisturbed
 from syncbridge_core.swarm import UPDATE_VALUE, Swarm
 from syncbridge_server.bench.credentials import devices, token_mint
 from syncbridge_server.bench.usage import cpu_seconds
@@ -68,26 +69,33 @@ def measure(one: Contestant, place: Workplace, load: Path, options: Any) -> dict
         try:
             alone = beat(swarm, options.rate, options.seconds)
             command = [str(load), str(port), str(CONNECTIONS), str(options.seconds + 1)]
-            before = cpu_seconds(server.pid)
-            with subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            ) as requests:
-                assert requests.stdin is not None
-                assert requests.stdout is not None
-                requests.stdin.write(one.request)
-                requests.stdin.close()
-                time.sleep(0.5)
-                beside = beat(swarm, options.rate, options.seconds - 1)
-                answered = json.loads(requests.stdout.read())
-            cpu = cpu_seconds(server.pid) - before
+            beside = undisturbed(
+                "beside",
+                lambda: beat_beside(swarm, server.pid, command, one.request, options),
+            )
         finally:
             swarm.close(reset=True)
+    return {**{f"alone_{name}": value for name, value in alone.items()}, **beside}
+
+
+def beat_beside(
+    swarm: Swarm, pid: int, command: list[str], request: bytes, options: Any
+) -> dict[str, float]:
+    """The same while REST is loaded."""
+    before = cpu_seconds(pid)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as requests:
+        assert requests.stdin is not None
+        assert requests.stdout is not None
+        requests.stdin.write(request)
+        requests.stdin.close()
+        time.sleep(0.5)
+        beats = beat(swarm, options.rate, options.seconds - 1)
+        answered = json.loads(requests.stdout.read())
     return {
-        **{f"alone_{name}": value for name, value in alone.items()},
-        **{f"beside_{name}": value for name, value in beside.items()},
+        **{f"beside_{name}": value for name, value in beats.items()},
         "rest_per_s": answered["answers"] / answered["seconds"],
         "rest_p99_ms": answered["p99_us"] / 1000,
-        "server_cpu_share": cpu / answered["seconds"],
+        "server_cpu_share": (cpu_seconds(pid) - before) / answered["seconds"],
     }
 
 

@@ -210,6 +210,14 @@ def _update_figures(rate: int, limit: float | None) -> list[Figure]:
         Figure(
             "f", f"{title}, p99", "ms", f"updates_{rate}_p99_ms", SYNCBRIDGE, "", limit, True, note
         ),
+        Figure(
+            "f",
+            f"Share of a core's time that other machines took meanwhile, at {rate:,}/s",
+            "",
+            f"updates_{rate}_stolen",
+            SYNCBRIDGE,
+            caveat="From 0.01 on, the 99th percentile above it is that time.",
+        ),
     ]
 
 

@@ -7,10 +7,12 @@ server's CPU clock: a server cannot look fast by having queued something.
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.process import LOAD_CORE, Running, busy_since, core_busy
+from harness.stolen import undisturbed
 from syncbridge_core.swarm import Swarm
 from syncbridge_server.bench import scenarios
 from syncbridge_server.bench.credentials import Device, admin_token, devices, token_mint
@@ -94,8 +96,11 @@ def product(server: Running, size: Size) -> Numbers:
         numbers |= _echo(swarm, server, size.echo_seconds)
         numbers |= _broadcast(swarm, server, size.fans)
         for rate in size.rates:
-            numbers |= _updates(swarm, server, size.update_seconds, rate)
-        numbers |= _rest_meanwhile(swarm, server, size)
+            numbers |= undisturbed(
+                f"updates_{rate}",
+                partial(_updates, swarm, server, size.update_seconds, rate),
+            )
+        numbers |= undisturbed("rest", partial(_rest_meanwhile, swarm, server, size))
     finally:
         swarm.close(reset=True)
     return numbers
