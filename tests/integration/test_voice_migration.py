@@ -112,6 +112,23 @@ async def test_who_does_not_come_over_is_gone(redis_server: RedisServer) -> None
         assert (1.0, 2.0) == (counted(rig, "migrated_total"), counted(rig, "stranded_total"))
 
 
+async def test_who_came_over_unheard_is_found_before_the_end(redis_server: RedisServer) -> None:
+    """The webhooks are lost, and no pass is made meanwhile: a last look finds everybody."""
+    async with servers(redis_server, voice_migration=4.0) as rig:
+        await call_with(rig, "ann", "bob")
+        await rig.voice.migration.begin("lobby", "operator")
+        new = now_at(await rig.channel("lobby"))
+        await rig.sim.faults(webhooks=["lost"])
+        for user in ("ann", "bob"):
+            await rig.token(user, "lobby")
+            await rig.sim.move(new, user)
+        channel = await rig.until_channel("lobby", lambda c: result_of(c) != "moving")
+
+        assert channel.call is not None
+        assert ("moved", {"ann", "bob"}) == (result_of(channel), set(channel.call.users))
+        assert (2.0, 0.0) == (counted(rig, "migrated_total"), counted(rig, "stranded_total"))
+
+
 async def test_nobody_comes_over(redis_server: RedisServer) -> None:
     """The call is empty then; it is not ended while somebody may still come."""
     async with servers(redis_server, voice_migration=0.5) as rig:

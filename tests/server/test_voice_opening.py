@@ -90,6 +90,13 @@ class NoMigration:
         raise AssertionError(channel_id)
 
 
+class NoLook:
+    """Looks that nobody takes."""
+
+    async def look(self, channel_id: str) -> object:
+        raise AssertionError(channel_id)
+
+
 @dataclass
 class Part:
     """The parts of one node. `now`: Unix ms."""
@@ -128,7 +135,7 @@ async def part(redis_url: str, patience: float = 5.0) -> AsyncIterator[Part]:
             port: Any = provider
             opening = Opening(port, desk, ChannelConfig(), patience)
             chores = Chores(port, desk, opening, patience)
-            timers = Timers(desk, opening, chores, NoMigration())
+            timers = Timers(desk, opening, chores, NoMigration(), NoLook())
             tokens = Tokens(port, desk, opening, 3600.0, patience)
             yield Part(provider, desk, opening, chores, timers, tokens, clock)
 

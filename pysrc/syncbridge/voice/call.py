@@ -297,6 +297,11 @@ class Call:
         running = sum(max(now - member.since, 0) for member in self._members.values())
         return Statistics(len(self._members), self.peak, self._spent_ms + running, self.ignored)
 
+    @property
+    def moving_until(self) -> int | None:
+        """Deadline (ms) of the migration under way, or None."""
+        return self._deadline if self.phase is Phase.MIGRATING else None
+
     def next_due(self) -> int | None:
         """When `expire` has work, in ms; None after the end. O(connections)."""
         leases = [c.lease for _, c in self._leased() if c.lease is not None]

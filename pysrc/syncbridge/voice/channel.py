@@ -324,6 +324,7 @@ class Channel:
             self._keep(now)
             due += [at for at in (self.call.next_due(),) if at is not None]
             due += holding.next_due(record.guests)
+            due += [at for at in (self._last_look_at(),) if at is not None and at > now]
         if record.room is not None and not record.room.session_id:
             due.append(max(record.room.asked_at + limits.opening_ms, record.retry_at))
         elif record.room is not None and self.call is None:
@@ -338,6 +339,11 @@ class Channel:
         if record.warm_until > now and record.room is None:
             due.append(max(record.warm_from, record.retry_at))
         return min(due, default=None)
+
+    def stragglers(self, now: int) -> bool:
+        """Whether a migration is so near its end that who is missed must be looked for."""
+        at = self._last_look_at()
+        return at is not None and at <= now
 
     def cold(self, now: int) -> bool:
         """Whether an event is near for which no room has been opened."""
@@ -398,6 +404,13 @@ class Channel:
         """Until when a room that was opened ahead is kept; 0 when no event is near."""
         record = self.record
         return record.warm_until if record.warm_from <= now < record.warm_until else 0
+
+    def _last_look_at(self) -> int | None:
+        """When the provider is to be asked, before a migration ends, who has come over."""
+        if self.call is None or self.call.moving_until is None:
+            return None
+        limits = self.limits
+        return self.call.moving_until - min(limits.last_look_ms, limits.call.migration_ms // 2)
 
     def _moving(self) -> dict[str, tuple[str, ...]]:
         """Connections of the users whose call is about to move to another device."""

@@ -19,6 +19,8 @@ class ChannelLimits(msgspec.Struct, frozen=True):
         pool_uses: calls within a day that make a channel a frequent one; 0: no pooling.
         pool_ms: how long the room of a frequent channel is kept after its call.
         handoff_ms: how long a device has to take a call over.
+        last_look_ms: before the deadline of a migration, when the provider is asked who has come
+            over: the news of somebody may be lost. At most half of the time there is.
     """
 
     call: CallLimits = CallLimits()
@@ -30,3 +32,4 @@ class ChannelLimits(msgspec.Struct, frozen=True):
     pool_uses: int = 10
     pool_ms: int = 3_600_000
     handoff_ms: int = 60_000
+    last_look_ms: int = 5_000

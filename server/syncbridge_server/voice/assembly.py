@@ -157,7 +157,7 @@ async def build_voice(
                 provider, desk, opening, settings.voice_token_ttl, token_patience(settings)
             ),
             chores=chores,
-            timers=Timers(desk, opening, chores, migration),
+            timers=Timers(desk, opening, chores, migration, looker),
             migration=migration,
             inbox=inbox,
             recordings=recordings,

@@ -42,6 +42,13 @@ class Migrating(Protocol):
         """Open the room of a migration that was begun; False when the call does not move."""
 
 
+class Looks(Protocol):
+    """Asks the provider who is in a call."""
+
+    def look(self, channel_id: str) -> Awaitable[object]:
+        """Let a channel's call hear who is in it. Raises StoreError."""
+
+
 class Wanted(NamedTuple):
     """What is to be done at the provider after a channel was looked at."""
 
@@ -55,11 +62,14 @@ class Wanted(NamedTuple):
 class Timers:
     """Carries out what is due. `waiting`: the store could not be read the last time."""
 
-    def __init__(self, desk: Desk, opening: Opening, chores: Chores, migration: Migrating) -> None:
+    def __init__(
+        self, desk: Desk, opening: Opening, chores: Chores, migration: Migrating, looker: Looks
+    ) -> None:
         self._desk = desk
         self._opening = opening
         self._chores = chores
         self._migration = migration
+        self._looker = looker
         self._at_work: set[str] = set()
         self.waiting = False
 
@@ -76,6 +86,9 @@ class Timers:
 
     async def look_after(self, channel_id: str) -> None:
         """Carry out what is due in one channel. Raises StoreError."""
+        channel = await self._desk.look(channel_id)
+        if channel.stragglers(self._desk.now()):
+            await self._looker.look(channel_id)
         wanted = await self._desk.change(channel_id, settled)
         try:
             if wanted.opening:
