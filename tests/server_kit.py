@@ -38,6 +38,7 @@ def settings(redis_url: str, **values: Any) -> Settings:
         "jwt_refresh_secret": REFRESH_SECRET,
         "access_log": False,
         "drain": 5.0,
+        "store_deadline": 8.0,  # a machine that stands still is not what most tests are about
     }
     return Settings(**(defaults | values))
 

@@ -338,7 +338,7 @@ async def test_a_hundred_redemptions_of_the_target_are_one(
             answers = await race(http, path, [device] * 100)
         await phone.request(1)
 
-    assert {200} == {answer.status_code for answer in answers}
+    assert [] == [answer.text for answer in answers if answer.status_code != 200]
     assert all(answers[0].json() == answer.json() for answer in answers)
     assert 1 == sum('"type":11' in text for text in phone.raw)
 

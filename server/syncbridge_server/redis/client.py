@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError, StoreOverloaded, StoreUnavailable
-from syncbridge_server.redis.io_thread import IOThread, Job, Signal
+from syncbridge_server.redis.io_thread import QUEUE_SHARE, IOThread, Job, Signal
 from syncbridge_server.redis.pipeline import Command, Pipeline
 from syncbridge_server.redis.scripts import Scripts
 from syncbridge_server.redis.wire import CONNECT_SECONDS, Endpoint, pack
@@ -51,7 +51,7 @@ class RedisIO:
     ) -> None:
         self.endpoint = Endpoint(url)
         self.scripts = Scripts()
-        self._queue_seconds = deadline * 0.25
+        self._queue_seconds = deadline * QUEUE_SHARE
         self._deadline = deadline
         self._max_commands = max_commands
         self._max_bytes = max_bytes

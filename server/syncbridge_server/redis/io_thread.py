@@ -11,8 +11,10 @@ answers with a MARK in the queue; the thread fails jobs up to that MARK, and fro
 that the queue stays empty while it tries to connect, with a backoff of 50 ms to 1 s. `came_up`
 opens the gate again. So a dead Redis costs its callers nothing, and answers keep their order.
 
-A job may wait in the queue for a quarter of the deadline (else StoreUnavailable, nothing was
-done), and Redis has the other three quarters to answer (else StoreTimeout).
+A job may wait in the queue for half of the deadline (else StoreUnavailable, nothing was done), and
+Redis has the other half to answer (else StoreTimeout). When Redis pauses, for a fork or a slow
+disk, one batch waits for its answer and all that comes meanwhile in the queue: equal halves let the
+longest pause pass without a failure.
 """
 
 import random
@@ -34,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 BATCH_COMMANDS = 512
 BATCH_BYTES = 4_194_304
+QUEUE_SHARE = 0.5
 IDLE_PING_SECONDS = 2.0
 BACKOFF_SECONDS = (0.05, 1.0)
 PING = Command(pack("PING"), repeatable=True)
@@ -132,7 +135,7 @@ class IOThread:
 
     def _serve(self, jobs: list[Job]) -> None:
         now = time.monotonic()
-        deadline = now + self._deadline * 0.75
+        deadline = now + self._deadline * (1 - QUEUE_SHARE)
         if not jobs:
             if not self._stopping:
                 self._run([PING], deadline)  # drops the connection when there is no answer
