@@ -162,24 +162,30 @@ def decode_envelope(data: bytes) -> Envelope:
         SyncBridgeError: INVALID_JSON when it is not JSON, INVALID_MESSAGE when it is JSON of
             another shape; the detail names the place.
     """
-    envelope: Envelope = _decode(_envelope, data)
-    if isinstance(envelope.type, str):
+    try:
+        envelope: Envelope = _envelope.decode(data)
+    except Exception as error:
+        raise _refusal(error) from None
+    if type(envelope.type) is str:
         envelope.payload = msgspec.Raw(data)
     return envelope
 
 
 def decode_payload(decoder: Any, envelope: Envelope) -> Any:
     """Decode an envelope's payload with one of this module's decoders; raises as above."""
-    return _decode(decoder, envelope.payload)
-
-
-def _decode(decoder: Any, data: bytes | msgspec.Raw) -> Any:
     try:
-        return decoder.decode(data)
-    except msgspec.ValidationError as error:
-        raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, str(error)) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise SyncBridgeError(ErrorCode.INVALID_JSON, _reason(error)) from None
+        return decoder.decode(envelope.payload)
+    except Exception as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: Exception) -> Exception:
+    """What a decoder's error means to the client; an error of another kind is ours."""
+    if isinstance(error, msgspec.ValidationError):
+        return SyncBridgeError(ErrorCode.INVALID_MESSAGE, str(error))
+    if isinstance(error, msgspec.DecodeError | RecursionError | UnicodeDecodeError):
+        return SyncBridgeError(ErrorCode.INVALID_JSON, _reason(error))
+    return error
 
 
 def _reason(error: Exception) -> str:

@@ -102,30 +102,24 @@ class Engine:
 
     def handle(self, events: Sequence[Event]) -> int:
         """Act on one batch of events, then send what was asked of the store; returns how much."""
-        connections = self._registry.connections
+        connections, handlers = self._registry.connections, self._events
         for kind, cid, data, aux in events:
             connection = connections.get(cid)
             if connection is not None:
-                self._guard(self._events[kind], connection, data, aux)
+                try:
+                    handlers[kind](connection, data, aux)
+                except Exception:
+                    self._failed(connection)
         self._voice.tick()
         return self._courier.dispatch()
 
-    def _guard(
-        self,
-        handler: Callable[[Connection, bytes, int], None],
-        connection: Connection,
-        data: bytes,
-        aux: int,
-    ) -> None:
+    def _failed(self, connection: Connection) -> None:
         """A fault of ours ends one connection, never the tick."""
-        try:
-            handler(connection, data, aux)
-        except Exception:
-            log.exception("Handler failed", connection=connection.id)
-            error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this message")
-            self._post.error(connection, error, None)
-            code = CloseCode.INTERNAL_ERROR
-            self._hub.close(connection.cid, code, code.reason)
+        log.exception("Handler failed", connection=connection.id)
+        error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this message")
+        self._post.error(connection, error, None)
+        code = CloseCode.INTERNAL_ERROR
+        self._hub.close(connection.cid, code, code.reason)
 
     def _on_message(self, connection: Connection, data: bytes, opcode: int) -> None:
         try:
