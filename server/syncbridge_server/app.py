@@ -122,6 +122,7 @@ class Server:
             limits=limits,
             node=node,
             max_connections=settings.max_connections,
+            patience=2.5 * settings.store_deadline,
         )
         self.calls: Attachment | None = None
         if voice is not None:

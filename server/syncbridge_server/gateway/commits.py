@@ -16,7 +16,6 @@ from syncbridge.errors import StoreError, StoreTimeout
 from syncbridge.ports import Apply, Outcome
 from syncbridge_server.gateway.courier import Courier
 
-LONGEST_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 
 Answer = Outcome | StoreError
@@ -32,11 +31,15 @@ class Commits:
         courier: takes the writes to the store.
         done: told each write and its answer, before the task that waits for it, and also when
             that has given up.
+        patience: seconds after which it has; more than the store's own deadline.
     """
 
-    def __init__(self, courier: Courier, done: Callable[[Apply, Answer], None]) -> None:
+    def __init__(
+        self, courier: Courier, done: Callable[[Apply, Answer], None], patience: float
+    ) -> None:
         self._courier = courier
         self._done = done
+        self._patience = patience
         self._waiting: dict[object, tuple[trio.lowlevel.Task, float]] = {}
         self._dispatching = False
 
@@ -59,7 +62,7 @@ class Commits:
         if not self._dispatching:
             self._dispatching = True
             trio.lowlevel.current_trio_token().run_sync_soon(self._dispatch)
-        self._waiting[call] = task, trio.current_time() + LONGEST_SECONDS
+        self._waiting[call] = task, trio.current_time() + self._patience
         answer: Any = await trio.lowlevel.wait_task_rescheduled(abort)
         if isinstance(answer, StoreError):
             raise answer

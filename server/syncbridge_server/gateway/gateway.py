@@ -65,7 +65,8 @@ class Gateway:
         verify: see `joining.Verify`.
         node: this process's name among all nodes.
         max_connections: above it new handshakes get 503; 0 for no bound.
-        tick_ms: see `Pace`.
+        tick_ms: see `Pace`. patience: seconds within which the store has answered, by its own
+            deadline.
         clock: wall clock in Unix seconds. monotonic: milliseconds, for the hub.
 
     Attributes:
@@ -83,6 +84,7 @@ class Gateway:
         node: str,
         max_connections: int = 0,
         tick_ms: float = TICK_MS,
+        patience: float = 5.0,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], int] = monotonic_ms,
     ) -> None:
@@ -98,7 +100,7 @@ class Gateway:
         self.registry = Registry(hub)
         self._entrance = Entrance(limits, self.registry.waiting)
         self.courier = Courier(store, self._after)
-        self._commits = Commits(self.courier, self._committed)
+        self._commits = Commits(self.courier, self._committed, patience)
         self.voice = VoiceLink()
         self.post = Post(hub, self.registry, clock)
         self.fanout = Fanout(self.registry, self.post, self.courier)
