@@ -29,6 +29,7 @@ from syncbridge_server.rtk_sim.cloudflare_dialect import KEY_PATH
 from syncbridge_server.voice.assembly import Voice
 
 DEADLINE = 20.0
+REGISTERED_S = 5.0
 WADDLE = "waddle"
 EVERYTHING = ("speak", "stream", "video", "record")
 
@@ -156,6 +157,11 @@ class VoiceRig:
         found: Channel = await self.until(look, what)
         return found
 
+    async def told_of_us(self) -> bool:
+        """Whether the provider knows where webhooks go; before that it sends none."""
+        registration = self.voice.registration
+        return registration is None or await registration.done()
+
     async def rooms(self) -> dict[str, Any]:
         """Every room that the provider has, by id."""
         rooms: dict[str, Any] = (await self.sim.truth())["rooms"]
@@ -178,7 +184,10 @@ async def voice_server(
             )
             for port in ports
         ]
-        yield VoiceRig(running, sim, http)
+        rig = VoiceRig(running, sim, http)
+        with trio.move_on_after(REGISTERED_S):
+            await rig.until(rig.told_of_us, "the registration")
+        yield rig
 
 
 def _free_port() -> int:

@@ -17,6 +17,13 @@ newest value of each key it names.
 
 The replica (`doc`) is optional: a node that never needed the whole state of a session does not
 hold it. When it is there, it always equals the state at `version`.
+
+A step over several versions does not say what each of them did. A key that was made and deleted in
+between leaves no trace in the replica, nor does one that is again as it was. Nobody whose version
+is the step's first one or older misses that; somebody whose version lies inside does, and can come
+from another node. So `jumps` remembers such steps, and `since` knows nothing of versions inside.
+For the same reason a difference of contents is no step for a session of which a device has been
+told more than the others (`ahead`): that device's version lies inside.
 """
 
 from collections.abc import Sequence
@@ -37,6 +44,9 @@ UNLIMITED = DocumentLimits(max_bytes=1 << 30, max_keys=1 << 20, max_value_bytes=
 
 MAX_OWED = 4096
 """Acknowledgements kept for commits that were dropped so; a client sends again what it misses."""
+
+MAX_JUMPS = 8
+"""Steps over several versions that are kept apart; with more, the oldest two become one."""
 
 C = TypeVar("C")
 
@@ -68,6 +78,8 @@ class Session(Generic[C]):
     Attributes:
         id: canonical UUID text. owner: user id, empty while the session does not exist.
         version, epoch: last commit given to the local devices.
+        ahead: the newest version that a single device was told of, straight from the store.
+        jumps: (first, last version) of steps that the replica took over several commits.
         doc: replica at `version`, or None.
         devices: device id -> connection, local ones only.
         binary: how many of the devices take protobuf.
@@ -85,6 +97,7 @@ class Session(Generic[C]):
     """
 
     __slots__ = (
+        "ahead",
         "binary",
         "covered",
         "devices",
@@ -94,6 +107,7 @@ class Session(Generic[C]):
         "id",
         "joined",
         "joining",
+        "jumps",
         "owed",
         "owner",
         "prefix",
@@ -107,7 +121,8 @@ class Session(Generic[C]):
     def __init__(self, session_id: str, topic: int = 0) -> None:
         self.id = session_id
         self.owner = ""
-        self.version = 0
+        self.version = self.ahead = 0
+        self.jumps: list[tuple[int, int]] | None = None
         self.epoch = ""
         self.doc: Doc | None = None
         self.devices: dict[str, C] = {}
@@ -140,8 +155,8 @@ class Session(Generic[C]):
     def absorb(self, flat: Sequence[bytes], version: int, epoch: str, out: list[Change]) -> Verdict:
         """Take a whole state that was read from the store, when it is news.
 
-        Devices that are here are owed the difference; without a replica it cannot be told, and
-        HELD asks for a read of it.
+        Devices that are here are owed the difference; without a replica, or with a device that is
+        ahead, it cannot be told, and HELD asks for a read of it.
         """
         if not self.epoch and not self.version:
             self.epoch = epoch
@@ -151,7 +166,7 @@ class Session(Generic[C]):
             if version == self.version and self.doc is None:
                 self.doc = Doc.from_flat(flat, version, epoch)
             return Verdict.SEEN
-        if self.doc is None:
+        if self.doc is None or self.version < self.ahead:
             return Verdict.HELD
         sets, deletes = self.doc.diff(split(render_pairs(flat), UNLIMITED))
         self.catch_up(Change(version, self.version, epoch, "", "", sets, deletes), out)
@@ -198,8 +213,23 @@ class Session(Generic[C]):
         self._release(out)
         return True
 
+    def told(self, version: int) -> None:
+        """A single device was told of a version straight from the store."""
+        self.ahead = max(self.ahead, version)
+
+    def since(self, version: int) -> tuple[bytes, bytes] | None:
+        """`(changes object, deleted keys array)` after a version of this epoch, as JSON text.
+
+        None when that is not known here: without a replica, before its beginning, or inside of a
+        step over several versions.
+        """
+        if self.doc is None or any(first < version < last for first, last in self.jumps or ()):
+            return None
+        return self.doc.since(version)
+
     def restart(self, flat: Sequence[bytes], version: int, epoch: str) -> None:
         """Replace everything by a whole state that was read from the store."""
+        self.jumps, self.ahead = None, 0
         self.doc = Doc.from_flat(flat, version, epoch)
         self.version, self.epoch = version, epoch
         self.joined = True
@@ -219,8 +249,17 @@ class Session(Generic[C]):
             change.sets, change.deletes, change.prev_version, change.version
         ):
             self.doc = None
+        if change.version > self.version + 1:
+            self._jump(change.version)
         self.version = change.version
         out.append(change)
+
+    def _jump(self, version: int) -> None:
+        """Note a step over several versions; the oldest two become one when they are too many."""
+        jumps = self.jumps = self.jumps or []
+        jumps.append((self.version, version))
+        if len(jumps) > MAX_JUMPS:
+            jumps[:2] = [(jumps[0][0], jumps[1][1])]
 
     def _is_news(self, change: Change) -> bool:
         return change.version > self.version and change.epoch == self.epoch

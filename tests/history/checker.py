@@ -274,8 +274,10 @@ class Checker:
             wrong = [
                 key
                 for key in told
-                if key not in step.changes
-                or not model.same(step.changes[key], self.timeline.get(key, step.version))
+                if not model.same(
+                    step.changes[key] if key in step.changes else self.timeline.get(key, step.prev),
+                    self.timeline.get(key, step.version),
+                )
             ]
             if wrong:
                 self.report("stream", f"{step.prev} to {step.version} is wrong about {wrong}")

@@ -29,7 +29,6 @@ from service_model import Session
 from trio_portal import Portal
 from ws_client import Closed
 
-TOKEN = mint("ann")
 DEVICES = st.sampled_from(["phone", "tablet", "laptop"])
 NODES = st.sampled_from([0, 1])
 KEYS = st.sampled_from(["a", "b", "c"])
@@ -101,7 +100,7 @@ class Service(RuleBasedStateMachine):
         return self.portal.run(function, *args)
 
     def http(self, node: int, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        every = bearer(TOKEN) | headers
+        every = bearer(mint("ann")) | headers
         call = partial(self.portal.value.http[node].request, json=body, headers=every)
         return self.run(call, method, path)
 

@@ -17,13 +17,17 @@ from syncbridge.voice.call import Phase
 from syncbridge.voice.channel import Channel
 from voice_kit import DEADLINE, WADDLE, VoiceRig, voice_mint, voice_server
 
-SERVICE = voice_mint("bot", Role.SERVICE)
 BRIEF = {"voice_idle_unjoined": 0.3, "voice_idle_left": 0.3, "voice_seat": 0.2}
+
+
+def service() -> str:
+    """A token of a service, new: tests run longer than a token is good for."""
+    return voice_mint("bot", Role.SERVICE)
 
 
 async def steer(rig: VoiceRig, deed: str, body: Any = None, channel: str = "lobby") -> Any:
     """A request of a service that must succeed."""
-    answer = await rig.ask("POST", f"/voice/channels/{channel}/{deed}", SERVICE, body)
+    answer = await rig.ask("POST", f"/voice/channels/{channel}/{deed}", service(), body)
     assert 200 == answer.status_code, answer.text
     return answer.json()
 
@@ -64,13 +68,13 @@ async def test_a_session_that_all_left_ends_with_its_figures(redis_server: Redis
     async with voice_server(redis_server.url, **BRIEF) as rig:
         session = await rig.join("ann", "lobby")
         await rig.join("bob", "lobby")
-        shown = await rig.ask("GET", "/voice/channels/lobby", SERVICE)
+        shown = await rig.ask("GET", "/voice/channels/lobby", service())
         for user in ("ann", "bob"):
             await rig.sim.move(session, user, "leave")
         await rig.until_channel("lobby", over)
         [final] = await rig.finals("lobby")
         another = (await rig.token("ann", "lobby"))["sessionId"]
-        history = await rig.ask("GET", "/voice/channels/lobby/history", SERVICE)
+        history = await rig.ask("GET", "/voice/channels/lobby/history", service())
 
     assert (2, 2) == (final.peak_participants, shown.json()["metrics"]["peakParticipants"])
     assert ["ann", "bob"] == [p["userId"] for p in shown.json()["participants"]]
@@ -154,7 +158,7 @@ async def test_prewarmed_for_an_event(redis_server: RedisServer) -> None:
 async def test_what_prewarm_refuses(redis_server: RedisServer, body: Any, field: str) -> None:
     """422 that names the member; nothing is noted."""
     async with voice_server(redis_server.url) as rig:
-        answer = await rig.ask("POST", "/voice/channels/lobby/prewarm", SERVICE, body)
+        answer = await rig.ask("POST", "/voice/channels/lobby/prewarm", service(), body)
         noted = await rig.voice.channels.read("lobby")
 
     assert (422, field) == (answer.status_code, answer.json()["field"])
@@ -168,9 +172,9 @@ async def test_who_is_in_charge_gives_a_channel_to_another_waddle(
     async with voice_server(redis_server.url) as rig:
         await rig.token("ann", "lobby")
         path, body = "/voice/channels/lobby/prewarm", {"waddleId": "other"}
-        during = await rig.ask("POST", path, SERVICE, body)
+        during = await rig.ask("POST", path, service(), body)
         await steer(rig, "end")
-        after = await rig.ask("POST", path, SERVICE, body)
+        after = await rig.ask("POST", path, service(), body)
         tokens = [
             (await rig.ask_token("ann", "lobby", waddle=waddle)).status_code
             for waddle in (WADDLE, "other")
@@ -226,7 +230,7 @@ async def test_a_call_is_ended_over_rest(redis_server: RedisServer) -> None:
         first, second = await steer(rig, "end"), await steer(rig, "end")
         await until_ended(rig, session)
         [final] = await rig.finals("lobby")
-        shown = (await rig.ask("GET", "/voice/channels/lobby", SERVICE)).json()
+        shown = (await rig.ask("GET", "/voice/channels/lobby", service())).json()
         nobody = await rig.ask("POST", "/voice/channels/lobby/leave", voice_mint("ann"), {})
 
     assert (True, False, "ended", 1) == (
@@ -245,12 +249,12 @@ async def test_a_call_is_migrated_over_rest(redis_server: RedisServer) -> None:
         old = await rig.join("ann", "lobby")
         path = "/voice/channels/lobby/migrate"
         moved = await steer(rig, "migrate")
-        busy = await rig.ask("POST", path, SERVICE)
+        busy = await rig.ask("POST", path, service())
         new = (await rig.token("ann", "lobby"))["sessionId"]
         await rig.sim.move(new, "ann")
         await until_ended(rig, old)
         channel = await rig.until_channel("lobby", lambda c: not c.record.retired)
-        unknown = await rig.ask("POST", "/voice/channels/attic/migrate", SERVICE)
+        unknown = await rig.ask("POST", "/voice/channels/attic/migrate", service())
 
         assert moved["sessionId"] == new != old
         assert (409, "call_moving") == (busy.status_code, busy.json()["code"])
@@ -304,7 +308,7 @@ async def test_figures_of_all_calls(redis_server: RedisServer) -> None:
         await rig.token("cid", "attic", node=1)
         path = "/admin/metrics/voice"
         figures = (await rig.ask("GET", path, voice_mint("root", Role.ADMIN))).json()
-        refused = await rig.ask("GET", path, SERVICE)
+        refused = await rig.ask("GET", path, service())
 
     assert 403 == refused.status_code
     assert {"active": 1, "waiting": 1} == figures["phases"]
@@ -379,7 +383,7 @@ async def test_the_deadline_of_a_node_that_died(redis_server: RedisServer, tmp_p
             session = token.json()["sessionId"]
             await until_sim_ended(sim, session)
             path = f"{second.url}/voice/channels/lobby/history"
-            history = await http.get(path, headers=bearer(SERVICE))
+            history = await http.get(path, headers=bearer(service()))
 
     assert [(session, "idle")] == [(c["sessionId"], c["reason"]) for c in history.json()["calls"]]
 
@@ -416,7 +420,7 @@ async def until_asked(http: httpx.AsyncClient, url: str, sim: sim_kit.Rig, fault
     """The channel is noted, and with `create_lost` the provider has made its session."""
     with trio.fail_after(DEADLINE):
         while True:
-            shown = await http.get(f"{url}/voice/channels/lobby", headers=bearer(SERVICE))
+            shown = await http.get(f"{url}/voice/channels/lobby", headers=bearer(service()))
             made = bool((await sim.truth())["rooms"])
             if shown.status_code == 200 and made == (fault == "create_lost"):
                 return
@@ -427,7 +431,7 @@ async def until_session(http: httpx.AsyncClient, url: str) -> str:
     """The session of the channel, once there is one."""
     with trio.fail_after(2 * DEADLINE):
         while True:
-            shown = await http.get(f"{url}/voice/channels/lobby", headers=bearer(SERVICE))
+            shown = await http.get(f"{url}/voice/channels/lobby", headers=bearer(service()))
             if session := shown.json()["session"]:
                 return str(session["sessionId"])
             await trio.sleep(0.05)

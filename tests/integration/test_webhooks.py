@@ -17,7 +17,6 @@ from webhook_kit import KINDS, Site, event, eventually, signed, site, standard
 
 both = pytest.mark.parametrize("kind", KINDS)
 OTHER = "another-secret-that-nobody-else-has-00"
-ADMIN = bearer(mint("root", Role.ADMIN))
 
 
 async def metric(one: Site, name: str) -> float:
@@ -292,9 +291,14 @@ async def test_speaking_is_handed_on() -> None:
         assert [("c", "ann", True), ("c", "ann", False)] == heard
 
 
+def admin() -> dict[str, str]:
+    """Who may see dead letters."""
+    return bearer(mint("root", Role.ADMIN))
+
+
 async def dead_letters(one: Site, **query: Any) -> dict[str, Any]:
     url = one.nodes[0].url + "/admin/voice/dead-letters"
-    answer = await one.rig.client.get(url, headers=ADMIN, params=query)
+    answer = await one.rig.client.get(url, headers=admin(), params=query)
     assert 200 == answer.status_code
     return dict(answer.json())
 
@@ -321,13 +325,13 @@ async def test_what_cannot_be_taken_in_is_a_dead_letter() -> None:
 
         url = f"{one.nodes[0].url}/admin/voice/dead-letters/{letter['entry']}"
         http = one.rig.client
-        assert 204 == (await http.post(url + "/replay", headers=ADMIN)).status_code
+        assert 204 == (await http.post(url + "/replay", headers=admin())).status_code
         await eventually(buried)
         (again,) = (await dead_letters(one))["dead_letters"]
         assert letter["entry"] != again["entry"]
-        assert 404 == (await http.delete(url, headers=ADMIN)).status_code
+        assert 404 == (await http.delete(url, headers=admin())).status_code
         url = f"{one.nodes[0].url}/admin/voice/dead-letters/{again['entry']}"
-        assert 204 == (await http.delete(url, headers=ADMIN)).status_code
+        assert 204 == (await http.delete(url, headers=admin())).status_code
         assert [] == (await dead_letters(one))["dead_letters"]
 
 

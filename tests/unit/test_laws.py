@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from contract.model import Session as Model
 from contract.requests import write
 from kernels.merge_kit import KERNELS, MergeKernel
+from syncbridge.kernels import split
 from syncbridge.ports import Apply, Mode, Status
 from syncbridge.session import Change, Session, Verdict
 
@@ -268,6 +269,7 @@ class Node(RuleBasedStateMachine):
         self.session.begin(0, "", [], [])
         self.copy: State = {}
         self.version = 0
+        self.ahead: tuple[int, State] = (0, {})
 
     @rule(delta=deltas())
     def commit(self, delta: Delta) -> None:
@@ -278,8 +280,29 @@ class Node(RuleBasedStateMachine):
     def _take(self, out: list[Change]) -> None:
         for change in out:
             assert self.version == change.prev_version < change.version
-            self.copy = patched(self.copy, (list(change.sets), list(change.deletes)))
+            delta = (list(change.sets), list(change.deletes))
+            self.copy = patched(self.copy, delta)
             self.version = change.version
+            mine, copy = self.ahead
+            if change.prev_version <= mine < change.version:
+                self.ahead = (change.version, patched(copy, delta))
+
+    @rule(data=st.data())
+    def tell_one_device_from_the_store(self, data: st.DataObject) -> None:
+        """A slow reader that is given what the store has, which the others have yet to hear."""
+        if self.session.epoch:
+            version = data.draw(st.integers(self.session.version, len(self.states) - 1))
+            self.session.told(version)
+            self.ahead = (version, self.states[version])
+
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        """Somebody comes, maybe from another node, with any version there ever was."""
+        since = data.draw(st.integers(0, self.session.version))
+        told = self.session.since(since)
+        if told is not None:
+            delta = (split(told[0]).flat(), [key.encode() for key in json.loads(told[1])])
+            assert self.copy == patched(self.states[since], delta)
 
     @rule(data=st.data(), keep=st.booleans())
     def deliver(self, data: st.DataObject, keep: bool) -> None:
@@ -318,7 +341,10 @@ class Node(RuleBasedStateMachine):
     def read_everything(self) -> None:
         out: list[Change] = []
         if len(self.states) > 1:
-            self.session.absorb(flat(self.states[-1]), len(self.states) - 1, "e", out)
+            end = len(self.states) - 1
+            if self.session.absorb(flat(self.states[-1]), end, "e", out) is Verdict.HELD:
+                assert self.session.doc is None or self.session.version < self.ahead[0]
+                return
         self._take(out)
         assert len(self.states) - 1 == self.version
 
@@ -328,6 +354,10 @@ class Node(RuleBasedStateMachine):
         assert self.session.version == self.version
         if self.session.doc is not None:
             assert self.copy == dict(self.session.doc.items())
+
+    @invariant()
+    def who_is_ahead_has_the_state_of_its_version(self) -> None:
+        assert self.states[self.ahead[0]] == self.ahead[1]
 
 
 TestNode = Node.TestCase

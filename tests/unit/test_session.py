@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncbridge.session import MAX_HELD, Change, Session, Verdict
+from syncbridge.session import MAX_HELD, MAX_JUMPS, Change, Session, Verdict
 
 
 def change(version: int, prev: int | None = None, epoch: str = "e", **sets: str) -> Change:
@@ -139,6 +139,41 @@ def test_whole_state_gives_devices_only_the_difference() -> None:
     assert [(1, 4, [b"c", b"3"], [b"b"])] == [
         (c.prev_version, c.version, list(c.sets), list(c.deletes)) for c in out
     ]
+
+
+def test_what_is_inside_of_a_step_over_several_versions_is_not_known() -> None:
+    """A key that was made and deleted in there is missed by whoever saw it on another node."""
+    s = session()
+    s.catch_up(change(1, prev=0, a="1"), [])
+    s.catch_up(Change(4, 1, "e", "", "", [], [b"seen at 2 and 3"]), [])
+    s.offer(change(5, b="5"), [])
+
+    assert [None, None] == [s.since(version) for version in (2, 3)]
+    assert [(b'{"b":5}', b"[]")] * 2 == [s.since(version) for version in (1, 4)]
+
+
+def test_many_steps_over_several_versions_are_remembered_as_one() -> None:
+    """Bounded; of what is between the oldest of them less is known, never something wrong."""
+    s = session()
+    for version in range(0, 60, 3):
+        s.catch_up(change(version + 2, prev=version, a="1"), [])
+        s.offer(change(version + 3, b="1"), [])
+
+    assert s.since(0) is not None
+    assert s.since(3) is None
+    assert s.since(57) is not None
+    assert s.jumps is not None
+    assert MAX_JUMPS >= len(s.jumps)
+
+
+def test_a_difference_of_contents_is_no_step_for_a_device_that_is_ahead() -> None:
+    """The store told it of 3: what is at 5 as it was at 1 may have been another thing there."""
+    s, out = session(1), []
+    s.told(3)
+
+    assert Verdict.HELD is s.absorb([b"a", b"1"], 5, "e", out)
+    assert s.catch_up(change(5, prev=1, a="1"), out)
+    assert Verdict.APPLIED is s.absorb([b"a", b"2"], 6, "e", out)
 
 
 def test_whole_state_of_a_session_that_was_empty_is_a_difference() -> None:

@@ -174,7 +174,7 @@ class Engine:
             return
         delta = None
         if since is not None and since.epoch == session.epoch:
-            delta = session.doc.since(since.version)
+            delta = session.since(since.version)
         calls = self._voice.calls_part(connection)
         body = (
             encode.snapshot_payload(
@@ -191,6 +191,8 @@ class Engine:
         if isinstance(answer, StoreError):
             self._post.error(connection, answer, correlation_id)
             return
+        if connection.session is not None:
+            connection.session.told(answer.version)
         if answer.full is not None:
             part = encode.state_part(render_pairs(answer.full))
         else:

@@ -127,7 +127,7 @@ class Fanout:
         session = connection.session
         if session is None:
             return
-        delta = session.doc.since(seen) if session.doc is not None else None
+        delta = session.since(seen)
         if delta is not None:
             self._send_delta(connection, session, seen, *delta)
             return
@@ -169,6 +169,7 @@ class Fanout:
         if isinstance(answer, StoreError):
             self._post.error(connection, answer, None)
             return
+        session.told(answer.version)
         if answer.full is None:
             change = Change(answer.version, seen, answer.epoch, "", "", answer.sets, answer.deletes)
             self._post.update_one(connection, change)

@@ -327,7 +327,7 @@ class Joining:
         if session.doc is not None:
             delta = None
             if hello.since is not None and hello.since[0] == session.epoch:
-                delta = session.doc.since(hello.since[1])
+                delta = session.since(hello.since[1])
             part = encode.delta_part(*delta) if delta else encode.state_part(session.doc.render())
             return session.version, session.epoch, part
         if answer.full is not None:

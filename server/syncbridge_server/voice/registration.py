@@ -73,6 +73,10 @@ class Registration:
             log.warning("webhook_registration_waits", reason=error.detail)
         return False
 
+    async def done(self) -> bool:
+        """Whether the provider has been told, by any node. Raises StoreError."""
+        return await self._notes.registered(self.url)
+
     async def once(self) -> bool:
         """Register if nobody has; False: somebody is about to.
 
