@@ -40,6 +40,8 @@ STAYING = 4
 GRACE_S = 10.0
 """News of a departure are late by the provider's repetitions, an outage of ours, and five seconds
 when the node that took them is killed; meanwhile the user may be back, and polls may fail."""
+DEED_S = 4.0
+"""A process is back after so long; where it takes longer, news are later by the difference."""
 DEEDS_IN_ALL = 24
 LONG = 2_000
 """With so many events each kind of fault must have happened."""
@@ -151,8 +153,10 @@ async def test_calls_under_faults(redis_server: RedisServer, tmp_path: Path) -> 
     passes, seconds = run.settled
     print(f"seed {SEED}, {time.time() - began:.0f} s, true after {passes} passes, {seconds:.1f} s")
     print(run.figures(), run.events.counts)
+    grace = GRACE_S + max(run.trouble.longest - DEED_S, 0.0)
+    print(f"the longest deed took {run.trouble.longest:.1f} s")
 
-    assert [] == false_removals(where.truth, run.removals, GRACE_S)
+    assert [] == false_removals(where.truth, run.removals, grace)
     assert [] == [out for out in where.truth.evicted if out[1] not in where.left_rooms]
     assert 0 not in run.figures().values()
     assert set(DEEDS) <= set(run.events.counts)

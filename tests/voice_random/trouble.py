@@ -40,7 +40,11 @@ DEEDS = ("kill a node", "kill Redis", "migrate", "pause a node", "restart Redis"
 
 
 class Trouble:
-    """Makes trouble. `deed_every`: events between two deeds with processes."""
+    """Makes trouble. `deed_every`: events between two deeds with processes.
+
+    Attributes:
+        longest: seconds that a deed took, until the process was back.
+    """
 
     def __init__(
         self, place: Deployed, channels: Sequence[str], events: Events, seed: int, deed_every: int
@@ -50,6 +54,7 @@ class Trouble:
         self._events = events
         self._dice = random.Random(seed)
         self._deed_every = deed_every
+        self.longest = 0.0
 
     async def run(self) -> None:
         """Until enough has happened; then nothing is wrong any more, and every node lives."""
@@ -87,6 +92,7 @@ class Trouble:
                 return
             deed = DEEDS[number % len(DEEDS)]
             self._events.note(deed)
+            began = trio.current_time()
             match deed:
                 case "kill a node":
                     await deployment.kill_node(number // len(DEEDS) % 2)
@@ -100,6 +106,7 @@ class Trouble:
                 case _:
                     await deployment.restart_redis(kill=deed == "kill Redis")
             number += 1
+            self.longest = max(self.longest, trio.current_time() - began)
 
     async def _wait(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
