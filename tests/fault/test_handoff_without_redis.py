@@ -17,7 +17,7 @@ PAIR = {"source_device": "phone", "target_device": "tablet"}
 
 @pytest.fixture
 async def node(redis_server: RedisServer) -> AsyncIterator[Node]:
-    async with running_node(redis_server.url, store_deadline=1.0) as running:
+    async with running_node(redis_server.url, store_deadline=2.0) as running:
         yield running
 
 
@@ -73,15 +73,16 @@ async def test_a_redemption_whose_answer_was_lost_is_repeated(
         redis_server.pause()
         try:
             unknown = await http.get(path)
+            await until(lambda: not node.server.io.connected)
         finally:
             redis_server.resume()
         await until(lambda: node.server.io.connected)
         answers = [await http.get(path) for _ in range(2)]
+        assert [200, 200] == [answer.status_code for answer in answers]
         await phone.receive(LEFT)
         await phone.request(1)
 
     assert 503 == unknown.status_code
-    assert [200, 200] == [answer.status_code for answer in answers]
     assert 1 == sum('"type":11' in text for text in phone.raw)
 
 

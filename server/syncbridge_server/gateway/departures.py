@@ -198,6 +198,8 @@ class Departures:
             self._take_out(session, connection)
             code = CloseCode.DEVICE_REMOVED
             self._hub.close(connection.cid, code, code.reason)
+        elif connection.released:
+            return 0  # the word of the handoff was lost; it still reads, and is told at least this
         return connection.cid
 
     def _take_out(self, session: LocalSession, connection: Connection) -> None:
