@@ -69,7 +69,7 @@ def relay(server: Running, size: Size, connections: int, answers: bool) -> Numbe
         numbers |= _fan(swarm, server, size.fans, 1)
         numbers |= _fan(swarm, server, max(size.fans // 2, 1), TEN)
         if answers:
-            numbers |= undisturbed("echo", partial(_echo, swarm, server, size.echo_seconds))
+            numbers |= _echo(swarm, server, size.echo_seconds)
     finally:
         swarm.close(reset=True)
     return numbers
@@ -81,7 +81,7 @@ def authenticated(server: Running, size: Size, connections: int) -> Numbers:
     try:
         numbers = _connect(swarm, server, _people(connections))
         numbers |= _fan(swarm, server, max(size.fans // 4, 1), 1)
-        numbers |= undisturbed("echo", partial(_echo, swarm, server, size.echo_seconds))
+        numbers |= _echo(swarm, server, size.echo_seconds)
     finally:
         swarm.close(reset=True)
     return numbers
@@ -93,7 +93,7 @@ def product(server: Running, size: Size) -> Numbers:
     swarm = Swarm("127.0.0.1", server.port, size.connections)
     try:
         numbers = _connect(swarm, server, people)
-        numbers |= undisturbed("echo", partial(_echo, swarm, server, size.echo_seconds))
+        numbers |= _echo(swarm, server, size.echo_seconds)
         numbers |= _broadcast(swarm, server, size.fans)
         for rate in size.rates:
             numbers |= undisturbed(
@@ -166,6 +166,11 @@ def _per_cpu(name: str, frames: float, cpu: float, seconds: float) -> Numbers:
 
 
 def _echo(swarm: Swarm, server: Running, seconds: float) -> Numbers:
+    """Heartbeats in a closed loop."""
+    return undisturbed("echo", partial(_echo_once, swarm, server, seconds))
+
+
+def _echo_once(swarm: Swarm, server: Running, seconds: float) -> Numbers:
     before = cpu_seconds(server.pid)
     result = swarm.echo(
         scenarios.heartbeat_message(), seconds, clients=ECHO_CLIENTS, reply_type=HEARTBEAT_ACK

@@ -102,14 +102,19 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def core_busy(core: int) -> tuple[int, int]:
-    """(ticks in which a core worked, all its ticks) since the machine started; see proc(5)."""
+def core_ticks(core: int) -> list[int]:
+    """Ticks of a core since the machine started, user to steal in the order of proc(5)."""
     for line in Path("/proc/stat").read_text().splitlines():
         name, *ticks = line.split()
         if name == f"cpu{core}":
-            counted = [int(tick) for tick in ticks[:8]]
-            return sum(counted) - counted[3] - counted[4], sum(counted)
+            return [int(tick) for tick in ticks[:8]]
     raise OSError(f"there is no core {core}")
+
+
+def core_busy(core: int) -> tuple[int, int]:
+    """(ticks in which a core worked, all its ticks) since the machine started."""
+    counted = core_ticks(core)
+    return sum(counted) - counted[3] - counted[4], sum(counted)
 
 
 def busy_since(core: int, before: tuple[int, int]) -> float:

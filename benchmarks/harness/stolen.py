@@ -9,11 +9,8 @@ was, and how often it was tried, is in the results.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
-from harness.process import LOAD_CORE, SERVER_CORE
-
-Numbers = dict[str, float]
+from harness.process import LOAD_CORE, SERVER_CORE, core_ticks
 
 LIMIT = 0.002
 """Share of the time of either core: a fifth of what would make up the 99th percentile."""
@@ -21,14 +18,14 @@ ATTEMPTS = 4
 STEAL = 7
 
 
-def undisturbed(name: str, measure: Callable[[], Numbers]) -> Numbers:
+def undisturbed(name: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
     """The numbers of the attempt that was disturbed least, with `{name}_stolen`, a share, and
     `{name}_attempts`. Stops at the first one with at most LIMIT."""
-    best: Numbers = {}
+    best: dict[str, float] = {}
     for attempt in range(1, ATTEMPTS + 1):
         before = _ticks()
         numbers = measure()
-        stolen = _share(before)
+        stolen = max(map(_share, before, _ticks()))
         if not best or stolen < best[f"{name}_stolen"]:
             best = {**numbers, f"{name}_stolen": stolen}
         best[f"{name}_attempts"] = attempt
@@ -37,21 +34,11 @@ def undisturbed(name: str, measure: Callable[[], Numbers]) -> Numbers:
     return best
 
 
-def _share(before: dict[int, tuple[int, int]]) -> float:
-    """Of the core from which more was taken."""
-    now = _ticks()
-    return max(
-        (now[core][0] - before[core][0]) / max(now[core][1] - before[core][1], 1) for core in before
-    )
+def _ticks() -> list[list[int]]:
+    """Of the two cores."""
+    return [core_ticks(core) for core in (SERVER_CORE, LOAD_CORE)]
 
 
-def _ticks() -> dict[int, tuple[int, int]]:
-    """(stolen ticks, all ticks) of the two cores since the machine started."""
-    found = {}
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *ticks = line.split()
-        for core in {SERVER_CORE, LOAD_CORE}:
-            if name == f"cpu{core}":
-                counted = [int(tick) for tick in ticks[:8]]
-                found[core] = counted[STEAL], sum(counted)
-    return found
+def _share(before: list[int], now: list[int]) -> float:
+    """Of one core's time between two looks that was taken."""
+    return (now[STEAL] - before[STEAL]) / max(sum(now) - sum(before), 1)

@@ -4,7 +4,7 @@ A model plays the truth: users make and lose connections. What it sends is what 
 clients would send. Users "ann" and "bob" have clients that report in every step, "cy" never does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from hypothesis import given, settings
@@ -87,6 +87,14 @@ def said(
     return kind(generation=1, at=at, source=source, user_id=user_id, connection_id=connection_id)
 
 
+def twice(call: Call, now: int, look: Callable[[int], Evidence]) -> int:
+    """Two looks, the second after the first was applied; the time after them."""
+    for _ in range(2):
+        call.apply(look(now + 1), now + 2)
+        now += 2
+    return now
+
+
 def held(call: Call) -> set[Connection]:
     return {(user, connection) for user in call.users for connection in call.connections(user)}
 
@@ -121,9 +129,7 @@ def test_nobody_is_removed_who_is_there(steps: list[Step]) -> None:
 def test_two_good_polls_bring_the_truth(steps: list[Step]) -> None:
     """After the last change two polls, one after the other, leave exactly who is there."""
     call, truth, now = played(steps)
-    for _ in range(2):
-        call.apply(Polled(generation=1, at=now + 1, present=tuple(truth.there)), now + 2)
-        now += 2
+    twice(call, now, lambda at: Polled(generation=1, at=at, present=tuple(truth.there)))
 
     assert held(call) == set(truth.there)
 
@@ -133,9 +139,7 @@ def test_two_good_polls_bring_the_truth(steps: list[Step]) -> None:
 def test_two_vacant_looks_bring_the_truth(steps: list[Step]) -> None:
     """Everybody leaves and nothing is heard of it: two looks, one after the other, show it."""
     call, _, now = played(steps)
-    for _ in range(2):
-        call.apply(Vacant(generation=1, at=now + 1), now + 2)
-        now += 2
+    twice(call, now, lambda at: Vacant(generation=1, at=at))
 
     assert held(call) == set()
 
@@ -164,9 +168,7 @@ def test_clients_with_dead_media_do_not_outweigh_two_good_polls(
 def test_one_good_poll_undoes_what_two_wrong_ones_did(steps: list[Step]) -> None:
     """Polls have removed everybody; who is there is back with the next one that is right."""
     call, truth, now = played(steps)
-    for _ in range(2):
-        call.apply(Vacant(generation=1, at=now + 1), now + 2)
-        now += 2
+    now = twice(call, now, lambda at: Vacant(generation=1, at=at))
     call.apply(Polled(generation=1, at=now + 1, present=tuple(truth.there)), now + 2)
 
     assert held(call) == set(truth.there)

@@ -19,13 +19,7 @@ def report(channel: Channel, said: Report, now: int) -> list[Event]:
     if channel.call is None:
         return []
     known = channel.call.connections(said.user_id)
-    sign = Joined(
-        generation=_spoken_of(channel, said.session_id),
-        at=now,
-        source=Source.CLIENT,
-        user_id=said.user_id,
-        connection_id=said.connection_id,
-    )
+    sign = _sign(Joined, channel, said, now)
     guests = channel.record.guests
     held = guests.get(said.user_id)
     moving = (held.moving_to, held.moving_sid, held.moving_until) if held else ("", "", 0)
@@ -74,14 +68,7 @@ def part(channel: Channel, said: Report, now: int) -> list[Event]:
     if channel.call is None or not (holding.holds(guest, said) or said.connection_id):
         return []
     channel.news += holding.let_go(channel.record.channel_id, guest, said)
-    sign = Left(
-        generation=_spoken_of(channel, said.session_id),
-        at=now,
-        source=Source.CLIENT,
-        user_id=said.user_id,
-        connection_id=said.connection_id,
-    )
-    return channel.hear([sign], now)
+    return channel.hear([_sign(Left, channel, said, now)], now)
 
 
 def hand_over(channel: Channel, user_id: str, device_id: str, sid: str, now: int) -> bool:
@@ -92,6 +79,19 @@ def hand_over(channel: Channel, user_id: str, device_id: str, sid: str, now: int
     holding.begin_move(guest, device_id, sid, now + channel.limits.handoff_ms)
     channel.news.append(announcements.moving(channel.record.channel_id, user_id, device_id))
     return True
+
+
+def _sign(
+    kind: type[Joined] | type[Left], channel: Channel, said: Report, now: int
+) -> Joined | Left:
+    """A client's word about one connection, as evidence."""
+    return kind(
+        generation=_spoken_of(channel, said.session_id),
+        at=now,
+        source=Source.CLIENT,
+        user_id=said.user_id,
+        connection_id=said.connection_id,
+    )
 
 
 def _spoken_of(channel: Channel, session_id: str) -> int:

@@ -82,12 +82,12 @@ class Registration:
 
         Raises StoreError, ProviderError.
         """
-        if await self._notes.registered(self.url):
+        if await self.done():
             return True
         async with self._channels.lock(NO_CHANNEL, "webhook", LOCK_MS, 0) as got:
             if not got:
                 return False
-            if not await self._notes.registered(self.url):
+            if not await self.done():
                 registration = await self._provider.register_webhook(self.url)
                 await self._notes.note(self.url, RENEW_SECONDS)
                 log.info("webhook_registered", url=self.url, registration=registration.id)

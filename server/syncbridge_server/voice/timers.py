@@ -57,6 +57,7 @@ class Wanted(NamedTuple):
     chores: bool = False
     coming: bool = False
     too_old: bool = False
+    stragglers: bool = False
 
 
 class Timers:
@@ -86,10 +87,9 @@ class Timers:
 
     async def look_after(self, channel_id: str) -> None:
         """Carry out what is due in one channel. Raises StoreError."""
-        channel = await self._desk.look(channel_id)
-        if channel.stragglers(self._desk.now()):
-            await self._looker.look(channel_id)
         wanted = await self._desk.change(channel_id, settled)
+        if wanted.stragglers:
+            await self._looker.look(channel_id)
         try:
             if wanted.opening:
                 await self._opening.room(channel_id, wanted.waddle_id)
@@ -146,4 +146,5 @@ def settled(channel: Channel, now: int) -> Wanted:
         chores=ready and channel.chores,
         coming=channel.unfinished(now),
         too_old=channel.too_old(now),
+        stragglers=channel.stragglers(now),
     )
