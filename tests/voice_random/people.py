@@ -20,9 +20,10 @@ OBEYS = 0.9
 
 @dataclass
 class Events:
-    """Counts what happens; `over` is set when there were as many as `most`."""
+    """Counts what happens; `over` is set when there were `least`, and of each kind in `needed`."""
 
-    most: int
+    least: int
+    needed: frozenset[str] = frozenset()
     counts: dict[str, int] = field(default_factory=dict)
     over: trio.Event = field(default_factory=trio.Event)
 
@@ -34,7 +35,7 @@ class Events:
     def note(self, kind: str) -> None:
         """One more."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        if self.total >= self.most:
+        if self.total >= self.least and self.needed <= self.counts.keys():
             self.over.set()
 
 

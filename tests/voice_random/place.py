@@ -5,11 +5,12 @@ as it happens, in one step with each change. Its webhooks go to a proxy which ha
 that lives, as a load balancer does.
 """
 
+import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httpx
 import trio
@@ -19,6 +20,7 @@ from history.faults import Deployment, Proxy
 from redis_servers import RedisServer
 from server_kit import Node, Process, bearer
 from syncbridge.identity import Role
+from syncbridge_server.rtk_sim.reports import Delivery
 from syncbridge_server.rtk_sim.world import Happening, Room, WorldError
 from syncbridge_server.voice.payload import unbroken
 from voice_kit import voice_mint
@@ -46,6 +48,13 @@ WADDLE = "waddle"
 ANSWER_S = 8.0
 
 
+class Wrong(NamedTuple):
+    """What is shown is not so. `empty`: nobody is in the call."""
+
+    text: str
+    empty: bool
+
+
 class Nodes(Protocol):
     """Running servers. `nodes`: None for one that is being started."""
 
@@ -61,7 +70,8 @@ class Place:
 
     Attributes:
         refused: requests for a token that were not answered with one.
-        left_rooms: sessions that calls have moved from, and where to.
+        slowest: seconds from something that happened to the end of the last try to report it.
+        left_rooms: sessions that calls have moved from, as participants were told, and where to.
     """
 
     def __init__(self, servers: Nodes, rig: sim_kit.Rig, http: httpx.AsyncClient) -> None:
@@ -69,6 +79,7 @@ class Place:
         self.rig = rig
         self.truth = Truth()
         self.refused = 0
+        self.slowest = 0.0
         self.left_rooms: dict[str, str] = {}
         self._moved = trio.Event()
         self._http = http
@@ -78,6 +89,8 @@ class Place:
         self._service = voice_mint("operator", Role.ADMIN)
         self._clear = rig.sim.world.clear
         rig.sim.world.clear = self._cleared  # type: ignore[method-assign]
+        self._note = rig.sim.reports._note
+        rig.sim.reports._note = self._delivered  # type: ignore[method-assign]
 
     # Users
 
@@ -126,10 +139,22 @@ class Place:
     def _cleared(self, room: Room, now: float) -> list[Happening]:
         """Somebody has ended a room: that can only have been the service."""
         channel = self._channels.get(room.id, "")
+        moved = bool(self._after(room))
         for peer in room.present:
-            self.truth.evicted.append((now, room.id, peer.user_id))
+            self.truth.evicted.append((now, room.id, peer.user_id, moved))
             self.truth.went(channel, room.id, peer.user_id, now)
         return self._clear(room, now)
+
+    def _after(self, room: Room) -> list[str]:
+        """Sessions to which the call of a room may have moved: of its channel, and younger."""
+        channel, rooms = self._channels.get(room.id, ""), self.rig.sim.world.rooms
+        known = [rooms[name] for name, of in self._channels.items() if of == channel]
+        return [one.id for one in known if one.created_at > room.created_at]
+
+    def _delivered(self, delivery: Delivery, outcome: str) -> None:
+        happened = json.loads(delivery[1])["timestamp"] / 1000
+        self.slowest = max(self.slowest, time.time() - happened)
+        self._note(delivery, outcome)
 
     async def reported(self) -> None:
         """Wait until the provider has nothing more to report."""
@@ -149,10 +174,15 @@ class Place:
         assert answer.status_code in (200, 404, 409, 503), answer.text
         return answer.status_code == 200
 
-    def told_to_move(self, old: str, new: str) -> None:
-        """Participants of a session were told to come over to another one."""
-        if old in self.left_rooms:
-            return
+    def told_session(self, channel: str, session: str) -> None:
+        """Devices were told in which session a call is: who is in an older one is to come over."""
+        rooms = self.rig.sim.world.rooms
+        self._channels.setdefault(session, channel)
+        for old, of in self._channels.items():
+            if of == channel and old not in self.left_rooms and session in self._after(rooms[old]):
+                self._left(old, session)
+
+    def _left(self, old: str, new: str) -> None:
         self.left_rooms[old] = new
         self.truth.moved(old, time.time())
         self._moved.set()
@@ -169,20 +199,21 @@ class Place:
 
     # What is shown
 
-    async def wrong(self, channel: str, node: int) -> str:
-        """How a call, as a node shows it, differs from the truth; empty when it does not."""
+    async def wrong(self, channel: str, node: int) -> "Wrong | None":
+        """How a call, as a node shows it, differs from the truth; None when it does not."""
         body = (await self._get(f"/voice/channels/{channel}", node)).json()
         shown = {person["userId"] for person in body["participants"]}
         session = body["session"]["sessionId"] if body["session"] else ""
         room = self.rig.sim.world.rooms.get(session)
         true = {peer.user_id for peer in room.present} if room else set()
         if shown == true:
-            return ""
+            return None
         state = "unknown" if room is None else "ended" if room.ended else "open"
-        return (
+        text = (
             f"{channel}: not there {sorted(shown - true)}, not shown {sorted(true - shown)},"
             f" there {sorted(true)}; {session} is {state} at the provider; {body}"
         )
+        return Wrong(text, not true)
 
     async def migrates(self, channel: str) -> bool:
         """Whether a migration was begun that is not over: another node may have to carry it on."""

@@ -36,6 +36,7 @@ WEBHOOKS: dict[str, dict[str, Any]] = {
     },
 }
 LONGEST_S = 3.0
+TRIES = 10
 DEEDS = ("kill a node", "kill Redis", "migrate", "pause a node", "restart Redis", "pause Redis")
 
 
@@ -100,13 +101,20 @@ class Trouble:
                     await deployment.pause_node(self._dice.randrange(2), 1.5)
                 case "migrate":
                     for channel in self._dice.sample(self._channels, 3):
-                        await self._place.migrate(channel)
+                        await self._migrate(channel)
                 case "pause Redis":
                     await deployment.pause_redis(1.0)
                 case _:
                     await deployment.restart_redis(kill=deed == "kill Redis")
             number += 1
             self.longest = max(self.longest, trio.current_time() - began)
+
+    async def _migrate(self, channel: str) -> None:
+        """Have a call moved, if there is one; who has just lost Redis refuses for a moment."""
+        for _ in range(TRIES):
+            if self._events.over.is_set() or await self._place.migrate(channel):
+                return
+            await self._wait(0.2)
 
     async def _wait(self, seconds: float) -> None:
         with trio.move_on_after(seconds):

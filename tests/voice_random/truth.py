@@ -50,11 +50,12 @@ class Truth:
     A channel may have several rooms while its call moves; a user is in it while in any of them.
 
     Attributes:
-        evicted: (time, room, user) of those whom the service itself shut out, by ending their room.
+        evicted: (time, room, user, moved) of those whom the service itself shut out, by ending
+            their room; `moved`: the channel had a younger room by then.
     """
 
     stays: dict[tuple[str, str], list[Stay]] = field(default_factory=lambda: defaultdict(list))
-    evicted: list[tuple[float, str, str]] = field(default_factory=list)
+    evicted: list[tuple[float, str, str, bool]] = field(default_factory=list)
     _left: set[str] = field(default_factory=set)
     _rooms: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
 

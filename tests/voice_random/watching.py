@@ -19,25 +19,24 @@ from ws_client import Closed, Device, Refused
 
 HEARTBEAT, AUTH, AUTH_SUCCESS = 1, 7, 8
 BEAT_S = 5.0
-Moved = Callable[[str, str], None]
-"""(old session, new session)"""
+Told = Callable[[str, str], None]
+"""(channel, the session that its call is in)"""
 PAUSE_S = 0.1
 BROKEN = (OSError, Closed, Refused, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class Watcher:
-    """Watches through one node. `moved` is told of migrations.
+    """Watches through one node. `session` is told in which session each call is.
 
     Attributes:
         told: how many messages about users came. connected: how often it connected.
     """
 
-    def __init__(self, servers: Nodes, node: int, channels: Sequence[str], moved: Moved) -> None:
+    def __init__(self, servers: Nodes, node: int, channels: Sequence[str], session: Told) -> None:
         self.removals: list[Removal] = []
         self.told = 0
         self.connected = 0
-        self._moved = moved
-        self._sessions: dict[str, str] = {}
+        self._session = session
         self._latest: dict[tuple[str, str], Removal] = {}
         self._servers = servers
         self._node = node
@@ -84,7 +83,8 @@ class Watcher:
         match message["type"]:
             case "voice_state":
                 people = {person["userId"] for person in message["participants"]}
-                self._session(channel, message["sessionId"])
+                if message["sessionId"]:
+                    self._session(channel, message["sessionId"])
                 for user in people - self._shown[channel]:
                     self._back(channel, user)
                 for user in self._shown[channel] - people:
@@ -102,13 +102,6 @@ class Watcher:
             case 6:
                 assert message["payload"]["code"] == "store_unavailable", message
                 raise Closed(1013, "the node does not know the calls yet")
-
-    def _session(self, channel: str, session: str) -> None:
-        """The session of a channel's call; another one than before: it has moved."""
-        before = self._sessions.get(channel, "")
-        if session and before not in ("", session):
-            self._moved(before, session)
-        self._sessions[channel] = session or before
 
     def _gone(self, channel: str, user: str, reason: str) -> None:
         removal = Removal(time.time(), channel, user, reason, f"node {self._node}")
