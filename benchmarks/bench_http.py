@@ -1,10 +1,10 @@
 """HTTP beside other servers: a small JSON GET; a session read and written with a token and Redis.
 
-`python benchmarks/bench_http.py [--rounds 5] [--seconds 3] [--out FILE]`
+`python benchmarks/bench_http.py [--rounds 15] [--seconds 1] [--out FILE]`
 
-Each server has SERVER_CORE to itself, as far as the machine allows; the load, a compiled closed
-loop with 32 connections whose requests all differ, and Redis have the other one. Servers take
-turns within a round, so that what disturbs one disturbs all. Besides answers per second there are
+The servers of a case share SERVER_CORE and take turns: one works while the others sleep, a second
+each, so that what disturbs one disturbs all. The load, a compiled closed loop with 32 connections
+whose requests all differ, and Redis have the other core. Besides answers per second there are
 answers per second of the server's CPU, which does not count time that somebody else had its core;
 ratios are of those.
 
@@ -44,6 +44,7 @@ from syncbridge_server.bench.usage import cpu_seconds
 from syncbridge_server.settings import Settings
 
 CONNECTIONS = 32
+WARM_SECONDS = 0.5
 GO = "Go net/http, go-redis"
 USER = "bench"
 SECRETS = {"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "b" * 40}
@@ -132,17 +133,40 @@ def contestants(redis: str, place: Workplace) -> list[Contestant]:
     return [one for one in everybody if one.name != GO or binary.exists()]
 
 
-def measure(one: Contestant, load: Path, seconds: float, log: Path) -> dict[str, float]:
-    """Start a server, load it, stop it."""
+def measure(
+    case: list[Contestant], load: Path, rounds: int, seconds: float, folder: Path
+) -> dict[str, list[dict[str, float]]]:
+    """Start all servers of a case, load one after the other, stop them. Samples by name."""
+    samples: dict[str, list[dict[str, float]]] = {one.name: [] for one in case}
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(serving(one, folder)) for one in case]
+        for one, server in zip(case, servers, strict=True):
+            run(load, server, one.request, WARM_SECONDS)
+        for number in range(rounds):
+            for one, server in zip(case, servers, strict=True):
+                found = window(one, load, server, seconds)
+                samples[one.name].append(found)
+                print(f"round {number + 1} {one.case}: {one.name}", _round(found), flush=True)
+    return samples
+
+
+@contextlib.contextmanager
+def serving(one: Contestant, folder: Path) -> Iterator[Running]:
+    """A running server."""
     port = free_port()
     env = {**one.env, "SERVER_ADDR": f"127.0.0.1:{port}"}
+    log = folder / f"{port}.log"
     with started(one.command(port), env, log, core=SERVER_CORE, port=port) as server:
         if one.prepare:
             one.prepare(port)
-        run(load, server, one.request, 0.5)
-        before = cpu_seconds(server.pid)
-        result = run(load, server, one.request, seconds)
-        cpu = cpu_seconds(server.pid) - before
+        yield server
+
+
+def window(one: Contestant, load: Path, server: Running, seconds: float) -> dict[str, float]:
+    """What a server does for some seconds."""
+    before = cpu_seconds(server.pid)
+    result = run(load, server, one.request, seconds)
+    cpu = cpu_seconds(server.pid) - before
     return {
         "per_second": result["answers"] / result["seconds"],
         "per_cpu_second": result["answers"] / max(cpu, 0.01),
@@ -180,8 +204,8 @@ def build_go(binary: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -189,11 +213,10 @@ def main() -> None:
     samples: dict[str, list[dict[str, float]]] = {}
     with workplace() as (place, load), redis_server(place) as redis:
         everybody = [one for one in contestants(str(redis), place) if options.only in one.case]
-        for number in range(options.rounds):
-            for one in everybody:
-                numbers = measure(one, load, options.seconds, place.directory / "server.log")
-                samples.setdefault(f"{one.case}: {one.name}", []).append(numbers)
-                print(f"round {number + 1} {one.case}: {one.name}", _round(numbers), flush=True)
+        for case in dict.fromkeys(one.case for one in everybody):
+            chosen = [one for one in everybody if one.case == case]
+            found = measure(chosen, load, options.rounds, options.seconds, place.directory)
+            samples |= {f"{case}: {name}": numbers for name, numbers in found.items()}
     results = report(everybody, samples)
     print(f"load average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if options.out:
