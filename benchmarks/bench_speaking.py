@@ -10,7 +10,8 @@ as it is; `naive` and `drop_only` are the same server with the baselines of serv
 * `cpu_s_per_s`: CPU of the server. Above 0.95 it cannot follow, and sheds.
 * `first_p50_ms`, `first_p99_ms`: PROBES more participants, who change state every 1.3 s, far apart
   from their window: from sending the report to its arrival at two listeners, the first who came
-  and the last. `first_lost`: changes that never arrived.
+  and the last. `first_lost`: changes that never arrived. `first_quiet_*`: those alone during which
+  no core stood still (harness/stalls.py); `first_quiet_share`: how many of all.
 * `wrong`: probes whose last word (true, and false within 60 ms) the listeners did not end with.
 
 One message to everybody costs a write for each listener, about 6 us: so 10,000 listeners are
@@ -38,6 +39,7 @@ from harness.machine import describe
 from harness.process import SERVER_CORE, Running, free_port, prepare_this_process, started
 from harness.raw_device import TEXT, RawDevice
 from harness.servers import Workplace, environment, redis_server
+from harness.stalls import Seen, Stalls, watched
 from syncbridge.identity import Role, VoiceGrant
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.records import ChannelConfig
@@ -165,8 +167,8 @@ class Probe(threading.Thread):
         self.device.say(speaking(state))
 
 
-def late(probe: Probe, listener: Listener) -> tuple[list[float], int]:
-    """(ms of each change until it was heard, changes that were not)."""
+def late(probe: Probe, listener: Listener) -> tuple[list[tuple[float, float]], int]:
+    """((sent, heard) of each change, changes that were not)."""
     times, lost = [], 0
     heard = list(listener.heard.get(probe.user, ()))
     for state, at in probe.sent:
@@ -174,7 +176,7 @@ def late(probe: Probe, listener: Listener) -> tuple[list[float], int]:
         if arrival is None or arrival - at > PROBE_SECONDS:
             lost += 1
         else:
-            times.append((arrival - at) * 1000)
+            times.append((at, arrival))
     return times, lost
 
 
@@ -198,7 +200,7 @@ def crowd(port: int, listeners: int) -> Swarm:
     return swarm
 
 
-def measured(server: Running, listeners: int, seconds: float) -> dict[str, float]:
+def measured(server: Running, listeners: int, seconds: float, stalls: Stalls) -> dict[str, float]:
     """One server, one load."""
     first = Listener(server.port, "first")
     swarm = crowd(server.port, listeners)
@@ -220,7 +222,7 @@ def measured(server: Running, listeners: int, seconds: float) -> dict[str, float
     for probe in probes:
         probe.last_word()
     swarm.idle(1.5)
-    numbers = figures(result, used, probes, [first, last], SPEAKERS + listeners)
+    numbers = figures(result, used, probes, [first, last], SPEAKERS + listeners, stalls.seen())
     first.stop()
     last.stop()
     swarm.close(reset=True)
@@ -228,16 +230,23 @@ def measured(server: Running, listeners: int, seconds: float) -> dict[str, float
 
 
 def figures(
-    result: Any, used: float, probes: list[Probe], listeners: list[Listener], clients: int
+    result: Any,
+    used: float,
+    probes: list[Probe],
+    listeners: list[Listener],
+    clients: int,
+    stops: Seen,
 ) -> dict[str, float]:
-    times, lost, wrong = [], 0, 0
+    spans: list[tuple[float, float]] = []
+    lost = wrong = 0
     for probe in probes:
         for listener in listeners:
             found, missing = late(probe, listener)
-            times += found
+            spans += found
             lost += missing
             wrong += listener.heard.get(probe.user, [(True, 0.0)])[-1][0]
-    times.sort()
+    times = waits(spans)
+    quiet = waits([span for span in spans if not stops.during(*span)])
     totals, seconds = result.totals, result.seconds
     return {
         "messages_per_listener_s": round(totals.messages / clients / seconds, 2),
@@ -246,11 +255,19 @@ def figures(
         "cpu_us_per_message": round(used / max(totals.messages, 1) * 1e6, 2),
         "first_p50_ms": round(percentile(times, 0.5), 1),
         "first_p99_ms": round(percentile(times, 0.99), 1),
+        "first_quiet_p50_ms": round(percentile(quiet, 0.5), 1),
+        "first_quiet_p99_ms": round(percentile(quiet, 0.99), 1),
+        "first_quiet_share": round(len(quiet) / max(len(times), 1), 2),
         "first_lost": lost,
         "wrong": wrong,
         "closed": totals.closed,
         "unsent": result.unsent,
     }
+
+
+def waits(spans: list[tuple[float, float]]) -> list[float]:
+    """ms, in ascending order."""
+    return sorted((heard - sent) * 1000 for sent, heard in spans)
 
 
 def percentile(times: list[float], share: float) -> float:
@@ -274,8 +291,11 @@ def one_round(rule: str, listeners: int, seconds: float) -> dict[str, float]:
             }
             command = [sys.executable, str(HERE / "servers/speaking.py"), rule]
             log = Path(directory) / "server.log"
-            with started(command, variables, log, core=SERVER_CORE, port=port) as server:
-                return measured(server, listeners, seconds)
+            with (
+                started(command, variables, log, core=SERVER_CORE, port=port) as server,
+                watched() as stalls,
+            ):
+                return measured(server, listeners, seconds, stalls)
 
 
 def main() -> None:

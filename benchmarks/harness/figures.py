@@ -144,7 +144,7 @@ def figures(size: Size) -> list[Figure]:
             3.0,
             caveat="SyncBridge registers the device in Redis meanwhile, the other does not.",
         ),
-        *_update_figures(low, 5.0),
+        *_quiet_figures(low, 5.0),
         *_update_figures(middle, None),
         *_update_figures(high, 10.0),
         Figure(
@@ -199,6 +199,40 @@ def figures(size: Size) -> list[Figure]:
             True,
         ),
         *state_figures(size),
+    ]
+
+
+def _quiet_figures(rate: int, limit: float) -> list[Figure]:
+    title = f"STATE_UPDATE at {rate:,}/s, from its due time to the other device"
+    return [
+        Figure("f", f"{title}, p50", "ms", f"updates_{rate}_p50_ms", SYNCBRIDGE),
+        Figure(
+            "f",
+            f"{title}, p99",
+            "ms",
+            f"updates_{rate}_p99_ms",
+            SYNCBRIDGE,
+            "",
+            limit,
+            True,
+            "Loopback; Redis and the load share a core. Half seconds in which neither core stood "
+            "still; the next row has the others, too.",
+        ),
+        Figure(
+            "f",
+            f"The same at {rate:,}/s, with what stops of the machine add",
+            "ms",
+            f"updates_{rate}_all_p99_ms",
+            SYNCBRIDGE,
+        ),
+        Figure(
+            "f",
+            "Share of the half seconds without a stop of either core",
+            "",
+            f"updates_{rate}_quiet_share",
+            SYNCBRIDGE,
+            caveat="A stop: neither we nor the kernel ran there for a millisecond, but others.",
+        ),
     ]
 
 

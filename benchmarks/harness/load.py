@@ -9,11 +9,14 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 from harness.process import LOAD_CORE, Running, busy_since, core_busy
+from harness.stalls import Stalls, watched
 from harness.stolen import undisturbed
 from syncbridge_core.swarm import Swarm
+from syncbridge_core.swarm_histogram import Histogram
 from syncbridge_server.bench import scenarios
 from syncbridge_server.bench.credentials import Device, admin_token, devices, token_mint
 from syncbridge_server.bench.usage import cpu_seconds, sample
@@ -24,6 +27,8 @@ BROADCAST = 13
 HEARTBEAT_ACK = 2
 ECHO_CLIENTS = 100
 TEN = 10
+PIECE_SECONDS = 0.5
+TRIES = 6
 FAN_SECONDS = 60.0
 PROBE = Path(__file__).with_name("rest_probe.py")
 
@@ -89,13 +94,19 @@ def authenticated(server: Running, size: Size, connections: int) -> Numbers:
 
 def product(server: Running, size: Size) -> Numbers:
     """SyncBridge itself, all connections open all the while."""
+    with watched() as stalls:
+        return _product(server, size, stalls)
+
+
+def _product(server: Running, size: Size, stalls: Stalls) -> Numbers:
     people = _people(size.connections)
     swarm = Swarm("127.0.0.1", server.port, size.connections)
     try:
         numbers = _connect(swarm, server, people)
         numbers |= _echo(swarm, server, size.echo_seconds)
         numbers |= _broadcast(swarm, server, size.fans)
-        for rate in size.rates:
+        numbers |= _updates_in_pieces(swarm, server, size, stalls)
+        for rate in size.rates[1:]:
             numbers |= undisturbed(
                 f"updates_{rate}",
                 partial(_updates, swarm, server, size.update_seconds, rate),
@@ -207,6 +218,39 @@ def _updates(swarm: Swarm, server: Running, seconds: float, rate: int, name: str
         f"{name}_load_core_busy": shared,
         f"{name}_lost": lost,
         f"{name}_refused": refused,
+    }
+
+
+def _updates_in_pieces(swarm: Swarm, server: Running, size: Size, stalls: Stalls) -> Numbers:
+    """Updates at the lowest rate; pieces in which no core stood still, and all of them."""
+    rate, wanted = size.rates[0], size.update_seconds / PIECE_SECONDS
+    quiet, all_, pieces, undisturbed_ = Histogram(), Histogram(), 0, 0
+    sent, before = 0, cpu_seconds(server.pid)
+    while undisturbed_ < wanted and pieces < TRIES * wanted:
+        begin = perf_counter()
+        result = swarm.updates(
+            scenarios.update_templates(),
+            rate,
+            PIECE_SECONDS,
+            senders=range(0, swarm.count, 2),
+            warmup=PIECE_SECONDS / 5,
+            drain=10.0,
+        )
+        lost = result.expected - result.delivered + result.totals.errors + result.unsent
+        _require(lost == 0, f"{lost} updates were refused or not delivered at {rate}/s")
+        all_.merge(result.latency)
+        pieces += 1
+        sent += result.sent
+        if not stalls.seen().during(begin, perf_counter()):
+            quiet.merge(result.latency)
+            undisturbed_ += 1
+    name = f"updates_{rate}"
+    return {
+        f"{name}_p50_ms": quiet.percentile(50) / 1e6,
+        f"{name}_p99_ms": quiet.percentile(99) / 1e6,
+        f"{name}_all_p99_ms": all_.percentile(99) / 1e6,
+        f"{name}_quiet_share": undisturbed_ / pieces,
+        f"{name}_cpu_us": (cpu_seconds(server.pid) - before) / sent * 1e6,
     }
 
 
