@@ -57,8 +57,10 @@ JOBS = (
         " which may leave a wrong last state; `naive` sends every change. `first_quiet_p99_ms` is"
         " of those changes during which neither core stood still. One message to all is one write"
         " for each listener, so the last of 10,000 hears it later than 50 ms on one core of this"
-        " machine, whoever writes: the bare C loop of RESULTS.md needs about 55 ms, too. More"
-        " listeners than a core reaches in time are a matter of `--workers`.",
+        " machine, whoever writes: the bare C loop of RESULTS.md needs about 55 ms, too. And as"
+        " speaking is to take no more than about 60 % of a core, such messages go out every 100 ms:"
+        " a change waits for the next one, then for its write. More listeners than a core reaches"
+        " in time are a matter of `--workers`.",
     ),
     Job(
         "speaking_2500",

@@ -150,6 +150,7 @@ async def test_who_leaves_does_not_speak(nodes: tuple[Node, Node]) -> None:
         await hear(two, "c", went("ann", "c1"))
         await heard(bob, ("ann", False))
         await hear(two, "c", came("ann", "c2"))
+        await kit.until(two, lambda board: board.member("c", "ann") is not None)
         state = await bob.request("voice_watch", {"channelId": "c"})
         assert [False, False] == [person["speaking"] for person in state["participants"]]
 

@@ -205,18 +205,34 @@ class Rig:
 
 
 def test_a_large_channel_is_told_after_a_pause() -> None:
-    """10,000 listeners: the next first change waits 100 ms, and takes others with it."""
-    rig = Rig(Board("ann", "bob", "eve"), listeners=10_000)
+    """10,000 listeners: one first change after another goes at once, the third one waits until
+    100 ms for each are over but one, and takes others with it."""
+    rig = Rig(Board("ann", "bob", "eve", "dan"), listeners=10_000)
     rig.says("ann", True)
-    rig.now += 50
+    rig.now += 10
     rig.says("bob", True)
-    assert [[("ann", True)]] == rig.told
-    rig.now += 49
+    assert [[("ann", True)], [("bob", True)]] == rig.told
+    rig.now += 50
     rig.says("eve", True)
-    assert 1 == len(rig.told)
+    rig.now += 39
+    rig.says("dan", True)
+    assert 2 == len(rig.told)
     rig.now += 1
     rig.speaking.tick()
-    assert [("bob", True), ("eve", True)] == rig.told[1]
+    assert [("eve", True), ("dan", True)] == rig.told[2]
+
+
+def test_a_large_channel_is_not_told_more_than_ten_times_a_second() -> None:
+    """Whatever came before: what is owed does not grow while nothing is said."""
+    people = [f"user-{number}" for number in range(1000)]
+    rig = Rig(Board(*people), listeners=10_000)
+    rig.now += 60_000
+    for number, user in enumerate(people):
+        rig.says(user, True)
+        rig.now += 1
+        if number == 199:
+            assert 3 == len(rig.told)
+    assert 11 == len(rig.told)
 
 
 def test_a_small_channel_is_told_at_once() -> None:

@@ -8,8 +8,9 @@ all reports about a participant meet in each throttle, wherever they came from, 
 counts.
 
 A message to ten thousand listeners is ten thousand writes. So what was handed out is followed by a
-pause in proportion to it: a short one before the next first change of somebody, a longer one before
-what only follows up, which gathers those for one message. A small channel sees nothing of it.
+pause in proportion to it: a long one before what only follows up, which gathers those for one
+message, and a short one before the next first change of somebody, where several of them came close
+together: one alone goes at once. A small channel sees nothing of it.
 
 Only the node that heard of a participant last shares: what came from another node is not passed on.
 Silence clears on each node by itself; therefore who goes on speaking is repeated to the others,
@@ -35,7 +36,10 @@ REPEAT_SECONDS = 0.8
 """Between two repetitions to other nodes; less than half of what clears a speaker."""
 
 FIRST_PER_MS = 100
-"""Messages after which a first change waits for a millisecond: about what their writes take."""
+"""Messages after which a first change waits for a millisecond: their writes take half of that."""
+
+BURST_MS = 100
+"""So much of such waiting is owed before a first change really waits."""
 
 FOLLOW_PER_MS = 40
 MAX_FOLLOW_MS = 250
@@ -91,6 +95,7 @@ class Speaking:
         self._ours: dict[int, dict[str, bool]] = {}
         self._ready = False
         self._first_at = 0
+        self._owed_until = 0
         self._follow_at = 0
         self._due = trio.Event()
         self._sleeps_until: int | None = 0
@@ -181,7 +186,8 @@ class Speaking:
                 shared.append((call.channel_id, own))
         if shared:
             self._share_all(shared)
-        self._first_at = now + sent // FIRST_PER_MS
+        self._owed_until = max(now, self._owed_until) + sent // FIRST_PER_MS
+        self._first_at = self._owed_until - BURST_MS
         self._follow_at = now + min(sent // FOLLOW_PER_MS, MAX_FOLLOW_MS)
         self._wake()
 
