@@ -22,7 +22,7 @@ to_json = _encoder.encode
 
 def quote(text: str | None) -> bytes:
     """A string as JSON text, `null` for None."""
-    return NULL if text is None else kernels.quote(text.encode())
+    return NULL if text is None else to_json(text)
 
 
 class Address:
