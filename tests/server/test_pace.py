@@ -24,6 +24,7 @@ def ticks(pace: Pace, per_ms: float, until: float, now: float = 0.0) -> list[flo
 
 @pytest.mark.parametrize("per_ms", [0.01, 0.5, 0.9 * BUSY_PER_MS])
 def test_slow_updates_go_at_once(per_ms: float) -> None:
+    """Each has a tick of its own."""
     pauses = ticks(Pace(INTERVAL), per_ms, 200.0)
     assert pauses == pytest.approx([1 / per_ms] * len(pauses))
 
@@ -35,6 +36,7 @@ def test_slow_updates_go_at_once(per_ms: float) -> None:
 def test_faster_updates_gather_for_longer_up_to_the_interval(
     per_ms: float, expected: float
 ) -> None:
+    """In proportion to their rate."""
     pauses = ticks(Pace(INTERVAL), per_ms, 400.0)
     settled = pauses[len(pauses) // 2 :]
     assert sum(settled) / len(settled) == pytest.approx(expected, abs=1 / per_ms)
@@ -42,6 +44,7 @@ def test_faster_updates_gather_for_longer_up_to_the_interval(
 
 
 def test_what_asks_nothing_of_the_store_is_never_held_back() -> None:
+    """Heartbeats, however many."""
     pace = Pace(INTERVAL)
     for now in range(1000):
         assert pace.delay(now / 10) == 0.0
@@ -49,6 +52,7 @@ def test_what_asks_nothing_of_the_store_is_never_held_back() -> None:
 
 
 def test_a_burst_is_forgotten() -> None:
+    """It holds back the next tick, and nothing after some windows."""
     pace = Pace(INTERVAL)
     pace.ticked(1000.0, 100)
     assert pace.delay(1000.5) == pytest.approx(INTERVAL - 0.5)
@@ -58,5 +62,6 @@ def test_a_burst_is_forgotten() -> None:
 
 
 def test_an_interval_of_nothing_turns_it_off() -> None:
+    """Every update has a tick of its own, at any rate."""
     pauses = ticks(Pace(0.0), 10.0, 50.0)
     assert pauses == pytest.approx([0.1] * len(pauses))
