@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench_http import CONNECTIONS, SECRETS, Contestant, contestants, workplace
+from bench_http import CONNECTIONS, SECRETS, Contestant, contestants, serving, workplace
 from harness.load import Shortfall
 from harness.machine import describe
-from harness.process import SERVER_CORE, free_port, prepare_this_process, started
+from harness.process import prepare_this_process
 from harness.servers import Workplace, redis_server
 from harness.stolen import undisturbed
 from syncbridge_core.swarm import UPDATE_VALUE, Swarm
@@ -55,20 +55,15 @@ def beat(swarm: Swarm, rate: float, seconds: float) -> dict[str, float]:
 
 def measure(one: Contestant, place: Workplace, load: Path, options: Any) -> dict[str, float]:
     """Start the server, connect everybody, beat without and with REST."""
-    port = free_port()
-    env = {**one.env, "SERVER_ADDR": f"127.0.0.1:{port}"}
-    log = place.directory / "fairness.log"
-    with started(one.command(port), env, log, core=SERVER_CORE, port=port) as server:
-        if one.prepare:
-            one.prepare(port)
-        swarm = Swarm("127.0.0.1", port, options.connections)
+    with serving(one, place.directory) as server:
+        swarm = Swarm("127.0.0.1", server.port, options.connections)
         people = devices(token_mint(), options.connections, 2)
         opened = swarm.connect([person.auth_message() for person in people], seconds=120.0)
         if opened.failed:
             raise Shortfall(f"{opened.failed} connections failed: {opened.error}")
         try:
             alone = beat(swarm, options.rate, options.seconds)
-            command = [str(load), str(port), str(CONNECTIONS), str(options.seconds + 1)]
+            command = [str(load), str(server.port), str(CONNECTIONS), str(options.seconds + 1)]
             beside = undisturbed(
                 "beside",
                 lambda: beat_beside(swarm, server.pid, command, one.request, options),

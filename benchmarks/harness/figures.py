@@ -202,22 +202,23 @@ def figures(size: Size) -> list[Figure]:
     ]
 
 
-def _quiet_figures(rate: int, limit: float) -> list[Figure]:
+def _latency_figures(rate: int, limit: float | None, note: str) -> list[Figure]:
     title = f"STATE_UPDATE at {rate:,}/s, from its due time to the other device"
     return [
         Figure("f", f"{title}, p50", "ms", f"updates_{rate}_p50_ms", SYNCBRIDGE),
         Figure(
-            "f",
-            f"{title}, p99",
-            "ms",
-            f"updates_{rate}_p99_ms",
-            SYNCBRIDGE,
-            "",
-            limit,
-            True,
-            "Loopback; Redis and the load share a core. Half seconds in which neither core stood "
-            "still; the next row has the others, too.",
+            "f", f"{title}, p99", "ms", f"updates_{rate}_p99_ms", SYNCBRIDGE, "", limit, True, note
         ),
+    ]
+
+
+def _quiet_figures(rate: int, limit: float) -> list[Figure]:
+    note = (
+        "Loopback; Redis and the load share a core. Half seconds in which neither core stood "
+        "still; the next row has the others, too."
+    )
+    return [
+        *_latency_figures(rate, limit, note),
         Figure(
             "f",
             f"The same at {rate:,}/s, with what stops of the machine add",
@@ -237,13 +238,9 @@ def _quiet_figures(rate: int, limit: float) -> list[Figure]:
 
 
 def _update_figures(rate: int, limit: float | None) -> list[Figure]:
-    title = f"STATE_UPDATE at {rate:,}/s, from its due time to the other device"
     note = "Loopback. Redis and the load share a core, the server has one to itself."
     return [
-        Figure("f", f"{title}, p50", "ms", f"updates_{rate}_p50_ms", SYNCBRIDGE),
-        Figure(
-            "f", f"{title}, p99", "ms", f"updates_{rate}_p99_ms", SYNCBRIDGE, "", limit, True, note
-        ),
+        *_latency_figures(rate, limit, note),
         Figure(
             "f",
             f"Share of a core's time that other machines took meanwhile, at {rate:,}/s",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from harness.process import LOAD_CORE, Running, busy_since, core_busy
 from harness.stalls import Stalls, watched
 from harness.stolen import undisturbed
-from syncbridge_core.swarm import Swarm
+from syncbridge_core.swarm import Swarm, UpdatesResult
 from syncbridge_core.swarm_histogram import Histogram
 from syncbridge_server.bench import scenarios
 from syncbridge_server.bench.credentials import Device, admin_token, devices, token_mint
@@ -197,14 +197,7 @@ def _echo_once(swarm: Swarm, server: Running, seconds: float) -> Numbers:
 
 def _updates(swarm: Swarm, server: Running, seconds: float, rate: int, name: str = "") -> Numbers:
     before, busy = cpu_seconds(server.pid), core_busy(LOAD_CORE)
-    result = swarm.updates(
-        scenarios.update_templates(),
-        rate,
-        seconds,
-        senders=range(0, swarm.count, 2),
-        warmup=seconds / 4,
-        drain=10.0,
-    )
+    result = _sent(swarm, rate, seconds, seconds / 4)
     cpu, shared = cpu_seconds(server.pid) - before, busy_since(LOAD_CORE, busy)
     lost = result.expected - result.delivered
     refused = result.totals.errors + result.unsent
@@ -221,6 +214,18 @@ def _updates(swarm: Swarm, server: Running, seconds: float, rate: int, name: str
     }
 
 
+def _sent(swarm: Swarm, rate: int, seconds: float, warmup: float) -> UpdatesResult:
+    """Updates by every second client."""
+    return swarm.updates(
+        scenarios.update_templates(),
+        rate,
+        seconds,
+        senders=range(0, swarm.count, 2),
+        warmup=warmup,
+        drain=10.0,
+    )
+
+
 def _updates_in_pieces(swarm: Swarm, server: Running, size: Size, stalls: Stalls) -> Numbers:
     """Updates at the lowest rate; pieces in which no core stood still, and all of them."""
     rate, wanted = size.rates[0], size.update_seconds / PIECE_SECONDS
@@ -228,14 +233,7 @@ def _updates_in_pieces(swarm: Swarm, server: Running, size: Size, stalls: Stalls
     sent, before = 0, cpu_seconds(server.pid)
     while undisturbed_ < wanted and pieces < TRIES * wanted:
         begin = perf_counter()
-        result = swarm.updates(
-            scenarios.update_templates(),
-            rate,
-            PIECE_SECONDS,
-            senders=range(0, swarm.count, 2),
-            warmup=PIECE_SECONDS / 5,
-            drain=10.0,
-        )
+        result = _sent(swarm, rate, PIECE_SECONDS, PIECE_SECONDS / 5)
         lost = result.expected - result.delivered + result.totals.errors + result.unsent
         _require(lost == 0, f"{lost} updates were refused or not delivered at {rate}/s")
         all_.merge(result.latency)

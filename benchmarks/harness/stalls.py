@@ -16,12 +16,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
-from harness.process import LOAD_CORE, SERVER_CORE
+from harness.process import CORES
 
 LEAST_US = 1_000
 """A shorter stop is part of what is measured."""
 START_SECONDS = 5.0
-CORES = (SERVER_CORE, LOAD_CORE)
 SOURCE = Path(__file__).resolve().parent.parent / "peers/stalls/stalls.c"
 
 

@@ -10,7 +10,7 @@ was, and how often it was tried, is in the results.
 
 from collections.abc import Callable
 
-from harness.process import LOAD_CORE, SERVER_CORE, core_ticks
+from harness.process import CORES, core_ticks
 
 LIMIT = 0.002
 """Share of the time of either core: a fifth of what would make up the 99th percentile."""
@@ -36,7 +36,7 @@ def undisturbed(name: str, measure: Callable[[], dict[str, float]]) -> dict[str,
 
 def _ticks() -> list[list[int]]:
     """Of the two cores."""
-    return [core_ticks(core) for core in (SERVER_CORE, LOAD_CORE)]
+    return [core_ticks(core) for core in CORES]
 
 
 def _share(before: list[int], now: list[int]) -> float:

@@ -139,17 +139,17 @@ class Place:
     def _cleared(self, room: Room, now: float) -> list[Happening]:
         """Somebody has ended a room: that can only have been the service."""
         channel = self._channels.get(room.id, "")
-        moved = bool(self._after(room))
+        moved = any(self._follows(name, room) for name in self._channels)
         for peer in room.present:
             self.truth.evicted.append((now, room.id, peer.user_id, moved))
             self.truth.went(channel, room.id, peer.user_id, now)
         return self._clear(room, now)
 
-    def _after(self, room: Room) -> list[str]:
-        """Sessions to which the call of a room may have moved: of its channel, and younger."""
-        channel, rooms = self._channels.get(room.id, ""), self.rig.sim.world.rooms
-        known = [rooms[name] for name, of in self._channels.items() if of == channel]
-        return [one.id for one in known if one.created_at > room.created_at]
+    def _follows(self, session: str, room: Room) -> bool:
+        """Whether the call of a room may have moved to a session: of its channel, and younger."""
+        if self._channels[session] != self._channels.get(room.id, ""):
+            return False
+        return self.rig.sim.world.rooms[session].created_at > room.created_at
 
     def _delivered(self, delivery: Delivery, outcome: str) -> None:
         happened = json.loads(delivery[1])["timestamp"] / 1000
@@ -178,8 +178,8 @@ class Place:
         """Devices were told in which session a call is: who is in an older one is to come over."""
         rooms = self.rig.sim.world.rooms
         self._channels.setdefault(session, channel)
-        for old, of in self._channels.items():
-            if of == channel and old not in self.left_rooms and session in self._after(rooms[old]):
+        for old in self._channels.keys() - self.left_rooms.keys():
+            if self._follows(session, rooms[old]):
                 self._left(old, session)
 
     def _left(self, old: str, new: str) -> None:
@@ -199,7 +199,7 @@ class Place:
 
     # What is shown
 
-    async def wrong(self, channel: str, node: int) -> "Wrong | None":
+    async def wrong(self, channel: str, node: int) -> Wrong | None:
         """How a call, as a node shows it, differs from the truth; None when it does not."""
         body = (await self._get(f"/voice/channels/{channel}", node)).json()
         shown = {person["userId"] for person in body["participants"]}

@@ -94,8 +94,7 @@ class Speaking:
         self._report = self._throttle.report
         self._ours: dict[int, dict[str, bool]] = {}
         self._ready = False
-        self._first_at = 0
-        self._owed_until = 0
+        self._first_at = -BURST_MS
         self._follow_at = 0
         self._due = trio.Event()
         self._sleeps_until: int | None = 0
@@ -186,8 +185,7 @@ class Speaking:
                 shared.append((call.channel_id, own))
         if shared:
             self._share_all(shared)
-        self._owed_until = max(now, self._owed_until) + sent // FIRST_PER_MS
-        self._first_at = self._owed_until - BURST_MS
+        self._first_at = max(now - BURST_MS, self._first_at) + sent // FIRST_PER_MS
         self._follow_at = now + min(sent // FOLLOW_PER_MS, MAX_FOLLOW_MS)
         self._wake()
 
