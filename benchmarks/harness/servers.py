@@ -65,11 +65,7 @@ def catalogue(place: Workplace) -> dict[str, Spec]:
 def build_peers(place: Workplace) -> list[str]:
     """Compile the C and Go peers; returns a line about each one that is missing."""
     missing = []
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler:
-        source = PEERS / "c_send/c_send.c"
-        _build([compiler, "-O2", "-o", str(place.binary("c_send")), str(source)], PEERS)
-    else:
+    if not build_c(place):
         missing.append("no C compiler: the send() loop was not measured")
     go = shutil.which("go")
     if not go:
@@ -79,6 +75,15 @@ def build_peers(place: Workplace) -> list[str]:
         if not _try([go, "build", "-o", str(place.binary(name)), "."], PEERS / name):
             missing.append(f"{name} did not build (no module proxy?) and was not measured")
     return missing
+
+
+def build_c(place: Workplace) -> bool:
+    """Compile the send() loop; False without a compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler:
+        source = PEERS / "c_send/c_send.c"
+        _build([compiler, "-O2", "-o", str(place.binary("c_send")), str(source)], PEERS)
+    return compiler is not None
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ cdef enum:
     SCRATCH = 262144          # bytes that one pass over the sockets can read
     READ_MOST = 65536         # bytes one connection may read in one poll
     READ_LEAST = 4096         # do not start a read with less room
+    WRITE_SLICE = 1024        # connections of the backlog that one flush writes to
     TIMER_PERIOD = 250        # ms
     RATE_MOST = 1000000       # of tokens a second and of burst
 
@@ -38,13 +39,18 @@ cdef enum ConnectionState:
     BROKEN = 6     # the socket is dead
 
 
+cdef enum Dirty:
+    DIRTY = 1      # stands in the list of those to write to next
+    BEHIND = 2     # stands in the backlog
+
+
 cdef struct Connection:
     # 192 bytes, three cache lines. The first cache line is all that publish and flush touch.
     Outbox outbox
     int fd                  # of a FREE connection: slot + 1 of the next free one
     uint8_t state
     uint8_t form            # of its frames, FrameForm
-    uint8_t dirty           # stands in the table's list of connections to write
+    uint8_t dirty           # Dirty flags
     uint8_t bridged
 
     uint64_t cid
@@ -119,8 +125,10 @@ cdef struct Table:
     uint32_t open
     uint64_t generation
     int64_t *due            # by slot: when the timers must look at it next
-    uint32_t *dirty         # slots to write; room for all
+    uint32_t *dirty         # slots to write to next; room for all
     uint32_t dirty_count
+    uint32_t backlog_count
+    uint32_t *backlog       # slots to write to in slices; room for all
     uint32_t event_count
     uint32_t event_capacity
     Event *events
@@ -155,8 +163,8 @@ cdef inline Connection *connection_find(Table *table, uint64_t cid) noexcept nog
 
 cdef inline void mark_dirty(Table *table, Connection *connection) noexcept nogil:
     """Have the next flush look at the connection."""
-    if not connection.dirty:
-        connection.dirty = True
+    if not connection.dirty & DIRTY:
+        connection.dirty |= DIRTY
         table.dirty[table.dirty_count] = connection.slot
         table.dirty_count += 1
 

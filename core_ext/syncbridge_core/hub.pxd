@@ -22,6 +22,7 @@ cdef class Hub:
     cdef int wait(self) except -1
     cdef void read(self, size_t most) noexcept
     cdef void write(self) noexcept
+    cdef void write_slice(self) noexcept
     cdef int collect(self, list found) except -1
     cdef bytes unfold(self, Event *event)
     cdef bint follows_refused(self, Event *event) noexcept

@@ -124,7 +124,9 @@ class Hub:
     def flush(self) -> int:
         """Write what `send`, `publish` and `close` queued: one gathered write a connection.
 
-        Returns the number of frames that went to the kernel.
+        More than 1024 connections are written to in slices of so many, one a flush, in order. The
+        descriptor stays readable until none is left, so a loop of `poll` and `flush` goes on by
+        itself. Returns the number of frames that went to the kernel.
         """
 
     def send(self, cid: int, payload: bytes, kind: int = 3, tag: int = 0) -> bool:

@@ -4,7 +4,8 @@ Theory of operation. A caller's loop waits for `fileno()`, calls `poll`, handles
 `send` and `publish` as it likes, and ends with one `flush`. `poll` reads many sockets into one
 buffer (receiving.pyx), runs the timers (timers.pyx), writes what the sockets can take
 (sending.pyx), and only then makes Python objects of what came, in one batch. `flush` writes what
-the caller queued, one system call a connection. Nothing here waits and nothing blocks.
+the caller queued, one system call a connection; when those are many, a slice of them, and the loop
+comes round for the rest. Nothing here waits and nothing blocks.
 
 The table (connections.pyx) holds the state; it is plain C, so that the loops run without the GIL.
 The GIL is given away only for work that outlasts a hand-over, because another busy thread may
@@ -39,7 +40,6 @@ from syncbridge_core.connections cimport (
     OPEN,
     RATE_MOST,
     READY_BATCH,
-    Counters,
     Event,
     FAILED,
     connection_find,
@@ -69,6 +69,7 @@ from syncbridge_core.sending cimport (
     enqueue,
     publication_clear,
     publish_to,
+    write_backlog,
     write_dirty,
 )
 from syncbridge_core.timers cimport plan, run_timers, wake_after
@@ -180,8 +181,8 @@ cdef class Hub:
         return 0
 
     cdef void leave(self) noexcept:
-        """Have the descriptor become readable when events wait for `poll`."""
-        if self.table.event_count and not self.awake:
+        """Have the descriptor become readable when events or a backlog wait for the loop."""
+        if (self.table.event_count or self.table.backlog_count) and not self.awake:
             self.awake = self.timing = True
             wake_after(&self.table, SOON)
 
@@ -226,6 +227,7 @@ cdef class Hub:
         cdef uint64_t before = self.table.counters.frames_out
         self.enter()
         self.write()
+        self.write_slice()
         self.leave()
         return self.table.counters.frames_out - before
 
@@ -253,7 +255,7 @@ cdef class Hub:
         self.busy = False
 
     cdef void write(self) noexcept:
-        """One write to every connection on the dirty list."""
+        """One write to every connection on the dirty list, unless they are very many."""
         if self.table.dirty_count < RELEASE_SOCKETS:
             write_dirty(&self.table)
             return
@@ -261,6 +263,14 @@ cdef class Hub:
         with nogil:
             write_dirty(&self.table)
         self.busy = False
+
+    cdef void write_slice(self) noexcept:
+        """One write to the next ones of the backlog."""
+        if self.table.backlog_count:
+            self.busy = True
+            with nogil:
+                write_backlog(&self.table)
+            self.busy = False
 
     cdef int collect(self, list found) except -1:
         """Move the waiting events into `found`. What did not fit into memory stays waiting."""
@@ -566,30 +576,10 @@ cdef class Hub:
     # -- the whole -------------------------------------------------------------------------
 
     def statistics(self):
-        cdef Counters *counters = &self.table.counters
+        cdef dict counters = self.table.counters
         self.enter()
         return HubStatistics(
-            open_connections=self.table.open,
-            open_topics=self.table.topics.open,
-            queued_bytes=counters.queued_bytes,
-            accepted=counters.accepted,
-            closed=counters.closed,
-            messages_in=counters.messages_in,
-            bytes_in=counters.bytes_in,
-            frames_out=counters.frames_out,
-            bytes_out=counters.bytes_out,
-            writes=counters.writes,
-            pings=counters.pings,
-            pongs=counters.pongs,
-            protocol_errors=counters.protocol_errors,
-            rate_limited=counters.rate_limited,
-            state_dropped=counters.state_dropped,
-            speaking_dropped=counters.speaking_dropped,
-            slow_closed=counters.slow_closed,
-            idle_closed=counters.idle_closed,
-            deflated=counters.deflated,
-            deflate_saved=counters.deflate_saved,
-            inflated=counters.inflated,
+            open_connections=self.table.open, open_topics=self.table.topics.open, **counters
         )
 
     def shutdown(self):

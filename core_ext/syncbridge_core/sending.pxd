@@ -34,3 +34,4 @@ cdef void send_control(
 ) noexcept nogil
 cdef void write_out(Table *table, Connection *connection) noexcept nogil
 cdef void write_dirty(Table *table) noexcept nogil
+cdef void write_backlog(Table *table) noexcept nogil

@@ -5,6 +5,11 @@ the outbox and the connection on the dirty list. `write_dirty` then makes one ca
 `send` for one frame and a gathered `sendmsg` for several. A socket that is full is armed with
 EPOLLOUT and left alone until epoll reports it.
 
+A message to ten thousand takes fifty milliseconds of such calls, in which nothing else would be
+heard or answered. So when more than WRITE_SLICE connections are dirty, they go to the backlog, of
+which each flush writes a slice, in order. Who gets something new while he waits there gets both in
+one call; and a few that are dirty, by a reply for instance, are written to before the slice.
+
 Policy for a reader that is too slow, in this order, when `queued` would pass a bound:
 1. above conflate_bytes, first try to write, if the socket has not refused already;
 2. drop queued SPEAKING frames, and the new frame if it is one;
@@ -20,16 +25,19 @@ marks it dirty; `write_out` retires it.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from syncbridge_core.connections cimport (
     ANSWERED,
+    BEHIND,
     BROKEN,
+    DIRTY,
     DOOMED,
     EVENT_RESYNC,
     FAILED,
     FREE,
     OPEN,
+    WRITE_SLICE,
     connection_at,
     connection_retire,
     event_push,
@@ -337,16 +345,45 @@ cdef void write_out(Table *table, Connection *connection) noexcept nogil:
         shutdown(connection.fd, SHUT_WR)
 
 
-cdef void write_dirty(Table *table) noexcept nogil:
-    """Write to every connection that has something new, one call each."""
-    cdef uint32_t position = 0
+cdef inline void _write_slots(
+    Table *table, uint32_t *slots, uint32_t count, uint8_t flag
+) noexcept nogil:
+    """Take the flag from connections and write to them, one call each."""
+    cdef uint32_t position
     cdef Connection *connection
-    while position < table.dirty_count:
-        if position + 4 < table.dirty_count:
-            prefetch(connection_at(table, table.dirty[position + 4]))
-        connection = connection_at(table, table.dirty[position])
-        connection.dirty = False
-        position += 1
+    for position in range(count):
+        if position + 4 < count:
+            prefetch(connection_at(table, slots[position + 4]))
+        connection = connection_at(table, slots[position])
+        connection.dirty &= ~flag
         if connection.state != FREE:
             write_out(table, connection)
+
+
+cdef void _postpone(Table *table) noexcept nogil:
+    """Put all that are dirty at the end of the backlog, unless they stand in it."""
+    cdef uint32_t position
+    cdef Connection *connection
+    for position in range(table.dirty_count):
+        connection = connection_at(table, table.dirty[position])
+        if not connection.dirty & BEHIND:
+            table.backlog[table.backlog_count] = connection.slot
+            table.backlog_count += 1
+        connection.dirty = BEHIND
+
+
+cdef void write_dirty(Table *table) noexcept nogil:
+    """Write to every connection that has something new; if they are many, leave it to slices."""
+    if table.dirty_count > WRITE_SLICE:
+        _postpone(table)
+    else:
+        _write_slots(table, table.dirty, table.dirty_count, DIRTY)
     table.dirty_count = 0
+
+
+cdef void write_backlog(Table *table) noexcept nogil:
+    """Write to those of the backlog who have waited longest, WRITE_SLICE at most."""
+    cdef uint32_t count = min(table.backlog_count, <uint32_t>WRITE_SLICE)
+    _write_slots(table, table.backlog, count, BEHIND)
+    table.backlog_count -= count
+    memmove(table.backlog, table.backlog + count, table.backlog_count * sizeof(uint32_t))

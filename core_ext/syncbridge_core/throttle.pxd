@@ -23,7 +23,9 @@ cdef class Entry:
     cdef object participant
     cdef bint told
     cdef bint wanted
+    cdef bint news
     cdef int kind
+    cdef int64_t rested
 
 
 cdef class Throttle:
@@ -38,8 +40,11 @@ cdef class Throttle:
     cdef Node _ready
     cdef Node _windows
     cdef Node _leases
+    cdef Node _resting
 
     cdef inline int64_t _advance(self, int64_t now) noexcept
     cdef Entry _admit(self, object channel, Channel known, object participant)
+    cdef void _want(self, Entry entry, bint speaking, int64_t now) noexcept
     cdef bint _settle(self, Entry entry, int64_t now) except -1
+    cdef bint _rest(self, Entry entry, int64_t now) except -1
     cdef bint _forget(self, Entry entry) except -1

@@ -2,7 +2,11 @@
 
 from typing import final
 
-__all__ = ["Throttle"]
+__all__ = ["CHANGED", "RESTED", "REST_WINDOWS", "Throttle"]
+
+CHANGED: int
+RESTED: int
+REST_WINDOWS: int
 
 @final
 class Throttle:
@@ -26,8 +30,8 @@ class Throttle:
     def channels(self) -> int:
         """Channels of which somebody is held."""
 
-    def report(self, channel: int, participant: str | bytes, speaking: bool, now: int) -> bool:
-        """Take in a report, O(1). True: a change can be handed out, call `collect` this tick."""
+    def report(self, channel: int, participant: str | bytes, speaking: bool, now: int) -> int:
+        """Take in a report, O(1). Not 0: a change can be handed out, CHANGED or RESTED."""
 
     def collect(self, now: int) -> list[tuple[int, list[tuple[str | bytes, bool]]]]:
         """Hand out what is due: one batch a channel, each participant at most once."""

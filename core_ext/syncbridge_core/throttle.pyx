@@ -4,8 +4,8 @@
 
 The rules and why they hold stand in the pure twin, `syncbridge.kernels._throttle_py`. Here is how
 they are stored. An entry belongs to the dict of its channel and to nobody else; it carries two
-nodes, one for READY or WINDOW and one for its lease. The three queues are rings of nodes around a
-sentinel in the throttle, without reference counts.
+nodes, one for READY, WINDOW or RESTING and one for its lease. The four queues are rings of nodes
+around a sentinel in the throttle, without reference counts.
 
 Invariant. A node that is in a ring belongs to an entry that is in its channel's dict: `_forget` is
 the only way out of the dict, and takes both nodes out first. So a pointer found in a ring is alive.
@@ -17,13 +17,19 @@ nothing, and the pointer to the channel is borrowed.
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t
 
-__all__ = ["Throttle"]
+__all__ = ["CHANGED", "RESTED", "REST_WINDOWS", "Throttle"]
+
+CHANGED = 1
+RESTED = 2
+REST_WINDOWS = 4
 
 
 cdef enum:
     NONE = 0
     READY = 1
     WINDOW = 2
+    RESTING = 3
+    WINDOWS_OF_REST = 4
 
 
 cdef inline void ring(Node *node) noexcept nogil:
@@ -87,6 +93,7 @@ cdef class Throttle:
         ring(&self._ready)
         ring(&self._windows)
         ring(&self._leases)
+        ring(&self._resting)
 
     @property
     def channels(self):
@@ -94,7 +101,7 @@ cdef class Throttle:
         return len(self._channels)
 
     def report(self, channel, participant, bint speaking, int64_t now):
-        """Take in a report, O(1). True: a change can be handed out, call `collect` this tick."""
+        """Take in a report, O(1). Not 0: a change can be handed out, CHANGED or RESTED."""
         cdef Channel known = <Channel> self._channels.get(channel)
         cdef Entry entry = None
         now = self._advance(now)
@@ -104,14 +111,16 @@ cdef class Throttle:
             if speaking:
                 entry = self._admit(channel, known, participant)
             if entry is None:
-                return False
+                return 0
         unlink(&entry.lease)
         if speaking:
             entry.lease.due = now + self.clear_ms
             append(&self._leases, &entry.lease)
-        entry.wanted = speaking
+        self._want(entry, speaking, now)
         self._settle(entry, now)
-        return entry.kind == READY
+        if entry.kind != READY:
+            return 0
+        return 2 if entry.news else 1
 
     def collect(self, int64_t now):
         """Hand out what is due: one batch a channel, each participant at most once."""
@@ -122,11 +131,13 @@ cdef class Throttle:
         while self._leases.next != &self._leases and self._leases.next.due <= now:
             entry = <Entry> self._leases.next.entry
             unlink(&entry.lease)
-            entry.wanted = False
+            self._want(entry, False, now)
             self._settle(entry, now)
         while self._windows.next != &self._windows and self._windows.next.due <= now:
             entry = <Entry> self._windows.next.entry
             self._settle(entry, now)
+        while self._resting.next != &self._resting and self._resting.next.due <= now:
+            self._forget(<Entry> self._resting.next.entry)
         while self._ready.next != &self._ready:
             entry = <Entry> self._ready.next.entry
             channel = <Channel> entry.channel
@@ -150,6 +161,8 @@ cdef class Throttle:
             due = self._windows.next.due
         if self._leases.next != &self._leases:
             due = min(due, self._leases.next.due)
+        if self._resting.next != &self._resting:
+            due = min(due, self._resting.next.due)
         return None if due == INT64_MAX else due
 
     def drop(self, channel, participant=None):
@@ -205,6 +218,14 @@ cdef class Throttle:
         self.held += 1
         return entry
 
+    cdef inline void _want(self, Entry entry, bint speaking, int64_t now) noexcept:
+        """Note what was reported, and whether it is news."""
+        if entry.wanted == speaking:
+            return
+        entry.wanted = speaking
+        entry.news = now >= entry.rested
+        entry.rested = now + WINDOWS_OF_REST * self.interval_ms
+
     cdef bint _settle(self, Entry entry, int64_t now) except -1:
         """Put an entry into the queue where it belongs at `now`, or forget it."""
         if entry.kind == WINDOW:
@@ -212,14 +233,24 @@ cdef class Throttle:
                 return False
             unlink(&entry.place)
             entry.kind = NONE
-        if entry.kind == NONE and entry.wanted != entry.told:
+        if entry.kind != READY and entry.wanted != entry.told:
+            unlink(&entry.place)
             append(&self._ready, &entry.place)
             entry.kind = READY
         elif entry.kind == READY and entry.wanted == entry.told:
             unlink(&entry.place)
             entry.kind = NONE
         if entry.kind == NONE and not entry.told:
-            self._forget(entry)
+            self._rest(entry, now)
+        return True
+
+    cdef bint _rest(self, Entry entry, int64_t now) except -1:
+        """Remember a quiet participant until rested; at once for one who is."""
+        if entry.rested <= now:
+            return self._forget(entry)
+        entry.kind = RESTING
+        entry.place.due = entry.rested
+        append(&self._resting, &entry.place)
         return True
 
     cdef bint _forget(self, Entry entry) except -1:

@@ -8,6 +8,7 @@ from syncbridge.kernels import _throttle_py
 from syncbridge_core import throttle
 
 Throttle = throttle.Throttle
+CHANGED, RESTED, REST_WINDOWS = throttle.CHANGED, throttle.RESTED, throttle.REST_WINDOWS
 
 
 @pytest.fixture(params=[Throttle, _throttle_py.Throttle], ids=["compiled", "pure"])
@@ -37,7 +38,66 @@ def test_the_last_state_of_a_window_is_delivered(make: Callable[..., Throttle]) 
     assert speech.next_due() == 250
     assert speech.collect(250) == [(7, [("ann", False)])]
     assert speech.collect(500) == []
+    assert (speech.held, speech.channels, speech.next_due()) == (1, 1, 1100)
+    assert speech.collect(1100) == []
     assert (speech.held, speech.channels, speech.next_due()) == (0, 0, None)
+
+
+def test_who_changes_all_the_time_is_not_rested(make: Callable[..., Throttle]) -> None:
+    """The answer to a report tells a change after a rest from one of a series."""
+    speech = make()
+    assert speech.report(7, "ann", True, 0) == RESTED
+    speech.collect(0)
+    speech.report(7, "ann", False, 100)
+    assert speech.collect(250) == [(7, [("ann", False)])]
+
+    assert speech.report(7, "ann", True, 600) == CHANGED
+    assert speech.report(7, "ann", False, 700) == 0
+    assert speech.report(7, "ann", False, 1000) == 0
+    assert speech.report(7, "ann", True, 699 + REST_WINDOWS * 250) == CHANGED
+    assert speech.report(7, "ann", False, 900 + REST_WINDOWS * 250) == 0
+    assert speech.report(7, "ann", True, 900 + 2 * REST_WINDOWS * 250) == RESTED
+    assert speech.report(7, "ann", True, 901 + 2 * REST_WINDOWS * 250) == RESTED
+    assert speech.collect(3000) == [(7, [("ann", True)])]
+
+
+def test_a_speaker_rests_too(make: Callable[..., Throttle]) -> None:
+    """Who spoke for a second, said again and again, and stops: that is news."""
+    speech = make()
+    for now in range(0, 900, 100):
+        speech.report(7, "ann", True, now)
+        speech.collect(now)
+
+    assert speech.report(7, "ann", False, REST_WINDOWS * 250 - 1) == CHANGED
+    assert speech.report(7, "ann", True, REST_WINDOWS * 250 - 1) == 0
+    assert speech.report(7, "ann", False, REST_WINDOWS * 500 - 1) == RESTED
+
+
+def test_whose_changes_cancel_out_rests_on(make: Callable[..., Throttle]) -> None:
+    """Who is quiet again before anything was handed out is forgotten when the rest is over."""
+    speech = make()
+    speech.report(7, "ann", True, 0)
+    speech.collect(0)
+    speech.report(7, "ann", False, 250)
+    speech.collect(250)
+    speech.report(7, "ann", True, 900)
+    speech.report(7, "ann", False, 950)
+
+    assert speech.collect(1949) == []
+    assert speech.held == 1
+    assert speech.collect(1950) == []
+    assert (speech.held, speech.next_due()) == (0, None)
+
+
+def test_whoever_is_new_is_rested(make: Callable[..., Throttle]) -> None:
+    """A participant who was dropped or never heard of counts as quiet until then."""
+    speech = make()
+    speech.report(7, "ann", True, 0)
+    speech.collect(0)
+    speech.drop(7, "ann")
+
+    assert speech.report(7, "ann", True, 10) == RESTED
+    assert speech.report(7, "bob", True, 10) == RESTED
 
 
 def test_changes_that_cancel_out_are_not_sent(make: Callable[..., Throttle]) -> None:

@@ -126,15 +126,23 @@ def test_a_change_outside_a_window_is_immediate(steps: list[Step]) -> None:
     """A report that changes what listeners know, with no change in the last interval, is heard."""
     speech = throttle.Throttle(INTERVAL, CLEAR)
     last: dict[object, int] = {}
+    wanted: dict[object, tuple[bool, int]] = {}
     now = 0
     for step in steps:
         now += step.wait
-        for at, who, _ in catch_up(speech, now):
+        for at, who, said in catch_up(speech, now):
             last[who] = at
+            if not said and wanted[who][0]:
+                wanted[who] = (False, at)
         name, known = (step.channel, step.who or ""), step.who in speech.snapshot(step.channel)
         due = speech.report(step.channel, name[1], step.speaking, now)
         free = now - last.get(name, -INTERVAL) >= INTERVAL
-        assert due == (free and step.speaking != known)
+        assert bool(due) == (free and step.speaking != known)
+        before, since = wanted.get(name, (False, -(10**9)))
+        rest = now - since >= throttle.REST_WINDOWS * INTERVAL
+        if before != step.speaking:
+            assert due in (0, throttle.RESTED if rest else throttle.CHANGED)
+            wanted[name] = (step.speaking, now)
         last |= {who: at for at, who, _ in collected(speech, now)}
 
 
@@ -144,7 +152,7 @@ def test_everything_is_forgotten_in_the_end(steps: list[Step]) -> None:
     """Without further reports all are cleared, listeners know it, and nothing is held."""
     speech = throttle.Throttle(INTERVAL, CLEAR)
     told, now = played(speech, steps)
-    told += catch_up(speech, now + CLEAR + 2 * INTERVAL)
+    told += catch_up(speech, now + CLEAR + (1 + throttle.REST_WINDOWS) * INTERVAL)
 
     assert not any({who: said for _, who, said in told}.values())
     assert (speech.held, speech.channels, speech.next_due()) == (0, 0, None)

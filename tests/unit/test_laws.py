@@ -291,7 +291,8 @@ class Node(RuleBasedStateMachine):
     def tell_one_device_from_the_store(self, data: st.DataObject) -> None:
         """A slow reader that is given what the store has, which the others have yet to hear."""
         if self.session.epoch:
-            version = data.draw(st.integers(self.session.version, len(self.states) - 1))
+            known = max(self.session.version, self.ahead[0])
+            version = data.draw(st.integers(known, len(self.states) - 1))
             self.session.told(version)
             self.ahead = (version, self.states[version])
 

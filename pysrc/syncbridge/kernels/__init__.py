@@ -24,7 +24,7 @@ if TYPE_CHECKING or not os.environ.get("SYNCBRIDGE_PURE_PYTHON"):
     )
     from syncbridge_core.http1 import Fields, Response, split_head
     from syncbridge_core.merge import compose, imprint, merge3, merge_patch
-    from syncbridge_core.throttle import Throttle
+    from syncbridge_core.throttle import RESTED, Throttle
 
     IMPLEMENTATION = "compiled"
 else:
@@ -41,13 +41,14 @@ else:
     )
     from syncbridge.kernels._http1_py import Fields, Response, split_head
     from syncbridge.kernels._merge_py import compose, imprint, merge3, merge_patch
-    from syncbridge.kernels._throttle_py import Throttle
+    from syncbridge.kernels._throttle_py import RESTED, Throttle
 
     IMPLEMENTATION = "pure"
 
 __all__ = [
     "DEFAULT_LIMITS",
     "IMPLEMENTATION",
+    "RESTED",
     "Doc",
     "DocumentError",
     "DocumentLimits",

@@ -1,16 +1,24 @@
 """The pure twin of `syncbridge_core.throttle`: who speaks, told no more often than needed.
 
 What is stored. One entry for each participant about whom something is still to be remembered:
-what was last reported (`wanted`), what was last handed out (`told`), and its place in one of two
-queues. A third queue holds the leases of those who are reported as speaking.
+what was last reported (`wanted`), what was last handed out (`told`), and its place in one of three
+queues. A fourth queue holds the leases of those who are reported as speaking.
 
 * READY: `wanted` differs from `told` and nothing forbids to say so; `collect` hands it out.
 * WINDOW: a change was handed out less than `interval_ms` ago; nothing more until its end.
-* neither: `told` is right, and the participant speaks. A quiet one outside a window is forgotten.
+* RESTING: the participant is quiet and nothing waits, but less than REST_WINDOWS windows ago was
+  still speaking. Then a rested one is forgotten.
+* none of them: `told` is right, and the participant speaks.
+
+Who was reported as quiet for a while, or as speaking, and now changes is RESTED: that is news. Who
+changes all the time has only CHANGED, and a caller to whom telling costs much may let it wait for
+others. What counts are the reports, not what was handed out of them.
 
 Invariant. All windows have one length and all leases have one length, and time does not go back
 (a smaller `now` counts as the largest seen). So appending keeps both queues sorted by their ends:
-a report costs O(1), `collect` costs O(changes and ends that are due), and no heap is needed.
+a report costs O(1), `collect` costs O(changes and ends that are due), and no heap is needed. Those
+who rest are nearly sorted, as windows may be closed out of turn by a report; it may cost one of
+them a little patience to be forgotten, and nothing else depends on it.
 
 The last report of a window is what its end compares with `told`: a "stopped" cannot be lost, and
 what cancels out is not sent. The twin keeps its queues in ordered dicts, the kernel in linked
@@ -21,22 +29,31 @@ from collections import OrderedDict
 from enum import IntEnum
 from itertools import islice
 
-__all__ = ["Throttle"]
+__all__ = ["CHANGED", "RESTED", "REST_WINDOWS", "Throttle"]
 
 Participant = str | bytes
 Batch = list[tuple[Participant, bool]]
+
+CHANGED, RESTED = 1, 2
+"""Answers to a report by which a change can be handed out; RESTED: the first in REST_WINDOWS."""
+
+REST_WINDOWS = 4
 
 
 class _Place(IntEnum):
     NONE = 0
     READY = 1
     WINDOW = 2
+    RESTING = 3
 
 
 class _Entry:
-    """One participant of one channel. `due`: end of the window, in ms."""
+    """One participant of one channel. `due`: end of the window, `rested`: of the rest, in ms.
 
-    __slots__ = ("channel", "due", "participant", "place", "told", "wanted")
+    `news`: when `wanted` became what it is, the rest was over.
+    """
+
+    __slots__ = ("channel", "due", "news", "participant", "place", "rested", "told", "wanted")
 
     def __init__(self, channel: int, participant: Participant) -> None:
         self.channel = channel
@@ -45,6 +62,8 @@ class _Entry:
         self.wanted = False
         self.place = _Place.NONE
         self.due = 0
+        self.rested = 0
+        self.news = False
 
 
 class Throttle:
@@ -75,16 +94,18 @@ class Throttle:
         self._ready: OrderedDict[_Entry, None] = OrderedDict()
         self._windows: OrderedDict[_Entry, None] = OrderedDict()
         self._leases: OrderedDict[_Entry, int] = OrderedDict()
+        self._resting: OrderedDict[_Entry, None] = OrderedDict()
 
     @property
     def channels(self) -> int:
         """Channels of which somebody is held."""
         return len(self._channels)
 
-    def report(self, channel: int, participant: Participant, speaking: bool, now: int) -> bool:
+    def report(self, channel: int, participant: Participant, speaking: bool, now: int) -> int:
         """Take in what a participant said of itself at `now` (integer ms). O(1).
 
-        True: a change of this participant can be handed out, so call `collect` in this tick.
+        Returns CHANGED or RESTED when a change of this participant can be handed out, so that
+        `collect` is to be called, in this tick or a later one; else 0.
         Raises TypeError for a participant that is neither str nor bytes.
         """
         self._clock = now = max(now, self._clock)
@@ -92,23 +113,28 @@ class Throttle:
         if entry is None:
             entry = self._admit(channel, participant) if speaking else None
             if entry is None:
-                return False
+                return 0
         self._leases.pop(entry, None)
         if speaking:
             self._leases[entry] = now + self.clear_ms
-        entry.wanted = bool(speaking)
+        self._want(entry, bool(speaking), now)
         self._settle(entry, now)
-        return entry.place is _Place.READY
+        if entry.place is not _Place.READY:
+            return 0
+        return RESTED if entry.news else CHANGED
 
     def collect(self, now: int) -> list[tuple[int, Batch]]:
         """Hand out what is due at `now`: one batch a channel, each participant at most once."""
         self._clock = now = max(now, self._clock)
         while self._leases and next(iter(self._leases.values())) <= now:
             entry, _ = self._leases.popitem(last=False)
-            entry.wanted = False
+            self._want(entry, False, now)
             self._settle(entry, now)
         while self._windows and (entry := next(iter(self._windows))).due <= now:
             self._settle(entry, now)
+        while self._resting and (entry := next(iter(self._resting))).rested <= now:
+            del self._resting[entry]
+            self._forget(entry)
         batches: dict[int, Batch] = {}
         while self._ready:
             entry, _ = self._ready.popitem(last=False)
@@ -124,7 +150,8 @@ class Throttle:
             return self._clock
         windows = [entry.due for entry in islice(self._windows, 1)]
         leases = list(islice(self._leases.values(), 1))
-        return min(windows + leases, default=None)
+        rests = [entry.rested for entry in islice(self._resting, 1)]
+        return min(windows + leases + rests, default=None)
 
     def drop(self, channel: int, participant: Participant | None = None) -> int:
         """Forget a participant, or the whole channel, without a word. How many were held."""
@@ -134,7 +161,7 @@ class Throttle:
         else:
             gone = [entries[participant]] if participant in entries else []
         for entry in gone:
-            for queue in (self._ready, self._windows, self._leases):
+            for queue in (self._ready, self._windows, self._leases, self._resting):
                 queue.pop(entry, None)
             self._forget(entry)
         return len(gone)
@@ -158,6 +185,14 @@ class Throttle:
         self.held += 1
         return entry
 
+    def _want(self, entry: _Entry, speaking: bool, now: int) -> None:
+        """Note what was reported, and whether it is news."""
+        if entry.wanted == speaking:
+            return
+        entry.wanted = speaking
+        entry.news = now >= entry.rested
+        entry.rested = now + REST_WINDOWS * self.interval_ms
+
     def _settle(self, entry: _Entry, now: int) -> None:
         """Put an entry into the queue where it belongs at `now`, or forget it."""
         if entry.place is _Place.WINDOW:
@@ -165,14 +200,23 @@ class Throttle:
                 return
             del self._windows[entry]
             entry.place = _Place.NONE
-        if entry.place is _Place.NONE and entry.wanted != entry.told:
+        if entry.place is not _Place.READY and entry.wanted != entry.told:
+            self._resting.pop(entry, None)
             self._ready[entry] = None
             entry.place = _Place.READY
         elif entry.place is _Place.READY and entry.wanted == entry.told:
             del self._ready[entry]
             entry.place = _Place.NONE
         if entry.place is _Place.NONE and not entry.told:
+            self._rest(entry, now)
+
+    def _rest(self, entry: _Entry, now: int) -> None:
+        """Remember a quiet participant until rested; at once for one who is."""
+        if entry.rested <= now:
             self._forget(entry)
+            return
+        entry.place = _Place.RESTING
+        self._resting[entry] = None
 
     def _forget(self, entry: _Entry) -> None:
         entries = self._channels[entry.channel]

@@ -8,9 +8,11 @@ all reports about a participant meet in each throttle, wherever they came from, 
 counts.
 
 A message to ten thousand listeners is ten thousand writes. So what was handed out is followed by a
-pause in proportion to it: a long one before what only follows up, which gathers those for one
-message, and a short one before the next first change of somebody, where several of them came close
-together: one alone goes at once. A small channel sees nothing of it.
+pause in proportion to it, in which changes of those who change all the time gather for one message.
+Somebody who had not changed for a second is not kept waiting, and takes them along; only
+where many such follow each other closely do they pause too, for a shorter time. The hub writes in
+slices, so that such a change overtakes the rest of the message before. A small channel sees nothing
+of all this.
 
 Only the node that heard of a participant last shares: what came from another node is not passed on.
 Silence clears on each node by itself; therefore who goes on speaking is repeated to the others,
@@ -25,7 +27,7 @@ import msgspec
 import structlog
 import trio
 
-from syncbridge.kernels import Throttle
+from syncbridge.kernels import RESTED, Throttle
 from syncbridge.voice.announcements import Message
 from syncbridge_core.hub import KIND_SPEAKING
 from syncbridge_server.voice.board import Board, LiveCall
@@ -36,14 +38,14 @@ REPEAT_SECONDS = 0.8
 """Between two repetitions to other nodes; less than half of what clears a speaker."""
 
 FIRST_PER_MS = 100
-"""Messages after which a first change waits for a millisecond: their writes take half of that."""
+"""Messages after which a rested participant waits for a ms: the writes take half of that."""
 
-BURST_MS = 100
-"""So much of such waiting is owed before a first change really waits."""
+BURST_MS = 300
+"""So much of such waiting is owed before one of them really waits."""
 
 FOLLOW_PER_MS = 40
 MAX_FOLLOW_MS = 250
-"""The same for changes that follow up, so that they take a third of a core; and at most so long."""
+"""The same for all other changes, so that they take a third of a core; and at most so long."""
 
 Batch = list[tuple[str, bool]]
 
@@ -93,7 +95,7 @@ class Speaking:
         self._throttle = throttle or Throttle()
         self._report = self._throttle.report
         self._ours: dict[int, dict[str, bool]] = {}
-        self._ready = False
+        self._ready = 0
         self._first_at = -BURST_MS
         self._follow_at = 0
         self._due = trio.Event()
@@ -118,9 +120,13 @@ class Speaking:
         if ours is None:
             ours = self._ours[call.number] = {}
         ours.setdefault(user_id, False)
-        if self._report(call.number, user_id, speaking, self._monotonic()):
-            self._ready = True
+        self._take(call, user_id, speaking, self._monotonic())
         self._wake()
+
+    def _take(self, call: LiveCall, user_id: str, speaking: bool, now: int) -> None:
+        ready = self._report(call.number, user_id, speaking, now)
+        if ready > self._ready:
+            self._ready = ready
 
     def report_now(self, channel_id: str, user_id: str, speaking: bool) -> None:
         """The same from outside of a tick, by the provider's word; what is not true is dropped."""
@@ -157,19 +163,22 @@ class Speaking:
             if person is None or (speaking and person.muted):
                 continue
             ours.pop(user_id, None)
-            if self._report(call.number, user_id, speaking, now):
-                self._ready = True
+            self._take(call, user_id, speaking, now)
 
     # Out
 
     def tick(self) -> None:
         """Messages were handled: what they changed goes out, unless it is too soon for that."""
-        if self._ready and self._monotonic() >= self._first_at:
+        if self._ready and self._monotonic() >= self._may_at():
             self.collect()
+
+    def _may_at(self) -> int:
+        """When the next message may go, in ms."""
+        return self._first_at if self._ready == RESTED else self._follow_at
 
     def collect(self) -> None:
         """Hand out what is due: one message a channel, one notice for all others."""
-        self._ready = False
+        self._ready = 0
         now, sent = self._monotonic(), 0
         shared: list[tuple[str, Batch]] = []
         for number, batch in self._throttle.collect(now):
@@ -186,7 +195,7 @@ class Speaking:
         if shared:
             self._share_all(shared)
         self._first_at = max(now - BURST_MS, self._first_at) + sent // FIRST_PER_MS
-        self._follow_at = now + min(sent // FOLLOW_PER_MS, MAX_FOLLOW_MS)
+        self._follow_at = max(self._follow_at, now + min(sent // FOLLOW_PER_MS, MAX_FOLLOW_MS))
         self._wake()
 
     def _own(self, number: int, changes: Batch) -> Batch:
@@ -240,9 +249,10 @@ class Speaking:
             nursery.start_soon(self._repeat)
             while True:
                 self._due = trio.Event()
-                due = self._sleeps_until = self._next()
-                await self._sleep(due)
+                self._sleeps_until = self._next()
+                await self._sleep(self._sleeps_until)
                 self._sleeps_until = 0
+                due = self._next()  # anew: while this slept, all may have gone out with a tick
                 if due is not None and self._monotonic() >= due:
                     self.collect()
                     self._flush()
@@ -252,7 +262,7 @@ class Speaking:
         due = self._throttle.next_due()
         if due is None:
             return None
-        return max(due, self._first_at if self._ready else self._follow_at)
+        return max(due, self._may_at())
 
     async def _sleep(self, due: int | None) -> None:
         if due is None:
