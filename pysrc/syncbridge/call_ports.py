@@ -30,7 +30,7 @@ class CallReply(msgspec.Struct):
     """What a request did.
 
     Attributes:
-        call: as it is now; None for NOT_FOUND and TOO_LARGE. Of a deletion: without details.
+        call: as it is now; None for NOT_FOUND and TOO_LARGE. Of a deletion: as it was.
         previous: state before a change of state.
     """
 
@@ -60,13 +60,19 @@ class Calls(Protocol):
     def read(self, call_id: str) -> Awaitable[Call | None]:
         """The call, or None."""
 
+    def read_deleted(self, call_id: str) -> Awaitable[Call | None]:
+        """The call of this id that was deleted last, without its details, or None.
+
+        It is kept for as long as the call itself would have been.
+        """
+
     def set_state(self, call_id: str, state: CallState, by: str) -> Awaitable[CallReply]:
         """DONE, UNCHANGED, NOT_FOUND, REFUSED: as `syncbridge.calls.FOLLOWERS` says."""
 
     def merge_details(self, call_id: str, details: Sequence[bytes]) -> Awaitable[CallReply]:
         """Set these and keep the others: DONE, NOT_FOUND, TOO_LARGE (nothing was set)."""
 
-    def delete(self, call_id: str) -> Awaitable[CallReply]:
+    def delete(self, call_id: str, by: str) -> Awaitable[CallReply]:
         """DONE, NOT_FOUND."""
 
     def page(

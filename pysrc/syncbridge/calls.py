@@ -58,7 +58,10 @@ class StateChange(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A call session. Times in Unix ms. `details`: flat `[name, JSON text, ...]`, by name."""
+    """A call session. Times in Unix ms. `details`: flat `[name, JSON text, ...]`, by name.
+
+    `deleted_at`, `deleted_by`: when and by whom it was deleted; 0 and empty while there is one.
+    """
 
     id: str
     type: CallType
@@ -67,6 +70,8 @@ class Call(msgspec.Struct, frozen=True):
     updated_at: int
     details: Sequence[bytes] = ()
     history: Sequence[StateChange] = ()
+    deleted_at: int = 0
+    deleted_by: str = ""
 
 
 Position = tuple[int, str]

@@ -9,7 +9,7 @@ import trio
 from redis_servers import RedisServer, until
 from syncbridge.call_ports import CallPage, CallReply, CallResult
 from syncbridge.calls import FOLLOWERS, CallState, CallType, cursor_of, parse_cursor
-from syncbridge_server.redis.calls import RedisCalls, index_keys, indexes, keys_of
+from syncbridge_server.redis.calls import RedisCalls, gone_key, index_keys, indexes, keys_of
 from syncbridge_server.redis.client import RedisIO
 
 BOUND = 100
@@ -110,16 +110,42 @@ async def test_what_is_not_there(calls: RedisCalls, raw: redis.Redis) -> None:
     replies = [
         await calls.set_state(call_id, CallState.ACTIVE, "gw"),
         await calls.merge_details(call_id, [b"a", b'"1"']),
-        await calls.delete(call_id),
+        await calls.delete(call_id, "gw"),
     ]
+    never = await calls.read_deleted(call_id)
     await made(calls, call_id)
-    deleted = await calls.delete(call_id)
+    deleted = await calls.delete(call_id, "gw")
 
+    assert never is None
     assert [CallResult.NOT_FOUND] * 3 == [reply.result for reply in replies]
     assert deleted.call is not None
     assert (call_id, CallState.PENDING) == (deleted.call.id, deleted.call.state)
     assert None is await calls.read(call_id)
     assert [] == places(raw, call_id)
+
+
+async def test_a_deleted_call_stays_beside_as_long_as_it_would_have(
+    calls: RedisCalls, raw: redis.Redis
+) -> None:
+    """Its states and their times, who deleted it and when, and no detail."""
+    call_id = new_id()
+    await bring(calls, call_id, CallState.ACTIVE)
+    held = await calls.read(call_id)
+    left = raw.pttl(keys_of(call_id)[0])
+    await calls.delete(call_id, "biller")
+    gone = await calls.read_deleted(call_id)
+
+    assert held is not None
+    assert gone is not None
+    assert (held.history, held.state, held.created_at) == (
+        gone.history,
+        gone.state,
+        gone.created_at,
+    )
+    assert ("biller", []) == (gone.deleted_by, list(gone.details))
+    assert held.updated_at <= gone.deleted_at
+    assert 0 < raw.pttl(gone_key(call_id)) <= left
+    assert not [name for name in raw.hkeys(gone_key(call_id)) if name.startswith(b".")]
 
 
 async def test_pages_are_the_list(calls: RedisCalls) -> None:

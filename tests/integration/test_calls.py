@@ -58,7 +58,12 @@ async def test_a_call_from_creation_to_deletion(http: httpx.AsyncClient) -> None
     read = await http.get(path)
     history = await http.get(f"{path}/history")
     deleted = await http.delete(path)
-    gone = [await http.get(path), await http.delete(path), await http.get(f"{path}/history")]
+    gone = [
+        await http.get(path),
+        await http.delete(path),
+        await put_state(http, made["id"], "active"),
+    ]
+    kept = (await http.get(f"{path}/history")).json()
 
     assert [*MEMBERS, "details"] == list(made)
     assert ("SIP", "pending", DETAILS) == (made["type"], made["state"], made["details"])
@@ -76,6 +81,26 @@ async def test_a_call_from_creation_to_deletion(http: httpx.AsyncClient) -> None
     ]
     assert (204, b"") == (deleted.status_code, deleted.content)
     assert [(404, "call_not_found")] * 3 == [(r.status_code, r.json()["code"]) for r in gone]
+    assert changes == kept["history"]
+    assert ended.json()["updatedAt"] <= kept["deletedAt"]
+    assert ("sip-gateway", {"id", "history"}) == (kept["deletedBy"], {*history.json()})
+
+
+async def test_the_history_of_an_id_is_that_of_its_call(http: httpx.AsyncClient) -> None:
+    """A new call under the id of a deleted one begins anew, and takes its place when deleted."""
+    made = await create(http)
+    path = f"/sessions/{made['id']}"
+    await put_state(http, made["id"], "active")
+    await http.delete(path)
+    await create(http, made["id"])
+    again = (await http.get(f"{path}/history")).json()
+    await http.delete(path)
+    kept = (await http.get(f"{path}/history")).json()
+
+    assert ["pending"] == [change["state"] for change in again["history"]]
+    assert "deletedAt" not in again
+    assert again["history"] == kept["history"]
+    assert kept["deletedAt"]
 
 
 async def test_without_details_the_member_is_left_out(http: httpx.AsyncClient) -> None:

@@ -154,7 +154,10 @@ class SessionManagerClient:
         await self._send("DELETE", path("sessions", call_id))
 
     async def history(self, call_id: str) -> list[CallChange]:
-        """The changes of a call's state, oldest first. Raises CallNotFound."""
+        """The changes of a call's state, oldest first; also of one that was deleted.
+
+        Raises CallNotFound when it has never been, or is forgotten.
+        """
         answer = await self._send("GET", path("sessions", call_id, "history"))
         return decode(answer, CallHistory).history
 

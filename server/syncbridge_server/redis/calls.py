@@ -92,6 +92,11 @@ class RedisCalls:
         """See `Calls.read`."""
         return (await self._read([call_id]))[0]
 
+    async def read_deleted(self, call_id: str) -> Call | None:
+        """See `Calls.read_deleted`."""
+        command = Command(pack("HGETALL", gone_key(call_id)), repeatable=True)
+        return call_of(call_id, (await self._all([command]))[0])
+
     async def set_state(self, call_id: str, state: CallState, by: str) -> CallReply:
         """See `Calls.set_state`."""
         args: list[Argument] = [
@@ -111,10 +116,11 @@ class RedisCalls:
         reply = await self._io.script("call_details", keys_of(call_id)[:2], args, repeatable=True)
         return reply_of(call_id, reply)
 
-    async def delete(self, call_id: str) -> CallReply:
+    async def delete(self, call_id: str, by: str) -> CallReply:
         """See `Calls.delete`."""
         # Not repeatable: the second answer would say that there is no such call.
-        return reply_of(call_id, await self._io.script("call_delete", keys_of(call_id), [call_id]))
+        keys = [*keys_of(call_id), gone_key(call_id)]
+        return reply_of(call_id, await self._io.script("call_delete", keys, [call_id, by]))
 
     async def page(
         self,
@@ -155,6 +161,11 @@ def keys_of(call_id: str) -> list[str]:
     """The keys of a call: itself and those of its bucket, as the scripts want them."""
     bucket = crc32(call_id.encode()) % BUCKETS
     return [f"call:{{{bucket}}}:{call_id}", *index_keys(bucket)]
+
+
+def gone_key(call_id: str) -> str:
+    """Where a call stays for a while after its deletion."""
+    return f"gone:{{{crc32(call_id.encode()) % BUCKETS}}}:{call_id}"
 
 
 def index_keys(bucket: int) -> list[str]:
@@ -204,6 +215,7 @@ def call_of(call_id: str, flat: list[bytes]) -> Call | None:
     details: list[bytes] = []
     for name in sorted(name for name in held if name.startswith(b".")):
         details += (name[1:], held[name])
+    deleted_at, _, deleted_by = held.get(b"d", b"0").decode().partition(" ")
     return Call(
         call_id,
         CallType(held[b"y"].decode()),
@@ -212,6 +224,8 @@ def call_of(call_id: str, flat: list[bytes]) -> Call | None:
         int(held[b"u"]),
         details,
         [change_of(state, held[state.encode()]) for state in STATES if state.encode() in held],
+        int(deleted_at),
+        deleted_by,
     )
 
 

@@ -98,11 +98,16 @@ class ChangeBody(msgspec.Struct):
     by: str
 
 
-class HistoryBody(msgspec.Struct):
-    """Answer of `GET /sessions/{id}/history`, oldest change first."""
+class HistoryBody(msgspec.Struct, rename="camel"):
+    """Answer of `GET /sessions/{id}/history`, oldest change first.
+
+    `deleted_at`, `deleted_by`: of a call that was deleted, and left out of one that was not.
+    """
 
     id: str
     history: list[ChangeBody]
+    deleted_at: Timestamp | UnsetType = UNSET
+    deleted_by: str | UnsetType = UNSET
 
 
 class CallsBody(msgspec.Struct):
@@ -188,10 +193,18 @@ class CallRoutes:
 
     @describe("Changes of a call session's state", answers={200: HistoryBody}, errors=(404,))
     async def session_history(self, request: Request) -> Response:
-        """When it came into each of its states, and who brought it there."""
-        call = await self._named(request)
-        changes = [ChangeBody(c.state, timestamp(c.at), c.by) for c in call.history]
-        return Response(encode.to_json(HistoryBody(call.id, changes)), media_type=JSON)
+        """When it came into each of its states, and who brought it there; also after its deletion,
+        for as long as the call would have been kept."""
+        try:
+            call = await self._named(request)
+        except SyncBridgeError as error:
+            if error.code is not ErrorCode.CALL_NOT_FOUND:
+                raise
+            deleted = await self._calls.read_deleted(path_call(request))
+            if deleted is None:
+                raise
+            call = deleted
+        return Response(encode.to_json(history_of(call)), media_type=JSON)
 
     @describe(
         "Bring a call session into a state",
@@ -242,14 +255,14 @@ class CallRoutes:
 
     @describe(
         "Delete a call session",
-        answers={204: Answer("Deleted, with its history.", None)},
+        answers={204: Answer("Deleted. Its history can still be read.", None)},
         errors=(404,),
     )
     async def delete_session(self, request: Request) -> Response:
         """In any state."""
         identity = await self._authorized(request)
         call_id = path_call(request)
-        call = accepted(await self._calls.delete(call_id), call_id)
+        call = accepted(await self._calls.delete(call_id, identity.user_id), call_id)
         _log.info("Session deleted", session_id=call_id, state=call.state, by=identity.user_id)
         self._tell("call_deleted", f"{call.type} call {call_id} was deleted", call)
         return Response(status_code=204)
@@ -320,6 +333,14 @@ def accepted(reply: CallReply, call_id: str) -> Call:
 def not_found() -> SyncBridgeError:
     """What is said of an id that no call has."""
     return SyncBridgeError(ErrorCode.CALL_NOT_FOUND, "there is no call session with this id")
+
+
+def history_of(call: Call) -> HistoryBody:
+    """A call's history as it is shown."""
+    body = HistoryBody(call.id, [ChangeBody(c.state, timestamp(c.at), c.by) for c in call.history])
+    if call.deleted_at:
+        body.deleted_at, body.deleted_by = timestamp(call.deleted_at), call.deleted_by
+    return body
 
 
 def body_of(call: Call) -> CallBody:
