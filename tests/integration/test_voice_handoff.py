@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 
+import sim_kit
 from calls_kit import join, people, states
 from redis_servers import RedisServer
 from server_kit import Node, bearer, new_session
+from syncbridge.identity import Role
 from voice_kit import WADDLE, VoiceRig, voice_mint, voice_server
 from ws_client import Device
 
@@ -47,10 +50,13 @@ async def handoff_token(rig: VoiceRig, session: str) -> str:
     return str(answer.json()["token"])
 
 
-async def redeem(rig: VoiceRig, session: str, token: str, node: int = 1) -> httpx.Response:
+async def redeem(
+    rig: VoiceRig, session: str, token: str, node: int = 1, access: str = ""
+) -> httpx.Response:
+    access = access or voice_mint("ann", waddle=WADDLE)
     answer: httpx.Response = await rig.http.get(
         f"{rig.nodes[node].url}/session/{session}/handoff/{token}",
-        headers=bearer(voice_mint("ann", waddle=WADDLE)) | {"X-Device-ID": "tablet"},
+        headers=bearer(access) | {"X-Device-ID": "tablet"},
     )
     return answer
 
@@ -140,3 +146,49 @@ async def test_a_session_without_a_call_is_handed_over_as_ever(rig: VoiceRig) ->
 
         assert 200 == answer.status_code
         assert "voice" not in answer.json()
+
+
+async def test_without_a_grant_the_call_stays(rig: VoiceRig) -> None:
+    """Who may not join the channel any more gets the session, but no way into the call."""
+    session = new_session()
+    async with device_in(rig.nodes[0], session, "phone") as phone:
+        await in_the_call(rig, phone)
+        token = await handoff_token(rig, session)
+        elsewhere = voice_mint("ann", waddle=WADDLE, channel="other")
+        answer = await redeem(rig, session, token, access=elsewhere)
+
+        assert (200, True) == (answer.status_code, answer.json()["valid"])
+        assert {"channelId": "c", "error": "forbidden"} == answer.json()["voice"]
+        assert "" == (await rig.channel("c")).record.guests["ann"].moving_to
+
+
+@pytest.mark.parametrize(
+    ("role", "granted"),
+    [(Role.USER, ()), (Role.USER, ("speak", "record")), (Role.SERVICE, ()), (Role.SERVICE, ("*",))],
+)
+async def test_the_new_token_allows_what_the_old_one_did(
+    redis_url: str, role: Role, granted: tuple[str, ...]
+) -> None:
+    """Whoever asks: a listener stays one, and what was granted beside speaking is not lost."""
+    async with voice_server(redis_url, kind="rtk-minted") as rig:
+        session, may = new_session(), {"speak", "*"} & {*granted}
+        ann = voice_mint("ann", waddle=WADDLE, permissions=granted)
+        async with await Device.open(rig.node.port) as phone:
+            await phone.auth(ann, "phone", session_id=session)
+            await phone.set("a", 1)
+            body = {"waddleId": WADDLE, "channelId": "c"}
+            issued = (await rig.ask("POST", "/api/voice/token", ann, body)).json()
+            await rig.sim.move(issued["sessionId"], "ann")
+            await states(phone, "connected")
+            await join(phone, "c")
+            token = await handoff_token(rig, session)
+            asking = ann if role is Role.USER else voice_mint("gateway", role)
+            answer = await redeem(rig, session, token, node=0, access=asking)
+
+        claims = [
+            jwt.decode(text, sim_kit.SECRET, algorithms=["HS256"])["permissions"]
+            for text in (issued["token"], answer.json()["voice"]["token"])
+        ]
+        assert claims[0] == claims[1]
+        assert bool(may) == claims[1]["canPublish"]
+        assert bool({"record", "*"} & {*granted}) == claims[1]["canRecord"]

@@ -115,7 +115,7 @@ async def test_who_goes_on_speaking_is_not_cleared_on_other_nodes(
 
 
 async def test_muted_is_not_speaking(nodes: tuple[Node, Node]) -> None:
-    """Muting clears the indicator at once, on both nodes; a muted user cannot set it."""
+    """Muting clears the indicator on both nodes; a muted user cannot set it."""
     one, two = nodes
     async with (
         await device_of(one, "ann", "phone") as ann,

@@ -148,3 +148,34 @@ async def test_a_window_that_ends_without_news_ends_no_pause(
 
     await trio.sleep(1)
     assert [(450, False)] == channel.of("ann")[1:]
+
+
+@pytest.mark.parametrize("channel", [SMALL], indirect=True)
+async def test_muting_opens_no_window(
+    channel: Channel, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Who speaks, mutes and unmutes as fast as can be is told of once in 250 ms, like others."""
+    nursery.start_soon(channel.speaking.run)
+    for _ in range(100):
+        channel.say("ann", True)
+        channel.speaking.hush(channel.call, ["ann"])
+        await trio.sleep(0.01)
+    await trio.sleep(1)
+
+    times = [at for at, _ in channel.of("ann")]
+    assert all(b - a >= 250 for a, b in pairwise(times))
+    assert not channel.of("ann")[-1][1]
+    assert set() == channel.speaking.speakers(channel.call)
+
+
+@pytest.mark.parametrize("channel", [SMALL], indirect=True)
+async def test_who_mutes_after_a_while_is_silent_at_once(
+    channel: Channel, autojump_clock: MockClock
+) -> None:
+    """No window is open, so nothing is waited for."""
+    channel.say("ann", True)
+    await trio.sleep(0.3)
+    channel.speaking.hush(channel.call, ["ann", "bob"])
+
+    assert [(0, True), (300, False)] == channel.of("ann")
+    assert [] == channel.of("bob")

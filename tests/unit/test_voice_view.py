@@ -90,7 +90,7 @@ def test_a_channel_is_shown_from_its_opening_to_its_end() -> None:
 
 def test_devices_are_shown_to_their_user_alone() -> None:
     """Everybody sees who speaks and who is muted; the device is seen by its user."""
-    shown = View(Head("s1", 1, Phase.ACTIVE), {"ann": Participant(3, "phone", "sid", muted=True)})
+    shown = View(Head("s1", 1, Phase.ACTIVE), {"ann": Participant(3, "phone", "sid")})
 
     own = view.public("c", shown, "ann", ["ann"])["participants"]
     others = view.public("c", shown, "bob")["participants"]
@@ -100,7 +100,15 @@ def test_devices_are_shown_to_their_user_alone() -> None:
         "userId": "ann",
         "state": "connected",
         "joinedAt": 3,
-        "muted": True,
+        "muted": False,
         "video": False,
         "speaking": False,
     } == others[0]
+
+
+def test_who_is_muted_is_not_shown_as_speaking() -> None:
+    """Also while the last change of the indicator has not gone out."""
+    shown = View(Head("s1", 1, Phase.ACTIVE), {"ann": Participant(3, muted=True)})
+
+    ann = view.public("c", shown, "bob", ["ann"])["participants"][0]
+    assert (True, False) == (ann["muted"], ann["speaking"])

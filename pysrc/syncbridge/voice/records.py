@@ -41,13 +41,14 @@ class Guest(msgspec.Struct, omit_defaults=True):
     """What is known of a user beside the connections.
 
     Attributes:
+        permissions: those of the latest token; of who is known by the provider's word, to listen.
         seat_until: a token was issued; until then the seat is kept.
         device_id: the device that holds the call, in session `sid`; empty when not told.
         guessed: it is the one that got the token, and has not said yet that it holds the call.
         moving_to: the device that takes the call over, until it is in the media.
     """
 
-    permissions: Permissions = Permissions()
+    permissions: Permissions = Permissions(can_speak=False)
     token_at: int = 0
     seat_until: int = 0
     device_id: str = ""

@@ -195,7 +195,7 @@ def _public_participant(
         "joinedAt": person.joined_at,
         "muted": person.muted,
         "video": person.video,
-        "speaking": speaking,
+        "speaking": speaking and not person.muted,
     }
     if own and person.device_id:
         members["deviceId"] = person.device_id

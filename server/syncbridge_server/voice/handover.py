@@ -5,6 +5,9 @@ call is about to move, and the device that holds it stays in until the new one i
 (`syncbridge.voice.holding`). When the provider refuses, or is slow, the session has been handed
 over all the same and the call stays where it is; the same device may ask again while the handoff
 can be read again.
+
+A token is given out here, so the grants of who asks are looked at, as everywhere. Who asks for a
+user (role service or admin) passes on what that user was granted last, and not its own rights.
 """
 
 import msgspec
@@ -12,6 +15,8 @@ import structlog
 import trio
 
 from syncbridge.errors import SyncBridgeError
+from syncbridge.identity import Identity
+from syncbridge.voice.grants import require
 from syncbridge.voice.provider_errors import ProviderError
 from syncbridge.voice.reporting import hand_over
 from syncbridge_server.voice.board import Board
@@ -46,8 +51,14 @@ class Handover:
         self._desk = desk
         self._tokens = tokens
 
-    async def take_along(self, session_id: str, source: str, target: str) -> HandedCall | None:
-        """Let `target` take over the call that `source` holds; None when it holds none."""
+    async def take_along(
+        self, identity: Identity, session_id: str, source: str, target: str
+    ) -> HandedCall | None:
+        """Let `target` take over the call that `source` holds; None when it holds none.
+
+        Args:
+            identity: who asks for it; without a grant for the channel there is no token.
+        """
         channel_id = self._board.held_by(session_id, source)
         call = self._board.calls.get(channel_id)
         if call is None:
@@ -56,7 +67,7 @@ class Handover:
         user_id = next(u for u, p in people if (p.sid, p.device_id) == (session_id, source))
         try:
             with trio.fail_after(SECONDS):
-                return await self._move(channel_id, user_id, session_id, target)
+                return await self._move(identity, channel_id, user_id, session_id, target)
         except trio.TooSlowError:
             return HandedCall(channel_id, error="network_error", retry_after=1.0)
         except ProviderError as error:
@@ -67,18 +78,19 @@ class Handover:
             return HandedCall(channel_id, error=error.code.wire, retry_after=error.retry_after)
 
     async def _move(
-        self, channel_id: str, user_id: str, session_id: str, target: str
+        self, identity: Identity, channel_id: str, user_id: str, session_id: str, target: str
     ) -> HandedCall | None:
         record = (await self._desk.look(channel_id)).record
         guest = record.guests.get(user_id)
         if guest is None:
             return None
+        allowed = require(identity, record.waddle_id, channel_id)
         token = await self._tokens.issue(
             user_id,
-            "",
+            user_id,
             record.waddle_id,
             channel_id,
-            guest.permissions,
+            guest.permissions if identity.privileged else allowed,
             device_id=target,
             sid=session_id,
         )

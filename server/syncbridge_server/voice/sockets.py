@@ -266,7 +266,8 @@ class VoiceSockets:
         gone = [user_id for user_id in old if user_id not in new]
         muted = [u for u, person in new.items() if person.muted and not was_muted(old, u)]
         if call is not None and shown is not None:
-            self.speaking.silence(call, gone + muted)
+            self.speaking.silence(call, gone)
+            self.speaking.hush(call, muted)
         elif call is not None and before is not None:
             self.speaking.forget(call)
         for event in events:

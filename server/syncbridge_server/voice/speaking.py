@@ -219,8 +219,18 @@ class Speaking:
 
     # What ends speaking
 
+    def hush(self, call: LiveCall, user_ids: Sequence[str]) -> None:
+        """Who is muted does not speak; told as any change, so that muting makes no more of them."""
+        now, ours = self._monotonic(), self._ours.get(call.number, {})
+        for user_id in user_ids:
+            ours.pop(user_id, None)  # every node sees for itself who is muted
+            self._take(call, user_id, False, now)
+        if user_ids:
+            self.tick()
+            self._wake()
+
     def silence(self, call: LiveCall, user_ids: Sequence[str]) -> None:
-        """Who is muted or gone does not speak; every node sees that for itself."""
+        """Who is gone does not speak; every node sees that for itself."""
         if not user_ids:
             return
         speakers = self.speakers(call)
