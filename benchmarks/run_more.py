@@ -48,7 +48,7 @@ JOBS = (
         " beside Go is the interpreter: a session read is a hundred Python calls and two turns"
         " of the event loop, with a flat profile; Redis waits for us.",
     ),
-    Job("fairness", "Heartbeats on 10,000 WebSockets while REST is loaded"),
+    Job("fairness", "Heartbeats on 10,000 WebSockets beside REST, and beside broadcasts"),
     Job("webhooks", "Webhooks, until they are durable and until they take effect"),
     Job("voice_tokens", "Voice tokens, beside the provider's own time"),
     Job(
