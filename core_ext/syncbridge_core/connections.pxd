@@ -27,6 +27,7 @@ cdef enum EventKind:
     EVENT_DEADLINE = 3
     EVENT_RESYNC = 4
     EVENT_LIMITED = 5
+    EVENT_HUSHED = 6
 
 
 cdef enum ConnectionState:

@@ -12,6 +12,7 @@ __all__ = [
     "ENCODING_PROTOBUF",
     "EVENT_CLOSED",
     "EVENT_DEADLINE",
+    "EVENT_HUSHED",
     "EVENT_LIMITED",
     "EVENT_MESSAGE",
     "EVENT_RESYNC",
@@ -37,6 +38,8 @@ EVENT_RESYNC: Final = 4
 EVENT_LIMITED: Final = 5
 """A message above the rate limit. data: its payload. aux: ms until a token is there; 0 once, when
 more than `flood_messages` came in a row: close the connection then, the rest is not read."""
+EVENT_HUSHED: Final = 6
+"""A slow reader has drained after SPEAKING frames were dropped."""
 
 # Kinds of outgoing frames, in the order in which a full outbox gives them up
 KIND_SPEAKING: Final = 0
@@ -134,7 +137,7 @@ class Hub:
         when that was negotiated, `payload` is long enough and it makes it shorter).
 
         True when the connection is open, also when the policy for slow readers drops the frame;
-        EVENT_RESYNC or EVENT_CLOSED tells about that.
+        EVENT_RESYNC, EVENT_HUSHED or EVENT_CLOSED tells about that.
         """
 
     def publish(

@@ -50,7 +50,7 @@ cdef struct Outbox:
     uint8_t stale        # STATE frames were dropped and the reader has not caught up
     uint8_t droppable    # a STATE or SPEAKING frame may be in the queue
     uint8_t armed        # EPOLLOUT is on: the socket is full
-    uint8_t unused
+    uint8_t hushed       # the same for SPEAKING frames
 
 
 cdef struct Dropped:

@@ -12,7 +12,8 @@ one call; and a few that are dirty, by a reply for instance, are written to befo
 
 Policy for a reader that is too slow, in this order, when `queued` would pass a bound:
 1. above conflate_bytes, first try to write, if the socket has not refused already;
-2. drop queued SPEAKING frames, and the new frame if it is one;
+2. drop queued SPEAKING frames, and the new frame if it is one; when the queue has drained as far as
+   below, one EVENT_HUSHED says that the reader does not know who speaks;
 3. drop queued STATE frames and mark the connection stale with the tag of the oldest; further
    STATE frames are dropped until the queue has drained to a quarter of conflate_bytes, when one
    EVENT_RESYNC tells the caller from which tag on the reader must be brought up to date;
@@ -33,6 +34,7 @@ from syncbridge_core.connections cimport (
     BROKEN,
     DIRTY,
     DOOMED,
+    EVENT_HUSHED,
     EVENT_RESYNC,
     FAILED,
     FREE,
@@ -137,6 +139,8 @@ cdef void _count_drop(Table *table, Connection *connection, int kind) noexcept n
     table.counters.queued_bytes -= dropped.bytes
     if kind == KIND_SPEAKING:
         table.counters.speaking_dropped += dropped.frames
+        if dropped.frames:
+            connection.outbox.hushed = True
     elif kind == KIND_STATE and dropped.frames:
         table.counters.state_dropped += dropped.frames
         connection.outbox.stale = True
@@ -177,6 +181,7 @@ cdef bint _make_room(Table *table, Connection *connection, SharedFrame *frame) n
         return True
     if frame.kind == KIND_SPEAKING:
         table.counters.speaking_dropped += 1
+        connection.outbox.hushed = True
         return False
     if frame.kind == KIND_STATE:
         if not connection.outbox.stale:
@@ -313,13 +318,17 @@ cdef void send_control(
 
 
 cdef void _caught_up(Table *table, Connection *connection) noexcept nogil:
-    """Tell the caller once that a stale reader can be brought up to date."""
+    """Tell the caller once that a reader who missed something can be brought up to date."""
     if connection.outbox.queued > table.limits.conflate_bytes >> 2 or connection.state != OPEN:
         return
-    if event_push(
+    if connection.outbox.stale and event_push(
         table, EVENT_RESYNC, connection.cid, NULL, 0, connection.stale_tag, NULL
     ):
         connection.outbox.stale = False
+    if connection.outbox.hushed and event_push(
+        table, EVENT_HUSHED, connection.cid, NULL, 0, 0, NULL
+    ):
+        connection.outbox.hushed = False
 
 
 cdef void write_out(Table *table, Connection *connection) noexcept nogil:
@@ -329,7 +338,7 @@ cdef void write_out(Table *table, Connection *connection) noexcept nogil:
     if connection.state == BROKEN or connection.state == DOOMED:
         connection_retire(table, connection)
         return
-    if connection.outbox.stale:
+    if connection.outbox.stale or connection.outbox.hushed:
         _caught_up(table, connection)
     if connection.outbox.count:
         if connection.state == ANSWERED:

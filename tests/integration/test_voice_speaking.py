@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ import trio
 import calls_kit as kit
 from calls_kit import came, device_of, hear, join, open_call, went
 from redis_servers import RedisServer
-from server_kit import Node, running_node
+from server_kit import Node, new_session, running_node
 from syncbridge.ports import Notice
+from voice_kit import voice_server
 from ws_client import Device
 
-HEARTBEAT, ERROR = 1, 6
+HEARTBEAT, SNAPSHOT_REQUEST, ERROR = 1, 3, 6
 
 
 @pytest.fixture
@@ -173,6 +175,23 @@ async def test_the_providers_word_counts_on_any_node(nodes: tuple[Node, Node]) -
         await heard(ann, ("ann", False))
 
 
+async def test_the_providers_webhook_reaches_a_socket(redis_url: str) -> None:
+    """The provider reports who speaks to the URL that its session was opened with."""
+    async with voice_server(redis_url, speaking_timeout=60.0) as rig:
+        session = await rig.join("ann", "lobby")
+        token = kit.pass_for("bob", waddle="*")
+        async with await device_of(rig.node, "bob", "laptop", token=token) as bob:
+            await bob.request("voice_watch", {"channelId": "lobby"})
+            for action, speaking in (("speak", True), ("fall_silent", False)):
+                await rig.sim.move(session, "ann", action)
+                told = await bob.receive("speaking_update")
+                assert ("lobby", "ann", speaking) == (
+                    told["channelId"],
+                    told["userId"],
+                    told["isSpeaking"],
+                )
+
+
 async def test_several_changes_of_a_tick_are_one_message(nodes: tuple[Node, Node]) -> None:
     """What the participants say in one tick comes as `updates`."""
     one, two = nodes
@@ -234,3 +253,36 @@ async def test_a_node_that_dies_leaves_nobody_speaking(redis_url: str) -> None:
                 kit.calls_of(one).speaking.report_now("c", "ann", True)
                 await heard(bob, ("ann", True))
             await heard(bob, ("ann", False))
+
+
+async def test_who_reads_slowly_learns_in_the_end_who_speaks(redis_url: str) -> None:
+    """A change that was given up for a device that did not read comes as the whole call later."""
+    async with running_node(
+        redis_url,
+        rate_limit_enabled=False,
+        conflate_bytes=20_000,
+        outbox_bytes=100_000,
+        speaking_timeout=60.0,
+        **kit.NOWHERE,
+    ) as node:
+        await open_call(node, "c")
+        session, hub = new_session(), node.server.hub
+        async with (
+            await device_of(node, "ann", "phone") as ann,
+            await device_of(node, "bob", "slow", session_id=session) as slow,
+            await device_of(node, "bob", "writer", session_id=session) as writer,
+        ):
+            await join(ann, "c")
+            await slow.request("voice_watch", {"channelId": "c"})
+            numbers = count()
+            while not hub.statistics().state_dropped:
+                await writer.set("k", {"n": next(numbers), "y": "y" * 4000})
+            await speak(ann, True)
+            await heard(ann, ("ann", True))
+            while not hub.statistics().speaking_dropped:
+                await slow.send(SNAPSHOT_REQUEST)
+                await writer.request(HEARTBEAT)
+            while (state := await slow.receive("voice_state"))["correlation_id"] is not None:
+                pass
+
+        assert [("ann", True)] == [(p["userId"], p["speaking"]) for p in state["participants"]]

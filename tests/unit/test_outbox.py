@@ -4,6 +4,7 @@ from hub_kit import BINARY, CLOSE, TEXT, Harness, Peer, close_payload, hub_harne
 from syncbridge_core.hub import (
     ENCODING_PROTOBUF,
     EVENT_CLOSED,
+    EVENT_HUSHED,
     EVENT_RESYNC,
     KIND_NOTICE,
     KIND_REPLY,
@@ -136,6 +137,29 @@ def test_speaking_goes_first() -> None:
         assert payloads.count(b"u") == 2
         statistics = harness.hub.statistics()
         assert (statistics.speaking_dropped, statistics.state_dropped) == (3, 0)
+
+
+def test_who_missed_speaking_is_told_once_when_it_has_drained() -> None:
+    """One HUSHED for queued frames and new ones that were dropped; nothing for who missed none."""
+    with hub_harness(SMALL) as harness:
+        peer, other = harness.peer(send_buffer=4096), harness.peer(send_buffer=4096)
+        for slow in (peer, other):
+            block(harness, slow)
+        for _ in range(12):
+            harness.hub.send(peer.cid, b"s" * 500, KIND_SPEAKING)
+        harness.hub.send(peer.cid, b"u" * 900, KIND_REPLY)
+        assert harness.poll() == []
+
+        events = []
+        for slow in (other, peer):
+            while slow.received():
+                events += harness.poll()
+
+        assert events == [(EVENT_HUSHED, peer.cid, b"", 0)]
+        harness.hub.send(peer.cid, b"ann speaks", KIND_SPEAKING)
+        harness.hub.flush()
+        assert peer.frames() == [(TEXT, b"ann speaks")]
+        assert harness.poll() == []
 
 
 def test_stale_reader_is_told_once_when_it_has_drained() -> None:

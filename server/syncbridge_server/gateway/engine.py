@@ -23,6 +23,7 @@ from syncbridge.updates import UpdateParser, check_version
 from syncbridge_core.hub import (
     EVENT_CLOSED,
     EVENT_DEADLINE,
+    EVENT_HUSHED,
     EVENT_LIMITED,
     EVENT_MESSAGE,
     EVENT_RESYNC,
@@ -97,6 +98,7 @@ class Engine:
             EVENT_CLOSED: self._on_closed,
             EVENT_DEADLINE: self._on_deadline,
             EVENT_RESYNC: self._on_resync,
+            EVENT_HUSHED: self._on_hushed,
             EVENT_LIMITED: self._on_limited,
         }
 
@@ -315,6 +317,10 @@ class Engine:
 
     def _on_resync(self, connection: Connection, data: bytes, seen: int) -> None:
         self._fanout.resync(connection, seen)
+
+    def _on_hushed(self, connection: Connection, data: bytes, aux: int) -> None:
+        if connection.identity is not None:
+            self._voice.hushed(connection)
 
     def _on_limited(self, connection: Connection, data: bytes, wait_ms: int) -> None:
         if wait_ms == 0:

@@ -23,6 +23,9 @@ class VoiceSide(Protocol):
     def left(self, connection: Connection) -> None:
         """A connection is gone. That says nothing about a call."""
 
+    def hushed(self, connection: Connection) -> None:
+        """A slow connection has missed who speaks, and can take it again."""
+
     def handle(self, connection: Connection, envelope: Envelope) -> None:
         """A message about voice. Raises SyncBridgeError."""
 
@@ -60,6 +63,11 @@ class VoiceLink:
         """See `VoiceSide`."""
         if self._side is not None:
             self._side.left(connection)
+
+    def hushed(self, connection: Connection) -> None:
+        """See `VoiceSide`."""
+        if self._side is not None:
+            self._side.hushed(connection)
 
     def handle(self, connection: Connection, envelope: Envelope) -> None:
         """See `VoiceSide`. Raises UNSUPPORTED where there is no voice."""

@@ -127,6 +127,12 @@ class Audience:
         """Whether anybody here hears of a channel."""
         return channel_id in self._topics
 
+    def heard_by(self, connection: Connection, user_id: str) -> list[str]:
+        """The channels of which a connection hears and that have a call."""
+        watched = [c for c in self._watched.get(connection.cid, ()) if c in self._board.calls]
+        calls = (call.channel_id for call in self._board.calls_of(user_id))
+        return list(dict.fromkeys([*watched, *calls]))
+
     def tell(self, channel_id: str, message: Message, kind: int = KIND_NOTICE) -> int:
         """Send a message to all who hear of a channel; returns to how many."""
         topic = self._topics.get(channel_id)

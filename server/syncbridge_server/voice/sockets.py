@@ -89,6 +89,12 @@ class VoiceSockets:
         if connection.identity is not None:
             self._audience.remove(connection, connection.identity.user_id)
 
+    def hushed(self, connection: Connection) -> None:
+        """See `VoiceSide`."""
+        for channel_id in self._audience.heard_by(connection, identity_of(connection).user_id):
+            state = self._state(connection, channel_id, self.board.calls[channel_id].view)
+            self._post.raw(connection, encode.to_json(state))
+
     def tick(self) -> None:
         """See `VoiceSide`."""
         self.speaking.tick()
