@@ -10,9 +10,9 @@ It follows from the seed, and is the same for all four.
 
 `wrong` counts participants whose listeners end with another state than the one last reported. What
 the numbers do not show: encoding and sending, which cost more than any of this. Times are those of
-a shared machine, without the loop around the calls: trust the ratios. `bytes_held` is measured
-with 100,000 speakers held, by the growth of the process (kernel) and of traced memory (twin), names
-included.
+a shared machine, without the loop around the calls: trust the ratios, each of which is taken within
+a round. `bytes_held` is measured with 100,000 speakers held, by the growth of the process (kernel)
+and of traced memory (twin), names included.
 
     python benchmarks/bench_throttle.py [--json FILE] [--ticks 500]
 """
@@ -23,6 +23,7 @@ import random
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -32,6 +33,7 @@ from syncbridge_core import throttle
 
 INTERVAL = 250
 TICK = 20
+ROUNDS = 9
 CHANNELS, PARTICIPANTS = 100, 20
 Report = tuple[int, str, bool]
 Load = list[list[Report]]
@@ -152,17 +154,19 @@ def measured(ticks: int) -> dict[str, Any]:
         "drop_only": lambda: drop_only(reports),
     }
     events = {name: way() for name, way in ways.items()}
-    loop = min(empty(reports) for _ in range(5))
     modules = {"kernel": throttle, "twin": _throttle_py}
-    seconds = {
-        name: min(reporting(module, reports) for _ in range(5)) - loop
-        for name, module in modules.items()
-    }
+    rounds = [
+        {name: reporting(module, reports) - empty(reports) for name, module in modules.items()}
+        for _ in range(ROUNDS)
+    ]
+    seconds = {name: median(one[name] for one in rounds) for name in modules}
+    ratios = [one["twin"] / one["kernel"] for one in rounds]
     return {
         "machine": machine(),
         "reports": count,
         "reports_per_second": {name: round(count / s) for name, s in seconds.items()},
-        "kernel_over_twin": round(seconds["twin"] / seconds["kernel"], 1),
+        "kernel_over_twin": round(median(ratios), 1),
+        "range": [round(min(ratios), 1), round(max(ratios), 1)],
         "events": {name: len(heard) for name, heard in events.items()},
         "wrong": {name: len(final(heard) ^ last) for name, heard in events.items()},
         "bytes_held": {
