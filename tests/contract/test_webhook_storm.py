@@ -25,7 +25,7 @@ def story(rng: random.Random) -> list[Delivery]:
     """Deliveries in the order in which things happened: people come, go, come again."""
     told: list[Delivery] = []
     present: dict[tuple[str, str], list[str]] = {}
-    count = round(DELIVERIES / (1 + REPEATED))
+    count = round(DELIVERIES * (1 - REPEATED))
     for number in range(count):
         at = START + number * 0.5
         place = f"s{rng.randrange(CHANNELS)}", f"u{rng.randrange(USERS)}"
@@ -42,7 +42,7 @@ def story(rng: random.Random) -> list[Delivery]:
 
 def storm(told: list[Delivery], rng: random.Random) -> list[Delivery]:
     """The same, with repetitions, in any order."""
-    repeated = rng.choices(told, k=round(len(told) * REPEATED))
+    repeated = rng.choices(told, k=DELIVERIES - len(told))
     sent = [*told, *repeated]
     rng.shuffle(sent)
     return sent
