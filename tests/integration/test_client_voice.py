@@ -11,6 +11,7 @@ from client_kit import device, next_event, on, until
 from redis_servers import RedisServer
 from server_kit import Node, new_session, running_node
 from syncbridge.client import RequestFailed, Session, VoiceEvent, VoiceLost
+from syncbridge.voice.channel import Channel
 from tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.parametrize("backend", ["trio", "asyncio"])
@@ -19,7 +20,12 @@ pytestmark = pytest.mark.parametrize("backend", ["trio", "asyncio"])
 @pytest.fixture
 async def node() -> AsyncIterator[Node]:
     """A server with voice on a Redis of its own, whose leases are short."""
-    fast = {"presence_timeout": 2.0, "heartbeat_interval": 0.5, "rate_limit_enabled": False}
+    fast = {
+        "presence_timeout": 2.0,
+        "heartbeat_interval": 0.5,
+        "rate_limit_enabled": False,
+        "voice_migration": 0.5,
+    }
     with RedisServer() as redis:
         async with running_node(redis.url, **fast, **kit.NOWHERE) as running:
             await kit.open_call(running, "c")
@@ -111,4 +117,62 @@ async def test_refusals_and_the_end_are_told(node: Node, backend: str) -> None:
     ended = threading.Event()
     async with anyio.create_task_group() as group:
         group.start_soon(end)
+        await on(backend, scenario)
+
+
+async def test_who_did_not_come_over_has_lost_the_call(node: Node, backend: str) -> None:
+    """It is told once, and its reports end; who joins again, in the new session, is in it."""
+
+    async def scenario() -> None:
+        async with (
+            client(node.port, "ann", "phone") as ann,
+            client(node.port, "bob", "laptop") as bob,
+        ):
+            events = ann.events()
+            await ann.voice.join("c", connection_id="c1")
+            await bob.voice.join("c", connection_id="b1")
+            moves.set()
+            await until(lambda: bob.voice.calls["c"].session_id == "s2")
+            await bob.voice.join("c", connection_id="b2", session_id="s2")
+            lost = await next_event(events, VoiceLost)
+            assert ("c", "migration") == (lost.channel_id, lost.reason)
+            assert {"bob"} == set((await bob.voice.watch("c", kit.WADDLE)).participants)
+            back = await ann.voice.join("c", connection_id="c2", session_id="s2")
+            assert {"ann", "bob"} == set(back.participants)
+
+    def move(channel: Channel, now: int) -> None:
+        room = channel.migrate(now, "operator")
+        assert room is not None
+        channel.moved("s2", now, room.key)
+
+    async def migrate() -> None:
+        await until(moves.is_set)
+        await kit.desk_of(node).change("c", move)
+
+    moves = threading.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(migrate)
+        await on(backend, scenario)
+
+
+async def test_a_call_that_was_lost_unheard_is_told(node: Node, backend: str) -> None:
+    """The user was removed while the device was away, and is not let in by what it repeats."""
+
+    async def scenario() -> None:
+        with TcpProxy(node.port) as proxy:
+            async with client(proxy.port, "ann", "phone") as ann:
+                events = ann.events()
+                await ann.voice.join("c", connection_id="c1")
+                proxy.cut()
+                gone.set()
+                lost = await next_event(events, VoiceLost)
+                assert ("c", "verified") == (lost.channel_id, lost.reason)
+
+    async def remove() -> None:
+        await until(gone.is_set)
+        await kit.hear(node, "c", kit.came("ann", "c1"), kit.went("ann", "c1"))
+
+    gone = threading.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(remove)
         await on(backend, scenario)

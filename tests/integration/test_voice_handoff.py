@@ -192,3 +192,23 @@ async def test_the_new_token_allows_what_the_old_one_did(
         assert claims[0] == claims[1]
         assert bool(may) == claims[1]["canPublish"]
         assert bool({"record", "*"} & {*granted}) == claims[1]["canRecord"]
+
+
+async def test_a_source_that_reconnects_keeps_the_call(rig: VoiceRig) -> None:
+    """Its new connection shows beside the old one, as a target's would: it says whose that is."""
+    one, two = rig.nodes
+    session = new_session()
+    async with device_in(one, session, "phone") as phone:
+        state = await in_the_call(rig, phone)
+        await redeem(rig, session, await handoff_token(rig, session))
+        await rig.sim.move(state["sessionId"], "ann")
+        await states(phone, "held", "released")
+        channel = await rig.channel("c")
+        assert channel.call is not None
+        new = channel.call.connections("ann")[-1]
+        await phone.send("voice_join", {"channelId": "c", "connectionId": new})
+        (held, moving) = await states(phone, "held", "moving")
+        assert ("phone", "tablet") == (held["deviceId"], moving["deviceId"])
+        async with device_in(two, session, "tablet") as tablet:
+            await join(tablet, "c")
+            await states(phone, "held", "released")

@@ -95,6 +95,9 @@ def test_names_are_exact() -> None:
         ("a/b", True),
         ("a/state", True),
         ("a/history", False),
+        (".", False),
+        ("..", False),
+        ("...", True),
         ("", False),
         ("a\n", False),
         ("a\x00", False),
@@ -104,7 +107,7 @@ def test_names_are_exact() -> None:
     ],
 )
 def test_ids(text: str, good: bool) -> None:
-    """1 to 256 bytes of printable text that are no path of a history."""
+    """1 to 256 bytes of printable text that are no path of a history and no step in a path."""
     if good:
         assert text == check_id(text)
     else:

@@ -7,9 +7,14 @@ import pytest
 from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Joined, Left, Polled, Source
-from syncbridge.voice.holding import Report, guess
+from syncbridge.voice.holding import RECONNECT_MS, Report, guess
 from syncbridge.voice.ports import Permissions
-from syncbridge.voice.records import ChannelConfig, ChannelRecord
+from syncbridge.voice.records import (
+    ChannelConfig,
+    ChannelRecord,
+    decode_record,
+    encode_record,
+)
 
 SID = "6f1f3a52-5d0e-5c0b-9b1e-7d6f0a6f5a11"
 LIMITS = ChannelLimits()
@@ -242,3 +247,112 @@ def test_a_sign_does_not_oblige_who_never_reported() -> None:
     assert due == channel.next_due(2000)
     channel.expire(60_000 + 2 * LIMITS.call.lease_ms)
     assert ("ann",) == (channel.call.users if channel.call else ())
+
+
+def connections(channel: Channel) -> tuple[str, ...]:
+    return channel.call.connections("ann") if channel.call else ()
+
+
+def handing_over(*others: str) -> Channel:
+    """Ann's call is about to move from her phone, connection c1, to the tablet."""
+    channel = in_call()
+    channel.hear([webhook(name, 2500) for name in ("c1", *others)], 2500)
+    reporting.hand_over(channel, "ann", "tablet", SID, 3000)
+    told(channel)
+    return channel
+
+
+@pytest.mark.parametrize("order", ["lost first", "both at once", "poll", "a moment later"])
+def test_a_connection_in_the_place_of_another_is_not_the_new_device(order: str) -> None:
+    """The phone reconnects, the tablet does nothing: the call stays with the phone."""
+    channel = handing_over("watch")
+    lost, back = webhook("c1", 4000, Left), webhook("c2", 4001)
+    match order:
+        case "lost first":
+            channel.hear([lost, back], 4100)
+        case "both at once":
+            channel.hear([back, lost], 4100)
+        case "poll":
+            shown = (("ann", "watch"), ("ann", "c2"))
+            channel.hear([Polled(generation=1, at=4000, present=shown)], 4100)
+        case _:
+            channel.hear([lost], 4000)
+            channel = Channel(decode_record(encode_record(channel.dump())), LIMITS)
+            channel.hear([webhook("c2", 4000 + RECONNECT_MS - 1)], 4000 + RECONNECT_MS - 1)
+
+    assert "c2" in connections(channel)
+    assert ("phone", []) == (holder(channel), told(channel))
+    channel.hear([webhook("c3", 20_000)], 20_000)
+    assert [("held", "tablet"), ("released", "phone")] == told(channel)
+
+
+def test_a_connection_long_after_a_loss_is_the_new_device() -> None:
+    """Nobody takes so long to reconnect; and one loss accounts for one connection only."""
+    channel = handing_over("watch")
+    channel.hear([webhook("c1", 4000, Left)], 4000)
+    channel.hear([webhook("c2", 4000 + RECONNECT_MS)], 4000 + RECONNECT_MS)
+    assert "tablet" == holder(channel)
+
+    other = handing_over("watch")
+    both = [webhook("c1", 4000, Left), webhook("c2", 4001), webhook("c3", 4002)]
+    other.hear(both, 4100)
+    assert "tablet" == holder(other)
+
+
+def test_who_comes_over_to_another_session_is_not_the_new_device() -> None:
+    """While the call migrates the phone's connection in the new session is as new as any."""
+    channel = handing_over("watch")
+    channel.migrate(3500, "too_old")
+    channel.moved("s2", 3500)
+    came = Joined(generation=2, at=4000, source=Source.WEBHOOK, user_id="ann", connection_id="c2")
+
+    channel.hear([came], 4000)
+    assert "phone" == holder(channel)
+    reporting.report(channel, report("tablet", session_id="s2"), 5000)
+    assert "tablet" == holder(channel)
+
+
+def test_a_report_of_the_target_moves_the_call_also_after_a_reconnection() -> None:
+    """Whatever was made of the connections, the target's own word decides."""
+    channel = handing_over()
+    channel.hear([webhook("c2", 4000), webhook("c1", 4000, Left)], 4100)
+    assert "phone" == holder(channel)
+
+    reporting.report(channel, report("tablet"), 4200)
+    assert [("held", "tablet"), ("released", "phone")] == told(channel)
+
+
+def test_who_held_the_call_takes_it_back_with_the_connection_that_moved_it() -> None:
+    """It was the phone's own, shown beside its old one; the tablet is waited for as before."""
+    channel = handing_over()
+    channel.hear([webhook("c2", 4000)], 4000)
+    assert [("held", "tablet"), ("released", "phone")] == told(channel)
+    channel = Channel(decode_record(encode_record(channel.dump())), LIMITS)
+
+    reporting.report(channel, report("phone", connection_id="c1"), 4100)
+    assert "tablet" == holder(channel)
+    reporting.report(channel, report("phone", connection_id="c2"), 4200)
+    assert [("held", "phone"), ("moving", "tablet")] == told(channel)
+    assert 3000 + LIMITS.handoff_ms == channel.record.guests["ann"].moving_until
+    reporting.report(channel, report("tablet"), 5000)
+    assert [("held", "tablet"), ("released", "phone")] == told(channel)
+
+
+def test_a_device_that_has_reported_is_not_turned_out() -> None:
+    """After the tablet's own report the phone takes nothing back with that connection."""
+    channel = handing_over()
+    channel.hear([webhook("c2", 4000)], 4000)
+    reporting.report(channel, report("tablet"), 4100)
+    told(channel)
+
+    reporting.report(channel, report("phone", connection_id="c2"), 4200)
+    assert ("tablet", []) == (holder(channel), told(channel))
+
+
+def test_after_the_source_has_left_any_new_connection_is_the_new_device() -> None:
+    """The phone has said that it is out: its connection's end accounts for nothing."""
+    channel = handing_over("watch")
+    reporting.part(channel, report("phone", connection_id="c1"), 4000)
+    channel.hear([webhook("c1", 4001, Left), webhook("c2", 4002)], 4100)
+
+    assert "tablet" == holder(channel)

@@ -5,6 +5,8 @@ import json
 import math
 from typing import Any
 
+import pytest
+
 from syncbridge.client.events import Event, VoiceEvent, VoiceLost
 from syncbridge.client.voice import SPEAKING_SECONDS, Participant, VoiceCalls
 
@@ -118,3 +120,51 @@ def test_a_report_that_is_refused_for_a_moment_comes_again() -> None:
     second = due(calls, 13.5)[0]["correlation_id"]
     assert VoiceLost("c", "not_found") == calls.failed(second, "not_found", 0.0, False, 14.0)
     assert (False, []) == (calls.owns(second), due(calls, 99.0))
+
+
+def in_call() -> VoiceCalls:
+    """Ann's phone has joined channel c, and knows whose it is."""
+    calls = joined()
+    calls.connected([state()], 0.0, "ann")
+    return calls
+
+
+def losses(events: list[Event]) -> list[Event]:
+    return [event for event in events if isinstance(event, VoiceLost)]
+
+
+@pytest.mark.parametrize("reason", ["migration", "verified"])
+def test_who_is_told_to_be_out_for_good_has_lost_the_call(reason: str) -> None:
+    """No report as before changes it; what others go through does not count."""
+    calls = in_call()
+
+    assert [] == losses(update(calls, "bob", "disconnected", reason=reason))
+    assert [VoiceLost("c", reason)] == losses(update(calls, "ann", "disconnected", reason=reason))
+    assert [] == losses(update(calls, "ann", "disconnected", reason=reason))
+    assert ([], {}) == (due(calls, 99.0), calls.said("c"))
+
+
+@pytest.mark.parametrize("reason", ["left", "expired"])
+def test_who_may_come_back_goes_on_reporting(reason: str) -> None:
+    """The media may reconnect, a report may bring the user back."""
+    calls = in_call()
+
+    assert [] == losses(update(calls, "ann", "disconnected", reason=reason))
+    assert 1 == len(due(calls, 10.0))
+
+
+def test_a_call_that_does_not_show_the_user_is_lost() -> None:
+    """Two answers in a row to reports: the news was missed while the device was away."""
+    calls = in_call()
+    nobody = state(participants=[])
+
+    def answer(now: float, body: dict[str, Any]) -> list[Event]:
+        report_id = due(calls, now)[0]["correlation_id"]
+        return losses(calls.hear("voice_state", body | {"correlation_id": report_id}))
+
+    assert [] == [*answer(10.0, nobody), *answer(20.0, state()), *answer(30.0, nobody)]
+    assert [] == losses(calls.hear("voice_state", nobody))
+    calls.connected([], 31.0, "ann")
+    assert [] == answer(31.0, nobody)
+    assert [VoiceLost("c", "verified")] == answer(41.0, nobody)
+    assert [] == due(calls, 99.0)

@@ -38,12 +38,13 @@ class Sink:
 
 class Rig:
     def __init__(self, provider: Provider) -> None:
+        self.failing = False
         self.desk = desk_of(MemoryChannels())
         self.sink = Sink()
         metrics = voice_metrics(CollectorRegistry()).calls
         limits = MonitorLimits(interval_s=60.0, calls=3, fresh_s=30.0, kept=100)
         asked: Any = provider
-        self.monitor = Monitor(asked, self.desk, metrics, limits, self.sink)
+        self.monitor = Monitor(asked, self.desk, metrics, limits, self.sink, lambda: self.failing)
 
     async def fill(self) -> None:
         for name in NAMES:
@@ -112,3 +113,20 @@ async def test_a_call_that_ended_is_reported_once(autojump_clock: trio.testing.M
         for d in rig.sink.documents
     ]
     assert [] == provider.asked
+
+
+async def test_a_provider_that_fails_is_an_error_of_every_call(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The documents say so, also when it began to fail with the measurements of this very pass."""
+    rig = Rig(Provider())
+    await rig.fill()
+    found = []
+    for failing in (True, False):
+        rig.failing = failing
+        rig.sink.documents.clear()
+        totals = await rig.monitor.make_pass()
+        good = {d["health"]["checks"]["noErrors"] for d in rig.sink.documents}
+        found.append((good, totals.health["degraded"], totals.health["healthy"]))
+
+    assert [({False}, 7, 0), ({True}, 0, 7)] == found

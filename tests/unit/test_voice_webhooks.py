@@ -105,6 +105,55 @@ def test_events_are_read(body: dict[str, Any], event: Event) -> None:
     assert [event] == parse_webhook(json.dumps(body).encode())
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"recordingId": "r", "id": "e"}, "r"),
+        ({"id": "r"}, "r"),
+        ({"recording": {"recordingId": "r", "id": "e"}}, "r"),
+        ({"recordingId": "", "recording": {"id": "r"}}, "r"),
+        ({"id": 7, "recording": []}, None),
+        ({"recordingId": "r" * 257}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["recording.ready", "recording.completed"])
+def test_no_recording_is_lost_for_its_id(
+    kind: str, told: dict[str, Any], expected: str | None
+) -> None:
+    """Wherever it stands; without any, one recording has the same each time, and another not."""
+
+    def read(**more: Any) -> str:
+        body = {"type": kind, "sessionId": "a", "timestamp": AT, **told, **more}
+        events = parse_webhook(json.dumps(body).encode())
+        assert isinstance(events, list)
+        assert isinstance(events[0], RecordingReady)
+        return events[0].recording_id
+
+    first = read()
+    assert first == read() == (expected or first)
+    assert (expected is None) == (first != read(timestamp=AT + 1)) == (first != read(url="u"))
+    assert 1 <= len(first) <= 256
+
+
+def test_a_recording_may_be_nested() -> None:
+    """Its address and its length stand where its id does; Cloudflare's may have no id either."""
+    inner = {"id": "r", "url": "https://x/y", "duration": 3}
+    body = {"type": "recording.ready", "sessionId": "a", "recording": inner}
+    nameless = {name: value for name, value in RECORDING.items() if name != "id"}
+    named = {"recording": {**nameless, "recordingId": "r"}}
+    found = [
+        parse_webhook(json.dumps({"event": "recording.statusUpdate", **more}).encode())
+        for more in (named, {"recording": nameless}, {"recording": nameless})
+    ]
+    ids = [one[0].recording_id for one in found]  # type: ignore[index, union-attr]
+
+    assert [
+        RecordingReady(session_id="a", recording_id="r", url="https://x/y", duration=3.0)
+    ] == parse_webhook(json.dumps(body).encode())
+    assert "r" == ids[0] != ids[1] == ids[2]
+
+
 def test_a_list_of_events_is_read_in_order() -> None:
     """Several events may come at once."""
     bodies = [body for body, _ in READABLE]

@@ -334,7 +334,7 @@ class Dialogue:
         self.devices = {d.device_id: d.device() for d in welcome.devices}
         self._refuse_oversized(limits.message_bytes)
         self._take(welcome)
-        self.voice.connected(welcome.voice, now)
+        self.voice.connected(welcome.voice, now, welcome.user_id)
         self._sink.event(Connected(welcome.version, welcome.resumed))
 
     def _refuse_oversized(self, max_message: int) -> None:

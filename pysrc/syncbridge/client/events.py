@@ -156,7 +156,8 @@ class VoiceEvent(Event):
 class VoiceLost(Event):
     """A call that was joined here goes on without this device, or not at all.
 
-    `reason`: why it ended; handoff, replaced or left when another device has it; or an error code.
+    `reason`: why it ended; handoff, replaced or left when another device has it; migration when
+    this one did not come over; verified when the provider does not show the user; or an error code.
     """
 
     channel_id: str

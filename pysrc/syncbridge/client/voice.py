@@ -4,7 +4,9 @@ Theory of operation. The server tells whole calls (`voice_state`, the welcome) a
 here they become `calls`. What the program has joined is reported again and again, so that the
 server knows that the media is alive: at once on a new connection, then at the interval that the
 server names. While the program says that the user speaks, that is repeated too, more often than the
-server takes silence for the end. The device that has lost a call to another one reports no more.
+server takes silence for the end. The device that has lost a call to another one reports no more;
+nor does one whose user is told to be out of it for a reason that no report changes, or who is not
+shown in two answers in a row to what this device reported: the news may have been missed.
 
 Times are seconds of the caller's clock.
 """
@@ -32,6 +34,10 @@ KINDS = frozenset(
 
 SPEAKING_SECONDS = 0.8
 REPORT_SECONDS = 30.0
+FINAL = frozenset({"migration", "verified"})
+"""Reasons for which a user is out of a call whatever its devices report as before."""
+UNSHOWN = 2
+"""Answers to reports without the user in the call, in a row, after which it is lost."""
 MAX_CALLS = 64
 Body = dict[str, Any]
 
@@ -62,13 +68,14 @@ class VoiceCall:
 class _Joined:
     """A call that the program has joined."""
 
-    __slots__ = ("body", "next_at", "speaking", "speaking_at")
+    __slots__ = ("body", "next_at", "speaking", "speaking_at", "unshown")
 
     def __init__(self, body: Body) -> None:
         self.body = body
         self.next_at = math.inf
         self.speaking = False
         self.speaking_at = math.inf
+        self.unshown = 0
 
 
 class VoiceCalls:
@@ -77,6 +84,7 @@ class VoiceCalls:
     def __init__(self, device_id: str, new_id: Callable[[], str]) -> None:
         self._device_id = device_id
         self._new_id = new_id
+        self._user_id = ""
         self._interval = REPORT_SECONDS
         self._calls: dict[str, VoiceCall] = {}
         self._joined: dict[str, _Joined] = {}
@@ -134,20 +142,21 @@ class VoiceCalls:
         times = [min(joined.next_at, joined.speaking_at) for joined in self._joined.values()]
         return min(times, default=math.inf)
 
-    def connected(self, calls: Iterable[Body] | None, now: float) -> None:
-        """A new connection; ours are reported at once.
+    def connected(self, calls: Iterable[Body] | None, now: float, user_id: str = "") -> None:
+        """A new connection of this user; ours are reported at once.
 
         Args:
             calls: those that the user is in. None: the server does not know them yet; what was
                 known goes on until it tells.
         """
         self._reports.clear()
+        self._user_id = user_id
         if calls is not None:
             self._calls.clear()
         for body in calls or ():
             self._take(body)
         for joined in self._joined.values():
-            joined.next_at = now
+            joined.next_at, joined.unshown = now, 0
 
     def failed(
         self, report_id: str | None, code: str, retry_after: float, retryable: bool, now: float
@@ -170,12 +179,13 @@ class VoiceCalls:
     def hear(self, kind: str, body: Body) -> list[Event]:
         """A message about calls: what the program is told."""
         channel_id = str(body.get("channelId", ""))
-        self._reports.pop(str(body.get("correlation_id") or ""), None)
+        reported = self._reports.pop(str(body.get("correlation_id") or ""), None) is not None
         before = self._calls.get(channel_id)
         events: list[Event] = []
         match kind:
             case "voice_state":
                 self._take(body)
+                events += self._believed(channel_id) if reported else ()
             case "voice_state_update":
                 events += self._update(channel_id, body)
             case "speaking_update":
@@ -185,9 +195,7 @@ class VoiceCalls:
                 self._calls[channel_id] = replace(before, session_id=session_id, phase=phase)
             case "session_ended":
                 self._calls.pop(channel_id, None)
-                if channel_id in self._joined:
-                    self.drop(channel_id)
-                    events.append(VoiceLost(channel_id, str(body.get("reason", "ended"))))
+                events += self._lose(channel_id, str(body.get("reason", "ended")))
         return [VoiceEvent(kind, channel_id, body), *events]
 
     # Parts
@@ -218,10 +226,27 @@ class VoiceCalls:
         elif state != "released":
             people[user_id] = moved(person, state, device_id)
         self._calls[channel_id] = replace(call, participants=people)
-        if state == "released" and device_id == self._device_id and channel_id in self._joined:
-            self.drop(channel_id)
-            return [VoiceLost(channel_id, str(body.get("reason", "released")))]
+        reason = str(body.get("reason", state))
+        out = state == "disconnected" and user_id == self._user_id and reason in FINAL
+        if out or (state == "released" and device_id == self._device_id):
+            return self._lose(channel_id, reason)
         return []
+
+    def _believed(self, channel_id: str) -> list[Event]:
+        """A report was answered with the call: whether the user is in it."""
+        joined, call = self._joined.get(channel_id), self._calls.get(channel_id)
+        if joined is None or not self._user_id:
+            return []
+        shown = call is not None and self._user_id in call.participants
+        joined.unshown = 0 if shown else joined.unshown + 1
+        return self._lose(channel_id, "verified") if joined.unshown >= UNSHOWN else []
+
+    def _lose(self, channel_id: str, reason: str) -> list[Event]:
+        """This device is not in a call any more; nothing if it never was."""
+        if channel_id not in self._joined:
+            return []
+        self.drop(channel_id)
+        return [VoiceLost(channel_id, reason)]
 
     def _speak(self, channel_id: str, updates: Iterable[Body]) -> None:
         call = self._calls.get(channel_id)

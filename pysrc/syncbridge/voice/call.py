@@ -21,10 +21,13 @@ Rules.
 * A client that has reported once must go on: its lease ends `lease_ms` after the last sign of the
   connection from anybody, the first one `lease_ms` after it was granted. A connection whose client
   never spoke has no lease.
-* An empty poll says nothing. A failed one is not evidence at all. An empty state together with a
-  whole list of calls that names others and not this one (`Vacant`) is one negative for everybody.
+* `left` of a connection that was never heard of is one negative about the user's unnamed one.
+* An empty poll says nothing by itself. It is one negative where webhooks have said before it that
+  everybody is gone, each of whom has one negative from them. A failed poll is not evidence at all.
+  An empty state together with a whole list of calls that names others and not this one (`Vacant`)
+  is one negative for everybody.
 * While a call migrates, what is said of the generation before is ignored, and users who have not
-  come over stay until the deadline.
+  come over stay until the deadline. Then they are gone, also if their clients go on as before.
 
 So delayed, repeated and lost evidence cannot remove a connection that is there, unless its client
 falls silent or two statements newer than every sign of it say so, or two polls newer than all but
@@ -38,6 +41,7 @@ from enum import StrEnum
 import msgspec
 
 from syncbridge.voice.evidence import (
+    Doubt,
     Ended,
     Evidence,
     Joined,
@@ -132,14 +136,6 @@ class PhaseChanged(msgspec.Struct, frozen=True):
 Event = UserJoined | UserLeft | PhaseChanged
 
 
-class Doubt(msgspec.Struct, frozen=True):
-    """One negative: who said it, when it was true, when it was applied."""
-
-    source: Source
-    at: int
-    applied_at: int
-
-
 class Connection(msgspec.Struct, omit_defaults=True):
     """A connection that is held. Empty id: some connection of that user. Times in ms.
 
@@ -171,7 +167,7 @@ class Member(msgspec.Struct):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A call as it is stored. `gone`, `unshown`: its tombstones, oldest first."""
+    """A call as it is stored. `gone`, `unshown`, `stranded`: its tombstones, oldest first."""
 
     generation: int
     phase: Phase
@@ -183,6 +179,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     members: dict[str, Member] = {}
     gone: tuple[Stone, ...] = ()
     unshown: tuple[Stone, ...] = ()
+    stranded: tuple[Stone, ...] = ()
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -224,9 +221,8 @@ class Call:
         call.peak, call.ignored = record.peak, record.ignored
         call._spent_ms = record.spent_ms
         call._members = record.members
-        call._tombs = Tombstones(
-            call.limits.tombstones, call.limits.lease_ms, record.gone, record.unshown
-        )
+        stones = (record.gone, record.unshown, record.stranded)
+        call._tombs = Tombstones(call.limits.tombstones, call.limits.lease_ms, *stones)
         return call
 
     def dump(self) -> Record:
@@ -242,6 +238,7 @@ class Call:
             self._members,
             self._tombs.gone,
             self._tombs.unshown,
+            self._tombs.stranded,
         )
 
     @property
@@ -287,6 +284,10 @@ class Call:
         """Connections of a user that are held."""
         member = self._members.get(user_id)
         return tuple(member.connections) if member else ()
+
+    def standing(self, user_id: str) -> frozenset[str]:
+        """Connections of a user in this generation that nothing speaks against."""
+        return frozenset(c.id for c in self._current(user_id) if not c.doubtful)
 
     def session_full(self, user_id: str) -> bool:
         """Whether there is no room for this user. Who is in the call always has room."""
@@ -451,14 +452,16 @@ class Call:
     def _left(self, evidence: Left) -> list[Event]:
         user_id, connection_id = evidence.user_id, evidence.connection_id
         current = self._current(user_id)
-        if connection_id and evidence.source is not Source.CLIENT:
-            self._tombs.bury(user_id, connection_id, evidence.at)
-            for known in current:
-                if known.id == connection_id:
-                    self._survive(user_id, known, evidence.at)
-                    return self._remove(user_id, connection_id, "left")
-            return []
         named = [c for c in current if not connection_id or c.id == connection_id]
+        if connection_id and evidence.source is not Source.CLIENT:
+            repeated = self._tombs.knows(user_id, connection_id)
+            self._tombs.bury(user_id, connection_id, evidence.at)
+            if named:
+                self._survive(user_id, named[0], evidence.at)
+                return self._remove(user_id, connection_id, "left")
+            named = [c for c in current if not c.id and not repeated]
+            if not named:
+                return []
         if len(named) != 1:
             self.ignored += 1
             return []
@@ -473,10 +476,9 @@ class Call:
             survivor.lease, survivor.user_at = gone.lease, seen
 
     def _polled(self, evidence: Polled) -> list[Event]:
-        """Show those whom the list names, doubt the others; an empty list says nothing."""
+        """Show those whom the list names, doubt the others."""
         if not evidence.present:
-            self.ignored += 1
-            return []
+            return self._emptied(evidence.at)
         events: list[Event] = []
         for user_id, connection_id in evidence.present:
             events += self._joined(
@@ -496,6 +498,15 @@ class Call:
                 events += self._doubted(user_id, connection, Source.POLL, evidence.at)
         return events
 
+    def _emptied(self, at: int) -> list[Event]:
+        """An empty list says nothing, but agrees with webhooks that said so of everybody before."""
+        held = list(self._leased())
+        if not held or not all(one.doubt and one.doubt.reported(at) for _, one in held):
+            self.ignored += 1
+            return []
+        told = [self._doubted(user_id, one, Source.POLL, at) for user_id, one in held]
+        return [event for events in told for event in events]
+
     def _vacant(self, evidence: Vacant) -> list[Event]:
         """Doubt everybody of this generation."""
         events: list[Event] = []
@@ -509,7 +520,7 @@ class Call:
     ) -> list[Event]:
         """Note a negative; the second independent one removes the connection."""
         if source is Source.POLL and at > connection.shown_at:
-            if connection.unshown is not None and _settles(connection.unshown, source, at):
+            if connection.unshown is not None and connection.unshown.settled_by(source, at):
                 return self._unshown(user_id, connection, at)
             connection.unshown = connection.unshown or Doubt(source, at, self._clock)
         if at <= connection.seen_at:
@@ -517,7 +528,7 @@ class Call:
         if connection.doubt is None:
             connection.doubt = Doubt(source, at, self._clock)
             return []
-        if not _settles(connection.doubt, source, at):
+        if not connection.doubt.settled_by(source, at):
             return []
         self._tombs.bury(user_id, connection.id, at)
         return self._remove(user_id, connection.id, "verified")
@@ -552,7 +563,9 @@ class Call:
         events: list[Event] = []
         for user_id, connection in list(self._held()):
             if connection.generation != self.generation:
-                events += self._remove(user_id, connection.id, "migration")
+                left = self._remove(user_id, connection.id, "migration")
+                self._tombs.strand(user_id, connection.id, self._clock, whole=bool(left))
+                events += left
         return events + self._move(Cause.MOVED if self._members else Cause.STRANDED)
 
     def _end(self, cause: Cause, reason: str) -> list[Event]:
@@ -570,9 +583,3 @@ class Call:
         waits = {Phase.EMPTY: self.limits.empty_ms, Phase.MIGRATING: self.limits.migration_ms}
         self._deadline = self._clock + waits[phase] if phase in waits else None
         return [PhaseChanged(phase, cause, self.generation)]
-
-
-def _settles(doubt: Doubt, source: Source, at: int) -> bool:
-    """Whether a negative is independent of an earlier one: so both together are proof."""
-    later_poll = source is Source.POLL and at > doubt.applied_at
-    return source is not doubt.source or later_poll

@@ -230,7 +230,7 @@ class Channel:
         idle = any(isinstance(e, PhaseChanged) and e.cause is Cause.IDLE for e in events)
         events = self._after(events, now, "idle" if idle else "ended")
         for user_id, before in moving.items():
-            self._arrive(user_id, before)
+            self._arrive(user_id, before, now)
         return events
 
     # Migration
@@ -412,19 +412,24 @@ class Channel:
         limits = self.limits
         return self.call.moving_until - min(limits.last_look_ms, limits.call.migration_ms // 2)
 
-    def _moving(self) -> dict[str, tuple[str, ...]]:
+    def _moving(self) -> dict[str, holding.Media]:
         """Connections of the users whose call is about to move to another device."""
-        assert self.call is not None
         guests = self.record.guests.items()
-        return {user: self.call.connections(user) for user, guest in guests if guest.moving_to}
+        return {user_id: self._media(user_id) for user_id, guest in guests if guest.moving_to}
 
-    def _arrive(self, user_id: str, before: tuple[str, ...]) -> None:
-        """The call has moved if a connection has come."""
+    def _media(self, user_id: str) -> holding.Media:
+        assert self.call is not None
+        held = frozenset(self.call.connections(user_id))
+        return holding.Media(held, self.call.standing(user_id))
+
+    def _arrive(self, user_id: str, before: holding.Media, now: int) -> None:
+        """The call has moved if a connection has come that is not the old device's."""
         guest = self.record.guests.get(user_id)
         if self.call is None or guest is None or not guest.moving_to:
             return
-        if holding.arrived(before, self.call.connections(user_id)):
-            self.news += holding.moved(self.record.channel_id, user_id, guest)
+        came = holding.come_beside(guest, before, self._media(user_id), now)
+        if came:
+            self.news += holding.moved(self.record.channel_id, user_id, guest, came)
 
     def _keep(self, now: int) -> None:
         """While an event is near, or a seat is kept, a call waits for who may come."""

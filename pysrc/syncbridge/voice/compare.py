@@ -42,7 +42,10 @@ class Reason(StrEnum):
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A live channel in brief. `connections`: of this generation; `synced_at` Unix ms, 0: never."""
+    """A live channel in brief. `connections`: of this generation; `synced_at` Unix ms, 0: never.
+
+    `doubtful`: somebody in it may be gone, or the provider did not know the room.
+    """
 
     channel_id: str
     session_id: str
@@ -75,7 +78,7 @@ def held_of(channel: Channel) -> Held | None:
         record.room.session_id,
         len(call.arrived),
         call.current_connections,
-        call.doubtful,
+        call.doubtful or record.lost > 0,
         record.last_sync_at,
         tuple(room.session_id for room in others if room is not None and room.session_id),
     )

@@ -26,18 +26,23 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Joined(Evidence, frozen=True):
-    """A connection of a user is there. Empty `connection_id`: some connection of that user."""
+    """A connection of a user is there. Empty `connection_id`: some connection of that user.
+
+    `session_named`: it was said of this generation's session by its name, not by default.
+    """
 
     source: Source
     user_id: str
     connection_id: str = ""
+    session_named: bool = False
 
 
 class Left(Evidence, frozen=True):
     """A connection of a user is not there.
 
     From the provider with a `connection_id` it is proof: these ids never come back. Otherwise it is
-    one negative. Without an id it speaks of a user who has one connection, and of nobody else.
+    one negative. Without an id it speaks of a user who has one connection, and of nobody else; with
+    an id that nobody has heard of, of the user's connection that has none.
     """
 
     source: Source
@@ -45,10 +50,28 @@ class Left(Evidence, frozen=True):
     connection_id: str = ""
 
 
+class Doubt(msgspec.Struct, frozen=True):
+    """One negative: who said it, when it was true, when it was applied."""
+
+    source: Source
+    at: int
+    applied_at: int
+
+    def settled_by(self, source: Source, at: int) -> bool:
+        """Whether a later negative is independent of this one: so both together are proof."""
+        later_poll = source is Source.POLL and at > self.applied_at
+        return source is not self.source or later_poll
+
+    def reported(self, before: int) -> bool:
+        """Whether it came by a webhook, and was applied before that time."""
+        return self.source is Source.WEBHOOK and self.applied_at < before
+
+
 class Polled(Evidence, frozen=True):
     """A whole list of `(user_id, connection_id)`; `at` is when the request *began*.
 
-    Empty it says nothing. A list that failed or was cut short is no evidence: do not apply it.
+    Empty it says nothing by itself; it agrees with webhooks that, before it began, have taken out
+    everybody. A list that failed or was cut short is no evidence: do not apply it.
     """
 
     present: tuple[tuple[str, str], ...]

@@ -5,21 +5,34 @@ one, only the devices can tell. The device that *holds* the call is the one that
 within it. Another one takes it over when it reports a connection that was not known before, or when
 the session was handed over to it: then it is noted as `moving_to`, the one that holds the call
 stays in it, and the call has moved as soon as the new device is in the media: it reports, or the
-provider shows a connection of the user that was not there before. A move that does not come about
-is forgotten after a while, and nothing has changed.
+provider shows a new connection of the user beside those that were there. One that comes in the
+place of another is the old device's, which has reconnected, and says nothing. When that shows
+beside the old one for a moment, the call has moved by mistake: the old device takes it back by
+reporting this very connection, unless the new one has reported. A move that does not come about is
+forgotten after a while, and nothing has changed.
 
 Times are Unix ms.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from syncbridge.voice import announcements
 from syncbridge.voice.announcements import Message
-from syncbridge.voice.records import Guest
+from syncbridge.voice.records import Arrival, Guest
 
 Guests = Mapping[str, Guest]
+RECONNECT_MS = 10_000
+"""A connection that comes so soon after another one went has taken its place."""
+
+
+class Media(NamedTuple):
+    """A user's connections: all, and those of the present session that nothing speaks against."""
+
+    held: frozenset[str]
+    standing: frozenset[str]
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -55,7 +68,10 @@ def taken(channel_id: str, guest: Guest, report: Report, *, fresh: bool) -> list
     if guest.guessed:
         guest.device_id, guest.sid, guest.guessed = "", "", False
     if (guest.device_id, guest.sid) == (report.device_id, report.sid):
+        guest.arrival = None
         return []
+    if _was_taken_from(guest, report):
+        return _take_back(channel_id, guest, report)
     awaited = (guest.moving_to, guest.moving_sid) == (report.device_id, report.sid)
     if guest.device_id and not awaited and not fresh:
         return []
@@ -81,6 +97,7 @@ def let_go(channel_id: str, guest: Guest | None, report: Report) -> list[Message
     if guest is None or not guest.device_id or not holds(guest, report):
         return []
     guest.device_id, guest.sid, guest.guessed = "", "", False
+    guest.arrival = None
     return [announcements.released(channel_id, report.user_id, report.device_id, "left")]
 
 
@@ -89,9 +106,30 @@ def begin_move(guest: Guest, device_id: str, sid: str, until: int) -> None:
     guest.moving_to, guest.moving_sid, guest.moving_until = device_id, sid, until
 
 
-def moved(channel_id: str, user_id: str, guest: Guest) -> list[Message]:
-    """The device that was awaited is in the media."""
-    return _hold(channel_id, user_id, guest, guest.moving_to, guest.moving_sid, "handoff")
+def come_beside(guest: Guest, before: Media, after: Media, now: int) -> str:
+    """The connection that came beside those that stand; empty if none did. Notes what went.
+
+    Each that went accounts for one that came, unless no device holds the call: then whoever held
+    it has said that it is out.
+    """
+    came = sorted(one for one in after.standing - before.held if one)
+    went = len(before.standing - after.standing)
+    late = bool(guest.lost_at) and now - guest.lost_at < RECONNECT_MS
+    if went + late > len(came):
+        guest.lost_at = now if went else guest.lost_at
+    else:
+        guest.lost_at = 0
+    if guest.device_id and (not before.standing or len(came) <= went + late):
+        return ""
+    return came[-1] if came else ""
+
+
+def moved(channel_id: str, user_id: str, guest: Guest, connection_id: str) -> list[Message]:
+    """The device that was awaited is in the media, by the provider's word of a connection."""
+    arrival = Arrival(connection_id, guest.device_id, guest.sid, guest.moving_until)
+    told = _hold(channel_id, user_id, guest, guest.moving_to, guest.moving_sid, "handoff")
+    guest.arrival = arrival if arrival.device_id else None
+    return told
 
 
 def stayed(channel_id: str, guests: Guests, now: int) -> list[Message]:
@@ -108,6 +146,7 @@ def left(guest: Guest) -> None:
     """The user is not in the call: no device holds it, and switches are as for a newcomer."""
     begin_move(guest, "", "", 0)
     guest.device_id, guest.sid, guest.guessed = "", "", False
+    guest.lost_at, guest.arrival = 0, None
     guest.muted = guest.video = False
 
 
@@ -129,7 +168,28 @@ def _hold(
     old = guest.device_id
     guest.device_id, guest.sid, guest.guessed = device_id, sid, False
     begin_move(guest, "", "", 0)
+    guest.arrival = None
     told = [announcements.held(channel_id, user_id, device_id)]
     if old:
         told.append(announcements.released(channel_id, user_id, old, reason))
     return told
+
+
+def _was_taken_from(guest: Guest, report: Report) -> bool:
+    """Whether the connection that completed a move is that of the device that held the call."""
+    arrival = guest.arrival
+    if arrival is None or not report.connection_id:
+        return False
+    mine = (arrival.device_id, arrival.sid, arrival.connection_id)
+    return mine == (report.device_id, report.sid, report.connection_id)
+
+
+def _take_back(channel_id: str, guest: Guest, report: Report) -> list[Message]:
+    """The device holds the call again, and the other one is waited for as before."""
+    awaited, until = (guest.device_id, guest.sid), guest.arrival.until if guest.arrival else 0
+    guest.device_id, guest.sid, guest.arrival = report.device_id, report.sid, None
+    begin_move(guest, *awaited, until)
+    return [
+        announcements.held(channel_id, report.user_id, report.device_id),
+        announcements.moving(channel_id, report.user_id, awaited[0]),
+    ]

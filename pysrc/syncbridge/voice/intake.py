@@ -83,11 +83,13 @@ def take_in(channel: Channel, reports: Sequence[Report], now: int) -> Taken:
 
 
 def _hear(channel: Channel, evidence: Sequence[Evidence], now: int, taken: Taken) -> None:
-    """Take evidence in. A `left` that names no connection is not enough alone: ask at once."""
+    """Take evidence in. A `left` that names none of our connections is not enough: ask at once."""
     channel.hear(evidence, now)
+    call = channel.call
     for one in evidence:
-        if isinstance(one, Left) and not one.connection_id and channel.call is not None:
-            taken.look = taken.look or channel.call.since(one.user_id) is not None
+        if isinstance(one, Left) and call is not None and call.since(one.user_id) is not None:
+            unsettled = not one.connection_id or one.user_id in call.doubted
+            taken.look = taken.look or unsettled
 
 
 def _turn(report: Report) -> tuple[bool, int]:

@@ -37,6 +37,20 @@ class Room(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class Arrival(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A move to another device that the provider's word alone completed.
+
+    Attributes:
+        connection_id: the one that came, and was taken for the other device's.
+        device_id, sid: the device that held the call before. until: how long the other one had.
+    """
+
+    connection_id: str
+    device_id: str
+    sid: str = ""
+    until: int = 0
+
+
 class Guest(msgspec.Struct, omit_defaults=True):
     """What is known of a user beside the connections.
 
@@ -46,6 +60,8 @@ class Guest(msgspec.Struct, omit_defaults=True):
         device_id: the device that holds the call, in session `sid`; empty when not told.
         guessed: it is the one that got the token, and has not said yet that it holds the call.
         moving_to: the device that takes the call over, until it is in the media.
+        lost_at: meanwhile a connection has gone for which none has come yet.
+        arrival: how it was completed, until one of the two devices reports.
     """
 
     permissions: Permissions = Permissions(can_speak=False)
@@ -57,6 +73,8 @@ class Guest(msgspec.Struct, omit_defaults=True):
     moving_to: str = ""
     moving_sid: str = ""
     moving_until: int = 0
+    lost_at: int = 0
+    arrival: Arrival | None = None
     muted: bool = False
     video: bool = False
 

@@ -6,6 +6,8 @@ and how its switches are. The provider's word about the same things comes throug
 
 from collections.abc import Iterable
 
+import msgspec
+
 from syncbridge.voice import announcements, holding
 from syncbridge.voice.call import Event
 from syncbridge.voice.channel import Channel
@@ -20,6 +22,7 @@ def report(channel: Channel, said: Report, now: int) -> list[Event]:
         return []
     known = channel.call.connections(said.user_id)
     sign = _sign(Joined, channel, said, now)
+    sign = msgspec.structs.replace(sign, session_named=bool(said.session_id))
     guests = channel.record.guests
     held = guests.get(said.user_id)
     moving = (held.moving_to, held.moving_sid, held.moving_until) if held else ("", "", 0)
@@ -77,6 +80,7 @@ def hand_over(channel: Channel, user_id: str, device_id: str, sid: str, now: int
         return False
     guest = channel.record.guests.setdefault(user_id, Guest())
     holding.begin_move(guest, device_id, sid, now + channel.limits.handoff_ms)
+    guest.lost_at, guest.arrival = 0, None
     channel.news.append(announcements.moving(channel.record.channel_id, user_id, device_id))
     return True
 

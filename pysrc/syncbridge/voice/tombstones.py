@@ -1,4 +1,5 @@
-"""What is known to be gone from a call: connections, and users whom polls did not show.
+"""What is known to be gone from a call: connections, and users whom polls did not show, or who
+did not come over to another room.
 
 Theory of operation. Evidence comes late and twice, so what is gone must not come back by an older
 word about it. How it went decides what brings it back:
@@ -8,7 +9,10 @@ word about it. How it went decides what brings it back:
 * one without an id: anything that is newer;
 * a user whose last connection went because of polls: the provider, in any way. The client's own
   word only after it was silent for as long as a report holds: until then it repeats what the polls
-  have refuted, afterwards it is a newcomer, who may come while the provider cannot be asked.
+  have refuted, afterwards it is a newcomer, who may come while the provider cannot be asked;
+* what stayed in the room before: the provider, in any way, and a client that names the session of
+  the present room, or a connection that was not in the one before. A client that says nothing new
+  goes on as it did there; without a name for its connection it too is a newcomer after a silence.
 
 What is held is bounded; the oldest makes room.
 """
@@ -25,12 +29,18 @@ class Tombstones:
     """Of one call. `most`: how many of each kind; `silence_ms`: after which a client is new."""
 
     def __init__(
-        self, most: int, silence_ms: int, gone: Iterable[Stone] = (), unshown: Iterable[Stone] = ()
+        self,
+        most: int,
+        silence_ms: int,
+        gone: Iterable[Stone] = (),
+        unshown: Iterable[Stone] = (),
+        stranded: Iterable[Stone] = (),
     ) -> None:
         self._most = most
         self._silence_ms = silence_ms
         self._gone = {(user_id, connection): at for user_id, connection, at in gone}
         self._unshown = {(user_id, connection): at for user_id, connection, at in unshown}
+        self._stranded = {(user_id, connection): at for user_id, connection, at in stranded}
 
     @property
     def gone(self) -> tuple[Stone, ...]:
@@ -42,9 +52,19 @@ class Tombstones:
         """Connections that polls have removed; without a name, users. Oldest first."""
         return tuple((user_id, name, at) for (user_id, name), at in self._unshown.items())
 
+    @property
+    def stranded(self) -> tuple[Stone, ...]:
+        """Connections of the rooms before; without a name, users who stayed there."""
+        return tuple((user_id, name, at) for (user_id, name), at in self._stranded.items())
+
     def bury(self, user_id: str, connection_id: str, at: int) -> None:
         """A connection is gone since `at`."""
         self._keep(self._gone, (user_id, connection_id), at)
+
+    def knows(self, user_id: str, connection_id: str) -> bool:
+        """Whether a connection is known to be gone."""
+        key = (user_id, connection_id)
+        return key in self._gone or key in self._unshown
 
     def unshow(self, user_id: str, connection_id: str, at: int) -> None:
         """Polls have removed a connection, the second one of `at`."""
@@ -57,10 +77,19 @@ class Tombstones:
         """Polls have removed the last connection of a user."""
         self._keep(self._unshown, (user_id, ""), now)
 
+    def strand(self, user_id: str, connection_id: str, now: int, *, whole: bool) -> None:
+        """A connection did not come over; `whole`: nor did another one of its user."""
+        if connection_id:
+            self._keep(self._stranded, (user_id, connection_id), now)
+        if whole:
+            self._keep(self._stranded, (user_id, ""), now)
+
     def refuses(self, sign: Joined, connection_id: str) -> bool:
         """Whether a sign does not show a connection that is not held; takes note of it."""
         user_id = sign.user_id
-        repeated = sign.source is Source.CLIENT and self._repeats(user_id, sign.at)
+        own = sign.source is Source.CLIENT
+        repeated = own and self._repeats(user_id, sign.at)
+        repeated = (own and self._strays(sign, connection_id)) or repeated
         gone = self._gone.get((user_id, connection_id))
         if gone is not None and (connection_id or sign.at <= gone):
             return True
@@ -70,13 +99,15 @@ class Tombstones:
         if repeated:
             return True
         self._unshown.pop((user_id, connection_id), None)
+        for name in ("", connection_id):
+            self._stranded.pop((user_id, name), None)
         self._unshown.pop((user_id, ""), None)
         return False
 
     def migrated(self) -> None:
-        """The call has another room; what polls said of users in the one before is over."""
+        """The call has another room. Users whom polls did not show are left in the one before."""
         for key in [key for key in self._unshown if not key[1]]:
-            del self._unshown[key]
+            self._keep(self._stranded, key, self._unshown.pop(key))
 
     def _repeats(self, user_id: str, at: int) -> bool:
         """Whether a client goes on saying what polls have refuted."""
@@ -84,6 +115,17 @@ class Tombstones:
         if before is None or at > before + self._silence_ms:
             return False
         self._unshown[user_id, ""] = max(before, at)
+        return True
+
+    def _strays(self, sign: Joined, connection_id: str) -> bool:
+        """Whether a client goes on saying what was true of the room before."""
+        key = (sign.user_id, connection_id)
+        before = self._stranded.get(key)
+        if before is None or sign.session_named:
+            return False
+        if not connection_id and sign.at > before + self._silence_ms:
+            return False
+        self._stranded[key] = max(before, sign.at)
         return True
 
     def _keep(self, stones: dict[tuple[str, str], int], key: tuple[str, str], at: int) -> None:

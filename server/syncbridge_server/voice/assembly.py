@@ -51,6 +51,7 @@ from syncbridge_server.voice.migration import Migration
 from syncbridge_server.voice.monitor import Monitor
 from syncbridge_server.voice.opening import Opening
 from syncbridge_server.voice.registration import Registration
+from syncbridge_server.voice.room_check import RoomCheck
 from syncbridge_server.voice.sweep import Sweep
 from syncbridge_server.voice.synchronizer import Synchronizer
 from syncbridge_server.voice.timers import Timers
@@ -145,7 +146,14 @@ async def build_voice(
         synchronizer = build_synchronizer(settings, provider, desk, looker, metrics)
         worker.on_look(synchronizer.look)
         analytics = build_analytics(settings, client, metrics)
-        monitor = Monitor(provider, desk, metrics.calls, monitor_limits(settings), analytics)
+        monitor = Monitor(
+            provider,
+            desk,
+            metrics.calls,
+            monitor_limits(settings),
+            analytics,
+            lambda: provider.failing,
+        )
         registration = build_registration(settings, provider, channels, io)
         yield Voice(
             provider=provider,
@@ -154,7 +162,12 @@ async def build_voice(
             metrics=metrics,
             opening=opening,
             tokens=Tokens(
-                provider, desk, opening, settings.voice_token_ttl, token_patience(settings)
+                provider,
+                desk,
+                opening,
+                settings.voice_token_ttl,
+                token_patience(settings),
+                RoomCheck(looker) if provider.local_tokens else None,
             ),
             chores=chores,
             timers=Timers(desk, opening, chores, migration, looker),

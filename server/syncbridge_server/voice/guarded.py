@@ -46,6 +46,7 @@ from syncbridge.voice.ports import (
     VoiceProvider,
     WebhookRegistration,
 )
+from syncbridge_server.voice.lately import Lately
 from syncbridge_server.voice.metrics import ProviderMetrics
 
 log = structlog.get_logger("voice")
@@ -95,6 +96,17 @@ class GuardedProvider:
         self._repetition = repetition or Repetition()
         self._clock = clock
         self._chance = chance
+        self._lately = Lately()
+
+    @property
+    def failing(self) -> bool:
+        """Whether it answers some kind of request with errors; see `Lately`."""
+        return self._lately.failing(self._clock())
+
+    @property
+    def local_tokens(self) -> bool:
+        """Whether tokens are given out without asking the provider."""
+        return self._local_tokens
 
     @property
     def changes(self) -> State:
@@ -233,6 +245,7 @@ class GuardedProvider:
     def _note(self, breaker: Breaker, call: str, ticket: Ticket, outcome: str) -> None:
         """Tell the breaker how an attempt ended, and the log when it changed its mind."""
         now = self._clock()
+        self._lately.note(call, outcome, now)
         before = breaker.state(now)
         if outcome in FAILURES:
             breaker.failed(ticket, now)

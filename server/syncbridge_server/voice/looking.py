@@ -2,9 +2,10 @@
 
 What an answer may do. A whole state that names somebody is evidence (`Polled`). A state that says
 "nobody" is none by itself; together with a whole list of calls that leaves this one out it is one
-negative for everybody (`Vacant`). "No such session" counts as a loss of the room; the second one in
-a row, begun after the first was noted, has the room replaced, or the call ended when nobody is in
-it, unless the list names it with people in it. Everything else verifies nothing.
+negative for everybody (`Vacant`), and so it is where webhooks have said before that everybody has
+left. "No such session" counts as a loss of the room; the second one in a row, begun after the first
+was noted, has the room replaced, or the call ended when nobody is in it, unless the list names it
+with people in it. Everything else verifies nothing.
 """
 
 from collections.abc import Awaitable
@@ -89,11 +90,11 @@ class Looker:
         if answer.doubt is Doubt.RATE_LIMITED:
             self.spent_until = trio.current_time() + (answer.retry_after or 1.0)
             return Sight.SPENT
-        if answer.doubt is Doubt.EMPTY:
-            await self._found(channel_id, room)
         if answer.doubt is Doubt.EMPTY and listing is not None and listing.leaves_out(session_id):
             at = min(began, listing.began)
             return await self._heard(channel_id, room, Vacant(generation=room.generation, at=at))
+        if answer.doubt is Doubt.EMPTY:
+            return await self._found(channel_id, room, began)
         if answer.doubt is Doubt.NOT_FOUND and not (listing and listing.sessions.get(session_id)):
             return await self._missed(channel_id, room, began)
         return Sight.BLIND
@@ -123,15 +124,21 @@ class Looker:
             log.info("voice_drift", channel_id=channel_id, differences=len(found))
         return sight
 
-    async def _found(self, channel_id: str, room: Room) -> None:
-        """The provider knows the room, whoever is in it: it is not lost."""
+    async def _found(self, channel_id: str, room: Room, began: int) -> Sight:
+        """The provider knows the room, so it is not lost; nobody is in it, it says."""
+        nobody = Polled(generation=room.generation, at=began, present=())
 
-        def find(channel: Channel, now: int) -> None:
+        def find(channel: Channel, now: int) -> Channel:
             if channel.record.room is not None and channel.record.room.key == room.key:
                 channel.record.lost = 0
+                channel.hear([nobody], now)
+            return channel
 
-        if (await self._desk.look(channel_id)).record.lost:
-            await self._desk.change(channel_id, find)
+        channel = await self._desk.look(channel_id)
+        if channel.record.lost or (channel.call is not None and channel.call.doubtful):
+            channel = await self._desk.change(channel_id, find)
+        held = channel.call is not None and channel.call.users
+        return Sight.BLIND if held else Sight.SEEN
 
     async def _missed(self, channel_id: str, room: Room, began: int) -> Sight:
         """The provider does not know the room: once sure, replace it, or end an empty call."""

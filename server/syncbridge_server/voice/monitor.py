@@ -7,7 +7,7 @@ says so in the place of the figures. Measurements are kept for a while, in a bou
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, Protocol, cast
 
@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.health import Health, check_health
+from syncbridge.voice.health import Health, check_health, judged
 from syncbridge.voice.ports import CannotVerify, Doubt, Metrics, VoiceProvider
 from syncbridge.voice.records import Final
 from syncbridge_server.redis.cold import StateDamaged
@@ -63,7 +63,12 @@ class Totals(msgspec.Struct):
 
 
 class Monitor:
-    """Measures calls. `analytics`: None: the documents are sent nowhere."""
+    """Measures calls.
+
+    Args:
+        analytics: None: the documents are sent nowhere.
+        failing: whether the provider answers with errors now; that is an error of every call.
+    """
 
     def __init__(
         self,
@@ -72,12 +77,14 @@ class Monitor:
         metrics: CallMetrics,
         limits: MonitorLimits,
         analytics: Sink | None = None,
+        failing: Callable[[], bool] = lambda: False,
     ) -> None:
         self._provider = provider
         self._desk = desk
         self._metrics = metrics
         self._limits = limits
         self._analytics = analytics
+        self._failing = failing
         self._measured: OrderedDict[str, tuple[float, Metrics | CannotVerify]] = OrderedDict()
         desk.on_written(self._report_finals)
 
@@ -96,17 +103,25 @@ class Monitor:
             return None
         return self._fresh(session_id) or await self._measure(session_id)
 
+    def health(self, channel: Channel) -> Health:
+        """How well a call is now."""
+        return self._as_served(check_health(channel, self._desk.now()))
+
     async def make_pass(self) -> Totals:
         """One pass over all live calls. Raises StoreError."""
         totals, documents = Totals(), dict[str, dict[str, Any]]()
         live = cast("AsyncGenerator[list[str], None]", self._desk.channels.live())
+        healths: dict[str, Health] = {}
         async with aclosing(live) as pages:
             async for page in pages:
                 for channel in await self._read(page):
-                    documents[_session(channel)] = self._document(channel, None)
+                    session_id = _session(channel)
+                    documents[session_id] = self._document(channel, None)
+                    healths[session_id] = check_health(channel, self._desk.now())
         await self._measure_oldest(documents, totals)
         for session_id, document in documents.items():
             document["rtk"] = quality_document(self._fresh(session_id))
+            document["health"] = health_document(self._as_served(healths[session_id]))
             self._see(document, totals)
         self._show(totals)
         return totals
@@ -172,9 +187,13 @@ class Monitor:
             "duration": now - record.created_at if call is not None else 0,
             "state": "active" if channel.live else "ended",
             "phase": str(call.phase) if call is not None else "ended",
-            "health": health_document(check_health(channel, now)),
+            "health": health_document(self.health(channel)),
             "rtk": quality_document(quality),
         }
+
+    def _as_served(self, health: Health) -> Health:
+        """With the error that the provider's latest answers to this node are."""
+        return judged(health.checks | {"noErrors": False}) if self._failing() else health
 
     def _show(self, totals: Totals) -> None:
         self._metrics.live.set(totals.live)
