@@ -24,6 +24,8 @@ DETAIL_KEYS = 16_384
 
 DETAIL_KEY_BYTES = 256
 HISTORY_PATH = "/history"
+DOTS = (".", "..")
+"""Ids that clients take out of a URL (RFC 3986 section 5.2.4), quoted or not."""
 
 
 class CallType(StrEnum):
@@ -102,10 +104,13 @@ def check_type(text: str) -> CallType:
 def check_id(text: str) -> str:
     """The id of a new call: 1 to `ID_BYTES` bytes of printable text. Raises INVALID_CALL.
 
-    It may hold slashes, but must not look like the path of another call's history.
+    It may hold slashes, but must not look like the path of another call's history, and not be one
+    of `DOTS`.
     """
     if not is_id(text):
         raise _invalid("id", f"1 to {ID_BYTES} bytes of printable text are expected")
+    if text in DOTS:
+        raise _invalid("id", f"another id than {text} is expected: no URL could name the call")
     if text.endswith(HISTORY_PATH):
         raise _invalid("id", f"another end than {HISTORY_PATH} is expected")
     return text

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from inbox_kit import Worker, worker
 from redis_servers import RedisServer, until
@@ -230,3 +231,46 @@ async def test_it_wakes_when_something_arrives(node: Worker) -> None:
         nursery.cancel_scope.cancel()
 
     assert node.effects.seen_waiting
+
+
+async def test_who_speaks_is_told_in_the_order_of_time(
+    node: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is older than the last word about the same user is dropped; few users are remembered."""
+    monkeypatch.setattr(inbox_worker, "KNOWN_SPEAKERS", 2)
+    heard: list[tuple[str, bool]] = []
+    node.worker.on_speaking(lambda channel_id, user, speaks: heard.append((user, speaks)))
+    for user, speaks, ago in [
+        ("ann", True, 3.0),
+        ("ann", False, 1.0),
+        ("ann", True, 2.0),
+        ("bob", True, 2.0),
+        ("ann", True, 1.0),
+        ("cid", True, 2.0),
+        ("bob", False, 3.0),
+        ("cid", False, 3.0),
+    ]:
+        told = {"participantId": user, "isSpeaking": speaks, "timestamp": NOW - ago}
+        await put(node, spec("participant.speaking", **told))
+        await node.worker.step()
+
+    assert [
+        ("ann", True),
+        ("ann", False),
+        ("bob", True),
+        ("ann", True),
+        ("cid", True),
+        ("bob", False),
+    ] == heard
+    assert 2 == len(node.worker._spoke_at)
+
+
+async def test_the_start_of_a_session_is_logged(node: Worker) -> None:
+    """It changes nothing of a call that is open; the log says when and where it was."""
+    await put(node, spec("session.started", timestamp=NOW - 2))
+    with capture_logs() as lines:
+        await node.worker.step()
+
+    (line,) = [one for one in lines if one["event"] == "voice_session_started"]
+    assert ("info", "c", "s") == (line["log_level"], line["channel_id"], line["session_id"])
+    assert round((NOW - 2) * 1000) == line["at"]

@@ -6,6 +6,7 @@ which knows the truth.
 
 from collections.abc import Awaitable, Callable
 
+import jwt
 import pytest
 
 import sim_kit
@@ -24,6 +25,7 @@ from syncbridge.voice.ports import (
 
 REQUEST = SessionRequest("lounge", "waddle", max_participants=2)
 ALICE = Participant("alice", "Alice")
+MEDIA = ("audio", "screenshare", "video")
 pytestmark = pytest.mark.parametrize("kind", [*KINDS, GUARDED])
 
 Act = Callable[[VoiceProvider, str], Awaitable[object]]
@@ -87,6 +89,62 @@ async def test_tokens_are_issued_and_issued_again(kind: str) -> None:
         assert all(token.token and token.expires_at > 1_700_000_000 for token in tokens)
         assert tokens[0].participant_id == tokens[1].participant_id
         assert tokens[0].token not in repr(tokens[0])
+
+
+async def rights(rig: Rig, kind: str, session_id: str, token: str, user: str) -> list[bool]:
+    """Whether a token lets its holder speak, share a screen, use video, and record."""
+    truth = await rig.truth()
+    asked = truth["rooms"][session_id]["tokens"].get(user, {})
+    if kind == "cloudflare":
+        allowed = truth["presets"][asked["preset"]]
+        media = [allowed["media"][name]["can_produce"] for name in MEDIA]
+        return [*(may == "ALLOWED" for may in media), allowed["can_record"]]
+    claims = jwt.decode(token, options={"verify_signature": False})
+    allowed = claims["permissions"]
+    assert "metadata" not in asked or allowed == asked["permissions"]
+    may = [allowed[name] for name in ("canPublish", "canScreenShare", "canRecord")]
+    return [*may[:2], allowed["maxVideoBitrate"] > 0, may[2]]
+
+
+@pytest.mark.parametrize("speak", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("video", [False, True])
+@pytest.mark.parametrize("record", [False, True])
+async def test_a_token_has_the_rights_of_its_holder_and_no_others(
+    kind: str, speak: bool, stream: bool, video: bool, record: bool
+) -> None:
+    """As the provider knows them: a listener's token is not a speaker's, and so on."""
+    may = Permissions(speak, record, stream, video)
+    async with sim_kit.rig() as rig:
+        session_id = await opened(rig, kind)
+        provider = rig.provider(kind)
+        await provider.issue_token(session_id, Participant("bob"), Permissions())
+        issued = await provider.issue_token(session_id, ALICE, may)
+
+        found = await rights(rig, kind, session_id, issued.token, "alice")
+        assert [speak, stream, video, record] == found
+
+
+@pytest.mark.parametrize("recording", [False, True])
+@pytest.mark.parametrize("transcription", [False, True])
+async def test_a_session_has_the_features_that_were_asked_for(
+    kind: str, recording: bool, transcription: bool
+) -> None:
+    """RealTimeKit is asked to record by `start_recording` only, and knows no bound and no words."""
+    request = SessionRequest("lounge", "waddle", 7, recording, transcription)
+    async with sim_kit.rig() as rig:
+        session = await rig.provider(kind).create_session(request, "call-1")
+        room = (await rig.truth())["rooms"][session.id]
+
+        if kind == "cloudflare":
+            wanted = {"record_on_start": False, "transcribe_on_end": transcription}
+            assert (wanted, "call-1") == (room["features"], room["title"])
+        else:
+            features, metadata = room["features"], room["metadata"]
+            told = (features["recording"], features["transcription"])
+            assert (recording, transcription) == told
+            assert ("lounge", "waddle") == (metadata["channelId"], metadata["waddleId"])
+            assert 7 == room["max_participants"]
 
 
 async def test_state_is_who_is_in_it(kind: str) -> None:

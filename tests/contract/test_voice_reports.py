@@ -1,5 +1,6 @@
 """Webhooks from the stand-in provider to the adapters: signed, read, and with every fault."""
 
+import json
 import time
 from typing import Any
 
@@ -20,6 +21,7 @@ from syncbridge.voice.ports import (
     SessionRequest,
     Verified,
 )
+from syncbridge_server.rtk_sim.reports import ALL_ELSE, RsaSigner
 from syncbridge_server.voice.calling import ProviderCalls
 from syncbridge_server.voice.rsa_signatures import RsaSignatures
 from syncbridge_server.voice.rtk import HOOKS, RtkProvider
@@ -138,6 +140,61 @@ async def test_webhooks_come_in_the_wrong_order(kind: str) -> None:
 
 
 @both
+async def test_what_is_held_back_comes_when_the_faults_change(kind: str) -> None:
+    """Reordered, and nothing comes after the third of them: it is told all the same."""
+    async with sim_kit.rig() as rig, sim_kit.inbox() as box:
+        session_id = await listening(rig, kind, box)
+        await rig.faults(webhooks=["reordered"])
+        await rig.move(session_id, "alice")
+        await rig.move(session_id, "bob")
+        await box.next()
+        await box.next()
+        await rig.faults()
+
+        assert b"bob" in (await box.next())[1]
+
+
+async def test_each_url_is_reordered_for_itself() -> None:
+    """Two URLs: what one waits for is not sent to the other, and both get everything."""
+    async with sim_kit.rig() as rig, sim_kit.inbox() as one, sim_kit.inbox() as two:
+        session_id = await listening(rig, "rtk", one)
+        await rig.provider("rtk").register_webhook(two.url)
+        await rig.faults(webhooks=["reordered"])
+        await rig.move(session_id, "alice")
+        kinds = [[kind_of((await box.next())[1]) for _ in range(2)] for box in (one, two)]
+
+        assert [[JOINED["rtk"], STARTED["rtk"]]] * 2 == kinds
+
+
+@pytest.mark.parametrize("wrong", [{"enabled": False}, {"events": ["meeting.started"]}])
+async def test_a_registration_that_is_not_right_is_put_right(wrong: dict[str, Any]) -> None:
+    """Switched off, or for other events: the same registration, and the events come."""
+    async with sim_kit.rig() as rig, sim_kit.inbox() as box:
+        provider = rig.provider("cloudflare")
+        first = await provider.register_webhook(box.url)
+        headers = {"authorization": f"Bearer {sim_kit.KEY}"}
+        path = f"/client/v4/accounts/account/realtime/kit/app/webhooks/{first.id}"
+        changed = await rig.client.patch(rig.url + path, json=wrong, headers=headers)
+        session_id = (await provider.create_session(REQUEST, "call-1")).id
+        again = await provider.register_webhook(box.url)
+        await rig.move(session_id, "alice")
+        kinds = [kind_of((await box.next())[1]) for _ in range(2)]
+
+        assert (200, first) == (changed.status_code, again)
+        assert [STARTED["cloudflare"], JOINED["cloudflare"]] == kinds
+
+
+async def test_a_registration_that_somebody_made_just_now_is_found() -> None:
+    """It was not in the list, and to make it is a conflict: it is looked for again."""
+    async with sim_kit.rig() as rig:
+        provider = rig.provider("cloudflare")
+        first = await provider.register_webhook("http://127.0.0.1:9/x")
+        await rig.faults(lists="empty", count=1)
+
+        assert first == await provider.register_webhook("http://127.0.0.1:9/x")
+
+
+@both
 async def test_lost_webhooks_do_not_come(kind: str) -> None:
     """What happens while webhooks are lost is never told; what happens later is."""
     async with sim_kit.rig() as rig, sim_kit.inbox() as box:
@@ -153,17 +210,22 @@ async def test_lost_webhooks_do_not_come(kind: str) -> None:
 
 
 async def test_each_session_may_have_its_own_urls() -> None:
-    """The specification's adapter asks for the events at our four addresses."""
+    """The specification's adapter asks for four events by name, and for all others at one URL."""
     async with sim_kit.rig() as rig, sim_kit.inbox() as box:
         public = box.url.removesuffix("/rtk-webhook")
         calls = ProviderCalls(rig.client, rig.url, sim_kit.KEY, RequestBudget(1000, 1000))
         await RtkProvider(calls, public_url=public).create_session(REQUEST, "call-1")
         hooks = rig.sim.world.rooms["call-1"].hooks
-        await rig.move("call-1", "alice")
-        _, body = await box.next()
+        for action in ("join", "speak", "fall_silent"):
+            await rig.move("call-1", "alice", action)
+        told = [(await box.next())[1] for _ in range(4)]
+        spoken = [json.loads(body).get("isSpeaking") for body in told]
 
-        assert {name: public + path for name, path in HOOKS.items()} == hooks
-        assert "participant.joined" == kind_of(body)
+        own = {name: public + path for name, path in HOOKS.items()}
+        assert {**own, ALL_ELSE: box.url} == hooks
+        assert ["session.started", "participant.joined"] == [kind_of(body) for body in told[:2]]
+        assert ["participant.speaking"] * 2 == [kind_of(body) for body in told[2:]]
+        assert [None, None, True, False] == spoken
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1/x", "http://example.com/", "ftp://[::1]/", 1])
@@ -235,18 +297,46 @@ async def test_rsa_signatures(signature: str, body: bytes, reason: Refusal | Non
 
 
 async def test_forged_webhooks_do_not_make_us_fetch_keys() -> None:
-    """Signatures that do not fit make us fetch the key at most once a minute."""
+    """Signatures that do not fit make us fetch the key at most once in ten seconds."""
     asked: list[int] = []
     now = [0.0]
     async with published(RSA_KEY, asked) as client:
         signatures = RsaSignatures(client, clock=lambda: now[0])
         for _ in range(5):
             await signatures.verify({"rtk-signature": "AAAA"}, RSA_BODY)
+        now[0] = 9.0
+        await signatures.verify({"rtk-signature": "AAAA"}, RSA_BODY)
         soon = len(asked)
-        now[0] = 61.0
+        now[0] = 11.0
         await signatures.verify({"rtk-signature": "AAAA"}, RSA_BODY)
 
         assert (1, 2) == (soon, len(asked))
+
+
+async def test_a_key_that_was_changed_refuses_nothing_for_good() -> None:
+    """Signed with the new key: sent again until that was fetched, and refused by no older one."""
+    old, new = sim_kit.signer(), RsaSigner()
+    now, published_now, good = [0.0], [old.public_pem], new.sign(RSA_BODY)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        pem = published_now[0]
+        return httpx.Response(200 if pem else 500, json={"data": {"publicKey": pem}})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        signatures = RsaSignatures(client, clock=lambda: now[0])
+
+        async def heard(at: float, pem: str, signature: str) -> Refusal | None:
+            now[0], published_now[0] = at, pem
+            verdict = await signatures.verify({"rtk-signature": signature}, RSA_BODY)
+            return verdict.reason if isinstance(verdict, Refused) else None
+
+        assert None is await heard(0.0, old.public_pem, old.sign(RSA_BODY))
+        assert Refusal.MISMATCH is await heard(1.0, new.public_pem, "AAAA")
+        assert Refusal.UNVERIFIABLE is await heard(5.0, new.public_pem, good)
+        assert Refusal.UNVERIFIABLE is await heard(100.0, "", good)
+        assert Refusal.UNVERIFIABLE is await heard(105.0, new.public_pem, good)
+        assert None is await heard(111.0, new.public_pem, good)
+        assert Refusal.MISMATCH is await heard(130.0, new.public_pem, "AAAA")
 
 
 @pytest.mark.parametrize("pem", ["", "nonsense", "-----BEGIN PUBLIC KEY-----\n"])
@@ -274,6 +364,9 @@ async def test_a_minted_token_says_what_the_specification_says() -> None:
                 "canPublish": False,
                 "canSubscribe": True,
                 "canRecord": True,
+                "canScreenShare": False,
+                "maxVideoBitrate": 0,
+                "maxAudioBitrate": 96_000,
                 "maxBitrate": 128_000,
             },
         }

@@ -25,7 +25,7 @@ class Permissions(msgspec.Struct, frozen=True):
     can_record: bool = False
     can_stream: bool = False
     can_use_video: bool = False
-    max_audio_bitrate: int = 128_000
+    max_audio_bitrate: int = 96_000
     max_video_bitrate: int = 1_500_000
 
 
@@ -37,13 +37,21 @@ class Participant(msgspec.Struct, frozen=True):
 
 
 class SessionRequest(msgspec.Struct, frozen=True):
-    """A call to be opened for one channel."""
+    """A call to be opened for one channel.
+
+    Attributes:
+        asked_at_ms: when it was first asked for, in Unix ms; 0: not told.
+        migrated_from: the session whose participants are to come over, and why; empty: none.
+    """
 
     channel_id: str
     waddle_id: str = ""
     max_participants: int = 100
     recording: bool = False
     transcription: bool = False
+    asked_at_ms: int = 0
+    migrated_from: str = ""
+    migration_reason: str = ""
 
 
 class ProviderSession(msgspec.Struct, frozen=True):

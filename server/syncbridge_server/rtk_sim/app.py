@@ -24,9 +24,16 @@ from syncbridge_server.rtk_sim import cloudflare_dialect, spec_dialect
 from syncbridge_server.rtk_sim.faults import Faults, FaultSwitch
 from syncbridge_server.rtk_sim.handling import Body, Sim, read_body, reply, text_of
 from syncbridge_server.rtk_sim.reports import Reports, RsaSigner
-from syncbridge_server.rtk_sim.world import World, WorldError
+from syncbridge_server.rtk_sim.world import Happening, Room, World, WorldError
 
 Steering = Callable[[Sim, Body], Body]
+Move = Callable[[World, Room, str, float], list[Happening]]
+MOVES: dict[str, Move] = {
+    "join": World.join,
+    "leave": World.leave,
+    "speak": partial(World.speak, speaking=True),
+    "fall_silent": partial(World.speak, speaking=False),
+}
 
 
 def new_sim(
@@ -80,22 +87,22 @@ async def running(sim: Sim, bind: str = "127.0.0.1:0") -> AsyncIterator[str]:
 
 
 def set_faults(sim: Sim, body: Body) -> Body:
-    """Replace the faults."""
+    """Replace the faults. Webhooks that were held back are sent."""
     try:
         sim.switch.set(msgspec.convert(body, Faults))
     except msgspec.ValidationError as error:
         raise WorldError(422, "invalid_request", str(error)) from None
+    sim.reports.let_go()
     return cast("Body", msgspec.to_builtins(sim.switch.now))
 
 
 def move_participant(sim: Sim, body: Body) -> Body:
-    """Let a user join or leave: `{session, user, action: join | leave}`."""
+    """Let a user do something: `{session, user, action}`, an action of `MOVES`."""
     room = sim.world.find(text_of(body, "session"))
     user_id, action = text_of(body, "user"), text_of(body, "action")
-    if action not in ("join", "leave"):
-        raise WorldError(422, "invalid_request", "action is join or leave")
-    move = sim.world.join if action == "join" else sim.world.leave
-    sim.reports.tell(move(room, user_id, time.time()))
+    if action not in MOVES:
+        raise WorldError(422, "invalid_request", "action is one of " + ", ".join(MOVES))
+    sim.reports.tell(MOVES[action](sim.world, room, user_id, time.time()))
     return {"participants": [peer.user_id for peer in room.present]}
 
 

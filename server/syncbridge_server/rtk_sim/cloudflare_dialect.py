@@ -5,20 +5,23 @@ Account and application in the path are not looked at. There are no presets unti
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from syncbridge_server.rtk_sim.faults import ErrorForm
 from syncbridge_server.rtk_sim.handling import Body, Call, Sim, provider_route, reply, text_of
-from syncbridge_server.rtk_sim.reports import iso
-from syncbridge_server.rtk_sim.world import Peer, Room, WorldError
+from syncbridge_server.rtk_sim.reports import CLOUDFLARE_KINDS, iso
+from syncbridge_server.rtk_sim.world import Hook, Peer, Preset, Room, WorldError
 
 BASE = "/client/v4/accounts/{account}/realtime/kit/{app}"
 KEY_PATH = "/.well-known/webhooks.json"
 MAX_PARTICIPANTS = 1000
 MAX_PRESETS = 64
+FEATURES = ("record_on_start", "transcribe_on_end")
 
 
 def routes(sim: Sim) -> Iterator[Route]:
@@ -43,16 +46,25 @@ def routes(sim: Sim) -> Iterator[Route]:
         ("PUT", "/recordings/{recording}", change_recording),
         ("POST", "/webhooks", register),
         ("GET", "/webhooks", list_webhooks),
+        ("PATCH", "/webhooks/{hook}", patch_webhook),
     )
+
+    def refusing(status: int, code: str, message: str) -> Response:
+        return refuse(status, code, message, sim.switch.now.error_form)
+
     for method, path, answer in table:
-        handler = provider_route(sim, answer, refuse, creates=answer is create)
+        handler = provider_route(sim, answer, refusing, creates=answer is create)
         yield Route(BASE + path, handler, methods=[method])
     yield Route(KEY_PATH, _published_key(sim), methods=["GET"])
 
 
-def refuse(status: int, code: str, message: str) -> Response:
+def refuse(status: int, code: str, message: str, form: ErrorForm = "error") -> Response:
     """An error as the backend words it; of the gateway in front for 401 and 429."""
-    if status in (401, 429):
+    if form == "text":
+        return reply({"success": False, "error": message}, status)
+    if form == "message":
+        return reply({"message": message}, status)
+    if form == "errors" or status in (401, 429):
         errors = [{"code": 10_000, "message": message}]
         return reply({"success": False, "errors": errors, "messages": [], "result": None}, status)
     return reply({"success": False, "error": {"code": status, "message": message}}, status)
@@ -62,6 +74,7 @@ def create(call: Call) -> Response:
     """A meeting. Each request makes one: there are no idempotency keys."""
     title = text_of(call.body, "title")
     room = call.sim.world.create(str(uuid.uuid4()), title, call.now, MAX_PARTICIPANTS)
+    room.features = {name: call.body.get(name, False) is True for name in FEATURES}
     return _done(_meeting(room), 201)
 
 
@@ -95,8 +108,10 @@ def add_participant(call: Call) -> Response:
     room, user_id = call.room(), text_of(call.body, "custom_participant_id")
     preset = _preset(call, text_of(call.body, "preset_name"))
     if user_id in room.enrolled:
-        raise WorldError(409, "invalid_request", "participant exists")
-    call.sim.world.enrol(room, user_id, preset)
+        raise WorldError(call.faults.duplicate, "invalid_request", "participant exists")
+    if len(room.enrolled) >= room.max_participants:
+        raise WorldError(call.faults.full, "session_full", "the session is full")
+    _enrol(call, room, user_id, preset)
     return _done({**_enrolled(room, user_id), "token": _token()}, 201)
 
 
@@ -113,7 +128,7 @@ def patch_participant(call: Call) -> Response:
     for user_id, (known, preset) in room.enrolled.items():
         if known == wanted:
             preset = _preset(call, text_of(call.body, "preset_name", preset))
-            room.enrolled[user_id] = (known, preset)
+            _enrol(call, room, user_id, preset)
             return _done({**_enrolled(room, user_id), "token": _token()})
     raise WorldError(404, "invalid_request", "no such participant")
 
@@ -121,7 +136,7 @@ def patch_participant(call: Call) -> Response:
 def list_presets(call: Call) -> Response:
     """All presets, without what they allow."""
     presets = call.sim.world.presets.items()
-    page, paging = _page(call, [{"id": known, "name": name} for name, known in presets])
+    page, paging = _page(call, [{"id": preset.id, "name": name} for name, preset in presets])
     return reply({"success": True, "data": page, "paging": paging})
 
 
@@ -132,14 +147,20 @@ def make_preset(call: Call) -> Response:
         raise WorldError(400, "invalid_request", "config, permissions and ui are needed")
     if name in world.presets or len(world.presets) >= MAX_PRESETS:
         raise WorldError(409, "invalid_request", "preset exists, or there are too many")
-    world.presets[name] = str(uuid.uuid4())
-    return _done({"id": world.presets[name], "name": name}, 201)
+    preset = world.presets[name] = Preset(str(uuid.uuid4()), call.body["permissions"])
+    return _done({"id": preset.id, "name": name}, 201)
 
 
 def _preset(call: Call, name: str) -> str:
     if name not in call.sim.world.presets:
-        raise WorldError(400, "invalid_request", f"No preset found with name {name}")
+        status = call.faults.no_preset
+        raise WorldError(status, "invalid_request", f"No preset found with name {name}")
     return name
+
+
+def _enrol(call: Call, room: Room, user_id: str, preset: str) -> None:
+    call.sim.world.enrol(room, user_id, preset)
+    room.tokens[user_id] = {"preset": preset}
 
 
 def active_session(call: Call) -> Response:
@@ -223,14 +244,37 @@ def register(call: Call) -> Response:
     known = [h for h in call.sim.world.hooks.values() if h.url == url]
     if any(hook.dialect == "cloudflare" for hook in known):
         raise WorldError(409, "invalid_request", "URL is registered")
-    return _done({"id": call.sim.world.register(url, "cloudflare").id, "url": url}, 201)
+    events, enabled = _hook_events(call.body), call.body.get("enabled", True) is True
+    return _done(_hook(call.sim.world.register(url, "cloudflare", events, enabled)), 201)
 
 
 def list_webhooks(call: Call) -> Response:
     """All registrations."""
     hooks = [h for h in call.sim.world.hooks.values() if h.dialect == "cloudflare"]
-    data = [{"id": hook.id, "url": hook.url, "enabled": True} for hook in hooks]
-    return reply({"success": True, "data": data})
+    shown = [] if call.faults.lists == "empty" else hooks
+    return reply({"success": True, "data": [_hook(hook) for hook in shown]})
+
+
+def patch_webhook(call: Call) -> Response:
+    """Other events, or switched on or off."""
+    hook = call.sim.world.hooks.get(call.request.path_params["hook"])
+    if hook is None or hook.dialect != "cloudflare":
+        raise WorldError(404, "invalid_request", "no such webhook")
+    asked = {"events": list(hook.events), "enabled": hook.enabled} | call.body
+    hook = replace(hook, events=_hook_events(asked), enabled=asked["enabled"] is True)
+    call.sim.world.hooks[hook.id] = hook
+    return _done(_hook(hook))
+
+
+def _hook_events(body: Body) -> tuple[str, ...]:
+    events = body.get("events")
+    if not isinstance(events, list) or not {*map(str, events)} <= {*CLOUDFLARE_KINDS.values()}:
+        raise WorldError(400, "invalid_request", "events is no list of events")
+    return tuple(events)
+
+
+def _hook(hook: Hook) -> Body:
+    return {"id": hook.id, "url": hook.url, "events": hook.events, "enabled": hook.enabled}
 
 
 def _published_key(sim: Sim) -> Any:

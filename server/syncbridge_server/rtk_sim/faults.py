@@ -12,6 +12,7 @@ import trio
 MAX_HANG = 60.0
 
 Lists = Literal["", "empty", "partial"]
+ErrorForm = Literal["error", "text", "errors", "message"]
 HookFault = Literal["lost", "repeated", "reordered", "late", "forged"]
 
 
@@ -22,6 +23,10 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `rate_limit`: 429 with so many seconds in `Retry-After`; `status`: that 5xx; `create_lost`: a
     session is created, but there is no answer; `lists`: 200 with an empty list and count, or with
     a part of the list. `webhook_delay_ms` is for `late`.
+
+    What RealTimeKit's reference leaves open may be varied, too: the status for a user who is
+    enrolled already, for a room that is full and for a preset that is not there, and where an
+    error's message is.
     """
 
     latency_ms: int = msgspec.field(default=0)
@@ -32,6 +37,10 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lists: Lists = ""
     webhooks: tuple[HookFault, ...] = ()
     webhook_delay_ms: int = 200
+    duplicate: Literal[400, 409, 422] = 409
+    full: Literal[400, 409, 422] = 409
+    no_preset: Literal[400, 404, 422] = 400
+    error_form: ErrorForm = "error"
     count: int = 0
 
     def __post_init__(self) -> None:

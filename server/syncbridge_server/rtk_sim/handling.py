@@ -18,6 +18,7 @@ from syncbridge_server.rtk_sim.reports import Reports
 from syncbridge_server.rtk_sim.world import Room, World, WorldError
 
 MAX_BODY = 65_536
+MAX_OBJECT = 4096
 
 Body = dict[str, Any]
 Route = Callable[[Request], Awaitable[Response]]
@@ -122,6 +123,14 @@ def text_of(body: Body, name: str, default: str | None = None) -> str:
     value = body.get(name, default)
     if not isinstance(value, str) or not 0 < len(value) <= 256:
         raise WorldError(422, "invalid_request", f"{name} is needed")
+    return value
+
+
+def object_of(body: Body, name: str) -> Body:
+    """An object in a body, of at most `MAX_OBJECT` bytes of JSON; empty when it is not given."""
+    value = body.get(name, {})
+    if not isinstance(value, dict) or len(msgspec.json.encode(value)) > MAX_OBJECT:
+        raise WorldError(422, "invalid_request", f"{name} is no object, or too large")
     return value
 
 

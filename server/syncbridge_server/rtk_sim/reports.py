@@ -1,14 +1,16 @@
 """Webhooks of the stand-in provider: bodies in both dialects, signed, sent in order.
 
 One task takes happenings from a bounded queue and sends each to every registration, so they arrive
-in order unless a fault says otherwise. An answer of 5xx or none is repeated twice, with the same
-id; what is given up is counted. Redirects are not followed.
+in order unless a fault says otherwise. What a fault holds back is sent when the faults change. An
+answer of 5xx or none is repeated twice, with the same id; what is given up is counted. Redirects
+are not followed.
 """
 
 import base64
 import json
 import uuid
 from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,8 +34,11 @@ SPEC_KINDS = {
     "left": ("participant.left", "participantLeft"),
     "ended": ("session.ended", "sessionEnded"),
     "recording": ("recording.ready", "recordingReady"),
+    "speaking": ("participant.speaking", ""),
 }
-CLOUDFLARE_KINDS = {
+ALL_ELSE = "*"
+"""The URL of a session (`webhookUrl`) for what has no URL of its own among its `webhooks`."""
+CLOUDFLARE_KINDS = {  # Who speaks is told to nobody.
     "started": "meeting.started",
     "joined": "meeting.participantJoined",
     "left": "meeting.participantLeft",
@@ -75,8 +80,9 @@ class Reports:
         self._switch = switch
         self._secret = secret
         self.signer = signer
-        self._send, self._receive = trio.open_memory_channel[Happening](QUEUE)
-        self._held: Delivery | None = None
+        self._send, self._receive = trio.open_memory_channel[Happening | None](QUEUE)
+        self._held: dict[str, Delivery] = {}
+        self._letting_go = False
         self.log: deque[dict[str, Any]] = deque(maxlen=LOG)
         self.dropped = 0
 
@@ -90,31 +96,48 @@ class Reports:
 
     def reset(self) -> None:
         """Forget what was held back and logged."""
-        self._held, self.dropped = None, 0
+        self.dropped = 0
+        self._held.clear()
         self.log.clear()
+
+    def let_go(self) -> None:
+        """Send what is held back, also when nothing else happens."""
+        self._letting_go = True
+        with suppress(trio.WouldBlock):
+            self._send.send_nowait(None)
 
     async def run(self) -> None:
         """Send, for ever."""
         async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
             async for happening in self._receive:
-                for delivery in self._deliveries(happening):
+                for delivery in self._deliveries(happening) if happening else ():
                     for one in await self._spoilt(delivery):
                         await self._deliver(client, one)
+                if self._letting_go:
+                    await self._deliver_held(client)
+
+    async def _deliver_held(self, client: httpx.AsyncClient) -> None:
+        self._letting_go = False
+        held, self._held = self._held, {}
+        for delivery in held.values():
+            await self._deliver(client, delivery)
 
     def _deliveries(self, happening: Happening) -> list[Delivery]:
         kind, name = SPEC_KINDS[happening.kind]
         urls = [hook.url for hook in self._world.hooks.values() if hook.dialect == "spec"]
-        if name in happening.room.hooks:
-            urls.append(happening.room.hooks[name])
+        own = happening.room.hooks
+        urls += [own[key] for key in (name, ALL_ELSE) if key in own][:1]
         body = spec_body(kind, happening)
         spec = [(url, body, self._spec_headers(body)) for url in dict.fromkeys(urls)]
-        real_body = cloudflare_body(happening)
-        real = [
-            (hook.url, real_body, self._rsa_headers(real_body, hook.id))
-            for hook in self._world.hooks.values()
-            if hook.dialect == "cloudflare"
-        ]
-        return [*spec, *real]
+        return [*spec, *self._real_deliveries(happening)]
+
+    def _real_deliveries(self, happening: Happening) -> list[Delivery]:
+        kind = CLOUDFLARE_KINDS.get(happening.kind)
+        hooks = [h for h in self._world.hooks.values() if h.enabled and kind in h.events]
+        if kind is None or not hooks:
+            return []
+        body = cloudflare_body(happening)
+        return [(hook.url, body, self._rsa_headers(body, hook.id)) for hook in hooks]
 
     async def _spoilt(self, delivery: Delivery) -> list[Delivery]:
         """What is really sent instead of a delivery, given the faults that hold."""
@@ -127,9 +150,9 @@ class Reports:
         if "forged" in faults.webhooks:
             delivery = self._forged(delivery)
         if "reordered" in faults.webhooks:
-            held, self._held = self._held, None
+            held = self._held.pop(delivery[0], None)
             if held is None:
-                self._held = delivery
+                self._held[delivery[0]] = delivery
                 return []
             return [delivery, held]
         return [delivery, delivery] if "repeated" in faults.webhooks else [delivery]
@@ -191,6 +214,8 @@ def spec_body(kind: str, happening: Happening) -> bytes:
         body["peerId"] = happening.peer.id
         body["joinedAt"] = int(happening.peer.joined_at * 1000)
         body["metadata"] = {"userId": happening.peer.user_id}
+    if happening.kind == "speaking":
+        body["isSpeaking"] = happening.speaking
     if happening.recording:
         body["recordingId"] = happening.recording
         body["url"] = f"https://recordings.invalid/{happening.recording}.m4a"

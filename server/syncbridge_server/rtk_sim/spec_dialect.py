@@ -7,10 +7,20 @@ import jwt
 from starlette.responses import Response
 from starlette.routing import Route
 
-from syncbridge_server.rtk_sim.handling import Body, Call, Sim, provider_route, reply, text_of
-from syncbridge_server.rtk_sim.world import WorldError
+from syncbridge_server.rtk_sim.handling import (
+    Body,
+    Call,
+    Sim,
+    object_of,
+    provider_route,
+    reply,
+    text_of,
+)
+from syncbridge_server.rtk_sim.reports import ALL_ELSE
+from syncbridge_server.rtk_sim.world import Room, WorldError
 
 TOKEN_SECONDS = 3600
+MAX_TOKEN_SECONDS = 86_400
 MAX_PARTICIPANTS = 1000
 
 
@@ -38,7 +48,7 @@ def refuse(status: int, code: str, message: str) -> Response:
 
 
 def create(call: Call) -> Response:
-    """A session; the same id again is the same session."""
+    """A session; the same id again is the same session, as it was asked for first."""
     room_id = text_of(call.body, "sessionId")
     most = call.body.get("maxParticipants", 100)
     if not isinstance(most, int) or not 1 <= most <= MAX_PARTICIPANTS:
@@ -47,10 +57,14 @@ def create(call: Call) -> Response:
     if not isinstance(hooks, dict) or len(hooks) > 8:
         raise WorldError(422, "invalid_request", "webhooks is not an object")
     checked = {str(name): call.sim.check_url(url) for name, url in hooks.items()}
+    if "webhookUrl" in call.body:
+        checked[ALL_ELSE] = call.sim.check_url(call.body["webhookUrl"])
+    features, metadata = (object_of(call.body, name) for name in ("features", "metadata"))
     room = call.sim.world.create(room_id, room_id, call.now, most)
     if room.ended:
         raise WorldError(409, "invalid_request", "the session has ended")
     room.hooks = room.hooks or checked
+    room.features, room.metadata = room.features or features, room.metadata or metadata
     return reply({"id": room.id, "sessionId": room.id, "createdAt": room.created_at}, 201)
 
 
@@ -74,10 +88,23 @@ def list_active(call: Call) -> Response:
 def issue_token(call: Call) -> Response:
     """A participant's token. It is signed with a key that nobody knows: who holds it is let in."""
     room, user_id = call.room(), text_of(call.body, "participantId")
+    seconds = call.body.get("expiresIn", TOKEN_SECONDS)
+    if not isinstance(seconds, int) or not 1 <= seconds <= MAX_TOKEN_SECONDS:
+        raise WorldError(422, "invalid_request", "expiresIn is out of range")
+    asked = {name: object_of(call.body, name) for name in ("permissions", "metadata")}
     call.sim.world.enrol(room, user_id)
-    claims = {"sub": user_id, "room": room.id, "exp": int(call.now) + TOKEN_SECONDS}
-    token = jwt.encode(claims, uuid.uuid4().hex, algorithm="HS256")
-    return reply({"token": token, "expiresIn": TOKEN_SECONDS}, 201)
+    room.tokens[user_id] = {**asked, "expiresIn": seconds}
+    return reply({"token": _token(call, room, user_id, seconds), "expiresIn": seconds}, 201)
+
+
+def _token(call: Call, room: Room, user_id: str, seconds: int) -> str:
+    claims = {
+        "sub": user_id,
+        "room": room.id,
+        "permissions": room.tokens[user_id]["permissions"],
+        "exp": int(call.now) + seconds,
+    }
+    return jwt.encode(claims, uuid.uuid4().hex, algorithm="HS256")
 
 
 def end(call: Call) -> Response:

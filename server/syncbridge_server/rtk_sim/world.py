@@ -35,7 +35,10 @@ class Peer:
 
 @dataclass
 class Room:
-    """A room. `occupancy` is empty when nobody is in it."""
+    """A room. `occupancy` is empty when nobody is in it.
+
+    `features`, `metadata` and `tokens` (by user, the latest) are what was asked for.
+    """
 
     id: str
     title: str
@@ -48,6 +51,9 @@ class Room:
     hooks: dict[str, str] = field(default_factory=dict)
     recording: str = ""
     recordings: int = 0
+    features: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def present(self) -> list[Peer]:
@@ -57,11 +63,21 @@ class Room:
 
 @dataclass(frozen=True)
 class Hook:
-    """A registration: `dialect` is `spec` or `cloudflare`."""
+    """A registration: `dialect` is `spec` or `cloudflare`, whose registrations name `events`."""
 
     id: str
     url: str
     dialect: str
+    events: tuple[str, ...] = ()
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Permissions under a name."""
+
+    id: str
+    permissions: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,7 @@ class Happening:
     at: float
     peer: Peer | None = None
     recording: str = ""
+    speaking: bool = False
 
 
 class World:
@@ -82,7 +99,7 @@ class World:
     def __init__(self) -> None:
         self.rooms: dict[str, Room] = {}
         self.hooks: dict[str, Hook] = {}
-        self.presets: dict[str, str] = {}
+        self.presets: dict[str, Preset] = {}
         self.created = 0
 
     def create(self, room_id: str, title: str, now: float, max_participants: int) -> Room:
@@ -138,6 +155,13 @@ class World:
                 happened.append(Happening("left", room, room.occupancy, now, peer))
         return [*happened, *self._vacate(room, now)] if happened else []
 
+    def speak(self, room: Room, user_id: str, now: float, speaking: bool) -> list[Happening]:
+        """A user begins or ceases to speak; of one who is not there nothing is told."""
+        peer = next((peer for peer in room.present if peer.user_id == user_id), None)
+        if peer is None:
+            return []
+        return [Happening("speaking", room, room.occupancy, now, peer, speaking=speaking)]
+
     def clear(self, room: Room, now: float) -> list[Happening]:
         """Everybody is removed. As with the real provider nobody's leaving is reported."""
         for peer in room.present:
@@ -163,14 +187,16 @@ class World:
             return []
         return [Happening("recording", room, room.occupancy, now, recording=recording)]
 
-    def register(self, url: str, dialect: str) -> Hook:
+    def register(
+        self, url: str, dialect: str, events: tuple[str, ...] = (), enabled: bool = True
+    ) -> Hook:
         """A registration; the same URL again is the same registration."""
         for hook in self.hooks.values():
             if (hook.url, hook.dialect) == (url, dialect):
                 return hook
         if len(self.hooks) >= MAX_HOOKS:
             raise WorldError(409, "invalid_request", "too many registrations")
-        hook = Hook(str(uuid.uuid4()), url, dialect)
+        hook = Hook(str(uuid.uuid4()), url, dialect, events, enabled)
         self.hooks[hook.id] = hook
         return hook
 
@@ -184,11 +210,19 @@ class World:
                 "participants": [peer.user_id for peer in room.present],
                 "enrolled": sorted(room.enrolled),
                 "recording": room.recording,
+                "max_participants": room.max_participants,
+                "features": room.features,
+                "metadata": room.metadata,
+                "tokens": room.tokens,
             }
             for room in self.rooms.values()
         }
-        hooks = [{"url": hook.url, "dialect": hook.dialect} for hook in self.hooks.values()]
-        return {"created": self.created, "rooms": rooms, "webhooks": hooks}
+        hooks = [
+            {"url": hook.url, "dialect": hook.dialect, "enabled": hook.enabled}
+            for hook in self.hooks.values()
+        ]
+        presets = {name: preset.permissions for name, preset in self.presets.items()}
+        return {"created": self.created, "rooms": rooms, "webhooks": hooks, "presets": presets}
 
     def _vacate(self, room: Room, now: float) -> list[Happening]:
         if room.present or not room.occupancy:

@@ -53,6 +53,9 @@ API_URL = "https://api.cloudflare.com/client/v4"
 TOKEN_SECONDS = 100 * 86_400
 PAGE = 100
 MAX_PAGES = 20
+DUPLICATE = (400, 409, 422)
+"""Which of them says that a user is enrolled already is not told anywhere."""
+REFUSED = (*DUPLICATE, 404)
 EVENTS = (
     "meeting.started",
     "meeting.ended",
@@ -95,9 +98,10 @@ class CloudflareProvider:
         for meeting in entries(found.body, "data"):
             if meeting.get("title") == idempotency_key:
                 return ProviderSession(text(meeting, "id"), idempotency_key)
+        # Who records asks for it (`start_recording`); to be asked twice would be two recordings.
         body = {
             "title": idempotency_key,
-            "record_on_start": request.recording,
+            "record_on_start": False,
             "transcribe_on_end": request.transcription,
         }
         made = await self._calls.ask("POST", "/meetings", body)
@@ -113,9 +117,13 @@ class CloudflareProvider:
             body["name"] = participant.name
         path = _meeting(session_id, "participants")
         answer = await self._with_preset("POST", path, body, permissions)
-        if answer.status == 409:
-            path = _meeting(session_id, "participants", await self._enrolled(session_id, body))
-            answer = await self._with_preset("PATCH", path, preset, permissions)
+        if answer.status in DUPLICATE and not is_missing(answer):
+            enrolled = await self._enrolled(session_id, participant.user_id)
+            if enrolled:
+                path = _meeting(session_id, "participants", enrolled)
+                answer = await self._with_preset("PATCH", path, preset, permissions)
+        if not answer.ok:
+            raise _refusal(answer)
         data = _data(answer.body)
         expires_at = self._clock() + TOKEN_SECONDS
         return IssuedToken(text(data, "token"), expires_at, text(data, "id"))
@@ -196,14 +204,21 @@ class CloudflareProvider:
         return _recording(await self._calls.ask("POST", "/recordings", body))
 
     async def register_webhook(self, url: str) -> WebhookRegistration:
-        """The registration of that URL, or a new one, for all meetings of the application."""
-        found = await self._calls.ask("GET", "/webhooks")
-        for known in entries(found.body, "data"):
-            if known.get("url") == url:
-                return WebhookRegistration(text(known, "id"), url)
+        """The registration of that URL, put right, or a new one: for the whole application."""
         body = {"name": _webhook_name(url), "url": url, "events": list(EVENTS), "enabled": True}
-        made = await self._calls.ask("POST", "/webhooks", body)
-        return WebhookRegistration(text(_data(made.body), "id"), url)
+        known = await self._registered(url)
+        if known is None:
+            made = await self._calls.ask("POST", "/webhooks", body, accept=(409,))
+            if made.status != 409:
+                return WebhookRegistration(text(_data(made.body), "id"), url)
+            known = await self._registered(url)
+            if known is None:
+                raise _refusal(made)
+        registration = WebhookRegistration(text(known, "id"), url)
+        if not _tells_all(known):
+            path = "/webhooks/" + quote(registration.id, safe="")
+            await self._calls.ask("PATCH", path, body)
+        return registration
 
     async def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, now: float
@@ -218,13 +233,11 @@ class CloudflareProvider:
     async def _with_preset(
         self, method: str, path: str, body: dict[str, str], permissions: Permissions
     ) -> Answer:
-        """A request that names a preset; sent again after the preset had to be made. 409 passes."""
-        answer = await self._calls.ask(method, path, body, accept=(400, 409))
+        """A request that names a preset; sent again after that had to be made. Refusals pass."""
+        answer = await self._calls.ask(method, path, body, accept=REFUSED)
         if is_missing(answer):
             await self._make_preset(permissions)
-            answer = await self._calls.ask(method, path, body, accept=(400, 409))
-        if answer.status == 400:
-            raise errors.InvalidRequest("the provider answered 400")
+            answer = await self._calls.ask(method, path, body, accept=REFUSED)
         return answer
 
     async def _make_preset(self, permissions: Permissions) -> None:
@@ -242,8 +255,14 @@ class CloudflareProvider:
             await self._calls.ask("POST", "/presets", preset_body(permissions), accept=(409,))
             log.info("voice_preset_made", preset=name)
 
-    async def _enrolled(self, session_id: str, body: Mapping[str, str]) -> str:
-        user_id = body["custom_participant_id"]
+    async def _registered(self, url: str) -> dict[str, Any] | None:
+        """What is known under a URL."""
+        found = await self._calls.ask("GET", "/webhooks")
+        same = (known for known in entries(found.body, "data") if known.get("url") == url)
+        return next(same, None)
+
+    async def _enrolled(self, session_id: str, user_id: str) -> str:
+        """The participant id of a user; empty when the user is not enrolled."""
         path = _meeting(session_id, "participants")
         for number in range(1, MAX_PAGES + 1):
             query = {"page_no": number, "per_page": PAGE}
@@ -254,7 +273,7 @@ class CloudflareProvider:
                     return text(person, "id")
             if not listed or number * PAGE >= _paging(body, len(listed))[0]:
                 break
-        raise errors.InvalidRequest("the provider refuses the participant")
+        return ""
 
     async def _nobody_in(self, session_id: str) -> CannotVerify:
         """Why there is no live session: a meeting without people answers 404 like no meeting."""
@@ -282,6 +301,20 @@ class CloudflareProvider:
 
 def _meeting(session_id: str, *parts: str) -> str:
     return "/".join(["/meetings", *(quote(part, safe="") for part in (session_id, *parts))])
+
+
+def _refusal(answer: Answer) -> errors.ProviderError:
+    """The error of an answer out of `REFUSED`. A preset that is not there is no lost session."""
+    gone = answer.status == 404 and not is_missing(answer)
+    kind = errors.SessionNotFound if gone else errors.InvalidRequest
+    return kind(f"the provider answered {answer.status}")
+
+
+def _tells_all(known: dict[str, Any]) -> bool:
+    """Whether a registration is switched on, for all events that we want."""
+    told = known.get("events")
+    all_told = isinstance(told, list) and all(name in told for name in EVENTS)
+    return all_told and known.get("enabled") is not False
 
 
 def _recording(answer: Answer) -> Recording:

@@ -118,10 +118,20 @@ def preset_body(permissions: Permissions) -> dict[str, Any]:
 
 
 def is_missing(answer: Answer) -> bool:
-    """Whether a request was refused because the preset that it names is not there."""
-    error = answer.body.get("error")
-    message = error.get("message") if isinstance(error, dict) else error
-    return answer.status == 400 and isinstance(message, str) and MISSING in message.lower()
+    """Whether a request was refused because the preset that it names is not there.
+
+    With which status is not told anywhere, nor in which of the forms that errors have.
+    """
+    told = (MISSING in words.lower() for words in _messages(answer.body))
+    return answer.status in (400, 404, 422) and any(told)
+
+
+def _messages(body: dict[str, Any]) -> list[str]:
+    """What an error says: `errors[].message`, `error.message`, `error` or `message`."""
+    several = body.get("errors")
+    parts = [*(several if isinstance(several, list) else ()), body.get("error"), body]
+    found = [part.get("message") if isinstance(part, dict) else part for part in parts]
+    return [words for words in found if isinstance(words, str)]
 
 
 def _may_produce(allowed: bool) -> dict[str, str]:

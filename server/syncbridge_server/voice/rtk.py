@@ -35,15 +35,18 @@ from syncbridge.voice.ports import (
 )
 from syncbridge_server.voice.answers import count, entries, figure, text
 from syncbridge_server.voice.calling import ProviderCalls, doubt_of
+from syncbridge_server.voice.registration import PATH
 
 TOKEN_SECONDS = 3600
+MAX_BITRATE = 128_000
+"""Of all that a participant sends, in tokens that we sign; the provider's own do not have it."""
 HOOKS = {
     "participantJoined": "/rtk/participant-joined",
     "participantLeft": "/rtk/participant-left",
     "sessionEnded": "/rtk/session-ended",
     "recordingReady": "/rtk/recording-ready",
 }
-"""Where the provider reports to, below our public base URL."""
+"""Where the provider reports these to, below our public base URL; all others to `PATH`."""
 
 
 class RtkProvider:
@@ -99,9 +102,10 @@ class RtkProvider:
                 self._clock(),
                 self._token_seconds,
             )
-        body = _token_body(session_id, participant, permissions, self._token_seconds)
+        now = self._clock()
+        body = _token_body(session_id, participant, permissions, now, self._token_seconds)
         answer = await self._calls.ask("POST", _path(session_id, "tokens"), body)
-        expires_at = self._clock() + self._token_seconds
+        expires_at = now + self._token_seconds
         return IssuedToken(text(answer.body, "token"), expires_at, participant.user_id)
 
     async def end_session(self, session_id: str) -> None:
@@ -179,12 +183,7 @@ def mint_token(
     claims = {
         "sub": who.user_id,
         "room": session_id,
-        "permissions": {
-            "canPublish": permissions.can_speak,
-            "canSubscribe": True,
-            "canRecord": permissions.can_record,
-            "maxBitrate": permissions.max_audio_bitrate,
-        },
+        "permissions": {**_rights(permissions), "maxBitrate": MAX_BITRATE},
         "exp": expires_at,
     }
     token = jwt.encode(claims, secret, algorithm="HS256")
@@ -206,29 +205,46 @@ def _session_body(request: SessionRequest, key: str, public_url: str) -> dict[st
             "echoCancellation": True,
             "automaticGainControl": True,
         },
-        "metadata": {"channelId": request.channel_id, "waddleId": request.waddle_id},
+        "metadata": _metadata(request),
     }
     if public_url:
         body["webhooks"] = {name: public_url + path for name, path in HOOKS.items()}
+        body["webhookUrl"] = public_url + PATH
     return body
 
 
+def _metadata(request: SessionRequest) -> dict[str, Any]:
+    """What the specification notes about a session; of a replacement also what it replaces."""
+    told: dict[str, Any] = {"channelId": request.channel_id, "waddleId": request.waddle_id}
+    if request.asked_at_ms:
+        told["createdAt"] = request.asked_at_ms
+    if request.migrated_from:
+        told["migratedFrom"] = request.migrated_from
+        told["migrationReason"] = request.migration_reason
+        told["migratedAt"] = request.asked_at_ms
+    return told
+
+
 def _token_body(
-    session_id: str, who: Participant, permissions: Permissions, seconds: int
+    session_id: str, who: Participant, permissions: Permissions, now: float, seconds: int
 ) -> dict[str, Any]:
     return {
         "sessionId": session_id,
         "participantId": who.user_id,
-        "permissions": {
-            "canPublish": permissions.can_speak,
-            "canSubscribe": True,
-            "canRecord": permissions.can_record,
-            "canScreenShare": permissions.can_stream,
-            "maxVideoBitrate": permissions.max_video_bitrate if permissions.can_use_video else 0,
-            "maxAudioBitrate": permissions.max_audio_bitrate,
-        },
-        "metadata": {"userId": who.user_id, "username": who.name},
+        "permissions": _rights(permissions),
+        "metadata": {"userId": who.user_id, "username": who.name, "joinedAt": round(now * 1000)},
         "expiresIn": seconds,
+    }
+
+
+def _rights(permissions: Permissions) -> dict[str, Any]:
+    return {
+        "canPublish": permissions.can_speak,
+        "canSubscribe": True,
+        "canRecord": permissions.can_record,
+        "canScreenShare": permissions.can_stream,
+        "maxVideoBitrate": permissions.max_video_bitrate if permissions.can_use_video else 0,
+        "maxAudioBitrate": permissions.max_audio_bitrate,
     }
 
 
