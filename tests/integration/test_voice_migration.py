@@ -7,12 +7,19 @@ from typing import Any
 
 import jwt
 import pytest
+from starlette.responses import Response
+from structlog.testing import capture_logs
 
 import sim_kit
 from redis_servers import RedisServer
+from syncbridge.identity import Role
 from syncbridge.voice.call import Phase
 from syncbridge.voice.channel import Channel
-from voice_kit import VoiceRig, voice_mint, voice_server
+from syncbridge.voice.provider_errors import ProviderError
+from syncbridge_server.rtk_sim import spec_dialect
+from syncbridge_server.rtk_sim.handling import Call
+from syncbridge_server.rtk_sim.world import WorldError
+from voice_kit import WADDLE, VoiceRig, voice_mint, voice_server
 
 DAY = 86_400
 
@@ -148,11 +155,11 @@ async def test_a_migration_without_a_room(redis_server: RedisServer, fault: dict
         old = await call_with(rig, "ann")
         rig.voice.channels.on_news(lambda news: told.extend(news.events))
         await rig.sim.faults(**fault)
-        begun = await rig.voice.migration.begin("lobby", "operator")
+        with pytest.raises(ProviderError):
+            await rig.voice.migration.begin("lobby", "operator")
         channel = await rig.channel("lobby")
         await rig.sim.faults()
 
-        assert not begun
         assert (old, "failed", None) == (
             now_at(channel),
             result_of(channel),
@@ -161,6 +168,58 @@ async def test_a_migration_without_a_room(redis_server: RedisServer, fault: dict
         assert [] == [e for e in told if e["type"] in ("session_migration", "session_ended")]
         assert 1.0 == counted(rig, "migrations_total", result="failed")
         assert not await ended(rig, old)
+
+
+async def test_the_new_session_says_what_it_replaces(redis_server: RedisServer) -> None:
+    """Its metadata name the old one, the reason and the time; those of a first one do not."""
+    async with servers(redis_server) as rig:
+        old = await call_with(rig, "ann")
+        await rig.voice.migration.begin("lobby", "requested")
+        room = (await rig.channel("lobby")).record.room
+        assert room is not None
+        first, second = (rig.sim.sim.world.rooms[one].metadata for one in (old, room.session_id))
+        whose = {"channelId": "lobby", "waddleId": WADDLE}
+
+        assert first == {**whose, "createdAt": first["createdAt"]}
+        assert second == {
+            **whose,
+            "createdAt": room.asked_at,
+            "migratedFrom": old,
+            "migrationReason": "requested",
+            "migratedAt": room.asked_at,
+        }
+
+
+async def test_why_there_is_no_room_is_told(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for a migration hears the provider's code and its time; the operator hears, too."""
+    create, refused = spec_dialect.create, [False]
+
+    def answer(call: Call) -> Response:
+        if refused[0]:
+            raise WorldError(403, "PERMISSION_DENIED", "in the provider's own words")
+        return create(call)
+
+    monkeypatch.setattr(spec_dialect, "create", answer)
+    async with servers(redis_server) as rig:
+        old, heard = await call_with(rig, "ann"), []
+        for fault in (True, False):
+            refused[0] = fault
+            await rig.sim.faults(**({} if fault else {"rate_limit": 120}))
+            with capture_logs() as lines:
+                path = "/voice/channels/lobby/migrate"
+                told = await rig.ask("POST", path, voice_mint("op", Role.SERVICE))
+            levels = [one["log_level"] for one in lines if one["event"] == "Provider failed"]
+            document = told.json()
+            heard.append((told.status_code, document["providerCode"], told.headers["retry-after"]))
+            assert ["error" if fault else "warning"] == levels
+            assert "own words" not in told.text
+
+        channel = await rig.channel("lobby")
+
+        assert [(503, "PERMISSION_DENIED", "60"), (503, "RATE_LIMITED", "120")] == heard
+        assert (old, "failed") == (now_at(channel), result_of(channel))
 
 
 async def test_there_is_nothing_to_migrate(redis_server: RedisServer) -> None:

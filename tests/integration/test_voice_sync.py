@@ -16,8 +16,9 @@ from syncbridge.errors import StoreError
 from syncbridge.voice.call import Phase
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.records import Final
+from syncbridge_server.voice.calling import ProviderCalls
 from syncbridge_server.voice.sweep import Report
-from voice_kit import VoiceRig, voice_server
+from voice_kit import VoiceRig, voice_mint, voice_server
 
 MANUALLY = {"voice_sync": 86_400.0, "voice_monitor": 86_400.0, "voice_deadline": 1.0}
 
@@ -89,6 +90,11 @@ async def test_one_pass_brings_the_truth(redis_server: RedisServer, kind: str) -
         assert all(counted(rig, "drift_total", type=kind) for kind in kinds)
 
 
+def updates(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those about participants."""
+    return [event for event in told if event["type"] == "voice_state_update"]
+
+
 async def test_a_count_that_differs_is_looked_at_and_told(redis_server: RedisServer) -> None:
     """The sockets of the channel hear who came and who went, as if webhooks had said it."""
     async with servers(redis_server) as rig:
@@ -100,8 +106,10 @@ async def test_a_count_that_differs_is_looked_at_and_told(redis_server: RedisSer
         await make_pass(rig)
         await rig.until_channel("lobby", lambda c: users_of(c) == ("ann",))
 
-        states = [(e["userId"], e["state"]) for e in told if e["type"] == "voice_state_update"]
-        assert [("bob", "disconnected")] == states
+        with trio.fail_after(10):
+            while not (states := updates(told)):  # noqa: ASYNC110 - news come beside the write
+                await trio.sleep(0.01)
+        assert [("bob", "disconnected")] == [(e["userId"], e["state"]) for e in states]
         assert 1.0 == counted(rig, "drift_total", type="participant_count")
 
 
@@ -286,6 +294,28 @@ async def test_what_the_share_does_not_reach_comes_first(redis_server: RedisServ
         assert len(reports) == 3
 
 
+async def test_a_share_counts_requests_and_not_looks(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a look takes two requests, a pass makes half as many, and says what it sent."""
+    exchange, sent = ProviderCalls._exchange, [0]
+
+    async def counting(self: ProviderCalls, *args: Any) -> Any:
+        sent[0] += 1
+        return await exchange(self, *args)
+
+    budget = {"voice_requests_per_minute": 60, "voice_sync_share": 0.3, "voice_sync": 30.0}
+    async with servers(redis_server, kind="cloudflare", **budget) as rig:
+        names = [f"c{n}" for n in range(6)]
+        sessions = await calls(rig, **dict.fromkeys(names, ("ann",)))
+        for name in names:
+            await unheard(rig, sessions[name], ("cid", "join"))
+        monkeypatch.setattr(ProviderCalls, "_exchange", counting)
+        report = await make_pass(rig)
+
+        assert (9, 9, 4, 2) == (sent[0], report.calls, report.looks, report.waiting)
+
+
 async def test_without_redis_there_is_no_pass(redis_server: RedisServer) -> None:
     """The store does not answer: the provider is not asked, and nothing is changed."""
     async with servers(redis_server, store_deadline=0.3) as rig:
@@ -421,6 +451,41 @@ async def test_monitoring_counts_and_measures(redis_server: RedisServer) -> None
             document["health"]["score"],
         )
         assert 1.0 == counted(rig, "finals_total", reason="ended") == len(finals)
+
+
+@pytest.mark.parametrize("request_kind", ["token", "look", "metrics"])
+async def test_errors_of_the_provider_are_errors_of_every_call(
+    redis_server: RedisServer, request_kind: str
+) -> None:
+    """Whatever it was asked; the next good answer of that kind makes the call healthy again."""
+
+    async def ask(rig: VoiceRig) -> None:
+        if request_kind == "token":
+            await rig.ask_token("bob", "lobby")
+        elif request_kind == "look":
+            await make_pass(rig)
+        else:
+            await rig.voice.monitor.make_pass()
+
+    async def seen(rig: VoiceRig) -> tuple[bool, bool]:
+        await ask(rig)
+        answer = await rig.ask("GET", "/voice/channels/lobby", voice_mint("ann"))
+        document = await rig.voice.monitor.collect(await rig.channel("lobby"))
+        shown: bool = answer.json()["health"]["checks"]["noErrors"]
+        return shown, document["health"]["checks"]["noErrors"]
+
+    async with servers(redis_server) as rig:
+        await calls(rig, lobby=("ann",))
+        before = await seen(rig)
+        await rig.sim.faults(status=503)
+        during = await seen(rig)
+        await rig.sim.faults()
+
+        async def healthy() -> bool:
+            return await seen(rig) == (True, True)
+
+        assert ((True, True), (False, False)) == (before, during)
+        await rig.until(healthy, "good answers")
 
 
 async def test_passes_come_by_themselves(redis_server: RedisServer) -> None:

@@ -1,7 +1,10 @@
 """Voice tokens over real HTTP: whole servers, a real Redis, the stand-in provider."""
 
+import time
+from datetime import datetime
 from typing import Any
 
+import jwt
 import pytest
 import trio
 
@@ -13,6 +16,14 @@ from syncbridge.ids import default_session
 from voice_kit import EVERYTHING, WADDLE, VoiceRig, voice_mint, voice_server
 
 JOINS = 100
+TTL = 600
+WORDS: dict[tuple[str, ...], list[bool]] = {
+    ("listen",): [False, False, False, False],
+    ("speak",): [True, False, False, False],
+    ("stream", "record"): [False, True, False, True],
+    ("speak", "video"): [True, False, True, False],
+}
+"""Words of a grant -> whether who has them may speak, share a screen, use video, record."""
 
 
 async def ask(rig: VoiceRig, token: str, channel: str, waddle: str = WADDLE) -> tuple[int, str]:
@@ -35,6 +46,66 @@ async def test_the_first_token_opens_the_session(redis_server: RedisServer, kind
         assert [] == first["iceServers"]
         assert (1, [first["sessionId"]]) == (truth["created"], list(truth["rooms"]))
         assert "lobby" == await rig.voice.channels.channel_of(first["sessionId"])
+
+
+def may(kind: str, told: dict[str, Any]) -> list[bool]:
+    """The rights of a token or preset, as the provider or we have written them."""
+    if kind == "cloudflare":
+        media = [told["media"][m]["can_produce"] for m in ("audio", "screenshare", "video")]
+        return [*(one == "ALLOWED" for one in media), told["can_record"]]
+    video = told["maxVideoBitrate"] > 0
+    return [told["canPublish"], told["canScreenShare"], video, told["canRecord"]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_token_is_good_for_what_was_granted_and_for_so_long(
+    redis_server: RedisServer, kind: str
+) -> None:
+    """Each word of a grant reaches the provider; nothing says a token lives longer than it may."""
+    async with voice_server(redis_server.url, kind=kind, voice_token_ttl=TTL) as rig:
+        for number, (words, wanted) in enumerate(WORDS.items()):
+            user, before = f"user-{number}", int(time.time())
+            body = {"waddleId": WADDLE, "channelId": "lobby"}
+            token = voice_mint(user, permissions=words)
+            answer = (await rig.ask("POST", "/api/voice/token", token, body)).json()
+            truth = await rig.sim.truth()
+            asked = truth["rooms"][answer["sessionId"]]["tokens"].get(user, {})
+            if kind == "cloudflare":
+                told = truth["presets"][asked["preset"]]
+            else:
+                claims = jwt.decode(answer["token"], options={"verify_signature": False})
+                assert before + TTL <= claims["exp"] <= time.time() + TTL
+                told = claims["permissions"]
+            if kind == "rtk":
+                assert (TTL, told) == (asked["expiresIn"], asked["permissions"])
+            expires_at = datetime.fromisoformat(answer["expiresAt"]).timestamp()
+
+            assert wanted == may(kind, told)
+            assert before + TTL <= expires_at <= time.time() + TTL
+
+
+@pytest.mark.parametrize("kind", ["rtk", "cloudflare"])
+async def test_a_room_is_opened_as_it_is_configured(redis_server: RedisServer, kind: str) -> None:
+    """`config` of prewarm for this room, the settings for another one."""
+    wanted = {"recording": True, "transcription": True, "maxParticipants": 7}
+    async with voice_server(redis_server.url, kind=kind) as rig:
+        admin, body = voice_mint("root", Role.ADMIN), {"waddleId": WADDLE, "config": wanted}
+        answer = await rig.ask("POST", "/voice/channels/lobby/prewarm", admin, body)
+        await rig.until_channel("lobby", lambda c: c.record.room and c.record.room.session_id)
+        special = (await rig.token("ann", "lobby"))["sessionId"]
+        usual = (await rig.token("ann", "attic"))["sessionId"]
+        rooms = await rig.rooms()
+        told = [rooms[session]["features"] for session in (special, usual)]
+
+        assert answer.status_code < 300, answer.text
+        if kind == "cloudflare":
+            assert [False, False] == [features["record_on_start"] for features in told]
+            assert [True, False] == [features["transcribe_on_end"] for features in told]
+        else:
+            assert [True, False] == [features["recording"] for features in told]
+            assert [True, False] == [features["transcription"] for features in told]
+            assert [7, 100] == [rooms[session]["max_participants"] for session in (special, usual)]
+            assert "lobby" == rooms[special]["metadata"]["channelId"]
 
 
 async def test_100_first_joins_at_once_on_two_servers(redis_server: RedisServer) -> None:

@@ -273,7 +273,7 @@ async def test_a_recording_is_shown_to_services_only() -> None:
 
 
 async def test_speaking_is_handed_on() -> None:
-    """Who speaks is told to whom it concerns; who began long ago is not."""
+    """Who speaks is told to whom it concerns; who began long ago, and what is overtaken, is not."""
     async with site() as one:
         session = await one.open("c")
         heard: list[tuple[str, str, bool]] = []
@@ -284,8 +284,10 @@ async def test_speaking_is_handed_on() -> None:
             {"isSpeaking": True, "timestamp": now - 60_000},
             {"isSpeaking": True, "timestamp": now},
             {"isSpeaking": False, "timestamp": now - 60_000},
+            [{"isSpeaking": False, "timestamp": now + 2}, {"isSpeaking": True, "timestamp": now}],
         ):
-            await one.post(json.dumps(speaking | said).encode())
+            told = [speaking | part for part in (said if isinstance(said, list) else [said])]
+            await one.post(json.dumps(told).encode())
             await one.until_worked_off()
 
         assert [("c", "ann", True), ("c", "ann", False)] == heard

@@ -2,10 +2,12 @@
 
 Any bytes have an answer. Identifiers are texts of 1 to 256 characters, whatever else is there is
 ignored, and an event of an unknown kind is an `OtherEvent`, so that a provider that learns to say
-more does not get errors for it.
+more does not get errors for it. A recording without an id gets one of its session, time and
+address, the same for the same body: a refusal is final, and would lose the recording.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,12 +91,28 @@ def _spec_speaking(entry: Body, common: Body) -> Event:
 
 
 def _spec_recording(entry: Body, common: Body) -> Event:
+    inner = entry.get("recording")
+    parts = (entry, inner) if isinstance(inner, dict) else (entry,)
+    url = _first(parts, "url", MAX_URL) or _first(parts[1:], "downloadUrl", MAX_URL)
+    duration = next((part["duration"] for part in parts if "duration" in part), None)
+    told = _first(parts, "recordingId") or _first(parts, "id")
     return events.RecordingReady(
-        recording_id=_text(entry, "recordingId"),
-        url=_optional(entry, "url", MAX_URL),
-        duration=_number(entry.get("duration")),
+        recording_id=told or _unnamed(common["session_id"], entry.get("timestamp"), url),
+        url=url,
+        duration=_number(duration),
         **common,
     )
+
+
+def _first(parts: Sequence[Body], name: str, longest: int = MAX_ID) -> str:
+    """The first text of that name that is not empty."""
+    return next((found for part in parts if (found := _optional(part, name, longest))), "")
+
+
+def _unnamed(*known: Any) -> str:
+    """An id for a recording that came without one."""
+    text = repr(known).encode("utf-8", "backslashreplace")
+    return f"unnamed-{hashlib.sha256(text).hexdigest()[:32]}"
 
 
 SPEC_EVENTS: dict[str, Callable[[Body, Body], Event]] = {
@@ -157,7 +175,10 @@ def _cloudflare_recording(entry: Body) -> Event:
     meeting = _object(entry, "meeting") if "meeting" in entry else {}
     session_id = _optional(recording, "meetingId") or _text(meeting, "id")
     occupancy = _optional(meeting, "sessionId") or _optional(recording, "roomUUID")
-    recording_id, status = _text(recording, "id"), _text(recording, "status")
+    told, status = _first((recording,), "id"), _text(recording, "status")
+    told = told or _first((recording, entry), "recordingId")
+    known = (session_id, recording.get("stoppedTime"), recording.get("downloadUrl"))
+    recording_id = told or _unnamed(*known)
     common: Body = {"session_id": session_id, "provider_session_id": occupancy}
     if status == "ERRORED":
         return events.RecordingFailed(recording_id=recording_id, **common)

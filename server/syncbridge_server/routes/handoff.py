@@ -196,9 +196,7 @@ class HandoffRoutes:
             )
         call = None
         if self._calls is not None:
-            call = await self._calls.take_along(
-                identity, session_id, answer.source, answer.target
-            )
+            call = await self._calls.take_along(identity, session_id, answer.source, answer.target)
         return Response(redeemed_json(session_id, answer, call), 200, NO_STORE, JSON)
 
     async def _drop(self, session_id: str, digests: list[str]) -> None:

@@ -20,7 +20,7 @@ from syncbridge.identity import Identity, Role
 from syncbridge.ids import default_session, short_id
 from syncbridge.voice import grants
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.health import check_health
+from syncbridge.voice.health import Health
 from syncbridge.voice.ports import CannotVerify, Metrics
 from syncbridge.voice.provider_errors import ProviderError
 from syncbridge.voice.recovery import recovery_of, told_of
@@ -254,7 +254,8 @@ class VoiceRoutes:
         channel = await self._named(request)
         voice = required(self._voice)
         quality = await voice.monitor.quality(channel)
-        return encoded(body_of(channel, voice.desk.now(), quality))
+        health = voice.monitor.health(channel)
+        return encoded(body_of(channel, voice.desk.now(), health, quality))
 
     @describe(
         "Calls of a voice channel that have ended",
@@ -384,10 +385,9 @@ def path_channel(request: Request, id_bytes: int) -> str:
 
 
 def body_of(
-    channel: Channel, now: int, quality: Metrics | CannotVerify | None = None
+    channel: Channel, now: int, health: Health, quality: Metrics | CannotVerify | None = None
 ) -> ChannelBody:
     """A channel as it is shown at `now` (Unix ms)."""
-    health = check_health(channel, now)
     record = channel.record
     return ChannelBody(
         record.channel_id,

@@ -140,7 +140,10 @@ class VoiceOperationRoutes:
         tag="voice",
     )
     async def migrate(self, request: Request) -> Response:
-        """Its participants are told to rejoin. 409 without a call, or while it is moving."""
+        """Its participants are told to rejoin. 409 without a call, or while it is moving.
+
+        503 when the provider opens no other session: the call goes on where it is.
+        """
         identity = await self._in_charge(request)
         voice = required(self._voice)
         channel = await self._known(identity, voice, request)
@@ -151,10 +154,7 @@ class VoiceOperationRoutes:
             raise SyncBridgeError(
                 ErrorCode.CALL_MOVING, "participants are still coming over", retry_after=10.0
             )
-        if not await voice.migration.begin(channel_id, "requested"):
-            raise SyncBridgeError(
-                ErrorCode.PROVIDER_UNAVAILABLE, "no other session could be opened", retry_after=5.0
-            )
+        await self._move(channel_id)
         room = (await voice.desk.look(channel_id)).record.room
         return encoded(MigrateAnswer(channel_id, room.session_id if room is not None else ""))
 
@@ -207,6 +207,16 @@ class VoiceOperationRoutes:
         except ProviderError as error:
             raise told(error, channel_id) from None
         return room.session_id
+
+    async def _move(self, channel_id: str) -> None:
+        try:
+            begun = await required(self._voice).migration.begin(channel_id, "requested")
+        except ProviderError as error:
+            raise told(error, channel_id) from None
+        if not begun:
+            raise SyncBridgeError(
+                ErrorCode.PROVIDER_UNAVAILABLE, "the call cannot be moved now", retry_after=5.0
+            )
 
     def _opens_at(self, body: PrewarmBody, now: int) -> int:
         """When the room is to be open, in Unix ms. Raises INVALID_FIELD for a time too far off."""

@@ -8,8 +8,9 @@ never gets into an error: it may hold tokens.
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -39,6 +40,34 @@ def new_client() -> httpx.AsyncClient:
     return httpx.AsyncClient(
         timeout=DEADLINE, limits=limits, trust_env=False, follow_redirects=False
     )
+
+
+class Meter:
+    """How many requests were sent. What it counts, the meter around it counts, too."""
+
+    def __init__(self, outer: "Meter | None") -> None:
+        self.sent = 0
+        self._outer = outer
+
+    def count(self) -> None:
+        """One more was."""
+        self.sent += 1
+        if self._outer is not None:
+            self._outer.count()
+
+
+_meter: ContextVar[Meter | None] = ContextVar("provider_requests", default=None)
+
+
+@contextmanager
+def metered() -> Iterator[Meter]:
+    """Count the requests of this task, and of those that it starts, inside of the block."""
+    meter = Meter(_meter.get())
+    token = _meter.set(meter)
+    try:
+        yield meter
+    finally:
+        _meter.reset(token)
 
 
 @dataclass(frozen=True)
@@ -103,6 +132,8 @@ class ProviderCalls:
         wait = self._budget.take(self._clock(), poll=poll)
         if wait:
             raise errors.RateLimited("our own budget of requests is spent", retry_after=wait)
+        if (meter := _meter.get()) is not None:
+            meter.count()
         changes = method != "GET"
         try:
             with trio.fail_after(self._deadline):
@@ -136,14 +167,15 @@ class ProviderCalls:
         return Answer(response.status_code, document or {}, response.headers, document is not None)
 
     def _error(self, answer: Answer, changes: bool) -> errors.ProviderError:
-        if answer.status == 429:
-            retry = _retry_after(answer) or DEFAULT_RETRY
+        kind = errors.BY_CODE.get(_code(answer)) or _by_status(answer.status)
+        retry = _retry_after(answer)
+        if answer.status == 429 or kind is errors.RateLimited:
+            retry = retry or DEFAULT_RETRY
             self._budget.shut(self._clock() + retry)
             return errors.RateLimited("the provider limits our requests", retry_after=retry)
-        kind = errors.BY_CODE.get(_code(answer)) or _by_status(answer.status)
         detail = f"the provider answered {answer.status}"
-        if kind in (errors.ProviderUnavailable, errors.RateLimited):
-            return kind(detail, retry_after=_retry_after(answer), outcome_unknown=changes)
+        if kind is errors.ProviderUnavailable:
+            return kind(detail, retry_after=retry, outcome_unknown=changes)
         return kind(detail)
 
 
@@ -182,10 +214,17 @@ def _object(text: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+def _told(answer: Answer, name: str) -> Any:
+    """What a body says of its error; a text alone is the code."""
+    found = answer.body.get("error", answer.body)
+    if isinstance(found, dict):
+        return found.get(name)
+    return found if name == "code" else None
+
+
 def _code(answer: Answer) -> str:
     """The error code in a body, as text in lower case; empty when there is none."""
-    found = answer.body.get("error", answer.body)
-    code = found.get("code") if isinstance(found, dict) else found
+    code = _told(answer, "code")
     return code.lower() if isinstance(code, str) else ""
 
 
@@ -200,9 +239,17 @@ def _by_status(status: int) -> type[errors.ProviderError]:
 
 
 def _retry_after(answer: Answer) -> float | None:
-    """Seconds of `Retry-After`, at most an hour; a date or nonsense counts as untold."""
+    """Seconds of `Retry-After`, else of the body's `retryAfter`; None when neither says any."""
+    header = _seconds(answer.headers.get("retry-after"))
+    return header if header is not None else _seconds(_told(answer, "retryAfter"))
+
+
+def _seconds(value: Any) -> float | None:
+    """A time to wait, at most an hour; a date or nonsense counts as untold."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
     try:
-        seconds = float(answer.headers.get("retry-after", ""))
-    except ValueError:
+        seconds = float(value)
+    except (ValueError, OverflowError):
         return None
     return min(seconds, MAX_RETRY) if math.isfinite(seconds) and seconds > 0 else None

@@ -47,6 +47,8 @@ PAUSES = (0.25, 5.0)
 CHANNELS_AT_ONCE = 16
 STALE_SPEECH_MS = 5_000
 """Somebody who began to speak so long ago is not shown as speaking."""
+KNOWN_SPEAKERS = 16_384
+"""Users of whom this node remembers when they last began or ceased to speak."""
 
 OnSpeaking = Callable[[str, str, bool], None]
 """(channel, user, speaks): told of webhooks that say who speaks. It must not wait."""
@@ -102,6 +104,7 @@ class InboxWorker:
         self._arrived = trio.Event()
         self._count_at = -math.inf
         self._speaking: list[OnSpeaking] = []
+        self._spoke_at: dict[tuple[str, str], int] = {}
         self._looks: list[Look] = []
         inbox.on_arrival(self.wake)
 
@@ -203,6 +206,8 @@ class InboxWorker:
         reports: Reports = []
         for item in items:
             for report in item.reports[channel_id]:
+                if isinstance(report.event, events.SessionStarted):
+                    _log_start(channel_id, report)
                 if isinstance(report.event, events.ParticipantSpeaking):
                     self._spoke(channel_id, report)
                 elif await self._keep(channel_id, item, report):
@@ -242,8 +247,21 @@ class InboxWorker:
         assert isinstance(event, events.ParticipantSpeaking)
         if event.is_speaking and self._desk.now() - report.at > STALE_SPEECH_MS:
             return
+        if self._overtaken(channel_id, event.user_id, report.at):
+            return
         for handler in self._speaking:
             handler(channel_id, event.user_id, event.is_speaking)
+
+    def _overtaken(self, channel_id: str, user_id: str, at: int) -> bool:
+        """Whether something newer was said of a user; else this is the newest now."""
+        known, key = self._spoke_at, (channel_id, user_id)
+        if at < known.get(key, at):
+            return True
+        known.pop(key, None)
+        known[key] = at
+        if len(known) > KNOWN_SPEAKERS:
+            del known[next(iter(known))]
+        return False
 
     # The end of a delivery
 
@@ -263,3 +281,13 @@ class InboxWorker:
         kind = item.reason.partition(":")[0]
         self._effects.buried(kind)
         log.warning("webhook_buried", delivery_id=item.delivery.delivery_id, reason=item.reason)
+
+
+def _log_start(channel_id: str, report: Report) -> None:
+    log.info(
+        "voice_session_started",
+        channel_id=channel_id,
+        session_id=report.event.session_id,
+        occupancy=report.event.provider_session_id,
+        at=report.at,
+    )

@@ -46,8 +46,8 @@ class Migration:
     async def begin(self, channel_id: str, reason: str) -> bool:
         """Move a channel's call. True: its participants were told to come over.
 
-        False when there is no call, when it migrates already, and when no room could be opened.
-        Raises StoreError.
+        False when there is no call, and when it migrates already. Raises StoreError, and
+        ProviderError when no room could be opened: the call goes on where it is.
         """
 
         def note(channel: Channel, now: int) -> None:
@@ -67,7 +67,7 @@ class Migration:
         except ProviderError as error:
             log.warning("voice_migration_failed", channel_id=channel_id, code=error.code.value)
             await self._give_up(channel_id, asked=error.outcome_unknown)
-            return False
+            raise
         if room is not None:
             log.info("voice_migration", channel_id=channel_id, reason=room.reason)
         return room is not None

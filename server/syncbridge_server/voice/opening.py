@@ -49,11 +49,12 @@ class Done(Exception):
 
 
 class Asking(NamedTuple):
-    """A room that the provider is to be asked for."""
+    """A room that the provider is to be asked for. `origin`: the session that migrates to it."""
 
     room: Room
     waddle_id: str
     config: ChannelConfig
+    origin: str = ""
 
 
 class Attempt:
@@ -228,7 +229,8 @@ class Opening:
         record = (await self._desk.look(channel_id)).record
         if record.coming is None:
             raise NotLive
-        asking = Asking(record.coming, record.waddle_id, record.config)
+        origin = record.room.session_id if record.room is not None else ""
+        asking = Asking(record.coming, record.waddle_id, record.config, origin)
         session_id = await self._ask_or_note(channel_id, asking)
         return await self._desk.change(
             channel_id, partial(moved, key=asking.room.key, session_id=session_id)
@@ -253,21 +255,24 @@ class Opening:
             raise
 
     async def _ask(self, channel_id: str, asking: Asking) -> str:
-        config = asking.config
+        config, room = asking.config, asking.room
         request = SessionRequest(
             channel_id,
             asking.waddle_id,
             config.max_participants,
             config.recording,
             config.transcription,
+            room.asked_at,
+            asking.origin,
+            room.reason if asking.origin else "",
         )
-        session = await self._provider.create_session(request, asking.room.key)
+        session = await self._provider.create_session(request, room.key)
         await self._desk.channels.note_session(session.id, channel_id)
         log.info(
             "voice_room_opened",
             channel_id=channel_id,
             session_id=session.id,
-            generation=asking.room.generation,
+            generation=room.generation,
         )
         return session.id
 

@@ -8,6 +8,7 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.compare import Listing, Reason
+from syncbridge_server.voice.calling import Meter, metered
 from syncbridge_server.voice.looking import Looker, Sight
 from syncbridge_server.voice.metrics import SyncMetrics
 
@@ -16,7 +17,7 @@ class SyncLimits(msgspec.Struct, frozen=True):
     """Bounds of the comparison.
 
     Attributes:
-        interval_s: between passes. calls: provider calls of a pass; `rate` of them a second.
+        interval_s: between passes. calls: requests of a pass; `rate` of them a second.
         stale_s: a call that agrees is looked at all the same after so long.
         second_s: between the first look at a doubt and the second one.
         patience_s: how long a pass waits, once, for our own budget. pages: of the list, at most.
@@ -40,7 +41,8 @@ class Round:
     """One round of looks.
 
     Args:
-        wanted: channels and why they are looked at, in order. share: looks, at most.
+        wanted: channels and why they are looked at, in order.
+        share: requests, at most. A look is begun when as many as looks took so far have a place.
 
     Attributes:
         queue: channels that there was no place for, in order.
@@ -69,9 +71,19 @@ class Round:
         self._again: deque[str] = deque()
         self._stopped = False
         self._error: StoreError | None = None
+        self._meter = Meter(None)
+
+    @property
+    def sent(self) -> int:
+        """Requests that the looks took."""
+        return self._meter.sent
 
     async def run(self) -> None:
         """First looks, then second ones at those in doubt. Raises StoreError."""
+        with metered() as self._meter:
+            await self._run()
+
+    async def _run(self) -> None:
         await self._work(self.queue)
         second, self._again = self._again, deque()
         try:
@@ -91,7 +103,7 @@ class Round:
     async def _take_from(self, queue: deque[str]) -> None:
         """Look at one after the other; each look keeps a place for its second one."""
         while queue and not self._stopped:
-            if self.made + self._running + len(self._again) >= self._share:
+            if self._taken() >= self._share:
                 return
             channel_id = queue.popleft()
             self._running += 1
@@ -103,6 +115,14 @@ class Round:
             finally:
                 self._running -= 1
                 self._settle(channel_id, sight, queue)
+
+    def _taken(self) -> float:
+        """What of the share is used, and kept for second looks at what those so far have cost.
+
+        A look that sent nothing, because the provider is not asked for a while, counts as one.
+        """
+        used = max(self.sent, self.made)
+        return used + (self._running + len(self._again)) * used / max(self.made, 1)
 
     async def _look(self, channel_id: str) -> Sight:
         """A look. Our own budget is waited for once, when that does not take long."""

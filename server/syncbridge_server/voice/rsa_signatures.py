@@ -1,9 +1,13 @@
 """Webhooks that Cloudflare signed: RSASSA-PKCS1-v1_5 with SHA-256 over the raw body.
 
 The public key stands at a fixed address and may change: a signature that does not fit makes us
-fetch it anew, at most once a minute, so forged webhooks cannot make us fetch often. The signature
-covers neither a time nor the delivery's id, therefore a delivery is known by its body: two that
-have the same bytes are one, whatever their headers say.
+fetch it anew, at most once in 10 seconds, so forged webhooks cannot make us fetch often. What is
+refused for good is never sent again, so that is said only of a signature that does not fit the key
+as it was when the body came, or 2 seconds before. Against an older key, because the newer one could
+not be fetched or that was not due, the answer is UNVERIFIABLE: send it again.
+
+The signature covers neither a time nor the delivery's id, therefore a delivery is known by its
+body: two that have the same bytes are one, whatever their headers say.
 """
 
 import base64
@@ -31,7 +35,9 @@ KEY_URL = "https://api.realtime.cloudflare.com/.well-known/webhooks.json"
 MAX_BYTES = 65_536
 MAX_SIGNATURE = 2048
 FETCH_SECONDS = 2.0
-LEAST_INTERVAL = 60.0
+LEAST_INTERVAL = 10.0
+FRESH_SECONDS = 2.0
+"""A key that was asked for so long before a body came may be used to refuse it."""
 
 
 class _KeyData(msgspec.Struct):
@@ -60,35 +66,35 @@ class RsaSignatures:
         self._clock = clock
         self._key: RSAPublicKey | None = None
         self._last_try = -math.inf
+        self._key_at = -math.inf
         self._lock = trio.Lock()
 
     async def verify(self, headers: Mapping[str, str], body: bytes) -> Verified | Refused:
-        """Whether the provider signed this body; UNVERIFIABLE when its key cannot be had."""
+        """Whether the provider signed this body; UNVERIFIABLE when its key of now is not known."""
         text = headers.get(SIGNATURE_HEADER, "")
         if not text:
             return Refused(Refusal.MISSING)
         signature = _decoded(text)
         if signature is None:
             return Refused(Refusal.MALFORMED)
-        used = self._key
+        used, arrived = self._key, self._clock()
         if used is None or not _fits(used, signature, body):
             await self._refresh(used)
-            if self._key is None:
-                return Refused(Refusal.UNVERIFIABLE)
-            if self._key is used or not _fits(self._key, signature, body):
-                return Refused(Refusal.MISMATCH)
+            if self._key is None or not _fits(self._key, signature, body):
+                fresh = self._key_at >= arrived - FRESH_SECONDS
+                return Refused(Refusal.MISMATCH if fresh else Refusal.UNVERIFIABLE)
         return Verified(f"sha256-{hashlib.sha256(body).hexdigest()}")
 
     async def _refresh(self, used: RSAPublicKey | None) -> None:
-        """Fetch the key, unless another task just did or that was tried within the minute."""
+        """Fetch the key, unless another task just did or that was tried a moment ago."""
         async with self._lock:
             due = self._clock() - self._last_try >= LEAST_INTERVAL
             if self._key is not used or not due:
                 return
-            self._last_try = self._clock()
+            self._last_try = began = self._clock()
             try:
                 with trio.fail_after(FETCH_SECONDS):
-                    self._key = _public_key(await self._fetch())
+                    self._key, self._key_at = _public_key(await self._fetch()), began
             except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, ValueError):
                 return
 

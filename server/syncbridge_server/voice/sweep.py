@@ -1,10 +1,10 @@
 """A pass over all live calls: compare them with the provider's list, and look at what differs.
 
-Theory of operation. The list costs one request for a hundred calls; a look costs one for a single
-call. So the list is asked first, whole. Calls whose number of participants it confirms are left
-alone; the others become suspects, and are looked at within the pass's share of the request budget.
-Who finds no place is looked at first in the next pass. Whoever a look doubted is looked at a second
-time in the same pass, after the first look was applied, so one pass brings the truth.
+Theory of operation. The list costs one request for a hundred calls; a look costs one or two for a
+single call. So the list is asked first, whole. Calls whose number of participants it confirms are
+left alone; the others become suspects, and are looked at within the pass's share of the request
+budget. Who finds no place is looked at first in the next pass. Whoever a look doubted is looked at
+a second time in the same pass, after the first look was applied, so one pass brings the truth.
 
 What is not whole says nothing. Without Redis there is no pass. Without a list (nothing answered,
 too many requests, no permission) there is none either. A list that came but is empty or cut short
@@ -42,12 +42,18 @@ NO_PASS = frozenset({Doubt.UNREACHABLE, Doubt.RATE_LIMITED, Doubt.REFUSED, Doubt
 
 
 class Report(msgspec.Struct):
-    """What a pass did. `result`: verified, or why the list says nothing; `calls`: requests."""
+    """What a pass did.
+
+    Attributes:
+        result: verified, or why the list says nothing.
+        looks: looks that were made. sent: requests that they took.
+    """
 
     result: str = "verified"
     live: int = 0
     pages: int = 0
     looks: int = 0
+    sent: int = 0
     unverified: int = 0
     waiting: int = 0
     orphans: int = 0
@@ -55,7 +61,7 @@ class Report(msgspec.Struct):
     @property
     def calls(self) -> int:
         """Requests to the provider."""
-        return self.pages + self.looks
+        return self.pages + self.sent
 
 
 class Sweep:
@@ -167,7 +173,7 @@ class Sweep:
             await looks.run()
         finally:
             self._waiting = {one: wanted[one] for one in looks.queue}
-            report.waiting, report.looks = len(self._waiting), looks.made
+            report.waiting, report.looks, report.sent = len(self._waiting), looks.made, looks.sent
             report.unverified = len(looks.blind)
 
     async def _end_orphans(self, found: list[str], report: Report) -> None:

@@ -15,6 +15,7 @@ from syncbridge.errors import StoreError
 from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.channel_ports import Channels
 from syncbridge.voice.compare import Reason
+from syncbridge_server.voice.calling import metered
 from syncbridge_server.voice.looking import Looker, Sight
 from syncbridge_server.voice.metrics import SyncMetrics
 from syncbridge_server.voice.rounds import SyncLimits
@@ -93,7 +94,7 @@ class Synchronizer:
         if report is None:
             return
         metrics.calls.labels("list_active").inc(report.pages)
-        metrics.calls.labels("fetch_state").inc(report.looks)
+        metrics.calls.labels("fetch_state").inc(report.sent)
         metrics.unverified.set(report.unverified)
         metrics.waiting.set(report.waiting)
         if report.result != "verified":
@@ -116,14 +117,18 @@ class Synchronizer:
             for _ in range(2):
                 await self._allowed()
                 self._metrics.looks.labels(str(Reason.ASKED)).inc()
-                if await self._looker.look(channel_id) is not Sight.DOUBTS:
+                with metered() as meter:
+                    sight = await self._looker.look(channel_id)
+                for _ in range(meter.sent - 1):
+                    await self._allowed()
+                if sight is not Sight.DOUBTS:
                     return
                 await trio.sleep(self._limits.second_s)
         except StoreError as error:
             log.warning("voice_look_failed", channel_id=channel_id, reason=error.detail)
 
     async def _allowed(self) -> None:
-        """Wait until the share of such looks allows another one."""
+        """Wait until the share of such looks allows another request."""
         while True:
             wait = self._allowance.take(trio.current_time())
             if not wait:
