@@ -122,7 +122,7 @@ class Bench:
         async with trio.open_nursery() as nursery:
             for _ in range(TOGETHER):
                 nursery.start_soon(work)
-        return Report(looks=self.sessions)
+        return Report(looks=self.sessions, sent=self.sessions)
 
 
 class _Nobody:
