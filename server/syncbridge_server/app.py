@@ -255,7 +255,8 @@ class Server:
         """What lets a call go along with a session that is handed over."""
         if self.voice is None or self.calls is None:
             return None
-        return Handover(self.calls.board, self.voice.desk, self.voice.tokens)
+        voice = self.voice
+        return Handover(self.calls.board, voice.desk, voice.tokens, voice.metrics.calls)
 
     def _routes(self) -> list[BaseRoute]:
         bearer = self.auth.bearer

@@ -89,9 +89,17 @@ async def test_the_call_goes_along_with_the_session(rig: VoiceRig) -> None:
             assert ("tablet", "phone") == (held["deviceId"], released["deviceId"])
             assert "handoff" == released["reason"]
             assert "tablet" == (await states(tablet, "held"))[0]["deviceId"]
+            assert (1.0, 1.0, 0.0) == tuple(counted(rig, s) for s in ("begun", "moved", "failed"))
             listed = {d["device_id"]: d.get("in_call") for d in await devices(rig, session)}
             assert {"phone": None, "tablet": "c"} == listed
             assert not any('"disconnected"' in message for message in phone.raw)
+
+
+def counted(rig: VoiceRig, step: str) -> float:
+    """A step of handovers, as all nodes have counted it."""
+    name = "syncbridge_voice_handovers_total"
+    found = [node.server.registry.get_sample_value(name, {"step": step}) for node in rig.nodes]
+    return sum(value or 0.0 for value in found)
 
 
 async def devices(rig: VoiceRig, session: str) -> list[dict[str, Any]]:
@@ -160,6 +168,7 @@ async def test_without_a_grant_the_call_stays(rig: VoiceRig) -> None:
         assert (200, True) == (answer.status_code, answer.json()["valid"])
         assert {"channelId": "c", "error": "forbidden"} == answer.json()["voice"]
         assert "" == (await rig.channel("c")).record.guests["ann"].moving_to
+        assert (0.0, 1.0) == (counted(rig, "begun"), counted(rig, "failed"))
 
 
 @pytest.mark.parametrize(

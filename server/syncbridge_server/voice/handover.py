@@ -10,17 +10,22 @@ A token is given out here, so the grants of who asks are looked at, as everywher
 user (role service or admin) passes on what that user was granted last, and not its own rights.
 """
 
+from collections.abc import Iterator
+
 import msgspec
 import structlog
 import trio
 
 from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import Identity
+from syncbridge.voice.announcements import Message
+from syncbridge.voice.channel import Channel
 from syncbridge.voice.grants import require
 from syncbridge.voice.provider_errors import ProviderError
 from syncbridge.voice.reporting import hand_over
 from syncbridge_server.voice.board import Board
 from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.metrics import CallMetrics
 from syncbridge_server.voice.tokens import Tokens, VoiceToken
 
 log = structlog.get_logger("voice")
@@ -44,12 +49,15 @@ class HandedCall(msgspec.Struct, frozen=True):
 
 
 class Handover:
-    """Moves calls from device to device."""
+    """Moves calls from device to device, and counts how that goes: `failed`, or `begun` and then
+    `moved` or `expired`."""
 
-    def __init__(self, board: Board, desk: Desk, tokens: Tokens) -> None:
+    def __init__(self, board: Board, desk: Desk, tokens: Tokens, metrics: CallMetrics) -> None:
         self._board = board
         self._desk = desk
         self._tokens = tokens
+        self._steps = metrics.handovers
+        desk.on_written(self._count)
 
     async def take_along(
         self, identity: Identity, session_id: str, source: str, target: str
@@ -69,11 +77,14 @@ class Handover:
             with trio.fail_after(SECONDS):
                 return await self._move(identity, channel_id, user_id, session_id, target)
         except trio.TooSlowError:
+            self._steps.labels("failed").inc()
             return HandedCall(channel_id, error="network_error", retry_after=1.0)
         except ProviderError as error:
+            self._steps.labels("failed").inc()
             log.info("voice_handover_failed", channel_id=channel_id, code=error.code.value)
             return HandedCall(channel_id, error=error.code.value, retry_after=error.retry_after)
         except SyncBridgeError as error:
+            self._steps.labels("failed").inc()
             log.info("voice_handover_failed", channel_id=channel_id, code=error.code.wire)
             return HandedCall(channel_id, error=error.code.wire, retry_after=error.retry_after)
 
@@ -98,3 +109,20 @@ class Handover:
             channel_id, lambda channel, now: hand_over(channel, user_id, target, session_id, now)
         )
         return HandedCall(channel_id, token)
+
+    def _count(self, channel: Channel) -> None:
+        """Count the steps that a write has made."""
+        for step in steps_of(channel.news):
+            self._steps.labels(step).inc()
+
+
+def steps_of(news: list[Message]) -> Iterator[str]:
+    """The steps of handovers among what devices are told."""
+    for message in news:
+        match message.get("state"), message.get("reason"):
+            case "moving", _:
+                yield "begun"
+            case "released", "handoff":
+                yield "moved"
+            case "held", "expired":
+                yield "expired"

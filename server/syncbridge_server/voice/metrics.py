@@ -45,6 +45,7 @@ class CallMetrics(NamedTuple):
     migrations: Counter
     migrated: Counter
     stranded: Counter
+    handovers: Counter
 
 
 class AnalyticsMetrics(NamedTuple):
@@ -122,6 +123,7 @@ def _calls(make: _Maker) -> CallMetrics:
         make.counter("migrations_total", "Migrations by how they ended.", "result"),
         make.counter("migrated_total", "Users who came over in migrations."),
         make.counter("stranded_total", "Users who did not come over in migrations."),
+        make.counter("handovers_total", "Calls handed to another device, step by step.", "step"),
     )
 
 
