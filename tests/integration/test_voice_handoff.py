@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+import trio
 
 import sim_kit
 from calls_kit import join, people, states
@@ -51,12 +52,17 @@ async def handoff_token(rig: VoiceRig, session: str) -> str:
 
 
 async def redeem(
-    rig: VoiceRig, session: str, token: str, node: int = 1, access: str = ""
+    rig: VoiceRig,
+    session: str,
+    token: str,
+    node: int = 1,
+    access: str = "",
+    device: str = "tablet",
 ) -> httpx.Response:
     access = access or voice_mint("ann", waddle=WADDLE)
     answer: httpx.Response = await rig.http.get(
         f"{rig.nodes[node].url}/session/{session}/handoff/{token}",
-        headers=bearer(access) | {"X-Device-ID": "tablet"},
+        headers=bearer(access) | {"X-Device-ID": device},
     )
     return answer
 
@@ -221,3 +227,26 @@ async def test_a_source_that_reconnects_keeps_the_call(rig: VoiceRig) -> None:
         async with device_in(two, session, "tablet") as tablet:
             await join(tablet, "c")
             await states(phone, "held", "released")
+
+
+async def test_a_race_for_the_session_is_one_for_the_call(rig: VoiceRig) -> None:
+    """Two devices redeem one token at once, on two nodes: the call goes to one of them alone."""
+    session = new_session()
+    async with device_in(rig.nodes[0], session, "phone") as phone:
+        await in_the_call(rig, phone)
+        token = await handoff_token(rig, session)
+        answers: dict[str, list[httpx.Response]] = {"tablet": [], "watch": []}
+
+        async def ask(device: str, node: int) -> None:
+            answers[device].append(await redeem(rig, session, token, node, device=device))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(ask, ("tablet", "watch")[number % 2], number // 2 % 2)
+
+        assert {200} == {answer.status_code for answer in answers["tablet"]}
+        assert all(answer.json()["voice"]["token"] for answer in answers["tablet"])
+        assert all(400 <= answer.status_code < 500 for answer in answers["watch"])
+        assert not any("voice" in answer.json() for answer in answers["watch"])
+        ann = (await rig.channel("c")).record.guests["ann"]
+        assert ("phone", "tablet") == (ann.device_id, ann.moving_to)
