@@ -1,6 +1,7 @@
 """The client side of a hub for tests: masked frames, and peers on socket pairs."""
 
 import contextlib
+import resource
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,6 +15,16 @@ START = 1_000_000
 """The first `now` of every test, ms."""
 
 Event = tuple[int, int, bytes, int]
+
+
+@contextlib.contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """Room for so many, where the usual limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def masked(payload: bytes, mask: bytes = MASK) -> bytes:

@@ -1,9 +1,10 @@
 """Whole servers that get webhooks from the stand-in provider, or from a test that can sign them."""
 
 import json
+import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,25 @@ def event(
         when = "joinedAt" if name == "joined" else "leftAt"
         body["participant"] = {"peerId": peer, "customParticipantId": user, when: iso(at)}
     return json.dumps(body).encode()
+
+
+def comings_and_goings(
+    rng: random.Random, kind: str, sessions: list[str], users: int, times: Iterable[float]
+) -> tuple[list[bytes], dict[str, dict[str, list[str]]]]:
+    """Bodies of webhooks in the order in which people come, go and come again, one at each time;
+    and who is left: session -> user -> connections, those without any included."""
+    bodies: list[bytes] = []
+    present: dict[str, dict[str, list[str]]] = {session: {} for session in sessions}
+    for number, at in enumerate(times):
+        session, user = rng.choice(sessions), f"u{rng.randrange(users)}"
+        peers = present[session].setdefault(user, [])
+        if peers and rng.random() < 0.6:
+            name, peer = "left", peers.pop(rng.randrange(len(peers)))
+        else:
+            name, peer = "joined", f"p{number}"
+            peers.append(peer)
+        bodies.append(event(kind, name, session, user, peer, at))
+    return bodies, present
 
 
 @dataclass

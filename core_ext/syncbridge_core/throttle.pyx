@@ -19,17 +19,22 @@ from libc.stdint cimport INT64_MAX, int64_t
 
 __all__ = ["CHANGED", "RESTED", "REST_WINDOWS", "Throttle"]
 
-CHANGED = 1
-RESTED = 2
-REST_WINDOWS = 4
-
 
 cdef enum:
     NONE = 0
     READY = 1
     WINDOW = 2
     RESTING = 3
-    WINDOWS_OF_REST = 4
+
+
+cdef enum:
+    C_CHANGED = 1
+    C_RESTED = 2
+    C_REST_WINDOWS = 4
+
+CHANGED = C_CHANGED
+RESTED = C_RESTED
+REST_WINDOWS = C_REST_WINDOWS
 
 
 cdef inline void ring(Node *node) noexcept nogil:
@@ -120,7 +125,7 @@ cdef class Throttle:
         self._settle(entry, now)
         if entry.kind != READY:
             return 0
-        return 2 if entry.news else 1
+        return C_RESTED if entry.news else C_CHANGED
 
     def collect(self, int64_t now):
         """Hand out what is due: one batch a channel, each participant at most once."""
@@ -224,7 +229,7 @@ cdef class Throttle:
             return
         entry.wanted = speaking
         entry.news = now >= entry.rested
-        entry.rested = now + WINDOWS_OF_REST * self.interval_ms
+        entry.rested = now + C_REST_WINDOWS * self.interval_ms
 
     cdef bint _settle(self, Entry entry, int64_t now) except -1:
         """Put an entry into the queue where it belongs at `now`, or forget it."""

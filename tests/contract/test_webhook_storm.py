@@ -10,7 +10,7 @@ from inbox_kit import Worker, worker
 from redis_servers import RedisServer
 from syncbridge.voice.channel_ports import Delivery
 from syncbridge_server.redis.inbox import RedisInbox
-from webhook_kit import event
+from webhook_kit import comings_and_goings
 
 DELIVERIES = 5_000
 REPEATED = 0.3
@@ -23,21 +23,10 @@ SEEDS = (1, 2, 3)
 
 def story(rng: random.Random) -> list[Delivery]:
     """Deliveries in the order in which things happened: people come, go, come again."""
-    told: list[Delivery] = []
-    present: dict[tuple[str, str], list[str]] = {}
-    count = round(DELIVERIES * (1 - REPEATED))
-    for number in range(count):
-        at = START + number * 0.5
-        place = f"s{rng.randrange(CHANNELS)}", f"u{rng.randrange(USERS)}"
-        peers = present.setdefault(place, [])
-        if peers and rng.random() < 0.6:
-            name, peer = "left", peers.pop(rng.randrange(len(peers)))
-        else:
-            name, peer = "joined", f"p{number}"
-            peers.append(peer)
-        body = event("rtk", name, *place, peer, at)
-        told.append(Delivery(f"d{number}", body, int(LATER * 1000)))
-    return told
+    sessions = [f"s{number}" for number in range(CHANNELS)]
+    times = [START + number * 0.5 for number in range(round(DELIVERIES * (1 - REPEATED)))]
+    bodies, _ = comings_and_goings(rng, "rtk", sessions, USERS, times)
+    return [Delivery(f"d{n}", body, int(LATER * 1000)) for n, body in enumerate(bodies)]
 
 
 def storm(told: list[Delivery], rng: random.Random) -> list[Delivery]:

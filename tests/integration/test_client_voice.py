@@ -1,7 +1,7 @@
 """Voice calls through the client library, on a real server."""
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
 import pytest
@@ -34,6 +34,23 @@ async def node() -> AsyncIterator[Node]:
 
 def client(port: int, user: str, name: str) -> Session:
     return device(port, name, new_session(), token=kit.pass_for(user))
+
+
+async def on_and_then(
+    backend: str,
+    scenario: Callable[[], Awaitable[None]],
+    told: threading.Event,
+    deed: Callable[[], Awaitable[None]],
+) -> None:
+    """Run a scenario, and beside it a deed on the server as soon as the scenario sets `told`."""
+
+    async def act() -> None:
+        await until(told.is_set)
+        await deed()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(act)
+        await on(backend, scenario)
 
 
 async def state_of(events: object, user: str, state: str) -> VoiceEvent:
@@ -111,13 +128,10 @@ async def test_refusals_and_the_end_are_told(node: Node, backend: str) -> None:
             assert {} == dict(ann.voice.calls)
 
     async def end() -> None:
-        await until(ended.is_set)
         await kit.desk_of(node).change("c", lambda channel, now: channel.end(now, "closed"))
 
     ended = threading.Event()
-    async with anyio.create_task_group() as group:
-        group.start_soon(end)
-        await on(backend, scenario)
+    await on_and_then(backend, scenario, ended, end)
 
 
 async def test_who_did_not_come_over_has_lost_the_call(node: Node, backend: str) -> None:
@@ -146,13 +160,10 @@ async def test_who_did_not_come_over_has_lost_the_call(node: Node, backend: str)
         channel.moved("s2", now, room.key)
 
     async def migrate() -> None:
-        await until(moves.is_set)
         await kit.desk_of(node).change("c", move)
 
     moves = threading.Event()
-    async with anyio.create_task_group() as group:
-        group.start_soon(migrate)
-        await on(backend, scenario)
+    await on_and_then(backend, scenario, moves, migrate)
 
 
 async def test_a_call_that_was_lost_unheard_is_told(node: Node, backend: str) -> None:
@@ -169,10 +180,7 @@ async def test_a_call_that_was_lost_unheard_is_told(node: Node, backend: str) ->
                 assert ("c", "verified") == (lost.channel_id, lost.reason)
 
     async def remove() -> None:
-        await until(gone.is_set)
         await kit.hear(node, "c", kit.came("ann", "c1"), kit.went("ann", "c1"))
 
     gone = threading.Event()
-    async with anyio.create_task_group() as group:
-        group.start_soon(remove)
-        await on(backend, scenario)
+    await on_and_then(backend, scenario, gone, remove)

@@ -6,7 +6,7 @@ import time
 import pytest
 import trio
 
-from webhook_kit import KINDS, Site, event, signed, site
+from webhook_kit import KINDS, Site, comings_and_goings, signed, site
 
 DELIVERIES = 5_000
 REPEATED = 0.3
@@ -16,27 +16,6 @@ AT_ONCE = 48
 SECONDS = 240.0
 
 Delivery = tuple[bytes, dict[str, str]]
-People = dict[str, dict[str, set[str]]]
-
-
-def told(rng: random.Random, one: Site, sessions: list[str]) -> tuple[list[Delivery], People]:
-    """What happened, each once and signed; and who is in which call in the end, as whom."""
-    deliveries: list[Delivery] = []
-    present: People = {session: {} for session in sessions}
-    count = round(DELIVERIES * (1 - REPEATED))
-    began = time.time() - count * 0.05
-    for number in range(count):
-        session, user = rng.choice(sessions), f"u{rng.randrange(USERS)}"
-        peers = present[session].setdefault(user, set())
-        if peers and rng.random() < 0.6:
-            name, peer = "left", rng.choice(sorted(peers))
-            peers.remove(peer)
-        else:
-            name, peer = "joined", f"p{number}"
-            peers.add(peer)
-        body = event(one.kind, name, session, user, peer, began + number * 0.05)
-        deliveries.append((body, signed(one.kind, body)))
-    return deliveries, present
 
 
 async def storm(one: Site, sent: list[Delivery]) -> None:
@@ -59,7 +38,10 @@ async def test_a_storm_over_http_ends_with_the_truth(kind: str) -> None:
     rng = random.Random(7)
     async with site(kind, nodes=2, rate_limit_enabled=False, voice_sync=86_400.0) as one:
         sessions = [await one.open(f"c{number}") for number in range(CHANNELS)]
-        deliveries, present = told(rng, one, sessions)
+        count = round(DELIVERIES * (1 - REPEATED))
+        times = [time.time() - (count - number) * 0.05 for number in range(count)]
+        bodies, present = comings_and_goings(rng, kind, sessions, USERS, times)
+        deliveries = [(body, signed(kind, body)) for body in bodies]
         sent = deliveries + rng.choices(deliveries, k=DELIVERIES - len(deliveries))
         rng.shuffle(sent)
         with trio.fail_after(SECONDS):
@@ -70,4 +52,4 @@ async def test_a_storm_over_http_ends_with_the_truth(kind: str) -> None:
             call = (await one.look(f"c{number}")).call
             assert call is not None
             found = {user: set(call.connections(user)) for user in call.users}
-            assert {user: peers for user, peers in present[session].items() if peers} == found
+            assert {u: set(peers) for u, peers in present[session].items() if peers} == found

@@ -3,7 +3,6 @@
 import errno
 import gc
 import os
-import resource
 import select
 import socket
 import threading
@@ -12,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from hub_kit import BINARY, START, TEXT, Event, client_frame, hub_harness, masked, server_frames
+from hub_kit import (
+    BINARY,
+    START,
+    TEXT,
+    Event,
+    client_frame,
+    descriptors,
+    hub_harness,
+    masked,
+    server_frames,
+)
 from syncbridge_core.connections import CONNECTION_BYTES, EVENT_BYTES
 from syncbridge_core.hub import (
     ENCODING_PROTOBUF,
@@ -295,12 +304,9 @@ def test_busy_connection_does_not_starve_others() -> None:
 
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
-    """Room for a few thousand sockets, where the usual limit is 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    """Room for a few thousand sockets."""
+    with descriptors(4096):
+        yield
 
 
 @pytest.mark.usefixtures("many_descriptors")

@@ -1,12 +1,11 @@
 """Very many connections to write to: slices, their order, and what goes before them."""
 
-import resource
 import select
 from collections.abc import Iterator
 
 import pytest
 
-from hub_kit import TEXT, Harness, Peer, client_frame, hub_harness
+from hub_kit import TEXT, Harness, Peer, client_frame, descriptors, hub_harness
 from syncbridge_core.hub import EVENT_MESSAGE, KIND_NOTICE
 
 SLICE = 1024
@@ -16,11 +15,8 @@ MANY = SLICE + 500
 @pytest.fixture(autouse=True)
 def _many_descriptors() -> Iterator[None]:
     """Room for so many socket pairs."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with descriptors(8192):
+        yield
 
 
 @pytest.fixture

@@ -87,9 +87,9 @@ class Tombstones:
     def refuses(self, sign: Joined, connection_id: str) -> bool:
         """Whether a sign does not show a connection that is not held; takes note of it."""
         user_id = sign.user_id
-        own = sign.source is Source.CLIENT
-        repeated = own and self._repeats(user_id, sign.at)
-        repeated = (own and self._strays(sign, connection_id)) or repeated
+        repeated = False
+        if sign.source is Source.CLIENT:  # both take note
+            repeated = any([self._repeats(user_id, sign.at), self._strays(sign, connection_id)])
         gone = self._gone.get((user_id, connection_id))
         if gone is not None and (connection_id or sign.at <= gone):
             return True
@@ -98,10 +98,9 @@ class Tombstones:
             return True
         if repeated:
             return True
-        self._unshown.pop((user_id, connection_id), None)
         for name in ("", connection_id):
+            self._unshown.pop((user_id, name), None)
             self._stranded.pop((user_id, name), None)
-        self._unshown.pop((user_id, ""), None)
         return False
 
     def migrated(self) -> None:

@@ -90,12 +90,11 @@ class RedisCalls:
 
     async def read(self, call_id: str) -> Call | None:
         """See `Calls.read`."""
-        return (await self._read([call_id]))[0]
+        return (await self._read({keys_of(call_id)[0]: call_id}))[0]
 
     async def read_deleted(self, call_id: str) -> Call | None:
         """See `Calls.read_deleted`."""
-        command = Command(pack("HGETALL", gone_key(call_id)), repeatable=True)
-        return call_of(call_id, (await self._all([command]))[0])
+        return (await self._read({gone_key(call_id): call_id}))[0]
 
     async def set_state(self, call_id: str, state: CallState, by: str) -> CallReply:
         """See `Calls.set_state`."""
@@ -138,16 +137,16 @@ class RedisCalls:
         ]
         parts = [positions(reply) for reply in await self._all(commands)]
         places, more = merge_pages(parts, limit)
-        calls = await self._read([call_id for _, call_id in places])
+        calls = await self._read({keys_of(call_id)[0]: call_id for _, call_id in places})
         shown = [c for c in calls if c and state in (None, c.state) and call_type in (None, c.type)]
         return CallPage(shown, places[-1] if more else None)
 
-    async def _read(self, call_ids: Sequence[str]) -> list[Call | None]:
-        if not call_ids:
+    async def _read(self, ids: dict[str, str]) -> list[Call | None]:
+        """The calls under these keys, whose ids are given."""
+        if not ids:
             return []
-        commands = [Command(pack("HGETALL", keys_of(i)[0]), repeatable=True) for i in call_ids]
-        replies = await self._all(commands)
-        return [call_of(i, reply) for i, reply in zip(call_ids, replies, strict=True)]
+        replies = await self._all([Command(pack("HGETALL", k), repeatable=True) for k in ids])
+        return [call_of(i, reply) for i, reply in zip(ids.values(), replies, strict=True)]
 
     async def _all(self, commands: Sequence[Command]) -> list[Any]:
         replies = await self._io.request(commands)
@@ -157,15 +156,20 @@ class RedisCalls:
         return replies
 
 
+def bucket_of(call_id: str) -> int:
+    """The bucket of a call."""
+    return crc32(call_id.encode()) % BUCKETS
+
+
 def keys_of(call_id: str) -> list[str]:
     """The keys of a call: itself and those of its bucket, as the scripts want them."""
-    bucket = crc32(call_id.encode()) % BUCKETS
+    bucket = bucket_of(call_id)
     return [f"call:{{{bucket}}}:{call_id}", *index_keys(bucket)]
 
 
 def gone_key(call_id: str) -> str:
     """Where a call stays for a while after its deletion."""
-    return f"gone:{{{crc32(call_id.encode()) % BUCKETS}}}:{call_id}"
+    return f"gone:{{{bucket_of(call_id)}}}:{call_id}"
 
 
 def index_keys(bucket: int) -> list[str]:

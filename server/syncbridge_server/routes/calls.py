@@ -195,15 +195,11 @@ class CallRoutes:
     async def session_history(self, request: Request) -> Response:
         """When it came into each of its states, and who brought it there; also after its deletion,
         for as long as the call would have been kept."""
-        try:
-            call = await self._named(request)
-        except SyncBridgeError as error:
-            if error.code is not ErrorCode.CALL_NOT_FOUND:
-                raise
-            deleted = await self._calls.read_deleted(path_call(request))
-            if deleted is None:
-                raise
-            call = deleted
+        await self._authorized(request)
+        call_id = path_call(request)
+        call = await self._calls.read(call_id) or await self._calls.read_deleted(call_id)
+        if call is None:
+            raise not_found()
         return Response(encode.to_json(history_of(call)), media_type=JSON)
 
     @describe(

@@ -23,7 +23,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.grants import require
 from syncbridge.voice.provider_errors import ProviderError
 from syncbridge.voice.reporting import hand_over
-from syncbridge_server.voice.board import Board
+from syncbridge_server.voice.board import Board, LiveCall
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.metrics import CallMetrics
 from syncbridge_server.voice.tokens import Tokens, VoiceToken
@@ -67,24 +67,28 @@ class Handover:
         Args:
             identity: who asks for it; without a grant for the channel there is no token.
         """
-        channel_id = self._board.held_by(session_id, source)
-        call = self._board.calls.get(channel_id)
+        call = self._board.calls.get(self._board.held_by(session_id, source))
         if call is None:
             return None
-        people = call.view.participants.items()
+        handed = await self._try(identity, call, session_id, source, target)
+        if handed is not None and handed.error:
+            self._steps.labels("failed").inc()
+        return handed
+
+    async def _try(
+        self, identity: Identity, call: LiveCall, session_id: str, source: str, target: str
+    ) -> HandedCall | None:
+        channel_id, people = call.channel_id, call.view.participants.items()
         user_id = next(u for u, p in people if (p.sid, p.device_id) == (session_id, source))
         try:
             with trio.fail_after(SECONDS):
                 return await self._move(identity, channel_id, user_id, session_id, target)
         except trio.TooSlowError:
-            self._steps.labels("failed").inc()
             return HandedCall(channel_id, error="network_error", retry_after=1.0)
         except ProviderError as error:
-            self._steps.labels("failed").inc()
             log.info("voice_handover_failed", channel_id=channel_id, code=error.code.value)
             return HandedCall(channel_id, error=error.code.value, retry_after=error.retry_after)
         except SyncBridgeError as error:
-            self._steps.labels("failed").inc()
             log.info("voice_handover_failed", channel_id=channel_id, code=error.code.wire)
             return HandedCall(channel_id, error=error.code.wire, retry_after=error.retry_after)
 

@@ -94,7 +94,8 @@ class Monitor:
 
     async def collect(self, channel: Channel) -> dict[str, Any]:
         """The metrics of one call, with its quality."""
-        return self._document(channel, await self.quality(channel))
+        quality = await self.quality(channel)
+        return self._complete(self._facts(channel), self.health(channel), quality)
 
     async def quality(self, channel: Channel) -> Metrics | CannotVerify | None:
         """The quality of a call, measured unless that was done just now; None without a call."""
@@ -109,20 +110,17 @@ class Monitor:
 
     async def make_pass(self) -> Totals:
         """One pass over all live calls. Raises StoreError."""
-        totals, documents = Totals(), dict[str, dict[str, Any]]()
+        totals, calls = Totals(), dict[str, tuple[dict[str, Any], Health]]()
         live = cast("AsyncGenerator[list[str], None]", self._desk.channels.live())
-        healths: dict[str, Health] = {}
         async with aclosing(live) as pages:
             async for page in pages:
                 for channel in await self._read(page):
-                    session_id = _session(channel)
-                    documents[session_id] = self._document(channel, None)
-                    healths[session_id] = check_health(channel, self._desk.now())
-        await self._measure_oldest(documents, totals)
-        for session_id, document in documents.items():
-            document["rtk"] = quality_document(self._fresh(session_id))
-            document["health"] = health_document(self._as_served(healths[session_id]))
-            self._see(document, totals)
+                    health = check_health(channel, self._desk.now())
+                    calls[_session(channel)] = self._facts(channel), health
+        await self._measure_oldest(calls, totals)
+        for session_id, (facts, health) in calls.items():
+            quality = self._fresh(session_id)
+            self._see(self._complete(facts, self._as_served(health), quality), totals)
         self._show(totals)
         return totals
 
@@ -131,9 +129,9 @@ class Monitor:
             await self.make_pass()
         return 0.0
 
-    async def _measure_oldest(self, documents: Iterable[str], totals: Totals) -> None:
+    async def _measure_oldest(self, sessions: Iterable[str], totals: Totals) -> None:
         """Measure the sessions that were measured longest ago, or never, within the share."""
-        due = sorted(documents, key=lambda one: self._measured.get(one, (0.0, None))[0])
+        due = sorted(sessions, key=lambda one: self._measured.get(one, (0.0, None))[0])
         for session_id in due[: self._limits.calls]:
             totals.asked += 1
             quality = await self._measure(session_id)
@@ -176,7 +174,8 @@ class Monitor:
         if self._analytics is not None:
             self._analytics.send(document)
 
-    def _document(self, channel: Channel, quality: Metrics | CannotVerify | None) -> dict[str, Any]:
+    def _facts(self, channel: Channel) -> dict[str, Any]:
+        """The metrics of one call, without what the provider has to do with."""
         now = self._desk.now()
         record, call = channel.record, channel.call
         return {
@@ -187,9 +186,12 @@ class Monitor:
             "duration": now - record.created_at if call is not None else 0,
             "state": "active" if channel.live else "ended",
             "phase": str(call.phase) if call is not None else "ended",
-            "health": health_document(self.health(channel)),
-            "rtk": quality_document(quality),
         }
+
+    def _complete(
+        self, facts: dict[str, Any], health: Health, quality: Metrics | CannotVerify | None
+    ) -> dict[str, Any]:
+        return facts | {"health": health_document(health), "rtk": quality_document(quality)}
 
     def _as_served(self, health: Health) -> Health:
         """With the error that the provider's latest answers to this node are."""
