@@ -224,3 +224,11 @@ def test_a_parsed_head_has_only_plain_bytes(line: bytes, query: bytes) -> None:
         whole = request.query + b"".join(request.headers.values())
         assert not [byte for byte in whole if (byte < 0x20 and byte != 0x09) or byte == 0x7F]
         assert HEADERS[b"host"] == request.headers[b"host"]
+
+
+def test_a_head_of_blanks_is_judged_in_linear_time() -> None:
+    """A value of 64 KiB of blanks before a byte that is not allowed: backtracking over it would
+    take longer than anybody waits for this test."""
+    blanks = b" \t" * 32_768
+
+    assert parse_head(b"GET /ws HTTP/1.1\r\nhost:" + blanks + b"\x01\r\n\r\n") is None

@@ -21,7 +21,7 @@ from syncbridge_server.listener.contract import ListenerConfig, Refusal
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"GET (/[\x21\x22\x24-\x7e]*) HTTP/1\.1\r\n")
-_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*\r\n")
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):([\x20-\x7e\x80-\xff\t]*)\r\n")
 HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")
 _LISTS = frozenset(
     {
@@ -99,7 +99,7 @@ def _fields(head: bytes, start: int) -> list[tuple[bytes, bytes]] | None:
         match = _FIELD.match(head, start)
         if match is None:
             return None
-        pairs.append((match[1], match[2]))
+        pairs.append((match[1], match[2].strip(b" \t")))
         start = match.end()
     return pairs if start == end else None
 
