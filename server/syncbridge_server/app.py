@@ -31,7 +31,7 @@ from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.collector import Collector
 from syncbridge_server.gateway.gateway import Gateway, node_name
-from syncbridge_server.listener.bridge import upgrade_required, websocket_bridge
+from syncbridge_server.listener.bridge import explain_refusal, websocket_bridge
 from syncbridge_server.listener.contract import (
     SUBPROTOCOL_JSON,
     SUBPROTOCOL_PROTOBUF,
@@ -47,6 +47,7 @@ from syncbridge_server.listener.workers import (
     inheritance,
 )
 from syncbridge_server.openapi.describe import Answer, Description
+from syncbridge_server.origins import Origins
 from syncbridge_server.proxies import TrustedProxies
 from syncbridge_server.redis.bus import RedisBus
 from syncbridge_server.redis.calls import RedisCalls
@@ -60,6 +61,7 @@ from syncbridge_server.routes.auth import AuthRoutes
 from syncbridge_server.routes.calls import CallRoutes
 from syncbridge_server.routes.compression import CompressAnswers
 from syncbridge_server.routes.conflicts import ConflictRoutes
+from syncbridge_server.routes.cors import CrossOrigin
 from syncbridge_server.routes.dead_letters import DeadLetterRoutes
 from syncbridge_server.routes.devices import DeviceRoutes
 from syncbridge_server.routes.direct import DirectRoutes
@@ -136,6 +138,7 @@ class Server:
         self.listener = listener_config(settings)
         self.registry = registry
         observability.register_hub(self.registry, self.hub)
+        self.listener.origins.register(registry)
         observability.register_store(self.registry, io)
         observability.register_reading(self.registry, "syncbridge_cold", self._cold_sessions)
         self.app = self._application()
@@ -249,6 +252,7 @@ class Server:
             observability.http_metrics(self.registry),
             access_log=settings.access_log,
             trusted_proxies=settings.trusted_proxies,
+            cors=CrossOrigin(self.listener.origins, self.routes),
         )
 
     def _handover(self) -> Handover | None:
@@ -290,7 +294,7 @@ class Server:
             *self._webhook_routes(bearer),
             *DocumentRoutes(self.settings.dev).routes(),
             WebSocketRoute(self.listener.path, sockets),
-            Route(self.listener.path, sockets),
+            Route(self.listener.path, sockets, methods=["GET"]),
         ]
 
     def _voice_routes(self, bearer: BearerAuth) -> list[BaseRoute]:
@@ -341,7 +345,7 @@ class WebSockets:
         if scope["type"] == "websocket":
             await websocket_bridge(scope, receive, send, self._gateway, self._config)
         else:
-            await upgrade_required(scope, receive, send)
+            await explain_refusal(scope, receive, send, self._gateway, self._config)
 
 
 def hub_limits(settings: Settings) -> HubLimits:
@@ -366,7 +370,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
     """The listener's configuration, out of the settings."""
     return ListenerConfig(
         binds=tuple(str(address) for address in settings.listen_addresses()),
-        origins=frozenset(settings.origins),
+        origins=Origins(settings.origins, loopback=settings.dev),
         subprotocols=MappingProxyType(SUBPROTOCOLS),
         drain_timeout=settings.drain,
         reconnect_spread=settings.reconnect_spread,

@@ -131,8 +131,10 @@ class Settings(BaseSettings):
     data_dir: str = _set(".syncbridge", "Directory of the embedded Redis and of generated secrets.")
     origins: Words = _set(
         (),
-        "Origins whose pages may connect, such as https://app.example.com; * for any. Empty:"
-        " pages of this host only. Callers that send no Origin are not browsers and may connect.",
+        "Origins whose pages may open sockets and read answers (CORS), such as"
+        " https://app.example.com; * for any. Empty: pages of this host only, and for"
+        " `syncbridge dev` those of this machine on any port. Callers that send no Origin are not"
+        " browsers and may connect.",
     )
     trusted_proxies: Annotated[Words, AfterValidator(_networks)] = _set(
         (), "Addresses or networks whose X-Forwarded-For is believed, such as 10.0.0.0/8."

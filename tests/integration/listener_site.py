@@ -23,7 +23,7 @@ from hypercorn.trio.run import worker_serve
 from hypercorn.utils import wrap_app
 
 from syncbridge_core.hub import EVENT_CLOSED, EVENT_LIMITED, EVENT_MESSAGE, Hub, HubLimits
-from syncbridge_server.listener.bridge import upgrade_required, websocket_bridge
+from syncbridge_server.listener.bridge import explain_refusal, websocket_bridge
 from syncbridge_server.listener.contract import (
     SUBPROTOCOL_JSON,
     SUBPROTOCOL_PROTOBUF,
@@ -132,7 +132,7 @@ def make_app(sink: EchoSink, config: ListenerConfig) -> ASGI:
         elif scope["path"] == "/crash":
             raise RuntimeError("a bug in a route")
         elif scope["path"] == config.path:
-            await upgrade_required(scope, receive, send)
+            await explain_refusal(scope, receive, send, sink, config)
         else:
             headers = [(b"content-length", b"5")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -302,7 +302,7 @@ async def test_wrong_methods_and_media(http: httpx.AsyncClient) -> None:
         await http.patch("/sessions/a"),
         await http.get("/sessions/a/b/../state/state"),
     ]
-    form = await http.post("/sessions", content="id=a", headers={"Content-Type": "text/plain"})
+    form = await http.post("/sessions", data={"id": "a"})
     assert [405, 405, 405, 404] == [answer.status_code for answer in wrong]
     assert all("allow" in answer.headers for answer in wrong[:3])
     assert 415 == form.status_code

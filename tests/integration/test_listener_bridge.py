@@ -1,5 +1,6 @@
 """The ASGI bridge alone, with messages instead of a server: what the sink and the client learn."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import trio
 
 from integration.listener_site import SUBPROTOCOLS, EchoSink
 from integration.ws_raw import DEADLINE
-from syncbridge_server.listener.bridge import upgrade_required, websocket_bridge
+from syncbridge_server.listener.bridge import explain_refusal, websocket_bridge
 from syncbridge_server.listener.contract import ListenerConfig, Refusal
 
 CONFIG = ListenerConfig(subprotocols=SUBPROTOCOLS)
@@ -193,15 +194,34 @@ async def test_a_refusal_without_the_extension_is_a_close(sink: EchoSink) -> Non
     ]
 
 
-async def test_plain_http_at_the_path_is_asked_to_upgrade() -> None:
-    """426 names the protocol, in HTTP/1.1 where an upgrade can be asked for."""
+async def asked_plainly(sink: EchoSink, **changed: Any) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Status, headers and code of the answer to a plain request at the path."""
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "headers": [], "http_version": "1.1"}
-    await upgrade_required(scope, trio.sleep_forever, send)  # type: ignore[arg-type]
+    scope = SCOPE | {"type": "http", "http_version": "1.1"} | changed
+    await explain_refusal(scope, trio.sleep_forever, send, sink, CONFIG)  # type: ignore[arg-type]
+    return sent[0]["status"], dict(sent[0]["headers"]), json.loads(sent[1]["body"])["code"]
 
-    assert 426 == sent[0]["status"]
-    assert (b"upgrade", b"websocket") in sent[0]["headers"]
+
+async def test_plain_http_at_the_path_is_asked_to_upgrade(sink: EchoSink) -> None:
+    """426 names the protocol, in HTTP/1.1 where an upgrade can be asked for."""
+    status, headers, _ = await asked_plainly(sink)
+
+    assert (426, b"websocket") == (status, headers[b"upgrade"])
+
+
+async def test_plain_http_at_the_path_is_told_why_a_handshake_would_be_refused(
+    sink: EchoSink,
+) -> None:
+    """A page sees 1006 and nothing else of a refused handshake; this is where it can ask."""
+    foreign = [(b"host", b"a"), (b"origin", b"https://b")]
+    assert (403, "origin_refused") == (await asked_plainly(sink, headers=foreign))[::2]
+    assert (400, "token_in_url") == (await asked_plainly(sink, query_string=b"token=x"))[::2]
+
+    sink.refusal = Refusal(503, "draining", "later", 7)
+    status, headers, code = await asked_plainly(sink)
+    assert (503, b"7", "draining") == (status, headers[b"retry-after"], code)
+    assert b"upgrade" not in headers

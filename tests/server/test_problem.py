@@ -19,6 +19,8 @@ from syncbridge_server.proxies import TrustedProxies
 from syncbridge_server.routes.middleware import RequestMiddleware
 from syncbridge_server.routes.problem import exception_handlers, problem_of, read_body, read_json
 
+JSON = {"Content-Type": "application/json"}
+
 
 class Thing(msgspec.Struct):
     """A body with a number in it."""
@@ -208,7 +210,7 @@ async def test_announced_length_is_believed_only_to_refuse() -> None:
 async def test_json_bodies(content: bytes, status: int, code: str) -> None:
     """Bad JSON is 400; JSON of another shape is 422."""
     async with client() as http:
-        answer = await http.post("/thing", content=content)
+        answer = await http.post("/thing", content=content, headers=JSON)
 
     assert status == answer.status_code
     if code:
@@ -218,7 +220,7 @@ async def test_json_bodies(content: bytes, status: int, code: str) -> None:
 async def test_a_wrong_field_is_named() -> None:
     """The problem says which field and what was expected."""
     async with client() as http:
-        problem = members(await http.post("/thing", content=b'{"number": "x"}'))
+        problem = members(await http.post("/thing", content=b'{"number": "x"}', headers=JSON))
 
     assert "number" == problem["field"]
     assert "number: Expected `int`, got `str`" == problem["detail"]
@@ -232,13 +234,46 @@ async def test_a_wrong_field_is_named() -> None:
         ("Application/JSON", 200),
         ("application/merge-patch+json", 200),
         ("application/x-www-form-urlencoded", 415),
+        ("multipart/form-data; boundary=b", 415),
+        ("application/jsonp", 415),
+        ("application/json, text/plain", 415),
         ("text/plain", 415),
+        ("text/plain;charset=UTF-8", 415),
+        ("text/plain; application/json", 415),
+        ("", 415),
+        (None, 415),
     ],
 )
-async def test_media_type(media: str, status: int) -> None:
-    """What a web page can send without asking first is not taken for JSON."""
+async def test_media_type(media: str | None, status: int) -> None:
+    """What a web page can send without asking first is not taken for JSON, and 415 says what is."""
+    headers = {} if media is None else {"Content-Type": media}
     async with client() as http:
-        headers = {"Content-Type": media}
+        answer = await http.post("/thing", content=b'{"number": 1}', headers=headers)
+
+    assert status == answer.status_code
+    if status == 415:
+        assert "application/json" == answer.headers["accept"]
+        assert "send Content-Type: application/json" in members(answer)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("authorization", "media", "status"),
+    [
+        ("Bearer x", "text/plain;charset=UTF-8", 200),
+        ("bearer x", "TEXT/PLAIN", 200),
+        ("Bearer x", None, 200),
+        ("Bearer x", "application/x-www-form-urlencoded", 415),
+        ("Bearer x", "text/html", 415),
+        ("Basic x", "text/plain", 415),
+        ("", "text/plain", 415),
+    ],
+)
+async def test_text_is_json_for_who_has_a_token(
+    authorization: str, media: str | None, status: int
+) -> None:
+    """`fetch` sends a string as text/plain; whoever names a bearer token meant JSON by it."""
+    headers = {"Authorization": authorization} | ({} if media is None else {"Content-Type": media})
+    async with client() as http:
         answer = await http.post("/thing", content=b'{"number": 1}', headers=headers)
 
     assert status == answer.status_code

@@ -5,7 +5,9 @@ A token in the URL is never looked at: URLs end up in logs, histories and Refere
 In development, a caller on this machine without a token is an administrator. That is only safe
 while "on this machine" is really true, so all of these take it away: a forwarding header (a proxy
 stands in between), a Host that is not loopback (DNS rebinding), an Origin or Sec-Fetch-Site of
-another site (a web page in the developer's browser).
+another site (a web page in the developer's browser). A page that is let in (`Origins`) still needs
+a token: `Sec-Fetch-Site` tells it from a page of ours, and where a browser does not send that, the
+Origin must be that of the Host.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,6 +19,7 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity, Role
 from syncbridge_server.addresses import is_loopback
 from syncbridge_server.auth.authenticator import Authenticator
+from syncbridge_server.origins import is_loopback_origin, same_origin
 
 DEVELOPER = "developer"
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
@@ -54,10 +57,11 @@ def is_local_caller(request: HTTPConnection) -> bool:
         return False
     if not _loopback_authority(f"//{headers.get('host', '')}"):
         return False
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        return False
-    origin = headers.get("origin")
-    return origin is None or _loopback_authority(origin)
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is None:
+        return origin is None or same_origin(origin, headers.get("host", ""))
+    ours = site in ("none", "same-origin")
+    return ours and (origin is None or is_loopback_origin(origin))
 
 
 def _loopback_authority(url: str) -> bool:

@@ -14,17 +14,23 @@ spin. It backs off, from 50 ms to 1 s, and says so once.
 import errno
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
 from syncbridge_server.listener.contract import ListenerConfig, Refusal, SocketSink
-from syncbridge_server.listener.response import refusal_response, switching_headers, to_http1
+from syncbridge_server.listener.response import (
+    NO_HEADERS,
+    refusal_response,
+    switching_headers,
+    to_http1,
+)
 from syncbridge_server.listener.sniff import Verdict, sniff
 from syncbridge_server.listener.upgrade import (
     Agreement,
     UpgradeRequest,
     client_of,
+    glance,
     negotiate,
 )
 
@@ -128,7 +134,7 @@ class Acceptor:
 
     def _wait(self, sock: socket.socket, client: str, data: bytes) -> None:
         if len(self._waiting) >= self._config.max_handshakes:
-            self._refuse(sock, BUSY)
+            self._refuse(sock, BUSY, glance(data))
         else:
             deadline = trio.current_time() + self._config.header_timeout
             scope = trio.CancelScope(deadline=deadline)
@@ -156,7 +162,7 @@ class Acceptor:
                     data += more
                     settled = self._route(sock, client, data)
             if scope.cancelled_caught and data:
-                self._refuse(sock, TIMED_OUT)
+                self._refuse(sock, TIMED_OUT, glance(data))
                 settled = True
         except OSError:
             pass
@@ -183,7 +189,7 @@ class Acceptor:
         elif verdict is Verdict.HTTP:
             self._serve(self._http, sock, data)
         elif verdict is Verdict.TOO_LARGE:
-            self._refuse(sock, TOO_LARGE)
+            self._refuse(sock, TOO_LARGE, glance(data))
         else:
             sock.close()
         return True
@@ -197,7 +203,7 @@ class Acceptor:
 
     def _serve(self, handler: Handler, sock: socket.socket, data: bytes) -> None:
         if self.connections >= self._config.max_connections:
-            self._refuse(sock, BUSY)
+            self._refuse(sock, BUSY, glance(data))
         else:
             self.connections += 1
             self._nursery.start_soon(self._run, handler, sock, data)
@@ -218,12 +224,12 @@ class Acceptor:
         """Answer a handshake and give the socket to the sink, or refuse and close it."""
         client = client_of(client, request.headers, self._config)
         verdict = negotiate(request, self._config)
-        given_id = request.headers.get(b"x-request-id", b"")
         if isinstance(verdict, Agreement):
             verdict = self._sink.admit(client) or verdict
         if isinstance(verdict, Refusal):
-            self._refuse(sock, verdict, given_id)
+            self._refuse(sock, verdict, request.headers)
             return
+        given_id = request.headers.get(b"x-request-id", b"")
         answer = to_http1(101, switching_headers(verdict, given_id))
         try:
             if sock.send(answer) != len(answer):
@@ -240,10 +246,12 @@ class Acceptor:
             logger.info("upgraded connection lost: %s", error)
             sock.close()
 
-    def _refuse(self, sock: socket.socket, refusal: Refusal, given_id: bytes = b"") -> None:
+    def _refuse(
+        self, sock: socket.socket, refusal: Refusal, headers: Mapping[bytes, bytes] = NO_HEADERS
+    ) -> None:
         """Send the refusal, then close once the peer has had the chance to read it."""
         try:
-            sock.send(to_http1(*refusal_response(refusal, given_id)))
+            sock.send(to_http1(*refusal_response(refusal, headers, self._config.origins)))
             sock.shutdown(socket.SHUT_WR)
             self._nursery.start_soon(linger, sock)
         except OSError:

@@ -9,6 +9,7 @@ client, which ASGI cannot say: the client is told 1011 instead.
 """
 
 import socket
+from http import HTTPStatus
 from typing import Any
 
 import trio
@@ -41,11 +42,18 @@ UPGRADE_REQUIRED = Refusal(426, "upgrade_required", "this is a WebSocket: send a
 FULL = Refusal(503, "overloaded", "no more connections can be taken now", 1)
 
 
-async def upgrade_required(scope: Scope, receive: Receive, send: Send) -> None:
-    """ASGI application for plain HTTP requests at the WebSocket path: always 426."""
-    given = dict(scope["headers"]).get(b"x-request-id", b"")
-    status, headers, body = refusal_response(UPGRADE_REQUIRED, given)
-    if scope["http_version"] == "1.1":
+async def explain_refusal(
+    scope: Scope, receive: Receive, send: Send, sink: SocketSink, config: ListenerConfig
+) -> None:
+    """ASGI application for plain HTTP requests at the WebSocket path.
+
+    A browser tells a page nothing about why a handshake was refused, so the page may ask here: the
+    answer is the refusal that a handshake would get now, else 426.
+    """
+    verdict = _judge(scope, config.proxies.client(dict(scope)) or "unix", sink, config)
+    refusal = verdict if isinstance(verdict, Refusal) else UPGRADE_REQUIRED
+    status, headers, body = refusal_response(refusal, dict(scope["headers"]))
+    if refusal.status == HTTPStatus.UPGRADE_REQUIRED and scope["http_version"] == "1.1":
         headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -60,7 +68,7 @@ async def websocket_bridge(
     and admission are, as on the native path.
     """
     await receive()  # websocket.connect
-    given = dict(scope["headers"]).get(b"x-request-id", b"")
+    asked = dict(scope["headers"])
     client = config.proxies.client(dict(scope)) or "unix"
     verdict = _judge(scope, client, sink, config)
     if isinstance(verdict, Agreement):
@@ -69,9 +77,9 @@ async def websocket_bridge(
         except OSError:
             verdict = FULL
     if isinstance(verdict, Refusal):
-        await _refuse(scope, send, refusal_response(verdict, given))
+        await _refuse(scope, send, refusal_response(verdict, asked, config.origins))
         return
-    await send(_acceptance(verdict, given))
+    await send(_acceptance(verdict, asked.get(b"x-request-id", b"")))
     await _Bridge(receive, send, near).run(far, sink, verdict.encoding, client)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
+from syncbridge_server.origins import Origins
 from syncbridge_server.proxies import TrustedProxies
 
 SUBPROTOCOL_JSON = "syncbridge.json.v1"
@@ -75,8 +76,8 @@ class ListenerConfig:
     Args:
         binds: `host:port`, `:port`, `[v6]:port`, `unix:/path` or `fd://n`.
         path: the one path where WebSockets are served.
-        origins: exact origins (`https://app.example`) allowed besides the server's own; `*` for
-            any. Requests without Origin do not come from a browser page and are not judged by it.
+        origins: the web pages that are let in. Requests without Origin do not come from a browser
+            page and are not judged by it.
         subprotocols: name → encoding, those that may be agreed on.
         compression: whether permessage-deflate may be agreed on.
         default_encoding: of a client that offered no subprotocol that is known.
@@ -103,7 +104,7 @@ class ListenerConfig:
 
     binds: tuple[str, ...] = ("127.0.0.1:8080",)
     path: str = "/ws"
-    origins: frozenset[str] = frozenset()
+    origins: Origins = field(default_factory=Origins)
     subprotocols: Mapping[str, int] = field(
         default_factory=lambda: MappingProxyType({SUBPROTOCOL_JSON: 0})
     )

@@ -34,7 +34,7 @@ from hypercorn.utils import filter_pseudo_headers, parse_socket_addr
 from priority.priority import DuplicateStreamError
 
 from syncbridge_server.listener.contract import ListenerConfig, Refusal, SocketSink
-from syncbridge_server.listener.response import refusal_response
+from syncbridge_server.listener.response import NO_HEADERS, refusal_response
 from syncbridge_server.listener.tunnel import TunnelStream
 
 CLOSE_SECONDS = 2.0
@@ -78,8 +78,10 @@ class Http1(H11Protocol):
     """HTTP/1.1 whose upgrades at our path become tunnels."""
 
     site: Site
+    asked: h11.Request | None = None
 
     async def _create_stream(self, request: h11.Request) -> None:
+        self.asked = request
         if not _asks_for_websocket(request, self.site.config.path):
             await super()._create_stream(request)
             return
@@ -98,7 +100,9 @@ class Http1(H11Protocol):
     async def _send_error_response(self, status_code: int) -> None:
         """Say what h11 refused, in the form of every other error."""
         refusal = Refusal(status_code, "bad_request", "the request is not well-formed HTTP/1.1")
-        _, headers, body = refusal_response(refusal)
+        answering = self.asked is not None and self.connection.our_state is h11.SEND_RESPONSE
+        asked = dict(self.asked.headers) if self.asked is not None and answering else NO_HEADERS
+        _, headers, body = refusal_response(refusal, asked, self.site.config.origins)
         headers += [(b"connection", b"close"), *self.config.response_headers("h11")]
         await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
         await self._send_h11_event(h11.Data(data=body))

@@ -7,15 +7,18 @@ bytes for the native path.
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 
 from syncbridge_server.listener.contract import Refusal
 from syncbridge_server.listener.upgrade import Agreement
+from syncbridge_server.origins import HeaderList, Origins
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 
-HeaderList = list[tuple[bytes, bytes]]
 Response = tuple[int, HeaderList, bytes]
+NO_HEADERS: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 def request_id(given: bytes = b"") -> bytes:
@@ -23,8 +26,15 @@ def request_id(given: bytes = b"") -> bytes:
     return given if _REQUEST_ID.match(given) else secrets.token_hex(8).encode()
 
 
-def refusal_response(refusal: Refusal, given_id: bytes = b"") -> Response:
-    """Render a refusal. A 426 says what would be accepted (RFC 9110 section 15.5.22)."""
+def refusal_response(
+    refusal: Refusal, request: Mapping[bytes, bytes] = NO_HEADERS, origins: Origins | None = None
+) -> Response:
+    """Render a refusal. A 426 says what would be accepted (RFC 9110 section 15.5.22).
+
+    Args:
+        request: headers of the request, names in lower case, as far as they were read.
+        origins: whose pages may read the refusal; None: somebody else says that.
+    """
     body = json.dumps(
         {
             "type": "about:blank",
@@ -37,8 +47,10 @@ def refusal_response(refusal: Refusal, given_id: bytes = b"") -> Response:
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", request_id(given_id)),
+        (b"x-request-id", request_id(request.get(b"x-request-id", b""))),
     ]
+    if origins is not None and b"origin" in request:
+        headers += origins.answer_headers(request[b"origin"], request.get(b"host", b""))
     if refusal.retry_after is not None:
         headers.append((b"retry-after", b"%d" % refusal.retry_after))
     if refusal.status == HTTPStatus.UPGRADE_REQUIRED:

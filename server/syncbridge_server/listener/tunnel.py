@@ -40,6 +40,7 @@ from syncbridge_server.listener.response import (
 from syncbridge_server.listener.upgrade import (
     Agreement,
     HandshakeError,
+    Headers,
     UpgradeRequest,
     collect,
     negotiate,
@@ -95,18 +96,18 @@ class TunnelStream:
             await self._end()
 
     async def _open(self, event: Request) -> None:
-        given_id = dict(event.headers).get(b"x-request-id", b"")
+        headers = dict(event.headers)
         http2 = event.http_version == "2"
         verdict = self._judge(event, http2)
         if isinstance(verdict, Agreement):
             far = self._connect()
             if far is not None:
                 with far:  # closed unless the sink detaches it
-                    await self._accept(verdict, given_id, http2)
+                    await self._accept(verdict, headers.get(b"x-request-id", b""), http2)
                     self._adopt(far, verdict)
                 return
             verdict = FULL
-        await self._refuse(verdict, given_id)
+        await self._refuse(verdict, headers)
 
     def _judge(self, event: Request, http2: bool) -> Agreement | Refusal:
         path, _, query = event.raw_path.partition(b"?")
@@ -151,9 +152,9 @@ class TunnelStream:
             logger.warning("the sink took no socket: %s", error)
         self._task_group.spawn(self._pump)
 
-    async def _refuse(self, refusal: Refusal, given_id: bytes) -> None:
+    async def _refuse(self, refusal: Refusal, request: Headers) -> None:
         self._over = True
-        status, headers, body = refusal_response(refusal, given_id)
+        status, headers, body = refusal_response(refusal, request, self._config.origins)
         await self._send(Response(self._id, headers, status))
         await self._send(Body(self._id, body))
         await self._send(EndBody(self._id))

@@ -1,4 +1,4 @@
-"""The opening handshake of RFC 6455 section 4.2 (and RFC 8441), as pure functions.
+"""The opening handshake of RFC 6455 section 4.2 (and RFC 8441), as functions that wait for nothing.
 
 Three callers share one policy: the native path has bytes, the HTTP stacks and the ASGI bridge
 have header pairs. `parse_head` is for the first: it takes only what is strictly well formed and
@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from syncbridge_server.listener.compression import choose_compression
 from syncbridge_server.listener.contract import ListenerConfig, Refusal
@@ -35,9 +35,13 @@ _LISTS = frozenset(
 _SINGLE = frozenset({b"host", b"origin", b"sec-websocket-key", b"sec-websocket-version"})
 _BODY = frozenset({b"content-length", b"transfer-encoding", b"expect", b"trailer"})
 _SECRET_PARAMETERS = frozenset({"token", "access_token"})
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_GLANCE = re.compile(rb"\n(origin|host|x-request-id):([^\r\n]*)\r", re.IGNORECASE)
 
 Headers = dict[bytes, bytes]
+
+ORIGIN_REFUSED = Refusal(
+    403, "origin_refused", "pages of this Origin may not connect: SYNCBRIDGE_ORIGINS lists others"
+)
 
 
 class HandshakeError(Exception):
@@ -123,6 +127,16 @@ def collect(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
     return headers
 
 
+def glance(head: bytes) -> Headers:
+    """What a refusal needs of a head that nobody parses: who asks, whom, and under which id.
+
+    The head may be incomplete or malformed. Of a repeated field the first one counts.
+    """
+    end = head.find(b"\r\n\r\n")
+    fields = _GLANCE.findall(head if end < 0 else head[: end + 2])
+    return {name.lower(): value.strip(b" \t") for name, value in reversed(fields)}
+
+
 def is_upgrade(headers: Headers) -> bool:
     """Whether the headers ask for a WebSocket: `Upgrade` names it, `Connection` names that."""
     return b"websocket" in _tokens(headers.get(b"upgrade", b"")) and b"upgrade" in _tokens(
@@ -135,7 +149,7 @@ def _tokens(value: bytes) -> list[bytes]:
 
 
 def negotiate(request: UpgradeRequest, config: ListenerConfig) -> Agreement | Refusal:
-    """Judge a handshake. Pure; admission of the client is the sink's and comes after."""
+    """Judge a handshake. Admission of the client is the sink's and comes after."""
     refusal = (
         _check_path(request.path, config)
         or _check_shape(request)
@@ -211,26 +225,9 @@ def _check_origin(headers: Headers, config: ListenerConfig) -> Refusal | None:
     origin = headers.get(b"origin")
     if origin is None:
         return None
-    if origin_allowed(origin.decode("latin-1"), headers[b"host"].decode("latin-1"), config.origins):
+    if config.origins.admits(origin, headers[b"host"], "websocket"):
         return None
-    return Refusal(403, "origin_refused", "this Origin is not on the allow-list")
-
-
-def origin_allowed(origin: str, host: str, allowed: frozenset[str]) -> bool:
-    """Whether a page of `origin` may connect to `host` (RFC 6454, RFC 6455 section 10.2).
-
-    The scheme of an own origin is not compared, because a proxy may have taken the TLS off.
-    """
-    if "*" in allowed or origin in allowed:
-        return True
-    try:
-        parts = urlsplit(origin)
-        default = _DEFAULT_PORTS[parts.scheme]
-        own = urlsplit(f"//{host}")
-        ports = (parts.port or default, own.port or default)
-    except (KeyError, ValueError):
-        return False
-    return parts.hostname is not None and parts.hostname == own.hostname and ports[0] == ports[1]
+    return ORIGIN_REFUSED
 
 
 def _choose(offered: bytes, config: ListenerConfig) -> tuple[str | None, int]:

@@ -31,7 +31,7 @@ from syncbridge_server.openapi.describe import (
     VersionNumber,
     describe,
 )
-from syncbridge_server.routes.problem import decode_json, read_body
+from syncbridge_server.routes.problem import decode_json, read_json_body
 from syncbridge_server.routes.ready import tagged_json
 from syncbridge_server.routes.sessions import etag
 
@@ -174,7 +174,7 @@ class ConflictRoutes:
         )
 
     async def _body(self, request: Request, kind: Any) -> Any:
-        return decode_json(await read_body(request, self._limits.snapshot_bytes), kind)
+        return decode_json(await read_json_body(request, self._limits.snapshot_bytes), kind)
 
     def _device(self, identity: Identity, body: IncrementalBody | ResolveBody) -> str:
         """The writing device; raises when the body speaks for another user."""

@@ -1,4 +1,5 @@
-"""Around every HTTP request: its id, one access line, metrics, and the last catch of exceptions.
+"""Around every HTTP request: its id, one access line, metrics, what other origins may read of the
+answer, and the last catch of exceptions.
 
 Plain ASGI: `RequestMiddleware(app, ...)` wraps the application itself. The id is the caller's
 X-Request-ID when it is harmless, else a new one; it is in `scope["state"]["request_id"]`, in every
@@ -17,7 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncbridge_server.log import REQUEST_ID, get_logger
 from syncbridge_server.observability import HttpMetrics
+from syncbridge_server.origins import HeaderList
 from syncbridge_server.proxies import TrustedProxies
+from syncbridge_server.routes.cors import CrossOrigin
 from syncbridge_server.routes.problem import CLIENT_GONE, internal_problem
 
 UNMATCHED = "unmatched"
@@ -38,6 +41,7 @@ class RequestMiddleware:
         metrics: where requests are counted, or None.
         access_log: write a line for each request.
         trusted_proxies: networks whose X-Forwarded-For is believed.
+        cors: what pages of other origins may do, or None: nothing.
         clock: monotonic seconds.
     """
 
@@ -48,8 +52,10 @@ class RequestMiddleware:
         access_log: bool = True,
         trusted_proxies: tuple[str, ...] = (),
         clock: Callable[[], float] = time.monotonic,
+        cors: CrossOrigin | None = None,
     ) -> None:
         self.app = app
+        self._cors = cors
         self._metrics = metrics
         self._access_log = access_log
         self._proxies = TrustedProxies(trusted_proxies)
@@ -60,6 +66,10 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(scope, send, request_id(scope), self._proxies.client(scope))
+        app = self.app
+        if self._cors is not None:
+            exchange.cors = self._cors.answer_headers(scope)
+            app = self._cors.preflight(scope) or app
         metrics = self._metrics
         start = self._clock()
         if metrics:
@@ -67,7 +77,7 @@ class RequestMiddleware:
         bound = REQUEST_ID.set(exchange.request_id)
         try:
             try:
-                await self.app(scope, receive, exchange.send)
+                await app(scope, receive, exchange.send)
             except Exception as error:
                 await exchange.failed(error, receive)
             self._finish(exchange, self._clock() - start)
@@ -92,15 +102,16 @@ class RequestMiddleware:
 
 
 class _Exchange:
-    """One request and what has been sent for it."""
+    """One request and what has been sent for it. `cors`: headers that any answer carries."""
 
-    __slots__ = ("_send", "client", "request_id", "scope", "status")
+    __slots__ = ("_send", "client", "cors", "request_id", "scope", "status")
 
     def __init__(self, scope: Scope, send: Send, name: str, client: str) -> None:
         self.scope = scope
         self.request_id = name
         self.client = client
         self.status = 0
+        self.cors: HeaderList = []
         self._send = send
         state = scope.setdefault("state", {})
         state["request_id"] = name
@@ -125,6 +136,7 @@ class _Exchange:
             self.status = message["status"]
             others = [pair for pair in message.get("headers", ()) if pair[0] != _REQUEST_ID]
             others.append((_REQUEST_ID, self.request_id.encode()))
+            others += self.cors
             message["headers"] = others
         await self._send(message)
 

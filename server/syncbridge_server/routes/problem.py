@@ -19,6 +19,9 @@ from syncbridge_server.routes.encoding import ACCEPT_ENCODING, coding_of, unfold
 MEDIA_TYPE = "application/problem+json"
 CLIENT_GONE = 499
 """What the access log and the metrics show when the caller went away."""
+UNDECLARED = ("", "text/plain")
+"""Types of a body that say nothing about it."""
+SEND_JSON = "send Content-Type: application/json"
 _RESERVED = frozenset({"type", "title", "status", "detail", "code", "instance"})
 _BY_STATUS = {
     401: ErrorCode.AUTH_REQUIRED,
@@ -60,6 +63,8 @@ def problem_of(error: SyncBridgeError) -> Response:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.code is ErrorCode.UNSUPPORTED_MEDIA:
+        headers["Accept"] = "application/json"  # RFC 9110 section 12.5.1
     if error.code is ErrorCode.UNSUPPORTED_ENCODING:
         headers["Accept-Encoding"] = ACCEPT_ENCODING  # RFC 9110 section 15.5.16
     if error.code.status == 401:
@@ -116,7 +121,7 @@ exception_handlers: dict[Any, Any] = {
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, refused with TOO_LARGE as soon as it is known to exceed `limit` bytes.
+    """The body, of any type, refused with TOO_LARGE as soon as it is known to exceed `limit` bytes.
 
     A body with a Content-Encoding is decoded; the limit counts what it unfolds to.
 
@@ -155,20 +160,37 @@ async def _read_raw(request: Request, bound: int, limit: int) -> bytes:
 async def read_json(request: Request, kind: type[T], limit: int = 65_536) -> T:
     """The body as a `kind`.
 
-    Raises UNSUPPORTED_MEDIA, TOO_LARGE, INVALID_JSON (not JSON) and INVALID_FIELD (JSON, but not
-    such a one; `field` says where).
+    Raises as `read_json_body`, INVALID_JSON (not JSON) and INVALID_FIELD (JSON, but not such a one;
+    `field` says where).
     """
-    require_json(request)
-    value: T = decode_json(await read_body(request, limit), kind)
+    value: T = decode_json(await read_json_body(request, limit), kind)
     return value
 
 
+async def read_json_body(request: Request, limit: int) -> bytes:
+    """The bytes of a body that is JSON by its Content-Type. Raises UNSUPPORTED_MEDIA, TOO_LARGE."""
+    require_json(request)
+    return await read_body(request, limit)
+
+
 def require_json(request: Request) -> None:
-    """Raise UNSUPPORTED_MEDIA when the body is declared to be anything but JSON."""
-    media = request.headers.get("content-type", "application/json").partition(";")[0]
-    media = media.strip().lower()
-    if media != "application/json" and not media.endswith("+json"):
-        raise SyncBridgeError(ErrorCode.UNSUPPORTED_MEDIA, "send Content-Type: application/json")
+    """Raise UNSUPPORTED_MEDIA unless the body is to be read as JSON.
+
+    It is when its type says so. It is also without a type, and as text/plain, which is what the
+    `fetch` of a browser sends for a string; but only with a bearer token. A page of any origin may
+    send such a body to us without asking first (Fetch standard, CORS-safelisted headers), and then
+    whatever else makes the caller somebody (a developer on this machine) would act for that page.
+    With a token the browser has asked first, and the page has the token anyway.
+    """
+    headers = request.headers
+    media = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media == "application/json" or media.endswith("+json"):
+        return
+    if media not in UNDECLARED:
+        raise SyncBridgeError(ErrorCode.UNSUPPORTED_MEDIA, f"{media[:64]}: {SEND_JSON}")
+    if not headers.get("authorization", "").lower().startswith("bearer "):
+        detail = f"{media or 'no Content-Type'}, and no Authorization: Bearer: {SEND_JSON}"
+        raise SyncBridgeError(ErrorCode.UNSUPPORTED_MEDIA, detail)
 
 
 def decode_json(body: bytes, kind: Any) -> Any:

@@ -31,7 +31,7 @@ from syncbridge_server.openapi.describe import (
     VersionNumber,
     describe,
 )
-from syncbridge_server.routes.problem import read_body
+from syncbridge_server.routes.problem import read_json_body
 from syncbridge_server.routes.ready import tagged_json, unchanged
 
 JSON = "application/json"
@@ -96,7 +96,7 @@ class SessionRoutes:
     async def put_snapshot(self, request: Request) -> Response:
         """Create or replace a session's whole state."""
         identity = await self._authenticate(request)
-        body = self._decode(await read_body(request, self._limits.snapshot_bytes))
+        body = self._decode(await read_json_body(request, self._limits.snapshot_bytes))
         identity.require_owner(body.user_id)
         write = self._write(identity, body)
         outcome = await self._gateway.commit(write)

@@ -298,8 +298,9 @@ class VoiceRoutes:
         """
         channel, identity = await self._reached(request)
         channel_id = channel.record.channel_id
-        require_json(request)
         text = await read_body(request, BODY)
+        if text:
+            require_json(request)
         body = decode_json(text, LeaveBody) if text else LeaveBody()
         user_id = self._leaver(identity, body)
         voice = required(self._voice)

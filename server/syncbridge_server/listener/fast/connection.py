@@ -33,7 +33,7 @@ from syncbridge_server.listener.fast.readiness import Readiness
 from syncbridge_server.listener.fast.request import HeadParser, Request, UnknownMethod, make_scope
 from syncbridge_server.listener.fast.transport import Gone, Transport
 from syncbridge_server.listener.response import refusal_response, request_id, to_http1
-from syncbridge_server.listener.upgrade import UpgradeRequest, parse_head
+from syncbridge_server.listener.upgrade import UpgradeRequest, glance, parse_head
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 
@@ -72,6 +72,7 @@ class HttpConnection:
     __slots__ = (
         "_base",
         "_client",
+        "_head",
         "_parser",
         "_shared",
         "_transport",
@@ -87,6 +88,7 @@ class HttpConnection:
             shared.readiness, shared.outbox, sock, initial, shared.config.write_timeout
         )
         self._parser = HeadParser(shared.config)
+        self._head = b""
         self.scope = trio.CancelScope()
         self.deadline = math.inf
         self.overdue = False
@@ -123,6 +125,7 @@ class HttpConnection:
     async def _serve(self) -> None:
         answered = 0
         while head := await self._next_head():
+            self._head = head
             if head == _PREFACE and not answered:
                 await self._hand_on(head)
                 return
@@ -136,6 +139,7 @@ class HttpConnection:
                 return
             if not await self._answer(request):
                 return
+            self._head = b""
             answered += 1
             if answered % TURN_REQUESTS == 0 and self._transport.buffer:
                 await trio.lowlevel.checkpoint()
@@ -215,7 +219,11 @@ class HttpConnection:
             await self._refuse(refusal, given_id, body)
 
     async def _refuse(self, refusal: Refusal, given_id: bytes = b"", body: bool = True) -> None:
-        status, headers, document = refusal_response(refusal, given_id)
+        asked = glance(self._head)
+        if given_id:
+            asked[b"x-request-id"] = given_id
+        origins = self._shared.config.origins
+        status, headers, document = refusal_response(refusal, asked, origins)
         try:
             await self._transport.write(to_http1(status, headers, document if body else b""))
         except Gone:
