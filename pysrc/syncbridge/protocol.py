@@ -4,6 +4,9 @@ A connection is NEW until its AUTH has been accepted, JOINING while the store is
 it closes. `TRANSITIONS[state][message]` is the state after that message; a message that has no
 entry is refused with an ERROR and changes nothing. `docs/protocol.md` shows this table, and a test
 holds the two together.
+
+What comes while a connection is JOINING waits for the answer to AUTH (`BehindAuth`): it is handled
+once the connection is READY, in order, and is dropped when AUTH is refused.
 """
 
 from enum import IntEnum
@@ -22,6 +25,11 @@ class State(IntEnum):
     CLOSED = 3
 
 
+BEHIND_AUTH_MESSAGES = 64
+"""Messages of one connection that may wait for the answer to AUTH."""
+BEHIND_AUTH_BYTES = 262_144
+"""Their bytes."""
+
 VOICE = (
     messages.VOICE_JOIN,
     messages.VOICE_LEAVE,
@@ -31,17 +39,12 @@ VOICE = (
 )
 """Types with a name, all of them about voice."""
 
+_ANY = (M.AUTH, M.HEARTBEAT, M.SNAPSHOT_REQUEST, M.STATE_UPDATE, M.DEVICE_LIST, *VOICE)
+
 TRANSITIONS: dict[State, dict[int | str, State]] = {
     State.NEW: {M.AUTH: State.JOINING, M.HEARTBEAT: State.NEW},
-    State.JOINING: {M.HEARTBEAT: State.JOINING},
-    State.READY: {
-        M.AUTH: State.READY,
-        M.HEARTBEAT: State.READY,
-        M.SNAPSHOT_REQUEST: State.READY,
-        M.STATE_UPDATE: State.READY,
-        M.DEVICE_LIST: State.READY,
-        **dict.fromkeys(VOICE, State.READY),
-    },
+    State.JOINING: dict.fromkeys(_ANY, State.JOINING),
+    State.READY: dict.fromkeys(_ANY, State.READY),
     State.CLOSED: {},
 }
 
@@ -58,8 +61,36 @@ def refusal(state: State, kind: int | str) -> SyncBridgeError:
         return SyncBridgeError(
             ErrorCode.UNKNOWN_TYPE, f"type: one of {accepted} is expected, not {shown!r}"
         )
-    if state is State.NEW:
-        return SyncBridgeError(ErrorCode.AUTH_REQUIRED, "send AUTH (type 7) first")
-    return SyncBridgeError(
-        ErrorCode.INVALID_MESSAGE, "wait for AUTH_SUCCESS before sending anything else"
-    )
+    return SyncBridgeError(ErrorCode.AUTH_REQUIRED, "send AUTH (type 7) first")
+
+
+class BehindAuth:
+    """Messages that came while their connection was JOINING.
+
+    Attributes:
+        messages: (data, opcode) of each, in order.
+    """
+
+    __slots__ = ("_bytes", "_full", "messages")
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[bytes, int]] = []
+        self._bytes = 0
+        self._full = False
+
+    def put(self, data: bytes, opcode: int) -> None:
+        """Keep a message. Raises RATE_LIMITED when there is no room.
+
+        What comes after a message for which there was no room is refused as well, even if it is
+        shorter: what is handled is what was sent, up to a point.
+        """
+        self._bytes += len(data)
+        self._full |= self._bytes > BEHIND_AUTH_BYTES
+        self._full |= len(self.messages) >= BEHIND_AUTH_MESSAGES
+        if self._full:
+            detail = (
+                f"wait for AUTH_SUCCESS: {BEHIND_AUTH_MESSAGES} messages and {BEHIND_AUTH_BYTES}"
+                " bytes may come before it"
+            )
+            raise SyncBridgeError(ErrorCode.RATE_LIMITED, detail, retry_after=1.0)
+        self.messages.append((data, opcode))

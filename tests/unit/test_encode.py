@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from syncbridge import encode
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.messages import MessageType
-from syncbridge.protocol import INBOUND, TRANSITIONS, State, refusal
+from syncbridge.protocol import (
+    BEHIND_AUTH_BYTES,
+    INBOUND,
+    TRANSITIONS,
+    BehindAuth,
+    State,
+    refusal,
+)
 
 MEMBERS = [
     "type",
@@ -114,3 +121,16 @@ def test_unknown_types_are_told_what_is_known(kind: int | str) -> None:
     assert ErrorCode.UNKNOWN_TYPE is error.code
     names = [str(int(known)) if isinstance(known, int) else known for known in INBOUND]
     assert all(name in error.detail for name in names)
+
+
+def test_what_comes_behind_auth_is_kept_up_to_a_point() -> None:
+    """Above a bound nothing is taken any more, not even what would fit: no message is skipped."""
+    behind, half = BehindAuth(), b"x" * (BEHIND_AUTH_BYTES // 2)
+    behind.put(half, 1)
+    behind.put(b"a", 2)
+    for data in (half, b"b"):
+        with pytest.raises(SyncBridgeError) as caught:
+            behind.put(data, 1)
+        assert (ErrorCode.RATE_LIMITED, True) == (caught.value.code, bool(caught.value.retry_after))
+
+    assert [(half, 1), (b"a", 2)] == behind.messages

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 from syncbridge.encode import NOWHERE, Address
 from syncbridge.identity import Identity
-from syncbridge.protocol import State
+from syncbridge.protocol import BehindAuth, State
 from syncbridge.session import Session
 
 
@@ -23,7 +23,7 @@ class Connection:
     Attributes:
         cid: the hub's number. id: name among all nodes, kept in Redis with the device.
         client: peer address, for logs. encoding: the hub's ENCODING_*.
-        waiting: its AUTH has not been accepted yet.
+        waiting: its AUTH has not been accepted yet. behind: what came after that AUTH.
         connected_at: when the socket came, Unix ms.
         device: public metadata of the device as JSON text.
         leave_reason: what the other devices will be told when it goes.
@@ -34,6 +34,7 @@ class Connection:
     __slots__ = (
         "address",
         "alarm",
+        "behind",
         "cid",
         "client",
         "connected_at",
@@ -58,6 +59,7 @@ class Connection:
         self.encoding = encoding
         self.state = State.NEW
         self.waiting = True
+        self.behind: BehindAuth | None = None
         self.alarm = Alarm.NONE
         self.address: Address = NOWHERE
         self.identity: Identity | None = None

@@ -17,7 +17,7 @@ from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeErr
 from syncbridge.kernels import render_pairs
 from syncbridge.messages import Envelope, MessageType
 from syncbridge.ports import Apply, Mode, Outcome, Resume, Resumed, Status
-from syncbridge.protocol import TRANSITIONS, VOICE, State, refusal
+from syncbridge.protocol import TRANSITIONS, VOICE, BehindAuth, State, refusal
 from syncbridge.session import Change
 from syncbridge.updates import UpdateParser, check_version
 from syncbridge_core.hub import (
@@ -76,6 +76,7 @@ class Engine:
         self._courier = courier
         self._fanout = fanout
         self._joining = joining
+        joining.on_entered = self.entered
         self._departures = departures
         self._parser = parser
         self._operations = Operations(courier, post, parser, self._updated)
@@ -124,6 +125,33 @@ class Engine:
         self._hub.close(connection.cid, code, code.reason)
 
     def _on_message(self, connection: Connection, data: bytes, opcode: int) -> None:
+        if connection.state is State.JOINING:
+            self._wait(connection, data, opcode)
+        else:
+            self._act(connection, data, opcode)
+
+    def _wait(self, connection: Connection, data: bytes, opcode: int) -> None:
+        """Keep a message until AUTH, which came before it, is answered."""
+        if connection.behind is None:
+            connection.behind = BehindAuth()
+        try:
+            connection.behind.put(data, opcode)
+        except SyncBridgeError as error:
+            self._post.error(connection, error, correlation_of(connection, data))
+
+    def entered(self, connection: Connection) -> None:
+        """AUTH has been accepted: act on what came behind it."""
+        behind, connection.behind = connection.behind, None
+        if behind is None:
+            return
+        for data, opcode in behind.messages:
+            try:
+                self._act(connection, data, opcode)
+            except Exception:
+                self._failed(connection)
+        self._voice.tick()
+
+    def _act(self, connection: Connection, data: bytes, opcode: int) -> None:
         try:
             envelope = self._inbound.decode(connection, data, opcode)
         except SyncBridgeError as error:

@@ -39,6 +39,9 @@ Verify = Callable[[str, str], Identity]
 class Joining:
     """Handles AUTH, first and repeated.
 
+    Attributes:
+        on_entered: called with each connection that has become READY.
+
     Args:
         verify: see `Verify`.
         clock: wall clock in Unix seconds. monotonic: the hub's clock in ms.
@@ -75,6 +78,7 @@ class Joining:
         self._node = node
         self._clock = clock
         self._monotonic = monotonic
+        self.on_entered: Callable[[Connection], None] = ignore
 
     def authenticate(
         self, connection: Connection, payload: AuthPayload, envelope: Envelope
@@ -278,6 +282,7 @@ class Joining:
             self._enter(connection, session, answer, hello, part, correlation_id)
         finally:
             self._arrived(session)
+        self.on_entered(connection)
 
     def _arrived(self, session: LocalSession) -> None:
         """One less is on its way."""
@@ -434,6 +439,7 @@ class Joining:
         self, connection: Connection, error: SyncBridgeError, correlation_id: str | None
     ) -> None:
         self._post.error(connection, error, correlation_id)
+        connection.behind = None
         code = CLOSE_CODES.get(error.code)
         if code is None:
             connection.state = State.NEW
