@@ -146,7 +146,7 @@ async def test_failed_auth_over_protobuf(node: Node) -> None:
         failure = await device.request(AUTH, {"token": "nonsense", "device_id": "phone"})
         closed = await device.closed()
 
-    assert (AUTH_FAILURE, "auth_required") == (first["type"], first["payload"]["code"])
+    assert (ERROR, "auth_required") == (first["type"], first["payload"]["code"])
     assert (AUTH_FAILURE, "token_invalid") == (failure["type"], failure["payload"]["code"])
     assert 4002 == closed.code
 

@@ -98,13 +98,14 @@ def identity_start(identity: Any) -> tuple[str, Role, str]:
     ("token", "role", "expected"),
     [
         ("", "user", (401, "auth_required")),
-        (ALICE, "user", (403, "forbidden")),
-        (SERVICE, "admin", (403, "forbidden")),
+        (ALICE, "user", (403, "insufficient_role")),
+        (SERVICE, "admin", (403, "insufficient_role")),
+        (SERVICE, "viewer", (403, "insufficient_role")),
         ("garbage", "user", (401, "token_invalid")),
     ],
 )
 async def test_who_may_mint(token: str, role: str, expected: tuple[int, str]) -> None:
-    """Users mint nothing, a service mints no admin, and 401 names the scheme."""
+    """Users mint nothing, a service no admin and no viewer, and 401 names the scheme."""
     async with server() as s:
         answer = await s.post("/auth/token", {"user_id": "x", "role": role}, token)
 
