@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 
 from syncbridge import kernels
-from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.messages import MessageType
+from syncbridge.errors import SyncBridgeError
 
 NULL = b"null"
 _encoder = msgspec.json.Encoder()
@@ -127,24 +126,6 @@ def error_payload(error: SyncBridgeError) -> bytes:
     if error.fields:
         body["details"] = error.fields
     return to_json(body)
-
-
-def error_message(
-    error: SyncBridgeError, address: Address, now: int, correlation_id: str | None
-) -> bytes:
-    """A whole ERROR, or AUTH_FAILURE when the error says who you are not."""
-    kind = MessageType.AUTH_FAILURE if error.code in AUTH_CODES else MessageType.ERROR
-    return envelope(kind, address, now, error_payload(error), quote(correlation_id))
-
-
-AUTH_CODES = frozenset(
-    {
-        ErrorCode.AUTH_REQUIRED,
-        ErrorCode.TOKEN_INVALID,
-        ErrorCode.TOKEN_EXPIRED,
-        ErrorCode.TOKEN_REVOKED,
-    }
-)
 
 
 def join_objects(items: Iterable[bytes]) -> bytes:

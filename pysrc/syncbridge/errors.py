@@ -46,6 +46,8 @@ class ErrorCode(Enum):
     TOKEN_REVOKED = ("token_revoked", 401, False, "Token was revoked")
     TOKEN_REUSED = ("token_reused", 401, False, "Refresh token was used before")
     FORBIDDEN = ("forbidden", 403, False, "Not allowed")
+    INSUFFICIENT_ROLE = ("insufficient_role", 403, False, "Role does not allow this")
+    WRONG_SESSION = ("wrong_session", 403, False, "Token is for another session")
     SESSION_NOT_FOUND = ("session_not_found", 404, False, "No such session")
     DEVICE_NOT_FOUND = ("device_not_found", 404, False, "No such device")
     NOT_FOUND = ("not_found", 404, False, "Not found")

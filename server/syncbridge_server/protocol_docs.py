@@ -13,10 +13,7 @@ from syncbridge.protocol import TRANSITIONS, State
 
 BEGIN = "<!-- diagram of states: python -m syncbridge_server.protocol_docs docs/protocol.md -->\n"
 END = "<!-- end of the diagram -->\n"
-OUTCOMES = (
-    (State.JOINING, State.READY, "AUTH_SUCCESS sent"),
-    (State.JOINING, State.NEW, "refused, may try again"),
-)
+OUTCOMES = ((State.JOINING, State.READY, "AUTH_SUCCESS sent"),)
 """Steps that a connection takes by an answer and not by a message of its own."""
 
 

@@ -177,7 +177,7 @@ async def test_who_may_hand_over_and_redeem(http: httpx.AsyncClient) -> None:
     assert [403, 404, 201, 403, 403, 403, 200] == [
         a.status_code for a in (foreign, missing, service, taken, other, lying, right)
     ]
-    assert ("wrong_device", "forbidden") == (other.json()["code"], lying.json()["code"])
+    assert ("wrong_device", "wrong_device") == (other.json()["code"], lying.json()["code"])
 
 
 @pytest.mark.parametrize(

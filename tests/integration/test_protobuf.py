@@ -146,8 +146,19 @@ async def test_failed_auth_over_protobuf(node: Node) -> None:
         failure = await device.request(AUTH, {"token": "nonsense", "device_id": "phone"})
         closed = await device.closed()
 
-    assert (AUTH_FAILURE, "auth_required") == (first["type"], first["payload"]["code"])
+    assert (ERROR, "auth_required") == (first["type"], first["payload"]["code"])
     assert (AUTH_FAILURE, "token_invalid") == (failure["type"], failure["payload"]["code"])
+    assert 4002 == closed.code
+
+
+async def test_renewal_without_a_token_ends_the_socket(pair: tuple[Device, Device]) -> None:
+    """AUTH_FAILURE as protobuf, not ERROR, whatever is wrong with an AUTH."""
+    _, proto = pair
+    await proto.send_binary(envelope(type=7, auth=pb.Auth()))
+    failure = await proto.receive(AUTH_FAILURE)
+    closed = await proto.closed()
+
+    assert ("invalid_message", "c") == (failure["payload"]["code"], failure["correlation_id"])
     assert 4002 == closed.code
 
 
@@ -178,7 +189,6 @@ BAD_MESSAGES = {
         "invalid_json",
         "c",
     ),
-    "auth without token": (envelope(type=7, auth=pb.Auth()), "invalid_message", "c"),
     "long correlation id": (
         pb.Envelope(type=1, correlation_id="c" * 65).SerializeToString(),
         "invalid_field",

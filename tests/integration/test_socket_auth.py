@@ -80,16 +80,6 @@ async def test_nothing_but_auth_before_auth(node: Node) -> None:
     assert "auth_required" == answer["payload"]["code"]
 
 
-async def test_bad_field_leaves_the_socket_open_for_another_try(node: Node) -> None:
-    """A session id that is no UUID is an ERROR, and the next AUTH works."""
-    async with await Device.open(node.port) as device:
-        payload = {"token": mint("ann"), "device_id": "phone", "session_id": "}{"}
-        answer = await device.request(AUTH, payload)
-        await device.auth(mint("ann"), "phone")
-
-    assert (ERROR, "invalid_field") == (answer["type"], answer["payload"]["code"])
-
-
 async def test_no_auth_in_time(redis_url: str) -> None:
     """Whoever says nothing is closed with 4001."""
     async with (
@@ -136,11 +126,18 @@ async def test_token_for_one_session_and_device_opens_no_other(node: Node) -> No
     """session_id and device_id in the token bind it."""
     session = new_session()
     token = mint("ann", session=session, device="phone")
-    for wrong in ({"session_id": new_session()}, {"device_id": "tablet"}):
+    wrongs = (
+        ("wrong_session", {"session_id": new_session()}),
+        (
+            "wrong_device",
+            {"device_id": "tablet"},
+        ),
+    )
+    for code, wrong in wrongs:
         async with await Device.open(node.port) as device:
             answer = await device.request(AUTH, {"token": token, **wrong})
 
-            assert "forbidden" == answer["payload"]["code"]
+            assert code == answer["payload"]["code"]
     async with await Device.open(node.port) as device:
         answer = await device.request(AUTH, {"token": token})
 
@@ -179,17 +176,6 @@ async def test_refresh_in_band_keeps_the_socket(redis_url: str) -> None:
     assert AUTH_SUCCESS == renewed["type"]
     assert renewed["payload"]["token_expires_at"] > first["token_expires_at"]
     assert waited.cancelled_caught, "neither a warning nor a close came"
-
-
-async def test_refresh_in_band_with_another_users_token_is_refused(node: Node) -> None:
-    """A socket stays its user's."""
-    async with await Device.open(node.port) as device:
-        await device.auth(mint("ann"), "phone")
-        refused = await device.request(AUTH, {"token": mint("bob")})
-        ack = await device.set("a", 1)
-
-    assert "forbidden" == refused["payload"]["code"]
-    assert 5 == ack["type"]
 
 
 @pytest.mark.parametrize("what", ["jti", "user_id", "device_id"])

@@ -282,7 +282,7 @@ async def test_users_are_not_in_charge(redis_server: RedisServer, deed: str) -> 
         body = {"waddleId": WADDLE}
         answer = await rig.ask("POST", f"/voice/channels/lobby/{deed}", voice_mint("ann"), body)
 
-    assert (403, "forbidden") == (answer.status_code, answer.json()["code"])
+    assert (403, "insufficient_role") == (answer.status_code, answer.json()["code"])
 
 
 async def test_who_may_look(redis_server: RedisServer) -> None:

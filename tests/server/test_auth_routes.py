@@ -98,13 +98,14 @@ def identity_start(identity: Any) -> tuple[str, Role, str]:
     ("token", "role", "expected"),
     [
         ("", "user", (401, "auth_required")),
-        (ALICE, "user", (403, "forbidden")),
-        (SERVICE, "admin", (403, "forbidden")),
+        (ALICE, "user", (403, "insufficient_role")),
+        (SERVICE, "admin", (403, "insufficient_role")),
+        (SERVICE, "viewer", (403, "insufficient_role")),
         ("garbage", "user", (401, "token_invalid")),
     ],
 )
 async def test_who_may_mint(token: str, role: str, expected: tuple[int, str]) -> None:
-    """Users mint nothing, a service mints no admin, and 401 names the scheme."""
+    """Users mint nothing, a service no admin and no viewer, and 401 names the scheme."""
     async with server() as s:
         answer = await s.post("/auth/token", {"user_id": "x", "role": role}, token)
 
@@ -215,6 +216,42 @@ async def test_a_user_may_revoke_the_token_in_hand() -> None:
         assert 200 == (await s.post("/auth/revoke", {"jti": jti}, ALICE)).status_code
         assert (401, "token_revoked") == code(await s.whoami(ALICE))
         assert 200 == (await s.whoami(BOB)).status_code
+
+
+BOUND = {"session": {"session_id": SESSION}, "device": {"device_id": "phone"}}
+
+
+@pytest.mark.parametrize("role", [Role.USER, Role.SERVICE, Role.ADMIN])
+@pytest.mark.parametrize("name", BOUND)
+async def test_a_bound_token_takes_back_itself_and_its_login(name: str, role: Role) -> None:
+    """And of other tokens only those of its device, when that is what it is bound to."""
+    async with server() as s:
+        caller = access_token("alice", role, family="f9", **BOUND[name])
+        refused = [
+            code(await s.post("/auth/revoke", body, caller))
+            for body in (
+                {"user_id": "alice"},
+                {"device_id": "watch"},
+                *([{"jti": "other"}, {"family": "f1"}] if role is not Role.USER else []),
+            )
+        ]
+        device = await s.post("/auth/revoke", {"device_id": "phone", "user_id": "alice"}, caller)
+        again = access_token("alice", role, NOW + 1, family="f9", **BOUND[name])
+        login = await s.post("/auth/revoke", {"family": "f9"}, again)
+        after = code(await s.whoami(again))
+
+        assert {(403, f"wrong_{name}")} == set(refused)
+        assert (200 if name == "device" else 403) == device.status_code
+        assert (200, (401, "token_revoked")) == (login.status_code, after)
+
+
+async def test_a_viewer_takes_back_nothing() -> None:
+    """It only reads, its own token included."""
+    async with server() as s:
+        viewer = access_token("eve", Role.VIEWER, family="f5")
+        answer = await s.post("/auth/revoke", {"family": "f5"}, viewer)
+
+        assert (403, "insufficient_role") == code(answer)
 
 
 async def test_a_revoked_device_is_known_by_its_header() -> None:

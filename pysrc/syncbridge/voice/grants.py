@@ -2,7 +2,8 @@
 
 A token has a list of grants, each for a waddle and a channel or for every one (`*`). Any grant that
 matches lets its holder into the call, to listen; the words in it allow more. A token of role
-service or admin speaks for users, and may do everything.
+service or admin speaks for users, and may do everything, unless it is bound to a session: then it
+has what its grants say, as a user.
 """
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
@@ -18,9 +19,14 @@ def matches(grant: VoiceGrant, waddle_id: str, channel_id: str) -> bool:
     return grant.waddle in (ANY, waddle_id) and grant.channel in (ANY, channel_id)
 
 
+def unlimited(identity: Identity) -> bool:
+    """Whether a token needs no grants."""
+    return identity.privileged and not identity.session_id
+
+
 def permissions_of(identity: Identity, waddle_id: str, channel_id: str) -> Permissions | None:
     """What all matching grants allow together; None when there is none."""
-    if identity.privileged:
+    if unlimited(identity):
         return EVERYTHING
     granted = [grant for grant in identity.voice if matches(grant, waddle_id, channel_id)]
     if not granted:

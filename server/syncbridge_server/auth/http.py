@@ -10,13 +10,13 @@ a token: `Sec-Fetch-Site` tells it from a page of ours, and where a browser does
 Origin must be that of the Host.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import Identity, Role
+from syncbridge.identity import CLIENTS, Identity, Role, authorize
 from syncbridge_server.addresses import is_loopback
 from syncbridge_server.auth.authenticator import Authenticator
 from syncbridge_server.origins import is_loopback_origin, same_origin
@@ -33,16 +33,34 @@ class BearerAuth:
         self._dev = dev
         self._clock = clock
 
-    async def __call__(self, request: HTTPConnection) -> Identity:
-        """The caller. Raises AUTH_REQUIRED, TOKEN_* and StoreUnavailable."""
+    async def __call__(
+        self,
+        request: HTTPConnection,
+        roles: Collection[Role] = CLIENTS,
+        *,
+        session_bound: bool = False,
+    ) -> Identity:
+        """The caller, if its token opens this route.
+
+        Args:
+            roles: who may call it.
+            session_bound: let a token in that is bound to a session; the route then holds it to
+                that session, by `authorize`.
+
+        Raises AUTH_REQUIRED, TOKEN_*, StoreUnavailable, and what `authorize` raises.
+        """
         values, device_id = _credentials(request.scope["headers"])
-        if not values:
-            if self._dev and is_local_caller(request):
-                return self._developer()
+        if values:
+            identity = await self._authenticator.authenticate(_bearer(values), device_id)
+        elif self._dev and is_local_caller(request):
+            identity = self._developer()
+        else:
             raise SyncBridgeError(
                 ErrorCode.AUTH_REQUIRED, "send Authorization: Bearer <access token>"
             )
-        return await self._authenticator.authenticate(_bearer(values), device_id)
+        reached = identity.session_id if session_bound else None
+        authorize(identity, roles, session_id=reached, device_id=device_id)
+        return identity
 
     def _developer(self) -> Identity:
         now = self._clock()
@@ -69,6 +87,11 @@ def _loopback_authority(url: str) -> bool:
         return is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False
+
+
+def named_device(request: HTTPConnection) -> str:
+    """The device that a request names by X-Device-ID; empty when it names none."""
+    return _credentials(request.scope["headers"])[1]
 
 
 def _credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], str]:

@@ -12,6 +12,7 @@ from enum import IntEnum
 import msgspec
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import ANYBODY, authorize
 from syncbridge.ports import RedisCommands
 from syncbridge_server.auth.revocation import Revocations
 from syncbridge_server.auth.tokens import Grant, Tokens, invalid
@@ -70,14 +71,17 @@ class RefreshRotation:
         await self._family(grant.family, "open", "", jti)
         return pair
 
-    async def rotate(self, refresh_token: str) -> TokenPair:
-        """A new pair for a refresh token, which is spent by it.
+    async def rotate(self, refresh_token: str, device_id: str = "") -> TokenPair:
+        """A new pair for a refresh token, which is spent by it; bound as the old one was.
 
-        Raises TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED, TOKEN_REUSED (and then the family is
+        `device_id`: the device that presents it, if it says so. Raises WRONG_DEVICE,
+        TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED, TOKEN_REUSED (and then the family is
         revoked), and StoreError. After StoreTimeout the token may be spent.
         """
         claims = self._tokens.verify_refresh(refresh_token, self._clock())
-        self._revocations.require(claims.identity())
+        identity = claims.identity()
+        self._revocations.require(identity, device_id)
+        authorize(identity, ANYBODY, session_id=identity.session_id, device_id=device_id)
         pair, jti = self._pair(claims.grant(), None)
         status = await self._family(claims.fam, "rotate", claims.jti, jti)
         if status == FamilyStatus.OK:

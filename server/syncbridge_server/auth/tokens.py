@@ -270,5 +270,5 @@ def _claim_problem(error: Exception) -> str:
     """msgspec names the claim and the expected type; it never quotes a value."""
     if isinstance(error, msgspec.ValidationError):
         text = str(error)
-        return "claim role must be user, service or admin" if "$.role" in text else text
+        return f"claim role must be one of {', '.join(Role)}" if "$.role" in text else text
     return "its payload is not a JSON object"

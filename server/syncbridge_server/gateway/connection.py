@@ -2,7 +2,9 @@
 
 from enum import IntEnum
 
+from syncbridge import ids
 from syncbridge.encode import NOWHERE, Address
+from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity
 from syncbridge.protocol import BehindAuth, State
 from syncbridge.session import Session
@@ -27,6 +29,7 @@ class Connection:
         connected_at: when the socket came, Unix ms.
         device: public metadata of the device as JSON text.
         leave_reason: what the other devices will be told when it goes.
+        refused: an AUTH of it was refused, so it is about to close; what it sends is dropped.
         fence: its number among the connections of its session, 0 before it has joined.
         released: its device has handed the session over: it may read, and write after AUTH.
     """
@@ -45,6 +48,7 @@ class Connection:
         "id",
         "identity",
         "leave_reason",
+        "refused",
         "released",
         "session",
         "state",
@@ -69,6 +73,22 @@ class Connection:
         self.leave_reason = "disconnected"
         self.fence = 0
         self.released = False
+        self.refused = False
+
+    def require_here(self, session_id: str | None, device_id: str | None) -> None:
+        """Hold a message to the socket: it may name the session and the device of it, or none.
+
+        Raises WRONG_SESSION, WRONG_DEVICE, and INVALID_FIELD for what is no session id.
+        """
+        session = self.session
+        if session_id and session is not None and ids.session_id(session_id) != session.id:
+            raise SyncBridgeError(
+                ErrorCode.WRONG_SESSION, f"session_id: this socket is in session {session.id}"
+            )
+        if device_id and device_id != self.device_id:
+            raise SyncBridgeError(
+                ErrorCode.WRONG_DEVICE, f"device_id: this socket is device {self.device_id}"
+            )
 
 
 LocalSession = Session[Connection]

@@ -14,6 +14,7 @@ import structlog
 from syncbridge import encode, messages, operations
 from syncbridge.close_codes import CloseCode
 from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeError
+from syncbridge.identity import authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.messages import Envelope, MessageType
 from syncbridge.ports import Apply, Mode, Outcome, Resume, Resumed, Status
@@ -125,6 +126,8 @@ class Engine:
         self._hub.close(connection.cid, code, code.reason)
 
     def _on_message(self, connection: Connection, data: bytes, opcode: int) -> None:
+        if connection.refused:
+            return
         if connection.state is State.JOINING:
             self._wait(connection, data, opcode)
         else:
@@ -145,6 +148,8 @@ class Engine:
         if behind is None:
             return
         for data, opcode in behind.messages:
+            if connection.refused:
+                break
             try:
                 self._act(connection, data, opcode)
             except Exception:
@@ -157,19 +162,29 @@ class Engine:
         except SyncBridgeError as error:
             self._post.error(connection, error, correlation_of(connection, data))
             return
-        correlation_id = envelope.correlation_id
         try:
             if envelope.type not in TRANSITIONS[connection.state]:
                 raise refusal(connection.state, envelope.type)
-            if correlation_id is not None and len(correlation_id) > 64:
-                correlation_id = None
-                raise SyncBridgeError(
-                    ErrorCode.INVALID_FIELD, "correlation_id: at most 64 characters"
-                )
             self._quota.require(connection.identity)
+        except SyncBridgeError as error:
+            self._post.error(connection, error, short(envelope.correlation_id))
+            return
+        try:
+            self._check(connection, envelope)
             self._handlers[envelope.type](connection, envelope)
         except SyncBridgeError as error:
-            self._post.error(connection, error, correlation_id)
+            refuse = self._post.error if envelope.type != AUTH else self._joining.refuse
+            refuse(connection, error, short(envelope.correlation_id))
+
+    def _check(self, connection: Connection, envelope: Envelope) -> None:
+        """What holds for the envelope of every message. Raises SyncBridgeError."""
+        if short(envelope.correlation_id) is not envelope.correlation_id:
+            raise SyncBridgeError(ErrorCode.INVALID_FIELD, "correlation_id: at most 64 characters")
+        identity = connection.identity
+        if connection.state is State.READY and identity is not None:
+            connection.require_here(envelope.session_id, envelope.device_id)
+            if envelope.user_id:
+                authorize(identity, user_id=envelope.user_id, session_id=identity.session_id)
 
     def _on_auth(self, connection: Connection, envelope: Envelope) -> None:
         payload = messages.decode_payload(messages.auth_decoder, envelope)
@@ -360,6 +375,12 @@ class Engine:
         self._post.error(connection, error, correlation_of(connection, data))
 
 
+def short(correlation_id: str | None) -> str | None:
+    """A correlation id that can be given back; None for one that is too long."""
+    return None if correlation_id is not None and len(correlation_id) > 64 else correlation_id
+
+
+AUTH = MessageType.AUTH
 PLAIN = frozenset({"SET", "DELETE"})
 """Operations that are change sets."""
 

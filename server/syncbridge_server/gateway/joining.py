@@ -14,7 +14,7 @@ from syncbridge import encode, ids
 from syncbridge.close_codes import CloseCode
 from syncbridge.device_ports import Index, bucket_of
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
-from syncbridge.identity import Identity
+from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.limits import Limits
 from syncbridge.messages import AuthPayload, Envelope, MessageType, Position
@@ -83,14 +83,10 @@ class Joining:
     def authenticate(
         self, connection: Connection, payload: AuthPayload, envelope: Envelope
     ) -> None:
-        """AUTH on a new connection; answers by AUTH_SUCCESS later, or fails it now."""
-        try:
-            device_id = payload.device_id or envelope.device_id or ""
-            identity = self._verify(payload.token, device_id)
-            hello = self._hello(connection, identity, payload, envelope)
-        except SyncBridgeError as error:
-            self._fail(connection, error, envelope.correlation_id)
-            return
+        """AUTH on a new connection; answers by AUTH_SUCCESS later, or raises SyncBridgeError."""
+        device_id = payload.device_id or envelope.device_id or ""
+        identity = self._verify(payload.token, device_id)
+        hello = self._hello(connection, identity, payload, envelope)
         session = self._registry.session(hello.sid)
         session.joining += 1
         connection.state = State.JOINING
@@ -100,19 +96,23 @@ class Joining:
         self._ask(connection, session, hello, envelope.correlation_id)
 
     def refresh(self, connection: Connection, payload: AuthPayload, envelope: Envelope) -> None:
-        """AUTH on a connection that is ready: a new token for the same user, in band."""
-        identity = self._verify(payload.token, connection.device_id)
-        current = connection.identity
+        """AUTH on a connection that is ready: a new token for the same user, in band.
+
+        A token that reaches less than the one before is held to the session by the store.
+        """
+        session, current = connection.session, connection.identity
+        assert session is not None
         assert current is not None
+        identity = self._verify(payload.token, connection.device_id)
         if identity.user_id != current.user_id:
             raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: another user's")
+        authorize(identity, session_id=session.id, device_id=connection.device_id)
+        connection.require_here(payload.session_id, payload.device_id)
         connection.identity = identity
         self._registry.follow_role(connection)
         self._voice.renewed(connection)
         self._set_alarm(connection)
-        session = connection.session
-        assert session is not None
-        if connection.released:
+        if connection.released or (current.privileged and not identity.privileged):
             self._rejoin(connection, session, self._refreshed, envelope.correlation_id)
             return
         self._refreshed(None, connection, session, envelope.correlation_id)
@@ -190,7 +190,7 @@ class Joining:
         correlation_id: str | None,
     ) -> None:
         if error is not None:
-            self._post.error(connection, error, correlation_id)
+            self.refuse(connection, error, correlation_id)
             return
         part = encode.delta_part(b"{}", b"[]")
         body = self._success(connection, session, session.version, session.epoch, b"[]", part)
@@ -205,13 +205,10 @@ class Joining:
     ) -> Hello:
         sid = payload.session_id or envelope.session_id or identity.session_id
         sid = ids.session_id(sid) if sid else ids.default_session(identity.user_id)
-        if identity.session_id and identity.session_id != sid:
-            raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: for another session")
         device_id = payload.device_id or envelope.device_id or identity.device_id
-        ids.short_id("device_id", device_id or "", self._limits.id_bytes)
-        assert device_id is not None
-        if identity.device_id and identity.device_id != device_id:
-            raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: for another device")
+        user_id = envelope.user_id or ""
+        authorize(identity, user_id=user_id, session_id=sid, device_id=device_id)
+        ids.short_id("device_id", device_id, self._limits.id_bytes)
         session = self._registry.sessions.get(sid)
         replica = session if session is not None and session.doc is not None else None
         return Hello(
@@ -269,7 +266,7 @@ class Joining:
             self._arrived(session)
             connection.session = None
             self._registry.release(session)
-            self._fail(connection, error, correlation_id)
+            self.refuse(connection, error, correlation_id)
             return
         assert isinstance(answer, Welcome)
         self._synchronise(session, answer, hello)
@@ -435,15 +432,15 @@ class Joining:
         connection.alarm = Alarm.WARN
         self._hub.set_deadline(connection.cid, self._monotonic() + max(1, int(left * 1000)))
 
-    def _fail(
+    def refuse(
         self, connection: Connection, error: SyncBridgeError, correlation_id: str | None
     ) -> None:
-        self._post.error(connection, error, correlation_id)
+        """AUTH, first or repeated, has failed: AUTH_FAILURE, and the end of the connection."""
+        connection.refused = True
         connection.behind = None
-        code = CLOSE_CODES.get(error.code)
-        if code is None:
-            connection.state = State.NEW
-            return
+        body = encode.error_payload(error)
+        self._post.send(connection, MessageType.AUTH_FAILURE, body, correlation_id)
+        code = CLOSE_CODES.get(error.code, CloseCode.AUTH_FAILED)
         self._hub.close(connection.cid, code, code.reason)
 
 
@@ -452,11 +449,16 @@ CLOSE_CODES = {
     ErrorCode.TOKEN_EXPIRED: CloseCode.TOKEN_EXPIRED,
     ErrorCode.TOKEN_REVOKED: CloseCode.TOKEN_REVOKED,
     ErrorCode.FORBIDDEN: CloseCode.FORBIDDEN,
+    ErrorCode.INSUFFICIENT_ROLE: CloseCode.FORBIDDEN,
+    ErrorCode.WRONG_SESSION: CloseCode.FORBIDDEN,
+    ErrorCode.WRONG_DEVICE: CloseCode.FORBIDDEN,
     ErrorCode.TOO_MANY_DEVICES: CloseCode.SESSION_FULL,
     ErrorCode.STORE_UNAVAILABLE: CloseCode.STORE_UNAVAILABLE,
     ErrorCode.OVERLOADED: CloseCode.STORE_UNAVAILABLE,
+    ErrorCode.STATE_DAMAGED: CloseCode.INTERNAL_ERROR,
+    ErrorCode.INTERNAL: CloseCode.INTERNAL_ERROR,
 }
-"""How a refused AUTH ends; other errors (a bad field) leave the connection open for another try."""
+"""How a refused AUTH ends; with anything else (a bad field) as AUTH_FAILED."""
 
 
 def since_of(position: Position | None) -> tuple[str, int] | None:

@@ -54,9 +54,8 @@ class Post:
     def error(
         self, connection: Connection, error: SyncBridgeError, correlation_id: str | None
     ) -> None:
-        """ERROR or AUTH_FAILURE, by the error's code."""
-        frame = encode.error_message(error, connection.address, int(self._clock()), correlation_id)
-        self.raw(connection, frame)
+        """ERROR to one connection."""
+        self.send(connection, MessageType.ERROR, encode.error_payload(error), correlation_id)
 
     def update(self, session: LocalSession, change: Change) -> int:
         """STATE_UPDATE to all devices of a session; returns how many."""

@@ -1,4 +1,4 @@
-"""Administration over HTTP, for role admin: figures, lists, and a message to every device."""
+"""Administration over HTTP: figures and lists, for viewers too; a message to every device."""
 
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
-from syncbridge.identity import Identity, Role
+from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge_server.admin.administration import Administration, AllMetrics, Delivery
 from syncbridge_server.admin.figures import (
     ConnectionMetrics,
@@ -167,7 +167,7 @@ class AdminRoutes:
     @describe("List sessions", answers={200: SessionsBody}, query=SessionsQuery)
     async def sessions(self, request: Request) -> Response:
         """Every session that is stored or joined, in no particular order."""
-        await self._require_admin(request)
+        await self._authenticate(request, ADMIN_READERS)
         query = query_of(request, SessionsQuery)
         rows, following = await self._administration.survey.page(
             query.cursor, query.limit, query.user_id, query.active
@@ -177,7 +177,7 @@ class AdminRoutes:
     @describe("List open connections", answers={200: ConnectionsBody}, query=ConnectionsQuery)
     async def connections(self, request: Request) -> Response:
         """Of all nodes, by node and age. Each one open during the whole walk is listed once."""
-        await self._require_admin(request)
+        await self._authenticate(request, ADMIN_READERS)
         query = query_of(request, ConnectionsQuery)
         rows, following, complete = await self._administration.connections(
             query.cursor, query.limit, query.user_id
@@ -187,7 +187,7 @@ class AdminRoutes:
     @describe("A message to every device", body=BroadcastBody, answers={200: Delivery})
     async def broadcast(self, request: Request) -> Response:
         """BROADCAST to every device of every node; `delivered` counts them all."""
-        identity = await self._require_admin(request)
+        identity = await self._authenticate(request, ADMINS)
         body = await read_json(request, BroadcastBody, self._message_bytes)
         members = {"message": body.message, "type": body.type}
         if body.data is not None:
@@ -203,13 +203,8 @@ class AdminRoutes:
         return encoded(delivery)
 
     async def _metrics(self, request: Request, snapshots: bool = True) -> AllMetrics:
-        await self._require_admin(request)
+        await self._authenticate(request, ADMIN_READERS)
         return await self._administration.metrics(snapshots)
-
-    async def _require_admin(self, request: Request) -> Identity:
-        identity = await self._authenticate(request)
-        identity.require(Role.ADMIN)
-        return identity
 
 
 def query_of(request: Request, kind: type[Any]) -> Any:

@@ -9,8 +9,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import Identity, Role, VoiceGrant
+from syncbridge.identity import ADMINS, SERVICES, Identity, Role, VoiceGrant, authorize
 from syncbridge_server.auth.assembly import Authentication
+from syncbridge_server.auth.http import named_device
 from syncbridge_server.auth.refresh import TokenPair
 from syncbridge_server.auth.revocation import Kind, Rule
 from syncbridge_server.auth.tokens import Grant
@@ -75,12 +76,15 @@ class AuthRoutes:
         answers={200: Answer("An access and a refresh token.", TokenPair)},
     )
     async def token(self, request: Request) -> Response:
-        """A pair for a user. Service or admin; only an admin makes admins."""
-        caller = await self._auth.bearer(request)
-        caller.require(Role.SERVICE)
+        """A pair for a user. Service or admin; only an admin makes admins and viewers.
+
+        A token that is bound to a session or a device mints none: it would have no bounds.
+        """
+        caller = await self._auth.bearer(request, SERVICES)
+        authorize(caller, SERVICES, device_id=None)
         body = await read_json(request, TokenRequest, MAX_BODY)
-        if body.role is Role.ADMIN:
-            caller.require(Role.ADMIN)
+        if body.role in (Role.ADMIN, Role.VIEWER):
+            authorize(caller, ADMINS)
         grant = Grant(body.user_id, body.role, body.session_id, body.device_id, body.voice)
         return _secret_answer(await self._auth.rotation.issue(grant, body.ttl))
 
@@ -89,17 +93,23 @@ class AuthRoutes:
         body=RefreshRequest,
         answers={200: Answer("The next pair; the old refresh token is spent.", TokenPair)},
         public=True,
-        errors=(401, 503),
+        headers={"X-Device-ID": "The device that asks; held to the token's."},
+        errors=(401, 403, 503),
     )
     async def refresh(self, request: Request) -> Response:
         """A new pair for a refresh token; the body is the credential."""
         body = await read_json(request, RefreshRequest, MAX_BODY)
-        return _secret_answer(await self._auth.rotation.rotate(body.refresh_token))
+        return _secret_answer(
+            await self._auth.rotation.rotate(body.refresh_token, named_device(request))
+        )
 
     @describe("Take tokens back", body=RevokeRequest, answers={200: Revoked})
     async def revoke(self, request: Request) -> Response:
-        """Take tokens back. A user only their own; a device named by a user is the user's own."""
-        caller = await self._auth.bearer(request)
+        """Take tokens back. A user only their own; a device named by a user is the user's own.
+
+        A token that is bound takes back itself, its login, and what lies within its bounds.
+        """
+        caller = await self._auth.bearer(request, session_bound=True)
         body = await read_json(request, RevokeRequest, MAX_BODY)
         kind, value, owner = self._target(caller, body)
         rule: Rule = await self._auth.revocations.revoke(kind, value, owner)
@@ -114,8 +124,7 @@ class AuthRoutes:
             )
         for name in named:
             self._check_id(name, getattr(body, name))
-        if not caller.privileged:
-            self._require_own(caller, body)
+        require_right(caller, body)
         if body.device_id:
             owner = body.user_id if caller.privileged else caller.user_id
             return "device", body.device_id, owner
@@ -129,11 +138,16 @@ class AuthRoutes:
                 ErrorCode.INVALID_FIELD, f"{name} has at most {self._id_bytes} bytes", field=name
             )
 
-    def _require_own(self, caller: Identity, body: RevokeRequest) -> None:
-        mine = {"jti": caller.jti, "family": caller.family, "user_id": caller.user_id}
-        for name, own in mine.items():
-            if getattr(body, name) not in ("", own):
-                raise SyncBridgeError(ErrorCode.FORBIDDEN, f"this {name} is not yours")
+
+def require_right(caller: Identity, body: RevokeRequest) -> None:
+    """Raise unless a caller may take back what a body names."""
+    for name, own in (("jti", caller.jti), ("family", caller.family)):
+        named = getattr(body, name)
+        if named and named == own:
+            return
+        if named and not caller.privileged:
+            raise SyncBridgeError(ErrorCode.FORBIDDEN, f"this {name} is not yours")
+    authorize(caller, user_id=body.user_id, device_id=body.device_id or None)
 
 
 def _secret_answer(pair: TokenPair) -> Response:

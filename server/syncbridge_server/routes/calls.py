@@ -30,7 +30,7 @@ from syncbridge.calls import (
     refused_step,
 )
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import Identity, Role
+from syncbridge.identity import SERVICES, Identity
 from syncbridge.kernels import render_pairs
 from syncbridge_server.admin.administration import Administration
 from syncbridge_server.auth.http import BearerAuth
@@ -264,9 +264,7 @@ class CallRoutes:
         return Response(status_code=204)
 
     async def _authorized(self, request: Request) -> Identity:
-        identity = await self._authenticate(request)
-        identity.require(Role.SERVICE)
-        return identity
+        return await self._authenticate(request, SERVICES)
 
     def _details(self, body: CreateBody) -> list[bytes]:
         """What a call begins with; null stands for nothing, as absence does."""

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import Identity
+from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import compose, render_pairs
 from syncbridge.ports import Apply, Mode, Outcome, Review, Reviewed, Status, Store
 from syncbridge.resolve import Claim, Conflict, Resolution, Strategy, resolve
@@ -140,7 +140,7 @@ class ConflictRoutes:
     )
     async def apply(self, request: Request) -> Response:
         """Apply a change set that was made from `base_version`."""
-        identity = await self._authenticate(request)
+        identity = await self._authenticate(request, session_bound=True)
         body: IncrementalBody = await self._body(request, IncrementalBody)
         write = self._write(identity, body)
         outcome = await self._gateway.commit(write)
@@ -156,14 +156,14 @@ class ConflictRoutes:
     )
     async def resolve(self, request: Request) -> Response:
         """Resolve a conflict by one of the three strategies."""
-        identity = await self._authenticate(request)
+        identity = await self._authenticate(request, session_bound=True)
         body: ResolveBody = await self._body(request, ResolveBody)
-        claim = self._claim(identity, body)
-        sid, strategy = ids.session_id(body.session_id), body.resolution_strategy
+        sid, device_id = self._place(identity, body)
+        claim, strategy = self._claim(body), body.resolution_strategy
         for _ in range(ATTEMPTS):
             known = await self._review(identity, sid, claim.version)
             resolution = resolve(strategy, known, claim)
-            version = await self._commit(identity, body, known, resolution)
+            version = await self._commit(identity, sid, device_id, known, resolution)
             if version is not None:
                 members = resolved(sid, version, known, strategy, resolution)
                 return answered(members, known.epoch, version)
@@ -176,23 +176,23 @@ class ConflictRoutes:
     async def _body(self, request: Request, kind: Any) -> Any:
         return decode_json(await read_json_body(request, self._limits.snapshot_bytes), kind)
 
-    def _device(self, identity: Identity, body: IncrementalBody | ResolveBody) -> str:
-        """The writing device; raises when the body speaks for another user."""
-        if body.user_id:
-            identity.require_owner(body.user_id)
+    def _place(self, identity: Identity, body: IncrementalBody | ResolveBody) -> tuple[str, str]:
+        """The session that is written to and the device that writes; raises as `authorize`."""
+        sid = ids.session_id(body.session_id)
+        authorize(identity, user_id=body.user_id, session_id=sid, device_id=body.device_id)
         if body.device_id:
             ids.short_id("device_id", body.device_id, self._limits.id_bytes)
-        return body.device_id or identity.device_id
+        return sid, body.device_id or identity.device_id
 
     def _write(self, identity: Identity, body: IncrementalBody) -> Apply:
-        device_id = self._device(identity, body)
+        sid, device_id = self._place(identity, body)
         check_version("base_version", body.base_version)
         if body.correlation_id:
             ids.short_id("correlation_id", body.correlation_id, self._limits.id_bytes)
         changes = None if body.changes is msgspec.UNSET else body.changes
         sets, deletes = self._gateway.parser.several(changes, body.deleted_keys)
         return Apply(
-            ids.session_id(body.session_id),
+            sid,
             identity.user_id,
             device_id,
             sets,
@@ -204,8 +204,7 @@ class ConflictRoutes:
             create=False,
         )
 
-    def _claim(self, identity: Identity, body: ResolveBody) -> Claim:
-        self._device(identity, body)
+    def _claim(self, body: ResolveBody) -> Claim:
         check_version("client_version", body.client_version)
         parser, names = self._gateway.parser, body.changed_keys
         return Claim(
@@ -225,16 +224,21 @@ class ConflictRoutes:
         return known
 
     async def _commit(
-        self, identity: Identity, body: ResolveBody, known: Reviewed, resolution: Resolution
+        self,
+        identity: Identity,
+        sid: str,
+        device_id: str,
+        known: Reviewed,
+        resolution: Resolution,
     ) -> int | None:
         """The version with the resolution in it; None when the session has moved on."""
         if not resolution.sets and not resolution.deletes:
             return known.version
         outcome = await self._gateway.commit(
             Apply(
-                ids.session_id(body.session_id),
+                sid,
                 identity.user_id,
-                body.device_id or identity.device_id,
+                device_id,
                 resolution.sets,
                 resolution.deletes,
                 base_version=known.version,

@@ -1,4 +1,4 @@
-"""Webhooks that could not be taken in, for role admin: to be looked at, sent again, or forgotten.
+"""Webhooks that could not be taken in: to be looked at, and by an admin sent again, or forgotten.
 
 A body holds what the provider says of people, and addresses that open recordings. It is shown with
 every address cut down to its host, and with everything taken out that looks like a token or stands
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import Identity, Role
+from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge.voice.channel_ports import DeadLetter, WebhookInbox
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.log import get_logger
@@ -87,7 +87,7 @@ class DeadLetterRoutes:
     @describe("Webhooks that could not be taken in", answers={200: LettersBody}, query=LettersQuery)
     async def letters(self, request: Request) -> Response:
         """The latest first, each with the reason."""
-        await self._require_admin(request)
+        await self._authenticate(request, ADMIN_READERS)
         query = query_of(request, LettersQuery)
         if self._inbox is None:
             return encoded(LettersBody([], ""))
@@ -101,7 +101,7 @@ class DeadLetterRoutes:
     )
     async def replay(self, request: Request) -> Response:
         """If it fails again it becomes a dead letter again."""
-        identity = await self._require_admin(request)
+        identity = await self._authenticate(request, ADMINS)
         entry = request.path_params["entry"]
         if self._inbox is None or not await self._inbox.replay(entry):
             raise no_letter()
@@ -111,17 +111,12 @@ class DeadLetterRoutes:
     @describe("Forget a dead letter", answers={204: Answer("Forgotten.", None)}, errors=(404,))
     async def discard(self, request: Request) -> Response:
         """What it said is lost; the next comparison with the provider may say it again."""
-        identity = await self._require_admin(request)
+        identity = await self._authenticate(request, ADMINS)
         entry = request.path_params["entry"]
         if self._inbox is None or not await self._inbox.discard(entry):
             raise no_letter()
         _log.info("Dead letter discarded", entry=entry, by=identity.user_id)
         return Response(status_code=204)
-
-    async def _require_admin(self, request: Request) -> Identity:
-        identity = await self._authenticate(request)
-        identity.require(Role.ADMIN)
-        return identity
 
 
 def no_letter() -> SyncBridgeError:

@@ -10,6 +10,7 @@ from starlette.routing import Route
 from syncbridge import ids
 from syncbridge.device_ports import Departure, DeviceList, Expel, ListDevices
 from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import authorize
 from syncbridge.ports import Device, PresenceChange, Status, Store
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.departures import REMOVED, decode_info
@@ -65,8 +66,9 @@ class DeviceRoutes:
     @describe("The devices of a session", answers={200: DevicesBody}, errors=(404,))
     async def list_devices(self, request: Request) -> Response:
         """Every device that has joined, with those that have left."""
-        identity = await self._authenticate(request)
+        identity = await self._authenticate(request, session_bound=True)
         session_id = path_session(request)
+        authorize(identity, session_id=session_id)
         answer: DeviceList = await self._store.call(
             ListDevices(session_id, identity.user_id, not identity.privileged)
         )
@@ -82,8 +84,9 @@ class DeviceRoutes:
     )
     async def remove(self, request: Request) -> Response:
         """Forget the device and close its socket, on whichever node that is."""
-        identity = await self._authenticate(request)
+        identity = await self._authenticate(request, session_bound=True)
         session_id, device_id = path_session(request), request.path_params["device_id"]
+        authorize(identity, session_id=session_id, device_id=device_id)
         answer: Departure = await self._store.call(
             Expel(session_id, device_id, identity.user_id, not identity.privileged)
         )

@@ -16,10 +16,10 @@ from starlette.routing import Route
 from syncbridge import encode, ids
 from syncbridge.device_ports import Handoff, OpenHandoff, Redeem, Redeemed
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
-from syncbridge.identity import Identity
+from syncbridge.identity import authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.ports import PresenceChange, RedisCommands, Store
-from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.auth.http import BearerAuth, named_device
 from syncbridge_server.gateway.departures import HANDOFF
 from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.openapi.describe import (
@@ -38,7 +38,6 @@ from syncbridge_server.voice.handover import HandedCall, Handover
 
 JSON = "application/json"
 TOKEN_BYTES = 32
-DEVICE_HEADER = "x-device-id"
 MAX_BODY = 4_096
 NO_STORE = {"Cache-Control": "no-store"}
 
@@ -132,11 +131,13 @@ class HandoffRoutes:
     )
     async def create(self, request: Request) -> Response:
         """A token for the target device."""
-        identity = await self._authenticate(request)
+        identity = await self._authenticate(request, session_bound=True)
         session_id = path_session(request)
+        authorize(identity, session_id=session_id)
         body = await read_json(request, HandoffRequest, MAX_BODY)
         for name in ("source_device", "target_device"):
             ids.short_id(name, getattr(body, name), self._gateway.limits.id_bytes)
+        authorize(identity, session_id=session_id, device_id=body.source_device)
         if body.source_device == body.target_device:
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD,
@@ -174,13 +175,14 @@ class HandoffRoutes:
     )
     async def redeem(self, request: Request) -> Response:
         """The state as it is now; the source device is released."""
-        identity = await self._authenticate(request)
+        identity = await self._authenticate(request, session_bound=True)
         session_id = path_session(request)
+        authorize(identity, session_id=session_id)
         answer: Redeemed = await self._store.call(
             Redeem(
                 session_id,
                 digest_of(request.path_params["token"]),
-                asking_device(request, identity),
+                named_device(request) or identity.device_id,
                 identity.user_id,
                 not identity.privileged,
                 self._reread_ms,
@@ -213,18 +215,6 @@ class HandoffRoutes:
 def digest_of(token: str) -> str:
     """What Redis knows of a token."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
-
-
-def asking_device(request: Request, identity: Identity) -> str:
-    """Which device redeems; empty when nothing says so.
-
-    Raises:
-        SyncBridgeError: FORBIDDEN for a token that was given to another device.
-    """
-    named = request.headers.get(DEVICE_HEADER, "")
-    if named and identity.device_id and named != identity.device_id:
-        raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: for another device")
-    return named or identity.device_id
 
 
 def call_body(call: HandedCall) -> HandedCallBody:

@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from syncbridge.identity import Role
+from syncbridge.identity import SERVICES
 from syncbridge.voice.recordings import Recorded, Recordings
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.openapi.describe import Timestamp, describe
@@ -45,8 +45,7 @@ class RecordingRoutes:
     @describe("Recordings of a voice channel", answers={200: RecordingsBody})
     async def of_channel(self, request: Request) -> Response:
         """Those that can still be fetched; none of a channel that nobody knows."""
-        identity = await self._authenticate(request)
-        identity.require(Role.SERVICE)
+        await self._authenticate(request, SERVICES)
         channel_id = request.path_params["channel_id"]
         found = [] if self._recordings is None else await self._recordings.of_channel(channel_id)
         return encoded(RecordingsBody(channel_id, [row_of(recorded) for recorded in found]))

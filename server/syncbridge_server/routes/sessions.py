@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import Identity
+from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.ports import Apply, Mode, Outcome, Read, Snapshot, Status, Store
 from syncbridge.updates import check_version
@@ -95,9 +95,8 @@ class SessionRoutes:
     )
     async def put_snapshot(self, request: Request) -> Response:
         """Create or replace a session's whole state."""
-        identity = await self._authenticate(request)
+        identity = await self._authenticate(request, session_bound=True)
         body = self._decode(await read_json_body(request, self._limits.snapshot_bytes))
-        identity.require_owner(body.user_id)
         write = self._write(identity, body)
         outcome = await self._gateway.commit(write)
         if outcome.status is Status.AHEAD and body.version == 1 and outcome.version == 0:
@@ -120,8 +119,9 @@ class SessionRoutes:
     )
     async def get_session(self, request: Request) -> Response:
         """The whole state; 304 when `If-None-Match` names the current version."""
-        identity = await self._authenticate(request)
+        identity = await self._authenticate(request, session_bound=True)
         session_id = self._path_session(request)
+        authorize(identity, session_id=session_id)
         tag = _if_none_match(request)
         known = parse_etag(tag) if tag else None
         snapshot: Snapshot = await self._store.call(
@@ -142,14 +142,15 @@ class SessionRoutes:
             raise SyncBridgeError(ErrorCode.INVALID_JSON, "body: not valid JSON") from None
 
     def _write(self, identity: Identity, body: SnapshotBody) -> Apply:
-        parser = self._gateway.parser
+        parser, sid = self._gateway.parser, ids.session_id(body.session_id)
+        authorize(identity, user_id=body.user_id, session_id=sid, device_id=body.device_id)
         ids.short_id("user_id", body.user_id, self._limits.id_bytes)
         for name in ("device_id", "app_version"):
             if getattr(body, name):
                 ids.short_id(name, getattr(body, name), self._limits.id_bytes)
         check_version("version", body.version)
         return Apply(
-            ids.session_id(body.session_id),
+            sid,
             body.user_id,
             body.device_id or identity.device_id,
             parser.split(body.state_data, "state_data").flat(),

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from syncbridge import ids
 from syncbridge.device_ports import Forget, ListSessions, Peek, Peeked, SessionList
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
+from syncbridge.identity import authorize
 from syncbridge.ports import Store
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.sweeper import ask_all
@@ -132,8 +133,7 @@ class UserRoutes:
         """The user of the path, when the caller may see them."""
         identity = await self._authenticate(request)
         user_id = ids.short_id("user_id", request.path_params["user_id"], self._id_bytes)
-        if not identity.privileged and identity.user_id != user_id:
-            raise SyncBridgeError(ErrorCode.FORBIDDEN, "this is another user")
+        authorize(identity, user_id=user_id)
         return user_id
 
     async def _recent(self, user_id: str) -> AsyncIterator[Peeked]:

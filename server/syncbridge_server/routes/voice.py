@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import Identity, Role
+from syncbridge.identity import SERVICES, Identity, authorize
 from syncbridge.ids import default_session, short_id
 from syncbridge.voice import grants
 from syncbridge.voice.channel import Channel
@@ -24,7 +24,7 @@ from syncbridge.voice.health import Health
 from syncbridge.voice.ports import CannotVerify, Metrics
 from syncbridge.voice.provider_errors import ProviderError
 from syncbridge.voice.recovery import recovery_of, told_of
-from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.auth.http import BearerAuth, named_device
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import JsonObject, ShortId, Timestamp, describe
 from syncbridge_server.routes.admin import encoded, query_of
@@ -222,14 +222,14 @@ class VoiceRoutes:
     )
     async def issue_token(self, request: Request) -> Response:
         """Opens the call if there is none. 409 when it is full, 503 while the provider is away."""
-        identity = await self._authenticate(request)
+        identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
         body = await read_json(request, TokenBody, BODY)
         channel_id = channel_name(body.channel_id, self._id_bytes)
         waddle_id = short_id("waddleId", body.waddle_id, self._id_bytes)
         permissions = grants.require(identity, waddle_id, channel_id)
         self._hold_to_rate(identity)
-        device_id = identity.device_id or request.headers.get("x-device-id", "")
+        device_id = identity.device_id or named_device(request)
         if device_id:
             short_id("X-Device-ID", device_id, self._id_bytes)
         try:
@@ -316,7 +316,7 @@ class VoiceRoutes:
     def _leaver(self, identity: Identity, body: LeaveBody) -> str:
         user_id = body.user_id or identity.user_id
         if user_id != identity.user_id:
-            identity.require(Role.SERVICE)
+            authorize(identity, SERVICES)
         return short_id("userId", user_id, self._id_bytes)
 
     def _hold_to_rate(self, identity: Identity) -> None:
@@ -332,7 +332,7 @@ class VoiceRoutes:
 
     async def _reached(self, request: Request) -> tuple[Channel, Identity]:
         """The channel of the path, for who may see it. Raises FORBIDDEN, CHANNEL_NOT_FOUND."""
-        identity = await self._authenticate(request)
+        identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
         return await reached(voice, identity, path_channel(request, self._id_bytes)), identity
 
@@ -344,7 +344,7 @@ async def reached(voice: Voice, identity: Identity, channel_id: str) -> Channel:
         grants.require(identity, stored.record.waddle_id, channel_id)
         return Channel(stored.record, voice.desk.limits)
     granted = (grant.channel in (grants.ANY, channel_id) for grant in identity.voice)
-    if not identity.privileged and not any(granted):
+    if not grants.unlimited(identity) and not any(granted):
         raise SyncBridgeError(ErrorCode.FORBIDDEN, "the token has no grant for this channel")
     raise SyncBridgeError(ErrorCode.CHANNEL_NOT_FOUND, "there was no call in this channel yet")
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import Identity, Role
+from syncbridge.identity import ADMIN_READERS, SERVICES, Identity
 from syncbridge.ids import short_id
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider_errors import ProviderError
@@ -177,8 +177,7 @@ class VoiceOperationRoutes:
     @describe("Figures of the voice calls", answers={200: VoiceMetricsBody}, tag="admin")
     async def metrics(self, request: Request) -> Response:
         """Of all live calls, on all nodes; zeros without a voice provider."""
-        identity = await self._authenticate(request)
-        identity.require(Role.ADMIN)
+        await self._authenticate(request, ADMIN_READERS)
         voice = self._voice
         if voice is None:
             nothing = VoiceMetricsBody(enabled=False, provider="", webhooks_waiting=0, at=None)
@@ -194,9 +193,7 @@ class VoiceOperationRoutes:
         return encoded(body)
 
     async def _in_charge(self, request: Request) -> Identity:
-        identity = await self._authenticate(request)
-        identity.require(Role.SERVICE)
-        return identity
+        return await self._authenticate(request, SERVICES)
 
     async def _known(self, identity: Identity, voice: Voice, request: Request) -> Channel:
         return await reached(voice, identity, path_channel(request, self._settings.id_bytes))

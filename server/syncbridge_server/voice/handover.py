@@ -99,13 +99,15 @@ class Handover:
         guest = record.guests.get(user_id)
         if guest is None:
             return None
-        allowed = require(identity, record.waddle_id, channel_id)
+        allowed = guest.permissions
+        if not identity.privileged:
+            allowed = require(identity, record.waddle_id, channel_id)
         token = await self._tokens.issue(
             user_id,
             user_id,
             record.waddle_id,
             channel_id,
-            guest.permissions if identity.privileged else allowed,
+            allowed,
             device_id=target,
             sid=session_id,
         )
