@@ -48,7 +48,7 @@ test-pure: $(DONE)/test $(DONE)/kernels  ## the kernel and domain tests again, o
 proof: $(DONE)/test $(DONE)/kernels  ## PROOF_WRITES=100000 writes and PROOF_EVENTS=5000 voice events under faults
 	SYNCBRIDGE_HISTORY_OPERATIONS=$(PROOF_WRITES) SYNCBRIDGE_VOICE_EVENTS=$(PROOF_EVENTS) \
 		$(PY) -m pytest -s tests/unit/test_history_checker.py tests/fault/test_history.py \
-		tests/unit/test_voice_truth.py tests/fault/test_voice_random.py $(ARGS)
+		tests/unit/voice/test_voice_truth.py tests/fault/test_voice_random.py $(ARGS)
 
 lint: $(DONE)/lint $(DONE)/kernels  ## ruff, cython-lint, mypy --strict, stubs against the compiled modules
 	$(PY) -m ruff check .

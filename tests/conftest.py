@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from redis_servers import RedisServer
+from support.redis_servers import RedisServer
 
 
 @pytest.fixture(scope="session")

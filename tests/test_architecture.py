@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from source_tree import CODE_SUFFIXES, SOURCE_ROOTS, files, text, with_suffix
+from support.source_tree import CODE_SUFFIXES, SOURCE_ROOTS, files, text, with_suffix
 
 KERNEL_CHOICE = Path("pysrc/syncbridge/kernels/__init__.py")
 PORTS = Path("pysrc/syncbridge/ports.py")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from compose_spec import ComposeSpecification
 
-from source_tree import ROOT
+from support.source_tree import ROOT
 from syncbridge_server.durations import parse_duration
 from syncbridge_server.settings import Settings, variable
 

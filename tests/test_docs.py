@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from source_tree import ROOT, files, text, with_suffix
+from support.source_tree import ROOT, files, text, with_suffix
 from syncbridge import __version__
 from syncbridge.close_codes import CloseCode
 from syncbridge.errors import ErrorCode

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from source_tree import ROOT
+from support.source_tree import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 import syncbridge
-from source_tree import ROOT, SOURCE_ROOTS, files, text, with_suffix
+from support.source_tree import ROOT, SOURCE_ROOTS, files, text, with_suffix
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from source_tree import ROOT
+from support.source_tree import ROOT
 
 SECTION = re.compile(r"^## Try a voice call\n(.*?)^## ", re.M | re.S)
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from source_tree import CODE_SUFFIXES, text, with_suffix, written
+from support.source_tree import CODE_SUFFIXES, text, with_suffix, written
 
 MAX_COLUMNS = 100
 TEXT_SUFFIXES = (*CODE_SUFFIXES, ".md", ".toml", ".proto", ".svg", ".yaml", ".yml", ".txt", "")

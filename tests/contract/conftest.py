@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import redis
 
-from redis_servers import RedisServer, binaries
+from support.redis_servers import RedisServer, binaries
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.store import RedisStore
 

@@ -6,7 +6,7 @@ import pytest
 import redis
 import trio
 
-from redis_servers import RedisServer, until
+from support.redis_servers import RedisServer, until
 from syncbridge.call_ports import CallPage, CallReply, CallResult
 from syncbridge.calls import FOLLOWERS, CallState, CallType, cursor_of, parse_cursor
 from syncbridge_server.redis.calls import RedisCalls, gone_key, index_keys, indexes, keys_of

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from contract.model import Session
 from contract.requests import join, leave, pairs, read, resume, session_id, touch, write
 from contract.test_model import LIMITS, as_result, writes
-from redis_servers import RedisServer, until
+from support.redis_servers import RedisServer, until
 from syncbridge.device_ports import OpenHandoff, Redeem
 from syncbridge.errors import ErrorCode
 from syncbridge.ports import Apply, Review, Status

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from contract.model import Result, Session
 from contract.requests import pairs, read, resume, session_id
-from redis_servers import RedisServer
+from support.redis_servers import RedisServer
 from syncbridge.limits import Limits
 from syncbridge.ports import Apply, Mode, Operation, Outcome, Status
 from syncbridge_server.redis.client import RedisIO

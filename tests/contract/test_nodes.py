@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from contract.requests import join, leave, session_id, write
-from redis_servers import RedisServer
+from support.redis_servers import RedisServer
 from syncbridge.ports import Commit, Mode, Notice, Outcome, Status
 from syncbridge_server.redis.bus import RedisBus
 from syncbridge_server.redis.client import RedisIO

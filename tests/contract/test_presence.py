@@ -9,7 +9,7 @@ import redis
 import trio
 
 from contract.requests import join, leave, pairs, session_id, touch, write
-from redis_servers import RedisServer
+from support.redis_servers import RedisServer
 from syncbridge.device_ports import (
     Claim,
     Expel,

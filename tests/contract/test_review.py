@@ -4,7 +4,7 @@ import pytest
 
 from contract.requests import pairs, session_id, write
 from contract.test_frozen import freeze
-from redis_servers import RedisServer
+from support.redis_servers import RedisServer
 from syncbridge.kernels import imprint
 from syncbridge.limits import Limits
 from syncbridge.ports import Operation, Review, Reviewed, Status

@@ -4,8 +4,8 @@ import uuid
 
 import trio
 
-from redis_servers import RedisServer, until
-from server_kit import bearer, mint, running_node
+from support.redis_servers import RedisServer, until
+from support.server_kit import bearer, mint, running_node
 from syncbridge.client import SessionManagerClient
 from syncbridge.identity import Role
 

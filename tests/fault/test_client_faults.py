@@ -17,8 +17,17 @@ import pytest
 import redis
 import trio
 
-from client_kit import device, next_event, on, until
-from server_kit import ACCESS_SECRET, Node, Process, mint, new_session, running_node, server_process
+from support.client_kit import device, next_event, on, until
+from support.server_kit import (
+    ACCESS_SECRET,
+    Node,
+    Process,
+    mint,
+    new_session,
+    running_node,
+    server_process,
+)
+from support.tcp_proxy import TcpProxy
 from syncbridge.client import (
     Connected,
     Disconnected,
@@ -29,7 +38,6 @@ from syncbridge.client import (
     TokenExpiring,
     TokenRenewed,
 )
-from tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.parametrize("backend", ["trio", "asyncio"])
 

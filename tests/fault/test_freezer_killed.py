@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from contract.requests import pairs, read, session_id, write
-from redis_servers import RedisServer, binaries
+from support.redis_servers import RedisServer, binaries
 from syncbridge.ports import Status
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.freezer import Freezer

@@ -7,9 +7,9 @@ import pytest
 import redis
 import trio
 
-from redis_servers import RedisServer, until
-from server_kit import Node, bearer, mint, new_session, running_node
-from ws_client import Device
+from support.redis_servers import RedisServer, until
+from support.server_kit import Node, bearer, mint, new_session, running_node
+from support.ws_client import Device
 
 JOINED, LEFT, DEVICE_LIST, ERROR = 10, 11, 12, 6
 PAIR = {"source_device": "phone", "target_device": "tablet"}

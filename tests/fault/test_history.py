@@ -20,8 +20,8 @@ from history.faults import Deployment
 from history.recorder import Recorder
 from history.records import History
 from history.workload import KINDS, Workload
-from redis_servers import RedisServer
-from server_kit import bearer, mint, new_session
+from support.redis_servers import RedisServer
+from support.server_kit import bearer, mint, new_session
 
 CLIENTS = 16
 ORDINARY = 3_000

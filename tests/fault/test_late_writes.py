@@ -4,8 +4,8 @@ import os
 import signal
 from pathlib import Path
 
-from server_kit import Process, mint, new_session, server_process
-from ws_client import Device
+from support.server_kit import Process, mint, new_session, server_process
+from support.ws_client import Device
 
 STATE_UPDATE = 5
 

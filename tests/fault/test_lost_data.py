@@ -7,9 +7,9 @@ import pytest
 import trio
 
 from fault.cutting_proxy import CuttingProxy
-from redis_servers import RedisServer, until
-from server_kit import Node, bearer, mint, new_session, running_node
-from ws_client import Device
+from support.redis_servers import RedisServer, until
+from support.server_kit import Node, bearer, mint, new_session, running_node
+from support.ws_client import Device
 
 SNAPSHOT_RESPONSE, STATE_UPDATE, ERROR = 4, 5, 6
 VALUES = {"rate_limit_enabled": False, "presence_timeout": 4.0, "heartbeat_interval": 1.0}

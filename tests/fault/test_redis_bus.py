@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from redis_servers import RedisServer, until
+from support.redis_servers import RedisServer, until
 from syncbridge.ports import Commit, Notice
 from syncbridge_server.redis import bus as bus_module
 from syncbridge_server.redis.bus import RedisBus

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from redis_servers import BUNDLED, binaries, wait_until
+from support.redis_servers import BUNDLED, binaries, wait_until
 from syncbridge_server.redis import embedded
 from syncbridge_server.redis.embedded import (
     EmbeddedRedis,

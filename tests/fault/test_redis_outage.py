@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from contract.requests import pairs, read, session_id, write
-from redis_servers import RedisServer, until
+from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreError, StoreTimeout, StoreUnavailable
 from syncbridge.ports import Outcome, Status
 from syncbridge_server.redis.client import RedisIO

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 
-from redis_servers import RedisServer, until
+from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreOverloaded, StoreTimeout, StoreUnavailable
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.io_thread import Job

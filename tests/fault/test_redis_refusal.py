@@ -7,7 +7,7 @@ import pytest
 
 from contract.requests import join, leave, pairs, read, resume, session_id, write
 from fault.cutting_proxy import CuttingProxy
-from redis_servers import RedisServer
+from support.redis_servers import RedisServer
 from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge.limits import Limits
 from syncbridge.ports import Apply, Status

@@ -12,9 +12,9 @@ import pytest
 import redis
 import trio
 
-from redis_servers import RedisServer, until
-from server_kit import Node, bearer, mint, new_session, running_node
-from ws_client import Device
+from support.redis_servers import RedisServer, until
+from support.server_kit import Node, bearer, mint, new_session, running_node
+from support.ws_client import Device
 
 STATE_UPDATE, ERROR = 5, 6
 DEADLINE = 1.0

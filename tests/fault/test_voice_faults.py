@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 import trio
 
-import calls_kit
-from redis_servers import RedisServer
-from server_kit import bearer, running_node
+from support.redis_servers import RedisServer
+from support.server_kit import bearer, running_node
+from support.voice import calls_kit
+from support.voice.voice_kit import voice_mint, voice_server
+from support.ws_client import Device
 from syncbridge.identity import Role
 from syncbridge_server.voice.board import Board
-from voice_kit import voice_mint, voice_server
 from voice_random.place import Deployed, Place, place
-from ws_client import Device
 
 TESTS = Path(__file__).parents[1]
-SOCKETS = "integration/test_voice_sockets.py"
-SYNC = "integration/test_voice_sync.py"
+SOCKETS = "integration/voice/test_voice_sockets.py"
+SYNC = "integration/voice/test_voice_sync.py"
 ARRIVALS = "fault/test_webhook_faults.py"
-HOOKS = "integration/test_webhooks.py"
-TOKENS = "integration/test_voice_tokens.py"
+HOOKS = "integration/voice/test_webhooks.py"
+TOKENS = "integration/voice/test_voice_tokens.py"
 HERE = "fault/test_voice_faults.py"
 
 COVERED: dict[int, dict[str, tuple[str, str]]] = {
@@ -46,19 +46,19 @@ COVERED: dict[int, dict[str, tuple[str, str]]] = {
     },
     18: {
         "two redeem at once, with a call": (
-            "integration/test_voice_handoff.py",
+            "integration/voice/test_voice_handoff.py",
             "test_a_race_for_the_session_is_one_for_the_call",
         ),
         "a hundred redeem at once": (
-            "integration/test_handoff.py",
+            "integration/sessions/test_handoff.py",
             "test_a_hundred_devices_race_for_one_token",
         ),
         "too late": (
-            "integration/test_handoff.py",
+            "integration/sessions/test_handoff.py",
             "test_expired_and_unknown_are_told_apart",
         ),
         "the source is released, and writes": (
-            "integration/test_handoff.py",
+            "integration/sessions/test_handoff.py",
             "test_the_source_is_told_and_released",
         ),
     },
@@ -69,7 +69,7 @@ COVERED: dict[int, dict[str, tuple[str, str]]] = {
         "twice": (ARRIVALS, "test_a_delivery_that_comes_again_after_the_participant_left"),
         "delayed left": (ARRIVALS, "test_a_delayed_left_after_rejoining"),
         "delayed left, and the second joined lost": (
-            "unit/test_call.py",
+            "unit/calls/test_call.py",
             "test_left_of_a_connection_whose_user_was_there_later",
         ),
     },
@@ -94,7 +94,7 @@ COVERED: dict[int, dict[str, tuple[str, str]]] = {
     },
     23: {
         "moved when it is a day old": (
-            "integration/test_voice_migration.py",
+            "integration/voice/test_voice_migration.py",
             "test_a_call_of_a_day_is_migrated",
         ),
         "its figures": (HERE, "test_the_figures_of_a_call_of_a_day"),
@@ -102,7 +102,7 @@ COVERED: dict[int, dict[str, tuple[str, str]]] = {
     24: {
         "a burst of joins, then one probe": (SYNC, "test_an_open_breaker_leaves_calls_alone"),
         "one probe at a time": (
-            "unit/test_voice_breaker.py",
+            "unit/voice/test_voice_breaker.py",
             "test_it_never_stays_shut_and_never_probes_twice",
         ),
         "the budget ends in the middle of a pass": (
@@ -119,7 +119,7 @@ COVERED: dict[int, dict[str, tuple[str, str]]] = {
         "keys are rotated": (HOOKS, "test_secrets_can_be_rotated"),
         "our store is down": (HOOKS, "test_while_the_store_is_down_it_is_sent_again"),
     },
-    26: {"muted": ("integration/test_voice_speaking.py", "test_muted_is_not_speaking")},
+    26: {"muted": ("integration/voice/test_voice_speaking.py", "test_muted_is_not_speaking")},
 }
 SILENT: dict[str, Any] = {"worker_url": "", "voice_sync": 600.0}
 """No webhooks, and no comparison but those that a test makes."""

@@ -14,14 +14,14 @@ import httpx
 import pytest
 import trio
 
-from redis_servers import RedisServer
-from server_kit import Node
+from support.redis_servers import RedisServer
+from support.server_kit import Node
+from support.voice.voice_kit import voice_server
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Left, Source
 from syncbridge.voice.ports import CannotVerify, Doubt
 from syncbridge.voice.records import Room
 from syncbridge_server.voice.looking import Looker, Sight
-from voice_kit import voice_server
 from voice_random.people import Events, Person
 from voice_random.place import Deployed, Place, Wrong, place
 from voice_random.trouble import DEEDS, PROVIDER, WEBHOOKS, Trouble

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from fault.cutting_proxy import CuttingProxy
-from redis_servers import RedisServer, until
+from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge.voice.channel_ports import ChannelNews, Delivery, Due
 from syncbridge.voice.records import ChannelRecord, Final

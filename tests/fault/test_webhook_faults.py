@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-import sim_kit
-from redis_servers import RedisServer, until
-from server_kit import running_node, server_process
-from sim_kit import KEY, SECRET
+from support.redis_servers import RedisServer, until
+from support.server_kit import running_node, server_process
+from support.voice import sim_kit
+from support.voice.sim_kit import KEY, SECRET
+from support.voice.webhook_kit import HOOK, KINDS, Site, event, signed, site, voice_settings
 from syncbridge_server.redis.inbox import GROUP, WAITING
-from webhook_kit import HOOK, KINDS, Site, event, signed, site, voice_settings
 
 
 @pytest.fixture(params=KINDS)

@@ -24,8 +24,8 @@ from history.recorder import (
     position,
 )
 from history.records import Call
-from server_kit import mint
-from ws_client import Closed, Device, Refused
+from support.server_kit import mint
+from support.ws_client import Closed, Device, Refused
 
 PATIENCE = 3.0
 """Seconds without an answer after which a device takes its connection for dead."""

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import trio
 
-from redis_servers import RedisServer
-from server_kit import Process, server_process
+from support.redis_servers import RedisServer
+from support.server_kit import Process, server_process
 
 Dial = Callable[[], Awaitable[trio.SocketStream]]
 BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)

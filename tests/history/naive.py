@@ -13,7 +13,7 @@ import redis
 
 from history import model
 from history.records import ABSENT, Answer, Call, History, State
-from redis_servers import RedisServer
+from support.redis_servers import RedisServer
 
 KEY = "naive"
 

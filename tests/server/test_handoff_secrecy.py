@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from server_kit import Process, server_process
+from support.server_kit import Process, server_process
 
 SESSION = "550e8400-e29b-41d4-a716-446655440000"
 SNAPSHOT = {

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from auth_kit import NOW, Clock
+from support.auth_kit import NOW, Clock
 from syncbridge import __version__
 from syncbridge_server.observability import (
     new_registry,

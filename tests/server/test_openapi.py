@@ -10,7 +10,7 @@ import pytest
 from jsonschema_rs import validator_for
 from starlette.routing import Route
 
-from server_kit import Node, running_node
+from support.server_kit import Node, running_node
 from syncbridge_server.openapi.describe import Answer, describe
 from syncbridge_server.openapi.document import document, operations, undescribed
 

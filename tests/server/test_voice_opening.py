@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from redis_servers import RedisServer, until
+from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreError
 from syncbridge.voice import provider_errors as errors
 from syncbridge.voice.channel import Channel

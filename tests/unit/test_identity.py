@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from auth_kit import NOW
+from support.auth_kit import NOW
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import (
     ADMIN_READERS,

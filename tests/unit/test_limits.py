@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from auth_kit import make_settings
+from support.auth_kit import make_settings
 from syncbridge.limits import Limits
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from google.protobuf.internal import api_implementation
 
-from source_tree import ROOT
+from support.source_tree import ROOT
 from syncbridge import protobuf
 from syncbridge.messages import MessageType
 from syncbridge.proto.syncbridge.v1 import syncbridge_pb2 as pb

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import protobuf_kit
+from support import protobuf_kit
 from syncbridge import encode, kernels, messages, protobuf
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.limits import Limits

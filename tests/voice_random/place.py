@@ -15,15 +15,15 @@ from typing import Any, NamedTuple, Protocol
 import httpx
 import trio
 
-import sim_kit
 from history.faults import Deployment, Proxy
-from redis_servers import RedisServer
-from server_kit import Node, Process, bearer
+from support.redis_servers import RedisServer
+from support.server_kit import Node, Process, bearer
+from support.voice import sim_kit
+from support.voice.voice_kit import voice_mint
 from syncbridge.identity import Role
 from syncbridge_server.rtk_sim.reports import Delivery
 from syncbridge_server.rtk_sim.world import Happening, Room, WorldError
 from syncbridge_server.voice.payload import unbroken
-from voice_kit import voice_mint
 from voice_random.truth import Truth
 
 SYNC_S = 2.0

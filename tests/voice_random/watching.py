@@ -11,11 +11,11 @@ from typing import Any
 
 import trio
 
+from support.voice.voice_kit import voice_mint
+from support.ws_client import Closed, Device, Refused
 from syncbridge.identity import Role
-from voice_kit import voice_mint
 from voice_random.place import Nodes
 from voice_random.truth import Removal
-from ws_client import Closed, Device, Refused
 
 HEARTBEAT, AUTH, AUTH_SUCCESS = 1, 7, 8
 BEAT_S = 5.0

@@ -1,0 +1,185 @@
+"""An ASGI application under one of the two HTTP engines, and a client that sends any bytes."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import h11
+import trio
+
+from integration.listener.listener_site import EchoSink, lifespan, port_of
+from integration.listener.ws_raw import DEADLINE
+from syncbridge_server.listener.contract import ListenerConfig
+from syncbridge_server.listener.serve import serve
+
+ENGINES = ("fast", "hypercorn")
+Route = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+@dataclass
+class Reply:
+    """One response; `whole` is False when the connection ended within it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+    whole: bool = True
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        return str(self.json["code"])
+
+
+class Peer:
+    """A client's connection, which reads with h11 and writes whatever it is given."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.left = b""
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def half_close(self) -> None:
+        await self.stream.send_eof()
+
+    async def hang_up(self) -> None:
+        await trio.aclose_forcefully(self.stream)
+
+    async def ask(self, data: bytes) -> Reply:
+        await self.send(data)
+        method = data.partition(b" ")[0].decode("latin-1")
+        return await self.reply(method if method.isalpha() else "GET")
+
+    async def reply(self, method: str = "GET") -> Reply:
+        """The next response; interim ones count too."""
+        parser = h11.Connection(h11.CLIENT)
+        parser.send(h11.Request(method=method, target="/", headers=[("host", "a")]))
+        parser.send(h11.EndOfMessage())
+        if self.left:
+            parser.receive_data(self.left)
+        reply: Reply | None = None
+        while True:
+            try:
+                event = parser.next_event()
+            except h11.RemoteProtocolError:
+                assert reply is not None, "the connection ended without an answer"
+                reply.whole = False
+                return reply
+            if event is h11.NEED_DATA:
+                parser.receive_data(await self._more())
+            elif isinstance(event, h11.InformationalResponse | h11.Response):
+                headers = {name.decode(): value.decode() for name, value in event.headers}
+                reply = Reply(event.status_code, headers)
+                if isinstance(event, h11.InformationalResponse):
+                    self.left = parser.trailing_data[0]
+                    return reply
+            elif isinstance(event, h11.Data):
+                assert reply is not None
+                reply.body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                assert reply is not None
+                self.left = parser.trailing_data[0]
+                return reply
+            else:
+                raise AssertionError(f"the connection ended without an answer: {event!r}")
+
+    async def _more(self) -> bytes:
+        with trio.fail_after(DEADLINE):
+            try:
+                return bytes(await self.stream.receive_some(65_536))
+            except trio.BrokenResourceError:
+                return b""
+
+    async def ended(self) -> bool:
+        """Whether the server closes, and nothing else comes before."""
+        return self.left == b"" and await self._more() == b""
+
+
+@dataclass
+class HttpSite:
+    """A running server. `log`: what the application wants a test to know."""
+
+    engine: str
+    port: int = 0
+    log: list[Any] = field(default_factory=list)
+    stop: trio.Event = field(default_factory=trio.Event)
+    stopped: trio.Event = field(default_factory=trio.Event)
+    sink: EchoSink = field(default_factory=EchoSink)
+    peers: list[Peer] = field(default_factory=list)
+
+    async def connect(self) -> Peer:
+        peer = Peer(await trio.open_tcp_stream("127.0.0.1", self.port))
+        self.peers.append(peer)
+        return peer
+
+    async def ask(self, data: bytes) -> Reply:
+        """The answer to bytes on a connection of their own."""
+        return await (await self.connect()).ask(data)
+
+
+@asynccontextmanager
+async def http_site(
+    engine: str, routes: dict[str, Route], state: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[HttpSite]:
+    """Serve `routes`, by path, under an engine."""
+    values = {"binds": ("127.0.0.1:0",), "drain_timeout": 5.0, "http_engine": engine}
+    config = ListenerConfig(**(values | settings))
+    site = HttpSite(engine)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            scope["state"].update(state or {})
+            await lifespan(receive, send)
+        else:
+            await routes[scope["path"]](scope, receive, send)
+
+    async def run(task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        server = partial(serve, app, config, site.sink, shutdown_trigger=site.stop.wait)
+        await server(task_status=task_status)
+        site.stopped.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(site.sink.run)
+        site.port = port_of(await nursery.start(run))
+        try:
+            yield site
+        finally:
+            for peer in site.peers:
+                await peer.hang_up()
+            nursery.cancel_scope.cancel()
+
+
+async def answer(send: Any, body: bytes = b"ok", status: int = 200, length: bool = True) -> None:
+    """A whole response."""
+    headers = [(b"content-length", b"%d" % len(body))] if length else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def read_all(receive: Any) -> bytes:
+    """The whole body of a request."""
+    body = b""
+    while True:
+        message = await receive()
+        assert message["type"] == "http.request", message
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+
+def get(path: str = "/", *headers: str, method: str = "GET", version: str = "1.1") -> bytes:
+    """A request without a body."""
+    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: a", *headers, "", ""]).encode()
+
+
+def post(body: bytes, *headers: str, path: str = "/") -> bytes:
+    """A request with a body of announced length."""
+    return get(path, f"Content-Length: {len(body)}", *headers, method="POST") + body

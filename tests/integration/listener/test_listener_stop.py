@@ -1,0 +1,167 @@
+"""A graceful stop: in which order things end, and what a client notices of it."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+
+from integration.listener.listener_site import SUBPROTOCOLS, EchoSink, lifespan, port_of
+from integration.listener.ws_raw import DEADLINE, StreamLink, open_plain, read_answer
+from syncbridge_server.listener.contract import ListenerConfig, Refusal
+from syncbridge_server.listener.serve import serve
+
+
+class Stage:
+    """A server whose one route waits until it is released, and a log of what happened."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.sink = EchoSink()
+        self.started = trio.Event()
+        self.release = trio.Event()
+        self.stop = trio.Event()
+        self.stopped = trio.Event()
+        self.port = 0
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            self.log.append("lifespan shutdown")
+            return
+        if scope["path"] == "/slow":
+            self.started.set()
+            await self.release.wait()
+        self.log.append("answer")
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    def on_stop(self) -> None:
+        self.log.append("not ready")
+        self.sink.refusal = Refusal(503, "draining", "comes back soon", 1)
+
+    async def drain(self) -> None:
+        self.log.append("drain")
+        await self.sink.drain()
+
+    async def run(self, config: ListenerConfig, task_status: Any) -> None:
+        await serve(
+            self.app,
+            config,
+            self.sink,
+            shutdown_trigger=self.stop.wait,
+            drain=self.drain,
+            on_stop=self.on_stop,
+            task_status=task_status,
+        )
+        self.stopped.set()
+
+    async def connect(self) -> StreamLink:
+        return StreamLink(await trio.open_tcp_stream("127.0.0.1", self.port))
+
+    async def get(self, path: bytes) -> StreamLink:
+        link = await self.connect()
+        await link.send(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+        return link
+
+    async def end(self) -> None:
+        with trio.fail_after(DEADLINE):
+            await self.stopped.wait()
+
+
+@pytest.fixture(params=[30.0])
+async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    config = ListenerConfig(
+        binds=("127.0.0.1:0",), subprotocols=SUBPROTOCOLS, drain_timeout=request.param
+    )
+    async with trio.open_nursery() as nursery:
+        stage = Stage()
+        nursery.start_soon(stage.sink.run)
+        stage.port = port_of(await nursery.start(partial(_start, stage, config)))
+        yield stage
+        nursery.cancel_scope.cancel()
+
+
+async def _start(stage: Stage, config: ListenerConfig, *, task_status: Any) -> None:
+    await stage.run(config, task_status)
+
+
+async def test_the_order_of_a_stop(stage: Stage) -> None:
+    """Not ready first; sockets are asked to go while a running request ends; lifespan last."""
+    client = (await open_plain(stage.port)).open
+    slow = await stage.get(b"/slow")
+    await stage.started.wait()
+    stage.stop.set()
+
+    assert (1012, "server restarts") == await client.closing()
+    with pytest.raises(OSError, match=r"refused|connect"):
+        await stage.connect()
+    stage.release.set()
+    assert b"ok" == (await read_answer(slow)).body
+    await stage.end()
+    assert ["not ready", "drain", "answer", "lifespan shutdown"] == stage.log
+    for link in (client.link, slow):
+        await link.abort()
+
+
+async def test_an_idle_connection_does_not_hold_the_stop(stage: Stage) -> None:
+    """Kept-alive connections without a request are closed, silent ones after a second."""
+    idle = await stage.get(b"/")
+    assert b"ok" == (await read_answer(idle)).body
+    silent = await stage.connect()
+    stage.stop.set()
+
+    await stage.end()
+    for link in (idle, silent):
+        assert b"" == await link.receive()
+        await link.abort()
+
+
+async def test_who_has_connected_already_gets_an_answer(stage: Stage) -> None:
+    """A request in the accept queue at the moment of the stop is answered, not reset."""
+    stage.stop.set()
+    late = await stage.get(b"/")
+
+    assert b"ok" == (await read_answer(late)).body
+    await late.abort()
+
+
+@pytest.mark.parametrize("stage", [0.2], indirect=True)
+async def test_what_does_not_end_is_cut_off(stage: Stage) -> None:
+    """After the drain timeout a request that hangs is dropped, and the stop goes on."""
+    slow = await stage.get(b"/slow")
+    await stage.started.wait()
+    stage.stop.set()
+
+    await stage.end()
+    assert ["not ready", "drain", "lifespan shutdown"] == stage.log
+    assert b"" == await slow.receive()
+    await slow.abort()
+
+
+async def test_an_address_in_use_is_an_error(stage: Stage) -> None:
+    """Binding fails at once, before the application starts."""
+    config = ListenerConfig(binds=(f"127.0.0.1:{stage.port}",))
+
+    with pytest.raises(OSError, match="in use"):
+        await serve(stage.app, config, stage.sink, shutdown_trigger=stage.stop.wait)
+
+
+async def test_an_application_that_fails_to_start_is_an_error() -> None:
+    """A failed lifespan startup ends serve, and nothing listens any more."""
+
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no store"})
+
+    sink = EchoSink()
+    config = ListenerConfig(binds=("127.0.0.1:0",))
+    try:
+        with pytest.raises(BaseExceptionGroup) as raised:
+            await serve(broken, config, sink, shutdown_trigger=trio.sleep_forever)
+    finally:
+        sink.hub.shutdown()
+
+    assert "no store" in str(raised.value.exceptions[0])

@@ -1,0 +1,329 @@
+"""The client against a small model of the server: whatever is lost, repeated or late, both end up
+with the same state, and every update was carried out once.
+"""
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from support.client_model import Client
+from syncbridge.client.conflicts import Policy
+from syncbridge.client.events import Conflict
+from syncbridge.client.operations import Edit
+from syncbridge.client.values import MISSING, same
+
+KEYS = st.sampled_from("abc")
+VALUES = st.one_of(st.integers(0, 3), st.booleans(), st.none(), st.just([1]))
+REFUSALS = st.sampled_from(["store_unavailable", "rate_limited", "overloaded"])
+
+
+def edits_of(changes: dict[str, Any], deleted: set[str]) -> dict[str, Edit]:
+    edits = {key: Edit("SET", value) for key, value in changes.items()}
+    return edits | {key: Edit("DELETE") for key in deleted - changes.keys()}
+
+
+EDITS = st.builds(
+    edits_of, st.dictionaries(KEYS, VALUES, max_size=2), st.sets(KEYS, max_size=1)
+).filter(bool)
+
+
+class ClientMachine(RuleBasedStateMachine):
+    """Any interleaving of own updates, others' commits, answers, losses and reconnects."""
+
+    policy: Policy | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client = Client(self.policy, window=4)
+        self.server = self.client.server
+        self.submitted = 0
+        self.counted = 0
+        self.items: list[int] = []
+        self.lineages = 0
+        self.others = 0
+        self.place = ("", 0)
+        self.seen: dict[str, tuple[int, dict[str, Any]]] = {}
+
+    @initialize()
+    def start(self) -> None:
+        self.client.connect()
+        self.server.read()
+        self.client.deliver()
+
+    def submit(self, edits: dict[str, Edit]) -> None:
+        self.submitted += 1
+        copies = {key: Edit(edit.operation, edit.value) for key, edit in edits.items()}
+        seen = self.client.replica.version, dict(self.client.replica.view)
+        pending = self.client.dialogue.submit(copies)
+        if pending.guarded:
+            self.seen[pending.id] = seen
+
+    @rule(edits=EDITS)
+    def write(self, edits: dict[str, Edit]) -> None:
+        self.submit(edits)
+
+    @rule()
+    def count(self) -> None:
+        self.counted += 1
+        self.submit({"count": Edit("INCR", 1)})
+
+    @rule()
+    def append(self) -> None:
+        self.items.append(len(self.items))
+        self.submit({"items": Edit("APPEND", self.items[-1])})
+
+    @rule(edits=EDITS)
+    def somebody_else_writes(self, edits: dict[str, Edit]) -> None:
+        """With a policy every value is a new one, so that it is clear whose a value is."""
+        for edit in edits.values():
+            if self.policy is not None and edit.value is not MISSING:
+                self.others += 1
+                edit.value = f"other {self.others}"
+        self.server.commit(dict(edits))
+
+    @precondition(lambda self: not self.client.connected)
+    @rule()
+    def connect(self) -> None:
+        self.client.connect()
+
+    @precondition(lambda self: self.client.connected)
+    @rule(read=st.integers(0, 3))
+    def lose(self, read: int) -> None:
+        """Some of what was sent arrives, none of the answers does."""
+        for _ in range(min(read, len(self.server.inbox))):
+            self.server.read()
+        self.client.lose()
+
+    @precondition(lambda self: self.client.connected)
+    @rule(send=st.integers(0, 4), read=st.integers(0, 4), deliver=st.integers(0, 4))
+    def flow(self, send: int, read: int, deliver: int) -> None:
+        """Messages move on, as many as there are up to the given numbers."""
+        for _ in range(send):
+            self.client.send()
+        for _ in range(min(read, len(self.server.inbox))):
+            self.server.read()
+        for _ in range(min(deliver, len(self.server.outbox))):
+            self.client.deliver()
+
+    @precondition(lambda self: self.client.dialogue.ready)
+    @rule(first=VALUES, second=VALUES)
+    def own_update_is_answered_late(self, first: Any, second: Any) -> None:
+        """Ours arrives, somebody else writes the same key, and only then do we hear of it."""
+        self.submit({"a": Edit("SET", first)})
+        self.client.send()
+        while self.server.inbox:
+            self.server.read()
+        self.somebody_else_writes({"a": Edit("SET", second)})
+
+    @rule(seconds=st.sampled_from([0.01, 1.0, 11.0]))
+    def wait(self, seconds: float) -> None:
+        self.client.now += seconds
+
+    @rule(code=REFUSALS)
+    def refuse(self, code: str) -> None:
+        self.server.refuse_next = code
+
+    @rule()
+    def conflate(self) -> None:
+        self.server.conflate()
+
+    @rule()
+    def lose_update(self) -> None:
+        self.server.lose_update()
+
+    @rule()
+    def repeat_update(self) -> None:
+        self.server.repeat_update()
+
+    @precondition(lambda self: self.lineages < 1)
+    @rule()
+    def new_lineage(self) -> None:
+        self.lineages += 1
+        self.server.new_lineage()
+
+    @rule()
+    def beat(self) -> None:
+        self.client.dialogue.beat()
+
+    @invariant()
+    def view_is_the_server_with_our_updates_on_top(self) -> None:
+        replica = self.client.replica
+        expected = dict(replica.server)
+        for pending in replica.queue:
+            for key, edit in pending.edits.items():
+                value = edit.on(expected.get(key, MISSING))
+                expected.pop(key, None)
+                if value is not MISSING:
+                    expected[key] = value
+
+        assert replica.view == expected
+        assert self.client.sink.copy == expected
+
+    @invariant()
+    def versions_only_grow(self) -> None:
+        place = (self.client.replica.epoch, self.client.replica.version)
+
+        assert place[0] != self.place[0] or place[1] >= self.place[1]
+        self.place = place
+
+    @invariant()
+    def nothing_is_sent_while_an_older_update_of_the_key_is_open(self) -> None:
+        for key in "abc":
+            flying = [p.in_flight for p in self.client.replica.queue.touching(key)]
+
+            assert flying.count(True) <= 1
+
+    @invariant()
+    def server_wins_means_that_nothing_unseen_is_overwritten(self) -> None:
+        """What we wrote replaced only what this device had seen when it was written."""
+        if self.policy == "server_wins" and not self.lineages:
+            late = [
+                (update_id, key, version, value)
+                for update_id, (seen, view) in self.seen.items()
+                for key, (version, value) in self.server.replaced.get(update_id, {}).items()
+                if version > seen and not same(value, view.get(key, MISSING))
+            ]
+
+            assert late == []
+
+    def teardown(self) -> None:
+        self.server.refuse_next = ""
+        self.client.settle()
+        self.client.dialogue.beat()
+        self.client.settle()
+        client = self.client
+
+        assert client.replica.view == self.server.state
+        assert client.replica.version == self.server.version
+        assert self.submitted == len(client.sink.finishes)
+        assert self.submitted == len({pending.id for pending, _ in client.sink.finishes})
+        assert [error for _, error in client.sink.finishes if error is not None] == []
+        # In a new lineage nobody can tell whose an older value was.
+        if self.policy is not None and not self.lineages:
+            conflicts = [e for e in client.sink.events if isinstance(e, Conflict)]
+            theirs = [
+                (r.theirs, self.seen[e.update_id][1].get(r.key, MISSING))
+                for e in conflicts
+                for r in e.resolutions
+                if r.theirs is not MISSING
+            ]
+            assert [t for t, _ in theirs if "other" not in str(t)] == []
+            assert [t for t, seen in theirs if same(t, seen)] == []
+        if not self.lineages:
+            assert self.server.state.get("count", 0) == self.counted
+            assert self.server.state.get("items", []) == self.items
+
+
+def machine(chosen: Policy | None) -> type[ClientMachine]:
+    class WithPolicy(ClientMachine):
+        policy = staticmethod(chosen) if callable(chosen) else chosen
+
+    return WithPolicy
+
+
+def theirs_unless_gone(key: str, mine: Any, theirs: Any) -> Any:
+    return mine if theirs is MISSING else theirs
+
+
+@pytest.mark.parametrize(
+    "policy", [None, "server_wins", "client_wins", theirs_unless_gone], ids=str
+)
+def test_any_history_converges(policy: Policy | None) -> None:
+    """Same state and version on both sides, each update done once and reported once."""
+    case = machine(policy).TestCase
+    case.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+    case().runTest()
+
+
+def guarded_client() -> Client:
+    """Connected; of a key that somebody else has changed meanwhile, theirs stays."""
+    client = Client("server_wins")
+    client.connect()
+    client.settle()
+    return client
+
+
+def written_in_vain(client: Client) -> list[Conflict]:
+    """The conflicts after everything has come through."""
+    client.settle()
+    return [event for event in client.sink.events if isinstance(event, Conflict)]
+
+
+@pytest.mark.parametrize("ours", [Edit("SET", None), Edit("SET", 1), Edit("SET", [1])], ids=repr)
+@pytest.mark.parametrize("device", ["me", "other"])
+def test_difference_that_names_a_seen_value_again_is_no_conflict(device: str, ours: Edit) -> None:
+    """A key was written and seen, by whomever, before we write it. Then a difference comes that
+    begins earlier; it names the key although nothing has happened to it.
+    """
+    client = guarded_client()
+    if device == "me":
+        client.dialogue.submit({"b": ours})
+        client.send()
+        client.server.read()
+    else:
+        client.server.commit({"b": ours})
+    client.server.repeat_update()
+    client.deliver()
+    client.server.commit({"a": Edit("SET", 0)})
+    client.server.conflate()
+    client.dialogue.submit({"b": Edit("SET", 2)})
+
+    assert {"a": 0, "b": ours.value} == client.server.outbox[0]["payload"]["changes"]
+    assert [] == written_in_vain(client)
+    assert {"a": 0, "b": 2} == client.replica.view == client.server.state
+
+
+def test_difference_that_names_a_seen_deletion_again_is_no_conflict() -> None:
+    """As above, with a key that is gone."""
+    client = guarded_client()
+    client.server.commit({"b": Edit("SET", 1)})
+    client.deliver()
+    client.dialogue.submit({"b": Edit("DELETE")})
+    client.send()
+    client.server.read()
+    client.server.repeat_update()
+    client.deliver()
+    client.server.commit({"a": Edit("SET", 0)})
+    client.server.conflate()
+    client.dialogue.submit({"b": Edit("SET", 2)})
+
+    assert ["b"] == client.server.outbox[0]["payload"]["deleted_keys"]
+    assert [] == written_in_vain(client)
+    assert {"a": 0, "b": 2} == client.server.state
+
+
+def test_difference_with_news_is_a_conflict() -> None:
+    """What somebody else has really changed stays, however the difference overlaps."""
+    client = guarded_client()
+    client.server.commit({"b": Edit("SET", 1)})
+    client.server.repeat_update()
+    client.deliver()
+    client.server.commit({"b": Edit("SET", 3)})
+    client.server.conflate()
+    client.dialogue.submit({"b": Edit("SET", 2)})
+
+    [conflict] = written_in_vain(client)
+    assert (("b", 2, 3, 3, True),) == conflict.resolutions
+    assert {"b": 3} == client.replica.view == client.server.state
+
+
+def test_own_write_behind_a_gap_is_no_conflict() -> None:
+    """Ours is acknowledged while an older commit is missing. The next update of the key waits for
+    the difference: the version that we have is older than our own write.
+    """
+    client = guarded_client()
+    client.server.commit({"c": Edit("SET", 0)})
+    client.server.lose_update()
+    client.dialogue.submit({"a": Edit("SET", 1)})
+    client.send()
+    client.server.read()
+    client.deliver()
+    client.dialogue.submit({"a": Edit("SET", 2)})
+    client.dialogue.submit({"b": Edit("SET", 2)})
+
+    assert [True, True, False] == [client.send() for _ in range(3)]
+    assert [] == written_in_vain(client)
+    assert {"a": 2, "b": 2, "c": 0} == client.replica.view == client.server.state
