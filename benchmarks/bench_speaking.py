@@ -59,9 +59,9 @@ from syncbridge_core.swarm import UPDATE_VALUE, Swarm
 from syncbridge_server.auth.tokens import Grant
 from syncbridge_server.bench.credentials import token_mint
 from syncbridge_server.bench.usage import cpu_seconds
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.voice import RedisChannels
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.voice.desk import Desk
 
 HERE = Path(__file__).resolve().parent

@@ -41,20 +41,20 @@ from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Polled
 from syncbridge.voice.records import ChannelConfig, Room
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.voice import RedisChannels
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.rtk_sim import world
 from syncbridge_server.rtk_sim.app import new_sim, running
 from syncbridge_server.settings import Settings
-from syncbridge_server.voice.calling import ProviderCalls, new_client
+from syncbridge_server.voice.checks.looking import Looker
+from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.checks.sweep import Report, Sweep
 from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.from_settings import sync_limits
-from syncbridge_server.voice.looking import Looker
-from syncbridge_server.voice.metrics import voice_metrics
-from syncbridge_server.voice.rounds import SyncLimits
-from syncbridge_server.voice.rtk import RtkProvider
-from syncbridge_server.voice.sweep import Report, Sweep
+from syncbridge_server.voice.provider.calling import ProviderCalls, new_client
+from syncbridge_server.voice.provider.rtk import RtkProvider
 
 KEY = "a-key"
 TOGETHER = 8

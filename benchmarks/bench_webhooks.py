@@ -33,9 +33,9 @@ from syncbridge.voice import signatures
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.bench.usage import cpu_seconds
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.voice import RedisChannels
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.voice.desk import Desk
 
 SECRETS = {"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "b" * 40}

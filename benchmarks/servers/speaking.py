@@ -12,7 +12,7 @@ import sys
 
 from syncbridge_core.throttle import Throttle
 from syncbridge_server.cli import app
-from syncbridge_server.voice import speaking
+from syncbridge_server.voice.sockets import speaking
 
 Batch = list[tuple[int, list[tuple[str | bytes, bool]]]]
 

@@ -31,6 +31,28 @@ from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.collector import Collector
 from syncbridge_server.gateway.gateway import Gateway, node_name
+from syncbridge_server.http.admin import AdminRoutes
+from syncbridge_server.http.auth import AuthRoutes
+from syncbridge_server.http.calls import CallRoutes
+from syncbridge_server.http.conflicts import ConflictRoutes
+from syncbridge_server.http.dead_letters import DeadLetterRoutes
+from syncbridge_server.http.devices import DeviceRoutes
+from syncbridge_server.http.documents import DocumentRoutes
+from syncbridge_server.http.handoff import HandoffRoutes
+from syncbridge_server.http.health import Health
+from syncbridge_server.http.metrics import metrics_routes
+from syncbridge_server.http.recordings import RecordingRoutes
+from syncbridge_server.http.sessions import SessionRoutes
+from syncbridge_server.http.support.compression import CompressAnswers
+from syncbridge_server.http.support.cors import CrossOrigin
+from syncbridge_server.http.support.direct import DirectRoutes
+from syncbridge_server.http.support.middleware import RequestMiddleware
+from syncbridge_server.http.support.problem import exception_handlers
+from syncbridge_server.http.support.ratelimit import RateLimit
+from syncbridge_server.http.users import UserRoutes
+from syncbridge_server.http.voice import VoiceRoutes
+from syncbridge_server.http.voice_operations import VoiceOperationRoutes
+from syncbridge_server.http.webhooks import WebhookRoutes
 from syncbridge_server.listener.bridge import explain_refusal, websocket_bridge
 from syncbridge_server.listener.contract import (
     SUBPROTOCOL_JSON,
@@ -49,40 +71,18 @@ from syncbridge_server.listener.workers import (
 from syncbridge_server.openapi.describe import Answer, Description
 from syncbridge_server.origins import Origins
 from syncbridge_server.proxies import TrustedProxies
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.calls import RedisCalls
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.embedded import EmbeddedRedis
-from syncbridge_server.redis.freezer import Freezer
-from syncbridge_server.redis.store import RedisStore
-from syncbridge_server.redis.urls import connection_url
-from syncbridge_server.routes.admin import AdminRoutes
-from syncbridge_server.routes.auth import AuthRoutes
-from syncbridge_server.routes.calls import CallRoutes
-from syncbridge_server.routes.compression import CompressAnswers
-from syncbridge_server.routes.conflicts import ConflictRoutes
-from syncbridge_server.routes.cors import CrossOrigin
-from syncbridge_server.routes.dead_letters import DeadLetterRoutes
-from syncbridge_server.routes.devices import DeviceRoutes
-from syncbridge_server.routes.direct import DirectRoutes
-from syncbridge_server.routes.documents import DocumentRoutes
-from syncbridge_server.routes.handoff import HandoffRoutes
-from syncbridge_server.routes.health import Health
-from syncbridge_server.routes.metrics import metrics_routes
-from syncbridge_server.routes.middleware import RequestMiddleware
-from syncbridge_server.routes.problem import exception_handlers
-from syncbridge_server.routes.ratelimit import RateLimit
-from syncbridge_server.routes.recordings import RecordingRoutes
-from syncbridge_server.routes.sessions import SessionRoutes
-from syncbridge_server.routes.users import UserRoutes
-from syncbridge_server.routes.voice import VoiceRoutes
-from syncbridge_server.routes.voice_operations import VoiceOperationRoutes
-from syncbridge_server.routes.webhooks import WebhookRoutes
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.embedded import EmbeddedRedis
+from syncbridge_server.redis.link.urls import connection_url
+from syncbridge_server.redis.stores.calls import RedisCalls
+from syncbridge_server.redis.stores.freezer import Freezer
+from syncbridge_server.redis.stores.store import RedisStore
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.assembly import Voice, build_voice, kept_up
 from syncbridge_server.voice.attachment import Attachment, attach
-from syncbridge_server.voice.handover import Handover
-from syncbridge_server.voice.webhook_metrics import WebhookMetrics
+from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
+from syncbridge_server.voice.rooms.handover import Handover
 
 log = structlog.get_logger("server")
 

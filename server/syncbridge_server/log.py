@@ -106,7 +106,7 @@ def add_origin(
 
 @lru_cache(1_024)
 def _service(module: str) -> str:
-    """`syncbridge_server.redis.bus` -> REDIS; SYNCBRIDGE for the top and for strangers."""
+    """`syncbridge_server.redis.bus.bus` -> REDIS; SYNCBRIDGE for the top and for strangers."""
     words = module.split(".")
     return words[1].upper() if words[0].startswith("syncbridge") and words[1:] else "SYNCBRIDGE"
 

@@ -6,8 +6,8 @@ import pytest
 import redis
 
 from support.redis_servers import RedisServer, binaries
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.store import RedisStore
 
 KINDS = ("current", "6.2", "cluster")
 

@@ -2,8 +2,8 @@
 
 from contract.requests import join, pairs, read, session_id, write
 from syncbridge.ports import Mode, Status
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.store import RedisStore
 
 WEEK_MS = 604_800_000
 

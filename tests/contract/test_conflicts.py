@@ -4,7 +4,7 @@ import pytest
 
 from contract.requests import pairs, read, session_id, write
 from syncbridge.ports import Mode, Status
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.stores.store import RedisStore
 
 
 @pytest.fixture

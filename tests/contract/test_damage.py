@@ -5,8 +5,8 @@ import pytest
 from contract.requests import join, leave, pairs, read, session_id, touch, write
 from syncbridge.errors import StoreUnavailable
 from syncbridge.ports import Status
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.store import RedisStore
 
 
 async def dump(io: RedisIO, sid: str) -> dict[str, bytes | None]:

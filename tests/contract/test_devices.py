@@ -2,8 +2,8 @@
 
 from contract.requests import join, leave, session_id, touch, write
 from syncbridge.ports import Device, Status, Welcome
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.store import RedisStore
 
 DAY_MS = 86_400_000
 

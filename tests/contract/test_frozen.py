@@ -19,8 +19,9 @@ from support.redis_servers import RedisServer, until
 from syncbridge.device_ports import OpenHandoff, Redeem
 from syncbridge.errors import ErrorCode
 from syncbridge.ports import Apply, Review, Status
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.cold import (
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.scripts import Scripts
+from syncbridge_server.redis.stores.cold import (
     BUCKETS,
     FORMAT,
     Packed,
@@ -28,9 +29,8 @@ from syncbridge_server.redis.cold import (
     pack_state,
     unpack_state,
 )
-from syncbridge_server.redis.freezer import SMALL_AGAIN_MS, Freezer
-from syncbridge_server.redis.scripts import Scripts
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.stores.freezer import SMALL_AGAIN_MS, Freezer
+from syncbridge_server.redis.stores.store import RedisStore
 
 STATE = {f"key-{number}": f'{{"n": {number}, "text": "{"x" * 30}"}}' for number in range(40)}
 FLAT = {key.encode(): value.encode() for key, value in STATE.items()}

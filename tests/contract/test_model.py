@@ -12,8 +12,8 @@ from contract.requests import pairs, read, resume, session_id
 from support.redis_servers import RedisServer
 from syncbridge.limits import Limits
 from syncbridge.ports import Apply, Mode, Operation, Outcome, Status
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.store import RedisStore
 
 LIMITS = Limits(state_bytes=60, state_keys=6, tombstones=4)
 KEYS = st.sampled_from([f"k{number}".encode() for number in range(9)])

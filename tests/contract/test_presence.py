@@ -27,9 +27,9 @@ from syncbridge.device_ports import (
 )
 from syncbridge.errors import StoreUnavailable
 from syncbridge.ports import Notice, PresenceChange, Status
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.store import RedisStore
 
 MINUTE = 60_000
 

@@ -8,8 +8,8 @@ from support.redis_servers import RedisServer
 from syncbridge.kernels import imprint
 from syncbridge.limits import Limits
 from syncbridge.ports import Operation, Review, Reviewed, Status
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.store import RedisStore
 
 KEPT = 128
 SLACK = 32

@@ -14,18 +14,18 @@ import trio
 from contract.requests import pairs, read, session_id, write
 from support.redis_servers import RedisServer, binaries
 from syncbridge.ports import Status
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.freezer import Freezer
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.freezer import Freezer
+from syncbridge_server.redis.stores.store import RedisStore
 
 SESSIONS, KILLS = 30, 8
 STATE = {f"key-{number}": f'"{"text " * 20}"' for number in range(30)}
 
 PROCESS = """
 import sys, trio
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.freezer import Freezer
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.freezer import Freezer
+from syncbridge_server.redis.stores.store import RedisStore
 from contract.requests import read
 
 async def main(url, sids):

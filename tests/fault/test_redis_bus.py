@@ -7,10 +7,10 @@ import pytest
 
 from support.redis_servers import RedisServer, until
 from syncbridge.ports import Commit, Notice
-from syncbridge_server.redis import bus as bus_module
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.messages import decode, decode_commit, encode_notice
+from syncbridge_server.redis.bus import bus as bus_module
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.bus.messages import decode, decode_commit, encode_notice
+from syncbridge_server.redis.link.client import RedisIO
 
 
 class Ear:

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from support.redis_servers import BUNDLED, binaries, wait_until
-from syncbridge_server.redis import embedded
-from syncbridge_server.redis.embedded import (
+from syncbridge_server.redis.link import embedded
+from syncbridge_server.redis.link.embedded import (
     EmbeddedRedis,
     EmbeddedRedisError,
     find_binary,
@@ -103,7 +103,7 @@ def test_paths_with_spaces(tmp_path: Path) -> None:
 PARENT = """
 import sys, time
 from pathlib import Path
-from syncbridge_server.redis.embedded import EmbeddedRedis
+from syncbridge_server.redis.link.embedded import EmbeddedRedis
 server = EmbeddedRedis(Path(sys.argv[1]))
 server.start()
 print(server.pid, flush=True)

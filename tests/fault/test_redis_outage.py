@@ -9,8 +9,8 @@ from contract.requests import pairs, read, session_id, write
 from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreError, StoreTimeout, StoreUnavailable
 from syncbridge.ports import Outcome, Status
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.store import RedisStore
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.store import RedisStore
 
 DEADLINE = 0.4
 GUARD = 20

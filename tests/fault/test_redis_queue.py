@@ -8,10 +8,10 @@ import trio
 
 from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreOverloaded, StoreTimeout, StoreUnavailable
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.io_thread import Job
-from syncbridge_server.redis.pipeline import Command, Pipeline
-from syncbridge_server.redis.wire import pack
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.io_thread import Job
+from syncbridge_server.redis.link.pipeline import Command, Pipeline
+from syncbridge_server.redis.link.wire import pack
 
 PING = Command(pack("PING"))
 

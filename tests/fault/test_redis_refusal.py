@@ -11,11 +11,11 @@ from support.redis_servers import RedisServer
 from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge.limits import Limits
 from syncbridge.ports import Apply, Status
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.codec import Settings, encode
-from syncbridge_server.redis.pipeline import Command
-from syncbridge_server.redis.store import RedisStore
-from syncbridge_server.redis.wire import pack
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.link.wire import pack
+from syncbridge_server.redis.stores.codec import Settings, encode
+from syncbridge_server.redis.stores.store import RedisStore
 
 SETTINGS = Settings.of("n1", Limits())
 FLUSH = Command(pack("SCRIPT", "FLUSH"))

@@ -18,7 +18,7 @@ from support.voice import calls_kit
 from support.voice.voice_kit import voice_mint, voice_server
 from support.ws_client import Device
 from syncbridge.identity import Role
-from syncbridge_server.voice.board import Board
+from syncbridge_server.voice.sockets.board import Board
 from voice_random.place import Deployed, Place, place
 
 TESTS = Path(__file__).parents[1]

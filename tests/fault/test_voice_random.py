@@ -21,7 +21,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Left, Source
 from syncbridge.voice.ports import CannotVerify, Doubt
 from syncbridge.voice.records import Room
-from syncbridge_server.voice.looking import Looker, Sight
+from syncbridge_server.voice.checks.looking import Looker, Sight
 from voice_random.people import Events, Person
 from voice_random.place import Deployed, Place, Wrong, place
 from voice_random.trouble import DEEDS, PROVIDER, WEBHOOKS, Trouble

@@ -12,10 +12,10 @@ from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge.voice.channel_ports import ChannelNews, Delivery, Due
 from syncbridge.voice.records import ChannelRecord, Final
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.inbox import RedisInbox
-from syncbridge_server.redis.voice import RedisChannels
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.inbox import RedisInbox
+from syncbridge_server.redis.stores.voice import RedisChannels
 
 GUARD = 15.0
 HOUR = 3_600_000

@@ -12,7 +12,7 @@ from support.server_kit import running_node, server_process
 from support.voice import sim_kit
 from support.voice.sim_kit import KEY, SECRET
 from support.voice.webhook_kit import HOOK, KINDS, Site, event, signed, site, voice_settings
-from syncbridge_server.redis.inbox import GROUP, WAITING
+from syncbridge_server.redis.stores.inbox import GROUP, WAITING
 
 
 @pytest.fixture(params=KINDS)

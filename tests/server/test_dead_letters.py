@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from syncbridge.voice.channel_ports import DeadLetter
-from syncbridge_server.routes.dead_letters import SHOWN, LetterRow, redacted, row_of
+from syncbridge_server.http.dead_letters import SHOWN, LetterRow, redacted, row_of
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJlLW9mLWl0"
 

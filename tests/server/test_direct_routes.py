@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, Router
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge_server.routes.direct import DirectRoutes
-from syncbridge_server.routes.middleware import UNMATCHED, template
-from syncbridge_server.routes.problem import exception_handlers
+from syncbridge_server.http.support.direct import DirectRoutes
+from syncbridge_server.http.support.middleware import UNMATCHED, template
+from syncbridge_server.http.support.problem import exception_handlers
 
 
 def told(name: str) -> Any:

@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge_server.routes.compression import LEAST, THREAD_FROM, CompressAnswers
-from syncbridge_server.routes.encoding import (
+from syncbridge_server.http.support.compression import LEAST, THREAD_FROM, CompressAnswers
+from syncbridge_server.http.support.encoding import (
     CODINGS,
     COMPRESS,
     choose_coding,
@@ -25,7 +25,7 @@ from syncbridge_server.routes.encoding import (
     unfold,
     wire_bound,
 )
-from syncbridge_server.routes.problem import exception_handlers, read_body
+from syncbridge_server.http.support.problem import exception_handlers, read_body
 
 LIMIT = 5000
 TEXT = b'{"key": "value"}' * 200

@@ -8,14 +8,14 @@ from starlette.applications import Starlette
 
 from support.auth_kit import NOW, Clock
 from syncbridge import __version__
+from syncbridge_server.http.health import Health
+from syncbridge_server.http.metrics import metrics_routes
 from syncbridge_server.observability import (
     new_registry,
     register_hub,
     register_reading,
     register_store,
 )
-from syncbridge_server.routes.health import Health
-from syncbridge_server.routes.metrics import metrics_routes
 
 
 class Source:

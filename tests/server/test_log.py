@@ -68,7 +68,7 @@ def test_json_line_has_everything_by_name() -> None:
 def test_a_logger_without_a_service_speaks_for_its_package() -> None:
     """Modules that name no service are known by their package."""
     out = start()
-    module = {"__name__": "syncbridge_server.redis.bus", "structlog": structlog}
+    module = {"__name__": "syncbridge_server.redis.bus.bus", "structlog": structlog}
     exec("def subscribe():\n structlog.get_logger().info('Up')", module)
     module["subscribe"]()
     structlog.get_logger().info("Test")

@@ -13,11 +13,16 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from syncbridge.errors import ErrorCode, StoreTimeout, SyncBridgeError
+from syncbridge_server.http.support.middleware import RequestMiddleware
+from syncbridge_server.http.support.problem import (
+    exception_handlers,
+    problem_of,
+    read_body,
+    read_json,
+)
 from syncbridge_server.log import configure_logging
 from syncbridge_server.observability import HttpMetrics, http_metrics, new_registry
 from syncbridge_server.proxies import TrustedProxies
-from syncbridge_server.routes.middleware import RequestMiddleware
-from syncbridge_server.routes.problem import exception_handlers, problem_of, read_body, read_json
 
 JSON = {"Content-Type": "application/json"}
 

@@ -25,15 +25,15 @@ from syncbridge.voice.ports import (
     SessionRequest,
 )
 from syncbridge.voice.records import ChannelConfig, Room
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.voice import RedisChannels
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.voice import assembly
-from syncbridge_server.voice.chores import Chores
 from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.opening import MAX_RETIRED, Opening
-from syncbridge_server.voice.timers import Timers
-from syncbridge_server.voice.tokens import Tokens
+from syncbridge_server.voice.rooms.chores import Chores
+from syncbridge_server.voice.rooms.opening import MAX_RETIRED, Opening
+from syncbridge_server.voice.rooms.timers import Timers
+from syncbridge_server.voice.rooms.tokens import Tokens
 
 START = 1_800_000_000_000
 LIMITS = ChannelLimits(retry_ms=10_000, opening_ms=20_000)

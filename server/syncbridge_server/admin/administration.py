@@ -34,7 +34,7 @@ from syncbridge_server.admin.figures import (
 from syncbridge_server.admin.roster import ConnectionRow, Roster, merge, question_of
 from syncbridge_server.admin.survey import Survey
 from syncbridge_server.gateway.gateway import Gateway
-from syncbridge_server.redis.client import RedisIO
+from syncbridge_server.redis.link.client import RedisIO
 
 log = structlog.get_logger("admin")
 

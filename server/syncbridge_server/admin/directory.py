@@ -15,9 +15,9 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge_server.admin.figures import NodeReport
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.pipeline import Command
-from syncbridge_server.redis.wire import pack
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.link.wire import pack
 
 log = structlog.get_logger("admin")
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge_server.admin.figures import SnapshotMetrics
-from syncbridge_server.redis.client import RedisIO
+from syncbridge_server.redis.link.client import RedisIO
 
 SCAN_COUNT = 1000
 MAX_SCANS = 20

@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 out of an application's routes. Pure; `routes/documents.py` serves it.
+"""OpenAPI 3.1 out of an application's routes. Pure; `http/documents.py` serves it.
 
 Schemas come from msgspec: `schema_components` names every type once and refers to it. A path
 parameter `session_id` is a UUID wherever it stands; other parameters are strings unless the

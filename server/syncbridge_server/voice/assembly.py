@@ -22,16 +22,21 @@ from syncbridge.voice.channel_ports import Channels, WebhookInbox
 from syncbridge.voice.ports import VoiceProvider
 from syncbridge.voice.recordings import Recordings
 from syncbridge_server.observability import register_reading
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.inbox import RedisInbox
-from syncbridge_server.redis.recordings import RedisRecordings
-from syncbridge_server.redis.registrations import RedisNotes
-from syncbridge_server.redis.voice import RedisChannels
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.inbox import RedisInbox
+from syncbridge_server.redis.stores.recordings import RedisRecordings
+from syncbridge_server.redis.stores.registrations import RedisNotes
+from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.settings import Settings
-from syncbridge_server.voice.analytics import Analytics, AnalyticsLimits
-from syncbridge_server.voice.calling import new_client
-from syncbridge_server.voice.chores import Chores
+from syncbridge_server.voice.checks.looking import Looker
+from syncbridge_server.voice.checks.room_check import RoomCheck
+from syncbridge_server.voice.checks.sweep import Sweep
+from syncbridge_server.voice.checks.synchronizer import Synchronizer
 from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.figures.analytics import Analytics, AnalyticsLimits
+from syncbridge_server.voice.figures.metrics import VoiceMetrics, voice_metrics
+from syncbridge_server.voice.figures.monitor import Monitor
+from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
 from syncbridge_server.voice.from_settings import (
     build_guarded,
     build_provider,
@@ -43,20 +48,15 @@ from syncbridge_server.voice.from_settings import (
     sync_limits,
     token_patience,
 )
-from syncbridge_server.voice.guarded import GuardedProvider
-from syncbridge_server.voice.inbox_worker import InboxWorker
-from syncbridge_server.voice.looking import Looker
-from syncbridge_server.voice.metrics import VoiceMetrics, voice_metrics
-from syncbridge_server.voice.migration import Migration
-from syncbridge_server.voice.monitor import Monitor
-from syncbridge_server.voice.opening import Opening
-from syncbridge_server.voice.registration import Registration
-from syncbridge_server.voice.room_check import RoomCheck
-from syncbridge_server.voice.sweep import Sweep
-from syncbridge_server.voice.synchronizer import Synchronizer
-from syncbridge_server.voice.timers import Timers
-from syncbridge_server.voice.tokens import Tokens
-from syncbridge_server.voice.webhook_metrics import WebhookMetrics
+from syncbridge_server.voice.provider.calling import new_client
+from syncbridge_server.voice.provider.guarded import GuardedProvider
+from syncbridge_server.voice.provider.registration import Registration
+from syncbridge_server.voice.rooms.chores import Chores
+from syncbridge_server.voice.rooms.migration import Migration
+from syncbridge_server.voice.rooms.opening import Opening
+from syncbridge_server.voice.rooms.timers import Timers
+from syncbridge_server.voice.rooms.tokens import Tokens
+from syncbridge_server.voice.webhooks.inbox_worker import InboxWorker
 
 log = structlog.get_logger("voice")
 

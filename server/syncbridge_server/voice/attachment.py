@@ -7,13 +7,13 @@ import trio
 from syncbridge.kernels import Throttle
 from syncbridge.ports import Notice
 from syncbridge_server.gateway.gateway import Gateway
-from syncbridge_server.redis.bus import ALL_NODES, RedisBus
-from syncbridge_server.voice.audience import Audience
-from syncbridge_server.voice.board import Board
+from syncbridge_server.redis.bus.bus import ALL_NODES, RedisBus
 from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.reports import Reports
-from syncbridge_server.voice.sockets import VoiceSockets
-from syncbridge_server.voice.speaking import Speaking
+from syncbridge_server.voice.sockets.audience import Audience
+from syncbridge_server.voice.sockets.board import Board
+from syncbridge_server.voice.sockets.reports import Reports
+from syncbridge_server.voice.sockets.sockets import VoiceSockets
+from syncbridge_server.voice.sockets.speaking import Speaking
 
 SPEAKING = "speaking"
 """Kind of the notices with which nodes tell each other who speaks."""

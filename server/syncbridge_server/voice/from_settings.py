@@ -13,14 +13,14 @@ from syncbridge.voice.channel_limits import ChannelLimits
 from syncbridge.voice.ports import VoiceProvider
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.settings import Settings
-from syncbridge_server.voice.calling import ProviderCalls
-from syncbridge_server.voice.cloudflare import API_URL, CloudflareProvider, base_url
-from syncbridge_server.voice.guarded import GuardedProvider, Repetition
-from syncbridge_server.voice.metrics import ProviderMetrics
-from syncbridge_server.voice.monitor import MonitorLimits
-from syncbridge_server.voice.rounds import SyncLimits
-from syncbridge_server.voice.rsa_signatures import RsaSignatures
-from syncbridge_server.voice.rtk import RtkProvider
+from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.figures.metrics import ProviderMetrics
+from syncbridge_server.voice.figures.monitor import MonitorLimits
+from syncbridge_server.voice.provider.calling import ProviderCalls
+from syncbridge_server.voice.provider.cloudflare import API_URL, CloudflareProvider, base_url
+from syncbridge_server.voice.provider.guarded import GuardedProvider, Repetition
+from syncbridge_server.voice.provider.rsa_signatures import RsaSignatures
+from syncbridge_server.voice.provider.rtk import RtkProvider
 
 OPENING_DEADLINES = 3
 """Times the deadline of one request that opening a room may take, repetitions and all."""

@@ -16,10 +16,10 @@ from syncbridge.errors import StoreUnavailable
 from syncbridge.voice.channel_ports import Delivery
 from syncbridge.voice.intake import take_in
 from syncbridge.voice.recordings import Recorded
-from syncbridge_server.redis.recordings import MOST, keys_of
-from syncbridge_server.redis.voice import channel_key
-from syncbridge_server.voice import inbox_worker
-from syncbridge_server.voice.inbox_worker import ATTEMPTS
+from syncbridge_server.redis.stores.recordings import MOST, keys_of
+from syncbridge_server.redis.stores.voice import channel_key
+from syncbridge_server.voice.webhooks import inbox_worker
+from syncbridge_server.voice.webhooks.inbox_worker import ATTEMPTS
 
 NOW = 1_700_000_000.0
 

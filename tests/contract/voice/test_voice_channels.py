@@ -14,9 +14,9 @@ from syncbridge.errors import ErrorCode, StoreUnavailable
 from syncbridge.ports import Notice
 from syncbridge.voice.channel_ports import ChannelNews, Due, Stored
 from syncbridge.voice.records import ChannelRecord, Final, Room
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.voice import (
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.voice import (
     BUCKETS,
     FINALS_MOST,
     NEWS,

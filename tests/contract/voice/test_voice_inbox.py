@@ -12,9 +12,17 @@ import trio
 from support.redis_servers import RedisServer, until
 from syncbridge.errors import ErrorCode, StoreOverloaded, StoreUnavailable, SyncBridgeError
 from syncbridge.voice.channel_ports import Delivery
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.inbox import DEAD, GROUP, SEEN, TOLD, WAITING, RedisInbox, is_entry
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.inbox import (
+    DEAD,
+    GROUP,
+    SEEN,
+    TOLD,
+    WAITING,
+    RedisInbox,
+    is_entry,
+)
 
 HOUR = 3_600_000
 
@@ -373,7 +381,7 @@ async def test_takers_that_are_gone_are_forgotten(
     await third.done(await third.take(1, HOUR))
     await two.inbox.take(1, HOUR)
     assert {b"n1", b"n3"} <= takers()
-    monkeypatch.setattr("syncbridge_server.redis.inbox.TAKER_IDLE_MS", -1)
+    monkeypatch.setattr("syncbridge_server.redis.stores.inbox.TAKER_IDLE_MS", -1)
     await two.inbox.take(1, HOUR)
     assert {b"n1"} == takers() - {b"n2"}
     await two.inbox.done(await two.inbox.take(1, 0))

@@ -13,8 +13,8 @@ from syncbridge.errors import StoreUnavailable
 from syncbridge.voice import provider_errors as errors
 from syncbridge.voice.channel_ports import Channels
 from syncbridge.voice.ports import VoiceProvider, WebhookRegistration
-from syncbridge_server.redis.registrations import RedisNotes, key_of
-from syncbridge_server.voice.registration import RENEW_SECONDS, Registration
+from syncbridge_server.redis.stores.registrations import RedisNotes, key_of
+from syncbridge_server.voice.provider.registration import RENEW_SECONDS, Registration
 
 URL = "https://bridge.example/"
 

@@ -10,7 +10,7 @@ from support.redis_servers import RedisServer
 from support.voice.inbox_kit import Worker, worker
 from support.voice.webhook_kit import comings_and_goings
 from syncbridge.voice.channel_ports import Delivery
-from syncbridge_server.redis.inbox import RedisInbox
+from syncbridge_server.redis.stores.inbox import RedisInbox
 
 DELIVERIES = 5_000
 REPEATED = 0.3

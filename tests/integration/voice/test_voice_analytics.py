@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 from support.redis_servers import RedisServer, until
 from support.voice import sim_kit
 from support.voice.voice_kit import voice_server
-from syncbridge_server.voice.analytics import Analytics, AnalyticsLimits
-from syncbridge_server.voice.calling import new_client
-from syncbridge_server.voice.metrics import voice_metrics
+from syncbridge_server.voice.figures.analytics import Analytics, AnalyticsLimits
+from syncbridge_server.voice.figures.metrics import voice_metrics
+from syncbridge_server.voice.provider.calling import new_client
 
 LIMITS = AnalyticsLimits(queue=5, together=1, deadline_s=1.0, attempts=3, pause_s=0.01, most_s=0.02)
 KEY = "a-key-that-is-secret"

@@ -17,7 +17,7 @@ from support.voice.voice_kit import VoiceRig, voice_server
 from support.voice.webhook_kit import Site, event, eventually, site
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.records import ChannelConfig
-from syncbridge_server.voice import room_check
+from syncbridge_server.voice.checks import room_check
 
 MANUALLY: dict[str, Any] = {
     "kind": "rtk-minted",

@@ -212,7 +212,7 @@ async def test_several_changes_of_a_tick_are_one_message(nodes: tuple[Node, Node
 
 async def test_one_node_alone_tells_nobody(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without other nodes the notices are spared, all but one in a while."""
-    monkeypatch.setattr("syncbridge_server.redis.bus.ALONE_SECONDS", 60.0)
+    monkeypatch.setattr("syncbridge_server.redis.bus.bus.ALONE_SECONDS", 60.0)
     async with running_node(redis_url, rate_limit_enabled=False, **kit.NOWHERE) as node:
         await open_call(node, "c")
         attachment = kit.calls_of(node)

@@ -15,8 +15,8 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge_server.auth.assembly import Authentication, build_authentication
 from syncbridge_server.auth.refresh import TokenPair
 from syncbridge_server.auth.tokens import Grant
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.client import RedisIO
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
 
 ENDED = {ErrorCode.TOKEN_REUSED, ErrorCode.TOKEN_REVOKED}
 

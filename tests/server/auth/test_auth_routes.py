@@ -14,8 +14,8 @@ from starlette.routing import Route
 from support.auth_kit import NOW, SESSION, Clock, MemoryCommands, access_token, make_authentication
 from syncbridge.identity import Role
 from syncbridge_server.auth.assembly import Authentication
-from syncbridge_server.routes.auth import AuthRoutes
-from syncbridge_server.routes.problem import exception_handlers
+from syncbridge_server.http.auth import AuthRoutes
+from syncbridge_server.http.support.problem import exception_handlers
 
 
 class Server:

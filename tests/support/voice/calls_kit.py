@@ -15,8 +15,8 @@ from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.tokens import Grant
 from syncbridge_server.voice.attachment import Attachment
-from syncbridge_server.voice.board import Board
 from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.sockets.board import Board
 
 WADDLE = "w"
 NOWHERE = {"rtk_api_url": "http://127.0.0.1:9", "rtk_api_key": "k"}

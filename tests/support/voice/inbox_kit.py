@@ -10,15 +10,15 @@ import httpx
 from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.records import ChannelConfig
-from syncbridge_server.redis.bus import RedisBus
-from syncbridge_server.redis.client import RedisIO
-from syncbridge_server.redis.inbox import RedisInbox
-from syncbridge_server.redis.recordings import RedisRecordings
-from syncbridge_server.redis.voice import RedisChannels
-from syncbridge_server.voice.calling import ProviderCalls
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.inbox import RedisInbox
+from syncbridge_server.redis.stores.recordings import RedisRecordings
+from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.inbox_worker import InboxWorker
-from syncbridge_server.voice.rtk import RtkProvider
+from syncbridge_server.voice.provider.calling import ProviderCalls
+from syncbridge_server.voice.provider.rtk import RtkProvider
+from syncbridge_server.voice.webhooks.inbox_worker import InboxWorker
 
 
 class Effects:

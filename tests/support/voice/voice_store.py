@@ -16,7 +16,7 @@ from syncbridge.voice.records import (
     decode_record,
     encode_record,
 )
-from syncbridge_server.redis.cold import StateDamaged
+from syncbridge_server.redis.stores.cold import StateDamaged
 from syncbridge_server.voice.desk import Desk
 
 

@@ -3,7 +3,7 @@
 import pytest
 from redis.connection import parse_url
 
-from syncbridge_server.redis.urls import connection_url
+from syncbridge_server.redis.link.urls import connection_url
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 
 from syncbridge.errors import StoreError, StoreOverloaded, StoreUnavailable
 from syncbridge.ports import Apply, Hello, Leave, Request, Touch
-from syncbridge_server.redis import thawing
-from syncbridge_server.redis.cold import Packed, StateDamaged, pack_state
-from syncbridge_server.redis.pipeline import Command
-from syncbridge_server.redis.thawing import FROZEN, ROUNDS, Thawing
+from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.stores import thawing
+from syncbridge_server.redis.stores.cold import Packed, StateDamaged, pack_state
+from syncbridge_server.redis.stores.thawing import FROZEN, ROUNDS, Thawing
 
 BLOB = pack_state(Packed(b"1", b"e", [b"k", b"1"], [b"k", b"1"]))
 OK = [0, 1]

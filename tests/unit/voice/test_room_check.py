@@ -5,8 +5,8 @@ import trio
 import trio.testing
 
 from syncbridge.errors import StoreUnavailable
-from syncbridge_server.voice.looking import Sight
-from syncbridge_server.voice.room_check import SHARED_S, RoomCheck
+from syncbridge_server.voice.checks.looking import Sight
+from syncbridge_server.voice.checks.room_check import SHARED_S, RoomCheck
 
 
 class Looker:

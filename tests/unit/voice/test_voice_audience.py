@@ -10,7 +10,7 @@ from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import Identity, Role, VoiceGrant
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Connection
-from syncbridge_server.voice.audience import MAX_WATCHED, Audience
+from syncbridge_server.voice.sockets.audience import MAX_WATCHED, Audience
 
 
 class Board:

@@ -16,7 +16,7 @@ from syncbridge.voice.evidence import Joined, Left, Source
 from syncbridge.voice.holding import Report
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, decode_record, encode_record
 from syncbridge.voice.view import View
-from syncbridge_server.voice.board import Board, LiveCall
+from syncbridge_server.voice.sockets.board import Board, LiveCall
 
 Change = Callable[[Channel], Any]
 

@@ -8,7 +8,12 @@ import trio
 
 from syncbridge.voice import provider_errors as errors
 from syncbridge.voice.budget import RequestBudget
-from syncbridge_server.voice.calling import DEFAULT_RETRY, MAX_RETRY, ProviderCalls, metered
+from syncbridge_server.voice.provider.calling import (
+    DEFAULT_RETRY,
+    MAX_RETRY,
+    ProviderCalls,
+    metered,
+)
 
 LIMITED = "RATE_LIMITED"
 

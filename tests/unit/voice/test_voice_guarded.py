@@ -21,8 +21,8 @@ from syncbridge.voice.ports import (
     SessionRequest,
     SessionState,
 )
-from syncbridge_server.voice.guarded import GuardedProvider, Repetition
-from syncbridge_server.voice.metrics import voice_metrics
+from syncbridge_server.voice.figures.metrics import voice_metrics
+from syncbridge_server.voice.provider.guarded import GuardedProvider, Repetition
 
 LIMITS = BreakerLimits(threshold=3, least_s=10.0, first_s=10.0, most_s=10.0, probe_s=60.0)
 STATE = SessionState("s", (Present("ann"),))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncbridge_server.voice.lately import SECONDS, Lately
+from syncbridge_server.voice.provider.lately import SECONDS, Lately
 
 
 def test_the_latest_of_each_kind_counts() -> None:

@@ -8,7 +8,7 @@ from typing import cast
 from prometheus_client import CollectorRegistry
 
 from syncbridge_server.voice.attachment import Attachment
-from syncbridge_server.voice.metrics import voice_metrics
+from syncbridge_server.voice.figures.metrics import voice_metrics
 
 PAGE = Path(__file__).parents[3] / "docs" / "voice-sync.md"
 READ = {"breaker_open", "reads_breaker_open", "budget_left"}

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from support.voice.voice_store import MemoryChannels, desk_of, open_call
 from syncbridge.voice.ports import CannotVerify, Doubt, Metrics
-from syncbridge_server.voice.metrics import voice_metrics
-from syncbridge_server.voice.monitor import UNMEASURED, Monitor, MonitorLimits
+from syncbridge_server.voice.figures.metrics import voice_metrics
+from syncbridge_server.voice.figures.monitor import UNMEASURED, Monitor, MonitorLimits
 
 NAMES = [f"c{n}" for n in range(7)]
 GOOD = Metrics(0.0, 2.5, 40.0, 64_000.0)

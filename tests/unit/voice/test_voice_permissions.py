@@ -12,9 +12,9 @@ from syncbridge.identity import Identity, Role, VoiceGrant
 from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.grants import permissions_of, require
 from syncbridge.voice.ports import Participant, Permissions
-from syncbridge_server.voice.calling import ProviderCalls
-from syncbridge_server.voice.presets import is_missing, preset_body, preset_name
-from syncbridge_server.voice.rtk import RtkProvider
+from syncbridge_server.voice.provider.calling import ProviderCalls
+from syncbridge_server.voice.provider.presets import is_missing, preset_body, preset_name
+from syncbridge_server.voice.provider.rtk import RtkProvider
 
 SECRET = "a-secret-of-32-bytes-or-more-0000"
 NOW = 1_800_000_000.0

@@ -13,10 +13,10 @@ from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.holding import Report
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
 from syncbridge.voice.view import Head, Participant, View
-from syncbridge_server.voice.board import LiveCall
-from syncbridge_server.voice.reports import Reports, Said
-from syncbridge_server.voice.sockets import anybody
-from syncbridge_server.voice.speaking import Speaking
+from syncbridge_server.voice.sockets.board import LiveCall
+from syncbridge_server.voice.sockets.reports import Reports, Said
+from syncbridge_server.voice.sockets.sockets import anybody
+from syncbridge_server.voice.sockets.speaking import Speaking
 
 NOW = 5000
 

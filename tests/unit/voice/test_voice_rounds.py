@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from syncbridge.errors import StoreUnavailable
 from syncbridge.voice.compare import Reason
-from syncbridge_server.voice.looking import Sight
-from syncbridge_server.voice.metrics import voice_metrics
-from syncbridge_server.voice.rounds import Round, SyncLimits
+from syncbridge_server.voice.checks.looking import Sight
+from syncbridge_server.voice.checks.rounds import Round, SyncLimits
+from syncbridge_server.voice.figures.metrics import voice_metrics
 
 LIMITS = SyncLimits(together=3, patience_s=2.0, second_s=0.5)
 

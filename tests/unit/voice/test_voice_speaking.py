@@ -10,8 +10,8 @@ from trio.testing import MockClock
 
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.view import View
-from syncbridge_server.voice.board import Board, LiveCall
-from syncbridge_server.voice.speaking import MAX_FOLLOW_MS, Speaking
+from syncbridge_server.voice.sockets.board import Board, LiveCall
+from syncbridge_server.voice.sockets.speaking import MAX_FOLLOW_MS, Speaking
 
 LARGE, SMALL = 10_000, 5
 

@@ -18,10 +18,10 @@ from syncbridge.voice.ports import (
     SessionState,
 )
 from syncbridge.voice.records import Room
-from syncbridge_server.voice.looking import Looker
-from syncbridge_server.voice.metrics import voice_metrics
-from syncbridge_server.voice.rounds import SyncLimits
-from syncbridge_server.voice.sweep import Report, Sweep
+from syncbridge_server.voice.checks.looking import Looker
+from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.checks.sweep import Report, Sweep
+from syncbridge_server.voice.figures.metrics import voice_metrics
 
 LIMITS = SyncLimits(calls=100, stale_s=1e6)
 NAMES = [f"c{n}" for n in range(10)]

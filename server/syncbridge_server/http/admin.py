@@ -1,0 +1,245 @@
+"""Administration over HTTP: figures and lists, for viewers too; a message to every device."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
+from syncbridge.identity import ADMIN_READERS, ADMINS
+from syncbridge_server.admin.administration import Administration, AllMetrics, Delivery
+from syncbridge_server.admin.figures import (
+    ConnectionMetrics,
+    NodeFigures,
+    SessionMetrics,
+    SnapshotMetrics,
+)
+from syncbridge_server.admin.roster import ConnectionRow
+from syncbridge_server.admin.survey import Row
+from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.http.sessions import timestamp
+from syncbridge_server.http.support.problem import read_json
+from syncbridge_server.openapi.describe import Timestamp, Uuid, describe
+
+PageSize = Annotated[int, Meta(ge=1, le=500)]
+Cursor = Annotated[str, Meta(max_length=128, description="`next_cursor` of the page before.")]
+
+
+class BroadcastBody(msgspec.Struct):
+    """Body of `POST /admin/broadcast`."""
+
+    message: str
+    type: str = "notification"
+    data: Any = None
+
+
+class ConnectionsQuery(msgspec.Struct):
+    """Query of `GET /admin/connections`."""
+
+    cursor: Cursor = ""
+    limit: PageSize = 100
+    user_id: str = ""
+
+
+class SessionsQuery(msgspec.Struct):
+    """Query of `GET /admin/sessions`. `active`: only those with a device online."""
+
+    cursor: Cursor = ""
+    limit: PageSize = 100
+    user_id: str = ""
+    active: bool = False
+
+
+class SessionMetricsBody(SessionMetrics):
+    """Answer of `GET /admin/metrics/sessions`. `complete`: every live node has answered."""
+
+    at: Timestamp
+    complete: bool
+    nodes: list[NodeFigures]
+
+
+class ConnectionMetricsBody(ConnectionMetrics):
+    """Answer of `GET /admin/metrics/connections`. `complete`: every live node has answered."""
+
+    at: Timestamp
+    complete: bool
+    nodes: list[NodeFigures]
+
+
+class SnapshotMetricsBody(SnapshotMetrics, kw_only=True):
+    """Answer of `GET /admin/metrics/snapshots`."""
+
+    at: Timestamp
+    complete: bool
+
+
+class AllMetricsBody(msgspec.Struct):
+    """Answer of `GET /admin/metrics/all`. `snapshots` is null while Redis is away."""
+
+    at: Timestamp
+    complete: bool
+    sessions: SessionMetrics
+    connections: ConnectionMetrics
+    snapshots: SnapshotMetrics | None
+    nodes: list[NodeFigures]
+
+
+class SessionRow(msgspec.Struct):
+    """One session. Times are null for one that was joined but never written."""
+
+    session_id: Uuid
+    user_id: str
+    version: int
+    epoch: str
+    bytes: int
+    created_at: Timestamp | None
+    updated_at: Timestamp | None
+    devices: int
+    devices_online: int
+
+
+class SessionsBody(msgspec.Struct):
+    """A page of sessions. `next_cursor` is empty on the last page; other pages may be short."""
+
+    sessions: list[SessionRow]
+    next_cursor: str
+
+
+class ConnectionsBody(msgspec.Struct):
+    """A page of connections. `complete`: every live node has answered."""
+
+    connections: list[ConnectionRow]
+    next_cursor: str
+    complete: bool
+
+
+class AdminRoutes:
+    """The routes. `message_bytes`: largest body of a broadcast."""
+
+    def __init__(
+        self, administration: Administration, authenticate: BearerAuth, message_bytes: int
+    ) -> None:
+        self._administration = administration
+        self._authenticate = authenticate
+        self._message_bytes = message_bytes
+
+    def routes(self) -> list[BaseRoute]:
+        """For the application's router."""
+        return [
+            Route("/admin/metrics/sessions", self.session_metrics, methods=["GET"]),
+            Route("/admin/metrics/connections", self.connection_metrics, methods=["GET"]),
+            Route("/admin/metrics/snapshots", self.snapshot_metrics, methods=["GET"]),
+            Route("/admin/metrics/all", self.all_metrics, methods=["GET"]),
+            Route("/admin/sessions", self.sessions, methods=["GET"]),
+            Route("/admin/connections", self.connections, methods=["GET"]),
+            Route("/admin/broadcast", self.broadcast, methods=["POST"]),
+        ]
+
+    @describe("Sessions that are in use", answers={200: SessionMetricsBody})
+    async def session_metrics(self, request: Request) -> Response:
+        """Of all nodes. A session with devices on several nodes counts once."""
+        metrics = await self._metrics(request, snapshots=False)
+        return answer(metrics.sessions, metrics, nodes=metrics.nodes)
+
+    @describe("Open connections and what goes through them", answers={200: ConnectionMetricsBody})
+    async def connection_metrics(self, request: Request) -> Response:
+        """Of all nodes; what ends in `_total` counts since each node's start."""
+        metrics = await self._metrics(request, snapshots=False)
+        return answer(metrics.connections, metrics, nodes=metrics.nodes)
+
+    @describe("What is stored", answers={200: SnapshotMetricsBody})
+    async def snapshot_metrics(self, request: Request) -> Response:
+        """Number and size of the stored states; an estimate when there are very many."""
+        metrics = await self._metrics(request)
+        if metrics.snapshots is None:
+            raise StoreUnavailable("Redis does not answer")
+        return answer(metrics.snapshots, metrics)
+
+    @describe("All metrics combined", answers={200: AllMetricsBody})
+    async def all_metrics(self, request: Request) -> Response:
+        """Sessions, connections, what is stored, and the nodes themselves."""
+        metrics = await self._metrics(request)
+        return encoded(msgspec.structs.asdict(metrics) | {"at": timestamp(metrics.at)})
+
+    @describe("List sessions", answers={200: SessionsBody}, query=SessionsQuery)
+    async def sessions(self, request: Request) -> Response:
+        """Every session that is stored or joined, in no particular order."""
+        await self._authenticate(request, ADMIN_READERS)
+        query = query_of(request, SessionsQuery)
+        rows, following = await self._administration.survey.page(
+            query.cursor, query.limit, query.user_id, query.active
+        )
+        return encoded(SessionsBody([session_row(row) for row in rows], following))
+
+    @describe("List open connections", answers={200: ConnectionsBody}, query=ConnectionsQuery)
+    async def connections(self, request: Request) -> Response:
+        """Of all nodes, by node and age. Each one open during the whole walk is listed once."""
+        await self._authenticate(request, ADMIN_READERS)
+        query = query_of(request, ConnectionsQuery)
+        rows, following, complete = await self._administration.connections(
+            query.cursor, query.limit, query.user_id
+        )
+        return encoded(ConnectionsBody(rows, following, complete))
+
+    @describe("A message to every device", body=BroadcastBody, answers={200: Delivery})
+    async def broadcast(self, request: Request) -> Response:
+        """BROADCAST to every device of every node; `delivered` counts them all."""
+        identity = await self._authenticate(request, ADMINS)
+        body = await read_json(request, BroadcastBody, self._message_bytes)
+        members = {"message": body.message, "type": body.type}
+        if body.data is not None:
+            members["data"] = body.data
+        delivery = await self._administration.broadcast(msgspec.json.encode(members))
+        self._administration.notice(
+            "broadcast",
+            f"{identity.user_id} sent a message to {delivery.delivered} devices",
+            user_id=identity.user_id,
+            delivered=delivery.delivered,
+            message=body.message,
+        )
+        return encoded(delivery)
+
+    async def _metrics(self, request: Request, snapshots: bool = True) -> AllMetrics:
+        await self._authenticate(request, ADMIN_READERS)
+        return await self._administration.metrics(snapshots)
+
+
+def query_of(request: Request, kind: type[Any]) -> Any:
+    """The query string as a `kind`. Raises INVALID_FIELD."""
+    try:
+        return msgspec.convert(dict(request.query_params), kind, strict=False)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$")
+        field = path.rstrip("`").removeprefix(".")
+        detail = f"{field}: {text}" if field else text
+        raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field=field) from None
+
+
+def session_row(row: Row) -> SessionRow:
+    """A row of Redis as it is shown."""
+    return SessionRow(
+        row.session_id,
+        row.owner,
+        row.version,
+        row.epoch,
+        row.bytes,
+        timestamp(row.created_at) if row.created_at else None,
+        timestamp(row.updated_at) if row.updated_at else None,
+        row.devices,
+        row.devices_online,
+    )
+
+
+def answer(part: msgspec.Struct, metrics: AllMetrics, **more: object) -> Response:
+    """One part of the metrics, and when and of whom they are."""
+    common = {"at": timestamp(metrics.at), "complete": metrics.complete}
+    return encoded(msgspec.structs.asdict(part) | common | more)
+
+
+def encoded(body: Any) -> Response:
+    """Figures of the moment: not to be kept."""
+    headers = {"Cache-Control": "no-store"}
+    return Response(msgspec.json.encode(body), 200, headers, "application/json")

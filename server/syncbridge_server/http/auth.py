@@ -1,0 +1,156 @@
+"""POST /auth/token, /auth/refresh, /auth/revoke."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import ADMINS, SERVICES, Identity, Role, VoiceGrant, authorize
+from syncbridge_server.auth.assembly import Authentication
+from syncbridge_server.auth.http import named_device
+from syncbridge_server.auth.refresh import TokenPair
+from syncbridge_server.auth.revocation import Kind, Rule
+from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.http.support.problem import read_json
+from syncbridge_server.openapi.describe import Answer, describe
+
+MAX_BODY = 16_384
+Seconds = Annotated[int, Meta(gt=0, le=31_622_400)]
+
+
+class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /auth/token. `ttl`: life of the access token in seconds."""
+
+    user_id: str
+    role: Role = Role.USER
+    session_id: str = ""
+    device_id: str = ""
+    voice: tuple[VoiceGrant, ...] = ()
+    ttl: Seconds | None = None
+
+
+class RefreshRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /auth/refresh."""
+
+    refresh_token: str
+
+
+class RevokeRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /auth/revoke: exactly one, or a device together with its user."""
+
+    jti: str = ""
+    user_id: str = ""
+    device_id: str = ""
+    family: str = ""
+
+
+class Revoked(msgspec.Struct):
+    """Answer of POST /auth/revoke. `before`: tokens issued later are not meant, Unix seconds."""
+
+    revoked: str
+    value: str
+    before: float
+
+
+class AuthRoutes:
+    """The three calls. `id_bytes`: longest id that may be named."""
+
+    def __init__(self, auth: Authentication, id_bytes: int = 64) -> None:
+        self._auth = auth
+        self._id_bytes = id_bytes
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/auth/token", self.token, methods=["POST"]),
+            Route("/auth/refresh", self.refresh, methods=["POST"]),
+            Route("/auth/revoke", self.revoke, methods=["POST"]),
+        ]
+
+    @describe(
+        "Tokens for a user",
+        body=TokenRequest,
+        answers={200: Answer("An access and a refresh token.", TokenPair)},
+    )
+    async def token(self, request: Request) -> Response:
+        """A pair for a user. Service or admin; only an admin makes admins and viewers.
+
+        A token that is bound to a session or a device mints none: it would have no bounds.
+        """
+        caller = await self._auth.bearer(request, SERVICES)
+        authorize(caller, SERVICES, device_id=None)
+        body = await read_json(request, TokenRequest, MAX_BODY)
+        if body.role in (Role.ADMIN, Role.VIEWER):
+            authorize(caller, ADMINS)
+        grant = Grant(body.user_id, body.role, body.session_id, body.device_id, body.voice)
+        return _secret_answer(await self._auth.rotation.issue(grant, body.ttl))
+
+    @describe(
+        "New tokens for a refresh token",
+        body=RefreshRequest,
+        answers={200: Answer("The next pair; the old refresh token is spent.", TokenPair)},
+        public=True,
+        headers={"X-Device-ID": "The device that asks; held to the token's."},
+        errors=(401, 403, 503),
+    )
+    async def refresh(self, request: Request) -> Response:
+        """A new pair for a refresh token; the body is the credential."""
+        body = await read_json(request, RefreshRequest, MAX_BODY)
+        return _secret_answer(
+            await self._auth.rotation.rotate(body.refresh_token, named_device(request))
+        )
+
+    @describe("Take tokens back", body=RevokeRequest, answers={200: Revoked})
+    async def revoke(self, request: Request) -> Response:
+        """Take tokens back. A user only their own; a device named by a user is the user's own.
+
+        A token that is bound takes back itself, its login, and what lies within its bounds.
+        """
+        caller = await self._auth.bearer(request, session_bound=True)
+        body = await read_json(request, RevokeRequest, MAX_BODY)
+        kind, value, owner = self._target(caller, body)
+        rule: Rule = await self._auth.revocations.revoke(kind, value, owner)
+        answer = Revoked(f"{rule.kind}_id" if kind in ("user", "device") else kind, value, rule.at)
+        return Response(msgspec.json.encode(answer), media_type="application/json")
+
+    def _target(self, caller: Identity, body: RevokeRequest) -> tuple[Kind, str, str]:
+        named = [name for name in body.__struct_fields__ if getattr(body, name)]
+        if len(named) != 1 and sorted(named) != ["device_id", "user_id"]:
+            raise SyncBridgeError(
+                ErrorCode.INVALID_FIELD, "name one of jti, family, user_id and device_id"
+            )
+        for name in named:
+            self._check_id(name, getattr(body, name))
+        require_right(caller, body)
+        if body.device_id:
+            owner = body.user_id if caller.privileged else caller.user_id
+            return "device", body.device_id, owner
+        if body.user_id:
+            return "user", body.user_id, ""
+        return ("jti", body.jti, "") if body.jti else ("family", body.family, "")
+
+    def _check_id(self, name: str, value: str) -> None:
+        if len(value.encode()) > self._id_bytes or not value.isprintable():
+            raise SyncBridgeError(
+                ErrorCode.INVALID_FIELD, f"{name} has at most {self._id_bytes} bytes", field=name
+            )
+
+
+def require_right(caller: Identity, body: RevokeRequest) -> None:
+    """Raise unless a caller may take back what a body names."""
+    for name, own in (("jti", caller.jti), ("family", caller.family)):
+        named = getattr(body, name)
+        if named and named == own:
+            return
+        if named and not caller.privileged:
+            raise SyncBridgeError(ErrorCode.FORBIDDEN, f"this {name} is not yours")
+    authorize(caller, user_id=body.user_id, device_id=body.device_id or None)
+
+
+def _secret_answer(pair: TokenPair) -> Response:
+    """RFC 6749 section 5.1: answers with tokens must not be stored."""
+    headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+    return Response(msgspec.json.encode(pair), headers=headers, media_type="application/json")

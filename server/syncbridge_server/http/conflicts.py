@@ -1,0 +1,298 @@
+"""Writes of clients that were away: `POST /session/incremental` and `/session/conflict/resolve`.
+
+An incremental update is one script. To resolve, the session is read with what is known of the
+client's base, the rule (`syncbridge.resolve`) is applied, and the result is committed on condition
+that the session is still at the version that was read; else everything is done again. Devices
+receive only the keys that differ.
+"""
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from syncbridge import encode, ids
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import Identity, authorize
+from syncbridge.kernels import compose, render_pairs
+from syncbridge.ports import Apply, Mode, Outcome, Review, Reviewed, Status, Store
+from syncbridge.resolve import Claim, Conflict, Resolution, Strategy, resolve
+from syncbridge.updates import check_version
+from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.gateway.engine import conflict_list, outcome_error
+from syncbridge_server.gateway.gateway import Gateway
+from syncbridge_server.http.sessions import etag
+from syncbridge_server.http.support.problem import decode_json, read_json_body
+from syncbridge_server.http.support.ready import tagged_json
+from syncbridge_server.openapi.describe import (
+    JsonObject,
+    RawObject,
+    ShortId,
+    Uuid,
+    VersionNumber,
+    describe,
+)
+
+ATTEMPTS = 8
+"""How often a resolution is computed before the caller is told to try again."""
+
+RETRY_AFTER = 0.2
+
+MODES = {
+    None: Mode.REJECT,
+    Strategy.SERVER_WINS: Mode.YIELD,
+    Strategy.CLIENT_WINS: Mode.OVERWRITE,
+    Strategy.MERGE: Mode.OVERWRITE,
+}
+"""What a change set does about keys that changed after its base, by its strategy."""
+
+
+class IncrementalBody(msgspec.Struct):
+    """Body of `POST /session/incremental`, as in the session state document."""
+
+    session_id: Uuid
+    base_version: VersionNumber
+    user_id: ShortId = ""
+    device_id: ShortId = ""
+    changes: RawObject | msgspec.UnsetType = msgspec.UNSET
+    deleted_keys: list[str] = []
+    correlation_id: ShortId = ""
+    resolution_strategy: Strategy | None = None
+
+
+class LostKey(msgspec.Struct):
+    """A key that was not applied: the server's value, or that the server deleted it."""
+
+    key: str
+    server_value: Any | msgspec.UnsetType = msgspec.UNSET
+    deleted: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class AppliedBody(msgspec.Struct):
+    """Answer to an incremental update. `duplicate`: it had been done before, as that version."""
+
+    session_id: Uuid
+    version: VersionNumber
+    epoch: str
+    applied: list[str]
+    conflicts: list[LostKey]
+    duplicate: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class ResolveBody(msgspec.Struct):
+    """Body of `POST /session/conflict/resolve`, as in the session state document."""
+
+    session_id: Uuid
+    client_version: VersionNumber
+    client_state: RawObject
+    resolution_strategy: Strategy
+    changed_keys: list[str] | None = None
+    complete: bool = False
+    device_id: ShortId = ""
+    user_id: ShortId = ""
+    epoch: str = ""
+
+
+class DecidedKey(msgspec.Struct):
+    """A key on which one side lost: who won, and the value that won, or that it is deleted."""
+
+    key: str
+    winner: str
+    value: Any | msgspec.UnsetType = msgspec.UNSET
+    deleted: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class ResolvedBody(msgspec.Struct):
+    """Answer to a resolution. `base`: `changed_keys`, `journal` or `unknown`."""
+
+    session_id: Uuid
+    version: VersionNumber
+    epoch: str
+    state_data: JsonObject
+    resolution_strategy: Strategy
+    conflicts: list[DecidedKey]
+    base: str
+
+
+class ConflictRoutes:
+    """The routes, on one store and gateway."""
+
+    def __init__(self, gateway: Gateway, store: Store, authenticate: BearerAuth) -> None:
+        self._gateway = gateway
+        self._store = store
+        self._authenticate = authenticate
+        self._limits = gateway.limits
+
+    def routes(self) -> list[Route]:
+        """For the application's router."""
+        return [
+            Route("/session/incremental", self.apply, methods=["POST"]),
+            Route("/session/conflict/resolve", self.resolve, methods=["POST"]),
+        ]
+
+    @describe(
+        "Change some keys of a session",
+        body=IncrementalBody,
+        answers={200: AppliedBody},
+        errors=(404, 409),
+    )
+    async def apply(self, request: Request) -> Response:
+        """Apply a change set that was made from `base_version`."""
+        identity = await self._authenticate(request, session_bound=True)
+        body: IncrementalBody = await self._body(request, IncrementalBody)
+        write = self._write(identity, body)
+        outcome = await self._gateway.commit(write)
+        if outcome.status not in (Status.OK, Status.DUPLICATE):
+            raise outcome_error(outcome)
+        return answered(applied(write, outcome), outcome.epoch, outcome.version)
+
+    @describe(
+        "Bring a client's whole state and the session together",
+        body=ResolveBody,
+        answers={200: ResolvedBody},
+        errors=(404,),
+    )
+    async def resolve(self, request: Request) -> Response:
+        """Resolve a conflict by one of the three strategies."""
+        identity = await self._authenticate(request, session_bound=True)
+        body: ResolveBody = await self._body(request, ResolveBody)
+        sid, device_id = self._place(identity, body)
+        claim, strategy = self._claim(body), body.resolution_strategy
+        for _ in range(ATTEMPTS):
+            known = await self._review(identity, sid, claim.version)
+            resolution = resolve(strategy, known, claim)
+            version = await self._commit(identity, sid, device_id, known, resolution)
+            if version is not None:
+                members = resolved(sid, version, known, strategy, resolution)
+                return answered(members, known.epoch, version)
+        raise SyncBridgeError(
+            ErrorCode.OVERLOADED,
+            "others keep writing to the session; try again",
+            retry_after=RETRY_AFTER,
+        )
+
+    async def _body(self, request: Request, kind: Any) -> Any:
+        return decode_json(await read_json_body(request, self._limits.snapshot_bytes), kind)
+
+    def _place(self, identity: Identity, body: IncrementalBody | ResolveBody) -> tuple[str, str]:
+        """The session that is written to and the device that writes; raises as `authorize`."""
+        sid = ids.session_id(body.session_id)
+        authorize(identity, user_id=body.user_id, session_id=sid, device_id=body.device_id)
+        if body.device_id:
+            ids.short_id("device_id", body.device_id, self._limits.id_bytes)
+        return sid, body.device_id or identity.device_id
+
+    def _write(self, identity: Identity, body: IncrementalBody) -> Apply:
+        sid, device_id = self._place(identity, body)
+        check_version("base_version", body.base_version)
+        if body.correlation_id:
+            ids.short_id("correlation_id", body.correlation_id, self._limits.id_bytes)
+        changes = None if body.changes is msgspec.UNSET else body.changes
+        sets, deletes = self._gateway.parser.several(changes, body.deleted_keys)
+        return Apply(
+            sid,
+            identity.user_id,
+            device_id,
+            sets,
+            deletes,
+            mutation_id=body.correlation_id,
+            base_version=body.base_version,
+            mode=MODES[body.resolution_strategy],
+            owner_check=not identity.privileged,
+            create=False,
+        )
+
+    def _claim(self, body: ResolveBody) -> Claim:
+        check_version("client_version", body.client_version)
+        parser, names = self._gateway.parser, body.changed_keys
+        return Claim(
+            parser.split(body.client_state, "client_state"),
+            body.client_version,
+            body.epoch,
+            body.complete,
+            None if names is None else frozenset(parser.deleted(names)),
+        )
+
+    async def _review(self, identity: Identity, sid: str, base: int) -> Reviewed:
+        known: Reviewed = await self._store.call(
+            Review(sid, identity.user_id, not identity.privileged, base)
+        )
+        if known.status is not Status.OK:
+            raise outcome_error(Outcome(known.status))
+        return known
+
+    async def _commit(
+        self,
+        identity: Identity,
+        sid: str,
+        device_id: str,
+        known: Reviewed,
+        resolution: Resolution,
+    ) -> int | None:
+        """The version with the resolution in it; None when the session has moved on."""
+        if not resolution.sets and not resolution.deletes:
+            return known.version
+        outcome = await self._gateway.commit(
+            Apply(
+                sid,
+                identity.user_id,
+                device_id,
+                resolution.sets,
+                resolution.deletes,
+                base_version=known.version,
+                mode=Mode.WHOLE,
+                owner_check=not identity.privileged,
+                create=False,
+            )
+        )
+        if outcome.status in (Status.CONFLICT, Status.AHEAD):
+            return None
+        if outcome.status is not Status.OK:
+            raise outcome_error(outcome)
+        return outcome.version
+
+
+def applied(write: Apply, outcome: Outcome) -> dict[str, object]:
+    """Answer to an incremental update."""
+    lost = set(outcome.conflicts[::2])
+    duplicate = outcome.status is Status.DUPLICATE
+    keys = [] if duplicate else [*write.sets[::2], *write.deletes]
+    members: dict[str, object] = {
+        "session_id": write.sid,
+        "version": outcome.version,
+        "epoch": outcome.epoch,
+        "applied": [key.decode() for key in keys if key not in lost],
+        "conflicts": conflict_list(outcome.conflicts),
+    }
+    return members | {"duplicate": True} if duplicate else members
+
+
+def resolved(
+    sid: str, version: int, known: Reviewed, strategy: Strategy, resolution: Resolution
+) -> dict[str, object]:
+    """Answer to a resolution; unchanged values are passed on as they are stored."""
+    state, _ = compose((known.flat, []), (resolution.sets, resolution.deletes))
+    return {
+        "session_id": sid,
+        "version": version,
+        "epoch": known.epoch,
+        "state_data": msgspec.Raw(render_pairs(state)),
+        "resolution_strategy": strategy,
+        "conflicts": [decided(conflict) for conflict in resolution.conflicts],
+        "base": resolution.base,
+    }
+
+
+def decided(conflict: Conflict) -> dict[str, object]:
+    """A key that was lost, and the value that won."""
+    members: dict[str, object] = {"key": conflict.key.decode(), "winner": conflict.winner}
+    if conflict.value is None:
+        return members | {"deleted": True}
+    return members | {"value": msgspec.Raw(conflict.value)}
+
+
+def answered(members: dict[str, object], epoch: str, version: int) -> Response:
+    """200 with the entity tag of the state."""
+    return tagged_json(encode.to_json(members), etag(epoch, version))

@@ -1,0 +1,170 @@
+"""Webhooks that could not be taken in: to be looked at, and by an admin sent again, or forgotten.
+
+A body holds what the provider says of people, and addresses that open recordings. It is shown with
+every address cut down to its host, and with everything taken out that looks like a token or stands
+under a name of such; what is taken in again is the body as it came.
+"""
+
+import re
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import ADMIN_READERS, ADMINS
+from syncbridge.voice.channel_ports import DeadLetter, WebhookInbox
+from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.http.admin import Cursor, encoded, query_of
+from syncbridge_server.http.sessions import timestamp
+from syncbridge_server.log import get_logger
+from syncbridge_server.openapi.describe import Answer, Timestamp, describe
+
+SHOWN = 4096
+REDACTED = "[redacted]"
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]{0,15}://)(?:[^/\s@]*@)?([^/?#\s]*)\S*", re.IGNORECASE)
+# Begins where a word does, and gives nothing back: linear in any text.
+_TOKEN = re.compile(r"(?<![\w-])[\w-]{8,}+\.[\w-]{8,}+\.[\w-]{8,}+", re.ASCII)
+_SECRET = re.compile(r"token|secret|password|signature|authorization|credential", re.IGNORECASE)
+
+_log = get_logger("WEBHOOKS")
+PageSize = Annotated[int, Meta(ge=1, le=200)]
+
+
+class LettersQuery(msgspec.Struct):
+    """Query of `GET /admin/voice/dead-letters`."""
+
+    cursor: Cursor = ""
+    limit: PageSize = 50
+
+
+class Told(msgspec.Struct):
+    """One event of a letter, as far as its body can be read."""
+
+    type: str
+    session_id: str
+
+
+class LetterRow(msgspec.Struct):
+    """One dead letter. `body`: JSON without secrets, at most 4096 characters; empty: it is none."""
+
+    entry: str
+    delivery_id: str
+    reason: str
+    received_at: Timestamp
+    failed_at: Timestamp
+    events: list[Told]
+    size: int
+    body: str
+
+
+class LettersBody(msgspec.Struct):
+    """A page of dead letters, the latest first. `next_cursor` is empty on the last page."""
+
+    dead_letters: list[LetterRow]
+    next_cursor: str
+
+
+class DeadLetterRoutes:
+    """The routes. `inbox` is None without a voice provider."""
+
+    def __init__(self, inbox: WebhookInbox | None, authenticate: BearerAuth) -> None:
+        self._inbox = inbox
+        self._authenticate = authenticate
+
+    def routes(self) -> list[BaseRoute]:
+        """For the application's router."""
+        path = "/admin/voice/dead-letters"
+        return [
+            Route(path, self.letters, methods=["GET"]),
+            Route(path + "/{entry}/replay", self.replay, methods=["POST"]),
+            Route(path + "/{entry}", self.discard, methods=["DELETE"]),
+        ]
+
+    @describe("Webhooks that could not be taken in", answers={200: LettersBody}, query=LettersQuery)
+    async def letters(self, request: Request) -> Response:
+        """The latest first, each with the reason."""
+        await self._authenticate(request, ADMIN_READERS)
+        query = query_of(request, LettersQuery)
+        if self._inbox is None:
+            return encoded(LettersBody([], ""))
+        found, following = await self._inbox.dead(query.limit, query.cursor)
+        return encoded(LettersBody([row_of(letter) for letter in found], following))
+
+    @describe(
+        "Take a dead letter in again",
+        answers={204: Answer("It waits for its effect, as if it had just come.", None)},
+        errors=(404,),
+    )
+    async def replay(self, request: Request) -> Response:
+        """If it fails again it becomes a dead letter again."""
+        identity = await self._authenticate(request, ADMINS)
+        entry = request.path_params["entry"]
+        if self._inbox is None or not await self._inbox.replay(entry):
+            raise no_letter()
+        _log.info("Dead letter replayed", entry=entry, by=identity.user_id)
+        return Response(status_code=204)
+
+    @describe("Forget a dead letter", answers={204: Answer("Forgotten.", None)}, errors=(404,))
+    async def discard(self, request: Request) -> Response:
+        """What it said is lost; the next comparison with the provider may say it again."""
+        identity = await self._authenticate(request, ADMINS)
+        entry = request.path_params["entry"]
+        if self._inbox is None or not await self._inbox.discard(entry):
+            raise no_letter()
+        _log.info("Dead letter discarded", entry=entry, by=identity.user_id)
+        return Response(status_code=204)
+
+
+def no_letter() -> SyncBridgeError:
+    """What is said of an entry that no letter has."""
+    return SyncBridgeError(ErrorCode.NOT_FOUND, "there is no dead letter with this entry")
+
+
+def row_of(letter: DeadLetter) -> LetterRow:
+    """A letter as it is shown."""
+    document = document_of(letter.body)
+    entries = document if isinstance(document, list) else [document]
+    return LetterRow(
+        letter.entry,
+        letter.delivery_id,
+        letter.reason,
+        timestamp(letter.received_at),
+        timestamp(letter.failed_at),
+        [_told(entry) for entry in entries[:10] if isinstance(entry, dict)],
+        len(letter.body),
+        "" if document is None else msgspec.json.encode(redacted(document)).decode()[:SHOWN],
+    )
+
+
+def document_of(body: bytes) -> Any:
+    """The JSON of a body; None when it is none."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def redacted(value: Any, name: str = "") -> Any:
+    """A document in which nothing opens anything. `name`: the member that the value is."""
+    if isinstance(value, dict):
+        return {_clean(key): redacted(member, key) for key, member in value.items()}
+    if isinstance(value, list):
+        return [redacted(member, name) for member in value]
+    if not isinstance(value, str):
+        return value
+    return REDACTED if _SECRET.search(name) else _clean(value)
+
+
+def _clean(text: str) -> str:
+    return _TOKEN.sub(REDACTED, _ADDRESS.sub(rf"\1\2/{REDACTED}", text))
+
+
+def _told(entry: dict[str, Any]) -> Told:
+    meeting = entry.get("meeting")
+    session = entry.get("sessionId") or (meeting.get("id") if isinstance(meeting, dict) else "")
+    kind = entry.get("type") or entry.get("event") or ""
+    return Told(_clean(str(kind))[:256], _clean(str(session or ""))[:256])

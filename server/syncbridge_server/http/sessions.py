@@ -1,0 +1,239 @@
+"""Session state over HTTP: `POST /session/snapshot` and `GET /session/{uuid}`.
+
+A snapshot is compared with what is stored inside the write's own script; devices receive only the
+keys that differ.
+"""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from syncbridge import encode, ids
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import Identity, authorize
+from syncbridge.kernels import render_pairs
+from syncbridge.ports import Apply, Mode, Outcome, Read, Snapshot, Status, Store
+from syncbridge.updates import check_version
+from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.gateway.engine import outcome_error
+from syncbridge_server.gateway.gateway import Gateway
+from syncbridge_server.http.support.problem import read_json_body
+from syncbridge_server.http.support.ready import tagged_json, unchanged
+from syncbridge_server.openapi.describe import (
+    Answer,
+    JsonObject,
+    RawObject,
+    ShortId,
+    Timestamp,
+    Uuid,
+    VersionNumber,
+    describe,
+)
+
+JSON = "application/json"
+
+
+class SnapshotBody(msgspec.Struct):
+    """Body of `POST /session/snapshot`, as in the session state document."""
+
+    session_id: Uuid
+    user_id: ShortId
+    state_data: RawObject
+    device_id: str = ""
+    app_version: str = ""
+    version: VersionNumber = 0
+
+
+class WrittenBody(msgspec.Struct):
+    """Answer to a write."""
+
+    session_id: Uuid
+    version: VersionNumber
+    epoch: str
+    created_at: Timestamp
+    updated_at: Timestamp
+    expires_at: Timestamp
+
+
+class SessionBody(WrittenBody):
+    """Answer to `GET /session/{session_id}`."""
+
+    user_id: str
+    device_id: str
+    app_version: str
+    state_data: JsonObject
+
+
+_decoder = msgspec.json.Decoder(SnapshotBody)
+
+
+class SessionRoutes:
+    """The routes, on one store and gateway."""
+
+    def __init__(self, gateway: Gateway, store: Store, authenticate: BearerAuth) -> None:
+        self._gateway = gateway
+        self._store = store
+        self._authenticate = authenticate
+        self._limits = gateway.limits
+
+    def routes(self) -> list[Route]:
+        """For the application's router."""
+        return [
+            Route("/session/snapshot", self.put_snapshot, methods=["POST"]),
+            Route("/session/{session_id}", self.get_session, methods=["GET"]),
+        ]
+
+    @describe(
+        "Create or replace a session's whole state",
+        body=SnapshotBody,
+        answers={200: Answer("Updated.", WrittenBody), 201: Answer("Created.", WrittenBody)},
+        errors=(409,),
+    )
+    async def put_snapshot(self, request: Request) -> Response:
+        """Create or replace a session's whole state."""
+        identity = await self._authenticate(request, session_bound=True)
+        body = self._decode(await read_json_body(request, self._limits.snapshot_bytes))
+        write = self._write(identity, body)
+        outcome = await self._gateway.commit(write)
+        if outcome.status is Status.AHEAD and body.version == 1 and outcome.version == 0:
+            write = msgspec.structs.replace(write, base_version=0)
+            outcome = await self._gateway.commit(write)
+        if outcome.status is not Status.OK:
+            raise outcome_error(outcome)
+        return Response(
+            encode.to_json(written(write.sid, outcome)),
+            status_code=201 if outcome.created else 200,
+            media_type=JSON,
+            headers={"ETag": etag(outcome.epoch, outcome.version)},
+        )
+
+    @describe(
+        "The whole state of a session",
+        answers={200: SessionBody, 304: Answer("The caller's copy is current.", None)},
+        headers={"If-None-Match": "Entity tag of the copy at hand."},
+        errors=(404,),
+    )
+    async def get_session(self, request: Request) -> Response:
+        """The whole state; 304 when `If-None-Match` names the current version."""
+        identity = await self._authenticate(request, session_bound=True)
+        session_id = self._path_session(request)
+        authorize(identity, session_id=session_id)
+        tag = _if_none_match(request)
+        known = parse_etag(tag) if tag else None
+        snapshot: Snapshot = await self._store.call(
+            Read(session_id, identity.user_id, not identity.privileged, known)
+        )
+        refuse(snapshot)
+        tag = etag(snapshot.epoch, snapshot.version)
+        if snapshot.flat is None:
+            return unchanged(tag)
+        return tagged_json(snapshot_json(session_id, snapshot), tag, revalidate=True)
+
+    def _decode(self, data: bytes) -> SnapshotBody:
+        try:
+            return _decoder.decode(data)
+        except msgspec.ValidationError as error:
+            raise SyncBridgeError(ErrorCode.INVALID_FIELD, str(error)) from None
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise SyncBridgeError(ErrorCode.INVALID_JSON, "body: not valid JSON") from None
+
+    def _write(self, identity: Identity, body: SnapshotBody) -> Apply:
+        parser, sid = self._gateway.parser, ids.session_id(body.session_id)
+        authorize(identity, user_id=body.user_id, session_id=sid, device_id=body.device_id)
+        ids.short_id("user_id", body.user_id, self._limits.id_bytes)
+        for name in ("device_id", "app_version"):
+            if getattr(body, name):
+                ids.short_id(name, getattr(body, name), self._limits.id_bytes)
+        check_version("version", body.version)
+        return Apply(
+            sid,
+            body.user_id,
+            body.device_id or identity.device_id,
+            parser.split(body.state_data, "state_data").flat(),
+            [],
+            base_version=body.version,
+            mode=Mode.WHOLE,
+            replace=True,
+            owner_check=not identity.privileged,
+            app_version=body.app_version,
+        )
+
+    def _path_session(self, request: Request) -> str:
+        try:
+            return ids.session_id(request.path_params["session_id"])
+        except SyncBridgeError:
+            raise SyncBridgeError(
+                ErrorCode.SESSION_NOT_FOUND, "there is no such session; ids are UUIDs"
+            ) from None
+
+
+def refuse(snapshot: Snapshot) -> None:
+    """Raise what a read was refused with."""
+    if snapshot.status is Status.FORBIDDEN:
+        raise SyncBridgeError(ErrorCode.FORBIDDEN, "this session belongs to another user")
+    if snapshot.status is not Status.OK:
+        raise SyncBridgeError(ErrorCode.SESSION_NOT_FOUND, "there is no such session")
+
+
+def written(session_id: str, outcome: Outcome) -> dict[str, object]:
+    """Answer to a write."""
+    return {
+        "session_id": session_id,
+        "version": outcome.version,
+        "epoch": outcome.epoch,
+        "created_at": timestamp(outcome.created_at),
+        "updated_at": timestamp(outcome.updated_at),
+        "expires_at": timestamp(outcome.expires_at),
+    }
+
+
+def snapshot_json(session_id: str, snapshot: Snapshot) -> bytes:
+    """Answer to a read; the state's bytes are passed on as they are stored."""
+    return encode.to_json(
+        {
+            "session_id": session_id,
+            "user_id": snapshot.owner,
+            "device_id": snapshot.device_id,
+            "app_version": snapshot.app_version,
+            "version": snapshot.version,
+            "epoch": snapshot.epoch,
+            "state_data": msgspec.Raw(render_pairs(snapshot.flat or [])),
+            "created_at": timestamp(snapshot.created_at),
+            "updated_at": timestamp(snapshot.updated_at),
+            "expires_at": timestamp(snapshot.expires_at),
+        }
+    )
+
+
+@lru_cache(8_192)
+def timestamp(unix_ms: int) -> str:
+    """Unix milliseconds as RFC 3339 text in UTC."""
+    seconds, ms = divmod(unix_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03}Z"
+
+
+def etag(epoch: str, version: int) -> str:
+    """Strong entity tag of a state (RFC 9110 section 8.8.3)."""
+    return f'"{epoch}-{version}"'
+
+
+def _if_none_match(request: Request) -> str:
+    """The first If-None-Match header, "" without one."""
+    for name, value in request.scope["headers"]:
+        if name == b"if-none-match":
+            text: str = value.decode("latin-1")
+            return text
+    return ""
+
+
+def parse_etag(header: str) -> tuple[str, int] | None:
+    """`(epoch, version)` of the first tag of ours in an If-None-Match header."""
+    for part in header.split(",")[:16]:
+        epoch, dash, version = part.strip().removeprefix("W/").strip('"').rpartition("-")
+        if dash and version.isascii() and version.isdigit() and len(version) < 17:
+            return epoch, int(version)
+    return None

@@ -1,0 +1,1 @@
+"""What routes share: problems, bodies, encodings, rates, ready answers."""

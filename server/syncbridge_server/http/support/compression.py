@@ -1,0 +1,134 @@
+"""Compressed answers: plain ASGI around the application.
+
+An answer is compressed when the client accepts a coding that we speak, the body came in one piece
+of `LEAST` bytes or more, its type is text of some kind, and that makes it shorter. Everything else
+passes through as it is, at the cost of one small object a request; a large body is compressed on a
+worker thread, so that the sockets do not wait for it.
+
+Entity tags (RFC 9110 section 8.8.3): two codings of one state are different bytes, so they must not
+share a strong tag. The tag of a compressed answer is the weak form of the same tag. If-None-Match
+compares weakly, so a client may come back with either. A 304 carries the form that the client
+named, because that is the answer which it has stored. Answers that would be compressed for some
+client say `Vary: Accept-Encoding`, also when they were not.
+
+Tokens: an answer with `Cache-Control: no-store` is left alone. Compressing a secret together with
+something that an attacker chose would tell its length.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+import trio
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from syncbridge_server.http.support.encoding import COMPRESS, choose_coding
+
+LEAST = 1024
+"""Bytes from which on an answer is compressed."""
+
+THREAD_FROM = 65_536
+"""Bytes from which on that is done on a thread."""
+
+_TEXT = re.compile(rb"text/|application/(?:[\w.-]+\+)?(?:json|xml|yaml|javascript)\b|image/svg")
+_VARY = (b"vary", b"Accept-Encoding")
+
+
+class CompressAnswers:
+    """See the top of this file."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            send = _Answer(scope["headers"], send)
+        await self.app(scope, receive, send)
+
+
+class _Answer:
+    """The `send` of one request. Holds the head back until the first part of the body is there."""
+
+    __slots__ = ("_request", "_send", "_start")
+
+    def __init__(self, request: Iterable[tuple[bytes, bytes]], send: Send) -> None:
+        self._request = request
+        self._send = send
+        self._start: Message | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        if self._start is not None and message["type"] == "http.response.body":
+            start, self._start = self._start, None
+            message = await self._prepare(start, message)
+            await self._send(start)
+        await self._send(message)
+
+    async def _prepare(self, start: Message, message: Message) -> Message:
+        """Adapt the head; returns the body to send."""
+        body = message.get("body", b"")
+        if start["status"] == 304:
+            self._revalidated(MutableHeaders(scope=start))
+            return message
+        if len(body) < LEAST or message.get("more_body") or start["status"] in (204, 206):
+            return message
+        text, varies = _judge(start.get("headers", ()))
+        if not text:
+            return message
+        coding = choose_coding(self._header(b"accept-encoding"))
+        if not coding and not varies:
+            start["headers"] = [*start["headers"], _VARY]
+            return message
+        headers = MutableHeaders(scope=start)
+        headers.add_vary_header("Accept-Encoding")
+        if not coding:
+            return message
+        compress = COMPRESS[coding]
+        if len(body) < THREAD_FROM:
+            packed = compress(body)
+        else:
+            packed = await trio.to_thread.run_sync(compress, body)
+        if len(packed) >= len(body):
+            return message
+        headers["Content-Encoding"] = coding
+        headers["Content-Length"] = str(len(packed))
+        if headers.get("etag", "").startswith('"'):
+            headers["ETag"] = "W/" + headers["etag"]
+        return {**message, "body": packed}
+
+    def _revalidated(self, headers: MutableHeaders) -> None:
+        headers.add_vary_header("Accept-Encoding")
+        tag = headers.get("etag", "")
+        if tag.startswith('"') and "W/" + tag in self._header(b"if-none-match"):
+            headers["ETag"] = "W/" + tag
+
+    def _header(self, name: bytes) -> str:
+        found = b""
+        for key, value in self._request:
+            if key == name:
+                found = found + b"," + value if found else value
+        return found.decode("latin-1")
+
+
+def _judge(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bool, bool]:
+    """Whether this kind of answer is compressed at all, and whether it has a Vary already.
+
+    Names of fields are in lower case.
+    """
+    text = varies = False
+    for name, value in headers:
+        if name == b"content-type":
+            text = _is_text(value)
+        elif name == b"vary":
+            varies = True
+        elif name == b"content-encoding" or (name == b"cache-control" and b"no-store" in value):
+            return False, varies
+    return text, varies
+
+
+@lru_cache(256)
+def _is_text(content_type: bytes) -> bool:
+    return _TEXT.match(content_type) is not None

@@ -1,0 +1,474 @@
+"""Voice channels over HTTP, for those who talk in them: a token, who is there, leave, history.
+
+A caller's grants say which channels of which waddle are theirs (`syncbridge.voice.grants`). Whether
+a channel exists is told only to those whose grants would let them in.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from syncbridge.buckets import TokenBuckets
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import SERVICES, Identity, authorize
+from syncbridge.ids import default_session, short_id
+from syncbridge.voice import grants
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.health import Health
+from syncbridge.voice.ports import CannotVerify, Metrics
+from syncbridge.voice.provider_errors import ProviderError
+from syncbridge.voice.recovery import recovery_of, told_of
+from syncbridge_server.auth.http import BearerAuth, named_device
+from syncbridge_server.http.admin import encoded, query_of
+from syncbridge_server.http.sessions import timestamp
+from syncbridge_server.http.support.problem import decode_json, read_body, read_json, require_json
+from syncbridge_server.log import get_logger
+from syncbridge_server.openapi.describe import JsonObject, ShortId, Timestamp, describe
+from syncbridge_server.voice.assembly import Voice
+from syncbridge_server.voice.rooms.leaving import Leaving
+from syncbridge_server.voice.rooms.opening import NotLive
+
+NO_VOICE = "no voice provider is configured here: RTK_API_URL is not set"
+NO_VOICE_RETRY = 60.0
+BODY = 4_096
+
+_log = get_logger("VOICE")
+
+
+class TokenBody(msgspec.Struct, rename="camel"):
+    """Body of `POST /api/voice/token`."""
+
+    waddle_id: ShortId
+    channel_id: ShortId
+
+
+class TokenAnswer(msgspec.Struct, rename="camel"):
+    """A way into a call. `ice_servers` is empty: the provider's client library knows its own."""
+
+    token: str
+    session_id: str
+    ice_servers: list[JsonObject]
+    expires_at: Timestamp
+
+
+class LeaveBody(msgspec.Struct, rename="camel"):
+    """Body of `POST /voice/channels/{channel_id}/leave`. `user_id`: for services and admins."""
+
+    user_id: Annotated[str, Meta(extra_json_schema={"maxLength": 64})] = ""
+
+
+class LeaveAnswer(msgspec.Struct, rename="camel"):
+    """`left`: the user was in the call and is not any more."""
+
+    channel_id: str
+    user_id: str
+    left: bool
+
+
+class RoomBody(msgspec.Struct, rename="camel"):
+    """The call of a channel and its session at the provider."""
+
+    session_id: str
+    generation: int
+    state: str
+    created_at: Timestamp
+    opened_at: Timestamp
+    max_participants: int
+    recording: str
+    last_error: str
+
+
+class ParticipantBody(msgspec.Struct, rename="camel"):
+    """Somebody in a call."""
+
+    user_id: str
+    joined_at: Timestamp
+    state: str
+    muted: bool
+    video: bool
+
+
+class FiguresBody(msgspec.Struct, rename="camel"):
+    """Figures of a call, times in ms."""
+
+    participants: int
+    peak_participants: int
+    total_participant_time: int
+    duration: int
+    migrations: int
+    last_activity: Timestamp
+    last_sync_at: Timestamp | None
+
+
+class QualityBody(msgspec.Struct, rename="camel", omit_defaults=True):
+    """The provider's figures (packets, ms, ms, bits a second), or in `error` why there are none."""
+
+    packets_lost: float | None = None
+    jitter: float | None = None
+    latency: float | None = None
+    bandwidth: float | None = None
+    error: str = ""
+
+
+class MigrationBody(msgspec.Struct, rename="camel"):
+    """The latest migration.
+
+    `result`: opening, moving; then moved, stranded (nobody came), failed (no session), ended.
+    """
+
+    reason: str
+    result: str
+    began_at: Timestamp
+    ended_at: Timestamp | None
+    participants: int
+    migrated_count: int
+    stranded_count: int
+
+
+class HealthBody(msgspec.Struct):
+    """How well a call is: a score from 0 to 1, its checks, and a word."""
+
+    score: float
+    status: str
+    checks: dict[str, bool]
+
+
+class ChannelBody(msgspec.Struct, rename="camel"):
+    """A voice channel. Without a call `session` and `metrics` are null."""
+
+    channel_id: str
+    waddle_id: str
+    session: RoomBody | None
+    participants: list[ParticipantBody]
+    metrics: FiguresBody | None
+    health: HealthBody
+    migration: MigrationBody | None
+    quality: QualityBody | None
+
+
+class CallBody(msgspec.Struct, rename="camel"):
+    """A call that has ended; time in ms."""
+
+    session_id: str
+    generation: int
+    created_at: Timestamp
+    ended_at: Timestamp
+    reason: str
+    peak_participants: int
+    total_participant_time: int
+    migrations: int
+
+
+class HistoryAnswer(msgspec.Struct, rename="camel"):
+    """Calls of a channel that have ended, the latest first."""
+
+    channel_id: str
+    calls: list[CallBody]
+
+
+class HistoryQuery(msgspec.Struct):
+    """Query of `GET /voice/channels/{channel_id}/history`."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+
+
+class VoiceRoutes:
+    """The routes.
+
+    Args:
+        voice: None when no provider is configured: everything is answered 503.
+        id_bytes: longest id.
+        buckets: voice tokens a user may ask for; None: as many as they like.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        voice: Voice | None,
+        authenticate: BearerAuth,
+        id_bytes: int,
+        buckets: TokenBuckets | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._voice = voice
+        self._authenticate = authenticate
+        self._id_bytes = id_bytes
+        self._buckets = buckets
+        self._clock = clock
+
+    def routes(self) -> list[BaseRoute]:
+        """For the application's router."""
+        channel = "/voice/channels/{channel_id}"
+        return [
+            Route("/api/voice/token", self.issue_token, methods=["POST"]),
+            Route(channel, self.show_channel, methods=["GET"]),
+            Route(f"{channel}/history", self.show_history, methods=["GET"]),
+            Route(f"{channel}/leave", self.leave_channel, methods=["POST"]),
+        ]
+
+    @describe(
+        "A token for the call of a voice channel",
+        body=TokenBody,
+        answers={200: TokenAnswer},
+        headers={"X-Device-ID": "The device that will be in the call."},
+        errors=(409, 503),
+        tag="voice",
+    )
+    async def issue_token(self, request: Request) -> Response:
+        """Opens the call if there is none. 409 when it is full, 503 while the provider is away."""
+        identity = await self._authenticate(request, session_bound=True)
+        voice = required(self._voice)
+        body = await read_json(request, TokenBody, BODY)
+        channel_id = channel_name(body.channel_id, self._id_bytes)
+        waddle_id = short_id("waddleId", body.waddle_id, self._id_bytes)
+        permissions = grants.require(identity, waddle_id, channel_id)
+        self._hold_to_rate(identity)
+        device_id = identity.device_id or named_device(request)
+        if device_id:
+            short_id("X-Device-ID", device_id, self._id_bytes)
+        try:
+            issued = await voice.tokens.issue(
+                identity.user_id,
+                identity.user_id,
+                waddle_id,
+                channel_id,
+                permissions,
+                device_id=device_id,
+                sid=identity.session_id or default_session(identity.user_id),
+            )
+        except ProviderError as error:
+            raise told(error, channel_id) from None
+        _log.info("Token issued", channel_id=channel_id, session_id=issued.session_id)
+        expires_at = timestamp(int(issued.expires_at * 1000))
+        return encoded(TokenAnswer(issued.token, issued.session_id, [], expires_at))
+
+    @describe("A voice channel", answers={200: ChannelBody}, errors=(404,), tag="voice")
+    async def show_channel(self, request: Request) -> Response:
+        """Its call, who is in it, how well it is. 404 when there never was a call."""
+        channel = await self._named(request)
+        voice = required(self._voice)
+        quality = await voice.monitor.quality(channel)
+        health = voice.monitor.health(channel)
+        return encoded(body_of(channel, voice.desk.now(), health, quality))
+
+    @describe(
+        "Calls of a voice channel that have ended",
+        answers={200: HistoryAnswer},
+        query=HistoryQuery,
+        errors=(404,),
+        tag="voice",
+    )
+    async def show_history(self, request: Request) -> Response:
+        """With their final figures, the latest first."""
+        channel_id = (await self._named(request)).record.channel_id
+        query = query_of(request, HistoryQuery)
+        finals = await required(self._voice).channels.finals(channel_id, query.limit)
+        calls = [
+            CallBody(
+                final.session_id,
+                final.generation,
+                timestamp(final.created_at),
+                timestamp(final.ended_at),
+                final.reason,
+                final.peak_participants,
+                final.total_participant_ms,
+                final.migrations,
+            )
+            for final in finals
+        ]
+        return encoded(HistoryAnswer(channel_id, calls))
+
+    @describe(
+        "Leave the call of a voice channel",
+        body=LeaveBody,
+        answers={200: LeaveAnswer},
+        errors=(404, 409, 503),
+        tag="voice",
+    )
+    async def leave_channel(self, request: Request) -> Response:
+        """With all devices. Services and admins may name the user. 409 when there is no call.
+
+        Nothing at all counts as an empty object.
+        """
+        channel, identity = await self._reached(request)
+        channel_id = channel.record.channel_id
+        text = await read_body(request, BODY)
+        if text:
+            require_json(request)
+        body = decode_json(text, LeaveBody) if text else LeaveBody()
+        user_id = self._leaver(identity, body)
+        voice = required(self._voice)
+        try:
+            left = await Leaving(voice.provider, voice.desk).leave(channel_id, user_id)
+        except NotLive:
+            raise no_call() from None
+        except ProviderError as error:
+            raise told(error, channel_id) from None
+        _log.info("Left", channel_id=channel_id, user_id=user_id, by=identity.user_id)
+        return encoded(LeaveAnswer(channel_id, user_id, left))
+
+    def _leaver(self, identity: Identity, body: LeaveBody) -> str:
+        user_id = body.user_id or identity.user_id
+        if user_id != identity.user_id:
+            authorize(identity, SERVICES)
+        return short_id("userId", user_id, self._id_bytes)
+
+    def _hold_to_rate(self, identity: Identity) -> None:
+        """Raise RATE_LIMITED for a user who asks too often: every token may cost a request."""
+        if self._buckets is None or identity.privileged:
+            return
+        wait = self._buckets.take(identity.user_id, self._clock())
+        if wait:
+            raise SyncBridgeError(ErrorCode.RATE_LIMITED, "too many voice tokens", retry_after=wait)
+
+    async def _named(self, request: Request) -> Channel:
+        return (await self._reached(request))[0]
+
+    async def _reached(self, request: Request) -> tuple[Channel, Identity]:
+        """The channel of the path, for who may see it. Raises FORBIDDEN, CHANNEL_NOT_FOUND."""
+        identity = await self._authenticate(request, session_bound=True)
+        voice = required(self._voice)
+        return await reached(voice, identity, path_channel(request, self._id_bytes)), identity
+
+
+async def reached(voice: Voice, identity: Identity, channel_id: str) -> Channel:
+    """A channel that a caller may see. Raises FORBIDDEN, CHANNEL_NOT_FOUND."""
+    stored = await voice.channels.read(channel_id)
+    if stored.revision:
+        grants.require(identity, stored.record.waddle_id, channel_id)
+        return Channel(stored.record, voice.desk.limits)
+    granted = (grant.channel in (grants.ANY, channel_id) for grant in identity.voice)
+    if not grants.unlimited(identity) and not any(granted):
+        raise SyncBridgeError(ErrorCode.FORBIDDEN, "the token has no grant for this channel")
+    raise SyncBridgeError(ErrorCode.CHANNEL_NOT_FOUND, "there was no call in this channel yet")
+
+
+def required(voice: Voice | None) -> Voice:
+    """Voice, where there is a provider. Raises PROVIDER_UNAVAILABLE."""
+    if voice is None:
+        raise SyncBridgeError(ErrorCode.PROVIDER_UNAVAILABLE, NO_VOICE, retry_after=NO_VOICE_RETRY)
+    return voice
+
+
+def told(error: ProviderError, channel_id: str) -> SyncBridgeError:
+    """What a client is told of a provider's failure; the operator reads it in the log."""
+    write = _log.error if recovery_of(error).operator else _log.warning
+    write("Provider failed", channel_id=channel_id, code=error.code.value, reason=error.detail)
+    return told_of(error)
+
+
+def no_call() -> SyncBridgeError:
+    """What is said of a channel in which nobody could be."""
+    return SyncBridgeError(ErrorCode.NO_CALL, "there is no call in this channel")
+
+
+def channel_name(text: str, id_bytes: int) -> str:
+    """A channel's id. Raises INVALID_FIELD; a slash would make it unreachable by path."""
+    if "/" in text:
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD, "channelId: no slash is expected", field="channelId"
+        )
+    return short_id("channelId", text, id_bytes)
+
+
+def path_channel(request: Request, id_bytes: int) -> str:
+    """The channel that the path names. Raises CHANNEL_NOT_FOUND for one that cannot be."""
+    try:
+        return channel_name(request.path_params["channel_id"], id_bytes)
+    except SyncBridgeError as error:
+        raise SyncBridgeError(ErrorCode.CHANNEL_NOT_FOUND, error.detail) from None
+
+
+def body_of(
+    channel: Channel, now: int, health: Health, quality: Metrics | CannotVerify | None = None
+) -> ChannelBody:
+    """A channel as it is shown at `now` (Unix ms)."""
+    record = channel.record
+    return ChannelBody(
+        record.channel_id,
+        record.waddle_id,
+        _room(channel),
+        _participants(channel),
+        _figures(channel, now),
+        HealthBody(health.score, health.status, health.checks),
+        _migration(channel),
+        _quality(quality),
+    )
+
+
+def _migration(channel: Channel) -> MigrationBody | None:
+    move, call = channel.record.move, channel.call
+    if move is None:
+        return None
+    moving = move.result == "moving" and call is not None
+    return MigrationBody(
+        move.reason,
+        move.result,
+        timestamp(move.began_at),
+        timestamp(move.ended_at) if move.ended_at else None,
+        move.participants,
+        len(call.arrived) if moving and call is not None else move.migrated,
+        move.stranded,
+    )
+
+
+def _quality(quality: Metrics | CannotVerify | None) -> QualityBody | None:
+    if quality is None:
+        return None
+    if isinstance(quality, CannotVerify):
+        return QualityBody(error=quality.detail or str(quality.doubt))
+    return QualityBody(quality.packets_lost, quality.jitter, quality.latency, quality.bandwidth)
+
+
+def _room(channel: Channel) -> RoomBody | None:
+    room, call, record = channel.record.room, channel.call, channel.record
+    if room is None or call is None:
+        return None
+    return RoomBody(
+        room.session_id,
+        room.generation,
+        call.phase.value,
+        timestamp(record.created_at),
+        timestamp(room.opened_at),
+        record.config.max_participants,
+        record.recording,
+        record.last_error,
+    )
+
+
+def _participants(channel: Channel) -> list[ParticipantBody]:
+    call, shown = channel.call, []
+    for user_id in call.users if call is not None else ():
+        guest = channel.record.guests.get(user_id)
+        shown.append(
+            ParticipantBody(
+                user_id,
+                timestamp((call.since(user_id) if call is not None else None) or 0),
+                "moving" if guest is not None and guest.moving_to else "connected",
+                guest is not None and guest.muted,
+                guest is not None and guest.video,
+            )
+        )
+    return shown
+
+
+def _figures(channel: Channel, now: int) -> FiguresBody | None:
+    call, record = channel.call, channel.record
+    if call is None:
+        return None
+    statistics = call.statistics(now)
+    return FiguresBody(
+        statistics.participants,
+        statistics.peak,
+        statistics.total_ms,
+        max(now - record.created_at, 0),
+        record.migrations,
+        timestamp(record.last_activity),
+        timestamp(record.last_sync_at) if record.last_sync_at else None,
+    )

@@ -1,0 +1,266 @@
+"""Voice channels over HTTP, for those in charge: prewarm, migrate, end, and figures of all."""
+
+from datetime import datetime
+from functools import partial
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import ADMIN_READERS, SERVICES, Identity
+from syncbridge.ids import short_id
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.provider_errors import ProviderError
+from syncbridge.voice.records import ChannelConfig
+from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.durations import short_duration
+from syncbridge_server.http.admin import encoded
+from syncbridge_server.http.sessions import timestamp
+from syncbridge_server.http.support.problem import read_json
+from syncbridge_server.http.voice import (
+    BODY,
+    channel_name,
+    no_call,
+    path_channel,
+    reached,
+    required,
+    told,
+)
+from syncbridge_server.log import get_logger
+from syncbridge_server.openapi.describe import ShortId, Timestamp, describe
+from syncbridge_server.settings import Settings
+from syncbridge_server.voice.assembly import Voice
+from syncbridge_server.voice.figures.survey import VoiceFigures, survey
+from syncbridge_server.voice.from_settings import default_config
+from syncbridge_server.voice.rooms.opening import NotLive, require_waddle
+
+_log = get_logger("VOICE")
+
+
+class ConfigBody(msgspec.Struct, rename="camel"):
+    """How a call is opened; what is left out is as the server's settings say."""
+
+    max_participants: int | None = None
+    recording: bool | None = None
+    transcription: bool | None = None
+
+
+class PrewarmBody(msgspec.Struct, rename="camel"):
+    """Body of `prewarm`. `starts_at`: when the event begins; now, if it is left out."""
+
+    waddle_id: ShortId
+    starts_at: Annotated[datetime, Meta(tz=True)] | None = None
+    config: ConfigBody | None = None
+
+
+class PrewarmAnswer(msgspec.Struct, rename="camel"):
+    """The room is open from `warm_from` and kept until `warm_until`; `session_id` if it is open."""
+
+    channel_id: str
+    session_id: str | None
+    warm_from: Timestamp
+    warm_until: Timestamp
+
+
+class MigrateAnswer(msgspec.Struct, rename="camel"):
+    """Participants were told to come over to `session_id`."""
+
+    channel_id: str
+    session_id: str
+
+
+class EndAnswer(msgspec.Struct, rename="camel"):
+    """`ended`: there was a call, or a room for one, and there is none any more."""
+
+    channel_id: str
+    ended: bool
+
+
+class VoiceMetricsBody(VoiceFigures, kw_only=True, rename="camel"):
+    """Answer of `GET /admin/metrics/voice`. `enabled`: there is a voice provider."""
+
+    enabled: bool
+    provider: str
+    webhooks_waiting: int
+    at: Timestamp | None
+
+
+class VoiceOperationRoutes:
+    """The routes. `voice`: None when no provider is configured."""
+
+    def __init__(self, voice: Voice | None, authenticate: BearerAuth, settings: Settings) -> None:
+        self._voice = voice
+        self._authenticate = authenticate
+        self._settings = settings
+
+    def routes(self) -> list[BaseRoute]:
+        """For the application's router."""
+        channel = "/voice/channels/{channel_id}"
+        return [
+            Route(f"{channel}/prewarm", self.prewarm, methods=["POST"]),
+            Route(f"{channel}/migrate", self.migrate, methods=["POST"]),
+            Route(f"{channel}/end", self.end, methods=["POST"]),
+            Route("/admin/metrics/voice", self.metrics, methods=["GET"]),
+        ]
+
+    @describe(
+        "Open a voice channel's session ahead of an event",
+        body=PrewarmBody,
+        answers={200: PrewarmAnswer},
+        errors=(503,),
+        tag="voice",
+    )
+    async def prewarm(self, request: Request) -> Response:
+        """Kept open until nobody has come for some minutes after the event began."""
+        identity = await self._in_charge(request)
+        voice, settings = required(self._voice), self._settings
+        channel_id = channel_name(request.path_params["channel_id"], settings.id_bytes)
+        body = await read_json(request, PrewarmBody, BODY)
+        waddle_id = short_id("waddleId", body.waddle_id, settings.id_bytes)
+        now = voice.desk.now()
+        opens_at = self._opens_at(body, now)
+        config = self._config(body.config)
+        rule = partial(warmed, opens_at=opens_at, config=config, waddle_id=waddle_id)
+        warm_from, warm_until = await voice.desk.change(channel_id, rule)
+        session_id = None
+        if opens_at <= now:
+            session_id = await self._open(channel_id, waddle_id)
+        _log.info("Prewarmed", channel_id=channel_id, by=identity.user_id, session_id=session_id)
+        answer = PrewarmAnswer(channel_id, session_id, timestamp(warm_from), timestamp(warm_until))
+        return encoded(answer)
+
+    @describe(
+        "Move a call to a new session",
+        answers={200: MigrateAnswer},
+        errors=(404, 409, 503),
+        tag="voice",
+    )
+    async def migrate(self, request: Request) -> Response:
+        """Its participants are told to rejoin. 409 without a call, or while it is moving.
+
+        503 when the provider opens no other session: the call goes on where it is.
+        """
+        identity = await self._in_charge(request)
+        voice = required(self._voice)
+        channel = await self._known(identity, voice, request)
+        channel_id, record = channel.record.channel_id, channel.record
+        if not channel.live:
+            raise no_call()
+        if record.previous is not None or record.coming is not None:
+            raise SyncBridgeError(
+                ErrorCode.CALL_MOVING, "participants are still coming over", retry_after=10.0
+            )
+        await self._move(channel_id)
+        room = (await voice.desk.look(channel_id)).record.room
+        return encoded(MigrateAnswer(channel_id, room.session_id if room is not None else ""))
+
+    @describe(
+        "End the call of a voice channel", answers={200: EndAnswer}, errors=(404,), tag="voice"
+    )
+    async def end(self, request: Request) -> Response:
+        """Everybody is told, the final figures are kept, and the provider's session is ended."""
+        identity = await self._in_charge(request)
+        voice = required(self._voice)
+        channel_id = (await self._known(identity, voice, request)).record.channel_id
+        try:
+            await voice.desk.change(channel_id, ended)
+            was_there = True
+        except NotLive:
+            was_there = False
+        _log.info("Ended", channel_id=channel_id, by=identity.user_id, ended=was_there)
+        return encoded(EndAnswer(channel_id, was_there))
+
+    @describe("Figures of the voice calls", answers={200: VoiceMetricsBody}, tag="admin")
+    async def metrics(self, request: Request) -> Response:
+        """Of all live calls, on all nodes; zeros without a voice provider."""
+        await self._authenticate(request, ADMIN_READERS)
+        voice = self._voice
+        if voice is None:
+            nothing = VoiceMetricsBody(enabled=False, provider="", webhooks_waiting=0, at=None)
+            return encoded(nothing)
+        figures = await survey(voice.desk)
+        body = VoiceMetricsBody(
+            enabled=True,
+            provider=self._settings.voice_provider,
+            webhooks_waiting=await voice.inbox.waiting(),
+            at=timestamp(voice.desk.now()),
+            **msgspec.structs.asdict(figures),
+        )
+        return encoded(body)
+
+    async def _in_charge(self, request: Request) -> Identity:
+        return await self._authenticate(request, SERVICES)
+
+    async def _known(self, identity: Identity, voice: Voice, request: Request) -> Channel:
+        return await reached(voice, identity, path_channel(request, self._settings.id_bytes))
+
+    async def _open(self, channel_id: str, waddle_id: str) -> str:
+        try:
+            room = await required(self._voice).opening.room(channel_id, waddle_id)
+        except ProviderError as error:
+            raise told(error, channel_id) from None
+        return room.session_id
+
+    async def _move(self, channel_id: str) -> None:
+        try:
+            begun = await required(self._voice).migration.begin(channel_id, "requested")
+        except ProviderError as error:
+            raise told(error, channel_id) from None
+        if not begun:
+            raise SyncBridgeError(
+                ErrorCode.PROVIDER_UNAVAILABLE, "the call cannot be moved now", retry_after=5.0
+            )
+
+    def _opens_at(self, body: PrewarmBody, now: int) -> int:
+        """When the room is to be open, in Unix ms. Raises INVALID_FIELD for a time too far off."""
+        if body.starts_at is None:
+            return now
+        starts_at = round(body.starts_at.timestamp() * 1000)
+        longest = 0.9 * self._settings.voice_ttl
+        if starts_at > now + longest * 1000:
+            raise SyncBridgeError(
+                ErrorCode.INVALID_FIELD,
+                f"startsAt: at most {short_duration(longest)} ahead is expected",
+                field="startsAt",
+            )
+        return max(now, starts_at - round(self._settings.voice_prewarm * 1000))
+
+    def _config(self, body: ConfigBody | None) -> ChannelConfig:
+        """The server's defaults with what a body says. Raises INVALID_FIELD."""
+        default = default_config(self._settings)
+        if body is None:
+            return default
+        most = body.max_participants
+        if most is not None and not 1 <= most <= default.max_participants:
+            raise SyncBridgeError(
+                ErrorCode.INVALID_FIELD,
+                f"config.maxParticipants: 1 to {default.max_participants} are expected",
+                field="config.maxParticipants",
+            )
+        told_of = {n: v for n, v in msgspec.structs.asdict(body).items() if v is not None}
+        return msgspec.structs.replace(default, **told_of)
+
+
+def warmed(
+    channel: Channel, now: int, *, opens_at: int, config: ChannelConfig, waddle_id: str
+) -> tuple[int, int]:
+    """Note when a room is to be open; from when and until when it is.
+
+    Who is in charge may give a channel without a room to another waddle. Raises FORBIDDEN.
+    """
+    if channel.record.room is None:
+        channel.record.waddle_id = waddle_id
+    require_waddle(channel, waddle_id)
+    channel.prewarm(now, opens_at, config, waddle_id)
+    return channel.record.warm_from, channel.record.warm_until
+
+
+def ended(channel: Channel, now: int) -> None:
+    """End the call. Raises NotLive when there is neither a call nor a room for one."""
+    if channel.record.room is None:
+        raise NotLive
+    channel.end(now, "ended")

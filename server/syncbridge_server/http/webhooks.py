@@ -1,0 +1,145 @@
+"""Webhooks of the voice provider: believed, kept, and only then answered.
+
+What is answered with 200 is in the store and will take effect, here or on another node; until it
+is there the answer is 503, so that the provider sends it again. A delivery that was kept before is
+answered the same way, and nothing more happens. Nothing of a body is looked at before its signature
+was found good, and its bytes are verified as they came.
+
+The specification names a path for each kind of event, and one for all of them. The event in the
+body is the one that is signed, and the only one that counts; the path is a hint to readers of
+access logs. Without a secret to verify with, no webhook is believed.
+"""
+
+import time
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from syncbridge.errors import ErrorCode, StoreError, StoreOverloaded, SyncBridgeError
+from syncbridge.voice.channel_ports import Delivery, WebhookInbox
+from syncbridge.voice.events import OtherEvent, Unreadable
+from syncbridge.voice.ports import Refusal, Refused, Verified, VoiceProvider
+from syncbridge_server.http.support.problem import read_body
+from syncbridge_server.log import get_logger
+from syncbridge_server.openapi.describe import Answer, describe
+from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
+
+PATHS = (
+    "/rtk-webhook",
+    "/rtk/participant-joined",
+    "/rtk/participant-left",
+    "/rtk/session-ended",
+    "/rtk/recording-ready",
+)
+UNVERIFIABLE_RETRY = 10.0
+NEEDED = "webhook-id, webhook-timestamp and webhook-signature, or rtk-signature"
+WHY = {
+    Refusal.MISSING: f"not signed: {NEEDED} are expected",
+    Refusal.MALFORMED: "the signature's headers cannot be read: v1,<base64> or base64 is expected",
+    Refusal.STALE: "webhook-timestamp is too far from our time",
+    Refusal.MISMATCH: "the signature is not that of these bytes with a key of ours",
+}
+NO_PROVIDER = "no voice provider is configured, so no webhook can be believed"
+
+_log = get_logger("WEBHOOKS")
+
+
+class WebhookRoutes:
+    """The routes.
+
+    Args:
+        provider: verifies and reads; None: no webhook is believed.
+        inbox: where they wait; None without a provider.
+        max_bytes: largest body. clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        provider: VoiceProvider | None,
+        inbox: WebhookInbox | None,
+        metrics: WebhookMetrics,
+        max_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._provider = provider
+        self._inbox = inbox
+        self._metrics = metrics
+        self._max_bytes = max_bytes
+        self._clock = clock
+
+    def routes(self) -> list[BaseRoute]:
+        """For the application's router."""
+        return [Route(path, self.receive, methods=["POST"]) for path in PATHS]
+
+    @describe(
+        "A webhook of the voice provider",
+        answers={200: Answer("Kept, now or before; it will take effect.", str, "text/plain")},
+        headers={
+            "webhook-id": "Standard Webhooks: the delivery, the same when it is sent again.",
+            "webhook-timestamp": "Standard Webhooks: Unix seconds of the attempt.",
+            "webhook-signature": "Standard Webhooks: one or several of v1,<base64>.",
+            "rtk-signature": "RealTimeKit: RSA-SHA256 of the body, base64.",
+        },
+        errors=(400, 401, 413, 415, 503),
+        public=True,
+        tag="rtk",
+    )
+    async def receive(self, request: Request) -> Response:
+        """Any event, told by `type` or `event` in the body. Each path takes all of them."""
+        try:
+            outcome = await self._receive(request)
+        except SyncBridgeError as error:
+            self._metrics.received.labels(_outcome_of(error)).inc()
+            raise
+        self._metrics.received.labels(outcome).inc()
+        return PlainTextResponse("OK")
+
+    async def _receive(self, request: Request) -> str:
+        """What became of it, as a label. Raises what is to be answered instead of 200."""
+        body = await read_body(request, self._max_bytes)
+        now = self._clock()
+        if self._provider is None or self._inbox is None:
+            raise SyncBridgeError(ErrorCode.WEBHOOK_SIGNATURE, NO_PROVIDER, reason="unconfigured")
+        verdict = await self._provider.verify_webhook(request.headers, body, now)
+        if isinstance(verdict, Refused):
+            raise refusal(verdict)
+        events = self._provider.parse_webhook(body)
+        if isinstance(events, Unreadable):
+            _log.warning("Webhook not readable", reason=events.detail)
+            raise SyncBridgeError(ErrorCode.WEBHOOK_UNREADABLE, f"not an event: {events.detail}")
+        if all(isinstance(event, OtherEvent) for event in events):
+            return "ignored"
+        return await self._keep(self._inbox, verdict, body, int(now * 1000))
+
+    async def _keep(
+        self, inbox: WebhookInbox, verdict: Verified, body: bytes, received_at: int
+    ) -> str:
+        new = await inbox.put(Delivery(verdict.delivery_id, body, received_at))
+        return "accepted" if new else "repeated"
+
+
+def refusal(verdict: Refused) -> SyncBridgeError:
+    """The error for a webhook that is not believed."""
+    if verdict.reason is Refusal.UNVERIFIABLE:
+        return SyncBridgeError(
+            ErrorCode.PROVIDER_UNAVAILABLE,
+            "the provider's key cannot be had at the moment",
+            retry_after=UNVERIFIABLE_RETRY,
+            reason=verdict.reason.value,
+        )
+    return SyncBridgeError(
+        ErrorCode.WEBHOOK_SIGNATURE, WHY[verdict.reason], reason=verdict.reason.value
+    )
+
+
+def _outcome_of(error: SyncBridgeError) -> str:
+    """A label for an error: why a signature was refused, else what went wrong."""
+    if isinstance(error, StoreOverloaded):
+        return "overloaded"
+    if isinstance(error, StoreError):
+        return "unavailable"
+    if error.code is ErrorCode.TOO_LARGE:
+        return "too_large"
+    return str(error.fields.get("reason", "unreadable"))

@@ -1,0 +1,155 @@
+"""Cold sessions: what is packed, in which form, and the index in which they wait.
+
+Theory of operation. A state is a hash and a sorted set: quick to change in place, and many times
+as large as its text. When nobody has used it for a while, both are packed into one zstd string
+(`freeze.lua`), at a fifth of the memory or less; the meta hash gets the flag `z`. A script that
+needs the state of such a session answers FROZEN and has done nothing; the store unpacks it
+(`thaw.lua`) and asks again. See `freezer` for the first half and `thawing` for the second.
+
+The packed state names its version and epoch. Both scripts compare them with the meta hash, so a
+state that was packed or read a moment too early never replaces a newer one.
+
+The index is one sorted set a bucket, session -> when to look at it next. An entry is only a hint:
+the node that looks decides by what the session is then, and enters it again when it is too early.
+So a node enters each session once, when it first changes it, and not with every write.
+"""
+
+from collections.abc import Iterable
+from zlib import crc32
+
+import msgspec
+import zstandard
+
+from syncbridge.errors import ErrorCode, StoreError
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.pipeline import Command
+
+FORMAT = b"SB\x01"
+"""First bytes of a packed state; the last one is the version of the form."""
+
+LEVEL = 3
+BUCKETS = 16
+KNOWN_MOST = 65_536
+
+
+class StateDamaged(StoreError):
+    """A packed state cannot be unpacked, or is not that of its session. Nothing was done."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.code = ErrorCode.STATE_DAMAGED
+        self.retry_after = None
+
+
+class Packed(msgspec.Struct, array_like=True, gc=False):
+    """A state at a version. `flat`: key, value, ...; `index`: key, version, ...; deleted keys are
+    only in `index`."""
+
+    version: bytes
+    epoch: bytes
+    flat: list[bytes]
+    index: list[bytes]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Packed)
+
+
+def session_keys(sid: str, letters: str) -> tuple[str, ...]:
+    """Keys of a session."""
+    return tuple([f"s:{{{sid}}}:{letter}" for letter in letters])
+
+
+def pack_state(state: Packed) -> bytes:
+    """The state as one string, with a checksum. Any thread may call it. O(bytes)."""
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+    return FORMAT + compressor.compress(_encoder.encode(state))
+
+
+def unpack_state(blob: bytes, most: int) -> Packed:
+    """The state out of a string.
+
+    Args:
+        most: bytes that it may have.
+
+    Raises:
+        StateDamaged: it is not such a string, or not a whole one.
+    """
+    if not blob.startswith(FORMAT):
+        raise StateDamaged("the packed state has an unknown form")
+    frame = memoryview(blob)[len(FORMAT) :]
+    try:
+        size = zstandard.frame_content_size(frame)
+        if not 0 <= size <= most:
+            raise StateDamaged("the packed state has an impossible size")
+        text = zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+        return _decoder.decode(text)
+    except (zstandard.ZstdError, msgspec.DecodeError) as error:
+        raise StateDamaged(f"the packed state is damaged: {type(error).__name__}") from None
+
+
+def thaw_command(io: RedisIO, sid: str, state: Packed) -> Command:
+    """The call that gives a session its state back; safe to repeat."""
+    args: list[bytes | str | int] = [state.version, state.epoch, len(state.flat), *state.flat]
+    for key, version in zip(state.index[::2], state.index[1::2], strict=True):
+        args += (version, key)
+    return io.script_command("thaw", session_keys(sid, "mdkz"), args, repeatable=True)
+
+
+def bucket_keys(bucket: int, *suffixes: str) -> tuple[str, ...]:
+    """Keys of one bucket of the index, all in one slot."""
+    return tuple([f"fz:{{{bucket}}}{suffix}" for suffix in suffixes])
+
+
+class ColdIndex:
+    """Enters sessions that this node changes. One pipeline a batch, one entry a session.
+
+    Args:
+        after_ms: when to look at a session that was entered.
+    """
+
+    def __init__(self, io: RedisIO, after_ms: int) -> None:
+        self._io = io
+        self._after_ms = after_ms
+        self._known: dict[str, None] = {}
+        self._fresh: list[str] = []
+
+    def note(self, sid: str) -> None:
+        """A session was changed here. O(1), and nothing for one that was entered before."""
+        if sid in self._known:
+            return
+        if len(self._known) >= KNOWN_MOST:
+            del self._known[next(iter(self._known))]
+        self._known[sid] = None
+        self._fresh.append(sid)
+
+    def enter(self, sids: Iterable[str]) -> None:
+        """Sessions left the index and are in use again."""
+        self._fresh += sids
+
+    def flush(self) -> None:
+        """Send what was noted. A full queue leaves it for the next time."""
+        if not self._fresh:
+            return
+        try:
+            self._io.submit(self._commands(), _ignore)
+        except StoreError:
+            del self._fresh[:-KNOWN_MOST]
+        else:
+            self._fresh = []
+
+    def _commands(self) -> list[Command]:
+        buckets: dict[int, list[str]] = {}
+        for sid in self._fresh:
+            buckets.setdefault(crc32(sid.encode()) % BUCKETS, []).append(sid)
+        commands = []
+        for bucket, sids in buckets.items():
+            keys = bucket_keys(bucket, "")
+            commands.append(
+                self._io.script_command("index", keys, [self._after_ms, *sids], repeatable=True)
+            )
+        return commands
+
+
+def _ignore(replies: object) -> None:
+    """An entry that was lost costs memory until the session is changed on another node."""

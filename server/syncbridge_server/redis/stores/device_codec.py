@@ -1,0 +1,221 @@
+"""Requests of `syncbridge.device_ports` to script calls, and their replies back to answers.
+
+The companion of `codec`, for devices, presence, handoffs and users.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from syncbridge.device_ports import (
+    Claim,
+    Claimed,
+    Departure,
+    DeviceList,
+    Done,
+    Expel,
+    Forget,
+    Handoff,
+    Index,
+    ListDevices,
+    ListSessions,
+    OpenHandoff,
+    Peek,
+    Peeked,
+    Redeem,
+    Redeemed,
+    Release,
+    Remember,
+    SessionList,
+    Sweep,
+    Swept,
+)
+from syncbridge.ports import Query, Result, Status
+from syncbridge_server.redis.stores.codec import Argument, Call, Settings, devices
+
+REMEMBERED_MS = 3_600_000
+"""How long an expired handoff token is told apart from one that never was."""
+
+HANDOFFS = 256
+"""Tokens of one session; more, and the oldest is dropped."""
+
+USER_SESSIONS = 10_000
+"""Sessions listed for one user; more, and the one without activity for longest is dropped."""
+
+
+def handoff_key(sid: str, digest: str) -> str:
+    """The key of a handoff token."""
+    return f"h:{{{sid}}}:{digest}"
+
+
+def _of(sid: str, letters: str) -> tuple[str, ...]:
+    return tuple([f"s:{{{sid}}}:{letter}" for letter in letters])
+
+
+def _user(user_id: str) -> tuple[str, ...]:
+    return (f"u:{user_id}",)
+
+
+def _px(bucket: int, *suffixes: str) -> tuple[str, ...]:
+    return tuple([f"px:{{{bucket}}}{suffix}" for suffix in suffixes])
+
+
+def _list_devices(request: ListDevices, settings: Settings) -> Call:
+    args: list[Argument] = [request.user_id, int(request.owner_check)]
+    return Call("devices", _of(request.sid, "mpvo"), args, True)
+
+
+def _expel(request: Expel, settings: Settings) -> Call:
+    args: list[Argument] = [
+        request.user_id,
+        int(request.owner_check),
+        request.device_id,
+        settings.node,
+    ]
+    # Not repeatable: the second answer would say that there is no such device.
+    return Call("expel", _of(request.sid, "mpvon"), args, False)
+
+
+def _index(request: Index, settings: Settings) -> Call:
+    return Call("index", _px(request.bucket, ""), [request.presence_ms, *request.sids], True)
+
+
+def _claim(request: Claim, settings: Settings) -> Call:
+    args: list[Argument] = [request.node, request.lease_ms, request.claim_ms, request.limit]
+    # Not repeatable: the second answer would be empty. What the first one claimed comes again.
+    return Call("claim", _px(request.bucket, "", ":c", ":l"), args, False)
+
+
+def _sweep(request: Sweep, settings: Settings) -> Call:
+    return Call("sweep", _of(request.sid, "pon"), [request.presence_ms], True)
+
+
+def _release(request: Release, settings: Settings) -> Call:
+    args: list[Argument] = [part for pair in request.swept for part in pair]
+    return Call("release", _px(request.bucket, "", ":c"), args, True)
+
+
+def _remember(request: Remember, settings: Settings) -> Call:
+    args: list[Argument] = [request.sid, settings.ttl_ms, USER_SESSIONS]
+    return Call("remember", _user(request.user_id), args, True)
+
+
+def _forget(request: Forget, settings: Settings) -> Call:
+    return Call("forget", _user(request.user_id), list(request.sids), True)
+
+
+def _list_sessions(request: ListSessions, settings: Settings) -> Call:
+    activity, sid = request.after or ("+inf", "")
+    args: list[Argument] = [settings.ttl_ms, request.limit, activity, sid]
+    return Call("usersessions", _user(request.user_id), args, True)
+
+
+def _peek(request: Peek, settings: Settings) -> Call:
+    return Call("peek", _of(request.sid, "mpo"), [], True)
+
+
+def _open_handoff(request: OpenHandoff, settings: Settings) -> Call:
+    sid = request.sid
+    keys = (*_of(sid, "m"), handoff_key(sid, request.digest), f"h:{{{sid}}}")
+    args: list[Argument] = [
+        request.user_id,
+        int(request.owner_check),
+        request.source,
+        request.target,
+        request.digest,
+        request.life_ms,
+        REMEMBERED_MS,
+        HANDOFFS,
+    ]
+    return Call("handoff_create", keys, args, True)
+
+
+def _redeem(request: Redeem, settings: Settings) -> Call:
+    sid = request.sid
+    keys = (
+        *_of(sid, "mdpon"),
+        handoff_key(sid, request.digest),
+        handoff_key(sid, "a"),
+        *_of(sid, "v"),
+    )
+    args: list[Argument] = [
+        request.user_id,
+        int(request.owner_check),
+        request.digest,
+        request.device_id,
+        request.reread_ms,
+        settings.node,
+    ]
+    # Repeatable: the second time is a re-read.
+    return Call("handoff_redeem", keys, args, request.reread_ms > 0)
+
+
+def _device_list(reply: list[Any]) -> DeviceList:
+    if len(reply) == 1:
+        return DeviceList(Status(reply[0]))
+    live = dict(zip(reply[3][::2], reply[3][1::2], strict=True))
+    found = devices(reply[1], reply[2], reply[3], reply[4])
+    return DeviceList(Status(reply[0]), found, int(live.get(b"\n", 0)), reply[4])
+
+
+def _departure(reply: list[Any]) -> Departure:
+    return Departure(Status(reply[0]), *reply[1:])
+
+
+def _claimed(reply: list[Any]) -> Claimed:
+    return Claimed([sid.decode() for sid in reply])
+
+
+def _done(reply: Any) -> Done:
+    return Done()
+
+
+def _session_list(reply: list[Any]) -> SessionList:
+    pairs = zip(reply[1::2], reply[2::2], strict=True)
+    return SessionList([(sid.decode(), activity) for sid, activity in pairs], bool(reply[0]))
+
+
+def _peeked(reply: list[Any]) -> Peeked:
+    exists, owner, version, epoch, updated, online = reply
+    names = [device_id.decode() for device_id in online]
+    return Peeked(bool(exists), owner.decode(), version, epoch.decode(), updated, names)
+
+
+def _handoff(reply: list[Any]) -> Handoff:
+    if len(reply) == 1:
+        return Handoff(Status(reply[0]))
+    return Handoff(Status(reply[0]), reply[1], [digest.decode() for digest in reply[2]])
+
+
+def _redeemed(reply: list[Any]) -> Redeemed:
+    if len(reply) == 1:
+        return Redeemed(Status(reply[0]))
+    pairs = zip(reply[6][::2], reply[6][1::2], strict=True)
+    flat = [text for pair in pairs if pair[0] for text in pair]
+    texts = [text.decode() for text in (reply[1], reply[2], reply[4])]
+    return Redeemed(Status(reply[0]), texts[0], texts[1], reply[3], texts[2], flat, fence=reply[5])
+
+
+_CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Result]]] = {
+    ListDevices: (_list_devices, _device_list),
+    Expel: (_expel, _departure),
+    Index: (_index, _done),
+    Claim: (_claim, _claimed),
+    Sweep: (_sweep, lambda reply: Swept(*reply)),
+    Release: (_release, _done),
+    Remember: (_remember, _done),
+    Forget: (_forget, _done),
+    ListSessions: (_list_sessions, _session_list),
+    Peek: (_peek, _peeked),
+    OpenHandoff: (_open_handoff, _handoff),
+    Redeem: (_redeem, _redeemed),
+}
+
+
+def encode_query(request: Query, settings: Settings) -> Call:
+    """The script call of a request."""
+    return _CODECS[type(request)][0](request, settings)
+
+
+def decode_query(reply: Any, request: Query) -> Result:
+    """The answer that belongs to the request."""
+    return _CODECS[type(request)][1](reply)

@@ -1,0 +1,152 @@
+"""The background task that packs cold sessions. See `cold` for the theory.
+
+Every node runs one. It goes through the buckets of the index; a lease lets one node work on a
+bucket at a time. Sessions that are due are claimed (moved aside, so that a new use enters them
+anew), looked at, packed where that is due, and released. A node that dies in the middle leaves
+claims that run out and are taken over; the session itself changes in one script or not at all.
+
+When: no device and no write for `after` seconds, and at least `least` bytes; or a large state
+without a write for half that time, with devices or not, because a device that only listens does
+not need it: its node has a replica, and renewing presence does not unpack anything.
+"""
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+import trio
+
+from syncbridge.errors import StoreError
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.stores.codec import Argument
+from syncbridge_server.redis.stores.cold import (
+    BUCKETS,
+    Packed,
+    bucket_keys,
+    pack_state,
+    session_keys,
+)
+
+log = structlog.get_logger(__name__)
+
+LARGE_BYTES = 32_768
+SMALL_AGAIN_MS = 3_600_000
+CLAIM_MS = 60_000
+CLAIMED_MOST = 16
+THREAD_BYTES = 65_536
+GONE, LATER, READY = 0, 1, 2
+
+
+class Freezer:
+    """Packs the sessions of all nodes.
+
+    Args:
+        node: id of this node, for the lease.
+        after: seconds without use. least: bytes of a state that is worth it.
+        large: bytes of a state that is packed after half of `after`, also while devices are there.
+        interval: seconds between two rounds through the buckets.
+
+    Attributes:
+        frozen, state_bytes, packed_bytes: what was packed since the start.
+    """
+
+    def __init__(
+        self,
+        io: RedisIO,
+        node: str,
+        *,
+        after: float,
+        least: int,
+        large: int = LARGE_BYTES,
+        interval: float = 10.0,
+    ) -> None:
+        after_ms = round(after * 1000)
+        self._io = io
+        self._node = node
+        self._interval = interval
+        again_ms = max(SMALL_AGAIN_MS, after_ms)
+        self._rule: tuple[int, ...] = (least, after_ms, large, after_ms // 2, again_ms)
+        self.frozen = 0
+        self.state_bytes = 0
+        self.packed_bytes = 0
+
+    async def run(self) -> None:
+        """Work until cancelled. While Redis is away nothing is packed."""
+        while True:
+            await trio.sleep(self._interval * random.uniform(0.8, 1.2))  # noqa: S311
+            try:
+                await self.sweep()
+            except StoreError as error:
+                log.warning("freezer_paused", reason=error.detail)
+
+    async def sweep(self) -> int:
+        """Once through all buckets; returns how many sessions were packed.
+
+        Raises StoreError when Redis is away.
+        """
+        before = self.frozen
+        for bucket in range(BUCKETS):
+            while await self._bucket(bucket) == CLAIMED_MOST:
+                pass
+        return self.frozen - before
+
+    async def _bucket(self, bucket: int) -> int:
+        """Look at some sessions of a bucket that are due; returns how many those were."""
+        args: list[Argument] = [self._node, round(self._interval * 2000), CLAIM_MS, CLAIMED_MOST]
+        claimed = await self._io.script("claim", bucket_keys(bucket, "", ":c", ":l"), args)
+        sids = [sid.decode() for sid in claimed]
+        if sids:
+            due = await self.freeze(sids)
+            args = [part for pair in due.items() for part in pair]
+            await self._io.script("release", bucket_keys(bucket, "", ":c"), args, repeatable=True)
+        return len(sids)
+
+    async def freeze(self, sids: Sequence[str]) -> dict[str, int]:
+        """Pack those that are due; returns when to look at each again, Unix ms, 0 for never.
+
+        A session that Redis refuses to read is left out: its claim runs out and it is tried again.
+        """
+        looks = [self._look(sid) for sid in sids]
+        due: dict[str, int] = {}
+        ready: list[tuple[str, Packed]] = []
+        for sid, reply in zip(sids, await self._io.request(looks), strict=True):
+            if isinstance(reply, StoreError):
+                log.warning("freeze_refused", session_id=sid, reason=reply.detail)
+            elif reply[0] == READY:
+                ready.append((sid, Packed(*reply[1:])))
+            else:
+                due[sid] = reply[1] if reply[0] == LATER else 0
+        for (sid, _), done in zip(ready, await self._swap(ready), strict=True):
+            if not isinstance(done, StoreError):
+                due[sid] = 0 if done else self._later()  # a write came between
+        return due
+
+    def _later(self) -> int:
+        return round(time.time() * 1000) + self._rule[1]
+
+    def _look(self, sid: str) -> Command:
+        keys = session_keys(sid, "mdkp")
+        return self._io.script_command("chill", keys, self._rule, repeatable=True)
+
+    async def _swap(self, ready: Sequence[tuple[str, Packed]]) -> list[Any]:
+        commands, sizes = [], []
+        for sid, state in ready:
+            size = sum(map(len, state.flat))
+            if size < THREAD_BYTES:
+                blob = pack_state(state)
+            else:
+                blob = await trio.to_thread.run_sync(pack_state, state)
+            args = [state.version, state.epoch, blob]
+            keys = session_keys(sid, "mdkz")
+            commands.append(self._io.script_command("freeze", keys, args, repeatable=True))
+            sizes.append((size, len(blob)))
+        replies = await self._io.request(commands) if commands else []
+        for (size, packed), done in zip(sizes, replies, strict=True):
+            if done == 1:
+                self.frozen += 1
+                self.state_bytes += size
+                self.packed_bytes += packed
+        return replies

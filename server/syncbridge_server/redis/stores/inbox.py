@@ -1,0 +1,186 @@
+"""Webhooks in Redis: `syncbridge.voice.channel_ports.WebhookInbox` over the scripts `inbox_*`.
+
+Theory of operation. A stream with one consumer group holds the deliveries that wait, and those
+that a node has taken: taking effect deletes an entry, so the length of the stream is what is not
+done, and a group that has to be made anew begins at the first entry and loses nothing. What a node
+took and did not finish is taken over by whoever asks when it has been idle for long enough; Redis
+counts how often.
+
+Beside the stream a sorted set holds digests of the ids that were kept, by time. It is read and
+written by the script that adds the entry, so a delivery is kept once however often it is sent, at
+once or days later, until its digest is older than `ids_ms` or one of too many.
+
+Nodes are told of arrivals by a notice on the common channel: once, until some node has found the
+stream read to its end, or for at most `TOLD_MS`. A burst costs few notices, and nothing that
+arrives after the end was seen stays untold.
+
+All keys have one hash tag: the inbox is one slot of a cluster.
+"""
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from syncbridge.errors import ErrorCode, StoreOverloaded, SyncBridgeError
+from syncbridge.ports import Bus, Notice
+from syncbridge.voice.channel_ports import DeadLetter, Delivery
+from syncbridge_server.redis.bus.messages import common_channel, encode_notice
+from syncbridge_server.redis.link.client import RedisIO
+
+WAITING = "inbox:{inbox}:w"
+SEEN = "inbox:{inbox}:seen"
+TOLD = "inbox:{inbox}:told"
+DEAD = "inbox:{inbox}:dead"
+GROUP = "nodes"
+ARRIVAL = "inbox"
+"""Kind of the notices that tell of arrivals."""
+TOLD_MS = 1_000
+TAKER_IDLE_MS = 3_600_000
+REASON_MOST = 200
+DAY_MS = 86_400_000
+_PART_MOST = 2**64
+
+Argument = bytes | str | int
+
+
+class RedisInbox:
+    """Implements `syncbridge.voice.channel_ports.WebhookInbox`.
+
+    Args:
+        io: running client.
+        bus: brings word of arrivals.
+        node: id of this node, under which it takes deliveries.
+        most_waiting: deliveries that may wait.
+        most_dead: dead letters that are kept; the oldest make room.
+        ids_ms: how long, in ms, a delivery's id is remembered, so that a repetition is known.
+        most_ids: ids that are remembered; the oldest make room.
+    """
+
+    def __init__(
+        self,
+        io: RedisIO,
+        bus: Bus,
+        node: str,
+        *,
+        most_waiting: int = 100_000,
+        most_dead: int = 10_000,
+        ids_ms: int = 3 * DAY_MS,
+        most_ids: int = 500_000,
+    ) -> None:
+        self._io = io
+        self._bus = bus
+        self._node = node
+        self._most_waiting = most_waiting
+        self._most_dead = most_dead
+        self._ids_ms = ids_ms
+        self._most_ids = most_ids
+
+    async def put(self, delivery: Delivery) -> bool:
+        """See `WebhookInbox.put`."""
+        args: list[Argument] = [
+            blake2b(delivery.delivery_id.encode(), digest_size=16).digest(),
+            delivery.delivery_id,
+            delivery.received_at,
+            delivery.body,
+            self._most_waiting,
+            self._ids_ms,
+            self._most_ids,
+            *self._tidings(),
+        ]
+        kept = await self._io.script("inbox_put", [WAITING, SEEN, TOLD], args, repeatable=True)
+        return self._has_room(kept)
+
+    async def take(self, limit: int, idle_ms: int) -> list[Delivery]:
+        """See `WebhookInbox.take`. O(limit + deliveries that are taken)."""
+        if limit <= 0:
+            return []
+        args: list[Argument] = [GROUP, self._node, limit, idle_ms, TAKER_IDLE_MS]
+        # Sent twice it takes others; those of the first time are lost until they have been idle.
+        flat = await self._io.script("inbox_take", [WAITING, TOLD], args, repeatable=True)
+        entries = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        return [delivery_of(entry, times, fields) for entry, times, fields in entries]
+
+    async def done(self, deliveries: Sequence[Delivery]) -> None:
+        """See `WebhookInbox.done`."""
+        if deliveries:
+            args = [GROUP, *(delivery.entry for delivery in deliveries)]
+            await self._io.script("inbox_done", [WAITING], args, repeatable=True)
+
+    async def bury(self, delivery: Delivery, reason: str) -> None:
+        """See `WebhookInbox.bury`. Nothing happens when another node has finished with it."""
+        args: list[Argument] = [GROUP, delivery.entry, reason[:REASON_MOST], self._most_dead]
+        await self._io.script("inbox_bury", [WAITING, DEAD], args, repeatable=True)
+
+    async def dead(self, limit: int, cursor: str = "") -> tuple[list[DeadLetter], str]:
+        """See `WebhookInbox.dead`. Raises INVALID_FIELD for a cursor that no page has given."""
+        if cursor and not is_entry(cursor):
+            raise SyncBridgeError(
+                ErrorCode.INVALID_FIELD, "cursor: next_cursor of a page is expected", field="cursor"
+            )
+        start, most = f"({cursor}" if cursor else "+", max(limit, 1)
+        found = await self._io.execute("XREVRANGE", DEAD, start, "-", "COUNT", most + 1)
+        letters = [letter_of(entry, fields) for entry, fields in found[:most]]
+        return letters, letters[-1].entry if len(found) > most else ""
+
+    async def replay(self, entry: str) -> bool:
+        """See `WebhookInbox.replay`. Raises StoreOverloaded when too many wait."""
+        if not is_entry(entry):
+            return False
+        args: list[Argument] = [entry, self._most_waiting, *self._tidings()]
+        # Not repeatable: the second answer would say that there is no such letter.
+        return self._has_room(await self._io.script("inbox_replay", [WAITING, TOLD, DEAD], args))
+
+    async def discard(self, entry: str) -> bool:
+        """See `WebhookInbox.discard`."""
+        return is_entry(entry) and bool(await self._io.execute("XDEL", DEAD, entry))
+
+    async def waiting(self) -> int:
+        """See `WebhookInbox.waiting`."""
+        waiting: int = await self._io.execute("XLEN", WAITING)
+        return waiting
+
+    def on_arrival(self, handler: Callable[[], None]) -> None:
+        """See `WebhookInbox.on_arrival`. Also called when word of arrivals may have been lost."""
+        self._bus.on_notice(ARRIVAL, lambda _: handler())
+        self._bus.on_resync(handler)
+
+    def _tidings(self) -> list[Argument]:
+        """Where an arrival is told, how, and after how many ms again."""
+        payload = encode_notice(Notice(ARRIVAL, "", b""))
+        return [common_channel(self._io.endpoint.database), payload, TOLD_MS]
+
+    def _has_room(self, answer: int) -> bool:
+        if answer < 0:
+            raise StoreOverloaded(f"more than {self._most_waiting} webhooks wait", 5.0)
+        return bool(answer)
+
+
+def is_entry(text: str) -> bool:
+    """Whether this is the name of an entry of a stream, as Redis gives it."""
+    parts = text.split("-")
+    digits = all(part.isascii() and part.isdigit() and len(part) <= 20 for part in parts)
+    return len(parts) == 2 and digits and all(int(part) < _PART_MOST for part in parts)
+
+
+def delivery_of(entry: bytes, times: int, fields: Sequence[bytes]) -> Delivery:
+    """A delivery out of its entry. Parts that are missing are empty: its reader will bury it."""
+    delivery_id, received_at, body, _ = _parts(fields)
+    return Delivery(delivery_id, body, received_at, entry.decode(), times)
+
+
+def letter_of(entry: bytes, fields: Sequence[bytes]) -> DeadLetter:
+    """A dead letter out of its entry, whose name begins with the time at which it was made."""
+    delivery_id, received_at, body, reason = _parts(fields)
+    name = entry.decode()
+    return DeadLetter(name, delivery_id, received_at, int(name.partition("-")[0]), reason, body)
+
+
+def _parts(fields: Sequence[bytes]) -> tuple[str, int, bytes, str]:
+    held: dict[bytes, Any] = dict(zip(fields[::2], fields[1::2], strict=True))
+    at = held.get(b"t", b"")
+    return (
+        held.get(b"i", b"").decode(errors="replace"),
+        int(at) if at.isdigit() and len(at) < 16 else 0,
+        held.get(b"b", b""),
+        held.get(b"r", b"").decode(errors="replace"),
+    )

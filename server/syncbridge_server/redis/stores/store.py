@@ -1,0 +1,168 @@
+"""Sessions in Redis: `syncbridge.ports.Store` over the I/O thread and the scripts."""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import outcome
+import trio
+
+from syncbridge.errors import StoreError
+from syncbridge.limits import Limits
+from syncbridge.ports import Answer, Deliver, Outcome, Query, Request, Welcome
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.stores.codec import Settings, decode, encode
+from syncbridge_server.redis.stores.cold import ColdIndex
+from syncbridge_server.redis.stores.device_codec import decode_query, encode_query
+from syncbridge_server.redis.stores.thawing import Thawing, session_of
+
+UNPACKED_SPARE = 16_777_216
+"""Bytes that a packed state may have beyond its values: keys, versions, deleted keys."""
+
+Call = tuple[Request, Callable[[Answer | Exception], None]]
+Raise = Callable[[], None]
+"""Named here: an annotation of an inner function is evaluated whenever that is made."""
+Received = Answer | Exception
+Answers = Sequence[Answer | StoreError]
+Replies = list[Any]
+
+
+class RedisStore:
+    """Implements `syncbridge.ports.Store`.
+
+    Args:
+        io: running client.
+        node: id of this node: its own commits are not published to it. No spaces.
+        limits: caps and TTL that the scripts enforce.
+        freeze_after: seconds without use after which a session may be packed, see `freezer`;
+            0 when nobody does that. Sessions that are packed are unpacked in any case.
+    """
+
+    def __init__(
+        self,
+        io: RedisIO,
+        node: str,
+        limits: Limits | None = None,
+        freeze_after: float = 0.0,
+    ) -> None:
+        self._io = io
+        self._settings = Settings.of(node, limits or Limits())
+        self._index = ColdIndex(io, round(freeze_after * 1000)) if freeze_after else None
+        self._thawing = Thawing(
+            io,
+            self._command,
+            most_bytes=4 * self._settings.state_bytes + UNPACKED_SPARE,
+            on_thaw=self._thawed,
+        )
+        self._calls: list[Call] = []
+        self._random = random.Random()  # noqa: S311 - epochs must differ, not be secret
+
+    def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
+        """Send requests as one pipeline; `deliver` gets one answer or StoreError each, in order.
+
+        Raises StoreOverloaded when the queue is full, ValueError for a write that names a key
+        twice; nothing was sent then.
+        """
+
+        def decoded(replies: Replies) -> None:
+            pairs = zip(replies, requests, strict=True)
+            answers = [self._answer(reply, request) for reply, request in pairs]
+            if self._index is not None:
+                self._enter(self._index, requests, answers)
+            deliver(answers)
+
+        self._thawing.submit(requests, decoded)
+
+    async def call(self, request: Request) -> Any:
+        """One request; returns its answer type or raises StoreError.
+
+        The calls of one turn of the event loop are sent together: to wake the I/O thread for each
+        would make the two threads fight for the interpreter all the time.
+        """
+        task = trio.lowlevel.current_task()
+        waiting = True
+
+        def deliver(answer: Received) -> None:
+            if waiting:
+                trio.lowlevel.reschedule(task, outcome.Value(answer))
+
+        def abort(_: Raise) -> trio.lowlevel.Abort:
+            nonlocal waiting
+            waiting = False
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        if not self._calls:
+            trio.lowlevel.current_trio_token().run_sync_soon(self._send_calls)
+        self._calls.append((request, deliver))
+        answer = await trio.lowlevel.wait_task_rescheduled(abort)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _send_calls(self) -> None:
+        calls, self._calls = self._calls, []
+        if not self._sent_together(calls):
+            for call in calls:
+                self._sent_together([call])
+
+    def _sent_together(self, calls: list[Call]) -> bool:
+        """Send calls as one pipeline; False when that was refused and they should go singly."""
+
+        def deliver(answers: Answers) -> None:
+            for (_, receiver), answer in zip(calls, answers, strict=True):
+                receiver(answer)
+
+        try:
+            self.submit([request for request, _ in calls], deliver)
+        except (StoreError, ValueError) as error:
+            if len(calls) > 1:
+                return False
+            calls[0][1](error)
+        return True
+
+    @property
+    def thawed(self) -> int:
+        """Sessions that were unpacked here since the start."""
+        return self._thawing.thawed
+
+    def _enter(
+        self,
+        index: ColdIndex,
+        requests: Sequence[Request],
+        answers: Sequence[Answer | StoreError],
+    ) -> None:
+        """Enter sessions that were changed or joined into the index of those that may get cold."""
+        for request, answer in zip(requests, answers, strict=True):
+            if isinstance(answer, Outcome):
+                if answer.created:
+                    index.enter([session_of(request)])
+                elif answer.version != answer.prev_version:
+                    index.note(session_of(request))
+            elif isinstance(answer, Welcome) and answer.version:
+                index.note(session_of(request))
+        index.flush()
+
+    def _thawed(self, sids: Iterable[str]) -> None:
+        if self._index is not None:
+            self._index.enter(sids)
+            self._index.flush()
+
+    def _command(self, request: Request) -> Command:
+        if isinstance(request, Query):
+            call = encode_query(request, self._settings)
+        else:
+            call = encode(request, self._settings, self._new_epoch)
+        return self._io.script_command(
+            call.script, call.keys, call.args, repeatable=call.repeatable
+        )
+
+    def _answer(self, reply: Any, request: Request) -> Answer | StoreError:
+        if isinstance(reply, StoreError):
+            return reply
+        if isinstance(request, Query):
+            return decode_query(reply, request)
+        return decode(reply, request, self._settings)
+
+    def _new_epoch(self) -> str:
+        return f"{self._random.getrandbits(48):012x}"

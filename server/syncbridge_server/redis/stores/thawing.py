@@ -1,0 +1,296 @@
+"""Requests in order, and what happens to those that meet a frozen session.
+
+Theory of operation. Each submission is a batch; batches stand in one queue and are delivered from
+its head, so answers come in the order of submission. Normally the head is what Redis has just
+answered, and the queue is a formality.
+
+A reply FROZEN means that nothing was done because the state is packed away. The batch then stays in
+the queue, and a round begins: (1) the packed state is read; (2) one pipeline carries the call that
+unpacks it and, behind it, every request of that session that waits, in order. From the first FROZEN
+until (2) is sent, further requests of the session are parked: they count as answered FROZEN without
+being sent, so that none of them overtakes. All that was under way when the round began is answered
+before (1) is, because one connection keeps order. After (2) is sent nothing needs to be parked.
+
+One gap is left: between two requests under way, another node may unpack the session, so that the
+earlier is answered FROZEN and the later is done. If both are writes of one device, the earlier is
+then not run any more, because it would undo the later; it answers StoreUnavailable (nothing was
+done), as in `pipeline` for missing scripts. Requests of different devices that were under way
+together have no order among each other.
+
+Bounds: a session is unpacked at most ROUNDS times for one request, at most ROUND_SESSIONS sessions
+at once, and PARKED_MOST requests wait. The deadline of each step is that of the connection.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+
+from syncbridge.errors import StoreError, StoreOverloaded, StoreUnavailable
+from syncbridge.ports import Apply, Hello, Leave, Request, Status
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.link.wire import pack
+from syncbridge_server.redis.stores.cold import (
+    StateDamaged,
+    session_keys,
+    thaw_command,
+    unpack_state,
+)
+
+log = structlog.get_logger(__name__)
+
+FROZEN = [int(Status.FROZEN)]
+"""The reply of a script that needs a state which is packed away ."""
+
+ROUNDS = 4
+ROUND_SESSIONS = 64
+PARKED_MOST = 8192
+
+
+class Batch:
+    """One submission. `replies` is None until Redis has answered what was sent of it."""
+
+    __slots__ = ("deliver", "frozen", "parked", "replies", "requests")
+
+    def __init__(self, requests: Sequence[Request], deliver: Callable[[list[Any]], None]) -> None:
+        self.requests = requests
+        self.deliver = deliver
+        self.replies: list[Any] | None = None
+        self.parked: dict[int, Any] | None = None
+        self.frozen = 0
+
+    def waiting(self) -> Iterator[tuple[int, str]]:
+        """Place and session of each request that is to be asked again."""
+        if self.frozen:
+            places = self.parked or {} if self.replies is None else dict(enumerate(self.replies))
+            for at, reply in places.items():
+                if reply == FROZEN:
+                    yield at, session_of(self.requests[at])
+
+    def sent(self) -> list[Request]:
+        """The requests that were not parked."""
+        parked = self.parked or {}
+        return [request for at, request in enumerate(self.requests) if at not in parked]
+
+    def settle(self, at: int, reply: Any) -> None:
+        """The reply to a request that waited."""
+        self.frozen -= reply != FROZEN
+        if self.replies is not None:
+            self.replies[at] = reply
+        elif self.parked is not None:
+            self.parked[at] = reply
+
+    def answered(self, replies: list[Any]) -> None:
+        """What was sent is answered; what was parked has its place between."""
+        if self.parked:
+            sent, parked = iter(replies), self.parked
+            places = range(len(self.requests))
+            replies = [parked[at] if at in parked else next(sent) for at in places]
+        self.replies = replies
+
+
+def session_of(request: Request) -> str:
+    """The session of a request, "" for one that belongs to none."""
+    sid: str = getattr(request, "sid", "")
+    return sid
+
+
+class Thawing:
+    """See the top of this file.
+
+    Args:
+        command: the call of a request.
+        most_bytes: bound of an unpacked state.
+        on_thaw: told the sessions that were unpacked.
+    """
+
+    def __init__(
+        self,
+        io: RedisIO,
+        command: Callable[[Request], Command],
+        *,
+        most_bytes: int,
+        on_thaw: Callable[[Iterable[str]], None],
+    ) -> None:
+        self._io = io
+        self._command = command
+        self._most_bytes = most_bytes
+        self._on_thaw = on_thaw
+        self._batches: deque[Batch] = deque()
+        self._rounds: dict[str, int] = {}
+        self._parking: set[str] = set()
+        self._next: list[str] = []
+        self._reading = False
+        self.thawed = 0
+
+    def submit(self, requests: Sequence[Request], deliver: Callable[[list[Any]], None]) -> None:
+        """Send requests; `deliver` gets their replies or StoreErrors, never FROZEN, in order.
+
+        Raises StoreOverloaded; nothing was sent then.
+        """
+        commands = [self._command(request) for request in requests]
+        batch = Batch(requests, deliver)
+        if self._parking:
+            commands = self._park(batch, commands)
+        if commands or not requests:
+            self._io.submit(commands, partial(self._answered, batch))
+        else:
+            batch.answered([])
+        self._batches.append(batch)
+
+    def _park(self, batch: Batch, commands: list[Command]) -> list[Command]:
+        """Keep back what belongs to sessions that are being unpacked; returns the others."""
+        parking = self._parking
+        parked = [at for at, r in enumerate(batch.requests) if session_of(r) in parking]
+        if not parked:
+            return commands
+        if len(parked) + sum(waiting.frozen for waiting in self._batches) > PARKED_MOST:
+            raise StoreOverloaded("too many requests wait for states that are being unpacked")
+        batch.parked = dict.fromkeys(parked, FROZEN)
+        batch.frozen = len(parked)
+        return [command for at, command in enumerate(commands) if at not in batch.parked]
+
+    def _answered(self, batch: Batch, replies: list[Any]) -> None:
+        batch.answered(replies)
+        if FROZEN in replies:
+            batch.frozen += replies.count(FROZEN)
+            pairs = zip(batch.sent(), replies, strict=True)
+            self._meet([session_of(request) for request, reply in pairs if reply == FROZEN])
+        self._drain()
+
+    def _drain(self) -> None:
+        """Deliver from the head of the queue what is complete."""
+        batches = self._batches
+        while batches and batches[0].replies is not None and not batches[0].frozen:
+            batch = batches.popleft()
+            assert batch.replies is not None
+            try:
+                batch.deliver(batch.replies)
+            except Exception:
+                # The batches behind it must not suffer for a bug in one receiver.
+                log.exception("store_deliver_failed")
+
+    # A round
+
+    def _meet(self, sids: Iterable[str]) -> None:
+        """Sessions were found frozen: park what comes for them, and read their packed states."""
+        for sid in sids:
+            if sid not in self._parking:
+                self._parking.add(sid)
+                self._next.append(sid)
+        self._read()
+
+    def _read(self) -> None:
+        while self._next and not self._reading:
+            sids = self._next[:ROUND_SESSIONS]
+            del self._next[:ROUND_SESSIONS]
+            reads = []
+            for sid in sids:
+                packed = pack("GET", session_keys(sid, "z")[0])
+                reads.append(Command(packed, sid, repeatable=True))
+            try:
+                self._io.submit(reads, partial(self._unpack, sids))
+                self._reading = True
+            except StoreError as error:
+                for sid in sids:
+                    self._fail(sid, error)
+
+    def _unpack(self, sids: Sequence[str], blobs: list[Any]) -> None:
+        """Send what unpacks the sessions, and behind it all that waits for them."""
+        self._reading = False
+        good: list[str] = []
+        thaws: list[Command] = []
+        for sid, blob in zip(sids, blobs, strict=True):
+            try:
+                if isinstance(blob, StoreError):
+                    raise blob
+                if blob is not None:  # else somebody was quicker
+                    thaws.append(thaw_command(self._io, sid, unpack_state(blob, self._most_bytes)))
+                good.append(sid)
+            except StoreError as error:
+                self._fail(sid, error)
+        self._ask_again(good, thaws)
+        self._drain()
+        self._read()
+
+    def _ask_again(self, sids: Sequence[str], thaws: list[Command]) -> None:
+        places = self._in_order(frozenset(sids))
+        commands = [self._command(batch.requests[at]) for batch, at, _ in places]
+        try:
+            self._io.submit([*thaws, *commands], partial(self._repeated, sids, places))
+        except StoreError as error:
+            for sid in sids:
+                self._fail(sid, error)
+            return
+        self._parking.difference_update(sids)
+        for sid in sids:
+            self._rounds[sid] = self._rounds.get(sid, 0) + 1
+
+    def _in_order(self, sids: frozenset[str]) -> list[tuple[Batch, int, str]]:
+        """What waits for these sessions, oldest first; what was overtaken is refused instead."""
+        found: list[tuple[Batch, int, str]] = []
+        done: set[tuple[str, str]] = set()
+        for batch in reversed(self._batches):
+            waiting = {at: sid for at, sid in batch.waiting() if sid in sids}
+            for at in range(len(batch.requests) - 1, -1, -1):
+                request = batch.requests[at]
+                if at in waiting:
+                    if _conflict(request) in done:
+                        batch.settle(at, StoreUnavailable("a later request was quicker"))
+                    else:
+                        found.append((batch, at, waiting[at]))
+                elif batch.replies is not None:
+                    done.add(_effect(request, batch.replies[at]))
+        found.reverse()
+        return found
+
+    def _repeated(
+        self, sids: Sequence[str], places: list[tuple[Batch, int, str]], replies: list[Any]
+    ) -> None:
+        first = len(replies) - len(places)
+        self.thawed += replies[:first].count(1)
+        again: dict[str, None] = {}
+        for (batch, at, sid), reply in zip(places, replies[first:], strict=True):
+            batch.settle(at, reply)
+            if reply == FROZEN:
+                again[sid] = None
+        for sid in sids:
+            if sid not in again:
+                self._rounds.pop(sid, None)
+            elif self._rounds.get(sid, 0) >= ROUNDS:
+                self._fail(sid, StateDamaged("the packed state does not fit its session"))
+        self._on_thaw([sid for sid in sids if sid not in again])
+        self._meet([sid for sid in again if sid in self._rounds])
+        self._drain()
+
+    def _fail(self, sid: str, error: StoreError) -> None:
+        """Answer everything that waits for a session with an error."""
+        if isinstance(error, StateDamaged):
+            log.error("state_damaged", session_id=sid, reason=error.detail)
+        self._parking.discard(sid)
+        self._rounds.pop(sid, None)
+        for batch in self._batches:
+            for at, waiting in list(batch.waiting()):
+                if waiting == sid:
+                    batch.settle(at, error)
+
+
+def _effect(request: Request, reply: Any) -> tuple[str, str]:
+    """What a request may have done: a write of a device, or the end of its connection."""
+    if isinstance(request, Apply) and isinstance(reply, list) and reply[0] == Status.OK:
+        return request.sid, "write " + request.device_id
+    if isinstance(request, Leave):
+        return request.sid, "leave " + request.device_id
+    return "", ""
+
+
+def _conflict(request: Request) -> tuple[str, str]:
+    """Which later effect a request must not follow."""
+    if isinstance(request, Apply):
+        return request.sid, "write " + request.device_id
+    if isinstance(request, Hello):
+        return request.sid, "leave " + request.device_id
+    return "-", "-"

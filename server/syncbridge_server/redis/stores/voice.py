@@ -1,0 +1,327 @@
+"""Voice channels in Redis: `syncbridge.voice.channel_ports.Channels` over the scripts `voice_*`.
+
+Theory of operation. Channels are spread over `BUCKETS` by their id, and a bucket is one slot of a
+cluster. A channel is a hash of its revision and its record; its bucket has one sorted set of the
+times at which channels are due, and one of those that are live. All of them are written, and the
+news are published, by the one script of a write: the indexes always say what the records say, and
+every node gets the news in the order of revisions.
+
+A write carries a token, which the hash keeps. So a write whose answer was lost with the connection
+is sent again, and is known when it was done the first time.
+
+Due channels are claimed in two steps: the earliest of each bucket are read, and the earliest of
+all are claimed by comparing again. Where nothing is due, which is nearly always, that is one round
+trip, O(BUCKETS).
+"""
+
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from zlib import crc32
+
+import msgspec
+import structlog
+import trio
+
+from syncbridge.errors import StoreError
+from syncbridge.ports import Bus, Notice
+from syncbridge.voice.channel_ports import ChannelNews, Due, Stored
+from syncbridge.voice.records import ChannelRecord, Final, decode_record, encode_record
+from syncbridge_server.redis.bus.messages import common_channel, encode_notice
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.link.wire import pack
+from syncbridge_server.redis.stores.cold import StateDamaged
+
+log = structlog.get_logger("voice")
+
+BUCKETS = 16
+NEWS = "voice"
+"""Kind of the notices that carry news."""
+PAGE = 256
+FINALS_MOST = 100
+FINALS_TTL_MS = 30 * 86_400_000
+POLL_SECONDS = (0.01, 0.25)
+"""How long one who waits for a lock sleeps between looks: at first, and at most."""
+_PLACE = 9_999_999_999_999_999
+"""Stands in the news where the script puts the revision. It has as many digits."""
+
+Argument = bytes | str | int
+_news_decoder = msgspec.json.Decoder(ChannelNews)
+_final_decoder = msgspec.json.Decoder(Final)
+
+
+class ChannelDamaged(StateDamaged):
+    """What is stored about a channel cannot be read. It stays as it is."""
+
+
+class RedisChannels:
+    """Implements `syncbridge.voice.channel_ports.Channels`.
+
+    Args:
+        io: running client.
+        bus: brings the news.
+        node: id of this node, named in the news of its writes.
+        ttl: seconds after its last write, or claim, in which a channel is kept; also for how long
+            the channel of a provider's session is known after somebody asked.
+    """
+
+    def __init__(self, io: RedisIO, bus: Bus, node: str, ttl: float) -> None:
+        self._io = io
+        self._bus = bus
+        self._node = node
+        self._ttl_ms = round(ttl * 1000)
+
+    async def read(self, channel_id: str) -> Stored:
+        """See `Channels.read`. Raises ChannelDamaged."""
+        return (await self.read_many([channel_id]))[0]
+
+    async def read_many(self, channel_ids: Sequence[str]) -> list[Stored]:
+        """See `Channels.read_many`. Raises ChannelDamaged when one of them cannot be read."""
+        commands = [
+            Command(pack("HMGET", channel_key(i), "r", "d"), repeatable=True) for i in channel_ids
+        ]
+        replies = await self._all(commands)
+        return [stored_of(i, *reply) for i, reply in zip(channel_ids, replies, strict=True)]
+
+    async def write(
+        self,
+        stored: Stored,
+        record: ChannelRecord,
+        *,
+        due_at: int | None,
+        live: bool,
+        news: Sequence[dict[str, Any]] = (),
+        finals: Sequence[Final] = (),
+    ) -> int | None:
+        """See `Channels.write`."""
+        channel_id = record.channel_id
+        args: list[Argument] = [
+            stored.revision,
+            secrets.token_hex(8),
+            encode_record(record),
+            channel_id,
+            "" if due_at is None else due_at,
+            int(live),
+            self._ttl_ms,
+            FINALS_TTL_MS,
+            FINALS_MOST,
+            *self._told(channel_id, news),
+            *map(msgspec.json.encode, finals),
+        ]
+        keys = [*keys_of(channel_id), finals_key(channel_id)]
+        return await self._io.script("voice_write", keys, args, repeatable=True) or None
+
+    async def delete(self, stored: Stored) -> bool:
+        """See `Channels.delete`. The news of it have no events, and the next revision."""
+        channel_id = stored.record.channel_id
+        args = [stored.revision, channel_id, *self._told(channel_id, ())]
+        # Not repeatable: the second answer would say that somebody else has written.
+        return bool(await self._io.script("voice_delete", keys_of(channel_id), args))
+
+    async def claim_due(self, now: int, lease_ms: int, limit: int) -> list[Due]:
+        """See `Channels.claim_due`. O(BUCKETS + limit)."""
+        early = ("-inf", now, "WITHSCORES", "LIMIT", 0, limit)
+        looks = [
+            Command(pack("ZRANGEBYSCORE", bucket_keys(bucket)[0], *early), repeatable=True)
+            for bucket in range(BUCKETS)
+        ]
+        waiting = sorted(due_of(await self._any(looks)), key=_by_time)[:limit]
+        by_bucket: dict[int, list[str]] = {}
+        for due in waiting:
+            by_bucket.setdefault(bucket_of(due.channel_id), []).append(due.channel_id)
+        claims = [self._claim(b, ids, now, lease_ms) for b, ids in by_bucket.items()]
+        return sorted(due_of(await self._any(claims)), key=_by_time)
+
+    def _claim(self, bucket: int, ids: Sequence[str], now: int, lease_ms: int) -> Command:
+        keys = [*bucket_keys(bucket), *map(channel_key, ids)]
+        args: list[Argument] = [now, now + lease_ms, self._ttl_ms, *ids]
+        return self._io.script_command("voice_claim", keys, args)
+
+    def live(self) -> "LivePages":
+        """See `Channels.live`. One that is live all the while is in some page, perhaps in two."""
+        return LivePages(self._io)
+
+    async def live_count(self) -> int:
+        """See `Channels.live_count`."""
+        keys = [bucket_keys(bucket)[1] for bucket in range(BUCKETS)]
+        return sum(await self._all([Command(pack("ZCARD", k), repeatable=True) for k in keys]))
+
+    async def finals(self, channel_id: str, limit: int) -> list[Final]:
+        """See `Channels.finals`. Raises ChannelDamaged."""
+        if limit <= 0:
+            return []
+        kept = await self._io.execute("LRANGE", finals_key(channel_id), 0, limit - 1)
+        try:
+            return [_final_decoder.decode(final) for final in kept]
+        except msgspec.DecodeError as error:
+            raise ChannelDamaged(f"a final is damaged: {type(error).__name__}") from None
+
+    async def channel_of(self, session_id: str) -> str | None:
+        """See `Channels.channel_of`. To be asked for keeps it."""
+        held = await self._io.execute("GETEX", session_key(session_id), "PX", self._ttl_ms)
+        return None if held is None else held.decode()
+
+    async def note_session(self, session_id: str, channel_id: str) -> None:
+        """See `Channels.note_session`."""
+        packed = pack("SET", session_key(session_id), channel_id, "PX", self._ttl_ms)
+        await self._all([Command(packed, repeatable=True)])
+
+    @asynccontextmanager
+    async def lock(
+        self, channel_id: str, purpose: str, life_ms: int, wait_ms: int
+    ) -> AsyncIterator[bool]:
+        """See `Channels.lock`."""
+        key, token = lock_key(channel_id, purpose), secrets.token_hex(16)
+        got = True  # Also when we are cancelled while we ask for it.
+        try:
+            got = await self._acquire(key, token, life_ms, wait_ms)
+            yield got
+        finally:
+            if got:
+                await self._release(key, token)
+
+    async def _acquire(self, key: str, token: str, life_ms: int, wait_ms: int) -> bool:
+        deadline = trio.current_time() + wait_ms / 1000
+        pause, longest = POLL_SECONDS
+        while not await self._io.script("voice_lock", [key], [token, life_ms], repeatable=True):
+            left = deadline - trio.current_time()
+            if left <= 0:
+                return False
+            await trio.sleep(min(pause * random.uniform(0.5, 1.5), left))  # noqa: S311
+            pause = min(2 * pause, longest)
+        return True
+
+    async def _release(self, key: str, token: str) -> None:
+        try:
+            with trio.CancelScope(shield=True):
+                await self._io.script("voice_lock", [key], [token, 0], repeatable=True)
+        except StoreError as error:
+            log.info("voice_lock_kept", reason=error.detail)
+
+    def on_news(self, handler: Callable[[ChannelNews], None]) -> None:
+        """See `Channels.on_news`."""
+
+        def receive(notice: Notice) -> None:
+            try:
+                news = _news_decoder.decode(notice.data)
+            except msgspec.DecodeError:
+                log.warning("voice_news_unreadable", size=len(notice.data))
+                return
+            handler(news)
+
+        self._bus.on_notice(NEWS, receive)
+
+    def _told(self, channel_id: str, events: Sequence[dict[str, Any]]) -> list[Argument]:
+        """Where the news go, and their bytes before and after the revision."""
+        news = ChannelNews(channel_id, _PLACE, self._node, list(events))
+        payload = encode_notice(Notice(NEWS, "", msgspec.json.encode(news)))
+        # Inside of the id its quotes would be escaped: the first place is the revision's.
+        before, place, after = payload.partition(b'"revision":%d' % _PLACE)
+        head = before + place[: -len(str(_PLACE))]
+        return [common_channel(self._io.endpoint.database), head, after]
+
+    async def _all(self, commands: Sequence[Command]) -> list[Any]:
+        """Answers to all of them. Raises the first StoreError."""
+        replies = await self._io.request(commands) if commands else []
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        return replies
+
+    async def _any(self, commands: Sequence[Command]) -> list[list[Any]]:
+        """The good answers: one bucket that is damaged does not keep others from their turn."""
+        replies = await self._io.request(commands) if commands else []
+        failed = [reply for reply in replies if isinstance(reply, StoreError)]
+        if failed and len(failed) == len(replies):
+            raise failed[0]
+        if failed:
+            log.error("voice_bucket_failed", reason=failed[0].detail, buckets=len(failed))
+        return [reply for reply in replies if not isinstance(reply, StoreError)]
+
+
+class LivePages:
+    """Pages of live channels, bucket by bucket. A walk may be given up at any time."""
+
+    def __init__(self, io: RedisIO) -> None:
+        self._io = io
+        self._bucket = 0
+        self._cursor = b"0"
+
+    def __aiter__(self) -> "LivePages":
+        return self
+
+    async def __anext__(self) -> list[str]:
+        """The next page that is not empty. Raises StoreError; asked again it reads that page."""
+        while self._bucket < BUCKETS:
+            key = bucket_keys(self._bucket)[1]
+            cursor, found = await self._io.execute("ZSCAN", key, self._cursor, "COUNT", PAGE)
+            self._cursor = cursor
+            self._bucket += cursor == b"0"
+            if found:
+                return [channel_id.decode() for channel_id in found[::2]]
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """There is nothing to give back; it is here for `contextlib.aclosing`."""
+
+
+def bucket_of(channel_id: str) -> int:
+    """The bucket of a channel."""
+    return crc32(channel_id.encode()) % BUCKETS
+
+
+def bucket_keys(bucket: int) -> list[str]:
+    """The sorted sets of a bucket: due, live."""
+    return [f"voice:{{{bucket}}}:due", f"voice:{{{bucket}}}:live"]
+
+
+def channel_key(channel_id: str) -> str:
+    """The hash of a channel."""
+    return f"voice:{{{bucket_of(channel_id)}}}:c:{channel_id}"
+
+
+def finals_key(channel_id: str) -> str:
+    """The list of a channel's calls that have ended."""
+    return f"voice:{{{bucket_of(channel_id)}}}:f:{channel_id}"
+
+
+def lock_key(channel_id: str, purpose: str) -> str:
+    """The lock of one deed."""
+    return f"voice:{{{bucket_of(channel_id)}}}:l:{purpose}:{channel_id}"
+
+
+def session_key(session_id: str) -> str:
+    """The channel of a provider's session."""
+    return f"voice:s:{session_id}"
+
+
+def keys_of(channel_id: str) -> list[str]:
+    """The keys of a channel: itself and those of its bucket, as the scripts want them."""
+    return [channel_key(channel_id), *bucket_keys(bucket_of(channel_id))]
+
+
+def stored_of(channel_id: str, revision: bytes | None, record: bytes | None) -> Stored:
+    """A channel out of its hash. Raises ChannelDamaged."""
+    if revision is None and record is None:
+        return Stored(ChannelRecord(channel_id), 0)
+    try:
+        held = Stored(decode_record(record or b""), int(revision or b""))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ChannelDamaged(f"a voice channel is damaged: {type(error).__name__}") from None
+    if held.record.channel_id != channel_id:
+        raise ChannelDamaged("a voice channel is damaged: it is another one's")
+    return held
+
+
+def due_of(replies: Iterable[list[bytes]]) -> Iterable[Due]:
+    """`[id, ms, ...]` of each bucket as due channels."""
+    for flat in replies:
+        for channel_id, at in zip(flat[::2], flat[1::2], strict=True):
+            yield Due(channel_id.decode(), int(float(at)))
+
+
+def _by_time(due: Due) -> tuple[int, str]:
+    return due.due_at, due.channel_id

@@ -1,0 +1,150 @@
+"""The looks of one pass: a few at a time, within a share of requests, twice at what is in doubt."""
+
+from collections import deque
+from collections.abc import Mapping
+
+import msgspec
+import trio
+
+from syncbridge.errors import StoreError
+from syncbridge.voice.compare import Listing, Reason
+from syncbridge_server.voice.checks.looking import Looker, Sight
+from syncbridge_server.voice.figures.metrics import SyncMetrics
+from syncbridge_server.voice.provider.calling import Meter, metered
+
+
+class SyncLimits(msgspec.Struct, frozen=True):
+    """Bounds of the comparison.
+
+    Attributes:
+        interval_s: between passes. calls: requests of a pass; `rate` of them a second.
+        stale_s: a call that agrees is looked at all the same after so long.
+        second_s: between the first look at a doubt and the second one.
+        patience_s: how long a pass waits, once, for our own budget. pages: of the list, at most.
+        together: looks at the same time. asked: calls that wait for a look that was asked for.
+        orphans: rooms that one pass has ended, at most.
+    """
+
+    interval_s: float = 30.0
+    calls: int = 42
+    rate: float = 1.4
+    stale_s: float = 300.0
+    second_s: float = 0.5
+    patience_s: float = 2.0
+    pages: int = 1_000
+    together: int = 8
+    asked: int = 1_024
+    orphans: int = 20
+
+
+class Round:
+    """One round of looks.
+
+    Args:
+        wanted: channels and why they are looked at, in order.
+        share: requests, at most. A look is begun when as many as looks took so far have a place.
+
+    Attributes:
+        queue: channels that there was no place for, in order.
+        made: looks that were made. blind: channels about which nothing was learnt.
+    """
+
+    def __init__(
+        self,
+        looker: Looker,
+        metrics: SyncMetrics,
+        limits: SyncLimits,
+        wanted: Mapping[str, Reason],
+        listing: Listing | None,
+        share: int,
+    ) -> None:
+        self.queue = deque(wanted)
+        self.made = 0
+        self.blind: set[str] = set()
+        self._looker = looker
+        self._metrics = metrics
+        self._limits = limits
+        self._wanted = wanted
+        self._listing = listing
+        self._share = share
+        self._running = 0
+        self._again: deque[str] = deque()
+        self._stopped = False
+        self._error: StoreError | None = None
+        self._meter = Meter(None)
+
+    @property
+    def sent(self) -> int:
+        """Requests that the looks took."""
+        return self._meter.sent
+
+    async def run(self) -> None:
+        """First looks, then second ones at those in doubt. Raises StoreError."""
+        with metered() as self._meter:
+            await self._run()
+
+    async def _run(self) -> None:
+        await self._work(self.queue)
+        second, self._again = self._again, deque()
+        try:
+            if second and not self._stopped:
+                await trio.sleep(self._limits.second_s)
+                await self._work(second)
+        finally:
+            self.queue.extendleft(reversed(second))
+        if self._error is not None:
+            raise self._error
+
+    async def _work(self, queue: deque[str]) -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(self._limits.together, len(queue))):
+                nursery.start_soon(self._take_from, queue)
+
+    async def _take_from(self, queue: deque[str]) -> None:
+        """Look at one after the other; each look keeps a place for its second one."""
+        while queue and not self._stopped:
+            if self._taken() >= self._share:
+                return
+            channel_id = queue.popleft()
+            self._running += 1
+            sight = Sight.SPENT
+            try:
+                sight = await self._look(channel_id)
+            except StoreError as error:
+                self._stopped, self._error = True, error
+            finally:
+                self._running -= 1
+                self._settle(channel_id, sight, queue)
+
+    def _taken(self) -> float:
+        """What of the share is used, and kept for second looks at what those so far have cost.
+
+        A look that sent nothing, because the provider is not asked for a while, counts as one.
+        """
+        used = max(self.sent, self.made)
+        return used + (self._running + len(self._again)) * used / max(self.made, 1)
+
+    async def _look(self, channel_id: str) -> Sight:
+        """A look. Our own budget is waited for once, when that does not take long."""
+        self._metrics.looks.labels(str(self._wanted[channel_id])).inc()
+        for patient in (True, False):
+            self.made += 1
+            sight = await self._looker.look(channel_id, self._listing)
+            if sight is not Sight.SPENT:
+                return sight
+            self.made -= 1
+            wait = self._looker.spent_until - trio.current_time()
+            if not patient or wait > self._limits.patience_s:
+                break
+            await trio.sleep(max(wait, 0.0))
+        self._stopped = True
+        return Sight.SPENT
+
+    def _settle(self, channel_id: str, sight: Sight, queue: deque[str]) -> None:
+        """Note what came of a look."""
+        if sight is Sight.SPENT:
+            queue.appendleft(channel_id)
+        elif sight is Sight.DOUBTS:
+            self._again.append(channel_id)
+        elif sight in (Sight.BLIND, Sight.LOST):
+            self.blind.add(channel_id)

@@ -1,0 +1,200 @@
+"""A pass over all live calls: compare them with the provider's list, and look at what differs.
+
+Theory of operation. The list costs one request for a hundred calls; a look costs one or two for a
+single call. So the list is asked first, whole. Calls whose number of participants it confirms are
+left alone; the others become suspects, and are looked at within the pass's share of the request
+budget. Who finds no place is looked at first in the next pass. Whoever a look doubted is looked at
+a second time in the same pass, after the first look was applied, so one pass brings the truth.
+
+What is not whole says nothing. Without Redis there is no pass. Without a list (nothing answered,
+too many requests, no permission) there is none either. A list that came but is empty or cut short
+says nothing about any call, and yet the provider is there: each call is then a suspect of its own,
+and what a look at it states holds by itself.
+
+A session that is listed, was opened by us (the store remembers each one before anybody is let in),
+and that no channel holds in two passes in a row, is noted as a room to be ended. Sessions of others
+are left alone.
+"""
+
+import math
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+import msgspec
+import structlog
+import trio
+
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.channel_ports import Stored
+from syncbridge.voice.compare import Held, Listing, Reason, held_of, strangers, suspects
+from syncbridge.voice.ports import ActivePage, CannotVerify, Doubt, VoiceProvider
+from syncbridge_server.redis.stores.cold import StateDamaged
+from syncbridge_server.voice.checks.looking import Looker
+from syncbridge_server.voice.checks.rounds import Round, SyncLimits
+from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.figures.metrics import SyncMetrics
+
+log = structlog.get_logger("voice")
+
+NO_PASS = frozenset({Doubt.UNREACHABLE, Doubt.RATE_LIMITED, Doubt.REFUSED, Doubt.NOT_FOUND})
+"""Doubts about the list after which nothing is asked any more in this pass."""
+
+
+class Report(msgspec.Struct):
+    """What a pass did.
+
+    Attributes:
+        result: verified, or why the list says nothing.
+        looks: looks that were made. sent: requests that they took.
+    """
+
+    result: str = "verified"
+    live: int = 0
+    pages: int = 0
+    looks: int = 0
+    sent: int = 0
+    unverified: int = 0
+    waiting: int = 0
+    orphans: int = 0
+
+    @property
+    def calls(self) -> int:
+        """Requests to the provider."""
+        return self.pages + self.sent
+
+
+class Sweep:
+    """Passes over all live calls."""
+
+    def __init__(
+        self,
+        provider: VoiceProvider,
+        desk: Desk,
+        looker: Looker,
+        metrics: SyncMetrics,
+        limits: SyncLimits,
+    ) -> None:
+        self._provider = provider
+        self._desk = desk
+        self._looker = looker
+        self._metrics = metrics
+        self._limits = limits
+        self._waiting: dict[str, Reason] = {}
+        self._strange: set[str] = set()
+
+    async def run_pass(self) -> Report:
+        """One pass. Raises StoreError when a read of ours failed; then nothing was changed."""
+        report = Report(live=await self._desk.channels.live_count())
+        answer = await self._list(report)
+        if isinstance(answer, CannotVerify):
+            report.result = f"list_{answer.doubt}"
+            if answer.doubt in NO_PASS:
+                report.unverified, report.waiting = report.live, len(self._waiting)
+                return report
+        listing = None if isinstance(answer, CannotVerify) else answer
+        held = await self._held()
+        wanted = suspects(
+            held,
+            listing.sessions if listing else None,
+            self._desk.now(),
+            round(self._limits.stale_s * 1000),
+        )
+        await self._look_at(self._in_turn(wanted), listing, report)
+        if listing is not None:
+            await self._end_orphans(strangers(held, listing.sessions), report)
+        return report
+
+    async def _list(self, report: Report) -> Listing | CannotVerify:
+        """The whole list, or why there is none."""
+        began, sessions, cursor = self._desk.now(), dict[str, int](), ""
+        while report.pages < self._limits.pages:
+            page = await self._page(cursor, report)
+            if isinstance(page, CannotVerify):
+                # A last page without lines means that somebody left while we turned the pages
+                ended = page.doubt is Doubt.EMPTY and sessions
+                return Listing(began, sessions) if ended else page
+            sessions.update((one.session_id, one.participants) for one in page.sessions)
+            cursor = page.cursor
+            if not cursor:
+                return Listing(began, sessions)
+        return CannotVerify(Doubt.PARTIAL, "the list has too many pages")
+
+    async def _page(self, cursor: str, report: Report) -> ActivePage | CannotVerify:
+        """A page; our own budget is waited for when that does not take long."""
+        while True:
+            report.pages += 1
+            page = await self._provider.list_active(cursor)
+            if not isinstance(page, CannotVerify) or page.doubt is not Doubt.RATE_LIMITED:
+                return page
+            wait = page.retry_after if page.retry_after is not None else math.inf
+            if wait > self._limits.patience_s:
+                return page
+            report.pages -= 1  # it was not sent
+            await trio.sleep(wait)
+
+    async def _held(self) -> list[Held]:
+        """All live channels in brief. Raises StoreError when any read failed."""
+        held: list[Held] = []
+        live = cast("AsyncGenerator[list[str], None]", self._desk.channels.live())
+        async with aclosing(live) as pages:
+            async for page in pages:
+                for stored in await self._read(page):
+                    one = held_of(Channel(stored.record, self._desk.limits))
+                    held += [one] if one is not None else []
+        return held
+
+    async def _read(self, ids: list[str]) -> list[Stored]:
+        """Channels; one that is damaged is left out, and does not hold up the others."""
+        channels = self._desk.channels
+        try:
+            return await channels.read_many(ids)
+        except StateDamaged:
+            found = []
+        for channel_id in ids:
+            try:
+                found.append(await channels.read(channel_id))
+            except StateDamaged:
+                log.exception("voice_channel_damaged", channel_id=channel_id)
+        return found
+
+    def _in_turn(self, wanted: dict[str, Reason]) -> dict[str, Reason]:
+        """Those that waited in the pass before come first."""
+        first = {one: wanted[one] for one in self._waiting if one in wanted}
+        return first | wanted
+
+    async def _look_at(
+        self, wanted: dict[str, Reason], listing: Listing | None, report: Report
+    ) -> None:
+        """Look at suspects, within the share, and twice at doubts; the rest waits."""
+        left = max(self._limits.calls - report.pages, self._limits.calls // 4, 1)
+        looks = Round(self._looker, self._metrics, self._limits, wanted, listing, left)
+        try:
+            await looks.run()
+        finally:
+            self._waiting = {one: wanted[one] for one in looks.queue}
+            report.waiting, report.looks, report.sent = len(self._waiting), looks.made, looks.sent
+            report.unverified = len(looks.blind)
+
+    async def _end_orphans(self, found: list[str], report: Report) -> None:
+        """Have rooms ended that are ours, and that nobody held in two passes in a row."""
+        again = [session_id for session_id in found if session_id in self._strange]
+        self._strange = set(found)
+        for session_id in again[: self._limits.orphans]:
+            channel_id = await self._desk.channels.channel_of(session_id)
+            if channel_id is not None and await self._orphaned(channel_id, session_id):
+                report.orphans += 1
+                self._metrics.orphans.inc()
+                log.warning("voice_orphan", channel_id=channel_id)
+
+    async def _orphaned(self, channel_id: str, session_id: str) -> bool:
+        """Whether a session was noted to be ended. One that was kept and has people is in use."""
+
+        def judge(channel: Channel, now: int) -> bool:
+            room = channel.record.room
+            if channel.call is None and room is not None and room.session_id == session_id:
+                channel.opened(session_id, now)
+                return False
+            return channel.orphaned(session_id, now)
+
+        return await self._desk.change(channel_id, judge)

@@ -1,0 +1,136 @@
+"""When the provider is asked: every 30 seconds on one node, and about single calls when asked to.
+
+The nodes take turns with passes (`turns`), so that any number of them asks the provider as often as
+one does. A pass that cost more requests than its share earns in an interval is followed by a longer
+pause: on the whole the share is kept.
+
+`look` is for whoever has heard something that contradicts what is known. Such looks are gathered
+for a moment, made once for each call, and have a share of their own.
+"""
+
+import structlog
+import trio
+
+from syncbridge.errors import StoreError
+from syncbridge.voice.budget import RequestBudget
+from syncbridge.voice.channel_ports import Channels
+from syncbridge.voice.compare import Reason
+from syncbridge_server.voice.checks.looking import Looker, Sight
+from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.checks.sweep import Report, Sweep
+from syncbridge_server.voice.figures.metrics import SyncMetrics
+from syncbridge_server.voice.provider.calling import metered
+from syncbridge_server.voice.turns import LONGEST, take_turns
+
+log = structlog.get_logger("voice")
+
+PURPOSE = "sync"
+GATHER_S = 0.25
+
+
+class Synchronizer:
+    """Keeps calls true to what the provider says. `passes`: how many this node has made."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        looker: Looker,
+        channels: Channels,
+        metrics: SyncMetrics,
+        limits: SyncLimits,
+    ) -> None:
+        self.passes = 0
+        self._sweep = sweep
+        self._looker = looker
+        self._channels = channels
+        self._metrics = metrics
+        self._limits = limits
+        self._asked: dict[str, None] = {}
+        self._arrived = trio.Event()
+        self._allowance = RequestBudget(limits.rate, max(1.0, limits.calls / 2))
+
+    def look(self, channel_id: str) -> None:
+        """Ask for a look at a channel soon. Asked for twice, it is made once.
+
+        When too many wait, the oldest is forgotten: the next pass finds what is wrong.
+        """
+        self._asked.pop(channel_id, None)
+        self._asked[channel_id] = None
+        if len(self._asked) > self._limits.asked:
+            del self._asked[next(iter(self._asked))]
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Passes and looks, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                take_turns, self._channels, PURPOSE, self._limits.interval_s, self._turn
+            )
+            nursery.start_soon(self._run_looks)
+
+    async def make_pass(self) -> Report | None:
+        """One pass now, whoever has the lock. None when it did not come to an end."""
+        began, report = trio.current_time(), None
+        try:
+            with trio.move_on_after(LONGEST * self._limits.interval_s):
+                report = await self._sweep.run_pass()
+        except StoreError as error:
+            self._metrics.passes.labels("store").inc()
+            log.warning("voice_sync_store", reason=error.detail)
+            return None
+        self._note(report, trio.current_time() - began)
+        return report
+
+    async def _turn(self) -> float:
+        """A pass; how long the next one has to wait, so that the share is kept."""
+        report = await self.make_pass()
+        return report.calls / self._limits.rate if report is not None else 0.0
+
+    def _note(self, report: Report | None, seconds: float) -> None:
+        metrics = self._metrics
+        metrics.passes.labels(report.result if report is not None else "broken_off").inc()
+        metrics.seconds.observe(seconds)
+        self.passes += 1
+        if report is None:
+            return
+        metrics.calls.labels("list_active").inc(report.pages)
+        metrics.calls.labels("fetch_state").inc(report.sent)
+        metrics.unverified.set(report.unverified)
+        metrics.waiting.set(report.waiting)
+        if report.result != "verified":
+            log.warning("voice_sync_unverified", result=report.result, live=report.live)
+
+    async def _run_looks(self) -> None:
+        """Make the looks that are asked for, one after the other."""
+        while True:
+            await self._arrived.wait()
+            await trio.sleep(GATHER_S)
+            self._arrived = trio.Event()
+            while self._asked:
+                channel_id = next(iter(self._asked))
+                del self._asked[channel_id]
+                await self._look_twice(channel_id)
+
+    async def _look_twice(self, channel_id: str) -> None:
+        """A look, and a second one when it left a doubt."""
+        try:
+            for _ in range(2):
+                await self._allowed()
+                self._metrics.looks.labels(str(Reason.ASKED)).inc()
+                with metered() as meter:
+                    sight = await self._looker.look(channel_id)
+                for _ in range(meter.sent - 1):
+                    await self._allowed()
+                if sight is not Sight.DOUBTS:
+                    return
+                await trio.sleep(self._limits.second_s)
+        except StoreError as error:
+            log.warning("voice_look_failed", channel_id=channel_id, reason=error.detail)
+
+    async def _allowed(self) -> None:
+        """Wait until the share of such looks allows another request."""
+        while True:
+            wait = self._allowance.take(trio.current_time())
+            if not wait:
+                return
+            await trio.sleep(wait)

@@ -1,0 +1,1 @@
+"""Figures of calls and webhooks: counted, measured, surveyed, sent to analytics."""

@@ -1,0 +1,251 @@
+"""How calls are: measured once in an interval, kept for whoever asks, and sent to analytics.
+
+One node at a time makes a pass over all live calls (`turns`). What is known here costs nothing; the
+quality of a call costs one request to the provider, so each pass measures as many calls as its
+share of the budget allows, those first that were measured longest ago. A call that was not measured
+says so in the place of the figures. Measurements are kept for a while, in a bounded table.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from typing import Any, Protocol, cast
+
+import msgspec
+import structlog
+import trio
+
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.health import Health, check_health, judged
+from syncbridge.voice.ports import CannotVerify, Doubt, Metrics, VoiceProvider
+from syncbridge.voice.records import Final
+from syncbridge_server.redis.stores.cold import StateDamaged
+from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.figures.metrics import CallMetrics
+from syncbridge_server.voice.turns import LONGEST, take_turns
+
+log = structlog.get_logger("voice")
+
+PURPOSE = "monitor"
+STATUSES = ("healthy", "degraded", "unhealthy")
+ENOUGH = frozenset({Doubt.UNSUPPORTED, Doubt.RATE_LIMITED, Doubt.UNREACHABLE})
+"""Doubts after which no other call is measured in the same pass."""
+UNMEASURED = "not measured: the request budget allows no more"
+
+
+class MonitorLimits(msgspec.Struct, frozen=True):
+    """Bounds of monitoring.
+
+    Attributes:
+        interval_s: between passes. calls: measurements of a pass, at most. kept: in the table.
+        fresh_s: a measurement counts, and is used again, for so long.
+    """
+
+    interval_s: float = 60.0
+    calls: int = 21
+    fresh_s: float = 30.0
+    kept: int = 16_384
+
+
+class Sink(Protocol):
+    """Takes documents, without making anybody wait."""
+
+    def send(self, document: dict[str, Any]) -> None: ...
+
+
+class Totals(msgspec.Struct):
+    """What one pass saw. `asked`: requests to the provider."""
+
+    live: int = 0
+    participants: int = 0
+    asked: int = 0
+    health: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
+
+
+class Monitor:
+    """Measures calls.
+
+    Args:
+        analytics: None: the documents are sent nowhere.
+        failing: whether the provider answers with errors now; that is an error of every call.
+    """
+
+    def __init__(
+        self,
+        provider: VoiceProvider,
+        desk: Desk,
+        metrics: CallMetrics,
+        limits: MonitorLimits,
+        analytics: Sink | None = None,
+        failing: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._provider = provider
+        self._desk = desk
+        self._metrics = metrics
+        self._limits = limits
+        self._analytics = analytics
+        self._failing = failing
+        self._measured: OrderedDict[str, tuple[float, Metrics | CannotVerify]] = OrderedDict()
+        desk.on_written(self._report_finals)
+
+    async def run(self) -> None:
+        """Passes, for ever."""
+        await take_turns(self._desk.channels, PURPOSE, self._limits.interval_s, self._turn)
+
+    async def collect(self, channel: Channel) -> dict[str, Any]:
+        """The metrics of one call, with its quality."""
+        quality = await self.quality(channel)
+        return self._complete(self._facts(channel), self.health(channel), quality)
+
+    async def quality(self, channel: Channel) -> Metrics | CannotVerify | None:
+        """The quality of a call, measured unless that was done just now; None without a call."""
+        session_id = _session(channel)
+        if not channel.live or not session_id:
+            return None
+        return self._fresh(session_id) or await self._measure(session_id)
+
+    def health(self, channel: Channel) -> Health:
+        """How well a call is now."""
+        return self._as_served(check_health(channel, self._desk.now()))
+
+    async def make_pass(self) -> Totals:
+        """One pass over all live calls. Raises StoreError."""
+        totals, calls = Totals(), dict[str, tuple[dict[str, Any], Health]]()
+        live = cast("AsyncGenerator[list[str], None]", self._desk.channels.live())
+        async with aclosing(live) as pages:
+            async for page in pages:
+                for channel in await self._read(page):
+                    health = check_health(channel, self._desk.now())
+                    calls[_session(channel)] = self._facts(channel), health
+        await self._measure_oldest(calls, totals)
+        for session_id, (facts, health) in calls.items():
+            quality = self._fresh(session_id)
+            self._see(self._complete(facts, self._as_served(health), quality), totals)
+        self._show(totals)
+        return totals
+
+    async def _turn(self) -> float:
+        with trio.move_on_after(LONGEST * self._limits.interval_s):
+            await self.make_pass()
+        return 0.0
+
+    async def _measure_oldest(self, sessions: Iterable[str], totals: Totals) -> None:
+        """Measure the sessions that were measured longest ago, or never, within the share."""
+        due = sorted(sessions, key=lambda one: self._measured.get(one, (0.0, None))[0])
+        for session_id in due[: self._limits.calls]:
+            totals.asked += 1
+            quality = await self._measure(session_id)
+            if isinstance(quality, CannotVerify) and quality.doubt in ENOUGH:
+                return
+
+    async def _read(self, ids: list[str]) -> list[Channel]:
+        """Live channels; those that are damaged are left out."""
+        channels, limits = self._desk.channels, self._desk.limits
+        try:
+            found = await channels.read_many(ids)
+        except StateDamaged:
+            found = []
+            for channel_id in ids:
+                try:
+                    found.append(await channels.read(channel_id))
+                except StateDamaged:
+                    continue  # the comparison with the provider tells about it
+        return [one for one in (Channel(s.record, limits) for s in found) if one.live]
+
+    async def _measure(self, session_id: str) -> Metrics | CannotVerify:
+        """Ask the provider, and keep the answer."""
+        quality = await self._provider.fetch_metrics(session_id)
+        self._measured[session_id] = (trio.current_time(), quality)
+        self._measured.move_to_end(session_id)
+        while len(self._measured) > self._limits.kept:
+            self._measured.popitem(last=False)
+        return quality
+
+    def _fresh(self, session_id: str) -> Metrics | CannotVerify | None:
+        """A measurement that is not too old."""
+        at, quality = self._measured.get(session_id, (float("-inf"), None))
+        return quality if trio.current_time() - at < self._limits.fresh_s else None
+
+    def _see(self, document: dict[str, Any], totals: Totals) -> None:
+        """Count a call and send its document."""
+        totals.live += 1
+        totals.participants += document["participants"]
+        totals.health[document["health"]["status"]] += 1
+        if self._analytics is not None:
+            self._analytics.send(document)
+
+    def _facts(self, channel: Channel) -> dict[str, Any]:
+        """The metrics of one call, without what the provider has to do with."""
+        now = self._desk.now()
+        record, call = channel.record, channel.call
+        return {
+            "sessionId": _session(channel),
+            "channelId": record.channel_id,
+            "timestamp": now,
+            "participants": len(call.users) if call is not None else 0,
+            "duration": now - record.created_at if call is not None else 0,
+            "state": "active" if channel.live else "ended",
+            "phase": str(call.phase) if call is not None else "ended",
+        }
+
+    def _complete(
+        self, facts: dict[str, Any], health: Health, quality: Metrics | CannotVerify | None
+    ) -> dict[str, Any]:
+        return facts | {"health": health_document(health), "rtk": quality_document(quality)}
+
+    def _as_served(self, health: Health) -> Health:
+        """With the error that the provider's latest answers to this node are."""
+        return judged(health.checks | {"noErrors": False}) if self._failing() else health
+
+    def _show(self, totals: Totals) -> None:
+        self._metrics.live.set(totals.live)
+        self._metrics.participants.set(totals.participants)
+        for status, number in totals.health.items():
+            self._metrics.health.labels(status).set(number)
+
+    def _report_finals(self, channel: Channel) -> None:
+        """Send the figures of calls that have ended."""
+        if self._analytics is None:
+            return
+        for final in channel.finals:
+            self._analytics.send(final_document(final))
+
+
+def health_document(health: Health) -> dict[str, Any]:
+    """A call's health as others are shown it."""
+    return {"score": health.score, "checks": health.checks, "status": health.status}
+
+
+def quality_document(quality: Metrics | CannotVerify | None) -> dict[str, Any]:
+    """A call's quality as others are shown it: four figures, or why there are none."""
+    if quality is None:
+        return {"error": UNMEASURED}
+    if isinstance(quality, CannotVerify):
+        return {"error": quality.detail or str(quality.doubt)}
+    return {
+        "packetsLost": quality.packets_lost,
+        "jitter": quality.jitter,
+        "latency": quality.latency,
+        "bandwidth": quality.bandwidth,
+    }
+
+
+def final_document(final: Final) -> dict[str, Any]:
+    """The figures of a call that has ended."""
+    return {
+        "sessionId": final.session_id,
+        "channelId": final.channel_id,
+        "timestamp": final.ended_at,
+        "participants": 0,
+        "duration": final.ended_at - final.created_at,
+        "state": "ended",
+        "reason": final.reason,
+        "peakParticipants": final.peak_participants,
+        "totalParticipantTime": final.total_participant_ms,
+        "migrations": final.migrations,
+    }
+
+
+def _session(channel: Channel) -> str:
+    room = channel.record.room
+    return room.session_id if room is not None else ""

@@ -1,0 +1,89 @@
+"""Figures of all live calls together, as the store has them."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from typing import cast
+
+import msgspec
+import trio
+
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.channel_ports import Stored
+from syncbridge_server.redis.stores.cold import StateDamaged
+from syncbridge_server.voice.desk import Desk
+
+MOST = 20_000
+"""Channels that are looked at."""
+SECONDS = 5.0
+
+
+class VoiceFigures(msgspec.Struct, rename="camel"):
+    """Figures of the live calls. `complete`: all of them were looked at.
+
+    Attributes:
+        channels: live ones. phases: how many of them are waiting, active, empty or migrating.
+        largest: users of the call that has most. peak_participants: the most that one has had.
+        total_participant_ms: time of all users in these calls.
+        recording: calls that are recorded. failing: those whose latest request failed.
+        retired: rooms that are to be ended at the provider.
+    """
+
+    channels: int = 0
+    phases: dict[str, int] = {}
+    participants: int = 0
+    largest: int = 0
+    peak_participants: int = 0
+    total_participant_ms: int = 0
+    recording: int = 0
+    failing: int = 0
+    retired: int = 0
+    complete: bool = True
+
+
+async def survey(desk: Desk) -> VoiceFigures:
+    """Look at the live channels, at most `MOST`, for some seconds. Raises StoreError. O(calls)."""
+    figures, phases, seen = VoiceFigures(), Counter[str](), set[str]()
+    figures.channels = await desk.channels.live_count()
+    live = cast("AsyncGenerator[list[str], None]", desk.channels.live())
+    with trio.move_on_after(SECONDS) as scope:
+        async with aclosing(live) as pages:
+            async for page in pages:
+                fresh = [channel_id for channel_id in page if channel_id not in seen]
+                seen.update(fresh)
+                now = desk.now()
+                for stored in await _read(desk, fresh):
+                    _add(figures, phases, Channel(stored.record, desk.limits), now)
+                if len(seen) >= MOST:
+                    figures.complete = False
+                    break
+    figures.complete = figures.complete and not scope.cancelled_caught
+    figures.phases = dict(phases)
+    return figures
+
+
+async def _read(desk: Desk, channel_ids: Sequence[str]) -> list[Stored]:
+    """Channels; those whose record is damaged are left out."""
+    try:
+        return await desk.channels.read_many(channel_ids)
+    except StateDamaged:
+        found = []
+        for channel_id in channel_ids:
+            with suppress(StateDamaged):
+                found.append(await desk.channels.read(channel_id))
+        return found
+
+
+def _add(figures: VoiceFigures, phases: "Counter[str]", channel: Channel, now: int) -> None:
+    call, record = channel.call, channel.record
+    figures.retired += len(record.retired)
+    if call is None:
+        return
+    statistics = call.statistics(now)
+    phases[call.phase.value] += 1
+    figures.participants += statistics.participants
+    figures.largest = max(figures.largest, statistics.participants)
+    figures.peak_participants = max(figures.peak_participants, statistics.peak)
+    figures.total_participant_ms += statistics.total_ms
+    figures.recording += record.recording == "started"
+    figures.failing += bool(record.last_error)

@@ -1,0 +1,1 @@
+"""Providers of calls, over HTTP: their dialects, budget, breaker and webhooks."""

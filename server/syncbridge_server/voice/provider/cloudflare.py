@@ -1,0 +1,367 @@
+"""Cloudflare RealTimeKit, API version 4.
+
+It has meetings (rooms that stay) and sessions (one occupancy of a meeting, which begins when the
+first peer joins). One call of ours is one meeting, so a meeting id is our session id. Where that
+API has less than the port:
+
+* There are no idempotency keys: a meeting is looked for by its title, which is our key, before it
+  is made. Two creates with one key at the same time can still make two; hold a lock around it.
+* Permissions are presets, found by name, which are made when they are first needed (`presets`).
+* Tokens live 100 days. An ended call is made inactive, so they do not open it again.
+* There are neither live metrics nor a bound on participants.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import structlog
+import trio
+
+from syncbridge.voice import provider_errors as errors
+from syncbridge.voice import webhooks
+from syncbridge.voice.events import Event, Unreadable
+from syncbridge.voice.ports import (
+    ActivePage,
+    ActiveSession,
+    CannotVerify,
+    Doubt,
+    IssuedToken,
+    Metrics,
+    Participant,
+    Permissions,
+    Present,
+    ProviderSession,
+    Recording,
+    Refused,
+    SessionRequest,
+    SessionState,
+    Verified,
+    WebhookRegistration,
+)
+from syncbridge_server.voice.provider.answers import count, entries, text
+from syncbridge_server.voice.provider.calling import Answer, ProviderCalls, doubt_of
+from syncbridge_server.voice.provider.presets import is_missing, preset_body, preset_name
+from syncbridge_server.voice.provider.rsa_signatures import RsaSignatures
+
+log = structlog.get_logger("voice")
+
+API_URL = "https://api.cloudflare.com/client/v4"
+TOKEN_SECONDS = 100 * 86_400
+PAGE = 100
+MAX_PAGES = 20
+DUPLICATE = (400, 409, 422)
+"""Which of them says that a user is enrolled already is not told anywhere."""
+REFUSED = (*DUPLICATE, 404)
+EVENTS = (
+    "meeting.started",
+    "meeting.ended",
+    "meeting.participantJoined",
+    "meeting.participantLeft",
+    "recording.statusUpdate",
+)
+
+
+def base_url(account_id: str, app_id: str, api_url: str = API_URL) -> str:
+    """Where an application's calls go."""
+    account, app = quote(account_id, safe=""), quote(app_id, safe="")
+    return f"{api_url.rstrip('/')}/accounts/{account}/realtime/kit/{app}"
+
+
+class CloudflareProvider:
+    """`VoiceProvider` over RealTimeKit. `clock`: Unix seconds."""
+
+    def __init__(
+        self,
+        calls: ProviderCalls,
+        signatures: RsaSignatures,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._calls = calls
+        self._signatures = signatures
+        self._clock = clock
+        self._presets = trio.Lock()
+
+    async def create_session(
+        self, request: SessionRequest, idempotency_key: str
+    ) -> ProviderSession:
+        """The meeting with the key as its title, or a new one."""
+        query: dict[str, str | int] = {
+            "search": idempotency_key,
+            "status": "ACTIVE",
+            "per_page": PAGE,
+        }
+        found = await self._calls.ask("GET", "/meetings", query=query)
+        for meeting in entries(found.body, "data"):
+            if meeting.get("title") == idempotency_key:
+                return ProviderSession(text(meeting, "id"), idempotency_key)
+        # Who records asks for it (`start_recording`); to be asked twice would be two recordings.
+        body = {
+            "title": idempotency_key,
+            "record_on_start": False,
+            "transcribe_on_end": request.transcription,
+        }
+        made = await self._calls.ask("POST", "/meetings", body)
+        return ProviderSession(text(_data(made.body), "id"), idempotency_key)
+
+    async def issue_token(
+        self, session_id: str, participant: Participant, permissions: Permissions
+    ) -> IssuedToken:
+        """Enrol the user, or, when that is refused, the enrolment that is there already."""
+        preset = {"preset_name": preset_name(permissions)}
+        body = {"custom_participant_id": participant.user_id, **preset}
+        if participant.name:
+            body["name"] = participant.name
+        path = _meeting(session_id, "participants")
+        answer = await self._with_preset("POST", path, body, permissions)
+        if answer.status in DUPLICATE and not is_missing(answer):
+            enrolled = await self._enrolled(session_id, participant.user_id)
+            if enrolled:
+                path = _meeting(session_id, "participants", enrolled)
+                answer = await self._with_preset("PATCH", path, preset, permissions)
+        if not answer.ok:
+            raise _refusal(answer)
+        data = _data(answer.body)
+        expires_at = self._clock() + TOKEN_SECONDS
+        return IssuedToken(text(data, "token"), expires_at, text(data, "id"))
+
+    async def end_session(self, session_id: str) -> None:
+        """Stop its recording, close the meeting, and only then remove who is in it."""
+        active = f"/recordings/active-recording/{quote(session_id, safe='')}"
+        recording = await self._calls.ask("GET", active, accept=(404,))
+        if recording.status != 404:
+            path = "/recordings/" + quote(text(_data(recording.body), "id"), safe="")
+            await self._calls.ask("PUT", path, {"action": "stop"}, accept=(404,))
+        await self._calls.ask("PATCH", _meeting(session_id), {"status": "INACTIVE"}, accept=(404,))
+        await self._calls.ask(
+            "POST", _meeting(session_id, "active-session", "kick-all"), {}, accept=(404,)
+        )
+
+    async def list_active(self, cursor: str = "", limit: int = PAGE) -> ActivePage | CannotVerify:
+        """`GET /sessions?status=LIVE`; the cursor is a page's number."""
+        number = int(cursor) if cursor.isascii() and cursor.isdigit() else 1
+        limit = min(limit, PAGE)
+        query: dict[str, str | int] = {"status": "LIVE", "page_no": number, "per_page": limit}
+        try:
+            answer = await self._calls.ask("GET", "/sessions", query=query, poll=True)
+            listed = entries(_data(answer.body), "sessions")
+            total, whole = _paging(answer.body, len(listed))
+            if not whole or (total and not listed):
+                return CannotVerify(Doubt.PARTIAL, "fewer or more sessions than counted")
+            if not listed:
+                return CannotVerify(Doubt.EMPTY, "the list of sessions is empty")
+            if any(session.get("status") != "LIVE" for session in listed):
+                return CannotVerify(Doubt.UNREADABLE, "sessions that are not live are listed")
+            sessions = tuple(_active(session) for session in listed)
+            return ActivePage(sessions, str(number + 1) if number * limit < total else "")
+        except errors.ProviderError as error:
+            return doubt_of(error)
+
+    async def fetch_state(self, session_id: str) -> SessionState | CannotVerify:
+        """The live session's peers that have not left, if there are as many as are counted."""
+        path = _meeting(session_id, "active-session")
+        try:
+            answer = await self._calls.ask("GET", path, poll=True, accept=(404,))
+            if answer.status == 404:
+                return await self._nobody_in(session_id)
+            live = _data(answer.body)
+            if live.get("associated_id") != session_id:
+                return CannotVerify(Doubt.UNREADABLE, "the answer is about another meeting")
+            occupancy = text(live, "id")
+            people = await self._peers(occupancy)
+        except errors.ProviderError as error:
+            return doubt_of(error)
+        if people is None or count(live, "live_participants") != len(people):
+            return CannotVerify(Doubt.PARTIAL, "fewer or more participants than counted")
+        if not people:
+            return CannotVerify(Doubt.EMPTY, "the list of participants is empty")
+        return SessionState(session_id, people, occupancy)
+
+    async def fetch_metrics(self, session_id: str) -> Metrics | CannotVerify:
+        """Not offered while a call is under way."""
+        return CannotVerify(Doubt.UNSUPPORTED, "this provider tells the quality of a call later")
+
+    async def kick(self, session_id: str, user_id: str) -> bool:
+        """Remove every peer of a user."""
+        body = {"participant_ids": [], "custom_participant_ids": [user_id]}
+        path = _meeting(session_id, "active-session", "kick")
+        return (await self._calls.ask("POST", path, body, accept=(404,))).status != 404
+
+    async def start_recording(self, session_id: str) -> Recording:
+        """One audio file of all participants; of one that is made already, that one."""
+        active = f"/recordings/active-recording/{quote(session_id, safe='')}"
+        running = await self._calls.ask("GET", active, accept=(404,))
+        if running.status != 404:
+            return _recording(running)
+        body = {
+            "meeting_id": session_id,
+            "audio_config": {"export_file": True},
+            "video_config": {"export_file": False},
+        }
+        return _recording(await self._calls.ask("POST", "/recordings", body))
+
+    async def register_webhook(self, url: str) -> WebhookRegistration:
+        """The registration of that URL, put right, or a new one: for the whole application."""
+        body = {"name": _webhook_name(url), "url": url, "events": list(EVENTS), "enabled": True}
+        known = await self._registered(url)
+        if known is None:
+            made = await self._calls.ask("POST", "/webhooks", body, accept=(409,))
+            if made.status != 409:
+                return WebhookRegistration(text(_data(made.body), "id"), url)
+            known = await self._registered(url)
+            if known is None:
+                raise _refusal(made)
+        registration = WebhookRegistration(text(known, "id"), url)
+        if not _tells_all(known):
+            path = "/webhooks/" + quote(registration.id, safe="")
+            await self._calls.ask("PATCH", path, body)
+        return registration
+
+    async def verify_webhook(
+        self, headers: Mapping[str, str], body: bytes, now: float
+    ) -> Verified | Refused:
+        """`rtk-signature`. No time is signed, so `now` says nothing about it."""
+        return await self._signatures.verify(headers, body)
+
+    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+        """RealTimeKit's events."""
+        return webhooks.parse_webhook(body)
+
+    async def _with_preset(
+        self, method: str, path: str, body: dict[str, str], permissions: Permissions
+    ) -> Answer:
+        """A request that names a preset; sent again after that had to be made. Refusals pass."""
+        answer = await self._calls.ask(method, path, body, accept=REFUSED)
+        if is_missing(answer):
+            await self._make_preset(permissions)
+            answer = await self._calls.ask(method, path, body, accept=REFUSED)
+        return answer
+
+    async def _make_preset(self, permissions: Permissions) -> None:
+        """Make a preset, unless somebody else just has."""
+        async with self._presets:
+            name = preset_name(permissions)
+            for number in range(1, MAX_PAGES + 1):
+                query = {"page_no": number, "per_page": PAGE}
+                listed = await self._calls.ask("GET", "/presets", query=query)
+                found = entries(listed.body, "data")
+                if any(preset.get("name") == name for preset in found):
+                    return
+                if not found or number * PAGE >= _paging(listed.body, len(found))[0]:
+                    break
+            await self._calls.ask("POST", "/presets", preset_body(permissions), accept=(409,))
+            log.info("voice_preset_made", preset=name)
+
+    async def _registered(self, url: str) -> dict[str, Any] | None:
+        """What is known under a URL."""
+        found = await self._calls.ask("GET", "/webhooks")
+        same = (known for known in entries(found.body, "data") if known.get("url") == url)
+        return next(same, None)
+
+    async def _enrolled(self, session_id: str, user_id: str) -> str:
+        """The participant id of a user; empty when the user is not enrolled."""
+        path = _meeting(session_id, "participants")
+        for number in range(1, MAX_PAGES + 1):
+            query = {"page_no": number, "per_page": PAGE}
+            body = (await self._calls.ask("GET", path, query=query)).body
+            listed = entries(body, "data")
+            for person in listed:
+                if person.get("custom_participant_id") == user_id:
+                    return text(person, "id")
+            if not listed or number * PAGE >= _paging(body, len(listed))[0]:
+                break
+        return ""
+
+    async def _nobody_in(self, session_id: str) -> CannotVerify:
+        """Why there is no live session: a meeting without people answers 404 like no meeting."""
+        meeting = _data((await self._calls.ask("GET", _meeting(session_id), poll=True)).body)
+        if meeting.get("status") == "INACTIVE":
+            return CannotVerify(Doubt.NOT_FOUND, "the meeting is closed")
+        return CannotVerify(Doubt.EMPTY, "nobody is in the meeting")
+
+    async def _peers(self, occupancy: str) -> tuple[Present, ...] | None:
+        """Who has not left; None when the pages do not add up to what was counted."""
+        present: list[Present] = []
+        path = f"/sessions/{quote(occupancy, safe='')}/participants"
+        for number in range(1, MAX_PAGES + 1):
+            query = {"page_no": number, "per_page": PAGE}
+            body = (await self._calls.ask("GET", path, query=query, poll=True)).body
+            listed = entries(_data(body), "participants")
+            total, whole = _paging(body, len(listed))
+            if not whole:
+                return None
+            present += [_present(peer) for peer in listed if not peer.get("left_at")]
+            if number * PAGE >= total:
+                return tuple(present)
+        return None
+
+
+def _meeting(session_id: str, *parts: str) -> str:
+    return "/".join(["/meetings", *(quote(part, safe="") for part in (session_id, *parts))])
+
+
+def _refusal(answer: Answer) -> errors.ProviderError:
+    """The error of an answer out of `REFUSED`. A preset that is not there is no lost session."""
+    gone = answer.status == 404 and not is_missing(answer)
+    kind = errors.SessionNotFound if gone else errors.InvalidRequest
+    return kind(f"the provider answered {answer.status}")
+
+
+def _tells_all(known: dict[str, Any]) -> bool:
+    """Whether a registration is switched on, for all events that we want."""
+    told = known.get("events")
+    all_told = isinstance(told, list) and all(name in told for name in EVENTS)
+    return all_told and known.get("enabled") is not False
+
+
+def _recording(answer: Answer) -> Recording:
+    data = _data(answer.body)
+    return Recording(text(data, "id"), str(data.get("status", "")))
+
+
+def _webhook_name(url: str) -> str:
+    return f"syncbridge {hashlib.sha256(url.encode()).hexdigest()[:12]}"
+
+
+def _data(body: dict[str, Any]) -> dict[str, Any]:
+    data = body.get("data")
+    if not isinstance(data, dict):
+        raise errors.ProviderUnavailable("the provider's answer has no data")
+    return data
+
+
+def _paging(body: dict[str, Any], length: int) -> tuple[int, bool]:
+    """The total that is counted, and whether this page is as long as it says."""
+    data = body.get("data")
+    paging = body.get("paging") or (data.get("paging") if isinstance(data, dict) else None)
+    if not isinstance(paging, dict):
+        return length, False
+    total, start, end = (count(paging, f) for f in ("total_count", "start_offset", "end_offset"))
+    if total is None or start is None or end is None:
+        return length, False
+    expected = end - start + 1 if total and end >= start >= 1 else 0
+    return total, length == expected
+
+
+def _active(session: dict[str, Any]) -> ActiveSession:
+    people = count(session, "live_participants") or 0
+    return ActiveSession(text(session, "associated_id"), people, text(session, "id"))
+
+
+def _present(peer: dict[str, Any]) -> Present:
+    return Present(
+        str(peer.get("custom_participant_id") or ""), text(peer, "id"), _unix(peer.get("joined_at"))
+    )
+
+
+def _unix(value: Any) -> float | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else None

@@ -1,0 +1,258 @@
+"""A provider with a circuit breaker and repetition around it; it is a `VoiceProvider` itself.
+
+Each request passes a breaker: changes, for which somebody waits, have one, and reads, with which we
+look, another, so that a list that is broken keeps nobody from joining. While it is open, a change
+raises ProviderUnavailable with the time to come back, and a read answers `CannotVerify`; nothing is
+sent, and calls that are under way are left alone. Only "in trouble" and "no answer" count as
+failures; a refusal is an answer, and 429 says nothing about health. A call that was cancelled says
+nothing either.
+
+Repeated is what had no answer at all and may be repeated: a room is asked for under its key, an
+end, a token, a removal and a registration come out the same. Reads are not: whoever polls comes
+again. A recording is not: a second one might begin. Pauses have full jitter and keep within the
+deadline of the caller.
+
+Tokens that we sign ourselves cost no request: they pass the breaker, so that calls can be joined
+while the provider's API is away. That is our fallback.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from random import SystemRandom
+from typing import TypeVar
+
+import msgspec
+import stamina
+import structlog
+import trio
+
+from syncbridge.voice import provider_errors as errors
+from syncbridge.voice.breaker import Breaker, State, Ticket, Wait
+from syncbridge.voice.events import Event, Unreadable
+from syncbridge.voice.ports import (
+    ActivePage,
+    CannotVerify,
+    Doubt,
+    IssuedToken,
+    Metrics,
+    Participant,
+    Permissions,
+    ProviderSession,
+    Recording,
+    Refused,
+    SessionRequest,
+    SessionState,
+    Verified,
+    VoiceProvider,
+    WebhookRegistration,
+)
+from syncbridge_server.voice.figures.metrics import ProviderMetrics
+from syncbridge_server.voice.provider.lately import Lately
+
+log = structlog.get_logger("voice")
+
+T = TypeVar("T")
+_chance = SystemRandom().random
+FAILURES = frozenset({"network_error", "service_unavailable", "unreachable"})
+SILENT = frozenset({"rate_limited", "cancelled"})
+"""Outcomes from which nothing follows about the provider's health."""
+
+
+class Repetition(msgspec.Struct, frozen=True):
+    """How often a call is sent, at most, and the pauses between, in seconds."""
+
+    attempts: int = 3
+    first_s: float = 0.2
+    most_s: float = 2.0
+    patience_s: float = 15.0
+
+
+class GuardedProvider:
+    """`VoiceProvider` around another one.
+
+    Args:
+        changes, reads: the breakers.
+        local_tokens: `issue_token` of the other one asks nobody.
+        clock: monotonic seconds. chance: numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        provider: VoiceProvider,
+        changes: Breaker,
+        reads: Breaker,
+        metrics: ProviderMetrics,
+        *,
+        local_tokens: bool = False,
+        repetition: Repetition | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = _chance,
+    ) -> None:
+        self._provider = provider
+        self._changes = changes
+        self._reads = reads
+        self._metrics = metrics
+        self._local_tokens = local_tokens
+        self._repetition = repetition or Repetition()
+        self._clock = clock
+        self._chance = chance
+        self._lately = Lately()
+
+    @property
+    def failing(self) -> bool:
+        """Whether it answers some kind of request with errors; see `Lately`."""
+        return self._lately.failing(self._clock())
+
+    @property
+    def local_tokens(self) -> bool:
+        """Whether tokens are given out without asking the provider."""
+        return self._local_tokens
+
+    @property
+    def changes(self) -> State:
+        """What the breaker of changes lets through now."""
+        return self._changes.state(self._clock())
+
+    @property
+    def reads(self) -> State:
+        """What the breaker of reads lets through now."""
+        return self._reads.state(self._clock())
+
+    async def create_session(
+        self, request: SessionRequest, idempotency_key: str
+    ) -> ProviderSession:
+        """See `VoiceProvider`."""
+        return await self._again(
+            "create_session", lambda: self._provider.create_session(request, idempotency_key)
+        )
+
+    async def issue_token(
+        self, session_id: str, participant: Participant, permissions: Permissions
+    ) -> IssuedToken:
+        """See `VoiceProvider`. One that is signed here needs no provider."""
+        if self._local_tokens:
+            return await self._provider.issue_token(session_id, participant, permissions)
+        return await self._again(
+            "issue_token",
+            lambda: self._provider.issue_token(session_id, participant, permissions),
+        )
+
+    async def end_session(self, session_id: str) -> None:
+        """See `VoiceProvider`."""
+        await self._again("end_session", lambda: self._provider.end_session(session_id))
+
+    async def list_active(self, cursor: str = "", limit: int = 100) -> ActivePage | CannotVerify:
+        """See `VoiceProvider`."""
+        return await self._look("list_active", lambda: self._provider.list_active(cursor, limit))
+
+    async def fetch_state(self, session_id: str) -> SessionState | CannotVerify:
+        """See `VoiceProvider`."""
+        return await self._look("fetch_state", lambda: self._provider.fetch_state(session_id))
+
+    async def fetch_metrics(self, session_id: str) -> Metrics | CannotVerify:
+        """See `VoiceProvider`."""
+        return await self._look("fetch_metrics", lambda: self._provider.fetch_metrics(session_id))
+
+    async def kick(self, session_id: str, user_id: str) -> bool:
+        """See `VoiceProvider`."""
+        return await self._again("kick", lambda: self._provider.kick(session_id, user_id))
+
+    async def start_recording(self, session_id: str) -> Recording:
+        """See `VoiceProvider`. Sent once."""
+        return await self._once(
+            self._changes, "start_recording", lambda: self._provider.start_recording(session_id)
+        )
+
+    async def register_webhook(self, url: str) -> WebhookRegistration:
+        """See `VoiceProvider`."""
+        return await self._again("register_webhook", lambda: self._provider.register_webhook(url))
+
+    async def verify_webhook(
+        self, headers: Mapping[str, str], body: bytes, now: float
+    ) -> Verified | Refused:
+        """See `VoiceProvider`. Webhooks that arrive are not held up by the breaker."""
+        return await self._provider.verify_webhook(headers, body, now)
+
+    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+        """See `VoiceProvider`."""
+        return self._provider.parse_webhook(body)
+
+    async def _look(
+        self, call: str, send: Callable[[], Awaitable[T | CannotVerify]]
+    ) -> T | CannotVerify:
+        """A read: one attempt, and a value also while the breaker is open."""
+        try:
+            return await self._once(self._reads, call, send)
+        except errors.ProviderUnavailable as error:
+            return CannotVerify(Doubt.UNREACHABLE, error.detail, error.retry_after)
+
+    async def _again(self, call: str, send: Callable[[], Awaitable[T]]) -> T:
+        """A change that may be repeated when there was no answer."""
+        lost = False
+        pauses = self._pauses(call)
+        limits = self._repetition
+        async for attempt in stamina.retry_context(
+            pauses, attempts=limits.attempts, timeout=limits.patience_s
+        ):
+            with attempt:
+                try:
+                    return await self._once(self._changes, call, send)
+                except errors.ProviderError as error:
+                    lost = error.outcome_unknown = lost or error.outcome_unknown
+                    raise
+        raise AssertionError("the last attempt answers or raises")
+
+    def _pauses(self, call: str) -> Callable[[Exception], bool | float]:
+        """Whether another attempt is made after an error, and after how many seconds."""
+        limits, made = self._repetition, 0
+
+        def pause_after(error: Exception) -> bool | float:
+            nonlocal made
+            if not isinstance(error, errors.NetworkFailed):
+                return False
+            pause = self._chance() * min(limits.first_s * 2.0**made, limits.most_s)
+            made += 1
+            if trio.current_time() + pause >= trio.current_effective_deadline():
+                return False
+            if made < limits.attempts:
+                self._metrics.retries.labels(call).inc()
+            return pause
+
+        return pause_after
+
+    async def _once(self, breaker: Breaker, call: str, send: Callable[[], Awaitable[T]]) -> T:
+        """One attempt through a breaker. Raises ProviderUnavailable while it is open."""
+        ticket = breaker.admit(self._clock())
+        if isinstance(ticket, Wait):
+            self._metrics.requests.labels(call, "breaker_open").inc()
+            raise errors.ProviderUnavailable(
+                "the provider is in trouble and is not asked for a while",
+                retry_after=ticket.seconds,
+            )
+        began, outcome = self._clock(), "cancelled"
+        try:
+            answer = await send()
+            outcome = str(answer.doubt) if isinstance(answer, CannotVerify) else "ok"
+            return answer
+        except errors.ProviderError as error:
+            outcome = error.code.value.lower()
+            raise
+        finally:
+            self._note(breaker, call, ticket, outcome)
+            self._metrics.requests.labels(call, outcome).inc()
+            self._metrics.seconds.labels(call).observe(self._clock() - began)
+
+    def _note(self, breaker: Breaker, call: str, ticket: Ticket, outcome: str) -> None:
+        """Tell the breaker how an attempt ended, and the log when it changed its mind."""
+        now = self._clock()
+        self._lately.note(call, outcome, now)
+        before = breaker.state(now)
+        if outcome in FAILURES:
+            breaker.failed(ticket, now)
+        elif outcome in SILENT:
+            breaker.given_up(ticket, now)
+        else:
+            breaker.succeeded(ticket)
+        after = breaker.state(now)
+        if after is not before:
+            log.warning("voice_breaker", state=str(after), call=call, outcome=outcome)

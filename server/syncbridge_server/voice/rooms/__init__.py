@@ -1,0 +1,1 @@
+"""Rooms at the provider: opened, entered, moved, handed over, left, and what is due in them."""

@@ -1,0 +1,172 @@
+"""Does at the provider what channels have left to be done: ends retired rooms, starts recordings.
+
+Every write that leaves such a chore wakes this node; where that comes to nothing, the channel is
+due again (`timers`), on any node. One node at a time works on a channel. What is done is confirmed
+in the channel; a failure makes the channel wait, longer each time (`Channel.postpone`), so that a
+provider in trouble is asked a little, by one node, and not in a loop.
+
+A retired room without a session id may exist all the same: it is asked for under its key, to learn
+its id, and ended then. A room that cannot be ended for a day is given up, with an error in the log.
+"""
+
+from functools import partial
+
+import msgspec
+import structlog
+import trio
+
+from syncbridge.errors import StoreError
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.ports import VoiceProvider
+from syncbridge.voice.provider_errors import (
+    InvalidRequest,
+    NetworkFailed,
+    PermissionDenied,
+    ProviderError,
+    SessionNotFound,
+)
+from syncbridge.voice.records import Room
+from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.rooms.opening import Opening, failed
+
+log = structlog.get_logger("voice")
+
+CHORES = "chores"
+"""Purpose of the lock under which one node works on a channel."""
+AT_ONCE = 4
+WAITING_MOST = 4096
+"""Channels that wait for this node; others are found when they are due."""
+MARGIN = 5.0
+GIVE_UP_MS = 86_400_000
+
+
+class Chores:
+    """Carries out chores. `patience`: seconds for all of one channel."""
+
+    def __init__(
+        self, provider: VoiceProvider, desk: Desk, opening: Opening, patience: float
+    ) -> None:
+        self._provider = provider
+        self._desk = desk
+        self._opening = opening
+        self._patience = patience
+        self._waiting: dict[str, None] = {}
+        self._more = trio.Event()
+        desk.on_chores(self.wake)
+
+    def wake(self, channel_id: str) -> None:
+        """There is something to do in this channel. Does not wait."""
+        if len(self._waiting) < WAITING_MOST:
+            self._waiting[channel_id] = None
+            self._more.set()
+
+    async def run(self) -> None:
+        """Work, for ever."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(AT_ONCE):
+                nursery.start_soon(self._work)
+
+    async def do(self, channel_id: str) -> None:
+        """Do what is to be done in one channel, unless another node does. Raises StoreError."""
+        life_ms = round((self._patience + MARGIN) * 1000)
+        async with self._desk.channels.lock(channel_id, CHORES, life_ms, 0) as got:
+            if not got:
+                return
+            with trio.move_on_after(self._patience):
+                await self._do(channel_id)
+
+    async def _work(self) -> None:
+        while True:
+            while not self._waiting:
+                self._more = trio.Event()
+                await self._more.wait()
+            channel_id = next(iter(self._waiting))
+            del self._waiting[channel_id]
+            try:
+                await self.do(channel_id)
+            except StoreError as error:
+                log.info("voice_chores_wait", channel_id=channel_id, reason=error.detail)
+
+    async def _do(self, channel_id: str) -> None:
+        channel = await self._desk.look(channel_id)
+        if channel.record.retry_at > self._desk.now():
+            return
+        try:
+            for room in list(channel.record.retired):
+                await self._end(channel, room)
+            if channel.record.recording == "wanted" and channel.call and channel.call.users:
+                await self._start_recording(channel)
+        except ProviderError as error:
+            log.warning(
+                "voice_chore_failed",
+                channel_id=channel_id,
+                code=error.code.value,
+                reason=error.detail,
+            )
+            await self._desk.change(channel_id, partial(failed, error=error))
+
+    async def _end(self, channel: Channel, room: Room) -> None:
+        """End a retired room, and confirm it."""
+        channel_id = channel.record.channel_id
+        try:
+            session_id = room.session_id or await self._identify(channel, room)
+            await self._provider.end_session(session_id)
+        except (SessionNotFound, InvalidRequest):
+            log.info("voice_room_gone", channel_id=channel_id, key=room.key)
+        except ProviderError:
+            if self._desk.now() - max(room.asked_at, room.opened_at) < GIVE_UP_MS:
+                raise
+            log.error("voice_room_given_up", channel_id=channel_id, key=room.key)
+        await self._desk.change(channel_id, partial(confirmed, room=room))
+        log.info("voice_room_ended", channel_id=channel_id, session_id=room.session_id)
+
+    async def _identify(self, channel: Channel, room: Room) -> str:
+        """The session id of a room that may have been opened; noted, so that it is asked once."""
+        channel_id = channel.record.channel_id
+        async with self._opening.locked(channel_id):
+            session_id = await self._opening.ask(channel.record, room)
+        rule = partial(identified, room=room, session_id=session_id)
+        await self._desk.change(channel_id, rule)
+        return session_id
+
+    async def _start_recording(self, channel: Channel) -> None:
+        """Start the recording of a room, once. What is refused is not asked again."""
+        record = channel.record
+        if record.room is None:
+            return
+        session_id = record.room.session_id
+        try:
+            recording = await self._provider.start_recording(session_id)
+            state = "started"
+            log.info("voice_recording", channel_id=record.channel_id, recording_id=recording.id)
+        except (InvalidRequest, SessionNotFound, PermissionDenied) as error:
+            # After an answer that was lost a refusal says that it is running.
+            state = "started" if record.last_error == NetworkFailed.code.value else "failed"
+            log.warning("voice_recording_refused", channel_id=record.channel_id, state=state)
+            log.debug("voice_recording_refused", reason=error.detail)
+        await self._desk.change(
+            record.channel_id, partial(recorded, session_id=session_id, state=state)
+        )
+
+
+def confirmed(channel: Channel, now: int, *, room: Room) -> None:
+    """A retired room has been ended."""
+    channel.confirm_ended(room)
+    channel.succeeded()
+
+
+def identified(channel: Channel, now: int, *, room: Room, session_id: str) -> None:
+    """The provider's id of a retired room is known."""
+    channel.record.retired = [
+        msgspec.structs.replace(one, session_id=session_id) if one.key == room.key else one
+        for one in channel.record.retired
+    ]
+
+
+def recorded(channel: Channel, now: int, *, session_id: str, state: str) -> None:
+    """The recording of a room was started, or will not be."""
+    record = channel.record
+    current = record.room is not None and record.room.session_id == session_id
+    if current and record.recording == "wanted":
+        record.recording = state
+    channel.succeeded()

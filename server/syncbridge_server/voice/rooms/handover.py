@@ -1,0 +1,134 @@
+"""Hands a call over with its session: the new device gets a token before anything is taken away.
+
+The order matters. First the provider gives the new device its way in; then it is noted that the
+call is about to move, and the device that holds it stays in until the new one is in the media
+(`syncbridge.voice.holding`). When the provider refuses, or is slow, the session has been handed
+over all the same and the call stays where it is; the same device may ask again while the handoff
+can be read again.
+
+A token is given out here, so the grants of who asks are looked at, as everywhere. Who asks for a
+user (role service or admin) passes on what that user was granted last, and not its own rights.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+import structlog
+import trio
+
+from syncbridge.errors import SyncBridgeError
+from syncbridge.identity import Identity
+from syncbridge.voice.announcements import Message
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.grants import require
+from syncbridge.voice.provider_errors import ProviderError
+from syncbridge.voice.reporting import hand_over
+from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.figures.metrics import CallMetrics
+from syncbridge_server.voice.rooms.tokens import Tokens, VoiceToken
+from syncbridge_server.voice.sockets.board import Board, LiveCall
+
+log = structlog.get_logger("voice")
+
+SECONDS = 5.0
+"""How long a handoff waits for its call."""
+
+
+class HandedCall(msgspec.Struct, frozen=True):
+    """A call that goes along with a session.
+
+    Attributes:
+        token: the new device's way in; None when there is none, and `error` says why.
+        retry_after: seconds after which asking again makes sense.
+    """
+
+    channel_id: str
+    token: VoiceToken | None = None
+    error: str = ""
+    retry_after: float | None = None
+
+
+class Handover:
+    """Moves calls from device to device, and counts how that goes: `failed`, or `begun` and then
+    `moved` or `expired`."""
+
+    def __init__(self, board: Board, desk: Desk, tokens: Tokens, metrics: CallMetrics) -> None:
+        self._board = board
+        self._desk = desk
+        self._tokens = tokens
+        self._steps = metrics.handovers
+        desk.on_written(self._count)
+
+    async def take_along(
+        self, identity: Identity, session_id: str, source: str, target: str
+    ) -> HandedCall | None:
+        """Let `target` take over the call that `source` holds; None when it holds none.
+
+        Args:
+            identity: who asks for it; without a grant for the channel there is no token.
+        """
+        call = self._board.calls.get(self._board.held_by(session_id, source))
+        if call is None:
+            return None
+        handed = await self._try(identity, call, session_id, source, target)
+        if handed is not None and handed.error:
+            self._steps.labels("failed").inc()
+        return handed
+
+    async def _try(
+        self, identity: Identity, call: LiveCall, session_id: str, source: str, target: str
+    ) -> HandedCall | None:
+        channel_id, people = call.channel_id, call.view.participants.items()
+        user_id = next(u for u, p in people if (p.sid, p.device_id) == (session_id, source))
+        try:
+            with trio.fail_after(SECONDS):
+                return await self._move(identity, channel_id, user_id, session_id, target)
+        except trio.TooSlowError:
+            return HandedCall(channel_id, error="network_error", retry_after=1.0)
+        except ProviderError as error:
+            log.info("voice_handover_failed", channel_id=channel_id, code=error.code.value)
+            return HandedCall(channel_id, error=error.code.value, retry_after=error.retry_after)
+        except SyncBridgeError as error:
+            log.info("voice_handover_failed", channel_id=channel_id, code=error.code.wire)
+            return HandedCall(channel_id, error=error.code.wire, retry_after=error.retry_after)
+
+    async def _move(
+        self, identity: Identity, channel_id: str, user_id: str, session_id: str, target: str
+    ) -> HandedCall | None:
+        record = (await self._desk.look(channel_id)).record
+        guest = record.guests.get(user_id)
+        if guest is None:
+            return None
+        allowed = guest.permissions
+        if not identity.privileged:
+            allowed = require(identity, record.waddle_id, channel_id)
+        token = await self._tokens.issue(
+            user_id,
+            user_id,
+            record.waddle_id,
+            channel_id,
+            allowed,
+            device_id=target,
+            sid=session_id,
+        )
+        await self._desk.change(
+            channel_id, lambda channel, now: hand_over(channel, user_id, target, session_id, now)
+        )
+        return HandedCall(channel_id, token)
+
+    def _count(self, channel: Channel) -> None:
+        """Count the steps that a write has made."""
+        for step in steps_of(channel.news):
+            self._steps.labels(step).inc()
+
+
+def steps_of(news: list[Message]) -> Iterator[str]:
+    """The steps of handovers among what devices are told."""
+    for message in news:
+        match message.get("state"), message.get("reason"):
+            case "moving", _:
+                yield "begun"
+            case "released", "handoff":
+                yield "moved"
+            case "held", "expired":
+                yield "expired"

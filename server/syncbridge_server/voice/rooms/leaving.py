@@ -1,0 +1,90 @@
+"""Takes a user out of a call, because they asked for it over REST or somebody in charge did.
+
+That it was asked for is one negative about each connection. The provider is then told to remove the
+user; that it did is proof about the connections that were held before, and that it knew of no such
+user is a second negative. So what we show does not wait for a webhook, and one who came back
+meanwhile with another connection stays.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.evidence import Evidence, Left, Source
+from syncbridge.voice.ports import VoiceProvider
+from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.rooms.opening import NotLive
+
+Says = Callable[[str], Left]
+"""Connection id -> what is said about it."""
+
+
+class Leaving:
+    """Removes users from calls."""
+
+    def __init__(self, provider: VoiceProvider, desk: Desk) -> None:
+        self._provider = provider
+        self._desk = desk
+
+    async def leave(self, channel_id: str, user_id: str) -> bool:
+        """Remove a user with all connections, and free the seat. False: there was nobody to remove.
+
+        Raises NotLive, ProviderError (the user may still be there), StoreError.
+        """
+        began = self._desk.now()
+        sessions, connections = await self._desk.change(
+            channel_id, partial(asked_out, user_id=user_id)
+        )
+        removed = False
+        for session_id in sessions:
+            removed = await self._provider.kick(session_id, user_id) or removed
+        rule = partial(put_out, user_id=user_id, connections=connections, removed=removed, at=began)
+        await self._desk.change(channel_id, rule)
+        return removed or bool(connections)
+
+
+def asked_out(channel: Channel, now: int, *, user_id: str) -> tuple[list[str], tuple[str, ...]]:
+    """Note that a user is to leave. The sessions to remove them from, and their connections.
+
+    Raises NotLive.
+    """
+    call, record = channel.call, channel.record
+    if call is None or record.room is None:
+        raise NotLive
+    connections = call.connections(user_id)
+    channel.unseat(user_id, now)
+    generation = call.generation
+    said: list[Evidence] = [
+        Left(generation=generation, at=now, source=Source.CLIENT, user_id=user_id, connection_id=c)
+        for c in connections
+    ]
+    rooms = (record.room, record.previous)
+    channel.hear(said, now)
+    return [room.session_id for room in rooms if room is not None], connections
+
+
+def put_out(
+    channel: Channel,
+    now: int,
+    *,
+    user_id: str,
+    connections: tuple[str, ...],
+    removed: bool,
+    at: int,
+) -> None:
+    """The provider has removed a user, or knew of none since `at`."""
+    if channel.call is None:
+        return
+    generation = channel.call.generation
+    told = connections if removed else ("",)
+    said: list[Evidence] = [
+        Left(
+            generation=generation,
+            at=now if removed else at,
+            source=Source.WEBHOOK,
+            user_id=user_id,
+            connection_id=connection,
+        )
+        for connection in told
+    ]
+    channel.hear(said, now)

@@ -1,0 +1,169 @@
+"""What clients say of themselves, brought into the store in the background.
+
+A socket's tick never waits. Reports are kept by channel until a worker is free; it takes all that
+wait for one channel and makes one change of them, so a hundred devices that report at once cost a
+few writes. One channel is changed by one worker at a time, in the order of arrival. Signs of life
+(`renew`) are only names, kept once each. When too many wait, a report is refused and its sender
+told to come again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+import trio
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.voice import reporting
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.holding import Report
+from syncbridge.voice.view import View, of_record
+from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.sockets.board import Board
+
+log = structlog.get_logger("voice")
+
+MAX_WAITING = 8_192
+WORKERS = 8
+BOARD_SECONDS = 1.0
+"""How long an answer waits for this node's board, so that news and answers come in order."""
+
+RETRY_AFTER = 1.0
+
+Answer = Callable[[View | None, SyncBridgeError | None], None]
+"""(the call afterwards, what went wrong). No call and no error: there is none any more."""
+
+
+class Refused(Exception):
+    """None of the reports may be taken in; each of them says why."""
+
+
+@dataclass(slots=True)
+class Said:
+    """One report. `require` raises FORBIDDEN, given the channel's waddle. `joins`: or leaves."""
+
+    report: Report
+    joins: bool
+    require: Callable[[str], None]
+    answer: Answer
+    error: SyncBridgeError | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What waits for one channel."""
+
+    said: list[Said] = field(default_factory=list)
+    present: dict[str, None] = field(default_factory=dict)
+
+
+class Reports:
+    """Takes reports in. `flush`: sends what answers have queued."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        board: Board,
+        flush: Callable[[], object],
+        *,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        self._desk = desk
+        self._board = board
+        self._flush = flush
+        self._max = max_waiting
+        self._batches: dict[str, Batch] = {}
+        self._busy: set[str] = set()
+        self._send, self._receive = trio.open_memory_channel[str](max_waiting + WORKERS)
+        self.waiting = 0
+
+    def say(self, channel_id: str, said: Said) -> None:
+        """Keep a report; it is answered once. Raises OVERLOADED."""
+        self._room(channel_id).said.append(said)
+
+    def renew(self, channel_id: str, user_id: str) -> None:
+        """A client has shown that it is in the call. Raises OVERLOADED."""
+        waiting = self._batches.get(channel_id)
+        if waiting is None or user_id not in waiting.present:
+            self._room(channel_id).present[user_id] = None
+
+    def _room(self, channel_id: str) -> Batch:
+        """Where one more report of a channel is kept."""
+        if self.waiting >= self._max:
+            raise SyncBridgeError(
+                ErrorCode.OVERLOADED, "too many voice reports wait", retry_after=RETRY_AFTER
+            )
+        self.waiting += 1
+        batch = self._batches.get(channel_id)
+        if batch is None:
+            batch = self._batches[channel_id] = Batch()
+            if channel_id not in self._busy:
+                self._send.send_nowait(channel_id)
+        return batch
+
+    async def run(self) -> None:
+        """Bring reports into the store, for ever."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(WORKERS):
+                nursery.start_soon(self._worker)
+
+    async def _worker(self) -> None:
+        async for channel_id in self._receive:
+            batch = self._batches.pop(channel_id)
+            self.waiting -= len(batch.said) + len(batch.present)
+            self._busy.add(channel_id)
+            try:
+                await self._carry_out(channel_id, batch)
+            finally:
+                self._busy.discard(channel_id)
+                if channel_id in self._batches:
+                    self._send.send_nowait(channel_id)
+
+    async def _carry_out(self, channel_id: str, batch: Batch) -> None:
+        error: SyncBridgeError | None = None
+        shown: View | None = None
+        try:
+            shown = await self._change(channel_id, batch)
+        except Refused:
+            pass
+        except SyncBridgeError as away:
+            error = away
+        except Exception:
+            log.exception("Voice Report Failed")
+            error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this report")
+        for said in batch.said:
+            said.answer(shown, error or said.error)
+        self._flush()
+
+    async def _change(self, channel_id: str, batch: Batch) -> View | None:
+        """One change of the channel. Raises NOT_FOUND when it has no call."""
+        channel = await self._desk.change(channel_id, lambda c, now: apply(c, now, batch))
+        await self._board.caught_up(channel_id, channel.revision, BOARD_SECONDS)
+        call = self._board.calls.get(channel_id)
+        return call.view if call is not None else of_record(channel.record)
+
+
+def apply(channel: Channel, now: int, batch: Batch) -> Channel:
+    """Take a batch in. Raises NOT_FOUND, and nothing is written, when there is no call."""
+    if not channel.live:
+        raise SyncBridgeError(
+            ErrorCode.NOT_FOUND, "the channel has no call; ask for a voice token first"
+        )
+    allowed = [said for said in batch.said if is_allowed(said, channel.record.waddle_id)]
+    if not allowed and not batch.present:
+        raise Refused
+    reporting.renew(channel, batch.present, now)
+    for said in allowed:
+        take = reporting.report if said.joins else reporting.part
+        take(channel, said.report, now)
+    return channel
+
+
+def is_allowed(said: Said, waddle_id: str) -> bool:
+    """Whether a report may be taken in; notes why not."""
+    said.error = None
+    try:
+        said.require(waddle_id)
+    except SyncBridgeError as error:
+        said.error = error
+    return said.error is None

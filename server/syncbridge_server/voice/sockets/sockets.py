@@ -1,0 +1,327 @@
+"""Voice on the sockets: what devices say about calls, and what they are told.
+
+A device says that it is in a call (`voice_join`, repeated as its sign of life), that it has left,
+or that it speaks; it may watch channels. What is heard goes to the channel as evidence, in the
+background (`reports`); who speaks goes to `speaking`. What changes on the board becomes messages
+for those who hear of the channel (`audience`).
+
+A socket that comes, goes or breaks says nothing about a call: who is in it is known from the media,
+and a device without a socket is told how things are when it comes back (`calls_part`). The other
+way round, a socket that is alive keeps nobody in a call.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from syncbridge import encode, ids, messages
+from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
+from syncbridge.identity import Identity
+from syncbridge.messages import Envelope, SpeakingReport, VoiceJoin, VoiceLeave, VoiceWatch
+from syncbridge.voice import announcements, grants, view
+from syncbridge.voice.announcements import Message
+from syncbridge.voice.holding import Report
+from syncbridge.voice.view import View
+from syncbridge_server.gateway.connection import Connection
+from syncbridge_server.gateway.post import Post
+from syncbridge_server.voice.sockets.audience import Audience
+from syncbridge_server.voice.sockets.board import Board, LiveCall
+from syncbridge_server.voice.sockets.reports import Reports, Said
+from syncbridge_server.voice.sockets.speaking import Speaking
+
+MAX_ID = 128
+RENEWALS = 65_536
+"""Participants of whom it is remembered when they last gave a sign by speaking."""
+
+
+class VoiceSockets:
+    """Implements `gateway.voice.VoiceSide`.
+
+    Args:
+        flush: sends what was queued outside of a tick.
+        lease_ms: how long a client's report keeps it in a call. monotonic: ms.
+    """
+
+    def __init__(
+        self,
+        post: Post,
+        board: Board,
+        audience: Audience,
+        speaking: Speaking,
+        reports: Reports,
+        *,
+        flush: Callable[[], object],
+        lease_ms: int,
+        monotonic: Callable[[], int],
+    ) -> None:
+        self.board = board
+        self.speaking = speaking
+        self.reports = reports
+        self._post = post
+        self._audience = audience
+        self._flush = flush
+        self._interval_ms = max(lease_ms // 4, 1)
+        self._monotonic = monotonic
+        self._signs: dict[tuple[str, str], int] = {}
+        self._handlers: dict[str, tuple[Any, Callable[..., None]]] = {
+            messages.VOICE_JOIN: (messages.voice_join_decoder, self._on_join),
+            messages.VOICE_LEAVE: (messages.voice_leave_decoder, self._on_leave),
+            messages.VOICE_WATCH: (messages.voice_watch_decoder, self._on_watch),
+            messages.VOICE_UNWATCH: (messages.voice_watch_decoder, self._on_unwatch),
+            messages.SPEAKING: (messages.speaking_decoder, self._on_speaking),
+        }
+        board.on_change(self._changed)
+
+    # The gateway's side
+
+    def entered(self, connection: Connection) -> None:
+        """See `VoiceSide`."""
+        self._audience.add(connection, identity_of(connection).user_id)
+
+    def renewed(self, connection: Connection) -> None:
+        """See `VoiceSide`."""
+        self._audience.review_connection(connection)
+
+    def left(self, connection: Connection) -> None:
+        """See `VoiceSide`."""
+        if connection.identity is not None:
+            self._audience.remove(connection, connection.identity.user_id)
+
+    def hushed(self, connection: Connection) -> None:
+        """See `VoiceSide`."""
+        for channel_id in self._audience.heard_by(connection, identity_of(connection).user_id):
+            state = self._state(connection, channel_id, self.board.calls[channel_id].view)
+            self._post.raw(connection, encode.to_json(state))
+
+    def tick(self) -> None:
+        """See `VoiceSide`."""
+        self.speaking.tick()
+
+    def held_by(self, session_id: str, device_id: str) -> str:
+        """See `VoiceSide`."""
+        return self.board.held_by(session_id, device_id)
+
+    def calls_part(self, connection: Connection) -> bytes:
+        """See `VoiceSide`. Nothing is said before the board is known: "no call" might be untrue."""
+        if not self.board.loaded.is_set():
+            return b""
+        user_id = identity_of(connection).user_id
+        calls = [
+            view.public(call.channel_id, call.view, user_id, self.speaking.speakers(call))
+            for call in self.board.calls_of(user_id)
+        ]
+        return b',"voice":%b' % encode.to_json(calls)
+
+    def handle(self, connection: Connection, envelope: Envelope) -> None:
+        """See `VoiceSide`."""
+        decoder, handler = self._handlers[str(envelope.type)]
+        handler(connection, messages.decode_payload(decoder, envelope), envelope.correlation_id)
+
+    # What devices say
+
+    def _on_speaking(
+        self, connection: Connection, message: SpeakingReport, correlation_id: str | None
+    ) -> None:
+        self._require_calls()
+        user_id = identity_of(connection).user_id
+        call = self.board.calls.get(message.channel_id)
+        person = call.view.participants.get(user_id) if call is not None else None
+        if call is None or person is None:
+            raise SyncBridgeError(
+                ErrorCode.FORBIDDEN, "channelId: only participants of the call say that they speak"
+            )
+        if person.muted and message.is_speaking:
+            raise SyncBridgeError(ErrorCode.FORBIDDEN, "who is muted does not speak")
+        self.speaking.report(call, user_id, message.is_speaking)
+        self._sign(message.channel_id, user_id)
+
+    def _sign(self, channel_id: str, user_id: str) -> None:
+        """Who speaks is there: renew the lease, but no more often than a report would."""
+        key, now = (channel_id, user_id), self._monotonic()
+        before = self._signs.get(key)
+        if before is not None and now - before < self._interval_ms:
+            return
+        self._signs.pop(key, None)
+        self._signs[key] = now
+        if len(self._signs) > RENEWALS:
+            del self._signs[next(iter(self._signs))]
+        try:
+            self.reports.renew(channel_id, user_id)
+        except SyncBridgeError:
+            del self._signs[key]
+
+    def _on_join(
+        self, connection: Connection, message: VoiceJoin, correlation_id: str | None
+    ) -> None:
+        self._check(message)
+        identity = identity_of(connection)
+        call = self.board.calls.get(message.channel_id)
+        if call is not None:
+            permit(identity, message.channel_id, message.waddle_id, call.view.head.waddle_id)
+        report = msgspec.structs.replace(
+            self._report(connection, message), muted=message.muted, video=message.video
+        )
+        require = partial(permit, identity, message.channel_id, message.waddle_id)
+        answer = partial(self._answer, connection, message.channel_id, correlation_id)
+        self.reports.say(message.channel_id, Said(report, True, require, answer))
+
+    def _on_leave(
+        self, connection: Connection, message: VoiceLeave, correlation_id: str | None
+    ) -> None:
+        self._check(message)
+        answer = partial(self._answer, connection, message.channel_id, correlation_id)
+        said = Said(self._report(connection, message), False, anybody, answer)
+        self.reports.say(message.channel_id, said)
+
+    def _on_watch(
+        self, connection: Connection, message: VoiceWatch, correlation_id: str | None
+    ) -> None:
+        self._check(message)
+        self._require_calls()
+        channel_id = message.channel_id
+        call = self.board.calls.get(channel_id)
+        waddle_id = call.view.head.waddle_id if call is not None else message.waddle_id or ""
+        permit(identity_of(connection), channel_id, message.waddle_id, waddle_id)
+        self._audience.watch(channel_id, connection)
+        self._answer(connection, channel_id, correlation_id, call.view if call else None, None)
+
+    def _on_unwatch(
+        self, connection: Connection, message: VoiceWatch, correlation_id: str | None
+    ) -> None:
+        self._check(message)
+        self._audience.unwatch(message.channel_id, connection)
+        call = self.board.calls.get(message.channel_id)
+        user_id = identity_of(connection).user_id
+        shown = call.view if call is not None and user_id in call.view.participants else None
+        self._answer(connection, message.channel_id, correlation_id, shown, None)
+
+    def _require_calls(self) -> None:
+        """Raises StoreUnavailable on a node that has not read the calls since it was started."""
+        if not self.board.loaded.is_set():
+            raise StoreUnavailable("the calls under way are not known here yet")
+
+    def _check(self, message: Any) -> None:
+        """Raises INVALID_FIELD for an id that is not one."""
+        for name, member in IDS:
+            text = getattr(message, name, None)
+            if text is not None:
+                ids.short_id(member, text, MAX_ID)
+
+    def _report(self, connection: Connection, message: VoiceJoin | VoiceLeave) -> Report:
+        session = connection.session
+        assert session is not None
+        return Report(
+            identity_of(connection).user_id,
+            connection.device_id,
+            session.id,
+            message.connection_id or "",
+            message.session_id or "",
+        )
+
+    def _answer(
+        self,
+        connection: Connection,
+        channel_id: str,
+        correlation_id: str | None,
+        shown: View | None,
+        error: SyncBridgeError | None,
+    ) -> None:
+        """The answer to a message: the whole call, or what went wrong."""
+        if error is not None:
+            self._post.error(connection, error, correlation_id)
+        else:
+            state = self._state(connection, channel_id, shown) | {"correlation_id": correlation_id}
+            self._post.raw(connection, encode.to_json(state))
+
+    def _state(self, connection: Connection, channel_id: str, shown: View | None) -> Message:
+        """`voice_state`, as a device sees it."""
+        call = self.board.calls.get(channel_id)
+        speakers = self.speaking.speakers(call) if call is not None else set()
+        body = NO_CALL | {"channelId": channel_id}
+        if shown is not None:
+            body = view.public(channel_id, shown, identity_of(connection).user_id, speakers)
+        return {
+            "type": "voice_state",
+            **body,
+            "reportIntervalMs": self._interval_ms,
+            "correlation_id": None,
+        }
+
+    # What devices are told
+
+    def _changed(
+        self,
+        channel_id: str,
+        call: LiveCall | None,
+        before: View | None,
+        shown: View | None,
+        events: Sequence[Message],
+    ) -> None:
+        """The board shows something else: who hears of it, and what they hear."""
+        old = before.participants if before is not None else {}
+        new = shown.participants if shown is not None else {}
+        if before is None and shown is not None:
+            self._audience.review(channel_id, shown.head.waddle_id)
+        if before is not shown:
+            came = [user_id for user_id in new if user_id not in old]
+            for connection in self._audience.joined(channel_id, came):
+                state = self._state(connection, channel_id, shown)
+                self._post.raw(connection, encode.to_json(state))
+        gone = [user_id for user_id in old if user_id not in new]
+        muted = [u for u, person in new.items() if person.muted and not was_muted(old, u)]
+        if call is not None and shown is not None:
+            self.speaking.silence(call, gone)
+            self.speaking.hush(call, muted)
+        elif call is not None and before is not None:
+            self.speaking.forget(call)
+        for event in events:
+            self._tell(channel_id, event)
+        self._audience.left(channel_id, gone)
+        for user_id in gone:
+            self._signs.pop((channel_id, user_id), None)
+        self._flush()
+
+    def _tell(self, channel_id: str, message: Message) -> None:
+        if announcements.is_private(message):
+            self._audience.tell_user(message["userId"], message)
+        else:
+            self._audience.tell(channel_id, message)
+
+
+IDS = (
+    ("channel_id", "channelId"),
+    ("waddle_id", "waddleId"),
+    ("connection_id", "connectionId"),
+    ("session_id", "sessionId"),
+)
+"""Members of messages that are ids, and their names on the wire."""
+
+NO_CALL: Message = {"sessionId": "", "phase": "ended", "participants": []}
+
+
+def identity_of(connection: Connection) -> Identity:
+    """Who a ready connection is."""
+    assert connection.identity is not None
+    return connection.identity
+
+
+def was_muted(people: Any, user_id: str) -> bool:
+    """Whether a participant was muted before."""
+    return user_id in people and people[user_id].muted
+
+
+def anybody(waddle_id: str) -> None:
+    """To leave needs no grant: a token may have lost it during the call."""
+
+
+def permit(identity: Identity, channel_id: str, named: str | None, waddle_id: str) -> None:
+    """Raises FORBIDDEN unless the identity may hear of a channel of this waddle.
+
+    Args:
+        named: the waddle that the client has named, if it has.
+    """
+    if named and named != waddle_id and waddle_id:
+        raise SyncBridgeError(ErrorCode.FORBIDDEN, "waddleId: the channel is another waddle's")
+    grants.require(identity, waddle_id, channel_id)

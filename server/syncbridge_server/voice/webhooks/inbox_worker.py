@@ -1,0 +1,293 @@
+"""Webhooks take effect: from the inbox into the channels that they are about.
+
+Theory of operation. Every node has one worker, and any of them may take any delivery. A batch is
+taken, sorted by channel, and each channel is changed once; a delivery is done when all its events
+have taken effect. What happens twice changes nothing the second time (`intake`), so a node may die
+anywhere: its deliveries are taken by another one after `IDLE_MS`.
+
+That time is also the pause between attempts. A delivery that cannot take effect yet, because its
+session is not known (the answer to the request that opened it may still be on its way), stays
+untouched and comes back; after `ATTEMPTS` it is buried. So is one that fails for a reason of its
+own, and at once one that can never take effect. When one delivery makes the change of a channel
+fail, the others of that channel are applied without it. Trouble of the store is nobody's fault:
+nothing is counted against a delivery, and the worker pauses.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+import trio
+
+from syncbridge.errors import ErrorCode, StoreError
+from syncbridge.voice import events
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.channel_ports import Channels, WebhookInbox
+from syncbridge.voice.intake import Report, Taken, take_in
+from syncbridge.voice.ports import VoiceProvider
+from syncbridge.voice.recordings import Recorded, Recordings
+from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.webhooks.inbox_sorting import Fate, Item, Reports, Sorter
+
+log = structlog.get_logger("voice")
+
+BATCH = 100
+IDLE_MS = 5_000
+ATTEMPTS = 6
+LOOK_SECONDS = 2.0
+"""The inbox is looked at so often when no word of an arrival comes."""
+LEAST_SECONDS = 0.01
+"""Between two batches that are not full: the first webhook takes effect at once, and those that
+come soon after it together, which costs a fraction of one by one."""
+COUNT_SECONDS = 1.0
+"""How many wait is counted so often at most."""
+PAUSES = (0.25, 5.0)
+"""Seconds after trouble of the store: the first time, and at most."""
+CHANNELS_AT_ONCE = 16
+STALE_SPEECH_MS = 5_000
+"""Somebody who began to speak so long ago is not shown as speaking."""
+KNOWN_SPEAKERS = 16_384
+"""Users of whom this node remembers when they last began or ceased to speak."""
+
+OnSpeaking = Callable[[str, str, bool], None]
+"""(channel, user, speaks): told of webhooks that say who speaks. It must not wait."""
+Look = Callable[[str], None]
+"""Ask the provider soon who is in the call of this channel. It must not wait."""
+
+
+class Effects(Protocol):
+    """What is counted."""
+
+    def took_effect(self, seconds: float) -> None:
+        """One delivery did, so long after it was received."""
+
+    def buried(self, reason: str) -> None:
+        """One delivery became a dead letter."""
+
+    def waiting(self, count: int) -> None:
+        """So many deliveries wait."""
+
+
+class NotConcerned(Exception):
+    """No report is about this channel as it is: there is nothing to write."""
+
+
+class InboxWorker:
+    """Takes webhooks from the inbox into the channels.
+
+    Args:
+        id_bytes: longest user id. batch: deliveries taken at once.
+        idle_ms: see the top of this file.
+    """
+
+    def __init__(
+        self,
+        provider: VoiceProvider,
+        inbox: WebhookInbox,
+        channels: Channels,
+        desk: Desk,
+        recordings: Recordings,
+        effects: Effects,
+        *,
+        id_bytes: int = 64,
+        batch: int = BATCH,
+        idle_ms: int = IDLE_MS,
+    ) -> None:
+        self._inbox = inbox
+        self._sorter = Sorter(provider, channels, id_bytes)
+        self._desk = desk
+        self._recordings = recordings
+        self._effects = effects
+        self._batch = batch
+        self._idle_ms = idle_ms
+        self._arrived = trio.Event()
+        self._count_at = -math.inf
+        self._speaking: list[OnSpeaking] = []
+        self._spoke_at: dict[tuple[str, str], int] = {}
+        self._looks: list[Look] = []
+        inbox.on_arrival(self.wake)
+
+    def on_speaking(self, handler: OnSpeaking) -> None:
+        """`handler` is told who speaks, as far as webhooks say so."""
+        self._speaking.append(handler)
+
+    def on_look(self, handler: Look) -> None:
+        """`handler` is told of channels about which webhooks contradict what is known."""
+        self._looks.append(handler)
+
+    def wake(self) -> None:
+        """Look at the inbox now."""
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Work, for ever."""
+        pause, longest = PAUSES
+        while True:
+            self._arrived = trio.Event()
+            began = trio.current_time()
+            try:
+                taken = await self.step()
+                await self._count()
+            except StoreError as error:
+                log.warning("webhooks_wait", reason=error.detail, seconds=pause)
+                await trio.sleep(pause)
+                pause = min(2 * pause, longest)
+                continue
+            pause = PAUSES[0]
+            if taken < self._batch:
+                with trio.move_on_after(LOOK_SECONDS):
+                    await self._arrived.wait()
+                await trio.sleep_until(began + LEAST_SECONDS)
+
+    async def _count(self) -> None:
+        """Count how many wait, unless that was done a moment ago."""
+        now = trio.current_time()
+        if now >= self._count_at:
+            self._count_at = now + COUNT_SECONDS
+            self._effects.waiting(await self._inbox.waiting())
+
+    async def step(self) -> int:
+        """Take one batch and bring it to its end; how many were taken.
+
+        Raises StoreError when some of them have to wait for the store.
+        """
+        deliveries = await self._inbox.take(self._batch, self._idle_ms)
+        items = [Item(delivery) for delivery in deliveries]
+        trouble = await self._sorter.sort(items)
+        trouble = await self._apply(items) or trouble
+        await self._finish(items)
+        if trouble is not None:
+            raise trouble
+        return len(items)
+
+    # Effects
+
+    async def _apply(self, items: Sequence[Item]) -> StoreError | None:
+        """Change each channel once, several of them at the same time."""
+        by_channel: dict[str, list[Item]] = {}
+        for item in items:
+            for channel_id in item.reports:
+                by_channel.setdefault(channel_id, []).append(item)
+        trouble: list[StoreError] = []
+        limiter = trio.CapacityLimiter(CHANNELS_AT_ONCE)
+
+        async def work(channel_id: str, concerned: list[Item]) -> None:
+            async with limiter:
+                trouble.extend(await self._channel(channel_id, concerned))
+
+        async with trio.open_nursery() as nursery:
+            for channel_id, concerned in by_channel.items():
+                nursery.start_soon(work, channel_id, concerned)
+        return trouble[0] if trouble else None
+
+    async def _channel(self, channel_id: str, items: list[Item]) -> list[StoreError]:
+        """Apply what is about one channel; one by one when that fails together."""
+        try:
+            await self._change(channel_id, items)
+        except StoreError as error:
+            if error.code is not ErrorCode.STATE_DAMAGED:
+                for item in items:
+                    item.fail(Fate.WAIT)
+                return [error]
+            self._failed(channel_id, items, error)
+        except Exception as error:  # whatever one delivery breaks, the others go on
+            if len(items) > 1:
+                return [t for item in items for t in await self._channel(channel_id, [item])]
+            self._failed(channel_id, items, error)
+        return []
+
+    def _failed(self, channel_id: str, items: Sequence[Item], error: Exception) -> None:
+        log.error("webhook_failed", channel_id=channel_id, exc_info=error)
+        for item in items:
+            item.fail(Fate.AGAIN, f"failed: {type(error).__name__}")
+
+    async def _change(self, channel_id: str, items: Sequence[Item]) -> None:
+        reports: Reports = []
+        for item in items:
+            for report in item.reports[channel_id]:
+                if isinstance(report.event, events.SessionStarted):
+                    _log_start(channel_id, report)
+                if isinstance(report.event, events.ParticipantSpeaking):
+                    self._spoke(channel_id, report)
+                elif await self._keep(channel_id, item, report):
+                    reports.append(report)
+        if not reports:
+            return
+
+        def rule(channel: Channel, now: int) -> Taken:
+            taken = take_in(channel, reports, now)
+            if not taken.concerned:
+                raise NotConcerned
+            return taken
+
+        try:
+            taken = await self._desk.change(channel_id, rule)
+        except NotConcerned:
+            return
+        if taken.look:
+            log.info("webhooks_contradict", channel_id=channel_id)
+            for handler in self._looks:
+                handler(channel_id)
+
+    async def _keep(self, channel_id: str, item: Item, report: Report) -> bool:
+        """Keep a recording; False when it is known and was told of. True for other events."""
+        event = report.event
+        if not isinstance(event, events.RecordingReady):
+            return True
+        recorded = Recorded(
+            event.recording_id, event.session_id, report.at, event.url, event.duration
+        )
+        if await self._recordings.add(channel_id, recorded):
+            item.kept.add(recorded.recording_id)
+        return recorded.recording_id in item.kept or item.delivery.attempts > 1
+
+    def _spoke(self, channel_id: str, report: Report) -> None:
+        event = report.event
+        assert isinstance(event, events.ParticipantSpeaking)
+        if event.is_speaking and self._desk.now() - report.at > STALE_SPEECH_MS:
+            return
+        if self._overtaken(channel_id, event.user_id, report.at):
+            return
+        for handler in self._speaking:
+            handler(channel_id, event.user_id, event.is_speaking)
+
+    def _overtaken(self, channel_id: str, user_id: str, at: int) -> bool:
+        """Whether something newer was said of a user; else this is the newest now."""
+        known, key = self._spoke_at, (channel_id, user_id)
+        if at < known.get(key, at):
+            return True
+        known.pop(key, None)
+        known[key] = at
+        if len(known) > KNOWN_SPEAKERS:
+            del known[next(iter(known))]
+        return False
+
+    # The end of a delivery
+
+    async def _finish(self, items: Sequence[Item]) -> None:
+        """Acknowledge what took effect, bury what never will; the rest comes back by itself."""
+        done = [item.delivery for item in items if item.fate is Fate.DONE]
+        await self._inbox.done(done)
+        for delivery in done:
+            self._effects.took_effect(max(self._desk.now() - delivery.received_at, 0) / 1000)
+        for item in items:
+            spent = item.fate is Fate.AGAIN and item.delivery.attempts >= ATTEMPTS
+            if item.fate is Fate.BURY or spent:
+                await self._bury(item)
+
+    async def _bury(self, item: Item) -> None:
+        await self._inbox.bury(item.delivery, item.reason)
+        kind = item.reason.partition(":")[0]
+        self._effects.buried(kind)
+        log.warning("webhook_buried", delivery_id=item.delivery.delivery_id, reason=item.reason)
+
+
+def _log_start(channel_id: str, report: Report) -> None:
+    log.info(
+        "voice_session_started",
+        channel_id=channel_id,
+        session_id=report.event.session_id,
+        occupancy=report.event.provider_session_id,
+        at=report.at,
+    )
