@@ -13,6 +13,7 @@ COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY core_ext core_ext
 COPY pysrc pysrc
 COPY server server
+COPY tools tools
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 RUN python -m venv /opt/syncbridge \
  && /opt/syncbridge/bin/pip install --no-cache-dir /wheels/*.whl

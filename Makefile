@@ -27,7 +27,7 @@ DONE := .venv/done
 PIP := $(PY) -m pip --disable-pip-version-check
 HEADERS := $(wildcard core_ext/syncbridge_core/*.h)
 KERNELS := $(wildcard core_ext/syncbridge_core/*.pyx core_ext/syncbridge_core/*.px[di]) $(HEADERS)
-PACKAGING := pyproject.toml setup.py
+PACKAGING := pyproject.toml setup.py clients/python/pyproject.toml
 FUZZERS := frames document merge
 PROTO := pysrc/syncbridge/proto
 
@@ -110,9 +110,9 @@ check-wheel: dist  ## install the wheel with its real dependencies, and serve fr
 
 clean:  ## remove what was built; .venv stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
-	rm -rf pysrc/*.egg-info
+	rm -rf pysrc/*.egg-info clients/python/*.egg-info clients/python/build
 	rm -f core_ext/syncbridge_core/*.so $(DONE)/kernels
-	find pysrc core_ext server tests benchmarks scripts -name __pycache__ -type d -prune \
+	find pysrc core_ext server tools clients tests benchmarks scripts -name __pycache__ -type d -prune \
 		-exec rm -rf {} +
 
 # ---------------------------------------------------------------- steps, one stamp file each
@@ -133,15 +133,15 @@ $(DONE)/build: $(DONE)/venv pyproject.toml
 	@touch $@
 
 $(DONE)/run: $(DONE)/build $(PACKAGING)
-	$(PIP) install --quiet --no-build-isolation --editable '.[embedded]'
+	$(PIP) install --quiet --no-build-isolation --editable '.[embedded]' --editable ./clients/python
 	@touch $@
 
 $(DONE)/test: $(DONE)/build $(PACKAGING)
-	$(PIP) install --quiet --no-build-isolation --editable '.[embedded,bench,test]'
+	$(PIP) install --quiet --no-build-isolation --editable '.[embedded,bench,test]' --editable ./clients/python
 	@touch $(DONE)/run $@
 
 $(DONE)/lint: $(DONE)/test $(PACKAGING)
-	$(PIP) install --quiet --no-build-isolation --editable '.[embedded,bench,test,lint]'
+	$(PIP) install --quiet --no-build-isolation --editable '.[embedded,bench,test,lint]' --editable ./clients/python
 	@touch $(DONE)/run $(DONE)/test $@
 
 # Order-only on the build tools: a later install is no reason to compile again.

@@ -33,8 +33,8 @@ from harness.process import prepare_this_process
 from harness.servers import Workplace, redis_server
 from harness.stolen import undisturbed
 from syncbridge_core.swarm import UPDATE_VALUE, Swarm
-from syncbridge_server.bench.credentials import admin_token, devices, token_mint
-from syncbridge_server.bench.usage import cpu_seconds
+from syncbridge_tools.bench.credentials import admin_token, devices, token_mint
+from syncbridge_tools.bench.usage import cpu_seconds
 
 TARGET_MS = 20.0
 BROADCAST_SECONDS = 0.25

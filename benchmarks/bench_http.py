@@ -40,8 +40,8 @@ from harness.servers import BENCHMARKS, BUILD_SECONDS, PEERS, Workplace, redis_s
 from syncbridge.identity import Role
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.tokens import Grant
-from syncbridge_server.bench.usage import cpu_seconds
 from syncbridge_server.settings import Settings
+from syncbridge_tools.bench.usage import cpu_seconds
 
 CONNECTIONS = 32
 WARM_SECONDS = 0.5

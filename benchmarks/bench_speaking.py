@@ -57,12 +57,12 @@ from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_core.swarm import UPDATE_VALUE, Swarm
 from syncbridge_server.auth.tokens import Grant
-from syncbridge_server.bench.credentials import token_mint
-from syncbridge_server.bench.usage import cpu_seconds
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.voice.desk import Desk
+from syncbridge_tools.bench.credentials import token_mint
+from syncbridge_tools.bench.usage import cpu_seconds
 
 HERE = Path(__file__).resolve().parent
 SECRETS = {"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "b" * 40}

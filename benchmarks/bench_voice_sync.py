@@ -44,8 +44,6 @@ from syncbridge.voice.records import ChannelConfig, Room
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels
-from syncbridge_server.rtk_sim import world
-from syncbridge_server.rtk_sim.app import new_sim, running
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.rounds import SyncLimits
@@ -55,6 +53,8 @@ from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.from_settings import sync_limits
 from syncbridge_server.voice.provider.calling import ProviderCalls, new_client
 from syncbridge_server.voice.provider.rtk import RtkProvider
+from syncbridge_tools.rtk_sim import world
+from syncbridge_tools.rtk_sim.app import new_sim, running
 
 KEY = "a-key"
 TOGETHER = 8

@@ -32,11 +32,11 @@ from harness.servers import Workplace, redis_server
 from syncbridge.voice import signatures
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.records import ChannelConfig
-from syncbridge_server.bench.usage import cpu_seconds
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.voice.desk import Desk
+from syncbridge_tools.bench.usage import cpu_seconds
 
 SECRETS = {"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "b" * 40}
 WEBHOOK_SECRET = "c" * 40

@@ -11,7 +11,7 @@ import sys
 
 import anyio
 
-from syncbridge.client import ClientError, connect
+from syncbridge_client import ClientError, connect
 
 ADDRESS = os.environ.get("SYNCBRIDGE_URL", "127.0.0.1:8080")
 URL = f"ws://{ADDRESS}/ws"

@@ -12,7 +12,8 @@ shift
 copy=build/trace
 rm -rf "$copy"
 mkdir -p "$copy"
-cp -R pyproject.toml setup.py README.md LICENSE pysrc core_ext server tests docs "$copy"
+cp -R pyproject.toml setup.py README.md LICENSE docs scripts "$copy"
+cp -R pysrc core_ext server tools clients tests "$copy"
 find "$copy" -name '*.so' -delete
 cd "$copy"
 
@@ -24,6 +25,6 @@ source = core_ext/syncbridge_core
 omit = *.pxd
 RC
 # These come before the editable install on sys.path, so the traced copies are what is imported.
-export PYTHONPATH=$PWD/pysrc:$PWD/core_ext:$PWD/server
+export PYTHONPATH=$PWD/pysrc:$PWD/core_ext:$PWD/server:$PWD/tools:$PWD/clients/python
 "$python" -m coverage run --rcfile=trace.coveragerc -m pytest tests/kernels tests/unit "$@"
 "$python" -m coverage report --rcfile=trace.coveragerc --include='*.pyx'

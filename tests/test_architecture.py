@@ -48,7 +48,7 @@ PYX_IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+([.\w]+)[ \t]+c?import\b|c?import[ \t]+([\w., \t]+))", re.M
 )
 
-CLIENT = "pysrc/syncbridge/client/"
+CLIENT = "clients/python/syncbridge_client/"
 CLIENT_MAY_IMPORT = DOMAIN_MAY_IMPORT | {"anyio", "httpx", "wsproto"}
 CLIENT_WAITS = {
     "calls",
@@ -127,7 +127,7 @@ def test_the_client_stands_alone() -> None:
     """The client library imports neither the server nor a kernel; its shell, three packages."""
     client = with_suffix(".py", under=CLIENT)
     allowed = (sys.stdlib_module_names - {"asyncio", "socket", "time"}) | CLIENT_MAY_IMPORT
-    show = "import sys, syncbridge.client; print(*sys.modules)"
+    show = "import sys, syncbridge_client; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", show], check=True, capture_output=True, text=True
     ).stdout.split()

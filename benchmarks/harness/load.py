@@ -17,9 +17,9 @@ from harness.stalls import Stalls, watched
 from harness.stolen import undisturbed
 from syncbridge_core.swarm import Swarm, UpdatesResult
 from syncbridge_core.swarm_histogram import Histogram
-from syncbridge_server.bench import scenarios
-from syncbridge_server.bench.credentials import Device, admin_token, devices, token_mint
-from syncbridge_server.bench.usage import cpu_seconds, sample
+from syncbridge_tools.bench import scenarios
+from syncbridge_tools.bench.credentials import Device, admin_token, devices, token_mint
+from syncbridge_tools.bench.usage import cpu_seconds, sample
 
 Numbers = dict[str, float]
 

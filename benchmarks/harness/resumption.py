@@ -26,9 +26,9 @@ from harness.raw_device import AUTH, RawDevice
 from harness.rest_client import Rest
 from harness.servers import SYNCBRIDGE, Workplace, catalogue, redis_server, sharing
 from syncbridge_core.swarm import Swarm
-from syncbridge_server.bench import scenarios
-from syncbridge_server.bench.credentials import Device, admin_token, devices, token_mint
-from syncbridge_server.bench.usage import cpu_seconds
+from syncbridge_tools.bench import scenarios
+from syncbridge_tools.bench.credentials import Device, admin_token, devices, token_mint
+from syncbridge_tools.bench.usage import cpu_seconds
 
 KEYS = 20
 SAMPLES = 20

@@ -16,8 +16,8 @@ from harness.rest_client import Rest
 from harness.servers import SYNCBRIDGE, Workplace, catalogue, serving
 from harness.session_probe import state_of
 from syncbridge_core.swarm import Swarm
-from syncbridge_server.bench import scenarios
-from syncbridge_server.bench.credentials import Device, admin_token, devices, token_mint
+from syncbridge_tools.bench import scenarios
+from syncbridge_tools.bench.credentials import Device, admin_token, devices, token_mint
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
 CONTESTED = 40

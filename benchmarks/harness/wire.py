@@ -17,7 +17,7 @@ from harness.rest_client import Rest
 from harness.servers import SYNCBRIDGE, Workplace, catalogue, serving
 from syncbridge.identity import Role
 from syncbridge_server.auth.tokens import Grant
-from syncbridge_server.bench.credentials import TOKEN_SECONDS, admin_token, token_mint
+from syncbridge_tools.bench.credentials import TOKEN_SECONDS, admin_token, token_mint
 
 KEYS = 200
 AUTH_SUCCESS, SNAPSHOT_RESPONSE, STATE_UPDATE = 8, 4, 5

@@ -33,12 +33,12 @@ DEV_ADDRESS = "127.0.0.1:8080"
 DEV_USER = "demo"
 DEV_TOKEN_SECONDS = 86_400.0
 ELSEWHERE = {
-    "bench": ("syncbridge_server.bench.cli", "Load generator against a running server."),
+    "bench": ("syncbridge_tools.bench.cli", "Load generator against a running server."),
     "dead-letters": (
         "syncbridge_server.dead_letters_cli",
         "Webhooks that could not be taken in: list, replay, discard.",
     ),
-    "rtk-sim": ("syncbridge_server.rtk_sim.cli", "A stand-in voice provider with faults."),
+    "rtk-sim": ("syncbridge_tools.rtk_sim.cli", "A stand-in voice provider with faults."),
 }
 """Commands that live in modules of their own, which are imported only when they run."""
 

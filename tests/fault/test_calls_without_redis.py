@@ -6,8 +6,8 @@ import trio
 
 from support.redis_servers import RedisServer, until
 from support.server_kit import bearer, mint, running_node
-from syncbridge.client import SessionManagerClient
 from syncbridge.identity import Role
+from syncbridge_client import SessionManagerClient
 
 
 async def test_every_request_is_503_and_the_calls_are_there_afterwards(

@@ -28,7 +28,7 @@ from support.server_kit import (
     server_process,
 )
 from support.tcp_proxy import TcpProxy
-from syncbridge.client import (
+from syncbridge_client import (
     Connected,
     Disconnected,
     Draining,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from syncbridge_server.bench.usage import Usage, cpu_seconds, family, sample
+from syncbridge_tools.bench.usage import Usage, cpu_seconds, family, sample
 
 CHILD = """
 import subprocess, sys

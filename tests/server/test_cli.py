@@ -224,7 +224,7 @@ def test_token_without_any_secret() -> None:
 def test_bench_is_handed_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything after `bench`, --help too, goes to the load generator."""
     seen: list[Any] = []
-    module = types.ModuleType("syncbridge_server.bench.cli")
+    module = types.ModuleType("syncbridge_tools.bench.cli")
     vars(module)["app"] = lambda args, prog_name: seen.append((args, prog_name))
     monkeypatch.setitem(sys.modules, module.__name__, module)
 

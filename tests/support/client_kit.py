@@ -8,7 +8,7 @@ import anyio
 import trio
 
 from support.server_kit import mint
-from syncbridge.client import Change, Session, connect
+from syncbridge_client import Change, Session, connect
 
 T = TypeVar("T")
 LIMIT = 30.0

@@ -7,15 +7,15 @@ import json
 from collections import deque
 from typing import Any
 
-from syncbridge.client.conflicts import Policy
-from syncbridge.client.dialogue import Dialogue
-from syncbridge.client.errors import RequestFailed, UpdateRefused
-from syncbridge.client.events import Event
-from syncbridge.client.operations import Edit
-from syncbridge.client.options import Hello, Options
-from syncbridge.client.queue import Pending
-from syncbridge.client.replica import Step
-from syncbridge.client.values import MISSING
+from syncbridge_client.conflicts import Policy
+from syncbridge_client.dialogue import Dialogue
+from syncbridge_client.errors import RequestFailed, UpdateRefused
+from syncbridge_client.events import Event
+from syncbridge_client.operations import Edit
+from syncbridge_client.options import Hello, Options
+from syncbridge_client.queue import Pending
+from syncbridge_client.replica import Step
+from syncbridge_client.values import MISSING
 
 NEVER = "~missing~"
 

@@ -21,9 +21,9 @@ from support.server_kit import Node, Process, bearer
 from support.voice import sim_kit
 from support.voice.voice_kit import voice_mint
 from syncbridge.identity import Role
-from syncbridge_server.rtk_sim.reports import Delivery
-from syncbridge_server.rtk_sim.world import Happening, Room, WorldError
 from syncbridge_server.voice.payload import unbroken
+from syncbridge_tools.rtk_sim.reports import Delivery
+from syncbridge_tools.rtk_sim.world import Happening, Room, WorldError
 from voice_random.truth import Truth
 
 SYNC_S = 2.0

@@ -21,10 +21,10 @@ from syncbridge.voice.ports import (
     SessionRequest,
     Verified,
 )
-from syncbridge_server.rtk_sim.reports import ALL_ELSE, RsaSigner
 from syncbridge_server.voice.provider.calling import ProviderCalls
 from syncbridge_server.voice.provider.rsa_signatures import RsaSignatures
 from syncbridge_server.voice.provider.rtk import HOOKS, RtkProvider
+from syncbridge_tools.rtk_sim.reports import ALL_ELSE, RsaSigner
 
 REQUEST = SessionRequest("lounge", max_participants=10)
 STARTED = {"rtk": "session.started", "cloudflare": "meeting.started"}

@@ -9,7 +9,7 @@ import pytest
 from support.client_kit import device, next_change, next_event, on, until
 from support.server_kit import Node, new_session, running_node
 from support.tcp_proxy import TcpProxy
-from syncbridge.client import (
+from syncbridge_client import (
     MISSING,
     Conflict,
     Connected,

@@ -9,7 +9,8 @@ import pytest
 
 from support.client_kit import on
 from support.server_kit import Node, mint, running_node
-from syncbridge.client import (
+from syncbridge.identity import Role
+from syncbridge_client import (
     ApiError,
     CallExists,
     CallNotFound,
@@ -17,7 +18,6 @@ from syncbridge.client import (
     RequestFailed,
     SessionManagerClient,
 )
-from syncbridge.identity import Role
 
 pytestmark = pytest.mark.parametrize("backend", ["trio", "asyncio"])
 CALL = {

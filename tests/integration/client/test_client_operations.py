@@ -8,7 +8,7 @@ import pytest
 from support.client_kit import device, on, until
 from support.server_kit import Node, new_session, running_node
 from support.tcp_proxy import TcpProxy
-from syncbridge.client import MISSING, Session, UpdateRefused
+from syncbridge_client import MISSING, Session, UpdateRefused
 
 pytestmark = pytest.mark.parametrize("backend", ["trio", "asyncio"])
 

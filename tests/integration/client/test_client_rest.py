@@ -8,9 +8,9 @@ import pytest
 
 from support.client_kit import device, next_event, on
 from support.server_kit import Node, mint, new_session, running_node
-from syncbridge.client import ApiError, DeviceLeft, RequestFailed, RestClient, TokenSource
-from syncbridge.client.session import connect
 from syncbridge.identity import Role
+from syncbridge_client import ApiError, DeviceLeft, RequestFailed, RestClient, TokenSource
+from syncbridge_client.session import connect
 
 pytestmark = pytest.mark.parametrize("backend", ["trio", "asyncio"])
 

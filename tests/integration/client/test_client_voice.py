@@ -11,8 +11,8 @@ from support.redis_servers import RedisServer
 from support.server_kit import Node, new_session, running_node
 from support.tcp_proxy import TcpProxy
 from support.voice import calls_kit as kit
-from syncbridge.client import RequestFailed, Session, VoiceEvent, VoiceLost
 from syncbridge.voice.channel import Channel
+from syncbridge_client import RequestFailed, Session, VoiceEvent, VoiceLost
 
 pytestmark = pytest.mark.parametrize("backend", ["trio", "asyncio"])
 

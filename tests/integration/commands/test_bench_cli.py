@@ -12,8 +12,8 @@ from wsproto.events import TextMessage
 
 from support.swarm_peer import Peer, Wire
 from syncbridge_core.swarm_histogram import Histogram
-from syncbridge_server.bench import report
-from syncbridge_server.bench.cli import app
+from syncbridge_tools.bench import report
+from syncbridge_tools.bench.cli import app
 
 SECRET = "s" * 40
 BROADCAST = json.dumps({"type": 13, "payload": {"message": "x"}})

@@ -13,9 +13,9 @@ from support.redis_servers import RedisServer
 from support.voice.voice_kit import VoiceRig, voice_server
 from syncbridge.voice.provider_errors import ProviderCode
 from syncbridge.voice.recovery import TABLE
-from syncbridge_server.rtk_sim import spec_dialect
-from syncbridge_server.rtk_sim.handling import Call
-from syncbridge_server.rtk_sim.world import WorldError
+from syncbridge_tools.rtk_sim import spec_dialect
+from syncbridge_tools.rtk_sim.handling import Call
+from syncbridge_tools.rtk_sim.world import WorldError
 
 QUIET = {"voice_sync": 86_400.0, "voice_deadline": 1.0}
 real_issue = spec_dialect.issue_token

@@ -17,9 +17,9 @@ from syncbridge.identity import Role
 from syncbridge.voice.call import Phase
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider_errors import ProviderError
-from syncbridge_server.rtk_sim import spec_dialect
-from syncbridge_server.rtk_sim.handling import Call
-from syncbridge_server.rtk_sim.world import WorldError
+from syncbridge_tools.rtk_sim import spec_dialect
+from syncbridge_tools.rtk_sim.handling import Call
+from syncbridge_tools.rtk_sim.world import WorldError
 
 DAY = 86_400
 

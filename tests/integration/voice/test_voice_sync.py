@@ -155,7 +155,7 @@ async def test_a_time_that_is_no_time_removes_nobody(
     async with servers(redis_server, kind="cloudflare") as rig:
         await calls(rig, lobby=("ann", "bob"), other=("zoe",))
         monkeypatch.setattr(
-            "syncbridge_server.rtk_sim.cloudflare_dialect.iso", lambda at: "yesterday at noon"
+            "syncbridge_tools.rtk_sim.cloudflare_dialect.iso", lambda at: "yesterday at noon"
         )
         for _ in range(3):
             await make_pass(rig)

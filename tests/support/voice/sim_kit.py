@@ -15,16 +15,16 @@ from prometheus_client import CollectorRegistry
 from syncbridge.voice.breaker import Breaker, BreakerLimits
 from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.ports import VoiceProvider
-from syncbridge_server.rtk_sim.app import new_sim, running
-from syncbridge_server.rtk_sim.cloudflare_dialect import KEY_PATH
-from syncbridge_server.rtk_sim.handling import Sim
-from syncbridge_server.rtk_sim.reports import RsaSigner
 from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.provider.calling import ProviderCalls, new_client
 from syncbridge_server.voice.provider.cloudflare import CloudflareProvider, base_url
 from syncbridge_server.voice.provider.guarded import GuardedProvider
 from syncbridge_server.voice.provider.rsa_signatures import RsaSignatures
 from syncbridge_server.voice.provider.rtk import RtkProvider
+from syncbridge_tools.rtk_sim.app import new_sim, running
+from syncbridge_tools.rtk_sim.cloudflare_dialect import KEY_PATH
+from syncbridge_tools.rtk_sim.handling import Sim
+from syncbridge_tools.rtk_sim.reports import RsaSigner
 
 KEY = "sim-key"
 SECRET = "sim-secret-that-is-longer-than-32-bytes"

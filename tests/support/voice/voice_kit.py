@@ -25,8 +25,8 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.records import Final
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.tokens import Grant
-from syncbridge_server.rtk_sim.cloudflare_dialect import KEY_PATH
 from syncbridge_server.voice.assembly import Voice
+from syncbridge_tools.rtk_sim.cloudflare_dialect import KEY_PATH
 
 DEADLINE = 20.0
 REGISTERED_S = 5.0

@@ -20,9 +20,9 @@ from syncbridge.voice import signatures
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.ports import SessionRequest
 from syncbridge.voice.records import ChannelConfig
-from syncbridge_server.rtk_sim.cloudflare_dialect import KEY_PATH
-from syncbridge_server.rtk_sim.reports import iso
 from syncbridge_server.voice.assembly import Voice
+from syncbridge_tools.rtk_sim.cloudflare_dialect import KEY_PATH
+from syncbridge_tools.rtk_sim.reports import iso
 
 KINDS = ("rtk", "cloudflare")
 HOOK = "/rtk-webhook"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from syncbridge.client.events import Event, VoiceEvent, VoiceLost
-from syncbridge.client.voice import SPEAKING_SECONDS, Participant, VoiceCalls
+from syncbridge_client.events import Event, VoiceEvent, VoiceLost
+from syncbridge_client.voice import SPEAKING_SECONDS, Participant, VoiceCalls
 
 
 def new() -> VoiceCalls:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from support.client_model import Client
-from syncbridge.client.conflicts import Policy
-from syncbridge.client.events import Conflict
-from syncbridge.client.operations import Edit
-from syncbridge.client.values import MISSING, same
+from syncbridge_client.conflicts import Policy
+from syncbridge_client.events import Conflict
+from syncbridge_client.operations import Edit
+from syncbridge_client.values import MISSING, same
 
 KEYS = st.sampled_from("abc")
 VALUES = st.one_of(st.integers(0, 3), st.booleans(), st.none(), st.just([1]))

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.client_model import Client
-from syncbridge.client import Change, EventsLost, InvalidUpdate, QueueFull
-from syncbridge.client.backoff import Backoff, Pacer
-from syncbridge.client.events import Closed, Draining, ServerError, TokenExpiring
-from syncbridge.client.feeds import ChangeFeed, EventFeed
-from syncbridge.client.operations import Edit
-from syncbridge.client.options import Options
-from syncbridge.client.replica import Step
-from syncbridge.client.session import connect
-from syncbridge.client.values import copied, merge_patch, same
+from syncbridge_client import Change, EventsLost, InvalidUpdate, QueueFull
+from syncbridge_client.backoff import Backoff, Pacer
+from syncbridge_client.events import Closed, Draining, ServerError, TokenExpiring
+from syncbridge_client.feeds import ChangeFeed, EventFeed
+from syncbridge_client.operations import Edit
+from syncbridge_client.options import Options
+from syncbridge_client.replica import Step
+from syncbridge_client.session import connect
+from syncbridge_client.values import copied, merge_patch, same
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=5),

@@ -9,7 +9,7 @@ import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, TextMessage
 
-from syncbridge.client.transport import (
+from syncbridge_client.transport import (
     ConnectionEnded,
     HandshakeRefused,
     WebSocket,

@@ -1,0 +1,107 @@
+"""Client for SyncBridge servers, on Trio and asyncio.
+
+    async with syncbridge_client.connect(url, token=token, device_id="phone") as session:
+        await session.set("mood", "calm")
+
+Reading order: `values`, `operations`, `queue`, `replica` and `conflicts` are the rules of local
+updates, and `voice` those of calls; `dialogue` is the protocol without a socket; `transport`,
+`link`, `session` and `talking` put it on a network; `rest`, `tokens` and `calls` are the HTTP side.
+Only the last seven wait.
+"""
+
+from syncbridge_client.calls import CallChange, CallPage, CallSession, SessionManagerClient
+from syncbridge_client.conflicts import Policy, Resolution
+from syncbridge_client.errors import (
+    ApiError,
+    CallExists,
+    CallNotFound,
+    CallStateRefused,
+    ClientError,
+    ConnectFailed,
+    InvalidUpdate,
+    QueueFull,
+    RequestFailed,
+    SessionClosed,
+    UnsentUpdates,
+    UpdateRefused,
+)
+from syncbridge_client.events import (
+    Change,
+    Closed,
+    Conflict,
+    Connected,
+    Device,
+    DeviceJoined,
+    DeviceLeft,
+    Disconnected,
+    Draining,
+    Event,
+    EventsLost,
+    Notice,
+    Refused,
+    ServerError,
+    TokenExpiring,
+    TokenFailed,
+    TokenRenewed,
+    VoiceEvent,
+    VoiceLost,
+)
+from syncbridge_client.options import Options
+from syncbridge_client.rest import RestClient
+from syncbridge_client.session import Session, Status, connect
+from syncbridge_client.tokens import TokenSource
+from syncbridge_client.update import Update
+from syncbridge_client.values import MISSING
+from syncbridge_client.voice import Participant, VoiceCall
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MISSING",
+    "ApiError",
+    "CallChange",
+    "CallExists",
+    "CallNotFound",
+    "CallPage",
+    "CallSession",
+    "CallStateRefused",
+    "Change",
+    "ClientError",
+    "Closed",
+    "Conflict",
+    "ConnectFailed",
+    "Connected",
+    "Device",
+    "DeviceJoined",
+    "DeviceLeft",
+    "Disconnected",
+    "Draining",
+    "Event",
+    "EventsLost",
+    "InvalidUpdate",
+    "Notice",
+    "Options",
+    "Participant",
+    "Policy",
+    "QueueFull",
+    "Refused",
+    "RequestFailed",
+    "Resolution",
+    "RestClient",
+    "ServerError",
+    "Session",
+    "SessionClosed",
+    "SessionManagerClient",
+    "Status",
+    "TokenExpiring",
+    "TokenFailed",
+    "TokenRenewed",
+    "TokenSource",
+    "UnsentUpdates",
+    "Update",
+    "UpdateRefused",
+    "VoiceCall",
+    "VoiceEvent",
+    "VoiceLost",
+    "connect",
+]

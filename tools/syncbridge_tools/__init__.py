@@ -1,0 +1,1 @@
+"""Tools beside the server: the load generator and a stand-in voice provider."""

@@ -1,0 +1,52 @@
+"""`syncbridge rtk-sim`: run the stand-in provider on this machine."""
+
+import secrets
+from typing import Annotated
+
+import trio
+import typer
+
+from syncbridge_tools.rtk_sim.app import new_sim, running
+
+EXIT_USAGE = 2
+
+app = typer.Typer(
+    name="rtk-sim",
+    help="A stand-in RealTimeKit provider over real HTTP, for development and tests.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Bind = Annotated[str, typer.Option("--bind", help="Where to listen.")]
+Key = Annotated[str, typer.Option(envvar="RTK_API_KEY", help="API key to ask for.")]
+Secret = Annotated[str, typer.Option(envvar="RTK_SECRET_KEY", help="Signs webhooks.")]
+Remote = Annotated[bool, typer.Option("--allow-remote", help="Report to other machines too.")]
+
+
+@app.command()
+def run(
+    bind: Bind = "127.0.0.1:8090", key: Key = "", secret: Secret = "", allow_remote: Remote = False
+) -> None:
+    """Serve until interrupted. The specification's API is under /, Cloudflare's /client/v4."""
+    try:
+        trio.run(_serve, bind, key, secret, allow_remote)
+    except* (OSError, ValueError) as errors:
+        typer.echo(f"syncbridge rtk-sim: {_first(errors)}", err=True)
+        raise typer.Exit(EXIT_USAGE) from None
+    except* KeyboardInterrupt:
+        pass
+
+
+async def _serve(bind: str, key: str, secret: str, allow_remote: bool) -> None:
+    key, secret = key or secrets.token_urlsafe(24), secret or secrets.token_urlsafe(32)
+    sim = new_sim(key, secret, allow_remote)
+    async with running(sim, bind) as url:
+        typer.echo(f"RTK_API_URL={url}\nRTK_API_KEY={key}\nRTK_SECRET_KEY={secret}")
+        await trio.sleep_forever()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
