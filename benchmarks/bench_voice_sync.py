@@ -37,9 +37,9 @@ from prometheus_client import CollectorRegistry
 from harness.machine import describe
 from harness.process import LOAD_CORE, SERVER_CORE, free_port, started
 from harness.servers import Workplace, redis_server
-from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Polled
+from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.records import ChannelConfig, Room
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO

@@ -29,8 +29,8 @@ from harness.machine import describe
 from harness.open_loop import OpenLoop, percentile, report
 from harness.process import SERVER_CORE, Running, free_port, prepare_this_process, started
 from harness.servers import Workplace, redis_server
-from syncbridge.voice import signatures
 from syncbridge.voice.channel import Channel, ChannelLimits
+from syncbridge.voice.provider import signatures
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO

@@ -19,7 +19,7 @@ import pytest
 from support.source_tree import CODE_SUFFIXES, SOURCE_ROOTS, files, text, with_suffix
 
 KERNEL_CHOICE = Path("pysrc/syncbridge/kernels/__init__.py")
-PORTS = Path("pysrc/syncbridge/ports.py")
+PORTS = Path("pysrc/syncbridge/records/sessions.py")
 MAX_LINES = 600
 
 DOMAIN_MAY_IMPORT = {"syncbridge", "msgspec", "google"}

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.ports import Apply, Mode, Operation, Outcome, Status
+from syncbridge.records.sessions import Apply, Mode, Operation, Outcome, Status
 
 MERGE = "MERGE"
 

@@ -25,7 +25,7 @@ import msgspec
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.kernels import Doc, Split, merge3
-from syncbridge.ports import Reviewed
+from syncbridge.records.sessions import Reviewed
 
 UNKNOWN = b"?"
 """Imprint of a value of which nothing is known."""

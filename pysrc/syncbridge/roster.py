@@ -24,7 +24,7 @@ reason; the newcomer, who never saw the device, is `unaware` of it and must not 
 from collections.abc import Iterable
 from enum import Enum
 
-from syncbridge.ports import Device
+from syncbridge.records.sessions import Device
 
 MAX_OFFLINE = 256
 """Devices that have left and are remembered, so that what is late is known to be; the oldest go."""

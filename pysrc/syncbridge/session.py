@@ -33,7 +33,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from syncbridge.kernels import Doc, DocumentLimits, render_pairs, split
-from syncbridge.ports import PresenceChange
+from syncbridge.records.sessions import PresenceChange
 from syncbridge.roster import Roster
 
 MAX_HELD = 64

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from syncbridge.limits import Limits
-from syncbridge.voice.signatures import secret_bytes
+from syncbridge.voice.provider.signatures import secret_bytes
 from syncbridge_server.addresses import Listen, parse_listen, redis_url
 from syncbridge_server.durations import parse_duration
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from contract.operations_model import outcome_of
-from syncbridge.ports import Apply, Mode, Operation, Status
+from syncbridge.records.sessions import Apply, Mode, Operation, Status
 
 Texts = dict[bytes, bytes]
 

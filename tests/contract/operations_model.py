@@ -3,7 +3,7 @@
 import json
 from decimal import Decimal
 
-from syncbridge.ports import Operation, Status
+from syncbridge.records.sessions import Operation, Status
 
 INT64 = range(-(2**63), 2**63)
 

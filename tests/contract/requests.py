@@ -3,7 +3,7 @@
 import uuid
 from typing import Any
 
-from syncbridge.ports import Apply, Hello, Leave, Mode, Read, Resume, Touch
+from syncbridge.records.sessions import Apply, Hello, Leave, Mode, Read, Resume, Touch
 
 MODES = Mode
 

@@ -1,7 +1,7 @@
 """One write: versions, creation, no-ops, idempotency, replacement, ownership."""
 
 from contract.requests import join, pairs, read, session_id, write
-from syncbridge.ports import Mode, Status
+from syncbridge.records.sessions import Mode, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 

@@ -7,8 +7,8 @@ import redis
 import trio
 
 from support.redis_servers import RedisServer, until
-from syncbridge.call_ports import CallPage, CallReply, CallResult
 from syncbridge.calls import FOLLOWERS, CallState, CallType, cursor_of, parse_cursor
+from syncbridge.records.calls import CallPage, CallReply, CallResult
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.calls import RedisCalls, gone_key, index_keys, indexes, keys_of
 

@@ -6,7 +6,7 @@ import pytest
 
 from contract.requests import join, pairs, read, session_id, write
 from syncbridge.limits import Limits
-from syncbridge.ports import Status
+from syncbridge.records.sessions import Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 

@@ -3,7 +3,7 @@
 import pytest
 
 from contract.requests import pairs, read, session_id, write
-from syncbridge.ports import Mode, Status
+from syncbridge.records.sessions import Mode, Status
 from syncbridge_server.redis.stores.store import RedisStore
 
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from contract import model
 from contract.test_model import steps, writes
 from syncbridge.kernels import Doc, compose
-from syncbridge.ports import Apply, Mode, Status
+from syncbridge.records.sessions import Apply, Mode, Status
 from syncbridge.session import Change, Session
 
 quick = settings(deadline=None, max_examples=200)

@@ -4,7 +4,7 @@ import pytest
 
 from contract.requests import join, leave, pairs, read, session_id, touch, write
 from syncbridge.errors import StoreUnavailable
-from syncbridge.ports import Status
+from syncbridge.records.sessions import Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 

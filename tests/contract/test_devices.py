@@ -1,7 +1,7 @@
 """Joining, leaving, presence, and which nodes are in a session."""
 
 from contract.requests import join, leave, session_id, touch, write
-from syncbridge.ports import Device, Status, Welcome
+from syncbridge.records.sessions import Device, Status, Welcome
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 

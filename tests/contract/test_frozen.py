@@ -16,9 +16,9 @@ from contract.model import Session
 from contract.requests import join, leave, pairs, read, resume, session_id, touch, write
 from contract.test_model import LIMITS, as_result, writes
 from support.redis_servers import RedisServer, until
-from syncbridge.device_ports import OpenHandoff, Redeem
 from syncbridge.errors import ErrorCode
-from syncbridge.ports import Apply, Review, Status
+from syncbridge.records.devices import OpenHandoff, Redeem
+from syncbridge.records.sessions import Apply, Review, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.scripts import Scripts
 from syncbridge_server.redis.stores.cold import (

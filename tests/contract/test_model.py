@@ -11,7 +11,7 @@ from contract.model import Result, Session
 from contract.requests import pairs, read, resume, session_id
 from support.redis_servers import RedisServer
 from syncbridge.limits import Limits
-from syncbridge.ports import Apply, Mode, Operation, Outcome, Status
+from syncbridge.records.sessions import Apply, Mode, Operation, Outcome, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 

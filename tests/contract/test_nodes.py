@@ -8,7 +8,7 @@ import trio
 
 from contract.requests import join, leave, session_id, write
 from support.redis_servers import RedisServer
-from syncbridge.ports import Commit, Mode, Notice, Outcome, Status
+from syncbridge.records.sessions import Commit, Mode, Notice, Outcome, Status
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore

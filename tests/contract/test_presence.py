@@ -10,7 +10,8 @@ import trio
 
 from contract.requests import join, leave, pairs, session_id, touch, write
 from support.redis_servers import RedisServer
-from syncbridge.device_ports import (
+from syncbridge.errors import StoreUnavailable
+from syncbridge.records.devices import (
     Claim,
     Expel,
     Forget,
@@ -25,8 +26,7 @@ from syncbridge.device_ports import (
     Sweep,
     bucket_of,
 )
-from syncbridge.errors import StoreUnavailable
-from syncbridge.ports import Notice, PresenceChange, Status
+from syncbridge.records.sessions import Notice, PresenceChange, Status
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore

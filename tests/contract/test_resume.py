@@ -3,7 +3,7 @@
 import pytest
 
 from contract.requests import join, pairs, resume, session_id, write
-from syncbridge.ports import Status
+from syncbridge.records.sessions import Status
 from syncbridge_server.redis.stores.store import RedisStore
 
 Seen = tuple[str, str]

@@ -7,7 +7,7 @@ from contract.test_frozen import freeze
 from support.redis_servers import RedisServer
 from syncbridge.kernels import imprint
 from syncbridge.limits import Limits
-from syncbridge.ports import Operation, Review, Reviewed, Status
+from syncbridge.records.sessions import Operation, Review, Reviewed, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 

@@ -13,7 +13,7 @@ import trio
 
 from contract.requests import pairs, read, session_id, write
 from support.redis_servers import RedisServer, binaries
-from syncbridge.ports import Status
+from syncbridge.records.sessions import Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.freezer import Freezer
 from syncbridge_server.redis.stores.store import RedisStore

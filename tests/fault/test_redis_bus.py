@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from support.redis_servers import RedisServer, until
-from syncbridge.ports import Commit, Notice
+from syncbridge.records.sessions import Commit, Notice
 from syncbridge_server.redis.bus import bus as bus_module
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.bus.messages import decode, decode_commit, encode_notice

@@ -8,7 +8,7 @@ import trio
 from contract.requests import pairs, read, session_id, write
 from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreError, StoreTimeout, StoreUnavailable
-from syncbridge.ports import Outcome, Status
+from syncbridge.records.sessions import Outcome, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 

@@ -10,7 +10,7 @@ from fault.cutting_proxy import CuttingProxy
 from support.redis_servers import RedisServer
 from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge.limits import Limits
-from syncbridge.ports import Apply, Status
+from syncbridge.records.sessions import Apply, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.link.wire import pack

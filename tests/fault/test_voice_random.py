@@ -19,7 +19,7 @@ from support.server_kit import Node
 from support.voice.voice_kit import voice_server
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Left, Source
-from syncbridge.voice.ports import CannotVerify, Doubt
+from syncbridge.voice.provider.records import CannotVerify, Doubt
 from syncbridge.voice.records import Room
 from syncbridge_server.voice.checks.looking import Looker, Sight
 from voice_random.people import Events, Person

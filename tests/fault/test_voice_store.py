@@ -10,8 +10,8 @@ import trio
 from fault.cutting_proxy import CuttingProxy
 from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreTimeout, StoreUnavailable
-from syncbridge.voice.channel_ports import ChannelNews, Delivery, Due
 from syncbridge.voice.records import ChannelRecord, Final
+from syncbridge.voice.stored import ChannelNews, Delivery, Due
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.inbox import RedisInbox

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from syncbridge.errors import StoreOverloaded, StoreTimeout
-from syncbridge.ports import Apply, Outcome, Request, Status
+from syncbridge.records.sessions import Apply, Outcome, Request, Status
 from syncbridge_server.gateway.commits import LOOK_SECONDS, Commits
 from syncbridge_server.gateway.courier import Courier
 

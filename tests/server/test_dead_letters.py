@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from syncbridge.voice.channel_ports import DeadLetter
+from syncbridge.voice.stored import DeadLetter
 from syncbridge_server.http.dead_letters import SHOWN, LetterRow, redacted, row_of
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJlLW9mLWl0"

@@ -12,11 +12,11 @@ import trio
 
 from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreError
-from syncbridge.voice import provider_errors as errors
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.channel_limits import ChannelLimits
 from syncbridge.voice.evidence import Joined, Source
-from syncbridge.voice.ports import (
+from syncbridge.voice.provider import errors
+from syncbridge.voice.provider.records import (
     IssuedToken,
     Participant,
     Permissions,

@@ -5,7 +5,7 @@ from typing import Any
 
 from syncbridge.errors import StoreUnavailable
 from syncbridge.identity import Role
-from syncbridge.ports import Notice
+from syncbridge.records.sessions import Notice
 from syncbridge_server.auth.assembly import Authentication, build_authentication
 from syncbridge_server.auth.keys import HmacKey
 from syncbridge_server.auth.tokens import Grant, TokenRules, Tokens

@@ -16,7 +16,7 @@ from syncbridge.kernels import (
     render_pairs,
     split,
 )
-from syncbridge.ports import Answer, Apply, Bus, Commit, Outcome, RedisCommands, Store
+from syncbridge.records.sessions import Answer, Apply, Bus, Commit, Outcome, RedisCommands, Store
 from syncbridge_core.hub import Hub, HubLimits, HubStatistics
 
 

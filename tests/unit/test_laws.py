@@ -18,7 +18,7 @@ from contract.model import Session as Model
 from contract.requests import write
 from kernels.merge_kit import KERNELS, MergeKernel
 from syncbridge.kernels import split
-from syncbridge.ports import Apply, Mode, Status
+from syncbridge.records.sessions import Apply, Mode, Status
 from syncbridge.session import Change, Session, Verdict
 
 quick = settings(deadline=None, max_examples=200)

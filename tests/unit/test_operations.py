@@ -7,7 +7,7 @@ from syncbridge import operations
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.limits import Limits
 from syncbridge.messages import UpdatePayload, update_decoder
-from syncbridge.ports import Apply, Mode, Operation, Outcome, Status
+from syncbridge.records.sessions import Apply, Mode, Operation, Outcome, Status
 from syncbridge.updates import UpdateParser
 
 PARSER = UpdateParser(Limits())

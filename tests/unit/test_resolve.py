@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.kernels import imprint, render_pairs, split
-from syncbridge.ports import Reviewed, Status
+from syncbridge.records.sessions import Reviewed, Status
 from syncbridge.resolve import JOURNAL_KEPT, Claim, Resolution, Strategy, base_imprints, resolve
 
 quick = settings(deadline=None, max_examples=300)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncbridge.ports import Device
+from syncbridge.records.sessions import Device
 from syncbridge.roster import MAX_OFFLINE, News, Roster
 
 

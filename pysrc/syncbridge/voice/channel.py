@@ -38,8 +38,8 @@ from syncbridge.voice.evidence import (
     Polled,
     Vacant,
 )
-from syncbridge.voice.ports import Permissions
-from syncbridge.voice.provider_errors import SessionFull
+from syncbridge.voice.provider.errors import SessionFull
+from syncbridge.voice.provider.records import Permissions
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Guest, Move, Room
 
 LOST = "lost"

@@ -8,7 +8,7 @@ has what its grants say, as a user.
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity, VoiceGrant
-from syncbridge.voice.ports import Permissions
+from syncbridge.voice.provider.records import Permissions
 
 ANY = "*"
 EVERYTHING = Permissions(can_speak=True, can_record=True, can_stream=True, can_use_video=True)

@@ -17,10 +17,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from syncbridge.voice import announcements, events
+from syncbridge.voice import announcements
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.events import Event
 from syncbridge.voice.evidence import Evidence, Joined, Left, Source
+from syncbridge.voice.provider import events
+from syncbridge.voice.provider.events import Event
 
 UNKNOWN = 0
 """Generation of a channel that never had a room."""

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from syncbridge.voice.call import Record as CallRecord
-from syncbridge.voice.ports import Permissions
+from syncbridge.voice.provider.records import Permissions
 
 
 class ChannelConfig(msgspec.Struct, frozen=True, omit_defaults=True):

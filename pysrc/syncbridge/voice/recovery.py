@@ -14,7 +14,7 @@ from enum import StrEnum
 import msgspec
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.voice.provider_errors import ProviderCode, ProviderError
+from syncbridge.voice.provider.errors import ProviderCode, ProviderError
 
 
 class Deed(StrEnum):

@@ -16,7 +16,7 @@ from syncbridge import encode
 from syncbridge.errors import StoreError
 from syncbridge.messages import MessageType
 from syncbridge.outbound import AdminUpdate
-from syncbridge.ports import Bus, Notice
+from syncbridge.records.sessions import Bus, Notice
 from syncbridge_server.admin.asking import Answers, Asking
 from syncbridge_server.admin.directory import Directory
 from syncbridge_server.admin.figures import (

@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.ports import Bus, Notice
+from syncbridge.records.sessions import Bus, Notice
 
 log = structlog.get_logger("admin")
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from syncbridge.ports import Bus, RedisCommands
+from syncbridge.records.sessions import Bus, RedisCommands
 from syncbridge_server.auth.authenticator import Authenticator
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.auth.jwks import JwksKeys

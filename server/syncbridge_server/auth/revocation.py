@@ -22,7 +22,7 @@ import trio
 
 from syncbridge.errors import ErrorCode, StoreError, StoreUnavailable, SyncBridgeError
 from syncbridge.identity import Identity
-from syncbridge.ports import Bus, Notice, RedisCommands
+from syncbridge.records.sessions import Bus, Notice, RedisCommands
 from syncbridge_server.log import get_logger
 
 NOTICE = "revoke"

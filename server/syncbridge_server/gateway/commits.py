@@ -13,7 +13,7 @@ import outcome
 import trio
 
 from syncbridge.errors import StoreError, StoreTimeout
-from syncbridge.ports import Apply, Outcome
+from syncbridge.records.sessions import Apply, Outcome
 from syncbridge_server.gateway.courier import Courier
 
 LOOK_SECONDS = 1.0

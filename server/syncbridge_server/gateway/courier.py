@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from syncbridge.errors import StoreError
-from syncbridge.ports import Outcome, Request, Store
+from syncbridge.records.sessions import Outcome, Request, Store
 from syncbridge_server.gateway.tally import Tally
 
 log = structlog.get_logger("gateway")

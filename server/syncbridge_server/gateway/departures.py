@@ -18,11 +18,11 @@ import structlog
 
 from syncbridge import encode
 from syncbridge.close_codes import CloseCode
-from syncbridge.device_ports import DeviceList, ListDevices
 from syncbridge.errors import StoreError
 from syncbridge.messages import MessageType
-from syncbridge.ports import Device, DeviceInfo, Leave, Left, PresenceChange, Status
 from syncbridge.protocol import State
+from syncbridge.records.devices import DeviceList, ListDevices
+from syncbridge.records.sessions import Device, DeviceInfo, Leave, Left, PresenceChange, Status
 from syncbridge.roster import News, Roster
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession

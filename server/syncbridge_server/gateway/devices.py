@@ -1,10 +1,10 @@
 """DEVICE_LIST: the devices of the session, as the store has them at that moment."""
 
 from syncbridge import encode
-from syncbridge.device_ports import DeviceList, ListDevices
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.messages import Envelope, MessageType
-from syncbridge.ports import Device, Status
+from syncbridge.records.devices import DeviceList, ListDevices
+from syncbridge.records.sessions import Device, Status
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import decode_info, device_payload

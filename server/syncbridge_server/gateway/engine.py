@@ -17,8 +17,8 @@ from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeErr
 from syncbridge.identity import authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.messages import Envelope, MessageType
-from syncbridge.ports import Apply, Mode, Outcome, Resume, Resumed, Status
 from syncbridge.protocol import TRANSITIONS, VOICE, BehindAuth, State, refusal
+from syncbridge.records.sessions import Apply, Mode, Outcome, Resume, Resumed, Status
 from syncbridge.session import Change
 from syncbridge.updates import UpdateParser, check_version
 from syncbridge_core.hub import (

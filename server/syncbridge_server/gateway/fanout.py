@@ -19,7 +19,7 @@ from syncbridge import encode
 from syncbridge.errors import StoreError
 from syncbridge.kernels import render_pairs
 from syncbridge.messages import MessageType
-from syncbridge.ports import Commit, Resume, Resumed, Touched
+from syncbridge.records.sessions import Commit, Resume, Resumed, Touched
 from syncbridge.session import Change, Verdict
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier

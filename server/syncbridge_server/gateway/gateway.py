@@ -17,7 +17,7 @@ from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeErr
 from syncbridge.identity import Identity
 from syncbridge.limits import Limits
 from syncbridge.messages import MessageType
-from syncbridge.ports import Apply, Bus, Outcome, PresenceChange, Status, Store
+from syncbridge.records.sessions import Apply, Bus, Outcome, PresenceChange, Status, Store
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.commits import Commits

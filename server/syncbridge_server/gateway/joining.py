@@ -12,14 +12,14 @@ import msgspec
 
 from syncbridge import encode, ids
 from syncbridge.close_codes import CloseCode
-from syncbridge.device_ports import Index, bucket_of
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.limits import Limits
 from syncbridge.messages import AuthPayload, Envelope, MessageType, Position
-from syncbridge.ports import Device, DeviceInfo, Hello, PresenceChange, Status, Welcome
 from syncbridge.protocol import State
+from syncbridge.records.devices import Index, bucket_of
+from syncbridge.records.sessions import Device, DeviceInfo, Hello, PresenceChange, Status, Welcome
 from syncbridge.session import Change, Verdict
 from syncbridge.updates import check_version
 from syncbridge_core.hub import Hub

@@ -14,7 +14,7 @@ import msgspec
 from syncbridge import operations
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.messages import UpdatePayload
-from syncbridge.ports import Apply, Operation, Outcome, Status
+from syncbridge.records.sessions import Apply, Operation, Outcome, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.courier import Courier

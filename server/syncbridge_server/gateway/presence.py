@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import structlog
 import trio
 
-from syncbridge.device_ports import Index, bucket_of
 from syncbridge.errors import StoreError
-from syncbridge.ports import Lost, Touch, Touched
+from syncbridge.records.devices import Index, bucket_of
+from syncbridge.records.sessions import Lost, Touch, Touched
 from syncbridge_server.gateway.connection import LocalSession
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures

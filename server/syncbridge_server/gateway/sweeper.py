@@ -23,17 +23,9 @@ from typing import Any
 import structlog
 import trio
 
-from syncbridge.device_ports import (
-    BUCKETS,
-    Claim,
-    Claimed,
-    Release,
-    Sweep,
-    Swept,
-    bucket_of,
-)
 from syncbridge.errors import StoreError
-from syncbridge.ports import Answer, Request, Store
+from syncbridge.records.devices import BUCKETS, Claim, Claimed, Release, Sweep, Swept, bucket_of
+from syncbridge.records.sessions import Answer, Request, Store
 
 log = structlog.get_logger("gateway")
 

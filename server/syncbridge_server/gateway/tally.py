@@ -1,6 +1,6 @@
 """What this node has written since its start, for operators."""
 
-from syncbridge.ports import Outcome, Status
+from syncbridge.records.sessions import Outcome, Status
 
 
 class Tally:

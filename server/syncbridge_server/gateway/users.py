@@ -9,8 +9,8 @@ there any more.
 from collections.abc import Callable
 from typing import Any
 
-from syncbridge.device_ports import Remember
 from syncbridge.errors import StoreError
+from syncbridge.records.devices import Remember
 from syncbridge_server.gateway.courier import Courier
 
 PERIOD = 3600.0

@@ -15,7 +15,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge import encode
-from syncbridge.call_ports import CallReply, CallResult, Calls
 from syncbridge.calls import (
     Call,
     CallState,
@@ -32,6 +31,7 @@ from syncbridge.calls import (
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import SERVICES, Identity
 from syncbridge.kernels import render_pairs
+from syncbridge.records.calls import CallReply, CallResult, Calls
 from syncbridge_server.admin.administration import Administration
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.admin import query_of

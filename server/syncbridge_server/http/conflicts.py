@@ -17,7 +17,7 @@ from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import compose, render_pairs
-from syncbridge.ports import Apply, Mode, Outcome, Review, Reviewed, Status, Store
+from syncbridge.records.sessions import Apply, Mode, Outcome, Review, Reviewed, Status, Store
 from syncbridge.resolve import Claim, Conflict, Resolution, Strategy, resolve
 from syncbridge.updates import check_version
 from syncbridge_server.auth.http import BearerAuth

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, ADMINS
-from syncbridge.voice.channel_ports import DeadLetter, WebhookInbox
+from syncbridge.voice.stored import DeadLetter, WebhookInbox
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.admin import Cursor, encoded, query_of
 from syncbridge_server.http.sessions import timestamp

@@ -8,10 +8,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from syncbridge import ids
-from syncbridge.device_ports import Departure, DeviceList, Expel, ListDevices
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import authorize
-from syncbridge.ports import Device, PresenceChange, Status, Store
+from syncbridge.records.devices import Departure, DeviceList, Expel, ListDevices
+from syncbridge.records.sessions import Device, PresenceChange, Status, Store
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.departures import REMOVED, decode_info
 from syncbridge_server.gateway.devices import is_online, last_seen

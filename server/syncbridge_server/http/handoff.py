@@ -14,11 +14,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from syncbridge import encode, ids
-from syncbridge.device_ports import Handoff, OpenHandoff, Redeem, Redeemed
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.identity import authorize
 from syncbridge.kernels import render_pairs
-from syncbridge.ports import PresenceChange, RedisCommands, Store
+from syncbridge.records.devices import Handoff, OpenHandoff, Redeem, Redeemed
+from syncbridge.records.sessions import PresenceChange, RedisCommands, Store
 from syncbridge_server.auth.http import BearerAuth, named_device
 from syncbridge_server.gateway.departures import HANDOFF
 from syncbridge_server.gateway.gateway import Gateway

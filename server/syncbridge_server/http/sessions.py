@@ -16,7 +16,7 @@ from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
-from syncbridge.ports import Apply, Mode, Outcome, Read, Snapshot, Status, Store
+from syncbridge.records.sessions import Apply, Mode, Outcome, Read, Snapshot, Status, Store
 from syncbridge.updates import check_version
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.engine import outcome_error

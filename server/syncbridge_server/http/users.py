@@ -14,10 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from syncbridge import ids
-from syncbridge.device_ports import Forget, ListSessions, Peek, Peeked, SessionList
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.identity import authorize
-from syncbridge.ports import Store
+from syncbridge.records.devices import Forget, ListSessions, Peek, Peeked, SessionList
+from syncbridge.records.sessions import Store
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.sweeper import ask_all
 from syncbridge_server.gateway.users import PERIOD

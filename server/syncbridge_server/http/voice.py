@@ -21,8 +21,8 @@ from syncbridge.ids import default_session, short_id
 from syncbridge.voice import grants
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.health import Health
-from syncbridge.voice.ports import CannotVerify, Metrics
-from syncbridge.voice.provider_errors import ProviderError
+from syncbridge.voice.provider.errors import ProviderError
+from syncbridge.voice.provider.records import CannotVerify, Metrics
 from syncbridge.voice.recovery import recovery_of, told_of
 from syncbridge_server.auth.http import BearerAuth, named_device
 from syncbridge_server.http.admin import encoded, query_of

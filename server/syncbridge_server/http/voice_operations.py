@@ -14,7 +14,7 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, SERVICES, Identity
 from syncbridge.ids import short_id
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.provider_errors import ProviderError
+from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.durations import short_duration

@@ -18,9 +18,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, StoreError, StoreOverloaded, SyncBridgeError
-from syncbridge.voice.channel_ports import Delivery, WebhookInbox
-from syncbridge.voice.events import OtherEvent, Unreadable
-from syncbridge.voice.ports import Refusal, Refused, Verified, VoiceProvider
+from syncbridge.voice.provider.events import OtherEvent, Unreadable
+from syncbridge.voice.provider.records import Refusal, Refused, Verified, VoiceProvider
+from syncbridge.voice.stored import Delivery, WebhookInbox
 from syncbridge_server.http.support.problem import read_body
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import Answer, describe

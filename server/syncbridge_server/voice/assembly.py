@@ -15,12 +15,12 @@ import structlog
 import trio
 from prometheus_client import CollectorRegistry
 
-from syncbridge.ports import Bus
-from syncbridge.voice.breaker import State
-from syncbridge.voice.budget import RequestBudget
-from syncbridge.voice.channel_ports import Channels, WebhookInbox
-from syncbridge.voice.ports import VoiceProvider
+from syncbridge.records.sessions import Bus
+from syncbridge.voice.provider.breaker import State
+from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge.voice.provider.records import VoiceProvider
 from syncbridge.voice.recordings import Recordings
+from syncbridge.voice.stored import Channels, WebhookInbox
 from syncbridge_server.observability import register_reading
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.inbox import RedisInbox

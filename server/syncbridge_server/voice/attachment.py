@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import trio
 
 from syncbridge.kernels import Throttle
-from syncbridge.ports import Notice
+from syncbridge.records.sessions import Notice
 from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.redis.bus.bus import ALL_NODES, RedisBus
 from syncbridge_server.voice.desk import Desk

@@ -15,7 +15,7 @@ import trio
 from syncbridge.errors import StoreUnavailable
 from syncbridge.voice import view
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.channel_ports import Channels, Stored
+from syncbridge.voice.stored import Channels, Stored
 
 log = structlog.get_logger("voice")
 

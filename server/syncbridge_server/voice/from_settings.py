@@ -6,11 +6,11 @@ from random import SystemRandom
 
 import httpx
 
-from syncbridge.voice.breaker import Breaker, BreakerLimits
-from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.call import CallLimits
 from syncbridge.voice.channel_limits import ChannelLimits
-from syncbridge.voice.ports import VoiceProvider
+from syncbridge.voice.provider.breaker import Breaker, BreakerLimits
+from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge.voice.provider.records import VoiceProvider
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.checks.rounds import SyncLimits

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge.voice.channel_ports import Channels
+from syncbridge.voice.stored import Channels
 
 log = structlog.get_logger("voice")
 

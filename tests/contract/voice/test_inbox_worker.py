@@ -13,9 +13,9 @@ from support.redis_servers import RedisServer, until
 from support.voice.inbox_kit import Worker, worker
 from support.voice.webhook_kit import event
 from syncbridge.errors import StoreUnavailable
-from syncbridge.voice.channel_ports import Delivery
 from syncbridge.voice.intake import take_in
 from syncbridge.voice.recordings import Recorded
+from syncbridge.voice.stored import Delivery
 from syncbridge_server.redis.stores.recordings import MOST, keys_of
 from syncbridge_server.redis.stores.voice import channel_key
 from syncbridge_server.voice.webhooks import inbox_worker

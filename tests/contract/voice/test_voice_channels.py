@@ -11,9 +11,9 @@ import trio
 
 from support.redis_servers import RedisServer, until
 from syncbridge.errors import ErrorCode, StoreUnavailable
-from syncbridge.ports import Notice
-from syncbridge.voice.channel_ports import ChannelNews, Due, Stored
+from syncbridge.records.sessions import Notice
 from syncbridge.voice.records import ChannelRecord, Final, Room
+from syncbridge.voice.stored import ChannelNews, Due, Stored
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import (

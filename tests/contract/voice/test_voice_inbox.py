@@ -11,7 +11,7 @@ import trio
 
 from support.redis_servers import RedisServer, until
 from syncbridge.errors import ErrorCode, StoreOverloaded, StoreUnavailable, SyncBridgeError
-from syncbridge.voice.channel_ports import Delivery
+from syncbridge.voice.stored import Delivery
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.inbox import (

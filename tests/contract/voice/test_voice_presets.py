@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from support.voice import sim_kit
-from syncbridge.voice import provider_errors as errors
-from syncbridge.voice.ports import Participant, Permissions, SessionRequest
+from syncbridge.voice.provider import errors
+from syncbridge.voice.provider.records import Participant, Permissions, SessionRequest
 
 FORMS = ["error", "text", "errors", "message"]
 

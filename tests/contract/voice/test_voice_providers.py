@@ -11,9 +11,9 @@ import pytest
 
 from support.voice import sim_kit
 from support.voice.sim_kit import GUARDED, KINDS, Rig
-from syncbridge.voice import provider_errors as errors
-from syncbridge.voice.budget import RequestBudget
-from syncbridge.voice.ports import (
+from syncbridge.voice.provider import errors
+from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge.voice.provider.records import (
     CannotVerify,
     Doubt,
     Participant,

@@ -10,9 +10,9 @@ import trio.testing
 from support.redis_servers import RedisServer
 from support.voice.inbox_kit import Worker, worker
 from syncbridge.errors import StoreUnavailable
-from syncbridge.voice import provider_errors as errors
-from syncbridge.voice.channel_ports import Channels
-from syncbridge.voice.ports import VoiceProvider, WebhookRegistration
+from syncbridge.voice.provider import errors
+from syncbridge.voice.provider.records import VoiceProvider, WebhookRegistration
+from syncbridge.voice.stored import Channels
 from syncbridge_server.redis.stores.registrations import RedisNotes, key_of
 from syncbridge_server.voice.provider.registration import RENEW_SECONDS, Registration
 

@@ -11,9 +11,9 @@ import trio.testing
 
 from support.voice import sim_kit
 from support.voice.sim_kit import Inbox, Rig, kind_of
-from syncbridge.voice.budget import RequestBudget
-from syncbridge.voice.events import ParticipantJoined
-from syncbridge.voice.ports import (
+from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge.voice.provider.events import ParticipantJoined
+from syncbridge.voice.provider.records import (
     Participant,
     Permissions,
     Refusal,

@@ -9,7 +9,7 @@ import trio
 from support.redis_servers import RedisServer
 from support.voice.inbox_kit import Worker, worker
 from support.voice.webhook_kit import comings_and_goings
-from syncbridge.voice.channel_ports import Delivery
+from syncbridge.voice.stored import Delivery
 from syncbridge_server.redis.stores.inbox import RedisInbox
 
 DELIVERIES = 5_000

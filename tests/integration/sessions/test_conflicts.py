@@ -12,7 +12,7 @@ import trio
 from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.ws_client import Device
 from syncbridge.identity import Role
-from syncbridge.ports import Review
+from syncbridge.records.sessions import Review
 from syncbridge_server.http import conflicts
 
 # httpx leaves the generator of a request body to the collector when the answer comes first.

@@ -22,7 +22,7 @@ from support.server_kit import (
     server_process,
 )
 from support.ws_client import Closed, Device
-from syncbridge.ports import PresenceChange
+from syncbridge.records.sessions import PresenceChange
 
 STATE_UPDATE, JOINED, LEFT, DEVICE_LIST = 5, 10, 11, 12
 TIMEOUT = 2.0

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from support.redis_servers import RedisServer
 from support.voice.voice_kit import VoiceRig, voice_server
-from syncbridge.voice.provider_errors import ProviderCode
+from syncbridge.voice.provider.errors import ProviderCode
 from syncbridge.voice.recovery import TABLE
 from syncbridge_tools.rtk_sim import spec_dialect
 from syncbridge_tools.rtk_sim.handling import Call

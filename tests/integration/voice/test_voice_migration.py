@@ -16,7 +16,7 @@ from support.voice.voice_kit import WADDLE, VoiceRig, voice_mint, voice_server
 from syncbridge.identity import Role
 from syncbridge.voice.call import Phase
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.provider_errors import ProviderError
+from syncbridge.voice.provider.errors import ProviderError
 from syncbridge_tools.rtk_sim import spec_dialect
 from syncbridge_tools.rtk_sim.handling import Call
 from syncbridge_tools.rtk_sim.world import WorldError

@@ -14,7 +14,7 @@ from support.voice import calls_kit as kit
 from support.voice.calls_kit import came, device_of, hear, join, open_call, went
 from support.voice.voice_kit import voice_server
 from support.ws_client import Device
-from syncbridge.ports import Notice
+from syncbridge.records.sessions import Notice
 
 HEARTBEAT, SNAPSHOT_REQUEST, ERROR = 1, 3, 6
 

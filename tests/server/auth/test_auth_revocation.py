@@ -7,7 +7,7 @@ import trio.testing
 from support.auth_kit import NOW, Clock, MemoryBus, MemoryCommands
 from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
 from syncbridge.identity import Identity, Role
-from syncbridge.ports import Notice
+from syncbridge.records.sessions import Notice
 from syncbridge_server.auth.revocation import KEY, POLL_SECONDS, Kind, Revocations, Rule
 
 

@@ -6,7 +6,7 @@ A channel from here was written and read again, so that nothing is remembered ou
 from syncbridge.voice.call import CallLimits
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Joined, Left, Source
-from syncbridge.voice.ports import Permissions
+from syncbridge.voice.provider.records import Permissions
 from syncbridge.voice.records import (
     ChannelConfig,
     ChannelRecord,

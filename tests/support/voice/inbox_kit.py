@@ -7,8 +7,8 @@ from functools import partial
 
 import httpx
 
-from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.channel import Channel, ChannelLimits
+from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO

@@ -8,7 +8,6 @@ import trio
 from syncbridge.errors import StoreUnavailable
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.channel_limits import ChannelLimits
-from syncbridge.voice.channel_ports import Stored
 from syncbridge.voice.evidence import Polled
 from syncbridge.voice.records import (
     ChannelConfig,
@@ -16,6 +15,7 @@ from syncbridge.voice.records import (
     decode_record,
     encode_record,
 )
+from syncbridge.voice.stored import Stored
 from syncbridge_server.redis.stores.cold import StateDamaged
 from syncbridge_server.voice.desk import Desk
 

@@ -16,9 +16,9 @@ from support.redis_servers import RedisServer
 from support.server_kit import Node, running_node
 from support.voice import sim_kit
 from support.voice.sim_kit import KEY, SECRET, Rig
-from syncbridge.voice import signatures
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.ports import SessionRequest
+from syncbridge.voice.provider import signatures
+from syncbridge.voice.provider.records import SessionRequest
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.voice.assembly import Voice
 from syncbridge_tools.rtk_sim.cloudflare_dialect import KEY_PATH

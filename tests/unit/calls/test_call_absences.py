@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from syncbridge.voice.call import Call, Event, UserLeft
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.events import ParticipantLeft
 from syncbridge.voice.evidence import Evidence, Joined, Left, Migrated, Polled, Source
 from syncbridge.voice.intake import Report, take_in
+from syncbridge.voice.provider.events import ParticipantLeft
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
 
 

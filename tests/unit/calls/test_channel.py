@@ -23,8 +23,8 @@ from syncbridge.voice.call import Phase
 from syncbridge.voice.channel import ChannelLimits, changed_users
 from syncbridge.voice.channel_limits import DAY
 from syncbridge.voice.evidence import Ended, Joined, Polled, Source
-from syncbridge.voice.ports import Permissions
-from syncbridge.voice.provider_errors import SessionFull
+from syncbridge.voice.provider.errors import SessionFull
+from syncbridge.voice.provider.records import Permissions
 from syncbridge.voice.records import ChannelConfig, Room, public_room
 
 # Opening

@@ -8,7 +8,7 @@ from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Joined, Left, Polled, Source
 from syncbridge.voice.holding import RECONNECT_MS, Report, guess
-from syncbridge.voice.ports import Permissions
+from syncbridge.voice.provider.records import Permissions
 from syncbridge.voice.records import (
     ChannelConfig,
     ChannelRecord,

@@ -20,8 +20,8 @@ from syncbridge.voice.evidence import (
     Source,
     Vacant,
 )
-from syncbridge.voice.ports import Permissions
-from syncbridge.voice.provider_errors import SessionFull
+from syncbridge.voice.provider.errors import SessionFull
+from syncbridge.voice.provider.records import Permissions
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, decode_record, encode_record
 
 CALL = CallLimits(

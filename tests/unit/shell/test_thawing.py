@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from syncbridge.errors import StoreError, StoreOverloaded, StoreUnavailable
-from syncbridge.ports import Apply, Hello, Leave, Request, Touch
+from syncbridge.records.sessions import Apply, Hello, Leave, Request, Touch
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.stores import thawing
 from syncbridge_server.redis.stores.cold import Packed, StateDamaged, pack_state

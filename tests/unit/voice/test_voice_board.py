@@ -11,10 +11,10 @@ from syncbridge.errors import ErrorCode, StoreError, StoreUnavailable
 from syncbridge.voice import reporting, view
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.channel_ports import ChannelNews, Stored
 from syncbridge.voice.evidence import Joined, Left, Source
 from syncbridge.voice.holding import Report
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, decode_record, encode_record
+from syncbridge.voice.stored import ChannelNews, Stored
 from syncbridge.voice.view import View
 from syncbridge_server.voice.sockets.board import Board, LiveCall
 

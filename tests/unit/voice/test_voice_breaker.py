@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncbridge.voice.breaker import Breaker, BreakerLimits, State, Ticket, Wait
+from syncbridge.voice.provider.breaker import Breaker, BreakerLimits, State, Ticket, Wait
 
 LIMITS = BreakerLimits(threshold=3, least_s=1.0, first_s=5.0, most_s=20.0, probe_s=10.0)
 

@@ -6,8 +6,8 @@ import httpx
 import pytest
 import trio
 
-from syncbridge.voice import provider_errors as errors
-from syncbridge.voice.budget import RequestBudget
+from syncbridge.voice.provider import errors
+from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge_server.voice.provider.calling import (
     DEFAULT_RETRY,
     MAX_RETRY,

@@ -8,9 +8,9 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from syncbridge.voice import provider_errors as errors
-from syncbridge.voice.breaker import Breaker, BreakerLimits, State
-from syncbridge.voice.ports import (
+from syncbridge.voice.provider import errors
+from syncbridge.voice.provider.breaker import Breaker, BreakerLimits, State
+from syncbridge.voice.provider.records import (
     CannotVerify,
     Doubt,
     IssuedToken,

@@ -7,7 +7,8 @@ import pytest
 
 from syncbridge.voice.call import Phase
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.events import (
+from syncbridge.voice.intake import MAX_VACATED, Report, Taken, take_in
+from syncbridge.voice.provider.events import (
     Event,
     ParticipantJoined,
     ParticipantLeft,
@@ -16,7 +17,6 @@ from syncbridge.voice.events import (
     SessionEnded,
     SessionStarted,
 )
-from syncbridge.voice.intake import MAX_VACATED, Report, Taken, take_in
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
 
 NOW = 1_000_000

@@ -7,7 +7,7 @@ import trio.testing
 from prometheus_client import CollectorRegistry
 
 from support.voice.voice_store import MemoryChannels, desk_of, open_call
-from syncbridge.voice.ports import CannotVerify, Doubt, Metrics
+from syncbridge.voice.provider.records import CannotVerify, Doubt, Metrics
 from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.figures.monitor import UNMEASURED, Monitor, MonitorLimits
 

@@ -9,9 +9,9 @@ import pytest
 
 from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import Identity, Role, VoiceGrant
-from syncbridge.voice.budget import RequestBudget
 from syncbridge.voice.grants import permissions_of, require
-from syncbridge.voice.ports import Participant, Permissions
+from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge.voice.provider.records import Participant, Permissions
 from syncbridge_server.voice.provider.calling import ProviderCalls
 from syncbridge_server.voice.provider.presets import is_missing, preset_body, preset_name
 from syncbridge_server.voice.provider.rtk import RtkProvider

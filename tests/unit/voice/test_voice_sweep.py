@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from support.voice.voice_store import MemoryChannels, desk_of, open_call
 from syncbridge.errors import StoreUnavailable
-from syncbridge.voice.ports import (
+from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncbridge.voice.budget import RequestBudget
-from syncbridge.voice.events import (
+from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge.voice.provider.events import (
     Event,
     OtherEvent,
     ParticipantJoined,
@@ -20,7 +20,12 @@ from syncbridge.voice.events import (
     SessionStarted,
     Unreadable,
 )
-from syncbridge.voice.webhooks import CLOUDFLARE_EVENTS, MAX_BYTES, SPEC_EVENTS, parse_webhook
+from syncbridge.voice.provider.webhooks import (
+    CLOUDFLARE_EVENTS,
+    MAX_BYTES,
+    SPEC_EVENTS,
+    parse_webhook,
+)
 
 AT = 1_700_000_000.0
 ISO = "2023-11-14T22:13:20.000Z"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from syncbridge.voice.ports import Refusal, Refused, Verified
-from syncbridge.voice.signatures import secret_bytes, sign, verify
+from syncbridge.voice.provider.records import Refusal, Refused, Verified
+from syncbridge.voice.provider.signatures import secret_bytes, sign, verify
 
 OLD = b"an old secret of enough bytes ..."
 NEW = b"a new secret of enough bytes ...."

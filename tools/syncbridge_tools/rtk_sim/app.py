@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from syncbridge.voice.signatures import secret_bytes
+from syncbridge.voice.provider.signatures import secret_bytes
 from syncbridge_tools.rtk_sim import cloudflare_dialect, spec_dialect
 from syncbridge_tools.rtk_sim.faults import Faults, FaultSwitch
 from syncbridge_tools.rtk_sim.handling import Body, Sim, read_body, reply, text_of

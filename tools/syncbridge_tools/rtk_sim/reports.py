@@ -19,7 +19,7 @@ import trio
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from syncbridge.voice import signatures
+from syncbridge.voice.provider import signatures
 from syncbridge_server.voice.payload import unbroken
 from syncbridge_tools.rtk_sim.faults import FaultSwitch
 from syncbridge_tools.rtk_sim.world import Happening, World

@@ -1,4 +1,4 @@
-"""Messages between nodes: `syncbridge.ports.Bus` over Redis pub/sub.
+"""Messages between nodes: `syncbridge.records.sessions.Bus` over Redis pub/sub.
 
 A thread of its own waits on a second connection, subscribed to this node's channel and to the
 common one. What arrives together is decoded together and posted to Trio with one `run_sync_soon`.
@@ -22,7 +22,7 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreOverloaded
-from syncbridge.ports import Commit, Notice, PresenceChange
+from syncbridge.records.sessions import Commit, Notice, PresenceChange
 from syncbridge_server.redis.bus.messages import common_channel, decode, encode_notice, node_channel
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
@@ -155,7 +155,7 @@ def _payloads(messages: Sequence[Any]) -> list[bytes]:
 
 
 class RedisBus:
-    """Implements `syncbridge.ports.Bus`. Everything but the listener runs on the Trio thread.
+    """Implements `syncbridge.records.sessions.Bus`. Everything but the listener runs on the Trio thread.
 
     Args:
         io: running client, used for sending and for the address.

@@ -11,7 +11,7 @@ line `<sid> <event> <fence> <version> <#device>`, then device and detail; writte
 
 import msgspec
 
-from syncbridge.ports import Commit, Notice, PresenceChange
+from syncbridge.records.sessions import Commit, Notice, PresenceChange
 
 _notice_decoder = msgspec.msgpack.Decoder(tuple[str, str, bytes])
 _encode = msgspec.msgpack.encode

@@ -30,7 +30,7 @@ Replies = list[Any]
 
 
 class RedisIO:
-    """Redis for Trio tasks. Implements `syncbridge.ports.RedisCommands`.
+    """Redis for Trio tasks. Implements `syncbridge.records.sessions.RedisCommands`.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, as redis-py reads it.

@@ -1,4 +1,4 @@
-"""Call sessions in Redis: `syncbridge.call_ports.Calls` over the scripts `call_*`.
+"""Call sessions in Redis: `syncbridge.records.calls.Calls` over the scripts `call_*`.
 
 Theory of operation. Calls are spread over `BUCKETS` by their id, and a bucket is one slot of a
 cluster. A call is a hash; its bucket has a sorted set of ids by time of creation for each type and
@@ -16,7 +16,6 @@ from hashlib import blake2b
 from typing import Any
 from zlib import crc32
 
-from syncbridge.call_ports import CallPage, CallReply, CallResult
 from syncbridge.calls import (
     Call,
     CallState,
@@ -28,7 +27,8 @@ from syncbridge.calls import (
     sources,
 )
 from syncbridge.errors import StoreError
-from syncbridge.ports import Status
+from syncbridge.records.calls import CallPage, CallReply, CallResult
+from syncbridge.records.sessions import Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.link.wire import pack
@@ -47,7 +47,7 @@ _RESULTS = {
 
 
 class RedisCalls:
-    """Implements `syncbridge.call_ports.Calls`.
+    """Implements `syncbridge.records.calls.Calls`.
 
     Args:
         io: running client.

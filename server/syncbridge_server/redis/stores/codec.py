@@ -1,4 +1,4 @@
-"""Requests of `syncbridge.ports` to script calls, and their replies back to answers.
+"""Requests of `syncbridge.records.sessions` to script calls, and their replies back to answers.
 
 Pure functions without I/O. The order of KEYS and ARGV is written at the top of each script; the
 tests run both sides against a real server, which is what keeps them in step.
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from syncbridge.limits import Limits
-from syncbridge.ports import (
+from syncbridge.records.sessions import (
     Answer,
     Apply,
     Device,

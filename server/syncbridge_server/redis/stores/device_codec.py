@@ -1,4 +1,4 @@
-"""Requests of `syncbridge.device_ports` to script calls, and their replies back to answers.
+"""Requests of `syncbridge.records.devices` to script calls, and their replies back to answers.
 
 The companion of `codec`, for devices, presence, handoffs and users.
 """
@@ -6,7 +6,7 @@ The companion of `codec`, for devices, presence, handoffs and users.
 from collections.abc import Callable
 from typing import Any
 
-from syncbridge.device_ports import (
+from syncbridge.records.devices import (
     Claim,
     Claimed,
     Departure,
@@ -29,7 +29,7 @@ from syncbridge.device_ports import (
     Sweep,
     Swept,
 )
-from syncbridge.ports import Query, Result, Status
+from syncbridge.records.sessions import Query, Result, Status
 from syncbridge_server.redis.stores.codec import Argument, Call, Settings, devices
 
 REMEMBERED_MS = 3_600_000

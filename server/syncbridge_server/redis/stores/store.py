@@ -1,4 +1,4 @@
-"""Sessions in Redis: `syncbridge.ports.Store` over the I/O thread and the scripts."""
+"""Sessions in Redis: `syncbridge.records.sessions.Store` over the I/O thread and the scripts."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +9,7 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.limits import Limits
-from syncbridge.ports import Answer, Deliver, Outcome, Query, Request, Welcome
+from syncbridge.records.sessions import Answer, Deliver, Outcome, Query, Request, Welcome
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.stores.codec import Settings, decode, encode
@@ -29,7 +29,7 @@ Replies = list[Any]
 
 
 class RedisStore:
-    """Implements `syncbridge.ports.Store`.
+    """Implements `syncbridge.records.sessions.Store`.
 
     Args:
         io: running client.

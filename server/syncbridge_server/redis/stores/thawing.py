@@ -29,7 +29,7 @@ from typing import Any
 import structlog
 
 from syncbridge.errors import StoreError, StoreOverloaded, StoreUnavailable
-from syncbridge.ports import Apply, Hello, Leave, Request, Status
+from syncbridge.records.sessions import Apply, Hello, Leave, Request, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.link.wire import pack

@@ -26,9 +26,9 @@ import structlog
 import trio
 
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.channel_ports import Stored
 from syncbridge.voice.compare import Held, Listing, Reason, held_of, strangers, suspects
-from syncbridge.voice.ports import ActivePage, CannotVerify, Doubt, VoiceProvider
+from syncbridge.voice.provider.records import ActivePage, CannotVerify, Doubt, VoiceProvider
+from syncbridge.voice.stored import Stored
 from syncbridge_server.redis.stores.cold import StateDamaged
 from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.rounds import Round, SyncLimits

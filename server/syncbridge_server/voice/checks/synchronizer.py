@@ -12,9 +12,9 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge.voice.budget import RequestBudget
-from syncbridge.voice.channel_ports import Channels
 from syncbridge.voice.compare import Reason
+from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge.voice.stored import Channels
 from syncbridge_server.voice.checks.looking import Looker, Sight
 from syncbridge_server.voice.checks.rounds import SyncLimits
 from syncbridge_server.voice.checks.sweep import Report, Sweep

@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.channel_ports import Stored
+from syncbridge.voice.stored import Stored
 from syncbridge_server.redis.stores.cold import StateDamaged
 from syncbridge_server.voice.desk import Desk
 

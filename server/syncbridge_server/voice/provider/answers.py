@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from syncbridge.voice.provider_errors import ProviderUnavailable
+from syncbridge.voice.provider.errors import ProviderUnavailable
 
 MAX_TEXT = 16_384
 LARGEST = 1e300

@@ -17,9 +17,9 @@ from typing import Any, cast
 import httpx
 import trio
 
-from syncbridge.voice import provider_errors as errors
-from syncbridge.voice.budget import RequestBudget
-from syncbridge.voice.ports import CannotVerify, Doubt
+from syncbridge.voice.provider import errors
+from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge.voice.provider.records import CannotVerify, Doubt
 from syncbridge_server.voice.payload import unbroken
 
 MAX_ANSWER = 4_194_304

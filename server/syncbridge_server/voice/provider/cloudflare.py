@@ -21,10 +21,9 @@ from urllib.parse import quote
 import structlog
 import trio
 
-from syncbridge.voice import provider_errors as errors
-from syncbridge.voice import webhooks
-from syncbridge.voice.events import Event, Unreadable
-from syncbridge.voice.ports import (
+from syncbridge.voice.provider import errors, webhooks
+from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,

@@ -26,10 +26,10 @@ import stamina
 import structlog
 import trio
 
-from syncbridge.voice import provider_errors as errors
-from syncbridge.voice.breaker import Breaker, State, Ticket, Wait
-from syncbridge.voice.events import Event, Unreadable
-from syncbridge.voice.ports import (
+from syncbridge.voice.provider import errors
+from syncbridge.voice.provider.breaker import Breaker, State, Ticket, Wait
+from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.records import (
     ActivePage,
     CannotVerify,
     Doubt,

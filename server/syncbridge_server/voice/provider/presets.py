@@ -8,7 +8,7 @@ others are ours to give. Bit rates cannot be told.
 
 from typing import Any
 
-from syncbridge.voice.ports import Permissions
+from syncbridge.voice.provider.records import Permissions
 from syncbridge_server.voice.provider.calling import Answer
 
 MISSING = "no preset found"

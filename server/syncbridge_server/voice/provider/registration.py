@@ -13,9 +13,9 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge.voice import provider_errors as errors
-from syncbridge.voice.channel_ports import Channels
-from syncbridge.voice.ports import VoiceProvider
+from syncbridge.voice.provider import errors
+from syncbridge.voice.provider.records import VoiceProvider
+from syncbridge.voice.stored import Channels
 
 log = structlog.get_logger("voice")
 

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from syncbridge.voice.ports import Refusal, Refused, Verified
+from syncbridge.voice.provider.records import Refusal, Refused, Verified
 
 SIGNATURE_HEADER = "rtk-signature"
 KEY_URL = "https://api.realtime.cloudflare.com/.well-known/webhooks.json"

@@ -12,10 +12,9 @@ from urllib.parse import quote
 
 import jwt
 
-from syncbridge.voice import provider_errors as errors
-from syncbridge.voice import signatures, webhooks
-from syncbridge.voice.events import Event, Unreadable
-from syncbridge.voice.ports import (
+from syncbridge.voice.provider import errors, signatures, webhooks
+from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,

@@ -17,14 +17,14 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.ports import VoiceProvider
-from syncbridge.voice.provider_errors import (
+from syncbridge.voice.provider.errors import (
     InvalidRequest,
     NetworkFailed,
     PermissionDenied,
     ProviderError,
     SessionNotFound,
 )
+from syncbridge.voice.provider.records import VoiceProvider
 from syncbridge.voice.records import Room
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.rooms.opening import Opening, failed

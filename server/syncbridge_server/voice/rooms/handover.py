@@ -21,7 +21,7 @@ from syncbridge.identity import Identity
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.grants import require
-from syncbridge.voice.provider_errors import ProviderError
+from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.reporting import hand_over
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.figures.metrics import CallMetrics

@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.provider_errors import ProviderError
+from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import Move, Room
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.figures.metrics import CallMetrics

@@ -21,8 +21,8 @@ import trio
 
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.voice.channel import LOST, Channel
-from syncbridge.voice.ports import SessionRequest, VoiceProvider
-from syncbridge.voice.provider_errors import NetworkFailed, ProviderError, ProviderUnavailable
+from syncbridge.voice.provider.errors import NetworkFailed, ProviderError, ProviderUnavailable
+from syncbridge.voice.provider.records import SessionRequest, VoiceProvider
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, Room
 from syncbridge_server.voice.desk import Desk
 

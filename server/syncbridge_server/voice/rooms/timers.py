@@ -16,7 +16,7 @@ import trio
 
 from syncbridge.errors import StoreError, SyncBridgeError
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.provider_errors import ProviderError
+from syncbridge.voice.provider.errors import ProviderError
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.rooms.chores import Chores
 from syncbridge_server.voice.rooms.opening import Opening

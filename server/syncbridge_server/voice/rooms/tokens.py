@@ -21,14 +21,14 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.voice import holding
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.ports import IssuedToken, Participant, Permissions, VoiceProvider
-from syncbridge.voice.provider_errors import (
+from syncbridge.voice.provider.errors import (
     NetworkFailed,
     ProviderError,
     ProviderTokenExpired,
     ProviderUnavailable,
     SessionNotFound,
 )
+from syncbridge.voice.provider.records import IssuedToken, Participant, Permissions, VoiceProvider
 from syncbridge.voice.records import Room
 from syncbridge_server.voice.checks.room_check import RoomCheck
 from syncbridge_server.voice.desk import Desk

@@ -22,7 +22,7 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.voice import view
 from syncbridge.voice.announcements import Message
-from syncbridge.voice.channel_ports import ChannelNews, Channels, Stored
+from syncbridge.voice.stored import ChannelNews, Channels, Stored
 from syncbridge.voice.view import View, ViewChange
 
 log = structlog.get_logger("voice")

@@ -13,11 +13,11 @@ import trio
 
 from syncbridge import ids
 from syncbridge.errors import StoreError, SyncBridgeError
-from syncbridge.voice import events
-from syncbridge.voice.channel_ports import Channels, Delivery
-from syncbridge.voice.events import Event, Unreadable
 from syncbridge.voice.intake import Report
-from syncbridge.voice.ports import VoiceProvider
+from syncbridge.voice.provider import events
+from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.records import VoiceProvider
+from syncbridge.voice.stored import Channels, Delivery
 
 log = structlog.get_logger("voice")
 

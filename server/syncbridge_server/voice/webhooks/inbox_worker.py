@@ -21,12 +21,12 @@ import structlog
 import trio
 
 from syncbridge.errors import ErrorCode, StoreError
-from syncbridge.voice import events
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.channel_ports import Channels, WebhookInbox
 from syncbridge.voice.intake import Report, Taken, take_in
-from syncbridge.voice.ports import VoiceProvider
+from syncbridge.voice.provider import events
+from syncbridge.voice.provider.records import VoiceProvider
 from syncbridge.voice.recordings import Recorded, Recordings
+from syncbridge.voice.stored import Channels, WebhookInbox
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.webhooks.inbox_sorting import Fate, Item, Reports, Sorter
 

@@ -357,11 +357,11 @@ class Touched(msgspec.Struct, gc=False):
 
 
 class Query(msgspec.Struct, gc=False):
-    """Base of the requests of `syncbridge.device_ports`."""
+    """Base of the requests of `syncbridge.records.devices`."""
 
 
 class Result(msgspec.Struct, gc=False):
-    """Base of the answers of `syncbridge.device_ports`."""
+    """Base of the answers of `syncbridge.records.devices`."""
 
 
 SessionRequest = Apply | Hello | Resume | Read | Review | Leave | Touch

@@ -3,7 +3,7 @@
 A channel is read, changed and written back: `write` does nothing, and answers None, when somebody
 else wrote meanwhile. What was changed travels to every node, in the order of revisions, as a
 `ChannelNews`; a node that misses one reads the channel again. Every method raises StoreError as
-`syncbridge.ports` says. Times are Unix ms, those of the caller's clock.
+`syncbridge.records.sessions` says. Times are Unix ms, those of the caller's clock.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

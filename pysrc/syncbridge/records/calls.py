@@ -1,7 +1,7 @@
 """What the shell asks the store about call sessions.
 
 Each write is one atomic script. Times are Unix ms, those of the store's own clock. Every method
-raises StoreError as `syncbridge.ports` says.
+raises StoreError as `syncbridge.records.sessions` says.
 """
 
 from collections.abc import Awaitable, Sequence

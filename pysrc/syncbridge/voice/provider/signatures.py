@@ -12,7 +12,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 
-from syncbridge.voice.ports import Refusal, Refused, Verified
+from syncbridge.voice.provider.records import Refusal, Refused, Verified
 
 ID_HEADER = "webhook-id"
 TIMESTAMP_HEADER = "webhook-timestamp"

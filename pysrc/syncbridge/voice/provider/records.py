@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from syncbridge.voice.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, Unreadable
 
 
 class Permissions(msgspec.Struct, frozen=True):

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from syncbridge.voice import events
-from syncbridge.voice.events import Event, Unreadable
+from syncbridge.voice.provider import events
+from syncbridge.voice.provider.events import Event, Unreadable
 
 MAX_BYTES = 262_144
 MAX_EVENTS = 100

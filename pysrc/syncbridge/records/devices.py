@@ -1,6 +1,6 @@
 """What the rules and the shell ask the store about devices, presence, handoffs and users.
 
-The guarantees are those of `syncbridge.ports`: each request is one script. Times are Unix ms.
+The guarantees are those of `syncbridge.records.sessions`: each request is one script. Times are Unix ms.
 
 Three indexes stand in other slots of a cluster than the sessions that they name, so they are
 written beside and not within the scripts of a session, and must never be believed without looking:
@@ -17,7 +17,7 @@ from zlib import crc32
 
 import msgspec
 
-from syncbridge.ports import Device, Query, Result, Status
+from syncbridge.records.sessions import Device, Query, Result, Status
 
 BUCKETS = 64
 """Parts of the presence index."""
