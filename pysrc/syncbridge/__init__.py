@@ -2,7 +2,7 @@
 
 General layout, in reading order: `types`, `errors`, `close_codes` and `limits` are vocabulary;
 `messages` and `encode` are the wire; `protocol` is the connection's state machine; `session` is
-what a node knows of a session; `ports` is what the rules need from outside; `kernels` chooses
+what a node knows of a session; `records` is what a store is asked and answers; `kernels` chooses
 between the compiled document kernel and its pure twin.
 """
 

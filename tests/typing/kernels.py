@@ -16,8 +16,9 @@ from syncbridge.kernels import (
     render_pairs,
     split,
 )
-from syncbridge.records.sessions import Answer, Apply, Bus, Commit, Outcome, RedisCommands, Store
+from syncbridge.records.sessions import Answer, Apply, Commit, Outcome
 from syncbridge_core.hub import Hub, HubLimits, HubStatistics
+from syncbridge_server.ports.store import Bus, RedisCommands, Store
 
 
 def documents(data: bytes) -> None:

@@ -1,6 +1,6 @@
-"""What the rules and the shell ask the store about devices, presence, handoffs and users.
+"""Requests about devices, presence, handoffs and users, and their answers.
 
-The guarantees are those of `syncbridge.records.sessions`: each request is one script. Times are Unix ms.
+Each request is one script. Times are Unix ms.
 
 Three indexes stand in other slots of a cluster than the sessions that they name, so they are
 written beside and not within the scripts of a session, and must never be believed without looking:

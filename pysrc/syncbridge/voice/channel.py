@@ -1,7 +1,7 @@
 """The rules of a voice channel: its rooms, its seats, its call, and what is due when.
 
 Theory of operation. A channel is a value: read from the store, changed here, and written back if
-nobody else wrote meanwhile (`channel_ports`). So nothing here waits or talks to a provider. What
+nobody else wrote meanwhile (`stored`). So nothing here waits or talks to a provider. What
 is to be done at the provider is *noted in the record* (a room without a session id, a room in
 `retired`, a recording that is wanted), with a time at which `next_due` asks for it again: a node
 that dies between writing and doing leaves a channel that another node finds due, and each of these

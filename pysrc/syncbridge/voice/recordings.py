@@ -4,9 +4,6 @@ So they are not in a channel's record, which travels, nor in what sockets are to
 apart, a bounded number for a bounded time, and shown to services and admins who ask.
 """
 
-from collections.abc import Awaitable
-from typing import Protocol
-
 import msgspec
 
 
@@ -21,13 +18,3 @@ class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __repr__(self) -> str:
         return f"Recorded(recording_id={self.recording_id!r})"
-
-
-class Recordings(Protocol):
-    """What is kept of them. Every method raises StoreError."""
-
-    def add(self, channel_id: str, recorded: Recorded) -> Awaitable[bool]:
-        """Keep a recording, in the place of what was known of it. False: it was known."""
-
-    def of_channel(self, channel_id: str) -> Awaitable[list[Recorded]]:
-        """Those of a channel, the latest first."""

@@ -16,7 +16,7 @@ from syncbridge import encode
 from syncbridge.errors import StoreError
 from syncbridge.messages import MessageType
 from syncbridge.outbound import AdminUpdate
-from syncbridge.records.sessions import Bus, Notice
+from syncbridge.records.sessions import Notice
 from syncbridge_server.admin.asking import Answers, Asking
 from syncbridge_server.admin.directory import Directory
 from syncbridge_server.admin.figures import (
@@ -34,6 +34,7 @@ from syncbridge_server.admin.figures import (
 from syncbridge_server.admin.roster import ConnectionRow, Roster, merge, question_of
 from syncbridge_server.admin.survey import Survey
 from syncbridge_server.gateway.gateway import Gateway
+from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.link.client import RedisIO
 
 log = structlog.get_logger("admin")

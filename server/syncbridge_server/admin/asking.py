@@ -18,7 +18,8 @@ import structlog
 import trio
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.records.sessions import Bus, Notice
+from syncbridge.records.sessions import Notice
+from syncbridge_server.ports.store import Bus
 
 log = structlog.get_logger("admin")
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from syncbridge.records.sessions import Bus, RedisCommands
 from syncbridge_server.auth.authenticator import Authenticator
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.auth.jwks import JwksKeys
@@ -21,6 +20,7 @@ from syncbridge_server.auth.keys import (
 from syncbridge_server.auth.refresh import RefreshRotation
 from syncbridge_server.auth.revocation import Revocations
 from syncbridge_server.auth.tokens import TokenRules, Tokens
+from syncbridge_server.ports.store import Bus, RedisCommands
 from syncbridge_server.settings import ConfigError, Settings
 
 

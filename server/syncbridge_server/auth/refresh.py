@@ -13,10 +13,10 @@ import msgspec
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ANYBODY, authorize
-from syncbridge.records.sessions import RedisCommands
 from syncbridge_server.auth.revocation import Revocations
 from syncbridge_server.auth.tokens import Grant, Tokens, invalid
 from syncbridge_server.log import get_logger
+from syncbridge_server.ports.store import RedisCommands
 
 _log = get_logger("AUTH")
 

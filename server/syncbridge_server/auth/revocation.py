@@ -22,8 +22,9 @@ import trio
 
 from syncbridge.errors import ErrorCode, StoreError, StoreUnavailable, SyncBridgeError
 from syncbridge.identity import Identity
-from syncbridge.records.sessions import Bus, Notice, RedisCommands
+from syncbridge.records.sessions import Notice
 from syncbridge_server.log import get_logger
+from syncbridge_server.ports.store import Bus, RedisCommands
 
 NOTICE = "revoke"
 KEY = "revoked"

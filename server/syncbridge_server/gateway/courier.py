@@ -11,8 +11,9 @@ from typing import Any
 import structlog
 
 from syncbridge.errors import StoreError
-from syncbridge.records.sessions import Outcome, Request, Store
+from syncbridge.records.sessions import Outcome, Request
 from syncbridge_server.gateway.tally import Tally
+from syncbridge_server.ports.store import Store
 
 log = structlog.get_logger("gateway")
 

@@ -17,7 +17,7 @@ from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeErr
 from syncbridge.identity import Identity
 from syncbridge.limits import Limits
 from syncbridge.messages import MessageType
-from syncbridge.records.sessions import Apply, Bus, Outcome, PresenceChange, Status, Store
+from syncbridge.records.sessions import Apply, Outcome, PresenceChange, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.commits import Commits
@@ -40,6 +40,7 @@ from syncbridge_server.gateway.tally import Tally
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.listener.contract import Refusal
+from syncbridge_server.ports.store import Bus, Store
 
 log = structlog.get_logger("gateway")
 

@@ -25,7 +25,8 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.records.devices import BUCKETS, Claim, Claimed, Release, Sweep, Swept, bucket_of
-from syncbridge.records.sessions import Answer, Request, Store
+from syncbridge.records.sessions import Answer, Request
+from syncbridge_server.ports.store import Store
 
 log = structlog.get_logger("gateway")
 

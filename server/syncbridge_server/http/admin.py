@@ -1,14 +1,13 @@
 """Administration over HTTP: figures and lists, for viewers too; a message to every device."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
+from syncbridge.errors import StoreUnavailable
 from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge_server.admin.administration import Administration, AllMetrics, Delivery
 from syncbridge_server.admin.figures import (
@@ -20,12 +19,10 @@ from syncbridge_server.admin.figures import (
 from syncbridge_server.admin.roster import ConnectionRow
 from syncbridge_server.admin.survey import Row
 from syncbridge_server.auth.http import BearerAuth
-from syncbridge_server.http.sessions import timestamp
+from syncbridge_server.http.support.answers import encoded, timestamp
+from syncbridge_server.http.support.pages import Cursor, PageSize, query_of
 from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.openapi.describe import Timestamp, Uuid, describe
-
-PageSize = Annotated[int, Meta(ge=1, le=500)]
-Cursor = Annotated[str, Meta(max_length=128, description="`next_cursor` of the page before.")]
 
 
 class BroadcastBody(msgspec.Struct):
@@ -207,17 +204,6 @@ class AdminRoutes:
         return await self._administration.metrics(snapshots)
 
 
-def query_of(request: Request, kind: type[Any]) -> Any:
-    """The query string as a `kind`. Raises INVALID_FIELD."""
-    try:
-        return msgspec.convert(dict(request.query_params), kind, strict=False)
-    except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$")
-        field = path.rstrip("`").removeprefix(".")
-        detail = f"{field}: {text}" if field else text
-        raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field=field) from None
-
-
 def session_row(row: Row) -> SessionRow:
     """A row of Redis as it is shown."""
     return SessionRow(
@@ -237,9 +223,3 @@ def answer(part: msgspec.Struct, metrics: AllMetrics, **more: object) -> Respons
     """One part of the metrics, and when and of whom they are."""
     common = {"at": timestamp(metrics.at), "complete": metrics.complete}
     return encoded(msgspec.structs.asdict(part) | common | more)
-
-
-def encoded(body: Any) -> Response:
-    """Figures of the moment: not to be kept."""
-    headers = {"Cache-Control": "no-store"}
-    return Response(msgspec.json.encode(body), 200, headers, "application/json")

@@ -31,14 +31,15 @@ from syncbridge.calls import (
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import SERVICES, Identity
 from syncbridge.kernels import render_pairs
-from syncbridge.records.calls import CallReply, CallResult, Calls
+from syncbridge.records.calls import CallReply, CallResult
 from syncbridge_server.admin.administration import Administration
 from syncbridge_server.auth.http import BearerAuth
-from syncbridge_server.http.admin import query_of
-from syncbridge_server.http.sessions import timestamp
+from syncbridge_server.http.support.answers import timestamp
+from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import Answer, RawObject, Timestamp, describe
+from syncbridge_server.ports.calls import Calls
 
 JSON = "application/json"
 STATE_BODY = 4_096

@@ -17,13 +17,13 @@ from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import compose, render_pairs
-from syncbridge.records.sessions import Apply, Mode, Outcome, Review, Reviewed, Status, Store
+from syncbridge.records.sessions import Apply, Mode, Outcome, Review, Reviewed, Status
 from syncbridge.resolve import Claim, Conflict, Resolution, Strategy, resolve
 from syncbridge.updates import check_version
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.engine import conflict_list, outcome_error
 from syncbridge_server.gateway.gateway import Gateway
-from syncbridge_server.http.sessions import etag
+from syncbridge_server.http.support.answers import etag
 from syncbridge_server.http.support.problem import decode_json, read_json_body
 from syncbridge_server.http.support.ready import tagged_json
 from syncbridge_server.openapi.describe import (
@@ -34,6 +34,7 @@ from syncbridge_server.openapi.describe import (
     VersionNumber,
     describe,
 )
+from syncbridge_server.ports.store import Store
 
 ATTEMPTS = 8
 """How often a resolution is computed before the caller is told to try again."""

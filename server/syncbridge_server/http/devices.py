@@ -7,17 +7,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from syncbridge import ids
-from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import authorize
 from syncbridge.records.devices import Departure, DeviceList, Expel, ListDevices
-from syncbridge.records.sessions import Device, PresenceChange, Status, Store
+from syncbridge.records.sessions import Device, PresenceChange
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.departures import REMOVED, decode_info
 from syncbridge_server.gateway.devices import is_online, last_seen
 from syncbridge_server.gateway.gateway import Gateway
-from syncbridge_server.http.sessions import timestamp
+from syncbridge_server.http.support.answers import timestamp
+from syncbridge_server.http.support.devices import path_session, refuse
 from syncbridge_server.openapi.describe import Answer, Timestamp, Uuid, describe
+from syncbridge_server.ports.store import Store
 
 JSON = "application/json"
 
@@ -109,31 +109,3 @@ class DeviceRoutes:
             timestamp(max(info.connected_at, last_seen(device, self._presence_ms))),
             self._gateway.voice.held_by(session_id, device.device_id) or msgspec.UNSET,
         )
-
-
-def path_session(request: Request) -> str:
-    """The session id in the path; what is no UUID is no session. Raises SESSION_NOT_FOUND."""
-    try:
-        return ids.session_id(request.path_params["session_id"])
-    except SyncBridgeError:
-        raise SyncBridgeError(
-            ErrorCode.SESSION_NOT_FOUND, "there is no such session; ids are UUIDs"
-        ) from None
-
-
-REFUSALS = {
-    Status.NOT_FOUND: (ErrorCode.SESSION_NOT_FOUND, "there is no such session"),
-    Status.FORBIDDEN: (ErrorCode.FORBIDDEN, "this session belongs to another user"),
-    Status.NO_DEVICE: (ErrorCode.DEVICE_NOT_FOUND, "the session has no such device"),
-    Status.NO_TOKEN: (ErrorCode.HANDOFF_NOT_FOUND, "there is no such handoff"),
-    Status.SPENT: (ErrorCode.HANDOFF_USED, "this handoff token was used"),
-    Status.EXPIRED: (ErrorCode.HANDOFF_EXPIRED, "this handoff token has expired"),
-    Status.WRONG_DEVICE: (ErrorCode.WRONG_DEVICE, "this handoff token is for another device"),
-}
-
-
-def refuse(status: Status) -> None:
-    """Raise what a request was refused with, if it was."""
-    if status is not Status.OK:
-        code, detail = REFUSALS[status]
-        raise SyncBridgeError(code, detail)

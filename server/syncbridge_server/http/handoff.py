@@ -18,12 +18,12 @@ from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.identity import authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.records.devices import Handoff, OpenHandoff, Redeem, Redeemed
-from syncbridge.records.sessions import PresenceChange, RedisCommands, Store
+from syncbridge.records.sessions import PresenceChange
 from syncbridge_server.auth.http import BearerAuth, named_device
 from syncbridge_server.gateway.departures import HANDOFF
 from syncbridge_server.gateway.gateway import Gateway
-from syncbridge_server.http.devices import path_session, refuse
-from syncbridge_server.http.sessions import timestamp
+from syncbridge_server.http.support.answers import timestamp
+from syncbridge_server.http.support.devices import path_session, refuse
 from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.openapi.describe import (
     JsonObject,
@@ -33,6 +33,7 @@ from syncbridge_server.openapi.describe import (
     VersionNumber,
     describe,
 )
+from syncbridge_server.ports.store import RedisCommands, Store
 from syncbridge_server.redis.stores.device_codec import handoff_key
 from syncbridge_server.voice.rooms.handover import HandedCall, Handover
 

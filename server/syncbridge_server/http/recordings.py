@@ -6,11 +6,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge.identity import SERVICES
-from syncbridge.voice.recordings import Recorded, Recordings
+from syncbridge.voice.recordings import Recorded
 from syncbridge_server.auth.http import BearerAuth
-from syncbridge_server.http.admin import encoded
-from syncbridge_server.http.sessions import timestamp
+from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.openapi.describe import Timestamp, describe
+from syncbridge_server.ports.recordings import Recordings
 
 
 class RecordingRow(msgspec.Struct, rename="camel"):

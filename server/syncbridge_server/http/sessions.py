@@ -4,9 +4,6 @@ A snapshot is compared with what is stored inside the write's own script; device
 keys that differ.
 """
 
-from datetime import UTC, datetime
-from functools import lru_cache
-
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,11 +13,12 @@ from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
-from syncbridge.records.sessions import Apply, Mode, Outcome, Read, Snapshot, Status, Store
+from syncbridge.records.sessions import Apply, Mode, Outcome, Read, Snapshot, Status
 from syncbridge.updates import check_version
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.engine import outcome_error
 from syncbridge_server.gateway.gateway import Gateway
+from syncbridge_server.http.support.answers import etag, timestamp
 from syncbridge_server.http.support.problem import read_json_body
 from syncbridge_server.http.support.ready import tagged_json, unchanged
 from syncbridge_server.openapi.describe import (
@@ -33,6 +31,7 @@ from syncbridge_server.openapi.describe import (
     VersionNumber,
     describe,
 )
+from syncbridge_server.ports.store import Store
 
 JSON = "application/json"
 
@@ -207,18 +206,6 @@ def snapshot_json(session_id: str, snapshot: Snapshot) -> bytes:
             "expires_at": timestamp(snapshot.expires_at),
         }
     )
-
-
-@lru_cache(8_192)
-def timestamp(unix_ms: int) -> str:
-    """Unix milliseconds as RFC 3339 text in UTC."""
-    seconds, ms = divmod(unix_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03}Z"
-
-
-def etag(epoch: str, version: int) -> str:
-    """Strong entity tag of a state (RFC 9110 section 8.8.3)."""
-    return f'"{epoch}-{version}"'
 
 
 def _if_none_match(request: Request) -> str:

@@ -17,13 +17,13 @@ from syncbridge import ids
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.identity import authorize
 from syncbridge.records.devices import Forget, ListSessions, Peek, Peeked, SessionList
-from syncbridge.records.sessions import Store
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.sweeper import ask_all
 from syncbridge_server.gateway.users import PERIOD
-from syncbridge_server.http.admin import Cursor, PageSize, query_of
-from syncbridge_server.http.sessions import timestamp
+from syncbridge_server.http.support.answers import timestamp
+from syncbridge_server.http.support.pages import Cursor, PageSize, query_of
 from syncbridge_server.openapi.describe import Timestamp, Uuid, VersionNumber, describe
+from syncbridge_server.ports.store import Store
 
 JSON = "application/json"
 PAGE = 256

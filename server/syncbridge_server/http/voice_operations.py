@@ -18,10 +18,8 @@ from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.durations import short_duration
-from syncbridge_server.http.admin import encoded
-from syncbridge_server.http.sessions import timestamp
-from syncbridge_server.http.support.problem import read_json
-from syncbridge_server.http.voice import (
+from syncbridge_server.http.support.answers import encoded, timestamp
+from syncbridge_server.http.support.channels import (
     BODY,
     channel_name,
     no_call,
@@ -30,6 +28,7 @@ from syncbridge_server.http.voice import (
     required,
     told,
 )
+from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import ShortId, Timestamp, describe
 from syncbridge_server.settings import Settings

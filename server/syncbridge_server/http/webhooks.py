@@ -19,20 +19,16 @@ from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, StoreError, StoreOverloaded, SyncBridgeError
 from syncbridge.voice.provider.events import OtherEvent, Unreadable
-from syncbridge.voice.provider.records import Refusal, Refused, Verified, VoiceProvider
-from syncbridge.voice.stored import Delivery, WebhookInbox
+from syncbridge.voice.provider.records import Refusal, Refused, Verified
+from syncbridge.voice.stored import Delivery
+from syncbridge_server.http.support.paths import PATHS
 from syncbridge_server.http.support.problem import read_body
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import Answer, describe
+from syncbridge_server.ports.channels import WebhookInbox
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
 
-PATHS = (
-    "/rtk-webhook",
-    "/rtk/participant-joined",
-    "/rtk/participant-left",
-    "/rtk/session-ended",
-    "/rtk/recording-ready",
-)
 UNVERIFIABLE_RETRY = 10.0
 NEEDED = "webhook-id, webhook-timestamp and webhook-signature, or rtk-signature"
 WHY = {

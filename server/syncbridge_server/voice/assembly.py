@@ -15,13 +15,13 @@ import structlog
 import trio
 from prometheus_client import CollectorRegistry
 
-from syncbridge.records.sessions import Bus
 from syncbridge.voice.provider.breaker import State
 from syncbridge.voice.provider.budget import RequestBudget
-from syncbridge.voice.provider.records import VoiceProvider
-from syncbridge.voice.recordings import Recordings
-from syncbridge.voice.stored import Channels, WebhookInbox
 from syncbridge_server.observability import register_reading
+from syncbridge_server.ports.channels import Channels, WebhookInbox
+from syncbridge_server.ports.provider import VoiceProvider
+from syncbridge_server.ports.recordings import Recordings
+from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.inbox import RedisInbox
 from syncbridge_server.redis.stores.recordings import RedisRecordings

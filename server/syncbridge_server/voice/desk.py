@@ -15,7 +15,8 @@ import trio
 from syncbridge.errors import StoreUnavailable
 from syncbridge.voice import view
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.stored import Channels, Stored
+from syncbridge.voice.stored import Stored
+from syncbridge_server.ports.channels import Channels
 
 log = structlog.get_logger("voice")
 

@@ -10,8 +10,8 @@ from syncbridge.voice.call import CallLimits
 from syncbridge.voice.channel_limits import ChannelLimits
 from syncbridge.voice.provider.breaker import Breaker, BreakerLimits
 from syncbridge.voice.provider.budget import RequestBudget
-from syncbridge.voice.provider.records import VoiceProvider
 from syncbridge.voice.records import ChannelConfig
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.checks.rounds import SyncLimits
 from syncbridge_server.voice.figures.metrics import ProviderMetrics

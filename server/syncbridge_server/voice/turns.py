@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge.voice.stored import Channels
+from syncbridge_server.ports.channels import Channels
 
 log = structlog.get_logger("voice")
 

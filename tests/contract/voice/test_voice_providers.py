@@ -20,8 +20,8 @@ from syncbridge.voice.provider.records import (
     Permissions,
     SessionRequest,
     SessionState,
-    VoiceProvider,
 )
+from syncbridge_server.ports.provider import VoiceProvider
 
 REQUEST = SessionRequest("lounge", "waddle", max_participants=2)
 ALICE = Participant("alice", "Alice")

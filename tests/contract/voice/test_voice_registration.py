@@ -11,8 +11,9 @@ from support.redis_servers import RedisServer
 from support.voice.inbox_kit import Worker, worker
 from syncbridge.errors import StoreUnavailable
 from syncbridge.voice.provider import errors
-from syncbridge.voice.provider.records import VoiceProvider, WebhookRegistration
-from syncbridge.voice.stored import Channels
+from syncbridge.voice.provider.records import WebhookRegistration
+from syncbridge_server.ports.channels import Channels
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.redis.stores.registrations import RedisNotes, key_of
 from syncbridge_server.voice.provider.registration import RENEW_SECONDS, Registration
 

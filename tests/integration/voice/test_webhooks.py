@@ -13,7 +13,7 @@ from support.server_kit import bearer, mint, running_node
 from support.voice.sim_kit import SECRET
 from support.voice.webhook_kit import KINDS, Site, event, eventually, signed, site, standard
 from syncbridge.identity import Role
-from syncbridge_server.http.webhooks import PATHS
+from syncbridge_server.http.support.paths import PATHS
 
 both = pytest.mark.parametrize("kind", KINDS)
 OTHER = "another-secret-that-nobody-else-has-00"

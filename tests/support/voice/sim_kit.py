@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from syncbridge.voice.provider.breaker import Breaker, BreakerLimits
 from syncbridge.voice.provider.budget import RequestBudget
-from syncbridge.voice.provider.records import VoiceProvider
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.provider.calling import ProviderCalls, new_client
 from syncbridge_server.voice.provider.cloudflare import CloudflareProvider, base_url

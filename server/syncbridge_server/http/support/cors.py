@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
+from syncbridge_server.http.support.paths import PATHS as WEBHOOKS
 from syncbridge_server.http.support.ready import Ready
-from syncbridge_server.http.webhooks import PATHS as WEBHOOKS
 from syncbridge_server.listener.response import refusal_response
 from syncbridge_server.listener.upgrade import ORIGIN_REFUSED
 from syncbridge_server.origins import HeaderList, Origins

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity
+from syncbridge_server.http.support.paths import PATHS as WEBHOOKS
 from syncbridge_server.http.support.problem import problem_of
-from syncbridge_server.http.webhooks import PATHS as WEBHOOKS
 
 EXEMPT = ("/health", "/metrics")
 Verify = Callable[[str], Identity]

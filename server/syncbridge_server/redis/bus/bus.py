@@ -1,4 +1,4 @@
-"""Messages between nodes: `syncbridge.records.sessions.Bus` over Redis pub/sub.
+"""Messages between nodes: `syncbridge_server.ports.store.Bus` over Redis pub/sub.
 
 A thread of its own waits on a second connection, subscribed to this node's channel and to the
 common one. What arrives together is decoded together and posted to Trio with one `run_sync_soon`.
@@ -155,7 +155,9 @@ def _payloads(messages: Sequence[Any]) -> list[bytes]:
 
 
 class RedisBus:
-    """Implements `syncbridge.records.sessions.Bus`. Everything but the listener runs on the Trio thread.
+    """Implements `syncbridge_server.ports.store.Bus`.
+
+    Everything but the listener runs on the Trio thread.
 
     Args:
         io: running client, used for sending and for the address.

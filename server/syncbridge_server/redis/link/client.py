@@ -30,7 +30,7 @@ Replies = list[Any]
 
 
 class RedisIO:
-    """Redis for Trio tasks. Implements `syncbridge.records.sessions.RedisCommands`.
+    """Redis for Trio tasks. Implements `syncbridge_server.ports.store.RedisCommands`.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, as redis-py reads it.

@@ -1,4 +1,4 @@
-"""Call sessions in Redis: `syncbridge.records.calls.Calls` over the scripts `call_*`.
+"""Call sessions in Redis: `syncbridge_server.ports.calls.Calls` over the scripts `call_*`.
 
 Theory of operation. Calls are spread over `BUCKETS` by their id, and a bucket is one slot of a
 cluster. A call is a hash; its bucket has a sorted set of ids by time of creation for each type and
@@ -47,7 +47,7 @@ _RESULTS = {
 
 
 class RedisCalls:
-    """Implements `syncbridge.records.calls.Calls`.
+    """Implements `syncbridge_server.ports.calls.Calls`.
 
     Args:
         io: running client.

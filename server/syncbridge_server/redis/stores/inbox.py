@@ -1,4 +1,4 @@
-"""Webhooks in Redis: `syncbridge.voice.stored.WebhookInbox` over the scripts `inbox_*`.
+"""Webhooks in Redis: `syncbridge_server.ports.channels.WebhookInbox` over the scripts `inbox_*`.
 
 Theory of operation. A stream with one consumer group holds the deliveries that wait, and those
 that a node has taken: taking effect deletes an entry, so the length of the stream is what is not
@@ -22,8 +22,9 @@ from hashlib import blake2b
 from typing import Any
 
 from syncbridge.errors import ErrorCode, StoreOverloaded, SyncBridgeError
-from syncbridge.records.sessions import Bus, Notice
+from syncbridge.records.sessions import Notice
 from syncbridge.voice.stored import DeadLetter, Delivery
+from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.bus.messages import common_channel, encode_notice
 from syncbridge_server.redis.link.client import RedisIO
 
@@ -44,7 +45,7 @@ Argument = bytes | str | int
 
 
 class RedisInbox:
-    """Implements `syncbridge.voice.stored.WebhookInbox`.
+    """Implements `syncbridge_server.ports.channels.WebhookInbox`.
 
     Args:
         io: running client.

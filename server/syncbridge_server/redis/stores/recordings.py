@@ -1,4 +1,4 @@
-"""Recordings in Redis: `syncbridge.voice.recordings.Recordings`, in two keys a channel."""
+"""Recordings in Redis: `syncbridge_server.ports.recordings.Recordings`, in two keys a channel."""
 
 import msgspec
 import structlog
@@ -14,7 +14,7 @@ _decoder = msgspec.json.Decoder(Recorded)
 
 
 class RedisRecordings:
-    """Implements `syncbridge.voice.recordings.Recordings`.
+    """Implements `syncbridge_server.ports.recordings.Recordings`.
 
     Args:
         ttl: seconds for which the recordings of a channel are kept after its latest one.

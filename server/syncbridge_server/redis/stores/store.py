@@ -1,4 +1,4 @@
-"""Sessions in Redis: `syncbridge.records.sessions.Store` over the I/O thread and the scripts."""
+"""Sessions in Redis: `syncbridge_server.ports.store.Store` over the I/O thread and the scripts."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +29,7 @@ Replies = list[Any]
 
 
 class RedisStore:
-    """Implements `syncbridge.records.sessions.Store`.
+    """Implements `syncbridge_server.ports.store.Store`.
 
     Args:
         io: running client.

@@ -1,4 +1,4 @@
-"""Voice channels in Redis: `syncbridge.voice.stored.Channels` over the scripts `voice_*`.
+"""Voice channels in Redis: `syncbridge_server.ports.channels.Channels` over the scripts `voice_*`.
 
 Theory of operation. Channels are spread over `BUCKETS` by their id, and a bucket is one slot of a
 cluster. A channel is a hash of its revision and its record; its bucket has one sorted set of the
@@ -26,9 +26,10 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge.records.sessions import Bus, Notice
+from syncbridge.records.sessions import Notice
 from syncbridge.voice.records import ChannelRecord, Final, decode_record, encode_record
 from syncbridge.voice.stored import ChannelNews, Due, Stored
+from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.bus.messages import common_channel, encode_notice
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
@@ -58,7 +59,7 @@ class ChannelDamaged(StateDamaged):
 
 
 class RedisChannels:
-    """Implements `syncbridge.voice.stored.Channels`.
+    """Implements `syncbridge_server.ports.channels.Channels`.
 
     Args:
         io: running client.

@@ -20,8 +20,9 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.compare import Discrepancy, Listing, compare_states, unknown_yet
 from syncbridge.voice.evidence import Evidence, Polled, Vacant
 from syncbridge.voice.provider.errors import ProviderError
-from syncbridge.voice.provider.records import CannotVerify, Doubt, SessionState, VoiceProvider
+from syncbridge.voice.provider.records import CannotVerify, Doubt, SessionState
 from syncbridge.voice.records import Room
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 

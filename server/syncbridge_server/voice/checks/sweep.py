@@ -27,8 +27,9 @@ import trio
 
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.compare import Held, Listing, Reason, held_of, strangers, suspects
-from syncbridge.voice.provider.records import ActivePage, CannotVerify, Doubt, VoiceProvider
+from syncbridge.voice.provider.records import ActivePage, CannotVerify, Doubt
 from syncbridge.voice.stored import Stored
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.redis.stores.cold import StateDamaged
 from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.rounds import Round, SyncLimits

@@ -14,7 +14,7 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.voice.compare import Reason
 from syncbridge.voice.provider.budget import RequestBudget
-from syncbridge.voice.stored import Channels
+from syncbridge_server.ports.channels import Channels
 from syncbridge_server.voice.checks.looking import Looker, Sight
 from syncbridge_server.voice.checks.rounds import SyncLimits
 from syncbridge_server.voice.checks.sweep import Report, Sweep

@@ -17,8 +17,9 @@ import trio
 
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.health import Health, check_health, judged
-from syncbridge.voice.provider.records import CannotVerify, Doubt, Metrics, VoiceProvider
+from syncbridge.voice.provider.records import CannotVerify, Doubt, Metrics
 from syncbridge.voice.records import Final
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.redis.stores.cold import StateDamaged
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.figures.metrics import CallMetrics

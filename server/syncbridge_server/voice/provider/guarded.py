@@ -43,9 +43,9 @@ from syncbridge.voice.provider.records import (
     SessionRequest,
     SessionState,
     Verified,
-    VoiceProvider,
     WebhookRegistration,
 )
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.figures.metrics import ProviderMetrics
 from syncbridge_server.voice.provider.lately import Lately
 

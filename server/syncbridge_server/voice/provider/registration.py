@@ -14,8 +14,8 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.provider import errors
-from syncbridge.voice.provider.records import VoiceProvider
-from syncbridge.voice.stored import Channels
+from syncbridge_server.ports.channels import Channels
+from syncbridge_server.ports.provider import VoiceProvider
 
 log = structlog.get_logger("voice")
 

@@ -24,8 +24,8 @@ from syncbridge.voice.provider.errors import (
     ProviderError,
     SessionNotFound,
 )
-from syncbridge.voice.provider.records import VoiceProvider
 from syncbridge.voice.records import Room
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.rooms.opening import Opening, failed
 

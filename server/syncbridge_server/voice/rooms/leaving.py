@@ -11,7 +11,7 @@ from functools import partial
 
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Evidence, Left, Source
-from syncbridge.voice.provider.records import VoiceProvider
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.rooms.opening import NotLive
 

@@ -22,8 +22,9 @@ import trio
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.voice.channel import LOST, Channel
 from syncbridge.voice.provider.errors import NetworkFailed, ProviderError, ProviderUnavailable
-from syncbridge.voice.provider.records import SessionRequest, VoiceProvider
+from syncbridge.voice.provider.records import SessionRequest
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, Room
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.desk import Desk
 
 log = structlog.get_logger("voice")

@@ -28,8 +28,9 @@ from syncbridge.voice.provider.errors import (
     ProviderUnavailable,
     SessionNotFound,
 )
-from syncbridge.voice.provider.records import IssuedToken, Participant, Permissions, VoiceProvider
+from syncbridge.voice.provider.records import IssuedToken, Participant, Permissions
 from syncbridge.voice.records import Room
+from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.checks.room_check import RoomCheck
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.rooms.opening import NotLive, Opening, require_waddle

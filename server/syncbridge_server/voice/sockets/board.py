@@ -22,8 +22,9 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.voice import view
 from syncbridge.voice.announcements import Message
-from syncbridge.voice.stored import ChannelNews, Channels, Stored
+from syncbridge.voice.stored import ChannelNews, Stored
 from syncbridge.voice.view import View, ViewChange
+from syncbridge_server.ports.channels import Channels
 
 log = structlog.get_logger("voice")
 

@@ -16,8 +16,9 @@ from syncbridge.errors import StoreError, SyncBridgeError
 from syncbridge.voice.intake import Report
 from syncbridge.voice.provider import events
 from syncbridge.voice.provider.events import Event, Unreadable
-from syncbridge.voice.provider.records import VoiceProvider
-from syncbridge.voice.stored import Channels, Delivery
+from syncbridge.voice.stored import Delivery
+from syncbridge_server.ports.channels import Channels
+from syncbridge_server.ports.provider import VoiceProvider
 
 log = structlog.get_logger("voice")
 

@@ -24,9 +24,10 @@ from syncbridge.errors import ErrorCode, StoreError
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.intake import Report, Taken, take_in
 from syncbridge.voice.provider import events
-from syncbridge.voice.provider.records import VoiceProvider
-from syncbridge.voice.recordings import Recorded, Recordings
-from syncbridge.voice.stored import Channels, WebhookInbox
+from syncbridge.voice.recordings import Recorded
+from syncbridge_server.ports.channels import Channels, WebhookInbox
+from syncbridge_server.ports.provider import VoiceProvider
+from syncbridge_server.ports.recordings import Recordings
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.webhooks.inbox_sorting import Fate, Item, Reports, Sorter
 

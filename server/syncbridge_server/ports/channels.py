@@ -1,0 +1,128 @@
+"""What the server asks the store about voice channels, and the webhooks that wait for them.
+
+A channel is read, changed and written back: `write` does nothing, and answers None, when somebody
+else wrote meanwhile. What was changed travels to every node, in the order of revisions, as a
+`ChannelNews`; a node that misses one reads the channel again. Every method raises StoreError as
+`syncbridge_server.ports.store` says. Times are Unix ms, those of the caller's clock.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from syncbridge.voice.records import ChannelRecord, Final
+from syncbridge.voice.stored import ChannelNews, DeadLetter, Delivery, Due, Stored
+
+
+class Channels(Protocol):
+    """The voice channels."""
+
+    def read(self, channel_id: str) -> Awaitable[Stored]:
+        """A channel; a new record when there is none."""
+
+    def read_many(self, channel_ids: Sequence[str]) -> Awaitable[list[Stored]]:
+        """Several, in the order asked for, in one round trip.
+
+        One that is damaged is an error (STATE_DAMAGED) for all: read them one by one then.
+        """
+
+    def write(
+        self,
+        stored: Stored,
+        record: ChannelRecord,
+        *,
+        due_at: int | None,
+        live: bool,
+        news: Sequence[dict[str, Any]] = (),
+        finals: Sequence[Final] = (),
+    ) -> Awaitable[int | None]:
+        """Write `record` where `stored` was read. The new revision, or None: read it again.
+
+        One atomic step with the due-set, the index of live channels, the finals that are kept, and
+        the `ChannelNews` that every node gets.
+        """
+
+    def delete(self, stored: Stored) -> Awaitable[bool]:
+        """Forget a channel, unless somebody wrote meanwhile. Its finals stay.
+
+        Every node gets news without events, of the revision after the one that was read.
+        """
+
+    def claim_due(self, now: int, lease_ms: int, limit: int) -> Awaitable[list[Due]]:
+        """Channels that are due, the longest waiting first; due again after the lease."""
+
+    def live(self) -> AsyncIterator[list[str]]:
+        """Ids of all live channels, in pages. Raises when a page cannot be read.
+
+        One that is live all the while is listed at least once; one that comes or goes, perhaps.
+        """
+
+    def live_count(self) -> Awaitable[int]:
+        """How many live channels there are."""
+
+    def finals(self, channel_id: str, limit: int) -> Awaitable[list[Final]]:
+        """Calls of a channel that have ended, the latest first."""
+
+    def channel_of(self, session_id: str) -> Awaitable[str | None]:
+        """The channel that a provider's session belongs to."""
+
+    def note_session(self, session_id: str, channel_id: str) -> Awaitable[None]:
+        """Remember which channel a provider's session belongs to. Before anybody is let in."""
+
+    def lock(
+        self, channel_id: str, purpose: str, life_ms: int, wait_ms: int
+    ) -> AbstractAsyncContextManager[bool]:
+        """Exclude others, on all nodes, from one deed. False: not got within `wait_ms`.
+
+        Released by compare-and-delete; over by itself after `life_ms`.
+        """
+
+    def on_news(self, handler: Callable[[ChannelNews], None]) -> None:
+        """`handler` gets the news of every channel, those of this node's own writes included."""
+
+
+class WebhookInbox(Protocol):
+    """Webhooks between their acceptance and their effect: a stream that all nodes work on."""
+
+    def put(self, delivery: Delivery) -> Awaitable[bool]:
+        """Keep a delivery, durably. False: it is a repetition, and was kept before.
+
+        Raises StoreOverloaded when too many wait.
+        """
+
+    def take(self, limit: int, idle_ms: int) -> Awaitable[list[Delivery]]:
+        """Deliveries for this node, also those that another node took `idle_ms` ago and lost.
+
+        Empty when there is nothing; it does not wait.
+        """
+
+    def done(self, deliveries: Sequence[Delivery]) -> Awaitable[None]:
+        """These took effect."""
+
+    def bury(self, delivery: Delivery, reason: str) -> Awaitable[None]:
+        """This one cannot be taken in: it becomes a dead letter."""
+
+    def dead(self, limit: int, cursor: str = "") -> Awaitable[tuple[list[DeadLetter], str]]:
+        """Dead letters, the latest first, and where the next page begins (empty: nowhere).
+
+        Raises INVALID_FIELD for a cursor that no page has given.
+        """
+
+    def replay(self, entry: str) -> Awaitable[bool]:
+        """Put a dead letter back among those that wait. False: there is no such letter.
+
+        Its attempts begin anew. Raises StoreOverloaded when too many wait.
+        """
+
+    def discard(self, entry: str) -> Awaitable[bool]:
+        """Forget a dead letter."""
+
+    def waiting(self) -> Awaitable[int]:
+        """How many deliveries have not taken effect."""
+
+    def on_arrival(self, handler: Callable[[], None]) -> None:
+        """`handler` is called when deliveries were kept, here or on another node.
+
+        Once for many that come together, so take until there is nothing; and every idle time, for
+        those that another node has lost.
+        """
