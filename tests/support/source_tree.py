@@ -5,8 +5,17 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE_ROOTS = {"pysrc": "syncbridge", "core_ext": "syncbridge_core", "server": "syncbridge_server"}
-"""Folder of each source root -> the one import package in it."""
+SOURCE_ROOTS = {
+    "pysrc": "syncbridge",
+    "core_ext": "syncbridge_core",
+    "server": "syncbridge_server",
+    "tools": "syncbridge_tools",
+}
+"""Folder of each source root of the server's distribution -> the one import package in it."""
+
+CLIENT_ROOT = Path("clients/python")
+CLIENT = "syncbridge_client"
+"""The Python client, a distribution of its own: its folder, and the one import package in it."""
 
 CODE_SUFFIXES = (".py", ".pyi", ".pyx", ".pxd", ".pxi", ".h", ".c", ".lua", ".sh")
 GENERATED = "_pb2"
