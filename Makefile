@@ -101,11 +101,12 @@ coverage: $(DONE)/test $(DONE)/kernels  ## line and branch coverage of the Pytho
 trace: $(DONE)/test  ## line coverage of the Cython files, from a tracing build in a copy
 	bash scripts/trace_coverage.sh $(PY) $(ARGS)
 
-dist: $(DONE)/test  ## sdist, and the wheel that it builds, in dist/
+dist: $(DONE)/test  ## sdists, and the wheels that they build, of the server and the client, in dist/
 	rm -rf dist
 	$(PY) -m build --outdir dist
+	$(PY) -m build --outdir dist clients/python
 
-check-wheel: dist  ## install the wheel with its real dependencies, and serve from it
+check-wheel: dist  ## install the wheels with their real dependencies, and serve from one
 	$(PY) scripts/check_wheel.py dist
 
 clean:  ## remove what was built; .venv stays

