@@ -18,7 +18,7 @@ IMAGE = re.compile(r"<img[^>]+src=\"([^\"]+)\"")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.M)
 TARGET = re.compile(r"\bmake ([a-z][a-z-]+)")
-FOLDERS = "core_ext|pysrc|server|tests|docs|examples|scripts|benchmarks"
+FOLDERS = "core_ext|pysrc|server|tools|clients|tests|docs|examples|scripts|benchmarks"
 FILE_IN_TEXT = re.compile(rf"`((?:{FOLDERS})/[\w./-]+)`")
 
 
