@@ -375,7 +375,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
         drain_timeout=settings.drain,
         reconnect_spread=settings.reconnect_spread,
         compression=settings.ws_compression,
-        http_engine=settings.http_engine,
+        http2_prior_knowledge=settings.http2_prior_knowledge,
         root_path=settings.http_root_path,
         max_header_bytes=settings.http_header_bytes,
         max_header_count=settings.http_header_count,

@@ -150,29 +150,26 @@ class Settings(BaseSettings):
         "What clients and proxies wait for an answer: those that take several calls of the"
         " voice provider are given up after 80 % of it. The store has its own deadline.",
     )
-    http_engine: Literal["fast", "hypercorn"] = _set(
-        "fast",
-        "What serves HTTP/1.1 without TLS: our own engine, or Hypercorn, which serves all else.",
+    http2_prior_knowledge: bool = _set(
+        False,
+        "Whether plain connections may speak HTTP/2 from their first byte, as gRPC proxies do."
+        " With TLS, HTTP/2 is agreed on by ALPN; Upgrade: h2c is never followed.",
     )
     http_root_path: str = _set("", "Path under which a proxy shows this server, such as /sync.")
     http_header_bytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = _set(
         16_384, "Largest request head; above it 431."
     )
-    http_header_count: Count = _set(100, "Header fields of a request; above it 431. Fast engine.")
-    http_target_bytes: Bytes = _set(8_192, "Longest request target; above it 414. Fast engine.")
+    http_header_count: Count = _set(100, "Header fields of an HTTP/1.1 request; above it 431.")
+    http_target_bytes: Bytes = _set(8_192, "Longest HTTP/1.1 target; above it 414.")
     http_max_body: Bytes = _set(
-        4_194_304, "Largest body that is read, whatever the route; above it 413. Fast engine."
+        4_194_304, "Largest body that is read, whatever the route; above it 413."
     )
     http_header_timeout: Seconds = _set(10.0, "A request head must have arrived within; else 408.")
-    http_body_timeout: Seconds = _set(
-        10.0, "A request body may pause for so long; else 408. Fast engine."
-    )
-    http_body_rate: Count = _set(
-        1_024, "Bytes a second at which a body must come, on the whole. Fast engine."
-    )
+    http_body_timeout: Seconds = _set(10.0, "A request body may pause for so long; else 408.")
+    http_body_rate: Count = _set(1_024, "Bytes a second at which a body must come, on the whole.")
     http_keep_alive: Seconds = _set(15.0, "A connection without a request is closed after.")
     http_requests: Count = _set(
-        1_024, "Requests worked on at the same time; above it 503. Fast engine."
+        1_024, "HTTP/1.1 requests worked on at the same time; above it 503."
     )
     http_connections: Count = _set(4_096, "HTTP and TLS connections; above it 503.")
     admin_update: Seconds = _set(5.0, "Between two ADMIN_UPDATE messages to admin sockets.")

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from syncbridge_server.origins import Origins
 from syncbridge_server.proxies import TrustedProxies
@@ -81,8 +81,7 @@ class ListenerConfig:
         subprotocols: name → encoding, those that may be agreed on.
         compression: whether permessage-deflate may be agreed on.
         default_encoding: of a client that offered no subprotocol that is known.
-        http_engine: what serves HTTP/1.1 on plain TCP, `fast` (our own) or `hypercorn`. The
-            other `http` bounds below are those of `fast`.
+        http2_prior_knowledge: whether a plain connection may begin with the preface of HTTP/2.
         root_path: where a proxy has mounted the application (ASGI `root_path`).
         max_header_bytes: bound of a request head; above it 431.
         max_header_count: bound of its fields; above it 431.
@@ -110,7 +109,7 @@ class ListenerConfig:
     )
     compression: bool = True
     default_encoding: int = 0
-    http_engine: Literal["fast", "hypercorn"] = "fast"
+    http2_prior_knowledge: bool = False
     root_path: str = ""
     max_header_bytes: int = 16_384
     max_header_count: int = 100

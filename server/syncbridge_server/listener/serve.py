@@ -9,7 +9,6 @@ application's lifespan shutdown.
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 
 import trio
 from hypercorn.trio.lifespan import Lifespan
@@ -21,9 +20,7 @@ from syncbridge_server.listener.accept import Acceptor
 from syncbridge_server.listener.bind import bind
 from syncbridge_server.listener.contract import ASGIApplication, ListenerConfig, SocketSink
 from syncbridge_server.listener.fast.engine import FastHttp
-from syncbridge_server.listener.http import serve_http
-from syncbridge_server.listener.hypercorn import Site, hypercorn_config
-from syncbridge_server.listener.tls import serve_tls
+from syncbridge_server.listener.hypercorn import Site, hypercorn_config, tls_context
 
 logger = logging.getLogger("syncbridge.listener")
 
@@ -67,16 +64,15 @@ async def serve(
         context=context,
         state=ConnectionState(state),
         sink=sink,
-        ssl_context=hypercorn.create_ssl_context(),
+        ssl_context=tls_context(hypercorn),
     )
-    engine = FastHttp(site, app, state) if config.http_engine == "fast" else None
+    engine = FastHttp(site, app, state)
     listeners = bind(config.binds, config.backlog) if sockets is None else list(sockets)
     try:
         async with trio.open_nursery() as lifespan_nursery:
             await lifespan_nursery.start(lifespan.handle_lifespan)
             await lifespan.wait_for_startup()
-            if engine is not None:
-                lifespan_nursery.start_soon(engine.run)
+            lifespan_nursery.start_soon(engine.run)
             async with trio.open_nursery() as connections:
                 acceptor = _acceptor(site, engine, connections)
                 await _accept_until(acceptor, listeners, shutdown_trigger, task_status)
@@ -85,8 +81,7 @@ async def serve(
                     on_stop()
                 _close_entrance(acceptor, listeners)
                 await context.terminated.set()
-                if engine is not None:
-                    engine.stop()
+                engine.stop()
                 await _drain(drain)
             await lifespan.wait_for_shutdown()
             lifespan_nursery.cancel_scope.cancel()
@@ -95,12 +90,10 @@ async def serve(
             listener.close()
 
 
-def _acceptor(site: Site, engine: FastHttp | None, nursery: trio.Nursery) -> Acceptor:
-    tls = partial(serve_tls, site) if site.ssl_context is not None else None
-    http = partial(serve_http, site) if engine is None else engine.serve
-    acceptor = Acceptor(site.config, site.sink, nursery, http, tls)
-    if engine is not None:
-        engine.upgrade = acceptor.upgrade
+def _acceptor(site: Site, engine: FastHttp, nursery: trio.Nursery) -> Acceptor:
+    tls = engine.serve_secure if site.ssl_context is not None else None
+    acceptor = Acceptor(site.config, site.sink, nursery, engine.serve, tls)
+    engine.upgrade = acceptor.upgrade
     return acceptor
 
 

@@ -1,13 +1,12 @@
-"""A WebSocket inside a Hypercorn connection, served by the sink like every other one.
+"""A WebSocket inside an HTTP/2 connection (RFC 8441), served by the sink like every other one.
 
 Theory of operation. Hypercorn gives each WebSocket to a stream object: `Request` first, then the
 peer's raw bytes as `Data`, at last `StreamClosed`; the stream answers with the same kinds of
 events. Hypercorn's own stream parses the frames itself, buffers without a bound once a message
 was too large, and drops the connection without a close code when a frame is wrong. This stream
 parses nothing. It answers the handshake with the listener's policy and copies bytes between the
-peer and one end of a socketpair; the sink has the other end. So TLS, HTTP/2 (RFC 8441) and a
-second request of a kept-alive connection behave byte for byte like plain TCP: same limits, close
-codes, pings.
+peer and one end of a socketpair; the sink has the other end. So a stream of HTTP/2 behaves byte for
+byte like plain TCP: same limits, close codes, pings.
 
 Back-pressure is the socketpair's: when it is full, `handle` waits, and Hypercorn stops reading;
 when the peer is slow, the pump waits, and the sink's bounded outbox decides. Per connection this
@@ -35,7 +34,6 @@ from syncbridge_server.listener.contract import ListenerConfig, Refusal, SocketS
 from syncbridge_server.listener.response import (
     agreement_headers,
     refusal_response,
-    switching_headers,
 )
 from syncbridge_server.listener.upgrade import (
     Agreement,
@@ -97,22 +95,23 @@ class TunnelStream:
 
     async def _open(self, event: Request) -> None:
         headers = dict(event.headers)
-        http2 = event.http_version == "2"
-        verdict = self._judge(event, http2)
+        verdict = self._judge(event)
         if isinstance(verdict, Agreement):
             far = self._connect()
             if far is not None:
                 with far:  # closed unless the sink detaches it
-                    await self._accept(verdict, headers.get(b"x-request-id", b""), http2)
+                    given_id = headers.get(b"x-request-id", b"")
+                    agreed = agreement_headers(verdict, given_id)
+                    await self._send(Response(self._id, agreed, 200))
                     self._adopt(far, verdict)
                 return
             verdict = FULL
         await self._refuse(verdict, headers)
 
-    def _judge(self, event: Request, http2: bool) -> Agreement | Refusal:
+    def _judge(self, event: Request) -> Agreement | Refusal:
         path, _, query = event.raw_path.partition(b"?")
         try:
-            request = UpgradeRequest(path, query, collect(event.headers), http2)
+            request = UpgradeRequest(path, query, collect(event.headers), http2=True)
         except HandshakeError as error:
             return error.refusal
         verdict = negotiate(request, self._config)
@@ -130,13 +129,6 @@ class TunnelStream:
         far.setblocking(False)
         self._near = trio.SocketStream(trio.socket.from_stdlib_socket(near))
         return far
-
-    async def _accept(self, agreement: Agreement, given_id: bytes, http2: bool) -> None:
-        if http2:
-            await self._send(Response(self._id, agreement_headers(agreement, given_id), 200))
-        else:
-            headers = switching_headers(agreement, given_id)
-            await self._send(Response(self._id, headers, 101))
 
     def _adopt(self, far: socket.socket, agreement: Agreement) -> None:
         try:

@@ -1,21 +1,24 @@
-"""An ASGI application under one of the two HTTP engines, and a client that sends any bytes."""
+"""An ASGI application over plain TCP or TLS, and a client that sends any bytes."""
 
 import json
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import h11
 import trio
 
-from integration.listener.listener_site import EchoSink, lifespan, port_of
+from integration.listener.listener_site import EchoSink, certificate, lifespan, port_of
+from integration.listener.tls_client import TlsStream, Truncated, open_tls_stream
 from integration.listener.ws_raw import DEADLINE
 from syncbridge_server.listener.contract import ListenerConfig
 from syncbridge_server.listener.serve import serve
 
-ENGINES = ("fast", "hypercorn")
+WAYS = ("plain", "tls")
 Route = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -40,7 +43,7 @@ class Reply:
 class Peer:
     """A client's connection, which reads with h11 and writes whatever it is given."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream | TlsStream) -> None:
         self.stream = stream
         self.left = b""
 
@@ -74,7 +77,10 @@ class Peer:
                 reply.whole = False
                 return reply
             if event is h11.NEED_DATA:
-                parser.receive_data(await self._more())
+                try:
+                    parser.receive_data(await self._more())
+                except Truncated:
+                    parser.receive_data(b"")
             elif isinstance(event, h11.InformationalResponse | h11.Response):
                 headers = {name.decode(): value.decode() for name, value in event.headers}
                 reply = Reply(event.status_code, headers)
@@ -99,7 +105,7 @@ class Peer:
                 return b""
 
     async def ended(self) -> bool:
-        """Whether the server closes, and nothing else comes before."""
+        """Whether the server closes, and nothing else comes before; over TLS, with close_notify."""
         return self.left == b"" and await self._more() == b""
 
 
@@ -107,7 +113,7 @@ class Peer:
 class HttpSite:
     """A running server. `log`: what the application wants a test to know."""
 
-    engine: str
+    way: str
     port: int = 0
     log: list[Any] = field(default_factory=list)
     stop: trio.Event = field(default_factory=trio.Event)
@@ -116,7 +122,10 @@ class HttpSite:
     peers: list[Peer] = field(default_factory=list)
 
     async def connect(self) -> Peer:
-        peer = Peer(await trio.open_tcp_stream("127.0.0.1", self.port))
+        if self.way == "tls":
+            peer = Peer(await open_tls_stream(self.port, "http/1.1"))
+        else:
+            peer = Peer(await trio.open_tcp_stream("127.0.0.1", self.port))
         self.peers.append(peer)
         return peer
 
@@ -127,12 +136,25 @@ class HttpSite:
 
 @asynccontextmanager
 async def http_site(
-    engine: str, routes: dict[str, Route], state: dict[str, Any] | None = None, **settings: Any
+    way: str, routes: dict[str, Route], state: dict[str, Any] | None = None, **settings: Any
 ) -> AsyncIterator[HttpSite]:
-    """Serve `routes`, by path, under an engine."""
-    values = {"binds": ("127.0.0.1:0",), "drain_timeout": 5.0, "http_engine": engine}
-    config = ListenerConfig(**(values | settings))
-    site = HttpSite(engine)
+    """Serve `routes`, by path, on plain TCP or TLS."""
+    values: dict[str, Any] = {"binds": ("127.0.0.1:0",), "drain_timeout": 5.0}
+    if way == "tls":
+        with tempfile.TemporaryDirectory() as folder:
+            values["certfile"], values["keyfile"] = certificate(Path(folder))
+            async with _serving(way, routes, state, ListenerConfig(**(values | settings))) as site:
+                yield site
+    else:
+        async with _serving(way, routes, state, ListenerConfig(**(values | settings))) as site:
+            yield site
+
+
+@asynccontextmanager
+async def _serving(
+    way: str, routes: dict[str, Route], state: dict[str, Any] | None, config: ListenerConfig
+) -> AsyncIterator[HttpSite]:
+    site = HttpSite(way)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":

@@ -1,4 +1,4 @@
-"""What the fast engine refuses, how long it waits, and what ends a connection."""
+"""What the HTTP engine refuses, how long it waits, and what ends a connection."""
 
 import json
 from typing import Any
@@ -52,7 +52,7 @@ def patient(log: list[str]) -> Any:
 )
 async def test_refused_heads(data: bytes, status: int, code: str) -> None:
     """A problem document with an id, at once, and the end of the connection."""
-    async with http_site("fast", {"/": hello}) as site:
+    async with http_site("plain", {"/": hello}) as site:
         peer = await site.connect()
         reply = await peer.ask(data)
 
@@ -69,7 +69,7 @@ async def test_refused_bodies(body: bytes, status: int) -> None:
     """The client is told why, the application that it is gone; its answer is not sent."""
     log: list[str] = []
     limits = {"max_body_bytes": 100, "body_timeout": 0.1}
-    async with http_site("fast", {"/": patient(log)}, **limits) as site:
+    async with http_site("plain", {"/": patient(log)}, **limits) as site:
         peer = await site.connect()
         reply = await peer.ask(CHUNKED + body)
 
@@ -86,7 +86,7 @@ async def test_a_body_refused_after_the_answer_began() -> None:
         assert (await receive())["type"] == "http.disconnect"
         await send({"type": "http.response.body", "body": b"rest"})
 
-    async with http_site("fast", {"/": app}) as site:
+    async with http_site("plain", {"/": app}) as site:
         reply = await site.ask(CHUNKED + b"x\r\n")
 
         assert (200, b"part", False) == (reply.status, reply.body, reply.whole)
@@ -94,7 +94,7 @@ async def test_a_body_refused_after_the_answer_began() -> None:
 
 async def test_a_head_that_drips_in() -> None:
     """Each byte comes in time, the head does not: 408."""
-    async with http_site("fast", {"/": hello}, header_timeout=0.3) as site:
+    async with http_site("plain", {"/": hello}, header_timeout=0.3) as site:
         peer = await site.connect()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drip, peer, get("/", "X: " + "a" * 1_000))
@@ -116,7 +116,7 @@ async def drip(peer: Peer, data: bytes) -> None:
 async def test_a_body_that_drips_in() -> None:
     """No pause is long, but the rate is below the least: 408."""
     limits = {"body_timeout": 0.3, "min_body_rate": 100_000}
-    async with http_site("fast", {"/": echo}, **limits) as site:
+    async with http_site("plain", {"/": echo}, **limits) as site:
         peer = await site.connect()
         await peer.send(get("/", "Content-Length: 10000", method="POST"))
         async with trio.open_nursery() as nursery:
@@ -135,7 +135,7 @@ async def test_a_slow_application_costs_the_client_nothing() -> None:
         await trio.sleep(0.3)
         await answer(send, first["body"] + await read_all(receive))
 
-    async with http_site("fast", {"/": slow}, body_timeout=0.2) as site:
+    async with http_site("plain", {"/": slow}, body_timeout=0.2) as site:
         peer = await site.connect()
         await peer.send(CHUNKED + b"3\r\nabc\r\n")
         await trio.sleep(0.1)
@@ -146,7 +146,7 @@ async def test_a_slow_application_costs_the_client_nothing() -> None:
 
 async def test_an_idle_connection_ends_without_a_word() -> None:
     """After the keep-alive timeout, also when only an empty line came."""
-    async with http_site("fast", {"/": hello}, keep_alive_timeout=0.2) as site:
+    async with http_site("plain", {"/": hello}, keep_alive_timeout=0.2) as site:
         peer = await site.connect()
         assert 200 == (await peer.ask(get())).status
         await peer.send(b"\r\n")
@@ -162,7 +162,7 @@ async def test_too_many_requests_at_once() -> None:
         await go.wait()
         await answer(send)
 
-    async with http_site("fast", {"/": hello, "/wait": wait}, max_requests=1) as site:
+    async with http_site("plain", {"/": hello, "/wait": wait}, max_requests=1) as site:
         busy = await site.connect()
         await busy.send(get("/wait"))
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -185,7 +185,7 @@ async def test_a_reader_that_takes_nothing_is_dropped() -> None:
         if (await receive())["type"] == "http.disconnect":
             told.set()
 
-    async with http_site("fast", {"/": much}, write_timeout=0.2) as site:
+    async with http_site("plain", {"/": much}, write_timeout=0.2) as site:
         peer = await site.connect()
         await peer.send(get())
         with trio.fail_after(DEADLINE):
@@ -207,7 +207,7 @@ async def test_an_application_that_ignores_a_leaving_client_is_cancelled(
         finally:
             cleaned.set()
 
-    async with http_site("fast", {"/": stubborn}) as site:
+    async with http_site("plain", {"/": stubborn}) as site:
         peer = await site.connect()
         await peer.send(get())
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -232,7 +232,7 @@ async def test_a_question_whether_the_client_is_there() -> None:
             await trio.sleep(0.001)
         await answer(send)
 
-    async with http_site("fast", {"/": curious, "/hello": hello}) as site:
+    async with http_site("plain", {"/": curious, "/hello": hello}) as site:
         peer = await site.connect()
         await peer.send(get())
         await peer.send(get("/hello"))
@@ -251,7 +251,7 @@ async def test_a_watcher_ends_with_the_answer() -> None:
             await trio.testing.wait_all_tasks_blocked()
             await answer(send)
 
-    async with http_site("fast", {"/": watching}) as site:
+    async with http_site("plain", {"/": watching}) as site:
         peer = await site.connect()
         for _ in range(3):
             assert b"ok" == (await peer.ask(get())).body
@@ -259,7 +259,7 @@ async def test_a_watcher_ends_with_the_answer() -> None:
 
 async def test_a_client_that_half_closes_gets_its_answer() -> None:
     """Nobody asked whether it is there, and it is."""
-    async with http_site("fast", {"/": echo}) as site:
+    async with http_site("plain", {"/": echo}) as site:
         peer = await site.connect()
         await peer.send(post(b"abc"))
         await peer.half_close()
@@ -274,7 +274,7 @@ async def test_a_crash_names_the_request(caplog: pytest.LogCaptureFixture) -> No
     async def crash(scope: Any, receive: Any, send: Any) -> None:
         raise ValueError("a bug")
 
-    async with http_site("fast", {"/": crash}) as site:
+    async with http_site("plain", {"/": crash}) as site:
         given = await site.ask(get("/", "X-Request-ID: mine"))
         made = await site.ask(get())
         head = await site.ask(get(method="HEAD"))
@@ -287,7 +287,7 @@ async def test_a_crash_names_the_request(caplog: pytest.LogCaptureFixture) -> No
 
 async def test_an_expected_continue_that_is_not_given() -> None:
     """An answer instead of the 100: the body will not come, and the connection ends."""
-    async with http_site("fast", {"/": hello}) as site:
+    async with http_site("plain", {"/": hello}) as site:
         peer = await site.connect()
         reply = await peer.ask(get("/", "Content-Length: 3", "Expect: 100-continue", method="PUT"))
 
@@ -297,7 +297,7 @@ async def test_an_expected_continue_that_is_not_given() -> None:
 
 async def test_an_unread_body_that_is_long_ends_the_connection() -> None:
     """The answer says so, and can be read although much was still under way."""
-    async with http_site("fast", {"/": hello}) as site:
+    async with http_site("plain", {"/": hello}) as site:
         peer = await site.connect()
         reply = await peer.ask(post(b"x" * 200_000))
 
@@ -307,7 +307,7 @@ async def test_an_unread_body_that_is_long_ends_the_connection() -> None:
 
 async def test_a_stop_closes_what_waits() -> None:
     """Idle connections and half heads do not hold a stop."""
-    async with http_site("fast", {"/": hello}, drain_timeout=60.0) as site:
+    async with http_site("plain", {"/": hello}, drain_timeout=60.0) as site:
         idle, half = await site.connect(), await site.connect()
         assert 200 == (await idle.ask(get())).status
         await half.send(get()[:-4])
@@ -340,7 +340,7 @@ def test_any_bytes_in_any_split(parts: list[list[bytes]]) -> None:
 
 
 async def any_bytes(parts: list[bytes]) -> None:
-    async with http_site("fast", {"/": echo}) as site:
+    async with http_site("plain", {"/": echo}) as site:
         peer = await site.connect()
         data = b""
         try:
@@ -368,7 +368,7 @@ async def ask_again(site: HttpSite) -> Any:
 
 async def test_problem_documents_are_json() -> None:
     """With the members of every other error of this server."""
-    async with http_site("fast", {"/": hello}) as site:
+    async with http_site("plain", {"/": hello}) as site:
         reply = await site.ask(get("x"))
 
     assert ["code", "detail", "status", "title", "type"] == sorted(json.loads(reply.body))

@@ -1,14 +1,17 @@
-"""What operators see of a request is the same under both HTTP engines."""
+"""What operators see of a request is the same over plain TCP, TLS and HTTP/2."""
 
 import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 
+from integration.listener.listener_site import certificate
 from support.server_kit import bearer, mint, new_session, running_node
 from syncbridge_server.log import configure_logging
 
@@ -30,14 +33,15 @@ def lines() -> Iterator[io.StringIO]:
     root.setLevel(level)
 
 
-async def observe(engine: str, redis_url: str, lines: io.StringIO) -> Seen:
+async def observe(redis_url: str, lines: io.StringIO, http2: bool = False, **settings: str) -> Seen:
     """Access lines, counters and answers of the same few requests."""
     session = new_session()
     headers = bearer(mint("u")) | {"X-Request-ID": "mine"}
     lines.seek(0)
     lines.truncate()
-    async with running_node(redis_url, http_engine=engine, access_log=True) as node:
-        async with node.http() as http:
+    async with running_node(redis_url, access_log=True, **settings) as node:
+        url = f"{'https' if settings else 'http'}://127.0.0.1:{node.port}"
+        async with httpx.AsyncClient(base_url=url, verify=False, http2=http2) as http:
             body = {"session_id": session, "user_id": "u", "state_data": {"a": 1}}
             answers = [
                 await http.get("/health/live", headers={"X-Request-ID": "mine"}),
@@ -76,13 +80,17 @@ def shown(headers: Any) -> dict[str, str]:
     }
 
 
-async def test_both_engines_are_seen_alike(redis_url: str, lines: io.StringIO) -> None:
-    """Access lines, metrics and the headers of answers do not tell which one served."""
-    fast = await observe("fast", redis_url, lines)
-    other = await observe("hypercorn", redis_url, lines)
+@pytest.mark.parametrize("http2", [False, True])
+async def test_all_ways_are_seen_alike(
+    redis_url: str, lines: io.StringIO, tmp_path: Path, http2: bool
+) -> None:
+    """Access lines, metrics and the headers of answers do not tell how the request came."""
+    certfile, keyfile = certificate(tmp_path)
+    plain = await observe(redis_url, lines)
+    other = await observe(redis_url, lines, http2, tls_cert=certfile, tls_key=keyfile)
 
-    assert fast[0] == other[0]
-    assert fast[1] == other[1]
-    assert fast[2] == other[2]
-    assert len(fast[0]) == 7
-    assert len(fast[1]) >= 5
+    assert plain[0] == other[0]
+    assert plain[1] == other[1]
+    assert plain[2] == other[2]
+    assert len(plain[0]) == 7
+    assert len(plain[1]) >= 5

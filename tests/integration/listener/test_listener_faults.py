@@ -89,17 +89,6 @@ async def test_half_a_general_request_is_timed_out(tmp_path: Path) -> None:
         assert (408, "request_timeout") == (answer.status, json.loads(answer.body)["code"])
 
 
-async def test_half_a_general_request_is_closed(tmp_path: Path) -> None:
-    """The other engine has one deadline for both, and says nothing."""
-    async with open_site(
-        tmp_path, "plain", keep_alive_timeout=0.1, http_engine="hypercorn"
-    ) as site:
-        link = await connect(site)
-        await link.send(b"GET /hello HTTP/1.1\r\nHost:")
-
-        assert await ended(link)
-
-
 async def test_a_half_open_client_is_closed(tmp_path: Path) -> None:
     """A client that stops writing within its request is gone at once, not after the timeout."""
     async with open_site(tmp_path, "plain", header_timeout=3600) as site:

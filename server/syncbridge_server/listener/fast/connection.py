@@ -1,8 +1,9 @@
 """The requests of one connection, one after the other, in one task (RFC 9112 section 9).
 
-What is not ours is handed on at the beginning of a request, with its bytes: a WebSocket handshake
-to the sink, anything else that is unusual (another protocol, a method that llhttp does not know)
-to Hypercorn. Who is handed a connection keeps it.
+A WebSocket handshake is handed on to the sink with what came after it, and the preface of HTTP/2 to
+its stack, where that is configured and nothing came before. Who is handed a connection keeps it.
+Whatever else a request offers to speak instead is ignored: no other parser ever reads from a
+connection on which HTTP/1.1 has begun.
 
 While the connection waits for a request, `deadline` says until when, and the engine's clock holds
 it to that; while the application works it is infinite.
@@ -17,7 +18,6 @@ from typing import Any, Protocol
 import trio
 from hypercorn.utils import parse_socket_addr
 
-from syncbridge_server.listener.accept import linger
 from syncbridge_server.listener.contract import ASGIApplication, ListenerConfig, Refusal
 from syncbridge_server.listener.fast.exchange import Exchange
 from syncbridge_server.listener.fast.guard import HEAD_END, judge_part
@@ -28,12 +28,15 @@ from syncbridge_server.listener.fast.limits import (
     TURN_REQUESTS,
     Refused,
 )
-from syncbridge_server.listener.fast.outbox import Outbox
-from syncbridge_server.listener.fast.readiness import Readiness
-from syncbridge_server.listener.fast.request import HeadParser, Request, UnknownMethod, make_scope
+from syncbridge_server.listener.fast.request import (
+    HeadParser,
+    Request,
+    handshake_of,
+    make_scope,
+)
 from syncbridge_server.listener.fast.transport import Gone, Transport
 from syncbridge_server.listener.response import refusal_response, request_id, to_http1
-from syncbridge_server.listener.upgrade import UpgradeRequest, glance, parse_head
+from syncbridge_server.listener.upgrade import UpgradeRequest, glance
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 
@@ -45,7 +48,6 @@ class Shared(Protocol):
 
     Attributes:
         running: requests that the application works on. stopping: a stop has begun.
-        readiness, outbox: where connections wait for bytes, and leave short answers.
         upgrade: takes a WebSocket handshake with its socket.
         idle_until, head_until: deadlines of a wait that begins now, for a first byte and for a
             whole head.
@@ -56,18 +58,20 @@ class Shared(Protocol):
     state: dict[str, Any]
     running: int
     stopping: bool
-    readiness: Readiness
-    outbox: Outbox
     upgrade: Callable[[socket.socket, str, UpgradeRequest, bytes], None]
     idle_until: float
     head_until: float
 
-    async def hypercorn(self, sock: socket.socket, initial: bytes) -> None:
-        """Let Hypercorn serve a connection until it ends."""
+    async def http2(self, transport: Transport) -> None:
+        """Serve a connection that speaks HTTP/2 until it ends."""
 
 
 class HttpConnection:
-    """One connection. `run` ends with it, but does not close the socket."""
+    """One connection. `run` ends with it, but need not have closed the socket.
+
+    Raises:
+        OSError: it was reset meanwhile, and has no address any more.
+    """
 
     __slots__ = (
         "_base",
@@ -81,12 +85,11 @@ class HttpConnection:
         "scope",
     )
 
-    def __init__(self, shared: Shared, sock: socket.socket, initial: bytes) -> None:
+    def __init__(self, shared: Shared, transport: Transport) -> None:
         self._shared = shared
+        self._transport = transport
+        sock = transport.sock
         client = parse_socket_addr(sock.family, sock.getpeername())
-        self._transport = Transport(
-            shared.readiness, shared.outbox, sock, initial, shared.config.write_timeout
-        )
         self._parser = HeadParser(shared.config)
         self._head = b""
         self.scope = trio.CancelScope()
@@ -96,7 +99,7 @@ class HttpConnection:
         self._base = {
             "type": "http",
             "asgi": {"spec_version": "2.3", "version": "3.0"},
-            "scheme": "http",
+            "scheme": "https" if transport.secure else "http",
             "root_path": shared.config.root_path,
             "client": client,
             "server": parse_socket_addr(sock.family, sock.getsockname()),
@@ -120,22 +123,20 @@ class HttpConnection:
             pass
         finally:
             self._parser.close()
-            self._transport.release()
+            await self._transport.end()
 
     async def _serve(self) -> None:
         answered = 0
+        path = self._shared.config.path.encode()
         while head := await self._next_head():
             self._head = head
-            if head == _PREFACE and not answered:
-                await self._hand_on(head)
+            if head == _PREFACE and not answered and self._knows_http2():
+                self._transport.buffer = head + self._transport.buffer
+                await self._shared.http2(self._transport)
                 return
-            try:
-                request = self._parser.parse(head)
-            except UnknownMethod:
-                await self._hand_on(head)
-                return
-            if request.upgrade:
-                await self._hand_on(head)
+            request = self._parser.parse(head)
+            if request.upgrade and (handshake := handshake_of(request, path)) is not None:
+                await self._hand_on(handshake)
                 return
             if not await self._answer(request):
                 return
@@ -171,17 +172,20 @@ class HttpConnection:
                 return None
             data += more
 
-    async def _hand_on(self, head: bytes) -> None:
-        """Give the connection, with the request that begins with `head`, to who can serve it."""
-        shared, transport = self._shared, self._transport
+    def _knows_http2(self) -> bool:
+        """Whether the preface of HTTP/2 is welcome; with TLS, ALPN has decided (RFC 9113 3.3)."""
+        return self._shared.config.http2_prior_knowledge and not self._transport.secure
+
+    async def _hand_on(self, handshake: UpgradeRequest) -> None:
+        """Give the connection to the sink, with what came after the handshake."""
+        transport = self._transport
         await transport.settle()
-        transport.release()
-        handshake = parse_head(head)
-        if handshake is not None and handshake.path == shared.config.path.encode():
-            sock = socket.socket(fileno=transport.sock.detach())
-            shared.upgrade(sock, self._client, handshake, transport.buffer)
-        else:
-            await shared.hypercorn(transport.sock, head + transport.buffer)
+        try:
+            sock = transport.give()
+        except OSError:
+            raise Refused(OVERLOADED) from None
+        self._shared.upgrade(sock, self._client, handshake, transport.buffer)
+        await transport.carry()
 
     async def _answer(self, request: Request) -> bool:
         """Run the application for one request; True when another one may follow."""
@@ -212,7 +216,7 @@ class HttpConnection:
         refusal = exchange.refusal or (None if exchange.gone else FAILED)
         if exchange.response.complete:
             if exchange.unread or self._transport.buffer:
-                await self._part()
+                await self._transport.part()
         elif exchange.response.sent or refusal is None:
             self._transport.abort()
         else:
@@ -228,17 +232,7 @@ class HttpConnection:
             await self._transport.write(to_http1(status, headers, document if body else b""))
         except Gone:
             return
-        await self._part()
-
-    async def _part(self) -> None:
-        """Close so that what was sent last is not lost (RFC 9112 section 9.6)."""
-        sock = self._transport.sock
-        try:
-            sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-        self._transport.release()
-        await linger(sock)
+        await self._transport.part()
 
 
 def _id_of(request: Request) -> bytes:

@@ -5,6 +5,7 @@ waiting connection only stores a number, and one task looks over all of them, `T
 the shortest timeout. A deadline is therefore kept to within one tick, never early.
 """
 
+import math
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,9 @@ from syncbridge_server.listener.fast.connection import HttpConnection
 from syncbridge_server.listener.fast.limits import LAST_REQUEST_SECONDS
 from syncbridge_server.listener.fast.outbox import Outbox
 from syncbridge_server.listener.fast.readiness import Readiness
-from syncbridge_server.listener.http import serve_http
+from syncbridge_server.listener.fast.secure import HTTP2, SecureTransport
+from syncbridge_server.listener.fast.transport import Gone, Transport
+from syncbridge_server.listener.http2 import Connection
 from syncbridge_server.listener.hypercorn import Site
 from syncbridge_server.listener.upgrade import UpgradeRequest
 
@@ -31,7 +34,7 @@ class FastHttp:
         upgrade: takes WebSocket handshakes; to be set before the first connection.
 
     Args:
-        site: what Hypercorn's connections share; it serves what this engine hands on.
+        site: what Hypercorn's connections share; it serves HTTP/2.
         app: the ASGI application itself.
         state: the lifespan's state.
     """
@@ -45,8 +48,8 @@ class FastHttp:
         self.config = config
         self.state = state
         self.running = 0
-        self.readiness = Readiness()
-        self.outbox = Outbox()
+        self._readiness = Readiness()
+        self._outbox = Outbox()
         self.stopping = False
         self._site = site
         self._tick = min(LONGEST_TICK, shortest / TICKS)
@@ -56,35 +59,67 @@ class FastHttp:
 
     async def serve(self, sock: socket.socket, initial: bytes) -> None:
         """Serve one plain connection until it ends."""
+        timeout = self.config.write_timeout
+        await self._serve(Transport(self._readiness, self._outbox, sock, initial, timeout))
+
+    async def serve_secure(self, sock: socket.socket, initial: bytes) -> None:
+        """Serve one TLS connection until it ends.
+
+        A failed or slow handshake ends it with TLS' own alert: there is nobody to talk to yet.
+        """
+        assert self._site.ssl_context is not None
+        transport = SecureTransport(
+            self._readiness,
+            self._outbox,
+            sock,
+            initial,
+            self.config.write_timeout,
+            self._site.ssl_context,
+        )
+        try:
+            with trio.fail_after(self.config.header_timeout):
+                protocol = await transport.handshake()
+        except (Gone, trio.TooSlowError):
+            await transport.end()
+            return
+        if protocol == HTTP2:
+            await self.http2(transport)
+        else:
+            await self._serve(transport)
+
+    async def http2(self, transport: Transport) -> None:
+        """Serve a connection that speaks HTTP/2 until it ends."""
+        await Connection(self._site, transport).run()
+
+    async def _serve(self, transport: Transport) -> None:
+        """Serve HTTP/1.1 on a connection until it ends."""
         if not self._connections:
             self._set_deadlines()
             self._wake.set()
         try:
-            connection = HttpConnection(self, sock, initial)
+            connection = HttpConnection(self, transport)
         except OSError:
-            return  # it was reset meanwhile, and has no address any more
+            transport.release()
+            return
         self._connections.add(connection)
         try:
             await connection.run()
         finally:
             self._connections.discard(connection)
 
-    async def hypercorn(self, sock: socket.socket, initial: bytes) -> None:
-        """Let Hypercorn serve a connection until it ends."""
-        await serve_http(self._site, sock, initial)
-
     def stop(self) -> None:
         """Answer what has arrived, and close connections whose next request has not."""
         self.stopping = True
         self._set_deadlines()
         for connection in self._connections:
-            connection.deadline = min(connection.deadline, self.idle_until)
+            if connection.deadline < math.inf:
+                connection.deadline = min(connection.deadline, self.idle_until)
 
     async def run(self) -> None:
         """Wake connections, send answers and watch deadlines, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.readiness.run)
-            nursery.start_soon(self.outbox.run)
+            nursery.start_soon(self._readiness.run)
+            nursery.start_soon(self._outbox.run)
             nursery.start_soon(self._run_clock)
 
     async def _run_clock(self) -> None:

@@ -7,9 +7,6 @@ after the body; it then waits for the socket, and keeps what a pipelining client
 
 Once the client is gone, or was refused half-way, `receive` says `http.disconnect` and `send` does
 nothing. The application has GONE_SECONDS to notice; then it is cancelled with its connection.
-
-Time to send a body is given like tokens of a bucket: `body_timeout` at most, refilled by what
-arrives at `min_body_rate`, used up only while the application waits for it.
 """
 
 from collections.abc import MutableMapping
@@ -23,9 +20,9 @@ from syncbridge_server.listener.fast.limits import (
     DRAIN_BYTES,
     GONE_SECONDS,
     READ_BYTES,
-    TIMED_OUT,
     Refused,
 )
+from syncbridge_server.listener.fast.patience import Patience
 from syncbridge_server.listener.fast.request import Request
 from syncbridge_server.listener.fast.response import CONTINUE, Response, opening
 from syncbridge_server.listener.fast.transport import Gone, Transport
@@ -71,7 +68,7 @@ class Exchange:
         self._scope = scope
         self._body = body_of(request.length, config.max_body_bytes) if request.length else None
         self._unasked = request.expects_continue
-        self._patience = config.body_timeout
+        self._patience = Patience(config)
         self._over = self._told = False
         self._watch: trio.CancelScope | None = None
         self.gone = False
@@ -163,17 +160,10 @@ class Exchange:
 
     async def _read_in_time(self) -> bytes:
         """Read from the client, whose patience account pays for the waiting."""
-        start = trio.current_time()
-        data = None
-        with trio.move_on_after(self._patience):
-            data = await self._transport.read()
-        if data is None:
-            raise Refused(TIMED_OUT)
+        data = await self._patience.wait(self._transport.read)
         if not data:
             raise Gone
-        waited = trio.current_time() - start
-        earned = len(data) / self._config.min_body_rate
-        self._patience = min(self._config.body_timeout, self._patience - waited + earned)
+        self._patience.earn(len(data))
         return data
 
     async def _until_gone(self) -> None:

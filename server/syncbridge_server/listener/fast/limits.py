@@ -41,6 +41,7 @@ BAD_EXPECTATION = Refusal(417, "expectation_failed", "only 100-continue can be e
 HEAD_TOO_LARGE = Refusal(431, "headers_too_large", "the request head is above the bound")
 TOO_MANY_FIELDS = Refusal(431, "headers_too_large", "there are more header fields than the bound")
 FAILED = Refusal(500, "internal_error", "something went wrong here; the request id finds it")
+UNKNOWN_METHOD = Refusal(501, "not_implemented", "the method is not one that is known here")
 NO_TUNNEL = Refusal(501, "not_implemented", "this is not a proxy")
 OVERLOADED = Refusal(503, "overloaded", "too many requests at the moment", 1)
 BAD_VERSION = Refusal(505, "http_version", "HTTP/1.1 and HTTP/1.0 are spoken here")

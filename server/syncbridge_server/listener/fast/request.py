@@ -23,19 +23,22 @@ from syncbridge_server.listener.fast.limits import (
     MALFORMED,
     NO_TUNNEL,
     TOO_MANY_FIELDS,
+    UNKNOWN_METHOD,
     Refused,
 )
-from syncbridge_server.listener.upgrade import HOST
+from syncbridge_server.listener.upgrade import (
+    HOST,
+    HandshakeError,
+    UpgradeRequest,
+    collect,
+    is_upgrade,
+)
 
 CHUNKED = -1
 REMEMBERED_BYTES = 2_048
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)\Z", re.IGNORECASE)
 
 HeaderList = list[tuple[bytes, bytes]]
-
-
-class UnknownMethod(Exception):
-    """The head is well-formed, but llhttp does not know its method."""
 
 
 @dataclass(slots=True)
@@ -80,7 +83,7 @@ class HeadParser:
         """Parse a head that ends with an empty line.
 
         Raises:
-            Refused: it must not be served. UnknownMethod: somebody else may serve it.
+            Refused: it must not be served.
         """
         if head == self._last_head and self._last is not None:
             return self._last
@@ -149,7 +152,7 @@ def _feed(parser: Any, head: bytes) -> bool:
     except httptools.HttpParserUpgrade:
         return True
     except httptools.HttpParserInvalidMethodError:
-        raise UnknownMethod from None
+        raise Refused(UNKNOWN_METHOD) from None
     except httptools.HttpParserError:
         raise Refused(MALFORMED) from None
     return bool(parser.should_upgrade())
@@ -183,6 +186,26 @@ def _unusual_target(request: Request) -> None:
         request.headers.insert(0, (b"host", absolute[1]))
     elif request.target != b"*" or request.method != "OPTIONS":
         raise Refused(BAD_TARGET)
+
+
+def handshake_of(request: Request, path: bytes) -> UpgradeRequest | None:
+    """The WebSocket handshake at `path` that a request is, or None.
+
+    Then its `Upgrade` is an offer that is not taken, and it is a request as any other (RFC 9110
+    section 7.8): another protocol, another path, HTTP/1.0, or a body that would come in between.
+
+    Raises:
+        Refused: it would be a handshake, but for a field that came twice.
+    """
+    target, _, query = request.target.partition(b"?")
+    plain = request.method == "GET" and request.version == "1.1" and request.length == 0
+    if target != path or not plain or request.expects_continue:
+        return None
+    try:
+        headers = collect(request.headers)
+    except HandshakeError as error:
+        raise Refused(error.refusal) from None
+    return UpgradeRequest(target, query, headers) if is_upgrade(headers) else None
 
 
 def make_scope(request: Request, base: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:

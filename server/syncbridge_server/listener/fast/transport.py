@@ -10,6 +10,7 @@ import struct
 
 import trio
 
+from syncbridge_server.listener.accept import linger
 from syncbridge_server.listener.fast.limits import READ_BYTES, TOGETHER_BYTES
 from syncbridge_server.listener.fast.outbox import Outbox
 from syncbridge_server.listener.fast.readiness import Readiness
@@ -30,6 +31,7 @@ class Transport:
 
     Attributes:
         buffer: bytes that were read and belong to nobody yet. broken: the output is unusable.
+        secure: the peer speaks TLS.
     """
 
     __slots__ = (
@@ -44,6 +46,8 @@ class Transport:
         "buffer",
         "sock",
     )
+
+    secure = False
 
     def __init__(
         self,
@@ -174,6 +178,31 @@ class Transport:
         if fd >= 0:
             self._readiness.forget(fd)
 
+    def give(self) -> socket.socket:
+        """The socket, for somebody who serves it from now on; then await `carry`. Raises OSError.
+
+        What was deferred must have been sent (`settle`).
+        """
+        self.release()
+        return socket.socket(fileno=self.sock.detach())
+
+    async def carry(self) -> None:
+        """Return once the socket that was given away needs nothing of us any more."""
+
+    async def end(self) -> None:
+        """The connection is over, and nothing that was sent can be lost."""
+        self.release()
+
+    async def part(self) -> None:
+        """Close so that what was sent last is not lost (RFC 9112 section 9.6)."""
+        self.release()
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+        await linger(self.sock)
+
     def abort(self) -> None:
         """Make the close a reset, so that half an answer cannot be taken for a whole one."""
+        self.broken = True
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
