@@ -1,7 +1,7 @@
 """Requests that two parsers could read differently: a table, compared with h11's verdict.
 
 h11 is the second opinion: what it refuses must never be served here. The same table runs over
-sockets in `integration/test_odd_requests.py`.
+sockets in `integration/listener/test_odd_requests.py`.
 """
 
 import h11

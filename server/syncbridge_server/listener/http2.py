@@ -14,6 +14,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import trio
+from h2.connection import ConnectionState as H2State
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, Data, EndBody, EndData, Request
 from hypercorn.protocol.events import Event as StreamEvent
@@ -47,6 +48,12 @@ class Http2(H2Protocol):
             for buffer in list(self.stream_buffers.values()):
                 await buffer.close()  # whoever waits for one to be sent goes on
         await super().handle(event)
+
+    async def say_goodbye(self) -> None:
+        """Send GOAWAY: what the client has asked since is not served (RFC 9113 section 6.8)."""
+        if self.connection.state_machine.state is not H2State.CLOSED:
+            self.connection.close_connection()
+            await self._flush()
 
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, Body | Data | EndBody | EndData):
@@ -211,6 +218,7 @@ class Connection:
         """Tell the applications, and the peer that nothing more comes."""
         await self._idle.stop()
         await self._protocol.handle(Closed())
+        await self._protocol.say_goodbye()
         async with self._sending:
             await self._transport.part()
 

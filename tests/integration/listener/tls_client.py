@@ -97,5 +97,9 @@ async def open_tls_stream(
     if version is not None:
         context.minimum_version = context.maximum_version = VERSIONS[version]
     stream = TlsStream(await trio.open_tcp_stream("127.0.0.1", port), context)
-    assert alpn == await stream.handshake()
+    try:
+        assert alpn == await stream.handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
     return stream
