@@ -216,8 +216,8 @@ class Connection:
 
     async def _leave(self) -> None:
         """Tell the applications, and the peer that nothing more comes."""
-        await self._idle.stop()
         await self._protocol.handle(Closed())
+        await self._idle.stop()
         await self._protocol.say_goodbye()
         async with self._sending:
             await self._transport.part()

@@ -2,13 +2,21 @@
 
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from integration.listener.listener_site import SUBPROTOCOLS, EchoSink, lifespan, port_of
-from integration.listener.ws_raw import DEADLINE, StreamLink, open_plain, read_answer
+from integration.listener.listener_site import (
+    SUBPROTOCOLS,
+    EchoSink,
+    certificate,
+    lifespan,
+    port_of,
+)
+from integration.listener.tls_client import open_tls_stream
+from integration.listener.ws_raw import DEADLINE, StreamLink, open_plain, open_tls, read_answer
 from syncbridge_server.listener.contract import ListenerConfig, Refusal
 from syncbridge_server.listener.serve import serve
 
@@ -24,6 +32,7 @@ class Stage:
         self.stop = trio.Event()
         self.stopped = trio.Event()
         self.port = 0
+        self.secure = False
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -59,6 +68,8 @@ class Stage:
         self.stopped.set()
 
     async def connect(self) -> StreamLink:
+        if self.secure:
+            return StreamLink(await open_tls_stream(self.port))
         return StreamLink(await trio.open_tcp_stream("127.0.0.1", self.port))
 
     async def get(self, path: bytes) -> StreamLink:
@@ -71,13 +82,24 @@ class Stage:
             await self.stopped.wait()
 
 
+@pytest.fixture(params=["plain", "tls"])
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(params=[30.0])
-async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+async def stage(request: pytest.FixtureRequest, way: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    certfile, keyfile = certificate(tmp_path) if way == "tls" else (None, None)
     config = ListenerConfig(
-        binds=("127.0.0.1:0",), subprotocols=SUBPROTOCOLS, drain_timeout=request.param
+        binds=("127.0.0.1:0",),
+        subprotocols=SUBPROTOCOLS,
+        drain_timeout=request.param,
+        certfile=certfile,
+        keyfile=keyfile,
     )
     async with trio.open_nursery() as nursery:
         stage = Stage()
+        stage.secure = way == "tls"
         nursery.start_soon(stage.sink.run)
         stage.port = port_of(await nursery.start(partial(_start, stage, config)))
         yield stage
@@ -90,7 +112,7 @@ async def _start(stage: Stage, config: ListenerConfig, *, task_status: Any) -> N
 
 async def test_the_order_of_a_stop(stage: Stage) -> None:
     """Not ready first; sockets are asked to go while a running request ends; lifespan last."""
-    client = (await open_plain(stage.port)).open
+    client = (await (open_tls if stage.secure else open_plain)(stage.port)).open
     slow = await stage.get(b"/slow")
     await stage.started.wait()
     stage.stop.set()
@@ -104,6 +126,37 @@ async def test_the_order_of_a_stop(stage: Stage) -> None:
     assert ["not ready", "drain", "answer", "lifespan shutdown"] == stage.log
     for link in (client.link, slow):
         await link.abort()
+
+
+async def test_a_running_request_has_the_whole_drain(
+    stage: Stage, mock_clock: trio.testing.MockClock
+) -> None:
+    """What hurries idle connections leaves it alone, also when it takes long."""
+    slow = await stage.get(b"/slow")
+    await stage.started.wait()
+    stage.stop.set()
+    for _ in range(10):
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        mock_clock.jump(2.0)
+    stage.release.set()
+
+    assert b"ok" == (await read_answer(slow)).body
+    await slow.abort()
+
+
+async def test_a_websocket_has_the_whole_drain(
+    stage: Stage, mock_clock: trio.testing.MockClock
+) -> None:
+    """A client that takes its time for the closing handshake is waited for."""
+    client = (await (open_tls if stage.secure else open_plain)(stage.port)).open
+    stage.stop.set()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    mock_clock.jump(3.0)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+
+    assert (1012, "server restarts") == await client.closing()
+    await client.link.abort()
+    await stage.stopped.wait()
 
 
 async def test_an_idle_connection_does_not_hold_the_stop(stage: Stage) -> None:

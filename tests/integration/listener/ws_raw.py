@@ -252,7 +252,7 @@ class H2Link:
         self.headers: dict[str, str] | None = None
         self.data = bytearray()
         self.over = False
-        self.settled = self.terminated = False
+        self.settled = self.terminated = self.was_reset = False
 
     async def flush(self) -> None:
         if data := self.h2.data_to_send():
@@ -278,7 +278,9 @@ class H2Link:
             self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.ConnectionTerminated):
             self.over = self.terminated = True
-        elif isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+        elif isinstance(event, h2.events.StreamReset):
+            self.over = self.was_reset = True
+        elif isinstance(event, h2.events.StreamEnded):
             self.over = True
 
     async def send(self, data: bytes) -> None:
