@@ -8,7 +8,7 @@ connection over a transport. It ends when the peer leaves, when nothing was aske
 cancelled after GONE_SECONDS.
 """
 
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import h2.errors
 import h2.events
@@ -38,8 +38,9 @@ class Http2(H2Protocol):
 
     site: Site
 
-    def __init__(self, site: Site, *arguments: object) -> None:
-        super().__init__(site.app, site.hypercorn, site.context, *arguments)  # type: ignore[arg-type]
+    def __init__(self, site: Site, *arguments: Any) -> None:
+        shared: tuple[Any, ...] = (site.app, site.hypercorn, site.context)
+        super().__init__(*shared, *arguments)
         self.site = site
         self._waits: dict[int, trio.CancelScope] = {}
 

@@ -6,6 +6,7 @@ over TLS, is our own (`fast/`): there is one parser, and what it refuses no othe
 
 import logging
 import ssl
+import sys
 from dataclasses import dataclass
 
 from hypercorn.config import Config
@@ -34,6 +35,7 @@ def hypercorn_config(config: ListenerConfig) -> Config:
     target.certfile = config.certfile
     target.keyfile = config.keyfile
     target.keep_alive_timeout = config.keep_alive_timeout
+    target.keep_alive_max_requests = sys.maxsize  # above it, the request under way is lost
     target.graceful_timeout = config.drain_timeout
     target.h2_max_header_list_size = config.max_header_bytes
     target.include_server_header = False

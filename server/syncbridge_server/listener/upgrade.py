@@ -2,7 +2,7 @@
 
 Three callers share one policy: the native path has bytes, the HTTP stacks and the ASGI bridge
 have header pairs. `parse_head` is for the first: it takes only what is strictly well formed and
-plain, and returns None for everything else, which Hypercorn then judges. `negotiate` decides in
+plain, and returns None for everything else, which the HTTP engine judges. `negotiate` decides in
 the same order for all of them: path, shape of the handshake, token in the URL, Origin,
 compression, subprotocol. Parsing is one regular expression over the head, linear in its length.
 """

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from integration.listener.http_site import HttpSite, Peer, answer, get, http_site, post
 from integration.listener.listener_site import Site, open_site

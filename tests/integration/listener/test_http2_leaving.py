@@ -11,6 +11,7 @@ import h2.errors
 import h2.settings
 import pytest
 import trio
+import trio.testing
 
 from integration.listener.http_site import HttpSite, answer, http_site, read_all
 from integration.listener.tls_client import open_tls_stream
@@ -369,6 +370,17 @@ async def test_a_crash_within_an_answer(caplog: pytest.LogCaptureFixture) -> Non
         await client.abort()
 
     assert ["request failed"] == [record.message for record in caplog.records]
+
+
+async def test_a_connection_with_many_requests() -> None:
+    """Hypercorn's bound of 1,000 would take the next request and not answer it."""
+    async with small_site() as site:
+        client = await connect(site)
+        for number in range(1_010):
+            await client.ask("/", 2 * number + 1)
+            assert "200" == await client.status()
+            await everything(client)
+        await client.abort()
 
 
 @pytest.mark.parametrize("way", LEAVES)

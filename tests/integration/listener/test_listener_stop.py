@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from integration.listener.listener_site import (
     SUBPROTOCOLS,

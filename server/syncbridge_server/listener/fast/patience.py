@@ -29,7 +29,7 @@ class Patience:
         start = trio.current_time()
         with trio.move_on_after(self._left):
             data = await read()
-            self._left -= trio.current_time() - start
+            self._left = max(0.0, self._left - (trio.current_time() - start))
             return data
         raise Refused(TIMED_OUT)
 
