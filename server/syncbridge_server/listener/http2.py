@@ -76,7 +76,6 @@ class Http2(H2Protocol):
                 self._waits.pop(stream_id, None)
         if scope.cancelled_caught:
             await self._close_stream(stream_id)
-            await self._flush()
             await self._idle_again()
 
     async def _send_data(self, stream_id: int) -> None:
@@ -100,6 +99,7 @@ class Http2(H2Protocol):
             self._reset(stream_id)
             await buffer.close()
             await self._window_updated(stream_id)  # has the sending task drop it
+            await self._flush()
         await super()._close_stream(stream_id)
 
     def _reset(self, stream_id: int) -> None:
