@@ -54,6 +54,7 @@ from syncbridge_server.http.voice import VoiceRoutes
 from syncbridge_server.http.voice_operations import VoiceOperationRoutes
 from syncbridge_server.http.webhooks import WebhookRoutes
 from syncbridge_server.listener.bridge import explain_refusal, websocket_bridge
+from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import (
     SUBPROTOCOL_JSON,
     SUBPROTOCOL_PROTOBUF,
@@ -87,6 +88,9 @@ from syncbridge_server.voice.rooms.handover import Handover
 log = structlog.get_logger("server")
 
 SUBPROTOCOLS = {SUBPROTOCOL_JSON: ENCODING_JSON, SUBPROTOCOL_PROTOBUF: ENCODING_PROTOBUF}
+
+PROBES = ("/health", "/health/live", "/health/ready", "/metrics")
+"""What is answered when every bound is reached: else whoever restarts us would do so then."""
 
 CALLS_SECONDS = 3.0
 """How long a start waits until the calls under way are known."""
@@ -136,11 +140,13 @@ class Server:
         )
         self.auth.revocations.on_revoke(self._revoked)
         self.listener = listener_config(settings)
+        self.bounds = Bounds(self.listener)
         self.registry = registry
         observability.register_hub(self.registry, self.hub)
         self.listener.origins.register(registry)
         observability.register_store(self.registry, io)
         observability.register_reading(self.registry, "syncbridge_cold", self._cold_sessions)
+        observability.register_reading(self.registry, "syncbridge_listener", self._listener_figures)
         self.app = self._application()
 
     @classmethod
@@ -212,9 +218,13 @@ class Server:
                     self.gateway.drain, self.listener.reconnect_spread, self.settings.drain
                 ),
                 on_stop=self._stopping,
+                bounds=self.bounds,
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()
+
+    def _listener_figures(self) -> list[tuple[str, float]]:
+        return [*self.bounds.figures(), ("sockets_evicted_total", self.gateway.evicted)]
 
     def _cold_sessions(self) -> list[tuple[str, float]]:
         freezer = self.freezer
@@ -383,6 +393,11 @@ def listener_config(settings: Settings) -> ListenerConfig:
         max_body_bytes=max(settings.http_max_body, settings.snapshot_bytes),
         max_requests=settings.http_requests,
         max_connections=settings.http_connections,
+        max_handshakes=settings.http_handshakes,
+        max_probes=settings.http_reserve,
+        probe_paths=frozenset(
+            root + path for path in PROBES for root in {"", settings.http_root_path.rstrip("/")}
+        ),
         header_timeout=settings.http_header_timeout,
         body_timeout=settings.http_body_timeout,
         min_body_rate=settings.http_body_rate,

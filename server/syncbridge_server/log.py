@@ -11,9 +11,11 @@ of texts, nor line breaks, so that nobody can write a line of their own. Lines g
 """
 
 import logging
+import math
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+import time
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, TextIO
@@ -45,6 +47,27 @@ def get_logger(service: str) -> FilteringBoundLogger:
     """A logger whose lines begin with that service name."""
     logger: FilteringBoundLogger = structlog.get_logger(service=service)
     return logger
+
+
+class Occasionally:
+    """Whether it is time for another line about something that happens very often.
+
+    Args:
+        seconds: from one line to the next. clock: monotonic seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._next = -math.inf
+
+    def due(self) -> bool:
+        """True at most once in so many seconds; then the line must be written."""
+        now = self._clock()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
 
 
 def configure_logging(

@@ -139,7 +139,12 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[Words, AfterValidator(_networks)] = _set(
         (), "Addresses or networks whose X-Forwarded-For is believed, such as 10.0.0.0/8."
     )
-    max_connections: int = _set(65_536, "Open WebSockets of one process; 0: no bound.", ge=0)
+    max_connections: int = _set(
+        65_536,
+        "Open WebSockets of one process; 0: no bound. At the bound the one that has not sent AUTH"
+        " for longest gives way to a new one; else 503.",
+        ge=0,
+    )
     drain: Seconds = _set(30.0, "Time for a shutdown: sockets are told to reconnect meanwhile.")
     reconnect_spread: SecondsOrZero = _set(
         15.0, "Window over which sockets are asked to come back after a shutdown."
@@ -168,10 +173,25 @@ class Settings(BaseSettings):
     http_body_timeout: Seconds = _set(10.0, "A request body may pause for so long; else 408.")
     http_body_rate: Count = _set(1_024, "Bytes a second at which a body must come, on the whole.")
     http_keep_alive: Seconds = _set(15.0, "A connection without a request is closed after.")
-    http_requests: Count = _set(
-        1_024, "HTTP/1.1 requests worked on at the same time; above it 503."
+    http_handshakes: Count = _set(
+        1_024,
+        "Connections that have not sent their first request yet. At the bound the one that has been"
+        " silent or slow for longest gives way to a new one.",
     )
-    http_connections: Count = _set(4_096, "HTTP and TLS connections; above it 503.")
+    http_requests: Count = _set(
+        1_024,
+        "HTTP requests worked on at the same time. At the bound the one whose body is slowest gives"
+        " way to a new one; else 503.",
+    )
+    http_connections: Count = _set(
+        4_096,
+        "HTTP and TLS connections. At the bound the one that waits for its client for longest, for"
+        " a request or within one, gives way to a new one; else 503.",
+    )
+    http_reserve: Count = _set(
+        64,
+        "Connections, and again requests, above these bounds that are kept for health and metrics.",
+    )
     admin_update: Seconds = _set(5.0, "Between two ADMIN_UPDATE messages to admin sockets.")
 
     # Redis

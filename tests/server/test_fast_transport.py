@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from syncbridge_server.listener.capacity import Occupant
 from syncbridge_server.listener.fast.limits import READ_BYTES, TOGETHER_BYTES, TURN_CONNECTIONS
 from syncbridge_server.listener.fast.outbox import Outbox
 from syncbridge_server.listener.fast.readiness import Readiness
@@ -52,7 +53,7 @@ async def bench() -> AsyncIterator[Bench]:
         one.setblocking(False)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     with mine, peer, trio.fail_after(DEADLINE):
-        transport = Transport(readiness, outbox, mine, b"", 5.0)
+        transport = Transport(readiness, outbox, mine, b"", 5.0, Occupant())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(readiness.run)
             nursery.start_soon(outbox.run)
@@ -127,7 +128,7 @@ async def test_a_peer_that_resets_is_gone() -> None:
         with mine:
             mine.setblocking(False)
             readiness = Readiness()
-            transport = Transport(readiness, Outbox(), mine, b"", 5.0)
+            transport = Transport(readiness, Outbox(), mine, b"", 5.0, Occupant())
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             peer.close()
             async with trio.open_nursery() as nursery:
@@ -223,7 +224,7 @@ async def test_many_ready_connections_leave_turns_to_others() -> None:
     transports = []
     for mine, peer in pairs:
         mine.setblocking(False)
-        transports.append(Transport(readiness, Outbox(), mine, b"", 5.0))
+        transports.append(Transport(readiness, Outbox(), mine, b"", 5.0, Occupant()))
         peer.send(b"x")
 
     async def reader(transport: Transport) -> None:

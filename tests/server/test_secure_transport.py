@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from integration.listener.listener_site import certificate
+from syncbridge_server.listener.capacity import Occupant
 from syncbridge_server.listener.fast.outbox import Outbox
 from syncbridge_server.listener.fast.readiness import Readiness
 from syncbridge_server.listener.fast.secure import SecureTransport
@@ -80,7 +81,7 @@ async def bench(folder: Path, pace: int = 65_536) -> AsyncIterator[tuple[SecureT
     for one in (mine, theirs):
         one.setblocking(False)
     with mine, theirs, trio.fail_after(DEADLINE):
-        transport = SecureTransport(readiness, outbox, mine, b"", 5.0, context)
+        transport = SecureTransport(readiness, outbox, mine, b"", 5.0, Occupant(), context)
         peer = Peer(theirs)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(readiness.run)

@@ -40,6 +40,7 @@ from syncbridge_server.gateway.tally import Tally
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.listener.contract import Refusal
+from syncbridge_server.log import Occasionally
 from syncbridge_server.ports.store import Bus, Store
 
 log = structlog.get_logger("gateway")
@@ -49,6 +50,8 @@ MEND_INTERVAL = 0.02
 
 DOUBT_INTERVAL = 0.5
 """Seconds between two rounds of reads for sessions in doubt, also while Redis is away."""
+
+EVICTION_LOG_SECONDS = 10.0
 
 TICK_MS = 2.0
 
@@ -65,13 +68,15 @@ class Gateway:
         hub: owns the sockets. store, bus: Redis.
         verify: see `joining.Verify`.
         node: this process's name among all nodes.
-        max_connections: above it new handshakes get 503; 0 for no bound.
+        max_connections: above it the oldest without AUTH gives way to a new handshake, or that gets
+            503; 0 for no bound.
         tick_ms: see `Pace`. patience: seconds within which the store has answered, by its own
             deadline.
         clock: wall clock in Unix seconds. monotonic: milliseconds, for the hub.
 
     Attributes:
         voice: where voice is attached. post: puts messages on connections.
+        evicted: connections without AUTH that gave way to newer ones.
     """
 
     def __init__(
@@ -93,6 +98,8 @@ class Gateway:
         self.limits = limits
         self.node = node
         self.draining = False
+        self.evicted = 0
+        self._occasionally = Occasionally(EVICTION_LOG_SECONDS, lambda: self.monotonic() / 1000)
         self._idle = trio.Event()
         self._pace = Pace(tick_ms)
         self._max_connections = max_connections
@@ -163,9 +170,29 @@ class Gateway:
         """Whether another WebSocket is welcome."""
         if self.draining:
             return Refusal(503, ErrorCode.DRAINING.wire, "the server is shutting down", 1)
-        if 0 < self._max_connections <= len(self.registry.connections):
+        full = 0 < self._max_connections <= len(self.registry.connections)
+        if full and not self.registry.silent:
             return Refusal(503, ErrorCode.OVERLOADED.wire, "the server has no room", 5)
-        return self._entrance.admit(client, self.monotonic() / 1000)
+        refusal = self._entrance.admit(client, self.monotonic() / 1000)
+        if full and refusal is None:
+            self._evict()
+        return refusal
+
+    def _evict(self) -> None:
+        """Close the oldest connection without AUTH, now: its place is needed."""
+        _, connection = self.registry.silent.popitem(last=False)
+        code = CloseCode.TOO_MANY_CONNECTIONS
+        self.hub.close(connection.cid, code, code.reason)
+        self.hub.flush()
+        self.hub.abort(connection.cid)
+        self.departures.closed(connection)
+        self.evicted += 1
+        if self._occasionally.due():
+            log.warning(
+                "All places for WebSockets are taken; those without AUTH give way",
+                bound=self._max_connections,
+                evicted=self.evicted,
+            )
 
     def adopt(
         self,

@@ -89,6 +89,7 @@ class Joining:
         hello = self._hello(connection, identity, payload, envelope)
         session = self._registry.session(hello.sid)
         session.joining += 1
+        self._registry.silent.pop(connection.cid, None)
         connection.state = State.JOINING
         connection.identity = identity
         connection.session = session

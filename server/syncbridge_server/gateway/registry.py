@@ -1,5 +1,6 @@
 """Who is connected here, and in which session."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from syncbridge.identity import Role
@@ -13,6 +14,7 @@ class Registry:
     Attributes:
         everyone: topic of all who are in a session. admins: of those with role admin.
         waiting: client address -> connections that have not authenticated.
+        silent: those that have not sent a valid AUTH, the oldest first.
         binary: how many connections take protobuf, in a session or not; each session has its own
             count, so that nothing is encoded for nobody.
     """
@@ -24,6 +26,7 @@ class Registry:
         self.binary = 0
         self.connections: dict[int, Connection] = {}
         self.waiting: dict[str, int] = {}
+        self.silent: OrderedDict[int, Connection] = OrderedDict()
         self.sessions: dict[str, LocalSession] = {}
 
     def __iter__(self) -> Iterator[Connection]:
@@ -34,6 +37,7 @@ class Registry:
         self.connections[connection.cid] = connection
         self.binary += takes_protobuf(connection)
         self.waiting[connection.client] = self.waiting.get(connection.client, 0) + 1
+        self.silent[connection.cid] = connection
 
     def session(self, session_id: str) -> LocalSession:
         """The session with this id, opened here if nobody was in it."""
@@ -66,6 +70,7 @@ class Registry:
 
     def remove(self, connection: Connection) -> bool:
         """Forget a connection; True if it was its device's current one."""
+        self.silent.pop(connection.cid, None)
         if self.connections.pop(connection.cid, None) is not None:
             self.binary -= takes_protobuf(connection)
             self._settle(connection)

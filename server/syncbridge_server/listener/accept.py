@@ -4,11 +4,12 @@ Theory of operation. The listening socket is read without blocking, up to `BATCH
 wake-up. Most clients send their request with or right after the last packet of the TCP handshake,
 so the head is usually there already: then the upgrade is parsed, answered and adopted on the spot,
 without a task. Only a connection whose bytes are missing costs a task, until its first verdict,
-with one deadline for all of it. Tasks and served connections are counted and bounded; above the
-bound the answer is 503 and the connection is closed.
+with one deadline for all of it. Tasks and served connections are counted and bounded; at the bound
+the oldest that waits for its client gives way to the new one (`capacity`), else the answer is 503
+and the connection is closed.
 
 Running out of descriptors leaves the listening socket readable, so a loop that only retries would
-spin. It backs off, from 50 ms to 1 s, and says so once.
+spin. It backs off, from 50 ms to 1 s, says so once, and has connections that wait give way.
 """
 
 import errno
@@ -18,6 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
+from syncbridge_server.listener.capacity import RESERVE_SECONDS, Bounds, Occupant
 from syncbridge_server.listener.contract import ListenerConfig, Refusal, SocketSink
 from syncbridge_server.listener.response import (
     NO_HEADERS,
@@ -45,11 +47,12 @@ _FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}
 BUSY = Refusal(503, "overloaded", "too many connections at the moment", 1)
 TOO_LARGE = Refusal(431, "headers_too_large", "the request head is above the bound")
 TIMED_OUT = Refusal(408, "request_timeout", "the request head did not arrive in time")
+GAVE_WAY = Refusal(503, "overloaded", "the request came too slowly while there was no room", 1)
 NOT_TLS = Refusal(400, "tls_required", "this port speaks TLS: use https or wss")
 
 logger = logging.getLogger("syncbridge.listener")
 
-Handler = Callable[[socket.socket, bytes], Awaitable[None]]
+Handler = Callable[[socket.socket, bytes, Occupant], Awaitable[None]]
 
 
 class Acceptor:
@@ -59,6 +62,7 @@ class Acceptor:
         http, tls: serve a connection with the bytes already read, own the socket, and end with
             it. `tls` is None on a plain listener.
         nursery: where connection tasks live.
+        bounds: what may be open at once.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Acceptor:
         nursery: trio.Nursery,
         http: Handler,
         tls: Handler | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         self._config = config
         self._path = config.path.encode()
@@ -75,9 +80,8 @@ class Acceptor:
         self._nursery = nursery
         self._http = http
         self._tls = tls
+        self._bounds = bounds or Bounds(config)
         self.secure = tls is not None
-        self.connections = 0
-        self._waiting: set[trio.CancelScope] = set()
 
     async def run(self, listener: socket.socket) -> None:
         """Accept from a non-blocking listening socket until cancelled."""
@@ -92,6 +96,7 @@ class Acceptor:
                     raise
                 if not pause:
                     logger.error("accept failed, backing off: %s", error)
+                self._bounds.relieve(BATCH)
                 pause = min(max(BACKOFF_SECONDS[0], pause * 2), BACKOFF_SECONDS[1])
                 await trio.sleep(pause)
 
@@ -133,27 +138,27 @@ class Acceptor:
             self._wait(sock, client, data or b"")
 
     def _wait(self, sock: socket.socket, client: str, data: bytes) -> None:
-        if len(self._waiting) >= self._config.max_handshakes:
+        occupant = Occupant()
+        if not occupant.take(self._bounds.handshakes):
             self._refuse(sock, BUSY, glance(data))
-        else:
-            deadline = trio.current_time() + self._config.header_timeout
-            scope = trio.CancelScope(deadline=deadline)
-            self._waiting.add(scope)
-            self._nursery.start_soon(self._await_head, scope, sock, client, data)
+            return
+        occupant.scope.deadline = trio.current_time() + self._config.header_timeout
+        occupant.wait()
+        self._nursery.start_soon(self._await_head, occupant, sock, client, data)
 
     def hurry(self, seconds: float) -> None:
         """Give the connections that have not said what they want at most so much longer."""
         deadline = trio.current_time() + seconds
-        for scope in self._waiting:
-            scope.deadline = min(scope.deadline, deadline)
+        for occupant in self._bounds.handshakes.waiting:
+            occupant.scope.deadline = min(occupant.scope.deadline, deadline)
 
     async def _await_head(
-        self, scope: trio.CancelScope, sock: socket.socket, client: str, data: bytes
+        self, occupant: Occupant, sock: socket.socket, client: str, data: bytes
     ) -> None:
-        """Read until there is a verdict, the peer is gone, or the deadline has passed."""
+        """Read until there is a verdict, the peer is gone, or its time or its place is."""
         settled = False
         try:
-            with scope:
+            with occupant.scope as scope:
                 while not settled:
                     await trio.lowlevel.wait_readable(sock)
                     more = sock.recv(self._config.max_header_bytes)
@@ -162,14 +167,14 @@ class Acceptor:
                     data += more
                     settled = self._route(sock, client, data)
             if scope.cancelled_caught and data:
-                self._refuse(sock, TIMED_OUT, glance(data))
+                self._refuse(sock, GAVE_WAY if occupant.evicted else TIMED_OUT, glance(data))
                 settled = True
         except OSError:
             pass
         except Exception:
             logger.exception("connection failed")
         finally:
-            self._waiting.discard(scope)
+            occupant.leave_all()
             if not settled:
                 sock.close()
 
@@ -202,20 +207,29 @@ class Acceptor:
             self._refuse(sock, NOT_TLS)
 
     def _serve(self, handler: Handler, sock: socket.socket, data: bytes) -> None:
-        if self.connections >= self._config.max_connections:
-            self._refuse(sock, BUSY, glance(data))
-        else:
-            self.connections += 1
-            self._nursery.start_soon(self._run, handler, sock, data)
+        occupant = Occupant()
+        if not occupant.take(self._bounds.connections):
+            occupant.reserved = True
+            if not occupant.take(self._bounds.reserve):
+                if handler is self._tls:
+                    sock.close()  # what is not TLS would tell it nothing
+                else:
+                    self._refuse(sock, BUSY, glance(data))
+                return
+            occupant.scope.deadline = trio.current_time() + RESERVE_SECONDS
+        self._nursery.start_soon(self._run, handler, sock, data, occupant)
 
-    async def _run(self, handler: Handler, sock: socket.socket, data: bytes) -> None:
+    async def _run(
+        self, handler: Handler, sock: socket.socket, data: bytes, occupant: Occupant
+    ) -> None:
         """One connection must not end the others, whatever goes wrong in it."""
         try:
-            await handler(sock, data)
+            with occupant.scope:
+                await handler(sock, data, occupant)
         except* Exception:
             logger.exception("connection failed")
         finally:
-            self.connections -= 1
+            occupant.leave_all()
             sock.close()
 
     def upgrade(
@@ -253,8 +267,20 @@ class Acceptor:
         try:
             sock.send(to_http1(*refusal_response(refusal, headers, self._config.origins)))
             sock.shutdown(socket.SHUT_WR)
-            self._nursery.start_soon(linger, sock)
         except OSError:
+            sock.close()
+            return
+        occupant = Occupant()
+        occupant.take(self._bounds.farewells)
+        occupant.wait()
+        self._nursery.start_soon(self._see_off, occupant, sock)
+
+    async def _see_off(self, occupant: Occupant, sock: socket.socket) -> None:
+        try:
+            with occupant.scope:
+                await linger(sock)
+        finally:
+            occupant.leave_all()
             sock.close()
 
 

@@ -87,7 +87,8 @@ class ListenerConfig:
         max_header_count: bound of its fields; above it 431.
         max_target_bytes: bound of its target; above it 414.
         max_body_bytes: bound of a request body; above it 413.
-        max_requests: requests that the application works on at the same time; above it 503.
+        max_requests: requests that the application works on at the same time; above it the oldest
+            whose body is still arriving gives way, or the new one is answered 503.
         header_timeout: for a request head, and for a TLS handshake.
         body_timeout: a body may pause for so long, and must come, over that time, at
             min_body_rate: bytes a second.
@@ -95,10 +96,14 @@ class ListenerConfig:
         keep_alive_timeout: an HTTP connection may be idle for so long between requests.
         drain_timeout: what a graceful stop may take before the rest is cut off.
         reconnect_spread: window over which clients are asked to come back after a stop.
-        max_connections: HTTP and TLS connections at the same time; above it 503. WebSockets on
-            plain TCP are bounded by the sink.
+        max_connections: HTTP and TLS connections at the same time; above it the oldest that waits
+            for its client gives way, or the new one is answered 503. WebSockets on plain TCP are
+            bounded by the sink.
         proxies: whose X-Forwarded-For names the client.
-        max_handshakes: connections whose first request is still arriving; above it 503.
+        max_handshakes: connections whose first request is still arriving; above it the oldest give
+            way. It also bounds the refused ones that have not read the refusal.
+        probe_paths: what is answered from the reserve when every other bound is reached.
+        max_probes: the reserve, in connections and again in requests.
     """
 
     binds: tuple[str, ...] = ("127.0.0.1:8080",)
@@ -128,4 +133,6 @@ class ListenerConfig:
     keyfile: str | None = None
     max_connections: int = 4096
     max_handshakes: int = 1024
+    probe_paths: frozenset[str] = frozenset()
+    max_probes: int = 64
     proxies: TrustedProxies = field(default_factory=TrustedProxies)

@@ -21,9 +21,10 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, H2Protocol, StreamBuffer
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.worker_context import TrioSingleTask
-from hypercorn.typing import ConnectionState, TaskGroup
+from hypercorn.typing import ConnectionState
 from hypercorn.utils import filter_pseudo_headers, parse_socket_addr
 
+from syncbridge_server.listener.capacity import STALL_SECONDS
 from syncbridge_server.listener.fast.limits import GONE_SECONDS, LAST_REQUEST_SECONDS
 from syncbridge_server.listener.fast.transport import Gone, Transport
 from syncbridge_server.listener.http2_request import RequestTasks
@@ -38,10 +39,11 @@ class Http2(H2Protocol):
 
     site: Site
 
-    def __init__(self, site: Site, *arguments: Any) -> None:
-        shared: tuple[Any, ...] = (site.app, site.hypercorn, site.context)
+    def __init__(self, site: Site, tasks: RequestTasks, *arguments: Any) -> None:
+        shared: tuple[Any, ...] = (site.app, site.hypercorn, site.context, tasks)
         super().__init__(*shared, *arguments)
         self.site = site
+        self._tasks = tasks
         self._waits: dict[int, trio.CancelScope] = {}
 
     async def handle(self, event: Event) -> None:
@@ -67,6 +69,7 @@ class Http2(H2Protocol):
         stream_id = event.stream_id
         with trio.CancelScope(deadline=self._patience_ends()) as scope:
             self._waits[stream_id] = scope
+            self._stall(stream_id)
             try:
                 await super().stream_send(event)
                 buffer = self.stream_buffers.get(stream_id)
@@ -74,6 +77,8 @@ class Http2(H2Protocol):
                     await buffer.drain()  # Hypercorn does not wait while the window is closed
             finally:
                 self._waits.pop(stream_id, None)
+                if stream_id in self._tasks.occupants:
+                    self._tasks.occupants[stream_id].flow()
         if scope.cancelled_caught:
             await self._close_stream(stream_id)
             await self._idle_again()
@@ -84,6 +89,13 @@ class Http2(H2Protocol):
         scope = self._waits.get(stream_id)
         if scope is not None and self._held(stream_id) < before:
             scope.deadline = self._patience_ends()
+            self._stall(stream_id)
+
+    def _stall(self, stream_id: int) -> None:
+        """The answer of a stream goes on once the client takes more of it."""
+        occupant = self._tasks.occupants.get(stream_id)
+        if occupant is not None and not occupant.evicted:
+            occupant.stall(self._waits[stream_id])
 
     def _held(self, stream_id: int) -> int:
         buffer = self.stream_buffers.get(stream_id)
@@ -118,7 +130,10 @@ class Http2(H2Protocol):
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         pseudo = {name: value for name, value in request.headers if name[:1] == b":"}
         if pseudo.get(b":method") != b"CONNECT":
+            self._tasks.stream_id = request.stream_id
             await super()._create_stream(request)
+        elif self._tasks.reserved:
+            self.connection.reset_stream(request.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
         elif pseudo.get(b":protocol") == b"websocket" and b":path" in pseudo:
             await self._create_tunnel(request, pseudo[b":path"])
         else:
@@ -174,7 +189,8 @@ class Connection:
         self._reading = trio.CancelScope()
         self._sending = trio.Lock()
         self._idle = TrioSingleTask()
-        self._tasks = RequestTasks(site.config)
+        self._occupant = transport.occupant
+        self._tasks = RequestTasks(site, self._occupant.reserved)
 
     async def run(self) -> None:
         try:
@@ -185,7 +201,8 @@ class Connection:
             with trio.CancelScope() as scope:
                 async with self._tasks:
                     await self._serve()
-                    scope.deadline = trio.current_time() + GONE_SECONDS
+                    patience = STALL_SECONDS if self._occupant.evicted else GONE_SECONDS
+                    scope.deadline = trio.current_time() + patience
                     await self._leave()
         finally:
             await self._transport.part()
@@ -194,7 +211,7 @@ class Connection:
         sock = self._transport.sock
         return Http2(
             self._site,
-            cast(TaskGroup, self._tasks),
+            self._tasks,
             ConnectionState(self._site.state.copy()),
             self._transport.secure,
             parse_socket_addr(sock.family, sock.getpeername()),
@@ -206,6 +223,7 @@ class Connection:
         """Give the protocol what the peer sends, until one side has enough."""
         data, self._transport.buffer = self._transport.buffer, b""
         with self._reading:
+            self._occupant.wait(self._reading)
             await self._protocol.initiate()
             await self._idle.restart(self._tasks, self._idle_timeout)
             try:
@@ -220,6 +238,7 @@ class Connection:
         await self._protocol.handle(Closed())
         await self._idle.stop()
         await self._protocol.say_goodbye()
+        self._occupant.wait()
         async with self._sending:
             await self._transport.part()
 
@@ -239,8 +258,10 @@ class Connection:
         elif self._protocol.closed:
             pass  # a timer would keep a connection that is over
         elif isinstance(event, Updated) and event.idle:
+            self._occupant.wait(self._reading)
             await self._idle.restart(self._tasks, self._idle_timeout)
         else:
+            self._occupant.work()
             await self._idle.stop()
 
     async def _write(self, data: bytes) -> None:

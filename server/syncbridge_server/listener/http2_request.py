@@ -14,9 +14,16 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio.task_group import TaskGroup
 
-from syncbridge_server.listener.contract import ListenerConfig, Refusal
-from syncbridge_server.listener.fast.limits import BODY_TOO_LARGE, GONE_SECONDS, Refused
+from syncbridge_server.listener.capacity import Occupant
+from syncbridge_server.listener.contract import Refusal
+from syncbridge_server.listener.fast.limits import (
+    BODY_TOO_LARGE,
+    GONE_SECONDS,
+    OVERLOADED,
+    Refused,
+)
 from syncbridge_server.listener.fast.patience import Patience
+from syncbridge_server.listener.hypercorn import Site
 from syncbridge_server.listener.response import refusal_response
 
 QUEUED_MESSAGES = 10
@@ -29,31 +36,52 @@ logger = logging.getLogger("syncbridge.http")
 
 
 class RequestTasks(TaskGroup):
-    """The tasks of one connection, in which each application runs as a `RunningRequest`."""
+    """The tasks of one connection, in which each application runs as a `RunningRequest`.
 
-    def __init__(self, config: ListenerConfig) -> None:
+    Args:
+        reserved: the connection is in the reserve.
+
+    Attributes:
+        stream_id: of the next request; to be set before it comes.
+        occupants: who has the place of the request of a stream.
+    """
+
+    def __init__(self, site: Site, reserved: bool) -> None:
         super().__init__()
-        self._config = config
+        self._site = site
+        self.reserved = reserved
+        self.stream_id = 0
+        self.occupants: dict[int, Occupant] = {}
 
     async def spawn_app(
         self, app: Any, config: Config, scope: Any, send: SendToStream
     ) -> Callable[[Any], Awaitable[None]]:
-        request = RunningRequest(self._config, send)
-        self.spawn(request.run, app, scope)
+        occupant = self.occupants[self.stream_id] = Occupant(self.reserved)
+        request = RunningRequest(self._site, occupant, send)
+        self.spawn(self._run, request, self.stream_id, app, scope)
         return request.put
+
+    async def _run(self, request: "RunningRequest", stream_id: int, app: Any, scope: Any) -> None:
+        try:
+            await request.run(app, scope)
+        finally:
+            del self.occupants[stream_id]
 
 
 class RunningRequest:
     """See the top of this file.
 
     Args:
+        occupant: gets the place of the request.
         send: takes the application's messages to the stream; None says that there are no more.
     """
 
-    def __init__(self, config: ListenerConfig, send: SendToStream) -> None:
+    def __init__(self, site: Site, occupant: Occupant, send: SendToStream) -> None:
         self._send = send
-        self._patience = Patience(config)
-        self._room = config.max_body_bytes
+        self._bounds = site.bounds
+        self._occupant = occupant
+        self._patience = Patience(site.config, self._occupant)
+        self._room = site.config.max_body_bytes
         self._give, self._take = trio.open_memory_channel[Message](QUEUED_MESSAGES)
         self._scope = trio.CancelScope()
         self._whole = self._started = self._answered = self._refused = False
@@ -62,10 +90,16 @@ class RunningRequest:
         """Run the application to its end, and tell the stream."""
         try:
             with self._scope, self._take:
-                await app(scope, self._receive, self._reply, None, None)
+                if self._bounds.admit(
+                    self._occupant, scope["method"], scope["raw_path"], body=False
+                ):
+                    await app(scope, self._receive, self._reply, None, None)
+                else:
+                    await self._refuse(OVERLOADED)
         except Exception:
             logger.exception("request failed")
         finally:
+            self._occupant.leave_all()
             await self._send(None)
 
     async def put(self, message: Message) -> None:
@@ -95,6 +129,8 @@ class RunningRequest:
         """Account for a piece of the body. Raises Refused."""
         size = len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
+        if self._whole:
+            self._occupant.work()
         self._patience.earn(size)
         self._room -= size
         if self._room < 0:

@@ -13,6 +13,7 @@ from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 
+from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import ListenerConfig, SocketSink
 
 
@@ -27,6 +28,7 @@ class Site:
     state: ConnectionState
     sink: SocketSink
     ssl_context: ssl.SSLContext | None
+    bounds: Bounds
 
 
 def hypercorn_config(config: ListenerConfig) -> Config:

@@ -18,6 +18,7 @@ from hypercorn.utils import repr_socket_addr, wrap_app
 
 from syncbridge_server.listener.accept import Acceptor
 from syncbridge_server.listener.bind import bind
+from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import ASGIApplication, ListenerConfig, SocketSink
 from syncbridge_server.listener.fast.engine import FastHttp
 from syncbridge_server.listener.hypercorn import Site, hypercorn_config, tls_context
@@ -38,6 +39,7 @@ async def serve(
     sockets: Sequence[socket.socket] | None = None,
     drain: Hook | None = None,
     on_stop: Callable[[], None] | None = None,
+    bounds: Bounds | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `shutdown_trigger` returns, then stop gracefully.
@@ -46,6 +48,7 @@ async def serve(
         sockets: listening sockets to use instead of binding `config.binds`; closed at the end.
         drain: closes the WebSockets; called once, cut off after `config.drain_timeout`.
         on_stop: called first when stopping, to make the readiness check fail.
+        bounds: made of `config`, to read its figures; without it they are counted for nobody.
         task_status: started with the URLs once connections are accepted.
 
     Raises:
@@ -65,6 +68,7 @@ async def serve(
         state=ConnectionState(state),
         sink=sink,
         ssl_context=tls_context(hypercorn),
+        bounds=bounds or Bounds(config),
     )
     engine = FastHttp(site, app, state)
     listeners = bind(config.binds, config.backlog) if sockets is None else list(sockets)
@@ -92,7 +96,7 @@ async def serve(
 
 def _acceptor(site: Site, engine: FastHttp, nursery: trio.Nursery) -> Acceptor:
     tls = engine.serve_secure if site.ssl_context is not None else None
-    acceptor = Acceptor(site.config, site.sink, nursery, engine.serve, tls)
+    acceptor = Acceptor(site.config, site.sink, nursery, engine.serve, tls, site.bounds)
     engine.upgrade = acceptor.upgrade
     return acceptor
 

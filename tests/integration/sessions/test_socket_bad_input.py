@@ -142,9 +142,10 @@ async def test_connections_of_a_node_are_bounded(redis_url: str) -> None:
     """Above the bound the handshake is 503 with a problem document."""
     async with running_node(redis_url, max_connections=1) as node:
         async with await Device.open(node.port) as first:
+            await first.auth(mint("ann"), "phone")
             with pytest.raises(Refused) as caught:
                 await Device.open(node.port)
-            await first.auth(mint("ann"), "phone")
+            assert 2 == (await first.request(1))["type"]
 
     assert 503 == caught.value.status
     assert "overloaded" == json.loads(caught.value.body)["code"]

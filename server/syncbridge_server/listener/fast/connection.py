@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import trio
 from hypercorn.utils import parse_socket_addr
 
+from syncbridge_server.listener.accept import BUSY, GAVE_WAY
+from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import ASGIApplication, ListenerConfig, Refusal
 from syncbridge_server.listener.fast.exchange import Exchange
 from syncbridge_server.listener.fast.guard import HEAD_END, judge_part
@@ -47,7 +49,7 @@ class Shared(Protocol):
     """What a connection needs from its engine.
 
     Attributes:
-        running: requests that the application works on. stopping: a stop has begun.
+        bounds: what may be open at once. stopping: a stop has begun.
         upgrade: takes a WebSocket handshake with its socket.
         idle_until, head_until: deadlines of a wait that begins now, for a first byte and for a
             whole head.
@@ -56,7 +58,7 @@ class Shared(Protocol):
     app: ASGIApplication
     config: ListenerConfig
     state: dict[str, Any]
-    running: int
+    bounds: Bounds
     stopping: bool
     upgrade: Callable[[socket.socket, str, UpgradeRequest, bytes], None]
     idle_until: float
@@ -77,6 +79,7 @@ class HttpConnection:
         "_base",
         "_client",
         "_head",
+        "_occupant",
         "_parser",
         "_shared",
         "_transport",
@@ -88,6 +91,7 @@ class HttpConnection:
     def __init__(self, shared: Shared, transport: Transport) -> None:
         self._shared = shared
         self._transport = transport
+        self._occupant = transport.occupant
         sock = transport.sock
         client = parse_socket_addr(sock.family, sock.getpeername())
         self._parser = HeadParser(shared.config)
@@ -115,14 +119,16 @@ class HttpConnection:
         try:
             with self.scope:
                 await self._serve()
-            if self.overdue and self._transport.buffer:
-                await self._refuse(TIMED_OUT)
+            evicted = self._occupant.evicted and self.scope.cancelled_caught
+            if (self.overdue or evicted) and self._transport.buffer:
+                await self._refuse(GAVE_WAY if evicted else TIMED_OUT)
         except Refused as refused:
             await self._refuse(refused.refusal)
         except Gone:
             pass
         finally:
             self._parser.close()
+            self._occupant.wait()
             await self._transport.end()
 
     async def _serve(self) -> None:
@@ -135,6 +141,8 @@ class HttpConnection:
                 await self._shared.http2(self._transport)
                 return
             request = self._parser.parse(head)
+            if self._occupant.reserved and not self._is_probe(request):
+                raise Refused(BUSY)
             if request.upgrade and (handshake := handshake_of(request, path)) is not None:
                 await self._hand_on(handshake)
                 return
@@ -150,6 +158,7 @@ class HttpConnection:
         transport, shared = self._transport, self._shared
         data = transport.buffer
         self.deadline = math.inf
+        begun = False
         while True:
             while data.startswith(b"\r\n"):  # RFC 9112 section 2.2
                 data = data[2:]
@@ -157,20 +166,27 @@ class HttpConnection:
             if end > 3:
                 transport.buffer = data[end:]
                 self.deadline = math.inf
+                self._occupant.work()
                 return data[:end]
-            if not data:
-                self.deadline = shared.idle_until
-            elif data != b"\r":
+            if data and data != b"\r":
                 refusal = judge_part(data, shared.config)
                 if refusal is not None:
                     raise Refused(refusal)
-                if not transport.buffer or self.deadline == math.inf:
+                if not begun:
+                    begun = True
                     self.deadline = shared.head_until
+                    self._occupant.wait(self.scope)
+            elif self.deadline == math.inf:
+                self.deadline = shared.idle_until
+                self._occupant.wait(self.scope)
             transport.buffer = data
             more = await transport.read()
             if not more:
                 return None
             data += more
+
+    def _is_probe(self, request: Request) -> bool:
+        return request.length == 0 and self._shared.bounds.is_probe(request.method, request.target)
 
     def _knows_http2(self) -> bool:
         """Whether the preface of HTTP/2 is welcome; with TLS, ALPN has decided (RFC 9113 3.3)."""
@@ -189,14 +205,13 @@ class HttpConnection:
 
     async def _answer(self, request: Request) -> bool:
         """Run the application for one request; True when another one may follow."""
-        shared = self._shared
-        if shared.running >= shared.config.max_requests:
+        shared, occupant = self._shared, self._occupant
+        if not shared.bounds.admit(occupant, request.method, request.target, request.length != 0):
             raise Refused(OVERLOADED)
         exchange = Exchange(self._transport, request, shared.config, self.scope)
-        if shared.stopping:
+        if shared.stopping or occupant.reserved:
             exchange.response.keep_alive = False
         given_id = b""
-        shared.running += 1
         try:
             scope = make_scope(request, self._base, shared.state)
             await shared.app(scope, exchange.receive, exchange.send)
@@ -205,7 +220,7 @@ class HttpConnection:
                 given_id = _id_of(request)
                 logger.exception("request failed, request id %s", given_id.decode())
         finally:
-            shared.running -= 1
+            shared.bounds.release(occupant)
         if await exchange.finish():
             return True
         await self._end(exchange, given_id or _id_of(request), request.method != "HEAD")
@@ -228,6 +243,7 @@ class HttpConnection:
             asked[b"x-request-id"] = given_id
         origins = self._shared.config.origins
         status, headers, document = refusal_response(refusal, asked, origins)
+        self._occupant.wait()
         try:
             await self._transport.write(to_http1(status, headers, document if body else b""))
         except Gone:

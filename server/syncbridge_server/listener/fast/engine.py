@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from syncbridge_server.listener.capacity import Occupant
 from syncbridge_server.listener.contract import ASGIApplication
 from syncbridge_server.listener.fast.connection import HttpConnection
 from syncbridge_server.listener.fast.limits import LAST_REQUEST_SECONDS
@@ -47,7 +48,7 @@ class FastHttp:
         self.app = app
         self.config = config
         self.state = state
-        self.running = 0
+        self.bounds = site.bounds
         self._readiness = Readiness()
         self._outbox = Outbox()
         self.stopping = False
@@ -57,12 +58,14 @@ class FastHttp:
         self._wake = trio.Event()
         self._set_deadlines()
 
-    async def serve(self, sock: socket.socket, initial: bytes) -> None:
+    async def serve(self, sock: socket.socket, initial: bytes, occupant: Occupant) -> None:
         """Serve one plain connection until it ends."""
         timeout = self.config.write_timeout
-        await self._serve(Transport(self._readiness, self._outbox, sock, initial, timeout))
+        await self._serve(
+            Transport(self._readiness, self._outbox, sock, initial, timeout, occupant)
+        )
 
-    async def serve_secure(self, sock: socket.socket, initial: bytes) -> None:
+    async def serve_secure(self, sock: socket.socket, initial: bytes, occupant: Occupant) -> None:
         """Serve one TLS connection until it ends.
 
         A failed or slow handshake ends it with TLS' own alert: there is nobody to talk to yet.
@@ -74,12 +77,15 @@ class FastHttp:
             sock,
             initial,
             self.config.write_timeout,
+            occupant,
             self._site.ssl_context,
         )
         try:
-            with trio.fail_after(self.config.header_timeout):
+            with trio.fail_after(self.config.header_timeout) as scope:
+                occupant.wait(scope)
                 protocol = await transport.handshake()
         except (Gone, trio.TooSlowError):
+            occupant.wait()
             await transport.end()
             return
         if protocol == HTTP2:

@@ -68,7 +68,7 @@ class Exchange:
         self._scope = scope
         self._body = body_of(request.length, config.max_body_bytes) if request.length else None
         self._unasked = request.expects_continue
-        self._patience = Patience(config)
+        self._patience = Patience(config, transport.occupant)
         self._over = self._told = False
         self._watch: trio.CancelScope | None = None
         self.gone = False
@@ -155,6 +155,7 @@ class Exchange:
             piece = body.feed(await self._read_in_time())
         if body.complete:
             transport.buffer, body.rest = body.rest, b""
+            transport.occupant.work()
             self._told = True
         return {"type": "http.request", "body": piece, "more_body": not body.complete}
 

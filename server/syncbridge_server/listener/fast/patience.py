@@ -1,7 +1,8 @@
 """Time to send a body, given like tokens of a bucket (HTTP/1.1 and HTTP/2 alike).
 
 `body_timeout` at most, refilled by what arrives at `min_body_rate`, used up only while somebody
-waits for the client.
+waits for the client. Meanwhile the request may have to give way to a newer one: the first to go is
+the one whose account has not been full for the longest time.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,6 +10,8 @@ from typing import TypeVar
 
 import trio
 
+from syncbridge_server.listener.accept import GAVE_WAY
+from syncbridge_server.listener.capacity import Occupant
 from syncbridge_server.listener.contract import ListenerConfig
 from syncbridge_server.listener.fast.limits import TIMED_OUT, Refused
 
@@ -16,22 +19,30 @@ T = TypeVar("T")
 
 
 class Patience:
-    """The account of one body. Times in seconds."""
+    """The account of one body. Times in seconds.
 
-    __slots__ = ("_left", "_most", "_rate")
+    Args:
+        occupant: has the place of the request.
+    """
 
-    def __init__(self, config: ListenerConfig) -> None:
+    __slots__ = ("_left", "_most", "_occupant", "_rate")
+
+    def __init__(self, config: ListenerConfig, occupant: Occupant) -> None:
+        self._occupant = occupant
         self._left = self._most = config.body_timeout
         self._rate = config.min_body_rate
 
     async def wait(self, read: Callable[[], Awaitable[T]]) -> T:
-        """What `read` returns. Raises Refused once the time is used up."""
+        """What `read` returns. Raises Refused once the time is used up, or the place is lost."""
         start = trio.current_time()
-        with trio.move_on_after(self._left):
+        occupant = self._occupant
+        with trio.move_on_after(self._left) as scope:
+            occupant.wait(scope, anew=self._left == self._most)
             data = await read()
             self._left = max(0.0, self._left - (trio.current_time() - start))
-            return data
-        raise Refused(TIMED_OUT)
+            if not occupant.evicted:
+                return data
+        raise Refused(GAVE_WAY if occupant.evicted else TIMED_OUT)
 
     def earn(self, size: int) -> None:
         """So many bytes have arrived."""

@@ -16,6 +16,7 @@ import ssl
 
 import trio
 
+from syncbridge_server.listener.capacity import Occupant
 from syncbridge_server.listener.fast.limits import READ_BYTES
 from syncbridge_server.listener.fast.outbox import Outbox
 from syncbridge_server.listener.fast.readiness import Readiness
@@ -42,9 +43,10 @@ class SecureTransport(Transport):
         sock: socket.socket,
         initial: bytes,
         write_timeout: float,
+        occupant: Occupant,
         context: ssl.SSLContext,
     ) -> None:
-        super().__init__(readiness, outbox, sock, b"", write_timeout)
+        super().__init__(readiness, outbox, sock, b"", write_timeout, occupant)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._incoming.write(initial)

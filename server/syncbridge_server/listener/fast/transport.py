@@ -11,6 +11,7 @@ import struct
 import trio
 
 from syncbridge_server.listener.accept import linger
+from syncbridge_server.listener.capacity import Occupant
 from syncbridge_server.listener.fast.limits import READ_BYTES, TOGETHER_BYTES
 from syncbridge_server.listener.fast.outbox import Outbox
 from syncbridge_server.listener.fast.readiness import Readiness
@@ -28,6 +29,7 @@ class Transport:
     Args:
         readiness: tells when there is something to read, until `release`.
         outbox: sends the answers that are deferred.
+        occupant: has the place of the connection.
 
     Attributes:
         buffer: bytes that were read and belong to nobody yet. broken: the output is unusable.
@@ -44,6 +46,7 @@ class Transport:
         "_writing",
         "broken",
         "buffer",
+        "occupant",
         "sock",
     )
 
@@ -56,7 +59,9 @@ class Transport:
         sock: socket.socket,
         buffer: bytes,
         write_timeout: float,
+        occupant: Occupant,
     ) -> None:
+        self.occupant = occupant
         self._readiness = readiness
         self._outbox = outbox
         self._deferred = b""
@@ -159,6 +164,7 @@ class Transport:
         self._writing = self.broken = True
         try:
             while data:
+                self.occupant.stall()
                 with trio.fail_after(self._write_timeout):
                     await trio.lowlevel.wait_writable(self.sock)
                 try:
@@ -170,6 +176,7 @@ class Transport:
             raise Gone from None
         finally:
             self._writing = False
+            self.occupant.flow()
 
     def release(self) -> None:
         """Let go of the socket; whoever waits for it from now on does so by other means."""
