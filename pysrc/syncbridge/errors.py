@@ -72,7 +72,6 @@ class ErrorCode(Enum):
     VOICE_FULL = ("session_full", 409, True, "No place left in the call")
     DEVICE_ERROR = ("device_error", 422, False, "Microphone or camera failed")
     WEBHOOK_SIGNATURE = ("webhook_signature", 401, False, "Webhook not believed")
-    WEBHOOK_UNREADABLE = ("webhook_unreadable", 400, False, "Webhook not readable")
     PROVIDER_UNAVAILABLE = ("provider_unavailable", 503, True, "Voice provider is away")
     RATE_LIMITED = ("rate_limited", 429, True, "Too many requests")
     STATE_DAMAGED = ("state_damaged", 500, False, "Stored state is damaged")

@@ -51,6 +51,17 @@ def test_what_is_no_json_is_not_shown(body: bytes) -> None:
     assert ("", [], len(body)) == (row.body, row.events, row.size)
 
 
+def test_odd_texts_are_shown_as_escapes() -> None:
+    """Half of a surrogate pair is no text: an answer with it could not be written."""
+    row = shown(
+        rb'{"type": "t\ud83d", "sessionId": "\udfff", "x": "\ud83d", "token": "abc", "n": NaN}'
+    )
+
+    assert [(r"t\ud83d", r"\udfff")] == [(e.type, e.session_id) for e in row.events]
+    assert {"x": "\ud83d", "token": "[redacted]", "n": None}.items() <= json.loads(row.body).items()
+    assert row.body.isascii()
+
+
 def test_what_is_shown_is_bounded() -> None:
     """Of a large body the beginning, and of a long list the first ten events."""
     row = shown(json.dumps([{"type": "x" * 500, "sessionId": 7}] * 100).encode())

@@ -45,7 +45,8 @@ class Due(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     """A webhook that was believed, as it waits. `received_at` Unix ms; `entry` is its place.
 
-    `attempts`: how often it has been taken, this time included.
+    `attempts`: how often it has been taken, this time included. `reason`: why it cannot be taken
+    in, where that was known when it came; it becomes a dead letter.
     """
 
     delivery_id: str
@@ -53,6 +54,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     received_at: int
     entry: str = ""
     attempts: int = 0
+    reason: str = ""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

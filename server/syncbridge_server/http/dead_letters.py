@@ -5,6 +5,7 @@ every address cut down to its host, and with everything taken out that looks lik
 under a name of such; what is taken in again is the body as it came.
 """
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, ADMINS
+from syncbridge.voice.provider.webhook_text import read_document
 from syncbridge.voice.stored import DeadLetter
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
@@ -137,15 +139,21 @@ def row_of(letter: DeadLetter) -> LetterRow:
         timestamp(letter.failed_at),
         [_told(entry) for entry in entries[:10] if isinstance(entry, dict)],
         len(letter.body),
-        "" if document is None else msgspec.json.encode(redacted(document)).decode()[:SHOWN],
+        "" if document is None else _json(redacted(document))[:SHOWN],
     )
+
+
+def _json(document: Any) -> str:
+    """A document as text; half of a surrogate pair is written as its escape."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="backslashreplace").decode()
 
 
 def document_of(body: bytes) -> Any:
     """The JSON of a body; None when it is none."""
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return read_document(body)
+    except (ValueError, RecursionError):
         return None
 
 
@@ -168,4 +176,9 @@ def _told(entry: dict[str, Any]) -> Told:
     meeting = entry.get("meeting")
     session = entry.get("sessionId") or (meeting.get("id") if isinstance(meeting, dict) else "")
     kind = entry.get("type") or entry.get("event") or ""
-    return Told(_clean(str(kind))[:256], _clean(str(session or ""))[:256])
+    return Told(_shown(kind), _shown(session or ""))
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a text; what no text may have is written as an escape."""
+    return _clean(str(value)).encode(errors="backslashreplace").decode()[:256]

@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, StoreError, StoreOverloaded, SyncBridgeError
 from syncbridge.voice.provider.events import OtherEvent, Unreadable
-from syncbridge.voice.provider.records import Refusal, Refused, Verified
+from syncbridge.voice.provider.records import Refusal, Refused
 from syncbridge.voice.stored import Delivery
 from syncbridge_server.http.support.paths import PATHS
 from syncbridge_server.http.support.problem import read_body
@@ -30,6 +30,9 @@ from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
 
 UNVERIFIABLE_RETRY = 10.0
+OVERSIZE = 16
+"""A body of up to so many times the limit is still read to know who signed it."""
+TOO_LARGE = "unreadable: too large, cut off"
 NEEDED = "webhook-id, webhook-timestamp and webhook-signature, or rtk-signature"
 WHY = {
     Refusal.MISSING: f"not signed: {NEEDED} are expected",
@@ -83,7 +86,11 @@ class WebhookRoutes:
         tag="rtk",
     )
     async def receive(self, request: Request) -> Response:
-        """Any event, told by `type` or `event` in the body. Each path takes all of them."""
+        """Any event, told by `type` or `event` in the body. Each path takes all of them.
+
+        What is signed and cannot be read is kept as a dead letter. 400: its content coding is
+        damaged.
+        """
         try:
             outcome = await self._receive(request)
         except SyncBridgeError as error:
@@ -94,26 +101,36 @@ class WebhookRoutes:
 
     async def _receive(self, request: Request) -> str:
         """What became of it, as a label. Raises what is to be answered instead of 200."""
-        body = await read_body(request, self._max_bytes)
+        body = await read_body(request, OVERSIZE * self._max_bytes)
         now = self._clock()
         if self._provider is None or self._inbox is None:
             raise SyncBridgeError(ErrorCode.WEBHOOK_SIGNATURE, NO_PROVIDER, reason="unconfigured")
         verdict = await self._provider.verify_webhook(request.headers, body, now)
         if isinstance(verdict, Refused):
             raise refusal(verdict)
-        events = self._provider.parse_webhook(body)
+        outcome = self._judge(body, self._provider)
+        if outcome == "ignored":
+            return outcome
+        reason = TOO_LARGE if outcome == "too_large" else ""
+        kept = Delivery(
+            verdict.delivery_id, body[: self._max_bytes], int(now * 1000), reason=reason
+        )
+        new = await self._inbox.put(kept)
+        return outcome if new else "repeated"
+
+    def _judge(self, body: bytes, provider: VoiceProvider) -> str:
+        """What is to become of a body that was believed, as a label.
+
+        What cannot be read is kept, too: whoever takes it in makes it a dead letter.
+        """
+        if len(body) > self._max_bytes:
+            _log.warning("Webhook too large", size=len(body))
+            return "too_large"
+        events = provider.parse_webhook(body)
         if isinstance(events, Unreadable):
             _log.warning("Webhook not readable", reason=events.detail)
-            raise SyncBridgeError(ErrorCode.WEBHOOK_UNREADABLE, f"not an event: {events.detail}")
-        if all(isinstance(event, OtherEvent) for event in events):
-            return "ignored"
-        return await self._keep(self._inbox, verdict, body, int(now * 1000))
-
-    async def _keep(
-        self, inbox: WebhookInbox, verdict: Verified, body: bytes, received_at: int
-    ) -> str:
-        new = await inbox.put(Delivery(verdict.delivery_id, body, received_at))
-        return "accepted" if new else "repeated"
+            return "unreadable"
+        return "ignored" if all(isinstance(event, OtherEvent) for event in events) else "accepted"
 
 
 def refusal(verdict: Refused) -> SyncBridgeError:

@@ -169,20 +169,104 @@ async def test_secrets_can_be_rotated() -> None:
         assert 200 == (await one.post(body, headers)).status_code
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "body"),
-    [
-        (400, "webhook_unreadable", b"{"),
-        (400, "webhook_unreadable", b'{"type": 7}'),
-        (400, "webhook_unreadable", b'{"type": "participant.joined"}'),
-        (400, "webhook_unreadable", b'"' + b"[" * 5_000),
-        (413, "too_large", b" " * 65_537),
-    ],
-)
-async def test_what_cannot_be_read_is_refused(status: int, code: str, body: bytes) -> None:
-    """Signed well, and no event: 400, so that nobody sends it again; too large: 413."""
+LIMIT = 65_536
+NEEDED = b'"type": "recording.ready", "sessionId": "SESSION", "recordingId": "r1"'
+ODD = {
+    "half of a surrogate pair": rb'{NEEDED, "x": "\ud83d"}',
+    "and as the name of a member": rb'{"\ud83d": 1, NEEDED}',
+    "and in an optional member": rb'{NEEDED, "url": "\ud83d"}',
+    "bytes that are not UTF-8": b'{NEEDED, "x": "\xff\xfe"}',
+    "a byte order mark": b"\xef\xbb\xbf{NEEDED}",
+    "a number beyond every range": b'{NEEDED, "x": 1e999, "duration": -1e999}',
+    "a number of 5,000 digits": b'{NEEDED, "x": ' + b"9" * 5_000 + b"}",
+    "NaN and Infinity": b'{NEEDED, "x": NaN, "duration": -Infinity}',
+    "nested too deeply": b'{"x": ' + b"[" * 9_000 + b"]" * 9_000 + b", NEEDED}",
+    "an object nested too deeply": b'{"x": '
+    + b'{"a":' * 5_000
+    + b"1"
+    + b"}" * 5_000
+    + b", NEEDED}",
+    "a member twice": b'{NEEDED, "sessionId": "SESSION", "x": 1, "x": 2}',
+    "optional members of the wrong type": b'{NEEDED, "url": 7, "duration": "x", "timestamp": []}',
+    "members that nobody knows": b'{NEEDED, "a": {"type": "b"}, "event": 7, "": null}',
+    "beside an event that cannot be read": b'[{NEEDED}, {"type": "participant.left"}]',
+}
+
+
+@both
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+async def test_a_signed_webhook_with_one_odd_member_is_used(kind: str, odd: bytes) -> None:
+    """The recording is there; what is not needed costs nothing but itself."""
+    async with site(kind) as one:
+        session = await one.open("c")
+        answer = await one.post(
+            odd.replace(b"NEEDED", NEEDED).replace(b"SESSION", session.encode())
+        )
+
+        async def recorded() -> bool:
+            found = await one.voice.recordings.of_channel("c")
+            return ["r1"] == [recording.recording_id for recording in found]
+
+        assert 200 == answer.status_code
+        await eventually(recorded)
+
+
+UNREADABLE = {
+    "nothing": b"",
+    "no JSON": b"\x00\xff, but signed",
+    "cut off": b'{"type": "recording.ready"',
+    "another encoding": '{"type": "session.ended", "sessionId": "s"}'.encode("utf-16"),
+    "no event": b'{"type": 7}',
+    "a number": b"17",
+    "a needed member is missing": b'{"type": "participant.joined", "sessionId": "s"}',
+    "a needed member of the wrong type": b'{"type": "session.ended", "sessionId": ["s"]}',
+    "half of a surrogate pair as an id": rb'{"type": "session.ended", "sessionId": "\ud83d"}',
+    "nested, and never closed": b'"' + b"[" * 5_000,
+    "too large": b'{"type": "session.ended", "sessionId": "' + b"s" * LIMIT + b'"}',
+}
+
+
+@both
+@pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
+async def test_what_is_signed_and_cannot_be_read_is_kept(kind: str, body: bytes) -> None:
+    """200, and a dead letter with its bytes, once: nothing that the provider has signed is lost."""
+    async with site(kind) as one:
+        headers = signed(kind, body)
+        answers = [await one.post(body, headers) for _ in range(2)]
+
+        async def buried() -> bool:
+            return bool((await one.voice.inbox.dead(10))[0])
+
+        await eventually(buried)
+        [letter], _ = await one.voice.inbox.dead(10)
+        assert [200, 200] == [answer.status_code for answer in answers]
+        assert body[:LIMIT] == letter.body
+        assert letter.reason.startswith("unreadable: ")
+        assert 0 == await one.voice.inbox.waiting()
+
+
+async def test_of_a_list_only_what_cannot_be_read_is_a_dead_letter() -> None:
+    """The others take effect at once; replaying the letter does no harm to them."""
     async with site() as one:
-        assert (status, code) == code_of(await one.post(body))
+        session = await one.open("c")
+        good = json.loads(event("rtk", "joined", session, "ann", "p1"))
+        await one.post(json.dumps([good, {**good, "participantId": 7}]).encode())
+        await one.until_users("c", "ann")
+
+        async def reasons() -> list[str]:
+            return [letter.reason for letter in (await one.voice.inbox.dead(10))[0]]
+
+        async def buried() -> bool:
+            return bool(await reasons())
+
+        await eventually(buried)
+        assert ["unreadable: participantId is not a text of 1 to 256 characters"] == await reasons()
+
+
+async def test_what_is_too_large_to_know_its_signer_is_refused() -> None:
+    """413 beyond 16 times the limit, and nothing is kept."""
+    async with site(webhook_bytes=1_024) as one:
+        assert (413, "too_large") == code_of(await one.post(b" " * (16 * 1_024 + 1)))
         assert 0 == await one.voice.inbox.waiting()
 
 

@@ -1,6 +1,7 @@
 """Bodies of webhooks in both dialects, and any bytes."""
 
 import json
+from codecs import BOM_UTF8
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from syncbridge.voice.provider.events import (
     SessionStarted,
     Unreadable,
 )
+from syncbridge.voice.provider.webhook_text import DEPTH, read_document
 from syncbridge.voice.provider.webhooks import (
     CLOUDFLARE_EVENTS,
     MAX_BYTES,
@@ -189,6 +191,42 @@ def test_a_list_of_events_is_read_in_order() -> None:
 def test_what_is_no_event_says_why(body: bytes, detail: str) -> None:
     """The reason names the field and quotes nothing of the body."""
     assert Unreadable(detail) == parse_webhook(body)
+
+
+def test_of_a_list_the_good_events_are_read() -> None:
+    """Beside the first thing that is wrong."""
+    good = {"type": "session.ended", "sessionId": "a"}
+    found = parse_webhook(json.dumps([good, {"type": "session.ended"}, 7, good]).encode())
+    ended = SessionEnded(session_id="a")
+
+    detail = "sessionId is not a text of 1 to 256 characters"
+    assert Unreadable(detail, (ended, ended)) == found
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.recursive(
+        st.none() | st.integers(-(2**63), 2**63) | st.text(max_size=9), st.lists, max_leaves=30
+    )
+)
+def test_what_is_read_with_care_is_the_same(value: Any) -> None:
+    """A byte order mark makes the careful reader read: it agrees with the quick one."""
+    body = json.dumps({"v": value}).encode()
+
+    assert read_document(body) == read_document(BOM_UTF8 + body) == {"v": value}
+
+
+@pytest.mark.parametrize("depth", [DEPTH, DEPTH + 1, 100_000])
+def test_what_is_nested_too_deeply_is_empty(depth: int) -> None:
+    """Below the bound nothing is left, whatever is in it; beside it everything."""
+    inner = rb'["]", {"a": "\\"}]' if depth < 1_000 else b""
+    body = b'\xef\xbb\xbf{"x": ' + b"[" * (depth - 1) + inner + b"]" * (depth - 1) + b', "y": 1}'
+    found = read_document(body)
+    levels, value = 0, found["x"]
+    while value:
+        levels, value = levels + 1, value[0]
+
+    assert (1, True) == (found["y"], levels < DEPTH)
 
 
 JSON = st.recursive(

@@ -71,6 +71,10 @@ class OtherEvent(Event, frozen=True):
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """A body that is no event: `detail` says in a few words why, and quotes nothing of it."""
+    """A body that is no event, or not only such.
+
+    `detail` says in a few words why, and quotes nothing of it. `events`: what can be read of it.
+    """
 
     detail: str
+    events: tuple[Event, ...] = ()

@@ -1,9 +1,10 @@
 """Reading the bodies of webhooks: the spec's dialect (`type`) and Cloudflare's (`event`).
 
 Any bytes have an answer. Identifiers are texts of 1 to 256 characters, whatever else is there is
-ignored, and an event of an unknown kind is an `OtherEvent`, so that a provider that learns to say
-more does not get errors for it. A recording without an id gets one of its session, time and
-address, the same for the same body: a refusal is final, and would lose the recording.
+ignored, however odd it is (`webhook_text`), and an event of an unknown kind is an `OtherEvent`, so
+that a provider that learns to say more does not get errors for it. Of a list, the events that can
+be read are. A recording without an id gets one of its session, time and address, the same for the
+same body.
 """
 
 import hashlib
@@ -11,10 +12,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
 from syncbridge.voice.provider import events
 from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.webhook_text import read_document, text_of
 
 MAX_BYTES = 262_144
 MAX_EVENTS = 100
@@ -31,26 +31,38 @@ class _Wrong(ValueError):
 
 
 def parse_webhook(body: bytes) -> list[Event] | Unreadable:
-    """The events of a body: one, or a list of at most 100. O(bytes), nothing is raised."""
+    """The events of a body: one, or a list of at most 100. O(bytes), nothing is raised.
+
+    `Unreadable` has the events beside those that could not be read.
+    """
     if len(body) > MAX_BYTES:
         return Unreadable("too large")
     try:
-        document = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+        document = read_document(body)
+    except (ValueError, RecursionError):
         return Unreadable("not JSON")
     entries = document if isinstance(document, list) else [document]
     if len(entries) > MAX_EVENTS:
         return Unreadable("too many events")
-    try:
-        return [_event(entry) for entry in entries]
-    except _Wrong as error:
-        return Unreadable(str(error))
+    return _all_of(entries)
+
+
+def _all_of(entries: Sequence[Any]) -> list[Event] | Unreadable:
+    """The events of a list; the first one that cannot be read says what is wrong."""
+    found: list[Event] = []
+    wrong = ""
+    for entry in entries:
+        try:
+            found.append(_event(entry))
+        except _Wrong as error:
+            wrong = wrong or str(error)
+    return Unreadable(wrong, tuple(found)) if wrong else found
 
 
 def _event(entry: Any) -> Event:
     if not isinstance(entry, dict):
         raise _Wrong("an event is not an object")
-    if "type" in entry:
+    if isinstance(entry.get("type"), str) or ("event" not in entry and "type" in entry):
         return _spec_event(_text(entry, "type"), entry)
     if "event" in entry:
         return _cloudflare_event(_text(entry, "event"), entry)
@@ -131,12 +143,12 @@ SPEC_EVENTS: dict[str, Callable[[Body, Body], Event]] = {
 def _cloudflare_event(kind: str, entry: Body) -> Event:
     if kind == "recording.statusUpdate":
         return _cloudflare_recording(entry)
-    meeting = _object(entry, "meeting") if "meeting" in entry else {}
+    meeting = _optional_object(entry, "meeting")
     common: Body = {"provider_session_id": _optional(meeting, "sessionId")}
     read = CLOUDFLARE_EVENTS.get(kind)
     if read is None:
         return events.OtherEvent(kind=kind, session_id=_optional(meeting, "id"), **common)
-    return read(entry, {"session_id": _text(meeting, "id"), **common})
+    return read(entry, {"session_id": _text(_object(entry, "meeting"), "id"), **common})
 
 
 def _cloudflare_joined(entry: Body, common: Body) -> Event:
@@ -172,7 +184,7 @@ def _cloudflare_ended(entry: Body, common: Body) -> Event:
 
 def _cloudflare_recording(entry: Body) -> Event:
     recording = _object(entry, "recording")
-    meeting = _object(entry, "meeting") if "meeting" in entry else {}
+    meeting = _optional_object(entry, "meeting")
     session_id = _optional(recording, "meetingId") or _text(meeting, "id")
     occupancy = _optional(meeting, "sessionId") or _optional(recording, "roomUUID")
     told, status = _first((recording,), "id"), _text(recording, "status")
@@ -214,16 +226,20 @@ def _object(entry: Body, name: str) -> Body:
     return value
 
 
-def _text(entry: Body, name: str) -> str:
+def _optional_object(entry: Body, name: str) -> Body:
     value = entry.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(entry: Body, name: str) -> str:
+    value = text_of(entry.get(name), MAX_ID)
+    if not value:
         raise _Wrong(f"{name} is not a text of 1 to {MAX_ID} characters")
     return value
 
 
 def _optional(entry: Body, name: str, longest: int = MAX_ID) -> str:
-    value = entry.get(name)
-    return value if isinstance(value, str) and len(value) <= longest else ""
+    return text_of(entry.get(name), longest)
 
 
 def _number(value: Any) -> float | None:

@@ -87,6 +87,7 @@ class RedisInbox:
             self._ids_ms,
             self._most_ids,
             *self._tidings(),
+            delivery.reason[:REASON_MOST],
         ]
         kept = await self._io.script("inbox_put", [WAITING, SEEN, TOLD], args, repeatable=True)
         return self._has_room(kept)
@@ -165,8 +166,8 @@ def is_entry(text: str) -> bool:
 
 def delivery_of(entry: bytes, times: int, fields: Sequence[bytes]) -> Delivery:
     """A delivery out of its entry. Parts that are missing are empty: its reader will bury it."""
-    delivery_id, received_at, body, _ = _parts(fields)
-    return Delivery(delivery_id, body, received_at, entry.decode(), times)
+    delivery_id, received_at, body, reason = _parts(fields)
+    return Delivery(delivery_id, body, received_at, entry.decode(), times, reason)
 
 
 def letter_of(entry: bytes, fields: Sequence[bytes]) -> DeadLetter:

@@ -88,10 +88,13 @@ class Sorter:
 
     def _events(self, item: Item) -> list[Event]:
         """What a delivery says, as far as it means something to us."""
+        if item.delivery.reason:
+            item.fail(Fate.BURY, item.delivery.reason)
+            return []
         found = self._provider.parse_webhook(item.delivery.body)
         if isinstance(found, Unreadable):
             item.fail(Fate.BURY, f"{UNREADABLE}: {found.detail}")
-            return []
+            found = list(found.events)
         return [event for event in found if self._meaningful(item, event)]
 
     def _meaningful(self, item: Item, event: Event) -> bool:

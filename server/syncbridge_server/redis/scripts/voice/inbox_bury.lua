@@ -9,9 +9,13 @@ local call = redis.call
 call('XLEN', KEYS[2])  -- for its type: nothing may fail after the first write
 local entry = call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
 if not entry then return 0 end
-local fields = entry[2]
-fields[#fields + 1] = 'r'
-fields[#fields + 1] = ARGV[3]
+local fields = {'r', ARGV[3]}
+for i = 1, #entry[2], 2 do
+  if entry[2][i] ~= 'r' then
+    fields[#fields + 1] = entry[2][i]
+    fields[#fields + 1] = entry[2][i + 1]
+  end
+end
 call('XADD', KEYS[2], 'MAXLEN', ARGV[4], '*', unpack(fields))
 call('XACK', KEYS[1], ARGV[1], ARGV[2])
 call('XDEL', KEYS[1], ARGV[2])

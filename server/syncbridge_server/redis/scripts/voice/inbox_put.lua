@@ -7,6 +7,7 @@
 -- ARGV  1 digest   2 delivery id   3 received ms   4 body   5 most that wait
 --       6 how long a digest is remembered, ms   7 most digests   8 channel of all nodes
 --       9 what they are told   10 ms after which they are told again
+--       11 why it cannot be taken in, or empty: it will be a dead letter
 -- Returns 1, 0 (kept before), -1 (too many wait).
 
 local call, format = redis.call, string.format
@@ -17,7 +18,12 @@ if seen then return 0 end
 if waiting >= tonumber(ARGV[5]) then return -1 end
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-call('XADD', KEYS[1], '*', 'i', ARGV[2], 't', ARGV[3], 'b', ARGV[4])
+local fields = {'i', ARGV[2], 't', ARGV[3], 'b', ARGV[4]}
+if ARGV[11] ~= '' then
+  fields[7] = 'r'
+  fields[8] = ARGV[11]
+end
+call('XADD', KEYS[1], '*', unpack(fields))
 call('ZADD', KEYS[2], format('%.0f', now), ARGV[1])
 call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. format('%.0f', now - ARGV[6] * 1000))
 call('ZREMRANGEBYRANK', KEYS[2], 0, -1 - ARGV[7])
