@@ -8,7 +8,11 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 USER_SESSIONS = uuid.UUID("6f1f3a52-5d0e-5c0b-9b1e-7d6f0a6f5a11")
 """Namespace of the UUIDv5 that names a user's own session (RFC 9562 section 5.5)."""
 
+CHANNEL_BYTES = 256
+"""Longest id of a voice channel, or of its waddle."""
 _CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters (category Cc), and halves of surrogate pairs."""
 
 
 def session_id(text: str) -> str:
@@ -29,6 +33,23 @@ def session_id(text: str) -> str:
         raise SyncBridgeError(
             ErrorCode.INVALID_FIELD, "session_id: a UUID is expected", field="session_id"
         ) from None
+
+
+def channel_id(name: str, text: str) -> str:
+    """An id of a voice channel or a waddle: any text of 1 to 256 bytes without control characters.
+
+    Compared by code points: two spellings of a letter are two ids.
+
+    Raises:
+        SyncBridgeError: INVALID_FIELD naming `name`.
+    """
+    if text and not _UNFIT.search(text) and len(text.encode()) <= CHANNEL_BYTES:
+        return text
+    raise SyncBridgeError(
+        ErrorCode.INVALID_FIELD,
+        f"{name}: 1 to {CHANNEL_BYTES} bytes of UTF-8 without control characters are expected",
+        field=name,
+    )
 
 
 def default_session(user_id: str) -> str:

@@ -49,6 +49,7 @@ from syncbridge_server.http.support.direct import DirectRoutes
 from syncbridge_server.http.support.middleware import RequestMiddleware
 from syncbridge_server.http.support.problem import exception_handlers
 from syncbridge_server.http.support.ratelimit import RateLimit
+from syncbridge_server.http.support.segments import EncodedSlashes
 from syncbridge_server.http.users import UserRoutes
 from syncbridge_server.http.voice import VoiceRoutes
 from syncbridge_server.http.voice_operations import VoiceOperationRoutes
@@ -251,7 +252,8 @@ class Server:
     def _application(self) -> ASGIApp:
         self.routes = self._routes()
         starlette = Starlette(routes=self.routes, exception_handlers=exception_handlers)
-        app: ASGIApp = CompressAnswers(DirectRoutes(starlette, exception_handlers))
+        routes = DirectRoutes(starlette, exception_handlers)
+        app: ASGIApp = CompressAnswers(EncodedSlashes(routes))
         settings = self.settings
         if settings.rate_limit_enabled:
             buckets = TokenBuckets(settings.requests_per_second, settings.request_burst)

@@ -34,7 +34,8 @@ _SECRET_TEXT = re.compile(
     r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]*|(?<=Bearer )\S+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)", re.IGNORECASE
 )
 """What is secret wherever it stands: a JWT, a bearer token, name and password in a URL."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a line must not have as it is: also what turns the direction of text, and no text at all."""
 _QUIET = {"httpx": logging.WARNING, "httpcore": logging.WARNING, "hpack": logging.WARNING}
 _MAX_VALUE = 2_000
 _MAX_DEPTH = 4
@@ -164,7 +165,7 @@ def redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mutable
     """Replace values that belong to names of secrets, and what looks like a secret in any text."""
     for key, value in event.items():
         if key in ("event", "exception"):
-            event[key] = _SECRET_TEXT.sub(REDACTED, str(value))
+            event[key] = _SECRET_TEXT.sub(REDACTED, _text(str(value)))
         else:
             event[key] = _clean(key, value, _MAX_DEPTH)
     return event
@@ -184,7 +185,12 @@ def _clean(key: str, value: Any, depth: int) -> Any:
         return [_clean("", item, depth - 1) for item in value]
     if isinstance(value, (bool, int, float)) or value is None:
         return value
-    return _SECRET_TEXT.sub(REDACTED, str(value)[:_MAX_VALUE])
+    return _SECRET_TEXT.sub(REDACTED, _text(str(value)[:_MAX_VALUE]))
+
+
+def _text(text: str) -> str:
+    """Without halves of surrogate pairs, which no encoding can write."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def render_console(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> str:

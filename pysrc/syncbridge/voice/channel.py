@@ -38,6 +38,7 @@ from syncbridge.voice.evidence import (
     Polled,
     Vacant,
 )
+from syncbridge.voice.naming import provider_name
 from syncbridge.voice.provider.errors import SessionFull
 from syncbridge.voice.provider.records import Permissions
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Guest, Move, Room
@@ -385,7 +386,8 @@ class Channel:
         return self.live and record.previous is None and len(record.retired) < RETIRED_MOST
 
     def _key(self, now: int, generation: int = 0) -> str:
-        return f"waddle_{self.record.channel_id}_{now}_{generation or self.record.generation}"
+        name = provider_name(self.record.channel_id)
+        return f"waddle_{name}_{now}_{generation or self.record.generation}"
 
     def _retire(self, room: Room | None) -> None:
         """A room that the provider may have: it is to be ended there.

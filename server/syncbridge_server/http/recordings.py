@@ -9,6 +9,7 @@ from syncbridge.identity import SERVICES
 from syncbridge.voice.recordings import Recorded
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
+from syncbridge_server.http.support.channels import path_channel
 from syncbridge_server.openapi.describe import Timestamp, describe
 from syncbridge_server.ports.recordings import Recordings
 
@@ -42,11 +43,11 @@ class RecordingRoutes:
         path = "/voice/channels/{channel_id}/recordings"
         return [Route(path, self.of_channel, methods=["GET"])]
 
-    @describe("Recordings of a voice channel", answers={200: RecordingsBody})
+    @describe("Recordings of a voice channel", answers={200: RecordingsBody}, errors=(422,))
     async def of_channel(self, request: Request) -> Response:
         """Those that can still be fetched; none of a channel that nobody knows."""
         await self._authenticate(request, SERVICES)
-        channel_id = request.path_params["channel_id"]
+        channel_id = path_channel(request)
         found = [] if self._recordings is None else await self._recordings.of_channel(channel_id)
         return encoded(RecordingsBody(channel_id, [row_of(recorded) for recorded in found]))
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from syncbridge import ids
 from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import SERVICES, Identity, authorize
@@ -27,7 +28,6 @@ from syncbridge_server.auth.http import BearerAuth, named_device
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     BODY,
-    channel_name,
     no_call,
     path_channel,
     reached,
@@ -37,7 +37,7 @@ from syncbridge_server.http.support.channels import (
 from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.problem import decode_json, read_body, read_json, require_json
 from syncbridge_server.log import get_logger
-from syncbridge_server.openapi.describe import JsonObject, ShortId, Timestamp, describe
+from syncbridge_server.openapi.describe import ChannelId, JsonObject, Timestamp, describe
 from syncbridge_server.voice.assembly import Voice
 from syncbridge_server.voice.rooms.leaving import Leaving
 from syncbridge_server.voice.rooms.opening import NotLive
@@ -48,8 +48,8 @@ _log = get_logger("VOICE")
 class TokenBody(msgspec.Struct, rename="camel"):
     """Body of `POST /api/voice/token`."""
 
-    waddle_id: ShortId
-    channel_id: ShortId
+    waddle_id: ChannelId
+    channel_id: ChannelId
 
 
 class TokenAnswer(msgspec.Struct, rename="camel"):
@@ -187,7 +187,7 @@ class VoiceRoutes:
 
     Args:
         voice: None when no provider is configured: everything is answered 503.
-        id_bytes: longest id.
+        id_bytes: longest user or device id.
         buckets: voice tokens a user may ask for; None: as many as they like.
         clock: monotonic seconds.
     """
@@ -229,8 +229,8 @@ class VoiceRoutes:
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
         body = await read_json(request, TokenBody, BODY)
-        channel_id = channel_name(body.channel_id, self._id_bytes)
-        waddle_id = short_id("waddleId", body.waddle_id, self._id_bytes)
+        channel_id = ids.channel_id("channelId", body.channel_id)
+        waddle_id = ids.channel_id("waddleId", body.waddle_id)
         permissions = grants.require(identity, waddle_id, channel_id)
         self._hold_to_rate(identity)
         device_id = identity.device_id or named_device(request)
@@ -252,7 +252,7 @@ class VoiceRoutes:
         expires_at = timestamp(int(issued.expires_at * 1000))
         return encoded(TokenAnswer(issued.token, issued.session_id, [], expires_at))
 
-    @describe("A voice channel", answers={200: ChannelBody}, errors=(404,), tag="voice")
+    @describe("A voice channel", answers={200: ChannelBody}, errors=(404, 422), tag="voice")
     async def show_channel(self, request: Request) -> Response:
         """Its call, who is in it, how well it is. 404 when there never was a call."""
         channel = await self._named(request)
@@ -265,7 +265,7 @@ class VoiceRoutes:
         "Calls of a voice channel that have ended",
         answers={200: HistoryAnswer},
         query=HistoryQuery,
-        errors=(404,),
+        errors=(404, 422),
         tag="voice",
     )
     async def show_history(self, request: Request) -> Response:
@@ -292,7 +292,7 @@ class VoiceRoutes:
         "Leave the call of a voice channel",
         body=LeaveBody,
         answers={200: LeaveAnswer},
-        errors=(404, 409, 503),
+        errors=(404, 409, 422, 503),
         tag="voice",
     )
     async def leave_channel(self, request: Request) -> Response:
@@ -338,7 +338,7 @@ class VoiceRoutes:
         """The channel of the path, for who may see it. Raises FORBIDDEN, CHANNEL_NOT_FOUND."""
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
-        return await reached(voice, identity, path_channel(request, self._id_bytes)), identity
+        return await reached(voice, identity, path_channel(request)), identity
 
 
 def body_of(

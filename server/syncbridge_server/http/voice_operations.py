@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from syncbridge import ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, SERVICES, Identity
-from syncbridge.ids import short_id
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import ChannelConfig
@@ -21,7 +21,6 @@ from syncbridge_server.durations import short_duration
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     BODY,
-    channel_name,
     no_call,
     path_channel,
     reached,
@@ -30,7 +29,7 @@ from syncbridge_server.http.support.channels import (
 )
 from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.log import get_logger
-from syncbridge_server.openapi.describe import ShortId, Timestamp, describe
+from syncbridge_server.openapi.describe import ChannelId, Timestamp, describe
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.assembly import Voice
 from syncbridge_server.voice.figures.survey import VoiceFigures, survey
@@ -51,7 +50,7 @@ class ConfigBody(msgspec.Struct, rename="camel"):
 class PrewarmBody(msgspec.Struct, rename="camel"):
     """Body of `prewarm`. `starts_at`: when the event begins; now, if it is left out."""
 
-    waddle_id: ShortId
+    waddle_id: ChannelId
     starts_at: Annotated[datetime, Meta(tz=True)] | None = None
     config: ConfigBody | None = None
 
@@ -116,10 +115,10 @@ class VoiceOperationRoutes:
     async def prewarm(self, request: Request) -> Response:
         """Kept open until nobody has come for some minutes after the event began."""
         identity = await self._in_charge(request)
-        voice, settings = required(self._voice), self._settings
-        channel_id = channel_name(request.path_params["channel_id"], settings.id_bytes)
+        voice = required(self._voice)
+        channel_id = path_channel(request)
         body = await read_json(request, PrewarmBody, BODY)
-        waddle_id = short_id("waddleId", body.waddle_id, settings.id_bytes)
+        waddle_id = ids.channel_id("waddleId", body.waddle_id)
         now = voice.desk.now()
         opens_at = self._opens_at(body, now)
         config = self._config(body.config)
@@ -135,7 +134,7 @@ class VoiceOperationRoutes:
     @describe(
         "Move a call to a new session",
         answers={200: MigrateAnswer},
-        errors=(404, 409, 503),
+        errors=(404, 409, 422, 503),
         tag="voice",
     )
     async def migrate(self, request: Request) -> Response:
@@ -158,7 +157,7 @@ class VoiceOperationRoutes:
         return encoded(MigrateAnswer(channel_id, room.session_id if room is not None else ""))
 
     @describe(
-        "End the call of a voice channel", answers={200: EndAnswer}, errors=(404,), tag="voice"
+        "End the call of a voice channel", answers={200: EndAnswer}, errors=(404, 422), tag="voice"
     )
     async def end(self, request: Request) -> Response:
         """Everybody is told, the final figures are kept, and the provider's session is ended."""
@@ -195,7 +194,7 @@ class VoiceOperationRoutes:
         return await self._authenticate(request, SERVICES)
 
     async def _known(self, identity: Identity, voice: Voice, request: Request) -> Channel:
-        return await reached(voice, identity, path_channel(request, self._settings.id_bytes))
+        return await reached(voice, identity, path_channel(request))
 
     async def _open(self, channel_id: str, waddle_id: str) -> str:
         try:

@@ -25,6 +25,8 @@ Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 """A session id."""
 ShortId = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 64})]
 """A user or device id: printable, at most 64 bytes by default."""
+ChannelId = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 256})]
+"""A voice channel's or waddle's id: any text of at most 256 bytes without control characters."""
 VersionNumber = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_VERSION})]
 """A version of a session."""
 RawObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]

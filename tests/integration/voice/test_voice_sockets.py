@@ -165,6 +165,25 @@ async def test_a_watcher_hears_of_a_channel_and_can_stop(nodes: tuple[Node, Node
         assert [] == told_of(eve, "muted")
 
 
+@pytest.mark.parametrize("channel", ["café/👩\u200d👧", "\u202eשלום\u2028", "ż" * 128])
+async def test_a_channel_may_be_called_anything(nodes: tuple[Node, Node], channel: str) -> None:
+    """Joined, watched and spoken in on both nodes, in either encoding."""
+    one, two = nodes
+    await open_call(two, channel)
+    async with (
+        await device_of(one, "eve", "desk") as eve,
+        await device_of(two, "ann", "phone") as ann,
+    ):
+        await eve.request("voice_watch", {"channelId": channel, "waddleId": kit.WADDLE})
+        assert channel == (await join(ann, channel))["channelId"]
+        assert channel == (await states(eve, "connected"))[0]["channelId"]
+        await kit.until(two, lambda board: board.member(channel, "ann") is not None)
+        await ann.send("speaking", {"channelId": channel, "isSpeaking": True})
+        assert channel == (await eve.receive("speaking_update"))["channelId"]
+        left = await ann.request("voice_leave", {"channelId": channel})
+        assert ("voice_state", channel) == (left["type"], left["channelId"])
+
+
 async def test_a_false_waddle_does_not_let_a_watcher_in(nodes: tuple[Node, Node]) -> None:
     """A grant for another waddle is no way in, also when the channel had no call yet."""
     one, _ = nodes
@@ -190,6 +209,9 @@ async def test_a_false_waddle_does_not_let_a_watcher_in(nodes: tuple[Node, Node]
         ("voice_join", {"channelId": "none"}, "not_found"),
         ("voice_join", {}, "invalid_message"),
         ("voice_join", {"channelId": ""}, "invalid_field"),
+        ("voice_join", {"channelId": "c" * 257}, "invalid_field"),
+        ("voice_join", {"channelId": "c\x85"}, "invalid_field"),
+        ("voice_watch", {"channelId": "c", "waddleId": "\x00"}, "invalid_field"),
         ("voice_join", {"channelId": "c", "muted": "yes"}, "invalid_message"),
         ("voice_join", {"channelId": "c", "connectionId": "x" * 129}, "invalid_field"),
         ("speaking", {"channelId": "c", "isSpeaking": True}, "forbidden"),

@@ -2,13 +2,14 @@
 
 from starlette.requests import Request
 
+from syncbridge import ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity
-from syncbridge.ids import short_id
 from syncbridge.voice import grants
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.recovery import recovery_of, told_of
+from syncbridge_server.http.support.segments import OPEN, segment_after
 from syncbridge_server.log import get_logger
 from syncbridge_server.voice.assembly import Voice
 
@@ -49,18 +50,7 @@ def no_call() -> SyncBridgeError:
     return SyncBridgeError(ErrorCode.NO_CALL, "there is no call in this channel")
 
 
-def channel_name(text: str, id_bytes: int) -> str:
-    """A channel's id. Raises INVALID_FIELD; a slash would make it unreachable by path."""
-    if "/" in text:
-        raise SyncBridgeError(
-            ErrorCode.INVALID_FIELD, "channelId: no slash is expected", field="channelId"
-        )
-    return short_id("channelId", text, id_bytes)
-
-
-def path_channel(request: Request, id_bytes: int) -> str:
-    """The channel that the path names. Raises CHANNEL_NOT_FOUND for one that cannot be."""
-    try:
-        return channel_name(request.path_params["channel_id"], id_bytes)
-    except SyncBridgeError as error:
-        raise SyncBridgeError(ErrorCode.CHANNEL_NOT_FOUND, error.detail) from None
+def path_channel(request: Request) -> str:
+    """The channel that the path names. Raises INVALID_FIELD for what is no id of one."""
+    text = segment_after(request, OPEN, "channel_id")
+    return ids.channel_id("channel_id", text)

@@ -159,7 +159,12 @@ class ProviderCalls:
         sent = {**self._headers, **headers}
         url = self._base + path
         params = dict(query) or None
-        request = self._client.build_request(method, url, json=body, params=params, headers=sent)
+        try:
+            request = self._client.build_request(
+                method, url, json=body, params=params, headers=sent
+            )
+        except ValueError:  # a text that cannot stand in a header or a URL
+            raise errors.InvalidRequest("the request cannot be written") from None
         response = await self._client.send(unbroken(request), stream=True)
         async with aclosing(response):
             text = await _read(response)

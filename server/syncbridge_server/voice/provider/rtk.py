@@ -84,7 +84,7 @@ class RtkProvider:
             "POST",
             "/sessions",
             _session_body(request, idempotency_key, self._public_url),
-            headers={"idempotency-key": idempotency_key},
+            headers={"idempotency-key": quote(idempotency_key)},
         )
         return ProviderSession(text(answer.body, "sessionId"), idempotency_key)
 

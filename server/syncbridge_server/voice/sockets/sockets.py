@@ -206,7 +206,11 @@ class VoiceSockets:
         """Raises INVALID_FIELD for an id that is not one."""
         for name, member in IDS:
             text = getattr(message, name, None)
-            if text is not None:
+            if text is None:
+                continue
+            if name in OPEN_IDS:
+                ids.channel_id(member, text)
+            else:
                 ids.short_id(member, text, MAX_ID)
 
     def _report(self, connection: Connection, message: VoiceJoin | VoiceLeave) -> Report:
@@ -297,6 +301,9 @@ IDS = (
     ("session_id", "sessionId"),
 )
 """Members of messages that are ids, and their names on the wire."""
+
+OPEN_IDS = frozenset({"channel_id", "waddle_id"})
+"""Those of them that may be any text."""
 
 NO_CALL: Message = {"sessionId": "", "phase": "ended", "participants": []}
 

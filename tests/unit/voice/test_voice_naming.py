@@ -1,0 +1,54 @@
+"""What channels are called at a provider."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncbridge import ids
+from syncbridge.errors import SyncBridgeError
+from syncbridge.voice.naming import provider_name
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ANY = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=80)
+
+
+@given(ANY)
+def test_a_name_fits_everywhere(channel: str) -> None:
+    """Whatever the channel is called: at most 64 letters, digits, `_` and `-`."""
+    assert NAME.fullmatch(provider_name(channel))
+
+
+@given(ANY)
+def test_a_name_is_nobody_elses(channel: str) -> None:
+    """A channel that is called like the name of another one has another name."""
+    name = provider_name(channel)
+
+    assert name == channel or provider_name(name) != name
+
+
+@pytest.mark.parametrize("channel", ["lobby", "A-z_09", "c" * 64])
+def test_a_plain_id_is_its_own_name(channel: str) -> None:
+    """So that an operator finds it."""
+    assert channel == provider_name(channel)
+
+
+@given(st.text(max_size=300))
+def test_an_id_is_any_text_that_fits(text: str) -> None:
+    """1 to 256 bytes, no control character: it is taken as it is, and else refused."""
+    fits = 0 < len(text.encode()) <= 256 and not re.search(r"[\x00-\x1f\x7f-\x9f]", text)
+    try:
+        taken = ids.channel_id("channelId", text)
+    except SyncBridgeError as error:
+        taken = ""
+        assert "channelId" == error.fields["field"]
+
+    assert taken == (text if fits else "")
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "a\udfff", "\udc80"])
+def test_half_of_a_surrogate_pair_is_no_text(half: str) -> None:
+    """It could not be written anywhere."""
+    with pytest.raises(SyncBridgeError):
+        ids.channel_id("channelId", half)
