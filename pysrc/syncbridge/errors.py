@@ -3,6 +3,7 @@
     SyncBridgeError            carries an ErrorCode, a detail and extra fields
     └── StoreError             Redis did not do it, or it is not known whether it did
         ├── StoreUnavailable   not sent, or refused: nothing was done
+        │   └── StoreRejected  refused for what is stored under the keys: repeating does not help
         ├── StoreTimeout       sent, and no answer in time: outcome unknown, repeat with the same id
         └── StoreOverloaded    our own queue is full: nothing was sent
 
@@ -124,6 +125,10 @@ class StoreError(SyncBridgeError):
 
 class StoreUnavailable(StoreError):
     """The command was not sent, or Redis refused it; nothing was done."""
+
+
+class StoreRejected(StoreUnavailable):
+    """Redis refused the command because of what is stored under its keys; nothing was done."""
 
 
 class StoreTimeout(StoreError):

@@ -54,6 +54,7 @@ from syncbridge_server.http.users import UserRoutes
 from syncbridge_server.http.voice import VoiceRoutes
 from syncbridge_server.http.voice_operations import VoiceOperationRoutes
 from syncbridge_server.http.webhooks import WebhookRoutes
+from syncbridge_server.isolation import Isolation, IsolationMetrics
 from syncbridge_server.listener.bridge import explain_refusal, websocket_bridge
 from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import (
@@ -77,11 +78,12 @@ from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.embedded import EmbeddedRedis
 from syncbridge_server.redis.link.urls import connection_url
+from syncbridge_server.redis.sessions_aside import SessionsAside, cold_index, presence_index
 from syncbridge_server.redis.stores.calls import RedisCalls
 from syncbridge_server.redis.stores.freezer import Freezer
 from syncbridge_server.redis.stores.store import RedisStore
 from syncbridge_server.settings import Settings
-from syncbridge_server.voice.assembly import Voice, build_voice, kept_up
+from syncbridge_server.voice.assembly import Voice, build_voice, kept_up, new_inbox
 from syncbridge_server.voice.attachment import Attachment, attach
 from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
 from syncbridge_server.voice.rooms.handover import Handover
@@ -110,6 +112,7 @@ class Server:
         bus: RedisBus,
         node: str,
         registry: CollectorRegistry,
+        isolated: IsolationMetrics,
         voice: Voice | None = None,
     ) -> None:
         limits = settings.limits()
@@ -118,7 +121,14 @@ class Server:
         self.bus = bus
         self.voice = voice
         self.store = RedisStore(io, node, limits, settings.freeze_after)
-        self.freezer = Freezer(io, node, after=settings.freeze_after, least=settings.freeze_bytes)
+        self.letters = voice.inbox if voice is not None else new_inbox(settings, io, bus, node)
+        self.freezer = Freezer(
+            io,
+            node,
+            after=settings.freeze_after,
+            least=settings.freeze_bytes,
+            isolation=self._isolation("freeze", cold_index, isolated),
+        )
         self.auth: Authentication = build_authentication(settings, io, bus)
         self.hub = Hub(hub_limits(settings))
         self.gateway = Gateway(
@@ -130,6 +140,7 @@ class Server:
             node=node,
             max_connections=settings.max_connections,
             patience=2.5 * settings.store_deadline,
+            isolation=self._isolation("presence", presence_index, isolated),
         )
         self.calls: Attachment | None = None
         if voice is not None:
@@ -159,8 +170,10 @@ class Server:
         async with io.running():
             bus = RedisBus(io, node)
             registry = observability.new_registry()
-            async with bus.running(), build_voice(settings, io, bus, node, registry) as voice:
-                server = cls(settings, io, bus, node, registry, voice)
+            isolated = IsolationMetrics(registry)
+            building = build_voice(settings, io, bus, node, registry, isolated)
+            async with bus.running(), building as voice:
+                server = cls(settings, io, bus, node, registry, isolated, voice)
                 try:
                     yield server
                 finally:
@@ -226,6 +239,14 @@ class Server:
 
     def _listener_figures(self) -> list[tuple[str, float]]:
         return [*self.bounds.figures(), ("sockets_evicted_total", self.gateway.evicted)]
+
+    def _isolation(
+        self, kind: str, index_of: Callable[[str], str], isolated: IsolationMetrics
+    ) -> Isolation:
+        """In which a chore on sessions is done, and where those go on which it fails."""
+        aside = SessionsAside(self.io, self.letters, kind, index_of)
+        self.letters.register(aside)
+        return Isolation(aside, isolated)
 
     def _cold_sessions(self) -> list[tuple[str, float]]:
         freezer = self.freezer
@@ -329,7 +350,7 @@ class Server:
         metrics.register(self.registry)
         return [
             *WebhookRoutes(provider, inbox, metrics, self.settings.webhook_bytes).routes(),
-            *DeadLetterRoutes(inbox, bearer).routes(),
+            *DeadLetterRoutes(self.letters, bearer).routes(),
             *RecordingRoutes(voice.recordings if voice is not None else None, bearer).routes(),
         ]
 

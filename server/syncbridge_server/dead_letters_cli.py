@@ -39,11 +39,12 @@ def list_letters(
     url: Url = DEFAULT_URL,
     as_json: Annotated[bool, typer.Option("--json", help="All of each, a line each.")] = False,
 ) -> None:
-    """Print the dead letters, the latest first: entry, time, reason, events."""
+    """Print the dead letters, the latest first: entry, time, reason, events or the record."""
     with _client(url) as http:
         for letter in _letters(http):
-            kinds = ",".join(event["type"] for event in letter["events"]) or "-"
-            plain = f"{letter['entry']}\t{letter['failed_at']}\t{letter['reason']}\t{kinds}"
+            plain = (
+                f"{letter['entry']}\t{letter['failed_at']}\t{letter['reason']}\t{_about(letter)}"
+            )
             typer.echo(json.dumps(letter) if as_json else plain)
 
 
@@ -63,6 +64,13 @@ def discard(entries: Entry, url: Url = DEFAULT_URL) -> None:
         for entry in _named(http, entries):
             _ask(http, "DELETE", f"{PATH}/{entry}")
             typer.echo(entry)
+
+
+def _about(letter: dict[str, Any]) -> str:
+    """The record that failed, as a JSON text, or the events of a webhook."""
+    if letter["record"]:
+        return f"{letter['kind']} {json.dumps(letter['record'])}"
+    return ",".join(event["type"] for event in letter["events"]) or "-"
 
 
 def _named(http: httpx.Client, entries: list[str]) -> list[str]:

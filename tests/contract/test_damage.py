@@ -64,7 +64,7 @@ async def test_one_bad_session_does_not_hurt_its_neighbours(store: RedisStore, i
     assert isinstance(answers[1], StoreUnavailable)
     assert [type(answer).__name__ for answer in answers] == [
         "Outcome",
-        "StoreUnavailable",
+        "StoreRejected",
         "Outcome",
     ]
 

@@ -3,7 +3,8 @@
 Times are Unix ms, those of the caller's clock.
 """
 
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, Protocol
 
 import msgspec
 
@@ -58,7 +59,11 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A webhook that could not be taken in. `reason` in a few words, quoting nothing of it."""
+    """What could not be taken in: a webhook, or a stored record on which a chore failed.
+
+    `reason` in a few words, quoting nothing of it. `kind`: of the record `record`; empty for a
+    webhook. The name of a record that is not UTF-8 is read with `surrogateescape`.
+    """
 
     entry: str
     delivery_id: str
@@ -66,3 +71,24 @@ class DeadLetter(msgspec.Struct, frozen=True):
     failed_at: int
     reason: str
     body: bytes = b""
+    kind: str = ""
+    record: str = ""
+
+
+class DeadLetters(Protocol):
+    """What could not be taken in, for an operator."""
+
+    def dead(self, limit: int, cursor: str = "") -> Awaitable[tuple[list[DeadLetter], str]]:
+        """Dead letters, the latest first, and where the next page begins (empty: nowhere).
+
+        Raises INVALID_FIELD for a cursor that no page has given.
+        """
+
+    def replay(self, entry: str) -> Awaitable[bool]:
+        """Put a dead letter back among those that wait. False: there is no such letter.
+
+        Its attempts begin anew. Raises StoreOverloaded when too many wait.
+        """
+
+    def discard(self, entry: str) -> Awaitable[bool]:
+        """Forget a dead letter."""

@@ -39,6 +39,7 @@ from syncbridge_server.gateway.sweeper import Sweeper
 from syncbridge_server.gateway.tally import Tally
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
+from syncbridge_server.isolation import Isolation
 from syncbridge_server.listener.contract import Refusal
 from syncbridge_server.log import Occasionally
 from syncbridge_server.ports.store import Bus, Store
@@ -70,6 +71,7 @@ class Gateway:
         node: this process's name among all nodes.
         max_connections: above it the oldest without AUTH gives way to a new handshake, or that gets
             503; 0 for no bound.
+        isolation: in which devices of dead nodes are taken offline, session by session.
         tick_ms: see `Pace`. patience: seconds within which the store has answered, by its own
             deadline.
         clock: wall clock in Unix seconds. monotonic: milliseconds, for the hub.
@@ -91,6 +93,7 @@ class Gateway:
         max_connections: int = 0,
         tick_ms: float = TICK_MS,
         patience: float = 5.0,
+        isolation: Isolation | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], int] = monotonic_ms,
     ) -> None:
@@ -159,7 +162,9 @@ class Gateway:
             node=node,
             timeout=limits.presence_timeout,
         )
-        self._sweeper = Sweeper(store, node=node, timeout=limits.presence_timeout)
+        self._sweeper = Sweeper(
+            store, node=node, timeout=limits.presence_timeout, isolation=isolation
+        )
         bus.on_commits(self._on_commits)
         bus.on_presence(self.announce)
         bus.on_resync(self._presence.touch_all)

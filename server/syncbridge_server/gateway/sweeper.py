@@ -17,19 +17,22 @@ pipeline, plus one for each session that is due.
 """
 
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge.records.devices import BUCKETS, Claim, Claimed, Release, Sweep, Swept, bucket_of
+from syncbridge.records.devices import BUCKETS, Claim, Claimed, Release, Sweep, Swept
 from syncbridge.records.sessions import Answer, Request
+from syncbridge_server.isolation import Isolation, of_record
 from syncbridge_server.ports.store import Store
 
 log = structlog.get_logger("gateway")
 
+CHORE = "presence"
 LIMIT = 64
 """Sessions taken from one part in one round; more are taken in the next round at once."""
 
@@ -43,8 +46,11 @@ PERIODS = 60
 class Sweeper:
     """Sweeps; `timeout` is the presence lease in seconds."""
 
-    def __init__(self, store: Store, *, node: str, timeout: int) -> None:
+    def __init__(
+        self, store: Store, *, node: str, timeout: int, isolation: Isolation | None = None
+    ) -> None:
         self._store = store
+        self._isolation = isolation or Isolation()
         self._node = node
         self._timeout_ms = timeout * 1000
         self.period = min(MAX_PERIOD, max(MIN_PERIOD, timeout / PERIODS))
@@ -65,22 +71,38 @@ class Sweeper:
         lease_ms = int(self.period * 1000)
         claims = [Claim(bucket, self._node, lease_ms, CLAIM_MS, LIMIT) for bucket in range(BUCKETS)]
         answers = await ask_all(self._store, claims)
-        claimed = [answer.sids for answer in answers if isinstance(answer, Claimed)]
+        claimed = {
+            bucket: answer.sids
+            for bucket, answer in enumerate(answers)
+            if isinstance(answer, Claimed)
+        }
         if not claimed:
             raise next(answer for answer in answers if isinstance(answer, StoreError))
-        sids = [sid for part in claimed for sid in part]
-        if sids:
-            await self._sweep(sids)
-        return any(len(part) == LIMIT for part in claimed)
+        if any(claimed.values()):
+            await self._sweep(claimed)
+        return any(len(part) == LIMIT for part in claimed.values())
 
-    async def _sweep(self, sids: Sequence[str]) -> None:
-        answers = await ask_all(self._store, [Sweep(sid, self._timeout_ms) for sid in sids])
+    async def _sweep(self, claimed: Mapping[int, Sequence[str]]) -> None:
+        """Sweep sessions, by the part in which they were found, and let go of them."""
+        found = [(bucket, sid) for bucket, sids in claimed.items() for sid in sids]
+        sweeps = [Sweep(sid, self._timeout_ms) for _, sid in found]
         done: dict[int, list[tuple[str, int]]] = {}
-        for sid, answer in zip(sids, answers, strict=True):
-            if isinstance(answer, Swept):
-                self.swept += answer.left
-                done.setdefault(bucket_of(sid), []).append((sid, answer.due))
+        for (bucket, sid), answer in zip(found, await ask_all(self._store, sweeps), strict=True):
+            due = await self._due(sid, answer)
+            if due is not None:
+                done.setdefault(bucket, []).append((sid, due))
         await ask_all(self._store, [Release(bucket, swept) for bucket, swept in done.items()])
+
+    async def _due(self, sid: str, answer: Answer | StoreError) -> int | None:
+        """When a session is looked at again; 0: not by itself, None: when its claim runs out."""
+        if isinstance(answer, Swept):
+            self.swept += answer.left
+            self._isolation.worked(CHORE, sid)
+            return answer.due
+        if not isinstance(answer, StoreError) or not of_record(answer):
+            return None
+        pause = await self._isolation.failed(CHORE, sid, answer)
+        return 0 if pause is None else round((time.time() + pause) * 1000)
 
 
 async def ask_all(store: Store, requests: Sequence[Request]) -> Sequence[Answer | StoreError]:

@@ -1,4 +1,6 @@
-"""Webhooks that could not be taken in: to be looked at, and by an admin sent again, or forgotten.
+"""What could not be taken in, for role admin: to be looked at, tried again, or forgotten.
+
+These are webhooks of the voice provider, and stored records on which a chore failed.
 
 A body holds what the provider says of people, and addresses that open recordings. It is shown with
 every address cut down to its host, and with everything taken out that looks like a token or stands
@@ -18,13 +20,12 @@ from starlette.routing import BaseRoute, Route
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge.voice.provider.webhook_text import read_document
-from syncbridge.voice.stored import DeadLetter
+from syncbridge.voice.stored import DeadLetter, DeadLetters
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.pages import Cursor, query_of
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import Answer, Timestamp, describe
-from syncbridge_server.ports.channels import WebhookInbox
 
 SHOWN = 4096
 REDACTED = "[redacted]"
@@ -52,9 +53,15 @@ class Told(msgspec.Struct):
 
 
 class LetterRow(msgspec.Struct):
-    """One dead letter. `body`: JSON without secrets, at most 4096 characters; empty: it is none."""
+    """One dead letter. `body`: JSON without secrets, at most 4096 characters; empty: it is none.
+
+    `kind`: `webhook`, or that of a stored record (`channel`; `presence`, `freeze` for sessions) on
+    which a chore failed; `record` is its id.
+    """
 
     entry: str
+    kind: str
+    record: str
     delivery_id: str
     reason: str
     received_at: Timestamp
@@ -72,10 +79,10 @@ class LettersBody(msgspec.Struct):
 
 
 class DeadLetterRoutes:
-    """The routes. `inbox` is None without a voice provider."""
+    """The routes."""
 
-    def __init__(self, inbox: WebhookInbox | None, authenticate: BearerAuth) -> None:
-        self._inbox = inbox
+    def __init__(self, letters: DeadLetters, authenticate: BearerAuth) -> None:
+        self._letters = letters
         self._authenticate = authenticate
 
     def routes(self) -> list[BaseRoute]:
@@ -87,36 +94,40 @@ class DeadLetterRoutes:
             Route(path + "/{entry}", self.discard, methods=["DELETE"]),
         ]
 
-    @describe("Webhooks that could not be taken in", answers={200: LettersBody}, query=LettersQuery)
+    @describe("What could not be taken in", answers={200: LettersBody}, query=LettersQuery)
     async def letters(self, request: Request) -> Response:
         """The latest first, each with the reason."""
         await self._authenticate(request, ADMIN_READERS)
         query = query_of(request, LettersQuery)
-        if self._inbox is None:
-            return encoded(LettersBody([], ""))
-        found, following = await self._inbox.dead(query.limit, query.cursor)
+        found, following = await self._letters.dead(query.limit, query.cursor)
         return encoded(LettersBody([row_of(letter) for letter in found], following))
 
     @describe(
         "Take a dead letter in again",
         answers={204: Answer("It waits for its effect, as if it had just come.", None)},
-        errors=(404,),
+        errors=(404, 422),
     )
     async def replay(self, request: Request) -> Response:
-        """If it fails again it becomes a dead letter again."""
+        """If it fails again it becomes a dead letter again.
+
+        422: this server has no such chores, as those of a channel without a voice provider.
+        """
         identity = await self._authenticate(request, ADMINS)
         entry = request.path_params["entry"]
-        if self._inbox is None or not await self._inbox.replay(entry):
+        if not await self._letters.replay(entry):
             raise no_letter()
         _log.info("Dead letter replayed", entry=entry, by=identity.user_id)
         return Response(status_code=204)
 
-    @describe("Forget a dead letter", answers={204: Answer("Forgotten.", None)}, errors=(404,))
+    @describe("Forget a dead letter", answers={204: Answer("Forgotten.", None)}, errors=(404, 422))
     async def discard(self, request: Request) -> Response:
-        """What it said is lost; the next comparison with the provider may say it again."""
+        """What it said is lost; the next comparison with the provider may say it again.
+
+        A channel that nobody has written since is forgotten with its letter; a session stays.
+        """
         identity = await self._authenticate(request, ADMINS)
         entry = request.path_params["entry"]
-        if self._inbox is None or not await self._inbox.discard(entry):
+        if not await self._letters.discard(entry):
             raise no_letter()
         _log.info("Dead letter discarded", entry=entry, by=identity.user_id)
         return Response(status_code=204)
@@ -131,8 +142,11 @@ def row_of(letter: DeadLetter) -> LetterRow:
     """A letter as it is shown."""
     document = document_of(letter.body)
     entries = document if isinstance(document, list) else [document]
+    entries = [] if letter.kind else entries
     return LetterRow(
         letter.entry,
+        letter.kind or "webhook",
+        _shown(letter.record, SHOWN),
         letter.delivery_id,
         letter.reason,
         timestamp(letter.received_at),
@@ -179,6 +193,6 @@ def _told(entry: dict[str, Any]) -> Told:
     return Told(_shown(kind), _shown(session or ""))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, most: int = 256) -> str:
     """The beginning of a text; what no text may have is written as an escape."""
-    return _clean(str(value)).encode(errors="backslashreplace").decode()[:256]
+    return _clean(str(value)).encode(errors="backslashreplace").decode()[:most]

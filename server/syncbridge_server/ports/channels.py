@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from syncbridge.errors import StoreError
 from syncbridge.voice.records import ChannelRecord, Final
-from syncbridge.voice.stored import ChannelNews, DeadLetter, Delivery, Due, Stored
+from syncbridge.voice.stored import ChannelNews, Delivery, Due, Stored
 
 
 class Channels(Protocol):
@@ -20,10 +21,10 @@ class Channels(Protocol):
     def read(self, channel_id: str) -> Awaitable[Stored]:
         """A channel; a new record when there is none."""
 
-    def read_many(self, channel_ids: Sequence[str]) -> Awaitable[list[Stored]]:
+    def read_many(self, channel_ids: Sequence[str]) -> Awaitable[list[Stored | StoreError]]:
         """Several, in the order asked for, in one round trip.
 
-        One that is damaged is an error (STATE_DAMAGED) for all: read them one by one then.
+        One that is damaged is an error (STATE_DAMAGED) in its place.
         """
 
     def write(
@@ -50,6 +51,21 @@ class Channels(Protocol):
 
     def claim_due(self, now: int, lease_ms: int, limit: int) -> Awaitable[list[Due]]:
         """Channels that are due, the longest waiting first; due again after the lease."""
+
+    def shown(self, channel_id: str) -> Awaitable[bytes]:
+        """The beginning of what is stored about a channel, readable or not, to be looked at."""
+
+    def indexed(self, channel_id: str) -> Awaitable[bool]:
+        """Whether a channel is due at some time, or live, whatever is stored about it."""
+
+    def withdraw(self, channel_id: str) -> Awaitable[None]:
+        """Let a channel be neither due nor live until it is written. It stays as it is stored."""
+
+    def bring_back(self, channel_id: str) -> Awaitable[None]:
+        """Let a channel be due and live, whatever is stored about it."""
+
+    def erase(self, channel_id: str) -> Awaitable[bool]:
+        """Forget a channel that was withdrawn and not written since. Its finals stay."""
 
     def live(self) -> AsyncIterator[list[str]]:
         """Ids of all live channels, in pages. Raises when a page cannot be read.
@@ -101,21 +117,6 @@ class WebhookInbox(Protocol):
 
     def bury(self, delivery: Delivery, reason: str) -> Awaitable[None]:
         """This one cannot be taken in: it becomes a dead letter."""
-
-    def dead(self, limit: int, cursor: str = "") -> Awaitable[tuple[list[DeadLetter], str]]:
-        """Dead letters, the latest first, and where the next page begins (empty: nowhere).
-
-        Raises INVALID_FIELD for a cursor that no page has given.
-        """
-
-    def replay(self, entry: str) -> Awaitable[bool]:
-        """Put a dead letter back among those that wait. False: there is no such letter.
-
-        Its attempts begin anew. Raises StoreOverloaded when too many wait.
-        """
-
-    def discard(self, entry: str) -> Awaitable[bool]:
-        """Forget a dead letter."""
 
     def waiting(self) -> Awaitable[int]:
         """How many deliveries have not taken effect."""

@@ -17,8 +17,9 @@ from prometheus_client import CollectorRegistry
 
 from syncbridge.voice.provider.breaker import State
 from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge_server.isolation import Isolation, IsolationMetrics
 from syncbridge_server.observability import register_reading
-from syncbridge_server.ports.channels import Channels, WebhookInbox
+from syncbridge_server.ports.channels import Channels
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.ports.recordings import Recordings
 from syncbridge_server.ports.store import Bus
@@ -28,6 +29,7 @@ from syncbridge_server.redis.stores.recordings import RedisRecordings
 from syncbridge_server.redis.stores.registrations import RedisNotes
 from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.settings import Settings
+from syncbridge_server.voice.aside import ChannelsAside
 from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.room_check import RoomCheck
 from syncbridge_server.voice.checks.sweep import Sweep
@@ -77,7 +79,7 @@ class Voice:
     chores: Chores
     timers: Timers
     migration: Migration
-    inbox: WebhookInbox
+    inbox: RedisInbox
     recordings: Recordings
     webhook_metrics: WebhookMetrics
     worker: InboxWorker
@@ -111,6 +113,7 @@ async def build_voice(
     bus: Bus,
     node: str,
     registry: CollectorRegistry,
+    isolated: IsolationMetrics | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Voice | None]:
     """The parts, not yet at work; None when no provider is configured. `clock`: Unix seconds."""
@@ -125,18 +128,15 @@ async def build_voice(
         )
         register_reading(registry, "syncbridge_voice", partial(guard_readings, provider, budget))
         channels = RedisChannels(io, bus, node, settings.voice_ttl)
-        desk = Desk(channels, channel_limits(settings), clock)
+        inbox = new_inbox(settings, io, bus, node)
+        aside = ChannelsAside(channels, inbox)
+        inbox.register(aside)
+        isolation = Isolation(aside, isolated)
+        desk = Desk(channels, channel_limits(settings), clock, isolation)
         patience = opening_patience(settings)
         opening = Opening(provider, desk, default_config(settings), patience)
         chores = Chores(provider, desk, opening, 2 * patience)
         migration = Migration(desk, opening, metrics.calls)
-        inbox = RedisInbox(
-            io,
-            bus,
-            node,
-            most_waiting=settings.webhooks_waiting,
-            most_dead=settings.dead_letters,
-        )
         recordings = RedisRecordings(io, settings.recording_ttl)
         webhook_metrics = WebhookMetrics()
         worker = InboxWorker(
@@ -183,6 +183,17 @@ async def build_voice(
         )
 
 
+def new_inbox(settings: Settings, io: RedisIO, bus: Bus, node: str) -> RedisInbox:
+    """Webhooks that wait, and all dead letters."""
+    return RedisInbox(
+        io,
+        bus,
+        node,
+        most_waiting=settings.webhooks_waiting,
+        most_dead=settings.dead_letters,
+    )
+
+
 def build_registration(
     settings: Settings, provider: VoiceProvider, channels: Channels, io: RedisIO
 ) -> Registration | None:
@@ -198,7 +209,7 @@ def build_synchronizer(
     """The comparison with the provider."""
     limits = sync_limits(settings)
     sweep = Sweep(provider, desk, looker, metrics.sync, limits)
-    return Synchronizer(sweep, looker, desk.channels, metrics.sync, limits)
+    return Synchronizer(sweep, looker, desk.channels, metrics.sync, limits, desk.isolation)
 
 
 def build_analytics(

@@ -52,7 +52,7 @@ def attach(
     gateway: Gateway, desk: Desk, bus: RedisBus, *, throttle: Throttle | None = None
 ) -> Attachment:
     """Voice for the sockets of a gateway that has none yet. `throttle`: see `Speaking`."""
-    board = Board(desk.channels, bus)
+    board = Board(desk.channels, bus, isolation=desk.isolation)
     audience = Audience(gateway.hub, gateway.post, board)
 
     def share(data: bytes) -> None:

@@ -16,7 +16,9 @@ from syncbridge.errors import StoreUnavailable
 from syncbridge.voice import view
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.stored import Stored
+from syncbridge_server.isolation import Isolation
 from syncbridge_server.ports.channels import Channels
+from syncbridge_server.redis.stores.cold import StateDamaged
 
 log = structlog.get_logger("voice")
 
@@ -32,11 +34,17 @@ class Desk:
 
     Args:
         clock: Unix seconds.
+        isolation: in which chores on channels are done; None: one of its own.
     """
 
     def __init__(
-        self, channels: Channels, limits: ChannelLimits, clock: Callable[[], float]
+        self,
+        channels: Channels,
+        limits: ChannelLimits,
+        clock: Callable[[], float],
+        isolation: Isolation | None = None,
     ) -> None:
+        self.isolation = isolation or Isolation()
         self.channels = channels
         self.limits = limits
         self._clock = clock
@@ -58,7 +66,7 @@ class Desk:
 
     async def look(self, channel_id: str) -> Channel:
         """A channel as it is stored now, to look at. Raises StoreError."""
-        return Channel((await self.channels.read(channel_id)).record, self.limits)
+        return self._channel(await self.channels.read(channel_id))
 
     async def change(self, channel_id: str, rule: Rule[T]) -> T:
         """Apply a rule to a channel and write it. Raises StoreError, and what the rule raises."""
@@ -66,11 +74,18 @@ class Desk:
             for _ in range(ATTEMPTS):
                 stored = await self.channels.read(channel_id)
                 before = view.of_record(stored.record)
-                channel = Channel(stored.record, self.limits)
+                channel = self._channel(stored)
                 answer = rule(channel, self.now())
                 if await self._write(stored, channel, before):
                     return answer
         raise StoreUnavailable("the channel changes too often")
+
+    def _channel(self, stored: Stored) -> Channel:
+        """A channel as it was read. Raises StateDamaged for a call that cannot have been ours."""
+        try:
+            return Channel(stored.record, self.limits)
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            raise StateDamaged(f"a voice channel is damaged: {type(error).__name__}") from None
 
     async def _write(self, stored: Stored, channel: Channel, before: view.View | None) -> bool:
         """Write a channel that was changed; False when somebody was faster."""

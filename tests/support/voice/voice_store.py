@@ -5,7 +5,7 @@ from typing import Any
 
 import trio
 
-from syncbridge.errors import StoreUnavailable
+from syncbridge.errors import StoreError, StoreUnavailable
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.channel_limits import ChannelLimits
 from syncbridge.voice.evidence import Polled
@@ -38,20 +38,23 @@ class MemoryChannels:
         self.damaged: set[str] = set()
 
     async def read(self, channel_id: str) -> Stored:
-        return (await self.read_many([channel_id]))[0]
+        found = (await self.read_many([channel_id]))[0]
+        if isinstance(found, StoreError):
+            raise found
+        return found
 
-    async def read_many(self, ids: list[str]) -> list[Stored]:
+    async def read_many(self, ids: list[str]) -> list[Stored | StoreError]:
         await trio.lowlevel.checkpoint()
         self.reads += 1
         if self.reads == self.fail_at:
             raise StoreUnavailable("away")
-        if self.damaged & set(ids):
-            raise StateDamaged("a voice channel is damaged")
-        new = encode_record
-        return [
-            Stored(decode_record(record), revision)
-            for record, revision in (self.kept.get(i, (new(ChannelRecord(i)), 0)) for i in ids)
-        ]
+        return [self._stored(channel_id) for channel_id in ids]
+
+    def _stored(self, channel_id: str) -> Stored | StoreError:
+        if channel_id in self.damaged:
+            return StateDamaged("a voice channel is damaged")
+        record, revision = self.kept.get(channel_id, (encode_record(ChannelRecord(channel_id)), 0))
+        return Stored(decode_record(record), revision)
 
     async def write(self, stored: Stored, record: ChannelRecord, **_: Any) -> int | None:
         await trio.lowlevel.checkpoint()

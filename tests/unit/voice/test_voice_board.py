@@ -53,15 +53,16 @@ class Memory:
         self.stored[channel_id] = (encode_record(dumped), revision + 1)
         self.news.append(ChannelNews(channel_id, revision + 1, "node", events))
 
-    async def read_many(self, channel_ids: Sequence[str]) -> list[Stored]:
+    async def read_many(self, channel_ids: Sequence[str]) -> list[Stored | StoreError]:
         await trio.lowlevel.checkpoint()
         self.reads.append(list(channel_ids))
         if self.away:
             raise StoreUnavailable("away")
-        if self.damaged & set(channel_ids):
-            raise Damaged
-        found = []
+        found: list[Stored | StoreError] = []
         for channel_id in channel_ids:
+            if channel_id in self.damaged:
+                found.append(Damaged())
+                continue
             data, revision = self.stored.get(channel_id, (b"", 0))
             record = decode_record(data) if data else ChannelRecord(channel_id)
             found.append(Stored(record, revision))

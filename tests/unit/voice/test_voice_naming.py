@@ -1,6 +1,7 @@
 """What channels are called at a provider."""
 
 import re
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -38,16 +39,11 @@ def test_a_plain_id_is_its_own_name(channel: str) -> None:
 def test_an_id_is_any_text_that_fits(text: str) -> None:
     """1 to 256 bytes, no control character: it is taken as it is, and else refused."""
     fits = 0 < len(text.encode()) <= 256 and not re.search(r"[\x00-\x1f\x7f-\x9f]", text)
-    try:
-        taken = ids.channel_id("channelId", text)
-    except SyncBridgeError as error:
-        taken = ""
-        assert "channelId" == error.fields["field"]
-
-    assert taken == (text if fits else "")
+    with nullcontext() if fits else pytest.raises(SyncBridgeError, match="channelId: 1 to 256"):
+        assert text == ids.channel_id("channelId", text)
 
 
-@pytest.mark.parametrize("half", ["\ud83d", "a\udfff", "\udc80"])
+@pytest.mark.parametrize("half", ["\ud83d", "a\udfff"])
 def test_half_of_a_surrogate_pair_is_no_text(half: str) -> None:
     """It could not be written anywhere."""
     with pytest.raises(SyncBridgeError):

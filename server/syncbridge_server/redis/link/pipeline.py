@@ -17,8 +17,9 @@ not be run after it: it answers StoreUnavailable (nothing was done). `Command.la
 is what decides; commands of different lanes have no order among each other.
 
 *Redis refuses* (WRONGTYPE, OOM, READONLY...). Our scripts check before they write, so nothing was
-done: StoreUnavailable with the error's code. READONLY means that this server is no longer the
-master, so the connection is dropped and the next connect asks again where the master is.
+done: StoreUnavailable with the error's code, or StoreRejected where it is the fault of what is
+stored. READONLY means that this server is no longer the master, so the connection is dropped and
+the next connect asks again where the master is.
 """
 
 import re
@@ -29,10 +30,12 @@ from typing import Any
 import hiredis
 import msgspec
 
-from syncbridge.errors import StoreTimeout, StoreUnavailable
+from syncbridge.errors import StoreRejected, StoreTimeout, StoreUnavailable
 from syncbridge_server.redis.link.wire import CONNECT_SECONDS, Endpoint, Wire, WireBroken, pack
 from syncbridge_server.redis.scripts import Scripts
 
+OF_DATA = frozenset({"WRONGTYPE", "ERR"})
+"""Codes that are about what is stored under the keys, and not about the server."""
 OLDEST_SERVER = (6, 2)
 _CODE = re.compile(r"[A-Z]+")
 # Codes that Redis 6.2 puts inside the text when a script called the command.
@@ -167,7 +170,8 @@ class Pipeline:
         for index, reply in enumerate(replies):
             if isinstance(reply, hiredis.ReplyError):
                 code = _code(reply)
-                replies[index] = StoreUnavailable(f"Redis refused: {code}")
+                kind = StoreRejected if code in OF_DATA else StoreUnavailable
+                replies[index] = kind(f"Redis refused: {code}")
                 if code == "READONLY":
                     self.close()
 

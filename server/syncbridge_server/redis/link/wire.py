@@ -223,6 +223,13 @@ def _remaining(deadline: float) -> float:
 
 
 def pack(*args: bytes | str | int | float) -> bytes:
-    """One command in RESP; strings as UTF-8."""
-    packed: bytes = hiredis.pack_command(args)  # type: ignore[arg-type]
+    """One command in RESP; strings as UTF-8.
+
+    What was read as bytes that are no UTF-8 (`surrogateescape`) is written as it was.
+    """
+    try:
+        packed: bytes = hiredis.pack_command(args)  # type: ignore[arg-type]
+    except UnicodeEncodeError:
+        raw = tuple(a.encode(errors="surrogateescape") if isinstance(a, str) else a for a in args)
+        packed = hiredis.pack_command(raw)  # type: ignore[arg-type]
     return packed

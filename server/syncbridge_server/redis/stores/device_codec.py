@@ -162,7 +162,7 @@ def _departure(reply: list[Any]) -> Departure:
 
 
 def _claimed(reply: list[Any]) -> Claimed:
-    return Claimed([sid.decode() for sid in reply])
+    return Claimed([sid.decode(errors="surrogateescape") for sid in reply])
 
 
 def _done(reply: Any) -> Done:

@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError
+from syncbridge_server.isolation import Isolation, of_record
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.stores.codec import Argument
@@ -32,6 +33,7 @@ from syncbridge_server.redis.stores.cold import (
 
 log = structlog.get_logger(__name__)
 
+CHORE = "freeze"
 LARGE_BYTES = 32_768
 SMALL_AGAIN_MS = 3_600_000
 CLAIM_MS = 60_000
@@ -62,7 +64,9 @@ class Freezer:
         least: int,
         large: int = LARGE_BYTES,
         interval: float = 10.0,
+        isolation: Isolation | None = None,
     ) -> None:
+        self._isolation = isolation or Isolation()
         after_ms = round(after * 1000)
         self._io = io
         self._node = node
@@ -97,7 +101,7 @@ class Freezer:
         """Look at some sessions of a bucket that are due; returns how many those were."""
         args: list[Argument] = [self._node, round(self._interval * 2000), CLAIM_MS, CLAIMED_MOST]
         claimed = await self._io.script("claim", bucket_keys(bucket, "", ":c", ":l"), args)
-        sids = [sid.decode() for sid in claimed]
+        sids = [sid.decode(errors="surrogateescape") for sid in claimed]
         if sids:
             due = await self.freeze(sids)
             args = [part for pair in due.items() for part in pair]
@@ -107,22 +111,32 @@ class Freezer:
     async def freeze(self, sids: Sequence[str]) -> dict[str, int]:
         """Pack those that are due; returns when to look at each again, Unix ms, 0 for never.
 
-        A session that Redis refuses to read is left out: its claim runs out and it is tried again.
+        A session that cannot be read for trouble of the store is left out: its claim runs out.
         """
         looks = [self._look(sid) for sid in sids]
         due: dict[str, int] = {}
         ready: list[tuple[str, Packed]] = []
         for sid, reply in zip(sids, await self._io.request(looks), strict=True):
             if isinstance(reply, StoreError):
-                log.warning("freeze_refused", session_id=sid, reason=reply.detail)
+                due |= await self._failed(sid, reply)
             elif reply[0] == READY:
                 ready.append((sid, Packed(*reply[1:])))
             else:
                 due[sid] = reply[1] if reply[0] == LATER else 0
         for (sid, _), done in zip(ready, await self._swap(ready), strict=True):
-            if not isinstance(done, StoreError):
+            if isinstance(done, StoreError):
+                due |= await self._failed(sid, done)
+            else:
+                self._isolation.worked(CHORE, sid)
                 due[sid] = 0 if done else self._later()  # a write came between
         return due
+
+    async def _failed(self, sid: str, error: StoreError) -> dict[str, int]:
+        """When a session is looked at again that cannot be packed; nothing: its claim runs out."""
+        if not of_record(error):
+            return {}
+        pause = await self._isolation.failed(CHORE, sid, error)
+        return {sid: 0 if pause is None else round((time.time() + pause) * 1000)}
 
     def _later(self) -> int:
         return round(time.time() * 1000) + self._rule[1]

@@ -1,4 +1,4 @@
-"""Webhooks in Redis: `syncbridge_server.ports.channels.WebhookInbox` over the scripts `inbox_*`.
+"""Webhooks in Redis: `WebhookInbox` and `DeadLetters` of `syncbridge.voice.stored`.
 
 Theory of operation. A stream with one consumer group holds the deliveries that wait, and those
 that a node has taken: taking effect deletes an entry, so the length of the stream is what is not
@@ -14,16 +14,20 @@ Nodes are told of arrivals by a notice on the common channel: once, until some n
 stream read to its end, or for at most `TOLD_MS`. A burst costs few notices, and nothing that
 arrives after the end was seen stays untold.
 
+Dead letters are another stream. Beside the webhooks, which wait again when they are replayed, it
+has those of records on which a chore failed (`k` the kind, `n` the name); whoever set them aside
+knows how they are replayed and discarded.
+
 All keys have one hash tag: the inbox is one slot of a cluster.
 """
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any
 
 from syncbridge.errors import ErrorCode, StoreOverloaded, SyncBridgeError
 from syncbridge.records.sessions import Notice
 from syncbridge.voice.stored import DeadLetter, Delivery
+from syncbridge_server.isolation import Aside
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.bus.messages import common_channel, encode_notice
 from syncbridge_server.redis.link.client import RedisIO
@@ -45,7 +49,7 @@ Argument = bytes | str | int
 
 
 class RedisInbox:
-    """Implements `syncbridge_server.ports.channels.WebhookInbox`.
+    """Implements `WebhookInbox` and `DeadLetters` of `syncbridge.voice.stored`.
 
     Args:
         io: running client.
@@ -75,6 +79,7 @@ class RedisInbox:
         self._most_dead = most_dead
         self._ids_ms = ids_ms
         self._most_ids = most_ids
+        self._asides: dict[str, Aside] = {}
 
     async def put(self, delivery: Delivery) -> bool:
         """See `WebhookInbox.put`."""
@@ -126,15 +131,52 @@ class RedisInbox:
 
     async def replay(self, entry: str) -> bool:
         """See `WebhookInbox.replay`. Raises StoreOverloaded when too many wait."""
-        if not is_entry(entry):
+        letter = await self._letter(entry)
+        if letter is None:
             return False
+        if letter.kind:
+            await self._aside_of(letter).replay(letter.record)
+            return await self._forget(entry)
         args: list[Argument] = [entry, self._most_waiting, *self._tidings()]
         # Not repeatable: the second answer would say that there is no such letter.
         return self._has_room(await self._io.script("inbox_replay", [WAITING, TOLD, DEAD], args))
 
     async def discard(self, entry: str) -> bool:
         """See `WebhookInbox.discard`."""
-        return is_entry(entry) and bool(await self._io.execute("XDEL", DEAD, entry))
+        letter = await self._letter(entry)
+        if letter is None:
+            return False
+        if letter.kind:
+            await self._aside_of(letter).discard(letter.record)
+        return await self._forget(entry)
+
+    def register(self, aside: Aside) -> None:
+        """Letters of its kind are replayed and discarded by `aside`."""
+        self._asides[aside.kind] = aside
+
+    async def keep(self, kind: str, record: str, reason: str, body: bytes = b"") -> None:
+        """Keep a dead letter of a record. Raises StoreError."""
+        told = ("i", f"{kind}:{record}", "b", body, "r", reason[:REASON_MOST])
+        limit = ("MAXLEN", self._most_dead)
+        await self._io.execute("XADD", DEAD, *limit, "*", *told, "k", kind, "n", record)
+
+    async def _letter(self, entry: str) -> DeadLetter | None:
+        if not is_entry(entry):
+            return None
+        found = await self._io.execute("XRANGE", DEAD, entry, entry)
+        return letter_of(*found[0]) if found else None
+
+    async def _forget(self, entry: str) -> bool:
+        return bool(await self._io.execute("XDEL", DEAD, entry))
+
+    def _aside_of(self, letter: DeadLetter) -> Aside:
+        """Raises UNSUPPORTED for a kind that this server has no chores for, as without voice."""
+        aside = self._asides.get(letter.kind)
+        if aside is None:
+            raise SyncBridgeError(
+                ErrorCode.UNSUPPORTED, f"this server has no chores for a {letter.kind}"
+            )
+        return aside
 
     async def waiting(self) -> int:
         """See `WebhookInbox.waiting`."""
@@ -174,11 +216,19 @@ def letter_of(entry: bytes, fields: Sequence[bytes]) -> DeadLetter:
     """A dead letter out of its entry, whose name begins with the time at which it was made."""
     delivery_id, received_at, body, reason = _parts(fields)
     name = entry.decode()
-    return DeadLetter(name, delivery_id, received_at, int(name.partition("-")[0]), reason, body)
+    failed_at, held = int(name.partition("-")[0]), _fields(fields)
+    kind = held.get(b"k", b"").decode(errors="replace")
+    record = held.get(b"n", b"").decode(errors="surrogateescape")
+    received_at = failed_at if kind else received_at
+    return DeadLetter(name, delivery_id, received_at, failed_at, reason, body, kind, record)
+
+
+def _fields(fields: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))
 
 
 def _parts(fields: Sequence[bytes]) -> tuple[str, int, bytes, str]:
-    held: dict[bytes, Any] = dict(zip(fields[::2], fields[1::2], strict=True))
+    held = _fields(fields)
     at = held.get(b"t", b"")
     return (
         held.get(b"i", b"").decode(errors="replace"),

@@ -44,7 +44,7 @@ class RedisRecordings:
         for stored in kept:
             try:
                 found.append(_decoder.decode(stored))
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 log.warning("recording_unreadable", channel_id=channel_id)
         return sorted(found, key=lambda recorded: -recorded.ready_at)
 

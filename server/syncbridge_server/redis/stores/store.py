@@ -13,7 +13,7 @@ from syncbridge.records.sessions import Answer, Deliver, Outcome, Query, Request
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.stores.codec import Settings, decode, encode
-from syncbridge_server.redis.stores.cold import ColdIndex
+from syncbridge_server.redis.stores.cold import ColdIndex, StateDamaged
 from syncbridge_server.redis.stores.device_codec import decode_query, encode_query
 from syncbridge_server.redis.stores.thawing import Thawing, session_of
 
@@ -160,9 +160,13 @@ class RedisStore:
     def _answer(self, reply: Any, request: Request) -> Answer | StoreError:
         if isinstance(reply, StoreError):
             return reply
-        if isinstance(request, Query):
-            return decode_query(reply, request)
-        return decode(reply, request, self._settings)
+        try:
+            if isinstance(request, Query):
+                return decode_query(reply, request)
+            return decode(reply, request, self._settings)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # What one session's keys hold must not keep the others from their answers.
+            return StateDamaged(f"a session is damaged: {type(error).__name__}")
 
     def _new_epoch(self) -> str:
         return f"{self._random.getrandbits(48):012x}"

@@ -16,6 +16,7 @@ trip, O(BUCKETS).
 
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,7 +26,8 @@ import msgspec
 import structlog
 import trio
 
-from syncbridge.errors import StoreError
+from syncbridge import ids
+from syncbridge.errors import StoreError, StoreRejected, SyncBridgeError
 from syncbridge.records.sessions import Notice
 from syncbridge.voice.records import ChannelRecord, Final, decode_record, encode_record
 from syncbridge.voice.stored import ChannelNews, Due, Stored
@@ -43,9 +45,13 @@ NEWS = "voice"
 """Kind of the notices that carry news."""
 PAGE = 256
 FINALS_MOST = 100
+SHOWN_MOST = 65_536
+"""Bytes of a record that a dead letter shows."""
 FINALS_TTL_MS = 30 * 86_400_000
 POLL_SECONDS = (0.01, 0.25)
 """How long one who waits for a lock sleeps between looks: at first, and at most."""
+LATEST = 1e15
+"""ms; a time that somebody else wrote into an index may be infinite."""
 _PLACE = 9_999_999_999_999_999
 """Stands in the news where the script puts the revision. It has as many digits."""
 
@@ -74,18 +80,22 @@ class RedisChannels:
         self._bus = bus
         self._node = node
         self._ttl_ms = round(ttl * 1000)
+        self._failed = 0
 
     async def read(self, channel_id: str) -> Stored:
         """See `Channels.read`. Raises ChannelDamaged."""
-        return (await self.read_many([channel_id]))[0]
+        found = (await self.read_many([channel_id]))[0]
+        if isinstance(found, StoreError):
+            raise found
+        return found
 
-    async def read_many(self, channel_ids: Sequence[str]) -> list[Stored]:
-        """See `Channels.read_many`. Raises ChannelDamaged when one of them cannot be read."""
+    async def read_many(self, channel_ids: Sequence[str]) -> list[Stored | StoreError]:
+        """See `Channels.read_many`; ChannelDamaged for one that cannot be read."""
         commands = [
             Command(pack("HMGET", channel_key(i), "r", "d"), repeatable=True) for i in channel_ids
         ]
-        replies = await self._all(commands)
-        return [stored_of(i, *reply) for i, reply in zip(channel_ids, replies, strict=True)]
+        replies = await self._io.request(commands) if commands else []
+        return [stored_of(i, reply) for i, reply in zip(channel_ids, replies, strict=True)]
 
     async def write(
         self,
@@ -141,6 +151,40 @@ class RedisChannels:
         args: list[Argument] = [now, now + lease_ms, self._ttl_ms, *ids]
         return self._io.script_command("voice_claim", keys, args)
 
+    async def shown(self, channel_id: str) -> bytes:
+        """See `Channels.shown`."""
+        try:
+            record = await self._io.execute("HGET", channel_key(channel_id), "d")
+        except StoreRejected:
+            return b""
+        return record[:SHOWN_MOST] if record is not None else b""
+
+    async def indexed(self, channel_id: str) -> bool:
+        """See `Channels.indexed`."""
+        keys = bucket_keys(bucket_of(channel_id))
+        looks = [Command(pack("ZSCORE", key, channel_id), repeatable=True) for key in keys]
+        return any(score is not None for score in await self._all(looks))
+
+    async def withdraw(self, channel_id: str) -> None:
+        """See `Channels.withdraw`."""
+        keys = bucket_keys(bucket_of(channel_id))
+        await self._all([Command(pack("ZREM", k, channel_id), repeatable=True) for k in keys])
+
+    async def bring_back(self, channel_id: str) -> None:
+        """See `Channels.bring_back`."""
+        due, live = bucket_keys(bucket_of(channel_id))
+        forgotten = round(time.time() * 1000) + self._ttl_ms
+        await self._all(
+            [
+                Command(pack("ZADD", live, "NX", forgotten, channel_id), repeatable=True),
+                Command(pack("ZADD", due, 0, channel_id), repeatable=True),
+            ]
+        )
+
+    async def erase(self, channel_id: str) -> bool:
+        """See `Channels.erase`."""
+        return bool(await self._io.script("voice_erase", keys_of(channel_id), [channel_id]))
+
     def live(self) -> "LivePages":
         """See `Channels.live`. One that is live all the while is in some page, perhaps in two."""
         return LivePages(self._io)
@@ -157,13 +201,13 @@ class RedisChannels:
         kept = await self._io.execute("LRANGE", finals_key(channel_id), 0, limit - 1)
         try:
             return [_final_decoder.decode(final) for final in kept]
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ChannelDamaged(f"a final is damaged: {type(error).__name__}") from None
 
     async def channel_of(self, session_id: str) -> str | None:
         """See `Channels.channel_of`. To be asked for keeps it."""
         held = await self._io.execute("GETEX", session_key(session_id), "PX", self._ttl_ms)
-        return None if held is None else held.decode()
+        return None if held is None else id_of(held)
 
     async def note_session(self, session_id: str, channel_id: str) -> None:
         """See `Channels.note_session`."""
@@ -208,7 +252,7 @@ class RedisChannels:
         def receive(notice: Notice) -> None:
             try:
                 news = _news_decoder.decode(notice.data)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 log.warning("voice_news_unreadable", size=len(notice.data))
                 return
             handler(news)
@@ -238,8 +282,9 @@ class RedisChannels:
         failed = [reply for reply in replies if isinstance(reply, StoreError)]
         if failed and len(failed) == len(replies):
             raise failed[0]
-        if failed:
+        if len(failed) > self._failed:
             log.error("voice_bucket_failed", reason=failed[0].detail, buckets=len(failed))
+        self._failed = len(failed)
         return [reply for reply in replies if not isinstance(reply, StoreError)]
 
 
@@ -262,16 +307,21 @@ class LivePages:
             self._cursor = cursor
             self._bucket += cursor == b"0"
             if found:
-                return [channel_id.decode() for channel_id in found[::2]]
+                return [id_of(raw) for raw in found[::2]]
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """There is nothing to give back; it is here for `contextlib.aclosing`."""
 
 
+def id_of(raw: bytes) -> str:
+    """An id as it is stored; bytes that are no UTF-8 become halves of surrogate pairs."""
+    return raw.decode(errors="surrogateescape")
+
+
 def bucket_of(channel_id: str) -> int:
     """The bucket of a channel."""
-    return crc32(channel_id.encode()) % BUCKETS
+    return crc32(channel_id.encode(errors="surrogateescape")) % BUCKETS
 
 
 def bucket_keys(bucket: int) -> list[str]:
@@ -304,16 +354,24 @@ def keys_of(channel_id: str) -> list[str]:
     return [channel_key(channel_id), *bucket_keys(bucket_of(channel_id))]
 
 
-def stored_of(channel_id: str, revision: bytes | None, record: bytes | None) -> Stored:
-    """A channel out of its hash. Raises ChannelDamaged."""
-    if revision is None and record is None:
-        return Stored(ChannelRecord(channel_id), 0)
+def stored_of(channel_id: str, reply: list[bytes | None] | StoreError) -> Stored | StoreError:
+    """A channel out of its hash, or ChannelDamaged. Raises StoreError for trouble of the store."""
+    if isinstance(reply, StoreRejected):
+        return ChannelDamaged(f"a voice channel is damaged: {reply.detail}")
+    if isinstance(reply, StoreError):
+        raise reply
+    revision, record = reply
     try:
+        ids.channel_id("channelId", channel_id)
+        if revision is None and record is None:
+            return Stored(ChannelRecord(channel_id), 0)
         held = Stored(decode_record(record or b""), int(revision or b""))
+    except SyncBridgeError:
+        return ChannelDamaged("a voice channel is damaged: its id is no text of ours")
     except (msgspec.DecodeError, ValueError) as error:
-        raise ChannelDamaged(f"a voice channel is damaged: {type(error).__name__}") from None
+        return ChannelDamaged(f"a voice channel is damaged: {type(error).__name__}")
     if held.record.channel_id != channel_id:
-        raise ChannelDamaged("a voice channel is damaged: it is another one's")
+        return ChannelDamaged("a voice channel is damaged: it is another one's")
     return held
 
 
@@ -321,7 +379,7 @@ def due_of(replies: Iterable[list[bytes]]) -> Iterable[Due]:
     """`[id, ms, ...]` of each bucket as due channels."""
     for flat in replies:
         for channel_id, at in zip(flat[::2], flat[1::2], strict=True):
-            yield Due(channel_id.decode(), int(float(at)))
+            yield Due(id_of(channel_id), round(min(max(float(at), 0.0), LATEST)))
 
 
 def _by_time(due: Due) -> tuple[int, str]:

@@ -2,12 +2,14 @@
 
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.compare import Listing, Reason
+from syncbridge_server.isolation import Isolation
 from syncbridge_server.voice.checks.looking import Looker, Sight
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 from syncbridge_server.voice.provider.calling import Meter, metered
@@ -57,7 +59,9 @@ class Round:
         wanted: Mapping[str, Reason],
         listing: Listing | None,
         share: int,
+        isolation: Isolation | None = None,
     ) -> None:
+        self._isolation = isolation or Isolation()
         self.queue = deque(wanted)
         self.made = 0
         self.blind: set[str] = set()
@@ -109,7 +113,8 @@ class Round:
             self._running += 1
             sight = Sight.SPENT
             try:
-                sight = await self._look(channel_id)
+                look = partial(self._look, channel_id)
+                sight = await self._isolation.run("look", channel_id, look, Sight.BLIND)
             except StoreError as error:
                 self._stopped, self._error = True, error
             finally:

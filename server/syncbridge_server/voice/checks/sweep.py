@@ -19,6 +19,7 @@ are left alone.
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -30,7 +31,6 @@ from syncbridge.voice.compare import Held, Listing, Reason, held_of, strangers, 
 from syncbridge.voice.provider.records import ActivePage, CannotVerify, Doubt
 from syncbridge.voice.stored import Stored
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.redis.stores.cold import StateDamaged
 from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.rounds import Round, SyncLimits
 from syncbridge_server.voice.desk import Desk
@@ -140,24 +140,13 @@ class Sweep:
         live = cast("AsyncGenerator[list[str], None]", self._desk.channels.live())
         async with aclosing(live) as pages:
             async for page in pages:
-                for stored in await self._read(page):
-                    one = held_of(Channel(stored.record, self._desk.limits))
+                read = zip(page, await self._desk.channels.read_many(page), strict=True)
+                for one in await self._desk.isolation.each("sync", read, self._brief):
                     held += [one] if one is not None else []
         return held
 
-    async def _read(self, ids: list[str]) -> list[Stored]:
-        """Channels; one that is damaged is left out, and does not hold up the others."""
-        channels = self._desk.channels
-        try:
-            return await channels.read_many(ids)
-        except StateDamaged:
-            found = []
-        for channel_id in ids:
-            try:
-                found.append(await channels.read(channel_id))
-            except StateDamaged:
-                log.exception("voice_channel_damaged", channel_id=channel_id)
-        return found
+    def _brief(self, stored: Stored) -> Held | None:
+        return held_of(Channel(stored.record, self._desk.limits))
 
     def _in_turn(self, wanted: dict[str, Reason]) -> dict[str, Reason]:
         """Those that waited in the pass before come first."""
@@ -169,7 +158,15 @@ class Sweep:
     ) -> None:
         """Look at suspects, within the share, and twice at doubts; the rest waits."""
         left = max(self._limits.calls - report.pages, self._limits.calls // 4, 1)
-        looks = Round(self._looker, self._metrics, self._limits, wanted, listing, left)
+        looks = Round(
+            self._looker,
+            self._metrics,
+            self._limits,
+            wanted,
+            listing,
+            left,
+            self._desk.isolation,
+        )
         try:
             await looks.run()
         finally:
@@ -183,7 +180,10 @@ class Sweep:
         self._strange = set(found)
         for session_id in again[: self._limits.orphans]:
             channel_id = await self._desk.channels.channel_of(session_id)
-            if channel_id is not None and await self._orphaned(channel_id, session_id):
+            if channel_id is None:
+                continue
+            noting = partial(self._orphaned, channel_id, session_id)
+            if await self._desk.isolation.run("orphans", channel_id, noting, False):
                 report.orphans += 1
                 self._metrics.orphans.inc()
                 log.warning("voice_orphan", channel_id=channel_id)

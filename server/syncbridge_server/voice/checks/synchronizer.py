@@ -8,12 +8,15 @@ pause: on the whole the share is kept.
 for a moment, made once for each call, and have a share of their own.
 """
 
+from functools import partial
+
 import structlog
 import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.compare import Reason
 from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge_server.isolation import Isolation
 from syncbridge_server.ports.channels import Channels
 from syncbridge_server.voice.checks.looking import Looker, Sight
 from syncbridge_server.voice.checks.rounds import SyncLimits
@@ -38,7 +41,9 @@ class Synchronizer:
         channels: Channels,
         metrics: SyncMetrics,
         limits: SyncLimits,
+        isolation: Isolation | None = None,
     ) -> None:
+        self._isolation = isolation or Isolation()
         self.passes = 0
         self._sweep = sweep
         self._looker = looker
@@ -109,23 +114,27 @@ class Synchronizer:
             while self._asked:
                 channel_id = next(iter(self._asked))
                 del self._asked[channel_id]
-                await self._look_twice(channel_id)
+                await self._look_safely(channel_id)
+
+    async def _look_safely(self, channel_id: str) -> None:
+        look = partial(self._look_twice, channel_id)
+        try:
+            await self._isolation.run("look", channel_id, look, None)
+        except StoreError as error:
+            log.warning("voice_look_failed", channel_id=channel_id, reason=error.detail)
 
     async def _look_twice(self, channel_id: str) -> None:
         """A look, and a second one when it left a doubt."""
-        try:
-            for _ in range(2):
+        for _ in range(2):
+            await self._allowed()
+            self._metrics.looks.labels(str(Reason.ASKED)).inc()
+            with metered() as meter:
+                sight = await self._looker.look(channel_id)
+            for _ in range(meter.sent - 1):
                 await self._allowed()
-                self._metrics.looks.labels(str(Reason.ASKED)).inc()
-                with metered() as meter:
-                    sight = await self._looker.look(channel_id)
-                for _ in range(meter.sent - 1):
-                    await self._allowed()
-                if sight is not Sight.DOUBTS:
-                    return
-                await trio.sleep(self._limits.second_s)
-        except StoreError as error:
-            log.warning("voice_look_failed", channel_id=channel_id, reason=error.detail)
+            if sight is not Sight.DOUBTS:
+                return
+            await trio.sleep(self._limits.second_s)
 
     async def _allowed(self) -> None:
         """Wait until the share of such looks allows another request."""

@@ -19,8 +19,8 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.health import Health, check_health, judged
 from syncbridge.voice.provider.records import CannotVerify, Doubt, Metrics
 from syncbridge.voice.records import Final
+from syncbridge.voice.stored import Stored
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.redis.stores.cold import StateDamaged
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.figures.metrics import CallMetrics
 from syncbridge_server.voice.turns import LONGEST, take_turns
@@ -115,9 +115,9 @@ class Monitor:
         live = cast("AsyncGenerator[list[str], None]", self._desk.channels.live())
         async with aclosing(live) as pages:
             async for page in pages:
-                for channel in await self._read(page):
-                    health = check_health(channel, self._desk.now())
-                    calls[_session(channel)] = self._facts(channel), health
+                read = zip(page, await self._desk.channels.read_many(page), strict=True)
+                calls.update(await self._desk.isolation.each("monitor", read, self._seen))
+        calls.pop("", None)
         await self._measure_oldest(calls, totals)
         for session_id, (facts, health) in calls.items():
             quality = self._fresh(session_id)
@@ -139,19 +139,11 @@ class Monitor:
             if isinstance(quality, CannotVerify) and quality.doubt in ENOUGH:
                 return
 
-    async def _read(self, ids: list[str]) -> list[Channel]:
-        """Live channels; those that are damaged are left out."""
-        channels, limits = self._desk.channels, self._desk.limits
-        try:
-            found = await channels.read_many(ids)
-        except StateDamaged:
-            found = []
-            for channel_id in ids:
-                try:
-                    found.append(await channels.read(channel_id))
-                except StateDamaged:
-                    continue  # the comparison with the provider tells about it
-        return [one for one in (Channel(s.record, limits) for s in found) if one.live]
+    def _seen(self, stored: Stored) -> tuple[str, tuple[dict[str, Any], Health]]:
+        """A call under its session; under nothing when the channel is not live."""
+        channel = Channel(stored.record, self._desk.limits)
+        health = check_health(channel, self._desk.now())
+        return _session(channel) if channel.live else "", (self._facts(channel), health)
 
     async def _measure(self, session_id: str) -> Metrics | CannotVerify:
         """Ask the provider, and keep the answer."""

@@ -1,16 +1,16 @@
 """Figures of all live calls together, as the store has them."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
 from typing import cast
 
 import msgspec
 import trio
 
-from syncbridge.voice.channel import Channel
+from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.stored import Stored
-from syncbridge_server.redis.stores.cold import StateDamaged
 from syncbridge_server.voice.desk import Desk
 
 MOST = 20_000
@@ -52,8 +52,9 @@ async def survey(desk: Desk) -> VoiceFigures:
                 fresh = [channel_id for channel_id in page if channel_id not in seen]
                 seen.update(fresh)
                 now = desk.now()
-                for stored in await _read(desk, fresh):
-                    _add(figures, phases, Channel(stored.record, desk.limits), now)
+                read = zip(fresh, await desk.channels.read_many(fresh), strict=True)
+                add = partial(_add, figures, phases, desk.limits, now)
+                await desk.isolation.each("survey", read, add)
                 if len(seen) >= MOST:
                     figures.complete = False
                     break
@@ -62,19 +63,10 @@ async def survey(desk: Desk) -> VoiceFigures:
     return figures
 
 
-async def _read(desk: Desk, channel_ids: Sequence[str]) -> list[Stored]:
-    """Channels; those whose record is damaged are left out."""
-    try:
-        return await desk.channels.read_many(channel_ids)
-    except StateDamaged:
-        found = []
-        for channel_id in channel_ids:
-            with suppress(StateDamaged):
-                found.append(await desk.channels.read(channel_id))
-        return found
-
-
-def _add(figures: VoiceFigures, phases: "Counter[str]", channel: Channel, now: int) -> None:
+def _add(
+    figures: VoiceFigures, phases: "Counter[str]", limits: ChannelLimits, now: int, stored: Stored
+) -> None:
+    channel = Channel(stored.record, limits)
     call, record = channel.call, channel.record
     figures.retired += len(record.retired)
     if call is None:

@@ -83,7 +83,9 @@ class Chores:
             channel_id = next(iter(self._waiting))
             del self._waiting[channel_id]
             try:
-                await self.do(channel_id)
+                await self._desk.isolation.run(
+                    "provider", channel_id, partial(self.do, channel_id), None
+                )
             except StoreError as error:
                 log.info("voice_chores_wait", channel_id=channel_id, reason=error.detail)
 

@@ -8,13 +8,14 @@ cannot be read, nothing is due.
 """
 
 from collections.abc import Awaitable
+from functools import partial
 from random import uniform
 from typing import NamedTuple, Protocol
 
 import structlog
 import trio
 
-from syncbridge.errors import StoreError, SyncBridgeError
+from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge_server.voice.desk import Desk
@@ -120,11 +121,10 @@ class Timers:
     async def _work(self, channel_id: str) -> None:
         try:
             with trio.move_on_after(LEASE_MS / 1000):
-                await self.look_after(channel_id)
-        except SyncBridgeError as error:
+                work = partial(self.look_after, channel_id)
+                await self._desk.isolation.run("due", channel_id, work, None)
+        except StoreError as error:
             log.info("voice_due_again", channel_id=channel_id, reason=error.detail)
-        except Exception:  # one channel that cannot be carried on must not stop the others
-            log.exception("voice_due_failed", channel_id=channel_id)
         finally:
             self._at_work.discard(channel_id)
 

@@ -11,8 +11,9 @@ again. So the copy goes forward only, and ends where the store is.
 Everything is found by channel, by user and by device in O(1).
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from itertools import count, islice
 from typing import Protocol, TypeVar, cast
 
@@ -24,6 +25,7 @@ from syncbridge.voice import view
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.stored import ChannelNews, Stored
 from syncbridge.voice.view import View, ViewChange
+from syncbridge_server.isolation import Isolation
 from syncbridge_server.ports.channels import Channels
 
 log = structlog.get_logger("voice")
@@ -68,8 +70,14 @@ class Board:
     """
 
     def __init__(
-        self, channels: Channels, bus: Resyncs, *, max_channels: int = MAX_CHANNELS
+        self,
+        channels: Channels,
+        bus: Resyncs,
+        *,
+        max_channels: int = MAX_CHANNELS,
+        isolation: Isolation | None = None,
     ) -> None:
+        self._isolation = isolation or Isolation()
         self.calls: dict[str, LiveCall] = {}
         self.numbers: dict[int, LiveCall] = {}
         self.refused = 0
@@ -186,32 +194,18 @@ class Board:
     async def _read(self, channel_ids: Sequence[str]) -> None:
         self._heard = {}
         try:
-            found = await self._stored(channel_ids)
+            found = await self._channels.read_many(channel_ids)
         finally:
             heard, self._heard = self._heard, None
         for channel_id in channel_ids:
             self._wanted.pop(channel_id, None)
-        for stored in found:
-            self._take(stored, heard.get(stored.record.channel_id, 0))
+        read = zip(channel_ids, found, strict=True)
+        await self._isolation.each("board", read, partial(self._take, heard))
 
-    async def _stored(self, channel_ids: Sequence[str]) -> list[Stored]:
-        """Channels as they are stored; one that is damaged does not hide the others."""
-        try:
-            return await self._channels.read_many(channel_ids)
-        except StoreError as error:
-            if error.code.retryable or len(channel_ids) == 1:
-                if error.code.retryable:
-                    raise
-                log.error("Voice Channel Damaged", channel=channel_ids[0], detail=error.detail)
-                return []
-        found: list[Stored] = []
-        for channel_id in channel_ids:
-            found += await self._stored([channel_id])
-        return found
-
-    def _take(self, stored: Stored, heard: int) -> None:
-        """A channel as it was read; `heard`: the latest revision heard of meanwhile."""
+    def _take(self, heard_of: Mapping[str, int], stored: Stored) -> None:
+        """A channel as it was read; `heard_of`: the latest revisions heard of meanwhile."""
         channel_id = stored.record.channel_id
+        heard = heard_of.get(channel_id, 0)
         call = self.calls.get(channel_id)
         known = call.revision if call is not None else 0
         if known > stored.revision > 0:

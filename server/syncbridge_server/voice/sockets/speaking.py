@@ -142,7 +142,7 @@ class Speaking:
         """What another node shares."""
         try:
             shared = _decoder.decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             log.warning("voice_speaking_unreadable", size=len(data))
             return
         if shared.node == self._node:

@@ -17,6 +17,7 @@ from syncbridge.voice.intake import Report
 from syncbridge.voice.provider import events
 from syncbridge.voice.provider.events import Event, Unreadable
 from syncbridge.voice.stored import Delivery
+from syncbridge_server.isolation import of_record
 from syncbridge_server.ports.channels import Channels
 from syncbridge_server.ports.provider import VoiceProvider
 
@@ -129,7 +130,10 @@ class Sorter:
             try:
                 channel_id = await self._channels.channel_of(session_id)
             except StoreError as error:
-                trouble.append(error)
+                if of_record(error):
+                    log.warning("webhook_session_damaged", reason=error.detail)
+                else:
+                    trouble.append(error)
                 return
             if channel_id is not None:
                 found[session_id] = channel_id

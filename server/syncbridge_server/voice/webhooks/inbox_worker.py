@@ -20,11 +20,12 @@ from typing import Protocol
 import structlog
 import trio
 
-from syncbridge.errors import ErrorCode, StoreError
+from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.intake import Report, Taken, take_in
 from syncbridge.voice.provider import events
 from syncbridge.voice.recordings import Recorded
+from syncbridge_server.isolation import of_record
 from syncbridge_server.ports.channels import Channels, WebhookInbox
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.ports.recordings import Recordings
@@ -187,21 +188,20 @@ class InboxWorker:
         try:
             await self._change(channel_id, items)
         except StoreError as error:
-            if error.code is not ErrorCode.STATE_DAMAGED:
+            if not of_record(error):
                 for item in items:
                     item.fail(Fate.WAIT)
                 return [error]
-            self._failed(channel_id, items, error)
+            if self._desk.isolation.ready("webhooks", channel_id):
+                await self._desk.isolation.failed("webhooks", channel_id, error)
+            again(items, error)
         except Exception as error:  # whatever one delivery breaks, the others go on
             if len(items) > 1:
                 return [t for item in items for t in await self._channel(channel_id, [item])]
-            self._failed(channel_id, items, error)
+            if any(item.delivery.attempts == 1 for item in items):
+                log.error("webhook_failed", channel_id=channel_id, exc_info=error)
+            again(items, error)
         return []
-
-    def _failed(self, channel_id: str, items: Sequence[Item], error: Exception) -> None:
-        log.error("webhook_failed", channel_id=channel_id, exc_info=error)
-        for item in items:
-            item.fail(Fate.AGAIN, f"failed: {type(error).__name__}")
 
     async def _change(self, channel_id: str, items: Sequence[Item]) -> None:
         reports: Reports = []
@@ -282,6 +282,12 @@ class InboxWorker:
         kind = item.reason.partition(":")[0]
         self._effects.buried(kind)
         log.warning("webhook_buried", delivery_id=item.delivery.delivery_id, reason=item.reason)
+
+
+def again(items: Sequence[Item], error: Exception) -> None:
+    """Let deliveries come again that could not be taken in."""
+    for item in items:
+        item.fail(Fate.AGAIN, f"failed: {type(error).__name__}")
 
 
 def _log_start(channel_id: str, report: Report) -> None:
