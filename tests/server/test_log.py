@@ -150,6 +150,20 @@ def test_nobody_writes_a_line_of_their_own() -> None:
     assert "\x1b" not in out.getvalue()
 
 
+@pytest.mark.parametrize("log_format", ["console", "json"])
+@pytest.mark.parametrize("odd", ["\udcff", "a\ud83d", "\u202egnihtemos\u2066"])
+def test_ids_that_are_no_text_break_no_line(log_format: str, odd: str) -> None:
+    """Halves of surrogate pairs can be written nowhere; they are shown as escapes, and so is what
+    turns the direction of a line that people read."""
+    out = start(log_format)
+
+    create_session(user=odd)
+
+    out.getvalue().encode()
+    assert 1 == len(out.getvalue().splitlines())
+    assert "\u202e" not in out.getvalue() or log_format == "json"
+
+
 def test_long_values_are_cut() -> None:
     """A line has a bound."""
     out = start()

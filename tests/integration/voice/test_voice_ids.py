@@ -12,8 +12,10 @@ import trio
 
 from support.redis_servers import RedisServer
 from support.server_kit import bearer
+from support.voice import sim_kit
 from support.voice.voice_kit import EVERYTHING, VoiceRig, voice_mint, voice_server
 from syncbridge.identity import Role
+from syncbridge.voice.provider.records import Participant, Permissions, SessionRequest
 
 IDS = {
     "an accent": "café",
@@ -197,3 +199,16 @@ async def test_an_encoded_slash_is_no_separator(redis_server: RedisServer) -> No
 
         assert ["a/b", "a/b", "a/b", "a%2Fb"] == [one.json()["channelId"] for one in found]
         assert 404 == (await rig.ask("GET", "/voice/channels/a/b", service)).status_code
+
+
+@pytest.mark.parametrize("key", ["waddle_café_1_1", "waddle_a b_1_1", "waddle_שלום_1_1"])
+async def test_a_room_that_an_older_release_has_named_is_asked_for(key: str) -> None:
+    """Keys that are stored already may have any text, and stand in headers and paths."""
+    async with sim_kit.rig() as rig:
+        provider = rig.provider("rtk")
+        session = await provider.create_session(SessionRequest("café", "w", 10, False, False), key)
+        token = await provider.issue_token(session.id, Participant("ann", "ann"), Permissions())
+        await provider.end_session(session.id)
+
+        assert (key, True) == (session.id, bool(token.token))
+        assert (await rig.truth())["rooms"][key]["ended"]
