@@ -6,7 +6,7 @@ the forms in which another program, another release or a broken disk could leave
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -99,6 +99,14 @@ DAMAGE = {
 }
 
 
+def spoil(raw: redis.Redis, channel: str, damage: Callable[[redis.Redis, str], None]) -> None:
+    """Damage a channel, and let it be due. A write that is on its way must not mend it: it comes
+    too late, for the revision has changed."""
+    raw.hincrby(channel_key(channel), "r", 1)
+    damage(raw, channel)
+    raw.zadd(bucket_keys(bucket_of(channel))[0], {channel: 1})
+
+
 async def letters(rig: VoiceRig) -> list[dict[str, Any]]:
     """The dead letters, as an operator sees them."""
     path = "/admin/voice/dead-letters?limit=200"
@@ -133,8 +141,7 @@ async def test_good_channels_get_their_chores(redis_server: RedisServer, lines: 
             await rig.join("ann", channel)
         sessions = [(await rig.token("bob", channel))["sessionId"] for channel in GOOD]
         for channel, damage in bad.items():
-            damage(raw, channel)
-            raw.zadd(bucket_keys(bucket_of(channel))[0], {channel: 1})
+            spoil(raw, channel, damage)
         found = await aside(rig, *bad)
 
         async def ended() -> bool:
@@ -251,8 +258,7 @@ async def test_whoever_asks_for_a_token_brings_a_channel_back(redis_server: Redi
     raw = redis.Redis.from_url(redis_server.url)
     async with voice_server(redis_server.url, **BRIEF) as rig:
         await rig.token("ann", "c")
-        no_json(raw, "c")
-        raw.zadd(bucket_keys(bucket_of("c"))[0], {"c": 1})
+        spoil(raw, "c", no_json)
         [letter] = await aside(rig, "c")
         refused = await rig.ask_token("ann", "c")
         path = f"/admin/voice/dead-letters/{letter['entry']}"
