@@ -9,7 +9,7 @@ Trouble of the store is nobody's fault: it is raised, and counts against no reco
 Failures are counted on each node for itself, so several nodes together try as many times more.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
 import structlog
@@ -186,8 +186,3 @@ def why(error: Exception) -> str:
     """An error in a few words that quote nothing of what is stored."""
     detail = error.detail if isinstance(error, StoreError) else type(error).__name__
     return detail[:REASON_MOST]
-
-
-def paired(records: Sequence[str], found: Sequence[T]) -> Iterable[tuple[str, T]]:
-    """Records and what was found of each, for `Isolation.each`."""
-    return zip(records, found, strict=True)
