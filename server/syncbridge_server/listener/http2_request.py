@@ -7,7 +7,7 @@ application whose client is gone has GONE_SECONDS to notice before it is cancell
 """
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import trio
@@ -24,7 +24,7 @@ from syncbridge_server.listener.fast.limits import (
 )
 from syncbridge_server.listener.fast.patience import Patience
 from syncbridge_server.listener.hypercorn import Site
-from syncbridge_server.listener.response import refusal_response
+from syncbridge_server.listener.response import NO_HEADERS, refusal_response
 
 QUEUED_MESSAGES = 10
 """Pieces of a body that wait for the application; then the connection is not read further."""
@@ -79,6 +79,8 @@ class RunningRequest:
     def __init__(self, site: Site, occupant: Occupant, send: SendToStream) -> None:
         self._send = send
         self._bounds = site.bounds
+        self._origins = site.config.origins
+        self._asked: Mapping[bytes, bytes] = NO_HEADERS
         self._occupant = occupant
         self._patience = Patience(site.config, self._occupant)
         self._room = site.config.max_body_bytes
@@ -88,6 +90,7 @@ class RunningRequest:
 
     async def run(self, app: Any, scope: Any) -> None:
         """Run the application to its end, and tell the stream."""
+        self._asked = dict(scope["headers"])
         try:
             with self._scope, self._take:
                 if self._bounds.admit(
@@ -153,7 +156,7 @@ class RunningRequest:
         if self._started:
             await self._send(None)
             return
-        status, headers, body = refusal_response(refusal)
+        status, headers, body = refusal_response(refusal, self._asked, self._origins)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
