@@ -38,7 +38,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 HEADERS := $(wildcard core_ext/syncbridge_core/*.h)
 KERNELS := $(wildcard core_ext/syncbridge_core/*.pyx core_ext/syncbridge_core/*.px[di]) $(HEADERS)
 PACKAGING := pyproject.toml setup.py clients/python/pyproject.toml
-FUZZERS := frames document merge
+FUZZERS := frames document merge canonical
 CHAOS_TESTS := tests/unit/test_history_checker.py tests/fault/test_history.py \
 	tests/unit/voice/test_voice_truth.py tests/fault/test_voice_random.py tests/integration/voice/test_webhook_storm.py
 BROWSER_TESTS := tests/integration/rest/test_docs_page.py
