@@ -18,6 +18,7 @@ from libc.stdlib cimport free
 
 cdef extern from "json_canonical.h" nogil:
     bint jc_is_canonical(const uint8_t *p, size_t len)
+    int jc_same(const uint8_t *a, size_t a_len, const uint8_t *b, size_t b_len)
     bint jc_build(const uint8_t *text, size_t len, uint8_t **out, size_t *out_len)
 
 cdef const char *HEX = b"0123456789abcdef"
@@ -29,6 +30,12 @@ cdef enum:
 IMPRINT_SHORT = SHORT
 IMPRINT_LONG = LONG
 UNKNOWN = b"?"
+
+
+cdef int same_value(
+    const uint8_t *a, size_t a_len, const uint8_t *b, size_t b_len
+) noexcept nogil:
+    return jc_same(a, a_len, b, b_len)
 
 
 def canonical(bytes text not None):

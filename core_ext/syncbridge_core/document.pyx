@@ -47,6 +47,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memchr, memcmp, memcpy
 
+from syncbridge_core cimport canonical
+
 cdef extern from "Python.h":
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *p, Py_ssize_t size) except NULL
     char *bytes_at "PyBytes_AS_STRING"(PyObject *text)
@@ -466,7 +468,7 @@ cdef inline bint equal_values(
     dt_text a_text, const dt_entry *a, dt_text b_text, const dt_entry *b
 ) except -1:
     """By value, not by spelling."""
-    cdef int same = jc_same(
+    cdef int same = canonical.same_value(
         dt_value(a_text, a), a.value_len, dt_value(b_text, b), b.value_len
     )
     if same < 0:

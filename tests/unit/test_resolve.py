@@ -154,6 +154,30 @@ def test_resolving_again_changes_nothing(
     assert ([], [], []) == (again.sets, again.deletes, again.conflicts)
 
 
+@pytest.mark.parametrize(
+    ("stored", "sent"),
+    [
+        (b'"caf\\u00e9"', '"café"'.encode()),
+        (b"1.0", b"1"),
+        (b'{"b":[1e2],"a":"\\/"}', b'{"a":"/","b":[100]}'),
+    ],
+)
+def test_another_spelling_is_no_change(stored: bytes, sent: bytes) -> None:
+    """A device that prints what it read in its own way does not undo what others wrote since."""
+    server = {b"k": b'"NEWER"', b"same": stored}
+    reviewed = Reviewed(
+        Status.OK, 2, "e", 0, flat(server), [b"k"], [(1, b"", b""), (2, b"k", imprint(stored))]
+    )
+    mine = claim({b"k": sent, b"same": sent, b"mine": b"2"})
+
+    merged = resolve(Strategy.MERGE, reviewed, mine)
+    assert ([b"mine", b"2"], [], []) == (merged.sets, merged.deletes, merged.conflicts)
+    lost = resolve(Strategy.SERVER_WINS, reviewed, mine).conflicts
+    assert [b"mine"] == [conflict.key for conflict in lost]
+    won = resolve(Strategy.CLIENT_WINS, reviewed, mine)
+    assert [b"k", sent, b"mine", b"2"] == won.sets
+
+
 # ### Knowledge of the base ###
 
 

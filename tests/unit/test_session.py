@@ -141,6 +141,20 @@ def test_whole_state_gives_devices_only_the_difference() -> None:
     ]
 
 
+def test_another_spelling_in_a_whole_state_is_no_difference() -> None:
+    """The version goes on, devices are told of what differs by value, the first spelling stays."""
+    s, out = session(), []
+    s.offer(change(1, a="1.0", b='"caf\\u00e9"'), [])
+
+    assert Verdict.APPLIED is s.absorb(
+        [b"a", b"1", b"b", '"café"'.encode(), b"c", b"3"], 4, "e", out
+    )
+
+    assert [[b"c", b"3"]] == [list(c.sets) for c in out]
+    assert s.doc is not None
+    assert (4, b"1.0", b'"caf\\u00e9"') == (s.version, s.doc.get(b"a"), s.doc.get(b"b"))
+
+
 def test_what_is_inside_of_a_step_over_several_versions_is_not_known() -> None:
     """A key that was made and deleted in there is missed by whoever saw it on another node."""
     s = session()

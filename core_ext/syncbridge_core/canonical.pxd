@@ -1,0 +1,7 @@
+"""C side of `canonical`: what other kernels compare values with."""
+
+from libc.stdint cimport uint8_t
+
+# Are the values of two texts equal? -1: out of memory.
+cdef int same_value(
+    const uint8_t *a, size_t a_len, const uint8_t *b, size_t b_len) noexcept nogil
