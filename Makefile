@@ -31,7 +31,13 @@ PACKAGING := pyproject.toml setup.py
 FUZZERS := frames document merge
 PROTO := pysrc/syncbridge/proto
 
-.PHONY: help run test test-pure proof lint format proto fuzz bench bench-more bench-quick coverage trace dist check-wheel clean
+JS := clients/js
+# Node 20.19 or newer from PATH; `make NODE=... NPM=...` overrides.
+NPM ?= npm
+NODE ?= node
+
+.PHONY: help run test test-pure proof lint format proto fuzz bench bench-more bench-quick coverage trace dist check-wheel \
+	client-js client-js-server clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -108,8 +114,15 @@ dist: $(DONE)/test  ## sdist, and the wheel that it builds, in dist/
 check-wheel: dist  ## install the wheel with its real dependencies, and serve from it
 	$(PY) scripts/check_wheel.py dist
 
+client-js: $(JS)/node_modules/.done  ## the JavaScript client: types, lint, unit tests, build, size
+	cd $(JS) && $(NPM) run --silent check && $(NPM) run --silent lint && $(NPM) run --silent test && \
+		$(NPM) run --silent build && $(NPM) run --silent size
+
+client-js-server: client-js $(DONE)/test $(DONE)/kernels  ## the JavaScript client against a real server
+	cd $(JS) && $(NPM) run --silent test:server
+
 clean:  ## remove what was built; .venv stays
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
+	rm -rf build dist $(JS)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
 	rm -rf pysrc/*.egg-info
 	rm -f core_ext/syncbridge_core/*.so $(DONE)/kernels
 	find pysrc core_ext server tests benchmarks scripts -name __pycache__ -type d -prune \
@@ -147,4 +160,10 @@ $(DONE)/lint: $(DONE)/test $(PACKAGING)
 # Order-only on the build tools: a later install is no reason to compile again.
 $(DONE)/kernels: $(KERNELS) setup.py | $(DONE)/build
 	$(PY) setup.py --quiet build_ext --inplace --parallel "$$(nproc)"
+	@touch $@
+
+$(JS)/node_modules/.done: $(JS)/package.json $(JS)/package-lock.json
+	@$(NODE) -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' || { \
+		echo "the JavaScript client needs Node 20.19 or newer on PATH" >&2; exit 1; }
+	cd $(JS) && $(NPM) ci --no-audit --no-fund --loglevel=error
 	@touch $@
