@@ -231,6 +231,14 @@ export class Session<S extends object = AnyState> {
     for (const update of made) if (update.error instanceof SessionClosed) throw update.error;
   }
 
+  /**
+   * Resolves when every update made so far would survive a crash of this page; with false when there
+   * is no store, or it failed.
+   */
+  async stored(): Promise<boolean> {
+    return (await this.#options.store?.stored()) ?? false;
+  }
+
   /** Resolves when there is a connection; throws SessionClosed and TimedOut. */
   async online(within?: number): Promise<void> {
     await inTime(this.#reached("online"), within, "no connection in time");
@@ -335,7 +343,10 @@ export class Session<S extends object = AnyState> {
   #sink(): Sink {
     return {
       changed: (keys) => this.#notice(keys),
-      event: (name, event) => this.#events.emit(name, event),
+      event: (name, event) => {
+        if (name === "connected") this.#owned();
+        this.#events.emit(name, event);
+      },
       finished: (pending, error) => this.#finished(pending, error),
       resend: (edits) => void (this.#end || this.#take(edits)),
       tokenWanted: () => this.#link.renewToken(),
@@ -343,6 +354,7 @@ export class Session<S extends object = AnyState> {
   }
 
   #notice(keys: ReadonlySet<string>): void {
+    this.#options.store?.changed();
     if (!keys.size) return;
     this.#state = undefined;
     if (!this.#changed.size) queueMicrotask(() => this.#tell());
@@ -385,6 +397,13 @@ export class Session<S extends object = AnyState> {
     }
     this.#notice(new Set(replica.view.keys()));
     if (this.#restored && this.#status === "connecting") this.#move("offline");
+  }
+
+  /** Nobody is shown, or sends, what another user has left in this browser. */
+  #owned(): void {
+    const owner = `${this.userId}/${this.sessionId}`;
+    if (this.#options.store?.belongs(owner) === false)
+      this.#link.stop(4003, "what is stored here belongs to another user or session");
   }
 
   #sleep(): void {

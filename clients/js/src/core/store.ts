@@ -13,7 +13,13 @@ export interface Keeping {
 export interface Store {
   /** Bring back what was kept, and keep what changes; whether there was a state. */
   open(what: Keeping): Promise<boolean>;
-  /** Write what waits. */
+  /** Whether what was kept belongs to this user and session. */
+  belongs(owner: string): boolean;
+  /** The state has changed. */
+  changed(): void;
+  /** Resolves when everything so far is safe; with false when it cannot be made safe. */
+  stored(): Promise<boolean>;
+  /** Write what waits, now. */
   flush(): void;
   close(): void;
 }

@@ -87,10 +87,21 @@ export class World {
     this.random = seeded(seed);
   }
 
+  /** Those that are alive; a page that has crashed does nothing any more. */
+  #lives: { over: boolean }[] = [];
+
+  /** Every page so far crashes: no timer of it runs again, and nobody is told anything. */
+  crash(): void {
+    for (const life of this.#lives.splice(0)) life.over = true;
+    for (const wire of [...this.wires]) wire.break();
+  }
+
   env(): Env {
+    const life = { over: false };
+    this.#lives.push(life);
     return {
       now: () => this.clock.now,
-      timer: (ms, wake) => this.clock.timer(ms, wake),
+      timer: (ms, wake) => this.clock.timer(ms, () => life.over || wake()),
       socket: () => {
         const wire = new Wire(this);
         this.wires.add(wire);
