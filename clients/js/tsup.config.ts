@@ -1,14 +1,15 @@
-// What is published: ES modules and CommonJS with their types, what entries share in files of its own.
-import { defineConfig } from "tsup";
+// What is published: ES modules and CommonJS with their types.
+import { defineConfig, type Options } from "tsup";
 
-export default defineConfig({
+const common: Options = {
   entry: { index: "src/index.ts", node: "src/node.ts", offline: "src/offline/index.ts" },
-  format: ["esm", "cjs"],
   target: "es2022",
-  dts: true,
-  clean: true,
-  // What entries share is there once: a class of one is the class of the other.
-  splitting: true,
   minify: true,
-  external: ["@syncbridge/client", "react"],
-});
+  dts: true,
+};
+
+export default defineConfig([
+  // What entries share is there once: in a file of its own.
+  { ...common, format: "esm", splitting: true },
+  { ...common, format: "cjs", splitting: false },
+]);

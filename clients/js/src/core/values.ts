@@ -7,14 +7,21 @@
  */
 import { InvalidUpdate } from "./errors";
 
+const RAW: unique symbol = Symbol.for("syncbridge.raw");
+
 /** A number as the server wrote it; made only with `numbers: "raw"`. */
 export class RawNumber {
   readonly text: string;
+  readonly [RAW] = true;
   /** @param text a JSON number, such as `12345678901234567890` */
   constructor(text: string) {
     if (!NUMBER.test(text)) throw new InvalidUpdate(`not a JSON number: ${text.slice(0, 80)}`);
     this.text = text;
     Object.freeze(this);
+  }
+  /** Also those of another copy of this module. */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && RAW in value;
   }
   toString(): string {
     return this.text;
