@@ -37,7 +37,7 @@ NPM ?= npm
 NODE ?= node
 
 .PHONY: help run test test-pure proof lint format proto fuzz bench bench-more bench-quick coverage trace dist check-wheel \
-	client-js client-js-server clean
+	client-js client-js-server client-js-browser clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -120,6 +120,9 @@ client-js: $(JS)/node_modules/.done  ## the JavaScript client: types, lint, unit
 
 client-js-server: client-js $(DONE)/test $(DONE)/kernels  ## the JavaScript client against a real server
 	cd $(JS) && $(NPM) run --silent test:server
+
+client-js-browser: client-js $(DONE)/test $(DONE)/kernels  ## the JavaScript client in chromium, against a real server
+	cd $(JS) && $(NPM) run --silent test:browser
 
 clean:  ## remove what was built; .venv stays
 	rm -rf build dist $(JS)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
