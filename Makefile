@@ -44,8 +44,14 @@ CHAOS_TESTS := tests/unit/test_history_checker.py tests/fault/test_history.py \
 BROWSER_TESTS := tests/integration/rest/test_docs_page.py
 PROTO := pysrc/syncbridge/proto
 
+JS := clients/js
+# Node 20.19 or newer from PATH; `make NODE=... NPM=...` overrides.
+NPM ?= npm
+NODE ?= node
+
 .PHONY: help run redis test test-pure soak chaos browser matrix bare asan flakes lint format proto fuzz \
-	bench bench-more bench-quick coverage trace dist check-wheel clean
+	bench bench-more bench-quick coverage trace dist check-wheel \
+	client-js client-js-server client-js-browser clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -144,8 +150,18 @@ dist: $(DONE)/test  ## sdists, and the wheels that they build, of the server and
 check-wheel: dist  ## install the wheels with their real dependencies, and serve from one
 	$(PY) scripts/check_wheel.py dist
 
+client-js: $(JS)/node_modules/.done  ## the JavaScript client: types, lint, unit tests, build, size
+	cd $(JS) && $(NPM) run --silent check && $(NPM) run --silent lint && $(NPM) run --silent test && \
+		$(NPM) run --silent build && $(NPM) run --silent size
+
+client-js-server: client-js $(DONE)/test $(DONE)/kernels  ## the JavaScript client against a real server
+	cd $(JS) && $(NPM) run --silent test:server
+
+client-js-browser: client-js $(DONE)/test $(DONE)/kernels  ## the JavaScript client in chromium, against a real server
+	cd $(JS) && $(NPM) run --silent test:browser
+
 clean:  ## remove what was built; .venv stays
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
+	rm -rf build dist $(JS)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
 	rm -rf pysrc/*.egg-info clients/python/*.egg-info clients/python/build
 	rm -f core_ext/syncbridge_core/*.so $(DONE)/kernels
 	find pysrc core_ext server tools clients tests benchmarks scripts -name __pycache__ -type d -prune \
@@ -192,4 +208,10 @@ $(DONE)/lint: $(DONE)/test
 # Order-only on the build tools: a later install is no reason to compile again.
 $(DONE)/kernels: $(KERNELS) setup.py | $(DONE)/build
 	$(PY) setup.py --quiet build_ext --inplace --parallel "$$(nproc)"
+	@touch $@
+
+$(JS)/node_modules/.done: $(JS)/package.json $(JS)/package-lock.json
+	@$(NODE) -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' || { \
+		echo "the JavaScript client needs Node 20.19 or newer on PATH" >&2; exit 1; }
+	cd $(JS) && $(NPM) ci --no-audit --no-fund --loglevel=error
 	@touch $@

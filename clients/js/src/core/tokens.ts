@@ -1,0 +1,95 @@
+/** Where a session takes its access tokens from. Times are milliseconds. */
+import { ClientError, UnauthorizedError } from "./errors";
+
+/** A token, or a function that returns one that is good now. */
+export type Token = string | (() => string | Promise<string>);
+
+/** Before its end a token is renewed so early; a fifth of its life when that is less. */
+const MARGIN = 90_000;
+
+export function margin(life: number): number {
+  return Math.min(MARGIN, life / 5);
+}
+
+/** There is no token to connect with; `final`: and there will be none. */
+export class NoToken extends ClientError {
+  constructor(
+    message: string,
+    readonly final: boolean,
+    cause?: unknown,
+  ) {
+    super("no_token", message, !final, { cause });
+  }
+}
+
+/** The token of one session: a fixed text, or one that a function renews. */
+export class TokenKeeper {
+  #token = "";
+  #until = Number.POSITIVE_INFINITY;
+  #asking: Promise<string> | undefined;
+
+  constructor(
+    private readonly source: Token,
+    private readonly withDeadline: <T>(work: Promise<T>) => Promise<T>,
+  ) {
+    if (typeof source === "string") this.#token = source;
+  }
+
+  /** Whether a new token can be had. */
+  get renewable(): boolean {
+    return typeof this.source !== "string";
+  }
+
+  /** The program has a new token. */
+  replace(token: string): void {
+    this.#token = token;
+    this.#until = Number.POSITIVE_INFINITY;
+  }
+
+  /** The present token is good until then. */
+  expireAt(moment: number): void {
+    this.#until = moment;
+  }
+
+  /** The server does not take the present token any more. */
+  spent(): void {
+    this.#until = Number.NEGATIVE_INFINITY;
+  }
+
+  /** A token for a new connection, renewed when it is about to end; throws NoToken. */
+  async current(now: number): Promise<string> {
+    if (this.#token && now < this.#until) return this.#token;
+    if (!this.renewable && this.#until !== Number.NEGATIVE_INFINITY) return this.#token;
+    return this.renewed();
+  }
+
+  /** A new token; throws NoToken. However many wait for it, the function is called once. */
+  renewed(): Promise<string> {
+    this.#asking ??= this.#ask().finally(() => {
+      this.#asking = undefined;
+    });
+    return this.#asking;
+  }
+
+  async #ask(): Promise<string> {
+    const { source } = this;
+    if (typeof source === "string")
+      throw new NoToken("the token has expired, and there is no function to renew it", true);
+    try {
+      const token = await this.withDeadline((async () => source())());
+      if (typeof token !== "string" || !token) throw new TypeError("token() returned no text");
+      this.replace(token);
+      return token;
+    } catch (error) {
+      const name = error instanceof Error ? error.name : "error";
+      throw new NoToken(`no new token: ${name}`, isFinal(error), error);
+    }
+  }
+}
+
+/** Whether asking again is pointless: the login itself is over. */
+function isFinal(error: unknown): boolean {
+  if (error instanceof UnauthorizedError) return true;
+  const status = (error as { status?: unknown } | null)?.status;
+  return typeof status === "number" && status >= 400 && status < 500 && status !== 429;
+}

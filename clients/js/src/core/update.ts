@@ -1,0 +1,61 @@
+/** The handle of one update. */
+import { TimedOut } from "./errors";
+import type { Pending } from "./queue";
+
+/** One update that was queued. Nobody has to wait for it. */
+export class Update {
+  readonly id: string;
+  readonly keys: readonly string[];
+  /** That the server gave it. */
+  version: number | undefined;
+  /** Why it was refused. */
+  error: Error | undefined;
+  /** Acknowledged, refused, or overtaken by the end of the session. */
+  done = false;
+  #waiting: (() => void)[] = [];
+
+  constructor(pending: Pending) {
+    this.id = pending.id;
+    this.keys = pending.keys;
+  }
+
+  /** Resolves when it is done, in whatever way. */
+  settled(): Promise<void> {
+    return this.done ? Promise.resolve() : new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /**
+   * Resolves with the version that the server gave it. A `set` that a newer one of the same key has
+   * replaced before it was sent is acknowledged with that one.
+   *
+   * @param within milliseconds
+   * @throws UpdateRefused, SessionClosed (the outcome is not known), TimedOut (it stays queued)
+   */
+  async acknowledged(within?: number): Promise<number> {
+    await inTime(this.settled(), within, "no acknowledgement in time");
+    if (this.error) throw this.error;
+    return this.version!;
+  }
+
+  /** Called once, by the session. */
+  finish(version: number, error: Error | undefined): void {
+    this.done = true;
+    this.error = error;
+    this.version = error ? undefined : version;
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+}
+
+/** What a promise gives, if it does so within so many milliseconds; else TimedOut. */
+export async function inTime<T>(
+  work: Promise<T>,
+  within: number | undefined,
+  what: string,
+): Promise<T> {
+  if (within === undefined) return work;
+  let id: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    id = setTimeout(() => reject(new TimedOut(what)), within);
+  });
+  return Promise.race([work, late]).finally(() => clearTimeout(id));
+}

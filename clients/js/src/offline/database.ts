@@ -1,0 +1,84 @@
+/** IndexedDB as promises with deadlines: a database, and transactions over all of its stores. */
+import { StorageError } from "../core/errors";
+
+const VERSION = 1;
+const DEADLINE = 5_000;
+const STORES = ["meta", "ops", "snap"] as const;
+export type Stores = Record<(typeof STORES)[number], IDBObjectStore>;
+
+export class Database {
+  #db: IDBDatabase | undefined;
+
+  constructor(private readonly name: string) {}
+
+  /**
+   * Run one transaction; resolves when it is on disk.
+   *
+   * @throws StorageError
+   */
+  async run<T>(act: (stores: Stores) => T): Promise<T> {
+    try {
+      return await this.#try(act);
+    } catch (error) {
+      // A browser may close a database at any time: once more on a new connection.
+      if (!(error instanceof Error) || error.name !== "InvalidStateError") throw explained(error);
+      this.close();
+      return await this.#try(act).catch((again) => {
+        throw explained(again);
+      });
+    }
+  }
+
+  close(): void {
+    this.#db?.close();
+    this.#db = undefined;
+  }
+
+  async #try<T>(act: (stores: Stores) => T): Promise<T> {
+    this.#db ??= await this.#open();
+    const tx = this.#db.transaction(STORES, "readwrite", { durability: "relaxed" });
+    const [meta, ops, snap] = STORES.map((name) => tx.objectStore(name)) as IDBObjectStore[];
+    const result = act({ meta: meta!, ops: ops!, snap: snap! });
+    await inTime((resolve, reject) => {
+      tx.oncomplete = () => resolve();
+      tx.onabort = () => reject(tx.error);
+    });
+    return result;
+  }
+
+  async #open(): Promise<IDBDatabase> {
+    const request = indexedDB.open(this.name, VERSION);
+    request.onupgradeneeded = () => {
+      for (const name of STORES) request.result.createObjectStore(name);
+    };
+    await inTime((resolve, reject) => {
+      request.onsuccess = () => resolve();
+      request.onerror = () => reject(request.error);
+    });
+    const db = request.result;
+    db.onversionchange = db.onclose = () => this.close();
+    return db;
+  }
+}
+
+function inTime(work: (resolve: () => void, reject: (error: unknown) => void) => void) {
+  return new Promise<void>((resolve, reject) => {
+    const late = () => reject(new StorageError("no answer of IndexedDB in time"));
+    const timer = setTimeout(late, DEADLINE);
+    const end = (settle: () => void) => {
+      clearTimeout(timer);
+      settle();
+    };
+    work(
+      () => end(resolve),
+      (error) => end(() => reject(error)),
+    );
+  });
+}
+
+function explained(error: unknown): StorageError {
+  if (error instanceof StorageError) return error;
+  const name = error instanceof Error ? error.name : "aborted";
+  const full = name === "QuotaExceededError";
+  return new StorageError(full ? "storage is full" : `storage failed: ${name}`, error);
+}

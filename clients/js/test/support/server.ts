@@ -1,0 +1,157 @@
+/** A real server on a real Redis, each a process of its own that a test may kill. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { createHmac, randomUUID } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect as connectTo, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+const ROOT = resolve(import.meta.dirname, "../../../..");
+const PYTHON = process.env.SYNCBRIDGE_PYTHON ?? join(ROOT, ".venv/bin/python");
+const SECRET = "an-access-secret-for-tests-of-32-bytes";
+const REFRESH = "a-refresh-secret-for-tests-of-32-bytes";
+const START = 30_000;
+
+/** A port that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await new Promise((done) => server.once("listening", done));
+  const { port } = server.address() as { port: number };
+  await new Promise((done) => server.close(done));
+  return port;
+}
+
+/** An access token that the servers of this file accept. `ttl`: seconds; below 0: it has ended. */
+export function mint(user: string, claims: object = {}, ttl = 900): string {
+  const now = Math.floor(Date.now() / 1000);
+  const body = {
+    sub: user,
+    role: "user",
+    typ: "access",
+    jti: randomUUID(),
+    iat: Math.min(now, now + ttl - 900),
+    exp: now + ttl,
+  };
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ ...body, ...claims })}`;
+  return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
+}
+
+export class Site {
+  readonly folder = mkdtempSync(join(tmpdir(), "syncbridge-js-"));
+  #redis: ChildProcess | undefined;
+  #server: ChildProcess | undefined;
+  #log = "";
+
+  private constructor(
+    readonly port: number,
+    private readonly settings: Record<string, string>,
+  ) {}
+
+  /** A running server. `settings`: environment variables. */
+  static async start(settings: Record<string, string> = {}): Promise<Site> {
+    const site = new Site(await freePort(), settings);
+    await site.#startRedis();
+    await site.startServer();
+    return site;
+  }
+
+  get url(): string {
+    return `ws://127.0.0.1:${this.port}/ws`;
+  }
+
+  async startServer(): Promise<void> {
+    const names = Object.entries(process.env).filter(([n]) => !/^(SYNCBRIDGE|REDIS)_/.test(n));
+    const env = {
+      ...Object.fromEntries(names),
+      SERVER_ADDR: `127.0.0.1:${this.port}`,
+      REDIS_ADDR: `unix://${join(this.folder, "redis.sock")}`,
+      JWT_SECRET: SECRET,
+      JWT_REFRESH_SECRET: REFRESH,
+      SYNCBRIDGE_DATA_DIR: this.folder,
+      SYNCBRIDGE_LOG_FORMAT: "console",
+      SYNCBRIDGE_DRAIN: "3s",
+      ...this.settings,
+    };
+    const server = spawn(PYTHON, ["-m", "syncbridge_server", "serve"], { env, cwd: ROOT });
+    for (const out of [server.stdout, server.stderr])
+      out.on("data", (data) => {
+        this.#log += data;
+      });
+    this.#server = server;
+    await until(
+      () => answers(this.port),
+      START,
+      () => this.#log,
+    );
+  }
+
+  /** SIGKILL: nothing is said to anybody. */
+  async kill(): Promise<void> {
+    await ended(this.#server, "SIGKILL");
+  }
+
+  /** SIGTERM: the server drains, then ends. */
+  async stop(): Promise<void> {
+    await ended(this.#server, "SIGTERM");
+  }
+
+  async close(): Promise<void> {
+    await ended(this.#server, "SIGKILL");
+    await ended(this.#redis, "SIGKILL");
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** HTTP as an administrator. */
+  async admin(method: string, path: string, body?: object): Promise<Response> {
+    return fetch(`http://127.0.0.1:${this.port}${path}`, {
+      method,
+      headers: {
+        Authorization: `Bearer ${mint("root", { role: "admin" })}`,
+        "Content-Type": "application/json",
+      },
+      ...(body ? { body: JSON.stringify(body) } : {}),
+    });
+  }
+
+  async #startRedis(): Promise<void> {
+    const socket = join(this.folder, "redis.sock");
+    const config = join(this.folder, "redis.conf");
+    writeFileSync(
+      config,
+      `port 0\nunixsocket ${socket}\nsave ""\nappendonly no\ndir ${this.folder}\n`,
+    );
+    this.#redis = spawn("redis-server", [config], { stdio: "ignore" });
+    await until(
+      () => answers(socket),
+      START,
+      () => readFileSync(config, "utf8"),
+    );
+  }
+}
+
+function answers(where: number | string): Promise<boolean> {
+  return new Promise((done) => {
+    const socket = typeof where === "number" ? connectTo(where, "127.0.0.1") : connectTo(where);
+    socket.once("connect", () => socket.destroy() && done(true));
+    socket.once("error", () => done(false));
+  });
+}
+
+async function ended(child: ChildProcess | undefined, signal: NodeJS.Signals): Promise<void> {
+  if (!child || child.exitCode !== null || child.signalCode !== null) return;
+  const gone = new Promise((done) => child.once("exit", done));
+  child.kill(signal);
+  await gone;
+}
+
+/** Until something is true. */
+export async function until(
+  isTrue: () => boolean | Promise<boolean>,
+  ms = 10_000,
+  what: () => string = () => String(isTrue),
+): Promise<void> {
+  for (const end = Date.now() + ms; Date.now() < end; await sleep(20)) if (await isTrue()) return;
+  throw new Error(`not within ${ms} ms: ${what()}`);
+}

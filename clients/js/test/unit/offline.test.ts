@@ -1,0 +1,151 @@
+// The queue in IndexedDB (of `fake-indexeddb`): reloads, crashes, other users, failing storage.
+import "fake-indexeddb/auto";
+import { afterEach, expect, it } from "vitest";
+import { type Offline, offline } from "../../src/offline";
+import { World } from "../support/world";
+
+let name = 0;
+afterEach(() => {
+  name += 1;
+});
+
+const store = (user = "u"): Offline => offline({ user, name: `test-${name}` });
+
+/** Let the database work, whose clock is the real one. */
+async function work(world: World, ms = 200): Promise<void> {
+  for (let i = 0; i < 20; i++) {
+    await world.clock.run(ms / 20);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+/** The page is gone: nothing was said to anybody, and nothing more is written. */
+async function crash(world: World, kept: Offline): Promise<void> {
+  kept.durable = false;
+  world.crash();
+  await work(world);
+}
+
+it("brings back the state before there is a connection", async () => {
+  const world = new World();
+  const kept = store();
+  const before = world.session<{ a: number }>({ store: kept });
+  before.set("a", 1);
+  await work(world);
+  kept.flush();
+  await work(world);
+  await crash(world, kept);
+  world.down = true;
+  const after = world.session<{ a: number }>({ store: store() });
+  const started = after.started();
+  await work(world);
+
+  expect((await started).get("a")).toBe(1);
+  expect(after.status).toBe("offline");
+});
+
+it("carries out once what was made offline, after a reload", async () => {
+  const world = new World();
+  world.down = true;
+  const kept = store();
+  const before = world.session<{ n: number; list: string[] }>({ store: kept });
+  for (let i = 0; i < 5; i++) before.incr("n");
+  before.append("list", "x");
+  const safe = before.stored();
+  await work(world);
+  expect(await safe).toBe(true);
+  await crash(world, kept);
+  world.down = false;
+  const after = world.session<{ n: number; list: string[] }>({ store: store() });
+  await work(world, 3_000);
+
+  expect(after.pending).toEqual([]);
+  expect(Object.fromEntries(world.server.state)).toEqual({ n: 5, list: ["x"] });
+  expect(after.state).toEqual({ n: 5, list: ["x"] });
+});
+
+it.each([3, 6, 9, 12, 18])(
+  "crashes %i ms after an update: exactly once all the same",
+  async (ms) => {
+    const world = new World();
+    world.server.ids.set = () => world.server.ids; // only stream and number can tell
+    let pages = 0;
+    for (; pages < 8; pages++) {
+      const kept = store();
+      const page = world.session<{ n: number }>({ store: kept });
+      await work(world, 400);
+      page.incr("n");
+      const safe = page.stored();
+      await work(world, 0);
+      expect(await safe).toBe(true);
+      await world.clock.run(ms);
+      await crash(world, kept);
+    }
+    const last = world.session<{ n: number }>({ store: store() });
+    await work(world, 5_000);
+
+    expect(last.pending).toEqual([]);
+    expect(world.server.state.get("n")).toBe(pages);
+  },
+);
+
+it("does not send an update before it is safe", async () => {
+  const world = new World();
+  const kept = store();
+  const page = world.session({ store: kept });
+  await work(world);
+  page.set("a", 1);
+  await world.clock.run(1_000); // the database has not had a turn
+  expect(world.server.heard.some((m) => m.type === 5)).toBe(false);
+  await work(world);
+
+  expect(world.server.state.get("a")).toBe(1);
+});
+
+it("does not hand what one user left to another", async () => {
+  const world = new World();
+  const kept = store();
+  const before = world.session({ store: kept });
+  await work(world);
+  await crash(world, kept);
+  const after = world.session({ store: store() });
+  Object.defineProperty(after, "userId", { get: () => "somebody else" });
+  await work(world);
+
+  expect(before.status).toBe("offline");
+  expect((await after.closed()).closeCode).toBe(4003);
+});
+
+it("lets the page that opened it last write, and tells the other", async () => {
+  const world = new World();
+  const first = world.session({ store: store() });
+  await work(world);
+  const told: string[] = [];
+  first.on("storage", (error) => told.push(error.message));
+  world.session({ store: store(), deviceId: "b" });
+  await work(world);
+  first.set("a", 1);
+  await work(world);
+
+  expect(told).toEqual(["another page has opened this storage"]);
+  expect(await first.stored()).toBe(false);
+  expect(world.server.state.get("a")).toBe(1);
+});
+
+it("goes on in memory when storage fails, and says so", async () => {
+  const world = new World();
+  const real = indexedDB.open;
+  indexedDB.open = () => {
+    throw new DOMException("no", "SecurityError");
+  };
+  const page = world.session({ store: store() });
+  const told: string[] = [];
+  page.on("storage", (error) => told.push(error.message));
+  await work(world);
+  indexedDB.open = real;
+  page.set("a", 1);
+  await work(world);
+
+  expect(told).toEqual(["storage failed: SecurityError"]);
+  expect(world.server.state.get("a")).toBe(1);
+});
