@@ -12,7 +12,7 @@ from syncbridge_server.listener.contract import ListenerConfig, Refusal
 from syncbridge_server.listener.fast.body import ChunkedBody, LengthBody, body_of
 from syncbridge_server.listener.fast.guard import HEAD_END, judge_part
 from syncbridge_server.listener.fast.limits import CHUNKS, Refused
-from syncbridge_server.listener.fast.request import CHUNKED, HeadParser, UnknownMethod
+from syncbridge_server.listener.fast.request import CHUNKED, HeadParser
 
 BOUND = 10_000
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -144,8 +144,6 @@ def refused(data: bytes, config: ListenerConfig) -> Refusal | None:
         body_of(request.length, config.max_body_bytes)
     except Refused as error:
         return error.refusal
-    except UnknownMethod:
-        pass
     return None
 
 

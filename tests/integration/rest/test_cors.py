@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trio
 
-from integration.listener.http_site import ENGINES, Reply, get, http_site, read_all
+from integration.listener.http_site import WAYS, Reply, get, http_site, read_all
 from integration.listener.http_site import answer as answer_with
 from integration.listener.listener_site import certificate, open_site
 from integration.listener.ws_raw import open_http2, open_plain
@@ -320,17 +320,17 @@ FROM_PAGE = f"Origin: {PAGE}"
 )
 async def test_what_the_listener_refuses_can_be_read(request_bytes: bytes, status: int) -> None:
     """Refusals that no application has seen say who may read them, as far as the head was read."""
-    async with http_site("fast", {"/": hello}, origins=Origins([PAGE])) as site:
+    async with http_site("plain", {"/": hello}, origins=Origins([PAGE])) as site:
         known = await site.ask(request_bytes)
         foreign = await site.ask(request_bytes.replace(PAGE.encode(), b"https://c.example"))
 
     assert [(status, PAGE), (status, None)] == [heard(known), heard(foreign)]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-async def test_a_busy_listener_can_be_read(engine: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_busy_listener_can_be_read(way: str) -> None:
     """503 with Retry-After above the bound of connections, whatever serves them."""
-    async with http_site(engine, {"/": hello}, origins=Origins([PAGE]), max_connections=1) as site:
+    async with http_site(way, {"/": hello}, origins=Origins([PAGE]), max_connections=1) as site:
         first = await site.connect()
         assert (200, None) == heard(await first.ask(get("/", FROM_PAGE)))
         busy = await site.ask(get("/", FROM_PAGE))
@@ -338,10 +338,10 @@ async def test_a_busy_listener_can_be_read(engine: str) -> None:
     assert (503, PAGE, "1") == (*heard(busy), busy.headers["retry-after"])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-async def test_a_refusal_is_for_its_own_request(engine: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_refusal_is_for_its_own_request(way: str) -> None:
     """The page of an earlier request of the connection is not told to read what follows."""
-    async with http_site(engine, {"/": hello}, origins=Origins([PAGE])) as site:
+    async with http_site(way, {"/": hello}, origins=Origins([PAGE])) as site:
         peer = await site.connect()
         await peer.ask(get("/", FROM_PAGE))
         bad = await peer.ask(get("/", "bad field"))
