@@ -75,6 +75,7 @@ from syncbridge_server.openapi.describe import Answer, Description
 from syncbridge_server.origins import Origins
 from syncbridge_server.proxies import TrustedProxies
 from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.bus.readiness import Readiness
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.embedded import EmbeddedRedis
 from syncbridge_server.redis.link.urls import connection_url
@@ -113,12 +114,14 @@ class Server:
         node: str,
         registry: CollectorRegistry,
         isolated: IsolationMetrics,
+        readiness: Readiness,
         voice: Voice | None = None,
     ) -> None:
         limits = settings.limits()
         self.settings = settings
         self.io = io
         self.bus = bus
+        self.readiness = readiness
         self.voice = voice
         self.store = RedisStore(io, node, limits, settings.freeze_after)
         self.letters = voice.inbox if voice is not None else new_inbox(settings, io, bus, node)
@@ -157,6 +160,7 @@ class Server:
         observability.register_hub(self.registry, self.hub)
         self.listener.origins.register(registry)
         observability.register_store(self.registry, io)
+        observability.register_readiness(self.registry, readiness)
         observability.register_reading(self.registry, "syncbridge_cold", self._cold_sessions)
         observability.register_reading(self.registry, "syncbridge_listener", self._listener_figures)
         self.app = self._application()
@@ -171,9 +175,12 @@ class Server:
             bus = RedisBus(io, node)
             registry = observability.new_registry()
             isolated = IsolationMetrics(registry)
-            building = build_voice(settings, io, bus, node, registry, isolated)
-            async with bus.running(), building as voice:
-                server = cls(settings, io, bus, node, registry, isolated, voice)
+            async with (
+                bus.running(),
+                Readiness(io, bus).running() as readiness,
+                build_voice(settings, io, bus, node, registry, isolated) as voice,
+            ):
+                server = cls(settings, io, bus, node, registry, isolated, readiness, voice)
                 try:
                     yield server
                 finally:
@@ -190,6 +197,11 @@ class Server:
     def store_connected(self) -> bool:
         """Whether Redis answers."""
         return self.io.connected
+
+    @property
+    def store_reason(self) -> str:
+        """Why a write would not be stored or a message not arrive, or empty."""
+        return self.readiness.reason
 
     @property
     def draining(self) -> bool:

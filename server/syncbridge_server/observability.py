@@ -173,6 +173,33 @@ def register_store(registry: CollectorRegistry, store: StoreSource) -> None:
     register_reading(registry, "syncbridge_store", lambda: [("connected", float(store.connected))])
 
 
+class ReadinessSource(Protocol):
+    """What is known of whether Redis can be used."""
+
+    def figures(self) -> list[tuple[str, float]]: ...
+    def by_reason(self) -> dict[str, float]: ...
+
+
+class ReadinessCollector(Collector):
+    """Shows the reason why the store is not ready."""
+
+    def __init__(self, source: ReadinessSource) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        name, text = "syncbridge_store_not_ready", "1 for the reason why the store is not ready."
+        family = GaugeMetricFamily(name, text, labels=["reason"])
+        for reason, value in self._source.by_reason().items():
+            family.add_metric([reason], value)
+        yield family
+
+
+def register_readiness(registry: CollectorRegistry, source: ReadinessSource) -> None:
+    """Show in the registry whether the store is ready, and why it is not."""
+    register_reading(registry, "syncbridge_store", source.figures)
+    registry.register(ReadinessCollector(source))
+
+
 def register_reading(
     registry: CollectorRegistry, prefix: str, read: Callable[[], Iterable[tuple[str, float]]]
 ) -> None:

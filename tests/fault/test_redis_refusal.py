@@ -10,7 +10,7 @@ import pytest
 
 from contract.requests import join, leave, pairs, read, resume, session_id, write
 from fault.cutting_proxy import CuttingProxy
-from support.redis_servers import RedisServer
+from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge.limits import Limits
 from syncbridge.records.sessions import Apply, Status
@@ -145,7 +145,10 @@ async def test_a_master_that_became_a_replica(redis_server: RedisServer) -> None
         await io.execute("REPLICAOF", "127.0.0.1", 1)
         with pytest.raises(StoreUnavailable, match="READONLY"):
             await store.call(write(sid, {"a": "2"}))
-        await io.execute("REPLICAOF", "NO", "ONE")
+        await until(lambda: "READONLY" in io.refusing)
+        with redis_server.client() as raw:
+            raw.replicaof("NO", "ONE")
+        await until(lambda: io.connected)
         assert (await store.call(write(sid, {"a": "2"}))).version == 2
         assert await io.execute("CLIENT", "ID") != before
 

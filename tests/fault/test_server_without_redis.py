@@ -75,8 +75,9 @@ async def check_refusals(node: Node, device: Device, session: str) -> None:
     assert {"a": 1} == snapshot["payload"]["state_data"], "the replica still answers"
     assert (503, "store_unavailable") == (read.status_code, read.json()["code"])
     assert int(read.headers["retry-after"]) >= 1
-    assert "degraded" == health["status"]
+    assert ("unhealthy", ["away"]) == (health["status"], health["reasons"])
     assert (503, 200) == (ready.status_code, live.status_code)
+    assert "away" == ready.json()["reason"]
 
 
 async def test_redis_killed_and_started_again(node: Node, redis_server: RedisServer) -> None:

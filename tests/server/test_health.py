@@ -23,6 +23,7 @@ class Source:
 
     active_connections = 5_432
     store_connected = True
+    store_reason = ""
     draining = False
     kernel = "compiled"
 
@@ -63,27 +64,31 @@ async def test_health_has_the_documented_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "draining", "status", "ready"),
+    ("reason", "draining", "status", "reasons"),
     [
-        (True, False, "healthy", 200),
-        (False, False, "degraded", 503),
-        (True, True, "draining", 503),
-        (False, True, "draining", 503),
+        ("", False, "healthy", []),
+        ("away", False, "unhealthy", ["away"]),
+        ("oom", False, "unhealthy", ["oom"]),
+        ("bus_deaf", False, "degraded", ["bus_deaf"]),
+        ("", True, "degraded", ["draining"]),
+        ("readonly", True, "unhealthy", ["draining", "readonly"]),
     ],
 )
-async def test_readiness(store: bool, draining: bool, status: str, ready: int) -> None:
-    """Not ready without Redis or while draining; alive and telling its health all the time."""
+async def test_readiness(reason: str, draining: bool, status: str, reasons: list[str]) -> None:
+    """Not ready, with the first reason, while Redis cannot be used or while draining."""
     source = Source()
-    source.store_connected, source.draining = store, draining
+    source.store_reason, source.draining = reason, draining
     async with client(source, Clock()) as http:
         health, live, readiness = [
             await http.get(f"/health{path}") for path in ("", "/live", "/ready")
         ]
 
     assert (200, status) == (health.status_code, health.json()["status"])
+    assert reasons == health.json().get("reasons", [])
     assert 200 == live.status_code
-    assert ready == readiness.status_code
-    assert ("retry-after" in readiness.headers) is (ready == 503)
+    expected = {"status": "not_ready", "reason": reasons[0]} if reasons else {"status": "ready"}
+    assert (503 if reasons else 200, expected) == (readiness.status_code, readiness.json())
+    assert ("retry-after" in readiness.headers) is bool(reasons)
 
 
 class FakeHub:

@@ -66,10 +66,16 @@ class RedisServer:
         binary: which server; the default one when None.
         aof: keep an append-only file, written with each command, so that it survives a kill.
         cluster: a cluster of one node that owns all slots.
+        tcp: listen on 127.0.0.1 as well, at `port`.
     """
 
     def __init__(
-        self, binary: Path | None = None, *, aof: bool = False, cluster: bool = False
+        self,
+        binary: Path | None = None,
+        *,
+        aof: bool = False,
+        cluster: bool = False,
+        tcp: bool = False,
     ) -> None:
         self.binary = binary or default_binary()
         self.directory = Path(tempfile.mkdtemp(prefix="sb-redis-", dir="/tmp"))
@@ -77,6 +83,7 @@ class RedisServer:
         self.url = f"unix://{self.socket}"
         self._options = ["--appendonly", "yes", "--appendfsync", "always"] if aof else []
         self._cluster = cluster
+        self.port = _free_port() if tcp else 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -109,12 +116,21 @@ class RedisServer:
         """Start, or start again with the same directory; returns when it answers."""
         assert self._process is None
         self.socket.unlink(missing_ok=True)
-        options = ["--port", "0", "--unixsocket", self.socket, "--dir", self.directory]
+        options = [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--unixsocket",
+            self.socket,
+            "--dir",
+            self.directory,
+        ]
         options += ["--save", "", "--loglevel", "warning", *self._options]
         if self._cluster:
             # A cluster node must have a port; 0 would leave it without a bus.
             options[1] = str(_free_port())
-            options += ["--bind", "127.0.0.1", "--cluster-enabled", "yes"]
+            options += ["--cluster-enabled", "yes"]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self.binary, *options],

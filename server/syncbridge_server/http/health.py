@@ -27,6 +27,10 @@ class HealthSource(Protocol):
         """Whether Redis answers."""
 
     @property
+    def store_reason(self) -> str:
+        """Why a write would not be stored or a message to another node not arrive, or empty."""
+
+    @property
     def draining(self) -> bool:
         """Whether a shutdown has begun."""
 
@@ -48,18 +52,30 @@ class HealthMetrics(msgspec.Struct):
 class HealthBody(msgspec.Struct):
     """Answer of `GET /health`."""
 
-    status: Literal["healthy", "degraded", "draining"]
+    status: Literal["healthy", "degraded", "unhealthy"]
     timestamp: str
     version: str
     uptime: str
     active_connections: int
     metrics: HealthMetrics
+    reasons: list[str] = []
 
 
 class StatusBody(msgspec.Struct):
     """Answer of a probe."""
 
     status: str
+
+
+class NotReadyBody(msgspec.Struct):
+    """Answer of the readiness probe when new work is not welcome."""
+
+    status: str
+    reason: str
+
+
+STORES = ("", "bus_deaf", "bus_elsewhere")
+"""Reasons with which a write is stored."""
 
 
 class Health:
@@ -87,19 +103,26 @@ class Health:
             Route("/health/ready", self.ready, methods=["GET"]),
         ]
 
+    def reasons(self) -> list[str]:
+        """Why new work is not welcome; empty when it is."""
+        draining = ["draining"] if self._source.draining else []
+        store = self._source.store_reason
+        return [*draining, store] if store else draining
+
     def status(self) -> str:
-        """healthy, draining, or degraded while Redis is away."""
-        if self._source.draining:
-            return "draining"
-        return "healthy" if self._source.store_connected else "degraded"
+        """unhealthy while no write would be stored, degraded for other reasons, else healthy."""
+        if self._source.store_reason not in STORES:
+            return "unhealthy"
+        return "degraded" if self.reasons() else "healthy"
 
     @describe("How the server is", answers={200: HealthBody}, public=True, limited=False)
     async def health(self, request: Request) -> Response:
         """Always 200: the process answers, and says how it is."""
         now = self._clock()
-        hours = self._session_ttl / 3600
+        hours, reasons = self._session_ttl / 3600, self.reasons()
         return _json(
-            {
+            ({"reasons": reasons} if reasons else {})
+            | {
                 "status": self.status(),
                 "timestamp": datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "version": __version__,
@@ -122,16 +145,17 @@ class Health:
 
     @describe(
         "Is new work welcome?",
-        answers={200: StatusBody, 503: Answer("Draining, or Redis is away.", StatusBody)},
+        answers={200: StatusBody, 503: Answer("Draining, or Redis cannot be used.", NotReadyBody)},
         public=True,
         limited=False,
     )
     async def ready(self, request: Request) -> Response:
-        """200 when new work is welcome; 503 while draining or while Redis is away."""
-        status = self.status()
-        if status == "healthy":
+        """200 when a write would be stored and other nodes told; 503, with the reason, when not."""
+        reasons = self.reasons()
+        if not reasons:
             return _json({"status": "ready"})
-        return _json({"status": status}, 503, {"Retry-After": "1"})
+        body = {"status": "not_ready", "reason": reasons[0]}
+        return _json(body, 503, {"Retry-After": "1"})
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -23,9 +23,16 @@ import trio
 
 from syncbridge.errors import StoreOverloaded
 from syncbridge.records.sessions import Commit, Notice, PresenceChange
-from syncbridge_server.redis.bus.messages import common_channel, decode, encode_notice, node_channel
+from syncbridge_server.redis.bus.messages import (
+    ECHO,
+    common_channel,
+    decode,
+    encode_notice,
+    node_channel,
+)
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.link.server_info import ServerInfo, error_code, interview
 from syncbridge_server.redis.link.wire import CONNECT_SECONDS, Endpoint, Wire, WireBroken, pack
 
 log = structlog.get_logger(__name__)
@@ -62,7 +69,7 @@ class Listener:
         channels: Sequence[str],
         token: trio.lowlevel.TrioToken,
         receive: Callable[[list[bytes]], None],
-        subscribed: Callable[[], None],
+        subscribed: Callable[[ServerInfo], None],
         lost: Callable[[str], None],
     ) -> None:
         self._endpoint = endpoint
@@ -82,10 +89,14 @@ class Listener:
     def stop(self, seconds: float) -> None:
         """Wake the thread by shutting its socket down, and wait for its end."""
         self._closing.set()
+        self.interrupt()
+        self._thread.join(seconds)
+
+    def interrupt(self) -> None:
+        """End the present connection; another is made."""
         wire = self._wire
         if wire is not None:
             wire.interrupt()
-        self._thread.join(seconds)
 
     def _main(self) -> None:
         pause, longest = BACKOFF_SECONDS
@@ -108,9 +119,10 @@ class Listener:
         try:
             if self._closing.is_set():
                 return
+            server = interview(wire, time.monotonic() + CONNECT_SECONDS)
             wire.send(pack("SUBSCRIBE", *self._channels), CONNECT_SECONDS)
             self._confirm(wire)
-            self._post(self._subscribed)
+            self._post(self._subscribed, server)
             self._read(wire)
         finally:
             self._wire = None
@@ -126,7 +138,7 @@ class Listener:
                 raise WireBroken("no subscription in time", sent=False, hung=True)
             for message in messages:
                 if not isinstance(message, list):
-                    raise WireBroken("subscription refused", sent=False)
+                    raise WireBroken(f"subscription refused: {error_code(message)}", sent=False)
                 missing -= message[0] == b"subscribe"
             early += _payloads(messages)
         if early:
@@ -174,6 +186,10 @@ class RedisBus:
         self._listener: Listener | None = None
         self._first = trio.Event()
         self._subscribed = False
+        self.server: ServerInfo | None = None
+        self.reason = ""
+        self._on_change: Callable[[], None] = _nothing
+        self._on_echo: Callable[[bytes], None] = _nothing_of
         self._whole = True
         self._alone_until = 0.0
 
@@ -181,6 +197,11 @@ class RedisBus:
     def alone(self) -> bool:
         """Whether a moment ago no other node listened, as far as is known: news may be spared."""
         return time.monotonic() < self._alone_until
+
+    @property
+    def node(self) -> str:
+        """Id of this node."""
+        return self._node
 
     @property
     def connected(self) -> bool:
@@ -235,6 +256,15 @@ class RedisBus:
         """`handler` is called after messages may have been lost, once messages arrive again."""
         self._resyncs.append(handler)
 
+    def watch(self, changed: Callable[[], None], echoed: Callable[[bytes], None]) -> None:
+        """Have `changed` called when a subscription is made or lost, `echoed` with each echo."""
+        self._on_change, self._on_echo = changed, echoed
+
+    def renew(self) -> None:
+        """Close the connection and make another; messages may be lost, so that a resync follows."""
+        if self._listener is not None:
+            self._listener.interrupt()
+
     def tell(self, node: str, notice: Notice) -> None:
         """To one node, or to `*`, every node with this one. Lost when Redis is away or busy."""
         if node == ALL_NODES:
@@ -264,6 +294,9 @@ class RedisBus:
     def _receive(self, payloads: list[bytes]) -> None:
         commits: list[Commit] = []
         for payload in payloads:
+            if payload[:1] == ECHO:
+                self._on_echo(payload)
+                continue
             try:
                 message = decode(payload)
             except ValueError:
@@ -289,20 +322,31 @@ class RedisBus:
             for handler in self._commits:
                 _guarded(handler, commits)
 
-    def _came_up(self) -> None:
-        self._subscribed = True
+    def _came_up(self, server: ServerInfo) -> None:
+        self._subscribed, self.server, self.reason = True, server, ""
         whole, self._whole = self._whole, True
         self._first.set()
+        self._on_change()
         if not whole:
-            log.info("redis_bus_up")
+            log.debug("redis_bus_up")
             for handler in self._resyncs:
                 _guarded(handler)
 
     def _went_down(self, reason: str) -> None:
         if self._subscribed or self._whole:
-            log.warning("redis_bus_down", reason=reason)
+            log.debug("redis_bus_down", reason=reason)
         self._subscribed = self._whole = False
+        self.server, self.reason = None, reason
         self._first.set()
+        self._on_change()
+
+
+def _nothing() -> None:
+    """Nobody watches."""
+
+
+def _nothing_of(payload: bytes) -> None:
+    """Nobody watches."""
 
 
 def _guarded(handler: Callable[..., None], *args: Any) -> None:

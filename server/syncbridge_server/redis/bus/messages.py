@@ -7,6 +7,7 @@ A commit is `C`, a line of numbers and lengths (see apply.lua), and the texts on
 values are opaque bytes, and Lua builds it with a few concatenations. A notice is `N` and a
 MessagePack array of kind, session id and JSON text. A device that came or went is `P`, the
 line `<sid> <event> <fence> <version> <#device>`, then device and detail; written by the scripts.
+`E2 - <number>` is an echo: a node publishes it to itself, to see that the bus works.
 """
 
 import msgspec
@@ -15,6 +16,12 @@ from syncbridge.records.sessions import Commit, Notice, PresenceChange
 
 _notice_decoder = msgspec.msgpack.Decoder(tuple[str, str, bytes])
 _encode = msgspec.msgpack.encode
+ECHO = b"E"
+
+
+def encode_echo(number: int) -> bytes:
+    """An echo as it is published."""
+    return b"E2 - %d\n" % number
 
 
 def node_channel(node: str) -> str:

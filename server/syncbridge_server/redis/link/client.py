@@ -16,6 +16,7 @@ import trio
 from syncbridge.errors import StoreError, StoreOverloaded, StoreUnavailable
 from syncbridge_server.redis.link.io_thread import QUEUE_SHARE, IOThread, Job, Signal
 from syncbridge_server.redis.link.pipeline import Command, Pipeline
+from syncbridge_server.redis.link.server_info import ServerInfo
 from syncbridge_server.redis.link.wire import CONNECT_SECONDS, Endpoint, pack
 from syncbridge_server.redis.scripts import Scripts
 
@@ -60,6 +61,9 @@ class RedisIO:
         self._connected = False
         self._refusing = ""
         self._refused: list[Job] = []
+        self.server: ServerInfo | None = None
+        self._on_change: Callable[[], None] = _nothing
+        self._on_refusal: Callable[[set[str]], None] = _nothing_of
         self._first_attempt = trio.Event()
         self._thread: IOThread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -96,6 +100,20 @@ class RedisIO:
     def connected(self) -> bool:
         """False while Redis does not answer."""
         return self._connected
+
+    @property
+    def refusing(self) -> str:
+        """Why commands are refused at once, empty while they are not."""
+        return self._refusing
+
+    def watch(self, changed: Callable[[], None], refused: Callable[[set[str]], None]) -> None:
+        """Have `changed` called when a connection is made or lost, `refused` with Redis's codes."""
+        self._on_change, self._on_refusal = changed, refused
+
+    def renew(self) -> None:
+        """Close the connection after what is under way, and make another."""
+        if self._thread is not None and self._connected:
+            self._thread.inbox.put(Signal.RENEW)
 
     @property
     def queued(self) -> int:
@@ -213,19 +231,38 @@ class RedisIO:
 
     def went_down(self, reason: str) -> None:
         """Called by the thread's posts: refuse new commands until `came_up`."""
-        log.warning("redis_down", reason=reason)
-        self._connected = False
+        log.debug("redis_down", reason=reason)
+        self._connected, self.server = False, None
         self._refusing = self._refusing or reason or "away"
         self._first_attempt.set()
         if self._thread is not None:
             self._thread.inbox.put(Signal.MARK)
+        self._on_change()
 
     def came_up(self) -> None:
         """Called by the thread's posts: Redis answers."""
         if self._thread is not None:
-            log.info("redis_up")
+            log.debug("redis_up")
             self._connected, self._refusing = True, ""
         self._first_attempt.set()
+        self._on_change()
+
+    def arrived(self, server: ServerInfo) -> None:
+        """Called by the thread's posts: a connection was made, perhaps after an outage."""
+        self.server = server
+        self._on_change()
+
+    def refused(self, codes: set[str]) -> None:
+        """Called by the thread's posts: Redis refused commands."""
+        self._on_refusal(codes)
+
+
+def _nothing() -> None:
+    """Nobody watches."""
+
+
+def _nothing_of(codes: set[str]) -> None:
+    """Nobody watches."""
 
 
 def _hash_tag(key: str) -> str:

@@ -30,6 +30,7 @@ import trio
 
 from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge_server.redis.link.pipeline import Command, Pipeline
+from syncbridge_server.redis.link.server_info import ServerInfo
 from syncbridge_server.redis.link.wire import WireBroken, pack
 
 log = structlog.get_logger(__name__)
@@ -66,6 +67,7 @@ class Signal(Enum):
 
     MARK = 0
     STOP = 1
+    RENEW = 2
 
 
 class Owner(Protocol):
@@ -76,6 +78,11 @@ class Owner(Protocol):
         """Refuse new jobs from now on, and put MARK into the queue."""
 
     def came_up(self) -> None: ...
+    def arrived(self, server: ServerInfo) -> None:
+        """A connection was made, the first one or another."""
+
+    def refused(self, codes: set[str]) -> None:
+        """Redis refused commands with these codes."""
 
 
 class IOThread:
@@ -90,6 +97,7 @@ class IOThread:
         self._post = token.run_sync_soon
         self._deadline = deadline
         self._stopping = False
+        self._renew = False
         self._thread = threading.Thread(target=self._main, name="redis-io", daemon=True)
 
     def start(self) -> None:
@@ -107,6 +115,7 @@ class IOThread:
             while not self._stopping:
                 if self._pipeline.connected or self._connect():
                     self._serve(self._take())
+                    self._renew_if_told()
         except trio.RunFinishedError:
             pass
         finally:
@@ -122,6 +131,9 @@ class IOThread:
                 if item is Signal.STOP:
                     self._stopping = True
                     break
+                if item is Signal.RENEW:
+                    self._renew = True
+                    break
                 if isinstance(item, Job):
                     jobs.append(item)
                     commands += len(item.commands)
@@ -133,11 +145,17 @@ class IOThread:
             pass
         return jobs
 
+    def _renew_if_told(self) -> None:
+        if self._renew:
+            self._renew = False
+            self._pipeline.close()
+            self._pipeline.reason = "to be made anew"
+
     def _serve(self, jobs: list[Job]) -> None:
         now = time.monotonic()
         deadline = now + self._deadline * (1 - QUEUE_SHARE)
         if not jobs:
-            if not self._stopping:
+            if not self._stopping and not self._renew:
                 self._run([PING], deadline)  # drops the connection when there is no answer
             return
         live = [job for job in jobs if job.expires > now]
@@ -153,8 +171,15 @@ class IOThread:
         self._post(self._owner.finish, jobs)
 
     def _run(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+        before = self._pipeline.server
         try:
-            return self._pipeline.run(commands, deadline)
+            replies = self._pipeline.run(commands, deadline)
+            if self._pipeline.server is not before:
+                self._tell_server()
+            if self._pipeline.refusals:
+                self._post(self._owner.refused, self._pipeline.refusals)
+                self._pipeline.refusals = set()
+            return replies
         except Exception:
             # A bug; but with the thread gone every caller would wait for ever.
             log.exception("redis_batch_failed")
@@ -183,7 +208,12 @@ class IOThread:
             self._pipeline.reason = broken.reason
             return False
         self._pipeline.hung = False
+        self._tell_server()
         return True
+
+    def _tell_server(self) -> None:
+        if self._pipeline.server is not None:
+            self._post(self._owner.arrived, self._pipeline.server)
 
     def _fail_queue(self) -> None:
         """Fail all jobs that were queued before the Trio side closed the gate."""
@@ -196,7 +226,7 @@ class IOThread:
             if isinstance(item, Job):
                 _fail([item], self._pipeline.reason)
                 self._post(self._owner.finish, [item])
-            else:
+            elif item is not Signal.RENEW:
                 self._stopping = item is Signal.STOP
                 return
 

@@ -19,10 +19,11 @@ is what decides; commands of different lanes have no order among each other.
 *Redis refuses* (WRONGTYPE, OOM, READONLY...). Our scripts check before they write, so nothing was
 done: StoreUnavailable with the error's code, or StoreRejected where it is the fault of what is
 stored. READONLY means that this server is no longer the master, so the connection is dropped and
-the next connect asks again where the master is.
+the next connect asks again where the master is. One refusal may come after a write: an ACL that
+forbids a command in the middle of a script. Its outcome is not known, so that it answers
+StoreTimeout.
 """
 
-import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -30,14 +31,19 @@ from typing import Any
 import hiredis
 import msgspec
 
-from syncbridge.errors import StoreRejected, StoreTimeout, StoreUnavailable
+from syncbridge.errors import StoreError, StoreRejected, StoreTimeout, StoreUnavailable
+from syncbridge_server.redis.link.server_info import (
+    ServerInfo,
+    ask,
+    error_code,
+    interview,
+    stopped_a_script,
+)
 from syncbridge_server.redis.link.wire import CONNECT_SECONDS, Endpoint, Wire, WireBroken, pack
 from syncbridge_server.redis.scripts import Scripts
 
 OF_DATA = frozenset({"WRONGTYPE", "ERR"})
 """Codes that are about what is stored under the keys, and not about the server."""
-OLDEST_SERVER = (7, 0)
-_CODE = re.compile(r"[A-Z]+")
 
 
 class Command(msgspec.Struct, gc=False, frozen=True):
@@ -60,6 +66,8 @@ class Pipeline:
     Attributes:
         hung: the last break was a missed deadline, not a closed connection.
         reason: of the last break.
+        server: with whom the present or last connection was made.
+        refusals: codes with which Redis refused commands since this was last emptied.
     """
 
     def __init__(self, endpoint: Endpoint, scripts: Scripts) -> None:
@@ -68,6 +76,8 @@ class Pipeline:
         self._wire: Wire | None = None
         self.hung = False
         self.reason = ""
+        self.server: ServerInfo | None = None
+        self.refusals: set[str] = set()
 
     @property
     def connected(self) -> bool:
@@ -75,18 +85,18 @@ class Pipeline:
         return self._wire is not None
 
     def connect(self) -> None:
-        """Connect, check the version and load the scripts; raises WireBroken."""
+        """Connect, check version and role, load the scripts; raises WireBroken."""
         self.close()
         wire = self._endpoint.connect()
         try:
             deadline = time.monotonic() + CONNECT_SECONDS
-            _require_version(_ask(wire, [pack("INFO", "server")], deadline)[0])
-            _ask(wire, self._loads(), deadline)
+            server = interview(wire, deadline)
+            ask(wire, self._loads(), deadline)
         except WireBroken as broken:
             wire.close()
             self._note(broken)
             raise
-        self._wire = wire
+        self._wire, self.server = wire, server
 
     def close(self) -> None:
         """Drop the connection."""
@@ -167,11 +177,18 @@ class Pipeline:
             self._repeat(commands, replies, again, self._loads(), deadline)
         for index, reply in enumerate(replies):
             if isinstance(reply, hiredis.ReplyError):
-                code = _code(reply)
-                kind = StoreRejected if code in OF_DATA else StoreUnavailable
-                replies[index] = kind(f"Redis refused: {code}")
-                if code == "READONLY":
-                    self.close()
+                replies[index] = self._refused(reply)
+
+    def _refused(self, reply: Exception) -> StoreError:
+        code = error_code(reply)
+        self.refusals.add(code)
+        if code == "READONLY":
+            self.reason = "not a master: READONLY"
+            self.close()
+        if stopped_a_script(reply):
+            return StoreTimeout(f"Redis refused: {code} within a script; the outcome is not known")
+        kind = StoreRejected if code in OF_DATA else StoreUnavailable
+        return kind(f"Redis refused: {code}")
 
     def _loads(self) -> list[bytes]:
         return [pack("SCRIPT", "LOAD", text) for text in self._scripts.sources.values()]
@@ -195,26 +212,3 @@ def _failure(broken: WireBroken) -> StoreTimeout | StoreUnavailable:
     if broken.sent:
         return StoreTimeout(f"Redis: {broken.reason}; the outcome is not known")
     return StoreUnavailable(f"Redis: {broken.reason}")
-
-
-def _ask(wire: Wire, packed: Sequence[bytes], deadline: float) -> list[Any]:
-    replies: list[Any] = []
-    wire.exchange(packed, replies, deadline)
-    for reply in replies:
-        if isinstance(reply, hiredis.ReplyError):
-            raise WireBroken(f"not ready: {_code(reply)}", sent=False)
-    return replies
-
-
-def _code(reply: Exception) -> str:
-    """The error's code word. The rest may quote data, so that it is not passed on."""
-    found = _CODE.match(str(reply))
-    return found.group() if found else "ERR"
-
-
-def _require_version(info: bytes) -> None:
-    # Valkey says with which version of Redis it is compatible: 7.2.
-    found = re.search(rb"redis_version:(\d+)\.(\d+)", info)
-    version = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
-    if version < OLDEST_SERVER:
-        raise WireBroken("Redis 7.0 or newer is needed", sent=False)

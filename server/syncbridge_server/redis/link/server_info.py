@@ -1,0 +1,86 @@
+"""What a Redis server says of itself when a connection to it is made, and whether it will do."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+import msgspec
+
+from syncbridge_server.redis.link.wire import Wire, WireBroken, pack
+
+OLDEST_SERVER = (7, 0)
+_CODE = re.compile(r"[A-Z]+")
+_IN_SCRIPT = ("running script", "@user_script", "script: ")
+NOT_ALLOWED = "user executing the script"
+
+
+class ServerInfo(msgspec.Struct, frozen=True):
+    """One server, as it was when a connection to it was made.
+
+    Args:
+        run_id: new with each start of the process.
+        history: `master_replid`, new with each start and each promotion.
+        cluster: whether it is a node of a cluster.
+    """
+
+    version: tuple[int, ...]
+    run_id: str
+    history: str
+    cluster: bool
+
+
+def interview(wire: Wire, deadline: float) -> ServerInfo:
+    """Ask a new connection's server; raises WireBroken when it is too old, or not a master."""
+    asked = [pack("INFO", section) for section in ("server", "replication", "cluster")]
+    text = b"\r\n".join(ask(wire, asked, deadline)).decode(errors="replace")
+    fields = info_fields(text)
+    major, minor = (fields.get("redis_version", "") + ".0.0").split(".")[:2]
+    version = (int(major or 0), int(minor or 0)) if (major + minor).isdigit() else (0, 0)
+    if version < OLDEST_SERVER:
+        raise WireBroken("Redis 7.0 or newer is needed", sent=False)
+    if fields.get("role") != "master":
+        raise WireBroken("not a master: READONLY", sent=False)
+    cluster = fields.get("cluster_enabled") == "1"
+    if cluster:
+        _require_all_slots(ask(wire, [pack("CLUSTER", "SLOTS")], deadline)[0])
+    return ServerInfo(version, fields.get("run_id", ""), fields.get("master_replid", ""), cluster)
+
+
+def _require_all_slots(slots: Sequence[Sequence[object]]) -> None:
+    """One connection reaches one server: all slots must be there."""
+    owners = {str(entry[2]) for entry in slots}
+    if len(owners) > 1:
+        raise WireBroken("a cluster of several masters: MOVED", sent=False)
+
+
+def info_fields(text: str) -> dict[str, str]:
+    """The `name:value` lines of INFO."""
+    pairs = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
+    return {name: value for name, separator, value in pairs if separator}
+
+
+def ask(wire: Wire, packed: Sequence[bytes], deadline: float) -> list[Any]:
+    """Commands and their replies; raises WireBroken naming the code of the first refusal."""
+    replies: list[Any] = []
+    wire.exchange(packed, replies, deadline)
+    for reply in replies:
+        if isinstance(reply, hiredis.ReplyError):
+            raise WireBroken(f"not ready: {error_code(reply)}", sent=False)
+    return replies
+
+
+def error_code(reply: Exception) -> str:
+    """The error's code word. The rest may quote data, so that it is not passed on."""
+    text = str(reply)
+    if NOT_ALLOWED in text:
+        return "NOPERM"
+    found = _CODE.match(text)
+    return found.group() if found else "ERR"
+
+
+def stopped_a_script(reply: Exception) -> bool:
+    """Whether an ACL refused a command of a script, so that what came before it was done."""
+    text = str(reply)
+    inside = NOT_ALLOWED in text or any(sign in text for sign in _IN_SCRIPT)
+    return inside and error_code(reply) == "NOPERM"
