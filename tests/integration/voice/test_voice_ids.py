@@ -100,11 +100,10 @@ async def live(rig: VoiceRig, channel: str) -> None:
     await rig.until(over, f"both sessions of {channel!r} are ended")
 
 
-@pytest.mark.parametrize("engine", ["fast", "hypercorn"])
 @pytest.mark.parametrize("kind", ["rtk", "rtk-minted", "cloudflare"])
-async def test_an_id_in_any_script_lives(redis_server: RedisServer, kind: str, engine: str) -> None:
+async def test_an_id_in_any_script_lives(redis_server: RedisServer, kind: str) -> None:
     """Each id is a channel of its own, from the token to the end; nothing crashes meanwhile."""
-    async with voice_server(redis_server.url, kind=kind, http_engine=engine) as rig:
+    async with voice_server(redis_server.url, kind=kind) as rig:
         with trio.fail_after(120):
             async with trio.open_nursery() as nursery:
                 for channel in IDS.values():
@@ -123,10 +122,9 @@ async def ask_admin(rig: VoiceRig) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize("engine", ["fast", "hypercorn"])
-async def test_what_is_no_id_is_refused(redis_server: RedisServer, engine: str) -> None:
+async def test_what_is_no_id_is_refused(redis_server: RedisServer) -> None:
     """422 that names the member and says what would be accepted; nothing is opened."""
-    async with voice_server(redis_server.url, http_engine=engine) as rig:
+    async with voice_server(redis_server.url) as rig:
         token = voice_mint("root", Role.ADMIN)
         for unfit in UNFIT.values():
             for member in ("channelId", "waddleId"):
