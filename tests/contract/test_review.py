@@ -5,7 +5,7 @@ import pytest
 from contract.requests import pairs, session_id, write
 from contract.test_frozen import freeze
 from support.redis_servers import RedisServer
-from syncbridge.kernels import imprint
+from syncbridge.kernels import text_imprint as imprint
 from syncbridge.limits import Limits
 from syncbridge.records.sessions import Operation, Review, Reviewed, Status
 from syncbridge_server.redis.link.client import RedisIO

@@ -57,7 +57,7 @@ async def test_a_refused_auth_keeps_no_place(redis_url: str) -> None:
             async with await Device.open(node.port) as second:
                 await second.auth(mint("ann"), "phone")
 
-    assert 6 == refused["type"]
+    assert 9 == refused["type"]
 
 
 async def test_many_newcomers_do_not_pass_the_bound(redis_url: str) -> None:

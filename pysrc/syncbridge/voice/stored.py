@@ -3,8 +3,7 @@
 Times are Unix ms, those of the caller's clock.
 """
 
-from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -73,22 +72,3 @@ class DeadLetter(msgspec.Struct, frozen=True):
     body: bytes = b""
     kind: str = ""
     record: str = ""
-
-
-class DeadLetters(Protocol):
-    """What could not be taken in, for an operator."""
-
-    def dead(self, limit: int, cursor: str = "") -> Awaitable[tuple[list[DeadLetter], str]]:
-        """Dead letters, the latest first, and where the next page begins (empty: nowhere).
-
-        Raises INVALID_FIELD for a cursor that no page has given.
-        """
-
-    def replay(self, entry: str) -> Awaitable[bool]:
-        """Put a dead letter back among those that wait. False: there is no such letter.
-
-        Its attempts begin anew. Raises StoreOverloaded when too many wait.
-        """
-
-    def discard(self, entry: str) -> Awaitable[bool]:
-        """Forget a dead letter."""

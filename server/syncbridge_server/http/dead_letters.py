@@ -20,12 +20,13 @@ from starlette.routing import BaseRoute, Route
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge.voice.provider.webhook_text import read_document
-from syncbridge.voice.stored import DeadLetter, DeadLetters
+from syncbridge.voice.stored import DeadLetter
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.pages import Cursor, query_of
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import Answer, Timestamp, describe
+from syncbridge_server.ports.channels import DeadLetters
 
 SHOWN = 4096
 REDACTED = "[redacted]"

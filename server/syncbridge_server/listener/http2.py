@@ -180,6 +180,11 @@ class Http2(H2Protocol):
         self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
 
 
+async def serve_http2(site: Site, transport: Transport) -> None:
+    """Serve a connection that speaks HTTP/2 until it ends."""
+    await Connection(site, transport).run()
+
+
 class Connection:
     """One HTTP/2 connection; `run` serves it until it ends, and closes it."""
 

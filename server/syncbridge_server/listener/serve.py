@@ -21,6 +21,7 @@ from syncbridge_server.listener.bind import bind
 from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import ASGIApplication, ListenerConfig, SocketSink
 from syncbridge_server.listener.fast.engine import FastHttp
+from syncbridge_server.listener.http2 import serve_http2
 from syncbridge_server.listener.hypercorn import Site, hypercorn_config, tls_context
 
 logger = logging.getLogger("syncbridge.listener")
@@ -70,7 +71,7 @@ async def serve(
         ssl_context=tls_context(hypercorn),
         bounds=bounds or Bounds(config),
     )
-    engine = FastHttp(site, app, state)
+    engine = FastHttp(site, serve_http2, app, state)
     listeners = bind(config.binds, config.backlog) if sockets is None else list(sockets)
     try:
         async with trio.open_nursery() as lifespan_nursery:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.records import ChannelRecord, Final
-from syncbridge.voice.stored import ChannelNews, Delivery, Due, Stored
+from syncbridge.voice.stored import ChannelNews, DeadLetter, Delivery, Due, Stored
 
 
 class Channels(Protocol):
@@ -127,3 +127,22 @@ class WebhookInbox(Protocol):
         Once for many that come together, so take until there is nothing; and every idle time, for
         those that another node has lost.
         """
+
+
+class DeadLetters(Protocol):
+    """What could not be taken in, for an operator."""
+
+    def dead(self, limit: int, cursor: str = "") -> Awaitable[tuple[list[DeadLetter], str]]:
+        """Dead letters, the latest first, and where the next page begins (empty: nowhere).
+
+        Raises INVALID_FIELD for a cursor that no page has given.
+        """
+
+    def replay(self, entry: str) -> Awaitable[bool]:
+        """Put a dead letter back among those that wait. False: there is no such letter.
+
+        Its attempts begin anew. Raises StoreOverloaded when too many wait.
+        """
+
+    def discard(self, entry: str) -> Awaitable[bool]:
+        """Forget a dead letter."""

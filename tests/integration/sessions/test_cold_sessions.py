@@ -82,4 +82,4 @@ async def test_a_damaged_session_is_told_to_its_users_only(redis_server: RedisSe
 
     assert (500, "state_damaged") == (bad.status_code, bad.json()["code"])
     assert (200, STATE) == (good.status_code, good.json()["state_data"])
-    assert (6, "state_damaged") == (refused["type"], refused["payload"]["code"])
+    assert (9, "state_damaged") == (refused["type"], refused["payload"]["code"])

@@ -7,7 +7,7 @@ the shortest timeout. A deadline is therefore kept to within one tick, never ear
 
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -20,12 +20,13 @@ from syncbridge_server.listener.fast.outbox import Outbox
 from syncbridge_server.listener.fast.readiness import Readiness
 from syncbridge_server.listener.fast.secure import HTTP2, SecureTransport
 from syncbridge_server.listener.fast.transport import Gone, Transport
-from syncbridge_server.listener.http2 import Connection
 from syncbridge_server.listener.hypercorn import Site
 from syncbridge_server.listener.upgrade import UpgradeRequest
 
 TICKS = 4
 LONGEST_TICK = 0.5
+
+Http2Server = Callable[[Site, Transport], Awaitable[None]]
 
 
 class FastHttp:
@@ -35,14 +36,17 @@ class FastHttp:
         upgrade: takes WebSocket handshakes; to be set before the first connection.
 
     Args:
-        site: what Hypercorn's connections share; it serves HTTP/2.
+        site: what Hypercorn's connections share.
+        http2: serves a connection that speaks HTTP/2 until it ends.
         app: the ASGI application itself.
         state: the lifespan's state.
     """
 
     upgrade: Callable[[socket.socket, str, UpgradeRequest, bytes], None]
 
-    def __init__(self, site: Site, app: ASGIApplication, state: dict[str, Any]) -> None:
+    def __init__(
+        self, site: Site, http2: Http2Server, app: ASGIApplication, state: dict[str, Any]
+    ) -> None:
         config = site.config
         shortest = min(config.keep_alive_timeout, config.header_timeout)
         self.app = app
@@ -53,6 +57,7 @@ class FastHttp:
         self._outbox = Outbox()
         self.stopping = False
         self._site = site
+        self._http2 = http2
         self._tick = min(LONGEST_TICK, shortest / TICKS)
         self._connections: set[HttpConnection] = set()
         self._wake = trio.Event()
@@ -95,7 +100,7 @@ class FastHttp:
 
     async def http2(self, transport: Transport) -> None:
         """Serve a connection that speaks HTTP/2 until it ends."""
-        await Connection(self._site, transport).run()
+        await self._http2(self._site, transport)
 
     async def _serve(self, transport: Transport) -> None:
         """Serve HTTP/1.1 on a connection until it ends."""

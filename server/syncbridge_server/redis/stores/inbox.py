@@ -1,4 +1,4 @@
-"""Webhooks in Redis: `WebhookInbox` and `DeadLetters` of `syncbridge.voice.stored`.
+"""Webhooks in Redis: `WebhookInbox` and `DeadLetters` of `syncbridge_server.ports.channels`.
 
 Theory of operation. A stream with one consumer group holds the deliveries that wait, and those
 that a node has taken: taking effect deletes an entry, so the length of the stream is what is not
@@ -49,7 +49,7 @@ Argument = bytes | str | int
 
 
 class RedisInbox:
-    """Implements `WebhookInbox` and `DeadLetters` of `syncbridge.voice.stored`.
+    """Implements `WebhookInbox` and `DeadLetters` of `syncbridge_server.ports.channels`.
 
     Args:
         io: running client.
