@@ -40,7 +40,7 @@ def check_client(wheel: Path, where: Path) -> None:
     show = (
         "import importlib.util as u, syncbridge_client as c; print(c.__version__);"
         "ours = ('syncbridge', 'syncbridge_core', 'syncbridge_server', 'syncbridge_tools');"
-        "raise SystemExit(' '.join(n for n in ours if u.find_spec(n)))"
+        "raise SystemExit(' '.join(n for n in ours if u.find_spec(n)) or 0)"
     )
     subprocess.run([python, "-c", show], check=True, cwd=where)
 
