@@ -18,7 +18,9 @@ OLD_LIMITS = "604800000, 1048576, 2000, 262144, 256, 512"
 
 def source(name: str, limits: Limits | None = None) -> str:
     """A script of format 2 under other limits."""
-    text = files("syncbridge_server.redis").joinpath("scripts", "sessions", f"{name}.lua").read_text()
+    text = (
+        files("syncbridge_server.redis").joinpath("scripts", "sessions", f"{name}.lua").read_text()
+    )
     if limits is None:
         return text
     numbers = (
