@@ -128,9 +128,7 @@ def _delegate(name: str, module: str, text: str) -> None:
         try:
             other = importlib.import_module(module).app
         except ImportError as error:
-            _fail(
-                f"`syncbridge {name}` is not installed: {error}; see pip install syncbridge[{name}]"
-            )
+            _fail(f"`syncbridge {name}` is not installed: {error}")
         other(args=ctx.args, prog_name=f"syncbridge {name}")
 
 

@@ -172,7 +172,7 @@ class Settings(BaseSettings):
     http_header_timeout: Seconds = _set(10.0, "A request head must have arrived within; else 408.")
     http_body_timeout: Seconds = _set(10.0, "A request body may pause for so long; else 408.")
     http_body_rate: Count = _set(1_024, "Bytes a second at which a body must come, on the whole.")
-    http_keep_alive: Seconds = _set(15.0, "A connection without a request is closed after.")
+    http_keep_alive: Seconds = _set(15.0, "An idle HTTP connection is closed after this time.")
     http_handshakes: Count = _set(
         1_024,
         "Connections that have not sent their first request yet. At the bound the one that has been"
@@ -342,7 +342,7 @@ class Settings(BaseSettings):
     worker_url: Url = _spec("WORKER_URL", "", "Our public base URL, told to the voice provider.")
     analytics_url: Url = _spec("ANALYTICS_URL", "", "Where voice metrics are sent. Unset: nowhere.")
     analytics_key: SecretStr = _spec("ANALYTICS_KEY", SecretStr(""), "Key for the analytics URL.")
-    voice_deadline: Seconds = _set(5.0, "A request to the voice provider has failed after.", le=25)
+    voice_deadline: Seconds = _set(5.0, "A provider request fails after this time.", le=25)
     voice_retry: Seconds = _set(
         10.0, "What the voice provider did not do is asked again after; longer each time."
     )
@@ -397,10 +397,10 @@ class Settings(BaseSettings):
     voice_breaker_failures: Count = _set(
         5, "Failures in a row after which the voice provider is not asked for a while."
     )
-    voice_breaker_open: Seconds = _set(5.0, "It is not asked for so long at most, at first.")
-    voice_breaker_longest: Seconds = _set(60.0, "It is not asked for so long at most, at last.")
+    voice_breaker_open: Seconds = _set(5.0, "First pause of the breaker, at most.")
+    voice_breaker_longest: Seconds = _set(60.0, "Longest pause of the breaker.")
     analytics_queue: Count = _set(10_000, "Voice metrics that may wait; the oldest are dropped.")
-    analytics_deadline: Seconds = _set(5.0, "Sending voice metrics has failed after.")
+    analytics_deadline: Seconds = _set(5.0, "Sending voice metrics fails after this time.")
     speaking_interval: Seconds = _set(0.25, "Least time between two speaking changes of a person.")
     speaking_timeout: Seconds = _set(2.0, "Speaking ends when it is not reported again in time.")
     webhook_tolerance: Seconds = _set(300.0, "Largest age of a signed webhook.")

