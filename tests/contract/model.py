@@ -59,7 +59,7 @@ class Session:
         if request.operation is not Operation.SET:
             key, operand = request.sets
             before = self.values.get(key)
-            value = outcome_of(request.operation, before, operand, request.expected, self.max_value)
+            value = self._operate(request, before, operand)
             if isinstance(value, Status):
                 shown = before or b""
                 return self._same(
@@ -73,7 +73,7 @@ class Session:
         effective = {
             key: value
             for key, value in wanted.items()
-            if key not in conflicts and value != self.values.get(key)
+            if key not in conflicts and not self._equal(self.values.get(key), value)
         }
         refused = self._over(effective)
         if refused is not None:
@@ -81,6 +81,12 @@ class Session:
         done = self._commit(request, effective, conflicts)
         done.result = result
         return done
+
+    def _operate(self, request: Apply, before: bytes | None, operand: bytes) -> bytes | Status:
+        return outcome_of(request.operation, before, operand, request.expected, self.max_value)
+
+    def _equal(self, before: bytes | None, after: bytes | None) -> bool:
+        return before == after
 
     def _wanted(self, request: Apply) -> dict[bytes, bytes | None]:
         pairs = zip(request.sets[::2], request.sets[1::2], strict=True)
