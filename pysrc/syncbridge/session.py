@@ -61,6 +61,8 @@ class Change(msgspec.Struct, gc=False):
     correlation_id: str
     sets: Sequence[bytes]
     deletes: Sequence[bytes]
+    lineage: str = ""
+    prev_lineage: str = ""
 
 
 class Verdict(Enum):

@@ -3,7 +3,7 @@
 import uuid
 from typing import Any
 
-from syncbridge.records.sessions import Apply, Hello, Leave, Mode, Read, Resume, Touch
+from syncbridge.records.sessions import Apply, Hello, Leave, Mode, Place, Read, Resume, Touch
 
 MODES = Mode
 
@@ -39,12 +39,12 @@ def read(sid: str, **more: Any) -> Read:
 
 def touch(sid: str, *devices: str, node: str = "n1", presence_ms: int = 120_000) -> Touch:
     """A renewal of leases."""
-    return Touch(sid, node, list(devices), presence_ms)
+    return Touch(sid, node, [(device, "c1") for device in devices], presence_ms)
 
 
 def resume(sid: str, epoch: str, version: int, **more: Any) -> Resume:
     """A read of what changed since a version."""
-    return Resume(sid, epoch, version, **more)
+    return Resume(sid, Place(epoch, version), **more)
 
 
 def pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:

@@ -1,7 +1,7 @@
 """One write: versions, creation, no-ops, idempotency, replacement, ownership."""
 
 from contract.requests import join, pairs, read, session_id, write
-from syncbridge.records.sessions import Mode, Status
+from syncbridge.records.sessions import Mode, Place, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 
@@ -156,9 +156,9 @@ async def test_read_with_a_fitting_etag_sends_no_state(store: RedisStore) -> Non
     """The same epoch and version: nothing; another epoch or version: the state."""
     sid = session_id()
     epoch = (await store.call(write(sid, {"a": "1"}))).epoch
-    assert (await store.call(read(sid, etag=(epoch, 1)))).flat is None
-    assert (await store.call(read(sid, etag=("other", 1)))).flat == [b"a", b"1"]
-    assert (await store.call(read(sid, etag=(epoch, 0)))).flat == [b"a", b"1"]
+    assert (await store.call(read(sid, etag=Place(epoch, 1)))).flat is None
+    assert (await store.call(read(sid, etag=Place("other", 1)))).flat == [b"a", b"1"]
+    assert (await store.call(read(sid, etag=Place(epoch, 0)))).flat == [b"a", b"1"]
     assert (await store.call(read(sid, user_id="x"))).status is Status.FORBIDDEN
 
 

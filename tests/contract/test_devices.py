@@ -108,25 +108,6 @@ async def test_touch_tells_the_version(store: RedisStore) -> None:
     assert (touched.version, touched.epoch) == (1, epoch)
 
 
-async def test_peers_are_the_other_nodes(store: RedisStore) -> None:
-    """Counted at hello and leave; a node goes with its last device or its lease."""
-    sid = session_id()
-    assert (await store.call(join(sid, "d1", "c1", "n1"))).peers == 0
-    assert (await store.call(join(sid, "d2", "c2", "n2"))).peers == 1
-    assert (await store.call(join(sid, "d1", "c1b", "n1"))).peers == 1
-    assert (await store.call(join(sid, "d3", "c3", "n3", presence_ms=-1))).peers == 2
-    assert (await store.call(leave(sid, "d1", "c1", "n1", last=True))).peers == 1
-    assert (await store.call(leave(sid, "d2", "c2", "n2", last=True))).peers == 0
-
-
-async def test_own_lease_that_is_over_is_not_subtracted(store: RedisStore) -> None:
-    """A node that was too slow to renew still counts the others rightly."""
-    sid = session_id()
-    await store.call(join(sid, "d2", "c2", "n2"))
-    await store.call(join(sid, "d1", "c1", "n1", presence_ms=-1))
-    assert (await store.call(leave(sid, "d1", "c1", "n1"))).peers == 1
-
-
 async def test_touch_gives_the_registry_the_life_of_the_session(
     store: RedisStore, io: RedisIO
 ) -> None:

@@ -18,7 +18,7 @@ from contract.test_model import LIMITS, as_result, writes
 from support.redis_servers import RedisServer, until
 from syncbridge.errors import ErrorCode
 from syncbridge.records.devices import OpenHandoff, Redeem
-from syncbridge.records.sessions import Apply, Review, Status
+from syncbridge.records.sessions import Apply, Place, Review, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.scripts import Scripts
 from syncbridge_server.redis.stores.cold import (
@@ -125,16 +125,16 @@ async def test_what_needs_no_state_leaves_it_packed(
 ) -> None:
     """An etag that fits, a resume that is current, presence and leaving: nothing is unpacked."""
     sid = await frozen_session(store, io)
-    welcome = await store.call(join(sid, known=3, known_epoch=""))
+    welcome = await store.call(join(sid, known=Place("", 3)))
     assert FLAT == pairs(welcome.full)
     await store.call(leave(sid))
     await freeze(io, sid)
     epoch = welcome.epoch
 
-    assert (await store.call(read(sid, etag=(epoch, 3)))).flat is None
+    assert (await store.call(read(sid, etag=Place(epoch, 3)))).flat is None
     assert [] == (await store.call(resume(sid, epoch, 3))).sets
-    assert (await store.call(join(sid, since=(epoch, 3)))).resumed
-    assert (await store.call(join(sid, conn="c2", known=3, known_epoch=epoch))).fresh
+    assert (await store.call(join(sid, since=Place(epoch, 3)))).resumed
+    assert (await store.call(join(sid, conn="c2", known=Place(epoch, 3)))).fresh
     assert 3 == (await store.call(touch(sid, "d"))).version
     assert (await store.call(leave(sid, conn="c2"))).changed
     assert "mijz" == letters(raw, sid)
@@ -145,14 +145,16 @@ async def test_renewed_life_reaches_the_packed_state(
 ) -> None:
     """A device that is connected keeps a packed session alive."""
     sid = await frozen_session(store, io)
-    await store.call(join(sid, since=((await store.call(read(sid))).epoch, 3)))
+    await store.call(join(sid, since=Place((await store.call(read(sid))).epoch, 3)))
     await store.call(leave(sid))
     await freeze(io, sid)
     raw.hset(f"s:{{{sid}}}:m", "t", "0")
     for letter in "mz":
         raw.pexpire(f"s:{{{sid}}}:{letter}", 60_000)
 
-    await store.call(join(sid, since=((await store.call(read(sid, etag=("", -1)))).epoch, 3)))
+    await store.call(
+        join(sid, since=Place((await store.call(read(sid, etag=Place("", -1)))).epoch, 3))
+    )
 
     assert life(raw, sid, "m") > 600_000_000
     await store.call(leave(sid))

@@ -64,6 +64,8 @@ class Departure(Result):
     status: Status
     fence: int = 0
     version: int = 0
+    epoch: str = ""
+    lineage: str = ""
 
 
 class Index(Query):
@@ -162,6 +164,7 @@ class Peeked(Result):
     epoch: str
     updated_at: int
     online: list[str]
+    lineage: str = ""
 
 
 class OpenHandoff(Query):
@@ -211,3 +214,4 @@ class Redeemed(Result):
     epoch: str = ""
     flat: list[bytes] = msgspec.field(default_factory=list)
     fence: int = 0
+    lineage: str = ""

@@ -18,7 +18,7 @@ from syncbridge.identity import authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.messages import Envelope, MessageType
 from syncbridge.protocol import TRANSITIONS, VOICE, BehindAuth, State, refusal
-from syncbridge.records.sessions import Apply, Mode, Outcome, Resume, Resumed, Status
+from syncbridge.records.sessions import Apply, Mode, Outcome, Place, Resume, Resumed, Status
 from syncbridge.session import Change
 from syncbridge.updates import UpdateParser, check_version
 from syncbridge_core.hub import (
@@ -213,8 +213,8 @@ class Engine:
         if since is not None:
             check_version("since.version", since.version)
         if session.doc is None:
-            epoch, version = (since.epoch, since.version) if since is not None else ("", 0)
-            request = Resume(session.id, epoch, version)
+            place = Place(since.epoch, since.version) if since is not None else Place()
+            request = Resume(session.id, place)
             self._courier.ask(request, self._snapshot_read, connection, envelope.correlation_id)
             return
         delta = None

@@ -19,7 +19,7 @@ from syncbridge import encode
 from syncbridge.errors import StoreError
 from syncbridge.kernels import render_pairs
 from syncbridge.messages import MessageType
-from syncbridge.records.sessions import Commit, Resume, Resumed, Touched
+from syncbridge.records.sessions import Commit, Place, Resume, Resumed, Touched
 from syncbridge.session import Change, Verdict
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
@@ -115,7 +115,9 @@ class Fanout:
             return
         session.reading = True
         self.mended += 1
-        self._courier.ask(Resume(session.id, session.epoch, session.version), self._mended, session)
+        self._courier.ask(
+            Resume(session.id, Place(session.epoch, session.version)), self._mended, session
+        )
 
     def compare(self, session: LocalSession, answer: Touched) -> None:
         """Hold a session against where the store says that it is."""
@@ -131,7 +133,8 @@ class Fanout:
         if delta is not None:
             self._send_delta(connection, session, seen, *delta)
             return
-        self._courier.ask(Resume(session.id, session.epoch, seen), self._resynced, connection, seen)
+        request = Resume(session.id, Place(session.epoch, seen))
+        self._courier.ask(request, self._resynced, connection, seen)
 
     def _found_hole(self, session_id: str) -> None:
         self.holes.add(session_id)

@@ -19,7 +19,15 @@ from syncbridge.limits import Limits
 from syncbridge.messages import AuthPayload, Envelope, MessageType, Position
 from syncbridge.protocol import State
 from syncbridge.records.devices import Index, bucket_of
-from syncbridge.records.sessions import Device, DeviceInfo, Hello, PresenceChange, Status, Welcome
+from syncbridge.records.sessions import (
+    Device,
+    DeviceInfo,
+    Hello,
+    Place,
+    PresenceChange,
+    Status,
+    Welcome,
+)
 from syncbridge.session import Change, Verdict
 from syncbridge.updates import check_version
 from syncbridge_core.hub import Hub
@@ -141,8 +149,7 @@ class Joining:
             encode.to_json(info),
             self._node,
             owner_check=not identity.privileged,
-            known=session.version,
-            known_epoch=session.epoch,
+            known=Place(session.epoch, session.version),
             max_devices=self._limits.devices,
             presence_ms=self._limits.presence_timeout * 1000,
         )
@@ -220,8 +227,7 @@ class Joining:
             self._node,
             owner_check=not identity.privileged,
             since=since_of(payload.resume),
-            known=replica.version if replica is not None else -1,
-            known_epoch=replica.epoch if replica is not None else "",
+            known=Place(replica.epoch, replica.version) if replica is not None else None,
             max_devices=self._limits.devices,
             presence_ms=self._limits.presence_timeout * 1000,
         )
@@ -272,7 +278,7 @@ class Joining:
         self._synchronise(session, answer, hello)
         part = self._state_part(session, answer, hello)
         if part is None:
-            again = msgspec.structs.replace(hello, since=None, known=-1)
+            again = msgspec.structs.replace(hello, since=None, known=None)
             self._ask(connection, session, again, correlation_id)
             return
         try:
@@ -461,14 +467,14 @@ CLOSE_CODES = {
 """How a refused AUTH ends; with anything else (a bad field) as AUTH_FAILED."""
 
 
-def since_of(position: Position | None) -> tuple[str, int] | None:
+def since_of(position: Position | None) -> Place | None:
     """A client's resume position, checked."""
     if position is None:
         return None
     check_version("resume.version", position.version)
     if len(position.epoch) > 64:
         raise SyncBridgeError(ErrorCode.INVALID_FIELD, "resume.epoch: at most 64 characters")
-    return position.epoch, position.version
+    return Place(position.epoch, position.version)
 
 
 def refusal_of(answer: Welcome | StoreError) -> SyncBridgeError | None:

@@ -78,7 +78,8 @@ class Presence:
         buckets: dict[int, list[str]] = {}
         for session in sessions:
             if session.devices:
-                request = Touch(session.id, self._node, list(session.devices), self._timeout_ms)
+                pairs = [(name, connection.id) for name, connection in session.devices.items()]
+                request = Touch(session.id, self._node, pairs, self._timeout_ms)
                 self._courier.ask(request, self._touched, session)
                 buckets.setdefault(bucket_of(session.id), []).append(session.id)
                 self._users.seen(session.owner, session.id)

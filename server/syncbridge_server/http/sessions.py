@@ -13,7 +13,7 @@ from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
-from syncbridge.records.sessions import Apply, Mode, Outcome, Read, Snapshot, Status
+from syncbridge.records.sessions import Apply, Mode, Outcome, Place, Read, Snapshot, Status
 from syncbridge.updates import check_version
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.engine import outcome_error
@@ -217,10 +217,10 @@ def _if_none_match(request: Request) -> str:
     return ""
 
 
-def parse_etag(header: str) -> tuple[str, int] | None:
+def parse_etag(header: str) -> Place | None:
     """`(epoch, version)` of the first tag of ours in an If-None-Match header."""
     for part in header.split(",")[:16]:
         epoch, dash, version = part.strip().removeprefix("W/").strip('"').rpartition("-")
         if dash and version.isascii() and version.isdigit() and len(version) < 17:
-            return epoch, int(version)
+            return Place(epoch, int(version))
     return None

@@ -116,7 +116,8 @@ def encode_apply(request: Apply, settings: Settings, epoch: str) -> Call:
 
 
 def encode_hello(request: Hello, settings: Settings) -> Call:
-    epoch, version = request.since or ("", -1)
+    epoch, version, _ = request.since or ("", -1, "")
+    known = request.known or ("", -1, "")
     args: list[Argument] = [
         request.user_id,
         request.device_id,
@@ -126,8 +127,8 @@ def encode_hello(request: Hello, settings: Settings) -> Call:
         int(request.owner_check),
         epoch,
         version,
-        request.known_epoch,
-        request.known,
+        known[0],
+        known[1],
         request.max_devices,
         request.presence_ms,
         settings.ttl_ms,
@@ -141,14 +142,14 @@ def encode_resume(request: Resume) -> Call:
     args: list[Argument] = [
         request.user_id,
         int(request.owner_check),
-        request.epoch,
-        request.version,
+        request.place.epoch,
+        request.place.version,
     ]
     return Call("resume", _keys(request.sid, "mdk"), args, True)
 
 
 def encode_read(request: Read) -> Call:
-    epoch, version = request.etag or ("", -1)
+    epoch, version, _ = request.etag or ("", -1, "")
     args: list[Argument] = [request.user_id, int(request.owner_check), epoch, version]
     return Call("read", _keys(request.sid, "md"), args, True)
 
@@ -177,7 +178,7 @@ def encode_touch(request: Touch, settings: Settings) -> Call:
         request.presence_ms,
         settings.ttl_ms,
         WAITING_TTL_MS,
-        *request.device_ids,
+        *(device_id for device_id, _ in request.devices),
     ]
     return Call("touch", _keys(request.sid, "mdkipvonz"), args, True)
 
@@ -252,7 +253,6 @@ def decode_hello(reply: list[Any], request: Hello, settings: Settings) -> Welcom
     else:
         welcome.fresh = True
     welcome.devices = devices(reply[7], reply[8], reply[9], reply[10])
-    welcome.peers = reply[11]
     welcome.fence = reply[12]
     node, conn, _ = connection(reply[13])
     welcome.replaced = (node, conn) if node else None
@@ -310,7 +310,7 @@ def _journal_line(line: bytes) -> tuple[int, bytes, bytes]:
 
 
 def decode_leave(reply: list[Any], request: Leave, settings: Settings) -> Left:
-    return Left(bool(reply[0]), reply[1], reply[2], reply[3])
+    return Left(bool(reply[0]), reply[1], reply[3])
 
 
 def decode_touch(reply: list[Any], request: Touch, settings: Settings) -> Touched:
@@ -342,6 +342,8 @@ def encode(request: SessionRequest, settings: Settings, new_epoch: Callable[[], 
             return encode_leave(request)
         case Touch():
             return encode_touch(request, settings)
+        case _:
+            raise NotImplementedError(type(request))
 
 
 _DECODERS: dict[type, Callable[[list[Any], Any, Settings], Answer]] = {
