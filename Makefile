@@ -28,7 +28,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 HEADERS := $(wildcard core_ext/syncbridge_core/*.h)
 KERNELS := $(wildcard core_ext/syncbridge_core/*.pyx core_ext/syncbridge_core/*.px[di]) $(HEADERS)
 PACKAGING := pyproject.toml setup.py clients/python/pyproject.toml
-FUZZERS := frames document merge
+FUZZERS := frames document merge canonical
 PROTO := pysrc/syncbridge/proto
 
 .PHONY: help run test test-pure proof lint format proto fuzz bench bench-more bench-quick coverage trace dist check-wheel clean

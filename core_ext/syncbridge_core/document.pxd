@@ -59,6 +59,10 @@ cdef extern from "document_table.h" nogil:
     size_t dt_render_since(const dt_table *t, dt_text text, uint64_t version, uint8_t *out)
 
 
+cdef extern from "json_canonical.h" nogil:
+    int jc_same(const uint8_t *a, size_t a_len, const uint8_t *b, size_t b_len)
+
+
 cdef extern from "_json_scope.h" nogil:
     pass
 

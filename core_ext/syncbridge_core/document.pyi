@@ -97,4 +97,4 @@ class Doc:
         """`(changes object, deleted keys array)` as JSON text, or None when not known that far."""
 
     def diff(self, target: Split) -> tuple[list[bytes], list[bytes]]:
-        """`(flat sets, deletes)` that turn this document into `target`; byte-equal values drop."""
+        """`(flat sets, deletes)` that turn this document into `target`; equal values drop."""

@@ -7,7 +7,8 @@ than everything that is done with them, so this module keeps the text and an ind
 
 Input is validated once, by `split` and `compact`, on the way in (json_scan.h): I-JSON (RFC 7493)
 with limits, whitespace dropped, keys normalised so that `"\\u0061"` and `"a"` are one key. What
-has passed is trusted from then on, and equality of values is equality of bytes.
+has passed is trusted from then on. A value keeps the spelling in which it came, and `diff` compares
+by value (json_canonical.h).
 
 A `Doc` stores the rendered document itself as its arena (`_text`) and one 24-byte entry a key that
 says where the member stands (document_table.h). A commit does not touch the text: changed members
@@ -254,9 +255,10 @@ cdef class Doc:
         return self.changes_since(version), self.deleted_since(version)
 
     def diff(self, Split target not None):
-        """`(flat sets, deletes)` that turn this document into `target`; byte-equal values drop.
+        """`(flat sets, deletes)` that turn this document into `target`.
 
-        Sets come in the order of `target`, deletes in the order of this document. O(size).
+        Equal values drop, however they are spelled. Sets come in the order of
+        `target`, deletes in the order of this document. O(size), and objects that differ are sorted.
         """
         cdef list sets = []
         cdef uint32_t hits
@@ -307,7 +309,7 @@ cdef class Doc:
                 hint = number + 1
                 hit[number] = 1
                 hits += 1
-                if same_value(mine, &self.table.entries[number], dt_value(theirs, e), e.value_len):
+                if equal_values(mine, &self.table.entries[number], theirs, e):
                     continue
             add_pair(sets, theirs, e)
         return hits
@@ -458,3 +460,15 @@ cdef inline bint same_value(
     dt_text text, const dt_entry *e, const uint8_t *value, size_t size
 ) noexcept:
     return e.value_len == size and memcmp(dt_value(text, e), value, size) == 0
+
+
+cdef inline bint equal_values(
+    dt_text a_text, const dt_entry *a, dt_text b_text, const dt_entry *b
+) except -1:
+    """By value, not by spelling."""
+    cdef int same = jc_same(
+        dt_value(a_text, a), a.value_len, dt_value(b_text, b), b.value_len
+    )
+    if same < 0:
+        raise MemoryError()
+    return same

@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from syncbridge_core.document import Doc, DocumentLimits, Split
 
-IMPRINT_SHORT: int
-IMPRINT_LONG: int
-UNKNOWN: bytes
 STORED: DocumentLimits
 
 def merge_patch(value: bytes, patch: bytes | memoryview, limits: DocumentLimits = ...) -> bytes:
@@ -17,8 +14,8 @@ def compose(
 ) -> tuple[list[bytes], list[bytes]]:
     """One change set `(flat sets, deletes)` that does what `first` and then `second` do."""
 
-def imprint(value: bytes | None) -> bytes:
-    """What is remembered of an old value: b"" for none, b"?" for one that is too long."""
+def text_imprint(value: bytes | None) -> bytes:
+    """The imprint in a journal of format 1: b"" for no value, b"?" for one that is too long."""
 
 def merge3(
     server: Doc, client: Split, base: Mapping[bytes, bytes], complete: bool = False

@@ -7,8 +7,9 @@ compared with a replica by its `diff`, which is where the time goes.
 
 *Three-way merge* without the base. A server that keeps no old states still knows two things about
 the state that a client started from: which keys it has changed since, and an *imprint* of what
-each of these was. The imprint of a value is its text where that is short, else 64 bits of its
-SHA-1 (a device can only fool its own merge with a collision). So for each key that differs:
+each of these was. The imprint of a value is its canonical form where that is short, else 64 bits of
+its SHA-1 (a device can only fool its own merge with a collision), so another spelling of the value
+has the same. For each key that differs:
 
 * the server has not changed it: then the client has, and its value is right;
 * the client's value has the imprint of the base: then only the server has changed it;
@@ -25,6 +26,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
+from syncbridge_core.canonical import IMPRINT_LONG, IMPRINT_SHORT, UNKNOWN, imprint
 from syncbridge_core.document import DEFAULT_LIMITS as _DEFAULT
 from syncbridge_core.document import DocumentError, DocumentLimits, compact
 
@@ -33,10 +35,6 @@ cdef extern from "json_merge.h" nogil:
     size_t jm_merge_patch(
         const uint8_t *target, size_t target_len, const uint8_t *patch, size_t patch_len,
         uint8_t *out)
-
-IMPRINT_SHORT = 24
-IMPRINT_LONG = 2048
-UNKNOWN = b"?"
 
 # Stored text was held to narrower limits when it came in.
 STORED = DocumentLimits(
@@ -103,8 +101,8 @@ cdef int add_changes(dict merged, tuple change) except -1:
     return 0
 
 
-def imprint(bytes value):
-    """What is remembered of an old value; None for no value.
+def text_imprint(bytes value):
+    """The imprint in a journal of format 1: of the text as it is spelled; None for no value.
 
     b"" stands for no value, b"?" for one that is too long to be remembered; else "=" and the text
     up to 24 bytes, 16 hexadecimal digits of its SHA-1 above.
@@ -122,7 +120,7 @@ def merge3(server, client, base, complete=False):
     """What a client changed since its base, as far as the server's present state has it otherwise.
 
     `server` is a Doc, `client` a Split. `base` has an imprint of the old value of each key that the
-    server has changed since. Keys that the client does not have count as deleted only if `complete`
+    server has changed since; one of format 1 does as well, as long as nobody spells it otherwise. Keys that the client does not have count as deleted only if `complete`
     says that it sent everything.
 
     Returns `(sets, deletes, contested, unknown)`: the client's changes, which of these keys the
@@ -147,7 +145,7 @@ cdef bint is_change(object base, bytes key, bytes value, list contested, list un
         return True
     if was == UNKNOWN:
         unknown.append(key)
-    elif was == imprint(value):
+    elif was == imprint(value) or was == text_imprint(value):
         return False
     contested.append(key)
     return True

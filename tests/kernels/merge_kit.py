@@ -1,4 +1,4 @@
-"""Both merge kernels with the document kernels that belong to them, and a reference of RFC 7396."""
+"""Both merge kernels with the kernels that belong to them, and a reference of RFC 7396."""
 
 import importlib
 from types import ModuleType
@@ -8,17 +8,18 @@ ABSENT = object()
 
 
 class MergeKernel(NamedTuple):
-    """One implementation: `merge` and the `documents` whose Doc and Split it takes."""
+    """One implementation: `merge`, the `documents` whose Doc and Split it takes, the imprints."""
 
     merge: ModuleType
     documents: ModuleType
+    values: ModuleType
 
 
 def load(compiled: bool) -> MergeKernel:
     if compiled:
-        names = ("syncbridge_core.merge", "syncbridge_core.document")
+        names = [f"syncbridge_core.{name}" for name in ("merge", "document", "canonical")]
     else:
-        names = ("syncbridge.kernels._merge_py", "syncbridge.kernels._document_py")
+        names = [f"syncbridge.kernels._{name}_py" for name in ("merge", "document", "canonical")]
     return MergeKernel(*map(importlib.import_module, names))
 
 

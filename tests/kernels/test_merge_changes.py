@@ -42,7 +42,7 @@ def merged(
 ) -> tuple[State, list[bytes], list[bytes]]:
     """The three-way merge of complete states: result, contested keys, keys of unknown base."""
     changed = {k for k in base.keys() | server.keys() if base.get(k) != server.get(k)}
-    imprints = {k: kernel.merge.imprint(base.get(k)) if known else b"?" for k in changed}
+    imprints = {k: kernel.values.imprint(base.get(k)) if known else b"?" for k in changed}
     documents = kernel.documents
     sets, deletes, contested, unknown = kernel.merge.merge3(
         documents.Doc.from_flat(flat(server), 1, "e"),
@@ -137,9 +137,9 @@ def test_differences_compose(
         (b"x" * 2049, b"?"),
     ],
 )
-def test_imprint(kernel: MergeKernel, value: bytes | None, expected: bytes) -> None:
-    """Short values are kept, longer ones hashed, the longest forgotten."""
-    assert expected == kernel.merge.imprint(value)
+def test_imprint_of_a_text(kernel: MergeKernel, value: bytes | None, expected: bytes) -> None:
+    """In a journal of format 1 short values are kept, longer ones hashed, the longest forgotten."""
+    assert expected == kernel.merge.text_imprint(value)
 
 
 # ### Three-way merge ###
@@ -203,7 +203,7 @@ def test_the_twins_agree(
     results = []
     for kernel in KERNELS.values():
         documents = kernel.documents
-        imprints = {k: kernel.merge.imprint(v) if known else b"?" for k, v in base.items()}
+        imprints = {k: kernel.values.imprint(v) if known else b"?" for k, v in base.items()}
         doc = documents.Doc.from_flat(flat(server), 1, "e")
         target = documents.split(documents.render_pairs(flat(client)))
         results.append(kernel.merge.merge3(doc, target, imprints, complete))
@@ -213,8 +213,9 @@ def test_the_twins_agree(
 
 def test_the_twins_have_the_same_interface() -> None:
     """What the domain may use exists on both sides, with the same bounds."""
-    compiled, pure = KERNELS["compiled"].merge, KERNELS["pure"].merge
+    compiled, pure, values = KERNELS["compiled"].merge, KERNELS["pure"].merge, KERNELS["pure"].values
 
     assert all(callable(getattr(compiled, name)) for name in pure.__all__)
+    assert all(callable(getattr(KERNELS["compiled"].values, name)) for name in values.__all__)
     for name in ("IMPRINT_SHORT", "IMPRINT_LONG", "UNKNOWN"):
-        assert getattr(compiled, name) == getattr(pure, name)
+        assert getattr(KERNELS["compiled"].values, name) == getattr(values, name)

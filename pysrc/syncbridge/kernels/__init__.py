@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or not os.environ.get("SYNCBRIDGE_PURE_PYTHON"):
+    from syncbridge_core.canonical import imprint, spelling, spellings
     from syncbridge_core.document import (
         DEFAULT_LIMITS,
         Doc,
@@ -23,11 +24,12 @@ if TYPE_CHECKING or not os.environ.get("SYNCBRIDGE_PURE_PYTHON"):
         split,
     )
     from syncbridge_core.http1 import Fields, Response, split_head
-    from syncbridge_core.merge import compose, imprint, merge3, merge_patch
+    from syncbridge_core.merge import compose, merge3, merge_patch, text_imprint
     from syncbridge_core.throttle import RESTED, Throttle
 
     IMPLEMENTATION = "compiled"
 else:
+    from syncbridge.kernels._canonical_py import imprint, spelling, spellings
     from syncbridge.kernels._document_py import (
         DEFAULT_LIMITS,
         Doc,
@@ -40,7 +42,7 @@ else:
         split,
     )
     from syncbridge.kernels._http1_py import Fields, Response, split_head
-    from syncbridge.kernels._merge_py import compose, imprint, merge3, merge_patch
+    from syncbridge.kernels._merge_py import compose, merge3, merge_patch, text_imprint
     from syncbridge.kernels._throttle_py import RESTED, Throttle
 
     IMPLEMENTATION = "pure"
@@ -63,6 +65,9 @@ __all__ = [
     "merge_patch",
     "quote",
     "render_pairs",
+    "spelling",
+    "spellings",
     "split",
     "split_head",
+    "text_imprint",
 ]

@@ -7,6 +7,7 @@ Use it where there is no compiler (`SYNCBRIDGE_PURE_PYTHON=1`) and to read what 
 
 from collections.abc import Iterator, Sequence
 
+from syncbridge.kernels._canonical_py import canonical
 from syncbridge.kernels._json_py import (
     DEFAULT_LIMITS,
     MAX_TEXT,
@@ -224,12 +225,14 @@ class Doc:
         return _object(changes), b"[" + b",".join(deleted) + b"]"
 
     def diff(self, target: Split) -> tuple[list[bytes], list[bytes]]:
-        """`(flat sets, deletes)` that turn this document into `target`; byte-equal values drop.
+        """`(flat sets, deletes)` that turn this document into `target`.
 
-        Sets come in the order of `target`, deletes in the order of this document. O(size).
+        Equal values drop, however they are spelled. Sets come in the order of `target`, deletes in
+        the order of this document.
         """
         sets = []
         for key, value in target.items():
-            if self._members.get(key) != value:
+            mine = self._members.get(key)
+            if mine is None or (mine != value and canonical(mine) != canonical(value)):
                 sets += [key, value]
         return sets, [key for key in self._members if key not in target]
