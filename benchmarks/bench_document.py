@@ -1,16 +1,22 @@
 """Documents: kernel, pure twin, orjson, msgspec and json, side by side in one run.
 
-Three tasks, at 3, 20, 200 and 800 keys (documents of `_data.py`):
+Five tasks, at 3, 20, 200 and 800 keys (documents of `_data.py`):
 
 * `commit`: three keys change, the whole state is needed as bytes. The kernel and the twin hold a
   replica (`Doc.apply`, `Doc.render`); the libraries parse the state, update, and dump it.
 * `diff`: a device sends a whole state; which keys differ from ours? `split` and `Doc.diff` against
   parsing both and comparing the dicts. The kernel's side validates the incoming text.
 * `load`: an HGETALL reply becomes JSON: `render_pairs` against parsing each value and dumping all.
+* `canonical`: are these values spelled canonically? All are, as JSON.stringify writes scalars and
+  objects with ascending names. `spellings` of the values that were split off, against what a
+  library has to do to know: parse the state and dump it with sorted names.
+* `respelled`: the same with objects in the order of their making, so that a quarter of the values
+  are not canonical, and the kernel has to build and to hash their forms.
 
 What the numbers do not show: the kernel keeps an index between calls and a parser does not, that is
 the point, but a state that is read once and never again gains only what `load` shows. The
-libraries' results are Python objects, which a handler might want anyway. One round trip to Redis
+libraries' results are Python objects, which a handler might want anyway. The libraries round
+numbers to doubles, the kernel compares them digit by digit. One round trip to Redis
 (25 us and more) outweighs all of it for one small session; the gain is CPU: sessions a core.
 Documents of one generator are no traffic. Times are those of a shared machine: trust the ratios,
 and the best round more than the median when the spread is large.
@@ -34,7 +40,9 @@ import msgspec
 import orjson
 
 from _data import Case, case
+from syncbridge.kernels import _canonical_py
 from syncbridge.kernels import _document_py as pure
+from syncbridge_core import canonical
 from syncbridge_core import document as compiled
 
 SIZES = (3, 20, 200, 800)
@@ -97,6 +105,17 @@ def parsed_loads(
     return call
 
 
+def spellings(values: ModuleType, state: bytes) -> Call:
+    flat = compiled.split(state).flat()
+    return lambda: values.spellings(flat)
+
+
+def parsed_spellings(
+    loads: Callable[[bytes], Any], dumps: Callable[[Any], object], state: bytes
+) -> Call:
+    return lambda: dumps(loads(state))
+
+
 def json_dumps(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -106,6 +125,11 @@ LIBRARIES: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], object]]] = {
     "orjson": (orjson.loads, orjson.dumps),
     "msgspec": (msgspec.json.decode, msgspec.json.encode),
     "json": (json.loads, json_dumps),
+}
+SORTING: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], object]]] = {
+    "orjson": (orjson.loads, lambda value: orjson.dumps(value, option=orjson.OPT_SORT_KEYS)),
+    "msgspec": (msgspec.json.decode, msgspec.json.Encoder(order="sorted").encode),
+    "json": (json.loads, lambda value: json.dumps(value, sort_keys=True).encode()),
 }
 
 
@@ -138,6 +162,18 @@ def tasks(sample: Case) -> Iterator[tuple[str, dict[str, Call]]]:
             | {name: parsed_loads(loads, dumps, flat) for name, (loads, dumps) in LIBRARIES.items()}
         ),
     )
+    for task, state in (
+        ("canonical", canonical.canonical(sample.state)),
+        ("respelled", sample.state),
+    ):
+        values = {"kernel": canonical, "twin": _canonical_py}
+        yield (
+            task,
+            (
+                {name: spellings(module, state) for name, module in values.items()}
+                | {name: parsed_spellings(*codec, state) for name, codec in SORTING.items()}
+            ),
+        )
 
 
 # ### Measuring ###

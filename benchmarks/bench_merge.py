@@ -30,6 +30,7 @@ from _data import Case, case, dump, state
 from bench_document import LIBRARIES, Call, machine, measure, show, summary
 from syncbridge.kernels import _document_py, _merge_py
 from syncbridge_core import document, merge
+from syncbridge_core.canonical import imprint
 
 Kernel = tuple[ModuleType, ModuleType]
 KERNELS: dict[str, Kernel] = {"kernel": (document, merge), "twin": (_document_py, _merge_py)}
@@ -57,7 +58,7 @@ def parsed_diffs(loads: Any, sample: Case) -> Call:
 def three_way(kernel: Kernel, sample: Case) -> Call:
     documents, merging = kernel
     doc = documents.Doc.from_flat(documents.split(sample.state).flat(), 1, "")
-    base = {key: merging.imprint(b'"older"') for key in sample.changes[::2]}
+    base = {key: imprint(b'"older"') for key in sample.changes[::2]}
     return lambda: merging.merge3(doc, documents.split(sample.target), base, True)
 
 

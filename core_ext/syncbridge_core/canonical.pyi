@@ -1,7 +1,7 @@
 """Values by what they are: canonical form, spelling and imprint of a JSON text. See canonical.pyx.
 
-Two values are equal when their canonical forms are the same bytes. Texts are trusted to be JSON; what
-is not is its own canonical form.
+Two values are equal when their canonical forms are the same bytes. Texts are trusted to be JSON;
+what is not is its own canonical form.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def imprint(text: bytes | None) -> bytes:
     """What stands for a value where values are compared; b"" for None, which is no value."""
 
 def spelling(text: bytes) -> bytes:
-    """What has to stand beside a stored text: b"" (canonical, at most 2,048 bytes), or its imprint."""
+    """What has to stand beside a stored text: its imprint, unless a script can tell that (b"")."""
 
 def spellings(flat: Sequence[bytes]) -> list[bytes]:
     """The spelling of each value of `[key, value, ...]`; [] when all of them are b""."""

@@ -257,8 +257,8 @@ cdef class Doc:
     def diff(self, Split target not None):
         """`(flat sets, deletes)` that turn this document into `target`.
 
-        Equal values drop, however they are spelled. Sets come in the order of
-        `target`, deletes in the order of this document. O(size), and objects that differ are sorted.
+        Equal values drop, however they are spelled. Sets come in the order of `target`, deletes in
+        the order of this document. O(size); values that differ may have to be sorted.
         """
         cdef list sets = []
         cdef uint32_t hits

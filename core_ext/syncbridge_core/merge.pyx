@@ -26,7 +26,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from syncbridge_core.canonical import IMPRINT_LONG, IMPRINT_SHORT, UNKNOWN, imprint
+from syncbridge_core.canonical import IMPRINT_LONG as _LONG
+from syncbridge_core.canonical import IMPRINT_SHORT as _SHORT
+from syncbridge_core.canonical import UNKNOWN as _UNKNOWN
+from syncbridge_core.canonical import imprint
 from syncbridge_core.document import DEFAULT_LIMITS as _DEFAULT
 from syncbridge_core.document import DocumentError, DocumentLimits, compact
 
@@ -109,10 +112,10 @@ def text_imprint(bytes value):
     """
     if value is None:
         return b""
-    if len(value) <= IMPRINT_SHORT:
+    if len(value) <= _SHORT:
         return b"=" + value
-    if len(value) > IMPRINT_LONG:
-        return UNKNOWN
+    if len(value) > _LONG:
+        return _UNKNOWN
     return sha1(value, usedforsecurity=False).hexdigest()[:16].encode()
 
 
@@ -120,8 +123,9 @@ def merge3(server, client, base, complete=False):
     """What a client changed since its base, as far as the server's present state has it otherwise.
 
     `server` is a Doc, `client` a Split. `base` has an imprint of the old value of each key that the
-    server has changed since; one of format 1 does as well, as long as nobody spells it otherwise. Keys that the client does not have count as deleted only if `complete`
-    says that it sent everything.
+    server has changed since; one of format 1 does as well, as long as nobody spells it otherwise.
+    Keys that the client does not have count as deleted only if `complete` says that it sent
+    everything.
 
     Returns `(sets, deletes, contested, unknown)`: the client's changes, which of these keys the
     server changed too, and for which of those nothing is known of the base. O(size).
@@ -143,7 +147,7 @@ cdef bint is_change(object base, bytes key, bytes value, list contested, list un
     was = base.get(key)
     if was is None:
         return True
-    if was == UNKNOWN:
+    if was == _UNKNOWN:
         unknown.append(key)
     elif was == imprint(value) or was == text_imprint(value):
         return False

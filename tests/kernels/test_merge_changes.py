@@ -213,7 +213,11 @@ def test_the_twins_agree(
 
 def test_the_twins_have_the_same_interface() -> None:
     """What the domain may use exists on both sides, with the same bounds."""
-    compiled, pure, values = KERNELS["compiled"].merge, KERNELS["pure"].merge, KERNELS["pure"].values
+    compiled, pure, values = (
+        KERNELS["compiled"].merge,
+        KERNELS["pure"].merge,
+        KERNELS["pure"].values,
+    )
 
     assert all(callable(getattr(compiled, name)) for name in pure.__all__)
     assert all(callable(getattr(KERNELS["compiled"].values, name)) for name in values.__all__)

@@ -14,7 +14,10 @@ from syncbridge.kernels import (
     merge3,
     merge_patch,
     render_pairs,
+    spelling,
+    spellings,
     split,
+    text_imprint,
 )
 from syncbridge.records.sessions import Answer, Apply, Commit, Outcome
 from syncbridge_core.hub import Hub, HubLimits, HubStatistics
@@ -36,9 +39,15 @@ def replicas(doc: Doc, target: Split) -> None:
     assert_type(doc.diff(target), tuple[list[bytes], list[bytes]])
 
 
+def values(stored: bytes | None) -> None:
+    assert_type(imprint(stored), bytes)
+    assert_type(spelling(b"1.0"), bytes)
+    assert_type(spellings([b"key", b"1.0"]), list[bytes])
+
+
 def merging(doc: Doc, target: Split) -> None:
     assert_type(merge_patch(b"{}", memoryview(b"{}")), bytes)
-    assert_type(imprint(None), bytes)
+    assert_type(text_imprint(None), bytes)
     assert_type(compose(([b"key", b"1"], []), ([], [b"key"])), tuple[list[bytes], list[bytes]])
     assert_type(
         merge3(doc, target, {b"key": b"?"}, complete=True),

@@ -48,14 +48,14 @@ def copied(value: Any) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are the same JSON: unlike in Python, 1, 1.0 and true differ."""
+    """Whether two values are the same JSON value: 1 is 1.0, but unlike in Python not true."""
     if one is other:
         return True
-    if type(one) is not type(other) or one != other:
+    if isinstance(one, bool) != isinstance(other, bool) or one != other:
         return False
-    if isinstance(one, dict | list):
-        return to_text(one) == to_text(other)
-    return True
+    if isinstance(one, dict):
+        return all(same(item, other[name]) for name, item in one.items())
+    return not isinstance(one, list) or all(map(same, one, other))
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

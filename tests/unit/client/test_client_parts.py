@@ -84,11 +84,27 @@ def test_values_are_copied_as_json(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
-    [(1, True, False), (1, 1.0, False), ([1], [True], False), ({"a": 1}, {"a": 1}, True)],
+    [
+        (1, True, False),
+        (0.0, False, False),
+        ([1], [True], False),
+        ({"a": [{"b": 1}]}, {"a": [{"b": True}]}, False),
+        (None, 0, False),
+        (2**53, float(2**53), True),
+        (2**53 + 1, float(2**53), False),
+        (1, 1.0, True),
+        (0, -0.0, True),
+        ([1, {"a": 2.0}], [1.0, {"a": 2}], True),
+        ({"a": 1, "b": [2]}, {"b": [2], "a": 1}, True),
+        ({"a": 1}, {"a": 1, "b": None}, False),
+        ([1, 2], [2, 1], False),
+        (True, True, True),
+    ],
 )
 def test_sameness_is_that_of_json(one: Any, other: Any, expected: bool) -> None:
-    """Python's equalities between numbers and booleans do not count."""
+    """Numbers by value and objects without order, as at the server; true is no number."""
     assert same(one, other) is expected
+    assert same(other, one) is expected
 
 
 def test_merge_patch_follows_the_rfc() -> None:
