@@ -9,12 +9,12 @@ from support.redis_servers import RedisServer, binaries
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 
-KINDS = ("current", "6.2", "cluster")
+KINDS = (*binaries(), "cluster")
 
 
 @pytest.fixture(scope="session", params=KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """The default Redis, Redis 6.2, and a cluster of one node."""
+    """The default Redis, Valkey where it is installed, and a cluster of one node."""
     kind: str = request.param
     binary = binaries().get(kind)
     with RedisServer(binary, cluster=kind == "cluster") as running:

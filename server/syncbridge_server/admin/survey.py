@@ -6,9 +6,8 @@ state on our side. Its guarantee is ours: a session that is there during the who
 least once, and may be listed twice if Redis rehashes meanwhile. The work of a call is bounded by
 `MAX_SCANS`; a page can therefore be short, even empty, and still have a `cursor` to go on with.
 
-A session has a meta key `s:{id}:m` once it was written, and a lease key `s:{id}:p` while devices
-are remembered. Both are looked for, so that one that is joined but not yet written is seen as well;
-`row.lua` makes sure that it is listed by one of the two only.
+A session has a meta key `s:{tag}:<id>:m` from the moment it is joined or written. What still has the
+keys of format 1 is listed when it has been used.
 """
 
 import re
@@ -17,11 +16,12 @@ from typing import Any, NamedTuple
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge_server.admin.figures import SnapshotMetrics
 from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.keys import meta_key
 
 SCAN_COUNT = 1000
 MAX_SCANS = 20
 VOLUME_SCANS = 100
-_KEY = re.compile(rb"s:\{([0-9a-f-]{36})\}:([mp])")
+_KEY = re.compile(rb"s:\{[0-9a-z]+\}:([0-9a-f-]{36}):m")
 _CURSOR = re.compile(r"(\d{1,20})\.(\d{1,5})")
 
 
@@ -100,26 +100,25 @@ class Survey:
     async def _scan(self, cursor: int, count: int) -> tuple[int, list[bytes]]:
         """One step: next cursor, and the keys of sessions in a stable order."""
         following, keys = await self._io.execute(
-            "SCAN", cursor, "MATCH", "s:{*}:[mp]", "COUNT", count
+            "SCAN", cursor, "MATCH", "s:{*}:*:m", "COUNT", count
         )
         return int(following), sorted(set(keys))
 
     async def _rows(self, keys: list[bytes]) -> list[Row]:
-        found = [(m[1].decode(), m[2]) for m in map(_KEY.fullmatch, keys) if m]
+        found = [m[1].decode() for m in map(_KEY.fullmatch, keys) if m]
         if not found:
             return []
-        replies = await self._io.request([self._row(sid, letter) for sid, letter in found])
+        replies = await self._io.request([self._row(sid) for sid in found])
         rows = []
-        for (sid, _), reply in zip(found, replies, strict=True):
+        for sid, reply in zip(found, replies, strict=True):
             if isinstance(reply, StoreError):
                 raise reply
             if reply:
                 rows.append(Row(sid, reply[0].decode(), reply[1], reply[2].decode(), *reply[3:]))
         return rows
 
-    def _row(self, sid: str, letter: bytes) -> Any:
-        keys = [f"s:{{{sid}}}:{name}" for name in "mop"]
-        return self._io.script_command("row", keys, [int(letter == b"p")], repeatable=True)
+    def _row(self, sid: str) -> Any:
+        return self._io.script_command("row", (meta_key(sid),), [], repeatable=True)
 
 
 def parse_cursor(text: str) -> tuple[int, int]:

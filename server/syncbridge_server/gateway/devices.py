@@ -13,13 +13,12 @@ from syncbridge_server.gateway.voice import VoiceLink
 
 
 class DeviceLists:
-    """Answers DEVICE_LIST. `presence_ms`: the presence lease."""
+    """Answers DEVICE_LIST."""
 
-    def __init__(self, post: Post, courier: Courier, voice: VoiceLink, presence_ms: int) -> None:
+    def __init__(self, post: Post, courier: Courier, voice: VoiceLink) -> None:
         self._voice = voice
         self._post = post
         self._courier = courier
-        self._presence_ms = presence_ms
 
     def request(self, connection: Connection, envelope: Envelope) -> None:
         """DEVICE_LIST in; the answer comes with the store's."""
@@ -45,7 +44,7 @@ class DeviceLists:
                 device.device_id,
                 decode_info(device.info),
                 is_online(device),
-                last_seen(device, self._presence_ms) // 1000,
+                device.seen // 1000,
                 self._voice.held_by(sid, device.device_id),
             )
             for device in answer.devices
@@ -57,8 +56,3 @@ class DeviceLists:
 def is_online(device: Device) -> bool:
     """A lease that runs, and a connection that holds it."""
     return device.online and device.fence > 0
-
-
-def last_seen(device: Device, presence_ms: int) -> int:
-    """When a device was last known to be there, Unix ms: a connected one at its last renewal."""
-    return max(0, device.deadline - presence_ms if device.fence else device.deadline)

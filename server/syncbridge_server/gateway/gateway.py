@@ -133,7 +133,7 @@ class Gateway:
             self.fanout,
             self._joining,
             self.departures,
-            DeviceLists(self.post, self.courier, self.voice, limits.presence_timeout * 1000),
+            DeviceLists(self.post, self.courier, self.voice),
             self.parser,
             Inbound(limits),
             UserQuota(limits, monotonic),

@@ -34,7 +34,7 @@ from syncbridge_server.openapi.describe import (
     describe,
 )
 from syncbridge_server.ports.store import RedisCommands, Store
-from syncbridge_server.redis.stores.device_codec import handoff_key
+from syncbridge_server.redis.stores.keys import handoff_key
 from syncbridge_server.voice.rooms.handover import HandedCall, Handover
 
 JSON = "application/json"

@@ -23,10 +23,17 @@ import trio
 
 from syncbridge.errors import StoreOverloaded
 from syncbridge.records.sessions import Commit, Notice, PresenceChange
-from syncbridge_server.redis.bus.messages import common_channel, decode, encode_notice, node_channel
+from syncbridge_server.redis.bus.messages import (
+    common_channel,
+    decode,
+    encode_notice,
+    node_channels,
+    notice_channel,
+)
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.link.wire import CONNECT_SECONDS, Endpoint, Wire, WireBroken, pack
+from syncbridge_server.redis.stores.keys import meta_key
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +67,7 @@ class Listener:
         self,
         endpoint: Endpoint,
         channels: Sequence[str],
+        common: str,
         token: trio.lowlevel.TrioToken,
         receive: Callable[[list[bytes]], None],
         subscribed: Callable[[], None],
@@ -67,6 +75,7 @@ class Listener:
     ) -> None:
         self._endpoint = endpoint
         self._channels = channels
+        self._common = common
         self._post = token.run_sync_soon
         self._receive = receive
         self._subscribed = subscribed
@@ -108,7 +117,9 @@ class Listener:
         try:
             if self._closing.is_set():
                 return
-            wire.send(pack("SUBSCRIBE", *self._channels), CONNECT_SECONDS)
+            # One command a channel: in a cluster those of several slots are refused together.
+            shards = [pack("SSUBSCRIBE", channel) for channel in self._channels]
+            wire.send(b"".join([*shards, pack("SUBSCRIBE", self._common)]), CONNECT_SECONDS)
             self._confirm(wire)
             self._post(self._subscribed)
             self._read(wire)
@@ -118,7 +129,7 @@ class Listener:
 
     def _confirm(self, wire: Wire) -> None:
         deadline = time.monotonic() + CONNECT_SECONDS
-        missing = len(self._channels)
+        missing = len(self._channels) + 1
         early: list[bytes] = []
         while missing > 0:
             messages = wire.receive(max(0.001, deadline - time.monotonic()))
@@ -127,7 +138,7 @@ class Listener:
             for message in messages:
                 if not isinstance(message, list):
                     raise WireBroken("subscription refused", sent=False)
-                missing -= message[0] == b"subscribe"
+                missing -= message[0] in (b"subscribe", b"ssubscribe")
             early += _payloads(messages)
         if early:
             self._post(self._receive, early)
@@ -150,7 +161,9 @@ class Listener:
 
 def _payloads(messages: Sequence[Any]) -> list[bytes]:
     return [
-        message[2] for message in messages if isinstance(message, list) and message[0] == b"message"
+        message[2]
+        for message in messages
+        if isinstance(message, list) and message[0] in (b"message", b"smessage")
     ]
 
 
@@ -198,10 +211,10 @@ class RedisBus:
 
     async def start(self) -> None:
         """Start listening and wait for the first subscription, or for its failure."""
-        channels = [node_channel(self._node), common_channel(self._io.endpoint.database)]
         self._listener = Listener(
             self._io.endpoint,
-            channels,
+            node_channels(self._node),
+            common_channel(self._io.endpoint.database),
             trio.lowlevel.current_trio_token(),
             self._receive,
             self._came_up,
@@ -238,15 +251,15 @@ class RedisBus:
     def tell(self, node: str, notice: Notice) -> None:
         """To one node, or to `*`, every node with this one. Lost when Redis is away or busy."""
         if node == ALL_NODES:
-            channel, answered = common_channel(self._io.endpoint.database), self._counted
+            channel = common_channel(self._io.endpoint.database)
+            self._send(Command(pack("PUBLISH", channel, encode_notice(notice))), self._counted)
         else:
-            channel, answered = node_channel(node), _ignore
-        self._send(Command(pack("PUBLISH", channel, encode_notice(notice))), answered)
+            self._send(Command(pack("SPUBLISH", notice_channel(node), encode_notice(notice))))
 
     def tell_session(self, notice: Notice) -> None:
         """To every other node that has devices in `notice.sid`."""
         args = (self._node, encode_notice(notice))
-        self._send(self._io.script_command("tell", (f"s:{{{notice.sid}}}:n",), args))
+        self._send(self._io.script_command("tell", (meta_key(notice.sid),), args))
 
     def _counted(self, replies: list[Any]) -> None:
         """How many nodes a notice for all of them has reached."""

@@ -171,7 +171,7 @@ class RedisIO:
     ) -> Command:
         """A call of a script, for `submit` and `request`. Scripts of one hash tag keep order."""
         packed = pack(b"EVALSHA", self.scripts.digests[name], len(keys), *keys, *args)
-        return Command(packed, _hash_tag(keys[0]) if keys else "", repeatable)
+        return Command(packed, lane_of(keys[0]) if keys else "", repeatable)
 
     async def _one(self, command: Command) -> Any:
         reply = (await self.request([command]))[0]
@@ -228,7 +228,7 @@ class RedisIO:
         self._first_attempt.set()
 
 
-def _hash_tag(key: str) -> str:
+def lane_of(key: str) -> str:
     """The part of a key that decides its slot in a cluster."""
     start = key.find("{")
     end = key.find("}", start)

@@ -33,7 +33,7 @@ from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge_server.redis.link.wire import CONNECT_SECONDS, Endpoint, Wire, WireBroken, pack
 from syncbridge_server.redis.scripts import Scripts
 
-OLDEST_SERVER = (6, 2)
+OLDEST_SERVER = (7, 0)
 _CODE = re.compile(r"[A-Z]+")
 # Codes that Redis 6.2 puts inside the text when a script called the command.
 _INNER_CODE = re.compile(r"\b(WRONGTYPE|OOM|READONLY|MISCONF|NOREPLICAS|NOPERM|MASTERDOWN)\b")
@@ -79,7 +79,7 @@ class Pipeline:
         wire = self._endpoint.connect()
         try:
             deadline = time.monotonic() + CONNECT_SECONDS
-            self._scripts.adapt(_server_version(_ask(wire, [pack("INFO", "server")], deadline)[0]))
+            _check_version(_ask(wire, [pack("INFO", "server")], deadline)[0])
             _ask(wire, self._loads(), deadline)
         except WireBroken as broken:
             wire.close()
@@ -213,9 +213,8 @@ def _code(reply: Exception) -> str:
     return inner.group() if inner else code
 
 
-def _server_version(info: bytes) -> tuple[int, ...]:
+def _check_version(info: bytes) -> None:
     found = re.search(rb"redis_version:(\d+)\.(\d+)", info)
     version = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
     if version < OLDEST_SERVER:
-        raise WireBroken("Redis 6.2 or newer is needed", sent=False)
-    return version
+        raise WireBroken("Redis 7.0 or newer is needed", sent=False)

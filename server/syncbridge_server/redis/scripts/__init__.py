@@ -1,15 +1,20 @@
 """The Lua scripts as this server must be sent them, and their names by content (SHA-1).
 
-A script is named by its content, so two releases with different scripts can share one Redis. On
-Redis 7 the first line `#!lua` makes the server check that every key used was declared, which is
-what Cluster needs; Redis 6.2 does not know that line, so it is taken off there.
+A script is named by its content, so two releases with different scripts can share one Redis. The
+limits are constants in their text: the statement that begins with `local TTL` is written anew with
+those of this server.
 """
 
 import hashlib
+import re
 from importlib.resources import files
 
-SHEBANG = b"#!lua"
-SHEBANG_SINCE = (7, 0)
+from syncbridge.limits import Limits
+
+WAITING_TTL_MS = 3_600_000
+"""How long the devices of a session that does not exist yet are remembered."""
+
+_CONSTANTS = re.compile(rb"^local (TTL\b[A-Z_, ]*)=[\s\d,]+$", re.MULTILINE)
 
 
 def _read_all() -> dict[str, bytes]:
@@ -23,29 +28,43 @@ def _read_all() -> dict[str, bytes]:
 
 
 class Scripts:
-    """Sources and digests of all scripts for one server version.
+    """Sources and digests of all scripts under one set of limits.
 
-    The digests change when `adapt` sees a server of the other kind; calls that were packed before
-    that answer NOSCRIPT and are refused as not done.
+    The digests change with `limit`; calls that were packed before that answer NOSCRIPT and are
+    refused as not done.
     """
 
     def __init__(self) -> None:
         self._original = _read_all()
         self.sources: dict[str, bytes] = {}
         self.digests: dict[str, bytes] = {}
-        self.adapt(SHEBANG_SINCE)
+        self.limit(Limits())
 
-    def adapt(self, server: tuple[int, ...]) -> None:
-        """Choose the text for a server version such as `(6, 2, 14)`."""
-        sources = {name: _for_server(text, server) for name, text in self._original.items()}
+    def limit(self, limits: Limits) -> None:
+        """Write limits into the texts."""
+        sources = {name: limited(text, limits) for name, text in self._original.items()}
         digests = {name: sha1(text) for name, text in sources.items()}
         self.sources, self.digests = sources, digests
 
 
-def _for_server(text: bytes, server: tuple[int, ...]) -> bytes:
-    if server >= SHEBANG_SINCE or not text.startswith(SHEBANG):
-        return text
-    return text.partition(b"\n")[2]
+def limited(text: bytes, limits: Limits) -> bytes:
+    """A script with its constants."""
+    values = {
+        "TTL": limits.session_ttl * 1000,
+        "WAITING_TTL": WAITING_TTL_MS,
+        "MOST_BYTES": limits.state_bytes,
+        "MOST_KEYS": limits.state_keys,
+        "MOST_VALUE": limits.value_bytes,
+        "TOMBSTONES": limits.tombstones,
+        "MOST_STREAMS": max(512, 8 * limits.devices),
+    }
+
+    def rewritten(found: re.Match[bytes]) -> bytes:
+        names = found[1].decode().replace(" ", "").split(",")
+        numbers = ", ".join(str(values[name]) for name in names)
+        return f"local {', '.join(names)} = {numbers}\n".encode().rstrip()
+
+    return _CONSTANTS.sub(rewritten, text)
 
 
 def sha1(text: bytes) -> bytes:

@@ -31,6 +31,7 @@ from syncbridge.records.devices import (
 )
 from syncbridge.records.sessions import Query, Result, Status
 from syncbridge_server.redis.stores.codec import Argument, Call, Settings, devices
+from syncbridge_server.redis.stores.keys import handoff_key
 
 REMEMBERED_MS = 3_600_000
 """How long an expired handoff token is told apart from one that never was."""
@@ -42,15 +43,6 @@ USER_SESSIONS = 10_000
 """Sessions listed for one user; more, and the one without activity for longest is dropped."""
 
 
-def handoff_key(sid: str, digest: str) -> str:
-    """The key of a handoff token."""
-    return f"h:{{{sid}}}:{digest}"
-
-
-def _of(sid: str, letters: str) -> tuple[str, ...]:
-    return tuple([f"s:{{{sid}}}:{letter}" for letter in letters])
-
-
 def _user(user_id: str) -> tuple[str, ...]:
     return (f"u:{user_id}",)
 
@@ -60,19 +52,19 @@ def _px(bucket: int, *suffixes: str) -> tuple[str, ...]:
 
 
 def _list_devices(request: ListDevices, settings: Settings) -> Call:
-    args: list[Argument] = [request.user_id, int(request.owner_check)]
-    return Call("devices", _of(request.sid, "mpvo"), args, True)
+    args: list[Argument] = [settings.flags(request.owner_check), request.user_id]
+    return Call("devices", settings.keys(request.sid), args, True)
 
 
 def _expel(request: Expel, settings: Settings) -> Call:
     args: list[Argument] = [
+        settings.flags(request.owner_check),
         request.user_id,
-        int(request.owner_check),
         request.device_id,
         settings.node,
     ]
     # Not repeatable: the second answer would say that there is no such device.
-    return Call("expel", _of(request.sid, "mpvon"), args, False)
+    return Call("expel", settings.keys(request.sid), args, False)
 
 
 def _index(request: Index, settings: Settings) -> Call:
@@ -86,7 +78,8 @@ def _claim(request: Claim, settings: Settings) -> Call:
 
 
 def _sweep(request: Sweep, settings: Settings) -> Call:
-    return Call("sweep", _of(request.sid, "pon"), [request.presence_ms], True)
+    args: list[Argument] = [settings.flags(), request.presence_ms]
+    return Call("sweep", settings.keys(request.sid), args, True)
 
 
 def _release(request: Release, settings: Settings) -> Call:
@@ -110,15 +103,14 @@ def _list_sessions(request: ListSessions, settings: Settings) -> Call:
 
 
 def _peek(request: Peek, settings: Settings) -> Call:
-    return Call("peek", _of(request.sid, "mpo"), [], True)
+    return Call("peek", settings.keys(request.sid), [settings.flags()], True)
 
 
 def _open_handoff(request: OpenHandoff, settings: Settings) -> Call:
-    sid = request.sid
-    keys = (*_of(sid, "m"), handoff_key(sid, request.digest), f"h:{{{sid}}}")
+    keys = (handoff_key(request.sid, request.digest), handoff_key(request.sid))
     args: list[Argument] = [
+        settings.flags(request.owner_check),
         request.user_id,
-        int(request.owner_check),
         request.source,
         request.target,
         request.digest,
@@ -126,39 +118,35 @@ def _open_handoff(request: OpenHandoff, settings: Settings) -> Call:
         REMEMBERED_MS,
         HANDOFFS,
     ]
-    return Call("handoff_create", keys, args, True)
+    return Call("handoff_create", settings.keys(request.sid, *keys), args, True)
 
 
 def _redeem(request: Redeem, settings: Settings) -> Call:
-    sid = request.sid
-    keys = (
-        *_of(sid, "mdpon"),
-        handoff_key(sid, request.digest),
-        handoff_key(sid, "a"),
-        *_of(sid, "v"),
-    )
+    keys = (handoff_key(request.sid, request.digest), handoff_key(request.sid, "a"))
     args: list[Argument] = [
+        settings.flags(request.owner_check),
         request.user_id,
-        int(request.owner_check),
         request.digest,
         request.device_id,
         request.reread_ms,
         settings.node,
     ]
     # Repeatable: the second time is a re-read.
-    return Call("handoff_redeem", keys, args, request.reread_ms > 0)
+    call = settings.keys(request.sid, *keys)
+    return Call("handoff_redeem", call, args, request.reread_ms > 0)
 
 
 def _device_list(reply: list[Any]) -> DeviceList:
     if len(reply) == 1:
         return DeviceList(Status(reply[0]))
-    live = dict(zip(reply[3][::2], reply[3][1::2], strict=True))
-    found = devices(reply[1], reply[2], reply[3], reply[4])
-    return DeviceList(Status(reply[0]), found, int(live.get(b"\n", 0)), reply[4])
+    return DeviceList(Status(reply[0]), devices(reply[1], reply[3]), reply[2], reply[3])
 
 
 def _departure(reply: list[Any]) -> Departure:
-    return Departure(Status(reply[0]), *reply[1:])
+    if len(reply) == 1:
+        return Departure(Status(reply[0]))
+    status, fence, version, epoch, lineage = reply
+    return Departure(Status(status), fence, version, epoch.decode(), lineage.decode())
 
 
 def _claimed(reply: list[Any]) -> Claimed:
@@ -175,9 +163,10 @@ def _session_list(reply: list[Any]) -> SessionList:
 
 
 def _peeked(reply: list[Any]) -> Peeked:
-    exists, owner, version, epoch, updated, online = reply
+    exists, owner, version, epoch, lineage, updated, online = reply
     names = [device_id.decode() for device_id in online]
-    return Peeked(bool(exists), owner.decode(), version, epoch.decode(), updated, names)
+    place = (version, epoch.decode(), updated)
+    return Peeked(bool(exists), owner.decode(), *place, names, lineage.decode())
 
 
 def _handoff(reply: list[Any]) -> Handoff:
@@ -189,10 +178,10 @@ def _handoff(reply: list[Any]) -> Handoff:
 def _redeemed(reply: list[Any]) -> Redeemed:
     if len(reply) == 1:
         return Redeemed(Status(reply[0]))
-    pairs = zip(reply[6][::2], reply[6][1::2], strict=True)
+    source, target, epoch, lineage = (reply[at].decode() for at in (1, 2, 4, 5))
+    pairs = zip(reply[7][::2], reply[7][1::2], strict=True)
     flat = [text for pair in pairs if pair[0] for text in pair]
-    texts = [text.decode() for text in (reply[1], reply[2], reply[4])]
-    return Redeemed(Status(reply[0]), texts[0], texts[1], reply[3], texts[2], flat, fence=reply[5])
+    return Redeemed(Status(reply[0]), source, target, reply[3], epoch, flat, reply[6], lineage)
 
 
 _CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Result]]] = {

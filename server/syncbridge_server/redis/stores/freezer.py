@@ -27,8 +27,8 @@ from syncbridge_server.redis.stores.cold import (
     Packed,
     bucket_keys,
     pack_state,
-    session_keys,
 )
+from syncbridge_server.redis.stores.keys import meta_key
 
 log = structlog.get_logger(__name__)
 
@@ -128,8 +128,7 @@ class Freezer:
         return round(time.time() * 1000) + self._rule[1]
 
     def _look(self, sid: str) -> Command:
-        keys = session_keys(sid, "mdkp")
-        return self._io.script_command("chill", keys, self._rule, repeatable=True)
+        return self._io.script_command("chill", (meta_key(sid),), self._rule, repeatable=True)
 
     async def _swap(self, ready: Sequence[tuple[str, Packed]]) -> list[Any]:
         commands, sizes = [], []
@@ -139,8 +138,8 @@ class Freezer:
                 blob = pack_state(state)
             else:
                 blob = await trio.to_thread.run_sync(pack_state, state)
-            args = [state.version, state.epoch, blob]
-            keys = session_keys(sid, "mdkz")
+            args = [state.version, state.epoch, state.lineage, blob]
+            keys = (meta_key(sid),)
             commands.append(self._io.script_command("freeze", keys, args, repeatable=True))
             sizes.append((size, len(blob)))
         replies = await self._io.request(commands) if commands else []

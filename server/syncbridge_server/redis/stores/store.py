@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import outcome
@@ -10,8 +11,9 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.limits import Limits
 from syncbridge.records.sessions import Answer, Deliver, Outcome, Query, Request, Welcome
-from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.client import RedisIO, lane_of
 from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.link.wire import pack
 from syncbridge_server.redis.stores.codec import Settings, decode, encode
 from syncbridge_server.redis.stores.cold import ColdIndex
 from syncbridge_server.redis.stores.device_codec import decode_query, encode_query
@@ -47,16 +49,19 @@ class RedisStore:
         freeze_after: float = 0.0,
     ) -> None:
         self._io = io
-        self._settings = Settings.of(node, limits or Limits())
+        limits = limits or Limits()
+        io.scripts.limit(limits)
+        self._random = random.Random()  # noqa: S311 - tokens must differ, not be secret
+        self._settings = Settings.of(node, limits, partial(self._random.randbytes, 8))
         self._index = ColdIndex(io, round(freeze_after * 1000)) if freeze_after else None
         self._thawing = Thawing(
             io,
             self._command,
+            nonce=self._settings.nonce,
             most_bytes=4 * self._settings.state_bytes + UNPACKED_SPARE,
             on_thaw=self._thawed,
         )
         self._calls: list[Call] = []
-        self._random = random.Random()  # noqa: S311 - epochs must differ, not be secret
 
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
         """Send requests as one pipeline; `deliver` gets one answer or StoreError each, in order.
@@ -126,6 +131,15 @@ class RedisStore:
         """Sessions that were unpacked here since the start."""
         return self._thawing.thawed
 
+    @property
+    def old_data(self) -> bool:
+        """Whether keys of format 1 are looked for. True until it is known that there are none."""
+        return self._settings.old_data
+
+    @old_data.setter
+    def old_data(self, there: bool) -> None:
+        self._settings.old_data = there
+
     def _enter(
         self,
         index: ColdIndex,
@@ -152,7 +166,9 @@ class RedisStore:
         if isinstance(request, Query):
             call = encode_query(request, self._settings)
         else:
-            call = encode(request, self._settings, self._new_epoch)
+            call = encode(request, self._settings)
+        if not call.script:
+            return Command(pack(*call.args), lane_of(call.keys[0]), call.repeatable)
         return self._io.script_command(
             call.script, call.keys, call.args, repeatable=call.repeatable
         )
@@ -163,6 +179,3 @@ class RedisStore:
         if isinstance(request, Query):
             return decode_query(reply, request)
         return decode(reply, request, self._settings)
-
-    def _new_epoch(self) -> str:
-        return f"{self._random.getrandbits(48):012x}"
