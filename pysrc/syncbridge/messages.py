@@ -59,10 +59,11 @@ class Envelope(msgspec.Struct, gc=False):
 
 
 class Position(msgspec.Struct, gc=False):
-    """A place in a session's history, as a client remembers it."""
+    """A place in a session's history, as a client remembers it; see `records.sessions.Place`."""
 
     epoch: str
     version: int
+    lineage: str = ""
 
 
 class AuthPayload(msgspec.Struct, gc=False):
@@ -96,6 +97,7 @@ class UpdatePayload(msgspec.Struct, gc=False):
     changes: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     deleted_keys: list[str] = []
     base_version: int | None = None
+    base_lineage: str = ""
     expected: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 

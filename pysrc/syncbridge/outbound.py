@@ -13,6 +13,7 @@ from syncbridge.limits import Limits
 
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Version = Annotated[int, Meta(ge=0)]
+Reason = Literal["rolled_back", "epoch", "resync"]
 State = Annotated[dict[str, Any], Meta(description="Key to value.")]
 
 
@@ -43,6 +44,8 @@ class HeartbeatAck(Struct):
     client_time: int | float | None
     server_time: int
     version: Version
+    epoch: str
+    lineage: str
 
 
 class DevicePayload(Struct):
@@ -76,11 +79,17 @@ class DeviceListPayload(Struct):
 
 
 class SnapshotResponse(Struct):
-    """SNAPSHOT_RESPONSE: `state_data`, or `changes` and `deleted_keys` when `resumed`."""
+    """SNAPSHOT_RESPONSE: `state_data`, or `changes` and `deleted_keys` when `resumed`.
+
+    `reset`: the state is not the continuation of what the device had.
+    """
 
     version: Version
     epoch: str
+    lineage: str
     resumed: bool
+    reset: bool | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
     state_data: State | UnsetType = UNSET
     changes: State | UnsetType = UNSET
     deleted_keys: list[str] | UnsetType = UNSET
@@ -93,6 +102,8 @@ class UpdateBroadcast(Struct):
     version: Version
     prev_version: Version
     epoch: str
+    lineage: str
+    prev_lineage: str
     changes: State
     deleted_keys: list[str]
     device_id: str
@@ -120,11 +131,14 @@ class AuthSuccess(Struct):
     role: Literal["user", "service", "admin"]
     version: Version
     epoch: str
+    lineage: str
     heartbeat_interval_ms: int
     token_expires_at: int
     limits: Limits
     devices: list[DevicePayload]
     resumed: bool
+    reset: bool | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
     state_data: State | UnsetType = UNSET
     changes: State | UnsetType = UNSET
     deleted_keys: list[str] | UnsetType = UNSET

@@ -10,12 +10,16 @@ import msgspec
 from syncbridge import kernels, operations
 from syncbridge.errors import BY_WIRE, ErrorCode, SyncBridgeError
 from syncbridge.limits import Limits
-from syncbridge.messages import UpdatePayload
+from syncbridge.messages import Position, UpdatePayload
+from syncbridge.records.sessions import Place
 
 ChangeSet = tuple[list[bytes], list[bytes]]
 
 MAX_VERSION = 2**53 - 1
 """Largest integer that every JSON implementation keeps exactly (RFC 7493 section 2.2)."""
+
+MAX_TOKEN = 64
+"""Characters of an epoch or lineage that a client gives back."""
 
 RESERVED = frozenset({b"__proto__"})
 
@@ -149,6 +153,25 @@ def check_version(field: str, version: int | None) -> None:
         raise SyncBridgeError(
             ErrorCode.INVALID_FIELD, f"{field}: an integer from 0 to {MAX_VERSION} is expected"
         )
+
+
+def check_lineage(field: str, lineage: str) -> None:
+    """Refuse a lineage that is longer than any of ours."""
+    if len(lineage) > MAX_TOKEN:
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD, f"{field}: at most {MAX_TOKEN} characters", field=field
+        )
+
+
+def place_of(field: str, position: Position) -> Place:
+    """A client's place in a history, checked; errors name `field`."""
+    check_version(f"{field}.version", position.version)
+    check_lineage(f"{field}.lineage", position.lineage)
+    if len(position.epoch) > MAX_TOKEN:
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD, f"{field}.epoch: at most {MAX_TOKEN} characters"
+        )
+    return Place(position.epoch, position.version, position.lineage)
 
 
 def check_overlap(changed: Iterable[bytes], deleted: Sequence[bytes]) -> None:

@@ -10,6 +10,7 @@ from fault.cutting_proxy import CuttingProxy
 from support.redis_servers import RedisServer, until
 from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.ws_client import Device
+from syncbridge.protocol import State
 
 SNAPSHOT_RESPONSE, STATE_UPDATE, ERROR = 4, 5, 6
 VALUES = {"rate_limit_enabled": False, "presence_timeout": 4.0, "heartbeat_interval": 1.0}
@@ -114,7 +115,7 @@ async def test_device_that_is_gone_before_its_welcome_is_not_left_online(
             payload = {"token": mint("ann"), "device_id": device, "session_id": session}
             await gone.send(7, payload)
             await until(lambda: len(node.server.gateway.registry.connections) == 3)
-            await gone.request(1)
+            await until(lambda: State.JOINING in {c.state for c in node.server.gateway.registry})
             await gone.kill()
             await until(lambda: len(node.server.gateway.registry.connections) == 2)
         finally:

@@ -110,7 +110,8 @@ def state(entries: Iterable[pb.Entry]) -> Dict:
 
 def position(message: Any) -> Dict:
     """The members of a message that carries the state or a difference."""
-    common = plain(message, "version", "epoch", "resumed")
+    common = plain(message, "version", "epoch", "lineage", "resumed")
+    common |= {n: optional(message, n) for n in ("reset", "reason") if message.HasField(n)}
     if message.HasField("voice_json"):
         common["voice"] = json.loads(message.voice_json)
     if not message.resumed:
@@ -158,12 +159,16 @@ def error(message: pb.Error) -> Dict:
 
 def heartbeat_ack(message: pb.HeartbeatAck) -> Dict:
     client_time = optional(message, "client_time")
-    return plain(message, "server_time", "version") | {"client_time": client_time}
+    return plain(message, "server_time", "version", "epoch", "lineage") | {
+        "client_time": client_time
+    }
 
 
 def state_updated(message: pb.StateUpdated) -> Dict:
     """The JSON form names a single key once more."""
-    body = plain(message, "version", "prev_version", "epoch", "device_id")
+    body = plain(
+        message, "version", "prev_version", "epoch", "lineage", "prev_lineage", "device_id"
+    )
     changes, deleted = state(message.changes), list(message.deleted_keys)
     body |= {"changes": changes, "deleted_keys": deleted}
     if len(changes) == 1 and not deleted:

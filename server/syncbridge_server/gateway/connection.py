@@ -31,6 +31,7 @@ class Connection:
         leave_reason: what the other devices will be told when it goes.
         refused: an AUTH of it was refused, so it is about to close; what it sends is dropped.
         fence: its number among the connections of its session, 0 before it has joined.
+        resets: `Session.resets` when it was last given a state that fits.
         released: its device has handed the session over: it may read, and write after AUTH.
     """
 
@@ -50,6 +51,7 @@ class Connection:
         "leave_reason",
         "refused",
         "released",
+        "resets",
         "session",
         "state",
         "waiting",
@@ -73,6 +75,7 @@ class Connection:
         self.leave_reason = "disconnected"
         self.fence = 0
         self.released = False
+        self.resets = 0
         self.refused = False
 
     def require_here(self, session_id: str | None, device_id: str | None) -> None:

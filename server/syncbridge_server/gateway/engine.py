@@ -20,7 +20,7 @@ from syncbridge.messages import Envelope, MessageType
 from syncbridge.protocol import TRANSITIONS, VOICE, BehindAuth, State, refusal
 from syncbridge.records.sessions import Apply, Mode, Outcome, Place, Resume, Resumed, Status
 from syncbridge.session import Change
-from syncbridge.updates import UpdateParser, check_version
+from syncbridge.updates import UpdateParser, check_lineage, place_of
 from syncbridge_core.hub import (
     EVENT_CLOSED,
     EVENT_DEADLINE,
@@ -34,7 +34,7 @@ from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.devices import DeviceLists
-from syncbridge_server.gateway.fanout import Fanout, whole_state
+from syncbridge_server.gateway.fanout import Fanout, place_read, whole_state
 from syncbridge_server.gateway.inbound import Inbound, correlation_of
 from syncbridge_server.gateway.joining import Joining
 from syncbridge_server.gateway.operations import Operations
@@ -200,7 +200,7 @@ class Engine:
             connection.address,
             int(self._clock() * 1000),
             payload.client_time,
-            session.version if session is not None else 0,
+            session.place if session is not None else Place(),
             encode.quote(envelope.correlation_id),
         )
         self._post.raw(connection, frame)
@@ -210,40 +210,53 @@ class Engine:
         session = connection.session
         assert session is not None
         since = payload.since
-        if since is not None:
-            check_version("since.version", since.version)
-        if session.doc is None:
-            place = Place(since.epoch, since.version) if since is not None else Place()
-            request = Resume(session.id, place)
-            self._courier.ask(request, self._snapshot_read, connection, envelope.correlation_id)
+        place = place_of("since", since) if since is not None else Place()
+        delta = session.since(place) if since is not None else None
+        if session.doc is None or (since is not None and delta is None):
+            self._ask_snapshot(connection, place, envelope.correlation_id)
             return
-        delta = None
-        if since is not None and since.epoch == session.epoch:
-            delta = session.since(since.version)
         calls = self._voice.calls_part(connection)
         body = (
-            encode.snapshot_payload(
-                session.version, session.epoch, encode.delta_part(*delta) + calls
-            )
+            encode.snapshot_payload(session.place, encode.delta_part(*delta) + calls)
             if delta is not None
             else whole_state(session, calls)
         )
         self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, body, envelope.correlation_id)
 
-    def _snapshot_read(
-        self, answer: Resumed | StoreError, connection: Connection, correlation_id: str | None
+    def _ask_snapshot(
+        self, connection: Connection, since: Place, correlation_id: str | None
     ) -> None:
+        """The store knows what this node does not: all of the state, or an older place."""
+        assert connection.session is not None
+        request = Resume(connection.session.id, since)
+        self._courier.ask(request, self._snapshot_read, connection, since, correlation_id)
+
+    def _snapshot_read(
+        self,
+        answer: Resumed | StoreError,
+        connection: Connection,
+        since: Place,
+        correlation_id: str | None,
+    ) -> None:
+        session = connection.session
         if isinstance(answer, StoreError):
             self._post.error(connection, answer, correlation_id)
             return
-        if connection.session is not None:
-            connection.session.told(answer.version)
+        if session is None:
+            return
+        place = place_read(answer)
+        if not session.knows(place):
+            self._fanout.mend(session)
+            self._ask_snapshot(connection, since, correlation_id)
+            return
         if answer.full is not None:
+            asked = since.version > 0 or since.epoch != ""
             part = encode.state_part(render_pairs(answer.full))
+            part += encode.reset_part(answer.reason if asked else "")
         else:
             part = encode.delta_part(render_pairs(answer.sets), encode.key_list(answer.deletes))
         part += self._voice.calls_part(connection)
-        body = encode.snapshot_payload(answer.version, answer.epoch, part)
+        body = encode.snapshot_payload(place, part)
         self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, body, correlation_id)
 
     def _on_update(self, connection: Connection, envelope: Envelope) -> None:
@@ -253,6 +266,7 @@ class Engine:
         assert session is not None
         assert identity is not None
         base = -1 if payload.base_version is None else payload.base_version
+        check_lineage("base_lineage", payload.base_lineage)
         request = Apply(
             session.id,
             identity.user_id,
@@ -261,6 +275,7 @@ class Engine:
             deletes,
             mutation_id=envelope.correlation_id or "",
             base_version=base,
+            base_lineage=payload.base_lineage if base >= 0 else "",
             mode=Mode.OVERWRITE if base < 0 else Mode.REJECT,
             owner_check=not identity.privileged,
             fence=connection.fence,
@@ -306,6 +321,8 @@ class Engine:
             request.mutation_id,
             outcome.sets,
             outcome.deletes,
+            outcome.lineage,
+            outcome.prev_lineage,
         )
         self._fanout.commit(request.sid, change)
 
@@ -315,7 +332,11 @@ class Engine:
         The value that an operation left as it was goes with it.
         """
         session = connection.session
-        if session is not None and answer.version > session.version:
+        place = Place(answer.epoch, answer.version, answer.lineage)
+        first = answer.status is Status.DUPLICATE and answer.version <= (
+            session.version if session is not None else 0
+        )
+        if session is not None and not first and not session.knows(place):
             self._fanout.mend(session)
         change = Change(
             answer.version,
@@ -325,6 +346,8 @@ class Engine:
             request.mutation_id,
             [request.sets[0], answer.result] if answer.result else [],
             [],
+            answer.lineage,
+            answer.lineage,
         )
         self._post.update_one(connection, change)
 
@@ -396,7 +419,11 @@ LEAVE_REASONS = {
 
 def outcome_error(answer: Outcome) -> SyncBridgeError:
     """Why a write was refused, for the client that sent it."""
-    place: dict[str, Any] = {"current_version": answer.version, "epoch": answer.epoch}
+    place: dict[str, Any] = {
+        "current_version": answer.version,
+        "epoch": answer.epoch,
+        "lineage": answer.lineage,
+    }
     if answer.status is Status.CONFLICT:
         return SyncBridgeError(
             ErrorCode.VERSION_CONFLICT,
@@ -407,6 +434,10 @@ def outcome_error(answer: Outcome) -> SyncBridgeError:
     if answer.status is Status.AHEAD:
         return SyncBridgeError(
             ErrorCode.BASE_VERSION_AHEAD, "base_version is ahead of the session", **place
+        )
+    if answer.status is Status.BASE_LOST:
+        return SyncBridgeError(
+            ErrorCode.BASE_LOST, "base_version and base_lineage: not of this history", **place
         )
     code, detail = REFUSALS[answer.status]
     return SyncBridgeError(code, detail)

@@ -19,7 +19,7 @@ from syncbridge import encode
 from syncbridge.errors import StoreError
 from syncbridge.kernels import render_pairs
 from syncbridge.messages import MessageType
-from syncbridge.records.sessions import Commit, Place, Resume, Resumed, Touched
+from syncbridge.records.sessions import Commit, Place, Resume, Resumed, Status, Touched
 from syncbridge.session import Change, Verdict
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
@@ -57,9 +57,9 @@ class Fanout:
         verdict = session.offer(change, out)
         if verdict is Verdict.HELD:
             self._found_hole(session_id)
-        elif verdict is Verdict.NEW_LINEAGE:
-            self.mend(session)
         self.publish(session, out)
+        if verdict is Verdict.FOREIGN:
+            self.mend(session)
 
     def receive(self, commits: Sequence[Commit]) -> None:
         """Commits of other nodes."""
@@ -74,6 +74,8 @@ class Fanout:
                     c.correlation_id,
                     c.sets,
                     c.deletes,
+                    c.lineage,
+                    c.prev_lineage,
                 ),
             )
 
@@ -113,15 +115,16 @@ class Fanout:
         """Ask the store what changed since what the devices here have."""
         if session.reading or not session.joined:
             return
-        session.reading = True
         self.mended += 1
-        self._courier.ask(
-            Resume(session.id, Place(session.epoch, session.version)), self._mended, session
-        )
+        self._courier.ask(Resume(session.id, session.read()), self._mended, session)
 
     def compare(self, session: LocalSession, answer: Touched) -> None:
         """Hold a session against where the store says that it is."""
-        if session.joined and (answer.version, answer.epoch) != (session.version, session.epoch):
+        if not session.joined:
+            return
+        if Place(answer.epoch, answer.version, answer.lineage) == session.place:
+            session.rest()
+        else:
             self.mend(session)
 
     def resync(self, connection: Connection, seen: int) -> None:
@@ -129,56 +132,92 @@ class Fanout:
         session = connection.session
         if session is None:
             return
-        delta = session.since(seen)
+        if connection.resets != session.resets:
+            self._send_whole(connection, session)
+            return
+        delta = session.since_version(seen)
         if delta is not None:
             self._send_delta(connection, session, seen, *delta)
             return
-        request = Resume(session.id, Place(session.epoch, seen))
-        self._courier.ask(request, self._resynced, connection, seen)
+        self._ask_resync(connection, session, Place(session.epoch, seen, session.lineage_of(seen)))
+
+    def _ask_resync(self, connection: Connection, session: LocalSession, since: Place) -> None:
+        request = Resume(session.id, since)
+        self._courier.ask(request, self._resynced, connection, since)
+
+    def _send_whole(self, connection: Connection, session: LocalSession) -> None:
+        """What the reader has not seen began in a history that is gone."""
+        connection.resets = session.resets
+        if session.doc is None:
+            self._ask_resync(connection, session, Place())
+            return
+        payload = whole_state(session, encode.reset_part(RESYNC))
+        self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
     def _found_hole(self, session_id: str) -> None:
         self.holes.add(session_id)
         self.wanted.set()
 
     def _mended(self, answer: Resumed | StoreError, session: LocalSession) -> None:
-        session.reading = False
+        out: list[Change] = []
         if isinstance(answer, StoreError):
             self.doubts.add(session.id)
             log.warning("Mend Failed", detail=answer.detail)
-            return
-        out: list[Change] = []
-        if answer.full is None:
-            change = Change(
-                answer.version, session.version, answer.epoch, "", "", answer.sets, answer.deletes
-            )
-            if answer.version > session.version:
-                session.catch_up(change, out)
-            self.publish(session, out)
-            return
-        if session.absorb(answer.full, answer.version, answer.epoch, out) in RESTART:
-            self._restart(session, answer)
+        else:
+            self._take(session, answer, out)
+        verdict = session.release(out)
         self.publish(session, out)
+        if verdict is Verdict.FOREIGN:
+            self.mend(session)
+        elif session.has_hole():
+            self._found_hole(session.id)
 
-    def _restart(self, session: LocalSession, answer: Resumed) -> None:
-        session.restart(answer.full or [], answer.version, answer.epoch)
+    def _take(self, session: LocalSession, answer: Resumed, out: list[Change]) -> None:
+        """One difference from what the devices have, or a state that replaces it."""
+        place, full = place_read(answer), answer.full
+        if place == session.place:
+            session.fill(place, full or [])
+        elif full is None and answer.status is Status.OK:
+            session.catch_up(place, answer.sets, answer.deletes, out)
+        elif not session.version:
+            session.catch_up(place, full or [], [], out)
+        else:
+            self._restart(session, place, full or [], answer.reason)
+
+    def _restart(
+        self, session: LocalSession, place: Place, flat: Sequence[bytes], reason: str
+    ) -> None:
+        """Every device is told; what is acknowledged of the history before, ahead of that."""
+        if not reason:
+            reason = RESYNC if place.epoch == session.epoch else EPOCH
+        session.replace(place, flat)
+        self.publish(session, [])
         session.prefix = prefix(session)
+        payload = whole_state(session, encode.reset_part(reason))
         for connection in session.devices.values():
-            self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, whole_state(session), None)
+            self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
-    def _resynced(self, answer: Resumed | StoreError, connection: Connection, seen: int) -> None:
+    def _resynced(self, answer: Resumed | StoreError, connection: Connection, since: Place) -> None:
         session = connection.session
         if session is None:
             return
         if isinstance(answer, StoreError):
             self._post.error(connection, answer, None)
             return
-        session.told(answer.version)
+        place = place_read(answer)
+        if not session.knows(place):
+            self.mend(session)
+            self._ask_resync(connection, session, since)
+            return
         if answer.full is None:
-            change = Change(answer.version, seen, answer.epoch, "", "", answer.sets, answer.deletes)
+            change = Change(
+                place.version, since.version, place.epoch, "", "", answer.sets, answer.deletes
+            )
+            change.lineage, change.prev_lineage = place.lineage, since.lineage
             self._post.update_one(connection, change)
             return
         part = encode.state_part(render_pairs(answer.full))
-        payload = encode.snapshot_payload(answer.version, answer.epoch, part)
+        payload = encode.snapshot_payload(place, part + encode.reset_part(answer.reason or RESYNC))
         self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
     def _send_delta(
@@ -190,19 +229,32 @@ class Fanout:
         deleted: bytes,
     ) -> None:
         payload = (
-            b'{"version":%d,"prev_version":%d,"epoch":"%b","changes":%b,"deleted_keys":%b,'
-            b'"device_id":""}' % (session.version, seen, session.epoch.encode(), changes, deleted)
+            b'{%b,"prev_version":%d,"prev_lineage":"%b","changes":%b,"deleted_keys":%b,'
+            b'"device_id":""}'
+            % (
+                encode.position(session.place),
+                seen,
+                session.lineage_of(seen).encode(),
+                changes,
+                deleted,
+            )
         )
         self._post.send(connection, MessageType.STATE_UPDATE, payload, None)
 
 
 def acknowledgement(change: Change) -> Change:
     """The same commit without news, for a sender that has its content already."""
-    return msgspec.structs.replace(change, prev_version=change.version, sets=[], deletes=[])
+    return msgspec.structs.replace(
+        change, prev_version=change.version, prev_lineage=change.lineage, sets=[], deletes=[]
+    )
 
 
-RESTART = frozenset({Verdict.NEW_LINEAGE, Verdict.HELD})
-"""After these a whole state is the only truth that can be told."""
+RESYNC, EPOCH = "resync", "epoch"
+
+
+def place_read(answer: Resumed) -> Place:
+    """Where a session was when it was read."""
+    return Place(answer.epoch, answer.version, answer.lineage)
 
 
 def whole_state(session: LocalSession, more: bytes = b"") -> bytes:
@@ -212,4 +264,4 @@ def whole_state(session: LocalSession, more: bytes = b"") -> bytes:
     """
     assert session.doc is not None
     part = encode.state_part(session.doc.render()) + more
-    return encode.snapshot_payload(session.version, session.epoch, part)
+    return encode.snapshot_payload(session.place, part)

@@ -16,7 +16,7 @@ from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.limits import Limits
-from syncbridge.messages import AuthPayload, Envelope, MessageType, Position
+from syncbridge.messages import AuthPayload, Envelope, MessageType
 from syncbridge.protocol import State
 from syncbridge.records.devices import Index, bucket_of
 from syncbridge.records.sessions import (
@@ -28,8 +28,8 @@ from syncbridge.records.sessions import (
     Status,
     Welcome,
 )
-from syncbridge.session import Change, Verdict
-from syncbridge.updates import check_version
+from syncbridge.session import Change
+from syncbridge.updates import place_of
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Alarm, Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
@@ -149,7 +149,7 @@ class Joining:
             encode.to_json(info),
             self._node,
             owner_check=not identity.privileged,
-            known=Place(session.epoch, session.version),
+            known=session.place,
             max_devices=self._limits.devices,
             presence_ms=self._limits.presence_timeout * 1000,
         )
@@ -200,7 +200,7 @@ class Joining:
             self.refuse(connection, error, correlation_id)
             return
         part = encode.delta_part(b"{}", b"[]")
-        body = self._success(connection, session, session.version, session.epoch, b"[]", part)
+        body = self._success(connection, session, session.place, b"[]", part)
         self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
 
     def _hello(
@@ -226,8 +226,8 @@ class Joining:
             self._info(connection, payload),
             self._node,
             owner_check=not identity.privileged,
-            since=since_of(payload.resume),
-            known=Place(replica.epoch, replica.version) if replica is not None else None,
+            since=place_of("resume", payload.resume) if payload.resume is not None else None,
+            known=replica.place if replica is not None else None,
             max_devices=self._limits.devices,
             presence_ms=self._limits.presence_timeout * 1000,
         )
@@ -278,7 +278,8 @@ class Joining:
         self._synchronise(session, answer, hello)
         part = self._state_part(session, answer, hello)
         if part is None:
-            again = msgspec.structs.replace(hello, since=None, known=None)
+            known = session.place if session.doc is not None else None
+            again = msgspec.structs.replace(hello, known=known)
             self._ask(connection, session, again, correlation_id)
             return
         try:
@@ -309,39 +310,39 @@ class Joining:
     def _synchronise(self, session: LocalSession, answer: Welcome, hello: Hello) -> None:
         """Bring the session here to where the script saw it, and tell the devices here."""
         out: list[Change] = []
+        place = place_welcomed(answer)
         if not session.joined:
             session.owner = answer.owner or hello.user_id
             session.prefix = prefix(session)
-            session.begin(answer.version, answer.epoch, answer.full, out)
-        elif answer.full is not None:
-            verdict = session.absorb(answer.full, answer.version, answer.epoch, out)
-            if verdict in (Verdict.HELD, Verdict.NEW_LINEAGE):
-                self._fanout.mend(session)
-        elif answer.version > session.version or answer.epoch != session.epoch:
+            session.begin(place, answer.full, out)
+        elif not session.knows(place):
             self._fanout.mend(session)
+        elif answer.full is not None:
+            session.fill(place, answer.full)
         if answer.owner and answer.owner != session.owner:
             session.owner = answer.owner
             session.prefix = prefix(session)
         self._fanout.publish(session, out)
 
-    def _state_part(
-        self, session: LocalSession, answer: Welcome, hello: Hello
-    ) -> tuple[int, str, bytes] | None:
-        """(version, epoch, members) of what the newcomer is given, None to ask again, whole."""
-        here = (session.version, session.epoch)
-        if answer.resumed and (answer.version, answer.epoch) == here:
-            part = encode.delta_part(render_pairs(answer.sets), encode.key_list(answer.deletes))
-            return answer.version, answer.epoch, part
-        if session.doc is not None:
-            delta = None
-            if hello.since is not None and hello.since[0] == session.epoch:
-                delta = session.since(hello.since[1])
-            part = encode.delta_part(*delta) if delta else encode.state_part(session.doc.render())
-            return session.version, session.epoch, part
-        if answer.full is not None:
-            part = encode.state_part(render_pairs(answer.full))
-            return answer.version, answer.epoch, part
-        return None
+    def _state_part(self, session: LocalSession, answer: Welcome, hello: Hello) -> bytes | None:
+        """What leads the newcomer to our place; None when the store must be asked again.
+
+        It enters only where the devices here are, or have just been: else it might be given a
+        state that is lost, or miss what comes between.
+        """
+        place = place_welcomed(answer)
+        if not session.knows(place):
+            return None
+        if answer.resumed and place == session.place:
+            return encode.delta_part(render_pairs(answer.sets), encode.key_list(answer.deletes))
+        if session.doc is None:
+            return None
+        delta = None
+        if hello.since is not None and not answer.reason and hello.since.epoch == session.epoch:
+            delta = session.since_version(hello.since.version)
+        if delta is not None:
+            return encode.delta_part(*delta)
+        return encode.state_part(session.doc.render()) + encode.reset_part(reset_of(answer, hello))
 
     def _enter(
         self,
@@ -349,7 +350,7 @@ class Joining:
         session: LocalSession,
         answer: Welcome,
         hello: Hello,
-        part: tuple[int, str, bytes],
+        part: bytes,
         correlation_id: str | None,
     ) -> None:
         identity = connection.identity
@@ -364,11 +365,12 @@ class Joining:
             (public_device(d) for d in answer.devices if d.device_id == hello.device_id), b"{}"
         )
         connection.fence = answer.fence
+        connection.resets = session.resets
         self._meet(session, hello.device_id, answer.devices)
         session.roster.newcomer(connection.cid, answer.devices, answer.fence)
         previous = self._registry.enter(session, connection)
         self._voice.entered(connection)
-        body = self._success(connection, session, part[0], part[1], devices, part[2])
+        body = self._success(connection, session, session.place, devices, part)
         self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
         self._set_alarm(connection)
         self._departures.welcome(session, connection, answer.devices)
@@ -404,24 +406,22 @@ class Joining:
         self,
         connection: Connection,
         session: LocalSession,
-        version: int,
-        epoch: str,
+        place: Place,
         devices: bytes,
         part: bytes,
     ) -> bytes:
         identity = connection.identity
         assert identity is not None
         return (
-            b'{"session_id":"%b","user_id":%b,"device_id":%b,"role":"%b","version":%d,'
-            b'"epoch":"%b","heartbeat_interval_ms":%d,"token_expires_at":%d,"limits":%b,'
+            b'{"session_id":"%b","user_id":%b,"device_id":%b,"role":"%b",%b,'
+            b'"heartbeat_interval_ms":%d,"token_expires_at":%d,"limits":%b,'
             b'"devices":%b,%b%b}'
             % (
                 session.id.encode(),
                 encode.quote(identity.user_id),
                 encode.quote(connection.device_id),
                 identity.role.encode(),
-                version,
-                epoch.encode(),
+                encode.position(place),
                 self._limits.heartbeat_interval_ms,
                 int(identity.expires_at),
                 self._limits_json,
@@ -467,14 +467,17 @@ CLOSE_CODES = {
 """How a refused AUTH ends; with anything else (a bad field) as AUTH_FAILED."""
 
 
-def since_of(position: Position | None) -> Place | None:
-    """A client's resume position, checked."""
-    if position is None:
-        return None
-    check_version("resume.version", position.version)
-    if len(position.epoch) > 64:
-        raise SyncBridgeError(ErrorCode.INVALID_FIELD, "resume.epoch: at most 64 characters")
-    return Place(position.epoch, position.version)
+def place_welcomed(answer: Welcome) -> Place:
+    """Where the session was when the device joined."""
+    return Place(answer.epoch, answer.version, answer.lineage)
+
+
+def reset_of(answer: Welcome, hello: Hello) -> str:
+    """Why a device that wanted a difference gets a whole state; "" when it has nothing yet."""
+    since = hello.since
+    if since is None or not since.version:
+        return ""
+    return answer.reason or ("resync" if since.epoch == answer.epoch else "epoch")
 
 
 def refusal_of(answer: Welcome | StoreError) -> SyncBridgeError | None:

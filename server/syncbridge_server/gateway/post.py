@@ -98,14 +98,7 @@ class Post:
             session.prefix,
             device_q,
             int(self._clock()),
-            encode.update_payload(
-                change.version,
-                change.prev_version,
-                change.epoch,
-                change.sets,
-                change.deletes,
-                device_q,
-            ),
+            encode.update_payload(change, device_q),
             encode.quote(change.correlation_id or None),
         )
 

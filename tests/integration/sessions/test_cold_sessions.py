@@ -63,7 +63,7 @@ async def test_devices_come_back_to_a_packed_session(redis_server: RedisServer) 
 
 
 async def test_a_damaged_session_is_told_to_its_users_only(redis_server: RedisServer) -> None:
-    """HTTP 500 `state_damaged` and ERROR for that session; another one is served."""
+    """HTTP 500 `state_damaged` and AUTH_FAILURE for that session; another one is served."""
     session, other = new_session(), new_session()
     async with running_node(redis_server.url, freeze_after=0.1, freeze_bytes=500) as node:
         async with node.http() as http:
@@ -82,4 +82,4 @@ async def test_a_damaged_session_is_told_to_its_users_only(redis_server: RedisSe
 
     assert (500, "state_damaged") == (bad.status_code, bad.json()["code"])
     assert (200, STATE) == (good.status_code, good.json()["state_data"])
-    assert (6, "state_damaged") == (refused["type"], refused["payload"]["code"])
+    assert (9, "state_damaged") == (refused["type"], refused["payload"]["code"])

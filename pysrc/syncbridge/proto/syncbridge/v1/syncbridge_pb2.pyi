@@ -120,12 +120,14 @@ class Entry(_message.Message):
     def __init__(self, key: _Optional[str] = ..., value_json: _Optional[bytes] = ...) -> None: ...
 
 class Position(_message.Message):
-    __slots__ = ("epoch", "version")
+    __slots__ = ("epoch", "version", "lineage")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     epoch: str
     version: int
-    def __init__(self, epoch: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+    lineage: str
+    def __init__(self, epoch: _Optional[str] = ..., version: _Optional[int] = ..., lineage: _Optional[str] = ...) -> None: ...
 
 class Auth(_message.Message):
     __slots__ = ("token", "device_id", "device_type", "device_name", "os_version", "app_version", "session_id", "resume")
@@ -148,7 +150,7 @@ class Auth(_message.Message):
     def __init__(self, token: _Optional[str] = ..., device_id: _Optional[str] = ..., device_type: _Optional[str] = ..., device_name: _Optional[str] = ..., os_version: _Optional[str] = ..., app_version: _Optional[str] = ..., session_id: _Optional[str] = ..., resume: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
 
 class AuthSuccess(_message.Message):
-    __slots__ = ("session_id", "user_id", "device_id", "role", "version", "epoch", "heartbeat_interval_ms", "token_expires_at", "limits", "devices", "resumed", "state_data", "changes", "deleted_keys", "voice_json")
+    __slots__ = ("session_id", "user_id", "device_id", "role", "version", "epoch", "heartbeat_interval_ms", "token_expires_at", "limits", "devices", "resumed", "state_data", "changes", "deleted_keys", "voice_json", "lineage", "reset", "reason")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +173,9 @@ class AuthSuccess(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DELETED_KEYS_FIELD_NUMBER: _ClassVar[int]
     VOICE_JSON_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user_id: str
     device_id: str
@@ -186,7 +191,10 @@ class AuthSuccess(_message.Message):
     changes: _containers.RepeatedCompositeFieldContainer[Entry]
     deleted_keys: _containers.RepeatedScalarFieldContainer[str]
     voice_json: bytes
-    def __init__(self, session_id: _Optional[str] = ..., user_id: _Optional[str] = ..., device_id: _Optional[str] = ..., role: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., token_expires_at: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., voice_json: _Optional[bytes] = ...) -> None: ...
+    lineage: str
+    reset: bool
+    reason: str
+    def __init__(self, session_id: _Optional[str] = ..., user_id: _Optional[str] = ..., device_id: _Optional[str] = ..., role: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., token_expires_at: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., voice_json: _Optional[bytes] = ..., lineage: _Optional[str] = ..., reset: bool = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message", "retryable", "retry_after_ms", "details_json")
@@ -209,14 +217,18 @@ class Heartbeat(_message.Message):
     def __init__(self, client_time: _Optional[float] = ...) -> None: ...
 
 class HeartbeatAck(_message.Message):
-    __slots__ = ("client_time", "server_time", "version")
+    __slots__ = ("client_time", "server_time", "version", "epoch", "lineage")
     CLIENT_TIME_FIELD_NUMBER: _ClassVar[int]
     SERVER_TIME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     client_time: float
     server_time: int
     version: int
-    def __init__(self, client_time: _Optional[float] = ..., server_time: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+    epoch: str
+    lineage: str
+    def __init__(self, client_time: _Optional[float] = ..., server_time: _Optional[int] = ..., version: _Optional[int] = ..., epoch: _Optional[str] = ..., lineage: _Optional[str] = ...) -> None: ...
 
 class SnapshotRequest(_message.Message):
     __slots__ = ("since",)
@@ -225,7 +237,7 @@ class SnapshotRequest(_message.Message):
     def __init__(self, since: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
 
 class SnapshotResponse(_message.Message):
-    __slots__ = ("version", "epoch", "resumed", "state_data", "changes", "deleted_keys", "voice_json")
+    __slots__ = ("version", "epoch", "resumed", "state_data", "changes", "deleted_keys", "voice_json", "lineage", "reset", "reason")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +245,9 @@ class SnapshotResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DELETED_KEYS_FIELD_NUMBER: _ClassVar[int]
     VOICE_JSON_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     version: int
     epoch: str
     resumed: bool
@@ -240,10 +255,13 @@ class SnapshotResponse(_message.Message):
     changes: _containers.RepeatedCompositeFieldContainer[Entry]
     deleted_keys: _containers.RepeatedScalarFieldContainer[str]
     voice_json: bytes
-    def __init__(self, version: _Optional[int] = ..., epoch: _Optional[str] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., voice_json: _Optional[bytes] = ...) -> None: ...
+    lineage: str
+    reset: bool
+    reason: str
+    def __init__(self, version: _Optional[int] = ..., epoch: _Optional[str] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., voice_json: _Optional[bytes] = ..., lineage: _Optional[str] = ..., reset: bool = ..., reason: _Optional[str] = ...) -> None: ...
 
 class StateUpdate(_message.Message):
-    __slots__ = ("key", "value_json", "operation", "changes", "deleted_keys", "base_version", "expected_json")
+    __slots__ = ("key", "value_json", "operation", "changes", "deleted_keys", "base_version", "expected_json", "base_lineage")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_JSON_FIELD_NUMBER: _ClassVar[int]
     OPERATION_FIELD_NUMBER: _ClassVar[int]
@@ -251,6 +269,7 @@ class StateUpdate(_message.Message):
     DELETED_KEYS_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_JSON_FIELD_NUMBER: _ClassVar[int]
+    BASE_LINEAGE_FIELD_NUMBER: _ClassVar[int]
     key: str
     value_json: bytes
     operation: Operation
@@ -258,23 +277,28 @@ class StateUpdate(_message.Message):
     deleted_keys: _containers.RepeatedScalarFieldContainer[str]
     base_version: int
     expected_json: bytes
-    def __init__(self, key: _Optional[str] = ..., value_json: _Optional[bytes] = ..., operation: _Optional[_Union[Operation, str]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ..., expected_json: _Optional[bytes] = ...) -> None: ...
+    base_lineage: str
+    def __init__(self, key: _Optional[str] = ..., value_json: _Optional[bytes] = ..., operation: _Optional[_Union[Operation, str]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ..., expected_json: _Optional[bytes] = ..., base_lineage: _Optional[str] = ...) -> None: ...
 
 class StateUpdated(_message.Message):
-    __slots__ = ("version", "prev_version", "epoch", "changes", "deleted_keys", "device_id")
+    __slots__ = ("version", "prev_version", "epoch", "changes", "deleted_keys", "device_id", "lineage", "prev_lineage")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PREV_VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DELETED_KEYS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    PREV_LINEAGE_FIELD_NUMBER: _ClassVar[int]
     version: int
     prev_version: int
     epoch: str
     changes: _containers.RepeatedCompositeFieldContainer[Entry]
     deleted_keys: _containers.RepeatedScalarFieldContainer[str]
     device_id: str
-    def __init__(self, version: _Optional[int] = ..., prev_version: _Optional[int] = ..., epoch: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., device_id: _Optional[str] = ...) -> None: ...
+    lineage: str
+    prev_lineage: str
+    def __init__(self, version: _Optional[int] = ..., prev_version: _Optional[int] = ..., epoch: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., device_id: _Optional[str] = ..., lineage: _Optional[str] = ..., prev_lineage: _Optional[str] = ...) -> None: ...
 
 class Device(_message.Message):
     __slots__ = ("device_id", "device_type", "device_name", "os_version", "status", "connected_at", "last_seen", "in_call")
