@@ -245,8 +245,9 @@ class Engine:
         if session is None:
             return
         place = place_read(answer)
-        if not session.knows(place):
-            self._fanout.mend(session)
+        if place != session.place:  # what the device was sent meanwhile must not be undone
+            if not session.knows(place):
+                self._fanout.mend(session)
             self._ask_snapshot(connection, since, correlation_id)
             return
         if answer.full is not None:

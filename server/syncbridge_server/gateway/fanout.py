@@ -205,8 +205,9 @@ class Fanout:
             self._post.error(connection, answer, None)
             return
         place = place_read(answer)
-        if not session.knows(place):
-            self.mend(session)
+        if place != session.place:  # what the device was sent meanwhile must not be undone
+            if not session.knows(place):
+                self.mend(session)
             self._ask_resync(connection, session, since)
             return
         if answer.full is None:
