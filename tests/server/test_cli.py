@@ -39,7 +39,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, bool]]:
 
     def run(settings: Settings, dev: bool) -> None:
         if settings.redis_addr == "broken:1":
-            raise ConfigError("Redis 6.2 or newer is needed")
+            raise ConfigError("Redis 7.0 or newer is needed")
         started.append((settings, dev))
 
     module = types.ModuleType("syncbridge_server.app")
@@ -74,7 +74,7 @@ def test_version() -> None:
         ({"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "a" * 40}, "must differ"),
         (GOOD | {"SYNCBRIDGE_DEV": "1"}, "SYNCBRIDGE_DEV"),
         (GOOD | {"REDIS_DB": "x"}, "REDIS_DB"),
-        (GOOD | {"REDIS_ADDR": "broken:1"}, "Redis 6.2"),
+        (GOOD | {"REDIS_ADDR": "broken:1"}, "Redis 7.0"),
         (
             GOOD | {"SYNCBRIDGE_JWT_ALGORITHM": "RS256", "SYNCBRIDGE_JWT_PUBLIC_KEY": "/no"},
             "cannot read the key file",

