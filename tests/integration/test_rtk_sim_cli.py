@@ -1,16 +1,21 @@
 """`syncbridge rtk-sim` as a command."""
 
+import signal
 import subprocess
 import sys
 
 import httpx
+import pytest
 
 COMMAND = [sys.executable, "-m", "syncbridge_server", "rtk-sim"]
 
 
-def test_the_command_serves_and_stops() -> None:
-    """It prints where it is and its key, answers with that key, and ends when interrupted."""
-    command = [*COMMAND, "--bind", "127.0.0.1:0", "--key", "k", "--secret", "s"]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_and_stops(number: signal.Signals) -> None:
+    """It prints where it is and its key, answers with that key, and ends when it is told to, also
+    where its parent ignores SIGINT, as a shell does for what it starts in the background."""
+    background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
+    command = [*background, *COMMAND, "--bind", "127.0.0.1:0", "--key", "k", "--secret", "s"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -19,7 +24,7 @@ def test_the_command_serves_and_stops() -> None:
             body = {"sessionId": "a"}
             headers = {"authorization": "Bearer k"}
             answer = httpx.post(f"{values['RTK_API_URL']}/sessions", json=body, headers=headers)
-            process.send_signal(2)
+            process.send_signal(number)
             status = process.wait(10)
         finally:
             process.kill()

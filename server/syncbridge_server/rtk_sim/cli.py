@@ -1,11 +1,13 @@
 """`syncbridge rtk-sim`: run the stand-in provider on this machine."""
 
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import trio
 import typer
 
+from syncbridge_server.listener.shutdown import run_until_stopped
 from syncbridge_server.rtk_sim.app import new_sim, running
 
 EXIT_USAGE = 2
@@ -27,22 +29,24 @@ Remote = Annotated[bool, typer.Option("--allow-remote", help="Report to other ma
 def run(
     bind: Bind = "127.0.0.1:8090", key: Key = "", secret: Secret = "", allow_remote: Remote = False
 ) -> None:
-    """Serve until interrupted. The specification's API is under /, Cloudflare's /client/v4."""
+    """Serve until a signal. The specification's API is under /, Cloudflare's /client/v4."""
     try:
         trio.run(_serve, bind, key, secret, allow_remote)
     except* (OSError, ValueError) as errors:
         typer.echo(f"syncbridge rtk-sim: {_first(errors)}", err=True)
         raise typer.Exit(EXIT_USAGE) from None
-    except* KeyboardInterrupt:
-        pass
 
 
 async def _serve(bind: str, key: str, secret: str, allow_remote: bool) -> None:
     key, secret = key or secrets.token_urlsafe(24), secret or secrets.token_urlsafe(32)
     sim = new_sim(key, secret, allow_remote)
-    async with running(sim, bind) as url:
-        typer.echo(f"RTK_API_URL={url}\nRTK_API_KEY={key}\nRTK_SECRET_KEY={secret}")
-        await trio.sleep_forever()
+
+    async def serve(asked_to_stop: Callable[[], Awaitable[None]]) -> None:
+        async with running(sim, bind) as url:
+            typer.echo(f"RTK_API_URL={url}\nRTK_API_KEY={key}\nRTK_SECRET_KEY={secret}")
+            await asked_to_stop()
+
+    await run_until_stopped(serve)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
