@@ -3,8 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from redis_servers import RedisServer
+
+settings.register_profile("without-deadline", settings(), deadline=None)
+settings.load_profile("without-deadline")
+"""A machine that is busy is no counterexample."""
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ import trio
 from syncbridge_server.redis.embedded import _bundled, _die_with, find_binary
 
 DEADLINE = 15.0
+PATIENCE = 8.0
+"""Seconds for an answer of Redis, where a machine that stands still is not what a test is about."""
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:

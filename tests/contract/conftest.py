@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import redis
 
-from redis_servers import RedisServer, binaries
+from redis_servers import PATIENCE, RedisServer, binaries
 from syncbridge_server.redis.client import RedisIO
 from syncbridge_server.redis.store import RedisStore
 
@@ -31,7 +31,7 @@ def raw(server: RedisServer) -> Iterator[redis.Redis]:
 @pytest.fixture
 async def io(server: RedisServer) -> AsyncIterator[RedisIO]:
     """A running I/O thread on that server."""
-    async with RedisIO(server.url).running() as running:
+    async with RedisIO(server.url, deadline=PATIENCE).running() as running:
         yield running
 
 

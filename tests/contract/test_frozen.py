@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from contract.model import Session
 from contract.requests import join, leave, pairs, read, resume, session_id, touch, write
 from contract.test_model import LIMITS, as_result, writes
-from redis_servers import RedisServer, until
+from redis_servers import PATIENCE, RedisServer, until
 from syncbridge.device_ports import OpenHandoff, Redeem
 from syncbridge.errors import ErrorCode
 from syncbridge.ports import Apply, Review, Status
@@ -215,7 +215,7 @@ def test_pipelines_across_frozen_sessions_keep_order(
     in order, and the answers come batch by batch in the order of submission."""
 
     async def run() -> None:
-        async with RedisIO(server.url).running() as io:
+        async with RedisIO(server.url, deadline=PATIENCE).running() as io:
             store = RedisStore(io, "n1")
             sids = [session_id() for _ in range(5)]
             for sid in sids:
