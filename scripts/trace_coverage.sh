@@ -10,10 +10,7 @@ set -euo pipefail
 python=$(pwd)/$1
 shift
 copy=build/trace
-rm -rf "$copy"
-mkdir -p "$copy"
-cp -R pyproject.toml setup.py README.md LICENSE pysrc core_ext server tests docs "$copy"
-find "$copy" -name '*.so' -delete
+bash scripts/copy_tree.sh "$copy"
 cd "$copy"
 
 SYNCBRIDGE_TRACE=1 "$python" setup.py --quiet build_ext --inplace

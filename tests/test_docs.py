@@ -86,9 +86,9 @@ def test_shell_blocks_parse() -> None:
 
 
 def test_commands_named_in_the_documents_exist() -> None:
-    """Each `make` target that a document or the CI script names is in the Makefile."""
+    """Each `make` target that a document or a CI script names is in the Makefile."""
     defined = set(re.findall(r"^([a-z][a-z-]+):", text(Path("Makefile")), re.M))
-    sources = [*DOCUMENTS, *(p for p in files() if p == Path(".ci/run"))]
+    sources = [*DOCUMENTS, *(p for p in files() if p.parts[0] == ".ci")]
     in_code = re.compile(r"`[^`\n]+`|^[ \t]*make .*$", re.M)
     named = {
         target
@@ -98,6 +98,24 @@ def test_commands_named_in_the_documents_exist() -> None:
     }
 
     assert named - defined == set()
+
+
+def test_pythons_that_are_promised_are_tested() -> None:
+    """The classifiers of the distribution are the Pythons of `make matrix`."""
+    classifiers = re.findall(r'Python :: (\d\.\d+)"', text(Path("pyproject.toml")))
+    matrix = re.search(r"^MATRIX \?= (.+)$", text(Path("Makefile")), re.M)
+
+    assert matrix is not None
+    assert classifiers == matrix[1].split()
+
+
+def test_make_options_are_not_passed_on() -> None:
+    """What pip builds with a make of its own is not told this make's options."""
+    show = "--eval=show: ; @echo $${MAKEFLAGS-none} $${MFLAGS-none}"
+    command = ["make", "--jobs=2", "--silent", show, "show"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert "none none" == done.stdout.strip()
 
 
 def test_readme_shows_the_two_commands() -> None:

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# The kernels under AddressSanitizer and UBSan: scripts/sanitized_tests.sh PYTHON [ARGS].
+#
+# They are compiled in a copy in build/asan with gcc, whose runtime is loaded before Python. Python
+# gets its memory from malloc, so that each object has red zones; it never frees all of it, so that
+# leaks are not looked for. Pure twins are left out: they are not compiled.
+set -euo pipefail
+
+python=$(pwd)/$1
+shift
+bash scripts/copy_tree.sh build/asan
+cd build/asan
+flags="-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+CC=gcc LDSHARED="gcc -shared -fsanitize=address,undefined" SYNCBRIDGE_CFLAGS=$flags \
+    "$python" setup.py --quiet build_ext --inplace --parallel "$(nproc)"
+
+# These come before the editable install on sys.path, so the instrumented kernels are imported.
+export PYTHONPATH=$PWD/pysrc:$PWD/core_ext:$PWD/server
+export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
+export PYTHONMALLOC=malloc
+"$python" -c 'import os, syncbridge_core.hub as h; assert h.__file__.startswith(os.getcwd()), h'
+"$python" -m pytest tests/kernels tests/unit "$@"
