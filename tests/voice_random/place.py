@@ -221,6 +221,14 @@ class Place:
         move = body["migration"]
         return bool(body["session"] and move) and move["result"] in ("opening", "moving")
 
+    async def ready(self) -> None:
+        """Wait until each node has Redis again: what broke last may have been their connection."""
+        for process in self.servers.nodes:
+            assert process is not None
+            probe = f"{process.url}/health/ready"
+            while (await self._http.get(probe)).status_code != 200:  # noqa: ASYNC110 - a process
+                await trio.sleep(0.05)
+
     async def passes(self) -> int:
         """How many whole comparisons both nodes have made since they were started."""
         found = 0

@@ -58,11 +58,12 @@ class Trouble:
         self.longest = 0.0
 
     async def run(self) -> None:
-        """Until enough has happened; then nothing is wrong any more, and every node lives."""
+        """Until enough has happened; then nothing is wrong any more, and every node is ready."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._faults)
             nursery.start_soon(self._deeds)
         await self._place.rig.faults()
+        await self._place.ready()
 
     async def _faults(self) -> None:
         # Each kind comes before any comes again.
