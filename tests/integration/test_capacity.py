@@ -260,6 +260,22 @@ async def test_a_body_that_drips_does_not_become_younger() -> None:
         assert b"abcdefghij" == (await newer.reply()).body
 
 
+@pytest.mark.parametrize("way", ["plain", "tls"])
+async def test_a_body_that_nobody_reads_keeps_nobody_out(way: str) -> None:
+    """Connections that end because their body was not read give way to a new one at once."""
+
+    async def early(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"no", 415)
+
+    body = b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+    async with http_site(way, {"/": hello, "/early": early}, max_connections=2) as site:
+        for _ in range(2):
+            assert 415 == (await site.ask(body)).status
+        reply = await site.ask(get())
+
+    assert (200, b"hello") == (reply.status, reply.body)
+
+
 async def test_an_answer_that_nobody_takes_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a moment without progress; the place of the request is free, too."""
     monkeypatch.setattr(capacity, "STALL_SECONDS", 0.05)

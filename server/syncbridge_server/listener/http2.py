@@ -114,9 +114,11 @@ class Http2(H2Protocol):
             await self._flush()
         await super()._close_stream(stream_id)
 
-    def _reset(self, stream_id: int) -> None:
+    def _reset(
+        self, stream_id: int, code: h2.errors.ErrorCodes = h2.errors.ErrorCodes.CANCEL
+    ) -> None:
         try:
-            self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.CANCEL)
+            self.connection.reset_stream(stream_id, code)
         except h2.exceptions.ProtocolError:
             pass  # the client was faster
 
@@ -129,7 +131,9 @@ class Http2(H2Protocol):
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         pseudo = {name: value for name, value in request.headers if name[:1] == b":"}
-        if pseudo.get(b":method") != b"CONNECT":
+        if not all(pseudo.get(name, b"").isascii() for name in (b":method", b":path")):
+            self._reset(request.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+        elif pseudo.get(b":method") != b"CONNECT":
             self._tasks.stream_id = request.stream_id
             await super()._create_stream(request)
         elif self._tasks.reserved:

@@ -450,3 +450,18 @@ async def test_a_websocket_whose_window_stays_closed() -> None:
         await everything(client)
         assert client.was_reset
         await client.abort()
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/é"), ("GÉT", "/")])
+async def test_a_target_that_is_not_ascii_ends_its_stream_only(method: str, path: str) -> None:
+    """PROTOCOL_ERROR for the stream, as for any malformed request (RFC 9113 section 8.1.1)."""
+    async with small_site() as site:
+        client = await connect(site)
+        await client.ask(path, method=method)
+        with trio.fail_after(DEADLINE):
+            while not client.over:
+                await client.step()
+        assert (True, None) == (client.was_reset, client.headers)
+        await client.ask("/", 3)
+        assert "200" == await client.status()
+        await client.abort()

@@ -231,6 +231,7 @@ class HttpConnection:
         refusal = exchange.refusal or (None if exchange.gone else FAILED)
         if exchange.response.complete:
             if exchange.unread or self._transport.buffer:
+                self._occupant.wait()
                 await self._transport.part()
         elif exchange.response.sent or refusal is None:
             self._transport.abort()
