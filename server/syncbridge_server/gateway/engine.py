@@ -128,7 +128,7 @@ class Engine:
     def _on_message(self, connection: Connection, data: bytes, opcode: int) -> None:
         if connection.refused:
             return
-        if connection.state is State.JOINING:
+        if connection.state is State.JOINING or connection.behind is not None:
             self._wait(connection, data, opcode)
         else:
             self._act(connection, data, opcode)
@@ -148,10 +148,8 @@ class Engine:
         if behind is None:
             return
         for data, opcode in behind.messages:
-            if connection.refused:
-                break
             try:
-                self._act(connection, data, opcode)
+                self._on_message(connection, data, opcode)
             except Exception:
                 self._failed(connection)
         self._voice.tick()

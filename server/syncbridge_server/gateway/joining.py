@@ -17,7 +17,7 @@ from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.limits import Limits
 from syncbridge.messages import AuthPayload, Envelope, MessageType, Position
-from syncbridge.protocol import State
+from syncbridge.protocol import BehindAuth, State
 from syncbridge.records.devices import Index, bucket_of
 from syncbridge.records.sessions import Device, DeviceInfo, Hello, PresenceChange, Status, Welcome
 from syncbridge.session import Change, Verdict
@@ -40,7 +40,7 @@ class Joining:
     """Handles AUTH, first and repeated.
 
     Attributes:
-        on_entered: called with each connection that has become READY.
+        on_entered: called with each connection whose AUTH, first or repeated, has been accepted.
 
     Args:
         verify: see `Verify`.
@@ -114,6 +114,7 @@ class Joining:
         self._voice.renewed(connection)
         self._set_alarm(connection)
         if connection.released or (current.privileged and not identity.privileged):
+            connection.behind = BehindAuth()  # what comes next waits for the store's answer
             self._rejoin(connection, session, self._refreshed, envelope.correlation_id)
             return
         self._refreshed(None, connection, session, envelope.correlation_id)
@@ -196,6 +197,7 @@ class Joining:
         part = encode.delta_part(b"{}", b"[]")
         body = self._success(connection, session, session.version, session.epoch, b"[]", part)
         self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
+        self.on_entered(connection)
 
     def _hello(
         self,

@@ -29,7 +29,15 @@ from support.ws_client import Device
 from syncbridge.identity import Role
 from syncbridge_server.app import Server
 
-STATE_UPDATE, ERROR, AUTH, AUTH_SUCCESS, AUTH_FAILURE, ADMIN_UPDATE = 5, 6, 7, 8, 9, 14
+SNAPSHOT_RESPONSE, STATE_UPDATE, ERROR, AUTH, AUTH_SUCCESS, AUTH_FAILURE, ADMIN_UPDATE = (
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    14,
+)
 PRIVATE = [row for row in ROWS if row.kind != "public"]
 
 
@@ -338,6 +346,26 @@ async def test_a_service_that_renews_as_user_leaves_the_sessions_of_others(
     )
     assert seen == len(bot.seen)
     assert "secret" not in str(bot.seen)
+
+
+@pytest.mark.parametrize(("owner", "expected"), [("ann", [AUTH_FAILURE]), ("bot", None)])
+async def test_what_comes_behind_a_renewal_waits_for_it(
+    node: Node, owner: str, expected: list[int] | None
+) -> None:
+    """A service that renews as user is shown nothing more of others; its own is answered after."""
+    session = new_session()
+    async with await Device.open(node.port) as mate, await Device.open(node.port) as bot:
+        await mate.auth(mint(owner), "tablet", session_id=session)
+        await mate.set("secret", 1)
+        await bot.auth(mint("bot", Role.SERVICE), "phone", session_id=session)
+        seen = len(bot.seen)
+        await bot.send_many([auth_text(mint("bot")), '{"type":3,"payload":{}}'])
+        if expected is None:
+            answers = [(await bot.receive())["type"] for _ in range(2)]
+            assert [AUTH_SUCCESS, SNAPSHOT_RESPONSE] == answers
+        else:
+            assert 4003 == (await bot.closed()).code
+            assert expected == [message["type"] for message in bot.seen[seen:]]
 
 
 async def test_a_service_in_a_session_of_its_own_may_renew_as_user(node: Node) -> None:
