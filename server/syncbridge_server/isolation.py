@@ -46,6 +46,12 @@ class Aside(Protocol):
         """Forget what makes it fail, as far as that is nobody's data. Raises StoreError."""
 
 
+class KeepsLetters(Protocol):
+    """Keeps dead letters of records."""
+
+    def keep(self, kind: str, record: str, reason: str, body: bytes = b"") -> Awaitable[None]: ...
+
+
 class IsolationMetrics:
     """What is counted. Once for each registry."""
 

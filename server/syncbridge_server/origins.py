@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry, Counter
 
 from syncbridge_server.addresses import is_loopback
-from syncbridge_server.log import get_logger
+from syncbridge_server.log import Occasionally, get_logger
 
 ANY = "*"
 LOG_SECONDS = 10.0
@@ -50,8 +50,7 @@ class Origins:
     ) -> None:
         self._listed = frozenset(listed)
         self._loopback = loopback
-        self._clock = clock
-        self._silent_until = 0.0
+        self._occasionally = Occasionally(LOG_SECONDS, clock)
         self._unlogged = 0
         self.refused = Counter(
             "syncbridge_origins_refused",
@@ -79,15 +78,14 @@ class Origins:
             return True
         self.refused.labels(door).inc()
         self._unlogged += 1
-        now = self._clock()
-        if now >= self._silent_until:
+        if self._occasionally.due():
             _log.info(
                 "Origin refused: SYNCBRIDGE_ORIGINS lists those that may connect",
                 origin=shown[:200],
                 door=door,
                 refused=self._unlogged,
             )
-            self._silent_until, self._unlogged = now + LOG_SECONDS, 0
+            self._unlogged = 0
         return False
 
     def answer_headers(self, origin: bytes, host: bytes) -> HeaderList:

@@ -1,6 +1,6 @@
 """Calls of the scripts of format 2 on a plain connection, and their answers."""
 
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -18,9 +18,7 @@ OLD_LIMITS = "604800000, 1048576, 2000, 262144, 256, 512"
 
 def source(name: str, limits: Limits | None = None) -> str:
     """A script of format 2 under other limits."""
-    text = (
-        files("syncbridge_server.redis").joinpath("scripts", "sessions", f"{name}.lua").read_text()
-    )
+    text = Path(__file__).with_name(f"{name}.lua").read_text()
     if limits is None:
         return text
     numbers = (

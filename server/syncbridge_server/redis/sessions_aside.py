@@ -5,11 +5,11 @@ it go); the session stays, and its next use enters it again. Nothing of a sessio
 with its letter: it is a user's state.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Callable
 from zlib import crc32
 
 from syncbridge.records import devices as device_ports
+from syncbridge_server.isolation import KeepsLetters
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores import cold
 
@@ -22,12 +22,6 @@ def presence_index(sid: str) -> str:
 def cold_index(sid: str) -> str:
     """The part of the index of cold sessions that has a session."""
     return cold.bucket_keys(crc32(sid.encode(errors="surrogateescape")) % cold.BUCKETS, "")[0]
-
-
-class KeepsLetters(Protocol):
-    """Keeps dead letters of records."""
-
-    def keep(self, kind: str, record: str, reason: str, body: bytes = b"") -> Awaitable[None]: ...
 
 
 class SessionsAside:

@@ -5,16 +5,8 @@ compares or measures anything of it. Whatever writes it, such as somebody who as
 brings it back; so does an operator who replays its letter.
 """
 
-from collections.abc import Awaitable
-from typing import Protocol
-
+from syncbridge_server.isolation import KeepsLetters
 from syncbridge_server.ports.channels import Channels
-
-
-class KeepsLetters(Protocol):
-    """Keeps dead letters of records."""
-
-    def keep(self, kind: str, record: str, reason: str, body: bytes = b"") -> Awaitable[None]: ...
 
 
 class ChannelsAside:
