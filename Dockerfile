@@ -1,8 +1,9 @@
 # syntax=docker/dockerfile:1
 # The production image: docker build -t syncbridge . && docker run -p 8080:8080 --env-file .env syncbridge
 #
-# The first stage compiles the wheel and installs it with its dependencies; the second carries the
-# result without a compiler. No Redis inside: point REDIS_ADDR at one.
+# The first stage compiles the wheel and installs it with its dependencies, in the versions and with
+# the hashes of deploy/requirements.lock; the second carries the result without a compiler. No Redis
+# inside: point REDIS_ADDR at one. It runs read-only, with a tmpfs on /tmp.
 
 FROM python:3.11-slim-bookworm AS build
 RUN apt-get update \
@@ -14,12 +15,19 @@ COPY core_ext core_ext
 COPY pysrc pysrc
 COPY server server
 COPY tools tools
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
-RUN python -m venv /opt/syncbridge \
- && /opt/syncbridge/bin/pip install --no-cache-dir /wheels/*.whl
+COPY deploy/requirements.lock deploy/
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
+ && python -m venv --without-pip /opt/syncbridge \
+ && pip --python /opt/syncbridge/bin/python install --no-cache-dir --only-binary :all: \
+      --require-hashes --requirement deploy/requirements.lock \
+ && pip --python /opt/syncbridge/bin/python install --no-cache-dir --no-deps /wheels/*.whl \
+ && find /opt/syncbridge -name '*.so' -exec strip --strip-unneeded {} +
 
 FROM python:3.11-slim-bookworm
+ARG VERSION=unknown
 LABEL org.opencontainers.image.title="SyncBridge" \
+      org.opencontainers.image.description="Keeps the live state of a user's session true on all of their devices." \
+      org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.licenses="MIT"
 RUN useradd --system --uid 10001 --home-dir /var/lib/syncbridge --create-home syncbridge
 COPY --from=build /opt/syncbridge /opt/syncbridge

@@ -13,6 +13,8 @@ SHELL := /bin/bash
 # No built-in rule is wanted. Options of this make are not for a make that pip may run.
 .SUFFIXES:
 unexport MAKEFLAGS MFLAGS
+# Without bytecode every server that a test starts compiles all of it: half a second each.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The first Python on PATH that is new enough; `make PYTHON=/opt/python3.12/bin/python3 run` overrides.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -24,11 +26,20 @@ SOAK_SECONDS ?= 300
 CHAOS_WRITES ?= 100000
 CHAOS_EVENTS ?= 5000
 CHAOS_WEBHOOKS ?= 10000
+CHAOS_KILLS ?= 20
 CHAOS_SEEDS ?= 1 2 3
-BROWSER_RUNS ?= 10
+LIVEKIT_EVENTS ?= 5000
+BROWSER_RUNS ?= 50
 FLAKE_RUNS ?= 20
+FAILOVER_RUNS ?= 10
+FAILOVERS ?= 20
+ROLLBACK_SESSIONS ?= 10000
 ASAN_SECONDS ?= 300
 MATRIX ?= 3.11 3.12 3.13
+# Debian releases whose redis-server the store is tested on; valkey is the one in the wheel.
+SERVERS ?= bookworm trixie valkey
+PLACES ?= sentinel cluster
+PLACE_TESTS ?= tests/integration/sessions tests/integration/rest
 # Passed on to the program that a target starts: make test ARGS="-k hub -x"
 ARGS ?=
 
@@ -41,6 +52,9 @@ PACKAGING := pyproject.toml setup.py clients/python/pyproject.toml
 FUZZERS := frames document merge canonical
 CHAOS_TESTS := tests/unit/test_history_checker.py tests/fault/test_history.py \
 	tests/unit/voice/test_voice_truth.py tests/fault/test_voice_random.py tests/integration/voice/test_webhook_storm.py
+FAILOVER_TESTS := tests/unit/shell/test_redis_router.py tests/fault/store/test_redis_sentinel.py \
+	tests/fault/store/test_redis_cluster.py tests/fault/store/test_redis_cluster_nodes.py \
+	tests/fault/store/test_redis_durability.py
 BROWSER_TESTS := tests/integration/rest/test_docs_page.py
 PROTO := pysrc/syncbridge/proto
 
@@ -49,49 +63,72 @@ JS := clients/js
 NPM ?= npm
 NODE ?= node
 
-.PHONY: help run redis test test-pure soak chaos browser matrix bare asan flakes lint format proto fuzz \
-	bench bench-more bench-quick coverage trace dist check-wheel \
+.PHONY: help run redis test test-pure soak chaos livekit browser matrix bare asan failover rollbacks flakes servers places lint format \
+	proto fuzz \
+	bench bench-more bench-peers bench-quick coverage trace dist lock check-wheel \
 	client-js client-js-server client-js-browser clean
 
-help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: $(DONE)/run $(DONE)/kernels redis  ## a development server on 127.0.0.1:8080, with its own Redis
+run: $(DONE)/run $(DONE)/kernels redis  ## start a development server on 127.0.0.1:8080, with its own Redis
 	@exec .venv/bin/syncbridge dev $(ARGS)
 
-test: $(DONE)/test $(DONE)/kernels  ## every test, on a real Redis
+test: $(DONE)/test $(DONE)/kernels  ## run all Python tests, on a real Redis
 	$(PY) -m pytest $(ARGS)
 
-test-pure: $(DONE)/test $(DONE)/kernels  ## the tests of the rules again, on the pure-Python twins of the kernels
+test-pure: $(DONE)/test $(DONE)/kernels  ## run the unit tests on the pure-Python twins of the compiled kernels
 	SYNCBRIDGE_PURE_PYTHON=1 $(PY) -m pytest tests/unit tests/kernels/test_kernel_choice.py $(ARGS)
 
-soak: $(DONE)/test $(DONE)/kernels  ## SOAK_SECONDS=300 of devices that come and go; memory stays within bounds
+soak: $(DONE)/test $(DONE)/kernels  ## let devices come and go for SOAK_SECONDS=300; memory stays within bounds
 	SYNCBRIDGE_SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -s tests/soak $(ARGS)
 
-chaos: $(DONE)/test $(DONE)/kernels  ## CHAOS_WRITES=100000 writes, CHAOS_EVENTS=5000 voice events, CHAOS_WEBHOOKS=10000
+chaos: $(DONE)/test $(DONE)/kernels  ## inject faults during CHAOS_WRITES=100000, CHAOS_EVENTS=5000 (voice), CHAOS_WEBHOOKS=10000
+	SYNCBRIDGE_DAMAGE_WAYS=10000 $(PY) -m pytest tests/fault/test_damage_table.py $(ARGS)
+	SYNCBRIDGE_CALL_KILLS=$(CHAOS_KILLS) $(PY) -m pytest -s tests/fault/test_call_export_killed.py $(ARGS)
 	for seed in $(CHAOS_SEEDS); do \
 		SYNCBRIDGE_HISTORY_OPERATIONS=$(CHAOS_WRITES) SYNCBRIDGE_HISTORY_SEED=$$seed \
 		SYNCBRIDGE_VOICE_EVENTS=$(CHAOS_EVENTS) SYNCBRIDGE_VOICE_SEED=$$seed \
 		SYNCBRIDGE_STORM_DELIVERIES=$(CHAOS_WEBHOOKS) $(PY) -m pytest -s $(CHAOS_TESTS) $(ARGS); \
 	done
 
-browser: $(DONE)/test $(DONE)/kernels  ## the pages in a real browser, BROWSER_RUNS=10 times
-	SYNCBRIDGE_TEST_BROWSER=1 $(PY) scripts/repeat.py $(BROWSER_RUNS) $(BROWSER_TESTS) $(ARGS)
+livekit: $(DONE)/test $(DONE)/kernels  ## run LIVEKIT_EVENTS=5000 in calls on a real LiveKit; needs Go the first time
+	bash scripts/livekit_server.sh
+	SYNCBRIDGE_LIVEKIT_EVENTS=$(LIVEKIT_EVENTS) $(PY) -m pytest -s tests/integration/voice/test_livekit_random.py $(ARGS)
 
-flakes: $(DONE)/test $(DONE)/kernels  ## fault and browser tests FLAKE_RUNS=20 times: which of them fail at times
+browser: client-js $(DONE)/test $(DONE)/kernels  ## do BROWSER_RUNS=50 scripted runs in Chromium and Firefox; test the server's pages 10 times
+	SYNCBRIDGE_TEST_BROWSER=1 $(PY) scripts/repeat.py 10 $(BROWSER_TESTS) $(ARGS)
+	cd $(JS) && SYNCBRIDGE_BROWSER_RUNS=$(BROWSER_RUNS) $(NPM) run --silent test:browser
+
+failover: $(DONE)/test $(DONE)/kernels  ## kill, move and cut Sentinel and Cluster, FAILOVER_RUNS=10 times; FAILOVERS=20
+	SYNCBRIDGE_FAILOVERS=$(FAILOVERS) $(PY) -m pytest -s tests/fault/store/test_failover_losses.py $(ARGS)
+	$(PY) scripts/repeat.py $(FAILOVER_RUNS) $(FAILOVER_TESTS) $(ARGS)
+
+rollbacks: $(DONE)/test $(DONE)/kernels  ## roll back ROLLBACK_SESSIONS=10000 sessions together: when is each socket told?
+	SYNCBRIDGE_ROLLBACK_SESSIONS=$(ROLLBACK_SESSIONS) $(PY) -m pytest -s tests/fault/test_rollback_of_many.py $(ARGS)
+
+flakes: $(DONE)/test $(DONE)/kernels  ## repeat fault and browser tests FLAKE_RUNS=20 times to find flaky ones
 	SYNCBRIDGE_TEST_BROWSER=1 $(PY) scripts/repeat.py $(FLAKE_RUNS) tests/fault $(BROWSER_TESTS) $(ARGS)
 
-matrix: bare  ## unit, kernel, contract and server tests on Python MATRIX="3.11 3.12 3.13"; `make bare`
+matrix: bare  ## run `make bare`, and most tests on each Python of MATRIX="3.11 3.12 3.13"
 	for version in $(MATRIX); do nice -n 5 bash scripts/on_python.sh "$$version" $(ARGS); done
 
-bare:  ## this README on a Debian 13 that has nothing (root, debootstrap)
+servers: $(DONE)/test $(DONE)/kernels  ## run the store's tests on SERVERS="bookworm trixie valkey", fetched, not installed
+	for server in $(SERVERS); do bash scripts/on_redis.sh "$$server" $(ARGS); done
+
+places: $(DONE)/test $(DONE)/kernels  ## run the tests of sessions and REST on PLACES="sentinel cluster"
+	for place in $(PLACES); do \
+		SYNCBRIDGE_TEST_PLACE=$$place $(PY) -m pytest $(PLACE_TESTS) $(ARGS); \
+	done
+
+bare:  ## follow the README on a bare Debian 13; needs root and debootstrap
 	'$(PYTHON)' scripts/bare_debian.py
 
 asan: FUZZ_SECONDS = $(ASAN_SECONDS)
-asan: fuzz $(DONE)/test  ## `make fuzz` and the kernel and unit tests, with AddressSanitizer and UBSan
+asan: fuzz $(DONE)/test  ## run `make fuzz`, kernel and unit tests with AddressSanitizer and UBSan
 	bash scripts/sanitized_tests.sh $(PY) $(ARGS)
 
-lint: $(DONE)/lint $(DONE)/kernels  ## ruff, cython-lint, mypy --strict, stubs against the compiled modules
+lint: $(DONE)/lint $(DONE)/kernels  ## run ruff, cython-lint, mypy --strict; check stubs against the compiled modules
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint core_ext
@@ -100,15 +137,15 @@ lint: $(DONE)/lint $(DONE)/kernels  ## ruff, cython-lint, mypy --strict, stubs a
 	MYPYPATH=core_ext $(PY) -m mypy.stubtest syncbridge_core --ignore-disjoint-bases --ignore-unused-allowlist \
 		--allowlist tests/typing/stubtest_allowlist.txt
 
-format: $(DONE)/lint  ## let ruff rewrite imports and layout
+format: $(DONE)/lint  ## rewrite imports and layout with ruff
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-proto: $(DONE)/test  ## generate the protobuf modules again from the .proto file
+proto: $(DONE)/test  ## regenerate the protobuf modules from the .proto file
 	$(PY) -m grpc_tools.protoc -I $(PROTO) --python_out=$(PROTO) --pyi_out=$(PROTO) \
 		syncbridge/v1/syncbridge.proto
 
-fuzz: $(FUZZERS:%=build/fuzz/%)  ## libFuzzer with sanitizers, FUZZ_SECONDS=30 for each harness
+fuzz: $(FUZZERS:%=build/fuzz/%)  ## run libFuzzer with sanitizers, FUZZ_SECONDS=30 for each harness
 	@pids=(); for name in $(FUZZERS); do \
 		mkdir -p "build/fuzz/found/$$name" "tests/fuzz/corpus/$$name"; \
 		echo "fuzzing $$name for $(FUZZ_SECONDS) s"; \
@@ -124,43 +161,52 @@ build/fuzz/%: tests/fuzz/fuzz_%.c $(HEADERS)
 	$(FUZZ_CC) -std=c11 -g -O1 -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all -I core_ext/syncbridge_core $< -o $@
 
-bench: $(DONE)/test $(DONE)/kernels  ## every benchmark; writes benchmarks/RESULTS.md
+bench: $(DONE)/test $(DONE)/kernels  ## run every benchmark; writes benchmarks/RESULTS.md
 	$(PY) benchmarks/run.py $(ARGS)
 
-bench-more: $(DONE)/test $(DONE)/kernels  ## REST and voice; writes benchmarks/RESULTS_MORE.md
+bench-more: $(DONE)/test $(DONE)/kernels  ## measure REST and voice; writes benchmarks/RESULTS_MORE.md
 	$(PY) benchmarks/run_more.py $(ARGS)
 
-bench-quick: $(DONE)/test $(DONE)/kernels  ## a short pass over the benchmarks; changes no file in the tree
-	$(PY) benchmarks/run.py --quick $(ARGS)
+bench-peers: $(DONE)/test $(DONE)/kernels  ## compare with Centrifugo; writes benchmarks/RESULTS_PEERS.md and the README's table
+	$(PY) benchmarks/bench_peers.py $(ARGS)
 
-coverage: $(DONE)/test $(DONE)/kernels  ## line and branch coverage of the Python files
+bench-quick: $(DONE)/test $(DONE)/kernels  ## run the benchmarks briefly; changes no file in the tree
+	$(PY) benchmarks/run.py --quick $(ARGS)
+	$(PY) benchmarks/bench_peers.py --quick
+
+coverage: $(DONE)/test $(DONE)/kernels  ## measure line and branch coverage of the Python files
 	$(PY) -m coverage erase
 	$(PY) -m coverage run -m pytest $(ARGS)
 	$(PY) -m coverage combine
 	$(PY) -m coverage report
 
-trace: $(DONE)/test  ## line coverage of the Cython files, from a tracing build in a copy
+trace: $(DONE)/test  ## measure line coverage of the Cython files, in a copy
 	bash scripts/trace_coverage.sh $(PY) $(ARGS)
 
-dist: $(DONE)/test  ## sdists, and the wheels that they build, of the server and the client, in dist/
+dist: $(DONE)/test  ## build sdists and wheels of server and Python client in dist/
 	rm -rf dist
 	$(PY) -m build --outdir dist
 	$(PY) -m build --outdir dist clients/python
 
-check-wheel: dist  ## install the wheels with their real dependencies, and serve from one
+lock: $(DONE)/venv  ## update deploy/requirements.lock: what the image installs, with hashes
+	$(PIP) install --quiet --target build/uv 'uv>=0.9,<1'
+	build/uv/bin/uv pip compile pyproject.toml --extra otel --generate-hashes --python-version 3.11 --universal \
+		--no-header --no-annotate --quiet --upgrade --output-file deploy/requirements.lock
+
+check-wheel: dist  ## install the wheels with their dependencies, and serve from one
 	$(PY) scripts/check_wheel.py dist
 
-client-js: $(JS)/node_modules/.done  ## the JavaScript client: types, lint, unit tests, build, size
+client-js: $(JS)/node_modules/.done  ## check and build the JavaScript client: types, lint, unit tests, size
 	cd $(JS) && $(NPM) run --silent check && $(NPM) run --silent lint && $(NPM) run --silent test && \
 		$(NPM) run --silent build && $(NPM) run --silent size
 
-client-js-server: client-js $(DONE)/test $(DONE)/kernels  ## the JavaScript client against a real server
+client-js-server: client-js $(DONE)/test $(DONE)/kernels  ## test the JavaScript client against a real server
 	cd $(JS) && $(NPM) run --silent test:server
 
-client-js-browser: client-js $(DONE)/test $(DONE)/kernels  ## the JavaScript client in chromium, against a real server
+client-js-browser: client-js $(DONE)/test $(DONE)/kernels  ## test the JavaScript client in Chromium and Firefox
 	cd $(JS) && $(NPM) run --silent test:browser
 
-clean:  ## remove what was built; .venv stays
+clean:  ## remove everything that was built, except .venv
 	rm -rf build dist $(JS)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
 	rm -rf pysrc/*.egg-info clients/python/*.egg-info clients/python/build
 	rm -f core_ext/syncbridge_core/*.so $(DONE)/kernels

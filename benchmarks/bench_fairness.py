@@ -100,7 +100,8 @@ def broadcasting(port: int) -> Iterator[list[int]]:
     def work() -> None:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
             while not ended.wait(BROADCAST_SECONDS):
-                answer = client.post("/admin/broadcast", json={"message": "x" * 150})
+                body = {"message": "x" * 150, "audience": "all"}
+                answer = client.post("/admin/broadcast", json=body)
                 delivered.append(answer.raise_for_status().json()["delivered"])
 
     thread = threading.Thread(target=work)

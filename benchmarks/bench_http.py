@@ -39,7 +39,7 @@ from harness.process import (
 from harness.servers import BENCHMARKS, BUILD_SECONDS, PEERS, Workplace, redis_server
 from syncbridge.identity import Role
 from syncbridge_server.auth.assembly import build_tokens
-from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.auth.claims import Grant
 from syncbridge_server.settings import Settings
 from syncbridge_tools.bench.usage import cpu_seconds
 

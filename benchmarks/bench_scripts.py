@@ -25,19 +25,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.redis_servers import RedisServer
 from syncbridge.limits import Limits
 from syncbridge.records.sessions import Apply
-from syncbridge.slots import session_key
 from syncbridge_server.redis.link.wire import pack
 from syncbridge_server.redis.scripts import Scripts
 from syncbridge_server.redis.stores.codec import Settings, encode_apply
 
-FORMAT_2 = Path(__file__).parents[1] / "tests" / "contract" / "apply2.lua"
-"""Format 2 is decided and not in use yet (decision 9): the server does not load its script."""
 SESSIONS = 200
 PIPELINE = 50
 NODE = "node0123456789ab"
-STREAM = "c3RyZWFtMDAw"[:11]
-OWNER, CREATE, FREE_ID, OVERWRITE = 1, 16, 128, 1024
-SETTINGS = Settings.of(NODE, Limits())
+LIMITS = Limits()
 Call = tuple[bytes | str | int, ...]
 Make = Callable[[int], Call]
 
@@ -49,31 +44,21 @@ def update(turn: int) -> tuple[int, str, bytes, bytes, str]:
     return session, f"device-{own % 2}", b"cursor%d" % (own % 10), value, uuid.uuid4().hex[:20]
 
 
-def format_1(digest: bytes, sids: list[str], *, with_id: bool) -> Make:
-    """Calls of `apply.lua`."""
+def calls(digest: bytes, sids: list[str], *, how: str, cluster: bool = False) -> Make:
+    """Calls of `apply.lua`. `how`: what tells a repetition, `stream`, `id` or `nothing`."""
+    numbers: dict[tuple[int, str], Iterator[int]] = {}
+    settings = Settings.of(NODE, LIMITS, lambda: os.urandom(8))
+    settings.old_data, settings.cluster = False, cluster
 
     def make(turn: int) -> Call:
         session, device, key, value, mutation = update(turn)
         request = Apply(sids[session], "user-123", device, [key, value], [])
-        request.mutation_id = mutation if with_id else ""
-        call = encode_apply(request, SETTINGS, "0123456789ab")
+        request.mutation_id = mutation if how != "nothing" else ""
+        if how == "stream":
+            request.stream = "one queue"
+            request.seq = next(numbers.setdefault((session, device), count(1)))
+        call = encode_apply(request, settings)
         return ("EVALSHA", digest, len(call.keys), *call.keys, *call.args)
-
-    return make
-
-
-def format_2(digest: str, sids: list[str], *, stream: bool, cluster: bool = False) -> Make:
-    """Calls of `apply2.lua`; `cluster` declares every key."""
-    numbers: dict[tuple[int, str], Iterator[int]] = {}
-
-    def make(turn: int) -> Call:
-        session, device, key, value, mutation = update(turn)
-        keys = [session_key(sids[session], letter) for letter in ("mdkjcoz" if cluster else "m")]
-        numbered = numbers.setdefault((session, device), count(1))
-        flags = OWNER + CREATE + OVERWRITE + (0 if stream else FREE_ID)
-        place: Call = (STREAM, next(numbered)) if stream else ("", 0)
-        args: Call = (flags, "user-123", device, NODE, 0, *place, os.urandom(8), mutation, 1)
-        return ("EVALSHA", digest, len(keys), *keys, *args, key, value)
 
     return make
 
@@ -123,19 +108,18 @@ def variants(client: redis.Redis) -> list[Variant]:
     scripts = Scripts()
     for text in scripts.sources.values():
         client.script_load(text)
-    old, new = scripts.digests["apply"], client.script_load(FORMAT_2.read_text())
+    apply = scripts.digests["apply"]
     empty = client.script_load("#!lua\nreturn 0")
     found = [Variant("empty script", lambda turn: ("EVALSHA", empty, 0), [])]
 
-    def add(name: str, make: Callable[[list[str]], Make]) -> None:
+    def add(name: str, how: str, cluster: bool = False) -> None:
         sids = [str(uuid.uuid4()) for _ in range(SESSIONS)]
-        found.append(Variant(name, make(sids), sids))
+        found.append(Variant(name, calls(apply, sids, how=how, cluster=cluster), sids))
 
-    add("format 1, no id", lambda sids: format_1(old, sids, with_id=False))
-    add("format 1, with id", lambda sids: format_1(old, sids, with_id=True))
-    add("format 2, stream", lambda sids: format_2(new, sids, stream=True))
-    add("format 2, stream, cluster", lambda sids: format_2(new, sids, stream=True, cluster=True))
-    add("format 2, free id", lambda sids: format_2(new, sids, stream=False))
+    add("nothing", "nothing")
+    add("stream", "stream")
+    add("stream, cluster", "stream", cluster=True)
+    add("id without a stream", "id")
     return found
 
 

@@ -56,7 +56,7 @@ from syncbridge.identity import Role, VoiceGrant
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_core.swarm import UPDATE_VALUE, Swarm
-from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.auth.claims import Grant
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels

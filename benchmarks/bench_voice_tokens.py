@@ -35,8 +35,8 @@ from harness.process import (
 from harness.servers import Workplace, redis_server
 from syncbridge.identity import Role, VoiceGrant
 from syncbridge_server.auth.assembly import build_tokens
-from syncbridge_server.auth.tokens import Grant
-from syncbridge_server.settings import load_settings
+from syncbridge_server.auth.claims import Grant
+from syncbridge_server.configuration.load import load_settings
 from syncbridge_tools.bench.usage import cpu_seconds
 
 SECRETS = {"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "b" * 40}

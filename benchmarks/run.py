@@ -21,7 +21,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from harness import front_door, load, machine, report
+from harness import load, machine, report
 from harness.figures import Samples
 from harness.process import Running, StartError, prepare_this_process
 from harness.rest_client import RequestFailed
@@ -89,8 +89,6 @@ def main() -> int:
     arguments.output.mkdir(parents=True, exist_ok=True)
     report.write(arguments.output, results, size)
     print(report.markdown(results, size))
-    if arguments.output == HERE and not (arguments.quick or arguments.only):
-        front_door.update(HERE.parent / "README.md", results, size)
     return 1 if failures and not (arguments.quick and failures == missing) else 0
 
 

@@ -79,6 +79,14 @@ JOBS = (
         "`agree`: nothing differs, the usual pass. `heal`: 1 % differ. `each`: one request a call,"
         " as the specification's sketch has it.",
     ),
+    Job(
+        "durability",
+        "The price of durability: 500 sessions of two devices",
+        ("--rounds", "3", "--seconds", "2"),
+        "`p50_ms`, `p99_ms`: from when an update is due to its acknowledgement, at 1,000 a second;"
+        " `per_s`, `cpu_us`: bursts of five updates a session. Redis and its replica share the"
+        " load's core; `fsync` is what the disk of this machine takes.",
+    ),
 )
 
 

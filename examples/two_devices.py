@@ -2,7 +2,7 @@
 
     .venv/bin/python examples/two_devices.py "$(.venv/bin/syncbridge token --user demo)"
 
-Needs a server on 127.0.0.1:8080 (`make run`), or SYNCBRIDGE_URL=host:port. Runs on Trio; with
+Needs a server on 127.0.0.1:8080 (`make run`), or one that SYNCBRIDGE_URL names. Runs on Trio; with
 `backend="asyncio"` in the last lines it runs on asyncio.
 """
 
@@ -13,8 +13,7 @@ import anyio
 
 from syncbridge_client import ClientError, connect
 
-ADDRESS = os.environ.get("SYNCBRIDGE_URL", "127.0.0.1:8080")
-URL = f"ws://{ADDRESS}/ws"
+URL = os.environ.get("SYNCBRIDGE_URL", "http://127.0.0.1:8080")
 
 
 async def main(token: str) -> None:
@@ -30,7 +29,7 @@ async def main(token: str) -> None:
         with anyio.fail_after(10):
             change = await anext(changes)
         print(f"laptop: version {change.version}: {change.changed}")
-        print(f"the same over REST: curl -s http://{ADDRESS}/session/{phone.session_id}")
+        print(f"the same over REST: curl -s {URL}/session/{phone.session_id}")
 
 
 if __name__ == "__main__":
@@ -39,4 +38,4 @@ if __name__ == "__main__":
     try:
         anyio.run(main, sys.argv[1], backend="trio")
     except ClientError as error:
-        sys.exit(f"no session on {ADDRESS}; is the server there (`make run`)? {error}")
+        sys.exit(f"no session on {URL}; is the server running (`make run`)? {error}")

@@ -32,7 +32,9 @@ CLONE = f"/home/{USER}/syncbridge"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PORT = 8080
 LISTENING = f"listening on http://127.0.0.1:{PORT}"
-TESTS = "tests/kernels tests/contract tests/fault/test_redis_embedded.py tests/test_examples.py"
+TESTS = (
+    "tests/kernels tests/contract tests/fault/store/test_redis_embedded.py tests/test_examples.py"
+)
 STEP_SECONDS = 1200.0
 STOP_SECONDS = 60.0
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"

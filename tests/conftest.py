@@ -1,10 +1,12 @@
 """Fixtures for all tests: a real Redis for the whole run, and one that a test may break."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
+from support.redis_places import Anywhere, anywhere
 from support.redis_servers import RedisServer
 
 settings.register_profile("without-deadline", settings(), deadline=None)
@@ -13,14 +15,17 @@ settings.load_profile("without-deadline")
 
 
 @pytest.fixture(scope="session")
-def _session_redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
+def _session_redis() -> Iterator[Anywhere]:
+    with anywhere(os.environ.get("SYNCBRIDGE_TEST_PLACE", "single")) as place:
+        yield place
 
 
 @pytest.fixture
-def redis_url(_session_redis: RedisServer) -> str:
-    """URL of the Redis that all tests share: use random ids, leave it as it was."""
+def redis_url(_session_redis: Anywhere) -> str:
+    """URL of the Redis that all tests share: use random ids, leave it as it was.
+
+    It is one server, or what `SYNCBRIDGE_TEST_PLACE` says: `sentinel` or `cluster`.
+    """
     return _session_redis.url
 
 

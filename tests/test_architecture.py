@@ -31,6 +31,10 @@ from support.source_tree import (
 KERNEL_CHOICE = Path("pysrc/syncbridge/kernels/__init__.py")
 COMMANDS = Path("server/syncbridge_server/cli.py")
 ROUTES = "server/syncbridge_server/http/"
+SUPPORT = "tests/support/"
+TYPES = "tests/typing/"
+"""What mypy checks and nobody runs."""
+
 MAX_LINES = 600
 MAX_FILES = 24
 
@@ -59,7 +63,9 @@ DOMAIN_MUST_NOT_IMPORT = WAITING | {
     "fileinput",
     "getpass",
     "glob",
+    "importlib",
     "io",
+    "logging",
     "mmap",
     "os",
     "pathlib",
@@ -67,9 +73,10 @@ DOMAIN_MUST_NOT_IMPORT = WAITING | {
     "random",
     "secrets",
     "shutil",
+    "sys",
     "tempfile",
 }
-"""Those, and files, chance and the environment."""
+"""Those, and files, chance, the environment, the log, and the interpreter with its imports."""
 
 AWAITED = {
     "AbstractAsyncContextManager",
@@ -83,8 +90,20 @@ AWAITED = {
 }
 """Names of what somebody waits for."""
 
-OUTSIDE = {"SystemRandom", "getnode", "input", "now", "open", "today", "utcnow", "uuid1", "uuid4"}
-"""Names of functions that read a clock, chance or a file, and are not in a forbidden module."""
+OUTSIDE = {
+    "SystemRandom",
+    "__import__",
+    "getnode",
+    "input",
+    "now",
+    "open",
+    "print",
+    "today",
+    "utcnow",
+    "uuid1",
+    "uuid4",
+}
+"""Names of functions that meet the world as those modules do, and are in none of them."""
 
 CYTHON_OWN = {"cython", "cpython", "libc", "libcpp", "posix"}
 PYX_IMPORT = re.compile(
@@ -98,14 +117,14 @@ CLIENT_WAITS = {
     "calls",
     "feeds",
     "link",
-    "rest",
     "session",
     "talking",
     "tokens",
     "transport",
     "update",
 }
-"""The client library's files that meet a network; its rules of local updates never wait."""
+CLIENT_SHELL_FOLDERS = {"rest", "storage"}
+"""The client library's files that meet a network or a disk; its rules of updates never wait."""
 
 DOMAIN = with_suffix(".py", under="pysrc/")
 SERVER = with_suffix(".py", under="server/")
@@ -168,7 +187,7 @@ def test_core_imports_only_the_standard_library() -> None:
 
 def of_client_shell(path: Path) -> bool:
     """True for the files of the client library that may wait."""
-    return path.stem in CLIENT_WAITS
+    return path.stem in CLIENT_WAITS or path.parent.name in CLIENT_SHELL_FOLDERS
 
 
 def test_the_client_stands_alone() -> None:
@@ -309,7 +328,7 @@ def test_the_domain_never_waits() -> None:
 
 
 def meets_the_world(node: ast.AST) -> bool:
-    """True for a call that reads a clock, chance or a file."""
+    """True for a call that reads a clock, chance or a file, or prints."""
     if not isinstance(node, ast.Call):
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -317,7 +336,7 @@ def meets_the_world(node: ast.AST) -> bool:
 
 
 def test_the_domain_is_told_what_it_needs() -> None:
-    """No call in `pysrc` reads a clock, chance or a file; all of that is an argument."""
+    """No call in `pysrc` reads a clock, chance or a file, or prints; all of that is an argument."""
 
     def calls(path: Path) -> list[int]:
         return [getattr(n, "lineno", 0) for n in ast.walk(tree(path)) if meets_the_world(n)]
@@ -332,6 +351,8 @@ def test_the_domain_is_told_what_it_needs() -> None:
         ("def f() -> abc.Awaitable[int]: ...", True),
         ("async def f(): ...", True),
         ("x = open('a')", True),
+        ("print(x)", True),
+        ("m = __import__('os')", True),
         ("x = uuid.uuid4()", True),
         ("x = datetime.now(UTC)", True),
         ("x = uuid.uuid5(space, name)", False),
@@ -380,6 +401,38 @@ def test_no_folder_is_crowded() -> None:
     folders = Counter(p.parent.as_posix() for p in code)
 
     assert {name: n for name, n in folders.items() if n > MAX_FILES} == {}
+
+
+def is_out_of_place(path: Path) -> bool:
+    """True for a module of `tests` that is a kit beside tests, or a test among the kits."""
+    kept_apart = path.as_posix().startswith((SUPPORT, TYPES))
+    is_test = path.stem.startswith("test_") or path.stem in {"conftest", "__init__"}
+    return kept_apart is is_test
+
+
+def test_what_tests_stand_on_is_in_support() -> None:
+    """Beside tests there are tests only; models, servers and clients for them are kits."""
+    python = with_suffix(".py", under="tests/")
+
+    assert {SUPPORT, TYPES} <= {"/".join(p.parts[:2]) + "/" for p in python}
+    assert [p for p in python if is_out_of_place(p)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("tests/kernels/test_throttle.py", False),
+        ("tests/kernels/conftest.py", False),
+        ("tests/kernels/json_cases.py", True),
+        ("tests/history/checker.py", True),
+        ("tests/server_kit.py", True),
+        ("tests/support/kernels/json_cases.py", False),
+        ("tests/support/kernels/test_throttle.py", True),
+    ],
+)
+def test_the_guard_of_the_kits_sees_what_it_should(path: str, expected: bool) -> None:
+    """The guard is tried on names that it must refuse and names that it must let pass."""
+    assert is_out_of_place(Path(path)) is expected
 
 
 def test_files_are_named_after_what_they_hold() -> None:

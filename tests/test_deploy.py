@@ -1,8 +1,10 @@
 """The deployment files are what their schemas ask for, and agree with the server and each other."""
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from compose_spec import ComposeSpecification
+from packaging.requirements import Requirement
 
 from support.source_tree import ROOT
 from syncbridge_server.durations import parse_duration
@@ -64,6 +67,38 @@ def test_every_variable_is_a_setting() -> None:
     assert set() == used - VARIABLES
 
 
+def test_redis_of_the_compose_file_is_bounded_below_its_container() -> None:
+    """At maxmemory writes are refused; twice that, while a file is written, still has room."""
+    redis = compose()["services"]["redis"]
+    command = redis["command"]
+    default = re.compile(r"\$\{REDIS_\w+:-(\d+)gb\}")
+    most = default.fullmatch(command[command.index("--maxmemory") + 1])
+    room = default.fullmatch(redis["mem_limit"])
+
+    assert most is not None
+    assert room is not None
+    assert int(most[1]) * 2 <= int(room[1])
+    assert "noeviction" == command[command.index("--maxmemory-policy") + 1]
+
+
+def test_compose_passes_every_setting_through() -> None:
+    """Also those that it does not set; all but the mode for development, and its own port."""
+    named = compose()["services"]["syncbridge"]["environment"]
+    set_here = {name for name, value in named.items() if value is not None}
+
+    assert VARIABLES - {"SERVER_ADDR", "SYNCBRIDGE_DEV"} == set(named)
+    assert {"REDIS_ADDR", "REDIS_PASSWORD", "JWT_SECRET", "JWT_REFRESH_SECRET"} == set_here
+
+
+def test_bounds_are_reached_before_descriptors_run_out() -> None:
+    """The container of compose.yaml may open what the bounds of one process allow, and more."""
+    default = Settings.model_construct()
+    bounds = default.max_connections + default.http_connections + default.http_handshakes
+    limits = compose()["services"]["syncbridge"]["ulimits"]["nofile"]
+
+    assert bounds < limits["soft"] <= limits["hard"]
+
+
 def test_there_is_time_to_drain() -> None:
     """Grace periods are longer than the drain, and than the pause before it."""
     drain = parse_duration(read(FOLDER / "configmap.yaml")["data"]["SYNCBRIDGE_DRAIN"])
@@ -92,7 +127,8 @@ def test_selectors_select_the_pods() -> None:
 
     assert label == deployment["selector"]["matchLabels"]
     assert label == deployment["template"]["metadata"]["labels"]
-    assert label == read(FOLDER / "service.yaml")["spec"]["selector"]
+    for name in ("service", "service-metrics"):
+        assert label == read(FOLDER / f"{name}.yaml")["spec"]["selector"]
     for name in ("pod-disruption-budget", "network-policy"):
         spec = read(FOLDER / f"{name}.yaml")["spec"]
         assert label == (spec.get("selector") or spec["podSelector"])["matchLabels"]
@@ -117,3 +153,44 @@ def test_dockerfile_passes_its_linter() -> None:
     )  # fmt: skip
 
     assert ("", 0) == (done.stdout, done.returncode)
+
+
+def test_the_image_has_every_dependency_in_a_version_that_is_allowed() -> None:
+    """deploy/requirements.lock names what pyproject.toml asks for, in its ranges, with hashes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lock = (ROOT / "deploy/requirements.lock").read_text("utf-8")
+    locked = dict(re.findall(r"^([a-z0-9_.-]+)==([^\s;]+)", lock, re.M))
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["otel"]]
+    wrong = [
+        wish
+        for wish in map(Requirement, wanted)
+        if not wish.specifier.contains(locked.get(wish.name.lower(), "0"))
+    ]
+
+    assert wrong == []
+    assert len(re.findall(r"^\S+==", lock, re.M)) <= lock.count("--hash=sha256:")
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    """systemd-analyze has nothing to say, exposure is low, and there is time to drain."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit = (ROOT / "deploy/systemd/syncbridge.service").read_text("utf-8")
+    program = Path(sys.executable).parent / "syncbridge"
+    path = tmp_path / "syncbridge.service"
+    path.write_text(unit.replace("/opt/syncbridge/bin/syncbridge", str(program)), "utf-8")
+    verified = subprocess.run([analyze, "verify", path], capture_output=True, text=True, timeout=60)
+    secure = subprocess.run(
+        [analyze, "security", "--offline=true", "--threshold=20", path],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    values = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line[1:])
+    default = Settings.model_construct()
+    bounds = default.max_connections + default.http_connections + default.http_handshakes
+
+    assert (0, "") == (verified.returncode, verified.stderr)
+    assert 0 == secure.returncode, secure.stdout
+    assert default.drain < float(values["TimeoutStopSec"])
+    assert bounds < int(values["LimitNOFILE"])
+    assert "2" == values["RestartPreventExitStatus"]

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.M)
 TARGET = re.compile(r"\bmake ([a-z][a-z-]+)")
 FOLDERS = "core_ext|pysrc|server|tools|clients|tests|docs|examples|scripts|benchmarks"
+SOURCE_IN_TEXT = re.compile(r"`([\w./-]+\.(?:pyx|pyi|py|lua|h|ts|mjs|proto))`")
 FILE_IN_TEXT = re.compile(rf"`((?:{FOLDERS})/[\w./-]+)`")
 
 
@@ -71,6 +73,20 @@ def test_files_named_in_the_documents_exist() -> None:
     assert [f"{d}: {name}" for d, name in sorted(named) if name.rstrip("/") not in known] == []
 
 
+def test_source_files_named_by_their_end_exist() -> None:
+    """`router.py`, `redis/scripts/…/apply.lua`: some file of the tree ends so."""
+    tree = [f"/{path}" for path in files()]
+    named = {
+        (d, name)
+        for d in DOCUMENTS
+        if d.parts[0] == "docs"
+        for name in SOURCE_IN_TEXT.findall(prose(d))
+    }
+    unknown = [f"{d}: {n}" for d, n in sorted(named) if not any(t.endswith(f"/{n}") for t in tree)]
+
+    assert ["docs/client.md: quickstart.py"] == unknown  # the reader's own
+
+
 def test_shell_blocks_parse() -> None:
     """What a reader pastes into a shell is valid shell; there is something to paste."""
     blocks = list(shell_blocks())
@@ -116,6 +132,54 @@ def test_make_options_are_not_passed_on() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert "none none" == done.stdout.strip()
+
+
+def test_help_names_every_target_in_one_column() -> None:
+    """`make help` describes each documented target; all descriptions begin at the same place."""
+    shown = subprocess.run(
+        ["make", "--silent", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    documented = re.findall(r"^([a-z][a-z-]*):.*## ", text(Path("Makefile")), re.M)
+
+    assert documented == [line.split()[1] for line in shown]
+    assert 1 == len({line.index(line.split(maxsplit=2)[2]) for line in shown})
+
+
+def test_long_parts_stand_in_the_table_of_their_last_runs() -> None:
+    """Each part of .ci/long is a row of docs/testing.md, with the numbers that the Makefile has."""
+    makefile = text(Path("Makefile"))
+    parts = re.search(r"^PARTS=\((.+)\)$", text(Path(".ci/long")), re.M)
+    defaults = {
+        name: value.strip() for name, value in re.findall(r"^(\w+) \?= (.+)$", makefile, re.M)
+    }
+    tabled = {row[0]: row[2] for row in rows(Path("docs/testing.md")) if len(row) == 4}
+    shown = {
+        part: re.findall(r'([A-Z_]+)="?([^"`]+)"?', tabled[part])
+        for part in [*(parts[1].split() if parts else ()), "flakes"]
+    }
+
+    assert all(shown.values())
+    assert [] == [
+        f"{part}: {name}={value}"
+        for part, numbers in shown.items()
+        for name, value in numbers
+        if defaults[name] != value
+    ]
+
+
+def test_readme_shows_the_figures_that_were_measured(tmp_path: Path) -> None:
+    """What stands between its markers is what the benchmark writes from its stored results."""
+    readme = tmp_path / "README.md"
+    readme.write_text(text(Path("README.md")), "utf-8")
+    write = (
+        "import json, pathlib, sys; from beside import report; from harness import front_door;"
+        "found = json.loads(pathlib.Path('results_peers.json').read_text());"
+        "front_door.update(pathlib.Path(sys.argv[1]), report.front(found), found['updates'])"
+    )
+    command = [sys.executable, "-c", write, str(readme)]
+    subprocess.run(command, cwd=ROOT / "benchmarks", check=True)
+
+    assert text(Path("README.md")) == readme.read_text("utf-8")
 
 
 def test_readme_shows_the_two_commands() -> None:

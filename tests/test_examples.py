@@ -17,7 +17,7 @@ from support.source_tree import ROOT
 pytestmark = pytest.mark.slow
 
 SYNCBRIDGE = (sys.executable, "-m", "syncbridge_server")
-START_SECONDS = 30
+START_SECONDS = 90
 STOP_SECONDS = 40
 
 
@@ -62,7 +62,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 def paste(*command: str, address: str, data_dir: Path) -> list[str]:
     """The lines that a command prints."""
-    environment = surroundings(data_dir) | {"SYNCBRIDGE_URL": address}
+    environment = surroundings(data_dir) | {"SYNCBRIDGE_URL": f"http://{address}"}
     done = subprocess.run(
         command, cwd=data_dir, env=environment, capture_output=True, text=True, timeout=60
     )

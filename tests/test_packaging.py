@@ -273,7 +273,9 @@ def test_what_is_imported_is_declared() -> None:
     """Every distribution that the packages import is a dependency of its own, not by luck."""
     providers = packages_distributions()
     declared = {requirement(line) for line in PROJECT["dependencies"]}
-    optional = {requirement(line) for name in ("embedded", "bench") for line in EXTRAS[name]}
+    optional = {
+        requirement(line) for name in ("embedded", "bench", "otel") for line in EXTRAS[name]
+    }
     of_client = {requirement(line) for line in CLIENT_PROJECT["dependencies"]}
     server = third_party("pysrc/") | third_party("server/") | third_party("tools/")
 

@@ -4,7 +4,7 @@ speaks of the machine on which it was written.
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from support.source_tree import CODE_SUFFIXES, text, with_suffix, written
@@ -87,3 +87,34 @@ def test_every_test_states_its_expectation() -> None:
     ]
 
     assert silent == []
+
+
+def test_no_test_reads_the_clock_before_it_runs() -> None:
+    """A token of when the tests were collected has expired before the last of them runs."""
+    early = []
+    for path in with_suffix(".py", under="tests/"):
+        tree = ast.parse(text(path))
+        clocked = {"mint", "voice_mint"} | {
+            node.name
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef) and "time.time()" in ast.unparse(node)
+        }
+        early += [
+            f"{path}:{call.lineno}"
+            for call in _calls_at_import(tree)
+            if ast.unparse(call.func) in clocked | {"time.time"}
+        ]
+
+    assert early == []
+
+
+def _calls_at_import(node: ast.AST) -> Iterator[ast.Call]:
+    """The calls that importing a file makes; bodies of functions are left out."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            for decorator in child.decorator_list:
+                yield from _calls_at_import(ast.Expr(decorator))
+        elif not isinstance(child, ast.Lambda):
+            if isinstance(child, ast.Call):
+                yield child
+            yield from _calls_at_import(child)

@@ -58,13 +58,13 @@ def document(keys: int) -> bytes:
 def _one(name: str, place: Workplace, size: Size, keys: int) -> Numbers:
     people = list(devices(token_mint(), 2 * size.sessions, 2))
     with redis_server(place) as unix, _server(name, place, unix) as server:
-        (_create if name == SYNCBRIDGE else _store)(server, unix, people[::2], document(keys))
+        (create if name == SYNCBRIDGE else _store)(server, unix, people[::2], document(keys))
         swarm = Swarm("127.0.0.1", server.port, len(people))
         try:
             result = swarm.connect([one.auth_message() for one in people])
             if result.failed:
                 raise Shortfall(f"{name}: {result.failed} connections failed: {result.error}")
-            return _bursts(swarm, server, size, f"durable_{keys}")
+            return bursts(swarm, server, size, f"durable_{keys}")
         finally:
             swarm.close(reset=True)
 
@@ -83,7 +83,7 @@ def _server(name: str, place: Workplace, unix: Path) -> Iterator[Running]:
         yield server
 
 
-def _create(server: Running, unix: Path, people: list[Device], first: bytes) -> None:
+def create(server: Running, unix: Path, people: list[Device], first: bytes) -> None:
     with Rest(server.port, admin_token(token_mint())) as rest:
         for one in people:
             rest.create(one.session_id, one.user_id, first)
@@ -98,7 +98,7 @@ def _store(server: Running, unix: Path, people: list[Device], first: bytes) -> N
         pipe.execute()
 
 
-def _bursts(swarm: Swarm, server: Running, size: Size, name: str) -> Numbers:
+def bursts(swarm: Swarm, server: Running, size: Size, name: str) -> Numbers:
     """The first burst is not counted: it is for connections, pools and caches."""
     _burst(swarm, size)
     seconds, before = 0.0, cpu_seconds(server.pid)

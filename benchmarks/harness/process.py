@@ -16,14 +16,16 @@ LOAD_CORE = 1
 CORES = (SERVER_CORE, LOAD_CORE)
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+POLL_SECONDS = 0.005
 LOG_TAIL = 2000
 
 
 class Running(NamedTuple):
-    """A started server."""
+    """A started server. `seconds`: from the start of its process until it accepted."""
 
     pid: int
     port: int
+    seconds: float = 0.0
 
 
 class StartError(RuntimeError):
@@ -59,6 +61,7 @@ def started(
     Raises StartError when it does not accept connections within START_SECONDS.
     """
     cores = {core} & os.sched_getaffinity(1) or os.sched_getaffinity(1)
+    begun = time.perf_counter()
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -70,7 +73,7 @@ def started(
         )
     try:
         _await_ready(process, port, unix, log)
-        yield Running(process.pid, port)
+        yield Running(process.pid, port, time.perf_counter() - begun)
     finally:
         _stop(process)
 
@@ -83,7 +86,7 @@ def _await_ready(
         if process.poll() is not None or time.monotonic() > deadline:
             tail = log.read_text(errors="replace")[-LOG_TAIL:]
             raise StartError(f"{log.stem} did not start:\n{tail}")
-        time.sleep(0.05)
+        time.sleep(POLL_SECONDS)
 
 
 def _accepts(port: int, unix: Path | None) -> bool:

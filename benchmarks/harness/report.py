@@ -55,9 +55,9 @@ def _figures(lines: list[Line]) -> list[str]:
 def row(line: Line) -> str:
     """A table row of one figure."""
     figure = line.figure
-    subject = _text(line.subject, figure.unit)
-    beside = f"{figure.baseline}: {_text(line.baseline, figure.unit)}" if line.baseline else ""
-    ratio = _text(line.ratio, "×") if line.ratio else ""
+    subject = text(line.subject, figure.unit)
+    beside = f"{figure.baseline}: {text(line.baseline, figure.unit)}" if line.baseline else ""
+    ratio = text(line.ratio, "×") if line.ratio else ""
     cells = [figure.key, figure.title, subject, beside, ratio, _target(line), _met(line.met)]
     return f"| {' | '.join(cells)} |"
 
@@ -112,11 +112,11 @@ def _everything(samples: Samples) -> list[str]:
             low, high = min(values), max(values)
             middle = sorted(values)[len(values) // 2]
             name = metric.replace("_", " ")
-            parts.append(f"| {server} | {name} | {_text(Spread(middle, low, high), '')} |")
+            parts.append(f"| {server} | {name} | {text(Spread(middle, low, high), '')} |")
     return parts
 
 
-def _text(spread: Spread, unit: str) -> str:
+def text(spread: Spread, unit: str) -> str:
     gap = "" if unit in ("×", "") else " "
     middle = f"{_number(spread.median)}{gap}{unit}"
     if spread.lowest == spread.highest:

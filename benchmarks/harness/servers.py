@@ -122,8 +122,11 @@ def environment(place: Workplace, port: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def redis_server(place: Workplace) -> Iterator[Path]:
-    """The socket of a Redis as durable as the embedded one: append-only file, fsync a second."""
+def redis_server(place: Workplace, *more: str) -> Iterator[Path]:
+    """The socket of a Redis as durable as the embedded one: append-only file, fsync a second.
+
+    `more`: further options, which win.
+    """
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if not binary:
         raise FileNotFoundError("redis-server is not on the PATH")
@@ -133,7 +136,7 @@ def redis_server(place: Workplace) -> Iterator[Path]:
     options = ["--port", "0", "--unixsocket", str(unix), "--dir", str(directory), "--save", ""]
     options += ["--appendonly", "yes", "--appendfsync", "everysec"]
     # A rewrite of that file is a second process, here on the load's core; it has no place in a run.
-    options += ["--auto-aof-rewrite-min-size", "4gb"]
+    options += ["--auto-aof-rewrite-min-size", "4gb", *more]
     log = place.directory / "redis.log"
     with started([binary, *options], {}, log, core=LOAD_CORE, unix=unix):
         yield unix

@@ -23,9 +23,9 @@ def undisturbed(name: str, measure: Callable[[], dict[str, float]]) -> dict[str,
     `{name}_attempts`. Stops at the first one with at most LIMIT."""
     best: dict[str, float] = {}
     for attempt in range(1, ATTEMPTS + 1):
-        before = _ticks()
+        before = ticks()
         numbers = measure()
-        stolen = max(map(_share, before, _ticks()))
+        stolen = stolen_since(before)
         if not best or stolen < best[f"{name}_stolen"]:
             best = {**numbers, f"{name}_stolen": stolen}
         best[f"{name}_attempts"] = attempt
@@ -34,9 +34,14 @@ def undisturbed(name: str, measure: Callable[[], dict[str, float]]) -> dict[str,
     return best
 
 
-def _ticks() -> list[list[int]]:
-    """Of the two cores."""
+def ticks() -> list[list[int]]:
+    """Of the two cores, as `stolen_since` takes them."""
     return [core_ticks(core) for core in CORES]
+
+
+def stolen_since(before: list[list[int]]) -> float:
+    """The greater of the two cores' shares of time that other machines took."""
+    return max(map(_share, before, ticks()))
 
 
 def _share(before: list[int], now: list[int]) -> float:

@@ -16,7 +16,7 @@ from harness.raw_device import AUTH, SNAPSHOT_REQUEST, RawDevice
 from harness.rest_client import Rest
 from harness.servers import SYNCBRIDGE, Workplace, catalogue, serving
 from syncbridge.identity import Role
-from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.auth.claims import Grant
 from syncbridge_tools.bench.credentials import TOKEN_SECONDS, admin_token, token_mint
 
 KEYS = 200

@@ -10,6 +10,7 @@ measured beside the peers under benchmarks/peers, which leave the same things ou
 import argparse
 import socket
 import time
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -67,6 +68,7 @@ class HubSink:
         initial: bytes,
         bridged: bool,
         deflate: bool,
+        on_known: Callable[[], None] | None = None,
     ) -> int:
         cid = self.hub.adopt(sock.fileno(), milliseconds(), encoding, initial, bridged, deflate)
         sock.detach()

@@ -169,6 +169,9 @@ class Hub:
         """One EVENT_DEADLINE at that time (ms, same clock as `poll`); 0 clears."""
 
     def set_rate(self, cid: int, per_second: int, burst: int) -> bool: ...
+    def refund(self, cid: int) -> bool:
+        """The last message does not count: its token goes back, up to the burst."""
+
     def open_topic(self) -> int: ...
     def close_topic(self, topic: int) -> bool: ...
     def subscribe(self, topic: int, cid: int) -> bool:

@@ -416,6 +416,14 @@ cdef class Hub:
         connection.refilled = self.table.now
         return True
 
+    def refund(self, uint64_t cid):
+        cdef Connection *connection
+        self.enter()
+        connection = connection_find(&self.table, cid)
+        if connection != NULL:
+            connection.tokens = min(connection.tokens + 1000, connection.burst * 1000)
+        return connection != NULL
+
     def queued(self, uint64_t cid):
         cdef Connection *connection
         self.enter()

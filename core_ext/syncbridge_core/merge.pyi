@@ -14,9 +14,6 @@ def compose(
 ) -> tuple[list[bytes], list[bytes]]:
     """One change set `(flat sets, deletes)` that does what `first` and then `second` do."""
 
-def text_imprint(value: bytes | None) -> bytes:
-    """The imprint in a journal of format 1: b"" for no value, b"?" for one that is too long."""
-
 def merge3(
     server: Doc, client: Split, base: Mapping[bytes, bytes], complete: bool = False
 ) -> tuple[list[bytes], list[bytes], list[bytes], list[bytes]]:

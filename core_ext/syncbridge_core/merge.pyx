@@ -20,14 +20,11 @@ both of its halves; deletes come before sets.
 """
 
 import os
-from hashlib import sha1
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from syncbridge_core.canonical import IMPRINT_LONG as _LONG
-from syncbridge_core.canonical import IMPRINT_SHORT as _SHORT
 from syncbridge_core.canonical import UNKNOWN as _UNKNOWN
 from syncbridge_core.canonical import imprint
 from syncbridge_core.document import DEFAULT_LIMITS as _DEFAULT
@@ -104,28 +101,12 @@ cdef int add_changes(dict merged, tuple change) except -1:
     return 0
 
 
-def text_imprint(bytes value):
-    """The imprint in a journal of format 1: of the text as it is spelled; None for no value.
-
-    b"" stands for no value, b"?" for one that is too long to be remembered; else "=" and the text
-    up to 24 bytes, 16 hexadecimal digits of its SHA-1 above.
-    """
-    if value is None:
-        return b""
-    if len(value) <= _SHORT:
-        return b"=" + value
-    if len(value) > _LONG:
-        return _UNKNOWN
-    return sha1(value, usedforsecurity=False).hexdigest()[:16].encode()
-
-
 def merge3(server, client, base, complete=False):
     """What a client changed since its base, as far as the server's present state has it otherwise.
 
     `server` is a Doc, `client` a Split. `base` has an imprint of the old value of each key that the
-    server has changed since; one of format 1 does as well, as long as nobody spells it otherwise.
-    Keys that the client does not have count as deleted only if `complete` says that it sent
-    everything.
+    server has changed since. Keys that the client does not have count as deleted only if `complete`
+    says that it sent everything.
 
     Returns `(sets, deletes, contested, unknown)`: the client's changes, which of these keys the
     server changed too, and for which of those nothing is known of the base. O(size).
@@ -149,7 +130,7 @@ cdef bint is_change(object base, bytes key, bytes value, list contested, list un
         return True
     if was == _UNKNOWN:
         unknown.append(key)
-    elif was == imprint(value) or was == text_imprint(value):
+    elif was == imprint(value):
         return False
     contested.append(key)
     return True

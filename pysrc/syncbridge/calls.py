@@ -5,7 +5,9 @@ machine. It only goes forward, so each state is entered at most once, and the hi
 at most one line a state. Repeating the state that a call has is not a change: whoever lost an
 answer may ask again.
 
-Details are text under names, at most so many bytes as JSON. Nothing here waits or reads a clock.
+Details are text under names, at most so many bytes as JSON. What else happens in a call (it rings,
+is held, gets a leg) is an event: `syncbridge.call_rules.events`. Nothing here waits or reads a
+clock.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +25,10 @@ DETAIL_KEYS = 16_384
 """Names in one object; the bytes are the tighter bound of those that are stored."""
 
 DETAIL_KEY_BYTES = 256
-HISTORY_PATH = "/history"
+RESERVED_ENDS = ("/history", "/events", "/heartbeat")
+"""What ids must not end in: these are paths of a call."""
+
+NULL = b"null"
 DOTS = (".", "..")
 """Ids that clients take out of a URL (RFC 3986 section 5.2.4), quoted or not."""
 
@@ -59,10 +64,30 @@ class StateChange(msgspec.Struct, frozen=True):
     by: str
 
 
+class CallEvent(msgspec.Struct, frozen=True):
+    """What else happened in a call, at Unix ms `at`, told by the caller `by`.
+
+    `kind`: a `syncbridge.call_rules.events.EventKind`. `value`: what its kind is about, or empty.
+    """
+
+    kind: str
+    at: int
+    by: str
+    value: str = ""
+
+
 class Call(msgspec.Struct, frozen=True):
     """A call session. Times in Unix ms. `details`: flat `[name, JSON text, ...]`, by name.
 
-    `deleted_at`, `deleted_by`: when and by whom it was deleted; 0 and empty while there is one.
+    Attributes:
+        deleted_at, deleted_by: when and by whom it was deleted; 0 and empty while there is one.
+        version: number of its writes, heartbeats excepted.
+        events: oldest first.
+        held: whether it is on hold.
+        parent: id of the call that it is a leg of, or empty.
+        channel: the voice channel that it is linked to, or empty.
+        cause: why it ended, or empty.
+        lease_until: when it ends unless another heartbeat comes; 0 without a heartbeat.
     """
 
     id: str
@@ -74,6 +99,22 @@ class Call(msgspec.Struct, frozen=True):
     history: Sequence[StateChange] = ()
     deleted_at: int = 0
     deleted_by: str = ""
+    version: int = 0
+    events: Sequence[CallEvent] = ()
+    held: bool = False
+    parent: str = ""
+    channel: str = ""
+    cause: str = ""
+    lease_until: int = 0
+
+
+class NewCall(msgspec.Struct, frozen=True):
+    """What a call begins with; members as `Call`'s."""
+
+    type: CallType
+    details: Sequence[bytes] = ()
+    parent: str = ""
+    channel: str = ""
 
 
 Position = tuple[int, str]
@@ -90,7 +131,7 @@ def check_state(text: str) -> CallState:
     try:
         return CallState(text)
     except ValueError:
-        raise _invalid("state", "pending, active or terminated is expected") from None
+        raise invalid("state", "pending, active or terminated is expected") from None
 
 
 def check_type(text: str) -> CallType:
@@ -98,21 +139,21 @@ def check_type(text: str) -> CallType:
     try:
         return CallType(text)
     except ValueError:
-        raise _invalid("type", "SIP or WebRTC is expected") from None
+        raise invalid("type", "SIP or WebRTC is expected") from None
 
 
 def check_id(text: str) -> str:
     """The id of a new call: 1 to `ID_BYTES` bytes of printable text. Raises INVALID_CALL.
 
-    It may hold slashes, but must not look like the path of another call's history, and not be one
-    of `DOTS`.
+    It may hold slashes, but must not look like a path of another call (`RESERVED_ENDS`), and not be
+    one of `DOTS`.
     """
     if not is_id(text):
-        raise _invalid("id", f"1 to {ID_BYTES} bytes of printable text are expected")
+        raise invalid("id", f"1 to {ID_BYTES} bytes of printable text are expected")
     if text in DOTS:
-        raise _invalid("id", f"another id than {text} is expected: no URL could name the call")
-    if text.endswith(HISTORY_PATH):
-        raise _invalid("id", f"another end than {HISTORY_PATH} is expected")
+        raise invalid("id", f"another id than {text} is expected: no URL could name the call")
+    if text.endswith(RESERVED_ENDS):
+        raise invalid("id", f"another end than {', '.join(RESERVED_ENDS)} is expected")
     return text
 
 
@@ -121,8 +162,10 @@ def is_id(text: str) -> bool:
     return bool(text) and text.isprintable() and len(text.encode()) <= ID_BYTES
 
 
-def parse_details(data: bytes | msgspec.Raw, max_bytes: int) -> list[bytes]:
+def parse_details(data: bytes | msgspec.Raw, max_bytes: int, removals: bool = False) -> list[bytes]:
     """A JSON object of texts as flat `[name, JSON text, ...]`.
+
+    `removals`: a value may be null as well, which takes the detail away.
 
     Raises:
         SyncBridgeError: TOO_LARGE (above `max_bytes`, or too many names), INVALID_CALL (not an
@@ -139,8 +182,9 @@ def parse_details(data: bytes | msgspec.Raw, max_bytes: int) -> list[bytes]:
     except kernels.DocumentError as error:
         raise _refused_details(error, max_bytes) from None
     for name, value in split.items():
-        if value[:1] != b'"':
-            raise _invalid("details", f"{name.decode()!r}: text is expected")
+        if value[:1] != b'"' and not (removals and value == NULL):
+            expected = "text, or null to remove it," if removals else "text"
+            raise invalid("details", f"{name.decode()!r}: {expected} is expected")
     return split.flat()
 
 
@@ -196,8 +240,9 @@ def _refused_details(error: kernels.DocumentError, max_bytes: int) -> SyncBridge
         return SyncBridgeError(
             ErrorCode.TOO_LARGE, f"details: {error}", field="details", limit=max_bytes
         )
-    return _invalid("details", str(error))
+    return invalid("details", str(error))
 
 
-def _invalid(field: str, text: str) -> SyncBridgeError:
+def invalid(field: str, text: str) -> SyncBridgeError:
+    """What is said of a member that is not acceptable: INVALID_CALL."""
     return SyncBridgeError(ErrorCode.INVALID_CALL, f"{field}: {text}", field=field)

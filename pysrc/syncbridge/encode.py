@@ -12,6 +12,8 @@ import msgspec
 
 from syncbridge import kernels
 from syncbridge.errors import SyncBridgeError
+from syncbridge.records.sessions import Place
+from syncbridge.session import Change
 
 NULL = b"null"
 _encoder = msgspec.json.Encoder()
@@ -55,14 +57,22 @@ def envelope(
 
 
 def heartbeat_ack(
-    address: Address, now_ms: int, client_time: float | None, version: int, correlation_q: bytes
+    address: Address, now_ms: int, client_time: float | None, place: Place, correlation_q: bytes
 ) -> bytes:
     """HEARTBEAT_ACK; `client_time` as the client sent it, `server_time` in Unix ms."""
     echo = NULL if client_time is None else to_json(client_time)
     return (
-        b'{"type":2%b%d,"payload":{"client_time":%b,"server_time":%d,"version":%d},'
-        b'"correlation_id":%b}'
-        % (address.middle, now_ms // 1000, echo, now_ms, version, correlation_q)
+        b'{"type":2%b%d,"payload":{"client_time":%b,"server_time":%d,%b},"correlation_id":%b}'
+        % (address.middle, now_ms // 1000, echo, now_ms, position(place), correlation_q)
+    )
+
+
+def position(place: Place) -> bytes:
+    """A place in a session's history, as members of a payload."""
+    return b'"version":%d,"epoch":"%b","lineage":"%b"' % (
+        place.version,
+        place.epoch.encode(),
+        place.lineage.encode(),
     )
 
 
@@ -73,20 +83,28 @@ def key_list(keys: Sequence[bytes]) -> bytes:
     return b"[%b]" % b",".join(map(kernels.quote, keys))
 
 
-def update_payload(
-    version: int,
-    prev_version: int,
-    epoch: str,
-    sets: Sequence[bytes],
-    deletes: Sequence[bytes],
-    device_q: bytes,
-) -> bytes:
+def repetition(change: Change) -> bytes:
+    """Says that an update had been done before; with the last number of its stream."""
+    return b',"duplicate":true%b' % (b',"seq":%d' % change.seq if change.seq else b"")
+
+
+def update_payload(change: Change, device_q: bytes) -> bytes:
     """STATE_UPDATE payload: results, not operations; a single key also in the spec's own form."""
-    changes = kernels.render_pairs(sets)
+    sets, deletes = change.sets, change.deletes
     common = (
-        b'{"version":%d,"prev_version":%d,"epoch":"%b","changes":%b,'
-        b'"deleted_keys":%b,"device_id":%b'
-        % (version, prev_version, epoch.encode(), changes, key_list(deletes), device_q)
+        b'{"version":%d,"prev_version":%d,"epoch":"%b","lineage":"%b","prev_lineage":"%b",'
+        b'"changes":%b,"deleted_keys":%b,"device_id":%b%b'
+        % (
+            change.version,
+            change.prev_version,
+            change.epoch.encode(),
+            change.lineage.encode(),
+            change.prev_lineage.encode(),
+            kernels.render_pairs(sets),
+            key_list(deletes),
+            device_q,
+            repetition(change) if change.duplicate else b"",
+        )
     )
     if len(sets) == 2 and not deletes:
         return b'%b,"key":%b,"value":%b,"operation":"SET"}' % (
@@ -104,14 +122,31 @@ def state_part(state: bytes) -> bytes:
     return b'"resumed":false,"state_data":' + state
 
 
+RESUMED = b'"resumed":true'
+"""How the part of a payload begins that holds a difference."""
+
+
 def delta_part(changes: bytes, deleted: bytes) -> bytes:
     """What changed since the asked version, as members of a payload."""
-    return b'"resumed":true,"changes":%b,"deleted_keys":%b' % (changes, deleted)
+    return b'%b,"changes":%b,"deleted_keys":%b' % (RESUMED, changes, deleted)
 
 
-def snapshot_payload(version: int, epoch: str, part: bytes) -> bytes:
+def reset_part(reason: str) -> bytes:
+    """Says that a whole state is not the continuation of what the device had, and why."""
+    return b',"reset":true,"reason":"%b"' % reason.encode() if reason else b""
+
+
+def applied_part(applied: int | None, lost: Sequence[str] = ()) -> bytes:
+    """What the store has of a device's stream, and ids of acknowledged updates that it lost."""
+    if applied is None:
+        return b""
+    names = b',"lost":%b' % to_json(lost) if lost else b""
+    return b',"applied":%d%b' % (applied, names)
+
+
+def snapshot_payload(place: Place, part: bytes) -> bytes:
     """SNAPSHOT_RESPONSE payload around `state_part` or `delta_part`."""
-    return b'{"version":%d,"epoch":"%b",%b}' % (version, epoch.encode(), part)
+    return b"{%b,%b}" % (position(place), part)
 
 
 def error_payload(error: SyncBridgeError) -> bytes:

@@ -34,6 +34,9 @@ class ErrorCode(Enum):
     TOO_MANY_CHANGES = ("too_many_changes", 413, False, "Too many changes in one update")
     KEY_OVERLAP = ("key_overlap", 422, False, "Key both changed and deleted")
     BASE_VERSION_AHEAD = ("base_version_ahead", 409, False, "Base version is ahead of the server")
+    BASE_LOST = ("base_lost", 409, False, "Base version is not of this history")
+    SEQUENCE_GAP = ("sequence_gap", 409, True, "Not the next number of the stream")
+    UNKNOWN_STREAM = ("unknown_stream", 409, False, "Stream is not known")
     VERSION_CONFLICT = ("version_conflict", 409, False, "Changed by somebody else meanwhile")
     PRECONDITION_FAILED = ("precondition_failed", 409, False, "Value is not the expected one")
     TYPE_MISMATCH = ("type_mismatch", 422, False, "Operation does not fit the value's type")
@@ -67,8 +70,11 @@ class ErrorCode(Enum):
     CALL_EXISTS = ("call_exists", 409, False, "Call session exists")
     CALL_TERMINATED = ("call_terminated", 409, False, "Call session has ended")
     CALL_TRANSITION = ("call_transition", 409, False, "State does not follow the current one")
+    CALL_CHANGED = ("call_changed", 412, False, "Call session was changed meanwhile")
+    EXPORT_GAP = ("export_gap", 410, False, "Records after the cursor are not there any more")
     CHANNEL_NOT_FOUND = ("channel_not_found", 404, False, "No such voice channel")
     NO_CALL = ("no_call", 409, False, "No call in the voice channel")
+    CALL_ACTIVE = ("call_active", 409, False, "Call was opened in another way")
     CALL_MOVING = ("call_moving", 409, True, "Call is being moved already")
     VOICE_FULL = ("session_full", 409, True, "No place left in the call")
     DEVICE_ERROR = ("device_error", 422, False, "Microphone or camera failed")
@@ -128,7 +134,15 @@ class StoreUnavailable(StoreError):
 
 
 class StoreRejected(StoreUnavailable):
-    """Redis refused the command because of what is stored under its keys; nothing was done."""
+    """Redis refused the command because of what is stored under its keys; nothing was done.
+
+    The client is told STATE_DAMAGED: the store is there, and repeating does not help.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.code = ErrorCode.STATE_DAMAGED
+        self.retry_after = None
 
 
 class StoreTimeout(StoreError):

@@ -33,6 +33,7 @@ SERVICES = frozenset({Role.SERVICE, Role.ADMIN})
 ADMINS = frozenset({Role.ADMIN})
 ADMIN_READERS = frozenset({Role.VIEWER, Role.ADMIN})
 ANYBODY = frozenset(Role)
+NAME_BYTES = 256
 
 
 class VoiceGrant(msgspec.Struct, frozen=True):
@@ -49,6 +50,7 @@ class Identity(msgspec.Struct, frozen=True):
     `session_id` and `device_id` bind it: it reaches no other session, and acts as no other device.
     `family` names the login that the token descends from: every token that a chain of refreshes
     made carries it, and revoking it revokes them all. Empty for a token outside of any chain.
+    `name` is how others are shown who the user is; empty: not told.
     """
 
     user_id: str
@@ -60,11 +62,20 @@ class Identity(msgspec.Struct, frozen=True):
     device_id: str = ""
     voice: tuple[VoiceGrant, ...] = ()
     family: str = ""
+    name: str = ""
 
     @property
     def privileged(self) -> bool:
         """True for the roles that reach the sessions of every user."""
         return self.role in SERVICES
+
+
+def display_name(told: object) -> str:
+    """A name as it can be shown: printable, of at most `NAME_BYTES` bytes; empty if it is none."""
+    if not isinstance(told, str):
+        return ""
+    shown = "".join(letter for letter in told if letter.isprintable()).strip()
+    return shown.encode()[:NAME_BYTES].decode(errors="ignore")
 
 
 def authorize(

@@ -59,14 +59,18 @@ class Envelope(msgspec.Struct, gc=False):
 
 
 class Position(msgspec.Struct, gc=False):
-    """A place in a session's history, as a client remembers it."""
+    """A place in a session's history, as a client remembers it; see `records.sessions.Place`."""
 
     epoch: str
     version: int
+    lineage: str = ""
 
 
 class AuthPayload(msgspec.Struct, gc=False):
-    """AUTH: who connects, with which device, and optionally from where to resume."""
+    """AUTH: who connects, with which device, and optionally from where to resume.
+
+    `stream`: the device's queue of updates. `acked`: its last number that was acknowledged.
+    """
 
     token: str
     device_id: str | None = None
@@ -76,6 +80,8 @@ class AuthPayload(msgspec.Struct, gc=False):
     app_version: str = ""
     session_id: str | None = None
     resume: Position | None = None
+    stream: str = ""
+    acked: int = 0
 
 
 class HeartbeatPayload(msgspec.Struct, gc=False):
@@ -87,7 +93,8 @@ class HeartbeatPayload(msgspec.Struct, gc=False):
 class UpdatePayload(msgspec.Struct, gc=False):
     """STATE_UPDATE: one key by `operation`, or several by `changes` and `deleted_keys`.
 
-    `expected` belongs to CAS; without it the key must not exist.
+    `expected` belongs to CAS; without it the key must not exist. `stream` and `seq`: the queue of
+    the device, and the number of this update in it.
     """
 
     key: str | None = None
@@ -96,13 +103,22 @@ class UpdatePayload(msgspec.Struct, gc=False):
     changes: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     deleted_keys: list[str] = []
     base_version: int | None = None
+    base_lineage: str = ""
     expected: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    stream: str = ""
+    seq: int = 0
 
 
 class SnapshotPayload(msgspec.Struct, gc=False):
     """SNAPSHOT_REQUEST: everything, or what changed `since`."""
 
     since: Position | None = None
+
+
+class DevicesPayload(msgspec.Struct, gc=False):
+    """DEVICE_LIST: who is there? Or with `me`, what is true of this device while it is there."""
+
+    me: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class VoiceJoin(msgspec.Struct, gc=False, rename="camel"):
@@ -149,6 +165,7 @@ auth_decoder = msgspec.json.Decoder(AuthPayload)
 heartbeat_decoder = msgspec.json.Decoder(HeartbeatPayload)
 update_decoder = msgspec.json.Decoder(UpdatePayload)
 snapshot_decoder = msgspec.json.Decoder(SnapshotPayload)
+devices_decoder = msgspec.json.Decoder(DevicesPayload)
 voice_join_decoder = msgspec.json.Decoder(VoiceJoin)
 voice_leave_decoder = msgspec.json.Decoder(VoiceLeave)
 voice_watch_decoder = msgspec.json.Decoder(VoiceWatch)

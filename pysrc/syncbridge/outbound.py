@@ -5,6 +5,7 @@ published JSON Schema is generated from, and tests hold real traffic against tha
 the bytes and the types cannot drift apart.
 """
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -13,7 +14,9 @@ from syncbridge.limits import Limits
 
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Version = Annotated[int, Meta(ge=0)]
+Reason = Literal["rolled_back", "epoch", "resync"]
 State = Annotated[dict[str, Any], Meta(description="Key to value.")]
+Me = Annotated[dict[str, Any], Meta(description="What is true of a device while it is there.")]
 
 
 class VoiceParticipant(Struct, rename="camel"):
@@ -43,6 +46,8 @@ class HeartbeatAck(Struct):
     client_time: int | float | None
     server_time: int
     version: Version
+    epoch: str
+    lineage: str
 
 
 class DevicePayload(Struct):
@@ -56,6 +61,7 @@ class DevicePayload(Struct):
     connected_at: int
     last_seen: int | UnsetType | None = UNSET
     in_call: str | UnsetType = UNSET
+    me: Me | UnsetType = UNSET
 
 
 class DeviceLeftPayload(Struct):
@@ -68,19 +74,45 @@ class DeviceLeftPayload(Struct):
     version: Version | UnsetType = UNSET
 
 
-class DeviceListPayload(Struct):
-    """DEVICE_LIST: every device that is remembered."""
+class DeviceGone(Struct):
+    """A device that left, in a summary."""
 
-    devices: list[DevicePayload]
-    total: int
+    device_id: str
+    reason: Literal["closed", "timeout", "replaced", "disconnected", "handoff"]
+
+
+class DeviceListPayload(Struct):
+    """DEVICE_LIST: every device that is remembered; or of a large session a window or a summary.
+
+    `partial`: `devices` are some of those that are online. `delta`: only what has changed: who came
+    and went, or `me` by device, whole. With `partial`, `joined` or `left` `total` counts the
+    devices that are online.
+    """
+
+    devices: list[DevicePayload] | UnsetType = UNSET
+    total: int | UnsetType = UNSET
+    delta: bool | UnsetType = UNSET
+    partial: bool | UnsetType = UNSET
+    joined: list[DevicePayload] | UnsetType = UNSET
+    left: list[DeviceGone] | UnsetType = UNSET
+    me: dict[str, Me] | UnsetType = UNSET
 
 
 class SnapshotResponse(Struct):
-    """SNAPSHOT_RESPONSE: `state_data`, or `changes` and `deleted_keys` when `resumed`."""
+    """SNAPSHOT_RESPONSE: `state_data`, or `changes` and `deleted_keys` when `resumed`.
+
+    `reset`: the state is not the continuation of what the device had. `applied`: what the store has
+    of the device's stream; acknowledged updates above that are lost, `lost` names those known.
+    """
 
     version: Version
     epoch: str
+    lineage: str
     resumed: bool
+    reset: bool | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
+    applied: Version | UnsetType = UNSET
+    lost: list[str] | UnsetType = UNSET
     state_data: State | UnsetType = UNSET
     changes: State | UnsetType = UNSET
     deleted_keys: list[str] | UnsetType = UNSET
@@ -88,14 +120,21 @@ class SnapshotResponse(Struct):
 
 
 class UpdateBroadcast(Struct):
-    """STATE_UPDATE: results of one commit, or of several when a reader was slow."""
+    """STATE_UPDATE: results of one commit, or of several when a reader was slow.
+
+    `duplicate`: the update had been done before; `seq` is the last number of its stream.
+    """
 
     version: Version
     prev_version: Version
     epoch: str
+    lineage: str
+    prev_lineage: str
     changes: State
     deleted_keys: list[str]
     device_id: str
+    duplicate: bool | UnsetType = UNSET
+    seq: Version | UnsetType = UNSET
     key: str | UnsetType = UNSET
     value: Any | UnsetType = UNSET
     operation: Literal["SET", "DELETE"] | UnsetType = UNSET
@@ -120,19 +159,34 @@ class AuthSuccess(Struct):
     role: Literal["user", "service", "admin"]
     version: Version
     epoch: str
+    lineage: str
     heartbeat_interval_ms: int
     token_expires_at: int
     limits: Limits
     devices: list[DevicePayload]
     resumed: bool
+    devices_total: int | UnsetType = UNSET
+    devices_partial: bool | UnsetType = UNSET
+    reset: bool | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
+    applied: Version | UnsetType = UNSET
+    lost: list[str] | UnsetType = UNSET
     state_data: State | UnsetType = UNSET
     changes: State | UnsetType = UNSET
     deleted_keys: list[str] | UnsetType = UNSET
     voice: list[VoiceCall] | UnsetType = UNSET
 
 
+class Audience(StrEnum):
+    """Whom a BROADCAST is for: sockets of role admin, the devices of one session, or all."""
+
+    ADMINS = "admins"
+    SESSION = "session"
+    ALL = "all"
+
+
 class BroadcastPayload(Struct):
-    """BROADCAST: what an operator said to everybody."""
+    """BROADCAST: what an operator said."""
 
     message: str
     type: str
@@ -216,3 +270,24 @@ class RecordingReady(Struct, rename="camel"):
     channel_id: str
     recording_id: str
     duration: float | UnsetType = UNSET
+
+
+class TranscriptReady(Struct, rename="camel"):
+    """transcript_ready: who may have it asks for its address over HTTP."""
+
+    channel_id: str
+    recording_id: str
+
+
+class SummaryReady(Struct, rename="camel"):
+    """summary_ready: likewise."""
+
+    channel_id: str
+    recording_id: str
+
+
+class RecordingFailed(Struct, rename="camel"):
+    """recording_failed: there will be none. Without an id it was not even begun."""
+
+    channel_id: str
+    recording_id: str

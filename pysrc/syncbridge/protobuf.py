@@ -140,7 +140,13 @@ def state_update(session_id: str, owner: str, change: Change, now: int) -> bytes
     update.version = change.version
     update.prev_version = change.prev_version
     update.epoch = change.epoch
+    update.lineage = change.lineage
+    update.prev_lineage = change.prev_lineage
     update.device_id = change.device_id
+    if change.duplicate:
+        update.duplicate = True
+        if change.seq:
+            update.seq = change.seq
     update.deleted_keys.extend([key.decode() for key in change.deletes])
     protobuf_json.entries(update.changes, change.sets)
     return message.SerializeToString()

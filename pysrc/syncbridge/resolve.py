@@ -30,9 +30,6 @@ from syncbridge.records.sessions import Reviewed
 UNKNOWN = b"?"
 """Imprint of a value of which nothing is known."""
 
-JOURNAL_KEPT = 128
-"""Lines of a journal that are never dropped, as in `apply.lua`."""
-
 
 class Strategy(StrEnum):
     """Who wins where both have changed a key."""
@@ -47,7 +44,7 @@ class Claim(msgspec.Struct):
 
     Args:
         state: its keys and values. complete: it has no others.
-        version, epoch: where it began; an empty epoch stands for the session's.
+        version, epoch, lineage: where it began; an empty epoch stands for the session's.
         changed_keys: the keys that it changed itself; None when it does not say.
     """
 
@@ -56,6 +53,7 @@ class Claim(msgspec.Struct):
     epoch: str = ""
     complete: bool = False
     changed_keys: frozenset[bytes] | None = None
+    lineage: str = ""
 
 
 class Conflict(msgspec.Struct):
@@ -107,7 +105,8 @@ def resolve(strategy: Strategy, known: Reviewed, claim: Claim) -> Resolution:
 
 def base_imprints(known: Reviewed, claim: Claim) -> dict[bytes, bytes]:
     """Imprint of the base value of each key that the server has, or may have, changed since."""
-    if claim.version > known.version or claim.epoch not in ("", known.epoch):
+    lost = claim.version > known.version or not known.verified
+    if lost or claim.epoch not in ("", known.epoch):
         # The client comes from another history: nothing in this one tells what it began with.
         return dict.fromkeys([*known.flat[::2], *claim.state], UNKNOWN)
     imprints = dict.fromkeys(known.changed, UNKNOWN)
@@ -123,13 +122,8 @@ def base_imprints(known: Reviewed, claim: Claim) -> dict[bytes, bytes]:
 
 
 def journal_reach(known: Reviewed) -> int:
-    """The oldest version of which the journal tells every change that came after it.
-
-    It loses its oldest lines once it is full, so the version of its first line may then be there
-    in part only.
-    """
-    oldest = known.journal[0][0]
-    return oldest if len(known.journal) >= JOURNAL_KEPT else oldest - 1
+    """The oldest version of which the journal tells every change that came after it."""
+    return known.journal[0][0] - 1
 
 
 def _named(doc: Doc, claim: Claim) -> tuple[list[bytes], list[bytes]]:

@@ -2,10 +2,11 @@
 
 Theory of operation. Redis gives every connection of a session a greater number than the one
 before, its fence, and the script that takes a device online or offline says which connection it
-was. A node hears of these changes from several sides: answers to what it asked itself, messages of
-scripts that other nodes ran, lists read from the store. Each side is in order; together they are
-not, and messages can be lost. So a node keeps, for each device, the newest fence it has heard of
-and whether that connection is online, and takes a change by three rules:
+was. A node reads the list of devices once, when the first of them joins here, and then hears of
+changes from several sides: answers to what it asked itself, messages of scripts that other nodes
+ran, lists read anew after a break. Each side is in order; together they are not, and messages can
+be lost. So a node keeps, for each device, the newest fence it has heard of and whether that
+connection is online, and takes a change by three rules:
 
 * an older fence than the known one: it is late, and dropped;
 * a device joins that is online here already: the old connection must have ended, and the devices
@@ -16,13 +17,23 @@ and whether that connection is online, and takes a change by three rules:
 So what the devices of a node are told is a true history with, at most, blinks left out, whatever
 the order of arrival; and it ends in the truth when the newest change has arrived. O(1) a change.
 
-A newcomer's own list may be newer than what the others were told: a device is gone in it whose
-departure is still under way to this node. The others wait for that news, because only it has the
-reason; the newcomer, who never saw the device, is `unaware` of it and must not be told.
+A list may be newer than what the devices here were told: one is gone in it whose departure is still
+under way to this node. The others wait for that news, because only it has the reason; a newcomer
+who is shown the list never saw the device, is `unaware` of it, and must not be told.
+
+Summaries. With single notices, n devices that join cost n² messages. So while more
+devices are online than a bound, what changes is gathered, and told at most once a second: who
+joined and who left since the last time, each device once and blinks not at all. Too many changes to
+be named are told as a window: the devices that have been online for longest, in place of all that
+was told before. What is told to many receivers costs that many times as much, so the next summary
+waits for as long as `RATE` says. Below half the bound single notices begin again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from enum import Enum
+from itertools import islice
+
+import msgspec
 
 from syncbridge.records.sessions import Device
 
@@ -31,6 +42,15 @@ MAX_OFFLINE = 256
 
 MAX_UNAWARE = 256
 """Newcomers that are spared the news of one device; more are told of one they never saw."""
+
+PERIOD = 1.0
+"""Seconds between two summaries, at least."""
+
+NAMED = 64
+"""Changes that a summary names, or as many as a window has when that is more."""
+
+RATE = 65_536
+"""Devices named a second, counted once for each receiver: about 11 MB."""
 
 
 class News(Enum):
@@ -43,42 +63,134 @@ class News(Enum):
     """First that the device left, then that it joined."""
 
 
-class Roster:
-    """One session's devices; see the module's text."""
+class Entry(msgspec.Struct, gc=False):
+    """A device: the newest fence heard of, and its info (JSON) as it is stored.
 
-    __slots__ = ("_known", "_unaware")
+    `info` is None when only the fence is known: the device is in no list.
+    """
+
+    fence: int
+    info: bytes | None
+
+
+class Roster:
+    """One session's devices; see the module's text.
+
+    Attributes:
+        begun: a list was read. asked: one is being read.
+        newest: the greatest fence heard of, also of one that was given to bar a device.
+    """
+
+    __slots__ = ("_offline", "_online", "_unaware", "asked", "begun", "newest")
 
     def __init__(self) -> None:
-        # device id -> 2 * fence + online; in the order of the last change.
-        self._known: dict[str, int] = {}
+        # Both in the order of the last change.
+        self._online: dict[str, Entry] = {}
+        self._offline: dict[str, Entry] = {}
         # device id -> those who never saw it online. None: nobody, as nearly always.
         self._unaware: dict[str, set[int]] | None = None
+        self.begun = self.asked = False
+        self.newest = 0
 
-    def joined(self, device_id: str, fence: int) -> News:
+    @property
+    def online(self) -> int:
+        """How many devices are online."""
+        return len(self._online)
+
+    def ask(self) -> bool:
+        """Whether the list is to be read now; it is then taken for asked."""
+        wanted = not self.begun and not self.asked
+        self.asked |= wanted
+        return wanted
+
+    def joined(self, device_id: str, fence: int, info: bytes = b"{}") -> News:
         """A connection is online."""
-        known = self._known.get(device_id, 0)
-        if fence <= known >> 1:
+        self.heard_of(fence)
+        known = self._online.get(device_id)
+        before = known or self._offline.get(device_id)
+        if before is not None and fence <= before.fence:
             return News.NOTHING
-        self._note(device_id, 2 * fence + 1)
-        return News.REPLACED if known & 1 else News.JOINED
+        self._offline.pop(device_id, None)
+        self._online.pop(device_id, None)
+        self._online[device_id] = Entry(fence, info)
+        return News.JOINED if known is None else News.REPLACED
 
-    def left(self, device_id: str, fence: int) -> News:
-        """A connection is not online any more."""
-        known = self._known.get(device_id, 0)
-        if fence < known >> 1:
+    def left(self, device_id: str, fence: int, *, removed: bool = False) -> News:
+        """A connection is not online any more. `removed`: nor is the device remembered."""
+        known = self._online.get(device_id)
+        before = known or self._offline.get(device_id)
+        if before is not None and fence < before.fence:
             return News.NOTHING
-        self._note(device_id, 2 * fence)
-        return News.LEFT if known & 1 else News.NOTHING
+        self._online.pop(device_id, None)
+        info = None if before is None or removed else before.info
+        self._rest(device_id, Entry(fence, info))
+        self.heard_of(fence)
+        return News.NOTHING if known is None else News.LEFT
 
     def is_online(self, device_id: str) -> bool:
         """Whether the devices here were told that this one is there."""
-        return bool(self._known.get(device_id, 0) & 1)
+        return device_id in self._online
 
-    def begin(self, devices: Iterable[Device]) -> None:
-        """Take a list as what the first device here is told when it joins."""
+    def fence(self, device_id: str) -> int:
+        """Of the connection with which a device is online; 0 when it is not."""
+        known = self._online.get(device_id)
+        return known.fence if known is not None else 0
+
+    def has_ended(self, device_id: str, fence: int) -> bool:
+        """Whether a connection of a device is known to be over."""
+        online = self.fence(device_id)
+        if online:
+            return fence < online
+        known = self._offline.get(device_id)
+        return known is not None and fence <= known.fence
+
+    def reaches_beyond(self, here: Container[str]) -> bool:
+        """Whether a device is online that is not one of those `here`."""
+        return any(device_id not in here for device_id in self._online)
+
+    def heard_of(self, fence: int) -> None:
+        """The store has given this fence."""
+        self.newest = max(self.newest, fence)
+
+    def fits(self, online: int, newest: int) -> bool:
+        """Whether the store, with so many devices online and this newest fence, says the same.
+
+        Each connection has a fence of its own, and those that have left are the only ones that
+        change nothing but the number: so both are equal only where the same has happened. O(1).
+        """
+        return newest == self.newest and online == self.online
+
+    def begin(self, devices: Iterable[Device], newest: int = 0) -> None:
+        """Take a list from the store, before any device here has been told of one.
+
+        `newest`: the newest fence when it was read.
+        """
         for device in devices:
             if device.online and device.fence:
-                self.joined(device.device_id, device.fence)
+                self.joined(device.device_id, device.fence, device.info)
+            else:
+                self.remember(device)
+        self.listed_at(newest)
+
+    def remember(self, device: Device) -> None:
+        """A device that is offline in a list."""
+        name = device.device_id
+        known = self._offline.get(name)
+        if name not in self._online and (known is None or known.info is None):
+            self._rest(name, Entry(known.fence if known is not None else 0, device.info))
+
+    def listed_at(self, newest: int) -> None:
+        """A list was taken over, which was read when `newest` was the newest fence."""
+        self.begun, self.asked = True, False
+        self.heard_of(newest)
+
+    def agrees(self, online: int, newest: int, newcomer: str = "") -> bool:
+        """Whether this is what the store says: devices online, and the newest fence.
+
+        `newcomer`: a device that is online there and may not be known here yet.
+        """
+        here = self.online + (newcomer != "" and newcomer not in self._online)
+        return here == online and self.newest >= newest
 
     def missing(self, devices: Iterable[Device], newest: int) -> list[tuple[str, int]]:
         """(device, fence) of those that are online here and not in a list from the store.
@@ -87,18 +199,20 @@ class Roster:
         """
         online = {device.device_id for device in devices if device.online and device.fence}
         return [
-            (device_id, known >> 1)
-            for device_id, known in self._known.items()
-            if known & 1 and device_id not in online and known >> 1 <= newest
+            (device_id, entry.fence)
+            for device_id, entry in self._online.items()
+            if device_id not in online and entry.fence <= newest
         ]
 
-    def newcomer(self, cid: int, devices: Iterable[Device], newest: int) -> None:
-        """Note whom a newcomer's list does not show any more, see `missing`."""
-        for device_id, _ in self.missing(devices, newest):
+    def newcomer(self, cid: int, devices: Iterable[Device], newest: int) -> set[str]:
+        """Who is online here and not in a newcomer's list any more: see `missing`."""
+        gone = {device_id for device_id, _ in self.missing(devices, newest)}
+        for device_id in gone:
             self._unaware = self._unaware or {}
             known = self._unaware.setdefault(device_id, set())
             if len(known) < MAX_UNAWARE:
                 known.add(cid)
+        return gone
 
     def unaware(self, device_id: str) -> set[int]:
         """Connections that must not be told that a device left. Asked once a departure."""
@@ -108,13 +222,82 @@ class Roster:
         self._unaware = self._unaware or None
         return found
 
-    def _note(self, device_id: str, known: int) -> None:
-        self._known.pop(device_id, None)
-        self._known[device_id] = known
-        if len(self._known) > MAX_OFFLINE:
-            self._drop_oldest()
+    def listed(self) -> Iterator[tuple[str, bytes, bool]]:
+        """(device, info, online) of all that are known: who is online, then the newest to leave."""
+        for device_id, entry in self._online.items():
+            yield device_id, entry.info or b"", True
+        for device_id, entry in reversed(self._offline.items()):
+            if entry.info is not None:
+                yield device_id, entry.info, False
 
-    def _drop_oldest(self) -> None:
-        oldest = next((d for d, known in self._known.items() if not known & 1), None)
-        if oldest is not None:
-            del self._known[oldest]
+    def window(self, size: int) -> Iterator[tuple[str, bytes]]:
+        """(device, info) of those that have been online for longest."""
+        for device_id, entry in islice(self._online.items(), size):
+            yield device_id, entry.info or b""
+
+    def info(self, device_id: str) -> bytes:
+        """What is stored of a device that is online."""
+        return self._online[device_id].info or b""
+
+    def _rest(self, device_id: str, entry: Entry) -> None:
+        self._offline.pop(device_id, None)
+        self._offline[device_id] = entry
+        if len(self._offline) > MAX_OFFLINE:
+            del self._offline[next(iter(self._offline))]
+
+
+class Summary:
+    """What the devices of one session here were not told yet.
+
+    Attributes:
+        window: cache of what newcomers are shown until the next summary, and whom it names.
+        due: when the next one may be sent, in seconds of a monotonic clock.
+    """
+
+    __slots__ = ("_changes", "_named", "_too_many", "due", "window")
+
+    def __init__(self, bound: int, now: float) -> None:
+        self._named = max(NAMED, bound)
+        # device id -> why it left, "" when it did not; and whether it was online as was told.
+        self._changes: dict[str, tuple[bool, str]] = {}
+        self._too_many = False
+        self.window: tuple[bytes, frozenset[str]] | None = None
+        self.due = now + PERIOD
+
+    def joined(self, device_id: str, *, replaced: bool) -> None:
+        """A device came, or came anew. O(1)."""
+        was_online, _ = self._changes.pop(device_id, (replaced, ""))
+        self._note(device_id, was_online, "")
+
+    def left(self, device_id: str, reason: str) -> None:
+        """A device went. O(1)."""
+        was_online, _ = self._changes.pop(device_id, (True, ""))
+        if was_online:
+            self._note(device_id, was_online, reason)
+
+    def take(self, roster: Roster) -> tuple[list[str], list[tuple[str, str]]] | None:
+        """(who joined, who left and why) since the last call; None when they are too many."""
+        changes, self._changes = self._changes, {}
+        too_many, self._too_many, self.window = self._too_many, False, None
+        if too_many:
+            return None
+        joined = [device_id for device_id in changes if roster.is_online(device_id)]
+        left = [(each, why) for each, (_, why) in changes.items() if not roster.is_online(each)]
+        return joined, left
+
+    def told(self, named: int, receivers: int, now: float) -> None:
+        """A summary that names so many devices was sent to so many connections."""
+        self.due = now + max(PERIOD, named * receivers / RATE)
+
+    def _note(self, device_id: str, was_online: bool, reason: str) -> None:
+        if self._too_many:
+            return
+        self._changes[device_id] = (was_online, reason)
+        if len(self._changes) > self._named:
+            self._changes.clear()
+            self._too_many = True
+
+
+def is_large(online: int, bound: int, *, before: bool) -> bool:
+    """Whether a session tells summaries. `before`: it has done so until now."""
+    return online > bound or (before and 2 * online >= bound)

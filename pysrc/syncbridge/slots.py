@@ -44,8 +44,8 @@ TAGS = _table()
 
 
 def bucket_of(session_id: str) -> int:
-    """The bucket of a session."""
-    return crc32(session_id.encode()) % BUCKETS
+    """The bucket of a session. An id may stand for bytes that are no text (`surrogateescape`)."""
+    return crc32(session_id.encode(errors="surrogateescape")) % BUCKETS
 
 
 def session_key(session_id: str, letter: str) -> str:

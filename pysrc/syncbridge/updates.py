@@ -10,12 +10,16 @@ import msgspec
 from syncbridge import kernels, operations
 from syncbridge.errors import BY_WIRE, ErrorCode, SyncBridgeError
 from syncbridge.limits import Limits
-from syncbridge.messages import UpdatePayload
+from syncbridge.messages import Position, UpdatePayload
+from syncbridge.records.sessions import Place
 
 ChangeSet = tuple[list[bytes], list[bytes]]
 
 MAX_VERSION = 2**53 - 1
 """Largest integer that every JSON implementation keeps exactly (RFC 7493 section 2.2)."""
+
+MAX_TOKEN = 64
+"""Characters of an epoch or lineage that a client gives back."""
 
 RESERVED = frozenset({b"__proto__"})
 
@@ -70,13 +74,14 @@ class UpdateParser:
     def several(self, changes: bytes | msgspec.Raw | None, deleted: Sequence[str]) -> ChangeSet:
         """A change set from a `changes` object and a list of deleted keys."""
         sets = [] if changes is None else self.split(changes, "changes").flat()
-        deletes = self.deleted(deleted)
+        deletes = self.deleted(deleted) if deleted else []
         if len(sets) // 2 + len(deletes) > self._limits.changes:
             raise SyncBridgeError(
                 ErrorCode.TOO_MANY_CHANGES,
                 f"changes: at most {self._limits.changes} keys in one update",
             )
-        check_overlap(sets[::2], deletes)
+        if deletes:
+            check_overlap(sets[::2], deletes)
         return sets, deletes
 
     def key(self, text: str) -> bytes:
@@ -149,6 +154,50 @@ def check_version(field: str, version: int | None) -> None:
         raise SyncBridgeError(
             ErrorCode.INVALID_FIELD, f"{field}: an integer from 0 to {MAX_VERSION} is expected"
         )
+
+
+def check_stream(stream: str, seq: int) -> None:
+    """Refuse a number without a stream, a stream without a number, and either beyond its bounds."""
+    if len(stream) > MAX_TOKEN:
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD, f"stream: at most {MAX_TOKEN} characters", field="stream"
+        )
+    if not (1 if stream else 0) <= seq <= (MAX_VERSION if stream else 0):
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD,
+            "seq: a number from 1, together with stream, is expected",
+            field="seq",
+        )
+
+
+def check_acked(stream: str, acked: int) -> None:
+    """Refuse what AUTH says of a stream, when it cannot be."""
+    check_stream(stream, 1 if stream else 0)
+    if not 0 <= acked <= (MAX_VERSION if stream else 0):
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD,
+            "acked: the last acknowledged number of stream is expected",
+            field="acked",
+        )
+
+
+def check_lineage(field: str, lineage: str) -> None:
+    """Refuse a lineage that is longer than any of ours."""
+    if len(lineage) > MAX_TOKEN:
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD, f"{field}: at most {MAX_TOKEN} characters", field=field
+        )
+
+
+def place_of(field: str, position: Position) -> Place:
+    """A client's place in a history, checked; errors name `field`."""
+    check_version(f"{field}.version", position.version)
+    check_lineage(f"{field}.lineage", position.lineage)
+    if len(position.epoch) > MAX_TOKEN:
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD, f"{field}.epoch: at most {MAX_TOKEN} characters"
+        )
+    return Place(position.epoch, position.version, position.lineage)
 
 
 def check_overlap(changed: Iterable[bytes], deleted: Sequence[bytes]) -> None:

@@ -5,35 +5,42 @@ project reads the settings to build something.
 """
 
 import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import structlog
 import trio
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from syncbridge import kernels
-from syncbridge.buckets import TokenBuckets
-from syncbridge.errors import StoreError
+from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
+from syncbridge.integrity import check
+from syncbridge.rates.buckets import TokenBuckets
 from syncbridge_core.hub import ENCODING_JSON, ENCODING_PROTOBUF, Hub, HubLimits
 from syncbridge_server import observability
 from syncbridge_server.admin.administration import Administration
+from syncbridge_server.admin.call_sweeper import CallMetrics, CallSweeper
+from syncbridge_server.admin.gateway_metrics import GatewayMetrics
 from syncbridge_server.auth.assembly import Authentication, build_authentication
+from syncbridge_server.auth.audit import Audit
 from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.auth.refusals import Refusals
 from syncbridge_server.auth.revocation import Rule
-from syncbridge_server.collector import Collector
+from syncbridge_server.auth.state_policy import StatePolicy
+from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.gateway import Gateway, node_name
 from syncbridge_server.http.admin import AdminRoutes
 from syncbridge_server.http.auth import AuthRoutes
-from syncbridge_server.http.calls import CallRoutes
+from syncbridge_server.http.call_export import CallExportRoutes
+from syncbridge_server.http.calls import CallRoutes, tell_state
 from syncbridge_server.http.conflicts import ConflictRoutes
 from syncbridge_server.http.dead_letters import DeadLetterRoutes
 from syncbridge_server.http.devices import DeviceRoutes
@@ -52,38 +59,38 @@ from syncbridge_server.http.support.ratelimit import RateLimit
 from syncbridge_server.http.support.segments import EncodedSlashes
 from syncbridge_server.http.users import UserRoutes
 from syncbridge_server.http.voice import VoiceRoutes
+from syncbridge_server.http.voice_evidence import VoiceEvidenceRoutes
 from syncbridge_server.http.voice_operations import VoiceOperationRoutes
 from syncbridge_server.http.webhooks import WebhookRoutes
 from syncbridge_server.isolation import Isolation, IsolationMetrics
+from syncbridge_server.listener.apart import NoSockets
 from syncbridge_server.listener.bridge import explain_refusal, websocket_bridge
 from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import (
     SUBPROTOCOL_JSON,
     SUBPROTOCOL_PROTOBUF,
     ListenerConfig,
+    Refusal,
 )
+from syncbridge_server.listener.hypercorn import Certificates
 from syncbridge_server.listener.serve import serve
-from syncbridge_server.listener.shutdown import run_until_stopped
-from syncbridge_server.listener.workers import (
-    Inheritance,
-    Spawner,
-    Supervisor,
-    bind_for_workers,
-    inheritance,
-)
+from syncbridge_server.listener.shares import Forwarding
+from syncbridge_server.observability import HttpMetrics
 from syncbridge_server.openapi.describe import Answer, Description
 from syncbridge_server.origins import Origins
 from syncbridge_server.proxies import TrustedProxies
+from syncbridge_server.redis import formats
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.bus.readiness import Readiness
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.link.embedded import EmbeddedRedis
-from syncbridge_server.redis.link.urls import connection_url
-from syncbridge_server.redis.sessions_aside import SessionsAside, cold_index, presence_index
+from syncbridge_server.redis.sessions_aside import FreezeAside, PresenceAside, SessionsAside
+from syncbridge_server.redis.stores.call_ledger import RedisLedger
 from syncbridge_server.redis.stores.calls import RedisCalls
 from syncbridge_server.redis.stores.freezer import Freezer
 from syncbridge_server.redis.stores.store import RedisStore
 from syncbridge_server.settings import Settings
+from syncbridge_server.telemetry.siblings import FOLDER, Siblings
+from syncbridge_server.telemetry.tracing import TRACING
 from syncbridge_server.voice.assembly import Voice, build_voice, kept_up, new_inbox
 from syncbridge_server.voice.attachment import Attachment, attach
 from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
@@ -96,11 +103,11 @@ SUBPROTOCOLS = {SUBPROTOCOL_JSON: ENCODING_JSON, SUBPROTOCOL_PROTOBUF: ENCODING_
 PROBES = ("/health", "/health/live", "/health/ready", "/metrics")
 """What is answered when every bound is reached: else whoever restarts us would do so then."""
 
+APART = ("/metrics", "/admin")
+"""What is only at the address of administration where there is one."""
+
 CALLS_SECONDS = 3.0
 """How long a start waits until the calls under way are known."""
-
-WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
-"""Where a worker finds the embedded Redis that its parent has started."""
 
 
 class Server:
@@ -116,6 +123,7 @@ class Server:
         isolated: IsolationMetrics,
         readiness: Readiness,
         voice: Voice | None = None,
+        worker: int = 0,
     ) -> None:
         limits = settings.limits()
         self.settings = settings
@@ -123,17 +131,20 @@ class Server:
         self.bus = bus
         self.readiness = readiness
         self.voice = voice
-        self.store = RedisStore(io, node, limits, settings.freeze_after)
+        self.store = RedisStore(io, node, limits, settings.freeze_after, check)
+        self._lists = partial(Isolation, None, isolated)
         self.letters = voice.inbox if voice is not None else new_inbox(settings, io, bus, node)
         self.freezer = Freezer(
             io,
             node,
             after=settings.freeze_after,
             least=settings.freeze_bytes,
-            isolation=self._isolation("freeze", cold_index, isolated),
+            isolation=self._isolation(FreezeAside(io, self.letters), isolated),
         )
         self.auth: Authentication = build_authentication(settings, io, bus)
         self.hub = Hub(hub_limits(settings))
+        self.policy = StatePolicy(settings.state_policy)
+        self.forwarding = Forwarding()
         self.gateway = Gateway(
             self.hub,
             self.store,
@@ -141,50 +152,113 @@ class Server:
             verify=self.auth.authenticator.verify,
             limits=limits,
             node=node,
-            max_connections=settings.max_connections,
+            holder=self.forwarding.holder,
             patience=2.5 * settings.store_deadline,
-            isolation=self._isolation("presence", presence_index, isolated),
+            isolation=self._isolation(PresenceAside(io, self.letters), isolated),
+            policy=self.policy,
         )
+        readiness.on_break(self.gateway.doubt)
         self.calls: Attachment | None = None
         if voice is not None:
             self.calls = attach(self.gateway, voice.desk, bus)
             voice.worker.on_speaking(self.calls.speaking.report_now)
             observability.register_reading(registry, "syncbridge_voice_sockets", self.calls.figures)
         self.administration = Administration(
-            self.gateway, io, bus, update_seconds=settings.admin_update
+            self.gateway,
+            io,
+            bus,
+            update_seconds=settings.admin_update,
+            isolation=self._lists(kind="session"),
         )
         self.auth.revocations.on_revoke(self._revoked)
-        self.listener = listener_config(settings)
-        self.bounds = Bounds(self.listener)
+        self.gateway.fanout.rollbacks.on_report = self._rolled_back
+        self.refusals = Refusals()
+        self.audit = Audit(settings.audit_log) if settings.audit_log else None
+        self.http_metrics = observability.http_metrics(registry)
+        registry.register(self.refusals)
+        self.listener = replace(listener_config(settings), on_refused=self._handshake_refused)
+        self.gateway.post.on_error = self._told
+        self.bounds = Bounds(self.listener, self.forwarding)
+        self.certificates = Certificates(self.listener)
         self.registry = registry
         observability.register_hub(self.registry, self.hub)
+        self.registry.register(GatewayMetrics(self.gateway, io, settings.max_connections))
         self.listener.origins.register(registry)
         observability.register_store(self.registry, io)
         observability.register_readiness(self.registry, readiness)
+        rollbacks = self.gateway.fanout.rollbacks.figures
+        observability.register_reading(self.registry, "syncbridge_store", rollbacks)
         observability.register_reading(self.registry, "syncbridge_cold", self._cold_sessions)
         observability.register_reading(self.registry, "syncbridge_listener", self._listener_figures)
-        self.app = self._application()
+        folder = os.environ.get(FOLDER, "")
+        self.call_metrics = CallMetrics(registry)
+        self._touched: set[int] = set()
+        self.ledger = RedisLedger(
+            io,
+            settings.call_ttl,
+            settings.call_records_kept,
+            self._lists(kind="call"),
+            self._touched,
+        )
+        self.siblings: Siblings | None = None
+        if folder and settings.workers > 1:
+            render = partial(generate_latest, registry)
+            self.siblings = Siblings(folder, worker, settings.workers, render)
+        self._applications()
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, redis_url: str) -> AsyncIterator["Server"]:
-        """Connect to Redis and build the parts; everything is released at the end."""
+    async def open(
+        cls,
+        settings: Settings,
+        redis_url: str,
+        worker: int = 0,
+        voice_clock: Callable[[], float] = time.time,
+    ) -> AsyncIterator["Server"]:
+        """Connect to Redis and build the parts; everything is released at the end.
+
+        `worker`: which one this process is. `voice_clock`: Unix seconds by which calls are judged.
+        """
         node = node_name()
-        io = RedisIO(redis_url, deadline=settings.store_deadline, max_commands=settings.store_queue)
+        io = RedisIO(
+            redis_url,
+            deadline=settings.store_deadline,
+            max_commands=settings.store_queue,
+            durability=settings.durable,
+        )
         async with io.running():
             bus = RedisBus(io, node)
             registry = observability.new_registry()
+            TRACING.start(settings.otlp_url, settings.trace_share, node)
             isolated = IsolationMetrics(registry)
             async with (
                 bus.running(),
                 Readiness(io, bus).running() as readiness,
-                build_voice(settings, io, bus, node, registry, isolated) as voice,
+                build_voice(
+                    settings, io, bus, node, registry, isolated, judged_by=voice_clock
+                ) as voice,
             ):
-                server = cls(settings, io, bus, node, registry, isolated, readiness, voice)
+                server = cls(settings, io, bus, node, registry, isolated, readiness, voice, worker)
+                with suppress(StoreError):
+                    server.store.old_data = await formats.old_data(io, server.session_ttl_ms)
                 try:
                     yield server
                 finally:
                     server.hub.shutdown()
+                    if server.audit is not None:
+                        server.audit.close()
+                    with trio.CancelScope(shield=True):
+                        await trio.to_thread.run_sync(TRACING.stop)
+
+    def _formats(self, old_data: bool, old_nodes: list[str]) -> None:
+        self.store.old_data = old_data
+        self.store.bar("a node of format 1 runs" if old_nodes else "")
+        self.readiness.beside(old_nodes)
+
+    @property
+    def session_ttl_ms(self) -> int:
+        """Life of a session."""
+        return self.settings.limits().session_ttl * 1000
 
     # What /health reports
 
@@ -217,15 +291,27 @@ class Server:
         self,
         shutdown_trigger: Callable[[], Awaitable[None]],
         sockets: Any = None,
+        admin_sockets: Any = (),
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until `shutdown_trigger` returns and everything has been seen off."""
+        """Serve until `shutdown_trigger` returns and everything has been seen off.
+
+        `admin_sockets`: those of SYNCBRIDGE_ADMIN_ADDR; they are served to the very end.
+        """
         with suppress(StoreError):
             await self.auth.revocations.load()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.auth.authenticator.run)
             nursery.start_soon(self.gateway.run)
+            nursery.start_soon(formats.watch, self.io, self.session_ttl_ms, self._formats)
             nursery.start_soon(self.administration.run)
+            tell = partial(tell_state, self.administration)
+            sweeper = CallSweeper(self.ledger, self.call_metrics, tell)
+            nursery.start_soon(kept_up, "calls", sweeper.run)
+            if self.siblings is not None:
+                nursery.start_soon(kept_up, "siblings", self.siblings.run)
+            if admin_sockets:
+                nursery.start_soon(self._serve_admin, admin_sockets)
             if self.settings.freeze_after:
                 nursery.start_soon(self.freezer.run)
             if self.voice is not None:
@@ -245,18 +331,45 @@ class Server:
                 ),
                 on_stop=self._stopping,
                 bounds=self.bounds,
+                certificates=self.certificates,
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()
 
+    async def _serve_admin(self, sockets: Any) -> None:
+        """Health, metrics and administration at an address of their own."""
+        await serve(
+            self.admin_app,
+            self.listener,
+            NoSockets(),
+            shutdown_trigger=trio.sleep_forever,
+            sockets=sockets,
+            certificates=self.certificates,
+        )
+
+    def reload(self) -> None:
+        """Read the state policy and the TLS certificates again; what fails stays as it was."""
+        self.policy.reload()
+        if not self.settings.tls_cert:
+            return
+        try:
+            self.certificates.reload()
+        except OSError as error:
+            log.error("The TLS certificates stay as they were", reason=str(error))
+        else:
+            log.info("TLS certificates read")
+
+    def _rolled_back(self, sessions: int, updates: int) -> None:
+        text = "Redis came back older: its sessions were reset, and makers of lost updates told"
+        self.administration.notice(
+            "store_rolled_back", text, sessions=sessions, updates_lost=updates
+        )
+
     def _listener_figures(self) -> list[tuple[str, float]]:
         return [*self.bounds.figures(), ("sockets_evicted_total", self.gateway.evicted)]
 
-    def _isolation(
-        self, kind: str, index_of: Callable[[str], str], isolated: IsolationMetrics
-    ) -> Isolation:
+    def _isolation(self, aside: SessionsAside, isolated: IsolationMetrics) -> Isolation:
         """In which a chore on sessions is done, and where those go on which it fails."""
-        aside = SessionsAside(self.io, self.letters, kind, index_of)
         self.letters.register(aside)
         return Isolation(aside, isolated)
 
@@ -275,6 +388,18 @@ class Server:
             "revoked", f"tokens of a {rule.kind} were revoked", kind=rule.kind, closed=closed
         )
 
+    def _handshake_refused(self, refusal: Refusal, client: str, door: str) -> None:
+        self.refusals.handshake(refusal, client, door)
+        if door == "handshake":
+            self.http_metrics.observe("GET", self.listener.path, refusal.status, 0.0)
+
+    def _told(self, connection: Connection, error: SyncBridgeError, door: str) -> None:
+        if error.code is ErrorCode.TOKEN_EXPIRING:
+            return
+        user = connection.identity.user_id if connection.identity is not None else ""
+        device = connection.device_id
+        self.refusals.error(door, error, client=connection.client, user=user, device=device)
+
     def _stopping(self) -> None:
         self.gateway.draining = True
         log.info("Draining", connections=self.active_connections)
@@ -282,11 +407,20 @@ class Server:
             "draining", "a node stops", node=self.gateway.node, connections=self.active_connections
         )
 
-    def _application(self) -> ASGIApp:
-        self.routes = self._routes()
-        starlette = Starlette(routes=self.routes, exception_handlers=exception_handlers)
-        routes = DirectRoutes(starlette, exception_handlers)
-        app: ASGIApp = CompressAnswers(EncodedSlashes(routes))
+    def _applications(self) -> None:
+        """What is served at SERVER_ADDR, and at the address of administration."""
+        settings, http = self.settings, self.http_metrics
+        routes = self._routes()
+        apart = [route for route in routes if getattr(route, "path", "").startswith(APART)]
+        health = [route for route in routes if getattr(route, "path", "").startswith("/health")]
+        public = [route for route in routes if route not in apart]
+        self.routes = public if settings.admin_addr else routes
+        self.app = self._application(self.routes, http)
+        self.admin_app = self._application([*health, *apart], http)
+
+    def _application(self, routes: list[BaseRoute], http: HttpMetrics) -> ASGIApp:
+        starlette = Starlette(routes=routes, exception_handlers=exception_handlers)
+        app: ASGIApp = CompressAnswers(EncodedSlashes(DirectRoutes(starlette, exception_handlers)))
         settings = self.settings
         if settings.rate_limit_enabled:
             buckets = TokenBuckets(settings.requests_per_second, settings.request_burst)
@@ -294,10 +428,12 @@ class Server:
             app = RateLimit(app, buckets, self.auth.authenticator.verify, webhooks=webhooks)
         return RequestMiddleware(
             app,
-            observability.http_metrics(self.registry),
+            http,
             access_log=settings.access_log,
             trusted_proxies=settings.trusted_proxies,
-            cors=CrossOrigin(self.listener.origins, self.routes),
+            cors=CrossOrigin(self.listener.origins, routes),
+            refusals=self.refusals,
+            audit=self.audit,
         )
 
     def _handover(self) -> Handover | None:
@@ -314,7 +450,7 @@ class Server:
             # Asked for most, so looked at first.
             *SessionRoutes(self.gateway, self.store, bearer).routes(),
             *Health(self, self.settings.session_ttl).routes(),
-            *metrics_routes(self.registry),
+            *metrics_routes(self.registry, self.siblings),
             *AuthRoutes(self.auth, self.settings.id_bytes).routes(),
             *ConflictRoutes(self.gateway, self.store, bearer).routes(),
             *DeviceRoutes(self.gateway, self.store, bearer).routes(),
@@ -327,10 +463,20 @@ class Server:
                 life=self.settings.handoff_ttl,
                 reread=self.settings.handoff_reread,
             ).routes(),
-            *UserRoutes(self.store, bearer, self.settings.id_bytes).routes(),
+            *UserRoutes(
+                self.store, bearer, self.settings.id_bytes, self._lists(kind="session")
+            ).routes(),
             *AdminRoutes(self.administration, bearer, self.settings.message_bytes).routes(),
+            *CallExportRoutes(self.ledger, bearer, self.call_metrics.exported.inc).routes(),
             *CallRoutes(
-                RedisCalls(self.io, self.settings.call_ttl, self.settings.call_details_bytes),
+                RedisCalls(
+                    self.io,
+                    self.settings.call_ttl,
+                    self.settings.call_details_bytes,
+                    self._lists(kind="call"),
+                    self.settings.call_lease,
+                    self._touched,
+                ),
                 self.administration,
                 bearer,
                 self.settings.call_details_bytes,
@@ -351,6 +497,7 @@ class Server:
         return [
             *VoiceRoutes(self.voice, bearer, settings.id_bytes, buckets).routes(),
             *VoiceOperationRoutes(self.voice, bearer, settings).routes(),
+            *VoiceEvidenceRoutes(self.voice, bearer, settings.id_bytes).routes(),
         ]
 
     def _webhook_routes(self, bearer: BearerAuth) -> list[BaseRoute]:
@@ -431,7 +578,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
         max_handshakes=settings.http_handshakes,
         max_probes=settings.http_reserve,
         probe_paths=frozenset(
-            root + path for path in PROBES for root in {"", settings.http_root_path.rstrip("/")}
+            root + path for path in PROBES for root in {"", settings.http_root_path}
         ),
         header_timeout=settings.http_header_timeout,
         body_timeout=settings.http_body_timeout,
@@ -441,54 +588,3 @@ def listener_config(settings: Settings) -> ListenerConfig:
         keyfile=settings.tls_key or None,
         proxies=TrustedProxies(settings.trusted_proxies),
     )
-
-
-def run(settings: Settings, dev: bool = False) -> None:
-    """Serve until a signal; ends the process with its exit status."""
-    worker = inheritance()
-    with redis_for(settings, worker) as address:
-        os.environ[WORKER_REDIS] = address
-        url = connection_url(address, settings.redis_password.get_secret_value(), settings.redis_db)
-        if worker is None and settings.workers > 1:
-            status = supervise(settings)
-        else:
-            status = trio.run(partial(serve_process, settings, url, worker))
-    sys.exit(status)
-
-
-@contextmanager
-def redis_for(settings: Settings, worker: Inheritance | None) -> Iterator[str]:
-    """The URL of Redis; the embedded one runs meanwhile where none is configured."""
-    if settings.redis_addr:
-        yield settings.redis_url()
-    elif worker is not None:
-        yield os.environ[WORKER_REDIS]
-    else:
-        redis = EmbeddedRedis(Path(settings.data_dir))
-        try:
-            yield redis.start()
-        finally:
-            redis.stop()
-
-
-async def serve_process(settings: Settings, url: str, worker: Inheritance | None) -> int:
-    """One serving process, from start to exit status."""
-
-    async def main(shutdown_trigger: Callable[[], Awaitable[None]]) -> None:
-        async with Server.open(settings, url) as server, trio.open_nursery() as nursery:
-            nursery.start_soon(Collector().run)
-            await server.run(shutdown_trigger, worker.sockets if worker else None)
-            nursery.cancel_scope.cancel()
-
-    return await run_until_stopped(main, worker.lifeline if worker else None)
-
-
-def supervise(settings: Settings) -> int:
-    """Start and watch the workers; returns the exit status."""
-    config = listener_config(settings)
-    spawner = Spawner([sys.executable, "-m", "syncbridge_server", *sys.argv[1:]])
-    try:
-        sockets = bind_for_workers(config, settings.workers)
-        return Supervisor(spawner, sockets, drain_timeout=settings.drain).run()
-    finally:
-        spawner.close()

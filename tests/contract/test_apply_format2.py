@@ -1,4 +1,4 @@
-"""`apply2.lua`: random histories against the model, and the cases that a reader would ask for."""
+"""`apply.lua`: random histories against the model, and the cases that a reader would ask for."""
 
 import os
 from collections.abc import Callable
@@ -9,9 +9,17 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.format2 import Scripts
-from contract.histories import BASE_LOST, GAP, UNKNOWN_STREAM, History, Numbered, Told, journal
-from contract.requests import session_id, write
+from support.contract.format2 import Scripts
+from support.contract.histories import (
+    BASE_LOST,
+    GAP,
+    UNKNOWN_STREAM,
+    History,
+    Numbered,
+    Told,
+    journal,
+)
+from support.contract.requests import session_id, write
 from support.redis_servers import RedisServer
 from syncbridge.limits import Limits
 from syncbridge.records.sessions import Apply, Mode, Operation, Status
@@ -189,6 +197,16 @@ def test_refused_update_uses_no_number(raw: redis.Redis) -> None:
     assert scripts.apply(numbered(sid, {"a": "2"}, stream=STREAMS[0], seq=2))[0] == Status.OK
 
 
+def test_operation_that_yields_to_a_deletion_has_no_result(raw: redis.Redis) -> None:
+    """The key is not there: its maker is not told a value that nobody has."""
+    scripts, sid = Scripts(raw), session_id()
+    scripts.apply(numbered(sid, {"n": "5"}))
+    scripts.apply(numbered(sid, {}, deletes="n"))
+    late = numbered(sid, {"n": "0"}, operation=Operation.INCR, mode=Mode.YIELD, base_version=1)
+    reply = scripts.apply(late)
+    assert (Status.OK, [b"n", b""], b"") == (reply[0], reply[13], reply[14])
+
+
 def test_stream_that_was_pushed_out_does_not_begin_again(raw: redis.Redis) -> None:
     """Number 1 of the third-newest stream, sent again late, is not taken for a new stream."""
     scripts, sid = Scripts(raw), session_id()
@@ -205,11 +223,31 @@ def test_ids_without_a_stream_are_kept_by_device(raw: redis.Redis) -> None:
         scripts.apply(numbered(sid, {"a": str(turn)}, mutation_id=f"d{turn}"))
     assert scripts.apply(numbered(sid, {"a": "9"}, mutation_id="d0"))[0] == Status.DUPLICATE
     key = session_key(sid, "f:d")
-    raw.zadd(key, {f"d{turn}": 1_000 + turn for turn in range(100)}, xx=True)
+    raw.zadd(key, {f"d{turn}": 1_000_000 + turn for turn in range(100)}, xx=True)
     for turn in range(100, 132):
         scripts.apply(numbered(sid, {"a": str(turn)}, mutation_id=f"d{turn}"))
     assert 64 <= int(raw.zcard(key)) < 100
     assert raw.zscore(key, "d131") is not None
+
+
+def test_ids_without_a_stream_live_on_with_each_hour(raw: redis.Redis) -> None:
+    """Their life begins anew an hour after it last did, and where it had an end at all."""
+    scripts, sid = Scripts(raw), session_id()
+    scripts.apply(numbered(sid, {"a": "1"}, mutation_id="d1"))
+    key = session_key(sid, "f:d")
+    whole = int(raw.pttl(key))
+
+    raw.pexpire(key, whole - 1_000_000)
+    scripts.apply(numbered(sid, {"a": "2"}, mutation_id="d2"))
+    assert 0 < int(raw.pttl(key)) <= whole - 1_000_000
+
+    raw.pexpire(key, whole - 3_700_000)
+    scripts.apply(numbered(sid, {"a": "3"}, mutation_id="d3"))
+    assert int(raw.pttl(key)) > whole - 1_000_000
+
+    raw.persist(key)
+    scripts.apply(numbered(sid, {"a": "4"}, mutation_id="d4"))
+    assert int(raw.pttl(key)) > 0
 
 
 def test_base_of_a_lost_history_is_refused(raw: redis.Redis) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from contract.requests import join, pairs, read, session_id, write
+from support.contract.requests import join, leave, pairs, read, session_id, write
 from syncbridge.limits import Limits
 from syncbridge.records.sessions import Status
+from syncbridge.slots import session_key
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 
@@ -91,7 +92,7 @@ async def test_offline_devices_do_not_pile_up(store: RedisStore, io: RedisIO) ->
     """A client that invents a device id each time does not grow the registry for ever."""
     sid = session_id()
     for number in range(30):
-        request = join(sid, f"d{number}", max_devices=2, presence_ms=-1)
+        request = join(sid, f"d{number}", f"c{number}", max_devices=2)
         assert (await store.call(request)).status is Status.OK
-    assert await io.execute("HLEN", f"s:{{{sid}}}:v") <= 9
-    assert await io.execute("ZCARD", f"s:{{{sid}}}:p") <= 9
+        await store.call(leave(sid, f"d{number}", f"c{number}"))
+    assert await io.execute("HLEN", session_key(sid, "o")) <= 10

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.requests import pairs, read, session_id, write
+from support.contract.requests import pairs, read, session_id, write
 from syncbridge.records.sessions import Mode, Status
 from syncbridge_server.redis.stores.store import RedisStore
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from contract import model
 from contract.test_model import steps, writes
+from support.contract import model
 from syncbridge.kernels import Doc, compose
-from syncbridge.records.sessions import Apply, Mode, Status
+from syncbridge.records.sessions import Apply, Mode, Place, Status
 from syncbridge.session import Change, Session
 
 quick = settings(deadline=None, max_examples=200)
@@ -158,7 +158,7 @@ class Followers(RuleBasedStateMachine):
         self.server.apply(Apply("", "u", "d", [b"k0", b"1"], []))
         self.node: Session[None] = Session("s")
         out: list[Change] = []
-        self.node.begin(1, "e", [b"k0", b"1"], out)
+        self.node.begin(Place("e", 1), [b"k0", b"1"], out)
         self.device, self.device_version = {b"k0": b"1"}, 1
         self.stream: list[Change] = []
 
@@ -193,10 +193,13 @@ class Followers(RuleBasedStateMachine):
         delta = self.server.since(self.node.version)
         now = self.server.version
         if delta is None:
-            self.node.absorb(_flat(self.server.values), now, "e", out)
+            self.node.read()
+            self.node.replace(Place("e", now), _flat(self.server.values))
         else:
             sets, deletes = _flat(delta[0]), list(delta[1])
-            self.node.catch_up(Change(now, self.node.version, "e", "", "", sets, deletes), out)
+            self.node.read()
+            self.node.catch_up(Place("e", now), sets, deletes, out)
+        self.node.release(out)
         self._give(out, lost)
 
     @rule()

@@ -1,7 +1,9 @@
 """Joining, leaving, presence, and which nodes are in a session."""
 
-from contract.requests import join, leave, session_id, touch, write
+from support.contract.requests import join, leave, session_id, touch, write
+from syncbridge.records.nodes import Sweep
 from syncbridge.records.sessions import Device, Status, Welcome
+from syncbridge.slots import session_key
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 
@@ -76,13 +78,14 @@ async def test_forget_removes_the_device(store: RedisStore) -> None:
     assert online(await store.call(join(sid, "e", "c3"))) == {"e": True}
 
 
-async def test_presence_ends_with_its_lease(store: RedisStore) -> None:
-    """A device whose lease is over is offline, and back online with the next touch."""
+async def test_presence_ends_with_its_node(store: RedisStore) -> None:
+    """A device is there until its node is swept; a sweep of another node leaves it."""
     sid = session_id()
-    await store.call(join(sid, presence_ms=-1))
-    assert online(await store.call(join(sid, "e", "c2"))) == {"d": False, "e": True}
-    await store.call(touch(sid, "d"))
-    assert online(await store.call(join(sid, "e", "c3"))) == {"d": True, "e": True}
+    await store.call(join(sid, node="n2"))
+    await store.call(Sweep(sid, "n3", 1000))
+    assert online(await store.call(join(sid, "e", "c2"))) == {"d": True, "e": True}
+    await store.call(Sweep(sid, "n2", 1000))
+    assert online(await store.call(join(sid, "e", "c4"))) == {"d": False, "e": True}
 
 
 async def test_touch_brings_nobody_back(store: RedisStore) -> None:
@@ -92,8 +95,9 @@ async def test_touch_brings_nobody_back(store: RedisStore) -> None:
     await store.call(leave(sid, "left", "c1"))
     await store.call(join(sid, "forgotten", "c2"))
     await store.call(leave(sid, "forgotten", "c2", forget=True))
-    await store.call(join(sid, "moved", "c3", node="n2", presence_ms=-1))
+    await store.call(join(sid, "moved", "c3", node="n2"))
     await store.call(touch(sid, "left", "forgotten", "moved", "never"))
+    await store.call(Sweep(sid, "n2", 1000))
     welcome = await store.call(join(sid, "e", "c4"))
     assert online(welcome) == {"left": False, "moved": False, "e": True}
 
@@ -108,25 +112,6 @@ async def test_touch_tells_the_version(store: RedisStore) -> None:
     assert (touched.version, touched.epoch) == (1, epoch)
 
 
-async def test_peers_are_the_other_nodes(store: RedisStore) -> None:
-    """Counted at hello and leave; a node goes with its last device or its lease."""
-    sid = session_id()
-    assert (await store.call(join(sid, "d1", "c1", "n1"))).peers == 0
-    assert (await store.call(join(sid, "d2", "c2", "n2"))).peers == 1
-    assert (await store.call(join(sid, "d1", "c1b", "n1"))).peers == 1
-    assert (await store.call(join(sid, "d3", "c3", "n3", presence_ms=-1))).peers == 2
-    assert (await store.call(leave(sid, "d1", "c1", "n1", last=True))).peers == 1
-    assert (await store.call(leave(sid, "d2", "c2", "n2", last=True))).peers == 0
-
-
-async def test_own_lease_that_is_over_is_not_subtracted(store: RedisStore) -> None:
-    """A node that was too slow to renew still counts the others rightly."""
-    sid = session_id()
-    await store.call(join(sid, "d2", "c2", "n2"))
-    await store.call(join(sid, "d1", "c1", "n1", presence_ms=-1))
-    assert (await store.call(leave(sid, "d1", "c1", "n1"))).peers == 1
-
-
 async def test_touch_gives_the_registry_the_life_of_the_session(
     store: RedisStore, io: RedisIO
 ) -> None:
@@ -135,9 +120,9 @@ async def test_touch_gives_the_registry_the_life_of_the_session(
     await store.call(join(sid))
     await store.call(write(sid, {"a": "1"}))
     await store.call(touch(sid, "d"))
-    lives = {letter: await io.execute("PTTL", f"s:{{{sid}}}:{letter}") for letter in "pvon"}
+    lives = {letter: await io.execute("PTTL", session_key(sid, letter)) for letter in "mo"}
     assert {letter: left > 6 * DAY_MS for letter, left in lives.items()} == (
-        dict.fromkeys("pvon", True)
+        dict.fromkeys("mo", True)
     )
 
 
@@ -163,7 +148,7 @@ async def test_a_privileged_guest_does_not_take_the_session(store: RedisStore) -
 async def test_every_key_expires(store: RedisStore, io: RedisIO) -> None:
     """Whatever order they are made in: data emptied and filled again, nodes gone and back."""
     sid = session_id()
-    keys = {letter: f"s:{{{sid}}}:{letter}" for letter in "mdkipvon"}
+    keys = {letter: session_key(sid, letter) for letter in (*"mdkjco", "f:d")}
 
     async def lives() -> dict[str, int]:
         found = {letter: await io.execute("PTTL", key) for letter, key in keys.items()}
@@ -171,19 +156,32 @@ async def test_every_key_expires(store: RedisStore, io: RedisIO) -> None:
 
     await store.call(join(sid))
     assert {letter: 0 < left <= 3_600_000 for letter, left in (await lives()).items()} == (
-        dict.fromkeys("pvon", True)
+        dict.fromkeys("mo", True)
     )
     await store.call(write(sid))
     await store.call(write(sid, {"a": "1"}))
     await store.call(write(sid, deletes="a"))
-    await store.call(write(sid, {"a": "1"}, mutation_id="m"))
+    await store.call(write(sid, {"a": "1.0"}, mutation_id="m"))
     await store.call(leave(sid, last=True))
-    await store.call(join(sid, conn="c2", presence_ms=-1))
+    await store.call(join(sid, conn="c2"))
     await store.call(touch(sid, "d"))
     after = await lives()
     assert sorted(after) == sorted(keys)
     assert {letter: left > 6 * DAY_MS for letter, left in after.items()} == (
         dict.fromkeys(keys, True)
+    )
+
+
+async def test_the_devices_of_a_session_live_as_long_as_it(store: RedisStore, io: RedisIO) -> None:
+    """Joined while it was empty, written, and left at once: the list of devices is kept with it."""
+    sid = session_id()
+    await store.call(join(sid))
+    await store.call(write(sid, {"a": "1"}))
+    await store.call(leave(sid, last=True))
+
+    lives = {letter: await io.execute("PTTL", session_key(sid, letter)) for letter in "mdo"}
+    assert {letter: left > 6 * DAY_MS for letter, left in lives.items()} == (
+        dict.fromkeys("mdo", True)
     )
 
 
@@ -198,7 +196,7 @@ async def test_life_is_renewed_at_most_hourly(store: RedisStore, io: RedisIO) ->
     for request in requests:
         sid = session_id()
         outcome = await store.call(write(sid, {"a": "1"}))
-        meta, data = f"s:{{{sid}}}:m", f"s:{{{sid}}}:d"
+        meta, data = session_key(sid, "m"), session_key(sid, "d")
         await io.execute("PEXPIREAT", data, outcome.expires_at - DAY_MS)
         await store.call(request(sid))
         assert await io.execute("PTTL", data) <= 6 * DAY_MS

@@ -7,8 +7,9 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.model import Result, Session
-from contract.requests import pairs, read, resume, session_id
+from support.contract.histories import History
+from support.contract.model import Result
+from support.contract.requests import pairs, read, resume, session_id
 from support.redis_servers import RedisServer
 from syncbridge.limits import Limits
 from syncbridge.records.sessions import Apply, Mode, Operation, Outcome, Status
@@ -87,14 +88,20 @@ def as_result(outcome: Outcome) -> Result:
 
 async def compare(url: str, history: list[Apply], limits: Limits = LIMITS) -> None:
     """Run a history on both; compare each answer, then the state and every possible delta."""
-    model = Session(limits.tombstones, limits.state_bytes, limits.state_keys, limits.value_bytes)
+    model = History(
+        limits.tombstones,
+        limits.state_bytes,
+        limits.state_keys,
+        limits.value_bytes,
+        sealed=True,
+    )
     async with RedisIO(url).running() as io:
         store = RedisStore(io, "n1", limits)
         sid, epoch = session_id(), ""
         for request in history:
             request.sid = sid
             outcome = await store.call(request)
-            assert as_result(outcome) == model.apply(request)
+            assert as_result(outcome) == model.answer(request)
             epoch = epoch or outcome.epoch
         snapshot = await store.call(read(sid))
         assert snapshot.status is (Status.OK if model.exists else Status.NOT_FOUND)
@@ -141,6 +148,6 @@ def test_pipelined_writes_take_effect_in_order(server: RedisServer, history: lis
             await store.call(read(sid))
             return answers
 
-    model = Session(LIMITS.tombstones, LIMITS.state_bytes, LIMITS.state_keys)
+    model = History(LIMITS.tombstones, LIMITS.state_bytes, LIMITS.state_keys, sealed=True)
     answers = trio.run(run)
-    assert [as_result(outcome) for outcome in answers] == [model.apply(r) for r in history]
+    assert [as_result(outcome) for outcome in answers] == [model.answer(r) for r in history]

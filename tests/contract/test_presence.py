@@ -1,4 +1,4 @@
-"""The presence index, sweeping, signing out, handoff tokens and users, script by script."""
+"""Nodes and their sessions, sweeping, signing out, handoff tokens and users, script by script."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -8,27 +8,38 @@ import pytest
 import redis
 import trio
 
-from contract.requests import join, leave, pairs, session_id, touch, write
+from support.contract.requests import join, leave, pairs, session_id, touch, write
 from support.redis_servers import RedisServer
 from syncbridge.errors import StoreUnavailable
 from syncbridge.records.devices import (
-    Claim,
     Expel,
     Forget,
-    Index,
     ListDevices,
     ListSessions,
     OpenHandoff,
     Peek,
     Redeem,
-    Release,
     Remember,
+)
+from syncbridge.records.nodes import (
+    Condemn,
+    Dismiss,
+    KeepLease,
+    LetGo,
+    ListHeld,
+    ListNodes,
+    Renew,
     Sweep,
-    bucket_of,
+    Swept,
+    TakeLease,
 )
 from syncbridge.records.sessions import Notice, PresenceChange, Status
+from syncbridge.slots import TAGS, bucket_of, session_key, slot_of
 from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.bus.messages import encode_notice, node_channels
 from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.pipeline import plain
+from syncbridge_server.redis.stores.keys import handoff_key, held_key
 from syncbridge_server.redis.stores.store import RedisStore
 
 MINUTE = 60_000
@@ -41,17 +52,21 @@ class Node:
         self.name = name
         self.store = RedisStore(io, name)
         self.changes: list[PresenceChange] = []
-        self._bus = bus
+        self._io = io
         self._echo = trio.Event()
         bus.on_presence(self.changes.append)
         bus.on_notice("echo", lambda notice: self._echo.set())
 
     async def told(self) -> list[tuple[str, str]]:
-        """(event, device) of everything that was published so far."""
-        self._echo = trio.Event()
-        self._bus.tell(self.name, Notice("echo", "", b""))
-        with trio.fail_after(10):
-            await self._echo.wait()
+        """(event, device) of everything that was published so far, by whichever primary."""
+        slots, echo = self._io.connections.slots, encode_notice(Notice("echo", "", b""))
+        pairs = zip(TAGS, node_channels(self.name), strict=True)
+        channels = {slots.owners[slot_of(tag)] if slots else None: one for tag, one in pairs}
+        for channel in channels.values():
+            self._echo = trio.Event()
+            await self._io.request([plain("SPUBLISH", channel, echo)])
+            with trio.fail_after(10):
+                await self._echo.wait()
         return [(change.event, change.device_id) for change in self.changes]
 
 
@@ -66,11 +81,6 @@ async def nodes(server: RedisServer) -> AsyncIterator[list[Node]]:
             bus = await stack.enter_async_context(RedisBus(io, name).running())
             made.append(Node(name, io, bus))
         yield made
-
-
-def claim(sid: str, node: str = "n1", **more: Any) -> Claim:
-    fields: dict[str, Any] = {"lease_ms": 1, "claim_ms": MINUTE, "limit": 1000} | more
-    return Claim(bucket_of(sid), node, **fields)
 
 
 async def test_scripts_tell_the_other_nodes(nodes: list[Node]) -> None:
@@ -102,78 +112,106 @@ async def test_fences_grow_even_within_a_millisecond(store: RedisStore) -> None:
     assert sorted(set(fences)) == fences
 
 
-async def test_sweep_takes_only_what_is_over(nodes: list[Node]) -> None:
-    """Told once to every node, the sweeper's too; the earliest lease of the others comes back."""
+async def test_sweep_takes_a_dead_nodes_devices(nodes: list[Node]) -> None:
+    """Told once to every node, the sweeper's too; the devices of the others stay."""
     one, two = nodes
     sid = session_id()
     await two.store.call(join(sid, "watch", "w", two.name))
-    await one.store.call(join(sid, "here", "h", one.name, presence_ms=MINUTE))
-    await one.store.call(join(sid, "dead", "c", "gone", presence_ms=-5))
-    swept = [await one.store.call(Sweep(sid, MINUTE)) for _ in range(2)]
-    listed = (await one.store.call(ListDevices(sid))).devices
+    await one.store.call(join(sid, "here", "h", one.name))
+    await one.store.call(join(sid, "dead", "c", "gone"))
+    swept = [await one.store.call(Sweep(sid, "gone", MINUTE)) for _ in range(2)]
+    listed = await one.store.call(ListDevices(sid))
 
-    assert [1, 0] == [answer.left for answer in swept]
-    lease = next(d.deadline for d in listed if d.device_id == "here")
-    assert [lease, lease] == [answer.due for answer in swept]
+    assert [Swept(1, False), Swept(0, False)] == swept
     assert ("timeout", "dead") == (await two.told())[-1]
     assert ("timeout", "dead") == (await one.told())[-1]
+    assert 2 == two.changes[-1].online
+    devices = {device.device_id: device for device in listed.devices}
     assert {"watch": True, "here": True, "dead": False} == {
-        d.device_id: bool(d.online and d.fence) for d in listed
+        name: bool(device.online and device.fence) for name, device in devices.items()
     }
+    assert listed.now - devices["dead"].seen >= MINUTE
 
 
 async def test_a_device_that_came_back_is_not_swept(store: RedisStore) -> None:
-    """Its lease ran out on one node, and it connected to another before the sweep."""
+    """Its node died, and it connected to another before the sweep."""
     sid = session_id()
-    await store.call(join(sid, "d", "c1", "n1", presence_ms=-5))
+    await store.call(join(sid, "d", "c1", "n1"))
     await store.call(join(sid, "d", "c2", "n2"))
 
-    assert 0 == (await store.call(Sweep(sid, MINUTE))).left
+    assert Swept(0, False) == await store.call(Sweep(sid, "n1", MINUTE))
 
 
-async def test_claims_go_to_one_and_come_back(store: RedisStore) -> None:
-    """What is due is given out once; a claim that nobody released is given out again."""
-    sid, later = session_id(), session_id()
-    bucket = bucket_of(sid)
-    await store.call(Index(bucket, [sid], -5))
-    await store.call(Index(bucket, [later], MINUTE))
-    first = (await store.call(claim(sid, claim_ms=-5))).sids
-    second = (await store.call(claim(sid))).sids
-    third = (await store.call(claim(sid))).sids
-    await store.call(Release(bucket, [(sid, 1)]))
-    fourth = (await store.call(claim(sid))).sids
-    await store.call(Release(bucket, [(sid, 0)]))
-    fifth = (await store.call(claim(sid))).sids
+async def test_many_devices_are_swept_in_portions(store: RedisStore) -> None:
+    """The session stays on the dead node's list until the last of them has left."""
+    sid, node = session_id(), session_id()
+    for number in range(5):
+        await store.call(join(sid, f"d{number}", f"c{number}", node))
+    left, lists = [], []
+    while not left or left[-1].more:
+        left.append(await store.call(Sweep(sid, node, MINUTE, most=2)))
+        lists.append((await store.call(ListHeld(bucket_of(sid), node))).sids)
 
-    assert [True, True, False, True, False] == [
-        sid in sids for sids in (first, second, third, fourth, fifth)
-    ]
-    assert later not in {*first, *second, *third, *fourth, *fifth}
+    assert [Swept(2, True), Swept(2, True), Swept(1, False)] == left
+    assert [[sid], [sid], []] == lists
 
 
-async def test_a_device_that_joins_between_the_phases_is_entered(store: RedisStore) -> None:
-    """Releasing a session as empty does not remove what a newcomer has entered meanwhile."""
-    sid = session_id()
-    bucket = bucket_of(sid)
-    await store.call(Index(bucket, [sid], -5))
-    await store.call(claim(sid))
-    await store.call(Index(bucket, [sid], -5))
-    await store.call(Release(bucket, [(sid, 0)]))
+async def test_the_list_of_a_nodes_sessions(store: RedisStore, raw: redis.Redis) -> None:
+    """A session is on it from a node's first device to its last, and comes back with a touch; the
+    list does not outlive the sessions by much."""
+    sid, node = session_id(), session_id()
+    key = held_key(sid, node)
+    found = []
+    for request in (
+        join(sid, "a", "c1", node),
+        join(sid, "b", "c2", node),
+        leave(sid, "a", "c1", node),
+        leave(sid, "b", "c2", node, last=True),
+        join(sid, "a", "c1", node),
+        Sweep(sid, node, MINUTE),
+        touch(sid, "a", node=node),
+        join(sid, "a", "c1", node),
+        LetGo(sid, node),
+        touch(sid, "a", node=node),
+    ):
+        await store.call(request)
+        found.append(bool(raw.sismember(key, sid)))
 
-    assert sid in (await store.call(claim(sid))).sids
+    assert [True, True, True, False, True, False, False, True, False, True] == found
+    assert 7 * 86_400_000 < int(raw.pttl(key)) < 8 * 86_400_000
 
 
-async def test_one_node_at_a_time_has_a_bucket(store: RedisStore) -> None:
-    """Another one gets nothing until the lease is over."""
-    sid = session_id()
-    await store.call(Index(bucket_of(sid), [sid], -5))
-    await store.call(claim(sid, "a", lease_ms=200, limit=1, claim_ms=-5))
-    refused = (await store.call(claim(sid, "b"))).sids
-    own = sid in (await store.call(claim(sid, "a", lease_ms=1, claim_ms=-5))).sids
-    await trio.sleep(0.01)
-    taken = sid in (await store.call(claim(sid, "b"))).sids
+async def test_nodes_and_the_dead(store: RedisStore) -> None:
+    """An entry is new once; who is declared dead is on the other list until it was swept."""
+    node = session_id()
+    first = await store.call(Renew(node, "1 2 0"))
+    second = await store.call(Renew(node, "2 2 0"))
+    listed = (await store.call(ListNodes())).entries[node]
+    for _ in range(2):
+        await store.call(Condemn(node, 5))
+    await store.call(Dismiss(node))
+    dead = (await store.call(ListNodes(dead=True))).entries[node]
+    gone = node in (await store.call(ListNodes())).entries
+    again = await store.call(Renew(node, "3 2 0"))
+    await store.call(Dismiss(node, dead=True))
 
-    assert ([], True, True) == (refused, own, taken)
+    assert (True, False, True) == (first.new, second.new, again.new)
+    assert ("2 2 0", "5", False) == (listed, dead, gone)
+    assert node not in (await store.call(ListNodes(dead=True))).entries
+
+
+async def test_one_node_at_a_time_has_a_task(store: RedisStore, raw: redis.Redis) -> None:
+    """Until its lease is over; it cannot be kept then."""
+    task = session_id()
+    key = f"lease:{{nodes}}:{task}"
+    one, two = TakeLease(task, "a", MINUTE), TakeLease(task, "b", MINUTE)
+    taken = [(await store.call(request)).taken for request in (one, two, KeepLease(task, 2000))]
+    life = int(raw.pttl(key))
+    raw.delete(key)
+    late = [(await store.call(request)).taken for request in (KeepLease(task, MINUTE), two)]
+
+    assert ([True, False, True], [False, True]) == (taken, late)
+    assert 0 < life <= 2000
 
 
 async def test_an_expelled_device_is_gone_and_barred(nodes: list[Node]) -> None:
@@ -192,6 +230,26 @@ async def test_an_expelled_device_is_gone_and_barred(nodes: list[Node]) -> None:
     assert (Status.FENCED, Status.NO_DEVICE) == (late.status, again.status)
     assert (Status.OK, 2) == (ack.status, ack.version)
     assert ("removed", "phone") in await two.told()
+
+
+async def test_a_first_write_comes_too_late_like_any_other(nodes: list[Node]) -> None:
+    """A session that nobody has written yet: neither a connection that was signed out makes it,
+    nor one that another connection of its device has replaced."""
+    one, two = nodes
+    sid = session_id()
+    joined = await two.store.call(join(sid, "phone", "c1", two.name))
+    await two.store.call(join(sid, "watch", "c3", two.name))
+    await one.store.call(Expel(sid, "phone", "u"))
+    late = await two.store.call(write(sid, {"a": "1"}, fence=joined.fence, device_id="phone"))
+    back = await two.store.call(join(sid, "phone", "c2", two.name))
+    await one.store.call(join(sid, "phone", "c4", one.name))
+    later = await two.store.call(write(sid, {"a": "2"}, fence=back.fence, device_id="phone"))
+    touched = await two.store.call(touch(sid, "phone", node=two.name))
+
+    assert (Status.FENCED, Status.FENCED) == (late.status, later.status)
+    assert 0 == touched.version
+    (lost,) = touched.lost
+    assert ("phone", True) == (lost.device_id, lost.barred > back.fence > joined.fence)
 
 
 async def test_touch_names_what_it_has_lost(store: RedisStore) -> None:
@@ -302,10 +360,10 @@ async def test_every_key_of_a_handoff_expires(store: RedisStore, raw: redis.Redi
     await store.call(handoff(sid, "x"))
     answer = await store.call(redeem(sid, "x"))
     again = await store.call(redeem(sid, "x"))
-    keys = [key.decode() for key in raw.scan_iter(f"h:{{{sid}}}*")]
+    keys = [key.decode() for key in raw.scan_iter(f"{handoff_key(sid)}*")]
 
     assert ([], []) == (answer.flat, again.flat)
-    assert [f"h:{{{sid}}}", f"h:{{{sid}}}:a", f"h:{{{sid}}}:x"] == sorted(keys)
+    assert [handoff_key(sid), handoff_key(sid, "a"), handoff_key(sid, "x")] == sorted(keys)
     assert all(raw.pttl(key) > 0 for key in keys)
 
 
@@ -318,11 +376,12 @@ async def test_barred_devices_are_bounded(store: RedisStore, raw: redis.Redis) -
         await store.call(Expel(sid, f"d{number}", "u"))
     last = await store.call(write(sid, {"a": "2"}, device_id="d399", fence=1))
 
-    assert raw.hlen(f"s:{{{sid}}}:m") <= 320
+    barred = [field for field in raw.hkeys(session_key(sid, "m")) if field[:1] == b"x"]
+    assert len(barred) <= 320
     assert Status.FENCED is last.status
 
 
-@pytest.mark.parametrize("letter", "mpvon")
+@pytest.mark.parametrize("letter", "mo")
 async def test_wrong_type_stops_before_anything_is_done(
     store: RedisStore, io: RedisIO, letter: str
 ) -> None:
@@ -331,9 +390,10 @@ async def test_wrong_type_stops_before_anything_is_done(
     await store.call(join(sid, "phone", "c1"))
     await store.call(write(sid, {"a": "1"}))
     await store.call(handoff(sid, "x"))
-    key = f"s:{{{sid}}}:{letter}"
+    key = session_key(sid, letter)
     await io.execute("SET", key, "not this")
-    keys = [*(f"s:{{{sid}}}:{each}" for each in "mdkipvon"), f"h:{{{sid}}}:x", f"h:{{{sid}}}"]
+    keys = [session_key(sid, each) for each in "mdkjo"]
+    keys += [handoff_key(sid, "x"), handoff_key(sid)]
     before = [await io.execute("DUMP", each) for each in keys]
     for request in (Expel(sid, "phone", "u"), redeem(sid, "x")):
         with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
@@ -373,7 +433,8 @@ async def test_peek(store: RedisStore) -> None:
     sid = session_id()
     nothing = await store.call(Peek(sid))
     await store.call(join(sid, "d1"))
-    await store.call(join(sid, "gone", "c2", presence_ms=-5))
+    await store.call(join(sid, "gone", "c2", "n2"))
+    await store.call(Sweep(sid, "n2", MINUTE))
     waiting = await store.call(Peek(sid))
     written = await store.call(write(sid, {"a": "1"}))
     peeked = await store.call(Peek(sid))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from contract.requests import join, pairs, resume, session_id, write
-from syncbridge.records.sessions import Status
+from support.contract.requests import join, pairs, resume, session_id, write
+from syncbridge.records.sessions import Place, Status
 from syncbridge_server.redis.stores.store import RedisStore
 
 Seen = tuple[str, str]
@@ -65,9 +65,9 @@ async def test_dropped_tombstones_raise_the_floor(store: RedisStore) -> None:
     assert (await store.call(resume(sid, epoch, 1))).full == []
     # The 257th deletion (version 258) dropped all but 128 tombstones: those up to version 130.
     assert (await store.call(resume(sid, epoch, 129))).full == []
-    below = await store.call(join(sid, since=(epoch, 129)))
+    below = await store.call(join(sid, since=Place(epoch, 129)))
     assert (below.full, below.resumed) == ([], False)
-    assert (await store.call(join(sid, since=(epoch, 130)))).resumed
+    assert (await store.call(join(sid, since=Place(epoch, 130)))).resumed
     at_floor = await store.call(resume(sid, epoch, 130))
     assert at_floor.full is None
     assert sorted(at_floor.deletes) == sorted(name.encode() for name in names[129:])
@@ -87,7 +87,7 @@ async def test_hello_full(store: RedisStore, session: Seen) -> None:
 async def test_hello_resumed(store: RedisStore, session: Seen) -> None:
     """A device that names what it has seen gets the delta."""
     sid, epoch = session
-    welcome = await store.call(join(sid, since=(epoch, 2)))
+    welcome = await store.call(join(sid, since=Place(epoch, 2)))
     assert welcome.resumed
     assert (welcome.full, welcome.sets, welcome.deletes) == (None, [], [b"c"])
 
@@ -98,7 +98,7 @@ async def test_hello_that_cannot_be_resumed(
 ) -> None:
     """The whole state, also when the node's replica is current."""
     sid, own = session
-    request = join(sid, since=(epoch or own, version), known=3, known_epoch=own)
+    request = join(sid, since=Place(epoch or own, version), known=Place(own, 3))
     welcome = await store.call(request)
     assert not welcome.resumed
     assert not welcome.fresh
@@ -108,19 +108,19 @@ async def test_hello_that_cannot_be_resumed(
 async def test_hello_fresh(store: RedisStore, session: Seen) -> None:
     """No state is sent when the node's replica is at this very version of this epoch."""
     sid, epoch = session
-    fresh = await store.call(join(sid, known=3, known_epoch=epoch))
+    fresh = await store.call(join(sid, known=Place(epoch, 3)))
     assert fresh.fresh
     assert (fresh.full, fresh.sets, fresh.deletes) == (None, [], [])
-    old = await store.call(join(sid, known=2, known_epoch=epoch))
+    old = await store.call(join(sid, known=Place(epoch, 2)))
     assert pairs(old.full) == {b"a": b"2", b"b": b"1"}
-    other = await store.call(join(sid, known=3, known_epoch="other"))
+    other = await store.call(join(sid, known=Place("other", 3)))
     assert pairs(other.full) == {b"a": b"2", b"b": b"1"}
 
 
 async def test_hello_before_the_session_exists(store: RedisStore) -> None:
     """Version 0, no epoch, an empty state; the session is not made by joining."""
     sid = session_id()
-    welcome = await store.call(join(sid, since=("old", 7)))
+    welcome = await store.call(join(sid, since=Place("old", 7)))
     assert (welcome.status, welcome.version, welcome.epoch) == (Status.OK, 0, "")
     assert (welcome.full, welcome.resumed, welcome.fresh) == ([], False, False)
     assert (await store.call(resume(sid, "", 0))).status is Status.NOT_FOUND

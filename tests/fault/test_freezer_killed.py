@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from contract.requests import pairs, read, session_id, write
+from support.contract.requests import pairs, read, session_id, write
 from support.redis_servers import RedisServer, binaries
 from syncbridge.records.sessions import Status
 from syncbridge_server.redis.link.client import RedisIO
@@ -26,7 +26,7 @@ import sys, trio
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.freezer import Freezer
 from syncbridge_server.redis.stores.store import RedisStore
-from contract.requests import read
+from support.contract.requests import read
 
 async def main(url, sids):
     async with RedisIO(url).running() as io:

@@ -1,6 +1,7 @@
 """Redis away while devices are listed, removed and handed over: 503, and nothing is burnt."""
 
 from collections.abc import AsyncIterator
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -49,7 +50,7 @@ async def test_redis_killed_between_creation_and_redemption(
         ]
         listed = await phone.request(DEVICE_LIST)
         await trio.to_thread.run_sync(redis_server.start)
-        await until(lambda: node.server.io.connected)
+        await until(lambda: node.server.io.connected and node.server.bus.connected)
         redeemed = await http.get(path, headers={"X-Device-ID": "tablet"})
         left = await phone.receive(LEFT)
 
@@ -102,12 +103,9 @@ async def test_departures_that_were_not_heard_are_found(redis_server: RedisServe
         await watch.receive(JOINED)
         await watch.receive(JOINED)
         unheard: list[bytes] = []
-        listener = one.server.bus._listener
-        assert listener is not None
-        listener._receive = unheard.extend
-        await leaves.close()
-        await until(lambda: any(b"leaves" in payload for payload in unheard))
-        listener._receive = one.server.bus._receive
+        with patch.object(one.server.bus, "receive", unheard.extend):
+            await leaves.close()
+            await until(lambda: any(b"leaves" in payload for payload in unheard))
         with redis.Redis.from_url(redis_server.url) as admin:
             admin.client_kill_filter(_type="pubsub")
         left = await watch.receive(LEFT)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import trio
 
-from fault.cutting_proxy import CuttingProxy
+from support.cutting_proxy import CuttingProxy
 from support.redis_servers import RedisServer, until
 from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.ws_client import Device

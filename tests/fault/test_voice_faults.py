@@ -16,10 +16,10 @@ from support.redis_servers import RedisServer
 from support.server_kit import bearer, running_node
 from support.voice import calls_kit
 from support.voice.voice_kit import voice_mint, voice_server
+from support.voice_random.place import Deployed, Place, place
 from support.ws_client import Device
 from syncbridge.identity import Role
 from syncbridge_server.voice.sockets.board import Board
-from voice_random.place import Deployed, Place, place
 
 TESTS = Path(__file__).parents[1]
 SOCKETS = "integration/voice/test_voice_sockets.py"
@@ -76,7 +76,7 @@ COVERED: dict[int, dict[str, tuple[str, str]]] = {
     20: {
         "empty, partial, 5xx, timeout, 429": (SYNC, "test_what_is_not_whole_removes_nobody"),
         "a time that cannot be read": (SYNC, "test_a_time_that_is_no_time_removes_nobody"),
-        "an empty list for ever": (SYNC, "test_an_empty_provider_is_never_believed"),
+        "an empty list for ever": (SYNC, "test_an_empty_provider_is_not_believed_at_once"),
     },
     21: {
         "the answer is lost": (

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import trio
 
-from integration.listener.http_site import (
+from integration.listener.test_listener_faults import UPGRADE, connect, ended, open_h2
+from support.hub_kit import descriptors
+from support.listener.http_site import (
     HttpSite,
     Peer,
     Reply,
@@ -19,11 +21,9 @@ from integration.listener.http_site import (
     post,
     read_all,
 )
-from integration.listener.listener_site import Site, open_site
-from integration.listener.test_listener_faults import UPGRADE, connect, ended, open_h2
-from integration.listener.tls_client import open_tls_stream
-from integration.listener.ws_raw import DEADLINE, H2Link, StreamLink, open_plain, read_answer
-from support.hub_kit import descriptors
+from support.listener.listener_site import Site, open_site
+from support.listener.tls_client import open_tls_stream
+from support.listener.ws_raw import DEADLINE, H2Link, StreamLink, open_plain, read_answer
 from syncbridge_server.listener import capacity
 
 ATTACKER = "127.0.0.2"
@@ -63,11 +63,13 @@ async def until(condition: Callable[[], bool]) -> None:
             await trio.sleep(0.005)
 
 
-async def attack(port: int, count: int, data: bytes = b"") -> list[trio.SocketStream]:
+async def attack(
+    port: int, count: int, data: bytes = b"", address: str = ATTACKER
+) -> list[trio.SocketStream]:
     """So many connections of another address that say so much and no more."""
     streams = []
     for _ in range(count):
-        stream = await trio.open_tcp_stream("127.0.0.1", port, local_address=ATTACKER)
+        stream = await trio.open_tcp_stream("127.0.0.1", port, local_address=address)
         if data:
             await stream.send_all(data)
         streams.append(stream)
@@ -299,6 +301,26 @@ async def test_an_answer_that_nobody_takes_gives_way(monkeypatch: pytest.MonkeyP
         assert len(sent) < 1_000
 
 
+@pytest.mark.parametrize("way", ["plain", "tls"])
+async def test_a_complete_answer_that_nobody_takes_has_no_request_place(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short the time since something of it was taken; its connection is left alone."""
+    monkeypatch.setattr(capacity, "STALL_SECONDS", 3600.0)
+
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"x" * 10_000_000)
+
+    async with http_site(way, routes() | {"/large": large}, max_requests=1, **PROBE) as site:
+        for _ in range(2):
+            peer = await site.connect()
+            await peer.send(get("/large"))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            for path in ("/", "/probe"):
+                assert (200, b"hello") == ((r := await site.ask(get(path))).status, r.body)
+        assert 10_000_000 == len((await peer.reply()).body)
+
+
 async def fill(site: HttpSite, held: Held, count: int = 1) -> list[Peer]:
     """Take places that nobody gives up."""
     busy = []
@@ -507,3 +529,24 @@ async def test_tls_clients_after_a_flood_of_handshakes() -> None:
 
         assert b"hello" == (await client.ask(get())).body
         await hang_up(stuck)
+
+
+@pytest.mark.parametrize("forwarding", [False, True])
+async def test_an_address_with_its_share_leaves_room_for_others(forwarding: bool) -> None:
+    """Idle connections of one address, also one that forwards: its own oldest give way. Those of
+    another address stay, and one from this machine is served."""
+    headers = ["X-Forwarded-For: 203.0.113.1"] if forwarding else []
+    async with http_site("plain", routes(), max_connections=32) as site:
+        guests = [Peer(one) for one in await attack(site.port, 2, address="127.0.0.3")]
+        for peer in guests:
+            assert 200 == (await peer.ask(get())).status
+        streams = await attack(site.port, 40, get("/", *headers))
+        await until(lambda: site.bounds.connections.evicted >= 16)
+        answers = [(await peer.ask(get())).status for peer in guests]
+        newcomer = await site.connect()
+        answers.append((await newcomer.ask(get())).status)
+        held = site.bounds.connections.held
+        await hang_up([*streams, *(peer.stream for peer in guests)])
+
+    assert [200, 200, 200] == answers
+    assert held <= 26

@@ -2,27 +2,35 @@
 
 import json
 import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from integration.listener.http_site import get
 from integration.test_capacity import attack, hang_up
 from support.hub_kit import descriptors
+from support.listener.http_site import get
+from support.listener.listener_site import certificate
+from support.listener.ws_raw import Answer, open_http2, open_tls
 from support.server_kit import Node, bearer, mint, new_session, running_node, settings
 from support.ws_client import Device, Refused
 from syncbridge_server.app import PROBES, listener_config
 from syncbridge_server.listener.capacity import Capacity, Occupant
 
 WEBHOOK = get("/rtk-webhook", "Content-Length: 100", method="POST") + b"{"
-SNAPSHOT = get(
-    "/session/snapshot",
-    "Content-Length: 100",
-    "Content-Type: application/json",
-    f"Authorization: Bearer {mint('mallory')}",
-    method="POST",
-)
+
+
+def snapshot() -> bytes:
+    """A request whose body does not come, with a token that holds."""
+    return get(
+        "/session/snapshot",
+        "Content-Length: 100",
+        "Content-Type: application/json",
+        f"Authorization: Bearer {mint('mallory')}",
+        method="POST",
+    )
 
 
 async def test_sockets_without_auth_give_way(redis_url: str) -> None:
@@ -47,6 +55,36 @@ async def test_sockets_without_auth_give_way(redis_url: str) -> None:
     assert (503, "overloaded") == (caught.value.status, json.loads(caught.value.body)["code"])
     assert [2, 2, 2] == answers
     assert 1 == figures["syncbridge_listener_sockets_evicted_total"]
+
+
+@pytest.mark.parametrize("opener", [open_tls, open_http2])
+async def test_over_tls_too(
+    redis_url: str, tmp_path: Path, opener: Callable[[int], Awaitable[Answer]]
+) -> None:
+    """A socket without AUTH gives its connection's place to whoever comes; one with AUTH stays."""
+    cert, key = certificate(tmp_path)
+    async with running_node(redis_url, tls_cert=cert, tls_key=key, http_connections=2) as node:
+        known, silent = await opener(node.port), await opener(node.port)
+        await authenticate(known, "ann")
+        newcomer = await opener(node.port)
+        over = await silent.open.ended()
+        await authenticate(newcomer, "bob")
+        refused = await open_tls(node.port)
+        for one in (known, newcomer):
+            await one.open.text('{"type": 1, "payload": {}}')
+        beats = [json.loads(await one.open.message())["type"] for one in (known, newcomer)]
+        for one in (known, silent, newcomer, refused):
+            await one.link.abort()
+
+    assert over
+    assert (503, [2, 2]) == (refused.status, beats)
+
+
+async def authenticate(socket: Answer, user: str) -> None:
+    """AUTH, until it is answered."""
+    hello = {"type": 7, "payload": {"token": mint(user), "device_id": "phone"}}
+    await socket.open.text(json.dumps(hello))
+    assert 8 == json.loads(await socket.open.message())["type"]
 
 
 async def test_a_refused_auth_keeps_no_place(redis_url: str) -> None:
@@ -82,15 +120,15 @@ async def test_many_newcomers_do_not_pass_the_bound(redis_url: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slow", [WEBHOOK, SNAPSHOT])
-async def test_slow_bodies_take_nothing_down(redis_url: str, slow: bytes) -> None:
+@pytest.mark.parametrize("slow", [lambda: WEBHOOK, snapshot], ids=["webhook", "snapshot"])
+async def test_slow_bodies_take_nothing_down(redis_url: str, slow: Callable[[], bytes]) -> None:
     """With the real bounds: 1,100 bodies that never come, and all of REST is there."""
     with descriptors(6_000):
         async with (
             running_node(redis_url, rate_limit_enabled=False) as node,
             node.http() as http,
         ):
-            streams = await attack(node.port, 1_100, slow)
+            streams = await attack(node.port, 1_100, slow())
             statuses = [(await http.get(path)).status_code for path in PROBES]
             path = f"/session/{new_session()}"
             for _ in range(10):
@@ -116,7 +154,7 @@ async def metrics(node: Node) -> dict[str, float]:
 def occupy(capacity: Capacity) -> None:
     """Take all places, so that nobody gives way."""
     while capacity.held < capacity.limit:
-        assert Occupant().take(capacity)
+        assert Occupant(holder=f"192.0.2.{capacity.held}").take(capacity)
 
 
 @pytest.mark.parametrize("full", [("connections",), ("requests",), ("connections", "requests")])

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kernels.json_cases import BAD_OBJECTS, broken, outcome, values
-from kernels.merge_kit import KERNELS, MergeKernel
+from support.kernels.json_cases import BAD_OBJECTS, broken, outcome, values
+from support.kernels.merge_kit import KERNELS, MergeKernel
 from syncbridge_core import canonical as compiled_values
 
 quick = settings(deadline=None, max_examples=300)
@@ -386,13 +386,3 @@ def test_merge_keeps_the_newer_value(both: MergeKernel, form: str) -> None:
         doc = documents.Doc.from_flat([b"k", b'"NEWER"'], 2, "e")
         client = documents.split(b'{"k":%b,"mine":2}' % text.encode())
         assert ([b"mine", b"2"], [], [], []) == both.merge.merge3(doc, client, {b"k": base})
-
-
-def test_merge_reads_journals_of_format_1(both: MergeKernel) -> None:
-    """Their imprints are of texts: they tell as much as before."""
-    documents, text = both.documents, b'"caf\\u00e9 %b"' % (b"x" * 30)
-    doc = documents.Doc.from_flat([b"a", b"2", b"b", b"2"], 2, "e")
-    client = documents.split(b'{"a":1.0,"b":%b}' % text)
-    base = {b"a": both.merge.text_imprint(b"1.0"), b"b": both.merge.text_imprint(text)}
-
-    assert ([], [], [], []) == both.merge.merge3(doc, client, base)

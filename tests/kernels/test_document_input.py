@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from kernels.json_cases import BAD_OBJECTS, LEAST_INFINITE, NUMBERS, outcome
+from support.kernels.json_cases import BAD_OBJECTS, LEAST_INFINITE, NUMBERS, outcome
 
 
 @pytest.mark.parametrize("name", BAD_OBJECTS)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from kernels.json_cases import broken, objects, outcome, values
+from support.kernels.json_cases import broken, objects, outcome, values
 from syncbridge.kernels import _document_py as pure_documents
 from syncbridge.kernels._canonical_py import canonical
 from syncbridge_core import document as compiled_documents

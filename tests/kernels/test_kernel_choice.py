@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from kernels.json_cases import outcome
+from support.kernels.json_cases import outcome
 
 CORPUS = Path(__file__).parent.parent / "fuzz" / "corpus" / "document"
 

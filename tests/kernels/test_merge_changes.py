@@ -1,12 +1,10 @@
 """Composition of change sets and three-way merge: laws of both kernels."""
 
-import hashlib
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.merge_kit import KERNELS, MergeKernel
+from support.kernels.merge_kit import KERNELS, MergeKernel
 
 quick = settings(deadline=None, max_examples=200)
 
@@ -121,25 +119,6 @@ def test_differences_compose(
 
     both = kernel.merge.compose(delta(before, middle), delta(middle, after))
     assert after == patched(before, both)
-
-
-# ### Imprints ###
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (None, b""),
-        (b"1", b"=1"),
-        (b"x" * 24, b"=" + b"x" * 24),
-        (b"x" * 25, hashlib.sha1(b"x" * 25).hexdigest()[:16].encode()),
-        (b"x" * 2048, hashlib.sha1(b"x" * 2048).hexdigest()[:16].encode()),
-        (b"x" * 2049, b"?"),
-    ],
-)
-def test_imprint_of_a_text(kernel: MergeKernel, value: bytes | None, expected: bytes) -> None:
-    """In a journal of format 1 short values are kept, longer ones hashed, the longest forgotten."""
-    assert expected == kernel.merge.text_imprint(value)
 
 
 # ### Three-way merge ###

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.json_cases import objects, values
-from kernels.merge_kit import ABSENT, KERNELS, MergeKernel, reference
 from kernels.test_document_laws import same
+from support.kernels.json_cases import objects, values
+from support.kernels.merge_kit import ABSENT, KERNELS, MergeKernel, reference
 
 quick = settings(deadline=None, max_examples=200)
 

@@ -18,9 +18,9 @@ from syncbridge import __version__
 from syncbridge.identity import Role
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.cli import app
-from syncbridge_server.secrets_file import FILE_NAME, keep_secrets, read_secrets
+from syncbridge_server.configuration.docs import rows
+from syncbridge_server.configuration.secrets_file import FILE_NAME, keep_secrets, read_secrets
 from syncbridge_server.settings import ConfigError, Settings
-from syncbridge_server.settings_docs import rows
 
 GOOD = {"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "r" * 40}
 
@@ -42,9 +42,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, bool]]:
             raise ConfigError("Redis 7.0 or newer is needed")
         started.append((settings, dev))
 
-    module = types.ModuleType("syncbridge_server.app")
+    module = types.ModuleType("syncbridge_server.start")
     module.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "syncbridge_server.app", module)
+    monkeypatch.setitem(sys.modules, "syncbridge_server.start", module)
     monkeypatch.setattr("syncbridge_server.cli.configure_logging", lambda *args: None)
     return started
 
@@ -296,3 +296,25 @@ def test_as_a_process() -> None:
     assert (2, "") == (refused.returncode, refused.stdout)
     assert refused.stderr.startswith("syncbridge: JWT_SECRET is not set")
     assert 1 == refused.stderr.count("\n")
+
+
+NOT_NEEDED = {
+    "google.protobuf": "messages of clients that take it; imported on a thread after the start",
+    "httpx": "voice, and a JWKS URL",
+    "syncbridge_server.voice.provider.calling": "voice",
+    "syncbridge_server.voice.provider.livekit": "voice",
+    "syncbridge_server.voice.figures.analytics": "voice",
+    "syncbridge_server.auth.jwks": "a JWKS URL",
+    "syncbridge_tools": "tools",
+}
+
+
+def test_a_start_imports_what_it_needs() -> None:
+    """Module by module, and why it is not needed."""
+    show = "import sys, syncbridge_server.cli, syncbridge_server.start; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", show], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+    assert "syncbridge_server.gateway.gateway" in loaded
+    assert {name: why for name, why in NOT_NEEDED.items() if name in loaded} == {}

@@ -19,6 +19,7 @@ class Held:
     """A store that answers when it is told to."""
 
     connected = True
+    apart = False
 
     def __init__(self) -> None:
         self.pipelines: list[tuple[list[Any], Callable[[Sequence[Any]], None]]] = []

@@ -51,6 +51,15 @@ def test_what_is_no_json_is_not_shown(body: bytes) -> None:
     assert ("", [], len(body)) == (row.body, row.events, row.size)
 
 
+@pytest.mark.parametrize("depth", [32, 200, 300, 400, 480, 10_000])
+def test_one_that_is_nested_deeply_hides_no_other(depth: int) -> None:
+    """It is shown as far as it is read; the page that it is on is not lost."""
+    row = shown(b'{"type": 5, "x": ' + b'{"y": [' * depth + b"]}" * depth + b', "z": 1}')
+
+    assert row.body.startswith('{"type":5,"x":{"y":[')
+    assert row.body.endswith(',"z":1}')
+
+
 def test_odd_texts_are_shown_as_escapes() -> None:
     """Half of a surrogate pair is no text: an answer with it could not be written."""
     row = shown(

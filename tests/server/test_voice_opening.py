@@ -16,6 +16,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.channel_limits import ChannelLimits
 from syncbridge.voice.evidence import Joined, Source
 from syncbridge.voice.provider import errors
+from syncbridge.voice.provider.capabilities import Capabilities
 from syncbridge.voice.provider.records import (
     IssuedToken,
     Participant,
@@ -41,6 +42,8 @@ LIMITS = ChannelLimits(retry_ms=10_000, opening_ms=20_000)
 
 class Provider:
     """A provider: `refuse` is raised by the next calls, in order; None lets one pass."""
+
+    capabilities = Capabilities()
 
     def __init__(self) -> None:
         self.created: list[str] = []

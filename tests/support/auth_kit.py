@@ -7,8 +7,9 @@ from syncbridge.errors import StoreUnavailable
 from syncbridge.identity import Role
 from syncbridge.records.sessions import Notice
 from syncbridge_server.auth.assembly import Authentication, build_authentication
+from syncbridge_server.auth.claims import Grant
 from syncbridge_server.auth.keys import HmacKey
-from syncbridge_server.auth.tokens import Grant, TokenRules, Tokens
+from syncbridge_server.auth.tokens import TokenRules, Tokens
 from syncbridge_server.settings import Settings
 
 ACCESS_SECRET = "a" * 40

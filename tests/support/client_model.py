@@ -49,9 +49,15 @@ class Recorder:
 
 
 class Server:
-    """One session and at most one connection. Messages wait in `inbox` and `outbox`."""
+    """One session and at most one connection. Messages wait in `inbox` and `outbox`.
 
-    def __init__(self) -> None:
+    `sequenced`: it takes streams in order; else it ignores them and knows updates by their ids.
+    """
+
+    def __init__(self, sequenced: bool = False) -> None:
+        self.sequenced = sequenced
+        self.streams: dict[str, int] = {}
+        self.stream = ""
         self.lineage = 1
         self.state: dict[str, Any] = {}
         self.version = 0
@@ -78,9 +84,11 @@ class Server:
         """Redis lost the session; whoever is connected is told the whole state, unasked."""
         self.lineage += 1
         self.state, self.version, self.key_versions, self.ids = {}, 0, {}, {}
+        self.streams = {}
         self.sent_version = 0
         if self.joined:
-            self._say(4, self._whole())
+            reset = {"reset": True, "reason": "epoch"} if self.sequenced else {}
+            self._say(4, self._whole() | reset | self._applied())
 
     def commit(self, edits: dict[str, Edit], update_id: str = "", device: str = "other") -> int:
         """Carry out a write and tell the device; returns the version."""
@@ -141,7 +149,8 @@ class Server:
         kind, body, mid = message["type"], message["payload"], message.get("correlation_id")
         if kind == 7:
             self.joined = True
-            self._say(8, self._answer(body.get("resume")), mid)
+            self.stream = body["stream"]
+            self._say(8, self._answer(body.get("resume")) | self._applied(), mid)
         elif kind == 3:
             self._say(4, self._answer(body.get("since")), mid)
         elif kind == 5:
@@ -149,14 +158,29 @@ class Server:
         elif kind == 1:
             self._say(2, {"version": self.version})
 
+    def _applied(self) -> dict[str, Any]:
+        return {"applied": self.streams.get(self.stream, 0)} if self.sequenced else {}
+
     def _update(self, body: dict[str, Any], mid: str) -> None:
         if self.refuse_next:
             code, self.refuse_next = self.refuse_next, ""
             self._refuse(mid, code, True)
             return
-        if mid in self.ids:
-            self._tell({}, [], self.ids[mid], mid, "me", self.ids[mid])
+        stream, seq = body["stream"], body["seq"]
+        last = self.streams.get(stream, 0)
+        if self.sequenced and seq > last + 1:
+            code = "sequence_gap" if stream in self.streams else "unknown_stream"
+            self._refuse(mid, code, True, last=last)
             return
+        if seq <= last if self.sequenced else mid in self.ids:
+            version = self.ids.get(mid, self.version)
+            self._tell({}, [], version, mid, "me", version)
+            return
+        self._carry_out(body, mid)
+        if mid in self.ids:
+            self.streams[stream] = seq
+
+    def _carry_out(self, body: dict[str, Any], mid: str) -> None:
         edits = self._edits(body)
         base = body.get("base_version")
         if base is not None:
@@ -234,15 +258,17 @@ class Server:
 class Client:
     """A dialogue on a connection to a `Server`; time moves only when it is told to."""
 
-    def __init__(self, conflict: Policy | None = None, **options: Any) -> None:
+    def __init__(
+        self, conflict: Policy | None = None, *, sequenced: bool = False, **options: Any
+    ) -> None:
         self.now = 0.0
+        self._ids = 0
         self.sink = Recorder()
-        self.server = Server()
+        self.server = Server(sequenced)
         self.dialogue = Dialogue(
             Hello("me"), Options(conflict=conflict, **options), self.sink, self._new_id
         )
         self.connected = False
-        self._ids = 0
 
     def _new_id(self) -> str:
         self._ids += 1
@@ -262,7 +288,10 @@ class Client:
         self.dialogue.lost()
 
     def send(self) -> bool:
-        """Send what may go now; whether there was anything."""
+        """Send what may go now; whether there was anything. A hopeless connection is given up."""
+        if self.dialogue.ready and self.dialogue.astray(self.now):
+            self.lose()
+            return True
         message = self.dialogue.outgoing(self.now)
         if message is not None:
             self.server.inbox.append(message)
@@ -275,14 +304,27 @@ class Client:
     def settle(self) -> None:
         """Let everything through until nothing moves any more."""
         for _ in range(10_000):
-            if not self.connected:
-                self.connect()
-            elif self.server.inbox:
-                self.server.read()
-            elif self.server.outbox:
-                self.deliver()
-            elif not self.send():
+            if not self._step():
                 if not len(self.replica.queue) and self.dialogue.wait(self.now) > 1e6:
                     return
                 self.now += 1.0
         raise AssertionError("it never settles")
+
+    def settle_what_is_safe(self, seconds: int = 40) -> None:
+        """The same for a queue in a file, which may have to be written before more can go."""
+        for _ in range(seconds):
+            while self._step():
+                pass
+            self.now += 1.0
+
+    def _step(self) -> bool:
+        """One message moves on, if there is one."""
+        if not self.connected:
+            self.connect()
+        elif self.server.inbox:
+            self.server.read()
+        elif self.server.outbox:
+            self.deliver()
+        else:
+            return self.send()
+        return True

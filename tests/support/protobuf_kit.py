@@ -54,7 +54,7 @@ def fill_snapshot_request(envelope: pb.Envelope, payload: Dict) -> None:
 def fill_update(envelope: pb.Envelope, payload: Dict) -> None:
     update = envelope.state_update
     update.SetInParent()
-    for name in ("key", "base_version"):
+    for name in ("key", "base_version", "base_lineage", "stream", "seq"):
         if name in payload:
             setattr(update, name, payload[name])
     if "value" in payload:
@@ -68,11 +68,18 @@ def fill_update(envelope: pb.Envelope, payload: Dict) -> None:
     update.deleted_keys.extend(payload.get("deleted_keys", []))
 
 
+def fill_device_list(envelope: pb.Envelope, payload: Dict) -> None:
+    envelope.device_list.SetInParent()
+    if "me" in payload:
+        envelope.device_list.me_json = text(payload["me"])
+
+
 INBOUND: dict[int, Callable[[pb.Envelope, Dict], None]] = {
     1: fill_heartbeat,
     3: fill_snapshot_request,
     5: fill_update,
     7: fill_auth,
+    12: fill_device_list,
 }
 
 
@@ -100,6 +107,10 @@ def optional(message: Message, name: str) -> Any:
     return getattr(message, name) if message.HasField(name) else None
 
 
+def present(message: Message, *names: str) -> Dict:
+    return {name: getattr(message, name) for name in names if message.HasField(name)}
+
+
 def plain(message: Message, *names: str) -> Dict:
     return {name: getattr(message, name) for name in names}
 
@@ -110,7 +121,11 @@ def state(entries: Iterable[pb.Entry]) -> Dict:
 
 def position(message: Any) -> Dict:
     """The members of a message that carries the state or a difference."""
-    common = plain(message, "version", "epoch", "resumed")
+    common = plain(message, "version", "epoch", "lineage", "resumed")
+    extra = ("reset", "reason", "applied")
+    common |= {n: optional(message, n) for n in extra if message.HasField(n)}
+    if message.lost:
+        common["lost"] = list(message.lost)
     if message.HasField("voice_json"):
         common["voice"] = json.loads(message.voice_json)
     if not message.resumed:
@@ -123,7 +138,8 @@ def device(message: pb.Device) -> Dict:
     names = ("device_id", "device_type", "device_name", "os_version", "status", "connected_at")
     last_seen = optional(message, "last_seen")
     in_call = optional(message, "in_call")
-    more = {"last_seen": last_seen, "in_call": in_call}
+    me = json.loads(message.me_json) if message.HasField("me_json") else None
+    more = {"last_seen": last_seen, "in_call": in_call, "me": me}
     return plain(message, *names) | {k: v for k, v in more.items() if v is not None}
 
 
@@ -140,6 +156,7 @@ def auth_success(message: pb.AuthSuccess) -> Dict:
     return (
         plain(message, *names)
         | position(message)
+        | present(message, "devices_total", "devices_partial")
         | {
             "limits": dict(message.limits),
             "devices": devices,
@@ -158,12 +175,17 @@ def error(message: pb.Error) -> Dict:
 
 def heartbeat_ack(message: pb.HeartbeatAck) -> Dict:
     client_time = optional(message, "client_time")
-    return plain(message, "server_time", "version") | {"client_time": client_time}
+    return plain(message, "server_time", "version", "epoch", "lineage") | {
+        "client_time": client_time
+    }
 
 
 def state_updated(message: pb.StateUpdated) -> Dict:
     """The JSON form names a single key once more."""
-    body = plain(message, "version", "prev_version", "epoch", "device_id")
+    body = plain(
+        message, "version", "prev_version", "epoch", "lineage", "prev_lineage", "device_id"
+    )
+    body |= {n: optional(message, n) for n in ("duplicate", "seq") if message.HasField(n)}
     changes, deleted = state(message.changes), list(message.deleted_keys)
     body |= {"changes": changes, "deleted_keys": deleted}
     if len(changes) == 1 and not deleted:
@@ -175,14 +197,19 @@ def state_updated(message: pb.StateUpdated) -> Dict:
 
 
 def device_left(message: pb.DeviceLeft) -> Dict:
-    return plain(message, "device_id", "status", "reason")
+    return plain(message, "device_id", "status", "reason") | present(
+        message, "target_device", "version"
+    )
 
 
 def device_list(message: pb.DeviceList) -> Dict:
-    devices = [device(d) for d in message.devices]
-    session_id = optional(message, "session_id")
-    body = plain(message, "total") | {"devices": devices}
-    return body if session_id is None else body | {"session_id": session_id}
+    if message.HasField("me_json"):
+        return {"delta": message.delta, "me": json.loads(message.me_json)}
+    common = plain(message, "total") | present(message, "session_id", "delta", "partial")
+    if not message.delta:
+        return common | {"devices": [device(d) for d in message.devices]}
+    left = [plain(each, "device_id", "reason") for each in message.left]
+    return common | {"joined": [device(d) for d in message.joined], "left": left}
 
 
 def opaque(message: pb.Broadcast | pb.AdminUpdate) -> Any:

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +67,8 @@ class RedisServer:
         aof: keep an append-only file, written with each command, so that it survives a kill.
         cluster: a cluster of one node that owns all slots.
         tcp: listen on 127.0.0.1 as well, at `port`.
+        options: more of the command line.
+        password: of clients and of the replication.
     """
 
     def __init__(
@@ -76,12 +78,18 @@ class RedisServer:
         aof: bool = False,
         cluster: bool = False,
         tcp: bool = False,
+        options: Sequence[object] = (),
+        password: str = "",
     ) -> None:
         self.binary = binary or default_binary()
         self.directory = Path(tempfile.mkdtemp(prefix="sb-redis-", dir="/tmp"))
         self.socket = self.directory / "s"
         self.url = f"unix://{self.socket}"
         self._options = ["--appendonly", "yes", "--appendfsync", "always"] if aof else []
+        self._options += map(str, options)
+        self._password = password
+        if password:
+            self._options += ["--requirepass", password, "--masterauth", password]
         self._cluster = cluster
         self.port = _free_port() if tcp else 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -103,6 +111,11 @@ class RedisServer:
         self.close()
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and not ended."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """Process id of the running server."""
         assert self._process is not None
@@ -110,30 +123,20 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A plain client, for what a test wants to see or break behind the store's back."""
-        return redis.Redis(unix_socket_path=str(self.socket), protocol=2, socket_timeout=5.0)
+        return redis.Redis(
+            unix_socket_path=str(self.socket),
+            protocol=2,
+            socket_timeout=5.0,
+            password=self._password or None,
+        )
 
     def start(self) -> None:
         """Start, or start again with the same directory; returns when it answers."""
         assert self._process is None
         self.socket.unlink(missing_ok=True)
-        options = [
-            "--port",
-            str(self.port),
-            "--bind",
-            "127.0.0.1",
-            "--unixsocket",
-            self.socket,
-            "--dir",
-            self.directory,
-        ]
-        options += ["--save", "", "--loglevel", "warning", *self._options]
-        if self._cluster:
-            # A cluster node must have a port; 0 would leave it without a bus.
-            options[1] = str(_free_port())
-            options += ["--cluster-enabled", "yes"]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self.binary, *options],
+                [self.binary, *self.arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -145,6 +148,15 @@ class RedisServer:
                 client.execute_command("CLUSTER ADDSLOTS", *range(16384))
                 wait_until(lambda: _cluster_ok(client), "the cluster is whole")
 
+    def arguments(self) -> list[str]:
+        """The command line after the program."""
+        # A cluster node must have a port; 0 would leave it without a bus.
+        port = _free_port() if self._cluster else self.port
+        cluster = ["--cluster-enabled", "yes"] if self._cluster else []
+        listen = ["--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
+        plain = ["--dir", str(self.directory), "--save", "", "--loglevel", "warning"]
+        return [*listen, *plain, *self._options, *cluster]
+
     def _answers(self, client: redis.Redis) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self.directory / "log").read_text()
@@ -152,6 +164,13 @@ class RedisServer:
             return bool(client.ping())
         except redis.RedisError:
             return False
+
+    def follow(self, port: int) -> None:
+        """From its next start on, be a replica of the server at a port of this machine."""
+        if "--replicaof" in self._options:
+            at = self._options.index("--replicaof")
+            del self._options[at : at + 3]
+        self._options += ["--replicaof", "127.0.0.1", str(port)]
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open and nothing answers."""

@@ -20,12 +20,12 @@ import trio
 from syncbridge.identity import Role
 from syncbridge_server.app import Server
 from syncbridge_server.auth.assembly import build_tokens
-from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.auth.claims import Grant
 from syncbridge_server.settings import Settings
 
 ACCESS_SECRET = "an-access-secret-for-tests-of-32-bytes"
 REFRESH_SECRET = "a-refresh-secret-for-tests-of-32-bytes"
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 
 
@@ -81,8 +81,12 @@ class Node:
 @asynccontextmanager
 async def running_node(redis_url: str, **values: Any) -> AsyncIterator[Node]:
     """A whole server on a real socket, in this test's event loop."""
+    clock = values.pop("voice_clock", time.time)
     config = settings(redis_url, **values)
-    async with Server.open(config, redis_url) as server, trio.open_nursery() as nursery:
+    async with (
+        Server.open(config, redis_url, voice_clock=clock) as server,
+        trio.open_nursery() as nursery,
+    ):
         stop = trio.Event()
         urls: list[str] = await nursery.start(run_server, server, stop)
         yield Node(server, int(urls[0].rpartition(":")[2]), stop)
@@ -119,13 +123,8 @@ class Process:
         return self.popen.wait(STOP_SECONDS)
 
 
-@contextmanager
-def server_process(
-    tmp_path: Path, redis_url: str, *arguments: str, **variables: str
-) -> Iterator[Process]:
-    """`syncbridge serve` in a process of its own; waits until it listens, ends it afterwards."""
-    log = tmp_path / f"server-{uuid.uuid4().hex[:8]}.log"
-    environment = {
+def _environment(tmp_path: Path, redis_url: str, variables: dict[str, str]) -> dict[str, str]:
+    return {
         **{k: v for k, v in os.environ.items() if not k.startswith(("SYNCBRIDGE_", "REDIS_"))},
         "SERVER_ADDR": "127.0.0.1:0",
         "REDIS_ADDR": redis_url,
@@ -136,6 +135,29 @@ def server_process(
         "PYTHONWARNINGS": "default",
         **variables,
     }
+
+
+def serve_once(
+    tmp_path: Path, redis_url: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """`syncbridge serve` that is expected to refuse its start; returns how it ended."""
+    return subprocess.run(
+        [sys.executable, "-m", "syncbridge_server", "serve"],
+        env=_environment(tmp_path, redis_url, variables),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+
+
+@contextmanager
+def server_process(
+    tmp_path: Path, redis_url: str, *arguments: str, **variables: str
+) -> Iterator[Process]:
+    """`syncbridge serve` in a process of its own; waits until it listens, ends it afterwards."""
+    log = tmp_path / f"server-{uuid.uuid4().hex[:8]}.log"
+    environment = _environment(tmp_path, redis_url, variables)
     command = [sys.executable, "-m", "syncbridge_server", *(arguments or ("serve",))]
     with log.open("wb") as output:
         popen = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
@@ -154,7 +176,7 @@ def server_process(
 def _wait_for_port(popen: "subprocess.Popen[bytes]", log: Path) -> int:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", log.read_text())
+        found = re.search(r"listening on https?://127\.0\.0\.1:(\d+)", log.read_text())
         if found:
             return int(found[1])
         if popen.poll() is not None:

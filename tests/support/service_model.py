@@ -1,13 +1,13 @@
 """What one session must be and answer, by the contract: the reference for whole servers.
 
-Updates of devices are `history.model`; here are the calls over HTTP, and who is online.
+Updates of devices are `support.history.model`; here are the calls over HTTP, and who is online.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from history import model
-from history.records import ABSENT, State
+from support.history import model
+from support.history.records import ABSENT, State
 
 
 @dataclass

@@ -4,12 +4,16 @@ import contextlib
 import socket
 import threading
 
+HOLD_SECONDS = 60.0
+
 
 class TcpProxy:
     """Forwards 127.0.0.1:`port` to `upstream`, which may change.
 
-    `deaf`: what the server answers is thrown away. `mute`: what the client says is. `cut()` closes
-    every connection; while `refusing`, new ones are closed at once.
+    `deaf`: what the server answers is thrown away. `mute`: what the client says is. What is in
+    `holding` ("deaf", "mute") is kept instead, and passes later; `held`: so many chunks of it are
+    here, the rest is in the sockets. `cut()` closes every connection; while `refusing`, new ones
+    are closed at once.
     """
 
     def __init__(self, upstream: int) -> None:
@@ -17,6 +21,9 @@ class TcpProxy:
         self.deaf = False
         self.mute = False
         self.refusing = False
+        self.held = 0
+        self._holding: frozenset[str] = frozenset()
+        self._moved = threading.Condition()
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -32,6 +39,17 @@ class TcpProxy:
         self._listener.close()
         self._thread.join(10)
         self.cut()
+
+    @property
+    def holding(self) -> frozenset[str]:
+        """What is kept."""
+        return self._holding
+
+    @holding.setter
+    def holding(self, what: frozenset[str]) -> None:
+        with self._moved:
+            self._holding = what
+            self._moved.notify_all()
 
     def cut(self) -> None:
         """Close every connection without a word."""
@@ -61,9 +79,16 @@ class TcpProxy:
             arguments = (source, target, lost)
             threading.Thread(target=self._copy, args=arguments, daemon=True).start()
 
+    def _hold(self, lost: str) -> None:
+        with self._moved:
+            self.held += lost in self._holding
+            self._moved.wait_for(lambda: lost not in self._holding, HOLD_SECONDS)
+            self.held = 0
+
     def _copy(self, source: socket.socket, target: socket.socket, lost: str) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
+                self._hold(lost)
                 if not getattr(self, lost):
                     target.sendall(data)
         with contextlib.suppress(OSError):

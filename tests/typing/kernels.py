@@ -17,7 +17,6 @@ from syncbridge.kernels import (
     spelling,
     spellings,
     split,
-    text_imprint,
 )
 from syncbridge.records.sessions import Answer, Apply, Commit, Outcome
 from syncbridge_core.hub import Hub, HubLimits, HubStatistics
@@ -47,7 +46,6 @@ def values(stored: bytes | None) -> None:
 
 def merging(doc: Doc, target: Split) -> None:
     assert_type(merge_patch(b"{}", memoryview(b"{}")), bytes)
-    assert_type(text_imprint(None), bytes)
     assert_type(compose(([b"key", b"1"], []), ([], [b"key"])), tuple[list[bytes], list[bytes]])
     assert_type(
         merge3(doc, target, {b"key": b"?"}, complete=True),

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncbridge.attempts import Attempts
+from syncbridge.rates.attempts import Attempts
 
 
 def test_the_pause_doubles_up_to_a_bound_and_then_it_is_enough() -> None:

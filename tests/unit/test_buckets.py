@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncbridge import distinct
-from syncbridge.buckets import TokenBuckets
+from syncbridge.rates.buckets import TokenBuckets
 
 
 def test_burst_then_rate() -> None:

@@ -18,6 +18,8 @@ from syncbridge.protocol import (
     State,
     refusal,
 )
+from syncbridge.records.sessions import Place
+from syncbridge.session import Change
 
 MEMBERS = [
     "type",
@@ -51,10 +53,11 @@ def test_heartbeat_ack_echoes_the_client(device: str, sent: float | None) -> Non
     """`client_time` comes back as it was sent; the server's is in milliseconds."""
     address = encode.Address("s", "u", device)
 
-    message = json.loads(encode.heartbeat_ack(address, 5_500, sent, 9, b'"c"'))
+    message = json.loads(encode.heartbeat_ack(address, 5_500, sent, Place("e", 9, "l"), b'"c"'))
 
     assert MEMBERS == list(message)
-    assert {"client_time": sent, "server_time": 5500, "version": 9} == message["payload"]
+    place = {"version": 9, "epoch": "e", "lineage": "l"}
+    assert {"client_time": sent, "server_time": 5500} | place == message["payload"]
     assert 5 == message["timestamp"]
 
 
@@ -72,12 +75,15 @@ def test_update_names_a_single_key_in_the_specs_form(
     sets: list[bytes], deletes: list[bytes], single: dict[str, Any]
 ) -> None:
     """Results travel; one key is also given as key, value, operation."""
-    payload = json.loads(encode.update_payload(4, 3, "e", sets, deletes, b'"d"'))
+    change = Change(4, 3, "e", "d", "", sets, deletes, "l4", "l3")
+    payload = json.loads(encode.update_payload(change, b'"d"'))
 
     expected = {
         "version": 4,
         "prev_version": 3,
         "epoch": "e",
+        "lineage": "l4",
+        "prev_lineage": "l3",
         "changes": {k.decode(): json.loads(v) for k, v in zip(sets[::2], sets[1::2], strict=True)},
         "deleted_keys": [k.decode() for k in deletes],
         "device_id": "d",

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from history import model
-from history.checker import RULES, check
-from history.records import ABSENT, Answer, Call, History, State, Step, Stream
+from support.history import model
+from support.history.checker import RULES, check
+from support.history.lost import confirmed, forget_lost
+from support.history.records import ABSENT, Answer, Call, History, State, Step, Stream
 
 KEYS = ("a", "b", "c")
 OPERATIONS = ("SET", "DELETE", "INCR", "APPEND", "SEVERAL", "SETNX", "CAS", "MAX", "MERGE")
@@ -263,3 +264,97 @@ def test_damage_is_found(damage: Callable[[History], None], rule: str) -> None:
 def test_every_rule_can_fail() -> None:
     """No rule is there that no test has seen fail."""
     assert {*RULES} == {rule for _, rule in DAMAGE}
+
+
+def failed_over() -> History:
+    """Versions 1 and 2 are true; `d1` was shown another 2, which was lost, and then the whole."""
+    service = Service()
+    service.write({"key": "a", "value": 1})
+    service.write({"key": "b", "value": 2})
+    history = service.over()
+    history.final_lineage = "l2"
+    first, second = history.streams[0].steps
+    true = [replace(first, lineage="l1"), replace(second, lineage="l2", prev_lineage="l1")]
+    lost = replace(true[1], lineage="lost", changes={"b": 3}, writer=("d1", "lost"))
+    whole = Step(0, 2, "e", full={"a": 1, "b": 2}, lineage="l2")
+    history.streams[0].steps = [*true]
+    history.streams[1].steps = [true[0], lost, whole]
+    return history
+
+
+def test_what_a_failover_lost_is_left_out_when_it_was_replaced() -> None:
+    """Without the whole state behind it, the checker complains."""
+    history = failed_over()
+    assert check(history)
+    assert (1, {(2, "lost")}) == (forget_lost(history), history.lost)
+    assert {} == check(history)
+
+    history = failed_over()
+    history.streams[1].steps.pop()
+    assert (0, set()) == (forget_lost(history), history.lost)
+    assert "versions" in check(history)
+
+
+def leapt() -> History:
+    """Version 3 is the last. Nobody saw the true 2: `d0` leapt from 1 to 3, `d1` was shown a 2 that
+    was lost, and then the whole state."""
+    service = Service()
+    for number, key in enumerate("abc"):
+        service.write({"key": key, "value": number}, told=False)
+    history = service.over()
+    history.final_lineage = "l3"
+    first = replace(history.streams[0].steps[0], lineage="l1")
+    delta = Step(1, 3, "e", {"b": 1, "c": 2}, None, None, "l3", "l1")
+    lost = Step(1, 2, "e", {"b": 9}, None, None, "lost", "l1")
+    whole = Step(0, 3, "e", full=dict(history.final), lineage="l3")
+    history.streams[0].steps = [first, delta]
+    history.streams[1].steps = [first, lost, whole]
+    history.calls[1].answers = [Answer(2)]
+    return history
+
+
+def test_the_only_step_that_was_seen_may_be_the_lost_one() -> None:
+    """Places are confirmed through steps of any length, and never because there is no other."""
+    history = leapt()
+    assert "stream" in check(history)
+    assert (1, {(2, "lost")}) == (forget_lost(history), history.lost)
+    assert {} == check(history)
+    assert {(3, "l3"), (1, "l1")} == confirmed(history)
+
+
+def test_an_acknowledged_place_is_never_forgotten() -> None:
+    """Not even when whole states have cut every way to it: that it is lost is found out."""
+    history = leapt()
+    history.calls[1].answers = [Answer(2, {"b": 9}, lineage="lost")]
+    assert (0, set()) == (forget_lost(history), history.lost)
+    assert "replay" in check(history)
+
+
+def test_what_is_not_confirmed_counts_as_lost_where_it_was_replaced() -> None:
+    """Also when it was true: so the number must be 0 on a store that loses nothing."""
+    history = leapt()
+    whole = history.streams[1].steps[2]
+    history.streams[0].steps[1] = whole
+    assert {(3, "l3")} == confirmed(history)
+    assert 3 == forget_lost(history)
+    assert [[whole], [whole]] == [stream.steps for stream in history.streams]
+
+
+@pytest.mark.parametrize(("lineage", "wrong"), [("lost", False), ("l2", True), ("", True)])
+def test_a_base_is_lost_only_when_it_was_of_the_lost_history(lineage: str, wrong: bool) -> None:
+    """A refusal of a base in the true one is found out, also where others were lost."""
+    history = failed_over()
+    forget_lost(history)
+    payload = {"key": "a", "value": 9, "base_version": 2, "base_lineage": lineage}
+    call = Call(("d0", "guarded"), payload, 100, 110, [Answer(2, None, "base_lost")], attempts=1)
+    history.calls.append(call)
+    assert wrong == ("answer" in check(history))
+
+
+def test_an_acknowledged_write_that_a_failover_lost_is_found_out() -> None:
+    """Nobody may be told that it was done: what devices were shown of it is left out, it is not."""
+    history = failed_over()
+    forget_lost(history)
+    done = Answer(2, {"b": 3})
+    history.calls.append(Call(("d1", "lost"), {"key": "b", "value": 3}, 100, 110, [done]))
+    assert "versions" in check(history)

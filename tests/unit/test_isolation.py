@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from syncbridge.attempts import Attempts
 from syncbridge.errors import StoreError, StoreRejected, StoreTimeout, StoreUnavailable
+from syncbridge.rates.attempts import Attempts
 from syncbridge_server.isolation import Isolation, IsolationMetrics
 from syncbridge_server.redis.stores.cold import StateDamaged
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from contract.model import Session as Model
-from contract.requests import write
-from kernels.merge_kit import KERNELS, MergeKernel
+from support.contract.model import Session as Model
+from support.contract.requests import write
+from support.kernels.merge_kit import KERNELS, MergeKernel
 from syncbridge.kernels import split
-from syncbridge.records.sessions import Apply, Mode, Status
+from syncbridge.records.sessions import Apply, Mode, Place, Status
 from syncbridge.session import Change, Session, Verdict
 
 quick = settings(deadline=None, max_examples=200)
@@ -266,10 +266,9 @@ class Node(RuleBasedStateMachine):
         self.states: list[State] = [{}]
         self.under_way: list[Change] = []
         self.session: Session[object] = Session("s")
-        self.session.begin(0, "", [], [])
+        self.session.begin(Place(), [], [])
         self.copy: State = {}
         self.version = 0
-        self.ahead: tuple[int, State] = (0, {})
 
     @rule(delta=deltas())
     def commit(self, delta: Delta) -> None:
@@ -283,24 +282,12 @@ class Node(RuleBasedStateMachine):
             delta = (list(change.sets), list(change.deletes))
             self.copy = patched(self.copy, delta)
             self.version = change.version
-            mine, copy = self.ahead
-            if change.prev_version <= mine < change.version:
-                self.ahead = (change.version, patched(copy, delta))
-
-    @rule(data=st.data())
-    def tell_one_device_from_the_store(self, data: st.DataObject) -> None:
-        """A slow reader that is given what the store has, which the others have yet to hear."""
-        if self.session.epoch:
-            known = max(self.session.version, self.ahead[0])
-            version = data.draw(st.integers(known, len(self.states) - 1))
-            self.session.told(version)
-            self.ahead = (version, self.states[version])
 
     @rule(data=st.data())
     def resume(self, data: st.DataObject) -> None:
         """Somebody comes, maybe from another node, with any version there ever was."""
         since = data.draw(st.integers(0, self.session.version))
-        told = self.session.since(since)
+        told = self.session.since_version(since)
         if told is not None:
             delta = (split(told[0]).flat(), [key.encode() for key in json.loads(told[1])])
             assert self.copy == patched(self.states[since], delta)
@@ -313,7 +300,7 @@ class Node(RuleBasedStateMachine):
         index = data.draw(st.integers(0, len(self.under_way) - 1))
         change = self.under_way[index] if keep else self.under_way.pop(index)
         out: list[Change] = []
-        assert self.session.offer(change, out) is not Verdict.NEW_LINEAGE
+        assert self.session.offer(change, out) is not Verdict.FOREIGN
         self._take(out)
 
     @rule(data=st.data())
@@ -323,31 +310,21 @@ class Node(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def read_the_difference(self, data: st.DataObject) -> None:
-        """From the node's version or an older one, to any version up to the present."""
-        end = data.draw(st.integers(self.session.version, len(self.states) - 1))
-        begin = data.draw(st.integers(0, self.session.version))
-        old, new = self.states[begin], self.states[end]
+        """From the node's place to any version up to the present; others come meanwhile."""
+        begin = self.session.read().version
+        end = data.draw(st.integers(begin, len(self.states) - 1))
+        new, out = self.states[end], []
+        for change in (
+            data.draw(st.lists(st.sampled_from(self.under_way), max_size=3))
+            if (self.under_way)
+            else []
+        ):
+            assert self.session.offer(change, out) is Verdict.HELD
         sets = [part for key, value in new.items() for part in (key, value)]
         gone = [key for at in range(begin, end) for key in self.states[at] if key not in new]
-        deletes = list(dict.fromkeys([*gone, *(key for key in old if key not in new)]))
-        out: list[Change] = []
-        epoch = "e" if end else ""
-        if epoch and not self.session.epoch:
-            self.session.absorb(flat(new), end, epoch, out)
-        else:
-            self.session.catch_up(Change(end, begin, epoch, "", "", sets, deletes), out)
+        self.session.catch_up(Place("e" if end else "", end), sets, list(dict.fromkeys(gone)), out)
+        assert self.session.release(out) is not Verdict.FOREIGN
         self._take(out)
-
-    @rule()
-    def read_everything(self) -> None:
-        out: list[Change] = []
-        if len(self.states) > 1:
-            end = len(self.states) - 1
-            if self.session.absorb(flat(self.states[-1]), end, "e", out) is Verdict.HELD:
-                assert self.session.doc is None or self.session.version < self.ahead[0]
-                return
-        self._take(out)
-        assert len(self.states) - 1 == self.version
 
     @invariant()
     def devices_have_the_state_of_their_version(self) -> None:
@@ -355,10 +332,6 @@ class Node(RuleBasedStateMachine):
         assert self.session.version == self.version
         if self.session.doc is not None:
             assert self.copy == dict(self.session.doc.items())
-
-    @invariant()
-    def who_is_ahead_has_the_state_of_its_version(self) -> None:
-        assert self.states[self.ahead[0]] == self.ahead[1]
 
 
 TestNode = Node.TestCase

@@ -8,8 +8,8 @@ import os
 
 import pytest
 
-from lineage.search import explore
-from lineage.world import FORMAT_1, Budget, Naming, Rules
+from support.lineage.search import explore
+from support.lineage.world import FORMAT_1, Budget, Naming, Rules
 
 WORLDS = int(os.environ.get("SYNCBRIDGE_LINEAGE_WORLDS", "20000"))
 SMALL = Budget(writes=2, rollbacks=1, drops=0, deaths=0, partings=1)

@@ -14,6 +14,7 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.limits import Limits
 from syncbridge.messages import MessageType
 from syncbridge.proto.syncbridge.v1 import syncbridge_pb2 as pb
+from syncbridge.records.sessions import Place
 from syncbridge.session import Change
 from syncbridge.updates import UpdateParser
 
@@ -42,7 +43,9 @@ changes = objects(changes=states, deleted_keys=st.lists(keys, max_size=3, unique
 whole = objects(resumed=st.just(False), state_data=states)
 difference = st.builds(lambda c: {"resumed": True, **c}, changes)
 positions = st.builds(
-    lambda place, part: place | part, objects(version=versions, epoch=texts), whole | difference
+    lambda place, part: place | part,
+    objects(version=versions, epoch=texts, lineage=texts),
+    whole | difference,
 )
 devices = objects(
     device_id=texts,
@@ -76,6 +79,8 @@ PAYLOADS: dict[MessageType, st.SearchStrategy[Any]] = {
         client_time=st.none() | versions | st.floats(allow_nan=False, allow_infinity=False),
         server_time=times,
         version=versions,
+        epoch=texts,
+        lineage=texts,
     ),
     MessageType.SNAPSHOT_RESPONSE: positions,
     MessageType.ERROR: errors,
@@ -120,8 +125,8 @@ def test_state_update_says_the_same_in_both_encodings(
     """Made from a Change or transcoded from its JSON, STATE_UPDATE is the same."""
     flat = [part for k, v in sets.items() for part in (k.encode(), protobuf_kit.text(v))]
     gone = [key.encode() for key in deletes]
-    change = Change(version, before, "epoch", "phone", correlation_id, flat, gone)
-    payload = encode.update_payload(version, before, "epoch", flat, gone, b'"phone"')
+    change = Change(version, before, "epoch", "phone", correlation_id, flat, gone, "l", "k")
+    payload = encode.update_payload(change, b'"phone"')
     frame = encode.envelope(
         MessageType.STATE_UPDATE,
         encode.Address("s", "ann", "phone"),
@@ -139,7 +144,7 @@ def test_text_of_values_and_order_of_keys_are_kept() -> None:
     """Values travel as the text that they are; keys come in the order of the JSON object."""
     flat = [b"z", b"1.10", b"a", b"-0.0", b"m", b"12345678901234567890123", b"b", b"1e2"]
     part = encode.state_part(kernels.render_pairs(flat))
-    payload = encode.snapshot_payload(1, "e", part)
+    payload = encode.snapshot_payload(Place("e", 1, "l"), part)
     frame = encode.envelope(MessageType.SNAPSHOT_RESPONSE, encode.NOWHERE, 0, payload)
     response = pb.Envelope.FromString(protobuf.from_json(frame)).snapshot_response
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.kernels import imprint, render_pairs, split
 from syncbridge.records.sessions import Reviewed, Status
-from syncbridge.resolve import JOURNAL_KEPT, Claim, Resolution, Strategy, base_imprints, resolve
+from syncbridge.resolve import Claim, Resolution, Strategy, base_imprints, resolve
 
 quick = settings(deadline=None, max_examples=300)
 
@@ -190,13 +190,22 @@ def test_the_first_change_after_the_base_counts() -> None:
     assert {b"a": b"=3", b"b": b""} == base_imprints(reviewed, claim({}, version=5))
 
 
-def test_a_full_journal_that_begins_later_tells_nothing() -> None:
-    """The version of its oldest line may be there in part only, so it counts from there on."""
-    lines = [(3, b"b", b"=1"), *[(4, b"a", b"=1")] * (JOURNAL_KEPT - 1)]
+def test_a_journal_that_begins_later_tells_nothing() -> None:
+    """It lost its oldest versions, so nothing is known of a base before them."""
+    lines = [(3, b"b", b"=1"), (4, b"a", b"=1")]
     reviewed = Reviewed(Status.OK, 4, "e", 0, [b"a", b"4", b"b", b"1"], [b"a", b"b"], lines)
 
-    assert {b"a": b"?", b"b": b"?"} == base_imprints(reviewed, claim({}, version=2))
+    assert {b"a": b"?", b"b": b"?"} == base_imprints(reviewed, claim({}, version=1))
+    assert {b"a": b"=1", b"b": b"=1"} == base_imprints(reviewed, claim({}, version=2))
     assert {b"a": b"=1", b"b": b"?"} == base_imprints(reviewed, claim({}, version=3))
+
+
+def test_of_another_history_nothing_is_known() -> None:
+    """The base is not a place of this one, though its version is."""
+    reviewed = Reviewed(Status.OK, 4, "e", 0, [b"a", b"4"], [b"a"], [(4, b"a", b"=1")])
+    reviewed.verified = False
+
+    assert {b"a": b"?"} == base_imprints(reviewed, claim({}, version=3))
 
 
 def test_a_journal_that_was_never_full_tells_of_its_first_change() -> None:

@@ -4,17 +4,35 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncbridge.records.sessions import Place
 from syncbridge.session import MAX_HELD, MAX_JUMPS, Change, Session, Verdict
 
 
 def change(version: int, prev: int | None = None, epoch: str = "e", **sets: str) -> Change:
     flat = [x for k, v in sets.items() for x in (k.encode(), v.encode())]
-    return Change(version, version - 1 if prev is None else prev, epoch, "d", "", flat, [])
+    before = version - 1 if prev is None else prev
+    tokens = token(epoch, version), token(epoch, before)
+    return Change(version, before, epoch, "d", "", flat, [], *tokens)
+
+
+def catch_up(s: Session[object], version: int, out: list[Change], **sets: str) -> None:
+    """A read of the difference, from its beginning to its end."""
+    s.read()
+    s.catch_up(at(version), [x for k, v in sets.items() for x in (k.encode(), v.encode())], [], out)
+    s.release(out)
+
+
+def token(epoch: str, version: int) -> str:
+    return f"{epoch}{version}" if version else ""
+
+
+def at(version: int, epoch: str = "e") -> Place:
+    return Place(epoch, version, token(epoch, version))
 
 
 def session(version: int = 0, epoch: str = "e") -> Session[object]:
     s: Session[object] = Session("s")
-    s.begin(version, epoch, [], [])
+    s.begin(Place(epoch, version, token(epoch, version)), [], [])
     return s
 
 
@@ -56,7 +74,7 @@ def test_commits_before_begin_wait_for_it() -> None:
     s.offer(change(3, c="3"), out)
     s.offer(change(4, d="4"), out)
 
-    s.begin(3, "e", [b"c", b"3"], out)
+    s.begin(at(3), [b"c", b"3"], out)
 
     assert [4] == [c.version for c in out]
     assert 4 == s.version
@@ -66,7 +84,7 @@ def test_other_epoch_is_a_new_lineage() -> None:
     """Versions of different epochs are never compared."""
     s = session(7)
 
-    assert Verdict.NEW_LINEAGE is s.offer(change(8, epoch="other"), [])
+    assert Verdict.FOREIGN is s.offer(change(8, epoch="other"), [])
     assert 7 == s.version
 
 
@@ -96,7 +114,7 @@ def test_commits_that_create_a_session_before_begin_are_not_lost() -> None:
     s.offer(change(2, b="2"), out)
     s.offer(change(1, a="1"), out)
 
-    s.begin(0, "", [], out)
+    s.begin(Place(), [], out)
 
     assert [1, 2] == [c.version for c in out]
     assert [] == s.take_covered()
@@ -107,105 +125,43 @@ def test_difference_closes_a_hole_and_releases_what_waited() -> None:
     s, out = session(), []
     s.offer(change(4, d="4"), out)
 
-    assert s.catch_up(change(3, prev=0, a="1", b="2", c="3"), out)
+    s.catch_up(at(3), [b"a", b"1"], [], out)
+    s.release(out)
 
     assert [(0, 3), (3, 4)] == [(c.prev_version, c.version) for c in out]
-
-
-def test_difference_that_overlaps_what_we_have_is_shortened() -> None:
-    """A difference that starts before our version goes out as starting at it."""
-    s, out = session(2), []
-
-    assert s.catch_up(change(5, prev=1, a="1"), out)
-
-    assert [(2, 5)] == [(c.prev_version, c.version) for c in out]
-
-
-def test_difference_that_does_not_reach_back_is_refused() -> None:
-    """A difference from 3 is of no use at version 2."""
-    s = session(2)
-
-    assert not s.catch_up(change(5, prev=3), [])
-    assert 2 == s.version
-
-
-def test_whole_state_gives_devices_only_the_difference() -> None:
-    """A newer whole state reaches devices as what changed."""
-    s, out = session(), []
-    s.offer(change(1, a="1", b="1"), [])
-
-    assert Verdict.APPLIED is s.absorb([b"a", b"1", b"c", b"3"], 4, "e", out)
-
-    assert [(1, 4, [b"c", b"3"], [b"b"])] == [
-        (c.prev_version, c.version, list(c.sets), list(c.deletes)) for c in out
-    ]
-
-
-def test_another_spelling_in_a_whole_state_is_no_difference() -> None:
-    """The version goes on, devices are told of what differs by value, the first spelling stays."""
-    s, out = session(), []
-    s.offer(change(1, a="1.0", b='"caf\\u00e9"'), [])
-
-    assert Verdict.APPLIED is s.absorb(
-        [b"a", b"1", b"b", '"café"'.encode(), b"c", b"3"], 4, "e", out
-    )
-
-    assert [[b"c", b"3"]] == [list(c.sets) for c in out]
-    assert s.doc is not None
-    assert (4, b"1.0", b'"caf\\u00e9"') == (s.version, s.doc.get(b"a"), s.doc.get(b"b"))
 
 
 def test_what_is_inside_of_a_step_over_several_versions_is_not_known() -> None:
     """A key that was made and deleted in there is missed by whoever saw it on another node."""
     s = session()
-    s.catch_up(change(1, prev=0, a="1"), [])
-    s.catch_up(Change(4, 1, "e", "", "", [], [b"seen at 2 and 3"]), [])
+    catch_up(s, 1, [], a="1")
+    s.catch_up(at(4), [], [b"seen at 2 and 3"], [])
     s.offer(change(5, b="5"), [])
 
-    assert [None, None] == [s.since(version) for version in (2, 3)]
-    assert [(b'{"b":5}', b"[]")] * 2 == [s.since(version) for version in (1, 4)]
+    assert [None, None] == [s.since_version(version) for version in (2, 3)]
+    assert [(b'{"b":5}', b"[]")] * 2 == [s.since_version(version) for version in (1, 4)]
 
 
 def test_many_steps_over_several_versions_are_remembered_as_one() -> None:
     """Bounded; of what is between the oldest of them less is known, never something wrong."""
     s = session()
     for version in range(0, 60, 3):
-        s.catch_up(change(version + 2, prev=version, a="1"), [])
+        catch_up(s, version + 2, [], a="1")
         s.offer(change(version + 3, b="1"), [])
 
-    assert s.since(0) is not None
-    assert s.since(3) is None
-    assert s.since(57) is not None
+    assert s.since_version(0) is not None
+    assert s.since_version(3) is None
+    assert s.since_version(57) is not None
     assert s.jumps is not None
     assert MAX_JUMPS >= len(s.jumps)
-
-
-def test_a_difference_of_contents_is_no_step_for_a_device_that_is_ahead() -> None:
-    """The store told it of 3: what is at 5 as it was at 1 may have been another thing there."""
-    s, out = session(1), []
-    s.told(3)
-
-    assert Verdict.HELD is s.absorb([b"a", b"1"], 5, "e", out)
-    assert s.catch_up(change(5, prev=1, a="1"), out)
-    assert Verdict.APPLIED is s.absorb([b"a", b"2"], 6, "e", out)
-
-
-def test_whole_state_of_a_session_that_was_empty_is_a_difference() -> None:
-    """A session at version 0 has no lineage of its own to protect."""
-    s, out = session(0, ""), []
-
-    assert Verdict.APPLIED is s.absorb([b"a", b"1"], 3, "e", out)
-
-    assert [(0, 3)] == [(c.prev_version, c.version) for c in out]
-    assert "e" == s.epoch
 
 
 def test_commit_swallowed_by_a_difference_is_remembered_for_its_sender() -> None:
     """Its sender is owed an acknowledgement, once."""
     s = session(1)
-    s.offer(change(3), [])
+    s.offer(msgspec.structs.replace(change(3), correlation_id="c"), [])
 
-    s.catch_up(change(5, prev=1), [])
+    catch_up(s, 5, [])
 
     assert [3] == [c.version for c in s.take_covered()]
     assert [] == s.take_covered()
@@ -219,7 +175,7 @@ def test_every_sender_is_answered_although_more_commits_wait_than_are_kept() -> 
         s.offer(msgspec.structs.replace(change(version), correlation_id=f"c{version}"), out)
     early = s.take_covered()
 
-    s.catch_up(change(count, prev=0), out)
+    catch_up(s, count, out)
 
     assert [] == early
     assert [count] == [c.version for c in out]
@@ -228,7 +184,9 @@ def test_every_sender_is_answered_although_more_commits_wait_than_are_kept() -> 
 
 def test_commit_that_was_seen_is_still_acknowledged() -> None:
     """An own commit that a wider change overtook."""
-    s = session(5)
+    s = session(3)
+    for version in (4, 5):
+        s.offer(change(version), [])
 
     assert Verdict.SEEN is s.offer(change(4), [])
 
@@ -256,3 +214,45 @@ def test_any_arrival_order_goes_out_in_version_order(order: list[int], again: li
     assert list(range(1, 13)) == [c.version for c in out]
     assert s.doc is not None
     assert b'{"k":12}' == s.doc.render()
+
+
+def test_equal_number_of_another_history_is_not_seen() -> None:
+    """A lost version 5 and a new one have one number: the new one waits for a read."""
+    s = session(4)
+    s.offer(change(5), [])
+    other = msgspec.structs.replace(change(5), lineage="another")
+
+    assert Verdict.HELD is s.offer(other, [])
+    assert s.has_hole()
+    assert [] == s.take_covered()
+
+
+def test_replica_stands_still_while_a_read_is_under_way() -> None:
+    """What comes meanwhile is offered after it: 3 is in the answer, 4 follows."""
+    s, out = session(1), []
+    assert at(1) == s.read()
+
+    assert [Verdict.HELD] * 3 == [s.offer(change(v, k=str(v)), out) for v in (2, 3, 4)]
+    assert [] == out
+    s.catch_up(at(3), [b"k", b"3"], [], out)
+    s.release(out)
+
+    assert [(1, 3), (3, 4)] == [(c.prev_version, c.version) for c in out]
+    assert [3, 2] == [c.version for c in s.take_covered()]
+    assert not s.has_hole()
+
+
+def test_whole_state_of_another_history_replaces_everything() -> None:
+    """Places of the history before are forgotten; commits of the new one go on from it."""
+    s, out = session(0, ""), []
+    for version in range(1, 11):
+        s.offer(change(version, k=str(version)), out)
+    s.read()
+    s.replace(at(5), [b"k", b"5"])
+    s.release(out)
+    other = Change(6, 5, "e", "d", "", [b"k", b"6"], [], "new6", "e5")
+
+    assert (5, 1) == (s.version, s.resets)
+    assert not s.knows(at(10))
+    assert Verdict.APPLIED is s.offer(other, out)
+    assert not s.knows(at(6))

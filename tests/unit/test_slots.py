@@ -32,3 +32,8 @@ def test_random_sessions_spread_over_the_buckets() -> None:
     """Of 64 sessions a bucket on average, no bucket gets more than twice as many."""
     spread = Counter(bucket_of(str(uuid.UUID(int=n * 2**64 + n))) for n in range(64 * BUCKETS))
     assert max(spread.values()) <= 128
+
+
+def test_ids_that_are_no_text_have_a_bucket() -> None:
+    """Such a name in an index must not stop the work on the others."""
+    assert 0 <= bucket_of(b"\xff\xfe".decode(errors="surrogateescape")) < BUCKETS

@@ -3,13 +3,12 @@
     async with syncbridge_client.connect(url, token=token, device_id="phone") as session:
         await session.set("mood", "calm")
 
-Reading order: `values`, `operations`, `queue`, `replica` and `conflicts` are the rules of local
-updates, and `voice` those of calls; `dialogue` is the protocol without a socket; `transport`,
-`link`, `session` and `talking` put it on a network; `rest`, `tokens` and `calls` are the HTTP side.
-Only the last seven wait.
+Reading order: `values`, `operations`, `queue`, `replica`, `conflicts` and `outbox` are the rules of
+local updates, `presence` those of devices, and `voice` those of calls; `dialogue` is the protocol
+without a socket; `transport`, `link`, `session` and `talking` put it on a network, `storage` on a
+disk; `tokens` and `rest` are the HTTP side. Only the last seven wait.
 """
 
-from syncbridge_client.calls import CallChange, CallPage, CallSession, SessionManagerClient
 from syncbridge_client.conflicts import Policy, Resolution
 from syncbridge_client.errors import (
     ApiError,
@@ -22,6 +21,7 @@ from syncbridge_client.errors import (
     QueueFull,
     RequestFailed,
     SessionClosed,
+    StorageError,
     UnsentUpdates,
     UpdateRefused,
 )
@@ -33,13 +33,18 @@ from syncbridge_client.events import (
     Device,
     DeviceJoined,
     DeviceLeft,
+    DeviceSaid,
     Disconnected,
     Draining,
     Event,
     EventsLost,
+    Lost,
+    LostUpdate,
     Notice,
     Refused,
+    Reset,
     ServerError,
+    StorageFailed,
     TokenExpiring,
     TokenFailed,
     TokenRenewed,
@@ -48,7 +53,9 @@ from syncbridge_client.events import (
 )
 from syncbridge_client.options import Options
 from syncbridge_client.rest import RestClient
+from syncbridge_client.rest.calls import CallChange, CallPage, CallSession, SessionManagerClient
 from syncbridge_client.session import Session, Status, connect
+from syncbridge_client.storage import OfflineStore, offline
 from syncbridge_client.tokens import TokenSource
 from syncbridge_client.update import Update
 from syncbridge_client.values import MISSING
@@ -74,18 +81,23 @@ __all__ = [
     "Device",
     "DeviceJoined",
     "DeviceLeft",
+    "DeviceSaid",
     "Disconnected",
     "Draining",
     "Event",
     "EventsLost",
     "InvalidUpdate",
+    "Lost",
+    "LostUpdate",
     "Notice",
+    "OfflineStore",
     "Options",
     "Participant",
     "Policy",
     "QueueFull",
     "Refused",
     "RequestFailed",
+    "Reset",
     "Resolution",
     "RestClient",
     "ServerError",
@@ -93,6 +105,8 @@ __all__ = [
     "SessionClosed",
     "SessionManagerClient",
     "Status",
+    "StorageError",
+    "StorageFailed",
     "TokenExpiring",
     "TokenFailed",
     "TokenRenewed",
@@ -104,4 +118,5 @@ __all__ = [
     "VoiceEvent",
     "VoiceLost",
     "connect",
+    "offline",
 ]

@@ -1,13 +1,27 @@
 """How long to wait before trying again, and how fast to send.
 
-`Backoff` is exponential with full jitter: the n-th wait is uniform in [0, min(cap, base * 2**n)].
-After a crash of a server all of its clients come back spread over the whole interval, not in
-waves. `Pacer` is a token bucket that stays below the server's rate, so that a long offline queue
-is not refused as a flood.
+`Backoff` is exponential with full jitter: the n-th wait is uniform in [0, min(cap, base * 2**n)],
+and in a quarter of the outage so far when that is less. After a crash of a server all of its
+clients come back spread over the interval, not in waves, and within a time that fits the outage.
+`Pacer` is a token bucket that stays below the server's rate, so that a long offline queue is not
+refused as a flood.
 """
 
+import math
 import random
 from collections.abc import Callable
+
+LONGEST_WAIT = 3_600.0
+"""Seconds: what a server may ask for at most, so that every wait ends."""
+
+
+OUTAGE_SHARE = 0.25
+"""No wait is longer than this share of the time that it has not worked so far."""
+
+
+def asked_for(seconds: float) -> float:
+    """A wait that a server has asked for, within bounds."""
+    return min(max(0.0, seconds), LONGEST_WAIT)
 
 
 class Backoff:
@@ -28,9 +42,14 @@ class Backoff:
         self._draw = draw
         self._attempts = 0
 
-    def next(self, at_least: float = 0.0) -> float:
-        """The next wait; `at_least` is what the server asked for."""
-        ceiling = min(self._cap, self._base * 2.0 ** min(self._attempts, 32))
+    def next(self, at_least: float = 0.0, outage: float = math.inf) -> float:
+        """The next wait.
+
+        Args:
+            at_least: what the server asked for. outage: for how long it has not worked.
+        """
+        grown = min(self._cap, self._base * 2.0 ** min(self._attempts, 32))
+        ceiling = min(grown, max(self._base, outage * OUTAGE_SHARE))
         self._attempts += 1
         return max(0.0, at_least) + self._draw() * ceiling
 

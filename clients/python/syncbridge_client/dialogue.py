@@ -8,62 +8,47 @@ updates, commits, lost answers and reconnects can be tried in a test. What happe
 The rules for commits are those of the protocol: known, fitting, or a gap that is closed by asking
 for the difference. Three things make the client ask again for answers that it has not seen: a new
 connection, a difference over several commits (the server leaves out what waited for a slow reader,
-acknowledgements too), and an answer that is overdue. An update keeps its id, so asking is harmless.
+acknowledgements too), and an answer that is overdue. An update keeps its id and number, so asking
+is harmless.
 """
 
 import math
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 from syncbridge_client import wire
 from syncbridge_client.backoff import Pacer
 from syncbridge_client.catalogue import ErrorCode, Limits
 from syncbridge_client.catalogue import MessageType as M
-from syncbridge_client.conflicts import MAX_ROUNDS, rebased
-from syncbridge_client.errors import InvalidUpdate, RequestFailed, UpdateRefused
+from syncbridge_client.errors import RequestFailed
 from syncbridge_client.events import (
-    Conflict,
     Connected,
-    Device,
     DeviceJoined,
     DeviceLeft,
     Draining,
-    Event,
     Notice,
-    Refused,
+    Reset,
     ServerError,
     TokenExpiring,
     TokenRenewed,
 )
 from syncbridge_client.operations import Edit
 from syncbridge_client.options import Hello, Options
+from syncbridge_client.outbox import RETRY_BASE, Told, Updates
+from syncbridge_client.presence import Presence
 from syncbridge_client.queue import OfflineQueue, Pending
-from syncbridge_client.replica import Replica, Step, Verdict
-from syncbridge_client.values import MISSING, to_text
+from syncbridge_client.replica import Replica, Verdict
 from syncbridge_client.voice import KINDS as VOICE_KINDS
 from syncbridge_client.voice import VoiceCalls
 
 MAX_REQUESTS = 64
 """Requests of ours, other than updates, that may wait for an answer."""
 
-RETRY_BASE, RETRY_CAP = 0.25, 30.0
-"""Seconds before an update that was refused for a moment is sent again: doubled each time."""
 
-
-class Sink(Protocol):
+class Sink(Told, Protocol):
     """Who is told what happened."""
-
-    def changed(self, step: Step, own: bool) -> None:
-        """The view has changed; `own`: by this program itself."""
-
-    def event(self, event: Event) -> None:
-        """Something worth knowing."""
-
-    def finished(self, pending: Pending, error: UpdateRefused | None) -> None:
-        """An update is done, or refused for good."""
 
     def replied(self, request_id: str, error: RequestFailed | None) -> None:
         """A request other than an update was answered."""
@@ -76,13 +61,14 @@ class Dialogue:
     """One session over any number of connections.
 
     Attributes:
-        replica: state, version, epoch, pending updates.
-        devices: device id -> device.
+        replica: state, version, epoch, pending updates. updates: their way.
+        presence: the devices of the session.
         ready: AUTH was accepted on the present connection.
         welcome: the newest AUTH_SUCCESS. token_left: seconds that its token was still good for.
         retry_after: what the server asked for before it closes, seconds.
         refusal: why AUTH was refused on the present connection.
-        voice: calls, and what this device says of itself.
+        voice: calls, and what this device says of itself in them.
+        belongs: whether the queue is that of this user and session, of which it is told the ids.
     """
 
     def __init__(
@@ -92,12 +78,14 @@ class Dialogue:
         sink: Sink,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
-        queue = OfflineQueue(options.queue_updates, options.queue_bytes, options.window)
-        self.replica = Replica(queue)
-        self.voice = VoiceCalls(hello.device_id, new_id)
-        self.devices: dict[str, Device] = {}
-        self.ready = False
         self.welcome: wire.Welcome | None = None
+        queue = OfflineQueue(new_id, options.queue_updates, options.queue_bytes, options.window)
+        self.replica = Replica(queue)
+        self.updates = Updates(self.replica, options, sink, new_id)
+        self.voice = VoiceCalls(hello.device_id, new_id)
+        self.presence = Presence(self.limits.ephemeral_per_second)
+        self.ready = False
+        self.belongs: Callable[[str], bool] = anybody
         self.token_left = 0.0
         self.retry_after = 0.0
         self.refusal: wire.Failure | None = None
@@ -121,6 +109,7 @@ class Dialogue:
             M.HEARTBEAT_ACK: self._on_heartbeat_ack,
             M.DEVICE_JOINED: self._on_joined,
             M.DEVICE_LEFT: self._on_left,
+            M.DEVICE_LIST: self._on_devices,
         }
 
     @property
@@ -132,12 +121,11 @@ class Dialogue:
 
     def submit(self, edits: dict[str, Edit]) -> Pending:
         """Take an update; raises QueueFull and InvalidUpdate."""
-        check_edits(edits, self.limits)
-        plain = all(edit.operation in ("SET", "DELETE") for edit in edits.values())
-        guarded = self._options.conflict is not None and plain
-        pending = Pending(self._new_id(), edits, guarded)
-        self._sink.changed(self.replica.overlay(pending, self.limits.message_bytes), own=True)
-        return pending
+        return self.updates.submit(edits, self.limits)
+
+    def say(self, changes: Mapping[str, Any]) -> None:
+        """Say something of this device; None takes a key back. Raises InvalidUpdate."""
+        self.presence.say(changes)
 
     def ask_snapshot(self) -> str:
         """Ask for the whole state; returns the request's id."""
@@ -156,6 +144,10 @@ class Dialogue:
         if self.ready and len(self._requests) < MAX_REQUESTS:
             self._requests.append(wire.write(M.HEARTBEAT, {}))
 
+    def forget(self, request_id: str) -> None:
+        """Nobody waits for the answer to a request any more."""
+        self._asked.pop(request_id, None)
+
     def _ask(self, kind: M | str, body: dict[str, Any]) -> str:
         if not self.ready:
             raise RequestFailed("disconnected")
@@ -173,7 +165,8 @@ class Dialogue:
         self.retry_after = 0.0
         self.refusal = None
         self._auth_id = self._new_id()
-        body: dict[str, Any] = {"token": token}
+        queue = self.replica.queue
+        body: dict[str, Any] = {"token": token, "stream": queue.stream, "acked": queue.acked}
         for name in self._hello.__slots__:
             if getattr(self._hello, name):
                 body[name] = getattr(self._hello, name)
@@ -187,36 +180,39 @@ class Dialogue:
         self._missing = False
         self._difference_id = ""
         self._requests.clear()
-        self.replica.queue.recall()
+        self.replica.queue.disconnected()
         asked, self._asked = self._asked, {}
         for request_id in asked:
             self._sink.replied(request_id, RequestFailed("disconnected"))
+
+    def astray(self, now: float) -> bool:
+        """Whether the connection must be given up, as only a new one tells what the server has."""
+        self.replica.queue.resend_older(now - self._options.ack_timeout)
+        return self.replica.queue.astray
 
     def outgoing(self, now: float) -> bytes | None:
         """The next message to send, None when there is nothing to send now."""
         if not self.ready or self._pacer is None:
             return None
-        self._resend_overdue(now)
         self._requests.extend(self.voice.due(now))
-        if not (self._has_request(now) or self._next_update(now)) or not self._pacer.take(now):
+        if self.presence.ready(now):  # these have an allowance of their own
+            return wire.write(M.DEVICE_LIST, {"me": self.presence.take(now)})
+        if not (self._has_request(now) or self.updates.next(now)) or not self._pacer.take(now):
             return None
         if self._requests:
             return self._requests.popleft()
         if self._has_request(now):
             return self._ask_difference(now)
-        pending = self._next_update(now)
-        assert pending is not None
-        self.replica.queue.sent(pending, now)
-        return wire.write(M.STATE_UPDATE, pending.payload(), pending.id)
+        return self.updates.take(now)
 
     def wait(self, now: float) -> float:
         """Seconds after which `outgoing` must be asked again although nothing has happened."""
         if self._pacer is None or not self.ready:
             return math.inf
-        if self._has_request(now) or self._next_update(now):
-            return self._pacer.wait(now)
+        if self._has_request(now) or self.updates.next(now):
+            return min(self._pacer.wait(now), max(0.0, self.presence.due(now) - now))
         times = self.replica.queue.times(now, self._options.ack_timeout)
-        times.append(self.voice.next_due())
+        times += [self.voice.next_due(), self.presence.due(now)]
         if self._missing:
             times.append(self._difference_at)
         return max(0.0, min(times, default=math.inf) - now)
@@ -236,7 +232,9 @@ class Dialogue:
     # Sending
 
     def _position(self) -> dict[str, Any]:
-        return {"epoch": self.replica.epoch, "version": self.replica.version}
+        replica = self.replica
+        place = {"epoch": replica.epoch, "version": replica.version}
+        return place | ({"lineage": replica.lineage} if replica.lineage else {})
 
     def _has_request(self, now: float) -> bool:
         return bool(self._requests) or (self._missing and now >= self._difference_at)
@@ -246,77 +244,6 @@ class Dialogue:
         self._difference_at = now + self._options.request_timeout
         return wire.write(M.SNAPSHOT_REQUEST, {"since": self._position()}, self._difference_id)
 
-    def _resend_overdue(self, now: float) -> None:
-        for pending in self.replica.queue.overdue(now - self._options.ack_timeout):
-            pending.in_flight = False
-
-    def _next_update(self, now: float) -> Pending | None:
-        while pending := self.replica.queue.ready(now):
-            if pending.guarded and not pending.sent:
-                if pending.contested and not self._rebase(pending):
-                    continue
-                pending.base_version = max(pending.base_version or 0, self.replica.version)
-            return pending
-        return None
-
-    # Conflicts and refusals
-
-    def _rebase(self, pending: Pending) -> bool:
-        """Settle the contested keys of an update; False when nothing is left of it."""
-        policy = self._options.conflict
-        assert policy is not None
-        try:
-            edits, decided = rebased(pending, policy)
-        except Exception as error:
-            self._refuse(pending, UpdateRefused("conflict", f"resolving it failed: {error!r}"))
-            return False
-        pending.contested.clear()
-        self._sink.changed(self.replica.rewrite(pending, edits), own=True)
-        self._sink.event(Conflict(pending.id, tuple(decided)))
-        if not edits:
-            pending.version = self.replica.version
-            self._sink.finished(pending, None)
-        return bool(edits)
-
-    def _refuse(self, pending: Pending, error: UpdateRefused) -> None:
-        keys = pending.keys
-        self._sink.changed(self.replica.withdraw(pending), own=False)
-        self._sink.event(Refused(pending.id, keys, error))
-        self._sink.finished(pending, error)
-
-    def _on_refusal(self, pending: Pending, failure: wire.Failure, now: float) -> None:
-        if pending.ack_version is not None:
-            return
-        pending.in_flight = False
-        pending.attempts += 1
-        conflict = failure.code == ErrorCode.VERSION_CONFLICT.wire and pending.guarded
-        ahead = failure.code == ErrorCode.BASE_VERSION_AHEAD.wire and pending.guarded
-        internal = failure.code == ErrorCode.INTERNAL.wire
-        tired = pending.attempts > MAX_ROUNDS and (conflict or ahead or internal)
-        if tired or not (conflict or ahead or failure.retryable):
-            error = UpdateRefused(failure.code, failure.message, failure.details)
-            self._refuse(pending, error)
-        elif conflict:
-            self._on_conflict(pending, failure)
-        else:
-            self._postpone(pending, failure, now)
-            if ahead:
-                pending.base_version, pending.sent, self._missing = None, False, True
-
-    def _on_conflict(self, pending: Pending, failure: wire.Failure) -> None:
-        current = failure.details.get("current_version")
-        pending.base_version = current if type(current) is int else None
-        pending.sent = False
-        for entry in failure.details.get("conflicts") or ():
-            if isinstance(entry, dict) and entry.get("key") in pending.edits:
-                pending.contested[entry["key"]] = entry.get("server_value", MISSING)
-
-    def _postpone(self, pending: Pending, failure: wire.Failure, now: float) -> None:
-        wait = min(RETRY_CAP, RETRY_BASE * 2.0 ** min(pending.attempts - 1, 16))
-        pending.not_before = now + max(failure.retry_after, wait)
-        if failure.code == ErrorCode.RATE_LIMITED.wire and self._pacer is not None:
-            self._pacer.pause(failure.retry_after, now)
-
     # Messages
 
     def _on_auth_success(self, message: wire.Message, now: float) -> None:
@@ -325,22 +252,19 @@ class Dialogue:
         if self.ready:
             self._renewed(welcome, message.correlation_id)
             return
+        if not self.belongs(f"{welcome.user_id} {welcome.session_id}"):
+            self.refusal = wire.Failure(ErrorCode.FORBIDDEN.wire, "the queue is another session's")
+            return
         self.welcome = welcome
         self.ready = True
         limits = welcome.limits
         self._pacer = Pacer(limits.messages_per_second, limits.message_burst, now)
         self._difference_at = 0.0
-        self.devices = {d.device_id: d.device() for d in welcome.devices}
-        self._refuse_oversized(limits.message_bytes)
+        self.presence.connected(welcome, now)
+        self.updates.refuse_oversized(limits.message_bytes)
         self._take(welcome)
         self.voice.connected(welcome.voice, now, welcome.user_id)
         self._sink.event(Connected(welcome.version, welcome.resumed))
-
-    def _refuse_oversized(self, max_message: int) -> None:
-        """A larger message would end the connection for good."""
-        for pending in self.replica.queue.oversized(max_message):
-            code = ErrorCode.TOO_LARGE
-            self._refuse(pending, UpdateRefused(code.wire, f"a message has {max_message} bytes"))
 
     def _renewed(self, welcome: wire.Welcome, request_id: str | None) -> None:
         """A new token was accepted; such an answer carries no state, only the version."""
@@ -354,19 +278,29 @@ class Dialogue:
         behind = snapshot.version < self.replica.version
         if snapshot.resumed:
             step = self.replica.difference(
-                snapshot.changes, snapshot.deleted_keys, snapshot.version, snapshot.epoch
+                snapshot.changes,
+                snapshot.deleted_keys,
+                snapshot.version,
+                snapshot.epoch,
+                snapshot.lineage,
             )
             self._missing |= step.verdict is Verdict.OTHER_EPOCH
         else:
             known = snapshot.epoch == self.replica.epoch
-            step = self.replica.whole(snapshot.state_data, snapshot.version, snapshot.epoch)
-            self._missing |= known and behind  # taken, and asked about once more
-        self._report(step)
-
-    def _report(self, step: Step) -> None:
-        self._sink.changed(step, own=False)
-        for pending in step.settled:
-            self._sink.finished(pending, None)
+            step = self.replica.whole(
+                snapshot.state_data,
+                snapshot.version,
+                snapshot.epoch,
+                snapshot.lineage,
+                reset=snapshot.reset,
+            )
+            # Taken, and asked about once more, unless the server says why.
+            self._missing |= known and behind and not snapshot.reset
+        self.updates.report(step)
+        if snapshot.applied is not None:
+            self.updates.reconcile(snapshot.applied, snapshot.lost)
+        if snapshot.reset:
+            self._sink.event(Reset(snapshot.reason, snapshot.version))
 
     def _on_update(self, message: wire.Message, now: float) -> None:
         update: wire.Update = wire.payload(wire.update, message)
@@ -377,38 +311,43 @@ class Dialogue:
             update.prev_version,
             update.epoch or self.replica.epoch,
             message.correlation_id,
+            update.lineage,
+            update.prev_lineage,
         )
         self._missing |= step.verdict in (Verdict.GAP, Verdict.OTHER_EPOCH)
         if not update.device_id:
             self.replica.queue.recall()
-        self._report(step)
+        self.updates.report(step)
 
     def _on_snapshot(self, message: wire.Message, now: float) -> None:
         snapshot: wire.Snapshot = wire.payload(wire.snapshot, message)
         if message.correlation_id not in self._asked:
             self._missing = False
             self._difference_id, self._difference_at = "", 0.0
-            self.replica.queue.recall()
+            if not snapshot.reset:
+                self.replica.queue.recall()
         self._take(snapshot)
         self._answered(message.correlation_id, None)
 
     def _on_heartbeat_ack(self, message: wire.Message, now: float) -> None:
         ack: wire.HeartbeatAck = wire.payload(wire.heartbeat_ack, message)
-        self._missing |= ack.version > self.replica.version
+        replica = self.replica
+        branched = ack.version == replica.version and "" not in (ack.lineage, replica.lineage)
+        self._missing |= ack.version > replica.version
+        self._missing |= branched and ack.lineage != replica.lineage
 
     def _on_joined(self, message: wire.Message, now: float) -> None:
-        device = wire.payload(wire.joined, message).device()
-        self.devices[device.device_id] = device
-        self._sink.event(DeviceJoined(device))
+        self._sink.event(DeviceJoined(self.presence.joined(wire.payload(wire.joined, message))))
 
     def _on_left(self, message: wire.Message, now: float) -> None:
         left: wire.Left = wire.payload(wire.left, message)
-        known = self.devices.get(left.device_id)
-        if left.reason == "removed":
-            self.devices.pop(left.device_id, None)
-        elif known is not None and left.reason != "replaced":
-            self.devices[left.device_id] = replace(known, status="offline")
+        self.presence.left(left.device_id, left.reason)
         self._sink.event(DeviceLeft(left.device_id, left.reason))
+
+    def _on_devices(self, message: wire.Message, now: float) -> None:
+        listing: wire.DeviceList = wire.payload(wire.device_list, message)
+        for event in self.presence.listed(listing):
+            self._sink.event(event)
 
     def _on_voice(self, message: wire.Message) -> None:
         body = wire.payload(wire.anything, message)
@@ -425,7 +364,9 @@ class Dialogue:
         request_id = message.correlation_id
         pending = self.replica.queue.get(request_id)
         if pending is not None:
-            self._on_refusal(pending, failure, now)
+            if failure.code == ErrorCode.RATE_LIMITED.wire and self._pacer is not None:
+                self._pacer.pause(failure.retry_after, now)
+            self._missing |= self.updates.refused(pending, failure, now)
         elif request_id in self._asked:
             self._answered(request_id, RequestFailed(failure.code, failure.message))
         elif self.voice.owns(request_id):
@@ -466,14 +407,6 @@ class Dialogue:
             self._sink.replied(request_id, error)
 
 
-def check_edits(edits: Mapping[str, Edit], limits: Limits) -> None:
-    """Refuse keys that no server takes; raises InvalidUpdate."""
-    if not edits:
-        raise InvalidUpdate("an update names at least one key")
-    if len(edits) > limits.changes:
-        raise InvalidUpdate(f"an update names at most {limits.changes} keys")
-    for key in edits:
-        if not isinstance(key, str) or not 0 < len(to_text(key)) - 2 <= limits.key_bytes:
-            raise InvalidUpdate(f"a key is text of 1 to {limits.key_bytes} bytes")
-        if "\0" in key or key == "__proto__":
-            raise InvalidUpdate(f"key {key!r} is reserved")
+def anybody(owner: str) -> bool:
+    """A queue that was not kept has no owner yet."""
+    return True

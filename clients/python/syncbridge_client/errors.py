@@ -3,6 +3,7 @@
 ClientError
 ├── InvalidUpdate      an update that no server would take; nothing was queued
 ├── QueueFull          too much waits to be acknowledged; nothing was queued
+├── StorageError       the queue on disk cannot be read or written
 ├── UpdateRefused      the server said no, for good
 ├── UnsentUpdates      the session ended while updates waited
 ├── ConnectFailed      no connection within the deadline
@@ -28,6 +29,10 @@ class InvalidUpdate(ClientError):
 
 class QueueFull(ClientError):
     """The queue of updates is at its bound; wait for `session.synced()` or drop some work."""
+
+
+class StorageError(ClientError):
+    """The queue on disk cannot be read or written, or another session has opened it."""
 
 
 class UpdateRefused(ClientError):

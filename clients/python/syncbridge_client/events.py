@@ -2,15 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from syncbridge_client.conflicts import Resolution
-from syncbridge_client.errors import UpdateRefused
+from syncbridge_client.errors import StorageError, UpdateRefused
+from syncbridge_client.operations import Edit
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device of the session. `connected_at`: Unix seconds."""
+    """One device of the session. `connected_at`: Unix seconds.
+
+    `me`: what it says of itself while it is there: a cursor, a position.
+    """
 
     device_id: str
     device_type: str = ""
@@ -18,6 +25,7 @@ class Device:
     os_version: str = ""
     status: str = "online"
     connected_at: int = 0
+    me: Mapping[str, Any] = field(default_factory=lambda: NOTHING, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,13 @@ class DeviceLeft(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceSaid(Event):
+    """Devices say something else of themselves: see `me` in `session.devices`."""
+
+    device_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Draining(Event):
     """The server will close the connection and asks to come back after `retry_after` seconds."""
 
@@ -141,6 +156,49 @@ class Conflict(Event):
 
     update_id: str
     resolutions: tuple[Resolution, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reset(Event):
+    """The server's state is not the continuation of what this device had.
+
+    `reason`: rolled_back, epoch or resync. `version`: of the state that is now the truth.
+    """
+
+    reason: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class LostUpdate:
+    """An update that was acknowledged, and that the server does not have any more.
+
+    `operation`: empty for plain changes. `edits`: what `session.resend` makes again.
+    """
+
+    update_id: str
+    changes: Mapping[str, Any]
+    deleted: tuple[str, ...]
+    operation: str
+    edits: Mapping[str, Edit] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost(Event):
+    """The server's store came back older: so many acknowledged updates of this device are gone.
+
+    `updates`: those of them that are still known, oldest first; `session.resend` makes them again.
+    """
+
+    count: int
+    updates: tuple[LostUpdate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StorageFailed(Event):
+    """What comes from here on is kept in memory only."""
+
+    error: StorageError
 
 
 @dataclass(frozen=True, slots=True)

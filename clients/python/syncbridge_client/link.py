@@ -26,6 +26,9 @@ GOODBYE_SECONDS = 1.0
 SILENCE = 2.0
 """Heartbeat intervals without a byte from the server after which it is taken for dead."""
 
+PASSING = frozenset({408, 425, 426, 429})
+"""HTTP statuses of a refused handshake that pass."""
+
 RENEWAL_RETRY = 5.0
 """Seconds between two attempts to renew a token on an open connection."""
 
@@ -82,6 +85,11 @@ class Link:
         self._token_until = -math.inf
         self._renew.set()
 
+    def renewal_refused(self) -> None:
+        """The server has not taken the new token: ask for another one in a while."""
+        self._token_until = anyio.current_time() + RENEWAL_RETRY
+        self._renew.set()
+
     async def serve(self) -> End:
         """One connection, from connecting to its end."""
         try:
@@ -93,7 +101,7 @@ class Link:
         except TimeoutError as error:
             return End(0, "no connection in time", cause=error)
         except HandshakeRefused as error:
-            final = error.status < 500 and error.status not in (0, 408, 425, 429)
+            final = error.explained and 400 <= error.status < 500 and error.status not in PASSING
             return End(0, str(error), final, error.retry_after, cause=error)
         except (OSError, ConnectionEnded) as error:
             return End(0, f"no connection: {type(error).__name__}", cause=error)
@@ -187,6 +195,8 @@ class Link:
 
     async def _write(self, socket: WebSocket) -> None:
         while True:
+            if self._dialogue.astray(anyio.current_time()):
+                raise ConnectionEnded(ABNORMAL, "updates without an answer")
             message = self._dialogue.outgoing(anyio.current_time())
             if message is not None:
                 await socket.send(message)
@@ -242,7 +252,8 @@ class Link:
                 code, final = CloseCode.TOKEN_EXPIRED, False
             elif known is not None and known.retryable:
                 final = False
-        if code == CloseCode.TOKEN_EXPIRED:
+        refused = final and code == CloseCode.AUTH_FAILED
+        if code == CloseCode.TOKEN_EXPIRED or (refused and self._keeper.old):
             self._keeper.spent()
             final = not self._keeper.renewable
         return End(code, reason, final, self._dialogue.retry_after, lived, ended)

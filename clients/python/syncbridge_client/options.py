@@ -32,11 +32,12 @@ class Options:
             UnsentUpdates; 0 does not wait.
         send_timeout: a connection that takes no bytes for so long is given up.
         request_timeout: for `snapshot()`, `authenticate()`, and for one call of a `token` callable.
-        ack_timeout: an update without an answer for so long is sent again, with the same id.
+        ack_timeout: an update without an answer for so long is sent again, with the same id; after
+            two such times the connection is replaced.
         backoff_base, backoff_cap: of the waits between attempts to connect.
         stable_after: a connection that lived so long lets the waits start small again.
         queue_updates, queue_bytes: updates that may wait for an acknowledgement.
-        window: updates on the way at once; 1 keeps the order between keys in all cases.
+        window: updates on the way at once.
         change_keys: keys that wait for one `changes()` iterator, then it is given the whole state.
         event_count: events that wait for one `events()` iterator, then the oldest is dropped.
         message_bytes: largest message that is accepted from the server.

@@ -49,8 +49,8 @@ class Replica:
     """One session as this device sees it.
 
     Attributes:
-        version, epoch: of `server`; epoch is empty until the first answer, or while the session
-            does not exist.
+        version, epoch, lineage: of `server`; epoch is empty until the first answer, or while the
+            session does not exist.
         known: a whole state was received once, so that resuming is possible.
         view: what the program sees; the object stays the same for ever.
         queue: the pending updates.
@@ -60,6 +60,7 @@ class Replica:
         self.queue = queue
         self.version = 0
         self.epoch = ""
+        self.lineage = ""
         self.known = False
         self.server: dict[str, Any] = {}
         self.view: dict[str, Any] = {}
@@ -71,6 +72,11 @@ class Replica:
         """Take an update into the queue and show its effect; raises as `OfflineQueue.add`."""
         self.queue.add(pending, max_message)
         return self._refreshed(Step(), pending.edits)
+
+    def replace(self, pending: Pending, edits: dict[str, Edit], max_message: int) -> Step:
+        """Give an update that was never sent another value; raises as `OfflineQueue.add`."""
+        self.queue.replace(pending, edits, max_message)
+        return self._refreshed(Step(), edits)
 
     def withdraw(self, pending: Pending) -> Step:
         """An update was refused for good: take it and its effect out."""
@@ -86,11 +92,37 @@ class Replica:
             self.queue.remove(pending)
         return self._refreshed(Step(), keys)
 
+    def restore(self, state: dict[str, Any], version: int, epoch: str, lineage: str) -> None:
+        """Take what a journal has kept, before the first answer of the server."""
+        self.server = dict(state)
+        self.version, self.epoch, self.lineage, self.known = version, epoch, lineage, True
+
+    def refresh(self) -> Step:
+        """The queue or `server` was changed: show it."""
+        keys = {key for pending in self.queue for key in pending.edits}
+        return self._refreshed(Step(), keys | self.server.keys())
+
     # What the server says
 
-    def whole(self, state: dict[str, Any], version: int, epoch: str) -> Step:
-        """A whole state: the truth, whatever was known before."""
-        if epoch != self.epoch:
+    def confirm(self, pending: Pending) -> Step:
+        """The server has carried out an update, and what we have contains it."""
+        self._confirm(pending, self.version)
+        return self._settle(Step(), ())
+
+    def whole(
+        self,
+        state: dict[str, Any],
+        version: int,
+        epoch: str,
+        lineage: str = "",
+        *,
+        reset: bool = False,
+    ) -> Step:
+        """A whole state: the truth, whatever was known before.
+
+        `reset`: it is not the continuation of what was known.
+        """
+        if reset or epoch != self.epoch:
             self._new_lineage()
         for pending in self._confirmed:
             pending.ack_version = 0
@@ -99,17 +131,23 @@ class Replica:
             self._contest(key, state.get(key, MISSING), version)
         self.server = dict(state)
         self.version, self.epoch, self.known = version, epoch, True
+        self.lineage = lineage
         return self._settle(Step(), touched | self.view.keys())
 
     def difference(
-        self, changes: Mapping[str, Any], deleted: Iterable[str], version: int, epoch: str
+        self,
+        changes: Mapping[str, Any],
+        deleted: Iterable[str],
+        version: int,
+        epoch: str,
+        lineage: str = "",
     ) -> Step:
         """What changed since a version that we have, up to `version`."""
         if epoch != self.epoch and self.epoch:
             return Step(Verdict.OTHER_EPOCH)
         if version < self.version:
             return Step(Verdict.KNOWN)
-        self.epoch = epoch
+        self.epoch, self.lineage = epoch, lineage
         return self._apply(changes, deleted, version, own=None)
 
     def commit(
@@ -120,6 +158,8 @@ class Replica:
         prev_version: int,
         epoch: str,
         update_id: str | None,
+        lineage: str = "",
+        prev_lineage: str = "",
     ) -> Step:
         """One STATE_UPDATE; `update_id` is its correlation id."""
         own = self.queue.get(update_id)
@@ -129,7 +169,10 @@ class Replica:
             return self._acknowledge(own, version, Verdict.KNOWN)
         if prev_version > self.version:
             return self._acknowledge(own, version, Verdict.GAP)
-        self.epoch = epoch
+        known = self.lineage and prev_lineage and prev_version == self.version
+        if known and prev_lineage != self.lineage:
+            return self._acknowledge(own, version, Verdict.OTHER_EPOCH)
+        self.epoch, self.lineage = epoch, lineage
         if own is not None:
             self._confirm(own, version)
         return self._apply(changes, deleted, version, own)
@@ -147,7 +190,7 @@ class Replica:
             self._confirmed.append(own)
         own.ack_version = version
         own.version = version
-        own.in_flight = False
+        self.queue.acknowledge(own)
         for key in own.edits:
             for later in self.queue.touching(key):
                 if key in later.contested and same(later.contested[key], written(own, key)):

@@ -28,13 +28,22 @@ from syncbridge_client.errors import (
     UnsentUpdates,
     UpdateRefused,
 )
-from syncbridge_client.events import Closed, Device, Disconnected, Event, TokenFailed
+from syncbridge_client.events import (
+    Closed,
+    Device,
+    Disconnected,
+    Event,
+    Lost,
+    StorageFailed,
+    TokenFailed,
+)
 from syncbridge_client.feeds import ChangeFeed, EventFeed, Feed
 from syncbridge_client.link import Link
 from syncbridge_client.operations import Edit
 from syncbridge_client.options import Hello, Options
 from syncbridge_client.queue import Pending
 from syncbridge_client.replica import Step
+from syncbridge_client.storage import OfflineStore
 from syncbridge_client.talking import Voice
 from syncbridge_client.tokens import Refresh, TokenKeeper
 from syncbridge_client.transport import split_url
@@ -69,9 +78,12 @@ class Session:
         hello: Hello,
         options: Options,
         ssl_context: ssl.SSLContext | None,
+        store: OfflineStore | None = None,
     ) -> None:
         split_url(url)
         self._options = options
+        self._store = store
+        self._restored = False
         self._dialogue = Dialogue(hello, options, self)
         self._keeper = TokenKeeper(token, options.request_timeout)
         self._link = Link(
@@ -127,7 +139,12 @@ class Session:
     @property
     def devices(self) -> tuple[Device, ...]:
         """The devices of the session, this one too, as far as is known."""
-        return tuple(self._dialogue.devices.values())
+        return tuple(self._dialogue.presence.devices.values())
+
+    @property
+    def devices_total(self) -> int:
+        """How many devices there are; `devices` has only some of those of a large session."""
+        return self._dialogue.presence.total
 
     @property
     def pending(self) -> tuple[Update, ...]:
@@ -144,6 +161,24 @@ class Session:
             SessionClosed: the session is over.
         """
         return await self._submit({key: Edit("SET", copied(value))})
+
+    async def say(self, **me: Any) -> None:
+        """Say what is true of this device only while it is there, such as a cursor.
+
+        The others see it as `me` in `devices`; None takes a key back. It is no update: never
+        stored, the newest counts, and it is said again on each connection.
+
+        Raises:
+            InvalidUpdate: not JSON. SessionClosed: the session is over.
+        """
+        await anyio.lowlevel.checkpoint()
+        self._require_open()
+        self._dialogue.say(me)
+        self._link.wake()
+
+    async def resend(self, lost: Lost) -> list[Update]:
+        """Make lost updates again; raises as `set`."""
+        return [await self._submit(dict(update.edits)) for update in lost.updates]
 
     async def delete(self, key: str) -> Update:
         """Remove a key; raises as `set`."""
@@ -212,6 +247,12 @@ class Session:
                     raise update.error
         await anyio.lowlevel.checkpoint()
 
+    async def stored(self) -> bool:
+        """Wait until every update made so far is on disk; False when there is no store, or it has
+        failed.
+        """
+        return self._store is not None and await self._store.stored()
+
     async def wait_closed(self) -> SessionClosed:
         """Wait until the session is over; returns how it ended."""
         while self._end is None:
@@ -259,6 +300,7 @@ class Session:
             raise RequestFailed("timeout") from None
         finally:
             del self._replies[request_id]
+            self._dialogue.forget(request_id)
         if answer[0] is not None:
             raise answer[0]
 
@@ -266,7 +308,7 @@ class Session:
         await anyio.lowlevel.checkpoint()
         self._require_open()
         pending = self._dialogue.submit(edits)
-        update = self._updates[pending.id] = Update(pending)
+        update = self._updates.setdefault(pending.id, Update(pending))
         self._link.wake()
         return update
 
@@ -284,6 +326,8 @@ class Session:
 
     def changed(self, step: Step, own: bool) -> None:
         """See `Sink`."""
+        if self._store is not None and not own:
+            self._store.changed()
         if step:
             for feed in self._feeds:
                 if isinstance(feed, ChangeFeed):
@@ -308,6 +352,7 @@ class Session:
             reply[1].append(error)
             reply[0].set()
         elif error is not None and self._status is Status.ONLINE:
+            self._link.renewal_refused()
             self.event(TokenFailed(str(error)))
 
     def token_wanted(self) -> None:
@@ -337,15 +382,18 @@ class Session:
     async def _run(self) -> None:
         options = self._options
         backoff = Backoff(options.backoff_base, options.backoff_cap)
+        down_at = anyio.current_time()
         while True:
             end = await self._link.serve()
+            now = anyio.current_time()
             self._cause = end.cause
             if end.lived >= options.stable_after:
                 backoff.reset()
+                down_at = now
             if end.final:
                 self._close(end.code, end.reason)
                 return
-            wait = backoff.next(end.retry_after)
+            wait = backoff.next(end.retry_after, now - down_at)
             if self._status is Status.ONLINE:
                 self._move(Status.OFFLINE)
             self.event(Disconnected(end.code, end.reason, wait))
@@ -355,6 +403,9 @@ class Session:
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         try:
+            if self._store is not None:
+                await self._restore(self._store)
+                self._group.start_soon(self._store.run)
             self._group.start_soon(self._run)
             await self._started()
         except BaseException as error:
@@ -363,7 +414,17 @@ class Session:
             raise
         return self
 
+    async def _restore(self, store: OfflineStore) -> None:
+        """Bring back what was kept; updates that wait count as made by this session."""
+        failed = lambda error: self.event(StorageFailed(error))  # noqa: E731
+        self._restored = await store.open(self._dialogue, failed, self._link.wake)
+        self._dialogue.belongs = store.belongs
+        for pending in self._dialogue.replica.queue:
+            self._updates[pending.id] = Update(pending)
+
     async def _started(self) -> None:
+        if self._restored:
+            return
         with anyio.move_on_after(self._options.start_timeout):
             while self._status is Status.CONNECTING:
                 await self._moved.wait()
@@ -383,7 +444,8 @@ class Session:
                 await self._flushed()
         self._close(CloseCode.NORMAL, "left")
         handled = await self._leave(kind, error, trace)
-        if error is None and self._unsent:
+        kept = self._store is not None and self._store.durable
+        if error is None and self._unsent and not kept:
             raise UnsentUpdates(self._unsent)
         return handled
 
@@ -403,6 +465,19 @@ class Session:
         assert self._group is not None
         self._group.cancel_scope.cancel()
         try:
+            return await self._ended(kind, error, trace)
+        finally:
+            if self._store is not None:
+                await self._store.close()
+
+    async def _ended(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        assert self._group is not None
+        try:
             return bool(await self._group.__aexit__(kind, error, trace))
         except BaseExceptionGroup as group:
             if group.exceptions == (error,):
@@ -421,6 +496,7 @@ def connect(
     os_version: str = "",
     app_version: str = "",
     ssl_context: ssl.SSLContext | None = None,
+    store: OfflineStore | None = None,
     **options: Any,
 ) -> Session:
     """A session to enter with `async with`; runs on Trio and on asyncio.
@@ -429,17 +505,20 @@ def connect(
     connection is replaced, and updates made meanwhile are sent when it is back.
 
     Args:
-        url: `ws://host:port/ws` or `wss://host/ws`.
+        url: of the server, such as `https://host` or `ws://host:8080/ws`; without a path, `/ws`.
         token: an access token, or an async callable that returns one and is called whenever a new
             one is needed, such as a `TokenSource`.
         device_id: this device's own name, the same each time. session_id: a UUID; None for the
             token's or else the user's own session.
         ssl_context: for wss; the system's trust store by default.
+        store: `offline(path)` keeps updates and state in a file; entering then does not wait for a
+            connection when the file has a state.
         options: fields of `Options`.
 
     Raises (on entering):
         ConnectFailed: not online within `start_timeout`. SessionClosed: refused for good.
-        ValueError: the URL is not one of a WebSocket. TypeError: an option that does not exist.
+        StorageError: the file of the store cannot be used.
+        ValueError: the URL is none of a server. TypeError: an option that does not exist.
     """
     hello = Hello(device_id, session_id, device_type, device_name, os_version, app_version)
-    return Session(url, token, hello, Options(**options), ssl_context)
+    return Session(url, token, hello, Options(**options), ssl_context, store)

@@ -34,6 +34,10 @@ class TokenKeeper:
     Args:
         source: see `Refresh`; with a text nothing can be renewed.
         timeout: seconds for one call of it.
+
+    Attributes:
+        old: the last token for a connection was not a new one, or was accepted: another one may
+            be accepted, too.
     """
 
     def __init__(self, source: str | Refresh, timeout: float) -> None:
@@ -41,6 +45,7 @@ class TokenKeeper:
         self._timeout = timeout
         self._token = source if isinstance(source, str) else ""
         self._until = math.inf
+        self.old = False
         self._asking = anyio.Lock()
 
     @property
@@ -53,7 +58,8 @@ class TokenKeeper:
         self._token, self._until = token, math.inf
 
     def expire_at(self, moment: float) -> None:
-        """The present token is good until then, on anyio's clock."""
+        """A token was accepted, and is good until then, on anyio's clock."""
+        self.old = True
         self._until = moment
 
     def spent(self) -> None:
@@ -62,9 +68,10 @@ class TokenKeeper:
 
     async def current(self) -> str:
         """A token for a new connection, renewed when it is about to end; raises NoToken."""
-        if self._token and anyio.current_time() < self._until:
-            return self._token
-        return await self.renewed()
+        good = anyio.current_time() < self._until
+        good |= not self.renewable and self._until != -math.inf
+        self.old = good and bool(self._token)
+        return self._token if self.old else await self.renewed()
 
     async def renewed(self) -> str:
         """A new token; raises NoToken. One call of the source at a time."""
@@ -75,6 +82,8 @@ class TokenKeeper:
             try:
                 with anyio.fail_after(self._timeout):
                     token = await source()
+                if not (isinstance(token, str) and token):
+                    raise TypeError("the callable returned no text")
             except TimeoutError:
                 raise NoToken("no new token in time", False) from None
             except Exception as error:

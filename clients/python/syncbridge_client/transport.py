@@ -26,9 +26,11 @@ from wsproto.events import (
 from wsproto.events import Event as WsEvent
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from syncbridge_client.backoff import asked_for
 from syncbridge_client.catalogue import CloseCode
 
 SUBPROTOCOL = "syncbridge.json.v1"
+SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 READ_BYTES = 65_536
 ABNORMAL = 1006
 """Stands for a connection that ended without a close frame (RFC 6455 section 7.1.5)."""
@@ -46,12 +48,18 @@ class ConnectionEnded(Exception):
 
 
 class HandshakeRefused(Exception):
-    """The upgrade was answered with another status than 101. `retry_after`: seconds."""
+    """The upgrade was answered with another status than 101.
 
-    def __init__(self, status: int, retry_after: float = 0.0) -> None:
+    Attributes:
+        retry_after: seconds. explained: with a problem document, so by the server itself; what is
+            in between (a proxy, a captive portal) has no say in whether to try again.
+    """
+
+    def __init__(self, status: int, retry_after: float = 0.0, explained: bool = False) -> None:
         super().__init__(f"the server answered {status} to the WebSocket handshake")
         self.status = status
         self.retry_after = retry_after
+        self.explained = explained
 
 
 class WebSocket:
@@ -85,7 +93,7 @@ class WebSocket:
 
         Raises:
             OSError: no connection. HandshakeRefused: see there. ConnectionEnded: closed meanwhile.
-            ValueError: the URL is not ws:// or wss://.
+            ValueError: the URL is none of a server.
         """
         scheme, host, port, target = split_url(url)
         if scheme == "wss":
@@ -157,7 +165,10 @@ class WebSocket:
                 if isinstance(event, AcceptConnection):
                     return
                 if isinstance(event, RejectConnection):
-                    raise HandshakeRefused(event.status_code, retry_after(event.headers))
+                    headers = event.headers
+                    raise HandshakeRefused(
+                        event.status_code, retry_after(headers), is_problem(headers)
+                    )
                 if isinstance(event, RejectData):
                     raise HandshakeRefused(0)
 
@@ -196,13 +207,17 @@ class WebSocket:
 
 
 def split_url(url: str) -> tuple[str, str, int, str]:
-    """Scheme, host, port and request target of a WebSocket URL (RFC 6455 section 3)."""
+    """Scheme (ws or wss), host, port and request target (RFC 6455 section 3) of a server's URL.
+
+    An http URL is read as ws, https as wss; without a path, the path is /ws.
+    """
     parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment:
-        raise ValueError("a URL such as ws://host:8080/ws or wss://host/ws is expected")
-    port = parts.port or (443 if parts.scheme == "wss" else 80)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return parts.scheme, parts.hostname, port, target
+    if parts.scheme not in SCHEMES or not parts.hostname or parts.fragment:
+        raise ValueError("a URL such as https://host or ws://host:8080/ws is expected")
+    scheme = SCHEMES[parts.scheme]
+    path = parts.path if parts.path not in ("", "/") else "/ws"
+    target = path + (f"?{parts.query}" if parts.query else "")
+    return scheme, parts.hostname, parts.port or (443 if scheme == "wss" else 80), target
 
 
 def netloc(url: str) -> str:
@@ -218,5 +233,14 @@ def retry_after(headers: object) -> float:
                 seconds = float(value)
             except ValueError:
                 return 0.0
-            return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+            return asked_for(seconds) if math.isfinite(seconds) else 0.0
     return 0.0
+
+
+def is_problem(headers: object) -> bool:
+    """Whether a body is a problem document (RFC 9457)."""
+    pairs = headers if isinstance(headers, list) else ()
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"application/problem+json")
+        for name, value in pairs
+    )

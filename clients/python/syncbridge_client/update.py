@@ -32,7 +32,7 @@ class Update:
         await self._done.wait()
 
     async def acknowledged(self, within: float = math.inf) -> int:
-        """Wait until the server has it; returns its version.
+        """Wait until the server has it; returns its version, or a later one if that was lost.
 
         Raises:
             UpdateRefused: see there. SessionClosed: the session ended first; the outcome is not

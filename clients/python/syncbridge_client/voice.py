@@ -28,6 +28,9 @@ KINDS = frozenset(
         "session_migration",
         "session_ended",
         "recording_ready",
+        "recording_failed",
+        "transcript_ready",
+        "summary_ready",
     }
 )
 """Types of what the server says about calls."""

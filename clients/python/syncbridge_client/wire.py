@@ -1,9 +1,11 @@
 """The messages of the protocol as the client reads and writes them."""
 
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
+from syncbridge_client.backoff import asked_for
 from syncbridge_client.catalogue import Limits
 from syncbridge_client.events import Device
 from syncbridge_client.values import to_text
@@ -30,12 +32,14 @@ class Position(msgspec.Struct):
 
     version: int
     epoch: str = ""
+    lineage: str = ""
 
 
 class Update(Position):
     """STATE_UPDATE payload. `device_id` is empty for a difference over several commits."""
 
     prev_version: int = 0
+    prev_lineage: str = ""
     changes: dict[str, Any] = {}
     deleted_keys: list[str] = []
     device_id: str = ""
@@ -45,6 +49,10 @@ class Snapshot(Position):
     """SNAPSHOT_RESPONSE payload: whole, or with `resumed` a difference."""
 
     resumed: bool = False
+    reset: bool = False
+    reason: str = ""
+    applied: int | None = None
+    lost: list[str] = []
     state_data: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     deleted_keys: list[str] = []
@@ -59,6 +67,7 @@ class DeviceEntry(msgspec.Struct):
     os_version: str = ""
     status: str = "online"
     connected_at: float = 0
+    me: dict[str, Any] = {}
 
     def device(self) -> Device:
         """The public form."""
@@ -69,6 +78,7 @@ class DeviceEntry(msgspec.Struct):
             self.os_version,
             self.status,
             int(self.connected_at),
+            MappingProxyType(self.me),
         )
 
 
@@ -83,6 +93,8 @@ class Welcome(Snapshot):
     token_expires_at: float = 0
     limits: Limits = Limits()
     devices: list[DeviceEntry] = []
+    devices_total: int | None = None
+    devices_partial: bool = False
     voice: list[dict[str, Any]] | None = None
 
 
@@ -93,10 +105,26 @@ class Left(msgspec.Struct):
     reason: str = ""
 
 
+class DeviceList(msgspec.Struct):
+    """DEVICE_LIST payload: the devices, some of a large session, or with `delta` what has changed.
+
+    `me`: by device, whole.
+    """
+
+    devices: list[DeviceEntry] = []
+    total: int | None = None
+    partial: bool = False
+    delta: bool = False
+    joined: list[DeviceEntry] = []
+    left: list[Left] = []
+    me: dict[str, dict[str, Any]] = {}
+
+
 class HeartbeatAck(msgspec.Struct):
     """HEARTBEAT_ACK payload."""
 
     version: int = 0
+    lineage: str = ""
 
 
 class Failure(msgspec.Struct):
@@ -111,7 +139,7 @@ class Failure(msgspec.Struct):
     @property
     def retry_after(self) -> float:
         """Seconds, 0 when the server named none."""
-        return (self.retry_after_ms or 0) / 1000
+        return asked_for((self.retry_after_ms or 0) / 1000)
 
 
 _message = msgspec.json.Decoder(Message)
@@ -119,6 +147,7 @@ update = msgspec.json.Decoder(Update)
 snapshot = msgspec.json.Decoder(Snapshot)
 welcome = msgspec.json.Decoder(Welcome)
 joined = msgspec.json.Decoder(DeviceEntry)
+device_list = msgspec.json.Decoder(DeviceList)
 left = msgspec.json.Decoder(Left)
 heartbeat_ack = msgspec.json.Decoder(HeartbeatAck)
 failure = msgspec.json.Decoder(Failure)

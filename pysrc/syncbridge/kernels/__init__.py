@@ -24,7 +24,7 @@ if TYPE_CHECKING or not os.environ.get("SYNCBRIDGE_PURE_PYTHON"):
         split,
     )
     from syncbridge_core.http1 import Fields, Response, split_head
-    from syncbridge_core.merge import compose, merge3, merge_patch, text_imprint
+    from syncbridge_core.merge import compose, merge3, merge_patch
     from syncbridge_core.throttle import RESTED, Throttle
 
     IMPLEMENTATION = "compiled"
@@ -42,7 +42,7 @@ else:
         split,
     )
     from syncbridge.kernels._http1_py import Fields, Response, split_head
-    from syncbridge.kernels._merge_py import compose, merge3, merge_patch, text_imprint
+    from syncbridge.kernels._merge_py import compose, merge3, merge_patch
     from syncbridge.kernels._throttle_py import RESTED, Throttle
 
     IMPLEMENTATION = "pure"
@@ -69,5 +69,4 @@ __all__ = [
     "spellings",
     "split",
     "split_head",
-    "text_imprint",
 ]

@@ -117,6 +117,8 @@ class Response:
         elif name == b"connection":
             if b"close" in value.lower():
                 self.keep_alive = False
+            if b"upgrade" in value.lower():
+                return b"connection: upgrade\r\n"
         elif name != b"transfer-encoding" and name != b"date":
             return _line(name, value)
         return b""

@@ -7,10 +7,9 @@ applied by rebuilding objects as dicts of member texts, level by level. Correct 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from hashlib import sha1
 from itertools import chain
 
-from syncbridge.kernels._canonical_py import IMPRINT_LONG, IMPRINT_SHORT, UNKNOWN, imprint
+from syncbridge.kernels._canonical_py import UNKNOWN, imprint
 from syncbridge.kernels._document_py import (
     DEFAULT_LIMITS,
     Doc,
@@ -20,7 +19,7 @@ from syncbridge.kernels._document_py import (
     compact,
 )
 
-__all__ = ["compose", "merge3", "merge_patch", "text_imprint"]
+__all__ = ["compose", "merge3", "merge_patch"]
 
 ChangeSet = tuple[Sequence[bytes], Sequence[bytes]]
 
@@ -85,29 +84,13 @@ def compose(first: ChangeSet, second: ChangeSet) -> tuple[list[bytes], list[byte
     return list(chain.from_iterable(pairs)), [key for key, value in merged.items() if value is None]
 
 
-def text_imprint(value: bytes | None) -> bytes:
-    """The imprint in a journal of format 1: of the text as it is spelled; None for no value.
-
-    b"" stands for no value, b"?" for one that is too long to be remembered; else "=" and the text
-    up to 24 bytes, 16 hexadecimal digits of its SHA-1 above.
-    """
-    if value is None:
-        return b""
-    if len(value) <= IMPRINT_SHORT:
-        return b"=" + value
-    if len(value) > IMPRINT_LONG:
-        return UNKNOWN
-    return sha1(value, usedforsecurity=False).hexdigest()[:16].encode()
-
-
 def merge3(
     server: Doc, client: Split, base: Mapping[bytes, bytes], complete: bool = False
 ) -> tuple[list[bytes], list[bytes], list[bytes], list[bytes]]:
     """What a client changed since its base, as far as the server's present state has it otherwise.
 
-    `base` has an imprint of the old value of each key that the server has changed since; one of
-    format 1 does as well, as long as nobody spells it otherwise. Keys that the client does not have
-    count as deleted only if `complete` says that it sent everything.
+    `base` has an imprint of the old value of each key that the server has changed since. Keys that
+    the client does not have count as deleted only if `complete` says that it sent everything.
 
     Returns `(sets, deletes, contested, unknown)`: the client's changes, which of these keys the
     server changed too, and for which of those nothing is known of the base.
@@ -119,8 +102,7 @@ def merge3(
     changed = {
         key: value
         for key, value in proposed.items()
-        if base.get(key, UNKNOWN) == UNKNOWN
-        or base[key] not in (imprint(value), text_imprint(value))
+        if base.get(key, UNKNOWN) == UNKNOWN or base[key] != imprint(value)
     }
     sets: list[bytes] = []
     deletes: list[bytes] = []

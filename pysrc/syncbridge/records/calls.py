@@ -18,6 +18,10 @@ class CallResult(Enum):
     REFUSED = "refused"
     """The state does not follow the one that the call has."""
     TOO_LARGE = "too_large"
+    CHANGED = "changed"
+    """The call has not the entity tag that the request is for."""
+    LATE = "late"
+    """The event does not fit the call as it is."""
 
 
 class CallReply(msgspec.Struct):
@@ -33,8 +37,24 @@ class CallReply(msgspec.Struct):
     previous: CallState | None = None
 
 
+class LedgerPart(msgspec.Struct):
+    """Records of one part of the ledger after a number.
+
+    Attributes:
+        last: number of its newest record, 0 before the first one.
+        records: number and call of each, in order; None for one that cannot be read.
+    """
+
+    last: int
+    records: list[tuple[int, Call | None]]
+
+
 class CallPage(msgspec.Struct):
-    """Calls, newest first. `following`: where the next page begins; None on the last one."""
+    """Calls, newest first. `following`: where the next page begins; None on the last one.
+
+    `damaged`: how much could not be read and is left out.
+    """
 
     calls: list[Call]
     following: Position | None = None
+    damaged: int = 0

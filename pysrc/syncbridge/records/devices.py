@@ -2,30 +2,14 @@
 
 Each request is one script. Times are Unix ms.
 
-Three indexes stand in other slots of a cluster than the sessions that they name, so they are
-written beside and not within the scripts of a session, and must never be believed without looking:
-
-* presence: in which sessions a lease may be over. An entry may be too early (the session is looked
-  at, and entered anew) and is never too late, because every node enters its sessions again with
-  each renewal of leases;
-* claims: entries that a sweeper has taken out and not yet dealt with, with the time after which
-  another one does it;
-* users: the sessions of a user, with the time of the last activity.
+The index of a user's sessions stands in another slot of a cluster than the sessions that it names,
+so it is written beside and not within the scripts of a session, and must never be believed without
+looking.
 """
-
-from zlib import crc32
 
 import msgspec
 
 from syncbridge.records.sessions import Device, Query, Result, Status
-
-BUCKETS = 64
-"""Parts of the presence index."""
-
-
-def bucket_of(sid: str) -> int:
-    """The part of the presence index that holds a session."""
-    return crc32(sid.encode()) % BUCKETS
 
 
 class ListDevices(Query):
@@ -64,54 +48,8 @@ class Departure(Result):
     status: Status
     fence: int = 0
     version: int = 0
-
-
-class Index(Query):
-    """Enter sessions of one bucket into the presence index."""
-
-    bucket: int
-    sids: list[str]
-    presence_ms: int
-
-
-class Claim(Query):
-    """Take the sessions of a bucket in which a lease may be over, at most `limit`.
-
-    Nobody else is given them for `claim_ms`. Empty while another node holds the bucket's lease.
-    """
-
-    bucket: int
-    node: str
-    lease_ms: int
-    claim_ms: int
-    limit: int
-
-
-class Claimed(Result):
-    """Answer to `Claim`."""
-
-    sids: list[str]
-
-
-class Sweep(Query):
-    """Take devices offline whose lease is over now, and tell every node in the session."""
-
-    sid: str
-    presence_ms: int
-
-
-class Swept(Result):
-    """Answer to `Sweep`: how many left, and the earliest lease of those that stay (0: none)."""
-
-    left: int
-    due: int
-
-
-class Release(Query):
-    """End claims of one bucket. `swept`: pairs of session id and when it is due again, or 0."""
-
-    bucket: int
-    swept: list[tuple[str, int]]
+    epoch: str = ""
+    lineage: str = ""
 
 
 class Remember(Query):
@@ -162,6 +100,7 @@ class Peeked(Result):
     epoch: str
     updated_at: int
     online: list[str]
+    lineage: str = ""
 
 
 class OpenHandoff(Query):
@@ -211,3 +150,4 @@ class Redeemed(Result):
     epoch: str = ""
     flat: list[bytes] = msgspec.field(default_factory=list)
     fence: int = 0
+    lineage: str = ""

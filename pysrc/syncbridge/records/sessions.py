@@ -7,10 +7,23 @@ store guarantees about them stands in `server/syncbridge_server/ports/store.py`.
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from typing import NamedTuple
 
 import msgspec
 
 from syncbridge.errors import StoreError
+
+
+class Place(NamedTuple):
+    """A place in a session's history. Equal places mean equal histories.
+
+    Attributes:
+        lineage: token of the version; "" when a client has none: judged by the others alone.
+    """
+
+    epoch: str = ""
+    version: int = 0
+    lineage: str = ""
 
 
 class Status(IntEnum):
@@ -28,6 +41,16 @@ class Status(IntEnum):
     FENCED = 9
     FROZEN = 10
     """The state is packed away. Never leaves the store, which unpacks it and asks again."""
+    BASE_LOST = 11
+    """The base of the write is not a place of this history (any more)."""
+    GAP = 12
+    """The number is not the next of its stream."""
+    UNKNOWN_STREAM = 13
+    """The stream is not known, and the number is not its first."""
+    OLD = 14
+    """The session has the keys of format 1. Never leaves the store, which moves it."""
+    ABSENT = 15
+    """A key that must be there is not; the outcome's conflicts name it."""
     PRECONDITION = 16
     TYPE_MISMATCH = 17
     NOT_AN_INTEGER = 18
@@ -94,6 +117,11 @@ class Apply(msgspec.Struct, gc=False):
         expected: for CAS.
         fence: the `Welcome.fence` of the writer's connection. A device that has handed the session
             over is refused with FENCED until it joins again. 0: no check.
+        base_lineage: token of `base_version`; "" judges that by its number alone.
+        stream, seq: the queue of the device and the number of this update in it, 0 for none. With
+            a stream `mutation_id` is only told to others.
+        trace: id of a trace, told to other nodes.
+        must_exist: keys without which the write is refused with ABSENT.
     """
 
     sid: str
@@ -111,6 +139,11 @@ class Apply(msgspec.Struct, gc=False):
     fence: int = 0
     operation: Operation = Operation.SET
     expected: bytes = b""
+    base_lineage: str = ""
+    stream: str = ""
+    seq: int = 0
+    trace: str = ""
+    must_exist: list[bytes] = []
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -121,7 +154,12 @@ class Outcome(msgspec.Struct, gc=False):
         sets, deletes: what really changed (writes of equal bytes are dropped), to be fanned out.
         conflicts: flat `[key, server value or b"" when deleted, ...]` for CONFLICT and YIELD, and
             of the one key of an operation that was refused.
-        result: value of the key after an operation.
+        result: value of the key after an operation. spelling: what stands beside it; b"?" asks
+            for a `Seal` with the spelling of the result.
+        lineage, prev_lineage: tokens of the versions; the latter is "" when nothing changed or
+            there was no version before.
+        last: number of the stream's last update. Of a DUPLICATE that is the last one, `version` is
+            the version which that update made, and `lineage` is "".
     """
 
     status: Status
@@ -136,6 +174,10 @@ class Outcome(msgspec.Struct, gc=False):
     expires_at: int = 0
     conflicts: list[bytes] = []
     result: bytes = b""
+    lineage: str = ""
+    prev_lineage: str = ""
+    last: int = 0
+    spelling: bytes = b""
 
 
 class DeviceInfo(msgspec.Struct, gc=False, omit_defaults=True):
@@ -155,9 +197,10 @@ class Hello(msgspec.Struct, gc=False):
 
     Args:
         conn: unique id of this connection; a later `Leave` with another one does nothing.
-        since: `(epoch, version)` to resume from, or None for the whole state.
-        known: version of the node's replica when it has one (the state is then not sent again if
-            it still fits), -1 when it has none. known_epoch: the replica's epoch.
+        since: place to resume from, or None for the whole state.
+        known: place of the node's replica when it has one: the state is then not sent again if it
+            still fits.
+        stream: name of the device's queue, "" for none. roster: whether the devices are wanted.
     """
 
     sid: str
@@ -167,25 +210,26 @@ class Hello(msgspec.Struct, gc=False):
     info: bytes
     node: str
     owner_check: bool = True
-    since: tuple[str, int] | None = None
-    known: int = -1
-    known_epoch: str = ""
+    since: Place | None = None
+    known: Place | None = None
     max_devices: int = 32
-    presence_ms: int = 120_000
+    stream: str = ""
+    roster: bool = True
 
 
 class Device(msgspec.Struct, gc=False):
     """One registered device.
 
-    `deadline`: presence lease in Unix ms, 0 when there is none; for a device that has left, when
-    it was seen last. `fence`: number of its live connection, 0 when it has none.
+    `seen`: when it was seen last, Unix ms; while it is online, the time of the answer. `fence`:
+    number of its live connection, 0 when it has none. `conn`: that connection's id.
     """
 
     device_id: str
     info: bytes
-    deadline: int
+    seen: int
     online: bool
     fence: int = 0
+    conn: str = ""
 
 
 class Welcome(msgspec.Struct, gc=False):
@@ -194,10 +238,14 @@ class Welcome(msgspec.Struct, gc=False):
     Attributes:
         full: flat key/value list of the whole state, or None when `sets`/`deletes` are the delta
             since the asked version (`resumed`), or when `fresh` says the node's replica is current.
-        peers: how many other nodes have devices in the session.
+        devices: empty when the roster was not asked for.
         replaced: `(node, conn)` of the connection that this device had before, or None.
         fence: number of this connection. Within a session each new connection gets a greater one,
             so that what is late can be told from what is new.
+        reason: why `full` is there in place of a difference: `rolled_back`, `epoch`, `resync`.
+        applied: number of the last update of the device's stream, -1 when that is not known.
+        online, newest: how many devices are online now, and the newest fence before this one.
+        nodes: those with devices in the session.
     """
 
     status: Status
@@ -211,22 +259,34 @@ class Welcome(msgspec.Struct, gc=False):
     deletes: list[bytes] = []
     devices: list[Device] = []
     replaced: tuple[str, str] | None = None
-    peers: int = 0
     fence: int = 0
+    lineage: str = ""
+    reason: str = ""
+    applied: int = -1
+    online: int = 0
+    newest: int = 0
+    nodes: list[str] = []
 
 
 class Resume(msgspec.Struct, gc=False):
-    """Read what changed since `(epoch, version)`; the whole state when that cannot be told."""
+    """Read what changed since a place; the whole state when that cannot be told.
+
+    `devices`: whose streams are read with it.
+    """
 
     sid: str
-    epoch: str
-    version: int
+    place: Place
     user_id: str = ""
     owner_check: bool = False
+    devices: list[str] = []
 
 
 class Resumed(msgspec.Struct, gc=False):
-    """Answer to `Resume`: `full` is None when `sets` and `deletes` are the delta."""
+    """Answer to `Resume`: `full` is None when `sets` and `deletes` are the delta.
+
+    `reason` is that of `Welcome`. `streams`: one record for each device asked for, see
+    docs/decisions/0009-the-layout-of-redis.md.
+    """
 
     status: Status
     version: int = 0
@@ -234,15 +294,19 @@ class Resumed(msgspec.Struct, gc=False):
     full: list[bytes] | None = None
     sets: list[bytes] = []
     deletes: list[bytes] = []
+    lineage: str = ""
+    reason: str = ""
+    owner: str = ""
+    streams: list[bytes] = []
 
 
 class Read(msgspec.Struct, gc=False):
-    """Read a session whole. `etag` is `(epoch, version)`: equal means no state is sent."""
+    """Read a session whole. `etag`: the reader's place; equal means no state is sent."""
 
     sid: str
     user_id: str = ""
     owner_check: bool = True
-    etag: tuple[str, int] | None = None
+    etag: Place | None = None
 
 
 class Snapshot(msgspec.Struct, gc=False):
@@ -258,6 +322,7 @@ class Snapshot(msgspec.Struct, gc=False):
     updated_at: int = 0
     expires_at: int = 0
     flat: list[bytes] | None = None
+    lineage: str = ""
 
 
 class Review(msgspec.Struct, gc=False):
@@ -267,6 +332,7 @@ class Review(msgspec.Struct, gc=False):
     user_id: str = ""
     owner_check: bool = True
     base: int = 0
+    base_lineage: str = ""
 
 
 class Reviewed(msgspec.Struct, gc=False):
@@ -277,6 +343,7 @@ class Reviewed(msgspec.Struct, gc=False):
         changed: keys that were set or deleted after `base`.
         journal: `(version, key, imprint of the value before)` of the newest changes, oldest first;
             the imprints are those of `syncbridge.kernels.imprint`.
+        verified: `base` with its lineage is a place of this history.
     """
 
     status: Status
@@ -286,6 +353,8 @@ class Reviewed(msgspec.Struct, gc=False):
     flat: list[bytes] = []
     changed: list[bytes] = []
     journal: list[tuple[int, bytes, bytes]] = []
+    lineage: str = ""
+    verified: bool = True
 
 
 class Leave(msgspec.Struct, gc=False):
@@ -306,24 +375,28 @@ class Leave(msgspec.Struct, gc=False):
 
 
 class Left(msgspec.Struct, gc=False):
-    """Answer to `Leave`: whether the device is offline now, the time (Unix ms), other nodes.
+    """Answer to `Leave`: whether the device is offline now, and the time (Unix ms).
 
-    `fence` is that of the connection that ended.
+    `fence` is that of the connection that ended. `nodes` have devices in the session, of which
+    `online` are online.
     """
 
     changed: bool
     at: int = 0
-    peers: int = 0
     fence: int = 0
+    nodes: list[str] = []
+    online: int = 0
 
 
 class Touch(msgspec.Struct, gc=False):
-    """Renew the presence of devices of one session that are connected to this node."""
+    """Enter this node again in a session in which it has devices, and renew its life.
+
+    `devices`: pairs of device and connection (`Hello.conn`).
+    """
 
     sid: str
     node: str
-    device_ids: list[str]
-    presence_ms: int = 120_000
+    devices: list[tuple[str, str]]
 
 
 class Lost(msgspec.Struct, gc=False):
@@ -339,11 +412,57 @@ class Lost(msgspec.Struct, gc=False):
 
 
 class Touched(msgspec.Struct, gc=False):
-    """Answer to `Touch`: where the session is now, for the node to compare with its replica."""
+    """Answer to `Touch`: where the session is now, for the node to compare with its replica.
+
+    `online` and `newest` (fence) are to be compared with the roster.
+    """
 
     version: int
     epoch: str
     lost: list[Lost] = []
+    lineage: str = ""
+    online: int = 0
+    newest: int = 0
+
+
+class Compare(msgspec.Struct, gc=False):
+    """Where a session is now, by one plain command. `devices`: whose streams are read with it."""
+
+    sid: str
+    devices: list[str] = []
+
+
+class Compared(msgspec.Struct, gc=False):
+    """Answer to `Compare`. An absent session has an empty place.
+
+    `refreshed`: when its expiry was refreshed (Unix ms). `online`, `newest` and `streams` as in
+    `Touched` and `Resumed`. `nodes`: those with devices there, separated by spaces.
+    """
+
+    place: Place
+    refreshed: int = 0
+    online: int = 0
+    newest: int = 0
+    streams: list[bytes] = []
+    nodes: str = ""
+
+
+class Seal(msgspec.Struct, gc=False):
+    """Note the spelling of a value that a script could not tell, if the key was not changed since.
+
+    `place`: of the session when the value was made.
+    """
+
+    sid: str
+    key: bytes
+    place: Place
+    spelling: bytes
+
+
+class Sealed(msgspec.Struct, gc=False):
+    """Answer to `Seal`: whether it was noted."""
+
+    done: bool
 
 
 class Query(msgspec.Struct, gc=False):
@@ -354,9 +473,11 @@ class Result(msgspec.Struct, gc=False):
     """Base of the answers of `syncbridge.records.devices`."""
 
 
-SessionRequest = Apply | Hello | Resume | Read | Review | Leave | Touch
+SessionRequest = Apply | Hello | Resume | Read | Review | Leave | Touch | Compare | Seal
 Request = SessionRequest | Query
-Answer = Outcome | Welcome | Resumed | Snapshot | Reviewed | Left | Touched | Result
+Answer = (
+    Outcome | Welcome | Resumed | Snapshot | Reviewed | Left | Touched | Compared | Sealed | Result
+)
 Deliver = Callable[[Sequence[Answer | StoreError]], None]
 
 
@@ -371,6 +492,9 @@ class Commit(msgspec.Struct, gc=False):
     correlation_id: str
     sets: list[bytes]
     deletes: list[bytes]
+    lineage: str = ""
+    prev_lineage: str = ""
+    trace: str = ""
 
 
 class PresenceChange(msgspec.Struct, gc=False):
@@ -382,6 +506,7 @@ class PresenceChange(msgspec.Struct, gc=False):
         fence: number of the connection that came or went.
         version: of the session then.
         detail: `joined`: the device's info, JSON. `handoff`: id of the target device.
+        online, newest: devices online after it, and the newest fence; 0 when not known.
     """
 
     sid: str
@@ -390,6 +515,8 @@ class PresenceChange(msgspec.Struct, gc=False):
     version: int
     device_id: str
     detail: bytes
+    online: int = 0
+    newest: int = 0
 
 
 class Notice(msgspec.Struct, gc=False):

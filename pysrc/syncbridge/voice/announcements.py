@@ -6,7 +6,7 @@ The shapes are those of the specification of session management, section 6 and 4
 from collections.abc import Iterable
 from typing import Any
 
-from syncbridge.voice.call import Event, UserJoined, UserLeft
+from syncbridge.voice.call_records import Event, UserJoined, UserLeft
 from syncbridge.voice.records import Room
 
 Message = dict[str, Any]
@@ -90,3 +90,21 @@ def recording_ready(channel_id: str, recording_id: str, duration: float | None) 
         "recordingId": recording_id,
     }
     return told if duration is None else {**told, "duration": duration}
+
+
+def text_ready(channel_id: str, recording_id: str, kind: str) -> Message:
+    """`transcript_ready` or `summary_ready`: what was said can be read, without the address."""
+    return {
+        "type": f"{kind}_ready",
+        "channelId": channel_id,
+        "recordingId": recording_id,
+    }
+
+
+def recording_failed(channel_id: str, recording_id: str) -> Message:
+    """`recording_failed`: there will be none. Without an id it was not even begun."""
+    return {
+        "type": "recording_failed",
+        "channelId": channel_id,
+        "recordingId": recording_id,
+    }

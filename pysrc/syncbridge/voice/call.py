@@ -13,11 +13,17 @@ Rules.
   by a sign that named no connection: there must be another one, of which we have not heard.
 * Every other absence (a poll without it, the client's own word) is one negative. A negative counts
   only when it is newer than `seen_at`; two independent ones remove. Independent are two sources, or
-  two polls of which the second began after the first had been applied.
+  two polls of which the second began after the first had been applied. Some providers' polls must
+  also be some time apart, and the provider must not have restarted between: else the second is the
+  first one again.
+* A connection that another one of its device replaces is gone, and its user stays for the moment
+  that the news of the other one takes (`until`).
 * Anything that shows a connection clears its doubt, if it is newer than the doubt.
 * A client whose media are dead may go on saying that it is there. So polls are also counted against
   what the provider has shown alone (or the first report, if it never did): two polls after that,
   one after the other, remove a connection whatever its client says. One poll never does.
+* The time of a user ends when it was last vouched for: at that of a `left`, else with the latest
+  sign.
 * A client that has reported once must go on: its lease ends `lease_ms` after the last sign of the
   connection from anybody, the first one `lease_ms` after it was granted. A connection whose client
   never spoke has no lease.
@@ -36,10 +42,25 @@ O(users held) for a poll, else O(connections of a user).
 """
 
 from collections.abc import Iterator
-from enum import StrEnum
 
 import msgspec
 
+from syncbridge.voice.call_records import (
+    TRANSITIONS,
+    CallLimits,
+    Cause,
+    Change,
+    Connection,
+    Event,
+    Member,
+    Phase,
+    PhaseChanged,
+    Record,
+    Statistics,
+    UserJoined,
+    UserLeft,
+    What,
+)
 from syncbridge.voice.evidence import (
     Doubt,
     Ended,
@@ -47,148 +68,15 @@ from syncbridge.voice.evidence import (
     Joined,
     Left,
     Migrated,
+    Negative,
     Polled,
     Source,
     Vacant,
+    origin_of,
 )
-from syncbridge.voice.tombstones import Stone, Tombstones
+from syncbridge.voice.tombstones import Tombstones
 
-
-class Phase(StrEnum):
-    """How far a call is."""
-
-    WAITING = "waiting"
-    ACTIVE = "active"
-    EMPTY = "empty"
-    MIGRATING = "migrating"
-    ENDED = "ended"
-
-
-class Cause(StrEnum):
-    """What moves a call from one phase to the next."""
-
-    CAME = "somebody is there"
-    WENT = "the last one is gone"
-    MIGRATE = "migration asked for"
-    MOVED = "migration over, somebody came"
-    STRANDED = "migration over, nobody came"
-    IDLE = "idle deadline"
-    END = "ended"
-
-
-TRANSITIONS: dict[tuple[Phase, Cause], Phase] = {
-    (Phase.WAITING, Cause.CAME): Phase.ACTIVE,
-    (Phase.WAITING, Cause.MIGRATE): Phase.MIGRATING,
-    (Phase.WAITING, Cause.IDLE): Phase.ENDED,
-    (Phase.WAITING, Cause.END): Phase.ENDED,
-    (Phase.ACTIVE, Cause.WENT): Phase.EMPTY,
-    (Phase.ACTIVE, Cause.MIGRATE): Phase.MIGRATING,
-    (Phase.ACTIVE, Cause.END): Phase.ENDED,
-    (Phase.EMPTY, Cause.CAME): Phase.ACTIVE,
-    (Phase.EMPTY, Cause.MIGRATE): Phase.MIGRATING,
-    (Phase.EMPTY, Cause.IDLE): Phase.ENDED,
-    (Phase.EMPTY, Cause.END): Phase.ENDED,
-    (Phase.MIGRATING, Cause.MOVED): Phase.ACTIVE,
-    (Phase.MIGRATING, Cause.STRANDED): Phase.EMPTY,
-    (Phase.MIGRATING, Cause.MIGRATE): Phase.MIGRATING,
-    (Phase.MIGRATING, Cause.END): Phase.ENDED,
-}
-"""(phase, cause) -> phase. What is not listed does not happen; nothing follows ENDED."""
-
-
-class CallLimits(msgspec.Struct, frozen=True):
-    """Bounds of a call. Times in ms. `tombstones`: ids of gone connections that are kept.
-
-    `max_participants` is for admission (`session_full`); who is there all the same is held, up to
-    `max_connections` in all.
-    """
-
-    max_participants: int = 100
-    unjoined_ms: int = 15 * 60_000
-    empty_ms: int = 5 * 60_000
-    migration_ms: int = 30_000
-    lease_ms: int = 120_000
-    tombstones: int = 512
-    max_connections: int = 4096
-
-
-class UserJoined(msgspec.Struct, frozen=True):
-    """A user is in the call who was not."""
-
-    user_id: str
-
-
-class UserLeft(msgspec.Struct, frozen=True):
-    """A user has no connection any more. `reason`: left, verified, expired, migration, ended."""
-
-    user_id: str
-    reason: str
-
-
-class PhaseChanged(msgspec.Struct, frozen=True):
-    """The call came into a phase; `cause` says why, `generation` where it is now."""
-
-    phase: Phase
-    cause: Cause
-    generation: int
-
-
-Event = UserJoined | UserLeft | PhaseChanged
-
-
-class Connection(msgspec.Struct, omit_defaults=True):
-    """A connection that is held. Empty id: some connection of that user. Times in ms.
-
-    `user_at`: when its user was last known to be there, by a sign that named no connection.
-    `shown_at`: when anybody but its client last showed it, or when it was first heard of.
-    `unshown`: the first poll since then that did not show it.
-    """
-
-    id: str
-    generation: int
-    seen_at: int
-    doubt: Doubt | None = None
-    lease: int | None = None
-    user_at: int = 0
-    shown_at: int = 0
-    unshown: Doubt | None = None
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether something speaks against it."""
-        return self.doubt is not None or self.unshown is not None
-
-
-class Member(msgspec.Struct):
-    """A user in the call, since `since` ms."""
-
-    since: int
-    connections: dict[str, Connection]
-
-
-class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A call as it is stored. `gone`, `unshown`, `stranded`: its tombstones, oldest first."""
-
-    generation: int
-    phase: Phase
-    clock: int
-    deadline: int | None = None
-    peak: int = 0
-    ignored: int = 0
-    spent_ms: int = 0
-    members: dict[str, Member] = {}
-    gone: tuple[Stone, ...] = ()
-    unshown: tuple[Stone, ...] = ()
-    stranded: tuple[Stone, ...] = ()
-
-
-class Statistics(msgspec.Struct, frozen=True):
-    """Figures of a call. `total_ms`: time of all participants together."""
-
-    participants: int
-    peak: int
-    total_ms: int
-    ignored: int
+MIGRATION = "migration"
 
 
 class Call:
@@ -198,6 +86,7 @@ class Call:
 
     Attributes:
         kept_until: until then (ms) a call in which nobody is does not end by itself; not stored.
+        changes: what became of each statement and deadline, until somebody takes them; not stored.
     """
 
     def __init__(self, created_at: int, generation: int = 1, limits: CallLimits | None = None):
@@ -207,6 +96,7 @@ class Call:
         self.peak = 0
         self.ignored = 0
         self.kept_until = 0
+        self.changes: list[Change] = []
         self._clock = created_at
         self._deadline: int | None = created_at + self.limits.unjoined_ms
         self._members: dict[str, Member] = {}
@@ -251,6 +141,10 @@ class Call:
         member = self._members.get(user_id)
         return member.since if member else None
 
+    def member(self, user_id: str) -> Member | None:
+        """What is held of a user, not to be changed; None when not there."""
+        return self._members.get(user_id)
+
     @property
     def doubtful(self) -> bool:
         """Whether a negative speaks against somebody: a second look would settle it."""
@@ -260,6 +154,14 @@ class Call:
     def doubted(self) -> frozenset[str]:
         """Users with a connection that a negative speaks against."""
         return frozenset(user_id for user_id, c in self._held() if c.doubtful)
+
+    @property
+    def second_look_at(self) -> int | None:
+        """When (ms) a look can settle what one look has left in doubt; None: any time, or never."""
+        doubts = (doubt for _, one in self._held() for doubt in (one.doubt, one.unshown))
+        return min(
+            (d.at + d.apart_ms for d in doubts if d is not None and d.apart_ms), default=None
+        )
 
     @property
     def last_seen(self) -> int:
@@ -305,15 +207,15 @@ class Call:
 
     def next_due(self) -> int | None:
         """When `expire` has work, in ms; None after the end. O(connections)."""
-        leases = [c.lease for _, c in self._leased() if c.lease is not None]
+        ends = [end for _, c in self._leased() for end in (c.lease, c.until) if end is not None]
         over = self._over_at()
-        return min(leases if over is None else [*leases, over], default=None)
+        return min(ends if over is None else [*ends, over], default=None)
 
     def apply(self, evidence: Evidence, now: int) -> list[Event]:
         """Take in evidence at `now` (ms). Answers what changed, in order."""
         events = self.expire(now)
         if not self._concerns(evidence):
-            self.ignored += 1
+            self._ignore(evidence, "ended" if self.phase is Phase.ENDED else "other_session")
             return events
         match evidence:
             case Joined():
@@ -322,8 +224,8 @@ class Call:
                 events += self._left(evidence)
             case Polled():
                 events += self._polled(evidence)
-            case Vacant():
-                events += self._vacant(evidence)
+            case Vacant(at=at, life=life, apart_ms=apart_ms):
+                events += self._all_doubted(Negative(Source.POLL, at, life, apart_ms))
             case Ended():
                 events += self._end(Cause.END, evidence.reason)
             case Migrated():
@@ -334,15 +236,18 @@ class Call:
         """Carry out the leases and the deadline that are due at `now` (ms)."""
         self._clock = max(now, self._clock)
         events: list[Event] = []
+        made = len(self.changes)
         for user_id, connection in list(self._leased()):
-            if connection.lease is not None and connection.lease <= self._clock:
-                events += self._remove(user_id, connection.id, "expired")
+            if connection.until is not None and connection.until <= self._clock:
+                events += self._remove(user_id, connection.id, "left", connection.seen_at)
+            elif connection.lease is not None and connection.lease <= self._clock:
+                events += self._remove(user_id, connection.id, "expired", connection.seen_at)
         over = self._over_at()
-        if over is None or over > self._clock:
-            return events
-        if self.phase is Phase.MIGRATING:
-            return events + self._moved()
-        return events + self._end(Cause.IDLE, "idle")
+        if over is not None and over <= self._clock:
+            moving = self.phase is Phase.MIGRATING
+            events += self._moved() if moving else self._end(Cause.IDLE, "idle")
+        self.changes[made:] = [msgspec.structs.replace(c, due=True) for c in self.changes[made:]]
+        return events
 
     def settle(self, now: int) -> list[Event]:
         """End a migration before its deadline if everybody has come over and somebody has.
@@ -400,16 +305,36 @@ class Call:
     def _seen(self, sign: Joined, connection_id: str) -> list[Event]:
         """A connection of the user is there. One that is known to be gone stays gone."""
         user_id, at = sign.user_id, min(sign.at, self._clock)
-        if self._tombs.refuses(sign, connection_id):
-            self.ignored += 1
-            return []
-        known = connection_id in self.connections(user_id)
-        if not known and sum(1 for _ in self._held()) >= self.limits.max_connections:
-            self.ignored += 1
-            return []
-        events = self._hold(user_id, connection_id, at)
+        refusal = self._refusal(sign, connection_id)
+        if refusal:
+            return self._ignore(sign, refusal, connection_id)
+        noted = len(self.changes)
+        events = self._hold(sign, connection_id, at)
         connection = self._members[user_id].connections[connection_id]
-        connection.seen_at = max(connection.seen_at, at)
+        doubtful, leased = connection.doubtful, connection.lease is not None
+        self._refresh(connection, sign, at)
+        promised = connection.lease is not None and not leased
+        if len(self.changes) > noted:
+            return events
+        if doubtful and not connection.doubtful:
+            self._note(What.CLEARED, user_id, connection_id)
+        elif promised or sign.source is Source.WEBHOOK:
+            self._note(What.CONFIRMED, user_id, connection_id)
+        return events
+
+    def _refusal(self, sign: Joined, connection_id: str) -> str:
+        """Why a sign does not show a connection; empty if it does."""
+        if self._tombs.refuses(sign, connection_id):
+            return "gone"
+        known = connection_id in self.connections(sign.user_id)
+        full = not known and sum(1 for _ in self._held()) >= self.limits.max_connections
+        return "full" if full else ""
+
+    def _refresh(self, connection: Connection, sign: Joined, at: int) -> None:
+        """A connection was there at a time, by a sign that is believed."""
+        if at >= connection.seen_at:
+            connection.seen_at, connection.seen_by = at, origin_of(sign).teller.value
+        connection.until = None
         if connection.doubt is not None and connection.doubt.at < at:
             connection.doubt = None
         if sign.source is not Source.CLIENT:
@@ -418,7 +343,6 @@ class Call:
             connection.lease = self._clock + self.limits.lease_ms
         if connection.lease is not None:
             connection.lease = max(connection.seen_at + self.limits.lease_ms, connection.lease)
-        return events
 
     def _shown(self, connection: Connection, at: int) -> None:
         """Another one than its client says that a connection is there."""
@@ -426,8 +350,9 @@ class Call:
         if connection.unshown is not None and connection.unshown.at < at:
             connection.unshown = None
 
-    def _hold(self, user_id: str, connection_id: str, at: int) -> list[Event]:
+    def _hold(self, sign: Joined, connection_id: str, at: int) -> list[Event]:
         """Hold a connection; a real id takes the place of an unnamed one."""
+        user_id = sign.user_id
         member = self._members.get(user_id)
         if member is not None:
             held = member.connections
@@ -438,10 +363,13 @@ class Call:
                 held[connection_id] = new
                 if unnamed is not None:
                     new.seen_at, new.user_at = max(at, unnamed.seen_at), unnamed.user_at
-                    new.lease = unnamed.lease
+                    new.lease, new.seen_by = unnamed.lease, unnamed.seen_by
+                self._note(What.CONNECTED, user_id, connection_id)
             return []
         connection = self._connection(connection_id, at)
-        self._members[user_id] = Member(self._clock, {connection_id: connection})
+        held = {connection_id: connection}
+        self._members[user_id] = Member(self._clock, held, origin_of(sign))
+        self._note(What.JOINED, user_id, connection_id, since=at)
         self.peak = max(self.peak, len(self._members))
         joined: list[Event] = [UserJoined(user_id)]
         return joined + (self._move(Cause.CAME) if self.phase is not Phase.MIGRATING else [])
@@ -457,28 +385,34 @@ class Call:
             repeated = self._tombs.knows(user_id, connection_id)
             self._tombs.bury(user_id, connection_id, evidence.at)
             if named:
-                self._survive(user_id, named[0], evidence.at)
-                return self._remove(user_id, connection_id, "left")
+                self._survive(user_id, named[0], evidence)
+                return self._remove(user_id, connection_id, "left", evidence.at)
             named = [c for c in current if not c.id and not repeated]
             if not named:
+                reason = "gone" if repeated else "not_held"
+                self._note(What.IGNORED, user_id, connection_id, reason)
                 return []
         if len(named) != 1:
-            self.ignored += 1
-            return []
-        return self._doubted(user_id, named[0], evidence.source, evidence.at)
+            return self._ignore(evidence, "no_proof" if named else "not_held")
+        return self._doubted(user_id, named[0], Negative(evidence.source, evidence.at))
 
-    def _survive(self, user_id: str, gone: Connection, at: int) -> None:
-        """A user who was there after the only connection had gone has one that is not known."""
+    def _survive(self, user_id: str, gone: Connection, left: Left) -> None:
+        """A user who was there after the only connection had gone has one that is not known.
+
+        So has, for a moment, a user whose connection was replaced.
+        """
         held = self._members[user_id].connections
-        if gone.user_at > at and len(held) == 1:
-            seen = gone.user_at
-            held[""] = survivor = self._connection("", seen)
-            survivor.lease, survivor.user_at = gone.lease, seen
+        later = gone.user_at > left.at
+        if len(held) == 1 and (later or left.replaced):
+            held[""] = survivor = self._connection("", gone.user_at if later else gone.seen_at)
+            survivor.lease, survivor.user_at = gone.lease, gone.user_at
+            survivor.seen_by = gone.seen_by
+            survivor.until = None if later else self._clock + self.limits.replaced_ms
 
     def _polled(self, evidence: Polled) -> list[Event]:
         """Show those whom the list names, doubt the others."""
         if not evidence.present:
-            return self._emptied(evidence.at)
+            return self._emptied(evidence)
         events: list[Event] = []
         for user_id, connection_id in evidence.present:
             events += self._joined(
@@ -488,70 +422,112 @@ class Call:
                     source=Source.POLL,
                     user_id=user_id,
                     connection_id=connection_id,
+                    origin=evidence.origin,
                 )
             )
         named = set(evidence.present)
         whole = {user_id for user_id, connection_id in evidence.present if not connection_id}
-        for user_id, connection in list(self._held()):
-            shown = user_id in whole or (user_id, connection.id) in named
-            if not shown and connection.generation == self.generation:
-                events += self._doubted(user_id, connection, Source.POLL, evidence.at)
+        whole.update(evidence.pending)
+        told = Negative(Source.POLL, evidence.at, evidence.life, evidence.apart_ms)
+        for user_id, connection in list(self._leased()):
+            if user_id not in whole and (user_id, connection.id) not in named:
+                events += self._doubted(user_id, connection, told)
         return events
 
-    def _emptied(self, at: int) -> list[Event]:
+    def _emptied(self, evidence: Polled) -> list[Event]:
         """An empty list says nothing, but agrees with webhooks that said so of everybody before."""
         held = list(self._leased())
-        if not held or not all(one.doubt and one.doubt.reported(at) for _, one in held):
-            self.ignored += 1
-            return []
-        told = [self._doubted(user_id, one, Source.POLL, at) for user_id, one in held]
-        return [event for events in told for event in events]
+        if not held or not all(one.doubt and one.doubt.reported(evidence.at) for _, one in held):
+            return self._ignore(evidence, "no_proof")
+        return self._all_doubted(Negative(Source.POLL, evidence.at))
 
-    def _vacant(self, evidence: Vacant) -> list[Event]:
+    def _all_doubted(self, told: Negative) -> list[Event]:
         """Doubt everybody of this generation."""
-        events: list[Event] = []
-        for user_id, connection in list(self._held()):
-            if connection.generation == self.generation:
-                events += self._doubted(user_id, connection, Source.POLL, evidence.at)
-        return events
+        doubts = [self._doubted(user_id, one, told) for user_id, one in list(self._leased())]
+        return [event for events in doubts for event in events]
 
-    def _doubted(
-        self, user_id: str, connection: Connection, source: Source, at: int
-    ) -> list[Event]:
+    def _doubted(self, user_id: str, connection: Connection, told: Negative) -> list[Event]:
         """Note a negative; the second independent one removes the connection."""
-        if source is Source.POLL and at > connection.shown_at:
-            if connection.unshown is not None and connection.unshown.settled_by(source, at):
-                return self._unshown(user_id, connection, at)
-            connection.unshown = connection.unshown or Doubt(source, at, self._clock)
-        if at <= connection.seen_at:
-            return []
-        if connection.doubt is None:
-            connection.doubt = Doubt(source, at, self._clock)
-            return []
-        if not connection.doubt.settled_by(source, at):
-            return []
-        self._tombs.bury(user_id, connection.id, at)
-        return self._remove(user_id, connection.id, "verified")
+        before = (connection.doubt, connection.unshown)
+        if told.source is Source.POLL and told.at > connection.shown_at:
+            if connection.unshown is not None and connection.unshown.settled_by(told):
+                return self._unshown(user_id, connection, told.at)
+            connection.unshown = self._first(connection.unshown, told)
+        newer = told.at > connection.seen_at
+        if newer and connection.doubt is not None and connection.doubt.settled_by(told):
+            self._tombs.bury(user_id, connection.id, told.at)
+            return self._remove(user_id, connection.id, "verified", connection.seen_at)
+        if newer:
+            connection.doubt = self._first(connection.doubt, told)
+        if (connection.doubt, connection.unshown) != before:
+            self._note(What.DOUBTED, user_id, connection.id)
+        elif told.source is not Source.POLL:
+            reason = "repeated" if newer else "older"
+            self._note(What.IGNORED, user_id, connection.id, reason)
+        return []
+
+    def _first(self, known: Doubt | None, told: Negative) -> Doubt:
+        """The negative that a later one has to be independent of."""
+        if known is not None and not known.void(told):
+            return known
+        return Doubt(told.source, told.at, self._clock, told.life, told.apart_ms)
 
     def _unshown(self, user_id: str, connection: Connection, at: int) -> list[Event]:
         """Two polls did not show a connection, the second one of `at`."""
         self._tombs.unshow(user_id, connection.id, at)
-        events = self._remove(user_id, connection.id, "verified")
+        events = self._remove(user_id, connection.id, "verified", connection.shown_at)
         if user_id not in self._members:
             self._tombs.doubt(user_id, self._clock)
         return events
 
-    def _remove(self, user_id: str, connection_id: str, reason: str) -> list[Event]:
-        """Let a connection go, and the user with the last one."""
+    def _remove(
+        self, user_id: str, connection_id: str, reason: str, since: int | None = None
+    ) -> list[Event]:
+        """Let a connection go, and the user with the last one. `since`: as of `_note`."""
         member = self._members[user_id]
-        del member.connections[connection_id]
+        connection = member.connections.pop(connection_id)
+        member.until = max(member.until, self._vouched(connection, reason, since))
+        what = What.DISCONNECTED if member.connections else What.LEFT
+        self._note(what, user_id, connection_id, reason, since)
         if member.connections:
             return []
         del self._members[user_id]
-        self._spent_ms += self._clock - member.since
+        self._spent_ms += max(min(member.until, self._clock) - member.since, 0)
         left: list[Event] = [UserLeft(user_id, reason)]
         empty = not self._members and self.phase is Phase.ACTIVE
         return left + (self._move(Cause.WENT) if empty else [])
+
+    def _vouched(self, connection: Connection, reason: str, since: int | None) -> int:
+        """Until when (ms) a connection that goes was there, as far as anything vouches for it.
+
+        A call that is ended was one until then, for whom nothing speaks against.
+        """
+        if since is not None:
+            return since
+        unknown = connection.doubtful or reason == MIGRATION
+        return connection.seen_at if unknown else self._clock
+
+    def _note(
+        self,
+        what: What,
+        user_id: str,
+        connection_id: str,
+        reason: str = "",
+        since: int | None = None,
+    ) -> None:
+        """Note a change. `since`: from when on, at the earliest, it should have been (ms)."""
+        wrong_ms = 0 if since is None else max(self._clock - since, 0)
+        self.changes.append(Change(what, user_id, connection_id, reason, wrong_ms))
+
+    def _ignore(self, evidence: Evidence, reason: str, connection_id: str = "") -> list[Event]:
+        """Evidence changes nothing."""
+        self.ignored += 1
+        user_id = ""
+        if isinstance(evidence, Joined | Left):
+            user_id = evidence.user_id
+            connection_id = connection_id or evidence.connection_id
+        self._note(What.IGNORED, user_id, connection_id, reason)
+        return []
 
     def _migrate(self, generation: int) -> list[Event]:
         self.generation = generation
@@ -563,7 +539,7 @@ class Call:
         events: list[Event] = []
         for user_id, connection in list(self._held()):
             if connection.generation != self.generation:
-                left = self._remove(user_id, connection.id, "migration")
+                left = self._remove(user_id, connection.id, MIGRATION)
                 self._tombs.strand(user_id, connection.id, self._clock, whole=bool(left))
                 events += left
         return events + self._move(Cause.MOVED if self._members else Cause.STRANDED)

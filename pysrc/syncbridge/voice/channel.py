@@ -20,30 +20,31 @@ from collections.abc import Sequence
 import msgspec
 
 from syncbridge.voice import announcements, holding
-from syncbridge.voice.call import (
-    Call,
-    Cause,
-    Event,
-    Phase,
-    PhaseChanged,
-    UserJoined,
-    UserLeft,
-)
+from syncbridge.voice.call import Call
+from syncbridge.voice.call_records import Cause, Event, Phase, PhaseChanged, UserJoined, UserLeft
 from syncbridge.voice.channel_limits import DAY
 from syncbridge.voice.channel_limits import ChannelLimits as ChannelLimits
 from syncbridge.voice.evidence import (
     Ended,
     Evidence,
     Migrated,
+    Origin,
     Polled,
+    Teller,
     Vacant,
 )
 from syncbridge.voice.naming import provider_name
 from syncbridge.voice.provider.errors import SessionFull
 from syncbridge.voice.provider.records import Permissions
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Guest, Move, Room
+from syncbridge.voice.timeline import ENDED, MIGRATED, MIGRATING, OPENED, TIMEOUT, TOKEN, Timeline
 
 LOST = "lost"
+REPLACED = "replaced"
+"""Why a room is given up that is to be opened in another way."""
+PROVIDER = Origin(Teller.PROVIDER)
+REMOVED_MOST = 256
+"""Users who are kept out of one channel."""
 RETIRED_MOST = 32
 """No migration begins while so many rooms are to be ended."""
 
@@ -55,6 +56,7 @@ class Channel:
         news: messages for the sockets of the channel, of what was changed here.
         finals: figures of calls that ended here, to be kept.
         moves: migrations that were over here.
+        timeline: what was said and done here, to be kept. compared: a whole list was heard.
         revision: of the write that stored it; 0 until then.
     """
 
@@ -68,6 +70,8 @@ class Channel:
         self.finals: list[Final] = []
         self.moves: list[Move] = []
         self.news: list[announcements.Message] = []
+        self.timeline = Timeline(record)
+        self.compared = False
         self.revision = 0
 
     def dump(self) -> ChannelRecord:
@@ -85,14 +89,15 @@ class Channel:
         """Whether there is nothing to keep beside what is remembered of earlier calls."""
         record = self.record
         rooms = record.room or record.coming or record.previous or record.retired
-        return not rooms and not record.warm_until
+        return not rooms and not record.warm_until and record.standing is None
 
     @property
     def chores(self) -> bool:
         """Whether something is to be done at the provider that no caller is doing already."""
         record = self.record
         present = self.call is not None and bool(self.call.users)
-        return bool(record.retired) or (record.recording == "wanted" and present)
+        waiting = record.retired or record.unwelcome
+        return bool(waiting) or (record.recording == "wanted" and present)
 
     def generation_of(self, session_id: str) -> int | None:
         """Which generation a provider's session is; None for one that is not ours (any more)."""
@@ -133,6 +138,7 @@ class Channel:
         record.last_activity, record.last_error, record.lost = now, "", 0
         recent = [at for at in record.uses if now - at < DAY]
         record.uses = [*recent, now][-max(self.limits.pool_uses, 1) :]
+        self.timeline.note(PROVIDER, OPENED, now, ref=session_id)
 
     def belongs_to(self, waddle_id: str) -> bool:
         """Whether a channel is one of this waddle: of the one for which it was opened first."""
@@ -154,30 +160,16 @@ class Channel:
         if self.record.failures:
             self.record.retry_at, self.record.failures, self.record.last_error = 0, 0, ""
 
-    def prewarm(self, now: int, starts_at: int, config: ChannelConfig, waddle_id: str) -> None:
-        """Have a room open from `starts_at` on, and keep it until somebody should have come.
-
-        A room that is open now stays as it is. One such time is remembered, the latest.
-        """
-        record = self.record
-        record.warm_from = max(starts_at, now)
-        record.warm_until = record.warm_from + self.limits.call.unjoined_ms
-        if record.room is None:
-            record.config, record.waddle_id = config, record.waddle_id or waddle_id
-
-    def wanted_config(self, now: int, default: ChannelConfig) -> ChannelConfig:
-        """How a room is to be opened now: as an event ahead has it, else as `default`."""
-        return self.record.config if self.record.warm_until > now else default
-
-    def end(self, now: int, reason: str) -> list[Event]:
-        """End the call; its rooms are retired."""
+    def end(self, now: int, reason: str, by: Origin = PROVIDER) -> list[Event]:
+        """End the call, by the word of `by`; its rooms are retired."""
         if self.call is None or self.record.room is None:
             self._vacate()
             return []
         generation = self.call.generation
         self._keep(now)
-        events = self.call.apply(Ended(generation=generation, at=now, reason=reason), now)
-        return self._after(events, now, reason)
+        said = Ended(generation=generation, at=now, reason=reason, origin=by)
+        events = self._apply(said, now)
+        return self._after(events, now, reason, by)
 
     def confirm_ended(self, room: Room) -> None:
         """The provider has ended a retired room."""
@@ -195,11 +187,30 @@ class Channel:
             raise SessionFull(
                 "the channel has no seat left", retry_after=self.limits.seat_ms / 1000
             )
+        self.welcome(user_id)
         guest = guest or Guest()
         guest.permissions, guest.token_at = permissions, now
         guest.seat_until = now + self.limits.seat_ms
         record.guests[user_id] = guest
         record.last_activity = now
+        self.timeline.note(Origin(Teller.TOKEN), TOKEN, now, user_id=user_id)
+
+    def keep_out(self, user_id: str, now: int) -> None:
+        """Whoever was sent away comes back only with a new token; the oldest are forgotten."""
+        removed = self.record.removed
+        removed.pop(user_id, None)
+        removed[user_id] = now + self.limits.removed_ms
+        while len(removed) > REMOVED_MOST:
+            del removed[next(iter(removed))]
+
+    def welcome(self, user_id: str) -> None:
+        """A user who was sent away is let in again."""
+        self.record.removed.pop(user_id, None)
+        self.sent_away(user_id)
+
+    def sent_away(self, user_id: str) -> None:
+        """Who came back without a new token has been removed at the provider."""
+        self.record.unwelcome = [one for one in self.record.unwelcome if one != user_id]
 
     def unseat(self, user_id: str, now: int) -> None:
         """Give back the seat of a user who got no token, or says that it is not used."""
@@ -224,8 +235,10 @@ class Channel:
         self._keep(now)
         moving = self._moving()
         for one in evidence:
-            events += self.call.apply(one, now)
+            events += self._apply(one, now)
+            self.compared = self.compared or isinstance(one, Polled)
         events += self.call.settle(now)
+        self.timeline.changed(self.call.changes, None, now)
         if events or not all(isinstance(one, Polled | Vacant) for one in evidence):
             self.record.last_activity = now
         idle = any(isinstance(e, PhaseChanged) and e.cause is Cause.IDLE for e in events)
@@ -233,6 +246,11 @@ class Channel:
         for user_id, before in moving.items():
             self._arrive(user_id, before, now)
         return events
+
+    def tell_devices(self, told: list[announcements.Message], by: Origin, now: int) -> None:
+        """Tell devices of a user which of them holds the call, and note it."""
+        self.news += told
+        self.timeline.devices(told, by, now)
 
     # Migration
 
@@ -279,7 +297,8 @@ class Channel:
         self.news.append(
             announcements.migration(record.channel_id, record.previous, record.room, patience)
         )
-        events = self.call.apply(Migrated(generation=record.generation, at=now), now)
+        events = self._apply(Migrated(generation=record.generation, at=now), now)
+        self.timeline.note(PROVIDER, MIGRATING, now, reason=record.room.reason, ref=session_id)
         return self._after(events, now, "idle")
 
     def abandon(self, *, asked: bool = True) -> None:
@@ -306,7 +325,8 @@ class Channel:
         self._forget(now)
         if record.warm_until <= now:
             record.warm_from = record.warm_until = 0
-        self.news += holding.stayed(record.channel_id, record.guests, now)
+            record.warm_config = None
+        self.tell_devices(holding.stayed(record.channel_id, record.guests, now), TIMEOUT, now)
         if record.coming is not None and record.coming_until <= now:
             self.abandon()
         if self.call is None:
@@ -315,7 +335,9 @@ class Channel:
                 self._vacate()
             return []
         self._keep(now)
-        return self._after(self.call.expire(now), now, "idle")
+        events = self.call.expire(now)
+        self.timeline.changed(self.call.changes, None, now)
+        return self._after(events, now, "idle")
 
     def next_due(self, now: int) -> int | None:
         """When somebody is to look at this channel again, in ms; None: never by itself."""
@@ -325,7 +347,7 @@ class Channel:
             self._keep(now)
             due += [at for at in (self.call.next_due(),) if at is not None]
             due += holding.next_due(record.guests)
-            due += [at for at in (self._last_look_at(),) if at is not None and at > now]
+            due += [at for at in self._look_at() if at > now]
         if record.room is not None and not record.room.session_id:
             due.append(max(record.room.asked_at + limits.opening_ms, record.retry_at))
         elif record.room is not None and self.call is None:
@@ -339,12 +361,15 @@ class Channel:
             due.append(max(record.retry_at, now + limits.retry_ms))
         if record.warm_until > now and record.room is None:
             due.append(max(record.warm_from, record.retry_at))
+        if record.standing is not None:
+            due.append(now + limits.renew_ms)
+        if record.texts:
+            due.append(record.texts_at)
         return min(due, default=None)
 
     def stragglers(self, now: int) -> bool:
-        """Whether a migration is so near its end that who is missed must be looked for."""
-        at = self._last_look_at()
-        return at is not None and at <= now
+        """Whether who is missed must be looked for, or whoever one look has left in doubt."""
+        return any(at <= now for at in self._look_at())
 
     def cold(self, now: int) -> bool:
         """Whether an event is near for which no room has been opened."""
@@ -407,12 +432,13 @@ class Channel:
         record = self.record
         return record.warm_until if record.warm_from <= now < record.warm_until else 0
 
-    def _last_look_at(self) -> int | None:
-        """When the provider is to be asked, before a migration ends, who has come over."""
-        if self.call is None or self.call.moving_until is None:
-            return None
-        limits = self.limits
-        return self.call.moving_until - min(limits.last_look_ms, limits.call.migration_ms // 2)
+    def _look_at(self) -> list[int]:
+        """When the provider is to be asked who is there: near the end of a migration, and again."""
+        if self.call is None:
+            return []
+        over, again, limits = self.call.moving_until, self.call.second_look_at, self.limits
+        early = min(limits.last_look_ms, limits.call.migration_ms // 2)
+        return [at for at in (over and over - early, again) if at is not None]
 
     def _moving(self) -> dict[str, holding.Media]:
         """Connections of the users whose call is about to move to another device."""
@@ -431,7 +457,8 @@ class Channel:
             return
         came = holding.come_beside(guest, before, self._media(user_id), now)
         if came:
-            self.news += holding.moved(self.record.channel_id, user_id, guest, came)
+            told = holding.moved(self.record.channel_id, user_id, guest, came)
+            self.tell_devices(told, PROVIDER, now)
 
     def _keep(self, now: int) -> None:
         """While an event is near, or a seat is kept, a call waits for who may come."""
@@ -442,11 +469,23 @@ class Channel:
     def _forget(self, now: int) -> None:
         """Guests who are not in the call, and for whom no seat is kept."""
         guests, state = self.record.guests, self.call
+        over = [user_id for user_id, until in self.record.removed.items() if until <= now]
+        for user_id in over:
+            del self.record.removed[user_id]
         for user_id in [u for u, guest in guests.items() if guest.seat_until <= now]:
             if state is None or state.since(user_id) is None:
                 del guests[user_id]
 
-    def _after(self, events: list[Event], now: int, reason: str) -> list[Event]:
+    def _apply(self, evidence: Evidence, now: int) -> list[Event]:
+        """Let the call hear one thing, and note what became of it."""
+        assert self.call is not None
+        events = self.call.apply(evidence, now)
+        self.timeline.changed(self.call.changes, evidence, now)
+        return events
+
+    def _after(
+        self, events: list[Event], now: int, reason: str, by: Origin = TIMEOUT
+    ) -> list[Event]:
         """Tell what changed, and do what follows from the phase: rooms that are not needed."""
         record, state = self.record, self.call
         assert state is not None
@@ -454,6 +493,8 @@ class Channel:
         for event in events:
             if isinstance(event, UserLeft) and event.user_id in record.guests:
                 holding.left(record.guests[event.user_id])
+            elif isinstance(event, UserJoined) and record.removed.get(event.user_id, 0) > now:
+                record.unwelcome = [*record.unwelcome, event.user_id]
         if record.previous is not None and state.phase is not Phase.MIGRATING:
             if record.room is None or record.room.reason != LOST:
                 self._retire(record.previous)
@@ -461,6 +502,7 @@ class Channel:
             self._note_move(events, now)
         if state.phase is Phase.ENDED:
             self._close(now, reason)
+            self.timeline.note(by, ENDED, now, reason=reason)
         return events
 
     def _note_move(self, events: list[Event], now: int) -> None:
@@ -479,6 +521,7 @@ class Channel:
             ended_at=now,
         )
         self.moves.append(self.record.move)
+        self.timeline.note(PROVIDER, MIGRATED, now, reason=self.record.move.result)
 
     def _close(self, now: int, reason: str) -> None:
         """The call has ended: note its figures, and keep or retire its room."""
@@ -503,12 +546,14 @@ class Channel:
         self.news.append(announcements.session_ended(record.channel_id, room.session_id, reason))
         self.call = None
         record.guests, record.migrations, record.recording = {}, 0, ""
+        record.unwelcome = []
         if record.coming is not None:
             record.generation = record.coming.generation  # no number, and no key, a second time
         self._retire(record.coming)
         record.coming, record.coming_until = None, 0
-        if self._warm_until(now):
+        if self._warm_until(now) and reason != REPLACED:
             record.warm_from = record.warm_until = 0
+            record.warm_config = None
         if reason == "idle" and self._frequent(now) and self._lasting(room, now):
             record.pooled_until = now + self.limits.pool_ms
         else:
@@ -522,8 +567,3 @@ class Channel:
         """Whether a room that is kept now is not too old before its time in the pool is over."""
         age = self.limits.max_age_ms
         return not age or now + self.limits.pool_ms <= room.opened_at + age
-
-
-def changed_users(events: Sequence[Event]) -> set[str]:
-    """Users who came or went."""
-    return {e.user_id for e in events if isinstance(e, UserJoined | UserLeft)}

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from syncbridge.voice.call import CallLimits
+from syncbridge.voice.call_records import CallLimits
 
 DAY = 86_400_000
 
@@ -21,6 +21,9 @@ class ChannelLimits(msgspec.Struct, frozen=True):
         handoff_ms: how long a device has to take a call over.
         last_look_ms: before the deadline of a migration, when the provider is asked who has come
             over: the news of somebody may be lost. At most half of the time there is.
+        renew_ms: a channel that has a configuration is written again so often, so that it is not
+            forgotten.
+        removed_ms: how long who was sent away is kept out: longer than a token lives.
     """
 
     call: CallLimits = CallLimits()
@@ -33,3 +36,5 @@ class ChannelLimits(msgspec.Struct, frozen=True):
     pool_ms: int = 3_600_000
     handoff_ms: int = 60_000
     last_look_ms: int = 5_000
+    renew_ms: int = DAY
+    removed_ms: int = 3_660_000

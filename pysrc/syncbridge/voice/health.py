@@ -1,22 +1,29 @@
-"""How well a call is, as one score of four checks."""
+"""How well a call is, as one score of four checks, and whether anybody could verify it."""
 
 import msgspec
 
 from syncbridge.voice.channel import Channel
+from syncbridge.voice.verification import DEGRADED, Unverified
 
 RECENT_MS = 300_000
+UNVERIFIED_MOST = 0.75
+"""The score of a call that nobody could verify, at most: `degraded`."""
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Score from 0 to 1, the checks by name, and a word: healthy, degraded or unhealthy."""
+    """Score from 0 to 1, the checks by name, and a word: healthy, degraded or unhealthy.
+
+    `reason`: why nobody could verify the call in the latest passes; empty when that is not so.
+    """
 
     score: float
     checks: dict[str, bool]
     status: str
+    reason: str = ""
 
 
-def check_health(channel: Channel, now: int) -> Health:
-    """The health of a channel's call at `now` (Unix ms).
+def check_health(channel: Channel, now: int, unverified: Unverified | None = None) -> Health:
+    """The health of a channel's call at `now` (Unix ms). `unverified`: what is noted of it.
 
     Activity is whatever shows that the call is used: tokens, joins, reports, and polls that name
     somebody.
@@ -29,11 +36,16 @@ def check_health(channel: Channel, now: int) -> Health:
         "recentActivity": now - seen < RECENT_MS,
         "noErrors": not record.last_error,
     }
-    return judged(checks)
+    doubted = unverified is not None and unverified.passes >= DEGRADED and channel.live
+    return judged(checks, unverified.reason if unverified is not None and doubted else "")
 
 
-def judged(checks: dict[str, bool]) -> Health:
-    """The score and the word for a set of checks."""
+def judged(checks: dict[str, bool], reason: str = "") -> Health:
+    """The score and the word for a set of checks.
+
+    A call that could not be verified has no better score than one that fails one of four.
+    """
     score = sum(checks.values()) / len(checks)
+    score = min(score, UNVERIFIED_MOST) if reason else score
     status = "healthy" if score > 0.75 else "degraded" if score > 0.5 else "unhealthy"
-    return Health(score, checks, status)
+    return Health(score, checks, status, reason)

@@ -19,20 +19,29 @@ import msgspec
 
 from syncbridge.voice import announcements
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.evidence import Evidence, Joined, Left, Source
+from syncbridge.voice.evidence import Evidence, Joined, Left, Origin, Source, Teller
 from syncbridge.voice.provider import events
 from syncbridge.voice.provider.events import Event
 
+TEXTS_MOST = 50
+"""Texts of one channel that wait to be fetched."""
+RECORDING = events.RecordedKind.RECORDING
 UNKNOWN = 0
 """Generation of a channel that never had a room."""
 MAX_VACATED = 8
 
 
 class Report(msgspec.Struct, frozen=True):
-    """An event and when it arrived, in Unix ms."""
+    """An event, when it arrived, in Unix ms, and the id of the webhook that brought it."""
 
     event: Event
     received_at: int
+    webhook_id: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        """Who says it."""
+        return Origin(Teller.WEBHOOK, self.webhook_id)
 
     @property
     def at(self) -> int:
@@ -115,13 +124,23 @@ def _evidence(report: Report, generation: int) -> Evidence | None:
             kind = Left
         case _:
             return None
-    return kind(
+    said = kind(
         generation=generation,
         at=report.at,
         source=Source.WEBHOOK,
         user_id=user_id,
         connection_id=peer_id,
+        origin=report.origin,
     )
+    if isinstance(said, Left) and _replaced(report.event):
+        return msgspec.structs.replace(said, replaced=True)
+    return said
+
+
+def _replaced(event: Event) -> bool:
+    """Whether another connection of the same device has taken the place of one that ended."""
+    reason = event.reason if isinstance(event, events.ParticipantLeft) else None
+    return reason is events.LeaveReason.REPLACED
 
 
 def _revive(channel: Channel, evidence: Evidence, now: int) -> None:
@@ -139,7 +158,7 @@ def _ended(channel: Channel, report: Report, generation: int, now: int, taken: T
     record, occupancy = channel.record, report.event.provider_session_id
     if channel.call is None:
         if not occupancy:
-            channel.end(now, "ended")
+            channel.end(now, "ended", report.origin)
         return
     if generation != channel.call.generation:
         return
@@ -153,6 +172,7 @@ def _ended(channel: Channel, report: Report, generation: int, now: int, taken: T
             source=Source.WEBHOOK,
             user_id=user_id,
             connection_id=connection_id,
+            origin=report.origin,
         )
         for user_id, connection_id in channel.call.unseen_since(report.at)
     ]
@@ -172,8 +192,16 @@ def _recording(
         return
     taken.concerned = True
     ready = isinstance(event, events.RecordingReady)
+    if isinstance(event, events.RecordingReady) and event.kind is not RECORDING:
+        told = announcements.text_ready(record.channel_id, event.recording_id, event.kind)
+        channel.news.append(told)
+        others = [known for known in record.texts if known != event.recording_id]
+        record.texts = [*others, event.recording_id][-TEXTS_MOST:]
+        return
     if channel.generation_of(event.session_id) is not None and record.recording != "wanted":
         record.recording = "ready" if ready else "failed"
     if isinstance(event, events.RecordingReady):
         told = announcements.recording_ready(record.channel_id, event.recording_id, event.duration)
-        channel.news.append(told)
+    else:
+        told = announcements.recording_failed(record.channel_id, event.recording_id)
+    channel.news.append(told)

@@ -8,16 +8,17 @@ from typing import Any
 
 import msgspec
 
-from syncbridge.voice.call import Record as CallRecord
+from syncbridge.voice.call_records import Record as CallRecord
 from syncbridge.voice.provider.records import Permissions
 
 
 class ChannelConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How rooms of a channel are opened."""
+    """How rooms of a channel are opened. `features`: further ones, as `features.Feature` names."""
 
     max_participants: int = 100
     recording: bool = False
     transcription: bool = False
+    features: dict[str, bool] = {}
 
 
 class Room(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -112,10 +113,17 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
         waddle_id: the one for which it was opened first; it stays.
         warm_from: a scheduled event: the room is to be open from then on.
         warm_until: a room that was opened ahead is kept until then.
+        warm_config: how the room of that event is to be opened.
+        texts: transcripts and summaries that are to be fetched from the provider, by id.
+        texts_at: when that is tried again.
+        standing: how rooms are opened about which nobody says anything; None: as by default.
         uses: when the latest calls began, for pooling. migrations: how many there were.
         lost: how many polls in a row the provider did not know the room.
         vacated: the latest occupancies of rooms that are known to be over.
         move: the latest migration of the call, or of the one before.
+        removed: users who were sent away, and until when (ms) their tokens may open the room.
+        unwelcome: those of them who came back all the same, and are to be sent away again.
+        ignored: users of whom something was said that does not count, and when that was noted.
     """
 
     channel_id: str
@@ -139,11 +147,19 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
     pooled_until: int = 0
     warm_from: int = 0
     warm_until: int = 0
+    warm_config: ChannelConfig | None = None
+    standing: ChannelConfig | None = None
+    texts: list[str] = []
+    texts_at: int = 0
+    texts_failed: int = 0
     uses: list[int] = []
     migrations: int = 0
     lost: int = 0
     move: Move | None = None
     vacated: list[str] = []
+    removed: dict[str, int] = {}
+    unwelcome: list[str] = []
+    ignored: dict[str, int] = {}
 
 
 class Final(msgspec.Struct, frozen=True, omit_defaults=True):

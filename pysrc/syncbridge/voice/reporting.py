@@ -9,9 +9,9 @@ from collections.abc import Iterable
 import msgspec
 
 from syncbridge.voice import announcements, holding
-from syncbridge.voice.call import Event
+from syncbridge.voice.call_records import Event
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.evidence import Joined, Left, Source
+from syncbridge.voice.evidence import Joined, Left, Origin, Source, Teller
 from syncbridge.voice.holding import Report
 from syncbridge.voice.records import Guest
 
@@ -36,7 +36,8 @@ def report(channel: Channel, said: Report, now: int) -> list[Event]:
     after = channel.call.connections(said.user_id)
     fresh = bool(said.connection_id) and holding.arrived(known, after)
     channel_id = channel.record.channel_id
-    channel.news += holding.taken(channel_id, guest, said, fresh=fresh)
+    told = holding.taken(channel_id, guest, said, fresh=fresh)
+    channel.tell_devices(told, _origin(said), now)
     channel.news += holding.switched(channel_id, guest, said)
     return events
 
@@ -70,7 +71,8 @@ def part(channel: Channel, said: Report, now: int) -> list[Event]:
     guest = channel.record.guests.get(said.user_id)
     if channel.call is None or not (holding.holds(guest, said) or said.connection_id):
         return []
-    channel.news += holding.let_go(channel.record.channel_id, guest, said)
+    told = holding.let_go(channel.record.channel_id, guest, said)
+    channel.tell_devices(told, _origin(said), now)
     return channel.hear([_sign(Left, channel, said, now)], now)
 
 
@@ -81,7 +83,8 @@ def hand_over(channel: Channel, user_id: str, device_id: str, sid: str, now: int
     guest = channel.record.guests.setdefault(user_id, Guest())
     holding.begin_move(guest, device_id, sid, now + channel.limits.handoff_ms)
     guest.lost_at, guest.arrival = 0, None
-    channel.news.append(announcements.moving(channel.record.channel_id, user_id, device_id))
+    told = [announcements.moving(channel.record.channel_id, user_id, device_id)]
+    channel.tell_devices(told, Origin(Teller.TOKEN), now)
     return True
 
 
@@ -95,7 +98,13 @@ def _sign(
         source=Source.CLIENT,
         user_id=said.user_id,
         connection_id=said.connection_id,
+        origin=_origin(said),
     )
+
+
+def _origin(said: Report) -> Origin:
+    """The device that reports."""
+    return Origin(Teller.REPORT, said.device_id)
 
 
 def _spoken_of(channel: Channel, session_id: str) -> int:

@@ -26,13 +26,14 @@ class ChannelNews(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         events: messages for the sockets of this channel (`type` and members), in order.
-        by: the node that wrote.
+        by: the node that wrote. trace: of what made it write, as `traceparent`.
     """
 
     channel_id: str
     revision: int
     by: str
     events: list[dict[str, Any]] = []
+    trace: str = ""
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -46,7 +47,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     """A webhook that was believed, as it waits. `received_at` Unix ms; `entry` is its place.
 
     `attempts`: how often it has been taken, this time included. `reason`: why it cannot be taken
-    in, where that was known when it came; it becomes a dead letter.
+    in, where that was known when it came; it becomes a dead letter. `trace`: a `traceparent`.
     """
 
     delivery_id: str
@@ -55,6 +56,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     entry: str = ""
     attempts: int = 0
     reason: str = ""
+    trace: str = ""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

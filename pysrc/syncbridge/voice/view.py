@@ -16,7 +16,7 @@ import msgspec
 
 from syncbridge.voice import announcements
 from syncbridge.voice.announcements import Message
-from syncbridge.voice.call import CallLimits, Phase
+from syncbridge.voice.call_records import CallLimits, Phase
 from syncbridge.voice.records import ChannelRecord, Guest, Room
 
 VIEW = "view"

@@ -15,7 +15,7 @@ import trio
 from syncbridge import encode
 from syncbridge.errors import StoreError
 from syncbridge.messages import MessageType
-from syncbridge.outbound import AdminUpdate
+from syncbridge.outbound import AdminUpdate, Audience
 from syncbridge.records.sessions import Notice
 from syncbridge_server.admin.asking import Answers, Asking
 from syncbridge_server.admin.directory import Directory
@@ -34,14 +34,15 @@ from syncbridge_server.admin.figures import (
 from syncbridge_server.admin.roster import ConnectionRow, Roster, merge, question_of
 from syncbridge_server.admin.survey import Survey
 from syncbridge_server.gateway.gateway import Gateway
+from syncbridge_server.isolation import Isolation
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.link.client import RedisIO
 
 log = structlog.get_logger("admin")
 
-REPORT, ROSTER, BROADCAST = "report", "roster", "broadcast"
+REPORT, ROSTER, BROADCAST = "report", "roster", "announcement"
 KIND_NOTICE = "admin_notice"
-VOLUME_SECONDS = 5.0
+VOLUME_SECONDS = 15.0
 
 
 class AllMetrics(msgspec.Struct):
@@ -63,6 +64,14 @@ class Delivery(msgspec.Struct):
     nodes: int
 
 
+class Announcement(msgspec.Struct):
+    """What a node asks the others to say to their devices."""
+
+    payload: msgspec.Raw
+    audience: Audience
+    session_id: str = ""
+
+
 class Administration:
     """One for each process. `run` must be running.
 
@@ -70,6 +79,7 @@ class Administration:
         io: running client. bus: between the nodes.
         update_seconds: between two ADMIN_UPDATE messages with metrics.
         clock: Unix seconds.
+        isolation: in which sessions are listed.
     """
 
     def __init__(
@@ -80,16 +90,17 @@ class Administration:
         *,
         update_seconds: float,
         clock: Callable[[], float] = time.time,
+        isolation: Isolation | None = None,
     ) -> None:
         self._gateway = gateway
         self._bus = bus
         self._update_seconds = update_seconds
         self._clock = clock
         self._reporter = Reporter(gateway, clock)
-        self._directory = Directory(io, gateway.node, self._reporter.brief, clock)
+        self._directory = Directory(io, gateway.node, self._reporter.brief)
         self._asking = Asking(bus, gateway.node)
         self._roster = Roster(gateway.registry, gateway.node, gateway.hub.queued)
-        self.survey = Survey(io)
+        self.survey = Survey(io, isolation)
         self._volume: SnapshotMetrics | None = None
         self._volume_at = -VOLUME_SECONDS
         self._asking.answer_with(REPORT, self._answer_report)
@@ -110,16 +121,14 @@ class Administration:
         """The figures of all live nodes. `snapshots`: also what is stored, if Redis is there."""
         records = await self._live()
         answers = await self._asking.ask(REPORT, b"{}", set(records))
-        fresh = {
-            n: msgspec.json.decode(body, type=FullReport) for n, body in answers.bodies.items()
-        }
+        fresh = answers.read(FullReport)
         stale = {n: FullReport(records[n]) for n in answers.missing if n in records}
         reports = [*fresh.values(), *stale.values()]
         nodes = [node_figures(r.report, r.report.node in fresh) for r in reports]
         volume = await self._stored(reports) if snapshots else None
         return AllMetrics(
             int(self._clock() * 1000),
-            not answers.missing and bool(records),
+            not answers.missing and bool(records) and not self._directory.left_out,
             session_metrics(reports),
             connection_metrics(reports),
             volume,
@@ -132,15 +141,21 @@ class Administration:
         """A page of open connections, the next cursor, and whether every live node answered."""
         question = question_of(cursor, limit, user_id)
         answers = await self._ask(ROSTER, msgspec.json.encode(question))
-        rows, following = merge(answers.bodies.values(), limit)
+        rows, following = merge(answers.read(list[ConnectionRow]).values(), limit)
         return rows, following, not answers.missing
 
     # Messages
 
-    async def broadcast(self, payload: bytes) -> Delivery:
-        """BROADCAST to every device of every node; `payload` is JSON text."""
-        answers = await self._ask(BROADCAST, payload)
-        counts = [int(body) for body in answers.bodies.values()]
+    async def broadcast(
+        self, payload: bytes, audience: Audience = Audience.ADMINS, session_id: str = ""
+    ) -> Delivery:
+        """BROADCAST to devices of every node; `payload` is JSON text.
+
+        `session_id`: the one that is meant, of the audience SESSION.
+        """
+        said = Announcement(msgspec.Raw(payload), audience, session_id)
+        answers = await self._ask(BROADCAST, msgspec.json.encode(said))
+        counts = answers.read(int).values()
         return Delivery(sum(counts), not answers.missing, len(counts))
 
     def inform(self, name: str, text: str, **data: object) -> None:
@@ -156,7 +171,7 @@ class Administration:
     async def _ask(self, subject: str, body: bytes) -> Answers:
         records = await self._live()
         answers = await self._asking.ask(subject, body, set(records))
-        if not records:
+        if not records or self._directory.left_out:
             answers.missing.append("others")
         return answers
 
@@ -185,8 +200,9 @@ class Administration:
     async def _answer_report(self, body: bytes) -> bytes:
         return msgspec.json.encode(await self._reporter.full())
 
-    async def _answer_broadcast(self, payload: bytes) -> bytes:
-        return b"%d" % self._gateway.broadcast(payload)
+    async def _answer_broadcast(self, body: bytes) -> bytes:
+        said = msgspec.json.decode(body, type=Announcement)
+        return b"%d" % self._gateway.broadcast(bytes(said.payload), said.audience, said.session_id)
 
     # The admins' channel
 

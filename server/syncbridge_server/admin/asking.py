@@ -11,17 +11,20 @@ them the one is refused and the other dropped, which the asker sees as a missing
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import structlog
 import trio
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.integrity import UNREADABLE
 from syncbridge.records.sessions import Notice
 from syncbridge_server.ports.store import Bus
 
 log = structlog.get_logger("admin")
+
+T = TypeVar("T")
 
 DEADLINE = 1.0
 MAX_WAITING = 64
@@ -53,6 +56,17 @@ class Answers(NamedTuple):
 
     bodies: dict[str, bytes]
     missing: list[str]
+
+    def read(self, kind: type[T]) -> dict[str, T]:
+        """The bodies as a `kind`. A node whose answer is none is missing, too."""
+        found: dict[str, T] = {}
+        for node, body in self.bodies.items():
+            try:
+                found[node] = msgspec.json.decode(body, type=kind)
+            except UNREADABLE:
+                log.warning("Answer not readable", node=node)
+                self.missing.append(node)
+        return found
 
 
 class Asking:

@@ -1,12 +1,12 @@
 """Which nodes there are: each keeps a record of itself in Redis, with a lease.
 
-`node:<name>` holds a node's last brief report and expires `LEASE` seconds after it was written;
-the sorted set `nodes` names them all. A node lives while its record does: only Redis's clock
-counts. Records are written every `PERIOD` seconds, and one is removed when its node stops in good
-order. A node that was killed is listed until its lease ends, and shows as one that does not answer.
+`report:{nodes}:<name>` holds a node's last brief report and expires `LEASE` seconds after it was
+written. The nodes' own list (`membership`) names them all; shown are those whose record lives: only
+Redis's clock counts. Records are written every `PERIOD` seconds, and one is removed when its node
+stops in good order. A node that was killed is shown until its record expires, as one that does not
+answer. A record that cannot be read is left out until its node writes it again.
 """
 
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -14,18 +14,23 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError
+from syncbridge.integrity import UNREADABLE
 from syncbridge_server.admin.figures import NodeReport
+from syncbridge_server.isolation import of_record
+from syncbridge_server.log import Occasionally
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.link.pipeline import Command
-from syncbridge_server.redis.link.wire import pack
+from syncbridge_server.redis.link.pipeline import plain
+from syncbridge_server.redis.stores.node_codec import NODES
 
 log = structlog.get_logger("admin")
 
 PERIOD = 5.0
 LEASE = 15.0
 MAX_NODES = 1024
+"""Nodes that are shown and asked; those whose names come later in the alphabet are counted only."""
+
 GOODBYE_SECONDS = 1.0
-INDEX = "nodes"
+LOG_SECONDS = 60.0
 
 
 class Directory:
@@ -33,7 +38,8 @@ class Directory:
 
     Args:
         report: this node's figures, called for every record.
-        clock: Unix seconds.
+    Attributes:
+        left_out: nodes beyond `MAX_NODES` when they were last listed.
     """
 
     def __init__(
@@ -41,12 +47,12 @@ class Directory:
         io: RedisIO,
         node: str,
         report: Callable[[], NodeReport],
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._io = io
         self._node = node
         self._report = report
-        self._clock = clock
+        self.left_out = 0
+        self._occasionally = Occasionally(LOG_SECONDS)
 
     async def run(self) -> None:
         """Keep the record fresh until cancelled, then remove it."""
@@ -64,38 +70,40 @@ class Directory:
     async def publish(self) -> None:
         """Write the record now. Raises StoreError."""
         record = msgspec.json.encode(self._report())
-        await self._all(
-            ("SET", _key(self._node), record, "PX", int(LEASE * 1000)),
-            ("ZADD", INDEX, int(self._clock() * 1000), self._node),
-        )
+        await self._io.execute("SET", _key(self._node), record, "PX", int(LEASE * 1000))
 
     async def live(self) -> dict[str, NodeReport]:
         """The last report of each live node. Raises StoreError. Two round trips."""
-        names = [name.decode() for name in await self._io.execute("ZREVRANGE", INDEX, 0, MAX_NODES)]
-        records = await self._all(*(("GET", _key(name)) for name in names)) if names else []
-        found = dict(zip(names, records, strict=True))
-        gone = [name for name, record in found.items() if record is None]
-        if gone:
-            await self._io.execute("ZREM", INDEX, *gone)
-        return {name: _decode(record) for name, record in found.items() if record is not None}
+        listed = await self._io.execute("HKEYS", NODES)
+        names = sorted(name.decode(errors="surrogateescape") for name in listed)
+        self.left_out = max(0, len(names) - MAX_NODES)
+        del names[MAX_NODES:]
+        asked = [plain("GET", _key(name), repeatable=True) for name in names]
+        found = dict(zip(names, await self._io.request(asked) if asked else [], strict=True))
+        reports = {name: self._read(name, record) for name, record in found.items()}
+        return {name: report for name, report in reports.items() if report is not None}
+
+    def _read(self, name: str, record: bytes | StoreError | None) -> NodeReport | None:
+        """A node's record; None without one, and for one that cannot be read."""
+        if record is None:
+            return None
+        try:
+            if isinstance(record, StoreError):
+                raise record
+            return msgspec.json.decode(record, type=NodeReport)
+        except (StoreError, *UNREADABLE) as error:
+            if not of_record(error):
+                raise
+            if self._occasionally.due():
+                log.warning("Node record not readable", node=name, why=type(error).__name__)
+            return None
 
     async def _withdraw(self) -> None:
         try:
-            await self._all(("DEL", _key(self._node)), ("ZREM", INDEX, self._node))
+            await self._io.execute("DEL", _key(self._node))
         except StoreError:
             pass  # the lease ends by itself
 
-    async def _all(self, *commands: tuple[bytes | str | int, ...]) -> list[bytes | None]:
-        replies = await self._io.request([Command(pack(*command)) for command in commands])
-        for reply in replies:
-            if isinstance(reply, StoreError):
-                raise reply
-        return replies
-
 
 def _key(node: str) -> str:
-    return f"node:{node}"
-
-
-def _decode(record: bytes) -> NodeReport:
-    return msgspec.json.decode(record, type=NodeReport)
+    return f"report:{{nodes}}:{node}"

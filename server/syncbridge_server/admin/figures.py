@@ -98,7 +98,10 @@ class ConnectionMetrics(msgspec.Struct):
 
 
 class SnapshotMetrics(msgspec.Struct):
-    """What is stored. `exact`: false when it is estimated from a part of the keys."""
+    """What is stored. `exact`: false when it is estimated from a part of the keys.
+
+    `damaged`: sessions that cannot be read, and are in none of the other figures.
+    """
 
     stored: int
     bytes: int
@@ -106,6 +109,7 @@ class SnapshotMetrics(msgspec.Struct):
     largest_bytes: int
     exact: bool
     written_bytes_total: int = 0
+    damaged: int = 0
 
 
 class Reporter:

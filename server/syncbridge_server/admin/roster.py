@@ -96,9 +96,9 @@ def fits(connection: Connection, question: RosterQuestion) -> bool:
     return not question.user_id or (identity is not None and identity.user_id == question.user_id)
 
 
-def merge(bodies: Iterable[bytes], limit: int) -> tuple[list[ConnectionRow], str]:
+def merge(parts: Iterable[list[ConnectionRow]], limit: int) -> tuple[list[ConnectionRow], str]:
     """One page out of the nodes' answers, and the cursor of the next, "" at the end."""
-    rows = [row for body in bodies for row in msgspec.json.decode(body, type=list[ConnectionRow])]
+    rows = [row for part in parts for row in part]
     rows.sort(key=lambda row: (row.node, row.connection_id))
     page = rows[:limit]
     if len(page) < limit:

@@ -6,23 +6,31 @@ state on our side. Its guarantee is ours: a session that is there during the who
 least once, and may be listed twice if Redis rehashes meanwhile. The work of a call is bounded by
 `MAX_SCANS`; a page can therefore be short, even empty, and still have a `cursor` to go on with.
 
-A session has a meta key `s:{id}:m` once it was written, and a lease key `s:{id}:p` while devices
-are remembered. Both are looked for, so that one that is joined but not yet written is seen as well;
-`row.lua` makes sure that it is listed by one of the two only.
+A session has a meta key `s:{tag}:<id>:m` from the moment it is joined or written. What still has
+the keys of format 1 is listed when it has been used.
+
+A session that is damaged is left out of the list and of the figures, and counted.
 """
 
 import re
 from typing import Any, NamedTuple
 
-from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.integrity import VERSION_MOST, check_time
+from syncbridge.slots import SLOTS
 from syncbridge_server.admin.figures import SnapshotMetrics
+from syncbridge_server.isolation import Isolation
 from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.keys import every_key
 
 SCAN_COUNT = 1000
 MAX_SCANS = 20
-VOLUME_SCANS = 100
-_KEY = re.compile(rb"s:\{([0-9a-f-]{36})\}:([mp])")
-_CURSOR = re.compile(r"(\d{1,20})\.(\d{1,5})")
+VOLUME_SCANS = 20
+MAX_ROWS = 1_000
+"""Sessions that are looked at to tell how large they are."""
+
+_KEY = re.compile(rb"s:\{[0-9a-z]+\}:([0-9a-f-]{36}):m")
+_CURSOR = re.compile(r"(\d{1,24})\.(\d{1,5})")
 
 
 class Row(NamedTuple):
@@ -42,13 +50,14 @@ class Row(NamedTuple):
 class Survey:
     """Walks the sessions in Redis."""
 
-    def __init__(self, io: RedisIO) -> None:
+    def __init__(self, io: RedisIO, isolation: Isolation | None = None) -> None:
         self._io = io
+        self._isolation = isolation or Isolation()
 
     async def page(
         self, cursor: str, limit: int, user_id: str = "", active: bool = False
-    ) -> tuple[list[Row], str]:
-        """Some sessions, and the cursor of the next page, "" at the end.
+    ) -> tuple[list[Row], str, int]:
+        """Some sessions, the cursor of the next page, "" at the end, and how many were damaged.
 
         Args:
             cursor: "" to begin. limit: most rows.
@@ -58,68 +67,91 @@ class Survey:
         """
         at, skip = parse_cursor(cursor)
         rows: list[Row] = []
+        damaged = 0
         for _ in range(MAX_SCANS):
             following, keys = await self._scan(at, SCAN_COUNT)
+            read, unread = await self._rows(keys)
+            damaged += 0 if skip else unread
             found = [
                 row
-                for row in await self._rows(keys)
+                for row in read
                 if (not user_id or row.owner == user_id) and (row.devices_online or not active)
             ]
             room = limit - len(rows)
             rows += found[skip : skip + room]
             if len(found) > skip + room:
-                return rows, f"{at}.{skip + room}"
+                return rows, f"{at}.{skip + room}", damaged
             at, skip = following, 0
             if not at or len(rows) == limit:
                 break
-        return rows, f"{at}.0" if at else ""
+        return rows, f"{at}.0" if at else "", damaged
 
     async def volume(self) -> SnapshotMetrics:
         """How many sessions are stored and how large they are.
 
-        Exact up to about `VOLUME_SCANS * SCAN_COUNT` keys; above it the part that was walked is
-        scaled by the number of keys in Redis. Raises StoreError.
+        At most `VOLUME_SCANS` steps of a walk, and `MAX_ROWS` sessions looked at: exact where that
+        is all. Else what was seen is scaled by the number of keys in Redis; SCAN meets keys in no
+        order of ours, so that the part stands for the whole. Raises StoreError.
         """
-        keys = await self._io.execute("DBSIZE")
-        at = walked = stored = size = largest = 0
+        keys = await self._io.size()
+        at = walked = found = looked = damaged = 0
+        rows: list[Row] = []
         for _ in range(VOLUME_SCANS):
             at, names = await self._scan(at, SCAN_COUNT)
             walked += SCAN_COUNT
-            rows = [row for row in await self._rows(names) if row.version]
-            stored += len(rows)
-            size += sum(row.bytes for row in rows)
-            largest = max([largest, *(row.bytes for row in rows)])
+            part = names[: MAX_ROWS - looked]
+            read, unread = await self._rows(part)
+            rows += (row for row in read if row.version)
+            found, looked, damaged = found + len(names), looked + len(part), damaged + unread
             if not at:
                 break
-        average = round(size / stored) if stored else 0
+        size = sum(row.bytes for row in rows)
+        average = round(size / len(rows)) if rows else 0
+        share = found / looked if looked else 1.0
         if at:
-            share = max(1.0, keys / walked)
-            stored, size = round(stored * share), round(size * share)
-        return SnapshotMetrics(stored, size, average, largest, exact=not at)
+            share *= max(1.0, keys / walked)
+        return SnapshotMetrics(
+            round(len(rows) * share),
+            round(size * share),
+            average,
+            max((row.bytes for row in rows), default=0),
+            exact=not at and looked == found,
+            damaged=damaged,
+        )
 
     async def _scan(self, cursor: int, count: int) -> tuple[int, list[bytes]]:
         """One step: next cursor, and the keys of sessions in a stable order."""
-        following, keys = await self._io.execute(
-            "SCAN", cursor, "MATCH", "s:{*}:[mp]", "COUNT", count
-        )
-        return int(following), sorted(set(keys))
+        following, keys = await self._io.scan(cursor, "s:{*}:*:m", count)
+        return following, sorted(set(keys))
 
-    async def _rows(self, keys: list[bytes]) -> list[Row]:
-        found = [(m[1].decode(), m[2]) for m in map(_KEY.fullmatch, keys) if m]
+    async def _rows(self, keys: list[bytes]) -> tuple[list[Row], int]:
+        """The rows of these keys, and how many sessions are damaged. Raises StoreError."""
+        found = [m[1].decode() for m in map(_KEY.fullmatch, keys) if m]
         if not found:
-            return []
-        replies = await self._io.request([self._row(sid, letter) for sid, letter in found])
-        rows = []
-        for (sid, _), reply in zip(found, replies, strict=True):
-            if isinstance(reply, StoreError):
-                raise reply
-            if reply:
-                rows.append(Row(sid, reply[0].decode(), reply[1], reply[2].decode(), *reply[3:]))
-        return rows
+            return [], 0
+        replies = await self._io.request([self._row(sid) for sid in found])
+        read = [
+            (sid, reply if isinstance(reply, Exception) else (sid, reply))
+            for sid, reply in zip(found, replies, strict=True)
+            if reply != []
+        ]
+        rows = await self._isolation.each("list", read, row_of)
+        shown = {row.session_id for row in rows}
+        return rows, len({sid for sid, _ in read} - shown)
 
-    def _row(self, sid: str, letter: bytes) -> Any:
-        keys = [f"s:{{{sid}}}:{name}" for name in "mop"]
-        return self._io.script_command("row", keys, [int(letter == b"p")], repeatable=True)
+    def _row(self, sid: str) -> Any:
+        return self._io.script_command("row", every_key(sid), [], repeatable=True)
+
+
+def row_of(found: tuple[str, list[Any]]) -> Row:
+    """A session's id and reply as a row. Raises what a damaged one makes Python raise."""
+    sid, reply = found
+    row = Row(sid, reply[0].decode(), reply[1], reply[2].decode(), *reply[3:])
+    for moment in (row.created_at, row.updated_at):
+        check_time(moment)
+    if min(row.version, row.bytes) < 0 or max(row.version, row.bytes) > VERSION_MOST:
+        raise ValueError("a number is out of range")
+    return row
 
 
 def parse_cursor(text: str) -> tuple[int, int]:
@@ -127,7 +159,7 @@ def parse_cursor(text: str) -> tuple[int, int]:
     if not text:
         return 0, 0
     match = _CURSOR.fullmatch(text)
-    if match is None or int(match[1]) >= 1 << 64:
+    if match is None or int(match[1]) >= SLOTS << 64:
         raise SyncBridgeError(
             ErrorCode.INVALID_FIELD, "cursor: give the one of the answer before", field="cursor"
         )

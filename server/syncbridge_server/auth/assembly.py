@@ -1,12 +1,15 @@
 """Authentication put together from the settings."""
 
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
+from syncbridge.identity import Role
+from syncbridge_server.addresses import parse_issuer
 from syncbridge_server.auth.authenticator import Authenticator
+from syncbridge_server.auth.claims import ClaimMapping, parse_pointer
 from syncbridge_server.auth.http import BearerAuth
-from syncbridge_server.auth.jwks import JwksKeys
+from syncbridge_server.auth.issuers import ALGORITHMS, Issuers
 from syncbridge_server.auth.keys import (
     HmacKey,
     Key,
@@ -22,6 +25,9 @@ from syncbridge_server.auth.revocation import Revocations
 from syncbridge_server.auth.tokens import TokenRules, Tokens
 from syncbridge_server.ports.store import Bus, RedisCommands
 from syncbridge_server.settings import ConfigError, Settings
+
+if TYPE_CHECKING:
+    from syncbridge_server.auth.jwks import JwksKeys
 
 
 class Authentication(NamedTuple):
@@ -48,10 +54,56 @@ def token_rules(settings: Settings) -> TokenRules:
     )
 
 
-def build_tokens(settings: Settings) -> tuple[Tokens, JwksKeys | None]:
+def claim_mapping(settings: Settings) -> ClaimMapping:
+    """How tokens of other issuers are read, out of the settings."""
+    default = settings.jwt_default_role
+    return ClaimMapping(
+        user=parse_pointer(settings.jwt_claim_user or "sub"),
+        role=parse_pointer(settings.jwt_claim_role),
+        device=parse_pointer(settings.jwt_claim_device),
+        session=parse_pointer(settings.jwt_claim_session),
+        voice=parse_pointer(settings.jwt_claim_voice),
+        family=parse_pointer(settings.jwt_claim_login),
+        default_role=None if default == "none" else Role(default),
+        id_bytes=settings.id_bytes,
+    )
+
+
+def build_tokens(settings: Settings) -> "tuple[Tokens, list[JwksKeys]]":
     """Keys and rules. Raises ConfigError when a key is missing or does not fit."""
-    refresh = HmacKey(settings.jwt_refresh_secret.get_secret_value())
-    keys = None
+    mapping = claim_mapping(settings)
+    issuers = Issuers(_issuer_keys(settings), mapping)
+    verifier, signer, own = _own_keys(settings)
+    tokens = Tokens(
+        token_rules(settings),
+        verifier,
+        signer,
+        HmacKey(settings.jwt_refresh_secret.get_secret_value()),
+        issuers=issuers if settings.jwt_issuers else None,
+        mapping=mapping if settings.maps_claims else None,
+    )
+    keys = [*own, *issuers.keys]
+    for source in keys:
+        source.on_change = tokens.forget
+    return tokens, keys
+
+
+def _issuer_keys(settings: Settings) -> "Iterator[tuple[str, JwksKeys]]":
+    for text in settings.jwt_issuers:
+        name, url = parse_issuer(text)
+        yield name, _remote_keys(url, ALGORITHMS, name)
+
+
+def _remote_keys(url: str, algorithms: tuple[str, ...], issuer: str = "") -> "JwksKeys":
+    """Imported here: a server with keys of its own starts without an HTTP client."""
+    from syncbridge_server.auth.jwks import JwksKeys
+
+    return JwksKeys(url, algorithms, issuer)
+
+
+def _own_keys(settings: Settings) -> "tuple[Verifier, Signer | None, list[JwksKeys]]":
+    """What verifies tokens that name no other issuer, what signs them, and what is kept fresh."""
+    keys: list[JwksKeys] = []
     signer: Signer | None
     verifier: Verifier
     if settings.jwt_algorithm == "HS256":
@@ -60,12 +112,9 @@ def build_tokens(settings: Settings) -> tuple[Tokens, JwksKeys | None]:
         private = _private_key(settings)
         signer = private
         if settings.jwt_jwks_url:
-            keys = JwksKeys(settings.jwt_jwks_url, settings.jwt_algorithm)
-        verifier = KeyVerifier(keys or OneKey(_public_key(settings, private)))
-    tokens = Tokens(token_rules(settings), verifier, signer, refresh)
-    if keys is not None:
-        keys.on_change = tokens.forget
-    return tokens, keys
+            keys.append(_remote_keys(settings.jwt_jwks_url, (settings.jwt_algorithm,)))
+        verifier = KeyVerifier(keys[0] if keys else OneKey(_public_key(settings, private)))
+    return verifier, signer, keys
 
 
 def build_authentication(

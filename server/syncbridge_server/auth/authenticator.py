@@ -1,33 +1,36 @@
 """A token in, an `Identity` out, or the reason why not: the one door for HTTP and sockets."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import trio
 
 from syncbridge.identity import Identity
-from syncbridge_server.auth.jwks import JwksKeys
 from syncbridge_server.auth.revocation import Revocations
 from syncbridge_server.auth.tokens import KeyNotKnown, Tokens
+
+if TYPE_CHECKING:
+    from syncbridge_server.auth.jwks import JwksKeys
 
 
 class Authenticator:
     """Signature, claims, times and revocation of access tokens.
 
     Args:
-        keys: the issuer's key set, when there is one. clock: Unix seconds.
+        keys: key sets that are kept fresh. clock: Unix seconds.
     """
 
     def __init__(
         self,
         tokens: Tokens,
         revocations: Revocations,
-        keys: JwksKeys | None = None,
+        keys: "Iterable[JwksKeys]" = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.tokens = tokens
         self.revocations = revocations
-        self._keys = keys
+        self._keys = tuple(keys)
         self._clock = clock
 
     def verify(self, token: str, device_id: str = "") -> Identity:
@@ -39,21 +42,23 @@ class Authenticator:
         """
         identity = self.tokens.verify_access(token, self._clock())
         self.revocations.require(identity, device_id)
+        self.revocations.used.note(identity, device_id)
         return identity
 
     async def authenticate(self, token: str, device_id: str = "") -> Identity:
-        """As `verify`; a token with an unknown key makes the key set be read again first."""
+        """As `verify`; for a token with an unknown key its issuer's keys are read again first."""
         try:
             return self.verify(token, device_id)
-        except KeyNotKnown:
-            if self._keys is None:
+        except KeyNotKnown as error:
+            source = error.source
+            if source is None:
                 raise
-        await self._keys.refresh()
+        await source.refresh()
         return self.verify(token, device_id)
 
     async def run(self) -> None:
         """Keep revocations and keys fresh, for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.revocations.run)
-            if self._keys is not None:
-                nursery.start_soon(self._keys.run)
+            for keys in self._keys:
+                nursery.start_soon(keys.run)

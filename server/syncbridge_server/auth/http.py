@@ -19,10 +19,32 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import CLIENTS, Identity, Role, authorize
 from syncbridge_server.addresses import is_loopback
 from syncbridge_server.auth.authenticator import Authenticator
+from syncbridge_server.auth.tokens import KeyNotKnown
+from syncbridge_server.listener.contract import KNOWN
 from syncbridge_server.origins import is_loopback_origin, same_origin
 
 DEVELOPER = "developer"
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_FORWARDED = frozenset(
+    {
+        "forwarded",
+        "via",
+        "cdn-loop",
+        "client-ip",
+        "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-envoy-external-address",
+        "x-host",
+        "x-originating-ip",
+        "x-real-ip",
+        "x-remote-addr",
+        "x-remote-ip",
+        "fly-client-ip",
+        "fastly-client-ip",
+    }
+)
+_FORWARDED_PREFIXES = ("x-forwarded", "x-original-", "cf-", "x-azure-", "x-appengine-", "x-amzn-")
+"""With `_FORWARDED`, what proxies and content delivery networks add to what they pass on."""
 
 
 class BearerAuth:
@@ -51,16 +73,27 @@ class BearerAuth:
         """
         values, device_id = _credentials(request.scope["headers"])
         if values:
-            identity = await self._authenticator.authenticate(_bearer(values), device_id)
+            token = _bearer(values)
+            try:
+                identity = self._authenticator.verify(token, device_id)
+            except KeyNotKnown:
+                identity = await self._authenticator.authenticate(token, device_id)
         elif self._dev and is_local_caller(request):
             identity = self._developer()
         else:
             raise SyncBridgeError(
                 ErrorCode.AUTH_REQUIRED, "send Authorization: Bearer <access token>"
             )
+        request.scope.setdefault("state", {})["user"] = identity.user_id
+        if (known := request.scope.get(KNOWN)) is not None:
+            known(identity.user_id)
         reached = identity.session_id if session_bound else None
         authorize(identity, roles, session_id=reached, device_id=device_id)
         return identity
+
+    def is_revoked(self, identity: Identity, device_id: str) -> bool:
+        """Whether tokens that were good before have been taken back. Raises StoreUnavailable."""
+        return self._authenticator.revocations.is_revoked(identity, device_id)
 
     def _developer(self) -> Identity:
         now = self._clock()
@@ -71,7 +104,7 @@ def is_local_caller(request: HTTPConnection) -> bool:
     """True when nothing suggests that the request came from anywhere but this machine."""
     peer = request.client.host if request.client else ""
     headers = request.headers
-    if not is_loopback(peer) or any(name in headers for name in _FORWARDED):
+    if not is_loopback(peer) or any(map(_says_forwarded, headers)):
         return False
     if not _loopback_authority(f"//{headers.get('host', '')}"):
         return False
@@ -80,6 +113,11 @@ def is_local_caller(request: HTTPConnection) -> bool:
         return origin is None or same_origin(origin, headers.get("host", ""))
     ours = site in ("none", "same-origin")
     return ours and (origin is None or is_loopback_origin(origin))
+
+
+def _says_forwarded(name: str) -> bool:
+    """Whether a header, named in lower case, is one that only something in between writes."""
+    return name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES)
 
 
 def _loopback_authority(url: str) -> bool:
@@ -95,7 +133,11 @@ def named_device(request: HTTPConnection) -> str:
 
 
 def _credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], str]:
-    """All values of Authorization, and the first of X-Device-ID, of a scope's headers."""
+    """All values of Authorization, and the first of X-Device-ID, of a scope's headers.
+
+    A device id is UTF-8, as everywhere else; bytes that are not are read as ISO 8859-1 (RFC 9110
+    section 5.5 knows no other).
+    """
     values: list[str] = []
     device_id = b""
     for name, value in headers:
@@ -103,13 +145,17 @@ def _credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], str
             values.append(value.decode("latin-1"))
         elif name == b"x-device-id":
             device_id = device_id or value
-    return values, device_id.decode("latin-1")
+    try:
+        return values, device_id.decode()
+    except UnicodeDecodeError:
+        return values, device_id.decode("latin-1")
 
 
 def _bearer(values: list[str]) -> str:
-    scheme, _, token = values[0].partition(" ")
-    if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
+    scheme, _, rest = values[0].partition(" ")
+    token = rest.strip()
+    if len(values) > 1 or scheme.lower() != "bearer" or not token:
         raise SyncBridgeError(
             ErrorCode.TOKEN_INVALID, "token refused: write Authorization: Bearer <access token>"
         )
-    return token.strip()
+    return token

@@ -25,8 +25,23 @@ class BadToken(Exception):
     """The token cannot be believed. The message says why and never quotes it."""
 
 
+class Readable(Protocol):
+    """Keys that are read from somewhere, again and again."""
+
+    async def refresh(self) -> bool:
+        """Read them now, unless that was done a moment ago. Raises OVERLOADED."""
+
+
 class UnknownKey(BadToken):
-    """No key with the token's `kid` is known, though the issuer may have made one meanwhile."""
+    """No key with the token's `kid` is known.
+
+    `source`: the issuer may have made one meanwhile, and reading this again may bring it; None
+    when it was read a moment ago.
+    """
+
+    def __init__(self, reason: str, source: Readable | None = None) -> None:
+        super().__init__(reason)
+        self.source = source
 
 
 class Key(NamedTuple):
@@ -37,9 +52,9 @@ class Key(NamedTuple):
 
 
 class KeySource(Protocol):
-    """Where verification keys come from."""
+    """Where verification keys come from, and of which algorithms they are."""
 
-    algorithm: str
+    algorithms: tuple[str, ...]
 
     def find(self, kid: str) -> Key:
         """The key for a token header's `kid` ("" when it has none). Raises UnknownKey."""
@@ -100,14 +115,14 @@ class KeyVerifier:
 
     def __init__(self, keys: KeySource, jws: PyJWS | None = None) -> None:
         self._keys = keys
-        self._jws = jws or PyJWS(algorithms=[keys.algorithm])
+        self._jws = jws or PyJWS(algorithms=list(keys.algorithms))
 
     def payload(self, token: str) -> bytes:
         _ascii(token)
         try:
             key = self._keys.find(self._kid(token))
             signed = self._jws.decode_complete(token, key.material, algorithms=[key.algorithm])
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise BadToken(_reason(error)) from None
         payload: bytes = signed["payload"]
         return payload
@@ -141,7 +156,7 @@ class OneKey:
 
     def __init__(self, key: Key) -> None:
         self._key = key
-        self.algorithm = key.algorithm
+        self.algorithms: tuple[str, ...] = (key.algorithm,)
 
     def find(self, kid: str) -> Key:
         return self._key

@@ -13,8 +13,9 @@ import msgspec
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ANYBODY, authorize
+from syncbridge_server.auth.claims import Grant, invalid
 from syncbridge_server.auth.revocation import Revocations
-from syncbridge_server.auth.tokens import Grant, Tokens, invalid
+from syncbridge_server.auth.tokens import Tokens
 from syncbridge_server.log import get_logger
 from syncbridge_server.ports.store import RedisCommands
 
@@ -88,7 +89,7 @@ class RefreshRotation:
             return pair
         if status == FamilyStatus.UNKNOWN:
             raise invalid("its login is not known any more")
-        await self._revocations.revoke("family", claims.fam)
+        await self._revocations.revoke("family", claims.fam, must=True)
         if status == FamilyStatus.ENDED:
             raise SyncBridgeError(ErrorCode.TOKEN_REVOKED, "this login was revoked")
         _log.warning("A spent refresh token came back; its login is revoked", user_id=claims.sub)

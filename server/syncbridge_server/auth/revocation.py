@@ -6,6 +6,12 @@ seconds); no token lives longer than `max_life`, so members older than that are 
 rule needs a timer of its own. Each node keeps a copy in a dictionary, so `is_revoked` is at most
 six look-ups and never waits.
 
+There is room for MAX_RULES. Plain users fill half of it at most, and each of them MAX_OF_USER on a
+node, so nobody turns revocation off for others; a spent refresh token that comes back ends its
+login whether there is room or not.
+
+A rule for a device also takes back what this node has seen the device use (`UsedTokens`).
+
 A new rule is written to Redis first, then told to all nodes over the bus. Notices can be lost with
 a connection: a node reads the whole set at the start and after a resync, and the newest part of it
 every 30 seconds. Until the first reading has succeeded nobody is let in (unless `fail_open`).
@@ -15,6 +21,7 @@ ahead counts as issued later by that much.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -22,21 +29,26 @@ import trio
 
 from syncbridge.errors import ErrorCode, StoreError, StoreUnavailable, SyncBridgeError
 from syncbridge.identity import Identity
+from syncbridge.integrity import UNREADABLE
 from syncbridge.records.sessions import Notice
-from syncbridge_server.log import get_logger
+from syncbridge_server.auth.used import UsedTokens
+from syncbridge_server.log import Occasionally, get_logger
 from syncbridge_server.ports.store import Bus, RedisCommands
 
 NOTICE = "revoke"
 KEY = "revoked"
 POLL_SECONDS = 30.0
 RETRY_SECONDS = 1.0
+LOG_SECONDS = 30.0
 OVERLAP_SECONDS = 120.0
 MAX_RULES = 200_000
+MAX_OF_USER = 256
 _PAGE = 1_000
 
 _log = get_logger("AUTH")
 
 Kind = Literal["jti", "family", "user", "device"]
+Key = tuple[Kind, str, str]
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -92,7 +104,10 @@ class Revocations:
         self._clock = clock
         self._max_life = max_life
         self._key = prefix + KEY
-        self._moments: dict[tuple[str, str, str], float] = {}
+        self._moments: dict[Key, float] = {}
+        self._made: dict[str, dict[Key, float]] = {}
+        self._more: list[Rule] = []
+        self.used = UsedTokens()
         self._callbacks: list[Callable[[Rule], None]] = []
         self._wanted = trio.Event()
         self._reload = True
@@ -111,7 +126,7 @@ class Revocations:
         if not known:
             return False
         user = identity.user_id
-        dated = [("user", user, "")]
+        dated: list[Key] = [("user", user, "")]
         for device in {identity.device_id, device_id} - {""}:
             dated += [("device", device, ""), ("device", device, user)]
         return (
@@ -129,30 +144,72 @@ class Revocations:
         """Have `callback` called with each new rule, on the Trio thread, to close sockets."""
         self._callbacks.append(callback)
 
-    async def revoke(self, kind: Kind, value: str, user_id: str = "") -> Rule:
-        """Add a rule; it holds here at once and on all nodes soon. Raises StoreError."""
-        now = round(self._clock(), 3)
-        if len(self._moments) >= MAX_RULES:
+    async def revoke(
+        self, kind: Kind, value: str, user_id: str = "", *, by: str = "", must: bool = False
+    ) -> Rule:
+        """Add a rule; it holds here at once and on all nodes soon.
+
+        Args:
+            by: the plain user who asks. must: whether there is room or not.
+
+        Raises:
+            SyncBridgeError: OVERLOADED, RATE_LIMITED for a user who has made too many; StoreError.
+        """
+        rule = Rule(kind, value, user_id, round(self._clock(), 3))
+        if not must:
+            self._require_room(rule, by)
+        await self._add(rule)
+        with suppress(StoreError):  # then `run` goes on with it
+            await self._add_more()
+        return rule
+
+    def _require_room(self, rule: Rule, by: str) -> None:
+        """A rule that is there already needs none, nor does a user who takes back everything."""
+        key = rule.kind, rule.value, rule.user_id
+        if key in self._moments:
+            return
+        whole = key == ("user", by, "")
+        most = MAX_RULES // 2 if by and not whole else MAX_RULES
+        if len(self._moments) >= most:
             raise SyncBridgeError(ErrorCode.OVERLOADED, "too many revocations", retry_after=60.0)
-        rule = Rule(kind, value, user_id, now)
+        if by and not whole:
+            made = self._made.setdefault(by, {})
+            if len(made) >= MAX_OF_USER:
+                detail = f"{MAX_OF_USER} revocations at most; take all tokens back by user_id"
+                raise SyncBridgeError(ErrorCode.RATE_LIMITED, detail, retry_after=self._max_life)
+            made[key] = rule.at
+
+    async def _add_more(self) -> None:
+        """Take back what devices have used that were revoked."""
+        while self._more:
+            rule = self._more.pop()
+            try:
+                await self._add(rule)
+            except BaseException:
+                self._more.append(rule)
+                raise
+
+    async def _add(self, rule: Rule) -> None:
+        kind, value, user_id, now = rule.kind, rule.value, rule.user_id, rule.at
         member = msgspec.json.encode((kind, value, user_id))
         await self._commands.execute("ZADD", self._key, "GT", repr(now), member)
         await self._commands.execute("PEXPIRE", self._key, int(self._max_life * 1000) + 60_000)
         await self._commands.execute("ZREMRANGEBYSCORE", self._key, "-inf", repr(self._oldest()))
         self._learn(rule)
         self._bus.tell("*", Notice(NOTICE, "", msgspec.json.encode(rule)))
-        return rule
 
     async def run(self) -> None:
         """Keep the copy fresh, for ever."""
+        occasionally = Occasionally(LOG_SECONDS, trio.current_time)
         while True:
             wait = POLL_SECONDS
             self._wanted = trio.Event()
             try:
+                await self._add_more()
                 await self.load()
             except StoreError as error:
                 wait = RETRY_SECONDS
-                if not self.ready:
+                if not self.ready and occasionally.due():
                     _log.warning("The revocation list cannot be read", reason=error.detail)
             with trio.move_on_after(wait):
                 await self._wanted.wait()
@@ -189,13 +246,23 @@ class Revocations:
         if rule.at < self._oldest() or rule.at <= self._moments.get(key, -1.0):
             return
         self._moments[key] = rule.at
+        if rule.kind == "device":
+            self._take_used(rule)
         for callback in self._callbacks:
             callback(rule)
+
+    def _take_used(self, rule: Rule) -> None:
+        for kind, value in self.used.of(rule.value, rule.user_id):
+            used = Rule(kind, value, "", rule.at)
+            if (kind, value, "") not in self._moments:
+                self._learn(used)
+                self._more.append(used)
+                self._wanted.set()
 
     def _told(self, notice: Notice) -> None:
         try:
             self._learn(msgspec.json.decode(notice.data, type=Rule))
-        except msgspec.DecodeError:
+        except UNREADABLE:
             _log.warning("A revocation notice cannot be read")
 
     def _ask_reload(self) -> None:
@@ -208,6 +275,10 @@ class Revocations:
     def _forget_old(self) -> None:
         oldest = self._oldest()
         self._moments = {key: at for key, at in self._moments.items() if at >= oldest}
+        for user, made in list(self._made.items()):
+            self._made[user] = {key: at for key, at in made.items() if at >= oldest}
+            if not self._made[user]:
+                del self._made[user]
 
 
 def _rules(flat: Iterable[bytes]) -> list[Rule]:
@@ -215,7 +286,8 @@ def _rules(flat: Iterable[bytes]) -> list[Rule]:
     for member, score in zip(items, items, strict=True):
         try:
             kind, value, user_id = msgspec.json.decode(member, type=tuple[Kind, str, str])
-        except msgspec.DecodeError:
+        except UNREADABLE:
+            _log.warning("A revocation rule cannot be read")
             continue
         rules.append(Rule(kind, value, user_id, float(score)))
     return rules

@@ -1,5 +1,9 @@
 """Access and refresh tokens: claims in, signed text out, and back to an `Identity`.
 
+A token that names one of the other issuers (`Issuers`) is verified by that issuer's keys and read
+through the claim mapping; every other one by our own key, and it has our own claims, unless a
+mapping is set and `typ` is not ours.
+
 Pure: the caller passes the time in. What is checked, in this order, cheapest first: size, signature
 (with the algorithm that the key dictates), shape and type of every claim, kind (`typ`), issuer and
 audience when configured, times. No message ever quotes the token.
@@ -20,60 +24,29 @@ from typing import NamedTuple
 import msgspec
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import Identity, Role, VoiceGrant
-from syncbridge_server.auth.keys import BadToken, HmacKey, Signer, UnknownKey, Verifier
+from syncbridge.identity import Identity, Role
+from syncbridge_server.auth.claims import ACCESS, REFRESH, ClaimMapping, Claims, Grant, invalid
+from syncbridge_server.auth.issuers import Issuers
+from syncbridge_server.auth.keys import (
+    BadToken,
+    HmacKey,
+    Readable,
+    Signer,
+    UnknownKey,
+    Verifier,
+)
 
-ACCESS = "access"
-REFRESH = "refresh"
 _MAX_TIME = 253_402_300_800.0
 """Unix time of the year 10000; whatever lies beyond is nonsense."""
 
 
-class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The payload of a token (RFC 7519 section 4.1 and our own). Times in Unix seconds."""
+class _Kind(msgspec.Struct):
+    """The one claim that tells tokens of ours."""
 
-    sub: str
-    role: Role
-    typ: str
-    jti: str
-    iat: float
-    exp: float
-    session_id: str = ""
-    device_id: str = ""
-    voice: tuple[VoiceGrant, ...] = ()
-    fam: str = ""
-    nbf: float = 0.0
-    iss: str = ""
-    aud: str | tuple[str, ...] = ""
-
-    def identity(self) -> Identity:
-        """The holder."""
-        return Identity(
-            user_id=self.sub,
-            role=self.role,
-            jti=self.jti,
-            issued_at=self.iat,
-            expires_at=self.exp,
-            session_id=self.session_id,
-            device_id=self.device_id,
-            voice=self.voice,
-            family=self.fam,
-        )
-
-    def grant(self) -> "Grant":
-        """What a successor of this token shall say."""
-        return Grant(self.sub, self.role, self.session_id, self.device_id, self.voice, self.fam)
+    typ: str = ""
 
 
-class Grant(NamedTuple):
-    """What a new token shall say about its holder."""
-
-    user_id: str
-    role: Role = Role.USER
-    session_id: str = ""
-    device_id: str = ""
-    voice: tuple[VoiceGrant, ...] = ()
-    family: str = ""
+_KIND = msgspec.json.Decoder(_Kind)
 
 
 class TokenRules(NamedTuple):
@@ -87,19 +60,23 @@ class TokenRules(NamedTuple):
     id_bytes: int = 64
     cache_entries: int = 16_384
     issuer: str = ""
-    audience: str = ""
-
-
-def invalid(reason: str) -> SyncBridgeError:
-    """TOKEN_INVALID with a reason that quotes nothing of the token."""
-    return SyncBridgeError(ErrorCode.TOKEN_INVALID, f"token refused: {reason}")
+    audience: tuple[str, ...] = ()
 
 
 class KeyNotKnown(SyncBridgeError):
-    """TOKEN_INVALID because of an unknown `kid`: fetching the key set again may help."""
+    """The token's `kid` is not known.
 
-    def __init__(self) -> None:
-        super().__init__(ErrorCode.TOKEN_INVALID, "token refused: its key is not known")
+    With a `source`, reading that again may help, so the caller is asked to come again
+    (OVERLOADED) and not told that the token is bad (TOKEN_INVALID).
+    """
+
+    def __init__(self, source: Readable | None = None) -> None:
+        if source is None:
+            super().__init__(ErrorCode.TOKEN_INVALID, "token refused: its key is not known")
+        else:
+            detail = "the keys of the token's issuer are being read"
+            super().__init__(ErrorCode.OVERLOADED, detail, retry_after=1.0)
+        self.source = source
 
 
 class Tokens:
@@ -110,6 +87,8 @@ class Tokens:
         access: verifies access tokens. signer: signs them, None when only somebody else does.
         refresh: signs and verifies refresh tokens, which nobody else ever reads.
         new_id: makes `jti` and family ids.
+        issuers: others whose access tokens are accepted.
+        mapping: how tokens of our own key are read that do not have our claims; None: not at all.
     """
 
     def __init__(
@@ -119,12 +98,16 @@ class Tokens:
         signer: Signer | None,
         refresh: HmacKey,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        issuers: Issuers | None = None,
+        mapping: ClaimMapping | None = None,
     ) -> None:
         self.rules = rules
         self.new_id = new_id
         self._access = access
         self._signer = signer
         self._refresh = refresh
+        self._issuers = issuers
+        self._mapping = mapping
         self._decoder = msgspec.json.Decoder(Claims)
         self._encoder = msgspec.json.Encoder()
         self._seen: dict[bytes, Identity] = {}
@@ -150,8 +133,7 @@ class Tokens:
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         identity = self._seen.pop(digest, None)
         if identity is None:
-            payload = self._payload(self._access, token)
-            identity = self._checked(payload, ACCESS, now).identity()
+            identity = self._checked(self._access_claims(token), ACCESS, now).identity()
         elif now >= identity.expires_at + self.rules.leeway:
             raise _expired()
         self._remember(digest, identity)
@@ -160,7 +142,8 @@ class Tokens:
     def verify_refresh(self, token: str, now: float) -> Claims:
         """The claims of a refresh token. Raises as `verify_access`. Not remembered."""
         self._check_size(token)
-        claims = self._checked(self._payload(self._refresh, token), REFRESH, now)
+        claims = _decoded(self._decoder.decode, self._payload(self._refresh, token))
+        claims = self._checked(claims, REFRESH, now)
         if not claims.fam:
             raise invalid("claim fam is missing")
         return claims
@@ -181,8 +164,9 @@ class Tokens:
             device_id=grant.device_id,
             voice=grant.voice,
             fam=grant.family,
+            name=grant.name,
             iss=self.rules.issuer,
-            aud=self.rules.audience,
+            aud=self.rules.audience[0] if len(self.rules.audience) == 1 else self.rules.audience,
         )
         try:
             self._check_shape(claims)
@@ -198,20 +182,33 @@ class Tokens:
     def _payload(self, verifier: Verifier, token: str) -> bytes:
         try:
             return verifier.payload(token)
-        except UnknownKey:
-            raise KeyNotKnown from None
+        except UnknownKey as error:
+            raise KeyNotKnown(error.source) from None
         except BadToken as error:
             raise invalid(str(error)) from None
 
-    def _checked(self, payload: bytes, kind: str, now: float) -> Claims:
-        try:
-            claims = self._decoder.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise invalid(_claim_problem(error)) from None
+    def _access_claims(self, token: str) -> Claims:
+        """The signed claims of an access token, by the key of the issuer that it names."""
+        issuer = self._issuers.of(token) if self._issuers is not None else None
+        if issuer is not None:
+            claims = _decoded(issuer.mapping.read, self._payload(issuer.verifier, token))
+            if claims.iss != issuer.name:
+                raise invalid("claim iss is there twice")
+            return claims
+        payload = self._payload(self._access, token)
+        if self._mapping is not None and _kind(payload) != ACCESS:
+            claims = _decoded(self._mapping.read, payload)
+        else:
+            claims = _decoded(self._decoder.decode, payload)
+        if self.rules.issuer and claims.iss != self.rules.issuer:
+            raise invalid("claim iss is not the configured issuer")
+        return claims
+
+    def _checked(self, claims: Claims, kind: str, now: float) -> Claims:
         if claims.typ != kind:
             raise invalid(f"claim typ must be {kind}")
         self._check_shape(claims)
-        self._check_issuer(claims)
+        self._check_audience(claims)
         self._check_times(claims, now)
         return claims
 
@@ -229,11 +226,10 @@ class Tokens:
         if claims.session_id and not is_canonical_uuid(claims.session_id):
             raise invalid("claim session_id must be a lower-case UUID")
 
-    def _check_issuer(self, claims: Claims) -> None:
-        audiences = (claims.aud,) if isinstance(claims.aud, str) else claims.aud
-        if self.rules.issuer and claims.typ == ACCESS and claims.iss != self.rules.issuer:
-            raise invalid("claim iss is not the configured issuer")
-        if self.rules.audience and claims.typ == ACCESS and self.rules.audience not in audiences:
+    def _check_audience(self, claims: Claims) -> None:
+        named = (claims.aud,) if isinstance(claims.aud, str) else claims.aud
+        ours = self.rules.audience
+        if ours and claims.typ == ACCESS and not any(audience in ours for audience in named):
             raise invalid("claim aud does not name the configured audience")
 
     def _check_times(self, claims: Claims, now: float) -> None:
@@ -260,6 +256,21 @@ def is_canonical_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
+
+
+def _decoded(read: Callable[[bytes], Claims], payload: bytes) -> Claims:
+    try:
+        return read(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid(_claim_problem(error)) from None
+
+
+def _kind(payload: bytes) -> str:
+    """The claim `typ`; empty when there is none, or no text."""
+    try:
+        return _KIND.decode(payload).typ
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _expired() -> SyncBridgeError:

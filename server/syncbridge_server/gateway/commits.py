@@ -1,7 +1,6 @@
 """Writes that a task waits for, such as those of a REST request.
 
-What is asked in one turn of the event loop goes to the store together: a pipeline of each write
-alone would wake the I/O thread for each, and the two threads would fight for the interpreter. The
+What is asked in one turn of the event loop goes to the store together, with one system call. The
 store answers within its own deadline; that nobody waits for ever should it not is looked after by
 one task for all, to within `LOOK_SECONDS`.
 """

@@ -1,13 +1,18 @@
 """One WebSocket as the gateway sees it. The socket itself belongs to the hub."""
 
+from collections.abc import Callable
 from enum import IntEnum
 
 from syncbridge import ids
 from syncbridge.encode import NOWHERE, Address
+from syncbridge.ephemeral import Values
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity
 from syncbridge.protocol import BehindAuth, State
+from syncbridge.records.streams import Stream
 from syncbridge.session import Session
+
+NOTHING: Values = {}
 
 
 class Alarm(IntEnum):
@@ -27,10 +32,17 @@ class Connection:
         client: peer address, for logs. encoding: the hub's ENCODING_*.
         waiting: its AUTH has not been accepted yet. behind: what came after that AUTH.
         connected_at: when the socket came, Unix ms.
-        device: public metadata of the device as JSON text.
+        info: metadata of the device as it is stored (JSON).
         leave_reason: what the other devices will be told when it goes.
-        refused: an AUTH of it was refused, so it is about to close; what it sends is dropped.
+        refused: an AUTH of it was refused, or its token taken back, so it is about to close; what
+            it sends is dropped.
+        gone: its socket has closed, and what came before that waits behind an AUTH; its departure
+            comes after it.
         fence: its number among the connections of its session, 0 before it has joined.
+        stream: the queue of its updates, if it numbers them.
+        me: what it says of itself while it is there; replaced, never changed.
+        resets: `Session.resets` when it was last given a state that fits.
+        on_known: called once its AUTH was valid.
         released: its device has handed the session over: it may read, and write after AUTH.
     """
 
@@ -41,17 +53,22 @@ class Connection:
         "cid",
         "client",
         "connected_at",
-        "device",
         "device_id",
         "encoding",
         "fence",
+        "gone",
         "id",
         "identity",
+        "info",
         "leave_reason",
+        "me",
+        "on_known",
         "refused",
         "released",
+        "resets",
         "session",
         "state",
+        "stream",
         "waiting",
     )
 
@@ -69,11 +86,22 @@ class Connection:
         self.identity: Identity | None = None
         self.session: Session[Connection] | None = None
         self.device_id = ""
-        self.device = b"{}"
+        self.info = b"{}"
         self.leave_reason = "disconnected"
         self.fence = 0
         self.released = False
+        self.resets = 0
+        self.stream: Stream | None = None
+        self.me = NOTHING
         self.refused = False
+        self.gone = False
+        self.on_known: Callable[[], None] | None = None
+
+    def tell_known(self) -> None:
+        """Its AUTH was valid: tell whoever wants to know, once."""
+        told, self.on_known = self.on_known, None
+        if told is not None:
+            told()
 
     def require_here(self, session_id: str | None, device_id: str | None) -> None:
         """Hold a message to the socket: it may name the session and the device of it, or none.

@@ -3,14 +3,20 @@
 Everything asked between two `dispatch` calls goes out as one pipeline. Answers come back on the
 Trio thread, in order, as plain function calls: no task waits for a write. `after` runs once a
 batch, when all of its answers have been handled.
+
+A fault of ours costs only the request that it is about. A reply function that raises is called once
+more, with `HandlingFailed`, as whoever asked must hear something; a request that cannot even be
+written does not keep back those that were asked with it.
 """
 
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import structlog
 
-from syncbridge.errors import StoreError
+from syncbridge.errors import ErrorCode, StoreError, StoreTimeout
+from syncbridge.records.reads import reads_apart
 from syncbridge.records.sessions import Outcome, Request
 from syncbridge_server.gateway.tally import Tally
 from syncbridge_server.ports.store import Store
@@ -21,6 +27,17 @@ MAX_BATCH = 512
 """Requests in one submission, so that a full queue refuses some of a burst and not all of it."""
 
 Reply = Callable[..., None]
+
+Waiting = tuple[Reply, tuple[Any, ...]]
+"""Who asked, and what is given back with the answer."""
+
+
+class HandlingFailed(StoreTimeout):
+    """This node failed on a request, or on its answer; the store may have done it."""
+
+    def __init__(self) -> None:
+        super().__init__("the server failed on this message")
+        self.code = ErrorCode.INTERNAL
 
 
 class Courier:
@@ -35,31 +52,47 @@ class Courier:
         self._store = store
         self._after = after
         self._requests: list[Request] = []
-        self._replies: list[tuple[Reply, tuple[Any, ...]]] = []
+        self._replies: list[Waiting] = []
         self.in_flight = 0
         self.tally = Tally()
 
+    @property
+    def apart(self) -> bool:
+        """Whether the store has replicas confirm what it answers."""
+        return self._store.apart
+
     def ask(self, request: Request, reply: Reply, *context: Any) -> None:
-        """Queue a request; `reply(answer_or_store_error, *context)` is called exactly once."""
+        """Queue a request; `reply(answer_or_store_error, *context)` is called once, and again with
+        `HandlingFailed` if it raises."""
         self._requests.append(request)
         self._replies.append((reply, context))
 
-    def dispatch(self) -> int:
-        """Send what was asked since the last call; returns how many requests that were."""
-        count = len(self._requests)
+    def dispatch(self) -> None:
+        """Send what was asked since the last call."""
         while self._requests:
             requests = self._requests[:MAX_BATCH]
             replies = self._replies[:MAX_BATCH]
             del self._requests[:MAX_BATCH], self._replies[:MAX_BATCH]
-            self._submit(requests, replies)
-        return count
+            if self._store.apart:
+                self._submit_apart(requests, replies)
+            else:
+                self._submit(requests, replies)
 
-    def _submit(
-        self, requests: list[Request], replies: list[tuple[Reply, tuple[Any, ...]]]
-    ) -> None:
+    def _submit_apart(self, requests: list[Request], replies: list[Waiting]) -> None:
+        """Reads by themselves, so that their answers need not wait for those of writes."""
+        pairs = list(zip(requests, replies, strict=True))
+        for part in reads_apart(pairs, lambda pair: pair[0]):
+            self._submit([request for request, _ in part], [reply for _, reply in part])
+
+    def _submit(self, requests: list[Request], replies: list[Waiting]) -> None:
+        began = perf_counter()
+
         def deliver(answers: Sequence[Any]) -> None:
             self.in_flight -= len(replies)
+            took, before = perf_counter() - began, self.tally.answered
             self._hand_out(answers, replies)
+            if self.tally.answered != before:
+                self.tally.commits.observe(took, self.tally.answered - before)
             self._after()
 
         self.in_flight += len(replies)
@@ -68,14 +101,32 @@ class Courier:
         except StoreError as error:
             self.in_flight -= len(replies)
             self._hand_out([error] * len(replies), replies)
+        except Exception:
+            self.in_flight -= len(replies)
+            self._singly(requests, replies)
 
-    def _hand_out(
-        self, answers: Sequence[Any], replies: list[tuple[Reply, tuple[Any, ...]]]
-    ) -> None:
+    def _singly(self, requests: list[Request], replies: list[Waiting]) -> None:
+        """Send requests one by one, as one of them cannot be written."""
+        if len(requests) == 1:
+            log.exception("Request failed", request=type(requests[0]).__name__)
+            self._hand_out([HandlingFailed()], replies)
+            return
+        for request, reply in zip(requests, replies, strict=True):
+            self._submit([request], [reply])
+
+    def _hand_out(self, answers: Sequence[Any], replies: list[Waiting]) -> None:
         for answer, (reply, context) in zip(answers, replies, strict=True):
             if isinstance(answer, Outcome):
                 self.tally.count(answer)
-            try:
-                reply(answer, *context)
-            except Exception:
-                log.exception("Reply failed", request=type(answer).__name__)
+            if not _handled(answer, reply, context) and not isinstance(answer, HandlingFailed):
+                _handled(HandlingFailed(), reply, context)
+
+
+def _handled(answer: Any, reply: Reply, context: tuple[Any, ...]) -> bool:
+    """Give an answer to who asked; False when that fails."""
+    try:
+        reply(answer, *context)
+    except Exception:
+        log.exception("Reply failed", answer=type(answer).__name__)
+        return False
+    return True

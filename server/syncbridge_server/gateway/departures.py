@@ -6,14 +6,12 @@ from both sides, and this file turns it into frames and into what happens to a s
 with 4009 when its device has connected elsewhere, with 4010 when it was signed out, and left open
 for reading when it has handed the session over.
 
-A newcomer's list is as old as the script that made it. What other nodes told since then is kept in
-`Session.recent` while somebody is joining, and sent after the list. What they tell only later, and
-the list has already, is news to the others alone: see `Roster.unaware`.
+In a session of many devices changes are told together, see `Summaries`. What a newcomer's list has
+already, and other nodes tell only later, is news to the others alone: see `Roster.unaware`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-import msgspec
 import structlog
 
 from syncbridge import encode
@@ -22,29 +20,34 @@ from syncbridge.errors import StoreError
 from syncbridge.messages import MessageType
 from syncbridge.protocol import State
 from syncbridge.records.devices import DeviceList, ListDevices
-from syncbridge.records.sessions import Device, DeviceInfo, Leave, Left, PresenceChange, Status
-from syncbridge.roster import News, Roster
+from syncbridge.records.sessions import Compared, Device, Leave, Left, PresenceChange, Status
+from syncbridge.roster import News
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
+from syncbridge_server.gateway.devices import Summaries, decode_info, device_payload
+from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.voice import VoiceLink
+from syncbridge_server.isolation import of_record
 
 log = structlog.get_logger("gateway")
 
 JOINED = "joined"
 REMOVED = "removed"
 HANDOFF = "handoff"
-MAX_RECENT = 256
-_info_decoder = msgspec.json.Decoder(DeviceInfo)
+TIMEOUT = "timeout"
 
 
 class Departures:
     """Announces devices; see the module's text.
 
     Attributes:
-        unsure: ids of sessions in which it is not known whether a device has left.
+        unsure: ids of sessions whose devices are to be held against the store.
+        ghosts: the store may have devices of this node online that have left, in sessions that
+            are not here any more.
+        early: session -> device -> its sign-out, of which we heard while somebody was joining.
     """
 
     def __init__(
@@ -54,18 +57,24 @@ class Departures:
         post: Post,
         courier: Courier,
         voice: VoiceLink,
+        ephemeral: EphemeralState,
+        summaries: Summaries,
         *,
         node: str,
         clock: Callable[[], float],
     ) -> None:
         self._voice = voice
+        self._ephemeral = ephemeral
         self._hub = hub
         self._registry = registry
         self._post = post
         self._courier = courier
+        self._summaries = summaries
         self._node = node
         self._clock = clock
         self.unsure: set[str] = set()
+        self.ghosts = False
+        self.early: dict[str, dict[str, PresenceChange]] = {}
 
     def closed(self, connection: Connection) -> None:
         """The socket of a connection is gone."""
@@ -97,42 +106,40 @@ class Departures:
     def heard(self, change: PresenceChange) -> None:
         """A script that another node ran, or a sweep, tells of a device."""
         session = self._registry.sessions.get(change.sid)
-        if session is None:
-            return
-        if session.joining and len(session.recent) < MAX_RECENT:
-            session.recent.append(change)
-        self.observe(session, change)
+        if session is not None:
+            self.observe(session, change)
 
     def observe(self, session: LocalSession, change: PresenceChange, exclude: int = 0) -> None:
         """Take a change, do to a socket here what it means, and tell the devices here."""
+        session.roster.heard_of(change.newest)
         if change.event == JOINED:
-            news = session.roster.joined(change.device_id, change.fence)
+            news = session.roster.joined(change.device_id, change.fence, change.detail)
             self._close_older(session, change)
         else:
-            news = session.roster.left(change.device_id, change.fence)
+            removed = change.event == REMOVED
+            news = session.roster.left(change.device_id, change.fence, removed=removed)
             exclude = self._end(session, change) or exclude
-        frames = self._frames(session, change, news)
+        if news is not News.NOTHING and session.joined:
+            self._tell(session, change, news, exclude)
+        if news in (News.JOINED, News.REPLACED):
+            self._ephemeral.joined(session, change.device_id, change.fence)
+        elif not session.roster.is_online(change.device_id):
+            self._ephemeral.left(session, change.device_id)
+
+    def _tell(
+        self, session: LocalSession, change: PresenceChange, news: News, exclude: int
+    ) -> None:
+        unaware = set()
         if news in (News.LEFT, News.REPLACED):
             unaware = session.roster.unaware(change.device_id)
-            if unaware and frames:
-                self._tell_aware(session, frames.pop(0), unaware | {exclude})
+        if self._summaries.took(session, change.device_id, news, reason_of(change)):
+            self._tell_source(session, change, news)
+            return
+        frames = self._frames(session, change, news)
+        if unaware:
+            self._tell_aware(session, frames.pop(0), unaware | {exclude})
         for frame in frames:
             self._post.notice(session, frame, exclude)
-
-    def welcome(self, session: LocalSession, connection: Connection, devices: list[Device]) -> None:
-        """Tell a newcomer what has happened since its list was made."""
-        if not session.recent:
-            return
-        own = Roster()
-        own.begin(devices)
-        for change in session.recent:
-            if change.event == JOINED:
-                newer = change.fence > connection.fence
-                news = own.joined(change.device_id, change.fence) if newer else News.NOTHING
-            else:
-                news = own.left(change.device_id, change.fence)
-            for frame in self._frames(session, change, news):
-                self._post.raw(connection, frame)
 
     def close_replaced(self, previous: Connection) -> None:
         """The device of this connection has another one."""
@@ -141,16 +148,22 @@ class Departures:
 
     def verify(self, session: LocalSession) -> None:
         """Hold what the devices here were told against the store: a message may be lost."""
-        self.unsure.discard(session.id)
-        self._courier.ask(ListDevices(session.id), self._verified, session)
+        self._courier.ask(ListDevices(session.id), self.listed, session)
+
+    def sure(self, session: LocalSession, answer: Compared) -> bool:
+        """Whether the store says of a session's devices what those here were told."""
+        return session.roster.fits(answer.online, answer.newest) and all(
+            connection.released or session.roster.is_online(device_id)
+            for device_id, connection in session.devices.items()
+        )
 
     def _left(
         self, answer: Left | StoreError, connection: Connection, session: LocalSession
     ) -> None:
         if isinstance(answer, StoreError):
             log.warning("Leave Failed", detail=answer.detail)
-            if session.devices:
-                self.unsure.add(session.id)
+            if not of_record(answer):
+                self.doubt(session)
             return
         if answer.changed:
             change = PresenceChange(
@@ -158,22 +171,71 @@ class Departures:
             )
             self.observe(session, change)
 
-    def _verified(self, answer: DeviceList | StoreError, session: LocalSession) -> None:
-        if isinstance(answer, StoreError):
+    def doubt(self, session: LocalSession) -> None:
+        """A device that is not here may be online in the store all the same."""
+        if self._registry.sessions.get(session.id) is session and session.devices:
             self.unsure.add(session.id)
+        else:
+            self.ghosts = True
+
+    def listed(self, answer: DeviceList | StoreError, session: LocalSession) -> None:
+        """Bring the roster to what the store has, and tell the devices here."""
+        if isinstance(answer, StoreError):
+            if not of_record(answer):
+                self.doubt(session)
             return
         if answer.status is not Status.OK:
             return
-        for device in answer.devices:
+        self._lay_ghosts(session, answer.devices)
+        self.meet(session, answer.devices)
+        for device_id, fence in session.roster.missing(answer.devices, answer.fence):
+            self.observe(
+                session, PresenceChange(session.id, "disconnected", fence, 0, device_id, b"")
+            )
+        session.roster.listed_at(answer.fence)
+
+    def meet(self, session: LocalSession, devices: Iterable[Device]) -> None:
+        """Take a list from the store: tell the devices here whom they have not heard of."""
+        for device in devices:
             if device.online and device.fence:
                 change = PresenceChange(
                     session.id, JOINED, device.fence, 0, device.device_id, device.info
                 )
                 self.observe(session, change)
-        for device_id, fence in session.roster.missing(answer.devices, answer.fence):
-            self.observe(
-                session, PresenceChange(session.id, "disconnected", fence, 0, device_id, b"")
+            else:
+                session.roster.remember(device)
+
+    def _lay_ghosts(self, session: LocalSession, devices: list[Device]) -> None:
+        """Devices are online at this node that are not here: Redis has lost that they left."""
+        for device in devices:
+            node, _, _ = device.conn.partition(":")
+            here = session.devices.get(device.device_id)
+            if node == self._node and (here is None or here.id != device.conn):
+                request = Leave(session.id, device.device_id, device.conn, self._node)
+                self._courier.ask(request, self._ghost_left, session, device)
+
+    def _ghost_left(self, answer: Left | StoreError, session: LocalSession, device: Device) -> None:
+        if isinstance(answer, StoreError):
+            self.doubt(session)
+        elif answer.changed:
+            change = PresenceChange(
+                session.id, "disconnected", answer.fence, 0, device.device_id, b""
             )
+            self.observe(session, change)
+
+    def entered(self, session: LocalSession, connection: Connection) -> None:
+        """A newcomer's device may have a newer connection, or be signed out: that news can outrun
+        the answer."""
+        early = self.early.get(session.id)
+        if early is not None and connection.device_id in early:
+            self._end(session, early[connection.device_id])
+        if session.roster.fence(connection.device_id) > connection.fence:
+            self._take_out(session, connection)
+            self.close_replaced(connection)
+
+    def all_arrived(self, session: LocalSession) -> None:
+        """Nobody is on the way to a session any more."""
+        self.early.pop(session.id, None)
 
     def _close_older(self, session: LocalSession, change: PresenceChange) -> None:
         """The device has connected on another node; its socket here is the old one."""
@@ -185,6 +247,8 @@ class Departures:
     def _end(self, session: LocalSession, change: PresenceChange) -> int:
         """The device left: what that means to its socket here; cid of whoever is not told."""
         connection = session.devices.get(change.device_id)
+        if change.event == REMOVED and session.joining:
+            self.early.setdefault(session.id, {})[change.device_id] = change
         if connection is None:
             return 0
         late = connection.released and change.event == REMOVED and change.fence > connection.fence
@@ -198,6 +262,8 @@ class Departures:
             self._take_out(session, connection)
             code = CloseCode.DEVICE_REMOVED
             self._hub.close(connection.cid, code, code.reason)
+        elif change.event == TIMEOUT:
+            self.unsure.add(session.id)  # the node was taken for dead
         elif connection.released:
             return 0  # the word of the handoff was lost; it still reads, and is told at least this
         return connection.cid
@@ -213,9 +279,14 @@ class Departures:
             if connection.cid not in unaware:
                 self._post.raw(connection, frame)
 
+    def _tell_source(self, session: LocalSession, change: PresenceChange, news: News) -> None:
+        """Who hands over is told at once, in a large session too."""
+        source = session.devices.get(change.device_id)
+        if change.event == HANDOFF and source is not None:
+            for frame in self._frames(session, change, news):
+                self._post.raw(source, frame)
+
     def _frames(self, session: LocalSession, change: PresenceChange, news: News) -> list[bytes]:
-        if news is News.NOTHING or not session.joined:
-            return []
         frames = []
         if news is News.REPLACED:
             payload = left_payload(change.device_id, "replaced")
@@ -235,14 +306,6 @@ class Departures:
         return encode.envelope(kind, address, int(self._clock()), payload)
 
 
-def decode_info(info: bytes) -> DeviceInfo:
-    """Stored metadata of a device; empty when it cannot be read."""
-    try:
-        return _info_decoder.decode(info)
-    except msgspec.DecodeError:
-        return DeviceInfo()
-
-
 def departure_payload(change: PresenceChange) -> bytes:
     """DEVICE_LEFT payload of a change."""
     if change.event == HANDOFF:
@@ -250,11 +313,14 @@ def departure_payload(change: PresenceChange) -> bytes:
             change.device_id,
             HANDOFF,
             b',"target_device":%b,"version":%d'
-            % (encode.quote(change.detail.decode()), change.version),
+            % (encode.quote(change.detail.decode(errors="replace")), change.version),
         )
-    return left_payload(
-        change.device_id, "disconnected" if change.event == REMOVED else change.event
-    )
+    return left_payload(change.device_id, reason_of(change))
+
+
+def reason_of(change: PresenceChange) -> str:
+    """Why a device left, as clients are told."""
+    return "disconnected" if change.event == REMOVED else change.event
 
 
 def left_payload(device_id: str, reason: str, more: bytes = b"") -> bytes:
@@ -264,26 +330,3 @@ def left_payload(device_id: str, reason: str, more: bytes = b"") -> bytes:
         reason.encode(),
         more,
     )
-
-
-def device_payload(
-    device_id: str, info: DeviceInfo, online: bool, last_seen: int = -1, in_call: str = ""
-) -> bytes:
-    """A device as clients see it, as JSON.
-
-    `last_seen`: Unix seconds, left out when negative. `in_call`: the channel whose call it holds,
-    left out when empty.
-    """
-    members: dict[str, object] = {
-        "device_id": device_id,
-        "device_type": info.device_type,
-        "device_name": info.device_name,
-        "os_version": info.os_version,
-        "status": "online" if online else "offline",
-        "connected_at": info.connected_at // 1000,
-    }
-    if last_seen >= 0:
-        members["last_seen"] = last_seen
-    if in_call:
-        members["in_call"] = in_call
-    return encode.to_json(members)

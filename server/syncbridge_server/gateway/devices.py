@@ -1,30 +1,211 @@
-"""DEVICE_LIST: the devices of the session, as the store has them at that moment."""
+"""Lists of devices: what a newcomer is shown, what DEVICE_LIST asks for, and what a large session
+is told once a second in place of single notices.
 
-from syncbridge import encode
+`syncbridge.roster` knows who is there and what was not told yet; this file makes messages of it,
+and looks after the sessions in which something waits to be told.
+"""
+
+from collections.abc import Callable, Collection
+
+import msgspec
+import structlog
+import trio
+
+from syncbridge import encode, messages
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
+from syncbridge.integrity import UNREADABLE
+from syncbridge.limits import Limits
 from syncbridge.messages import Envelope, MessageType
 from syncbridge.records.devices import DeviceList, ListDevices
-from syncbridge.records.sessions import Device, Status
-from syncbridge_server.gateway.connection import Connection
+from syncbridge.records.sessions import Device, DeviceInfo, Status
+from syncbridge.roster import News, Summary, is_large
+from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
-from syncbridge_server.gateway.departures import decode_info, device_payload
+from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.voice import VoiceLink
+
+log = structlog.get_logger("gateway")
+
+_info_decoder = msgspec.json.Decoder(DeviceInfo)
+
+
+class Summaries:
+    """Tells sessions of more than `limits.presence_list` devices who came and went.
+
+    Args:
+        clock: wall clock, Unix seconds. monotonic: the hub's clock in ms.
+
+    Attributes:
+        wanted: set when there is something to tell.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        post: Post,
+        voice: VoiceLink,
+        ephemeral: EphemeralState,
+        *,
+        limits: Limits,
+        clock: Callable[[], float],
+        monotonic: Callable[[], int],
+    ) -> None:
+        self._registry = registry
+        self._post = post
+        self._voice = voice
+        self._ephemeral = ephemeral
+        self._bound = limits.presence_list
+        self._clock = clock
+        self._monotonic = monotonic
+        self._waiting: set[str] = set()
+        self.wanted = trio.Event()
+
+    def took(self, session: LocalSession, device_id: str, news: News, reason: str) -> bool:
+        """Whether a change, which the roster has, is told by a summary and not by itself."""
+        large = is_large(session.roster.online, self._bound, before=session.summary is not None)
+        if not large:
+            if session.summary is None:
+                return False
+            session.summary = None
+            self._publish(session, self.whole(session))
+            return True
+        if session.summary is None:
+            session.summary = Summary(self._bound, self._now())
+        if news is News.LEFT:
+            session.summary.left(device_id, reason)
+        else:
+            session.summary.joined(device_id, replaced=news is News.REPLACED)
+        self._waiting.add(session.id)
+        self.wanted.set()
+        return True
+
+    def tell(self) -> None:
+        """Send the summaries that are due; what is not waits for another round."""
+        waiting, self._waiting = self._waiting, set()
+        for session_id in waiting:
+            session = self._registry.sessions.get(session_id)
+            if session is None or session.summary is None:
+                continue
+            if self._now() < session.summary.due:
+                self._waiting.add(session_id)
+                continue
+            try:
+                self._tell(session, session.summary)
+            except Exception:
+                log.exception("Summary Failed", session_id=session_id)
+        if self._waiting:
+            self.wanted.set()
+
+    def welcome(self, session: LocalSession, connection: Connection, gone: set[str]) -> bytes:
+        """The members of AUTH_SUCCESS that list devices; `gone` are those known to have left."""
+        if session.summary is None:
+            return b'"devices":%b' % self._everybody(session, gone)
+        texts, named = self._window(session, session.summary)
+        if connection.device_id not in named:
+            own = self._device(session, connection.device_id, connection.info, online=True)
+            texts = texts + b"," + own if texts else own
+        return b'"devices":[%b],"devices_total":%d,"devices_partial":true' % (
+            texts,
+            session.roster.online,
+        )
+
+    def whole(self, session: LocalSession) -> bytes:
+        """DEVICE_LIST payload: everybody, or the window of a large session."""
+        if session.summary is None:
+            listed = list(session.roster.listed())
+            return b'{"devices":%b,"total":%d}' % (self._everybody(session), len(listed))
+        texts, _ = self._window(session, session.summary)
+        total = session.roster.online
+        return b'{"devices":[%b],"total":%d,"partial":true}' % (texts, total)
+
+    def _tell(self, session: LocalSession, summary: Summary) -> None:
+        changes = summary.take(session.roster)
+        named = self._bound if changes is None else len(changes[0]) + len(changes[1])
+        summary.told(named, len(session.devices), self._now())
+        if changes is None:
+            self._publish(session, self.whole(session))
+        elif named:
+            self._publish(session, self._delta(session, *changes))
+
+    def _delta(
+        self, session: LocalSession, joined: list[str], left: list[tuple[str, str]]
+    ) -> bytes:
+        roster = session.roster
+        return b'{"delta":true,"joined":%b,"left":%b,"total":%d}' % (
+            encode.join_objects(
+                self._device(session, each, roster.info(each), online=True) for each in joined
+            ),
+            encode.to_json([{"device_id": each, "reason": reason} for each, reason in left]),
+            roster.online,
+        )
+
+    def _publish(self, session: LocalSession, payload: bytes) -> None:
+        address = encode.Address(session.id, session.owner, "")
+        frame = encode.envelope(MessageType.DEVICE_LIST, address, int(self._clock()), payload)
+        self._post.notice(session, frame)
+
+    def _everybody(self, session: LocalSession, gone: Collection[str] = ()) -> bytes:
+        return encode.join_objects(
+            self._device(session, name, info, online=online and name not in gone)
+            for name, info, online in session.roster.listed()
+        )
+
+    def _window(self, session: LocalSession, summary: Summary) -> tuple[bytes, frozenset[str]]:
+        """Devices that have been online for longest, and their names; a place is left over.
+
+        While no more than the bound are online, what they say of themselves may change it.
+        """
+        if summary.window is None or session.roster.online <= self._bound:
+            shown = dict(session.roster.window(self._bound - 1))
+            texts = b",".join(
+                self._device(session, name, info, online=True) for name, info in shown.items()
+            )
+            summary.window = texts, frozenset(shown)
+        return summary.window
+
+    def _device(self, session: LocalSession, device_id: str, info: bytes, *, online: bool) -> bytes:
+        in_call = self._voice.held_by(session.id, device_id)
+        me = self._ephemeral.of(session, device_id) if online else b""
+        return device_payload(device_id, decode_info(info), online, in_call=in_call, me=me)
+
+    def _now(self) -> float:
+        return self._monotonic() / 1000
 
 
 class DeviceLists:
-    """Answers DEVICE_LIST. `presence_ms`: the presence lease."""
+    """Answers DEVICE_LIST, or takes what a device says of itself by it."""
 
-    def __init__(self, post: Post, courier: Courier, voice: VoiceLink, presence_ms: int) -> None:
+    def __init__(
+        self,
+        post: Post,
+        courier: Courier,
+        voice: VoiceLink,
+        ephemeral: EphemeralState,
+        summaries: Summaries,
+    ) -> None:
         self._voice = voice
+        self._ephemeral = ephemeral
         self._post = post
         self._courier = courier
-        self._presence_ms = presence_ms
+        self._summaries = summaries
 
     def request(self, connection: Connection, envelope: Envelope) -> None:
-        """DEVICE_LIST in; the answer comes with the store's."""
+        """DEVICE_LIST in: the answer comes with the store's, or is a large session's window.
+
+        With `me` there is none.
+        """
+        payload = messages.decode_payload(messages.devices_decoder, envelope)
+        if payload.me is not msgspec.UNSET:
+            self._ephemeral.say(connection, payload.me)
+            return
         session = connection.session
         assert session is not None
+        if session.summary is not None:
+            window = self._summaries.whole(session)
+            self._post.send(connection, MessageType.DEVICE_LIST, window, envelope.correlation_id)
+            return
         request = ListDevices(session.id)
         self._courier.ask(request, self._listed, connection, envelope.correlation_id)
 
@@ -45,8 +226,9 @@ class DeviceLists:
                 device.device_id,
                 decode_info(device.info),
                 is_online(device),
-                last_seen(device, self._presence_ms) // 1000,
+                device.seen // 1000,
                 self._voice.held_by(sid, device.device_id),
+                self._ephemeral.of(session, device.device_id) if is_online(device) else b"",
             )
             for device in answer.devices
         )
@@ -59,6 +241,40 @@ def is_online(device: Device) -> bool:
     return device.online and device.fence > 0
 
 
-def last_seen(device: Device, presence_ms: int) -> int:
-    """When a device was last known to be there, Unix ms: a connected one at its last renewal."""
-    return max(0, device.deadline - presence_ms if device.fence else device.deadline)
+def decode_info(info: bytes) -> DeviceInfo:
+    """Stored metadata of a device; empty when it cannot be read, or cannot be ours."""
+    try:
+        read = _info_decoder.decode(info)
+    except UNREADABLE:
+        return DeviceInfo()
+    return read if 0 <= read.connected_at < 2**53 else DeviceInfo()
+
+
+def device_payload(
+    device_id: str,
+    info: DeviceInfo,
+    online: bool,
+    last_seen: int = -1,
+    in_call: str = "",
+    me: bytes = b"",
+) -> bytes:
+    """A device as clients see it, as JSON.
+
+    `last_seen`: Unix seconds, left out when negative. `in_call`: the channel whose call it holds,
+    `me`: what it says of itself, as JSON; both left out when empty.
+    """
+    members: dict[str, object] = {
+        "device_id": device_id,
+        "device_type": info.device_type,
+        "device_name": info.device_name,
+        "os_version": info.os_version,
+        "status": "online" if online else "offline",
+        "connected_at": info.connected_at // 1000,
+    }
+    if last_seen >= 0:
+        members["last_seen"] = last_seen
+    if in_call:
+        members["in_call"] = in_call
+    if me:
+        members["me"] = msgspec.Raw(me)
+    return encode.to_json(members)

@@ -14,13 +14,16 @@ import structlog
 from syncbridge import encode, messages, operations
 from syncbridge.close_codes import CloseCode
 from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeError
-from syncbridge.identity import authorize
+from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.messages import Envelope, MessageType
+from syncbridge.policy import Current, Policy
 from syncbridge.protocol import TRANSITIONS, VOICE, BehindAuth, State, refusal
-from syncbridge.records.sessions import Apply, Mode, Outcome, Resume, Resumed, Status
+from syncbridge.records.sessions import Apply, Mode, Outcome, Place, Resume, Resumed, Status
+from syncbridge.records.streams import Stream
+from syncbridge.resolve import Strategy
 from syncbridge.session import Change
-from syncbridge.updates import UpdateParser, check_version
+from syncbridge.updates import UpdateParser, check_lineage, check_stream, place_of
 from syncbridge_core.hub import (
     EVENT_CLOSED,
     EVENT_DEADLINE,
@@ -34,14 +37,17 @@ from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.devices import DeviceLists
-from syncbridge_server.gateway.fanout import Fanout, whole_state
-from syncbridge_server.gateway.inbound import Inbound, correlation_of
+from syncbridge_server.gateway.ephemeral import EphemeralState
+from syncbridge_server.gateway.fanout import Fanout, place_read, whole_state
+from syncbridge_server.gateway.inbound import TEXT, Inbound, correlation_of
 from syncbridge_server.gateway.joining import Joining
 from syncbridge_server.gateway.operations import Operations
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
+from syncbridge_server.telemetry.tracing import TRACING
 
 log = structlog.get_logger("gateway")
 
@@ -50,7 +56,12 @@ Handler = Callable[[Connection, Envelope], None]
 
 
 class Engine:
-    """Dispatches hub events. `clock` is Unix seconds, `monotonic` the hub's clock in ms."""
+    """Dispatches hub events. `clock` is Unix seconds, `monotonic` the hub's clock in ms.
+
+    Attributes:
+        leaving: the server is about to close all sockets: what comes from now on is refused.
+        messages: those that were carried out, by type. closes: sockets, by close code.
+    """
 
     def __init__(
         self,
@@ -66,6 +77,9 @@ class Engine:
         inbound: Inbound,
         quota: UserQuota,
         voice: VoiceLink,
+        ephemeral: EphemeralState,
+        users: UserIndex,
+        policy: Current,
         *,
         expiry_grace: int,
         clock: Callable[[], float],
@@ -80,11 +94,17 @@ class Engine:
         joining.on_entered = self.entered
         self._departures = departures
         self._parser = parser
-        self._operations = Operations(courier, post, parser, self._updated)
+        self._policy = policy
+        self._operations = Operations(courier, post, parser, self._updated, policy)
         self._inbound = inbound
         self._quota = quota
         self._voice = voice
+        self._ephemeral = ephemeral
+        self._users = users
         self._grace_ms = expiry_grace * 1000
+        self.leaving = False
+        self.messages: dict[int | str, int] = {}
+        self.closes: dict[int, int] = {}
         self._clock = clock
         self._monotonic = monotonic
         self._handlers: dict[int | str, Handler] = {
@@ -104,8 +124,8 @@ class Engine:
             EVENT_LIMITED: self._on_limited,
         }
 
-    def handle(self, events: Sequence[Event]) -> int:
-        """Act on one batch of events, then send what was asked of the store; returns how much."""
+    def handle(self, events: Sequence[Event]) -> None:
+        """Act on one batch of events, then send what was asked of the store."""
         connections, handlers = self._registry.connections, self._events
         for kind, cid, data, aux in events:
             connection = connections.get(cid)
@@ -115,7 +135,8 @@ class Engine:
                 except Exception:
                     self._failed(connection)
         self._voice.tick()
-        return self._courier.dispatch()
+        self._ephemeral.tick()
+        self._courier.dispatch()
 
     def _failed(self, connection: Connection) -> None:
         """A fault of ours ends one connection, never the tick."""
@@ -126,6 +147,13 @@ class Engine:
         self._hub.close(connection.cid, code, code.reason)
 
     def _on_message(self, connection: Connection, data: bytes, opcode: int) -> None:
+        if self.leaving and not connection.refused:
+            error = SyncBridgeError(ErrorCode.DRAINING, "the server restarts; nothing was done")
+            self._post.error(connection, error, correlation_of(connection, data))
+        else:
+            self._take(connection, data, opcode)
+
+    def _take(self, connection: Connection, data: bytes, opcode: int) -> None:
         if connection.refused:
             return
         if connection.state is State.JOINING or connection.behind is not None:
@@ -143,16 +171,17 @@ class Engine:
             self._post.error(connection, error, correlation_of(connection, data))
 
     def entered(self, connection: Connection) -> None:
-        """AUTH has been accepted: act on what came behind it."""
+        """AUTH has been accepted: act on what came behind it, and then on the close, if it has."""
         behind, connection.behind = connection.behind, None
-        if behind is None:
-            return
-        for data, opcode in behind.messages:
-            try:
-                self._on_message(connection, data, opcode)
-            except Exception:
-                self._failed(connection)
-        self._voice.tick()
+        if behind is not None:
+            for data, opcode in behind.messages:
+                try:
+                    self._take(connection, data, opcode)
+                except Exception:
+                    self._failed(connection)
+            self._voice.tick()
+        if connection.gone and connection.behind is None:
+            self._departures.closed(connection)
 
     def _act(self, connection: Connection, data: bytes, opcode: int) -> None:
         try:
@@ -163,10 +192,18 @@ class Engine:
         try:
             if envelope.type not in TRANSITIONS[connection.state]:
                 raise refusal(connection.state, envelope.type)
-            self._quota.require(connection.identity)
+            if self._ephemeral.spares(connection, envelope):
+                self._hub.refund(connection.cid)
+            else:
+                self._quota.require(connection.identity)
         except SyncBridgeError as error:
             self._post.error(connection, error, short(envelope.correlation_id))
             return
+        self._carry_out(connection, envelope)
+
+    def _carry_out(self, connection: Connection, envelope: Envelope) -> None:
+        kind = envelope.type
+        self.messages[kind] = self.messages.get(kind, 0) + 1
         try:
             self._check(connection, envelope)
             self._handlers[envelope.type](connection, envelope)
@@ -198,7 +235,7 @@ class Engine:
             connection.address,
             int(self._clock() * 1000),
             payload.client_time,
-            session.version if session is not None else 0,
+            session.place if session is not None else Place(),
             encode.quote(envelope.correlation_id),
         )
         self._post.raw(connection, frame)
@@ -208,40 +245,54 @@ class Engine:
         session = connection.session
         assert session is not None
         since = payload.since
-        if since is not None:
-            check_version("since.version", since.version)
-        if session.doc is None:
-            epoch, version = (since.epoch, since.version) if since is not None else ("", 0)
-            request = Resume(session.id, epoch, version)
-            self._courier.ask(request, self._snapshot_read, connection, envelope.correlation_id)
+        place = place_of("since", since) if since is not None else Place()
+        delta = session.since(place) if since is not None else None
+        if session.doc is None or (since is not None and delta is None):
+            self._ask_snapshot(connection, place, envelope.correlation_id)
             return
-        delta = None
-        if since is not None and since.epoch == session.epoch:
-            delta = session.since(since.version)
         calls = self._voice.calls_part(connection)
         body = (
-            encode.snapshot_payload(
-                session.version, session.epoch, encode.delta_part(*delta) + calls
-            )
+            encode.snapshot_payload(session.place, encode.delta_part(*delta) + calls)
             if delta is not None
             else whole_state(session, calls)
         )
         self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, body, envelope.correlation_id)
 
-    def _snapshot_read(
-        self, answer: Resumed | StoreError, connection: Connection, correlation_id: str | None
+    def _ask_snapshot(
+        self, connection: Connection, since: Place, correlation_id: str | None
     ) -> None:
+        """The store knows what this node does not: all of the state, or an older place."""
+        assert connection.session is not None
+        request = Resume(connection.session.id, since)
+        self._courier.ask(request, self._snapshot_read, connection, since, correlation_id)
+
+    def _snapshot_read(
+        self,
+        answer: Resumed | StoreError,
+        connection: Connection,
+        since: Place,
+        correlation_id: str | None,
+    ) -> None:
+        session = connection.session
         if isinstance(answer, StoreError):
             self._post.error(connection, answer, correlation_id)
             return
-        if connection.session is not None:
-            connection.session.told(answer.version)
+        if session is None:
+            return
+        place = place_read(answer)
+        if place != session.place:  # what the device was sent meanwhile must not be undone
+            if not session.knows(place):
+                self._fanout.mend(session)
+            self._ask_snapshot(connection, since, correlation_id)
+            return
         if answer.full is not None:
+            asked = since.version > 0 or since.epoch != ""
             part = encode.state_part(render_pairs(answer.full))
+            part += encode.reset_part(answer.reason if asked else "")
         else:
             part = encode.delta_part(render_pairs(answer.sets), encode.key_list(answer.deletes))
         part += self._voice.calls_part(connection)
-        body = encode.snapshot_payload(answer.version, answer.epoch, part)
+        body = encode.snapshot_payload(place, part)
         self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, body, correlation_id)
 
     def _on_update(self, connection: Connection, envelope: Envelope) -> None:
@@ -251,6 +302,8 @@ class Engine:
         assert session is not None
         assert identity is not None
         base = -1 if payload.base_version is None else payload.base_version
+        check_lineage("base_lineage", payload.base_lineage)
+        check_stream(payload.stream, payload.seq)
         request = Apply(
             session.id,
             identity.user_id,
@@ -259,24 +312,49 @@ class Engine:
             deletes,
             mutation_id=envelope.correlation_id or "",
             base_version=base,
+            base_lineage=payload.base_lineage if base >= 0 else "",
             mode=Mode.OVERWRITE if base < 0 else Mode.REJECT,
             owner_check=not identity.privileged,
             fence=connection.fence,
+            stream=payload.stream,
+            seq=payload.seq,
         )
+        if self._policy.policy is not None:
+            self._hold(self._policy.policy, identity, request, payload.operation)
+        if TRACING.on:
+            request.trace = TRACING.begin(request.sid, request.mutation_id)
         if payload.operation in PLAIN:
             self._courier.ask(request, self._updated, connection, request)
         else:
             self._operations.start(connection, request, payload)
 
+    def _hold(self, policy: Policy, identity: Identity, request: Apply, operation: str) -> None:
+        """Hold a write to the policy. `server_wins` is what the device does with a conflict."""
+        policy.hold(identity, request, operation)
+        if request.mode is Mode.REJECT:
+            strategy = policy.strategy((*request.sets[::2], *request.deletes))
+            if strategy not in (None, Strategy.SERVER_WINS):
+                request.mode = Mode.OVERWRITE
+
     def _updated(
         self, answer: Outcome | StoreError, connection: Connection, request: Apply
     ) -> None:
+        if not request.trace:
+            self._settle(answer, connection, request)
+            return
+        result = answer.status.name if isinstance(answer, Outcome) else answer.code.wire
+        with TRACING.answered(request.trace, result), TRACING.child("frames", request.trace):
+            self._settle(answer, connection, request)
+
+    def _settle(self, answer: Outcome | StoreError, connection: Connection, request: Apply) -> None:
         correlation_id = request.mutation_id or None
         if isinstance(answer, StoreError):
             if isinstance(answer, StoreTimeout):
                 self._fanout.doubts.add(request.sid)
             self._post.error(connection, answer, correlation_id)
             return
+        if request.seq:
+            self._count(connection, answer, request)
         if answer.status is Status.OK and answer.version != answer.prev_version:
             self.committed(request, answer)
             return
@@ -285,14 +363,33 @@ class Engine:
             return
         if answer.status is Status.FENCED and request.fence == connection.fence:
             connection.released = True
-        error = operations.refusal(request, answer) or outcome_error(answer)
+        error = operations.refusal(request, answer) or self.refusal(answer)
         self._post.error(connection, error, correlation_id)
+
+    def refusal(self, answer: Outcome) -> SyncBridgeError:
+        """Why a write was refused, with the rule of the policy if it was for one."""
+        if answer.status is Status.ABSENT and self._policy.policy is not None:
+            return self._policy.policy.absent(answer.conflicts[0])
+        return outcome_error(answer)
+
+    def _count(self, connection: Connection, answer: Outcome, request: Apply) -> None:
+        """What the answer to a numbered update says of its stream."""
+        stream = connection.stream
+        if stream is None or stream.text != request.stream:
+            stream = connection.stream = Stream(request.stream)
+        if answer.status in (Status.OK, Status.DUPLICATE):
+            stream.acknowledge(max(answer.last, request.seq), request.mutation_id)
+        elif answer.last < stream.acked and answer.status in (Status.GAP, Status.UNKNOWN_STREAM):
+            # Either newer streams took its place, or what was acknowledged is lost.
+            assert connection.session is not None
+            self._fanout.mend(connection.session)
 
     def committed(self, request: Apply, outcome: Outcome) -> None:
         """Give a commit of this node to the session's devices."""
         session = self._registry.sessions.get(request.sid)
         if session is None:
             return
+        self._users.seen(session.owner or request.user_id, request.sid)
         if outcome.created and session.owner != request.user_id:
             session.owner = request.user_id
             session.prefix = prefix(session)
@@ -304,6 +401,9 @@ class Engine:
             request.mutation_id,
             outcome.sets,
             outcome.deletes,
+            outcome.lineage,
+            outcome.prev_lineage,
+            request.seq,
         )
         self._fanout.commit(request.sid, change)
 
@@ -313,7 +413,11 @@ class Engine:
         The value that an operation left as it was goes with it.
         """
         session = connection.session
-        if session is not None and answer.version > session.version:
+        place = Place(answer.epoch, answer.version, answer.lineage)
+        first = answer.status is Status.DUPLICATE and answer.version <= (
+            session.version if session is not None else 0
+        )
+        if session is not None and not first and not session.knows(place):
             self._fanout.mend(session)
         change = Change(
             answer.version,
@@ -323,12 +427,20 @@ class Engine:
             request.mutation_id,
             [request.sets[0], answer.result] if answer.result else [],
             [],
+            answer.lineage,
+            answer.lineage,
+            answer.last,
+            answer.status is Status.DUPLICATE,
         )
         self._post.update_one(connection, change)
 
     def _on_closed(self, connection: Connection, reason: bytes, code: int) -> None:
+        self.closes[code] = self.closes.get(code, 0) + 1
         if connection.leave_reason == "disconnected":
             connection.leave_reason = LEAVE_REASONS.get(code, "disconnected")
+        if connection.behind is not None and not connection.refused:
+            connection.gone = True
+            return
         self._departures.closed(connection)
 
     def _on_deadline(self, connection: Connection, data: bytes, deadline: int) -> None:
@@ -362,15 +474,32 @@ class Engine:
     def _on_hushed(self, connection: Connection, data: bytes, aux: int) -> None:
         if connection.identity is not None:
             self._voice.hushed(connection)
+            self._ephemeral.caught_up(connection)
 
     def _on_limited(self, connection: Connection, data: bytes, wait_ms: int) -> None:
         if wait_ms == 0:
             self._close(connection, CloseCode.FLOOD)
             return
+        envelope = self._spared(connection, data)
+        if envelope is not None:
+            self._carry_out(connection, envelope)
+            return
         error = SyncBridgeError(
             ErrorCode.RATE_LIMITED, "too many messages", retry_after=wait_ms / 1000
         )
         self._post.error(connection, error, correlation_of(connection, data))
+
+    def _spared(self, connection: Connection, data: bytes) -> Envelope | None:
+        """A message above the rate that has an allowance of its own."""
+        if connection.refused or connection.behind is not None:
+            return None
+        if not connection.encoding and b'"me"' not in data:
+            return None
+        try:
+            envelope = self._inbound.decode(connection, data, TEXT + connection.encoding)
+        except SyncBridgeError:
+            return None
+        return envelope if self._ephemeral.spares(connection, envelope) else None
 
 
 def short(correlation_id: str | None) -> str | None:
@@ -394,7 +523,11 @@ LEAVE_REASONS = {
 
 def outcome_error(answer: Outcome) -> SyncBridgeError:
     """Why a write was refused, for the client that sent it."""
-    place: dict[str, Any] = {"current_version": answer.version, "epoch": answer.epoch}
+    place: dict[str, Any] = {
+        "current_version": answer.version,
+        "epoch": answer.epoch,
+        "lineage": answer.lineage,
+    }
     if answer.status is Status.CONFLICT:
         return SyncBridgeError(
             ErrorCode.VERSION_CONFLICT,
@@ -406,11 +539,24 @@ def outcome_error(answer: Outcome) -> SyncBridgeError:
         return SyncBridgeError(
             ErrorCode.BASE_VERSION_AHEAD, "base_version is ahead of the session", **place
         )
+    if answer.status is Status.BASE_LOST:
+        return SyncBridgeError(
+            ErrorCode.BASE_LOST, "base_version and base_lineage: not of this history", **place
+        )
+    if answer.status is Status.GAP:
+        return SyncBridgeError(
+            ErrorCode.SEQUENCE_GAP, "seq: not the next number of the stream", last=answer.last
+        )
     code, detail = REFUSALS[answer.status]
     return SyncBridgeError(code, detail)
 
 
 REFUSALS = {
+    Status.ABSENT: (ErrorCode.FORBIDDEN, "a device may change this key, and not create it"),
+    Status.UNKNOWN_STREAM: (
+        ErrorCode.UNKNOWN_STREAM,
+        "stream: not known, or newer ones of the device took its place; begin another at 1",
+    ),
     Status.NOT_FOUND: (ErrorCode.SESSION_NOT_FOUND, "there is no such session"),
     Status.FORBIDDEN: (ErrorCode.FORBIDDEN, "this session belongs to another user"),
     Status.TOO_LARGE: (ErrorCode.TOO_LARGE, "the state would be larger than allowed"),

@@ -1,52 +1,124 @@
 """How many handshakes, and how many connections without AUTH, one address may have.
 
 Before AUTH an address is all that is known of a client. It may stand for many people (a company, a
-mobile network), so the bounds are wide; they stop one machine from taking all places. Callers on
-this machine are not bounded: they are the operator, or a proxy whose clients cannot be told apart
-because it is not among the trusted ones.
+mobile network), so the bounds are wide; they stop one machine from taking all places. Who stands
+for many people by its nature has none: `listener.shares` says who that is.
+
+An address has a share of the connections without AUTH, which binds once so many places are taken
+that they could become short. Above it, and when there is no place at all, connections without AUTH
+give way to new ones, in the order of `shares.first_to_go`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 
-from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import ErrorCode
 from syncbridge.limits import Limits
-from syncbridge_server.addresses import is_loopback
+from syncbridge.rates.buckets import TokenBuckets
+from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.listener.contract import Refusal
+from syncbridge_server.listener.shares import (
+    MANY,
+    PRESSURE,
+    Holder,
+    Ranking,
+    first_to_go,
+    holder_name,
+)
 
-UNIX = "unix"
-RETRY_SECONDS = 5
-"""After this long a place may be free: one without AUTH is closed then, or has authenticated."""
+
+class Silent:
+    """Connections that have not sent a valid AUTH, by address.
+
+    Args:
+        share: how many an address may have under pressure, 0 for no bound.
+        holder: address -> whose share it counts for.
+    """
+
+    def __init__(self, share: int = 0, holder: Callable[[str], str] = holder_name) -> None:
+        self.share = share or 2**31
+        self._name = holder
+        self._many: Holder[Connection] = Holder(MANY, 0)
+        self._holders: dict[str, Holder[Connection]] = {}
+        self._of: dict[Connection, Holder[Connection]] = {}
+        self._ranking: Ranking[Connection] = Ranking()
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def add(self, connection: Connection) -> None:
+        """A new connection."""
+        name = self._name(connection.client)
+        if name == MANY:
+            holder = self._many
+            holder.waiting[connection] = None
+        else:
+            holder = self._holders.setdefault(name, Holder(name, self.share))
+            self._ranking.add(holder, connection)
+        holder.held += 1
+        self._of[connection] = holder
+
+    def discard(self, connection: Connection) -> None:
+        """It has sent a valid AUTH, or is gone."""
+        holder = self._of.pop(connection, None)
+        if holder is None:
+            return
+        holder.held -= 1
+        if holder is self._many:
+            del holder.waiting[connection]
+            return
+        self._ranking.discard(holder, connection)
+        if not holder.held:
+            del self._holders[holder.name]
+
+    def above_share(self, client: str) -> Connection | None:
+        """The oldest of an address that has its share; None when it has not."""
+        holder = self._holders.get(self._name(client))
+        return holder.oldest if holder is not None and holder.full else None
+
+    def first(self) -> Connection | None:
+        """Who gives way when there is no place."""
+        return first_to_go(self._ranking.first(), self._many, lambda connection: connection.cid)
 
 
 class Entrance:
     """Judges handshakes. A bound of 0 in the limits is none.
 
     Args:
-        waiting: address -> connections without AUTH, kept by the registry.
+        silent: who has not authenticated, kept by the registry.
+        holder: address -> whose share it counts for.
     """
 
-    def __init__(self, limits: Limits, waiting: Mapping[str, int]) -> None:
-        self._waiting = waiting
-        self._most = limits.unauthenticated_per_address
+    def __init__(
+        self, limits: Limits, silent: Silent, holder: Callable[[str], str] = holder_name
+    ) -> None:
+        self._silent = silent
+        self._holder = holder
+        self._most = limits.connections
+        self._pressure = math.ceil(limits.connections * PRESSURE)
         self._buckets = None
         if limits.handshakes_per_second:
             rate, burst = limits.handshakes_per_second, limits.handshake_burst
             self._buckets = TokenBuckets(rate, burst)
 
-    def admit(self, client: str, now: float) -> Refusal | None:
-        """Whether an address may open another WebSocket at `now` (monotonic seconds)."""
-        if client == UNIX or not client or is_loopback(client):
-            return None
-        if 0 < self._most <= self._waiting.get(client, 0):
-            return _refusal("too many connections of this address wait for AUTH", RETRY_SECONDS)
-        wait = self._buckets.take(client, now) if self._buckets is not None else 0.0
+    def admit(self, client: str, now: float, taken: int) -> Refusal | Connection | None:
+        """Whether an address may open another WebSocket.
+
+        Args:
+            now: monotonic seconds. taken: places that are taken.
+
+        Returns:
+            Why not; or the connection that has to give way to it; or None.
+        """
+        full = 0 < self._most <= taken
+        if full and not self._silent:
+            return Refusal(503, ErrorCode.OVERLOADED.wire, "the server has no room", 5)
+        holder = self._holder(client)
+        wait = 0.0
+        if self._buckets is not None and holder != MANY:
+            wait = self._buckets.take(holder, now)
         if wait:
-            return _refusal("too many handshakes from this address", math.ceil(wait))
-        return None
-
-
-def _refusal(detail: str, seconds: int) -> Refusal:
-    code = ErrorCode.RATE_LIMITED
-    return Refusal(code.status, code.wire, detail, max(1, seconds))
+            code, detail = ErrorCode.RATE_LIMITED, "too many handshakes from this address"
+            return Refusal(code.status, code.wire, detail, max(1, math.ceil(wait)))
+        oldest = self._silent.above_share(client) if taken >= self._pressure else None
+        return oldest or (self._silent.first() if full else None)

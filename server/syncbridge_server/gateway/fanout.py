@@ -9,7 +9,7 @@ another node's message. So holes are noted, and a read is made only for those th
 when `mend_holes` runs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -19,14 +19,21 @@ from syncbridge import encode
 from syncbridge.errors import StoreError
 from syncbridge.kernels import render_pairs
 from syncbridge.messages import MessageType
-from syncbridge.records.sessions import Commit, Resume, Resumed, Touched
+from syncbridge.records.sessions import Commit, Compared, Place, Resume, Resumed, Status
+from syncbridge.records.streams import last_number
 from syncbridge.session import Change, Verdict
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.courier import Courier
+from syncbridge_server.gateway.courier import Courier, HandlingFailed
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.rollbacks import Rollbacks
+from syncbridge_server.isolation import of_record
+from syncbridge_server.telemetry.tracing import TRACING
 
 log = structlog.get_logger("gateway")
+
+RESYNC, EPOCH, ROLLED_BACK = "resync", "epoch", "rolled_back"
+"""Why a device is given a whole state that is not the continuation of what it has."""
 
 
 class Fanout:
@@ -35,6 +42,8 @@ class Fanout:
     Attributes:
         wanted: set when there is a hole to look after.
         holes: ids of sessions in which a commit waits behind a missing one.
+        rollbacks: counts what the store has lost.
+        reads: of differences, that have no answer yet. mended: all that were asked for.
         doubts: ids of sessions whose place in the store is not known: a write whose fate is
             unknown, or a read that failed.
     """
@@ -46,7 +55,8 @@ class Fanout:
         self.holes: set[str] = set()
         self.doubts: set[str] = set()
         self.wanted = trio.Event()
-        self.mended = 0
+        self.mended = self.reads = 0
+        self.rollbacks = Rollbacks()
 
     def commit(self, session_id: str, change: Change) -> None:
         """A commit that the store has; does nothing when the session is not here."""
@@ -57,25 +67,33 @@ class Fanout:
         verdict = session.offer(change, out)
         if verdict is Verdict.HELD:
             self._found_hole(session_id)
-        elif verdict is Verdict.NEW_LINEAGE:
-            self.mend(session)
         self.publish(session, out)
+        if verdict is Verdict.FOREIGN:
+            self.mend(session)
 
     def receive(self, commits: Sequence[Commit]) -> None:
-        """Commits of other nodes."""
+        """Commits of other nodes. One that cannot be given out costs its session a read."""
         for c in commits:
-            self.commit(
-                c.sid,
-                Change(
-                    c.version,
-                    c.prev_version,
-                    c.epoch,
-                    c.device_id,
-                    c.correlation_id,
-                    c.sets,
-                    c.deletes,
-                ),
-            )
+            try:
+                if c.trace and TRACING.on:
+                    with TRACING.child("frames", c.trace):
+                        self.commit(c.sid, self._news(c))
+                else:
+                    self.commit(c.sid, self._news(c))
+            except Exception:
+                log.exception("Commit Failed", session_id=c.sid)
+                self.doubts.add(c.sid)
+
+    def _news(self, commit: Commit) -> Change:
+        """A commit of another node, told as soon as it was made: replicas may not have it yet.
+
+        Where they must, it acknowledges nothing to its device, which may have come here meanwhile.
+        """
+        change = change_of(commit)
+        session = self._registry.sessions.get(commit.sid)
+        if self._courier.apart and session is not None and commit.device_id in session.devices:
+            change.correlation_id = ""
+        return change
 
     def publish(self, session: LocalSession, changes: Iterable[Change]) -> None:
         """Send changes to every device of the session here.
@@ -86,7 +104,7 @@ class Fanout:
             self._post.update(session, change)
         for change in session.take_covered():
             connection = session.devices.get(change.device_id)
-            if connection is not None and change.correlation_id:
+            if connection is not None and (change.correlation_id or change.seq):
                 self._post.update_one(connection, acknowledgement(change))
 
     def mend_holes(self) -> None:
@@ -113,69 +131,163 @@ class Fanout:
         """Ask the store what changed since what the devices here have."""
         if session.reading or not session.joined:
             return
-        session.reading = True
         self.mended += 1
-        self._courier.ask(Resume(session.id, session.epoch, session.version), self._mended, session)
+        self.reads += 1
+        devices = numbering(session)
+        request = Resume(session.id, session.read(), devices=devices)
+        self._courier.ask(request, self._mended, session, devices)
 
-    def compare(self, session: LocalSession, answer: Touched) -> None:
+    def compare(self, session: LocalSession, place: Place) -> None:
         """Hold a session against where the store says that it is."""
-        if session.joined and (answer.version, answer.epoch) != (session.version, session.epoch):
+        if not session.joined:
+            return
+        if place == session.place:
+            session.rest()
+        else:
             self.mend(session)
+
+    def compared(self, session: LocalSession, devices: Sequence[str], answer: Compared) -> None:
+        """The same after messages or data may have been lost: with the devices' streams."""
+        self.compare(session, answer.place)
+        if not session.reading:
+            self._check(session, dict(zip(devices, answer.streams, strict=True)))
 
     def resync(self, connection: Connection, seen: int) -> None:
         """A slow reader has drained: one difference since `seen`, the version it has."""
         session = connection.session
         if session is None:
             return
-        delta = session.since(seen)
+        if connection.resets != session.resets:
+            self._send_whole(connection, session)
+            return
+        delta = session.since_version(seen)
         if delta is not None:
             self._send_delta(connection, session, seen, *delta)
             return
-        self._courier.ask(Resume(session.id, session.epoch, seen), self._resynced, connection, seen)
+        self._ask_resync(connection, session, Place(session.epoch, seen, session.lineage_of(seen)))
+
+    def _ask_resync(self, connection: Connection, session: LocalSession, since: Place) -> None:
+        request = Resume(session.id, since)
+        self._courier.ask(request, self._resynced, connection, since)
+
+    def _send_whole(
+        self, connection: Connection, session: LocalSession, reason: str = RESYNC
+    ) -> None:
+        """What the reader has not seen began in a history that is gone."""
+        connection.resets = session.resets
+        if session.doc is None:
+            self._ask_resync(connection, session, Place())
+            return
+        payload = whole_state(session, encode.reset_part(reason) + stream_part(connection))
+        self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
     def _found_hole(self, session_id: str) -> None:
         self.holes.add(session_id)
         self.wanted.set()
 
-    def _mended(self, answer: Resumed | StoreError, session: LocalSession) -> None:
-        session.reading = False
-        if isinstance(answer, StoreError):
-            self.doubts.add(session.id)
-            log.warning("Mend Failed", detail=answer.detail)
-            return
+    def _mended(
+        self, answer: Resumed | StoreError, session: LocalSession, devices: Sequence[str]
+    ) -> None:
+        self.reads -= 1
         out: list[Change] = []
-        if answer.full is None:
-            change = Change(
-                answer.version, session.version, answer.epoch, "", "", answer.sets, answer.deletes
-            )
-            if answer.version > session.version:
-                session.catch_up(change, out)
-            self.publish(session, out)
-            return
-        if session.absorb(answer.full, answer.version, answer.epoch, out) in RESTART:
-            self._restart(session, answer)
+        records: dict[str, bytes] = {}
+        if isinstance(answer, StoreError):
+            # What is damaged stays so: it is looked at again with the next comparison.
+            if not of_record(answer) and not isinstance(answer, HandlingFailed):
+                self.doubts.add(session.id)
+            log.warning("Mend Failed", session_id=session.id, detail=answer.detail)
+        else:
+            records = dict(zip(devices, answer.streams, strict=bool(answer.streams)))
+            self._take(session, answer, out, records)
+        verdict = session.release(out)
         self.publish(session, out)
+        self._check(session, records)
+        if verdict is Verdict.FOREIGN:
+            self.mend(session)
+        elif session.has_hole():
+            self._found_hole(session.id)
 
-    def _restart(self, session: LocalSession, answer: Resumed) -> None:
-        session.restart(answer.full or [], answer.version, answer.epoch)
+    def _check(self, session: LocalSession, records: Mapping[str, bytes]) -> None:
+        """Tell each device of updates that were acknowledged, and that the store does not have."""
+        for device_id, record in records.items():
+            connection = session.devices.get(device_id)
+            stream = connection.stream if connection is not None else None
+            if connection is None or stream is None:
+                continue
+            last = last_number(record, stream.text)
+            if 0 <= last < stream.acked:
+                self.rollbacks.updates += stream.found(last, gone=True)
+                self._send_whole(connection, session, ROLLED_BACK)
+
+    def _take(
+        self,
+        session: LocalSession,
+        answer: Resumed,
+        out: list[Change],
+        records: Mapping[str, bytes],
+    ) -> None:
+        """One difference from what the devices have, or a state that replaces it."""
+        place, full = place_read(answer), answer.full
+        if place == session.place:
+            # No difference is not a state: devices that resumed have brought none to this node.
+            if full is not None or not place.version:
+                session.fill(place, full or [])
+        elif full is None and answer.status is Status.OK:
+            session.catch_up(place, answer.sets, answer.deletes, out)
+        elif not session.version:
+            session.catch_up(place, full or [], [], out)
+        else:
+            self._restart(session, place, full or [], answer.reason, records)
+
+    def _restart(
+        self,
+        session: LocalSession,
+        place: Place,
+        flat: Sequence[bytes],
+        reason: str,
+        records: Mapping[str, bytes],
+    ) -> None:
+        """Every device is told; what is acknowledged of the history before, ahead of that."""
+        if not reason:
+            reason = RESYNC if place.epoch == session.epoch else EPOCH
+        gone = reason != RESYNC
+        self.rollbacks.sessions += gone
+        session.replace(place, flat)
+        self.publish(session, [])
         session.prefix = prefix(session)
-        for connection in session.devices.values():
-            self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, whole_state(session), None)
+        assert session.doc is not None
+        part = encode.state_part(session.doc.render()) + encode.reset_part(reason)
+        for device_id, connection in session.devices.items():
+            stream = connection.stream
+            if stream is not None:
+                last = last_number(records.get(device_id, b""), stream.text)
+                self.rollbacks.updates += stream.found(last, gone=gone)
+            payload = encode.snapshot_payload(place, part + stream_part(connection))
+            self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
-    def _resynced(self, answer: Resumed | StoreError, connection: Connection, seen: int) -> None:
+    def _resynced(self, answer: Resumed | StoreError, connection: Connection, since: Place) -> None:
         session = connection.session
         if session is None:
             return
         if isinstance(answer, StoreError):
             self._post.error(connection, answer, None)
             return
-        session.told(answer.version)
+        place = place_read(answer)
+        if place != session.place:  # what the device was sent meanwhile must not be undone
+            if not session.knows(place):
+                self.mend(session)
+            self._ask_resync(connection, session, since)
+            return
         if answer.full is None:
-            change = Change(answer.version, seen, answer.epoch, "", "", answer.sets, answer.deletes)
+            change = Change(
+                place.version, since.version, place.epoch, "", "", answer.sets, answer.deletes
+            )
+            change.lineage, change.prev_lineage = place.lineage, since.lineage
             self._post.update_one(connection, change)
             return
         part = encode.state_part(render_pairs(answer.full))
-        payload = encode.snapshot_payload(answer.version, answer.epoch, part)
+        part += encode.reset_part(answer.reason or RESYNC) + stream_part(connection)
+        payload = encode.snapshot_payload(place, part)
         self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
     def _send_delta(
@@ -187,19 +299,57 @@ class Fanout:
         deleted: bytes,
     ) -> None:
         payload = (
-            b'{"version":%d,"prev_version":%d,"epoch":"%b","changes":%b,"deleted_keys":%b,'
-            b'"device_id":""}' % (session.version, seen, session.epoch.encode(), changes, deleted)
+            b'{%b,"prev_version":%d,"prev_lineage":"%b","changes":%b,"deleted_keys":%b,'
+            b'"device_id":""}'
+            % (
+                encode.position(session.place),
+                seen,
+                session.lineage_of(seen).encode(),
+                changes,
+                deleted,
+            )
         )
         self._post.send(connection, MessageType.STATE_UPDATE, payload, None)
 
 
+def change_of(commit: Commit) -> Change:
+    """A commit of another node as a step in its session's history."""
+    return Change(
+        commit.version,
+        commit.prev_version,
+        commit.epoch,
+        commit.device_id,
+        commit.correlation_id,
+        commit.sets,
+        commit.deletes,
+        commit.lineage,
+        commit.prev_lineage,
+    )
+
+
+def numbering(session: LocalSession) -> list[str]:
+    """The devices here that number their updates."""
+    return [name for name, each in session.devices.items() if each.stream is not None]
+
+
+def stream_part(connection: Connection) -> bytes:
+    """What the store has of a device's stream, and which updates it has lost."""
+    stream = connection.stream
+    if stream is None or not stream.known:
+        return b""
+    return encode.applied_part(stream.acked, stream.take_lost())
+
+
 def acknowledgement(change: Change) -> Change:
     """The same commit without news, for a sender that has its content already."""
-    return msgspec.structs.replace(change, prev_version=change.version, sets=[], deletes=[])
+    return msgspec.structs.replace(
+        change, prev_version=change.version, prev_lineage=change.lineage, sets=[], deletes=[]
+    )
 
 
-RESTART = frozenset({Verdict.NEW_LINEAGE, Verdict.HELD})
-"""After these a whole state is the only truth that can be told."""
+def place_read(answer: Resumed) -> Place:
+    """Where a session was when it was read."""
+    return Place(answer.epoch, answer.version, answer.lineage)
 
 
 def whole_state(session: LocalSession, more: bytes = b"") -> bytes:
@@ -209,4 +359,4 @@ def whole_state(session: LocalSession, more: bytes = b"") -> bytes:
     """
     assert session.doc is not None
     part = encode.state_part(session.doc.render()) + more
-    return encode.snapshot_payload(session.version, session.epoch, part)
+    return encode.snapshot_payload(session.place, part)

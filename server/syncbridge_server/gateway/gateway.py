@@ -5,7 +5,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -17,6 +17,8 @@ from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeErr
 from syncbridge.identity import Identity
 from syncbridge.limits import Limits
 from syncbridge.messages import MessageType
+from syncbridge.outbound import Audience
+from syncbridge.policy import Current
 from syncbridge.records.sessions import Apply, Outcome, PresenceChange, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
@@ -24,13 +26,14 @@ from syncbridge_server.gateway.commits import Commits
 from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
-from syncbridge_server.gateway.devices import DeviceLists
+from syncbridge_server.gateway.devices import DeviceLists, Summaries
 from syncbridge_server.gateway.engine import Engine
-from syncbridge_server.gateway.entrance import Entrance
+from syncbridge_server.gateway.entrance import Entrance, Silent
+from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.fanout import Fanout
 from syncbridge_server.gateway.inbound import Inbound
 from syncbridge_server.gateway.joining import Joining, Verify
-from syncbridge_server.gateway.pace import Pace
+from syncbridge_server.gateway.membership import Membership
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.presence import Presence
 from syncbridge_server.gateway.quota import UserQuota
@@ -41,8 +44,10 @@ from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.isolation import Isolation
 from syncbridge_server.listener.contract import Refusal
+from syncbridge_server.listener.shares import holder_name
 from syncbridge_server.log import Occasionally
 from syncbridge_server.ports.store import Bus, Store
+from syncbridge_server.telemetry.tracing import TRACING
 
 log = structlog.get_logger("gateway")
 
@@ -52,9 +57,13 @@ MEND_INTERVAL = 0.02
 DOUBT_INTERVAL = 0.5
 """Seconds between two rounds of reads for sessions in doubt, also while Redis is away."""
 
+SUMMARY_INTERVAL = 1.0
+"""Seconds for which the changes of a large session are gathered."""
+
 EVICTION_LOG_SECONDS = 10.0
 
-TICK_MS = 2.0
+LAST_POLLS = 64
+"""Looks at the sockets for what arrived before a stop."""
 
 
 def monotonic_ms() -> int:
@@ -69,15 +78,16 @@ class Gateway:
         hub: owns the sockets. store, bus: Redis.
         verify: see `joining.Verify`.
         node: this process's name among all nodes.
-        max_connections: above it the oldest without AUTH gives way to a new handshake, or that gets
-            503; 0 for no bound.
+        holder: address -> whose share its connections count for; see `shares.holder_name`.
+        policy: who may write which keys.
         isolation: in which devices of dead nodes are taken offline, session by session.
-        tick_ms: see `Pace`. patience: seconds within which the store has answered, by its own
-            deadline.
+        patience: seconds within which the store has answered, by its own deadline.
         clock: wall clock in Unix seconds. monotonic: milliseconds, for the hub.
 
     Attributes:
+        membership, presence: this node among the others, and its sessions in the store.
         voice: where voice is attached. post: puts messages on connections.
+        ephemeral: what devices say of themselves.
         evicted: connections without AUTH that gave way to newer ones.
     """
 
@@ -90,10 +100,10 @@ class Gateway:
         verify: Verify,
         limits: Limits,
         node: str,
-        max_connections: int = 0,
-        tick_ms: float = TICK_MS,
+        holder: Callable[[str], str] = holder_name,
         patience: float = 5.0,
         isolation: Isolation | None = None,
+        policy: Current | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], int] = monotonic_ms,
     ) -> None:
@@ -104,19 +114,39 @@ class Gateway:
         self.evicted = 0
         self._occasionally = Occasionally(EVICTION_LOG_SECONDS, lambda: self.monotonic() / 1000)
         self._idle = trio.Event()
-        self._pace = Pace(tick_ms)
-        self._max_connections = max_connections
+        self._quiet = trio.Event()
         self._clock = clock
         self.monotonic = monotonic
-        self.registry = Registry(hub)
-        self._entrance = Entrance(limits, self.registry.waiting)
+        silent = Silent(limits.unauthenticated_per_address, holder)
+        self.registry = Registry(hub, silent)
+        self._entrance = Entrance(limits, silent, holder)
         self.courier = Courier(store, self._after)
         self._commits = Commits(self.courier, self._committed, patience)
         self.voice = VoiceLink()
         self.post = Post(hub, self.registry, clock)
         self.fanout = Fanout(self.registry, self.post, self.courier)
+        self.ephemeral = EphemeralState(
+            hub, self.registry, self.post, bus, limits, monotonic=monotonic, clock=clock
+        )
+        self._summaries = Summaries(
+            self.registry,
+            self.post,
+            self.voice,
+            self.ephemeral,
+            limits=limits,
+            clock=clock,
+            monotonic=monotonic,
+        )
         self.departures = Departures(
-            hub, self.registry, self.post, self.courier, self.voice, node=node, clock=clock
+            hub,
+            self.registry,
+            self.post,
+            self.courier,
+            self.voice,
+            self.ephemeral,
+            self._summaries,
+            node=node,
+            clock=clock,
         )
         self.users = UserIndex(self.courier, clock)
         self._joining = Joining(
@@ -126,6 +156,7 @@ class Gateway:
             self.courier,
             self.fanout,
             self.departures,
+            self._summaries,
             self.users,
             self.voice,
             verify=verify,
@@ -135,6 +166,9 @@ class Gateway:
             monotonic=monotonic,
         )
         self.parser = UpdateParser(limits)
+        self.policy = policy or Current()
+        inbound = Inbound(limits)
+        self._load = inbound.load
         self.engine = Engine(
             hub,
             self.registry,
@@ -143,31 +177,46 @@ class Gateway:
             self.fanout,
             self._joining,
             self.departures,
-            DeviceLists(self.post, self.courier, self.voice, limits.presence_timeout * 1000),
+            DeviceLists(self.post, self.courier, self.voice, self.ephemeral, self._summaries),
             self.parser,
-            Inbound(limits),
+            inbound,
             UserQuota(limits, monotonic),
             self.voice,
+            self.ephemeral,
+            self.users,
+            self.policy,
             expiry_grace=limits.expiry_grace,
             clock=clock,
             monotonic=monotonic,
         )
-        self._presence = Presence(
+        lease = limits.presence_timeout
+        sweeper = Sweeper(store, timeout=lease, isolation=isolation)
+        self.membership = Membership(
+            store,
+            sweeper,
+            node=node,
+            timeout=lease,
+            on_forgotten=self._forgotten,
+            in_use=self._in_use,
+            clock=clock,
+        )
+        self.presence = Presence(
             self.registry,
             self.courier,
             self.fanout,
             self._joining,
             self.departures,
             self.users,
+            sweeper,
             node=node,
-            timeout=limits.presence_timeout,
-        )
-        self._sweeper = Sweeper(
-            store, node=node, timeout=limits.presence_timeout, isolation=isolation
+            timeout=lease,
+            ttl=limits.session_ttl,
+            named=self.membership.named,
         )
         bus.on_commits(self._on_commits)
         bus.on_presence(self.announce)
-        bus.on_resync(self._presence.touch_all)
+        bus.on_resync(self.doubt)
+        bus.on_unreadable(self._on_unreadable)
 
     # The listener's side
 
@@ -175,17 +224,15 @@ class Gateway:
         """Whether another WebSocket is welcome."""
         if self.draining:
             return Refusal(503, ErrorCode.DRAINING.wire, "the server is shutting down", 1)
-        full = 0 < self._max_connections <= len(self.registry.connections)
-        if full and not self.registry.silent:
-            return Refusal(503, ErrorCode.OVERLOADED.wire, "the server has no room", 5)
-        refusal = self._entrance.admit(client, self.monotonic() / 1000)
-        if full and refusal is None:
-            self._evict()
-        return refusal
+        places = len(self.registry.connections)
+        verdict = self._entrance.admit(client, self.monotonic() / 1000, places)
+        if isinstance(verdict, Connection):
+            self._evict(verdict)
+            return None
+        return verdict
 
-    def _evict(self) -> None:
-        """Close the oldest connection without AUTH, now: its place is needed."""
-        _, connection = self.registry.silent.popitem(last=False)
+    def _evict(self, connection: Connection) -> None:
+        """Close a connection without AUTH, now: its place is needed."""
         code = CloseCode.TOO_MANY_CONNECTIONS
         self.hub.close(connection.cid, code, code.reason)
         self.hub.flush()
@@ -194,8 +241,8 @@ class Gateway:
         self.evicted += 1
         if self._occasionally.due():
             log.warning(
-                "All places for WebSockets are taken; those without AUTH give way",
-                bound=self._max_connections,
+                "Places for WebSockets are short; those without AUTH give way",
+                bound=self.limits.connections,
                 evicted=self.evicted,
             )
 
@@ -208,6 +255,7 @@ class Gateway:
         initial: bytes,
         bridged: bool,
         deflate: bool,
+        on_known: Callable[[], None] | None = None,
     ) -> int:
         """Take a socket whose handshake is done; it has `auth_timeout` to send AUTH."""
         now = self.monotonic()
@@ -216,6 +264,7 @@ class Gateway:
         connection = Connection(cid, self.node, client, encoding)
         connection.connected_at = int(self._clock() * 1000)
         connection.alarm = Alarm.AUTH
+        connection.on_known = on_known
         self.registry.add(connection)
         self.hub.set_deadline(cid, now + self.limits.auth_timeout * 1000)
         return cid
@@ -226,37 +275,51 @@ class Gateway:
         """Serve all sockets until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pump)
+            nursery.start_soon(self._load)
             nursery.start_soon(self._mend)
             nursery.start_soon(self._settle_doubts)
             nursery.start_soon(self._commits.run)
-            nursery.start_soon(self._presence.run)
-            nursery.start_soon(self._sweeper.run)
+            nursery.start_soon(self.ephemeral.run)
+            nursery.start_soon(self._summarise)
+            nursery.start_soon(self.membership.run)
+            nursery.start_soon(self.presence.run)
+            nursery.start_soon(self.presence.verify)
 
     async def drain(self, spread: float, deadline: float) -> None:
         """Ask every client to reconnect, at times spread over `spread` seconds, and see them off.
 
-        Returns when all sockets are closed and all departures are stored, or after `deadline`
-        seconds.
+        What has arrived is carried out and answered before; what comes later is refused. Returns
+        when all sockets are closed and all departures are stored, or after `deadline` seconds.
         """
         self.draining = True
-        for connection in self.registry:
-            self._dismiss(connection, random.uniform(0, spread))  # noqa: S311
-        self.hub.flush()
-        self._check_idle()
         with trio.move_on_after(deadline):
+            with trio.move_on_after(deadline / 2):
+                await self._answer_all()
+            for connection in self.registry:
+                self._dismiss(connection, random.uniform(0, spread))  # noqa: S311
+            self.hub.flush()
+            self._check_idle()
             await self._idle.wait()
+
+    async def _answer_all(self) -> None:
+        """Take what has arrived, and wait until everything has its answer."""
+        for _ in range(LAST_POLLS):
+            events = self.hub.poll(self.monotonic())
+            if not events:
+                break
+            self.engine.handle(events)
+        self.engine.leaving = True
+        while self.courier.in_flight:
+            await self._quiet.wait()
 
     async def _pump(self) -> None:
         fd = self.hub.fileno()
         while True:
             await trio.lowlevel.wait_readable(fd)
-            pause = self._pace.delay(trio.current_time() * 1000)
-            if pause > 0:
-                await trio.sleep(pause / 1000)
-            began = trio.current_time() * 1000
-            asked = self.engine.handle(self.hub.poll(self.monotonic()))
+            began = time.perf_counter()
+            self.engine.handle(self.hub.poll(self.monotonic()))
             self.hub.flush()
-            self._pace.ticked(began, asked)
+            self.tally.ticks.observe(time.perf_counter() - began)
             self._check_idle()
 
     async def _mend(self) -> None:
@@ -272,6 +335,16 @@ class Gateway:
             await trio.sleep(DOUBT_INTERVAL)
             self.fanout.mend_doubts()
             self.courier.dispatch()
+            if not self.presence.verifying and not self.fanout.reads:
+                self.fanout.rollbacks.report()
+
+    async def _summarise(self) -> None:
+        while True:
+            await self._summaries.wanted.wait()
+            self._summaries.wanted = trio.Event()
+            await trio.sleep(SUMMARY_INTERVAL)
+            self._summaries.tell()
+            self.hub.flush()
 
     def _after(self) -> None:
         self.courier.dispatch()
@@ -279,8 +352,11 @@ class Gateway:
         self._check_idle()
 
     def _check_idle(self) -> None:
-        if self.draining and not self.registry.connections and not self.courier.in_flight:
-            self._idle.set()
+        if self.draining and not self.courier.in_flight:
+            self._quiet.set()
+            self._quiet = trio.Event()
+            if not self.registry.connections:
+                self._idle.set()
 
     def _dismiss(self, connection: Connection, delay: float) -> None:
         error = SyncBridgeError(
@@ -290,6 +366,28 @@ class Gateway:
         code = CloseCode.SERVICE_RESTART
         reason = f"{code.reason}; reconnect in {math.ceil(delay * 1000)} ms"
         self.hub.close(connection.cid, code, reason)
+
+    def doubt(self) -> None:
+        """Messages or data may have been lost: hold every session here against the store."""
+        self.membership.broke()
+        self.presence.doubt()
+
+    def _forgotten(self) -> None:
+        self.presence.forgotten()
+
+    def _in_use(self) -> bool:
+        """Whether the store may still have devices of this node online."""
+        return bool(self.registry.sessions) or self.departures.ghosts
+
+    def _on_unreadable(self, session_id: str) -> None:
+        """A message of another node cannot be read; of one session, or nobody knows which."""
+        session = self.registry.sessions.get(session_id)
+        if session is not None:
+            self.fanout.mend(session)
+            self.departures.verify(session)
+            self.courier.dispatch()
+        elif not session_id:
+            self.doubt()
 
     def _on_commits(self, commits: Any) -> None:
         self.fanout.receive(commits)
@@ -302,19 +400,25 @@ class Gateway:
         self.departures.heard(change)
         self._after()
 
-    async def commit(self, request: Apply) -> Outcome:
+    def commit(self, request: Apply) -> Awaitable[Outcome]:
         """Write, and give the result to the devices here before it is returned.
 
         Raises:
             StoreError: as a Store raises it.
         """
-        return await self._commits.commit(request)
+        if TRACING.on:
+            request.trace = TRACING.current()
+        return self._commits.commit(request)
 
     def _committed(self, request: Apply, answer: Outcome | StoreError) -> None:
         if isinstance(answer, StoreTimeout):
             self.fanout.doubts.add(request.sid)
         elif isinstance(answer, Outcome) and changed(answer):
-            self.engine.committed(request, answer)
+            if request.trace:
+                with TRACING.child("frames", request.trace):
+                    self.engine.committed(request, answer)
+            else:
+                self.engine.committed(request, answer)
             self.users.seen(request.user_id, request.sid)
 
     def close_revoked(self, matches: Callable[[Identity, str], bool]) -> int:
@@ -328,15 +432,26 @@ class Gateway:
             identity = connection.identity
             if identity is not None and matches(identity, connection.device_id):
                 code = CloseCode.TOKEN_REVOKED
+                connection.refused, connection.behind = True, None
                 self.hub.close(connection.cid, code, code.reason)
                 count += 1
         self.hub.flush()
         return count
 
-    def broadcast(self, payload: bytes) -> int:
-        """BROADCAST to every connected device of this node; returns how many there are."""
+    def broadcast(self, payload: bytes, audience: Audience, session_id: str = "") -> int:
+        """BROADCAST to devices of this node; returns how many there are.
+
+        `session_id`: the one that is meant, of the audience SESSION.
+        """
+        topics = {Audience.ADMINS: self.registry.admins, Audience.ALL: self.registry.everyone}
+        topic = topics.get(audience)
+        if topic is None:
+            session = self.registry.sessions.get(session_id)
+            if session is None:
+                return 0
+            topic = session.topic
         frame = encode.envelope(MessageType.BROADCAST, encode.NOWHERE, int(self._clock()), payload)
-        delivered = self.post.everyone(self.registry.everyone, frame)
+        delivered = self.post.everyone(topic, frame)
         self.hub.flush()
         return delivered
 

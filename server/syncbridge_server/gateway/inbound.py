@@ -1,14 +1,25 @@
 """What came from a socket, decoded by the encoding that its connection agreed on."""
 
-from syncbridge import messages, protobuf
+import importlib
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import trio
+
+from syncbridge import messages
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.limits import Limits
 from syncbridge.messages import Envelope
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.registry import takes_protobuf
 
+if TYPE_CHECKING:
+    from syncbridge import protobuf
+
 TEXT = 1
 """Opcode of a text message; a binary one has the next number, as the encodings have."""
+
+PROTOBUF_AFTER = 1.0
 
 EXPECTED = (
     "binary message: JSON in a text message is expected",
@@ -21,7 +32,19 @@ class Inbound:
     """Decodes messages of either encoding, under one set of limits."""
 
     def __init__(self, limits: Limits) -> None:
-        self._protobuf = protobuf.Decoder(limits)
+        self._limits = limits
+
+    async def load(self) -> None:
+        """Import protobuf on a thread when the start is over, before somebody waits for it."""
+        await trio.sleep(PROTOBUF_AFTER)
+        await trio.to_thread.run_sync(importlib.import_module, "syncbridge.protobuf")
+
+    @cached_property
+    def _protobuf(self) -> "protobuf.Decoder":
+        """Made with the first message: protobuf is large, and a start does not wait for it."""
+        from syncbridge import protobuf
+
+        return protobuf.Decoder(self._limits)
 
     def decode(self, connection: Connection, data: bytes, opcode: int) -> Envelope:
         """The envelope of one message, its payload as JSON text in either encoding.
@@ -40,5 +63,7 @@ class Inbound:
 def correlation_of(connection: Connection, data: bytes) -> str | None:
     """The `correlation_id` of a message that is going to be refused, if it can be read."""
     if takes_protobuf(connection):
+        from syncbridge import protobuf
+
         return protobuf.correlation_of(data)
     return messages.correlation_of(data)

@@ -6,31 +6,43 @@ so that the next STATE_UPDATE fits for all of them.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
+import structlog
 
 from syncbridge import encode, ids
 from syncbridge.close_codes import CloseCode
-from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
+from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeError
 from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.limits import Limits
-from syncbridge.messages import AuthPayload, Envelope, MessageType, Position
+from syncbridge.messages import AuthPayload, Envelope, MessageType
 from syncbridge.protocol import BehindAuth, State
-from syncbridge.records.devices import Index, bucket_of
-from syncbridge.records.sessions import Device, DeviceInfo, Hello, PresenceChange, Status, Welcome
-from syncbridge.session import Change, Verdict
-from syncbridge.updates import check_version
+from syncbridge.records.sessions import (
+    DeviceInfo,
+    Hello,
+    Place,
+    PresenceChange,
+    Status,
+    Welcome,
+)
+from syncbridge.records.streams import Stream
+from syncbridge.session import Change
+from syncbridge.updates import check_acked, place_of
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Alarm, Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
-from syncbridge_server.gateway.departures import JOINED, Departures, decode_info, device_payload
-from syncbridge_server.gateway.fanout import Fanout
+from syncbridge_server.gateway.departures import JOINED, Departures
+from syncbridge_server.gateway.devices import Summaries
+from syncbridge_server.gateway.fanout import EPOCH, ROLLED_BACK, Fanout, stream_part
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
+
+log = structlog.get_logger("gateway")
 
 Verify = Callable[[str, str], Identity]
 """(token, device id) -> who holds it; raises SyncBridgeError and never waits."""
@@ -55,6 +67,7 @@ class Joining:
         courier: Courier,
         fanout: Fanout,
         departures: Departures,
+        summaries: Summaries,
         users: UserIndex,
         voice: VoiceLink,
         *,
@@ -70,6 +83,7 @@ class Joining:
         self._courier = courier
         self._fanout = fanout
         self._departures = departures
+        self._summaries = summaries
         self._users = users
         self._voice = voice
         self._verify = verify
@@ -87,9 +101,13 @@ class Joining:
         device_id = payload.device_id or envelope.device_id or ""
         identity = self._verify(payload.token, device_id)
         hello = self._hello(connection, identity, payload, envelope)
+        check_acked(payload.stream, payload.acked)
+        connection.stream = Stream(payload.stream, payload.acked) if payload.stream else None
         session = self._registry.session(hello.sid)
+        hello.roster = session.roster.ask()
         session.joining += 1
-        self._registry.silent.pop(connection.cid, None)
+        self._registry.silent.discard(connection)
+        connection.tell_known()
         connection.state = State.JOINING
         connection.identity = identity
         connection.session = session
@@ -109,6 +127,10 @@ class Joining:
             raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: another user's")
         authorize(identity, session_id=session.id, device_id=connection.device_id)
         connection.require_here(payload.session_id, payload.device_id)
+        check_acked(payload.stream, payload.acked)
+        known = connection.stream.text if connection.stream is not None else ""
+        if payload.stream not in ("", known):
+            connection.stream = Stream(payload.stream, payload.acked)
         connection.identity = identity
         self._registry.follow_role(connection)
         self._voice.renewed(connection)
@@ -119,10 +141,16 @@ class Joining:
             return
         self._refreshed(None, connection, session, envelope.correlation_id)
 
-    def rejoin(self, connection: Connection) -> None:
-        """Register a connection that the store has lost: its lease was over, or data was lost."""
-        if connection.state is State.READY and connection.session is not None:
-            self._rejoin(connection, connection.session, self._reregistered, None)
+    def rejoin(self, connection: Connection, done: Callable[[], None]) -> bool:
+        """Register a connection that the store has lost; `done` is called with the answer.
+
+        Returns False, and asks nothing, when it is in no session any more.
+        """
+        if connection.state is not State.READY or connection.session is None:
+            return False
+        then = partial(self._reregistered, done)
+        self._rejoin(connection, connection.session, then, None)
+        return True
 
     def _rejoin(
         self,
@@ -133,20 +161,17 @@ class Joining:
     ) -> None:
         identity = connection.identity
         assert identity is not None
-        info = decode_info(connection.device)
-        info.connected_at *= 1000
         hello = Hello(
             session.id,
             identity.user_id,
             connection.device_id,
             connection.id,
-            encode.to_json(info),
+            connection.info,
             self._node,
             owner_check=not identity.privileged,
-            known=session.version,
-            known_epoch=session.epoch,
+            known=session.place,
             max_devices=self._limits.devices,
-            presence_ms=self._limits.presence_timeout * 1000,
+            roster=False,
         )
         self._courier.ask(hello, self._rejoined, connection, session, hello, then, correlation_id)
 
@@ -163,22 +188,31 @@ class Joining:
         if connection.state is State.CLOSED:
             if error is None:
                 self._departures.leave(connection, session)
+            then(error, connection, session, correlation_id)
             return
         if error is None:
             assert isinstance(answer, Welcome)
             connection.fence, connection.released = answer.fence, False
             self._synchronise(session, answer, hello)
             self._tell(connection, session, answer, hello.info)
+            if not session.roster.agrees(answer.online, answer.newest):
+                self._departures.doubt(session)
         then(error, connection, session, correlation_id)
 
     def _reregistered(
         self,
+        done: Callable[[], None],
         error: SyncBridgeError | None,
         connection: Connection,
         session: LocalSession,
         correlation_id: str | None,
     ) -> None:
-        """An outage is tried again with the next renewal; a refusal is the end."""
+        """An outage is tried again soon; a refusal is the end."""
+        done()
+        if connection.state is State.CLOSED:
+            return
+        if isinstance(error, StoreError):
+            self._departures.doubt(session)
         code = CLOSE_CODES.get(error.code) if error is not None else None
         if error is not None and code is not None and not isinstance(error, StoreError):
             self._post.error(connection, error, None)
@@ -191,12 +225,15 @@ class Joining:
         session: LocalSession,
         correlation_id: str | None,
     ) -> None:
+        if connection.state is State.CLOSED:
+            return
         if error is not None:
             self.refuse(connection, error, correlation_id)
             return
-        part = encode.delta_part(b"{}", b"[]")
-        body = self._success(connection, session, session.version, session.epoch, b"[]", part)
+        part = encode.delta_part(b"{}", b"[]") + stream_part(connection)
+        body = self._success(connection, session, session.place, b'"devices":[]', part)
         self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
+        self._courier.tally.count_auth()
         self.on_entered(connection)
 
     def _hello(
@@ -222,11 +259,10 @@ class Joining:
             self._info(connection, payload),
             self._node,
             owner_check=not identity.privileged,
-            since=since_of(payload.resume),
-            known=replica.version if replica is not None else -1,
-            known_epoch=replica.epoch if replica is not None else "",
+            since=place_of("resume", payload.resume) if payload.resume is not None else None,
+            known=replica.place if replica is not None else None,
             max_devices=self._limits.devices,
-            presence_ms=self._limits.presence_timeout * 1000,
+            stream=payload.stream,
         )
 
     def _info(self, connection: Connection, payload: AuthPayload) -> bytes:
@@ -250,7 +286,8 @@ class Joining:
         hello: Hello,
         correlation_id: str | None,
     ) -> None:
-        self._courier.ask(hello, self._welcomed, connection, session, hello, correlation_id)
+        asked = session.place
+        self._courier.ask(hello, self._welcomed, connection, session, hello, asked, correlation_id)
 
     def _welcomed(
         self,
@@ -258,37 +295,79 @@ class Joining:
         connection: Connection,
         session: LocalSession,
         hello: Hello,
+        asked: Place,
         correlation_id: str | None,
     ) -> None:
+        error = refusal_of(answer)
+        if hello.roster:
+            session.roster.asked = False
+            if isinstance(answer, Welcome) and error is None:
+                self._meet(session, answer, hello)
         if connection.state is State.CLOSED:
             self._arrived(session)
             self._abandoned(answer, connection, session)
             return
-        error = refusal_of(answer)
+        if error is None:
+            assert isinstance(answer, Welcome)
+            try:
+                if not self._admit(connection, session, answer, hello, asked, correlation_id):
+                    return
+            except Exception:
+                log.exception("Join Failed", session_id=session.id)
+                error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this AUTH")
+        self._arrived(session)
         if error is not None:
-            self._arrived(session)
-            connection.session = None
-            self._registry.release(session)
-            self.refuse(connection, error, correlation_id)
-            return
-        assert isinstance(answer, Welcome)
+            self._turn_away(connection, session, error, correlation_id)
+        else:
+            self._courier.tally.count_auth()
+            self.on_entered(connection)
+
+    def _admit(
+        self,
+        connection: Connection,
+        session: LocalSession,
+        answer: Welcome,
+        hello: Hello,
+        asked: Place,
+        correlation_id: str | None,
+    ) -> bool:
+        """Make a connection a member; False: the store has been asked again, for the whole."""
+        # Only a store that has lost something is older than what was here when it was asked.
+        older = answer.version < asked.version
         self._synchronise(session, answer, hello)
-        part = self._state_part(session, answer, hello)
-        if part is None:
-            again = msgspec.structs.replace(hello, since=None, known=-1)
+        if older:
+            self._fanout.mend(session)
+        part = None if older else self._state_part(session, answer, hello)
+        if part is None or not self._is_listed(session, answer, hello):
+            known = session.place if session.doc is not None else None
+            again = msgspec.structs.replace(hello, known=known, roster=session.roster.ask())
             self._ask(connection, session, again, correlation_id)
-            return
-        try:
-            self._enter(connection, session, answer, hello, part, correlation_id)
-        finally:
-            self._arrived(session)
-        self.on_entered(connection)
+            return False
+        self._enter(connection, session, answer, hello, part, correlation_id)
+        if hello.since is not None and hello.since.version:
+            self._courier.tally.count_resume(part.startswith(encode.RESUMED), answer.reason)
+        return True
+
+    def _turn_away(
+        self,
+        connection: Connection,
+        session: LocalSession,
+        error: SyncBridgeError,
+        correlation_id: str | None,
+    ) -> None:
+        """AUTH fails for good. A member leaves by the close; else the store may have its device."""
+        if connection.state is not State.READY:
+            connection.session = None
+            if error.code in REGISTERED or isinstance(error, StoreTimeout):
+                self._departures.leave(connection, session)
+            self._registry.release(session)
+        self.refuse(connection, error, correlation_id)
 
     def _arrived(self, session: LocalSession) -> None:
         """One less is on its way."""
         session.joining -= 1
         if not session.joining:
-            session.recent.clear()
+            self._departures.all_arrived(session)
 
     def _abandoned(
         self, answer: Welcome | StoreError, connection: Connection, session: LocalSession
@@ -306,39 +385,39 @@ class Joining:
     def _synchronise(self, session: LocalSession, answer: Welcome, hello: Hello) -> None:
         """Bring the session here to where the script saw it, and tell the devices here."""
         out: list[Change] = []
+        place = place_welcomed(answer)
         if not session.joined:
             session.owner = answer.owner or hello.user_id
             session.prefix = prefix(session)
-            session.begin(answer.version, answer.epoch, answer.full, out)
-        elif answer.full is not None:
-            verdict = session.absorb(answer.full, answer.version, answer.epoch, out)
-            if verdict in (Verdict.HELD, Verdict.NEW_LINEAGE):
-                self._fanout.mend(session)
-        elif answer.version > session.version or answer.epoch != session.epoch:
+            session.begin(place, answer.full, out)
+        elif not session.knows(place):
             self._fanout.mend(session)
+        elif answer.full is not None:
+            session.fill(place, answer.full)
         if answer.owner and answer.owner != session.owner:
             session.owner = answer.owner
             session.prefix = prefix(session)
         self._fanout.publish(session, out)
 
-    def _state_part(
-        self, session: LocalSession, answer: Welcome, hello: Hello
-    ) -> tuple[int, str, bytes] | None:
-        """(version, epoch, members) of what the newcomer is given, None to ask again, whole."""
-        here = (session.version, session.epoch)
-        if answer.resumed and (answer.version, answer.epoch) == here:
-            part = encode.delta_part(render_pairs(answer.sets), encode.key_list(answer.deletes))
-            return answer.version, answer.epoch, part
-        if session.doc is not None:
-            delta = None
-            if hello.since is not None and hello.since[0] == session.epoch:
-                delta = session.since(hello.since[1])
-            part = encode.delta_part(*delta) if delta else encode.state_part(session.doc.render())
-            return session.version, session.epoch, part
-        if answer.full is not None:
-            part = encode.state_part(render_pairs(answer.full))
-            return answer.version, answer.epoch, part
-        return None
+    def _state_part(self, session: LocalSession, answer: Welcome, hello: Hello) -> bytes | None:
+        """What leads the newcomer to our place; None when the store must be asked again.
+
+        It enters only where the devices here are, or have just been: else it might be given a
+        state that is lost, or miss what comes between.
+        """
+        place = place_welcomed(answer)
+        if not session.knows(place):
+            return None
+        if answer.resumed and place == session.place:
+            return encode.delta_part(render_pairs(answer.sets), encode.key_list(answer.deletes))
+        if session.doc is None:
+            return None
+        delta = None
+        if hello.since is not None and not answer.reason and hello.since.epoch == session.epoch:
+            delta = session.since_version(hello.since.version)
+        if delta is not None:
+            return encode.delta_part(*delta)
+        return encode.state_part(session.doc.render()) + encode.reset_part(reset_of(answer, hello))
 
     def _enter(
         self,
@@ -346,79 +425,95 @@ class Joining:
         session: LocalSession,
         answer: Welcome,
         hello: Hello,
-        part: tuple[int, str, bytes],
+        part: bytes,
         correlation_id: str | None,
     ) -> None:
         identity = connection.identity
         assert identity is not None
-        connection.state = State.READY
         owner = answer.owner or identity.user_id
         connection.address = encode.Address(session.id, owner, hello.device_id)
-        devices = encode.join_objects(
-            public_device(d, self._voice.held_by(session.id, d.device_id)) for d in answer.devices
-        )
-        connection.device = next(
-            (public_device(d) for d in answer.devices if d.device_id == hello.device_id), b"{}"
-        )
+        connection.info = hello.info
         connection.fence = answer.fence
-        self._meet(session, hello.device_id, answer.devices)
-        session.roster.newcomer(connection.cid, answer.devices, answer.fence)
+        connection.resets = session.resets
+        gone: set[str] = set()
+        if hello.roster:
+            gone = session.roster.newcomer(connection.cid, answer.devices, answer.newest)
+        connection.state = State.READY
         previous = self._registry.enter(session, connection)
         self._voice.entered(connection)
-        body = self._success(connection, session, part[0], part[1], devices, part[2])
+        self._tell(connection, session, answer, hello.info)
+        devices = self._summaries.welcome(session, connection, gone)
+        part += self._stream_part(connection, answer)
+        body = self._success(connection, session, session.place, devices, part)
         self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
         self._set_alarm(connection)
-        self._departures.welcome(session, connection, answer.devices)
         if previous is not None:
             self._departures.close_replaced(previous)
-        self._tell(connection, session, answer, hello.info)
+        self._departures.entered(session, connection)
 
-    def _meet(self, session: LocalSession, device_id: str, devices: list[Device]) -> None:
-        """Tell the devices here whom the newcomer's list shows and they have not heard of."""
-        if not session.devices:
-            session.roster.begin(d for d in devices if d.device_id != device_id)
-            return
-        for device in devices:
-            if device.online and device.fence and device.device_id != device_id:
-                change = PresenceChange(
-                    session.id, JOINED, device.fence, 0, device.device_id, device.info
-                )
-                self._departures.observe(session, change)
+    def _stream_part(self, connection: Connection, answer: Welcome) -> bytes:
+        """What the store has of the newcomer's stream; what was acknowledged above is lost."""
+        if connection.stream is None:
+            return b""
+        gone = answer.reason in (EPOCH, ROLLED_BACK) or not answer.version
+        lost = connection.stream.found(answer.applied, gone=gone)
+        self._fanout.rollbacks.updates += lost
+        return stream_part(connection)
+
+    def _meet(self, session: LocalSession, answer: Welcome, hello: Hello) -> None:
+        """Take the list of devices; those here are told whom they have not heard of."""
+        others = [each for each in answer.devices if each.device_id != hello.device_id]
+        if session.devices:
+            self._departures.meet(session, others)
+            session.roster.listed_at(answer.newest)
+        else:
+            session.roster.begin(others, answer.newest)
+
+    def _is_listed(self, session: LocalSession, answer: Welcome, hello: Hello) -> bool:
+        """Whether the newcomer can be shown who is there; else the store is asked for the list.
+
+        Another node's news may be slower than the answer. A large session shows a part in any case.
+        """
+        roster = session.roster
+        if not roster.begun:
+            return False
+        if hello.roster or session.summary is not None:
+            return True
+        if roster.agrees(answer.online, answer.newest, hello.device_id):
+            return True
+        roster.begun = False
+        return False
 
     def _tell(
         self, connection: Connection, session: LocalSession, answer: Welcome, info: bytes
     ) -> None:
-        """Tell the others of a device, and the indexes of its session."""
+        """Tell the others of a device, and the index of its user."""
         change = PresenceChange(
             session.id, JOINED, answer.fence, answer.version, connection.device_id, info
         )
         self._departures.observe(session, change, exclude=connection.cid)
-        timeout_ms = self._limits.presence_timeout * 1000
-        self._courier.ask(Index(bucket_of(session.id), [session.id], timeout_ms), ignore)
         self._users.seen(answer.owner or session.owner, session.id)
 
     def _success(
         self,
         connection: Connection,
         session: LocalSession,
-        version: int,
-        epoch: str,
+        place: Place,
         devices: bytes,
         part: bytes,
     ) -> bytes:
         identity = connection.identity
         assert identity is not None
         return (
-            b'{"session_id":"%b","user_id":%b,"device_id":%b,"role":"%b","version":%d,'
-            b'"epoch":"%b","heartbeat_interval_ms":%d,"token_expires_at":%d,"limits":%b,'
-            b'"devices":%b,%b%b}'
+            b'{"session_id":"%b","user_id":%b,"device_id":%b,"role":"%b",%b,'
+            b'"heartbeat_interval_ms":%d,"token_expires_at":%d,"limits":%b,'
+            b"%b,%b%b}"
             % (
                 session.id.encode(),
                 encode.quote(identity.user_id),
                 encode.quote(connection.device_id),
                 identity.role.encode(),
-                version,
-                epoch.encode(),
+                encode.position(place),
                 self._limits.heartbeat_interval_ms,
                 int(identity.expires_at),
                 self._limits_json,
@@ -439,12 +534,16 @@ class Joining:
         self, connection: Connection, error: SyncBridgeError, correlation_id: str | None
     ) -> None:
         """AUTH, first or repeated, has failed: AUTH_FAILURE, and the end of the connection."""
+        self._courier.tally.count_auth(error.code.wire)
         connection.refused = True
         connection.behind = None
         body = encode.error_payload(error)
+        self._post.on_error(connection, error, "auth")
         self._post.send(connection, MessageType.AUTH_FAILURE, body, correlation_id)
         code = CLOSE_CODES.get(error.code, CloseCode.AUTH_FAILED)
         self._hub.close(connection.cid, code, code.reason)
+        if connection.gone:
+            self._departures.closed(connection)
 
 
 CLOSE_CODES = {
@@ -463,15 +562,22 @@ CLOSE_CODES = {
 }
 """How a refused AUTH ends; with anything else (a bad field) as AUTH_FAILED."""
 
+REGISTERED = frozenset({ErrorCode.STATE_DAMAGED, ErrorCode.INTERNAL})
+"""After these the store may have registered the device: what it answered could not be used. So it
+may have without an answer."""
 
-def since_of(position: Position | None) -> tuple[str, int] | None:
-    """A client's resume position, checked."""
-    if position is None:
-        return None
-    check_version("resume.version", position.version)
-    if len(position.epoch) > 64:
-        raise SyncBridgeError(ErrorCode.INVALID_FIELD, "resume.epoch: at most 64 characters")
-    return position.epoch, position.version
+
+def place_welcomed(answer: Welcome) -> Place:
+    """Where the session was when the device joined."""
+    return Place(answer.epoch, answer.version, answer.lineage)
+
+
+def reset_of(answer: Welcome, hello: Hello) -> str:
+    """Why a device that wanted a difference gets a whole state; "" when it has nothing yet."""
+    since = hello.since
+    if since is None or not since.version:
+        return ""
+    return answer.reason or ("resync" if since.epoch == answer.epoch else "epoch")
 
 
 def refusal_of(answer: Welcome | StoreError) -> SyncBridgeError | None:
@@ -485,15 +591,6 @@ def refusal_of(answer: Welcome | StoreError) -> SyncBridgeError | None:
     if answer.status is Status.TOO_MANY_DEVICES:
         return SyncBridgeError(ErrorCode.TOO_MANY_DEVICES, "the session has no room for a device")
     return SyncBridgeError(ErrorCode.INTERNAL, f"unexpected answer {answer.status.name}")
-
-
-def public_device(device: Device, in_call: str = "") -> bytes:
-    """A registered device as clients see it; node and connection ids stay inside.
-
-    `in_call`: the channel whose call it holds.
-    """
-    info = decode_info(device.info)
-    return device_payload(device.device_id, info, device.online, in_call=in_call)
 
 
 def ignore(answer: Any) -> None:

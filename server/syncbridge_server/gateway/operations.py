@@ -14,6 +14,7 @@ import msgspec
 from syncbridge import operations
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.messages import UpdatePayload
+from syncbridge.policy import Current
 from syncbridge.records.sessions import Apply, Operation, Outcome, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_server.gateway.connection import Connection
@@ -33,15 +34,22 @@ class Operations:
 
     Args:
         answered: takes the store's answer, as for any write.
+        policy: what merged values are held to.
     """
 
     def __init__(
-        self, courier: Courier, post: Post, parser: UpdateParser, answered: Answered
+        self,
+        courier: Courier,
+        post: Post,
+        parser: UpdateParser,
+        answered: Answered,
+        policy: Current,
     ) -> None:
         self._courier = courier
         self._post = post
         self._parser = parser
         self._answered = answered
+        self._policy = policy
 
     def start(self, connection: Connection, request: Apply, payload: UpdatePayload) -> None:
         """Execute an operation; `request` writes its key and operand.
@@ -50,7 +58,8 @@ class Operations:
             SyncBridgeError: INVALID_MESSAGE when it needs a `correlation_id` and has none, or what
                 is wrong with `expected`.
         """
-        operations.require_id(payload.operation, request.mutation_id)
+        if not request.seq:
+            operations.require_id(payload.operation, request.mutation_id)
         if payload.operation == operations.MERGE:
             self._merge(connection, request)
             return
@@ -69,6 +78,8 @@ class Operations:
         self, connection: Connection, request: Apply, value: bytes, patch: bytes, attempt: int
     ) -> None:
         sets = [request.sets[0], self._parser.merged(value, patch)]
+        if self._policy.policy is not None:
+            self._policy.policy.hold_value(*sets)
         request = msgspec.structs.replace(
             request, sets=sets, operation=Operation.CAS, expected=value
         )

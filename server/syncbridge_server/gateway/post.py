@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import structlog
 
-from syncbridge import encode, protobuf
-from syncbridge.errors import SyncBridgeError
+from syncbridge import encode
+from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.messages import MessageType
 from syncbridge.session import Change
 from syncbridge_core.hub import KIND_NOTICE, KIND_REPLY, KIND_STATE, Hub
@@ -19,18 +19,27 @@ from syncbridge_server.gateway.registry import Registry, takes_protobuf
 log = structlog.get_logger("gateway")
 
 
+OnError = Callable[[Connection, SyncBridgeError, str], None]
+"""Told each error that a connection is sent; `message`, or `auth` when it is AUTH's."""
+
+
 class Post:
     """Frames for one connection (`send`, `error`) or all of a session (`update`, `notice`).
 
     Args:
         hub: where they are queued. registry: knows who takes protobuf.
         clock: wall clock, Unix seconds.
+
+    Attributes:
+        errors: ERROR messages, by code.
     """
 
     def __init__(self, hub: Hub, registry: Registry, clock: Callable[[], float]) -> None:
         self._hub = hub
         self._registry = registry
         self._clock = clock
+        self.on_error: OnError = nobody
+        self.errors: dict[ErrorCode, int] = {}
 
     def send(
         self, connection: Connection, kind: MessageType, payload: bytes, correlation_id: str | None
@@ -55,6 +64,8 @@ class Post:
         self, connection: Connection, error: SyncBridgeError, correlation_id: str | None
     ) -> None:
         """ERROR to one connection."""
+        self.on_error(connection, error, "message")
+        self.errors[error.code] = self.errors.get(error.code, 0) + 1
         self.send(connection, MessageType.ERROR, encode.error_payload(error), correlation_id)
 
     def update(self, session: LocalSession, change: Change) -> int:
@@ -72,10 +83,12 @@ class Post:
             frame = encoded(connection.session, change)
             self._hub.send(connection.cid, frame, KIND_STATE, change.prev_version)
 
-    def notice(self, session: LocalSession, frame: bytes, exclude: int = 0) -> None:
+    def notice(
+        self, session: LocalSession, frame: bytes, exclude: int = 0, kind: int = KIND_NOTICE
+    ) -> None:
         """A message that is ready, to all devices of a session."""
         binary = transcoded(frame) if session.binary else None
-        self._hub.publish(session.topic, frame, KIND_NOTICE, 0, exclude, binary)
+        self._hub.publish(session.topic, frame, kind, 0, exclude, binary)
 
     def everyone(self, topic: int, frame: bytes, kind: int = KIND_NOTICE) -> int:
         """A message that is ready, to a topic of any connections; returns how many."""
@@ -90,6 +103,8 @@ class Post:
         return self._hub.publish(session.topic, frame, KIND_STATE, change.prev_version, 0, binary)
 
     def _update_binary(self, session: LocalSession, change: Change) -> bytes:
+        from syncbridge import protobuf  # large: a start does not wait for it
+
         return protobuf.state_update(session.id, session.owner, change, int(self._clock()))
 
     def _update_frame(self, session: LocalSession, change: Change) -> bytes:
@@ -98,16 +113,13 @@ class Post:
             session.prefix,
             device_q,
             int(self._clock()),
-            encode.update_payload(
-                change.version,
-                change.prev_version,
-                change.epoch,
-                change.sets,
-                change.deletes,
-                device_q,
-            ),
+            encode.update_payload(change, device_q),
             encode.quote(change.correlation_id or None),
         )
+
+
+def nobody(connection: Connection, error: SyncBridgeError, door: str) -> None:
+    """Takes what nobody wants to hear."""
 
 
 def prefix(session: LocalSession) -> bytes:
@@ -120,6 +132,8 @@ def prefix(session: LocalSession) -> bytes:
 
 def transcoded(frame: bytes) -> bytes | None:
     """A message of ours as protobuf; None, with a word in the log, when there is no such thing."""
+    from syncbridge import protobuf
+
     try:
         return protobuf.from_json(frame)
     except protobuf.TranscodeError:

@@ -6,10 +6,10 @@ together. Services and admins speak for many users and are held by the hub alone
 
 from collections.abc import Callable
 
-from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity
 from syncbridge.limits import Limits
+from syncbridge.rates.buckets import TokenBuckets
 
 
 class UserQuota:

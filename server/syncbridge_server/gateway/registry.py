@@ -1,11 +1,11 @@
 """Who is connected here, and in which session."""
 
-from collections import OrderedDict
 from collections.abc import Iterator
 
 from syncbridge.identity import Role
 from syncbridge_core.hub import ENCODING_PROTOBUF, Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession
+from syncbridge_server.gateway.entrance import Silent
 
 
 class Registry:
@@ -14,30 +14,35 @@ class Registry:
     Attributes:
         everyone: topic of all who are in a session. admins: of those with role admin.
         waiting: client address -> connections that have not authenticated.
-        silent: those that have not sent a valid AUTH, the oldest first.
+        silent: those that have not sent a valid AUTH.
         binary: how many connections take protobuf, in a session or not; each session has its own
             count, so that nothing is encoded for nobody.
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, silent: Silent | None = None) -> None:
         self._hub = hub
         self.everyone = hub.open_topic()
         self.admins = hub.open_topic()
         self.binary = 0
         self.connections: dict[int, Connection] = {}
         self.waiting: dict[str, int] = {}
-        self.silent: OrderedDict[int, Connection] = OrderedDict()
+        self.silent = Silent() if silent is None else silent
         self.sessions: dict[str, LocalSession] = {}
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self.connections.values()))
+
+    @property
+    def authenticated(self) -> int:
+        """Connections whose AUTH was accepted. O(addresses with one that was not)."""
+        return len(self.connections) - sum(self.waiting.values())
 
     def add(self, connection: Connection) -> None:
         """A new connection, not in any session yet."""
         self.connections[connection.cid] = connection
         self.binary += takes_protobuf(connection)
         self.waiting[connection.client] = self.waiting.get(connection.client, 0) + 1
-        self.silent[connection.cid] = connection
+        self.silent.add(connection)
 
     def session(self, session_id: str) -> LocalSession:
         """The session with this id, opened here if nobody was in it."""
@@ -70,7 +75,7 @@ class Registry:
 
     def remove(self, connection: Connection) -> bool:
         """Forget a connection; True if it was its device's current one."""
-        self.silent.pop(connection.cid, None)
+        self.silent.discard(connection)
         if self.connections.pop(connection.cid, None) is not None:
             self.binary -= takes_protobuf(connection)
             self._settle(connection)

@@ -1,108 +1,92 @@
-"""Takes devices offline whose node has died: their leases run out and nobody renews them.
+"""Takes the devices of dead nodes offline. `membership` says which nodes are dead.
 
-Theory of operation. An index in 64 parts names the sessions in which a lease may be over. Every
-node asks for what is due in each part once a period; a lease on the part lets one node at a time
-have it, so that the others' questions cost next to nothing. In two phases, because the index and
-the sessions are in different slots of a cluster:
+A node's sessions stand in a list for each bucket. One session is one script, which tells every node
+in the session and takes the session off the list: so each departure is told once, whoever sweeps,
+whoever dies at it, and however often it is begun. A few scripts are under way at a time, so clients
+are not behind all of them.
 
-1. `Claim` moves due sessions out of the index. A device that joins from now on enters its session
-   anew, so nothing is lost between the phases; a claim that is not released in time, because its
-   sweeper has died as well, is given to the next one.
-2. `Sweep`, one script a session, compares each lease again, takes the dead devices offline and
-   tells every node in the session. `Release` enters the session again for its next lease.
-
-So each departure is told exactly once, whoever sweeps and whoever dies, within the timeout and
-about two periods. Nothing here keeps state between rounds. A round costs 64 short scripts in one
-pipeline, plus one for each session that is due.
+A session that cannot be swept is tried again with the next round, and set aside when it has failed
+often enough: it is taken off the list.
 """
 
-import random
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import structlog
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge.records.devices import BUCKETS, Claim, Claimed, Release, Sweep, Swept
+from syncbridge.records.nodes import Held, LetGo, ListHeld, Sweep, Swept
 from syncbridge.records.sessions import Answer, Request
 from syncbridge_server.isolation import Isolation, of_record
 from syncbridge_server.ports.store import Store
 
-log = structlog.get_logger("gateway")
-
 CHORE = "presence"
-LIMIT = 64
-"""Sessions taken from one part in one round; more are taken in the next round at once."""
+LISTS = 64
+"""Lists that are read together."""
 
-CLAIM_MS = 10_000
-MAX_PERIOD = 2.0
-MIN_PERIOD = 0.2
-PERIODS = 60
-"""Rounds in one presence timeout, within the bounds above."""
+AT_ONCE = 64
+"""Sessions that are swept together."""
 
 
 class Sweeper:
-    """Sweeps; `timeout` is the presence lease in seconds."""
+    """Sweeps; `timeout`: lease of a node, seconds. `swept`: devices that were taken offline."""
 
-    def __init__(
-        self, store: Store, *, node: str, timeout: int, isolation: Isolation | None = None
-    ) -> None:
+    def __init__(self, store: Store, *, timeout: int, isolation: Isolation | None = None) -> None:
         self._store = store
         self._isolation = isolation or Isolation()
-        self._node = node
         self._timeout_ms = timeout * 1000
-        self.period = min(MAX_PERIOD, max(MIN_PERIOD, timeout / PERIODS))
         self.swept = 0
 
-    async def run(self) -> None:
-        """Sweep once a period, for ever."""
-        while True:
-            await trio.sleep(self.period * random.uniform(0.9, 1.1))  # noqa: S311
-            try:
-                while await self.sweep():
-                    await trio.lowlevel.checkpoint()
-            except StoreError as error:
-                log.debug("Sweep Failed", detail=error.detail)
+    async def sweep_lists(self, node: str, first: int) -> bool:
+        """Take the devices of a dead node offline that are in `LISTS` buckets from `first` on.
 
-    async def sweep(self) -> bool:
-        """One round; whether there may be more. Raises StoreError when nothing could be asked."""
-        lease_ms = int(self.period * 1000)
-        claims = [Claim(bucket, self._node, lease_ms, CLAIM_MS, LIMIT) for bucket in range(BUCKETS)]
-        answers = await ask_all(self._store, claims)
-        claimed = {
-            bucket: answer.sids
-            for bucket, answer in enumerate(answers)
-            if isinstance(answer, Claimed)
-        }
-        if not claimed:
-            raise next(answer for answer in answers if isinstance(answer, StoreError))
-        if any(claimed.values()):
-            await self._sweep(claimed)
-        return any(len(part) == LIMIT for part in claimed.values())
+        Returns False when a session has failed. Raises StoreError: the rest is still to be done.
+        """
+        done = True
+        asked = [ListHeld(bucket, node) for bucket in range(first, first + LISTS)]
+        while asked:
+            sids, asked = await self.read(asked)
+            for start in range(0, len(sids), AT_ONCE):
+                done &= await self.sweep_sessions(node, sids[start : start + AT_ONCE])
+        return done
 
-    async def _sweep(self, claimed: Mapping[int, Sequence[str]]) -> None:
-        """Sweep sessions, by the part in which they were found, and let go of them."""
-        found = [(bucket, sid) for bucket, sids in claimed.items() for sid in sids]
-        sweeps = [Sweep(sid, self._timeout_ms) for _, sid in found]
-        done: dict[int, list[tuple[str, int]]] = {}
-        for (bucket, sid), answer in zip(found, await ask_all(self._store, sweeps), strict=True):
-            due = await self._due(sid, answer)
-            if due is not None:
-                done.setdefault(bucket, []).append((sid, due))
-        await ask_all(self._store, [Release(bucket, swept) for bucket, swept in done.items()])
+    async def read(self, asked: Sequence[ListHeld]) -> tuple[list[str], list[ListHeld]]:
+        """The sessions of a page of each list, and the pages that follow."""
+        sids: list[str] = []
+        more: list[ListHeld] = []
+        for question, answer in zip(asked, await ask_all(self._store, asked), strict=True):
+            if isinstance(answer, Held):
+                sids += answer.sids
+                if answer.cursor:
+                    more.append(ListHeld(question.bucket, question.node, answer.cursor))
+            elif isinstance(answer, StoreError) and not of_record(answer):
+                raise answer
+        return sids, more
 
-    async def _due(self, sid: str, answer: Answer | StoreError) -> int | None:
-        """When a session is looked at again; 0: not by itself, None: when its claim runs out."""
-        if isinstance(answer, Swept):
-            self.swept += answer.left
-            self._isolation.worked(CHORE, sid)
-            return answer.due
-        if not isinstance(answer, StoreError) or not of_record(answer):
-            return None
-        pause = await self._isolation.failed(CHORE, sid, answer)
-        return 0 if pause is None else round((time.time() + pause) * 1000)
+    async def sweep_sessions(self, node: str, sids: Sequence[str]) -> bool:
+        """Take a node's devices in some sessions offline; False when one of them has failed."""
+        left = [sid for sid in sids if self._isolation.ready(CHORE, sid)]
+        done = len(left) == len(sids)
+        while left:
+            sweeps = [Sweep(sid, node, self._timeout_ms) for sid in left]
+            answers = await ask_all(self._store, sweeps)
+            more = []
+            for sid, answer in zip(left, answers, strict=True):
+                if isinstance(answer, Swept):
+                    self.swept += answer.left
+                    self._isolation.worked(CHORE, sid)
+                    more += [sid] if answer.more else []
+                elif isinstance(answer, StoreError):
+                    done &= await self._failed(node, sid, answer)
+            left = more
+        return done
+
+    async def _failed(self, node: str, sid: str, error: StoreError) -> bool:
+        """Whether a session that cannot be swept is off the list now."""
+        if await self._isolation.failed(CHORE, sid, error) is not None:
+            return False
+        await self._store.call(LetGo(sid, node))
+        return True
 
 
 async def ask_all(store: Store, requests: Sequence[Request]) -> Sequence[Answer | StoreError]:

@@ -1,6 +1,7 @@
 """What this node has written since its start, for operators."""
 
 from syncbridge.records.sessions import Outcome, Status
+from syncbridge_server.telemetry.timing import Timing
 
 
 class Tally:
@@ -10,21 +11,49 @@ class Tally:
         writes: commits that changed something. created: sessions made by them.
         conflicts: writes refused because somebody else had been faster.
         written_bytes: keys and values that were stored.
+        auth: AUTH messages, by `ok` or the error's name on the wire. resumes: by what a device that
+            had a state was given: `delta`, `full`, `rolled_back`.
+        answered: outcomes of any kind. commits: how long they took. ticks: the engine's work.
     """
 
-    __slots__ = ("conflicts", "created", "writes", "written_bytes")
+    __slots__ = (
+        "answered",
+        "auth",
+        "commits",
+        "conflicts",
+        "created",
+        "resumes",
+        "ticks",
+        "writes",
+        "written_bytes",
+    )
 
     def __init__(self) -> None:
         self.writes = 0
         self.created = 0
         self.conflicts = 0
         self.written_bytes = 0
+        self.answered = 0
+        self.commits = Timing()
+        self.ticks = Timing()
+        self.auth = {"ok": 0}
+        self.resumes = {"delta": 0, "full": 0, "rolled_back": 0}
 
     def count(self, outcome: Outcome) -> None:
         """Take one outcome into account. O(keys changed)."""
+        self.answered += 1
         if outcome.status is Status.CONFLICT:
             self.conflicts += 1
         elif outcome.status is Status.OK and outcome.version != outcome.prev_version:
             self.writes += 1
             self.created += outcome.created
             self.written_bytes += sum(map(len, outcome.sets))
+
+    def count_auth(self, result: str = "ok") -> None:
+        """One AUTH, first or repeated, has its answer."""
+        self.auth[result] = self.auth.get(result, 0) + 1
+
+    def count_resume(self, delta: bool, reason: str) -> None:
+        """A device that had a state was given one. `reason`: of a whole one, as it is told."""
+        kind = "rolled_back" if reason in ("epoch", "rolled_back") else "delta" if delta else "full"
+        self.resumes[kind] += 1

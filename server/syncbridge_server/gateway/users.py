@@ -1,9 +1,9 @@
 """Which sessions a user has: an index that is written beside the sessions, rarely.
 
 It stands in another slot of a cluster than the sessions, so it cannot be written with them. It is
-written when a device joins, when a write makes a session, and with the renewal of presence; at most
-once an hour for each session and node. Who reads it looks at each session and drops what is not
-there any more.
+written when a device joins, with writes, and when the life of a session is renewed because devices
+are connected; at most once a minute for each session and node. So its order is right to a minute.
+Who reads it looks at each session and drops what is not there any more.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from syncbridge.errors import StoreError
 from syncbridge.records.devices import Remember
 from syncbridge_server.gateway.courier import Courier
 
-PERIOD = 3600.0
+PERIOD = 60.0
 MAX_REMEMBERED = 65_536
 
 

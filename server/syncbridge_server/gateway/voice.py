@@ -6,9 +6,13 @@ parts hold a `VoiceLink`; the sockets' side of voice is attached to it later.
 
 from typing import Protocol
 
+import structlog
+
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.messages import Envelope
 from syncbridge_server.gateway.connection import Connection
+
+log = structlog.get_logger("gateway")
 
 
 class VoiceSide(Protocol):
@@ -86,6 +90,9 @@ class VoiceLink:
         return "" if self._side is None else self._side.held_by(session_id, device_id)
 
     def tick(self) -> None:
-        """See `VoiceSide`."""
-        if self._side is not None:
-            self._side.tick()
+        """See `VoiceSide`. A fault in it must not end the tick."""
+        try:
+            if self._side is not None:
+                self._side.tick()
+        except Exception:
+            log.exception("Voice tick failed")

@@ -1,4 +1,4 @@
-"""Administration over HTTP: figures and lists, for viewers too; a message to every device."""
+"""Administration over HTTP: figures and lists, for viewers too; messages to devices."""
 
 from typing import Any
 
@@ -7,8 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from syncbridge.errors import StoreUnavailable
+from syncbridge import ids
+from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, ADMINS
+from syncbridge.outbound import Audience
 from syncbridge_server.admin.administration import Administration, AllMetrics, Delivery
 from syncbridge_server.admin.figures import (
     ConnectionMetrics,
@@ -25,12 +27,14 @@ from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.openapi.describe import Timestamp, Uuid, describe
 
 
-class BroadcastBody(msgspec.Struct):
-    """Body of `POST /admin/broadcast`."""
+class BroadcastBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /admin/broadcast`. `session_id`: the one of the audience `session`."""
 
     message: str
     type: str = "notification"
     data: Any = None
+    audience: Audience = Audience.ADMINS
+    session_id: str = ""
 
 
 class ConnectionsQuery(msgspec.Struct):
@@ -99,10 +103,14 @@ class SessionRow(msgspec.Struct):
 
 
 class SessionsBody(msgspec.Struct):
-    """A page of sessions. `next_cursor` is empty on the last page; other pages may be short."""
+    """A page of sessions. `next_cursor` is empty on the last page; other pages may be short.
+
+    `damaged`: sessions that cannot be read and are left out here; the log names them.
+    """
 
     sessions: list[SessionRow]
     next_cursor: str
+    damaged: int
 
 
 class ConnectionsBody(msgspec.Struct):
@@ -166,10 +174,10 @@ class AdminRoutes:
         """Every session that is stored or joined, in no particular order."""
         await self._authenticate(request, ADMIN_READERS)
         query = query_of(request, SessionsQuery)
-        rows, following = await self._administration.survey.page(
+        rows, following, damaged = await self._administration.survey.page(
             query.cursor, query.limit, query.user_id, query.active
         )
-        return encoded(SessionsBody([session_row(row) for row in rows], following))
+        return encoded(SessionsBody([session_row(row) for row in rows], following, damaged))
 
     @describe("List open connections", answers={200: ConnectionsBody}, query=ConnectionsQuery)
     async def connections(self, request: Request) -> Response:
@@ -181,21 +189,33 @@ class AdminRoutes:
         )
         return encoded(ConnectionsBody(rows, following, complete))
 
-    @describe("A message to every device", body=BroadcastBody, answers={200: Delivery})
+    @describe("A message to devices", body=BroadcastBody, answers={200: Delivery})
     async def broadcast(self, request: Request) -> Response:
-        """BROADCAST to every device of every node; `delivered` counts them all."""
+        """BROADCAST to the admin channel, or to the `audience`, on every node; `delivered` counts
+        the devices.
+        """
         identity = await self._authenticate(request, ADMINS)
         body = await read_json(request, BroadcastBody, self._message_bytes)
         members = {"message": body.message, "type": body.type}
         if body.data is not None:
             members["data"] = body.data
-        delivery = await self._administration.broadcast(msgspec.json.encode(members))
+        if (body.audience is Audience.SESSION) != bool(body.session_id):
+            raise SyncBridgeError(
+                ErrorCode.INVALID_FIELD,
+                "session_id: it is needed with the audience session, and with no other one",
+                field="session_id",
+            )
+        if body.session_id:
+            ids.session_id(body.session_id)
+        payload = msgspec.json.encode(members)
+        delivery = await self._administration.broadcast(payload, body.audience, body.session_id)
         self._administration.notice(
             "broadcast",
             f"{identity.user_id} sent a message to {delivery.delivered} devices",
             user_id=identity.user_id,
             delivered=delivery.delivered,
             message=body.message,
+            audience=body.audience.value,
         )
         return encoded(delivery)
 

@@ -9,21 +9,37 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import ADMINS, SERVICES, Identity, Role, VoiceGrant, authorize
+from syncbridge.identity import (
+    ADMINS,
+    NAME_BYTES,
+    SERVICES,
+    Identity,
+    Role,
+    VoiceGrant,
+    authorize,
+    display_name,
+)
 from syncbridge_server.auth.assembly import Authentication
+from syncbridge_server.auth.claims import Grant
 from syncbridge_server.auth.http import named_device
 from syncbridge_server.auth.refresh import TokenPair
 from syncbridge_server.auth.revocation import Kind, Rule
-from syncbridge_server.auth.tokens import Grant
 from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.openapi.describe import Answer, describe
 
 MAX_BODY = 16_384
+DEVICE_NOTE = (
+    "A token without device_id is taken back if this device has used it; such a device is only what"
+    " it calls itself. Revoke by user_id to take back every token of the user."
+)
 Seconds = Annotated[int, Meta(gt=0, le=31_622_400)]
 
 
 class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /auth/token. `ttl`: life of the access token in seconds."""
+    """Body of POST /auth/token. `ttl`: life of the access token in seconds.
+
+    `name`: how others are shown who the user is, as in voice calls.
+    """
 
     user_id: str
     role: Role = Role.USER
@@ -31,6 +47,7 @@ class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
     device_id: str = ""
     voice: tuple[VoiceGrant, ...] = ()
     ttl: Seconds | None = None
+    name: Annotated[str, Meta(max_length=256)] = ""
 
 
 class RefreshRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,11 +66,15 @@ class RevokeRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Revoked(msgspec.Struct):
-    """Answer of POST /auth/revoke. `before`: tokens issued later are not meant, Unix seconds."""
+    """Answer of POST /auth/revoke. `before`: tokens issued later are not meant, Unix seconds.
+
+    `note`: what a revocation of this kind does not reach.
+    """
 
     revoked: str
     value: str
     before: float
+    note: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class AuthRoutes:
@@ -85,7 +106,21 @@ class AuthRoutes:
         body = await read_json(request, TokenRequest, MAX_BODY)
         if body.role in (Role.ADMIN, Role.VIEWER):
             authorize(caller, ADMINS)
-        grant = Grant(body.user_id, body.role, body.session_id, body.device_id, body.voice)
+        audited(request, subject=body.user_id, role=body.role)
+        if body.name != display_name(body.name):
+            raise SyncBridgeError(
+                ErrorCode.INVALID_FIELD,
+                f"name: at most {NAME_BYTES} bytes that can be printed are expected",
+                field="name",
+            )
+        grant = Grant(
+            body.user_id,
+            body.role,
+            body.session_id,
+            body.device_id,
+            body.voice,
+            name=body.name,
+        )
         return _secret_answer(await self._auth.rotation.issue(grant, body.ttl))
 
     @describe(
@@ -112,8 +147,12 @@ class AuthRoutes:
         caller = await self._auth.bearer(request, session_bound=True)
         body = await read_json(request, RevokeRequest, MAX_BODY)
         kind, value, owner = self._target(caller, body)
-        rule: Rule = await self._auth.revocations.revoke(kind, value, owner)
+        audited(request, kind=kind, value=value, owner=owner)
+        by = "" if caller.privileged else caller.user_id
+        rule: Rule = await self._auth.revocations.revoke(kind, value, owner, by=by)
         answer = Revoked(f"{rule.kind}_id" if kind in ("user", "device") else kind, value, rule.at)
+        if kind == "device":
+            answer.note = DEVICE_NOTE
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
     def _target(self, caller: Identity, body: RevokeRequest) -> tuple[Kind, str, str]:
@@ -137,6 +176,11 @@ class AuthRoutes:
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD, f"{name} has at most {self._id_bytes} bytes", field=name
             )
+
+
+def audited(request: Request, **what: str) -> None:
+    """Say in the audit log what a request was about."""
+    request.scope.setdefault("state", {})["audited"] = what
 
 
 def require_right(caller: Identity, body: RevokeRequest) -> None:

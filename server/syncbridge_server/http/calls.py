@@ -6,23 +6,32 @@ Each write is one line in the log and one notice to the admins' sockets; neither
 which may hold numbers of persons.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge import encode
+from syncbridge.call_rules.events import (
+    EventKind,
+    check_kind,
+    check_value,
+    refused_event,
+    value_of,
+)
+from syncbridge.call_rules.listing import parse_match, tag_of
 from syncbridge.calls import (
+    NULL,
     Call,
     CallState,
-    CallType,
+    NewCall,
     check_id,
     check_state,
     check_type,
     cursor_of,
+    invalid,
     is_id,
     parse_cursor,
     parse_details,
@@ -30,15 +39,25 @@ from syncbridge.calls import (
 )
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import SERVICES, Identity
-from syncbridge.kernels import render_pairs
 from syncbridge.records.calls import CallReply, CallResult
 from syncbridge_server.admin.administration import Administration
 from syncbridge_server.auth.http import BearerAuth
-from syncbridge_server.http.support.answers import timestamp
+from syncbridge_server.http.support.call_bodies import (
+    CallBody,
+    CallsBody,
+    CallsQuery,
+    CreateBody,
+    DetailsBody,
+    EventBody,
+    HistoryBody,
+    StateBody,
+    body_of,
+    lives_of,
+)
 from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.log import get_logger
-from syncbridge_server.openapi.describe import Answer, RawObject, Timestamp, describe
+from syncbridge_server.openapi.describe import Answer, describe
 from syncbridge_server.ports.calls import Calls
 
 JSON = "application/json"
@@ -47,84 +66,10 @@ ENVELOPE = 4_096
 """Bytes that a body may have beside its details."""
 IDEMPOTENCY_HEADER = "idempotency-key"
 MAX_KEY = 255
-NULL = b"null"
+
+IF_MATCH = {"If-Match": "ETag of the call that the write is for; 412 when it was changed since."}
 
 _log = get_logger("SESSION_MANAGER")
-
-Texts = Annotated[
-    Any,
-    Meta(extra_json_schema={"type": "object", "additionalProperties": {"type": "string"}}),
-]
-StateName = Annotated[str, Meta(extra_json_schema={"enum": [*CallState]})]
-TypeName = Annotated[str, Meta(extra_json_schema={"enum": [*CallType]})]
-CallId = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 256})]
-
-
-class CreateBody(msgspec.Struct):
-    """Body of `POST /sessions`. `details`: texts under names."""
-
-    id: CallId
-    type: TypeName
-    details: RawObject | UnsetType = UNSET
-
-
-class StateBody(msgspec.Struct):
-    """Body of `PUT /sessions/{id}/state`."""
-
-    state: StateName
-
-
-class DetailsBody(msgspec.Struct):
-    """Body of `PUT /sessions/{id}/details`."""
-
-    details: RawObject
-
-
-class CallBody(msgspec.Struct, rename="camel"):
-    """A call session. Without details the member is left out."""
-
-    id: str
-    type: CallType
-    state: CallState
-    created_at: Timestamp
-    updated_at: Timestamp
-    details: Texts = UNSET
-
-
-class ChangeBody(msgspec.Struct):
-    """A call came into a state, by the caller `by`."""
-
-    state: CallState
-    at: Timestamp
-    by: str
-
-
-class HistoryBody(msgspec.Struct, rename="camel"):
-    """Answer of `GET /sessions/{id}/history`, oldest change first.
-
-    `deleted_at`, `deleted_by`: of a call that was deleted, and left out of one that was not.
-    """
-
-    id: str
-    history: list[ChangeBody]
-    deleted_at: Timestamp | UnsetType = UNSET
-    deleted_by: str | UnsetType = UNSET
-
-
-class CallsBody(msgspec.Struct):
-    """A page of call sessions. `next_cursor` is empty on the last page; others may be short."""
-
-    sessions: list[CallBody]
-    next_cursor: str
-
-
-class CallsQuery(msgspec.Struct):
-    """Query of `GET /sessions`. `state`, `type`: only those."""
-
-    cursor: Annotated[str, Meta(max_length=300)] = ""
-    limit: Annotated[int, Meta(ge=1, le=200)] = 100
-    state: CallState | None = None
-    type: CallType | None = None
 
 
 class CallRoutes:
@@ -148,6 +93,8 @@ class CallRoutes:
             Route("/sessions", self.create_session, methods=["POST"]),
             Route("/sessions", self.list_sessions, methods=["GET"]),
             Route("/sessions/{id:path}/history", self.session_history, methods=["GET"]),
+            Route("/sessions/{id:path}/events", self.add_event, methods=["POST"]),
+            Route("/sessions/{id:path}/heartbeat", self.heartbeat, methods=["POST"]),
             Route("/sessions/{id:path}/state", self.update_state, methods=["PUT"]),
             Route("/sessions/{id:path}/details", self.update_details, methods=["PUT"]),
             Route("/sessions/{id:path}", self.get_session, methods=["GET"]),
@@ -166,9 +113,13 @@ class CallRoutes:
         identity = await self._authorized(request)
         body = await read_call(request, CreateBody, self._max_bytes + ENVELOPE)
         call_id, call_type = check_id(body.id), check_type(body.type)
-        details = self._details(body)
-        key = request_key(request)
-        reply = await self._calls.create(call_id, call_type, details, identity.user_id, key)
+        new = NewCall(
+            call_type,
+            self._details(body),
+            check_value("parent", body.parent) if body.parent else "",
+            check_value("channel", body.channel) if body.channel else "",
+        )
+        reply = await self._calls.create(call_id, new, identity.user_id, request_key(request))
         call = accepted(reply, call_id)
         if reply.result is CallResult.DONE:
             _log.info("Session created", session_id=call_id, type=call_type, by=identity.user_id)
@@ -180,11 +131,9 @@ class CallRoutes:
         """Newest first. One that exists during the whole walk is listed once."""
         await self._authorized(request)
         query = query_of(request, CallsQuery)
-        page = await self._calls.page(
-            query.limit, parse_cursor(query.cursor), query.state, query.type
-        )
+        page = await self._calls.page(query.limit, parse_cursor(query.cursor), query.wanted())
         following = cursor_of(page.following) if page.following else ""
-        body = CallsBody([body_of(call) for call in page.calls], following)
+        body = CallsBody([body_of(call) for call in page.calls], following, page.damaged or UNSET)
         return Response(encode.to_json(body), media_type=JSON)
 
     @describe("A call session", answers={200: CallBody}, errors=(404,))
@@ -194,50 +143,101 @@ class CallRoutes:
 
     @describe("Changes of a call session's state", answers={200: HistoryBody}, errors=(404,))
     async def session_history(self, request: Request) -> Response:
-        """When it came into each of its states, and who brought it there; also after its deletion,
-        for as long as the call would have been kept."""
+        """When it came into each of its states, what happened in it, and how long it lasted; also
+        after its deletion, for as long as the call would have been kept."""
         await self._authorized(request)
         call_id = path_call(request)
-        call = await self._calls.read(call_id) or await self._calls.read_deleted(call_id)
-        if call is None:
+        call = await self._calls.read(call_id)
+        calls = [call] if call is not None else []
+        calls += await self._calls.read_deleted(call_id)
+        if not calls:
             raise not_found()
-        return Response(encode.to_json(history_of(call)), media_type=JSON)
+        return Response(encode.to_json(lives_of(call_id, calls)), media_type=JSON)
 
     @describe(
         "Bring a call session into a state",
         body=StateBody,
         answers={200: CallBody},
-        errors=(404, 409),
+        headers=IF_MATCH,
+        errors=(404, 409, 412),
     )
     async def update_state(self, request: Request) -> Response:
         """pending, active, terminated, in this order; the state that it has changes nothing."""
         identity = await self._authorized(request)
         call_id = path_call(request)
-        state = check_state((await read_call(request, StateBody, STATE_BODY)).state)
-        reply = await self._calls.set_state(call_id, state, identity.user_id)
+        body = await read_call(request, StateBody, STATE_BODY)
+        state = check_state(body.state)
+        cause = "" if body.cause is UNSET else check_value("cause", body.cause)
+        if cause and state is not CallState.TERMINATED:
+            raise invalid("cause", "terminated is expected with it")
+        return await self._bring(request, identity, call_id, state, cause)
+
+    async def _bring(
+        self, request: Request, identity: Identity, call_id: str, state: CallState, cause: str
+    ) -> Response:
+        """Bring a call into a state, and tell of it."""
+        tag = match_of(request)
+        reply = await self._calls.set_state(call_id, state, identity.user_id, cause, tag)
         if reply.result is CallResult.REFUSED and reply.call is not None:
             _log.warning("Step refused", session_id=call_id, state=reply.call.state, asked=state)
             raise refused_step(reply.call, state)
         call = accepted(reply, call_id)
         if reply.result is CallResult.DONE:
-            _log.info("State updated", session_id=call_id, state=state, previous=reply.previous)
-            text = f"{call.type} call {call_id} is {state}"
-            self._tell("call_state", text, call, previous=reply.previous)
+            tell_state(self._administration, call, reply.previous)
         return answer(call)
+
+    @describe(
+        "Note an event of a call session",
+        body=EventBody,
+        answers={200: CallBody},
+        headers={"Idempotency-Key": "Repeating the request with it changes nothing.", **IF_MATCH},
+        errors=(404, 409, 412),
+    )
+    async def add_event(self, request: Request) -> Response:
+        """It rings, is held or resumed, is transferred, gets a leg, a parent or a voice channel, or
+        is hung up: then it is terminated."""
+        identity = await self._authorized(request)
+        call_id = path_call(request)
+        body = await read_call(request, EventBody, STATE_BODY)
+        kind = check_kind(body.kind)
+        members = {name: getattr(body, name) for name in body.__struct_fields__[1:]}
+        value = value_of(kind, {n: text for n, text in members.items() if text is not UNSET})
+        if kind is EventKind.HANGUP:
+            return await self._bring(request, identity, call_id, CallState.TERMINATED, value)
+        key, tag = request_key(request), match_of(request)
+        reply = await self._calls.note_event(call_id, kind, value, identity.user_id, key, tag)
+        if reply.result is CallResult.LATE and reply.call is not None:
+            raise refused_event(reply.call, kind)
+        call = accepted(reply, call_id)
+        if reply.result is CallResult.DONE:
+            _log.info("Event noted", session_id=call_id, kind=kind, by=identity.user_id)
+            self._tell("call_event", f"{call.type} call {call_id}: {kind}", call, kind=kind)
+        return answer(call)
+
+    @describe("Keep a call session alive", answers={200: CallBody}, errors=(404, 409))
+    async def heartbeat(self, request: Request) -> Response:
+        """The first one begins a lease: the call ends when no other one comes in time."""
+        await self._authorized(request)
+        call_id = path_call(request)
+        reply = await self._calls.beat(call_id)
+        if reply.result is CallResult.REFUSED and reply.call is not None:
+            raise refused_step(reply.call, CallState.ACTIVE)
+        return answer(accepted(reply, call_id))
 
     @describe(
         "Add to a call session's details",
         body=DetailsBody,
         answers={200: CallBody},
-        errors=(404,),
+        headers=IF_MATCH,
+        errors=(404, 412),
     )
     async def update_details(self, request: Request) -> Response:
-        """The named details are set, the others stay."""
+        """The named details are set, those that are null are removed, the others stay."""
         await self._authorized(request)
         call_id = path_call(request)
         body = await read_call(request, DetailsBody, self._max_bytes + ENVELOPE)
-        details = parse_details(body.details, self._max_bytes)
-        reply = await self._calls.merge_details(call_id, details)
+        details = parse_details(body.details, self._max_bytes, removals=True)
+        reply = await self._calls.merge_details(call_id, details, match_of(request))
         if reply.result is CallResult.TOO_LARGE:
             raise SyncBridgeError(
                 ErrorCode.TOO_LARGE,
@@ -253,13 +253,15 @@ class CallRoutes:
     @describe(
         "Delete a call session",
         answers={204: Answer("Deleted. Its history can still be read.", None)},
-        errors=(404,),
+        headers=IF_MATCH,
+        errors=(404, 412),
     )
     async def delete_session(self, request: Request) -> Response:
         """In any state."""
         identity = await self._authorized(request)
         call_id = path_call(request)
-        call = accepted(await self._calls.delete(call_id, identity.user_id), call_id)
+        reply = await self._calls.delete(call_id, identity.user_id, match_of(request))
+        call = accepted(reply, call_id)
         _log.info("Session deleted", session_id=call_id, state=call.state, by=identity.user_id)
         self._tell("call_deleted", f"{call.type} call {call_id} was deleted", call)
         return Response(status_code=204)
@@ -306,6 +308,25 @@ def request_key(request: Request) -> str:
     return key
 
 
+def match_of(request: Request) -> str:
+    """The tag that the call must have; empty for any. Raises INVALID_CALL."""
+    return parse_match(request.headers.get("if-match", ""))
+
+
+def tell_state(administration: Administration, call: Call, previous: CallState | None) -> None:
+    """A call came into its state: a line in the log, and a notice to the admins."""
+    _log.info(
+        "State updated",
+        session_id=call.id,
+        state=call.state,
+        previous=previous,
+        **({"cause": call.cause} if call.cause else {}),
+    )
+    data = {"id": call.id, "type": call.type, "state": call.state, "previous": previous}
+    text = f"{call.type} call {call.id} is {call.state}"
+    administration.notice("call_state", text, **data)
+
+
 def path_call(request: Request) -> str:
     """The id in the path. Raises CALL_NOT_FOUND for one that no call can have."""
     call_id: str = request.path_params["id"]
@@ -319,6 +340,12 @@ def accepted(reply: CallReply, call_id: str) -> Call:
     if reply.result is CallResult.EXISTS:
         _log.warning("Session exists", session_id=call_id)
         raise SyncBridgeError(ErrorCode.CALL_EXISTS, "there is a call session with this id")
+    if reply.result is CallResult.CHANGED and reply.call is not None:
+        raise SyncBridgeError(
+            ErrorCode.CALL_CHANGED,
+            "If-Match: the call was changed since; read it again",
+            etag=f'"{tag_of(reply.call)}"',
+        )
     if reply.call is None:
         _log.warning("Session not found", session_id=call_id)
         raise not_found()
@@ -330,26 +357,7 @@ def not_found() -> SyncBridgeError:
     return SyncBridgeError(ErrorCode.CALL_NOT_FOUND, "there is no call session with this id")
 
 
-def history_of(call: Call) -> HistoryBody:
-    """A call's history as it is shown."""
-    body = HistoryBody(call.id, [ChangeBody(c.state, timestamp(c.at), c.by) for c in call.history])
-    if call.deleted_at:
-        body.deleted_at, body.deleted_by = timestamp(call.deleted_at), call.deleted_by
-    return body
-
-
-def body_of(call: Call) -> CallBody:
-    """A call as it is shown."""
-    return CallBody(
-        call.id,
-        call.type,
-        call.state,
-        timestamp(call.created_at),
-        timestamp(call.updated_at),
-        msgspec.Raw(render_pairs(call.details)) if call.details else UNSET,
-    )
-
-
 def answer(call: Call, status: int = 200) -> Response:
     """A call as an answer."""
-    return Response(encode.to_json(body_of(call)), status, media_type=JSON)
+    headers = {"ETag": f'"{tag_of(call)}"'}
+    return Response(encode.to_json(body_of(call)), status, headers, JSON)

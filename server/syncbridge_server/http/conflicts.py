@@ -17,13 +17,13 @@ from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import compose, render_pairs
-from syncbridge.records.sessions import Apply, Mode, Outcome, Review, Reviewed, Status
+from syncbridge.records.sessions import Apply, Mode, Outcome, Place, Review, Reviewed, Status
 from syncbridge.resolve import Claim, Conflict, Resolution, Strategy, resolve
-from syncbridge.updates import check_version
+from syncbridge.updates import check_lineage, check_stream, check_version
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.engine import conflict_list, outcome_error
 from syncbridge_server.gateway.gateway import Gateway
-from syncbridge_server.http.support.answers import etag
+from syncbridge_server.http.support.answers import etag, place_of
 from syncbridge_server.http.support.problem import decode_json, read_json_body
 from syncbridge_server.http.support.ready import tagged_json
 from syncbridge_server.openapi.describe import (
@@ -57,6 +57,9 @@ class IncrementalBody(msgspec.Struct):
     base_version: VersionNumber
     user_id: ShortId = ""
     device_id: ShortId = ""
+    base_lineage: str = ""
+    stream: str = ""
+    seq: VersionNumber = 0
     changes: RawObject | msgspec.UnsetType = msgspec.UNSET
     deleted_keys: list[str] = []
     correlation_id: ShortId = ""
@@ -72,14 +75,19 @@ class LostKey(msgspec.Struct):
 
 
 class AppliedBody(msgspec.Struct):
-    """Answer to an incremental update. `duplicate`: it had been done before, as that version."""
+    """Answer to an incremental update. `duplicate`: it had been done before, as that version.
+
+    `seq`: of a numbered update that is one, the last number of its stream.
+    """
 
     session_id: Uuid
     version: VersionNumber
     epoch: str
+    lineage: str
     applied: list[str]
     conflicts: list[LostKey]
     duplicate: bool | msgspec.UnsetType = msgspec.UNSET
+    seq: VersionNumber | msgspec.UnsetType = msgspec.UNSET
 
 
 class ResolveBody(msgspec.Struct):
@@ -94,6 +102,7 @@ class ResolveBody(msgspec.Struct):
     device_id: ShortId = ""
     user_id: ShortId = ""
     epoch: str = ""
+    lineage: str = ""
 
 
 class DecidedKey(msgspec.Struct):
@@ -106,15 +115,20 @@ class DecidedKey(msgspec.Struct):
 
 
 class ResolvedBody(msgspec.Struct):
-    """Answer to a resolution. `base`: `changed_keys`, `journal` or `unknown`."""
+    """Answer to a resolution. `base`: `changed_keys`, `journal` or `unknown`.
+
+    `kept`, with a state policy: keys that the caller may not write, left as they were.
+    """
 
     session_id: Uuid
     version: VersionNumber
     epoch: str
+    lineage: str
     state_data: JsonObject
     resolution_strategy: Strategy
     conflicts: list[DecidedKey]
     base: str
+    kept: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ConflictRoutes:
@@ -146,8 +160,8 @@ class ConflictRoutes:
         write = self._write(identity, body)
         outcome = await self._gateway.commit(write)
         if outcome.status not in (Status.OK, Status.DUPLICATE):
-            raise outcome_error(outcome)
-        return answered(applied(write, outcome), outcome.epoch, outcome.version)
+            raise self._gateway.engine.refusal(outcome)
+        return answered(applied(write, outcome), place_of(outcome))
 
     @describe(
         "Bring a client's whole state and the session together",
@@ -162,12 +176,14 @@ class ConflictRoutes:
         sid, device_id = self._place(identity, body)
         claim, strategy = self._claim(body), body.resolution_strategy
         for _ in range(ATTEMPTS):
-            known = await self._review(identity, sid, claim.version)
+            known = await self._review(identity, sid, claim)
             resolution = resolve(strategy, known, claim)
-            version = await self._commit(identity, sid, device_id, known, resolution)
-            if version is not None:
-                members = resolved(sid, version, known, strategy, resolution)
-                return answered(members, known.epoch, version)
+            write = self._resolving(identity, sid, device_id, known, resolution)
+            kept = self._spare(identity, write, known, resolution)
+            place = await self._commit(write, known)
+            if place is not None:
+                body_of = resolved(sid, place, known, strategy, resolution)
+                return answered(body_of | kept, place)
         raise SyncBridgeError(
             ErrorCode.OVERLOADED,
             "others keep writing to the session; try again",
@@ -188,11 +204,17 @@ class ConflictRoutes:
     def _write(self, identity: Identity, body: IncrementalBody) -> Apply:
         sid, device_id = self._place(identity, body)
         check_version("base_version", body.base_version)
+        check_lineage("base_lineage", body.base_lineage)
+        check_stream(body.stream, body.seq)
         if body.correlation_id:
             ids.short_id("correlation_id", body.correlation_id, self._limits.id_bytes)
         changes = None if body.changes is msgspec.UNSET else body.changes
         sets, deletes = self._gateway.parser.several(changes, body.deleted_keys)
-        return Apply(
+        strategy = body.resolution_strategy
+        policy = self._gateway.policy.policy
+        if policy is not None and strategy is None:
+            strategy = policy.strategy((*sets[::2], *deletes))
+        write = Apply(
             sid,
             identity.user_id,
             device_id,
@@ -200,13 +222,20 @@ class ConflictRoutes:
             deletes,
             mutation_id=body.correlation_id,
             base_version=body.base_version,
-            mode=MODES[body.resolution_strategy],
+            base_lineage=body.base_lineage,
+            stream=body.stream,
+            seq=body.seq,
+            mode=MODES[strategy],
             owner_check=not identity.privileged,
             create=False,
         )
+        if policy is not None:
+            policy.hold(identity, write)
+        return write
 
     def _claim(self, body: ResolveBody) -> Claim:
         check_version("client_version", body.client_version)
+        check_lineage("lineage", body.lineage)
         parser, names = self._gateway.parser, body.changed_keys
         return Claim(
             parser.split(body.client_state, "client_state"),
@@ -214,71 +243,99 @@ class ConflictRoutes:
             body.epoch,
             body.complete,
             None if names is None else frozenset(parser.deleted(names)),
+            body.lineage,
         )
 
-    async def _review(self, identity: Identity, sid: str, base: int) -> Reviewed:
+    async def _review(self, identity: Identity, sid: str, claim: Claim) -> Reviewed:
         known: Reviewed = await self._store.call(
-            Review(sid, identity.user_id, not identity.privileged, base)
+            Review(sid, identity.user_id, not identity.privileged, claim.version, claim.lineage)
         )
         if known.status is not Status.OK:
             raise outcome_error(Outcome(known.status))
         return known
 
-    async def _commit(
+    def _resolving(
         self,
         identity: Identity,
         sid: str,
         device_id: str,
         known: Reviewed,
         resolution: Resolution,
-    ) -> int | None:
-        """The version with the resolution in it; None when the session has moved on."""
-        if not resolution.sets and not resolution.deletes:
-            return known.version
-        outcome = await self._gateway.commit(
-            Apply(
-                sid,
-                identity.user_id,
-                device_id,
-                resolution.sets,
-                resolution.deletes,
-                base_version=known.version,
-                mode=Mode.WHOLE,
-                owner_check=not identity.privileged,
-                create=False,
-            )
+    ) -> Apply:
+        """The write of a resolution."""
+        return Apply(
+            sid,
+            identity.user_id,
+            device_id,
+            resolution.sets,
+            resolution.deletes,
+            base_version=known.version,
+            base_lineage=known.lineage,
+            mode=Mode.WHOLE,
+            owner_check=not identity.privileged,
+            create=False,
         )
-        if outcome.status in (Status.CONFLICT, Status.AHEAD):
+
+    def _spare(
+        self, identity: Identity, write: Apply, known: Reviewed, resolution: Resolution
+    ) -> dict[str, object]:
+        """Leave the keys that the caller may not write; there the server has won."""
+        policy = self._gateway.policy.policy
+        if policy is None:
+            return {}
+        kept = policy.spare(identity, write, known.flat)
+        resolution.sets, resolution.deletes = write.sets, write.deletes
+        state = dict(zip(known.flat[::2], known.flat[1::2], strict=True))
+        for conflict in resolution.conflicts:
+            if conflict.key in kept:
+                conflict.winner, conflict.value = "server", state.get(conflict.key)
+        return {"kept": [key.decode() for key in kept]}
+
+    async def _commit(self, write: Apply, known: Reviewed) -> Place | None:
+        """The place with the resolution in it; None when the session has moved on."""
+        if not write.sets and not write.deletes:
+            return Place(known.epoch, known.version, known.lineage)
+        outcome = await self._gateway.commit(write)
+        if outcome.status in (Status.CONFLICT, Status.BASE_LOST):
             return None
         if outcome.status is not Status.OK:
             raise outcome_error(outcome)
-        return outcome.version
+        return place_of(outcome)
 
 
 def applied(write: Apply, outcome: Outcome) -> dict[str, object]:
     """Answer to an incremental update."""
-    lost = set(outcome.conflicts[::2])
+    lost = outcome.conflicts
     duplicate = outcome.status is Status.DUPLICATE
     keys = [] if duplicate else [*write.sets[::2], *write.deletes]
+    if lost:
+        names = set(lost[::2])
+        keys = [key for key in keys if key not in names]
     members: dict[str, object] = {
         "session_id": write.sid,
         "version": outcome.version,
         "epoch": outcome.epoch,
-        "applied": [key.decode() for key in keys if key not in lost],
-        "conflicts": conflict_list(outcome.conflicts),
+        "lineage": outcome.lineage,
+        "applied": [key.decode() for key in keys],
+        "conflicts": conflict_list(lost) if lost else [],
     }
-    return members | {"duplicate": True} if duplicate else members
+    if duplicate:
+        members["duplicate"] = True
+        if write.seq:
+            members["seq"] = outcome.last
+    return members
 
 
 def resolved(
-    sid: str, version: int, known: Reviewed, strategy: Strategy, resolution: Resolution
+    sid: str, place: Place, known: Reviewed, strategy: Strategy, resolution: Resolution
 ) -> dict[str, object]:
     """Answer to a resolution; unchanged values are passed on as they are stored."""
     state, _ = compose((known.flat, []), (resolution.sets, resolution.deletes))
     return {
         "session_id": sid,
-        "version": version,
-        "epoch": known.epoch,
+        "version": place.version,
+        "epoch": place.epoch,
+        "lineage": place.lineage,
         "state_data": msgspec.Raw(render_pairs(state)),
         "resolution_strategy": strategy,
         "conflicts": [decided(conflict) for conflict in resolution.conflicts],
@@ -294,6 +351,6 @@ def decided(conflict: Conflict) -> dict[str, object]:
     return members | {"value": msgspec.Raw(conflict.value)}
 
 
-def answered(members: dict[str, object], epoch: str, version: int) -> Response:
+def answered(members: dict[str, object], place: Place) -> Response:
     """200 with the entity tag of the state."""
-    return tagged_json(encode.to_json(members), etag(epoch, version))
+    return tagged_json(encode.to_json(members), etag(place))

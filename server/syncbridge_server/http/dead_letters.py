@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, ADMINS
-from syncbridge.voice.provider.webhook_text import read_document
+from syncbridge.voice.provider.webhook_text import DEPTH, read_document
 from syncbridge.voice.stored import DeadLetter
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
@@ -172,12 +172,17 @@ def document_of(body: bytes) -> Any:
         return None
 
 
-def redacted(value: Any, name: str = "") -> Any:
-    """A document in which nothing opens anything. `name`: the member that the value is."""
+def redacted(value: Any, name: str = "", levels: int = DEPTH) -> Any:
+    """A document in which nothing opens anything.
+
+    Args:
+        name: the member that the value is. levels: of it are shown; what is below them is empty.
+    """
     if isinstance(value, dict):
-        return {_clean(key): redacted(member, key) for key, member in value.items()}
+        below = value.items() if levels else ()
+        return {_clean(key): redacted(member, key, levels - 1) for key, member in below}
     if isinstance(value, list):
-        return [redacted(member, name) for member in value]
+        return [redacted(member, name, levels - 1) for member in (value if levels else ())]
     if not isinstance(value, str):
         return value
     return REDACTED if _SECRET.search(name) else _clean(value)

@@ -11,8 +11,8 @@ from syncbridge.identity import authorize
 from syncbridge.records.devices import Departure, DeviceList, Expel, ListDevices
 from syncbridge.records.sessions import Device, PresenceChange
 from syncbridge_server.auth.http import BearerAuth
-from syncbridge_server.gateway.departures import REMOVED, decode_info
-from syncbridge_server.gateway.devices import is_online, last_seen
+from syncbridge_server.gateway.departures import REMOVED
+from syncbridge_server.gateway.devices import decode_info, is_online
 from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.http.support.answers import timestamp
 from syncbridge_server.http.support.devices import path_session, refuse
@@ -54,7 +54,6 @@ class DeviceRoutes:
         self._gateway = gateway
         self._store = store
         self._authenticate = authenticate
-        self._presence_ms = gateway.limits.presence_timeout * 1000
 
     def routes(self) -> list[Route]:
         """For the application's router."""
@@ -106,6 +105,6 @@ class DeviceRoutes:
             info.os_version,
             "online" if is_online(device) else "offline",
             timestamp(info.connected_at),
-            timestamp(max(info.connected_at, last_seen(device, self._presence_ms))),
+            timestamp(max(info.connected_at, device.seen)),
             self._gateway.voice.held_by(session_id, device.device_id) or msgspec.UNSET,
         )

@@ -1,4 +1,4 @@
-"""GET /openapi.json, /schemas/messages.json and /docs: the interface, for programs and people.
+"""GET /, /openapi.json, /schemas/messages.json and /docs: the interface, for programs and people.
 
 The page is three files of ours, without anything from elsewhere, and its policy allows nothing
 else: an inline script or a foreign origin would not run.
@@ -16,6 +16,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge import __version__
+from syncbridge_server.http.support.answers import encoded, names_tag
+from syncbridge_server.http.support.fields import list_field
 from syncbridge_server.message_schemas import message_schemas
 from syncbridge_server.openapi.describe import Answer, JsonObject, describe
 from syncbridge_server.openapi.document import document
@@ -27,11 +29,28 @@ PAGE = {
     "/docs/docs.css": ("docs.css", "text/css; charset=utf-8"),
     "/docs/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+WAY = {
+    "docs": "/docs",
+    "openapi": "/openapi.json",
+    "messages": "/schemas/messages.json",
+    "health": "/health",
+    "websocket": "/ws",
+}
 _UNCHANGED = Answer("The client's copy is current.", None)
 
 
+class WayBody(msgspec.Struct):
+    """Answer of `GET /`: paths at this address."""
+
+    docs: str
+    openapi: str
+    messages: str
+    health: str
+    websocket: str
+
+
 class DocumentRoutes:
-    """The three documents. `optional_token`: as in `openapi.document`."""
+    """The documents. `optional_token`: as in `openapi.document`."""
 
     def __init__(self, optional_token: bool = False) -> None:
         self._optional_token = optional_token
@@ -40,10 +59,17 @@ class DocumentRoutes:
     def routes(self) -> list[BaseRoute]:
         """For the application's router."""
         return [
+            Route("/", self.show_way, methods=["GET"]),
             Route("/openapi.json", self.openapi, methods=["GET"]),
             Route("/schemas/messages.json", self.messages, methods=["GET"]),
             *(Route(path, _page(*entry), methods=["GET"]) for path, entry in PAGE.items()),
         ]
+
+    @describe("Where everything is", answers={200: WayBody}, public=True, tag="documents")
+    async def show_way(self, request: Request) -> Response:
+        """Paths for people and programs that know the address only."""
+        root = request.scope.get("root_path", "")
+        return encoded({name: root + path for name, path in WAY.items()})
 
     @describe(
         "This description",
@@ -55,8 +81,9 @@ class DocumentRoutes:
     async def openapi(self, request: Request) -> Response:
         """OpenAPI 3.1 of every HTTP route, from the types that validate the requests."""
         if not self._openapi:
-            routes = request.app.routes
-            self._openapi = to_json(document(routes, __version__, self._optional_token))
+            routes, root = request.app.routes, request.scope.get("root_path", "")
+            described = document(routes, __version__, self._optional_token, root)
+            self._openapi = to_json(described)
         return cacheable(request, self._openapi, "application/json")
 
     @describe(
@@ -83,7 +110,7 @@ def cacheable(request: Request, body: bytes, media_type: str) -> Response:
     """200 with an entity tag, or 304."""
     tag = f'"{blake2b(body, digest_size=8).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if tag in request.headers.get("if-none-match", ""):
+    if names_tag(list_field(request.scope, b"if-none-match"), tag):
         return Response(None, 304, headers)
     return Response(body, 200, headers, media_type)
 
@@ -110,8 +137,6 @@ def _page(name: str, media_type: str) -> Callable[..., Any]:
         """A static file. Needs nothing from another origin."""
         answer = cacheable(request, _file(name), media_type)
         answer.headers["Content-Security-Policy"] = POLICY
-        answer.headers["X-Content-Type-Options"] = "nosniff"
-        answer.headers["Referrer-Policy"] = "no-referrer"
         return answer
 
     return page

@@ -1,10 +1,12 @@
 """Handing a session over from one device to another, with a token that works once.
 
-The token is 32 random bytes and is kept by nobody but its receiver: Redis has its SHA-256. Whoever
+The token is 32 random bytes and, behind a dot, whose token made it: with that it ends. It is kept
+by nobody but its receiver: Redis has its SHA-256. Whoever
 asks with another device than the target changes nothing. The redeeming script releases the source:
 it is offline from then on, and its socket may read, but not write, until it sends AUTH again.
 """
 
+import base64
 import hashlib
 import secrets
 
@@ -15,7 +17,7 @@ from starlette.routing import Route
 
 from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
-from syncbridge.identity import authorize
+from syncbridge.identity import Identity, Role, authorize
 from syncbridge.kernels import render_pairs
 from syncbridge.records.devices import Handoff, OpenHandoff, Redeem, Redeemed
 from syncbridge.records.sessions import PresenceChange
@@ -34,7 +36,7 @@ from syncbridge_server.openapi.describe import (
     describe,
 )
 from syncbridge_server.ports.store import RedisCommands, Store
-from syncbridge_server.redis.stores.device_codec import handoff_key
+from syncbridge_server.redis.stores.keys import handoff_key
 from syncbridge_server.voice.rooms.handover import HandedCall, Handover
 
 JSON = "application/json"
@@ -83,6 +85,7 @@ class RedeemedBody(msgspec.Struct):
     target_device: str
     version: VersionNumber
     epoch: str
+    lineage: str
     state_data: JsonObject
     voice: HandedCallBody | msgspec.UnsetType = msgspec.UNSET
 
@@ -145,7 +148,7 @@ class HandoffRoutes:
                 "target_device: another device than the source is expected",
                 field="target_device",
             )
-        token = secrets.token_urlsafe(TOKEN_BYTES)
+        token = new_token(identity, body.source_device)
         answer: Handoff = await self._store.call(
             OpenHandoff(
                 session_id,
@@ -179,6 +182,9 @@ class HandoffRoutes:
         identity = await self._authenticate(request, session_bound=True)
         session_id = path_session(request)
         authorize(identity, session_id=session_id)
+        maker = maker_of(request.path_params["token"])
+        if maker is not None and self._authenticate.is_revoked(maker, maker.device_id):
+            raise SyncBridgeError(ErrorCode.HANDOFF_EXPIRED, "its source was signed out since")
         answer: Redeemed = await self._store.call(
             Redeem(
                 session_id,
@@ -213,6 +219,37 @@ class HandoffRoutes:
                 pass
 
 
+class Maker(msgspec.Struct, array_like=True):
+    """Who has made a handoff token, as it stands in the token: its digest vouches for it."""
+
+    user_id: str
+    device_id: str
+    jti: str
+    family: str
+    issued_at: float
+
+
+def new_token(identity: Identity, device_id: str) -> str:
+    """A secret, and behind the dot whose token made it, so that it ends with that token."""
+    who = Maker(
+        identity.user_id, device_id, identity.jti, identity.family, round(identity.issued_at, 3)
+    )
+    shown = base64.urlsafe_b64encode(msgspec.json.encode(who)).rstrip(b"=").decode()
+    return f"{secrets.token_urlsafe(TOKEN_BYTES)}.{shown}"
+
+
+def maker_of(token: str) -> Identity | None:
+    """Who has made a handoff token; None for what is none, which Redis does not know either."""
+    try:
+        part = base64.urlsafe_b64decode(token.partition(".")[2] + "==")
+        who = msgspec.json.decode(part, type=Maker)
+    except (ValueError, RecursionError):
+        return None
+    return Identity(
+        who.user_id, Role.USER, who.jti, who.issued_at, 0.0, "", who.device_id, (), who.family
+    )
+
+
 def digest_of(token: str) -> str:
     """What Redis knows of a token."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
@@ -240,6 +277,7 @@ def redeemed_json(session_id: str, answer: Redeemed, call: HandedCall | None) ->
         answer.target,
         answer.version,
         answer.epoch,
+        answer.lineage,
         msgspec.Raw(render_pairs(answer.flat)),
         msgspec.UNSET if call is None else call_body(call),
     )

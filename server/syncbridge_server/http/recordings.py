@@ -1,27 +1,38 @@
 """Recordings of a voice channel, for services and admins: the only place that shows addresses."""
 
+import time
+from urllib.parse import unquote
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import SERVICES
 from syncbridge.voice.recordings import Recorded
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import path_channel
-from syncbridge_server.openapi.describe import Timestamp, describe
+from syncbridge_server.openapi.describe import Answer, Timestamp, describe
 from syncbridge_server.ports.recordings import Recordings
+
+RECORDING = "recording"
 
 
 class RecordingRow(msgspec.Struct, rename="camel"):
-    """One recording. Whoever has the `url` can fetch it. `duration` in seconds, if told."""
+    """One recording, transcript or summary. Whoever has the `url` can fetch it.
+
+    `duration` in seconds, if told; `expires_at`: until when it can be fetched, if told.
+    """
 
     recording_id: str
     session_id: str
     ready_at: Timestamp
     url: str
     duration: float | None
+    kind: str
+    expires_at: Timestamp | None
 
 
 class RecordingsBody(msgspec.Struct, rename="camel"):
@@ -41,7 +52,10 @@ class RecordingRoutes:
     def routes(self) -> list[BaseRoute]:
         """For the application's router."""
         path = "/voice/channels/{channel_id}/recordings"
-        return [Route(path, self.of_channel, methods=["GET"])]
+        return [
+            Route(path, self.of_channel, methods=["GET"]),
+            Route(f"{path}/{{recording_id}}/text", self.show_text, methods=["GET"]),
+        ]
 
     @describe("Recordings of a voice channel", answers={200: RecordingsBody}, errors=(422,))
     async def of_channel(self, request: Request) -> Response:
@@ -49,7 +63,33 @@ class RecordingRoutes:
         await self._authenticate(request, SERVICES)
         channel_id = path_channel(request)
         found = [] if self._recordings is None else await self._recordings.of_channel(channel_id)
-        return encoded(RecordingsBody(channel_id, [row_of(recorded) for recorded in found]))
+        rows = [row_of(one) for one in still_there(found, time.time() * 1000)]
+        return encoded(RecordingsBody(channel_id, rows))
+
+    @describe(
+        "What a transcript or a summary of a voice channel says",
+        answers={200: Answer("As the provider wrote it.", str, "text/plain")},
+        errors=(404, 422),
+    )
+    async def show_text(self, request: Request) -> Response:
+        """404 for one that is not kept: it was not fetched yet, or too long ago."""
+        await self._authenticate(request, SERVICES)
+        channel_id, recordings = path_channel(request), self._recordings
+        recording_id = unquote(request.scope["raw_path"].split(b"/")[-2].decode("ascii"))
+        text = await recordings.text(channel_id, recording_id) if recordings is not None else None
+        if text is None:
+            raise SyncBridgeError(ErrorCode.NOT_FOUND, "no such text is kept")
+        headers = {"Cache-Control": "no-store"}
+        return Response(text, media_type="text/plain", headers=headers)
+
+
+def still_there(found: list[Recorded], now: float) -> list[Recorded]:
+    """What can be had at `now` (Unix ms): texts also when the provider has them no more."""
+    over = {one.recording_id for one in found if 0 < one.expires_at <= now}
+    kept = [one for one in found if one.recording_id not in over or one.kind != RECORDING]
+    return [
+        msgspec.structs.replace(one, url="") if one.recording_id in over else one for one in kept
+    ]
 
 
 def row_of(recorded: Recorded) -> RecordingRow:
@@ -60,4 +100,6 @@ def row_of(recorded: Recorded) -> RecordingRow:
         timestamp(recorded.ready_at),
         recorded.url,
         recorded.duration,
+        recorded.kind,
+        timestamp(recorded.expires_at) if recorded.expires_at else None,
     )

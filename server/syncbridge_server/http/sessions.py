@@ -13,12 +13,13 @@ from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
-from syncbridge.records.sessions import Apply, Mode, Outcome, Read, Snapshot, Status
-from syncbridge.updates import check_version
+from syncbridge.records.sessions import Apply, Mode, Outcome, Place, Read, Snapshot, Status
+from syncbridge.updates import check_lineage, check_version
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.engine import outcome_error
 from syncbridge_server.gateway.gateway import Gateway
-from syncbridge_server.http.support.answers import etag, timestamp
+from syncbridge_server.http.support.answers import etag, names_tag, place_of, timestamp
+from syncbridge_server.http.support.fields import list_field
 from syncbridge_server.http.support.problem import read_json_body
 from syncbridge_server.http.support.ready import tagged_json, unchanged
 from syncbridge_server.openapi.describe import (
@@ -45,6 +46,7 @@ class SnapshotBody(msgspec.Struct):
     device_id: str = ""
     app_version: str = ""
     version: VersionNumber = 0
+    lineage: str = ""
 
 
 class WrittenBody(msgspec.Struct):
@@ -53,9 +55,19 @@ class WrittenBody(msgspec.Struct):
     session_id: Uuid
     version: VersionNumber
     epoch: str
+    lineage: str
     created_at: Timestamp
     updated_at: Timestamp
     expires_at: Timestamp
+
+
+class ReplacedBody(WrittenBody):
+    """Answer to a snapshot.
+
+    `kept`, with a state policy: keys that the caller may not write, left as they were.
+    """
+
+    kept: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class SessionBody(WrittenBody):
@@ -89,7 +101,7 @@ class SessionRoutes:
     @describe(
         "Create or replace a session's whole state",
         body=SnapshotBody,
-        answers={200: Answer("Updated.", WrittenBody), 201: Answer("Created.", WrittenBody)},
+        answers={200: Answer("Updated.", ReplacedBody), 201: Answer("Created.", ReplacedBody)},
         errors=(409,),
     )
     async def put_snapshot(self, request: Request) -> Response:
@@ -97,17 +109,18 @@ class SessionRoutes:
         identity = await self._authenticate(request, session_bound=True)
         body = self._decode(await read_json_body(request, self._limits.snapshot_bytes))
         write = self._write(identity, body)
+        kept = await self._spare(identity, write)
         outcome = await self._gateway.commit(write)
         if outcome.status is Status.AHEAD and body.version == 1 and outcome.version == 0:
-            write = msgspec.structs.replace(write, base_version=0)
+            write = msgspec.structs.replace(write, base_version=0, base_lineage="")
             outcome = await self._gateway.commit(write)
         if outcome.status is not Status.OK:
             raise outcome_error(outcome)
         return Response(
-            encode.to_json(written(write.sid, outcome)),
+            encode.to_json(written(write.sid, outcome) | kept),
             status_code=201 if outcome.created else 200,
             media_type=JSON,
-            headers={"ETag": etag(outcome.epoch, outcome.version)},
+            headers={"ETag": etag(place_of(outcome))},
         )
 
     @describe(
@@ -121,14 +134,14 @@ class SessionRoutes:
         identity = await self._authenticate(request, session_bound=True)
         session_id = self._path_session(request)
         authorize(identity, session_id=session_id)
-        tag = _if_none_match(request)
-        known = parse_etag(tag) if tag else None
+        named = list_field(request.scope, b"if-none-match")
+        known = parse_etag(named) if named else None
         snapshot: Snapshot = await self._store.call(
             Read(session_id, identity.user_id, not identity.privileged, known)
         )
         refuse(snapshot)
-        tag = etag(snapshot.epoch, snapshot.version)
-        if snapshot.flat is None:
+        tag = etag(place_of(snapshot))
+        if snapshot.flat is None or (named and names_tag(named, tag)):
             return unchanged(tag)
         return tagged_json(snapshot_json(session_id, snapshot), tag, revalidate=True)
 
@@ -148,6 +161,7 @@ class SessionRoutes:
             if getattr(body, name):
                 ids.short_id(name, getattr(body, name), self._limits.id_bytes)
         check_version("version", body.version)
+        check_lineage("lineage", body.lineage)
         return Apply(
             sid,
             body.user_id,
@@ -155,11 +169,33 @@ class SessionRoutes:
             parser.split(body.state_data, "state_data").flat(),
             [],
             base_version=body.version,
+            base_lineage=body.lineage if body.version else "",
             mode=Mode.WHOLE,
             replace=True,
             owner_check=not identity.privileged,
             app_version=body.app_version,
         )
+
+    async def _spare(self, identity: Identity, write: Apply) -> dict[str, object]:
+        """Have a snapshot leave the keys that its caller may not write.
+
+        What is left is taken from the state that is there, and the write holds only for that
+        version of it.
+        """
+        policy = self._gateway.policy.policy
+        if policy is None:
+            return {}
+        known: Snapshot = await self._store.call(
+            Read(write.sid, write.user_id, write.owner_check, None)
+        )
+        if known.status is Status.FORBIDDEN:
+            refuse(known)
+        if known.status is Status.OK and write.base_version > known.version:
+            ahead = Outcome(Status.AHEAD, known.version, known.version, known.epoch)
+            ahead.lineage = known.lineage
+            raise outcome_error(ahead)
+        kept = policy.spare(identity, write, known.flat or [])
+        return {"kept": [key.decode() for key in kept]}
 
     def _path_session(self, request: Request) -> str:
         try:
@@ -184,6 +220,7 @@ def written(session_id: str, outcome: Outcome) -> dict[str, object]:
         "session_id": session_id,
         "version": outcome.version,
         "epoch": outcome.epoch,
+        "lineage": outcome.lineage,
         "created_at": timestamp(outcome.created_at),
         "updated_at": timestamp(outcome.updated_at),
         "expires_at": timestamp(outcome.expires_at),
@@ -200,6 +237,7 @@ def snapshot_json(session_id: str, snapshot: Snapshot) -> bytes:
             "app_version": snapshot.app_version,
             "version": snapshot.version,
             "epoch": snapshot.epoch,
+            "lineage": snapshot.lineage,
             "state_data": msgspec.Raw(render_pairs(snapshot.flat or [])),
             "created_at": timestamp(snapshot.created_at),
             "updated_at": timestamp(snapshot.updated_at),
@@ -208,19 +246,10 @@ def snapshot_json(session_id: str, snapshot: Snapshot) -> bytes:
     )
 
 
-def _if_none_match(request: Request) -> str:
-    """The first If-None-Match header, "" without one."""
-    for name, value in request.scope["headers"]:
-        if name == b"if-none-match":
-            text: str = value.decode("latin-1")
-            return text
-    return ""
-
-
-def parse_etag(header: str) -> tuple[str, int] | None:
-    """`(epoch, version)` of the first tag of ours in an If-None-Match header."""
+def parse_etag(header: str) -> Place | None:
+    """The place in the first tag of ours in an If-None-Match header."""
     for part in header.split(",")[:16]:
-        epoch, dash, version = part.strip().removeprefix("W/").strip('"').rpartition("-")
-        if dash and version.isascii() and version.isdigit() and len(version) < 17:
-            return epoch, int(version)
+        fields = part.strip().removeprefix("W/").strip('"').split(".")
+        if len(fields) == 3 and fields[1].isascii() and fields[1].isdigit() and len(fields[1]) < 17:
+            return Place(fields[0], int(fields[1]), fields[2])
     return None

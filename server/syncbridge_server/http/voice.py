@@ -15,12 +15,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge import ids
-from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import SERVICES, Identity, authorize
 from syncbridge.ids import default_session, short_id
+from syncbridge.rates.buckets import TokenBuckets
 from syncbridge.voice import grants
+from syncbridge.voice.call_records import Connection
 from syncbridge.voice.channel import Channel
+from syncbridge.voice.evidence import told_by
 from syncbridge.voice.health import Health
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.provider.records import CannotVerify, Metrics
@@ -45,7 +47,7 @@ from syncbridge_server.voice.rooms.opening import NotLive
 _log = get_logger("VOICE")
 
 
-class TokenBody(msgspec.Struct, rename="camel"):
+class TokenBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """Body of `POST /api/voice/token`."""
 
     waddle_id: ChannelId
@@ -61,7 +63,7 @@ class TokenAnswer(msgspec.Struct, rename="camel"):
     expires_at: Timestamp
 
 
-class LeaveBody(msgspec.Struct, rename="camel"):
+class LeaveBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """Body of `POST /voice/channels/{channel_id}/leave`. `user_id`: for services and admins."""
 
     user_id: Annotated[str, Meta(extra_json_schema={"maxLength": 64})] = ""
@@ -88,14 +90,52 @@ class RoomBody(msgspec.Struct, rename="camel"):
     last_error: str
 
 
+class DoubtBody(msgspec.Struct, rename="camel"):
+    """Something that speaks against a connection: by webhook, report or list, true at a time."""
+
+    source: str
+    at: Timestamp
+
+
+class ConnectionBody(msgspec.Struct, rename="camel"):
+    """A connection to the provider. Without an id it is known only that the user has one.
+
+    `seen_at`, `seen_by`: the latest sign of it, and its source. `shown_at`: the latest one that is
+    not its client's own. `lease_until`: until then its client's reports hold.
+    """
+
+    connection_id: str
+    generation: int
+    seen_at: Timestamp
+    seen_by: str
+    shown_at: Timestamp
+    lease_until: Timestamp | None
+    doubts: list[DoubtBody]
+
+
+class EvidenceBody(msgspec.Struct, rename="camel"):
+    """Why somebody is shown: by whose word since when, and who confirmed it last.
+
+    `source`: webhook, report or list; empty: it was not noted. `ref`: the webhook's id, the device.
+    """
+
+    source: str
+    ref: str
+    last_confirmed_at: Timestamp
+    last_confirmed_by: str
+    device_id: str
+    connections: list[ConnectionBody]
+
+
 class ParticipantBody(msgspec.Struct, rename="camel"):
-    """Somebody in a call."""
+    """Somebody in a call. `evidence`: for services, admins and the user."""
 
     user_id: str
     joined_at: Timestamp
     state: str
     muted: bool
     video: bool
+    evidence: EvidenceBody | None
 
 
 class FiguresBody(msgspec.Struct, rename="camel"):
@@ -136,11 +176,15 @@ class MigrationBody(msgspec.Struct, rename="camel"):
 
 
 class HealthBody(msgspec.Struct):
-    """How well a call is: a score from 0 to 1, its checks, and a word."""
+    """How well a call is: a score from 0 to 1, its checks, and a word.
+
+    `reason`: why nobody could verify the call in two comparisons with the provider or more.
+    """
 
     score: float
     status: str
     checks: dict[str, bool]
+    reason: str
 
 
 class ChannelBody(msgspec.Struct, rename="camel"):
@@ -239,7 +283,7 @@ class VoiceRoutes:
         try:
             issued = await voice.tokens.issue(
                 identity.user_id,
-                identity.user_id,
+                identity.name or identity.user_id,
                 waddle_id,
                 channel_id,
                 permissions,
@@ -255,11 +299,12 @@ class VoiceRoutes:
     @describe("A voice channel", answers={200: ChannelBody}, errors=(404, 422), tag="voice")
     async def show_channel(self, request: Request) -> Response:
         """Its call, who is in it, how well it is. 404 when there never was a call."""
-        channel = await self._named(request)
+        channel, identity = await self._reached(request)
         voice = required(self._voice)
         quality = await voice.monitor.quality(channel)
-        health = voice.monitor.health(channel)
-        return encoded(body_of(channel, voice.desk.now(), health, quality))
+        health = await voice.monitor.health(channel)
+        seer = None if grants.unlimited(identity) else identity.user_id
+        return encoded(body_of(channel, voice.desk.now(), health, quality, seer))
 
     @describe(
         "Calls of a voice channel that have ended",
@@ -296,7 +341,8 @@ class VoiceRoutes:
         tag="voice",
     )
     async def leave_channel(self, request: Request) -> Response:
-        """With all devices. Services and admins may name the user. 409 when there is no call.
+        """With all devices. Services and admins may name the user, who then needs a new token to
+        come back. 409 when there is no call.
 
         Nothing at all counts as an empty object.
         """
@@ -309,7 +355,9 @@ class VoiceRoutes:
         user_id = self._leaver(identity, body)
         voice = required(self._voice)
         try:
-            left = await Leaving(voice.provider, voice.desk).leave(channel_id, user_id)
+            leaving, sent_away = Leaving(voice.provider, voice.desk), user_id != identity.user_id
+            by = identity.user_id if sent_away else ""
+            left = await leaving.leave(channel_id, user_id, by=by, keep_out=sent_away)
         except NotLive:
             raise no_call() from None
         except ProviderError as error:
@@ -342,17 +390,21 @@ class VoiceRoutes:
 
 
 def body_of(
-    channel: Channel, now: int, health: Health, quality: Metrics | CannotVerify | None = None
+    channel: Channel,
+    now: int,
+    health: Health,
+    quality: Metrics | CannotVerify | None = None,
+    seer: str | None = None,
 ) -> ChannelBody:
-    """A channel as it is shown at `now` (Unix ms)."""
+    """A channel as it is shown at `now` (Unix ms). `seer`: sees no other user's evidence."""
     record = channel.record
     return ChannelBody(
         record.channel_id,
         record.waddle_id,
         _room(channel),
-        _participants(channel),
+        _participants(channel, seer),
         _figures(channel, now),
-        HealthBody(health.score, health.status, health.checks),
+        HealthBody(health.score, health.status, health.checks, health.reason),
         _migration(channel),
         _quality(quality),
     )
@@ -398,7 +450,7 @@ def _room(channel: Channel) -> RoomBody | None:
     )
 
 
-def _participants(channel: Channel) -> list[ParticipantBody]:
+def _participants(channel: Channel, seer: str | None) -> list[ParticipantBody]:
     call, shown = channel.call, []
     for user_id in call.users if call is not None else ():
         guest = channel.record.guests.get(user_id)
@@ -409,9 +461,42 @@ def _participants(channel: Channel) -> list[ParticipantBody]:
                 "moving" if guest is not None and guest.moving_to else "connected",
                 guest is not None and guest.muted,
                 guest is not None and guest.video,
+                _evidence(channel, user_id) if seer in (None, user_id) else None,
             )
         )
     return shown
+
+
+def _evidence(channel: Channel, user_id: str) -> EvidenceBody | None:
+    member = channel.call.member(user_id) if channel.call is not None else None
+    if member is None:
+        return None
+    guest, held = channel.record.guests.get(user_id), list(member.connections.values())
+    last = max(held, key=lambda one: one.seen_at)
+    return EvidenceBody(
+        member.by.teller.value if member.by is not None else "",
+        member.by.ref if member.by is not None else "",
+        timestamp(last.seen_at),
+        last.seen_by,
+        guest.device_id if guest is not None else "",
+        [_connection(one) for one in held],
+    )
+
+
+def _connection(one: Connection) -> ConnectionBody:
+    doubts = [doubt for doubt in (one.doubt, one.unshown) if doubt is not None]
+    return ConnectionBody(
+        one.id,
+        one.generation,
+        timestamp(one.seen_at),
+        one.seen_by,
+        timestamp(one.shown_at),
+        timestamp(one.lease) if one.lease is not None else None,
+        [
+            DoubtBody(told_by(doubt.source).value, timestamp(doubt.at))
+            for doubt in dict.fromkeys(doubts)
+        ],
+    )
 
 
 def _figures(channel: Channel, now: int) -> FiguresBody | None:

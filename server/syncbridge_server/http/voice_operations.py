@@ -13,7 +13,9 @@ from starlette.routing import BaseRoute, Route
 from syncbridge import ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, SERVICES, Identity
+from syncbridge.voice.ahead import configure, prewarm, wanted_config
 from syncbridge.voice.channel import Channel
+from syncbridge.voice.evidence import Origin, Teller
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.auth.http import BearerAuth
@@ -28,6 +30,13 @@ from syncbridge_server.http.support.channels import (
     told,
 )
 from syncbridge_server.http.support.problem import read_json
+from syncbridge_server.http.support.voice_config import (
+    ChannelConfigAnswer,
+    ConfigAnswer,
+    ConfigBody,
+    chosen_config,
+    shown_config,
+)
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import ChannelId, Timestamp, describe
 from syncbridge_server.settings import Settings
@@ -39,15 +48,7 @@ from syncbridge_server.voice.rooms.opening import NotLive, require_waddle
 _log = get_logger("VOICE")
 
 
-class ConfigBody(msgspec.Struct, rename="camel"):
-    """How a call is opened; what is left out is as the server's settings say."""
-
-    max_participants: int | None = None
-    recording: bool | None = None
-    transcription: bool | None = None
-
-
-class PrewarmBody(msgspec.Struct, rename="camel"):
+class PrewarmBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """Body of `prewarm`. `starts_at`: when the event begins; now, if it is left out."""
 
     waddle_id: ChannelId
@@ -56,12 +57,16 @@ class PrewarmBody(msgspec.Struct, rename="camel"):
 
 
 class PrewarmAnswer(msgspec.Struct, rename="camel"):
-    """The room is open from `warm_from` and kept until `warm_until`; `session_id` if it is open."""
+    """The room is open from `warm_from` and kept until `warm_until`; `session_id` if it is open.
+
+    `config`: how it is opened, or was.
+    """
 
     channel_id: str
     session_id: str | None
     warm_from: Timestamp
     warm_until: Timestamp
+    config: ConfigAnswer
 
 
 class MigrateAnswer(msgspec.Struct, rename="camel"):
@@ -69,6 +74,20 @@ class MigrateAnswer(msgspec.Struct, rename="camel"):
 
     channel_id: str
     session_id: str
+
+
+class MuteBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """Body of `mute`."""
+
+    user_id: Annotated[str, Meta(extra_json_schema={"maxLength": 64})]
+
+
+class MuteAnswer(msgspec.Struct, rename="camel"):
+    """`muted`: the user is in the call, and every microphone of theirs is off."""
+
+    channel_id: str
+    user_id: str
+    muted: bool
 
 
 class EndAnswer(msgspec.Struct, rename="camel"):
@@ -99,8 +118,11 @@ class VoiceOperationRoutes:
         """For the application's router."""
         channel = "/voice/channels/{channel_id}"
         return [
+            Route(f"{channel}/config", self.configure, methods=["PUT"]),
+            Route(f"{channel}/config", self.show_config, methods=["GET"]),
             Route(f"{channel}/prewarm", self.prewarm, methods=["POST"]),
             Route(f"{channel}/migrate", self.migrate, methods=["POST"]),
+            Route(f"{channel}/mute", self.mute, methods=["POST"]),
             Route(f"{channel}/end", self.end, methods=["POST"]),
             Route("/admin/metrics/voice", self.metrics, methods=["GET"]),
         ]
@@ -109,11 +131,14 @@ class VoiceOperationRoutes:
         "Open a voice channel's session ahead of an event",
         body=PrewarmBody,
         answers={200: PrewarmAnswer},
-        errors=(503,),
+        errors=(409, 503),
         tag="voice",
     )
     async def prewarm(self, request: Request) -> Response:
-        """Kept open until nobody has come for some minutes after the event began."""
+        """Kept open until nobody has come for some minutes after the event began.
+
+        409 when a call is under way that was opened in another way than `config` says.
+        """
         identity = await self._in_charge(request)
         voice = required(self._voice)
         channel_id = path_channel(request)
@@ -121,15 +146,62 @@ class VoiceOperationRoutes:
         waddle_id = ids.channel_id("waddleId", body.waddle_id)
         now = voice.desk.now()
         opens_at = self._opens_at(body, now)
-        config = self._config(body.config)
-        rule = partial(warmed, opens_at=opens_at, config=config, waddle_id=waddle_id)
+        given = body.config is not None and body.config != ConfigBody()
+        base = wanted_config(await voice.desk.look(channel_id), now, default_config(self._settings))
+        config = self._config(body.config, base)
+        rule = partial(
+            warmed, opens_at=opens_at, config=config, waddle_id=waddle_id, required=given
+        )
         warm_from, warm_until = await voice.desk.change(channel_id, rule)
         session_id = None
         if opens_at <= now:
             session_id = await self._open(channel_id, waddle_id)
         _log.info("Prewarmed", channel_id=channel_id, by=identity.user_id, session_id=session_id)
-        answer = PrewarmAnswer(channel_id, session_id, timestamp(warm_from), timestamp(warm_until))
-        return encoded(answer)
+        from_at, until_at = timestamp(warm_from), timestamp(warm_until)
+        shown = shown_config(config)
+        return encoded(PrewarmAnswer(channel_id, session_id, from_at, until_at, shown))
+
+    @describe(
+        "Configure a voice channel",
+        body=ConfigBody,
+        answers={200: ChannelConfigAnswer},
+        errors=(422, 503),
+        tag="voice",
+    )
+    async def configure(self, request: Request) -> Response:
+        """How its sessions are opened from now on, whoever opens them. A call that is under way
+        goes on as it is. What is left out is as by default: `{}` takes the configuration away.
+        """
+        identity = await self._in_charge(request)
+        voice = required(self._voice)
+        channel_id = path_channel(request)
+        body = await read_json(request, ConfigBody, BODY)
+        default = default_config(self._settings)
+        standing = self._config(body) if body != ConfigBody() else None
+        rule = partial(configured, config=standing, default=default)
+        in_use = await voice.desk.change(channel_id, rule)
+        _log.info("Configured", channel_id=channel_id, by=identity.user_id)
+        return encoded(self._shown(channel_id, standing, in_use))
+
+    @describe(
+        "The configuration of a voice channel",
+        answers={200: ChannelConfigAnswer},
+        errors=(404, 422),
+        tag="voice",
+    )
+    async def show_config(self, request: Request) -> Response:
+        """How its sessions are opened. `inUse`: how the one that is open was."""
+        identity = await self._in_charge(request)
+        record = (await self._known(identity, required(self._voice), request)).record
+        in_use = record.config if record.room is not None else None
+        return encoded(self._shown(record.channel_id, record.standing, in_use))
+
+    def _shown(
+        self, channel_id: str, standing: ChannelConfig | None, in_use: ChannelConfig | None
+    ) -> ChannelConfigAnswer:
+        config = shown_config(standing or default_config(self._settings))
+        used = shown_config(in_use) if in_use is not None else None
+        return ChannelConfigAnswer(channel_id, standing is not None, config, used)
 
     @describe(
         "Move a call to a new session",
@@ -157,6 +229,34 @@ class VoiceOperationRoutes:
         return encoded(MigrateAnswer(channel_id, room.session_id if room is not None else ""))
 
     @describe(
+        "Mute a participant of a call",
+        body=MuteBody,
+        answers={200: MuteAnswer},
+        errors=(404, 409, 422, 503),
+        tag="voice",
+    )
+    async def mute(self, request: Request) -> Response:
+        """Their microphones are off; they may switch them on again. 422 where the provider mutes
+        nobody.
+        """
+        identity = await self._in_charge(request)
+        voice = required(self._voice)
+        channel = await self._known(identity, voice, request)
+        body = await read_json(request, MuteBody, BODY)
+        user_id = ids.short_id("userId", body.user_id, self._settings.id_bytes)
+        if not voice.provider.capabilities.server_mute:
+            raise SyncBridgeError(ErrorCode.UNSUPPORTED, "the voice provider mutes nobody")
+        room, channel_id = channel.record.room, channel.record.channel_id
+        if not channel.live or room is None:
+            raise no_call()
+        try:
+            muted = await voice.provider.mute(room.session_id, user_id)
+        except ProviderError as error:
+            raise told(error, channel_id) from None
+        _log.info("Muted", channel_id=channel_id, user_id=user_id, by=identity.user_id)
+        return encoded(MuteAnswer(channel_id, user_id, muted))
+
+    @describe(
         "End the call of a voice channel", answers={200: EndAnswer}, errors=(404, 422), tag="voice"
     )
     async def end(self, request: Request) -> Response:
@@ -165,7 +265,7 @@ class VoiceOperationRoutes:
         voice = required(self._voice)
         channel_id = (await self._known(identity, voice, request)).record.channel_id
         try:
-            await voice.desk.change(channel_id, ended)
+            await voice.desk.change(channel_id, partial(ended, by=identity.user_id))
             was_there = True
         except NotLive:
             was_there = False
@@ -227,38 +327,61 @@ class VoiceOperationRoutes:
             )
         return max(now, starts_at - round(self._settings.voice_prewarm * 1000))
 
-    def _config(self, body: ConfigBody | None) -> ChannelConfig:
-        """The server's defaults with what a body says. Raises INVALID_FIELD."""
+    def _config(self, body: ConfigBody | None, base: ChannelConfig | None = None) -> ChannelConfig:
+        """The server's defaults, or `base`, with what a body says.
+
+        Raises INVALID_FIELD.
+        """
         default = default_config(self._settings)
-        if body is None:
-            return default
-        most = body.max_participants
-        if most is not None and not 1 <= most <= default.max_participants:
-            raise SyncBridgeError(
-                ErrorCode.INVALID_FIELD,
-                f"config.maxParticipants: 1 to {default.max_participants} are expected",
-                field="config.maxParticipants",
-            )
-        told_of = {n: v for n, v in msgspec.structs.asdict(body).items() if v is not None}
-        return msgspec.structs.replace(default, **told_of)
+        offered = required(self._voice).provider.capabilities.features
+        return chosen_config(body, base or default, default.max_participants, offered)
 
 
 def warmed(
-    channel: Channel, now: int, *, opens_at: int, config: ChannelConfig, waddle_id: str
+    channel: Channel,
+    now: int,
+    *,
+    opens_at: int,
+    config: ChannelConfig,
+    waddle_id: str,
+    required: bool,
 ) -> tuple[int, int]:
     """Note when a room is to be open; from when and until when it is.
 
-    Who is in charge may give a channel without a room to another waddle. Raises FORBIDDEN.
+    Who is in charge may give a channel without a room to another waddle. `required`: the
+    configuration was asked for. Raises FORBIDDEN, CALL_ACTIVE.
     """
     if channel.record.room is None:
         channel.record.waddle_id = waddle_id
     require_waddle(channel, waddle_id)
-    channel.prewarm(now, opens_at, config, waddle_id)
+    if required and opens_at <= now:
+        require_unused(channel, now, config)
+    prewarm(channel, now, opens_at, config, waddle_id)
     return channel.record.warm_from, channel.record.warm_until
 
 
-def ended(channel: Channel, now: int) -> None:
-    """End the call. Raises NotLive when there is neither a call nor a room for one."""
+def configured(
+    channel: Channel, now: int, *, config: ChannelConfig | None, default: ChannelConfig
+) -> ChannelConfig | None:
+    """Configure a channel. How the room that is open was opened; None: none is open."""
+    configure(channel, now, config, default)
+    return channel.record.config if channel.record.room is not None else None
+
+
+def require_unused(channel: Channel, now: int, config: ChannelConfig) -> None:
+    """Raise CALL_ACTIVE when people are in a call that was opened in another way."""
+    record = channel.record
+    if record.room is not None and record.config != config and channel.taken(now):
+        raise SyncBridgeError(
+            ErrorCode.CALL_ACTIVE,
+            "config: a call is under way that was opened in another way; end it first, or leave"
+            " config out",
+            field="config",
+        )
+
+
+def ended(channel: Channel, now: int, *, by: str) -> None:
+    """End the call, as `by` asks. Raises NotLive when there is neither a call nor a room."""
     if channel.record.room is None:
         raise NotLive
-    channel.end(now, "ended")
+    channel.end(now, "ended", Origin(Teller.OPERATOR, by))

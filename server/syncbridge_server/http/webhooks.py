@@ -3,7 +3,9 @@
 What is answered with 200 is in the store and will take effect, here or on another node; until it
 is there the answer is 503, so that the provider sends it again. A delivery that was kept before is
 answered the same way, and nothing more happens. Nothing of a body is looked at before its signature
-was found good, and its bytes are verified as they came.
+was found good. Its bytes are verified as they came; where that fails and they are coded, once more
+without their coding, as a sender that signs first and compresses then has them. Content-Encoding is
+not signed: it loses no body that is.
 
 The specification names a path for each kind of event, and one for all of them. The event in the
 body is the one that is signed, and the only one that counts; the path is a hint to readers of
@@ -11,33 +13,36 @@ access logs. Without a secret to verify with, no webhook is believed.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, StoreError, StoreOverloaded, SyncBridgeError
 from syncbridge.voice.provider.events import OtherEvent, Unreadable
-from syncbridge.voice.provider.records import Refusal, Refused
+from syncbridge.voice.provider.records import Refusal, Refused, Verified
 from syncbridge.voice.stored import Delivery
+from syncbridge_server.http.support.encoding import plain
 from syncbridge_server.http.support.paths import PATHS
-from syncbridge_server.http.support.problem import read_body
+from syncbridge_server.http.support.problem import read_raw
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import Answer, describe
 from syncbridge_server.ports.channels import WebhookInbox
 from syncbridge_server.ports.provider import VoiceProvider
+from syncbridge_server.telemetry.tracing import TRACING
 from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
 
 UNVERIFIABLE_RETRY = 10.0
 OVERSIZE = 16
 """A body of up to so many times the limit is still read to know who signed it."""
 TOO_LARGE = "unreadable: too large, cut off"
-NEEDED = "webhook-id, webhook-timestamp and webhook-signature, or rtk-signature"
+NEEDED = "webhook-id, webhook-timestamp and webhook-signature, rtk-signature, or Authorization"
 WHY = {
     Refusal.MISSING: f"not signed: {NEEDED} are expected",
-    Refusal.MALFORMED: "the signature's headers cannot be read: v1,<base64> or base64 is expected",
-    Refusal.STALE: "webhook-timestamp is too far from our time",
+    Refusal.MALFORMED: "the signature's headers cannot be read: v1,<base64>, base64 or a JWT",
+    Refusal.STALE: "it was signed too far from our time",
     Refusal.MISMATCH: "the signature is not that of these bytes with a key of ours",
 }
 NO_PROVIDER = "no voice provider is configured, so no webhook can be believed"
@@ -80,16 +85,16 @@ class WebhookRoutes:
             "webhook-timestamp": "Standard Webhooks: Unix seconds of the attempt.",
             "webhook-signature": "Standard Webhooks: one or several of v1,<base64>.",
             "rtk-signature": "RealTimeKit: RSA-SHA256 of the body, base64.",
+            "authorization": "LiveKit: a JWT whose `sha256` is the digest of the body, base64.",
         },
-        errors=(400, 401, 413, 415, 503),
+        errors=(401, 413, 503),
         public=True,
         tag="rtk",
     )
     async def receive(self, request: Request) -> Response:
         """Any event, told by `type` or `event` in the body. Each path takes all of them.
 
-        What is signed and cannot be read is kept as a dead letter. 400: its content coding is
-        damaged.
+        What is signed and cannot be read is kept as a dead letter, with any Content-Encoding.
         """
         try:
             outcome = await self._receive(request)
@@ -101,36 +106,56 @@ class WebhookRoutes:
 
     async def _receive(self, request: Request) -> str:
         """What became of it, as a label. Raises what is to be answered instead of 200."""
-        body = await read_body(request, OVERSIZE * self._max_bytes)
+        most = OVERSIZE * self._max_bytes
+        raw = await read_raw(request, most)
         now = self._clock()
         if self._provider is None or self._inbox is None:
             raise SyncBridgeError(ErrorCode.WEBHOOK_SIGNATURE, NO_PROVIDER, reason="unconfigured")
-        verdict = await self._provider.verify_webhook(request.headers, body, now)
-        if isinstance(verdict, Refused):
-            raise refusal(verdict)
-        outcome = self._judge(body, self._provider)
+        body, fault = plain(raw, request.headers.get("content-encoding", ""), most)
+        verdict = await _verified(self._provider, request.headers, (raw, body), now)
+        outcome, reason = self._judge(body, fault, self._provider)
         if outcome == "ignored":
             return outcome
-        reason = TOO_LARGE if outcome == "too_large" else ""
+        told = body if verdict.redact is None else verdict.redact(body)
         kept = Delivery(
-            verdict.delivery_id, body[: self._max_bytes], int(now * 1000), reason=reason
+            verdict.delivery_id, told[: self._max_bytes], int(now * 1000), reason=reason
         )
+        if TRACING.on:
+            kept = msgspec.structs.replace(kept, trace=TRACING.current())
         new = await self._inbox.put(kept)
         return outcome if new else "repeated"
 
-    def _judge(self, body: bytes, provider: VoiceProvider) -> str:
-        """What is to become of a body that was believed, as a label.
+    def _judge(self, body: bytes, fault: str, provider: VoiceProvider) -> tuple[str, str]:
+        """What is to become of a body that was believed, as a label; why, if only this can tell.
 
-        What cannot be read is kept, too: whoever takes it in makes it a dead letter.
+        What cannot be read is kept, too: whoever takes it in makes it a dead letter. `fault`: of
+        its coding, which is the reason if nothing of it can be read.
         """
         if len(body) > self._max_bytes:
             _log.warning("Webhook too large", size=len(body))
-            return "too_large"
+            return "too_large", TOO_LARGE
         events = provider.parse_webhook(body)
         if isinstance(events, Unreadable):
-            _log.warning("Webhook not readable", reason=events.detail)
-            return "unreadable"
-        return "ignored" if all(isinstance(event, OtherEvent) for event in events) else "accepted"
+            _log.warning("Webhook not readable", reason=events.detail, coding=fault)
+            lost = bool(fault) and not events.events
+            return "unreadable", f"unreadable: {fault}; {events.detail}" if lost else ""
+        ignored = all(isinstance(event, OtherEvent) for event in events)
+        return "ignored" if ignored else "accepted", ""
+
+
+async def _verified(
+    provider: VoiceProvider, headers: Mapping[str, str], bodies: tuple[bytes, bytes], now: float
+) -> Verified:
+    """Who signed the body as it came, or without its coding. Raises `refusal`."""
+    raw, body = bodies
+    verdict = await provider.verify_webhook(headers, raw, now)
+    if isinstance(verdict, Verified):
+        return verdict
+    if body != raw:
+        second = await provider.verify_webhook(headers, body, now)
+        if isinstance(second, Verified):
+            return second
+    raise refusal(verdict)
 
 
 def refusal(verdict: Refused) -> SyncBridgeError:

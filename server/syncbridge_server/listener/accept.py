@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
-from syncbridge_server.listener.capacity import RESERVE_SECONDS, Bounds, Occupant
+from syncbridge_server.listener.capacity import FORWARDED, RESERVE_SECONDS, Bounds, Occupant
 from syncbridge_server.listener.contract import ListenerConfig, Refusal, SocketSink
 from syncbridge_server.listener.response import (
     NO_HEADERS,
@@ -138,7 +138,7 @@ class Acceptor:
             self._wait(sock, client, data or b"")
 
     def _wait(self, sock: socket.socket, client: str, data: bytes) -> None:
-        occupant = Occupant()
+        occupant = Occupant(holder=self._bounds.holder(client))
         if not occupant.take(self._bounds.handshakes):
             self._refuse(sock, BUSY, glance(data))
             return
@@ -185,29 +185,31 @@ class Acceptor:
         """
         verdict, request, initial = sniff(data, self._path, self._config.max_header_bytes)
         if self._tls is not None:
-            self._route_secure(sock, verdict, data)
+            self._route_secure(sock, client, verdict, data)
         elif verdict is Verdict.NEED_MORE:
             return False
         elif verdict is Verdict.NATIVE_UPGRADE:
             assert request is not None
             self.upgrade(sock, client, request, initial)
         elif verdict is Verdict.HTTP:
-            self._serve(self._http, sock, data)
+            self._serve(self._http, sock, client, data)
         elif verdict is Verdict.TOO_LARGE:
             self._refuse(sock, TOO_LARGE, glance(data))
         else:
             sock.close()
         return True
 
-    def _route_secure(self, sock: socket.socket, verdict: Verdict, data: bytes) -> None:
+    def _route_secure(
+        self, sock: socket.socket, client: str, verdict: Verdict, data: bytes
+    ) -> None:
         assert self._tls is not None
         if verdict is Verdict.TLS:
-            self._serve(self._tls, sock, data)
+            self._serve(self._tls, sock, client, data)
         else:
             self._refuse(sock, NOT_TLS)
 
-    def _serve(self, handler: Handler, sock: socket.socket, data: bytes) -> None:
-        occupant = Occupant()
+    def _serve(self, handler: Handler, sock: socket.socket, client: str, data: bytes) -> None:
+        occupant = Occupant(holder=self._bounds.holder(client))
         if not occupant.take(self._bounds.connections):
             occupant.reserved = True
             if not occupant.take(self._bounds.reserve):
@@ -233,15 +235,22 @@ class Acceptor:
             sock.close()
 
     def upgrade(
-        self, sock: socket.socket, client: str, request: UpgradeRequest, initial: bytes
+        self,
+        sock: socket.socket,
+        client: str,
+        request: UpgradeRequest,
+        initial: bytes,
+        on_known: Callable[[], None] | None = None,
     ) -> None:
         """Answer a handshake and give the socket to the sink, or refuse and close it."""
+        if FORWARDED in request.headers:
+            self._bounds.forwards(client)
         client = client_of(client, request.headers, self._config)
         verdict = negotiate(request, self._config)
         if isinstance(verdict, Agreement):
             verdict = self._sink.admit(client) or verdict
         if isinstance(verdict, Refusal):
-            self._refuse(sock, verdict, request.headers)
+            self._refuse(sock, verdict, request.headers, client)
             return
         given_id = request.headers.get(b"x-request-id", b"")
         answer = to_http1(101, switching_headers(verdict, given_id))
@@ -255,15 +264,21 @@ class Acceptor:
                 initial=initial,
                 bridged=False,
                 deflate=verdict.compression is not None,
+                on_known=on_known,
             )
         except OSError as error:
             logger.info("upgraded connection lost: %s", error)
             sock.close()
 
     def _refuse(
-        self, sock: socket.socket, refusal: Refusal, headers: Mapping[bytes, bytes] = NO_HEADERS
+        self,
+        sock: socket.socket,
+        refusal: Refusal,
+        headers: Mapping[bytes, bytes] = NO_HEADERS,
+        client: str = "",
     ) -> None:
         """Send the refusal, then close once the peer has had the chance to read it."""
+        self._config.on_refused(refusal, client, "handshake" if client else "connection")
         try:
             sock.send(to_http1(*refusal_response(refusal, headers, self._config.origins)))
             sock.shutdown(socket.SHUT_WR)

@@ -1,33 +1,64 @@
 """Listening sockets from addresses as settings write them."""
 
+import errno
+import logging
 import os
 import socket
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+EVERY = "0.0.0.0"  # noqa: S104
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
-def bind(addresses: Sequence[str], backlog: int, *, shared: bool = False) -> list[socket.socket]:
-    """Make one non-blocking listening socket for each address; all of them or none.
+logger = logging.getLogger("syncbridge.listener")
+
+
+def bind(
+    addresses: Sequence[str], *, shared: bool = False, only: bool = False
+) -> list[socket.socket]:
+    """Make one non-blocking socket for each address, which does not listen yet; all or none.
 
     Args:
         addresses: `host:port`, `:port` (every IPv4 interface), `[v6]:port`, `unix:/path`
             (a socket file that is there already is replaced), `fd://n` (an inherited socket).
-        backlog: how many connections may wait to be accepted.
         shared: other sockets may listen on the same port (SO_REUSEPORT).
+        only: sockets of IPv6 take no IPv4.
+
+    `[::]:port` beside `0.0.0.0:port` is for IPv6 only, and is left out, with a line in the log,
+    where there is no IPv6.
 
     Raises:
         OSError: an address cannot be bound; the message names it.
         ValueError: it is not an address.
     """
     with ExitStack() as opened:
-        sockets = []
+        sockets: list[socket.socket] = []
         for address in addresses:
-            sock = opened.enter_context(_open(address))
-            _listen(sock, address, backlog, shared)
+            beside = _beside(address, addresses, sockets)
+            try:
+                sock = opened.enter_context(_open(beside or address))
+                if beside or (only and sock.family == socket.AF_INET6):
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                _bind(sock, beside or address, shared)
+            except OSError as error:
+                if not beside or error.errno not in NO_IPV6:
+                    raise
+                logger.info("no IPv6 here: %s is left out", address)
+                continue
             sockets.append(sock)
         opened.pop_all()
     return sockets
+
+
+def _beside(address: str, addresses: Sequence[str], sockets: Sequence[socket.socket]) -> str:
+    """`[::]:port` when the same port of IPv4 is bound as well, port 0 as what that became."""
+    every = address.replace("[::]", EVERY)
+    if not address.startswith("[::]:") or every not in addresses:
+        return ""
+    index = addresses.index(every)
+    port = sockets[index].getsockname()[1] if index < len(sockets) else address[5:]
+    return f"[::]:{port}"
 
 
 def _open(address: str) -> socket.socket:
@@ -39,7 +70,13 @@ def _open(address: str) -> socket.socket:
     return socket.socket(family, socket.SOCK_STREAM)
 
 
-def _listen(sock: socket.socket, address: str, backlog: int, shared: bool) -> None:
+def listen(sockets: Sequence[socket.socket], backlog: int) -> None:
+    """Let connections come; up to `backlog` of them may wait to be accepted. Raises OSError."""
+    for sock in sockets:
+        sock.listen(backlog)
+
+
+def _bind(sock: socket.socket, address: str, shared: bool) -> None:
     try:
         if address.startswith("unix:"):
             path = address.removeprefix("unix:")
@@ -49,10 +86,10 @@ def _listen(sock: socket.socket, address: str, backlog: int, shared: bool) -> No
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
             sock.bind(host_and_port(address))
-        sock.listen(backlog)
         sock.setblocking(False)
     except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
+        reason = error.strerror or error
+        raise OSError(error.errno, f"cannot listen on {address}: {reason}") from error
 
 
 def host_and_port(address: str) -> tuple[str, int]:

@@ -77,6 +77,7 @@ async def websocket_bridge(
         except OSError:
             verdict = FULL
     if isinstance(verdict, Refusal):
+        config.on_refused(verdict, client, "handshake")
         await _refuse(scope, send, refusal_response(verdict, asked, config.origins))
         return
     await send(_acceptance(verdict, asked.get(b"x-request-id", b"")))

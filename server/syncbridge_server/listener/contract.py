@@ -16,6 +16,10 @@ from syncbridge_server.proxies import TrustedProxies
 SUBPROTOCOL_JSON = "syncbridge.json.v1"
 SUBPROTOCOL_PROTOBUF = "syncbridge.proto.v1"
 
+KNOWN = "syncbridge.known"
+"""Key of an ASGI scope: a function that the application calls with the name of the user who sends
+the request, once that is proven. What the request holds then counts for no address any more."""
+
 ASGIApplication = Callable[..., Awaitable[None]]
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -52,6 +56,7 @@ class SocketSink(Protocol):
         initial: bytes,
         bridged: bool,
         deflate: bool,
+        on_known: Callable[[], None] | None = None,
     ) -> int:
         """Take a non-blocking socket whose handshake is answered; return its connection id.
 
@@ -63,6 +68,7 @@ class SocketSink(Protocol):
             initial: bytes that came after the handshake, part of the first frames.
             bridged: the other end is an ASGI server, which owns pings and pongs.
             deflate: permessage-deflate was agreed on, without context takeover.
+            on_known: called once the client has authenticated.
 
         Raises:
             OSError: the sink is full or closed; the socket still belongs to the caller.
@@ -104,6 +110,9 @@ class ListenerConfig:
             way. It also bounds the refused ones that have not read the refusal.
         probe_paths: what is answered from the reserve when every other bound is reached.
         max_probes: the reserve, in connections and again in requests.
+        on_refused: told what was not accepted, from whom ("" when that is not known), and where:
+            `handshake`, `connection` before there was a request, or `http`: a request that
+            the application was not asked for, or could not answer.
     """
 
     binds: tuple[str, ...] = ("127.0.0.1:8080",)
@@ -125,7 +134,7 @@ class ListenerConfig:
     min_body_rate: int = 1_024
     header_timeout: float = 10.0
     write_timeout: float = 30.0
-    keep_alive_timeout: float = 15.0
+    keep_alive_timeout: float = 75.0
     drain_timeout: float = 30.0
     reconnect_spread: float = 15.0
     backlog: int = 1024
@@ -135,4 +144,10 @@ class ListenerConfig:
     max_handshakes: int = 1024
     probe_paths: frozenset[str] = frozenset()
     max_probes: int = 64
+    on_refused: Callable[[Refusal, str, str], None] = lambda refusal, client, door: None
     proxies: TrustedProxies = field(default_factory=TrustedProxies)
+
+    @property
+    def paths(self) -> frozenset[bytes]:
+        """`path` as a request has it: proxies pass `root_path` on, or strip it."""
+        return frozenset((self.path.encode(), (self.root_path + self.path).encode()))

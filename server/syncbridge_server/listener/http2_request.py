@@ -14,8 +14,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio.task_group import TaskGroup
 
-from syncbridge_server.listener.capacity import Occupant
-from syncbridge_server.listener.contract import Refusal
+from syncbridge_server.listener.contract import KNOWN, Refusal
 from syncbridge_server.listener.fast.limits import (
     BODY_TOO_LARGE,
     GONE_SECONDS,
@@ -23,6 +22,7 @@ from syncbridge_server.listener.fast.limits import (
     Refused,
 )
 from syncbridge_server.listener.fast.patience import Patience
+from syncbridge_server.listener.http2_places import ConnectionPlaces, StreamOccupant
 from syncbridge_server.listener.hypercorn import Site
 from syncbridge_server.listener.response import NO_HEADERS, refusal_response
 
@@ -42,22 +42,26 @@ class RequestTasks(TaskGroup):
         reserved: the connection is in the reserve.
 
     Attributes:
-        stream_id: of the next request; to be set before it comes.
+        stream_id, refusal: of the next request, which is not served when there is a refusal; to be
+            set before it comes.
+        places: what the streams of the connection do.
         occupants: who has the place of the request of a stream.
     """
 
-    def __init__(self, site: Site, reserved: bool) -> None:
+    def __init__(self, site: Site, places: ConnectionPlaces, reserved: bool) -> None:
         super().__init__()
         self._site = site
+        self.places = places
         self.reserved = reserved
         self.stream_id = 0
-        self.occupants: dict[int, Occupant] = {}
+        self.refusal: Refusal | None = None
+        self.occupants: dict[int, StreamOccupant] = {}
 
     async def spawn_app(
         self, app: Any, config: Config, scope: Any, send: SendToStream
     ) -> Callable[[Any], Awaitable[None]]:
-        occupant = self.occupants[self.stream_id] = Occupant(self.reserved)
-        request = RunningRequest(self._site, occupant, send)
+        occupant = self.occupants[self.stream_id] = StreamOccupant(self.places, self.reserved)
+        request = RunningRequest(self._site, occupant, send, self.refusal)
         self.spawn(self._run, request, self.stream_id, app, scope)
         return request.put
 
@@ -65,7 +69,7 @@ class RequestTasks(TaskGroup):
         try:
             await request.run(app, scope)
         finally:
-            del self.occupants[stream_id]
+            self.occupants.pop(stream_id).end()
 
 
 class RunningRequest:
@@ -74,12 +78,22 @@ class RunningRequest:
     Args:
         occupant: gets the place of the request.
         send: takes the application's messages to the stream; None says that there are no more.
+        refusal: the answer, instead of the application's.
     """
 
-    def __init__(self, site: Site, occupant: Occupant, send: SendToStream) -> None:
+    def __init__(
+        self,
+        site: Site,
+        occupant: StreamOccupant,
+        send: SendToStream,
+        refusal: Refusal | None = None,
+    ) -> None:
         self._send = send
+        self._refusal = refusal
         self._bounds = site.bounds
         self._origins = site.config.origins
+        self._on_refused = site.config.on_refused
+        self._peer = ""
         self._asked: Mapping[bytes, bytes] = NO_HEADERS
         self._occupant = occupant
         self._patience = Patience(site.config, self._occupant)
@@ -91,11 +105,13 @@ class RunningRequest:
     async def run(self, app: Any, scope: Any) -> None:
         """Run the application to its end, and tell the stream."""
         self._asked = dict(scope["headers"])
+        self._peer = scope["client"][0] if scope["client"] else "unix"
+        scope[KNOWN] = self._occupant.belong
         try:
             with self._scope, self._take:
-                if self._bounds.admit(
-                    self._occupant, scope["method"], scope["raw_path"], body=False
-                ):
+                if self._refusal is not None:
+                    await self._refuse(self._refusal)
+                elif self._is_admitted(scope):
                     await app(scope, self._receive, self._reply, None, None)
                 else:
                     await self._refuse(OVERLOADED)
@@ -104,6 +120,11 @@ class RunningRequest:
         finally:
             self._occupant.leave_all()
             await self._send(None)
+
+    def _is_admitted(self, scope: Any) -> bool:
+        address = self._bounds.requester(self._occupant, self._peer, scope["headers"])
+        method, target = scope["method"], scope["raw_path"]
+        return self._bounds.admit(self._occupant, method, target, body=False, address=address)
 
     async def put(self, message: Message) -> None:
         """Take a message for the application; waits while it does not ask, and while it runs."""
@@ -146,12 +167,13 @@ class RunningRequest:
         if message["type"] == "http.response.start":
             self._started = True
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._answered = True
+            self._answered = self._occupant.answered = True
         await self._send(message)
 
     async def _refuse(self, refusal: Refusal) -> None:
         """Answer instead of the application; when it has begun to, the stream is cut off."""
-        self._refused = True
+        self._refused = self._occupant.answered = self._occupant.refused = True
+        self._on_refused(refusal, self._peer, "http")
         self._hurry()
         if self._started:
             await self._send(None)

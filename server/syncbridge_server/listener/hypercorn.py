@@ -27,7 +27,7 @@ class Site:
     context: WorkerContext
     state: ConnectionState
     sink: SocketSink
-    ssl_context: ssl.SSLContext | None
+    certificates: "Certificates"
     bounds: Bounds
 
 
@@ -36,6 +36,7 @@ def hypercorn_config(config: ListenerConfig) -> Config:
     target = Config()
     target.certfile = config.certfile
     target.keyfile = config.keyfile
+    target.keyfile_password = ""  # else OpenSSL asks the terminal for that of an encrypted key
     target.keep_alive_timeout = config.keep_alive_timeout
     target.keep_alive_max_requests = sys.maxsize  # above it, the request under way is lost
     target.graceful_timeout = config.drain_timeout
@@ -46,9 +47,23 @@ def hypercorn_config(config: ListenerConfig) -> Config:
     return target
 
 
-def tls_context(hypercorn: Config) -> ssl.SSLContext | None:
-    """The server's side of TLS, without renegotiation; None without a certificate."""
-    context = hypercorn.create_ssl_context()
-    if context is not None:
-        context.options |= ssl.OP_NO_RENEGOTIATION
-    return context
+class Certificates:
+    """The server's side of TLS, without renegotiation. Raises OSError: a file is not as it must be.
+
+    Attributes:
+        context: of the next handshake; None without a certificate.
+    """
+
+    def __init__(self, config: ListenerConfig) -> None:
+        self._hypercorn = hypercorn_config(config)
+        self.context = self._read()
+
+    def reload(self) -> None:
+        """Read the files again, for new connections. Raises OSError, and keeps the old ones."""
+        self.context = self._read()
+
+    def _read(self) -> ssl.SSLContext | None:
+        context = self._hypercorn.create_ssl_context()
+        if context is not None:
+            context.options |= ssl.OP_NO_RENEGOTIATION
+        return context

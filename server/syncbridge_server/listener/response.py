@@ -18,6 +18,12 @@ from syncbridge_server.origins import HeaderList, Origins
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 
 Response = tuple[int, HeaderList, bytes]
+PROTECTION: HeaderList = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
+"""On every answer: it is what its type says, nobody frames it, and its URL is told to nobody."""
 NO_HEADERS: Mapping[bytes, bytes] = MappingProxyType({})
 
 
@@ -48,9 +54,12 @@ def refusal_response(
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
         (b"x-request-id", request_id(request.get(b"x-request-id", b""))),
+        *PROTECTION,
     ]
-    if origins is not None and b"origin" in request:
-        headers += origins.answer_headers(request[b"origin"], request.get(b"host", b""))
+    if origins is not None:
+        headers.append((b"vary", b"Origin"))
+        if origin := request.get(b"origin"):
+            headers += origins.answer_headers(origin, request.get(b"host", b""))
     if refusal.retry_after is not None:
         headers.append((b"retry-after", b"%d" % refusal.retry_after))
     if refusal.status == HTTPStatus.UPGRADE_REQUIRED:
@@ -83,7 +92,7 @@ def to_http1(status: int, headers: HeaderList, body: bytes = b"") -> bytes:
     lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
     lines += [name + b": " + value for name, value in headers]
     if status == HTTPStatus.UPGRADE_REQUIRED:
-        lines.append(b"upgrade: websocket")
-    if status != HTTPStatus.SWITCHING_PROTOCOLS:
+        lines += [b"upgrade: websocket", b"connection: close, upgrade"]
+    elif status != HTTPStatus.SWITCHING_PROTOCOLS:
         lines.append(b"connection: close")
     return b"\r\n".join([*lines, b"", body])

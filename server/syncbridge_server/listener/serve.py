@@ -17,12 +17,12 @@ from hypercorn.typing import ConnectionState, LifespanState
 from hypercorn.utils import repr_socket_addr, wrap_app
 
 from syncbridge_server.listener.accept import Acceptor
-from syncbridge_server.listener.bind import bind
+from syncbridge_server.listener.bind import bind, listen
 from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import ASGIApplication, ListenerConfig, SocketSink
 from syncbridge_server.listener.fast.engine import FastHttp
 from syncbridge_server.listener.http2 import serve_http2
-from syncbridge_server.listener.hypercorn import Site, hypercorn_config, tls_context
+from syncbridge_server.listener.hypercorn import Certificates, Site, hypercorn_config
 
 logger = logging.getLogger("syncbridge.listener")
 
@@ -41,15 +41,17 @@ async def serve(
     drain: Hook | None = None,
     on_stop: Callable[[], None] | None = None,
     bounds: Bounds | None = None,
+    certificates: Certificates | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `shutdown_trigger` returns, then stop gracefully.
 
     Args:
-        sockets: listening sockets to use instead of binding `config.binds`; closed at the end.
+        sockets: bound sockets to use instead of binding `config.binds`; closed at the end.
         drain: closes the WebSockets; called once, cut off after `config.drain_timeout`.
         on_stop: called first when stopping, to make the readiness check fail.
         bounds: made of `config`, to read its figures; without it they are counted for nobody.
+        certificates: made of `config`, to have them read again.
         task_status: started with the URLs once connections are accepted.
 
     Raises:
@@ -68,11 +70,11 @@ async def serve(
         context=context,
         state=ConnectionState(state),
         sink=sink,
-        ssl_context=tls_context(hypercorn),
+        certificates=certificates or Certificates(config),
         bounds=bounds or Bounds(config),
     )
     engine = FastHttp(site, serve_http2, app, state)
-    listeners = bind(config.binds, config.backlog) if sockets is None else list(sockets)
+    listeners = bind(config.binds) if sockets is None else list(sockets)
     try:
         async with trio.open_nursery() as lifespan_nursery:
             await lifespan_nursery.start(lifespan.handle_lifespan)
@@ -80,6 +82,7 @@ async def serve(
             lifespan_nursery.start_soon(engine.run)
             async with trio.open_nursery() as connections:
                 acceptor = _acceptor(site, engine, connections)
+                listen(listeners, config.backlog)
                 await _accept_until(acceptor, listeners, shutdown_trigger, task_status)
                 connections.cancel_scope.deadline = trio.current_time() + config.drain_timeout
                 if on_stop is not None:
@@ -96,7 +99,7 @@ async def serve(
 
 
 def _acceptor(site: Site, engine: FastHttp, nursery: trio.Nursery) -> Acceptor:
-    tls = engine.serve_secure if site.ssl_context is not None else None
+    tls = engine.serve_secure if site.certificates.context is not None else None
     acceptor = Acceptor(site.config, site.sink, nursery, engine.serve, tls, site.bounds)
     engine.upgrade = acceptor.upgrade
     return acceptor

@@ -6,7 +6,7 @@ from math import ceil
 
 import trio
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 def reconnect_delays(count: int, window: float) -> list[float]:
@@ -33,7 +33,7 @@ async def run_until_stopped(
     main: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]],
     lifeline: int | None = None,
 ) -> int:
-    """Run `main(shutdown_trigger)`; SIGTERM or SIGINT asks it to stop, a second one cancels it.
+    """Run `main(shutdown_trigger)`; one of STOP_SIGNALS asks it to stop, a second cancels it.
 
     Args:
         lifeline: read end of a pipe whose other end a supervisor holds; end of file there (the

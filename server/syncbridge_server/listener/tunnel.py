@@ -55,6 +55,7 @@ class TunnelStream:
 
     Args:
         client: address of the peer. send: takes stream events back to the protocol.
+        on_known: told once the peer has authenticated.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class TunnelStream:
         client: str,
         send: Callable[[Event], Awaitable[None]],
         stream_id: int,
+        on_known: "Callable[[TunnelStream], None]",
     ) -> None:
+        self._on_known = on_known
         self._config = config
         self._sink = sink
         self._task_group = task_group
@@ -106,7 +109,8 @@ class TunnelStream:
                     self._adopt(far, verdict)
                 return
             verdict = FULL
-        await self._refuse(verdict, headers)
+        self._over = True
+        self._task_group.spawn(self._refuse, verdict, headers)  # the window may be closed
 
     def _judge(self, event: Request) -> Agreement | Refusal:
         path, _, query = event.raw_path.partition(b"?")
@@ -139,13 +143,18 @@ class TunnelStream:
                 initial=b"",
                 bridged=False,
                 deflate=agreement.compression is not None,
+                on_known=self._known,
             )
         except OSError as error:
             logger.warning("the sink took no socket: %s", error)
         self._task_group.spawn(self._pump)
 
+    def _known(self) -> None:
+        if not self._over:
+            self._on_known(self)
+
     async def _refuse(self, refusal: Refusal, request: Headers) -> None:
-        self._over = True
+        self._config.on_refused(refusal, self._client, "handshake")
         status, headers, body = refusal_response(refusal, request, self._config.origins)
         await self._send(Response(self._id, headers, status))
         await self._send(Body(self._id, body))

@@ -180,7 +180,7 @@ def accept_token(key: bytes) -> bytes:
 
 
 def _check_path(path: bytes, config: ListenerConfig) -> Refusal | None:
-    if path == config.path.encode():
+    if path in config.paths:
         return None
     return Refusal(404, "not_found", f"WebSockets are served at {config.path}")
 

@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-from syncbridge_server.listener.bind import bind
+from syncbridge_server.listener.bind import bind, listen
 from syncbridge_server.listener.contract import ListenerConfig
 from syncbridge_server.listener.shutdown import STOP_SIGNALS
+from syncbridge_server.signals import HELD, release_signals
 
 WORKER_VARIABLE = "SYNCBRIDGE_WORKER"
 POLL_SECONDS = 1.0
@@ -62,24 +63,28 @@ class RestartPolicy:
 
 
 def bind_for_workers(config: ListenerConfig, workers: int) -> list[list[socket.socket]]:
-    """One list of listening sockets a worker. Raises OSError when an address cannot be bound.
+    """One list of sockets a worker, which listen: who comes before it is ready waits for it.
+
+    Raises OSError, ValueError.
 
     Port 0 is resolved once. Unix sockets and inherited descriptors are shared by all.
     """
-    first = bind(config.binds, config.backlog, shared=True)
-    return [
-        first,
-        *([_sibling(sock, config.backlog) for sock in first] for _ in range(workers - 1)),
-    ]
+    first = bind(config.binds, shared=True)
+    groups = [first, *([_sibling(sock) for sock in first] for _ in range(workers - 1))]
+    for group in groups:
+        listen(group, config.backlog)
+    return groups
 
 
-def _sibling(sock: socket.socket, backlog: int) -> socket.socket:
+def _sibling(sock: socket.socket) -> socket.socket:
     """Another socket of the same group; the same one when there is no group."""
     if sock.family == socket.AF_UNIX or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
         return sock
     host, port, *_ = sock.getsockname()
-    address = f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
-    return bind([address], backlog, shared=True)[0]
+    if sock.family != socket.AF_INET6:
+        return bind([f"{host}:{port}"], shared=True)[0]
+    only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    return bind([f"[{host}]:{port}"], shared=True, only=bool(only))[0]
 
 
 class Spawner:
@@ -96,12 +101,16 @@ class Spawner:
     def __call__(self, index: int, sockets: Sequence[socket.socket]) -> "subprocess.Popen[bytes]":
         descriptors = [sock.fileno() for sock in sockets]
         value = f"{index}:{self._lifeline}:{','.join(map(str, descriptors))}"
-        return subprocess.Popen(
-            self._argv,
-            env={**os.environ, WORKER_VARIABLE: value},
-            pass_fds=[self._lifeline, *descriptors],
-            process_group=0,
-        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)  # the worker inherits it
+        try:
+            return subprocess.Popen(
+                self._argv,
+                env={**os.environ, WORKER_VARIABLE: value},
+                pass_fds=[self._lifeline, *descriptors],
+                process_group=0,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def close(self) -> None:
         """Let go of the lifeline; workers that still run stop."""
@@ -162,7 +171,7 @@ class Supervisor:
     _workers: list[_Worker] = field(default_factory=list)
 
     def run(self) -> int:
-        """Run until SIGTERM, SIGINT or too many crashes; return the exit status, 0 or 1."""
+        """Run until one of STOP_SIGNALS or too many crashes; return the exit status, 0 or 1."""
         self._workers = [_Worker(index, socks) for index, socks in enumerate(self.sockets)]
         with self._signal_descriptor() as woken:
             healthy = True
@@ -235,12 +244,17 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _signal_descriptor(self) -> Iterator[socket.socket]:
-        """A socket that becomes readable with every SIGTERM, SIGINT and SIGCHLD."""
+        """A socket that becomes readable with every SIGCHLD and every one of STOP_SIGNALS.
+
+        SIGHUP is passed on to the workers.
+        """
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         previous = {number: signal.signal(number, self._count) for number in STOP_SIGNALS}
+        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: self._tell(signal.SIGHUP))
         previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        release_signals()
         try:
             yield reader
         finally:

@@ -49,11 +49,15 @@ class Problem(Struct):
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of an operation: its text, its body's type (None: no body) and media type."""
+    """One answer of an operation: its text, its body's type (None: no body) and media type.
+
+    `texts`: media types in which it is a text, if that is asked for.
+    """
 
     text: str
     body: Any = None
     media_type: str = JSON
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

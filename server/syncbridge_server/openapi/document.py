@@ -50,12 +50,15 @@ def operations(routes: Iterable[BaseRoute]) -> Iterator[Operation]:
             yield Operation(path, method.lower(), description, text)
 
 
-def document(routes: Iterable[BaseRoute], version: str, optional_token: bool = False) -> Json:
+def document(
+    routes: Iterable[BaseRoute], version: str, optional_token: bool = False, root: str = ""
+) -> Json:
     """The whole description.
 
     Args:
         version: of the server.
         optional_token: callers may go without a token (development on this machine).
+        root: path under which a proxy shows the server.
     """
     found = list(operations(routes))
     schemas = _Schemas(found)
@@ -71,10 +74,10 @@ def document(routes: Iterable[BaseRoute], version: str, optional_token: bool = F
             "description": "Keeps the live state of a user's session true on all devices.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/"}],
+        "servers": [{"url": root or "/"}],
         "paths": paths,
         "components": {
-            "schemas": schemas.components,
+            "schemas": schemas.shown(found),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
             },
@@ -91,6 +94,12 @@ class _Schemas:
             kinds += [k for k in _types(operation.description) if k not in kinds]
         schemas, self.components = msgspec.json.schema_components(kinds, ref_template=REFERENCE)
         self._by_type = list(zip(kinds, schemas, strict=True))
+
+    def shown(self, found: Iterable[Operation]) -> Json:
+        """The components, but for those of queries: nothing refers to them."""
+        queries = [o.description.query for o in found if o.description.query is not None]
+        hidden = {self.of(query)["$ref"].rpartition("/")[2] for query in queries}
+        return {name: one for name, one in self.components.items() if name not in hidden}
 
     def of(self, kind: Any) -> Json:
         """The schema of a type; a reference when it has a name."""
@@ -143,7 +152,7 @@ def _operation(operation: Operation, schemas: _Schemas, optional_token: bool) ->
 
 def _identifier(operation: Operation) -> str:
     words = re.findall(r"\w+", operation.path)
-    return "_".join([operation.method, *words])
+    return "_".join([operation.method, *(words or ["root"])])
 
 
 def _path_parameters(operation: Operation, schemas: _Schemas) -> Iterator[Json]:
@@ -194,4 +203,5 @@ def _response(answer: Answer, schemas: _Schemas) -> Json:
     out: Json = {"description": answer.text, "headers": dict(_REQUEST_ID)}
     if answer.body is not None:
         out["content"] = {answer.media_type: {"schema": schemas.of(answer.body)}}
+        out["content"] |= {kind: {"schema": {"type": "string"}} for kind in answer.texts}
     return out

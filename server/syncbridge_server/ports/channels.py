@@ -13,6 +13,14 @@ from typing import Any, Protocol
 from syncbridge.errors import StoreError
 from syncbridge.voice.records import ChannelRecord, Final
 from syncbridge.voice.stored import ChannelNews, DeadLetter, Delivery, Due, Stored
+from syncbridge.voice.timeline import Entry
+
+
+class Lock(Protocol):
+    """A lock that was got."""
+
+    def keep(self, life_ms: int) -> Awaitable[bool]:
+        """Begin its life anew. False: it had run out."""
 
 
 class Channels(Protocol):
@@ -36,11 +44,12 @@ class Channels(Protocol):
         live: bool,
         news: Sequence[dict[str, Any]] = (),
         finals: Sequence[Final] = (),
+        timeline: Sequence[Entry] = (),
     ) -> Awaitable[int | None]:
         """Write `record` where `stored` was read. The new revision, or None: read it again.
 
-        One atomic step with the due-set, the index of live channels, the finals that are kept, and
-        the `ChannelNews` that every node gets.
+        One atomic step with the due-set, the index of live channels, the finals and the
+        timeline that are kept, and the `ChannelNews` that every node gets.
         """
 
     def delete(self, stored: Stored) -> Awaitable[bool]:
@@ -73,6 +82,12 @@ class Channels(Protocol):
         One that is live all the while is listed at least once; one that comes or goes, perhaps.
         """
 
+    def live_page(self, limit: int, after: str = "") -> Awaitable[list[str]]:
+        """Ids of live channels in an order that stays. `after`: the last one that was listed.
+
+        One that is live all the while is listed once.
+        """
+
     def live_count(self) -> Awaitable[int]:
         """How many live channels there are."""
 
@@ -87,8 +102,8 @@ class Channels(Protocol):
 
     def lock(
         self, channel_id: str, purpose: str, life_ms: int, wait_ms: int
-    ) -> AbstractAsyncContextManager[bool]:
-        """Exclude others, on all nodes, from one deed. False: not got within `wait_ms`.
+    ) -> AbstractAsyncContextManager["Lock | None"]:
+        """Exclude others, on all nodes, from one deed. None: not got within `wait_ms`.
 
         Released by compare-and-delete; over by itself after `life_ms`.
         """

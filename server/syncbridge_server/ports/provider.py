@@ -1,10 +1,12 @@
 """What SyncBridge asks of a voice provider.
 
-Two rules shape this port. First: **what was not seen is not gone.** A list that is empty, cut short
-or could not be read answers `CannotVerify`, a value beside the answer that no caller can overlook;
-only a list that is whole and names somebody is a statement. Second: **nothing is repeated here.**
-Every call is one attempt with a deadline, out of one budget of requests; the caller, who knows
-what the call was for, decides whether to repeat it.
+Three rules shape this port. First: **what was not seen is not gone.** A list that is empty, cut
+short or could not be read answers `CannotVerify`, a value beside the answer that no caller can
+overlook; only a list that is whole and names somebody is a statement. Second: **what differs is
+data.** What else follows from an answer, and what a provider does not offer, is said by its
+`capabilities`; no caller asks which provider it is. Third: **nothing is repeated here.** Every call
+is one attempt with a deadline, out of one budget of requests; the caller, who knows what the call
+was for, decides whether to repeat it.
 
 Times are Unix seconds unless a name says otherwise.
 """
@@ -12,6 +14,7 @@ Times are Unix seconds unless a name says otherwise.
 from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
+from syncbridge.voice.provider.capabilities import Capabilities
 from syncbridge.voice.provider.events import Event, Unreadable
 from syncbridge.voice.provider.records import (
     ActivePage,
@@ -25,17 +28,23 @@ from syncbridge.voice.provider.records import (
     Refused,
     SessionRequest,
     SessionState,
+    Vacated,
     Verified,
     WebhookRegistration,
 )
 
 
 class VoiceProvider(Protocol):
-    """A provider of calls.
+    """A provider of calls. `capabilities` do not change.
 
     Methods that change something raise `ProviderError`; those that look answer `CannotVerify`
-    instead. None of them repeats a request, waits for the budget, or outlives its deadline.
+    instead. None of them repeats a request, waits for the budget, or outlives its deadline. What
+    the capabilities exclude raises `Unsupported`.
     """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this provider can do, and what its answers mean."""
 
     def create_session(
         self, request: SessionRequest, idempotency_key: str
@@ -55,8 +64,8 @@ class VoiceProvider(Protocol):
     ) -> Awaitable[ActivePage | CannotVerify]:
         """One page of the calls under way. Follow `cursor` until it is empty."""
 
-    def fetch_state(self, session_id: str) -> Awaitable[SessionState | CannotVerify]:
-        """Who is in a call now."""
+    def fetch_state(self, session_id: str) -> Awaitable[SessionState | Vacated | CannotVerify]:
+        """Who is in a call now; `Vacated` only where a record says who has left."""
 
     def fetch_metrics(self, session_id: str) -> Awaitable[Metrics | CannotVerify]:
         """How good a call is now."""
@@ -64,8 +73,19 @@ class VoiceProvider(Protocol):
     def kick(self, session_id: str, user_id: str) -> Awaitable[bool]:
         """Remove a user with all connections. False when the user was not in it."""
 
+    def mute(self, session_id: str, user_id: str) -> Awaitable[bool]:
+        """Silence the microphones of a user, who may switch them on again. False: not in it."""
+
+    def set_permissions(
+        self, session_id: str, user_id: str, permissions: Permissions
+    ) -> Awaitable[bool]:
+        """Change what a user may do from now on. False when the user was not in it."""
+
     def start_recording(self, session_id: str) -> Awaitable[Recording]:
-        """Record a call."""
+        """Record a call; one that is being recorded goes on, and that recording is the answer."""
+
+    def stop_recording(self, session_id: str) -> Awaitable[bool]:
+        """Stop what is being recorded of a call. False when nothing was."""
 
     def register_webhook(self, url: str) -> Awaitable[WebhookRegistration]:
         """Have events sent to `url`; the same URL again answers the same registration."""

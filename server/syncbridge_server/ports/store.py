@@ -5,10 +5,12 @@ Requests, answers and news are those of `syncbridge.records`.
 Guarantees a `Store` gives:
 
 * each request is one atomic script; requests of one `submit`, and of one submit after another,
-  take effect in the order in which they were submitted, and their results are delivered in it;
-* a write that answered `Outcome` is in Redis; `StoreUnavailable` and `StoreOverloaded` mean that
-  nothing was done; after `StoreTimeout` the outcome is unknown, and repeating the same mutation id
-  tells it (`Status.DUPLICATE`) without doing it twice;
+  take effect in the order in which they were submitted, and their results are delivered in it; a
+  store that is `apart` promises that for the submissions that hold nothing but reads
+  (`syncbridge.records.reads`) among themselves, and for all others among themselves;
+* a write that answered `Outcome` is in Redis, and as durable as is configured; `StoreUnavailable`
+  and `StoreOverloaded` mean that nothing was done; after `StoreTimeout` the outcome is unknown, and
+  repeating the same mutation id tells it (`Status.DUPLICATE`) without doing it twice;
 * other nodes that have devices in the session receive each commit as a `Commit`, at most once, in
   version order unless the connection breaks; a hole shows as `prev_version` that does not fit.
 """
@@ -22,6 +24,10 @@ from syncbridge.records.sessions import Commit, Deliver, Notice, PresenceChange,
 class Store(Protocol):
     """Sessions in Redis. See the guarantees at the top of this file."""
 
+    @property
+    def apart(self) -> bool:
+        """Whether requests that only read have no order with the others."""
+
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
         """Send requests as one pipeline; `deliver` gets one answer each, on the Trio thread.
 
@@ -34,7 +40,7 @@ class Store(Protocol):
 
 
 class RedisCommands(Protocol):
-    """Plain Redis commands over the I/O thread, for what is not a session."""
+    """Plain Redis commands, for what is not a session."""
 
     async def execute(self, *args: bytes | str | int | float) -> Any:
         """One command, reply as redis-py with RESP2 and no decoding; raises StoreError."""
@@ -57,6 +63,9 @@ class Bus(Protocol):
     def on_notice(self, kind: str, handler: Callable[[Notice], None]) -> None: ...
     def on_resync(self, handler: Callable[[], None]) -> None:
         """Called after messages may have been lost: replicas must be compared with Redis."""
+
+    def on_unreadable(self, handler: Callable[[str], None]) -> None:
+        """Called with the session of a message that cannot be read, "" when that is not known."""
 
     def tell(self, node: str, notice: Notice) -> None:
         """To one node; `*` for every node including this one. Fire and forget, bounded."""

@@ -1,1 +1,1 @@
-"""Redis: one I/O thread with automatic pipelining, pub/sub, scripts, the embedded server."""
+"""Redis: connections with automatic pipelining, pub/sub, scripts, the embedded server."""

@@ -1,22 +1,19 @@
 """Sessions that are set aside: a chore on them failed again and again.
 
-What leaves is the session's entry in the index by which the chore finds it (the chore itself lets
+What leaves is the session's entry in the list by which the chore finds it (the chore itself lets
 it go); the session stays, and its next use enters it again. Nothing of a session is ever discarded
 with its letter: it is a user's state.
 """
 
-from collections.abc import Callable
 from zlib import crc32
 
-from syncbridge.records import devices as device_ports
+from syncbridge.errors import StoreError
 from syncbridge_server.isolation import KeepsLetters
 from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.pipeline import plain
 from syncbridge_server.redis.stores import cold
-
-
-def presence_index(sid: str) -> str:
-    """The part of the presence index that has a session."""
-    return f"px:{{{crc32(sid.encode(errors='surrogateescape')) % device_ports.BUCKETS}}}"
+from syncbridge_server.redis.stores.keys import held_key, meta_key
+from syncbridge_server.redis.stores.node_codec import NODES
 
 
 def cold_index(sid: str) -> str:
@@ -25,29 +22,51 @@ def cold_index(sid: str) -> str:
 
 
 class SessionsAside:
-    """Implements `isolation.Aside`. `index_of`: the key of the index that has a session."""
+    """Implements `isolation.Aside`, but for how a chore finds a session again."""
 
-    def __init__(
-        self, io: RedisIO, letters: KeepsLetters, kind: str, index_of: Callable[[str], str]
-    ) -> None:
+    kind = ""
+
+    def __init__(self, io: RedisIO, letters: KeepsLetters) -> None:
         self._io = io
         self._letters = letters
-        self._kind = kind
-        self._index_of = index_of
-
-    @property
-    def kind(self) -> str:
-        """See `Aside`."""
-        return self._kind
 
     async def set_aside(self, record: str, reason: str) -> bool:
         """See `Aside`."""
-        await self._letters.keep(self._kind, record, reason)
+        await self._letters.keep(self.kind, record, reason)
         return True
 
     async def replay(self, record: str) -> None:
         """See `Aside`."""
-        await self._io.script("index", [self._index_of(record)], [0, record], repeatable=True)
+        raise NotImplementedError
 
     async def discard(self, record: str) -> None:
         """See `Aside`."""
+
+
+class FreezeAside(SessionsAside):
+    """Sessions that could not be packed."""
+
+    kind = "freeze"
+
+    async def replay(self, record: str) -> None:
+        """See `Aside`."""
+        await self._io.script("index", [cold_index(record)], [0, record], repeatable=True)
+
+
+class PresenceAside(SessionsAside):
+    """Sessions in which devices of a dead node could not be taken offline."""
+
+    kind = "presence"
+
+    async def replay(self, record: str) -> None:
+        """See `Aside`. The nodes that the session names get it, and the dead of them are listed as
+        nodes again, where they will be seen to stand still."""
+        named = await self._io.execute("HGET", meta_key(record), "s")
+        nodes = [name.decode(errors="surrogateescape") for name in (named or b"").split()]
+        commands = [plain("HSETNX", NODES, node, "0", repeatable=True) for node in nodes]
+        commands += [
+            plain("SADD", held_key(record, node), record, repeatable=True) for node in nodes
+        ]
+        for reply in await self._io.request(commands) if commands else []:
+            if isinstance(reply, StoreError):
+                raise reply

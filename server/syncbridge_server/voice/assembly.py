@@ -9,21 +9,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-import httpx
 import structlog
 import trio
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
 from syncbridge.voice.provider.breaker import State
 from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge.voice.provider.capabilities import RegisteredBy
 from syncbridge_server.isolation import Isolation, IsolationMetrics
 from syncbridge_server.observability import register_reading
 from syncbridge_server.ports.channels import Channels
+from syncbridge_server.ports.evidence import CallEvidence
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.ports.recordings import Recordings
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.evidence import RedisEvidence
 from syncbridge_server.redis.stores.inbox import RedisInbox
 from syncbridge_server.redis.stores.recordings import RedisRecordings
 from syncbridge_server.redis.stores.registrations import RedisNotes
@@ -31,17 +34,16 @@ from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.aside import ChannelsAside
 from syncbridge_server.voice.checks.looking import Looker
+from syncbridge_server.voice.checks.repairs import Repairs
 from syncbridge_server.voice.checks.room_check import RoomCheck
 from syncbridge_server.voice.checks.sweep import Sweep
 from syncbridge_server.voice.checks.synchronizer import Synchronizer
 from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.figures.analytics import Analytics, AnalyticsLimits
 from syncbridge_server.voice.figures.metrics import VoiceMetrics, voice_metrics
 from syncbridge_server.voice.figures.monitor import Monitor
 from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
 from syncbridge_server.voice.from_settings import (
     build_guarded,
-    build_provider,
     channel_limits,
     default_config,
     monitor_limits,
@@ -50,15 +52,23 @@ from syncbridge_server.voice.from_settings import (
     sync_limits,
     token_patience,
 )
-from syncbridge_server.voice.provider.calling import new_client
 from syncbridge_server.voice.provider.guarded import GuardedProvider
+from syncbridge_server.voice.provider.kind import Needs
+from syncbridge_server.voice.provider.kinds import kind_of
 from syncbridge_server.voice.provider.registration import Registration
 from syncbridge_server.voice.rooms.chores import Chores
 from syncbridge_server.voice.rooms.migration import Migration
 from syncbridge_server.voice.rooms.opening import Opening
+from syncbridge_server.voice.rooms.texts import Texts, downloads
 from syncbridge_server.voice.rooms.timers import Timers
 from syncbridge_server.voice.rooms.tokens import Tokens
+from syncbridge_server.voice.user_calls import UserCalls
 from syncbridge_server.voice.webhooks.inbox_worker import InboxWorker
+
+if TYPE_CHECKING:
+    import httpx
+
+    from syncbridge_server.voice.figures.analytics import Analytics
 
 log = structlog.get_logger("voice")
 
@@ -86,7 +96,9 @@ class Voice:
     registration: Registration | None
     synchronizer: Synchronizer
     monitor: Monitor
-    analytics: Analytics | None
+    analytics: "Analytics | None"
+    evidence: CallEvidence
+    user_calls: UserCalls
 
     async def run(self) -> None:
         """Keep the parts at work, for ever."""
@@ -96,6 +108,7 @@ class Voice:
             "webhooks": self.worker.run,
             "sync": self.synchronizer.run,
             "monitor": self.monitor.run,
+            "user_calls": self.user_calls.run,
         }
         if self.analytics is not None:
             parts["analytics"] = self.analytics.run
@@ -115,35 +128,52 @@ async def build_voice(
     registry: CollectorRegistry,
     isolated: IsolationMetrics | None = None,
     clock: Callable[[], float] = time.time,
+    judged_by: Callable[[], float] | None = None,
 ) -> AsyncIterator[Voice | None]:
-    """The parts, not yet at work; None when no provider is configured. `clock`: Unix seconds."""
+    """The parts, not yet at work; None when no provider is configured.
+
+    `clock`: Unix seconds, also of what is signed. `judged_by`: the one by which calls are judged,
+    if it is another one.
+    """
     if not settings.voice:
         yield None
         return
+    from syncbridge_server.voice.provider.calling import new_client
+
     async with new_client() as client:
         metrics = voice_metrics(registry)
         budget = request_budget(settings)
-        provider = build_guarded(
-            settings, build_provider(settings, client, budget, clock), metrics.provider
-        )
+        plain = kind_of(settings.voice_provider).build(Needs(settings, client, budget, clock))
+        provider = build_guarded(settings, plain, metrics.provider)
         register_reading(registry, "syncbridge_voice", partial(guard_readings, provider, budget))
         channels = RedisChannels(io, bus, node, settings.voice_ttl)
         inbox = new_inbox(settings, io, bus, node)
         aside = ChannelsAside(channels, inbox)
         inbox.register(aside)
         isolation = Isolation(aside, isolated)
-        desk = Desk(channels, channel_limits(settings), clock, isolation)
+        desk = Desk(channels, channel_limits(settings), judged_by or clock, isolation)
         patience = opening_patience(settings)
         opening = Opening(provider, desk, default_config(settings), patience)
-        chores = Chores(provider, desk, opening, 2 * patience)
+        count = partial(count_one, metrics.calls.recordings)
+        chores = Chores(provider, desk, opening, 2 * patience, count)
         migration = Migration(desk, opening, metrics.calls)
         recordings = RedisRecordings(io, settings.recording_ttl)
+        texts = Texts(desk, recordings, downloads(client), count)
         webhook_metrics = WebhookMetrics()
         worker = InboxWorker(
-            provider, inbox, channels, desk, recordings, webhook_metrics, id_bytes=settings.id_bytes
+            provider,
+            inbox,
+            channels,
+            desk,
+            recordings,
+            webhook_metrics,
+            id_bytes=settings.id_bytes,
+            count_recording=count,
         )
         looker = Looker(provider, desk, opening, metrics.sync)
-        synchronizer = build_synchronizer(settings, provider, desk, looker, metrics)
+        evidence = RedisEvidence(io)
+        Repairs(desk, metrics.sync)
+        synchronizer = build_synchronizer(settings, provider, desk, looker, metrics, evidence)
         worker.on_look(synchronizer.look)
         analytics = build_analytics(settings, client, metrics)
         monitor = Monitor(
@@ -153,6 +183,7 @@ async def build_voice(
             monitor_limits(settings),
             analytics,
             lambda: provider.failing,
+            evidence,
         )
         registration = build_registration(settings, provider, channels, io)
         yield Voice(
@@ -167,10 +198,10 @@ async def build_voice(
                 opening,
                 settings.voice_token_ttl,
                 token_patience(settings),
-                RoomCheck(looker) if provider.local_tokens else None,
+                RoomCheck(looker) if provider.capabilities.token_local else None,
             ),
             chores=chores,
-            timers=Timers(desk, opening, chores, migration, looker),
+            timers=Timers(desk, opening, chores, migration, looker, texts),
             migration=migration,
             inbox=inbox,
             recordings=recordings,
@@ -180,6 +211,8 @@ async def build_voice(
             synchronizer=synchronizer,
             monitor=monitor,
             analytics=analytics,
+            evidence=evidence,
+            user_calls=UserCalls(desk, evidence),
         )
 
 
@@ -197,30 +230,52 @@ def new_inbox(settings: Settings, io: RedisIO, bus: Bus, node: str) -> RedisInbo
 def build_registration(
     settings: Settings, provider: VoiceProvider, channels: Channels, io: RedisIO
 ) -> Registration | None:
-    """None when there is no address to tell, or where sessions carry it, as those of `rtk` do."""
-    if settings.voice_provider != "cloudflare" or not settings.worker_url:
+    """None when there is no address to tell, or the provider learns it in another way."""
+    by_api = provider.capabilities.webhooks_registered_by is RegisteredBy.API
+    if not by_api or not settings.worker_url:
         return None
     return Registration(provider, channels, RedisNotes(io), settings.worker_url)
 
 
 def build_synchronizer(
-    settings: Settings, provider: VoiceProvider, desk: Desk, looker: Looker, metrics: VoiceMetrics
+    settings: Settings,
+    provider: VoiceProvider,
+    desk: Desk,
+    looker: Looker,
+    metrics: VoiceMetrics,
+    evidence: CallEvidence,
 ) -> Synchronizer:
     """The comparison with the provider."""
     limits = sync_limits(settings)
     sweep = Sweep(provider, desk, looker, metrics.sync, limits)
-    return Synchronizer(sweep, looker, desk.channels, metrics.sync, limits, desk.isolation)
+    return Synchronizer(
+        sweep,
+        looker,
+        desk.channels,
+        metrics.sync,
+        limits,
+        desk.isolation,
+        evidence=evidence,
+        now=desk.now,
+    )
 
 
 def build_analytics(
-    settings: Settings, client: httpx.AsyncClient, metrics: VoiceMetrics
-) -> Analytics | None:
+    settings: Settings, client: "httpx.AsyncClient", metrics: VoiceMetrics
+) -> "Analytics | None":
     """None when there is no service to tell."""
     if not settings.analytics_url:
         return None
+    from syncbridge_server.voice.figures.analytics import Analytics, AnalyticsLimits
+
     key = settings.analytics_key.get_secret_value()
     limits = AnalyticsLimits(queue=settings.analytics_queue, deadline_s=settings.analytics_deadline)
     return Analytics(client, settings.analytics_url, key, metrics.analytics, limits)
+
+
+def count_one(counter: Counter, label: str) -> None:
+    """Count one of a kind."""
+    counter.labels(label).inc()
 
 
 def guard_readings(provider: GuardedProvider, budget: RequestBudget) -> list[tuple[str, float]]:

@@ -66,7 +66,7 @@ class Desk:
 
     async def look(self, channel_id: str) -> Channel:
         """A channel as it is stored now, to look at. Raises StoreError."""
-        return self._channel(await self.channels.read(channel_id))
+        return self.channel_of(await self.channels.read(channel_id))
 
     async def change(self, channel_id: str, rule: Rule[T]) -> T:
         """Apply a rule to a channel and write it. Raises StoreError, and what the rule raises."""
@@ -74,13 +74,13 @@ class Desk:
             for _ in range(ATTEMPTS):
                 stored = await self.channels.read(channel_id)
                 before = view.of_record(stored.record)
-                channel = self._channel(stored)
+                channel = self.channel_of(stored)
                 answer = rule(channel, self.now())
                 if await self._write(stored, channel, before):
                     return answer
         raise StoreUnavailable("the channel changes too often")
 
-    def _channel(self, stored: Stored) -> Channel:
+    def channel_of(self, stored: Stored) -> Channel:
         """A channel as it was read. Raises StateDamaged for a call that cannot have been ours."""
         try:
             return Channel(stored.record, self.limits)
@@ -99,6 +99,7 @@ class Desk:
             live=channel.live,
             news=channel.news if shown is None else [*channel.news, view.to_message(shown)],
             finals=channel.finals,
+            timeline=channel.timeline.entries,
         )
         if revision is None:
             return False

@@ -1,62 +1,25 @@
-"""Parts of voice as the settings want them: the provider and its budget, limits, defaults."""
+"""Parts of voice as the settings want them: the provider's guard and budget, limits, defaults."""
 
-import time
-from collections.abc import Callable
 from random import SystemRandom
 
-import httpx
-
-from syncbridge.voice.call import CallLimits
+from syncbridge.voice.call_records import CallLimits
 from syncbridge.voice.channel_limits import ChannelLimits
 from syncbridge.voice.provider.breaker import Breaker, BreakerLimits
 from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.checks.rounds import SyncLimits
 from syncbridge_server.voice.figures.metrics import ProviderMetrics
 from syncbridge_server.voice.figures.monitor import MonitorLimits
-from syncbridge_server.voice.provider.calling import ProviderCalls
-from syncbridge_server.voice.provider.cloudflare import API_URL, CloudflareProvider, base_url
 from syncbridge_server.voice.provider.guarded import GuardedProvider, Repetition
-from syncbridge_server.voice.provider.rsa_signatures import RsaSignatures
-from syncbridge_server.voice.provider.rtk import RtkProvider
 
 OPENING_DEADLINES = 3
 """Times the deadline of one request that opening a room may take, repetitions and all."""
 MARGIN = 5.0
-
-
-def build_provider(
-    settings: Settings,
-    client: httpx.AsyncClient,
-    budget: RequestBudget,
-    clock: Callable[[], float] = time.time,
-) -> VoiceProvider:
-    """The adapter that is configured."""
-    if settings.voice_provider == "cloudflare":
-        url = base_url(
-            settings.cloudflare_account_id, settings.rtk_app_id, settings.rtk_api_url or API_URL
-        )
-        keys = RsaSignatures(client, settings.cloudflare_keys_url)
-        return CloudflareProvider(provider_calls(settings, client, url, budget), keys, clock)
-    return RtkProvider(
-        provider_calls(settings, client, settings.rtk_api_url, budget),
-        settings.rtk_secret_key.get_secret_value(),
-        settings.webhook_secrets(),
-        settings.worker_url,
-        settings.webhook_tolerance,
-        clock,
-        round(settings.voice_token_ttl),
-    )
-
-
-def provider_calls(
-    settings: Settings, client: httpx.AsyncClient, url: str, budget: RequestBudget
-) -> ProviderCalls:
-    """Requests to a provider at `url`, out of a budget."""
-    key = settings.rtk_api_key.get_secret_value()
-    return ProviderCalls(client, url, key, budget, settings.voice_deadline)
+RENEWED, LEEWAY = 600.0, 60.0
+"""A provider may renew a token for so many seconds, and forgive so many to a clock."""
 
 
 def request_rate(settings: Settings) -> float:
@@ -107,6 +70,8 @@ def channel_limits(settings: Settings) -> ChannelLimits:
         max_age_ms=round(settings.voice_max_age * 1000),
         pool_uses=settings.voice_pool_uses,
         pool_ms=round(settings.voice_pool_ttl * 1000),
+        renew_ms=round(settings.voice_ttl * 500),
+        removed_ms=round((max(settings.voice_token_ttl, RENEWED) + LEEWAY) * 1000),
     )
 
 
@@ -114,7 +79,6 @@ def build_guarded(
     settings: Settings, provider: VoiceProvider, metrics: ProviderMetrics
 ) -> GuardedProvider:
     """A provider with circuit breakers and bounded repetition around it."""
-    signs = settings.voice_provider == "rtk" and bool(settings.rtk_secret_key.get_secret_value())
     repetition = Repetition(settings.voice_attempts, patience_s=2.5 * settings.voice_deadline)
     limits = BreakerLimits(
         threshold=settings.voice_breaker_failures,
@@ -124,15 +88,16 @@ def build_guarded(
         probe_s=3 * settings.voice_deadline,
     )
     changes, reads = (Breaker(limits, SystemRandom().random) for _ in "12")
-    return GuardedProvider(
-        provider, changes, reads, metrics, local_tokens=signs, repetition=repetition
-    )
+    return GuardedProvider(provider, changes, reads, metrics, repetition=repetition)
 
 
 def default_config(settings: Settings) -> ChannelConfig:
     """How a room is opened that nobody said anything about."""
     return ChannelConfig(
-        settings.voice_max_participants, settings.voice_recording, settings.voice_transcription
+        settings.voice_max_participants,
+        settings.voice_recording,
+        settings.voice_transcription,
+        {Feature.AI_VOICE.value: True} if settings.voice_ai_voice else {},
     )
 
 

@@ -208,6 +208,14 @@ async def test_a_recording_is_told_once_and_its_failure_noted(node: Worker) -> N
     assert ["https://a/2"] == [r.url for r in await node.recordings.of_channel("c")]
 
 
+async def test_an_address_that_was_kept_before_is_not_shown(node: Worker) -> None:
+    """What an older release kept, and is no address of the web, is left out."""
+    for number, address in enumerate(("javascript:alert(1)", "https://a/1")):
+        await node.recordings.add("c", Recorded(f"r{number}", "s", number, address))
+
+    assert ["https://a/1"] == [r.url for r in await node.recordings.of_channel("c")]
+
+
 async def test_recordings_are_bounded_and_expire(node: Worker) -> None:
     """The oldest make room, and all of them go in the end."""
     for number in range(MOST + 5):

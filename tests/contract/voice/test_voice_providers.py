@@ -4,6 +4,7 @@ Both adapters, and a circuit breaker around one of them, speak real HTTP with th
 which knows the truth.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 
 import jwt
@@ -20,6 +21,7 @@ from syncbridge.voice.provider.records import (
     Permissions,
     SessionRequest,
     SessionState,
+    Vacated,
 )
 from syncbridge_server.ports.provider import VoiceProvider
 
@@ -221,6 +223,33 @@ async def test_recording_and_metrics(kind: str) -> None:
             assert 40.0 == metrics.latency
 
 
+async def test_what_is_not_offered_is_refused_and_nothing_else_is(kind: str) -> None:
+    """The capabilities say it, and a request for it is an error of its own."""
+    async with sim_kit.rig() as rig:
+        session_id = await opened(rig, kind, "alice")
+        provider = rig.provider(kind)
+        offers = provider.capabilities
+        await provider.start_recording(session_id)
+        asked: dict[str, tuple[bool, Callable[[], Awaitable[object]]]] = {
+            "mute": (offers.server_mute, lambda: provider.mute(session_id, "alice")),
+            "permissions": (
+                offers.permissions_live,
+                lambda: provider.set_permissions(session_id, "alice", Permissions()),
+            ),
+            "stop": (offers.recording_stop, lambda: provider.stop_recording(session_id)),
+        }
+        done = {}
+        for name, (_, ask) in asked.items():
+            try:
+                done[name] = await ask()
+            except errors.Unsupported:
+                done[name] = None
+
+        assert {name: offered or None for name, (offered, _) in asked.items()} == done
+        recording = (await rig.truth())["rooms"][session_id]["recording"]
+        assert offers.recording_stop is not bool(recording)
+
+
 @pytest.mark.parametrize("act", CHANGES)
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_change_that_fails_raises_its_error(kind: str, fault: str, act: str) -> None:
@@ -304,14 +333,64 @@ async def test_an_unknown_session_is_not_found(kind: str) -> None:
 
 
 async def test_a_session_without_people_is_there(kind: str) -> None:
-    """A room that everybody left is empty, which says nothing; it is not one that is not there."""
+    """A room that nobody entered is empty, which says nothing; it is not one that is not there."""
     async with sim_kit.rig() as rig:
-        session_id = await opened(rig, kind, "alice")
-        await rig.move(session_id, "alice", "leave")
+        session_id = await opened(rig, kind)
         state = await rig.provider(kind).fetch_state(session_id)
 
         assert isinstance(state, CannotVerify)
         assert Doubt.EMPTY is state.doubt
+
+
+async def test_a_session_that_everybody_left(kind: str) -> None:
+    """Empty; where the provider keeps a record, it says who was there, and since when not."""
+    async with sim_kit.rig() as rig:
+        session_id, provider = await opened(rig, kind, "alice"), rig.provider(kind)
+        before = await provider.fetch_state(session_id)
+        began = time.time()
+        await rig.move(session_id, "alice", "leave")
+        state = await provider.fetch_state(session_id)
+
+        if not provider.capabilities.left_record:
+            assert isinstance(state, CannotVerify)
+            assert Doubt.EMPTY is state.doubt
+            return
+        assert isinstance(before, SessionState)
+        assert isinstance(state, Vacated)
+        (gone,), (present,) = state.gone, before.participants
+        assert ("alice", present.peer_id) == (gone.user_id, gone.peer_id)
+        assert gone.left_at is not None
+        assert began - 0.01 <= gone.left_at <= time.time()
+
+
+@pytest.mark.parametrize("lists", ["empty", "partial"])
+async def test_a_record_that_is_not_whole_is_no_proof(kind: str, lists: str) -> None:
+    """The session has ended, and the lists about it are empty or cut."""
+    async with sim_kit.rig() as rig:
+        session_id = await opened(rig, kind, "alice", "bob")
+        for user in ("alice", "bob"):
+            await rig.move(session_id, user, "leave")
+        await rig.faults(lists=lists)
+
+        assert isinstance(await rig.provider(kind).fetch_state(session_id), CannotVerify)
+
+
+async def test_whoever_left_is_told_beside_who_stays(kind: str) -> None:
+    """Also while the session is live, and of somebody who came again with another connection."""
+    async with sim_kit.rig() as rig:
+        session_id, provider = await opened(rig, kind, "alice", "bob"), rig.provider(kind)
+        await rig.move(session_id, "bob", "leave")
+        await rig.move(session_id, "bob")
+        state = await provider.fetch_state(session_id)
+
+        assert isinstance(state, SessionState)
+        there = {one.user_id: one.peer_id for one in state.participants}
+        assert {"alice", "bob"} == set(there)
+        if not provider.capabilities.left_record:
+            assert () == state.gone
+            return
+        assert ["bob"] == [one.user_id for one in state.gone]
+        assert there["bob"] != state.gone[0].peer_id
 
 
 async def test_nothing_is_asked_when_the_budget_is_spent(kind: str) -> None:
@@ -327,10 +406,15 @@ async def test_nothing_is_asked_when_the_budget_is_spent(kind: str) -> None:
             assert isinstance(state, SessionState)
         assert isinstance(again, CannotVerify)
         assert Doubt.RATE_LIMITED is again.doubt
-        assert await provider.kick(session_id, "alice")
+
+        async def twice() -> None:
+            for _ in "12":
+                await provider.kick(session_id, "alice")
+
         with pytest.raises(errors.RateLimited) as refused:
-            await provider.kick(session_id, "alice")
+            await twice()
         assert (refused.value.retry_after or 0) > 0
+        assert [] == (await rig.truth())["rooms"][session_id]["participants"]
 
 
 async def test_a_429_shuts_the_budget_for_everybody(kind: str) -> None:

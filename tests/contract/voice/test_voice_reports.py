@@ -348,6 +348,16 @@ async def test_without_a_key_nothing_can_be_said(pem: str) -> None:
         assert Refused(Refusal.UNVERIFIABLE) == verdict
 
 
+@pytest.mark.parametrize("document", [b"[" * 10_000, b'{"data": ' * 5_000])
+async def test_a_key_document_of_any_depth_is_no_fault_of_ours(document: bytes) -> None:
+    """Nested too deeply to be read: as without a key."""
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=document))
+    async with httpx.AsyncClient(transport=transport) as client:
+        verdict = await RsaSignatures(client).verify({"rtk-signature": RSA_SIGNATURE}, RSA_BODY)
+
+        assert Refused(Refusal.UNVERIFIABLE) == verdict
+
+
 async def test_a_minted_token_says_what_the_specification_says() -> None:
     """Signed with our secret: user, room, permissions and an end within an hour."""
     async with sim_kit.rig() as rig:

@@ -1,4 +1,4 @@
-"""What docs/client.md tells a newcomer to paste, run as they would run it."""
+"""What the client's pages tell a newcomer to paste, run as they would run it."""
 
 import os
 import re
@@ -11,15 +11,16 @@ import pytest
 from support.server_kit import mint, new_session, server_process
 from support.source_tree import ROOT
 
-PAGE = ROOT / "docs" / "client.md"
+PAGES = ("docs/client.md", "clients/python/README.md")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("name", PAGES)
 def test_quick_start_prints_what_the_page_shows(
-    redis_url: str, tmp_path: Path, backend: str
+    redis_url: str, tmp_path: Path, backend: str, name: str
 ) -> None:
     """The first program of the page, on both backends, with the output below it."""
-    page = PAGE.read_text("utf-8")
+    page = (ROOT / name).read_text("utf-8")
     [program, *_] = re.findall(r"```python\n(.*?)```", page, re.S)
     [shown, *_] = re.findall(r"```text\n(.*?)```", page, re.S)
     if backend == "trio":
@@ -27,7 +28,7 @@ def test_quick_start_prints_what_the_page_shows(
         program = program.replace("import asyncio", "import trio")
     with server_process(tmp_path, redis_url) as server:
         environment = os.environ | {
-            "SYNCBRIDGE_WS": f"ws://127.0.0.1:{server.port}/ws",
+            "SYNCBRIDGE_URL": f"http://127.0.0.1:{server.port}",
             "SYNCBRIDGE_TOKEN": mint(new_session()),
         }
         done = subprocess.run(

@@ -1,46 +1,23 @@
 """`syncbridge dead-letters` against a running server."""
 
 import json
-import os
-import subprocess
-import sys
-from typing import NamedTuple
 
 import pytest
-import trio
 
-from support.server_kit import ACCESS_SECRET, REFRESH_SECRET, mint
+from support.server_kit import mint
+from support.voice.command_kit import Result, run_command, use_secrets
 from support.voice.webhook_kit import Site, site
 from syncbridge.identity import Role
 
 
-class Result(NamedTuple):
-    """What a command did."""
-
-    exit_code: int
-    output: str
-    error: str
-
-
 @pytest.fixture(autouse=True)
 def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JWT_SECRET", ACCESS_SECRET)
-    monkeypatch.setenv("JWT_REFRESH_SECRET", REFRESH_SECRET)
-    monkeypatch.delenv("SYNCBRIDGE_TOKEN", raising=False)
+    use_secrets(monkeypatch)
 
 
 async def run(one: Site, *arguments: str) -> Result:
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "syncbridge_server", "dead-letters", *arguments]
-    with trio.fail_after(30):
-        done: subprocess.CompletedProcess[bytes] = await trio.run_process(
-            [*command, "--url", one.nodes[0].url],
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=dict(os.environ),
-        )
-    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return await run_command(one, "dead-letters", *arguments)
 
 
 async def bury(one: Site, count: int) -> None:
@@ -84,5 +61,7 @@ async def test_refusals_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [1, 1, 1] == [unknown.exit_code, refused.exit_code, away.exit_code]
     assert "404: there is no dead letter" in unknown.error
     assert "403" in refused.error
-    assert "does not answer" in away.error
+    assert "SYNCBRIDGE_TOKEN" in refused.error
+    assert "nothing answers at http://127.0.0.1:" in away.error
+    assert "--url" in away.error
     assert [1, 1, 1] == [len(r.error.splitlines()) for r in (unknown, refused, away)]

@@ -3,6 +3,7 @@
 A client that gets the end without close_notify cannot tell it from somebody who cut the line.
 """
 
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,10 +14,10 @@ import pytest
 import trio
 import trio.testing
 
-from integration.listener.http_site import HttpSite, Peer, answer, get, http_site, post
-from integration.listener.listener_site import Site, open_site
-from integration.listener.tls_client import VERSIONS, TlsStream, Truncated, open_tls_stream
-from integration.listener.ws_raw import (
+from support.listener.http_site import HttpSite, Peer, answer, get, http_site, post
+from support.listener.listener_site import Site, open_site
+from support.listener.tls_client import VERSIONS, TlsStream, Truncated, open_tls_stream
+from support.listener.ws_raw import (
     CLOSE,
     DEADLINE,
     H2Link,
@@ -26,6 +27,7 @@ from integration.listener.ws_raw import (
     read_answer,
     request_bytes,
 )
+from support.redis_servers import until
 
 ANCIENT_HELLO = (
     bytes.fromhex("1603000031 0100002d 0300")
@@ -229,6 +231,59 @@ async def test_http2_that_breaks_its_rules(tmp_path: Path, version: str) -> None
                 await link.step()
             assert b"" == await link.stream.receive_some()
         await link.abort()
+
+
+CONNECT = {
+    ":method": "CONNECT",
+    ":protocol": "websocket",
+    ":scheme": "https",
+    ":path": "/ws",
+    ":authority": "a",
+    "sec-websocket-version": "13",
+}
+GET = {":method": "GET", ":path": "/", ":scheme": "https", ":authority": "a"}
+STARTS: dict[str, dict[str, str] | None] = {
+    "before any request": None,
+    "after an answer": GET,
+    "within a WebSocket": CONNECT,
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("half", [True, False], ids=["TLS", "TLS and TCP"])
+async def test_http2_that_the_client_ends(
+    tmp_path: Path, version: str, start: str, half: bool
+) -> None:
+    """close_notify of the client is answered with ours, though no timeout is near, and then nothing
+    is left of the connection."""
+    async with open_site(tmp_path, "tls", keep_alive_timeout=3600.0) as site:
+        link = await http2_link(site, version)
+        with trio.fail_after(DEADLINE):
+            while not link.settled:
+                await link.step()
+            if (asked := STARTS[start]) is not None:
+                link.h2.send_headers(1, list(asked.items()), end_stream=asked is GET)
+                await link.flush()
+                while link.headers is None or (asked is GET and not link.over):
+                    await link.step()
+                assert "200" == link.headers[":status"]
+        await link.stream.send_eof()  # type: ignore[attr-defined]
+        if not half:
+            link.stream.socket.shutdown(socket.SHUT_WR)  # type: ignore[attr-defined]
+        with trio.fail_after(DEADLINE):
+            while await link.stream.receive_some():
+                pass
+        await link.abort()
+        await until(lambda: not states(site.ports["tls"]) - {LISTEN, TIME_WAIT})
+
+
+LISTEN, TIME_WAIT = "0A", "06"
+
+
+def states(port: int) -> set[str]:
+    """Those of our sockets at a port, as proc(5) has them; CLOSE_WAIT is 08."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {row[3] for row in rows if int(row[1].rpartition(":")[2], 16) == port}
 
 
 async def test_a_handshake_that_fails_is_told_why(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import pytest
 import trio
 import trio.testing
 
-from integration.listener.http_site import HttpSite, answer, http_site, read_all
-from integration.listener.tls_client import open_tls_stream
-from integration.listener.ws_raw import DEADLINE, TEXT, H2Link, frame
+from support.listener.http_site import HttpSite, answer, http_site, read_all
+from support.listener.tls_client import open_tls_stream
+from support.listener.ws_raw import DEADLINE, TEXT, H2Link, frame
 
 SIZE = 200_000
 """Above every window and buffer on the way."""
@@ -465,3 +465,24 @@ async def test_a_target_that_is_not_ascii_ends_its_stream_only(method: str, path
         await client.ask("/", 3)
         assert "200" == await client.status()
         await client.abort()
+
+
+async def test_requests_that_come_in_a_stop_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """Also behind the GOAWAY that the end of the last request brings; nothing is logged."""
+    async with small_site() as site:
+        client = await connect(site, window=0)
+        for stream_id in range(1, 7, 2):
+            await client.ask("/", stream_id)
+            assert "200" == await client.status()
+        site.stop.set()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        for stream_id in range(1, 7, 2):
+            client.h2.reset_stream(stream_id, h2.errors.ErrorCodes.CANCEL)
+        for stream_id in range(7, 47, 2):
+            fields = {":method": "GET", ":path": "/", ":scheme": "https", ":authority": "a"}
+            client.h2.send_headers(stream_id, list(fields.items()), end_stream=True)
+        await client.flush()
+        await client.ends()
+        await client.abort()
+
+    assert [] == [record.message for record in caplog.records if record.levelname == "ERROR"]

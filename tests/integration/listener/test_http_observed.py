@@ -11,7 +11,7 @@ import httpx
 import pytest
 import structlog
 
-from integration.listener.listener_site import certificate
+from support.listener.listener_site import certificate
 from support.server_kit import bearer, mint, new_session, running_node
 from syncbridge_server.log import configure_logging
 

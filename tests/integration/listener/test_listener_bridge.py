@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import trio
 
-from integration.listener.listener_site import SUBPROTOCOLS, EchoSink
-from integration.listener.ws_raw import DEADLINE
+from support.listener.listener_site import SUBPROTOCOLS, EchoSink
+from support.listener.ws_raw import DEADLINE
 from syncbridge_server.listener.bridge import explain_refusal, websocket_bridge
 from syncbridge_server.listener.contract import ListenerConfig, Refusal
 

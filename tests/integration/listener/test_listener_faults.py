@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from integration.listener.listener_site import EchoSink, Site, open_site
-from integration.listener.ws_raw import (
+from support.listener.listener_site import EchoSink, Site, open_site
+from support.listener.ws_raw import (
     CLOSE,
     TEXT,
     Answer,
@@ -215,14 +215,20 @@ async def test_a_bug_in_the_sink_ends_one_connection(
 
 
 async def test_a_plain_connect_over_http2_harms_nobody(tmp_path: Path) -> None:
-    """CONNECT without a WebSocket is reset; the same connection goes on to serve one."""
+    """CONNECT without a WebSocket is refused; the same connection goes on to serve one."""
     async with open_site(tmp_path, "tls") as site:
         link = await open_h2(site)
         for stream_id, extra in ((1, []), (3, [(":protocol", "connect-udp")])):
             scheme = [(":scheme", "https"), (":path", "/ws")] if extra else []
             fields = [(":method", "CONNECT"), (":authority", "a"), *scheme, *extra]
+            link.id, link.headers, link.over = stream_id, None, False
             link.h2.send_headers(stream_id, fields)
-        await link.flush()
+            await link.flush()
+            with trio.fail_after(20):
+                while not link.over:
+                    await link.step()
+            assert link.headers
+            assert "501" == link.headers[":status"]
         await websocket_over(link, 5)
 
         await echo_over(link, 5, b"still here")
@@ -284,7 +290,7 @@ async def websocket_over(link: H2Link, stream_id: int) -> None:
     link.h2.send_headers(stream_id, fields)
     await link.flush()
     with trio.fail_after(20):
-        while link.headers is None:
+        while link.headers is None or link.headers[":status"] == "501":  # of a stream before
             await link.step()
     assert "200" == link.headers[":status"]
     link.over = False

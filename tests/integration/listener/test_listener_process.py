@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from integration.listener.ws_raw import open_plain
+from support.listener.ws_raw import open_plain
 
-APP = str(Path(__file__).with_name("listener_app.py"))
+APP = str(Path(__file__).parents[2] / "support" / "listener" / "listener_app.py")
 DEADLINE = 20.0
 
 

@@ -9,15 +9,15 @@ import pytest
 import trio
 import trio.testing
 
-from integration.listener.listener_site import (
+from support.listener.listener_site import (
     SUBPROTOCOLS,
     EchoSink,
     certificate,
     lifespan,
     port_of,
 )
-from integration.listener.tls_client import open_tls_stream
-from integration.listener.ws_raw import DEADLINE, StreamLink, open_plain, open_tls, read_answer
+from support.listener.tls_client import open_tls_stream
+from support.listener.ws_raw import DEADLINE, StreamLink, open_plain, open_tls, read_answer
 from syncbridge_server.listener.contract import ListenerConfig, Refusal
 from syncbridge_server.listener.serve import serve
 
@@ -171,6 +171,21 @@ async def test_an_idle_connection_does_not_hold_the_stop(stage: Stage) -> None:
     for link in (idle, silent):
         assert b"" == await link.receive()
         await link.abort()
+
+
+async def test_a_kept_connection_is_told_to_go(stage: Stage) -> None:
+    """A new request on one that was served before is 503 with Retry-After, and its last."""
+    kept = await stage.get(b"/")
+    assert b"ok" == (await read_answer(kept)).body
+    stage.stop.set()
+    await trio.testing.wait_all_tasks_blocked()
+    await kept.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    refused = await read_answer(kept)
+
+    assert (503, "1") == (refused.status, refused.headers["retry-after"])
+    assert b'"draining"' in refused.body
+    assert "close" == refused.headers["connection"]
+    await kept.abort()
 
 
 async def test_who_has_connected_already_gets_an_answer(stage: Stage) -> None:

@@ -81,6 +81,24 @@ def test_workers_get_a_socket_each_on_one_port() -> None:
     assert 6 == len(distinct)
 
 
+def test_workers_share_both_sockets_of_a_port() -> None:
+    """Those of IPv6 take no IPv4 in any worker."""
+    config = ListenerConfig(binds=("0.0.0.0:0", "[::]:0"))
+    groups = bind_for_workers(config, 2)
+    names = [(sock.family, sock.getsockname()[1]) for group in groups for sock in group]
+    only = [
+        sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        for group in groups
+        for sock in group
+        if sock.family == socket.AF_INET6
+    ]
+    for sock in [sock for group in groups for sock in group]:
+        sock.close()
+
+    assert (4, 1) == (len(names), len({port for _, port in names}))
+    assert [1, 1] == only
+
+
 def test_a_unix_socket_is_shared(tmp_path_factory: pytest.TempPathFactory) -> None:
     """There is no group of unix sockets, so all workers accept from one."""
     path = tmp_path_factory.mktemp("u") / "s"
@@ -134,7 +152,7 @@ def test_signal_handlers_are_put_back() -> None:
 def test_what_is_no_address_is_said_to_be_none(address: str) -> None:
     """The error names the address and the form that is wanted."""
     with pytest.raises(ValueError, match="want host:port"):
-        bind([address], 1)
+        bind([address])
 
 
 def test_addresses_of_every_kind(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -146,7 +164,7 @@ def test_addresses_of_every_kind(tmp_path_factory: pytest.TempPathFactory) -> No
     inherited = socket.create_server(("127.0.0.1", 0))
     port = inherited.getsockname()[1]
     binds = [":0", "[::1]:0", f"unix:{path}", f"fd://{inherited.detach()}"]
-    sockets = bind(binds, 1)
+    sockets = bind(binds)
     names = [sock.getsockname() for sock in sockets]
     for sock in sockets:
         sock.close()
@@ -160,5 +178,5 @@ def test_one_bad_address_leaves_none_open() -> None:
     taken = socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{taken.getsockname()[1]}"
     with pytest.raises(OSError, match=address):
-        bind(["127.0.0.1:0", address], 1)
+        bind(["127.0.0.1:0", address])
     taken.close()

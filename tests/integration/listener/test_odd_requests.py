@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
-from integration.listener.http_site import (
+from support.listener.http_site import (
     WAYS,
     HttpSite,
     Peer,
@@ -21,9 +22,9 @@ from integration.listener.http_site import (
     post,
     read_all,
 )
-from integration.listener.listener_site import open_site
-from integration.listener.smuggling_table import SERVED, TABLE
-from integration.listener.ws_raw import (
+from support.listener.listener_site import open_site
+from support.listener.smuggling_table import SERVED, TABLE
+from support.listener.ws_raw import (
     DEADLINE,
     H2Link,
     StreamLink,
@@ -180,6 +181,35 @@ async def test_a_websocket_field_that_came_twice(way: str) -> None:
 
         assert (400, "bad_handshake") == (reply.status, reply.code)
         assert [] == site.sink.clients
+
+
+async def test_one_empty_line_is_ignored(way: str) -> None:
+    """Before each request, also when it comes in pieces (RFC 9112 section 2.2)."""
+    async with recording(way) as (site, routes):
+        peer = await site.connect()
+        for pieces in ([b"\r\n" + get()], [b"\r\n", get()], [b"\r", b"\n" + get()]):
+            for piece in pieces[:-1]:
+                await peer.send(piece)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert SERVED == (await peer.ask(pieces[-1])).status
+
+    assert ["/"] * 3 == routes.seen
+
+
+@pytest.mark.parametrize("before", BEFORE)
+async def test_more_empty_lines_are_refused(way: str, before: str) -> None:
+    """A second one is malformed, however many follow, and whether it comes at once or later."""
+    async with recording(way) as (site, routes):
+        for pieces in ([b"\r\n" * 2], [b"\r\n" * 10_000 + get()], [b"\r\n", b"\r\n" + get()]):
+            peer = await connect(site, before)
+            routes.seen.clear()
+            for piece in pieces[:-1]:
+                await peer.send(piece)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            await peer.send(pieces[-1])
+            assert (400, "bad_request") == ((reply := await peer.reply()).status, reply.code)
+            assert await peer.ended()
+            assert [] == routes.seen
 
 
 PREFACES = [("plain", "nothing", False), ("tls", "nothing", False), ("tls", "nothing", True)]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import trio
 
-from integration.listener.listener_site import certificate
-from integration.listener.ws_raw import (
+from support import protobuf_kit
+from support.listener.listener_site import certificate
+from support.listener.ws_raw import (
     BINARY,
     TEXT,
     Answer,
@@ -23,7 +24,6 @@ from integration.listener.ws_raw import (
     read_answer,
     request_bytes,
 )
-from support import protobuf_kit
 from support.redis_servers import RedisServer
 from support.server_kit import mint, new_session, running_node
 from support.ws_client import Device

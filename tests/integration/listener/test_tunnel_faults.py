@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from integration.listener.listener_site import open_site
-from integration.listener.ws_raw import H2Link, open_http2
+from support.listener.listener_site import open_site
+from support.listener.ws_raw import H2Link, open_http2
 from syncbridge_server.listener import tunnel
 
 

@@ -9,9 +9,9 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
-from integration.listener.listener_site import open_site
 from integration.listener.test_ws_conformance import WAYS, Way, open_way
-from integration.listener.ws_raw import TEXT, Client
+from support.listener.listener_site import open_site
+from support.listener.ws_raw import TEXT, Client
 from syncbridge_core.deflate import Deflater, inflate
 
 OFFER = {"sec-websocket-extensions": "permessage-deflate; client_max_window_bits"}

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from integration.listener.listener_site import EchoSink, Site, open_site
-from integration.listener.ws_raw import (
+from support.listener.listener_site import EchoSink, Site, open_site
+from support.listener.ws_raw import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -375,6 +375,9 @@ async def test_another_version_is_told_which_one_is_spoken(byte_way: Way) -> Non
     answer = await byte_way.ask(extra={"sec-websocket-version": "8"})
 
     assert (426, "13") == (answer.status, answer.headers["sec-websocket-version"])
+    if byte_way.opener is not open_http2:
+        assert "websocket" == answer.headers["upgrade"]
+        assert "upgrade" in answer.headers["connection"].split(", ")
 
 
 async def test_a_bad_key_is_refused(byte_way: Way) -> None:
@@ -391,6 +394,7 @@ async def test_without_an_upgrade_it_is_a_request_for_one(way: Way) -> None:
         answer = await way.ask(extra={"upgrade": None, "connection": "keep-alive"})
 
         assert (426, "websocket") == (answer.status, answer.headers["upgrade"])
+        assert "upgrade" in answer.headers["connection"].lower().split(", ")
 
 
 async def test_frames_may_come_with_the_handshake(tmp_path: Path) -> None:

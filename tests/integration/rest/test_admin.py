@@ -1,5 +1,6 @@
 """Administration: what operators see is what is really there, over all nodes."""
 
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -197,13 +198,61 @@ async def test_broadcast_counts_the_devices_of_all_nodes(empty_redis: str) -> No
     async with two_nodes(empty_redis) as (one, two):
         ports = [one.port, two.port, two.port]
         async with opened(ports, [new_session() for _ in ports]) as devices, one.http() as http:
-            answer = await http.post("/admin/broadcast", json=message, headers=admin())
+            asked = message | {"audience": "all"}
+            answer = await http.post("/admin/broadcast", json=asked, headers=admin())
             seen = [(await device.receive(BROADCAST))["payload"] for device in devices]
             again = [await device.request(1) for device in devices]
 
     assert {"delivered": 3, "complete": True, "nodes": 2} == answer.json()
     assert [message] * 3 == seen
     assert {2} == {message["type"] for message in again}
+
+
+async def test_a_broadcast_is_for_an_audience(empty_redis: str) -> None:
+    """The admin channel, unless it says one session or all; on whichever node they are."""
+    sid = new_session()
+    async with two_nodes(empty_redis) as (one, two), one.http() as http:
+        console, phone, other = [await Device.open(n.port) for n in (two, two, one)]
+        async with console, phone, other:
+            await console.auth(mint("root", Role.ADMIN), "console", session_id=new_session())
+            await phone.auth(mint("ann"), "phone", session_id=sid)
+            await other.auth(mint("bob"), "other", session_id=new_session())
+            for n, more in enumerate(({}, {"audience": "session", "session_id": sid})):
+                body = {"message": str(n), **more}
+                answer = await http.post("/admin/broadcast", json=body, headers=admin())
+                assert {"delivered": 1, "complete": True, "nodes": 2} == answer.json()
+            last = {"message": "last", "audience": "all"}
+            await http.post("/admin/broadcast", json=last, headers=admin())
+            heard = [await until_last(device) for device in (console, phone, other)]
+
+    assert [["0", "last"], ["1", "last"], ["last"]] == heard
+
+
+async def until_last(device: Device) -> list[str]:
+    """What a device is told, to the last of it."""
+    heard: list[str] = []
+    while heard[-1:] != ["last"]:
+        heard.append((await device.receive(BROADCAST))["payload"]["message"])
+    return heard
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"audience": "session"},
+        {"session_id": str(uuid.uuid4())},
+        {"audience": "session", "session_id": "x"},
+        {"audience": "everybody"},
+        {"to": "all"},
+    ],
+)
+async def test_a_broadcast_to_nobody_in_particular(empty_redis: str, more: dict[str, str]) -> None:
+    """An audience that is not one, a session without its audience or the reverse are refused."""
+    async with running_node(empty_redis) as node, node.http() as http:
+        body = {"message": "hi", **more}
+        answer = await http.post("/admin/broadcast", json=body, headers=admin())
+
+    assert 422 == answer.status_code
 
 
 @pytest.mark.slow
@@ -217,7 +266,9 @@ async def test_figures_of_workers_add_up(empty_redis: str, tmp_path: Path) -> No
         ):
             metrics = (await http.get("/admin/metrics/all")).json()
             rows = await everything(http, "/admin/connections", "connections", limit=50)
-            delivery = (await http.post("/admin/broadcast", json={"message": "hi"})).json()
+            delivery = (
+                await http.post("/admin/broadcast", json={"message": "hi", "audience": "all"})
+            ).json()
 
     assert (True, 60, 12, 2) == (
         metrics["complete"],
@@ -256,7 +307,8 @@ async def test_admin_sockets_receive_metrics_and_notices(empty_redis: str) -> No
             await phone.auth(mint("ann"), "phone")
             await console.auth(mint("root", Role.ADMIN), "console")
             metrics = (await console.receive(ADMIN_UPDATE))["payload"]
-            await http.post("/admin/broadcast", json={"message": "hello"}, headers=admin())
+            hello = {"message": "hello", "audience": "all"}
+            await http.post("/admin/broadcast", json=hello, headers=admin())
             while (notice := (await console.receive(ADMIN_UPDATE))["payload"])["kind"] != "notice":
                 pass
             await phone.receive(BROADCAST)
@@ -336,7 +388,8 @@ async def test_admins_that_speak_protobuf_are_told_too(empty_redis: str) -> None
         async with await Device.open(node.port, protobuf=True) as console:
             await console.auth(mint("root", Role.ADMIN), "console")
             metrics = (await console.receive(ADMIN_UPDATE))["payload"]
-            answer = await http.post("/admin/broadcast", json={"message": "hi"}, headers=admin())
+            said = {"message": "hi", "audience": "all"}
+            answer = await http.post("/admin/broadcast", json=said, headers=admin())
             seen = (await console.receive(BROADCAST))["payload"]
 
     assert ("metrics", {"protobuf": 1}) == (

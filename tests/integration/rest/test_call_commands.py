@@ -69,7 +69,7 @@ async def test_the_commands_of_the_document(dev: Process) -> None:
     lines = [line for line in LINE.findall(dev.log.read_text()) if "call-12345" in line[3]]
     assert [
         ("INFO", "create_session", "Session created"),
-        ("INFO", "update_state", "State updated"),
+        ("INFO", "tell_state", "State updated"),
         ("INFO", "update_details", "Details updated"),
         ("INFO", "delete_session", "Session deleted"),
     ] == [line[:3] for line in lines if line[0] == "INFO"]

@@ -83,11 +83,12 @@ async def test_a_call_from_creation_to_deletion(http: httpx.AsyncClient) -> None
     assert [(404, "call_not_found")] * 3 == [(r.status_code, r.json()["code"]) for r in gone]
     assert changes == kept["history"]
     assert ended.json()["updatedAt"] <= kept["deletedAt"]
-    assert ("sip-gateway", {"id", "history"}) == (kept["deletedBy"], {*history.json()})
+    members = {"id", "history", "events", "durations", "earlier"}
+    assert ("sip-gateway", members) == (kept["deletedBy"], {*history.json()})
 
 
 async def test_the_history_of_an_id_is_that_of_its_call(http: httpx.AsyncClient) -> None:
-    """A new call under the id of a deleted one begins anew, and takes its place when deleted."""
+    """A new call under the id of a deleted one begins anew; those before it stay, latest first."""
     made = await create(http)
     path = f"/sessions/{made['id']}"
     await put_state(http, made["id"], "active")
@@ -101,6 +102,10 @@ async def test_the_history_of_an_id_is_that_of_its_call(http: httpx.AsyncClient)
     assert "deletedAt" not in again
     assert again["history"] == kept["history"]
     assert kept["deletedAt"]
+    assert again["earlier"] == kept["earlier"]
+    (earlier,) = kept["earlier"]
+    assert ["pending", "active"] == [change["state"] for change in earlier["history"]]
+    assert earlier["deletedAt"] <= kept["deletedAt"]
 
 
 async def test_without_details_the_member_is_left_out(http: httpx.AsyncClient) -> None:

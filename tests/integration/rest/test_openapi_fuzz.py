@@ -85,6 +85,8 @@ def failures(
         if session:
             aim(case, session)
         response = case.call(headers=headers)
+        if response.status_code == 414:
+            return  # the bound of request targets; no schema of one parameter can tell it
         case.validate_response(response, checks=CHECKS)
 
     try:

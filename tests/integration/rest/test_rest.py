@@ -56,6 +56,7 @@ async def test_snapshot_is_created_then_read(http: httpx.AsyncClient) -> None:
         "session_id",
         "version",
         "epoch",
+        "lineage",
         "created_at",
         "updated_at",
         "expires_at",
@@ -69,6 +70,7 @@ async def test_snapshot_is_created_then_read(http: httpx.AsyncClient) -> None:
         "app_version": "2.1.0",
         "version": 1,
         "epoch": answer["epoch"],
+        "lineage": answer["lineage"],
         "state_data": state,
     } == {k: v for k, v in read.json().items() if not k.endswith("_at")}
     assert "X-Request-ID" in read.headers
@@ -218,12 +220,15 @@ async def test_bad_body(http: httpx.AsyncClient, name: str) -> None:
 async def test_wrong_method_and_path(http: httpx.AsyncClient) -> None:
     """405 says what is allowed; a path that is no UUID is 404."""
     wrong = await http.delete("/session/snapshot")
+    foreign = await http.request("PROPFIND", "/session/snapshot")
     nowhere = await http.get("/nowhere")
     odd = await http.get("/session/not-a-uuid")
 
-    assert (405, 404, 404) == (wrong.status_code, nowhere.status_code, odd.status_code)
+    answers = (wrong, foreign, nowhere, odd)
+    assert [405, 405, 404, 404] == [answer.status_code for answer in answers]
     assert "POST" in wrong.headers["allow"]
-    assert all("code" in r.json() for r in (wrong, nowhere, odd))
+    assert "POST" in foreign.headers["allow"]
+    assert all("code" in answer.json() for answer in answers)
 
 
 async def test_state_of_a_megabyte_reaches_devices(node: Node, http: httpx.AsyncClient) -> None:
@@ -287,7 +292,9 @@ async def test_broadcast_reaches_every_socket_of_every_node(redis_url: str) -> N
                     "/admin/broadcast", json=message, headers=bearer(mint("ann"))
                 )
                 sent = await http.post(
-                    "/admin/broadcast", json=message, headers=bearer(mint("root", Role.ADMIN))
+                    "/admin/broadcast",
+                    json=message | {"audience": "all"},
+                    headers=bearer(mint("root", Role.ADMIN)),
                 )
             seen = [await device.receive(13) for device in (phone, tablet)]
 

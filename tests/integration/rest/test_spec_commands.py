@@ -11,6 +11,7 @@ import trio
 from support import spec_commands as spec
 from support.server_kit import Process, mint, server_process
 from support.ws_client import Device
+from syncbridge.identity import Role
 
 STATE = {"meditation_progress": 75, "current_mood": "calm", "streak_days": 12}
 
@@ -40,7 +41,8 @@ async def test_state_commands(dev: Process) -> None:
     resolved = await paste(dev, spec.RESOLVE)
     after = await paste(dev, spec.READ)
 
-    written = {"session_id", "version", "epoch", "created_at", "updated_at", "expires_at"}
+    written = {"session_id", "version", "epoch", "lineage"}
+    written |= {"created_at", "updated_at", "expires_at"}
     assert (201, written, 1) == (created[0], set(created[1]), created[1]["version"])
     assert (200, 1) == (again[0], again[1]["version"])
     assert {"user_id", "device_id", "app_version", "state_data"} | written == set(read[1])
@@ -92,10 +94,10 @@ async def test_device_and_handoff_commands(dev: Process) -> None:
 
 
 async def test_admin_commands(dev: Process) -> None:
-    """Metrics of everything; a message that reaches the device which is connected."""
+    """Metrics of everything; a message that reaches the administrator who is connected."""
     await paste(dev, spec.CREATE)
     async with await Device.open(dev.port) as device:
-        await device.auth(mint("user-123"), "device-456", session_id=spec.SESSION)
+        await device.auth(mint("user-123", Role.ADMIN), "device-456", session_id=spec.SESSION)
         metrics = await paste(dev, spec.METRICS)
         sent = await paste(dev, spec.BROADCAST)
         seen = (await device.receive(13))["payload"]

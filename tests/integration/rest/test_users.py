@@ -5,11 +5,14 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 
+from support.redis_places import client_of
 from support.redis_servers import until
 from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.ws_client import Device
 from syncbridge.identity import Role
+from syncbridge.slots import session_key
 
 
 @pytest.fixture
@@ -121,8 +124,8 @@ async def test_what_is_gone_leaves_the_index(
     for session in (gone, taken, stays):
         await create(http, user, session)
     io = nodes[0].server.io
-    await io.execute("DEL", f"s:{{{gone}}}:m")
-    await io.execute("HSET", f"s:{{{taken}}}:m", "u", "bob")
+    await io.execute("DEL", session_key(gone, "m"))
+    await io.execute("HSET", session_key(taken, "m"), "u", "bob")
     body = (await http.get(f"/users/{user}/sessions")).json()
     left = await io.execute("ZRANGE", f"u:{user}", 0, -1)
 
@@ -159,3 +162,81 @@ async def test_the_index_is_written_rarely(
             last = await nodes[0].server.io.execute("ZSCORE", f"u:{user}", session)
 
     assert first == last is not None
+
+
+async def test_a_damaged_session_is_left_out_and_counted(
+    nodes: tuple[Node, Node], user: str, http: httpx.AsyncClient, redis_url: str
+) -> None:
+    """Of a user's sessions, and of all; it stays in the index, and is shown once it is mended."""
+    raw = client_of(redis_url)
+    bad, good = new_session(), new_session()
+    for session in (good, bad):
+        await create(http, user, session)
+    raw.hset(session_key(bad, "m"), "v", "-5")
+    try:
+        page = (await http.get(f"/users/{user}/sessions")).json()
+        status = await http.get(f"/users/{user}/status")
+        all_of = f"/admin/sessions?limit=500&user_id={user}"
+        listed = (await http.get(all_of, headers=bearer(mint("root", Role.ADMIN)))).json()
+    finally:
+        raw.hset(session_key(bad, "m"), "v", "1")
+    again = (await http.get(f"/users/{user}/sessions")).json()
+
+    assert ([good], 1) == ([s["session_id"] for s in page["sessions"]], page["damaged"])
+    assert 200 == status.status_code
+    assert ([good], 1) == ([s["session_id"] for s in listed["sessions"]], listed["damaged"])
+    assert ({good, bad}, 0) == ({s["session_id"] for s in again["sessions"]}, again["damaged"])
+
+
+async def test_what_is_no_session_leaves_the_index(
+    user: str, http: httpx.AsyncClient, redis_url: str
+) -> None:
+    """However many there are, the pages go on behind them."""
+    raw = client_of(redis_url)
+    sessions = [new_session() for _ in range(3)]
+    for session in sessions:
+        await create(http, user, session)
+    strange = [b"\xff\xfe", b"", b"not a session", b"{", *(b"%d" % n for n in range(20))]
+    raw.zadd(f"u:{user}", dict.fromkeys(strange, 1e14))
+    found: list[str] = []
+    cursor = ""
+    while True:
+        path = f"/users/{user}/sessions?limit=1&cursor={cursor}"
+        page = (await http.get(path)).json()
+        found += [session["session_id"] for session in page["sessions"]]
+        cursor = page["next_cursor"]
+        if not cursor:
+            break
+
+    assert sorted(sessions) == sorted(found)
+    assert 3 == raw.zcard(f"u:{user}")
+
+
+async def test_writes_of_sockets_are_activity(
+    nodes: tuple[Node, Node],
+    http: httpx.AsyncClient,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The session in which was written last comes first, though both are connected all the time.
+
+    The minute in which the index is written once is made shorter.
+    """
+    monkeypatch.setattr("syncbridge_server.gateway.users.PERIOD", 0.0)
+    sessions = [new_session(), new_session()]
+    orders = []
+    async with (
+        await join(nodes[0], user, sessions[0], "phone") as first,
+        await join(nodes[1], user, sessions[1], "phone") as second,
+    ):
+        for device in (first, second, first):
+            before = len(orders)
+            await device.set("a", before)
+            with trio.fail_after(10.0):
+                while len(orders) == before:
+                    answer = (await http.get(f"/users/{user}/sessions")).json()
+                    listed = [each["session_id"] for each in answer["sessions"]]
+                    if listed[0] == sessions[device is second]:
+                        orders.append(listed)
+
+    assert [sessions, sessions[::-1], sessions] == orders

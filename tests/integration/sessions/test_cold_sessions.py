@@ -5,6 +5,7 @@ import trio
 from support.redis_servers import RedisServer, until
 from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.ws_client import Device
+from syncbridge.slots import session_key
 
 STATE = {f"key-{number}": {"text": "some text " * 5, "n": number} for number in range(30)}
 
@@ -12,7 +13,7 @@ STATE = {f"key-{number}": {"text": "some text " * 5, "n": number} for number in 
 async def packed(node: Node, redis: RedisServer, session: str) -> None:
     """Let the node's freezer work until the session is packed."""
     with redis.client() as raw, trio.fail_after(10):
-        while not raw.exists(f"s:{{{session}}}:z"):
+        while not raw.exists(session_key(session, "z")):
             await node.server.freezer.sweep()
             await trio.sleep(0.05)
 
@@ -48,7 +49,7 @@ async def test_devices_come_back_to_a_packed_session(redis_server: RedisServer) 
             await packed(node, redis_server, session)
             assert 304 == (await http.get(f"/session/{session}", headers=tag)).status_code
             with redis_server.client() as raw:
-                assert raw.exists(f"s:{{{session}}}:z")
+                assert raw.exists(session_key(session, "z"))
 
         async with await Device.open(node.port) as new:
             welcome = await new.auth(token, "two")
@@ -63,7 +64,7 @@ async def test_devices_come_back_to_a_packed_session(redis_server: RedisServer) 
 
 
 async def test_a_damaged_session_is_told_to_its_users_only(redis_server: RedisServer) -> None:
-    """HTTP 500 `state_damaged` and ERROR for that session; another one is served."""
+    """HTTP 500 `state_damaged` and AUTH_FAILURE for that session; another one is served."""
     session, other = new_session(), new_session()
     async with running_node(redis_server.url, freeze_after=0.1, freeze_bytes=500) as node:
         async with node.http() as http:
@@ -73,7 +74,7 @@ async def test_a_damaged_session_is_told_to_its_users_only(redis_server: RedisSe
                 assert 201 == (await http.post("/session/snapshot", json=body)).status_code
             await packed(node, redis_server, session)
             with redis_server.client() as raw:
-                raw.set(f"s:{{{session}}}:z", b"junk")
+                raw.set(session_key(session, "z"), b"junk")
             bad, good = await http.get(f"/session/{session}"), await http.get(f"/session/{other}")
             async with await Device.open(node.port) as device:
                 refused = await device.request(

@@ -1,5 +1,6 @@
 """Devices over HTTP and DEVICE_LIST: who is there, and signing one out, on any node."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from wsproto.utilities import LocalProtocolError
 
+from support.redis_servers import until
 from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.ws_client import Device
 
@@ -144,6 +147,75 @@ async def test_a_removed_device_may_come_again_but_not_write_on(
 
     assert 4010 == closed.code
     assert 2 == ack["payload"]["version"]
+
+
+async def test_signed_out_before_the_join_is_answered(
+    nodes: tuple[Node, Node], http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node hears of it before it knows that the device is there: the socket closes all the
+    same, and to the others it never was there, or came and left."""
+    session, gateway = new_session(), nodes[1].server.gateway
+    answers: list[Any] = []
+    async with (
+        await join(nodes[1], session, "watch") as watch,
+        await Device.open(nodes[1].port) as phone,
+    ):
+        await watch.set("a", 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(gateway._joining, "_welcomed", lambda *each: answers.append(each))
+            hello = {"token": mint("ann"), "device_id": "phone", "session_id": session}
+            await phone.send(7, hello, "join")
+            await until(lambda: bool(answers))
+        heard = gateway.departures.early
+        assert 204 == (await http.delete(f"/session/{session}/device/phone")).status_code
+        await until(lambda: bool(heard))
+        for answer in answers:
+            gateway._joining._welcomed(*answer)
+        closed = await phone.closed()
+        after = await listed(http, session)
+        await watch.set("b", 2)
+        events = [m["type"] for m in watch.seen if m["type"] in (JOINED, LEFT)]
+
+    assert 4010 == closed.code
+    assert {"watch"} == after.keys()
+    assert events in ([], [JOINED, LEFT])
+    assert not heard
+
+
+async def test_signed_out_while_it_writes(
+    nodes: tuple[Node, Node], http: httpx.AsyncClient
+) -> None:
+    """Ten times, with writes under way: what was acknowledged is stored, and from the answer to
+    the sign-out on nothing more is."""
+    session, told = new_session(), list[int]()
+    for turn in range(10):
+        phone = await join(nodes[1], session, "phone")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count, phone, f"n{turn}", 60)
+            for _ in range(turn):
+                await phone.receive(STATE_UPDATE)
+            answer = await http.delete(f"/session/{session}/device/phone")
+            first = await http.get(f"/session/{session}")
+            closed = await phone.closed()
+            second = await http.get(f"/session/{session}")
+            nursery.cancel_scope.cancel()
+
+        assert (204, 4010) == (answer.status_code, closed.code)
+        assert first.json().get("version") == second.json().get("version")
+        # At first it may be over before it has written anything: then there is no session.
+        counted = second.json().get("state_data", {}).get(f"n{turn}", 0)
+        told.append(sum(m["type"] == STATE_UPDATE for m in phone.seen))
+        assert told[-1] <= counted <= 60
+    assert min(told) < 60
+
+
+async def count(device: Device, key: str, times: int) -> None:
+    """Add one again and again, without waiting for answers, for as long as that is possible."""
+    with contextlib.suppress(trio.BrokenResourceError, LocalProtocolError):
+        for number in range(times):
+            body = {"key": key, "value": 1, "operation": "INCR"}
+            await device.send(STATE_UPDATE, body, f"{key}-{number}")
+            await trio.lowlevel.checkpoint()
 
 
 async def test_removing_what_is_not_there(

@@ -6,12 +6,14 @@ from typing import Any
 
 import httpx
 import pytest
-import redis
 import trio
 
+from support.redis_places import client_of
 from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.ws_client import Device
+from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Role
+from syncbridge_server.redis.stores.keys import handoff_key
 
 AUTH, AUTH_SUCCESS, STATE_UPDATE, ERROR, JOINED, LEFT = 7, 8, 5, 6, 10, 11
 PAIR = {"source_device": "phone", "target_device": "tablet"}
@@ -77,7 +79,7 @@ async def test_the_target_gets_the_state_as_it_is_at_redemption(http: httpx.Asyn
 
     assert 201 == answer.status_code
     assert ["token", "session_id", "source_device", "target_device", "expires_at"] == list(body)
-    assert 43 == len(body["token"])
+    assert 43 == len(body["token"].partition(".")[0])
     assert PAIR.items() <= body.items()
     assert 200 == redeemed.status_code
     assert {
@@ -86,6 +88,7 @@ async def test_the_target_gets_the_state_as_it_is_at_redemption(http: httpx.Asyn
         **PAIR,
         "version": 2,
         "epoch": written["epoch"],
+        "lineage": written["lineage"],
         "state_data": {"a": 2, "b": [1]},
     } == redeemed.json()
     assert {"no-store"} == {a.headers["cache-control"] for a in (answer, redeemed)}
@@ -95,12 +98,12 @@ async def test_redis_never_has_the_token(http: httpx.AsyncClient, redis_url: str
     """It is stored under its SHA-256, in the session's slot."""
     session = await created(http)
     token = await token_for(http, session)
-    with redis.Redis.from_url(redis_url) as client:
-        keys = {key.decode() for key in client.scan_iter(f"h:{{{session}}}*")}
+    with client_of(redis_url) as client:
+        keys = {key.decode() for key in client.scan_iter(f"{handoff_key(session)}*")}
         texts = [client.hgetall(key) for key in keys if client.type(key) == b"hash"]
 
     digest = hashlib.sha256(token.encode()).hexdigest()
-    assert {f"h:{{{session}}}:{digest}", f"h:{{{session}}}"} == keys
+    assert {handoff_key(session, digest), handoff_key(session)} == keys
     assert token.encode() not in b"".join(v for text in texts for v in text.values())
 
 
@@ -125,7 +128,10 @@ async def test_only_the_target_and_only_once(http: httpx.AsyncClient) -> None:
 
 async def test_the_answer_can_be_read_again_only_for_a_while(redis_url: str) -> None:
     """After that the token is used up, for the target too."""
-    async with running_node(redis_url, handoff_reread=0.2) as node, node.http() as http:
+    async with (
+        running_node(redis_url, handoff_reread=0.2, rate_limit_enabled=False) as node,
+        node.http() as http,
+    ):
         http.headers.update(bearer(mint("ann")))
         session = await created(http)
         path = f"/session/{session}/handoff/{await token_for(http, session)}"
@@ -133,8 +139,8 @@ async def test_the_answer_can_be_read_again_only_for_a_while(redis_url: str) -> 
         with trio.fail_after(5):
             while codes[-1] == 200:
                 codes.append((await http.get(path)).status_code)
-        with redis.Redis.from_url(redis_url) as client:
-            kept = client.exists(f"h:{{{session}}}:a")
+        with client_of(redis_url) as client:
+            kept = client.exists(handoff_key(session, "a"))
 
     assert 410 == codes[-1]
     assert 0 == kept
@@ -356,8 +362,8 @@ async def test_many_tokens_of_a_session_are_bounded(
     first = await token_for(http, session)
     for _ in range(256):
         last = await token_for(http, session)
-    with redis.Redis.from_url(redis_url) as client:
-        kept = sum(1 for _ in client.scan_iter(f"h:{{{session}}}:*", count=1000))
+    with client_of(redis_url) as client:
+        kept = sum(1 for _ in client.scan_iter(f"{handoff_key(session)}:*", count=1000))
     codes = [
         (await http.get(f"/session/{session}/handoff/{token}")).status_code
         for token in (first, last)
@@ -365,3 +371,54 @@ async def test_many_tokens_of_a_session_are_bounded(
 
     assert 256 == kept
     assert [404, 200] == codes
+
+
+@pytest.mark.parametrize("kind", ["jti", "user_id", "device_id"])
+async def test_a_pending_handoff_ends_with_the_token_that_made_it(
+    redis_url: str, kind: str
+) -> None:
+    """Revoked on one node, it is worth nothing on the other as soon as that has heard of it.
+
+    One that was made by another token goes on.
+    """
+    ann, service = f"ann-{new_session()}", bearer(mint("backend", Role.SERVICE))
+    source, other = mint(ann, device="phone"), mint(ann, device="laptop")
+    async with running_node(redis_url) as one, running_node(redis_url) as two:
+        async with one.http() as http, two.http() as elsewhere:
+            session = new_session()
+            body = {"session_id": session, "user_id": ann, "state_data": {}}
+            await http.post("/session/snapshot", json=body, headers=bearer(source))
+            tokens = []
+            for token, device in ((source, "phone"), (other, "laptop")):
+                pair = {"source_device": device, "target_device": "tablet"}
+                made = await http.post(
+                    f"/session/{session}/handoff", json=pair, headers=bearer(token)
+                )
+                tokens.append(made.json()["token"])
+            named = one.server.auth.authenticator.verify(source).jti
+            revoked: dict[str, Any] = {"jti": {"jti": named}, "user_id": {"user_id": ann}}
+            revoked["device_id"] = {"user_id": ann, "device_id": "phone"}
+            done = await http.post("/auth/revoke", json=revoked[kind], headers=service)
+            with trio.fail_after(10):
+                while not elsewhere_knows(two, source):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+            answers = [
+                await elsewhere.get(
+                    f"/session/{session}/handoff/{token}",
+                    headers={**service, **as_device("tablet")},
+                )
+                for token in tokens
+            ]
+
+    assert (kind == "device_id") == ("note" in done.json())
+    assert (410, "handoff_expired") == (answers[0].status_code, answers[0].json()["code"])
+    assert (410 if kind == "user_id" else 200) == answers[1].status_code
+
+
+def elsewhere_knows(node: Node, token: str) -> bool:
+    """Whether a node refuses the token as revoked."""
+    try:
+        node.server.auth.authenticator.verify(token)
+    except SyncBridgeError as error:
+        return error.code is ErrorCode.TOKEN_REVOKED
+    return False

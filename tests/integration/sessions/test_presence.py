@@ -11,7 +11,7 @@ import httpx
 import pytest
 import trio
 
-from support.redis_servers import until
+from support.redis_servers import RedisServer, until
 from support.server_kit import (
     Node,
     Process,
@@ -23,6 +23,8 @@ from support.server_kit import (
 )
 from support.ws_client import Closed, Device
 from syncbridge.records.sessions import PresenceChange
+from syncbridge.slots import session_key
+from syncbridge_server.redis.stores.keys import held_key
 
 STATE_UPDATE, JOINED, LEFT, DEVICE_LIST = 5, 10, 11, 12
 TIMEOUT = 2.0
@@ -195,8 +197,69 @@ async def test_node_that_stood_still_registers_its_devices_again(
     assert {"watch": True, "phone": True} == online
 
 
+async def test_nobody_is_swept_sooner_than_a_lease_after_redis_is_back(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """A node is killed while Redis hangs for longer than a lease: then the time begins anew."""
+    with server_process(tmp_path, redis_server.url, **SHORT) as doomed:
+        quick = {"presence_timeout": TIMEOUT, "heartbeat_interval": 0.5}
+        async with running_node(redis_server.url, **quick) as other, a_scene() as scene:
+            watch = await scene.join(other.port, "watch")
+            await scene.join(doomed.port, "phone")
+            await watch.told(1)
+            redis_server.pause()
+            doomed.kill()
+            await trio.sleep(1.5 * TIMEOUT)  # what the test is about: that it hangs for so long
+            redis_server.resume()
+            back = trio.current_time()
+            await watch.told(2)
+            took = trio.current_time() - back
+
+    assert [(JOINED, "phone", ""), (LEFT, "phone", "timeout")] == watch.events
+    assert took >= TIMEOUT
+
+
+async def test_a_departure_that_redis_has_lost_is_made_again(redis_url: str) -> None:
+    """Redis has a device online at its node that has left: in a session with others here, and in
+    one that is here no more."""
+    quick = {"presence_timeout": 2.0, "heartbeat_interval": 0.5}
+    async with running_node(redis_url, **quick) as node, a_scene() as scene:
+        io, empty = node.server.io, new_session()
+        watch = await scene.join(node.port, "watch")
+        kept = []
+        for session in (scene.session, empty):
+            phone = await scene.join(node.port, "phone", session)
+            keys = [session_key(session, letter) for letter in "mo"]
+            keys.append(held_key(session, node.server.gateway.node))
+            kept += [(key, await io.execute("DUMP", key)) for key in keys]
+            await phone.device.kill()
+        await watch.told(2)
+        await until(lambda: empty not in node.server.gateway.registry.sessions)
+        await until(lambda: not node.server.gateway.courier.in_flight)
+        for key, value in kept:
+            await io.execute("RESTORE", key, 0, value, "REPLACE")
+        before = (await scene.online(node.port))["phone"]
+        node.server.gateway.doubt()
+
+        async def gone(session: str) -> bool:
+            record = await io.execute("HGET", session_key(session, "o"), "phone")
+            return b" - -" in record
+
+        for session in (scene.session, empty):
+            with trio.fail_after(20.0):
+                while not await gone(session):
+                    await trio.lowlevel.checkpoint()
+        after = await scene.online(node.port)
+
+    assert before
+    assert {"watch": True, "phone": False} == after
+
+
 async def test_a_lost_registration_is_made_again(redis_url: str) -> None:
-    """The store has forgotten a connected device: the next renewal registers it again."""
+    """The store has lost that a device joined: the next comparison registers it again.
+
+    It loses all that the script has written: the device, and that there is one more online.
+    """
     async with (
         running_node(redis_url, presence_timeout=2.0, heartbeat_interval=0.5) as one,
         running_node(redis_url, presence_timeout=2.0, heartbeat_interval=0.5) as two,
@@ -205,7 +268,8 @@ async def test_a_lost_registration_is_made_again(redis_url: str) -> None:
         watch = await scene.join(two.port, "watch")
         phone = await scene.join(one.port, "phone")
         await watch.told(1)
-        await one.server.io.execute("HDEL", f"s:{{{scene.session}}}:o", "phone")
+        await one.server.io.execute("HDEL", session_key(scene.session, "o"), "phone")
+        await one.server.io.execute("HINCRBY", session_key(scene.session, "m"), "b", -1)
         await until(lambda: len(watch.events) == 3)
         await phone.device.send(STATE_UPDATE, {"key": "a", "value": 1})
         online = await scene.online(two.port)

@@ -255,7 +255,8 @@ async def test_broadcast_reaches_both_kinds_on_both_nodes(redis_url: str) -> Non
             pairs = [await both(n, new_session(), stack) for n in (one, two)]
             async with one.http() as http:
                 headers = bearer(mint("root", Role.ADMIN))
-                answer = await http.post("/admin/broadcast", json=message, headers=headers)
+                asked = message | {"audience": "all"}
+                answer = await http.post("/admin/broadcast", json=asked, headers=headers)
             seen = [await device.receive(BROADCAST) for pair in pairs for device in pair]
 
     assert 200 == answer.status_code

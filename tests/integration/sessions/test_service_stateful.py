@@ -23,9 +23,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from integration.sessions.member import AUTH, ERROR, SNAPSHOT_REQUEST, STATE_UPDATE, Member
 from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.service_model import Session
+from support.sessions.member import AUTH, ERROR, SNAPSHOT_REQUEST, STATE_UPDATE, Member
 from support.trio_portal import Portal
 from support.ws_client import Closed
 
@@ -211,7 +211,7 @@ class Service(RuleBasedStateMachine):
         if code:
             assert (ERROR, code) == (answer["type"], answer["payload"]["code"])
             return
-        assert STATE_UPDATE == answer["type"], answer
+        assert STATE_UPDATE == answer["type"], answer["payload"]
         expected = self.model.version if done is None else done
         assert expected == answer["payload"]["version"]
 

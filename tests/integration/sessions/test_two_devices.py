@@ -59,9 +59,11 @@ async def test_update_reaches_both_devices_once_with_one_version(node: Node) -> 
     )
     payload = ack["payload"]
     assert payload.pop("epoch")
+    payload.pop("lineage")
     assert {
         "version": 1,
         "prev_version": 0,
+        "prev_lineage": "",
         "changes": {"mood": "calm"},
         "deleted_keys": [],
         "device_id": "phone",

@@ -14,7 +14,7 @@ from support.server_kit import bearer, server_process
 from support.voice import sim_kit
 from support.voice.voice_kit import DEADLINE, WADDLE, VoiceRig, voice_mint, voice_server
 from syncbridge.identity import Role
-from syncbridge.voice.call import Phase
+from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel
 
 BRIEF = {"voice_idle_unjoined": 0.3, "voice_idle_left": 0.3, "voice_seat": 0.2}

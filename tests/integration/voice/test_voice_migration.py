@@ -14,7 +14,7 @@ from support.redis_servers import RedisServer
 from support.voice import sim_kit
 from support.voice.voice_kit import WADDLE, VoiceRig, voice_mint, voice_server
 from syncbridge.identity import Role
-from syncbridge.voice.call import Phase
+from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge_tools.rtk_sim import spec_dialect

@@ -1,8 +1,10 @@
 """Webhooks over HTTP: what is believed, what is answered, and what becomes of it."""
 
+import gzip
 import json
 import time
 import uuid
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -243,6 +245,68 @@ async def test_what_is_signed_and_cannot_be_read_is_kept(kind: str, body: bytes)
         assert body[:LIMIT] == letter.body
         assert letter.reason.startswith("unreadable: ")
         assert 0 == await one.voice.inbox.waiting()
+
+
+def gzipped(body: bytes) -> bytes:
+    return gzip.compress(body, mtime=0)
+
+
+BOMB = zlib.compress(b" " * (17 * LIMIT))
+WRONGLY_CODED = {
+    "not coded": (BODY[:-2], "gzip", "the body is not a whole gzip stream"),
+    "cut off": (gzipped(BODY)[:-9], "gzip", "the body is not a whole gzip stream"),
+    "another coding": (gzipped(BODY), "zstd", "the body is not a whole zstd stream"),
+    "unknown": (gzipped(BODY), "br", "Content-Encoding may be one of zstd, gzip, deflate"),
+    "two": (gzipped(BODY), "gzip, gzip", "Content-Encoding may be one of zstd, gzip, deflate"),
+    "too much": (BOMB, "deflate", f"unfolds to more than {16 * LIMIT} bytes"),
+}
+
+
+@both
+@pytest.mark.parametrize("case", WRONGLY_CODED)
+async def test_a_signed_body_is_not_lost_by_its_coding(kind: str, case: str) -> None:
+    """Content-Encoding is not signed: what cannot be decoded is a dead letter, as it came."""
+    body, coding, reason = WRONGLY_CODED[case]
+    async with site(kind) as one:
+        headers = signed(kind, body) | {"Content-Encoding": coding}
+        answers = [await one.post(body, headers) for _ in range(2)]
+        await one.until_worked_off()
+
+        [letter], _ = await one.voice.inbox.dead(10)
+        assert [200, 200] == [answer.status_code for answer in answers]
+        assert (body, f"unreadable: {reason}") == (letter.body, letter.reason.partition("; ")[0])
+
+
+@both
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip"])
+@pytest.mark.parametrize("beside", [b"", b', {"type": "participant.left"}, 7'], ids=["all", "part"])
+async def test_a_signed_body_that_can_be_read_is_used_whatever_its_coding_says(
+    kind: str, coding: str, beside: bytes
+) -> None:
+    """It is JSON as it came, and that is what was signed."""
+    async with site(kind) as one:
+        body = b"[%s%s]" % (event(kind, "joined", await one.open("c"), "ann", "p1"), beside)
+        answer = await one.post(body, signed(kind, body) | {"Content-Encoding": coding})
+
+        assert 200 == answer.status_code
+        await one.until_users("c", "ann")
+
+
+@both
+@pytest.mark.parametrize("before", [True, False], ids=["as sent", "before it was coded"])
+async def test_a_coded_body_is_used(kind: str, before: bool) -> None:
+    """Signed as it came or without its coding; with a signature of neither it is 401."""
+    async with site(kind) as one:
+        body = event(kind, "joined", await one.open("c"), "ann", "p1")
+        coded = gzipped(body)
+        headers = signed(kind, coded if before else body) | {"Content-Encoding": "gzip"}
+        forged = signed(kind, BODY) | {"Content-Encoding": "gzip"}
+        refused = [await one.post(sent, forged) for sent in (coded, coded[:-9], body)]
+        answer = await one.post(coded, headers)
+
+        assert [(401, "webhook_signature")] * 3 == [code_of(other) for other in refused]
+        assert 200 == answer.status_code
+        await one.until_users("c", "ann")
 
 
 async def test_of_a_list_only_what_cannot_be_read_is_a_dead_letter() -> None:

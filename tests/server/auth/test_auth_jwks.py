@@ -51,14 +51,14 @@ class Issuer:
         self.clock: Any = clock or Clock()
         self.keys = JwksKeys(
             "https://id.example/jwks",
-            "RS256",
+            ("RS256",),
             client=lambda: httpx.AsyncClient(transport=httpx.MockTransport(self._answer)),
             clock=self.clock,
         )
         tokens = Tokens(TokenRules(), KeyVerifier(self.keys), None, HmacKey(REFRESH_SECRET))
         self.keys.on_change = tokens.forget
         rules = Revocations(MemoryCommands(), MemoryBus(), Clock(), fail_open=True)
-        self.door = Authenticator(tokens, rules, self.keys, Clock())
+        self.door = Authenticator(tokens, rules, [self.keys], Clock())
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requests += 1
@@ -113,6 +113,7 @@ async def test_a_withdrawn_key_is_no_longer_good() -> None:
         (500, b""),
         (200, b"not json"),
         (200, b"[]"),
+        (200, b"[" * 10_000),
         (200, b'{"keys": 3}'),
         (200, b"x" * (MAX_BYTES + 1)),
         (302, b""),

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-import redis
 import trio
 
 from support.auth_kit import make_settings
+from support.redis_places import client_of
 from support.redis_servers import RedisServer
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge_server.auth.assembly import Authentication, build_authentication
+from syncbridge_server.auth.claims import Grant
 from syncbridge_server.auth.refresh import TokenPair
-from syncbridge_server.auth.tokens import Grant
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 
@@ -92,7 +92,7 @@ async def test_family_record_expires(redis_url: str) -> None:
     async with node(redis_url) as auth:
         pair = await auth.rotation.issue(Grant("alice"))
         family = auth.authenticator.verify(pair.access_token).family
-        with redis.Redis.from_url(redis_url, protocol=2) as client:
+        with client_of(redis_url) as client:
             life = client.pttl(f"sb:family:{{{family}}}")
 
     assert 604_800_000 < life <= 604_800_000 + 61_000

@@ -9,7 +9,7 @@ from support.auth_kit import NOW, SESSION, Clock, MemoryCommands, make_authentic
 from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
 from syncbridge.identity import Role, VoiceGrant
 from syncbridge_server.auth.assembly import Authentication
-from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.auth.claims import Grant
 
 GRANT = Grant("alice", Role.SERVICE, SESSION, "phone", (VoiceGrant("w", "*", ("speak",)),))
 

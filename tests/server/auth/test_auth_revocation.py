@@ -8,6 +8,7 @@ from support.auth_kit import NOW, Clock, MemoryBus, MemoryCommands
 from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
 from syncbridge.identity import Identity, Role
 from syncbridge.records.sessions import Notice
+from syncbridge_server.auth import revocation, used
 from syncbridge_server.auth.revocation import KEY, POLL_SECONDS, Kind, Revocations, Rule
 
 
@@ -199,3 +200,88 @@ async def test_run_retries_reads_again_and_polls(autojump_clock: trio.testing.Mo
         await trio.testing.wait_all_tasks_blocked()
         assert 2 == len(node.rules)
         nursery.cancel_scope.cancel()
+
+
+async def test_one_user_cannot_fill_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user makes so many rules, taking everything back is always possible, others go on."""
+    monkeypatch.setattr(revocation, "MAX_OF_USER", 5)
+    node, _, clock = await loaded_node()
+    for n in range(5):
+        await node.rules.revoke("device", f"d{n}", "mallory", by="mallory")
+    with pytest.raises(SyncBridgeError) as refused:
+        await node.rules.revoke("device", "d5", "mallory", by="mallory")
+    assert ErrorCode.RATE_LIMITED is refused.value.code
+    await node.rules.revoke("device", "d0", "mallory", by="mallory")
+    await node.rules.revoke("user", "mallory", by="mallory")
+    await node.rules.revoke("device", "phone", "alice", by="alice")
+    await node.rules.revoke("user", "bob")
+    assert node.rules.is_revoked(identity())
+
+    clock.now += 604_800 + 121
+    await node.rules.load()
+    await node.rules.revoke("device", "d6", "mallory", by="mallory")
+    assert 1 == len(node.rules)
+
+
+async def test_users_leave_half_of_the_list_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When users have filled their half, services still revoke; in a full list reuse still ends."""
+    monkeypatch.setattr(revocation, "MAX_RULES", 10)
+    node, _, _ = await loaded_node()
+    for n in range(5):
+        await node.rules.revoke("jti", f"j-{n}", by=f"user-{n}")
+    with pytest.raises(SyncBridgeError, match="too many"):
+        await node.rules.revoke("jti", "j-5", by="user-5")
+    for n in range(5):
+        await node.rules.revoke("user", f"user-{n}")
+    with pytest.raises(SyncBridgeError, match="too many"):
+        await node.rules.revoke("user", "user-9")
+
+    await node.rules.revoke("family", "f1", must=True)
+    assert node.rules.is_revoked(identity())
+
+
+async def test_a_device_takes_what_it_has_used_with_it() -> None:
+    """Its logins and tokens end wherever they are shown, on every node; others' stay."""
+    commands, clock = MemoryCommands(), Clock()
+    first, second = Node(commands, clock), Node(commands, clock)
+    first.bus.others.append(second.bus)
+    second.bus.others.append(first.bus)
+    for node in (first, second):
+        await node.rules.load()
+    by_login = Identity("alice", Role.USER, "j1", NOW, NOW + 900, family="f1")
+    by_token = Identity("alice", Role.USER, "j2", NOW, NOW + 900)
+    others = Identity("bob", Role.USER, "j3", NOW, NOW + 900, family="f3")
+    unused = Identity("alice", Role.USER, "j4", NOW, NOW + 900, family="f4")
+    second.rules.used.note(by_login, "phone")
+    second.rules.used.note(others, "phone")
+    first.rules.used.note(by_token, "phone")
+
+    await first.rules.revoke("device", "phone", "alice")
+
+    assert second.rules.is_revoked(by_login, "renamed")
+    assert first.rules.is_revoked(by_token, "renamed")
+    assert not any(node.rules.is_revoked(others, "phone") for node in (first, second))
+    assert not any(node.rules.is_revoked(unused, "tablet") for node in (first, second))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(second.rules.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert first.rules.is_revoked(by_login, "renamed")
+    third = Node(commands, clock)
+    await third.rules.load()
+    assert third.rules.is_revoked(by_login)
+    assert third.rules.is_revoked(by_token)
+
+
+def test_what_devices_have_used_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest devices and tokens make room; a bound token needs no memory."""
+    monkeypatch.setattr(used, "MOST_DEVICES", 3)
+    monkeypatch.setattr(used, "MOST_TOKENS", 2)
+    memory = used.UsedTokens()
+    for n in range(5):
+        for token in range(4):
+            memory.note(Identity("u", Role.USER, f"j{token}", NOW, NOW + 1), f"d{n}")
+    memory.note(identity(), "phone")
+
+    assert [] == [*memory.of("d1", "u"), *memory.of("phone", "alice")]
+    assert [("jti", "j2"), ("jti", "j3")] == list(memory.of("d4", "u")) == list(memory.of("d4"))

@@ -138,6 +138,7 @@ async def test_an_admin_mints_admins() -> None:
         (b'{"user_id": "x", "ttl": 1e999}', (422, "invalid_field")),
         (b'{"user_id": "x", "rolle": "user"}', (422, "invalid_field")),
         (b'{"user_id": "x", "session_id": "s"}', (422, "invalid_field")),
+        (b'{"user_id": "x", "name": "a\\u0000"}', (422, "invalid_field")),
         (b"[" * 10_000, (400, "too_deep")),
         (b'{"user_id": "' + b"x" * 17_000 + b'"}', (413, "too_large")),
     ],
@@ -203,7 +204,9 @@ async def test_a_users_device_rule_leaves_other_users_alone() -> None:
     async with server() as s:
         answer = await s.post("/auth/revoke", {"device_id": "phone"}, alice)
 
-        assert {"revoked": "device_id", "value": "phone", "before": NOW} == answer.json()
+        told = answer.json()
+        assert "user_id" in told.pop("note")
+        assert {"revoked": "device_id", "value": "phone", "before": NOW} == told
         assert (401, "token_revoked") == code(await s.whoami(alice))
         assert 200 == (await s.whoami(bob)).status_code
 
@@ -264,6 +267,22 @@ async def test_a_revoked_device_is_known_by_its_header() -> None:
 
         assert (401, "token_revoked") == code(answer)
         assert 200 == (await s.whoami(token)).status_code
+
+
+@pytest.mark.parametrize("device", ["Küche 📱", "кухня", "caf\xe9"])
+async def test_a_device_id_in_any_script_is_known_by_its_header(device: str) -> None:
+    """X-Device-ID is UTF-8, as ids are everywhere; bytes that are not are ISO 8859-1."""
+    async with server() as s:
+        await s.post("/auth/revoke", {"device_id": device}, ALICE)
+        coding = "latin-1" if device == "caf\xe9" else "utf-8"
+
+        token = access_token("alice")
+        told = [
+            await s.whoami(token, **{"X-Device-ID": each})  # type: ignore[arg-type]
+            for each in (device.encode(coding), b"another")
+        ]
+
+        assert [401, 200] == [answer.status_code for answer in told]
 
 
 async def test_redis_away_is_503_with_retry_after() -> None:
@@ -333,6 +352,24 @@ async def test_token_in_the_url_is_never_read() -> None:
         ("10.0.0.7", {"X-Forwarded-For": "127.0.0.1"}, False),
         ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, False),
         ("127.0.0.1", {"Forwarded": "for=127.0.0.1"}, False),
+        *(
+            ("127.0.0.1", {name: "127.0.0.1"}, False)
+            for name in (
+                "Via",
+                "X-Real-IP",
+                "X-Forwarded-Proto",
+                "X-Forwarded-Host",
+                "X-Forwarded-Anything",
+                "X-Original-Forwarded-For",
+                "CF-Connecting-IP",
+                "CF-Ray",
+                "True-Client-IP",
+                "X-Client-IP",
+                "X-Cluster-Client-IP",
+                "Fastly-Client-IP",
+                "CDN-Loop",
+            )
+        ),
         ("127.0.0.1", {"Host": "evil.example"}, False),
         ("127.0.0.1", {"Host": "localhost.evil.example"}, False),
         ("127.0.0.1", {"Host": "["}, False),

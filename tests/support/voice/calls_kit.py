@@ -13,7 +13,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Evidence, Joined, Left, Source
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.auth.assembly import build_tokens
-from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.auth.claims import Grant
 from syncbridge_server.voice.attachment import Attachment
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.sockets.board import Board

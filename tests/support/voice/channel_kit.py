@@ -3,7 +3,7 @@
 A channel from here was written and read again, so that nothing is remembered outside of its record.
 """
 
-from syncbridge.voice.call import CallLimits
+from syncbridge.voice.call_records import CallLimits
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Joined, Left, Source
 from syncbridge.voice.provider.records import Permissions

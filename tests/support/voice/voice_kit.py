@@ -24,7 +24,7 @@ from syncbridge.identity import Role, VoiceGrant
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.records import Final
 from syncbridge_server.auth.assembly import build_tokens
-from syncbridge_server.auth.tokens import Grant
+from syncbridge_server.auth.claims import Grant
 from syncbridge_server.voice.assembly import Voice
 from syncbridge_tools.rtk_sim.cloudflare_dialect import KEY_PATH
 
@@ -122,11 +122,22 @@ class VoiceRig:
         return document
 
     async def join(self, user: str, channel: str, node: int = 0) -> str:
-        """Get a token, connect at the provider, and be in the call here; the session."""
-        session = str((await self.token(user, channel, node))["sessionId"])
-        await self.sim.move(session, user)
-        await self.until_channel(channel, lambda c: c.call is not None and user in c.call.users)
-        return session
+        """Get a token, connect at the provider, and be in the call here; the session.
+
+        Again when the session had ended because nobody came: where that takes a second only, a busy
+        machine may bring the news of the user too late.
+        """
+        while True:
+            session = str((await self.token(user, channel, node))["sessionId"])
+            await self.sim.move(session, user)
+
+            def seen_or_ended(found: Channel, session: str = session) -> bool:
+                return not found.holds(session) or (
+                    found.call is not None and user in found.call.users
+                )
+
+            if (await self.until_channel(channel, seen_or_ended)).holds(session):
+                return session
 
     async def channel(self, channel_id: str) -> Channel:
         """A channel as it is stored."""
@@ -136,14 +147,16 @@ class VoiceRig:
         """Calls of a channel that have ended, the latest first."""
         return await self.voice.channels.finals(channel_id, 10)
 
-    async def until(self, condition: Callable[[], Awaitable[Any]], what: str) -> Any:
+    async def until(
+        self, condition: Callable[[], Awaitable[Any]], what: str, seconds: float = DEADLINE
+    ) -> Any:
         """The first true answer of a condition; AssertionError when there is none in time."""
-        with trio.move_on_after(DEADLINE):
+        with trio.move_on_after(seconds):
             while True:
                 if found := await condition():
                     return found
                 await trio.sleep(0.02)
-        raise AssertionError(f"not in {DEADLINE} s: {what}")
+        raise AssertionError(f"not in {seconds} s: {what}")
 
     async def until_channel(
         self, channel_id: str, condition: Callable[[Channel], bool], what: str = "the channel"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from syncbridge.voice.call import (
+from syncbridge.voice.call import Call
+from syncbridge.voice.call_records import (
     TRANSITIONS,
-    Call,
     CallLimits,
     Cause,
     Event,
@@ -309,3 +309,43 @@ def test_a_migration_is_over_when_all_connections_have_come() -> None:
 
     assert settled == [[], [PhaseChanged(Phase.ACTIVE, Cause.MOVED, 2)]]
     assert call.connections("ann") == ("new1", "new2")
+
+
+def test_time_ends_with_the_last_sign() -> None:
+    """Shown until two polls agreed at 900; the last one that named bob was that of 300."""
+    call = call_with("ann", "bob")
+    both, ann = (("ann", "ann1"), ("bob", "bob1")), (("ann", "ann1"),)
+    for at, present in ((300, both), (600, ann), (900, ann)):
+        call.apply(Polled(generation=1, at=at, present=present), at)
+
+    assert ("ann",) == call.users
+    assert call.statistics(900).total_ms == (900 - 10) + (300 - 10)
+
+
+def test_time_ends_with_a_left_that_is_late() -> None:
+    """Who left at 110 was there until then, whenever that is told; never before coming."""
+    call = call_with("ann", "bob")
+    call.apply(left("ann", "ann1", 110), 500)
+    call.apply(left("bob", "bob1", 5), 500)
+
+    assert call.statistics(900).total_ms == 100
+
+
+def test_time_ends_with_the_last_of_several_connections() -> None:
+    """However they go, and in whatever order that is told."""
+    call = call_with("ann")
+    call.apply(joined("ann", "ann2", 50), 50)
+    call.apply(left("ann", "ann2", 400), 400)
+    call.apply(left("ann", "ann1", 200), 450)
+
+    assert call.statistics(900).total_ms == 400 - 10
+
+
+def test_a_lease_that_is_over_was_the_last_sign() -> None:
+    """A client that fell silent is not paid for the time in which it was waited for."""
+    call = call_with("ann")
+    call.apply(Joined(generation=1, at=100, source=Source.CLIENT, user_id="ann"), 100)
+    call.expire(100 + call.limits.lease_ms)
+
+    assert () == call.users
+    assert call.statistics(900_000).total_ms == 90

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncbridge.voice.call import Call, Event, UserLeft
+from syncbridge.voice.call import Call
+from syncbridge.voice.call_records import Event, UserLeft
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Evidence, Joined, Left, Migrated, Polled, Source
 from syncbridge.voice.intake import Report, take_in

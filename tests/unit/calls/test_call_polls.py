@@ -1,6 +1,7 @@
 """What polls may do against a client's word: two remove, one never, a later one undoes it."""
 
-from syncbridge.voice.call import Call, Event, UserJoined, UserLeft
+from syncbridge.voice.call import Call
+from syncbridge.voice.call_records import Event, UserJoined, UserLeft
 from syncbridge.voice.evidence import Evidence, Joined, Left, Migrated, Polled, Source, Vacant
 
 LEASE = 120_000

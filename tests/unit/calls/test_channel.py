@@ -19,8 +19,9 @@ from support.voice.channel_kit import (
     used,
     users,
 )
-from syncbridge.voice.call import Phase
-from syncbridge.voice.channel import ChannelLimits, changed_users
+from syncbridge.voice.ahead import prewarm, wanted_config
+from syncbridge.voice.call_records import Phase, UserJoined, UserLeft
+from syncbridge.voice.channel import ChannelLimits
 from syncbridge.voice.channel_limits import DAY
 from syncbridge.voice.evidence import Ended, Joined, Polled, Source
 from syncbridge.voice.provider.errors import SessionFull
@@ -166,7 +167,7 @@ def test_evidence_is_told_once() -> None:
     channel = again(channel)
     channel.hear([*come, left("ann", NOW + 3)], NOW + 4)
 
-    assert {"ann", "bob"} == changed_users(events)
+    assert {"ann", "bob"} == {e.user_id for e in events if isinstance(e, UserJoined | UserLeft)}
     assert ["connected", "connected", "disconnected"] == told
     assert [] == channel.news
     assert ("bob",) == users(channel)
@@ -339,11 +340,11 @@ def test_a_room_is_opened_ahead_of_an_event_and_kept_for_it() -> None:
     """Due at that time; kept until somebody should have come, and the first who comes is in."""
     channel = empty()
     starts = NOW + 60 * MINUTE
-    channel.prewarm(NOW, starts, ChannelConfig(max_participants=3), "w")
+    prewarm(channel, NOW, starts, ChannelConfig(max_participants=3), "w")
     channel = again(channel)
     assert (starts, False) == (channel.next_due(NOW), channel.idle)
     assert [False, True] == [channel.cold(starts - 1), channel.cold(starts)]
-    room = channel.opening(starts, channel.wanted_config(starts, ChannelConfig()), "w")
+    room = channel.opening(starts, wanted_config(channel, starts, ChannelConfig()), "w")
     channel.opened("s1", starts, room.key)
     until = channel.record.warm_until
     channel = again(channel)
@@ -359,7 +360,7 @@ def test_a_room_is_opened_ahead_of_an_event_and_kept_for_it() -> None:
 def test_a_room_that_is_open_stays_for_an_event() -> None:
     """Its call would have ended before; evidence in between does not end it either."""
     channel = opened()
-    channel.prewarm(NOW, NOW + 10 * MINUTE, ChannelConfig(), "w")
+    prewarm(channel, NOW, NOW + 10 * MINUTE, ChannelConfig(), "w")
     until = channel.record.warm_until
     assert until == NOW + 25 * MINUTE
     channel.expire(NOW + 15 * MINUTE)
@@ -374,7 +375,7 @@ def test_a_room_that_is_open_stays_for_an_event() -> None:
 def test_leases_end_while_an_event_is_near() -> None:
     """What keeps an empty call says nothing about who is in it."""
     channel = opened()
-    channel.prewarm(NOW, NOW, ChannelConfig(), "w")
+    prewarm(channel, NOW, NOW, ChannelConfig(), "w")
     sign = Joined(generation=1, at=NOW, source=Source.CLIENT, user_id="ann", connection_id="ANN1")
     channel.hear([sign], NOW)
     lease = NOW + LIMITS.call.lease_ms

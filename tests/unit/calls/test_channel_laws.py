@@ -8,7 +8,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncbridge.voice.call import Call, CallLimits, Record
+from syncbridge.voice.call import Call
+from syncbridge.voice.call_records import CallLimits, Record
 from syncbridge.voice.channel import LOST, Channel, ChannelLimits
 from syncbridge.voice.evidence import (
     Ended,

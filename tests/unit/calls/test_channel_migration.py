@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncbridge.voice.call import CallLimits, Phase
+from syncbridge.voice.call_records import CallLimits, Phase
 from syncbridge.voice.channel import LOST, Channel, ChannelLimits
 from syncbridge.voice.evidence import Joined, Left, Source
 from syncbridge.voice.records import (

@@ -17,7 +17,7 @@ from support.voice.channel_kit import (
     used,
     users,
 )
-from syncbridge.voice.call import Phase
+from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import LOST, RETIRED_MOST
 from syncbridge.voice.channel_limits import DAY
 from syncbridge.voice.records import ChannelConfig

@@ -4,19 +4,23 @@ import json
 import random
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from support.client_model import Client
-from syncbridge_client import Change, EventsLost, InvalidUpdate, QueueFull
+from syncbridge_client import Change, EventsLost, InvalidUpdate, QueueFull, RequestFailed, wire
 from syncbridge_client.backoff import Backoff, Pacer
+from syncbridge_client.dialogue import MAX_REQUESTS
 from syncbridge_client.events import Closed, Draining, ServerError, TokenExpiring
 from syncbridge_client.feeds import ChangeFeed, EventFeed
 from syncbridge_client.operations import Edit
 from syncbridge_client.options import Options
 from syncbridge_client.replica import Step
 from syncbridge_client.session import connect
+from syncbridge_client.tokens import NoToken, TokenKeeper
+from syncbridge_client.transport import retry_after
 from syncbridge_client.values import copied, merge_patch, same
 
 JSON = st.recursive(
@@ -35,6 +39,25 @@ def test_backoff_is_full_jitter_under_a_cap() -> None:
     assert [0.0, 5.0, 0.0] == [least.next(), least.next(5.0), least.next(-1.0)]
     most.reset()
     assert 0.25 == most.next()
+
+
+def test_no_wait_is_longer_than_a_quarter_of_the_outage() -> None:
+    """But for the first one, however often it was tried; what the server asks for is added."""
+    most = Backoff(0.25, 30.0, lambda: 1.0)
+    outages = [0.0, 0.5, 2.0, 4.0, 20.0, 100.0, 40.0, 1e9]
+
+    assert [0.25, 0.25, 0.5, 1.0, 4.0, 8.0, 10.0, 30.0] == [most.next(0.0, o) for o in outages]
+    assert 12.0 == most.next(7.0, 20.0)
+
+
+async def test_fixed_token_is_given_until_the_server_refuses_it() -> None:
+    """Shortly before its end nothing better can be had, so it is no reason to end a session."""
+    keeper = TokenKeeper("fixed", 1.0)
+    keeper.expire_at(anyio.current_time() - 1.0)
+    assert "fixed" == await keeper.current()
+    keeper.spent()
+    with pytest.raises(NoToken):
+        await keeper.current()
 
 
 @given(st.integers(0, 2**32), st.floats(1, 100), st.floats(1, 200))
@@ -145,7 +168,15 @@ def test_queue_is_bounded_in_updates_and_bytes() -> None:
     assert {"k0": 0, "k1": 1, "k2": 2} == client.replica.view
 
 
-@pytest.mark.parametrize("key", ["", "x" * 257, "a\0b", "__proto__", 1])
+def test_a_key_has_as_many_bytes_as_its_text() -> None:
+    """However long it is once it is escaped in JSON."""
+    client = Client()
+    client.dialogue.submit({'"' * 256: Edit("SET", 1)})
+
+    assert {'"' * 256: 1} == client.replica.view
+
+
+@pytest.mark.parametrize("key", ["", "x" * 257, "a\0b", "__proto__", 1, "half \ud800"])
 def test_bad_keys_are_refused(key: Any) -> None:
     """Nothing is queued for a key that no server takes."""
     client = Client()
@@ -153,6 +184,28 @@ def test_bad_keys_are_refused(key: Any) -> None:
         client.dialogue.submit({key: Edit("SET", 1)})
 
     assert 0 == len(client.replica.queue)
+
+
+def test_a_newer_value_takes_the_place_of_one_that_has_not_left() -> None:
+    """Not of one that was sent, not past a later update of the key, and not of an operation."""
+    client = Client()
+    submit = client.dialogue.submit
+    first = submit({"a": Edit("SET", 1)})
+
+    assert first is submit({"a": Edit("SET", 2)})
+    assert first is submit({"a": Edit("DELETE")})
+    assert first is submit({"a": Edit("SET", 3)})
+    assert {"a": 3} == client.replica.view
+    counted = submit({"a": Edit("INCR", 1)})
+    last = submit({"a": Edit("SET", 9)})
+    last.sent = True
+
+    assert last is not submit({"a": Edit("SET", 10)})
+    assert 4 == len({first.id, counted.id, last.id, submit({"a": Edit("SET", 11)}).id})
+    assert 4 == len(client.replica.queue)
+    with pytest.raises(InvalidUpdate):
+        submit({"a": Edit("SET", "x" * 70_000)})
+    assert {"a": 11} == client.replica.view
 
 
 def test_long_queue_keeps_under_the_servers_rate() -> None:
@@ -249,3 +302,28 @@ async def test_event_feed_drops_the_oldest_and_says_so() -> None:
     feed.close()
 
     assert [EventsLost(3), Closed(3, ""), Closed(4, "")] == [event async for event in feed]
+
+
+@pytest.mark.parametrize(
+    ("said", "wait"), [(1.5, 1.5), (0, 0), (-3, 0), (1e9, 3_600), (1e400, 3_600)]
+)
+def test_a_wait_that_a_server_asks_for_is_bounded(said: float, wait: float) -> None:
+    """No server makes a client wait for ever, in ERROR or in `Retry-After`."""
+    told = retry_after([(b"Retry-After", str(said).encode())])
+
+    assert wait == wire.Failure("busy", retry_after_ms=said * 1000).retry_after
+    assert (wait if said < 1e300 else 0) == told
+
+
+def test_a_request_that_timed_out_leaves_its_place() -> None:
+    """64 may wait for an answer; those that nobody waits for any more do not count."""
+    client = Client()
+    client.connect()
+    client.settle()
+    for _ in range(MAX_REQUESTS):
+        client.dialogue.forget(client.dialogue.ask_snapshot())
+    kept = [client.dialogue.ask_snapshot() for _ in range(MAX_REQUESTS)]
+
+    assert MAX_REQUESTS == len(set(kept))
+    with pytest.raises(RequestFailed, match="64 requests wait"):
+        client.dialogue.ask_snapshot()

@@ -9,6 +9,7 @@ import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, TextMessage
 
+from syncbridge_client import ConnectFailed, SessionClosed, connect
 from syncbridge_client.transport import (
     ConnectionEnded,
     HandshakeRefused,
@@ -136,6 +137,37 @@ async def test_refused_handshake_says_when_to_come_back() -> None:
     assert (503, 7.0) == (caught.value.status, caught.value.retry_after)
 
 
+PORTAL = b"Content-Type: text/html"
+PROBLEM = b"Content-Type: application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "final"),
+    [
+        (b"404 Not Found", PORTAL, False),
+        (b"302 Found", PORTAL, False),
+        (b"200 OK", PORTAL, False),
+        (b"403 Forbidden", PROBLEM, True),
+        (b"426 Upgrade Required", PROBLEM, False),
+        (b"429 Too Many Requests", PROBLEM, False),
+        (b"503 Service Unavailable", PROBLEM, False),
+    ],
+)
+async def test_only_the_server_itself_refuses_for_good(
+    status: bytes, kind: bytes, final: bool
+) -> None:
+    """What is in between has no say in that: a captive portal, a proxy without its back end."""
+
+    async def script(stream: trio.SocketStream, ws: WSConnection) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 %b\r\n%b\r\nContent-Length: 2\r\n\r\nno" % (status, kind))
+
+    async with peer(script) as url:
+        with pytest.raises(SessionClosed if final else ConnectFailed):
+            async with connect(url, token="t", device_id="d", start_timeout=0.3):
+                pass
+
+
 async def test_silence_and_a_peer_that_takes_nothing() -> None:
     """Reading and sending both have a deadline."""
 
@@ -156,18 +188,20 @@ async def test_silence_and_a_peer_that_takes_nothing() -> None:
     ("url", "expected"),
     [
         ("ws://h/ws", ("ws", "h", 80, "/ws")),
-        ("wss://h", ("wss", "h", 443, "/")),
+        ("wss://h", ("wss", "h", 443, "/ws")),
+        ("http://h:8081/", ("ws", "h", 8081, "/ws")),
+        ("https://h/sync/ws", ("wss", "h", 443, "/sync/ws")),
         ("ws://[::1]:8080/a?b=c", ("ws", "::1", 8080, "/a?b=c")),
     ],
 )
 def test_urls(url: str, expected: tuple[str, str, int, str]) -> None:
-    """Ports by scheme, IPv6, query."""
+    """Ports by scheme, IPv6, query; a server's URL leads to its WebSocket."""
     assert expected == split_url(url)
     assert "u:p@" not in netloc(url.replace("://", "://u:p@"))
 
 
-@pytest.mark.parametrize("url", ["http://h/ws", "ws://", "h/ws", "ws://h/ws#x"])
+@pytest.mark.parametrize("url", ["ftp://h/ws", "ws://", "h/ws", "ws://h/ws#x"])
 def test_other_urls_are_refused(url: str) -> None:
-    """Not a WebSocket URL: an error that says what is expected."""
+    """Not the URL of a server: an error that says what is expected."""
     with pytest.raises(ValueError, match="ws://host"):
         split_url(url)

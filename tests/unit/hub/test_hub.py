@@ -27,6 +27,7 @@ from syncbridge_core.connections import CONNECTION_BYTES, EVENT_BYTES
 from syncbridge_core.hub import (
     ENCODING_PROTOBUF,
     EVENT_CLOSED,
+    EVENT_LIMITED,
     EVENT_MESSAGE,
     Hub,
     HubLimits,
@@ -53,6 +54,24 @@ def test_messages_become_events() -> None:
             (EVENT_MESSAGE, one.cid, b"\xff", BINARY),
         ]
         assert len(events) == 3
+
+
+def test_a_message_that_is_refunded_does_not_count() -> None:
+    """Its token goes back; more than the burst is never there, and a closed cid is no fault."""
+    with hub_harness(HubLimits(rate_per_second=1, rate_burst=2)) as harness:
+        peer, hub = harness.peer(), harness.hub
+        kinds = []
+        for _ in range(4):
+            peer.send(client_frame(TEXT, b"a"))
+            kinds += [kind for kind, *_ in harness.poll()]
+            assert hub.refund(peer.cid)
+        assert hub.refund(peer.cid)
+        peer.send(client_frame(TEXT, b"b") * 3)
+        kinds += [kind for kind, *_ in harness.poll()]
+
+        assert [EVENT_MESSAGE] * 6 + [EVENT_LIMITED] == kinds
+        hub.abort(peer.cid)
+        assert not hub.refund(peer.cid)
 
 
 def test_message_over_many_reads() -> None:

@@ -4,9 +4,11 @@ import io
 
 import pytest
 
+from syncbridge_server.configuration.load import load_settings
 from syncbridge_server.log import configure_logging
 from syncbridge_server.observability import new_registry
 from syncbridge_server.origins import LOG_SECONDS, Origins, is_loopback_origin
+from syncbridge_server.settings import ConfigError
 
 
 class Clock:
@@ -55,6 +57,9 @@ def test_origins(origin: str, host: str, allowed: set[str], expected: bool) -> N
         ("http://[::1]:8000", True),
         ("https://localhost", True),
         ("http://127.8.9.10", True),
+        ("http://app.localhost:5173", True),
+        ("http://applocalhost", False),
+        ("http://.localhost.evil.example", False),
         ("null", False),
         ("", False),
         ("file://", False),
@@ -115,3 +120,56 @@ def test_a_refused_origin_is_counted_and_seldom_logged() -> None:
         for door in ("websocket", "preflight")
     ]
     assert [5, 1] == counts
+
+
+@pytest.mark.parametrize(
+    ("listed", "origin", "allowed"),
+    [
+        ("https://App.Example.com/", "https://app.example.com", True),
+        ("https://app.example.com:443", "https://app.example.com", True),
+        ("HTTPS://app.example.com", "https://app.example.com:443", True),
+        ("http://app.example.com", "https://app.example.com", False),
+        ("https://app.example.com", "https://app.example.com:8443", False),
+        ("https://b\u00fccher.example", "https://xn--bcher-kva.example", True),
+        ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example", True),
+        ("https://*.example.com", "https://a.example.com", True),
+        ("https://*.example.com", "https://a.b.example.com", True),
+        ("https://*.example.com", "https://example.com", False),
+        ("https://*.example.com", "https://evilexample.com", False),
+        ("https://*.example.com", "https://a.example.com.evil", False),
+        ("https://*.example.com", "http://a.example.com", False),
+        ("https://*.example.com:8443", "https://a.example.com:8443", True),
+        ("https://*.example.com", "https://a@a.example.com", False),
+        ("http://[::1]:80", "http://[::1]", True),
+        ("https://app.example.com", "https://app.example.com/", False),
+    ],
+)
+def test_listed_origins_are_compared_as_origins(listed: str, origin: str, allowed: bool) -> None:
+    """Whatever a setting is written like, and no more than it says."""
+    assert allowed is Origins([listed]).allows(origin, "sync.example")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "app.example.com",
+        "https://app.example.com/path",
+        "https://app.example.com?x",
+        "https://a@app.example.com",
+        "wss://app.example.com",
+        "ftp://app.example.com",
+        "null",
+        "https://",
+        "https://*.com",
+        "https://*",
+        "https://a.*.example.com",
+        "https://*a.example.com",
+        "https://app.example.com:99999",
+    ],
+)
+def test_an_origin_that_can_never_match_stops_the_start(text: str) -> None:
+    """The line names the setting, what stands there, and what would be accepted."""
+    with pytest.raises(ConfigError, match=r"SYNCBRIDGE_ORIGINS.*can never match") as refused:
+        load_settings(origins=text)
+
+    assert "\n" not in str(refused.value)

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from support.auth_kit import make_settings
 from syncbridge.limits import Limits
 from syncbridge_server.addresses import Listen, is_loopback, parse_listen, redis_url
+from syncbridge_server.configuration.docs import markdown, plain_text, rows
+from syncbridge_server.configuration.load import load_settings
 from syncbridge_server.durations import clock_duration, parse_duration, short_duration
+from syncbridge_server.production import validate_production
 from syncbridge_server.settings import (
     ConfigError,
     Settings,
-    load_settings,
-    validate_production,
     variable,
 )
-from syncbridge_server.settings_docs import markdown, plain_text, rows
 
 SPEC_NAMES = {
     "SERVER_ADDR",
@@ -241,6 +241,7 @@ def test_listen_address(text: str, address: Listen) -> None:
         ("redis", "redis://redis:6379"),
         ("rediss://u:p@h:1/2", "rediss://u:p@h:1/2"),
         ("unix:///tmp/redis.sock", "unix:///tmp/redis.sock"),
+        ("redis+sentinel://a:1,b/s/0", "redis+sentinel://a:1,b/s/0"),
     ],
 )
 def test_redis_url(text: str, url: str) -> None:

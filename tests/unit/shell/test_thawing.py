@@ -10,9 +10,9 @@ from syncbridge.records.sessions import Apply, Hello, Leave, Request, Touch
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.stores import thawing
 from syncbridge_server.redis.stores.cold import Packed, StateDamaged, pack_state
-from syncbridge_server.redis.stores.thawing import FROZEN, ROUNDS, Thawing
+from syncbridge_server.redis.stores.thawing import FROZEN, OLD, ROUNDS, Thawing
 
-BLOB = pack_state(Packed(b"1", b"e", [b"k", b"1"], [b"k", b"1"]))
+BLOB = pack_state(Packed(b"1", b"e", b"l", [b"k", b"1"], [b"k", b"1"], []))
 OK = [0, 1]
 
 
@@ -49,6 +49,7 @@ class Bench:
         self.thawing = Thawing(
             self.redis,  # type: ignore[arg-type]
             lambda request: Command(name(request).encode()),
+            nonce=lambda: b"n",
             most_bytes=1 << 20,
             on_thaw=self.thawed.extend,
         )
@@ -98,6 +99,19 @@ def test_a_frozen_session_is_unpacked_and_asked_again() -> None:
 
     assert [(1, [[0, 2], OK, [0, 3]])] == bench.delivered
     assert (["a"], 1) == (bench.thawed, bench.thawing.thawed)
+
+
+def test_a_session_of_format_1_is_moved_and_asked_again() -> None:
+    """As a frozen one; when it is frozen besides, it is unpacked in the next round."""
+    bench = Bench()
+    bench.submit(write("a", "1"), write("b"))
+    bench.redis.answer(OLD, OK)
+    assert is_get(bench.redis.answer(None))
+    assert ["move", "Apply:a:1"] == bench.redis.answer(1, FROZEN)
+    assert is_get(bench.redis.answer(BLOB))
+    assert ["thaw", "Apply:a:1"] == bench.redis.answer(1, [0, 2])
+
+    assert [(1, [[0, 2], OK])] == bench.delivered
 
 
 def test_later_requests_of_the_session_are_parked() -> None:
@@ -276,3 +290,35 @@ def test_a_receiver_that_fails_does_not_stop_the_others() -> None:
     bench.redis.answer(OK)
 
     assert [(1, [OK])] == bench.delivered
+
+
+def test_what_is_barred_is_not_sent() -> None:
+    """Writes and joins are refused in their places; what only takes away, and reads, are sent."""
+    bench = Bench()
+    bench.thawing.barred = "a node of format 1 runs"
+    bench.submit(write("s"), Leave("s", "d", "c", "n"), hello("s"))
+    assert [] == bench.delivered
+    assert ["Leave:s:d"] == bench.redis.answer(OK)
+    ((number, replies),) = bench.delivered
+    assert (1, OK) == (number, replies[1])
+    assert [True, False, True] == [isinstance(reply, StoreUnavailable) for reply in replies]
+
+    bench.submit(write("s"))
+    assert [] == bench.redis.answer()
+    assert isinstance(bench.delivered[1][1][0], StoreUnavailable)
+    bench.thawing.barred = ""
+    bench.submit(write("s"))
+    assert ["Apply:s:d"] == bench.redis.answer(OK)
+    assert (3, [OK]) == bench.delivered[2]
+
+
+def test_old_sessions_are_not_moved_while_that_is_barred() -> None:
+    """Nodes of format 1 use them: who reads one is refused as well."""
+    bench = Bench()
+    bench.thawing.barred = "a node of format 1 runs"
+    bench.submit(Touch("s", "n", []))
+    bench.redis.answer(OLD)
+    assert is_get(bench.redis.answer(None))
+    bench.redis.answer()
+    assert isinstance(bench.delivered[0][1][0], StoreUnavailable)
+    assert [] == bench.redis.jobs

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from support.auth_kit import ACCESS_SECRET, NOW, REFRESH_SECRET, SESSION, make_tokens
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Role, VoiceGrant
+from syncbridge_server.auth.claims import Grant
 from syncbridge_server.auth.keys import HmacKey, KeyVerifier, OneKey, PrivateKey, public_key
-from syncbridge_server.auth.tokens import Grant, TokenRules, Tokens
+from syncbridge_server.auth.tokens import TokenRules, Tokens
 from syncbridge_server.settings import ConfigError
 
 printable = st.text(min_size=1, max_size=16).filter(str.isprintable)
@@ -30,6 +31,7 @@ grants = st.builds(
     device_id=st.just("") | printable,
     voice=st.lists(voice, max_size=3).map(tuple),
     family=st.just("") | printable,
+    name=st.just("") | printable.map(str.strip),
 )
 
 
@@ -74,7 +76,7 @@ def test_verified_is_what_was_minted(grant: Grant) -> None:
 
     assert identity == minted.identity()
     assert (identity.user_id, identity.role, identity.session_id) == grant[:3]
-    assert (identity.device_id, identity.voice, identity.family) == grant[3:]
+    assert (identity.device_id, identity.voice, identity.family, identity.name) == grant[3:]
     assert (NOW, NOW + 60.0) == (identity.issued_at, identity.expires_at)
 
 
@@ -159,6 +161,24 @@ def test_bad_claims_are_named(changes: dict[str, Any], words: str) -> None:
 
     assert ErrorCode.TOKEN_INVALID is error.code
     assert words in error.detail
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("Ann Lee", "Ann Lee"),
+        (" Ann\n\x00 ", "Ann"),
+        ("é" * 200, "é" * 128),
+        ("x" * 255 + "é", "x" * 255),
+        (7, ""),
+        (["Ann"], ""),
+    ],
+)
+def test_a_name_never_makes_a_token_worthless(told: Any, shown: str) -> None:
+    """Whoever issues tokens calls users what they like; what cannot be shown is left out."""
+    token = sign(claims(name=told))
+
+    assert shown == make_tokens().verify_access(token, NOW).name
 
 
 def test_expiry_has_a_leeway_of_a_minute() -> None:

@@ -12,8 +12,8 @@ from syncbridge_server.voice.provider.calling import (
     DEFAULT_RETRY,
     MAX_RETRY,
     ProviderCalls,
-    metered,
 )
+from syncbridge_server.voice.provider.metering import metered
 
 LIMITED = "RATE_LIMITED"
 

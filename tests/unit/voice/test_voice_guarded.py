@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.breaker import Breaker, BreakerLimits, State
+from syncbridge.voice.provider.capabilities import Capabilities
 from syncbridge.voice.provider.records import (
     CannotVerify,
     Doubt,
@@ -32,7 +33,8 @@ GONE = CannotVerify(Doubt.UNREACHABLE, "no answer")
 class Provider:
     """Answers out of a list, and counts; it takes `seconds` for each."""
 
-    def __init__(self, *answers: Any, seconds: float = 0.0) -> None:
+    def __init__(self, *answers: Any, seconds: float = 0.0, local_tokens: bool = False) -> None:
+        self.capabilities = Capabilities(token_local=local_tokens)
         self.answers = list(answers)
         self.seconds = seconds
         self.asked = 0
@@ -64,7 +66,6 @@ class Rig:
     def __init__(
         self,
         provider: Provider,
-        local_tokens: bool = False,
         chance: Callable[[], float] = lambda: 0.5,
     ) -> None:
         self.registry = CollectorRegistry()
@@ -73,7 +74,6 @@ class Rig:
             Breaker(LIMITS, lambda: 0.0),
             Breaker(LIMITS, lambda: 0.0),
             voice_metrics(self.registry).provider,
-            local_tokens=local_tokens,
             repetition=Repetition(attempts=3, first_s=1.0, most_s=8.0, patience_s=1000.0),
             clock=trio.current_time,
             chance=chance,
@@ -248,8 +248,8 @@ async def test_too_many_requests_do_not_open_it() -> None:
 
 async def test_tokens_that_are_signed_here_pass(autojump_clock: trio.testing.MockClock) -> None:
     """They cost no request; and that they are made says nothing about the provider."""
-    provider = Provider()
-    rig = await opened(provider, local_tokens=True)
+    provider = Provider(local_tokens=True)
+    rig = await opened(provider)
     token = await rig.guarded.issue_token("s", Participant("ann"), Permissions())
 
     assert ("t", State.OPEN) == (token.token, rig.guarded.changes)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from syncbridge.voice.call import Phase
+from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.intake import MAX_VACATED, Report, Taken, take_in
 from syncbridge.voice.provider.events import (

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
-from syncbridge.voice.call import Phase
+from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.holding import Report
 from syncbridge.voice.records import ChannelConfig, ChannelRecord

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from support.voice.voice_store import MemoryChannels, desk_of, open_call
 from syncbridge.errors import StoreUnavailable
+from syncbridge.voice.provider.capabilities import Capabilities
 from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
@@ -18,6 +19,7 @@ from syncbridge.voice.provider.records import (
     SessionState,
 )
 from syncbridge.voice.records import Room
+from syncbridge.voice.verification import ALL, WAITING
 from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.rounds import SyncLimits
 from syncbridge_server.voice.checks.sweep import Report, Sweep
@@ -29,6 +31,8 @@ NAMES = [f"c{n}" for n in range(10)]
 
 class Provider:
     """Calls by session; pages of three. `broken`: what a page answers instead, by its number."""
+
+    capabilities = Capabilities()
 
     def __init__(self, calls: dict[str, tuple[str, ...]]) -> None:
         self.calls = calls
@@ -180,6 +184,22 @@ async def test_a_list_that_became_shorter_is_whole(autojump_clock: trio.testing.
     assert "verified" == (await rig.sweep.run_pass()).result
 
 
+async def test_an_empty_list_agrees_when_nobody_is_in_a_call(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A server without calls, or with nobody in them, is verified, not in doubt for ever."""
+    rig = Rig()
+    results = []
+    for name, users in (("", ()), ("c0", ()), ("c1", ("ann",))):
+        if name:
+            await open_call(rig.desk, name, *users)
+        rig.provider.calls = {}
+        rig.provider.broken = {0: CannotVerify(Doubt.EMPTY)}
+        results.append((await rig.pass_later()).result)
+
+    assert ["verified", "verified", "list_empty"] == results
+
+
 async def test_an_empty_state_without_a_list_removes_nobody(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -224,3 +244,23 @@ async def test_a_room_that_is_found_again_is_not_lost(
     await rig.pass_later()
 
     assert ([], ["c9"]) == (thrice, rig.opening.recreated)
+
+
+async def test_a_pass_says_which_calls_it_could_not_verify(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """With the reason: what the look learnt, that it was not made, or that there was no list."""
+    rig = Rig()
+    await rig.fill()
+    rig.provider.calls |= {"s-c0": ()}
+    del rig.provider.calls["s-c1"]
+    rig.provider.broken = {0: CannotVerify(Doubt.EMPTY)}
+    report = await rig.sweep.run_pass()
+    assert {"c0": "empty", "c1": "not_found"} == report.failed
+
+    rig.sweep._limits = SyncLimits(calls=5, stale_s=0.0)
+    few = await rig.pass_later()
+    waiting = [name for name, why in few.failed.items() if why == WAITING]
+    assert len(waiting) == few.waiting > 0
+    rig.provider.broken = {0: CannotVerify(Doubt.UNREACHABLE)}
+    assert {ALL: "list_unreachable"} == (await rig.pass_later()).failed

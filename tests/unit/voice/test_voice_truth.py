@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voice_random.truth import BLINK_S, MOVED, Removal, Truth, false_removals
+from support.voice_random.truth import BLINK_S, MOVED, Removal, Truth, false_removals
 
 GRACE = 10.0
 

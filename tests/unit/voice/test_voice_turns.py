@@ -20,26 +20,42 @@ class Locks:
     def __init__(self) -> None:
         self.until = 0.0
         self.broken = False
+        self.holder: Held | None = None
 
     @asynccontextmanager
     async def lock(
         self, channel_id: str, purpose: str, life_ms: int, wait_ms: int
-    ) -> AsyncIterator[bool]:
+    ) -> AsyncIterator["Held | None"]:
         await trio.lowlevel.checkpoint()
         if self.broken:
             raise StoreUnavailable("away")
+        held = Held(self)
         got = trio.current_time() >= self.until
         if got:
-            self.until = trio.current_time() + life_ms / 1000
+            self.holder, self.until = held, trio.current_time() + life_ms / 1000
         crashed = False
         try:
-            yield got
+            yield held if got else None
         except trio.Cancelled:
             crashed = True  # a node that dies releases nothing
             raise
         finally:
-            if got and not crashed:
+            if self.holder is held and not crashed:
                 self.until = 0.0
+
+
+class Held:
+    """The lock, as one node has it."""
+
+    def __init__(self, locks: Locks) -> None:
+        self.locks = locks
+
+    async def keep(self, life_ms: int) -> bool:
+        await trio.lowlevel.checkpoint()
+        ours = self.locks.holder is self and trio.current_time() < self.locks.until
+        if ours:
+            self.locks.until = trio.current_time() + life_ms / 1000
+        return ours
 
 
 class Nodes:
@@ -118,3 +134,25 @@ async def test_without_the_store_nobody_works(autojump_clock: trio.testing.MockC
         nursery.cancel_scope.cancel()
 
     assert (0, True) == (without, bool(nodes.turns))
+
+
+async def test_a_lock_that_ran_out_is_not_kept(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Two nodes whose locks are lost again and again are never both at work for long."""
+    locks = Locks()
+    nodes = Nodes(locks)
+    async with trio.open_nursery() as nursery:
+        for node in (1, 2):
+            nursery.start_soon(nodes.run, node)
+        for _ in range(20):
+            await trio.sleep(10 * INTERVAL)
+            locks.until = 0.0
+        await trio.sleep(2 * INTERVAL)
+        rest = len(nodes.turns)
+        await trio.sleep(100 * INTERVAL)
+        nursery.cancel_scope.cancel()
+
+    assert {1, 2} == {node for _, node in nodes.turns}
+    assert 1 == len({node for _, node in nodes.turns[rest:]})
+    assert all(gap >= 0.9 * INTERVAL for gap in nodes.gaps()[rest:])

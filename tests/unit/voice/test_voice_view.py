@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncbridge.voice import reporting, view
-from syncbridge.voice.call import Phase
+from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.holding import Report
 from syncbridge.voice.records import ChannelConfig, ChannelRecord

@@ -15,6 +15,7 @@ from syncbridge.voice.provider.events import (
     ParticipantJoined,
     ParticipantLeft,
     ParticipantSpeaking,
+    RecordedKind,
     RecordingFailed,
     RecordingReady,
     SessionEnded,
@@ -28,6 +29,7 @@ from syncbridge.voice.provider.webhooks import (
     SPEC_EVENTS,
     parse_webhook,
 )
+from syncbridge.voice.recordings import is_address
 
 AT = 1_700_000_000.0
 ISO = "2023-11-14T22:13:20.000Z"
@@ -103,6 +105,21 @@ READABLE: list[tuple[dict[str, Any], Event]] = [
         OtherEvent(kind="recording.statusUpdate", **CALL),
     ),
     ({"event": "meeting.summary", "meeting": MEETING}, OtherEvent(kind="meeting.summary", **CALL)),
+    (
+        {
+            "event": "meeting.transcript",
+            "meeting": MEETING,
+            "transcriptDownloadUrl": "https://x.example/t.csv",
+            "transcriptDownloadUrlExpiry": ISO,
+        },
+        RecordingReady(
+            recording_id="transcript-s1",
+            url="https://x.example/t.csv",
+            kind=RecordedKind.TRANSCRIPT,
+            expires_at=AT,
+            **CALL,
+        ),
+    ),
 ]
 
 
@@ -139,7 +156,9 @@ def test_no_recording_is_lost_for_its_id(
 
     first = read()
     assert first == read() == (expected or first)
-    assert (expected is None) == (first != read(timestamp=AT + 1)) == (first != read(url="u"))
+    assert (
+        (expected is None) == (first != read(timestamp=AT + 1)) == (first != read(url="https://u"))
+    )
     assert 1 <= len(first) <= 256
 
 
@@ -216,6 +235,14 @@ def test_what_is_read_with_care_is_the_same(value: Any) -> None:
     assert read_document(body) == read_document(BOM_UTF8 + body) == {"v": value}
 
 
+@pytest.mark.parametrize("sign", [bytes((code,)) for code in range(0x20)])
+def test_a_control_character_costs_only_its_member(sign: bytes) -> None:
+    """JSON wants it escaped; a sender that does not know says the rest all the same."""
+    found = read_document(b'{"x": "a' + sign + b'b", "type": "session.ended"}')
+
+    assert {"x": f"a{sign.decode()}b", "type": "session.ended"} == found
+
+
 @pytest.mark.parametrize("depth", [DEPTH, DEPTH + 1, 100_000])
 def test_what_is_nested_too_deeply_is_empty(depth: int) -> None:
     """Below the bound nothing is left, whatever is in it; beside it everything."""
@@ -279,3 +306,21 @@ def test_a_budget_that_is_shut_says_until_when() -> None:
     budget.shut(20.0)
 
     assert [5.0, 0.0] == [budget.take(15.0), budget.take(20.0)]
+
+
+BAD_ADDRESSES = ["javascript:alert(1)", "file:///etc/passwd", "ftp://x/y", "//x/y", "https://", "x"]
+
+
+@pytest.mark.parametrize("address", BAD_ADDRESSES)
+def test_an_address_that_is_not_of_the_web_is_refused(address: str) -> None:
+    """Wherever it stands. Without any, there is a recording that nobody can fetch here."""
+    spec = {"type": "recording.ready", "sessionId": "a", "recordingId": "r", "url": address}
+    told = {**RECORDING, "downloadUrl": address, "audioDownloadUrl": ""}
+    cloudflare = {"event": "recording.statusUpdate", "recording": told, "meeting": {"id": "a"}}
+    for body in (spec, cloudflare):
+        found = parse_webhook(json.dumps(body).encode())
+        assert isinstance(found, Unreadable)
+        assert "neither http nor https" in found.detail
+    spec["url"] = ""
+    assert isinstance(parse_webhook(json.dumps(spec).encode()), list)
+    assert is_address("HTTPS://r.example:8443/a?b=c#d")

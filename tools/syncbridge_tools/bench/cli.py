@@ -24,32 +24,44 @@ EXIT_INCOMPLETE = 1
 EXIT_USAGE = 2
 SPARE_DESCRIPTORS = 64
 COMMANDS = {
-    "connect": ((), "Open connections with AUTH: rate, latency, memory of the server."),
-    "idle": (("idle",), "Hold the connections and only answer pings."),
-    "heartbeat": (("heartbeat",), "HEARTBEAT round trips, closed loop over 100 connections."),
-    "fanout": (("fanout",), "Broadcasts to every connection, through POST /admin/broadcast."),
-    "updates": (("updates",), "STATE_UPDATEs at a fixed rate, until the other devices have them."),
-    "all": (tuple(SCENARIOS), "All of these, one after the other."),
+    "connect": ((), "Open connections with AUTH; measure rate, latency, and memory of the server."),
+    "idle": (("idle",), "Hold the connections and answer only pings."),
+    "heartbeat": (
+        ("heartbeat",),
+        "Measure HEARTBEAT round trips, as a closed loop over 100 connections.",
+    ),
+    "fanout": (("fanout",), "Broadcast to every connection through POST /admin/broadcast."),
+    "updates": (
+        ("updates",),
+        "Send STATE_UPDATEs at a fixed rate; measure until the other devices have them.",
+    ),
+    "all": (tuple(SCENARIOS), "Run all of these, one after the other."),
 }
 
 app = typer.Typer(
     name="bench",
-    help="Load a running server with a compiled swarm of clients. The server should run with "
-    "SYNCBRIDGE_RATE_LIMIT_ENABLED=false, or its limits are what is measured. Sessions that are "
-    "written stay until their TTL ends: use a Redis that may be thrown away.",
+    help="Measure a running server under the load of many simulated clients. Start the server with "
+    "SYNCBRIDGE_RATE_LIMIT_ENABLED=false, or you measure its rate limits. The sessions stay in "
+    "Redis until their TTL ends: use a Redis whose data you can discard.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Url = Annotated[str, typer.Option(help="The server's WebSocket.")]
-Connections = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many devices.")]
-PerSession = Annotated[int, typer.Option("--devices-per-session", min=2, max=32)]
-Duration = Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds a scenario runs.")]
+Url = Annotated[str, typer.Option(help="WebSocket URL of the server.")]
+Connections = Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of devices.")]
+PerSession = Annotated[
+    int, typer.Option("--devices-per-session", min=2, max=32, help="Devices in each session.")
+]
+Duration = Annotated[
+    float, typer.Option(min=0.1, max=3600, help="Seconds that each scenario runs.")
+]
 Rate = Annotated[float, typer.Option(min=1, help="Updates a second, over all sessions.")]
-Concurrency = Annotated[int, typer.Option(min=1, help="Connects under way at one time.")]
-ServerPid = Annotated[int, typer.Option(min=0, help="Also measure CPU and memory of a process.")]
-Remote = Annotated[bool, typer.Option("--allow-remote", help="Allow a server elsewhere.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Connections to open at the same time.")]
+ServerPid = Annotated[
+    int, typer.Option(min=0, help="Also measure CPU and memory of this process id; 0: none.")
+]
+Remote = Annotated[bool, typer.Option("--allow-remote", help="Allow a server on another machine.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to a file.")]
 PlotFile = Annotated[Path | None, typer.Option("--plot", help="Draw latencies: .png or .svg.")]
 

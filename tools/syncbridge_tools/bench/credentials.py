@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 from syncbridge.identity import Role
 from syncbridge_server.auth.assembly import build_tokens
-from syncbridge_server.auth.tokens import Grant, Tokens
-from syncbridge_server.secrets_file import with_dev_secrets
-from syncbridge_server.settings import ConfigError, Settings, load_settings
+from syncbridge_server.auth.claims import Grant
+from syncbridge_server.auth.tokens import Tokens
+from syncbridge_server.configuration.load import load_settings
+from syncbridge_server.configuration.secrets_file import with_dev_secrets
+from syncbridge_server.settings import ConfigError, Settings
 
 TOKEN_SECONDS = 3600.0
 

@@ -273,7 +273,7 @@ class _Broadcaster:
         return self._status.result() if self._status is not None else 0
 
     def _post(self) -> int:
-        body = {"type": "notification", "message": "x" * (BROADCAST_BYTES // 2)}
+        body = {"audience": "all", "message": "x" * (BROADCAST_BYTES // 2)}
         try:
             return self._client.post("/admin/broadcast", json=body).status_code
         except httpx.HTTPError:

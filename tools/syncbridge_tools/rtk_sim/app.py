@@ -63,6 +63,10 @@ def build_app(sim: Sim) -> Starlette:
     return Starlette(routes=[*own, *spec_dialect.routes(sim), *cloudflare_dialect.routes(sim)])
 
 
+KEEP_ALIVE_SECONDS = 75.0
+"""A client whose request crosses the close of an idle connection gets no answer."""
+
+
 @asynccontextmanager
 async def running(sim: Sim, bind: str = "127.0.0.1:0") -> AsyncIterator[str]:
     """Serve within the block; yields the base URL."""
@@ -70,6 +74,7 @@ async def running(sim: Sim, bind: str = "127.0.0.1:0") -> AsyncIterator[str]:
     config.bind = [bind]
     config.errorlog = config.accesslog = None
     config.graceful_timeout = 0.1
+    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sim.reports.run)

@@ -19,17 +19,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Bind = Annotated[str, typer.Option("--bind", help="Where to listen.")]
-Key = Annotated[str, typer.Option(envvar="RTK_API_KEY", help="API key to ask for.")]
-Secret = Annotated[str, typer.Option(envvar="RTK_SECRET_KEY", help="Signs webhooks.")]
-Remote = Annotated[bool, typer.Option("--allow-remote", help="Report to other machines too.")]
+Bind = Annotated[str, typer.Option("--bind", help="Address to listen on.")]
+Key = Annotated[str, typer.Option(envvar="RTK_API_KEY", help="API key that callers must send.")]
+Secret = Annotated[str, typer.Option(envvar="RTK_SECRET_KEY", help="Secret that signs webhooks.")]
+Remote = Annotated[bool, typer.Option("--allow-remote", help="Allow webhooks to other machines.")]
 
 
 @app.command()
 def run(
     bind: Bind = "127.0.0.1:8090", key: Key = "", secret: Secret = "", allow_remote: Remote = False
 ) -> None:
-    """Serve until a signal. The specification's API is under /, Cloudflare's /client/v4."""
+    """Run until a signal. The specification's API is at /, Cloudflare's at /client/v4."""
     try:
         trio.run(_serve, bind, key, secret, allow_remote)
     except* (OSError, ValueError) as errors:

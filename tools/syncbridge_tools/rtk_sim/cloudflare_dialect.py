@@ -15,7 +15,7 @@ from starlette.routing import Route
 from syncbridge_tools.rtk_sim.faults import ErrorForm
 from syncbridge_tools.rtk_sim.handling import Body, Call, Sim, provider_route, reply, text_of
 from syncbridge_tools.rtk_sim.reports import CLOUDFLARE_KINDS, iso
-from syncbridge_tools.rtk_sim.world import Hook, Peer, Preset, Room, WorldError
+from syncbridge_tools.rtk_sim.world import Hook, Past, Peer, Preset, Room, WorldError
 
 BASE = "/client/v4/accounts/{account}/realtime/kit/{app}"
 KEY_PATH = "/.well-known/webhooks.json"
@@ -34,6 +34,7 @@ def routes(sim: Sim) -> Iterator[Route]:
         ("POST", "/meetings/{id}/participants", add_participant),
         ("GET", "/meetings/{id}/participants", list_participants),
         ("PATCH", "/meetings/{id}/participants/{participant}", patch_participant),
+        ("DELETE", "/meetings/{id}/participants/{participant}", delete_participant),
         ("GET", "/meetings/{id}/active-session", active_session),
         ("POST", "/meetings/{id}/active-session/kick", kick),
         ("POST", "/meetings/{id}/active-session/kick-all", kick_all),
@@ -133,6 +134,16 @@ def patch_participant(call: Call) -> Response:
     raise WorldError(404, "invalid_request", "no such participant")
 
 
+def delete_participant(call: Call) -> Response:
+    """End an enrolment, and the worth of its tokens."""
+    room, wanted = call.room(), call.request.path_params["participant"]
+    for user_id, (known, _) in list(room.enrolled.items()):
+        if known == wanted:
+            del room.enrolled[user_id], room.tokens[user_id]
+            return _done({"custom_participant_id": user_id})
+    raise WorldError(404, "invalid_request", "no such participant")
+
+
 def list_presets(call: Call) -> Response:
     """All presets, without what they allow."""
     presets = call.sim.world.presets.items()
@@ -192,9 +203,14 @@ def kick_all(call: Call) -> Response:
 
 
 def list_sessions(call: Call) -> Response:
-    """Occupancies that last."""
-    live = [] if call.faults.lists == "empty" else call.sim.world.occupied()
-    page, paging = _page(call, [_session(room) for room in live])
+    """Occupancies: those that last, and with `associated_id` also those that are over."""
+    wanted = call.request.query_params.get("associated_id", "")
+    rooms = [] if call.faults.lists == "empty" else list(call.sim.world.rooms.values())
+    ours = [room for room in rooms if wanted in ("", room.id)]
+    listed = [_session(room) for room in ours if room.occupancy]
+    if wanted:
+        listed += [_ended(room, past) for room in ours for past in reversed(room.past)]
+    page, paging = _page(call, listed)
     if call.faults.lists == "partial":
         page = page[: len(page) // 2]
     return reply({"success": True, "data": {"sessions": page}, "paging": paging})
@@ -203,10 +219,11 @@ def list_sessions(call: Call) -> Response:
 def session_participants(call: Call) -> Response:
     """Everybody who is or was in an occupancy."""
     wanted = call.request.path_params["session"]
-    room = next((r for r in call.sim.world.occupied() if r.occupancy == wanted), None)
-    if room is None:
+    found = next(((room, peers) for room, peers in _occupancies(call, wanted)), None)
+    if found is None:
         raise WorldError(404, "SESSION_NOT_FOUND", "no such session")
-    peers = [] if call.faults.lists == "empty" else room.peers
+    room, peers = found
+    peers = [] if call.faults.lists == "empty" else peers
     page, paging = _page(call, [_peer(room, peer) for peer in peers])
     if call.faults.lists == "partial":
         page = page[: len(page) // 2]
@@ -217,6 +234,7 @@ def record(call: Call) -> Response:
     """Start to record."""
     room = call.sim.world.find(text_of(call.body, "meeting_id"))
     recording = call.sim.world.record(room)
+    room.storage = call.body.get("storage_config", {})
     return _done({"id": recording, "status": "INVOKED", "session_id": room.occupancy or None}, 201)
 
 
@@ -330,6 +348,24 @@ def _session(room: Room) -> Body:
         "started_at": iso(room.peers[0].joined_at),
         "ended_at": None,
     }
+
+
+def _ended(room: Room, past: Past) -> Body:
+    return _session(room) | {
+        "id": past.id,
+        "status": "ENDED",
+        "live_participants": 0,
+        "started_at": iso(past.peers[0].joined_at),
+        "ended_at": iso(past.ended_at),
+    }
+
+
+def _occupancies(call: Call, wanted: str) -> Iterator[tuple[Room, list[Peer]]]:
+    """The peers of an occupancy, of now or before."""
+    for room in call.sim.world.rooms.values():
+        if room.occupancy == wanted:
+            yield room, room.peers
+        yield from ((room, past.peers) for past in room.past if past.id == wanted)
 
 
 def _peer(room: Room, peer: Peer) -> Body:

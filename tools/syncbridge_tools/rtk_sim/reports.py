@@ -44,7 +44,12 @@ CLOUDFLARE_KINDS = {  # Who speaks is told to nobody.
     "left": "meeting.participantLeft",
     "ended": "meeting.ended",
     "recording": "recording.statusUpdate",
+    "transcript": "meeting.transcript",
+    "summary": "meeting.summary",
 }
+TEXTS = ("transcript", "summary")
+"""Of these the specification's dialect says nothing."""
+WEEK = 604_800
 
 Delivery = tuple[str, bytes, dict[str, str]]
 """URL, body, headers."""
@@ -123,11 +128,14 @@ class Reports:
             await self._deliver(client, delivery)
 
     def _deliveries(self, happening: Happening) -> list[Delivery]:
+        if happening.kind in TEXTS:
+            return self._real_deliveries(happening)
         kind, name = SPEC_KINDS[happening.kind]
         urls = [hook.url for hook in self._world.hooks.values() if hook.dialect == "spec"]
         own = happening.room.hooks
         urls += [own[key] for key in (name, ALL_ELSE) if key in own][:1]
         body = spec_body(kind, happening)
+        urls = [] if happening.failed else urls
         spec = [(url, body, self._spec_headers(body)) for url in dict.fromkeys(urls)]
         return [*spec, *self._real_deliveries(happening)]
 
@@ -243,12 +251,15 @@ def cloudflare_body(happening: Happening) -> bytes:
         body["recording"] = {
             "id": happening.recording,
             "recordingId": happening.recording,
-            "status": "UPLOADED",
+            "status": "ERRORED" if happening.failed else "UPLOADED",
             "meetingId": room.id,
             "roomUUID": happening.occupancy,
             "downloadUrl": f"https://recordings.invalid/{happening.recording}.m4a",
             "stoppedTime": iso(happening.at),
         }
+    if happening.kind in TEXTS:
+        body[f"{happening.kind}DownloadUrl"] = happening.text_url
+        body[f"{happening.kind}DownloadUrlExpiry"] = iso(happening.at + WEEK)
     return json.dumps(body).encode()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 MAX_ROOMS = 1000
 MAX_PEERS = 1000
 MAX_HOOKS = 16
+MAX_PAST = 8
 
 
 class WorldError(Exception):
@@ -33,9 +34,18 @@ class Peer:
     left_at: float | None = None
 
 
+@dataclass(frozen=True)
+class Past:
+    """An occupancy that is over."""
+
+    id: str
+    peers: list[Peer]
+    ended_at: float
+
+
 @dataclass
 class Room:
-    """A room. `occupancy` is empty when nobody is in it.
+    """A room. `occupancy` is empty when nobody is in it; `past`: the latest that are over.
 
     `features`, `metadata` and `tokens` (by user, the latest) are what was asked for.
     """
@@ -47,10 +57,12 @@ class Room:
     ended: bool = False
     occupancy: str = ""
     peers: list[Peer] = field(default_factory=list)
+    past: list[Past] = field(default_factory=list)
     enrolled: dict[str, tuple[str, str]] = field(default_factory=dict)
     hooks: dict[str, str] = field(default_factory=dict)
     recording: str = ""
     recordings: int = 0
+    storage: dict[str, Any] = field(default_factory=dict)
     features: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -91,6 +103,8 @@ class Happening:
     peer: Peer | None = None
     recording: str = ""
     speaking: bool = False
+    failed: bool = False
+    text_url: str = ""
 
 
 class World:
@@ -180,12 +194,14 @@ class World:
             room.recording = str(uuid.uuid4())
         return room.recording
 
-    def stop_recording(self, room: Room, now: float) -> list[Happening]:
-        """The recording is ready."""
+    def stop_recording(self, room: Room, now: float, *, failed: bool = False) -> list[Happening]:
+        """The recording is ready, or has `failed`: of that the other dialect says nothing."""
         recording, room.recording = room.recording, ""
         if not recording:
             return []
-        return [Happening("recording", room, room.occupancy, now, recording=recording)]
+        return [
+            Happening("recording", room, room.occupancy, now, recording=recording, failed=failed)
+        ]
 
     def register(
         self, url: str, dialect: str, events: tuple[str, ...] = (), enabled: bool = True
@@ -210,6 +226,7 @@ class World:
                 "participants": [peer.user_id for peer in room.present],
                 "enrolled": sorted(room.enrolled),
                 "recording": room.recording,
+                "storage": room.storage,
                 "max_participants": room.max_participants,
                 "features": room.features,
                 "metadata": room.metadata,
@@ -231,5 +248,6 @@ class World:
             *self.stop_recording(room, now),
             Happening("ended", room, room.occupancy, now),
         ]
+        room.past = [*room.past, Past(room.occupancy, room.peers, now)][-MAX_PAST:]
         room.occupancy = ""
         return happened

@@ -1,5 +1,5 @@
 /** What every entry of the package exports. */
-export type { Policy, Resolution, Resolver } from "./conflicts";
+export type { Guard, Resolution } from "./conflicts";
 export type { Welcome } from "./dialogue";
 export type { Env, SocketLike } from "./env";
 export * from "./errors";

@@ -1,14 +1,12 @@
 /** What becomes of an update when somebody else has changed one of its keys meanwhile. */
-import { become, type Edit, type Edits } from "./operations";
+import type { Updates } from "./outbox";
 import type { Pending } from "./queue";
-import { copied, MISSING, same, type Value } from "./values";
+import type { Value } from "./values";
+import type { Failure } from "./wire";
 
 /** (key, mine, theirs) → the value to write; MISSING for a key that is not to be there. */
 export type Resolver = (key: string, mine: Value, theirs: Value) => unknown;
 export type Policy = "server_wins" | "client_wins" | Resolver;
-
-/** Conflicts of one update after which it is refused; the keys are then fought over. */
-export const MAX_ROUNDS = 8;
 
 /** One key of one update. `written`: what goes to the server now; nothing of it if `dropped`. */
 export interface Resolution {
@@ -19,28 +17,14 @@ export interface Resolution {
   readonly dropped: boolean;
 }
 
-/** The edits of an update after its contested keys were settled, and what was decided. */
-export function rebased(pending: Pending, policy: Policy): [Edits, Resolution[]] {
-  const edits = new Map<string, Edit>();
-  const decided: Resolution[] = [];
-  for (const [key, edit] of pending.edits) {
-    const theirs = pending.contested.get(key);
-    if (theirs === undefined) {
-      edits.set(key, edit);
-      continue;
-    }
-    const resolution = decide(key, edit.value, theirs, policy);
-    decided.push(resolution);
-    if (!resolution.dropped) edits.set(key, become(resolution.written));
-  }
-  return [edits, decided];
-}
-
-/** Settle one key. */
-export function decide(key: string, mine: Value, theirs: Value, policy: Policy): Resolution {
-  if (policy === "client_wins") return { key, mine, theirs, written: mine, dropped: false };
-  if (policy === "server_wins") return { key, mine, theirs, written: theirs, dropped: true };
-  const chosen = policy(key, mine, theirs);
-  const written = chosen === MISSING ? MISSING : copied(chosen);
-  return { key, mine, theirs, written, dropped: same(written, theirs) };
+/** Finds conflicts and settles them. Without one the last writer of a key wins. */
+export interface Guard {
+  /** The server's value of a key changes under these updates of it. */
+  contest(waiting: readonly Pending[], key: string, theirs: Value, version: number): void;
+  /** What others saw of an update that was carried out is no conflict for our later ones. */
+  confirmed(own: Pending, key: string, waiting: readonly Pending[]): void;
+  /** An update is about to leave; false when nothing is left of it. */
+  prepare(pending: Pending, updates: Updates): boolean;
+  /** The server has refused an update: for a conflict, or because its history is another one. */
+  refused(pending: Pending, why: Failure): "conflict" | "ahead" | undefined;
 }

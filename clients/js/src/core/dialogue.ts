@@ -11,14 +11,16 @@
  */
 import { RequestFailed } from "./errors";
 import type { Events } from "./events";
+import * as T from "./kinds";
 import type { Edits } from "./operations";
 import type { Bounds, Hello } from "./options";
 import { Updates } from "./outbox";
-import { Pacer } from "./pacing";
+import { NEVER, Pacer } from "./pacing";
 import { Presence } from "./presence";
 import { type Pending, Queue } from "./queue";
-import { Replica, type Step } from "./replica";
-import { type Json, MISSING, type Value } from "./values";
+import { type Position, Replica, type Step } from "./replica";
+import { copied, type Value } from "./values";
+import { MAX_REQUESTS, RETRY } from "./waits";
 import {
   type Failure,
   failure,
@@ -26,15 +28,10 @@ import {
   LIMITS,
   type Limits,
   type Message,
+  ProtocolViolation,
   read,
-  T,
   write,
 } from "./wire";
-
-/** Requests of ours, other than updates, that may wait for an answer. */
-const MAX_REQUESTS = 64;
-/** Before a difference that was refused is asked for again. */
-const RETRY = 250;
 
 /** Who is told what happened. */
 export interface Sink {
@@ -42,11 +39,9 @@ export interface Sink {
   changed(keys: ReadonlySet<string>): void;
   event<K extends keyof Events>(name: K, event: Events[K]): void;
   /** An update is done, or refused for good. */
-  finished(pending: Pending, error: Error | undefined): void;
+  finished(pending: Pending, error?: Error): void;
   /** Make an update again. */
   resend(edits: Edits): void;
-  /** The server will close the connection unless it gets a new token. */
-  tokenWanted(): void;
 }
 
 /** What AUTH_SUCCESS says of the session. Times are milliseconds. */
@@ -77,7 +72,7 @@ export class Dialogue {
   retryAfter = 0;
   /** Why AUTH was refused on the present connection. */
   refusal: Failure | undefined;
-  #pacer: Pacer | undefined;
+  #pacer = new Pacer(0, 0, 0);
   #requests: string[] = [];
   #asked = new Map<string, Request>();
   #missing = false;
@@ -86,13 +81,12 @@ export class Dialogue {
 
   constructor(
     private readonly hello: Hello,
-    private readonly bounds: Bounds,
+    readonly bounds: Bounds,
     private readonly sink: Sink,
     private readonly newId: () => string,
   ) {
-    const { queueUpdates, queueBytes, window } = bounds;
-    const queue = new Queue({ updates: queueUpdates, bytes: queueBytes, window }, newId);
-    this.replica = new Replica(queue);
+    const queue = new Queue(bounds, newId);
+    this.replica = new Replica(queue, bounds.conflict);
     this.updates = new Updates(this.replica, bounds, sink, newId);
   }
 
@@ -109,10 +103,10 @@ export class Dialogue {
   }
 
   /** Send a request; resolves when it is answered. */
-  ask(kind: Kind, body: object): Promise<void> {
-    if (!this.ready) return Promise.reject(new RequestFailed("disconnected"));
+  async ask(kind: Kind, body: object): Promise<void> {
+    if (!this.ready) throw new RequestFailed("disconnected");
     if (this.#asked.size >= MAX_REQUESTS)
-      return Promise.reject(new RequestFailed("busy", `${MAX_REQUESTS} requests wait`));
+      throw new RequestFailed("busy", `${MAX_REQUESTS} requests wait`);
     const id = this.newId();
     this.#requests.push(write(kind, body, id));
     return new Promise((resolve, reject) => this.#asked.set(id, { resolve, reject }));
@@ -120,7 +114,14 @@ export class Dialogue {
 
   /** Send a message that has no answer. */
   tell(kind: Kind, body: object): void {
-    if (this.ready && this.#requests.length < MAX_REQUESTS) this.#requests.push(write(kind, body));
+    this.pass(write(kind, body));
+  }
+
+  /** Send a message that is written already; false when there is no connection, or too much waits. */
+  pass(message: string): boolean {
+    const fits = this.ready && this.#requests.length < MAX_REQUESTS;
+    if (fits) this.#requests.push(message);
+    return fits;
   }
 
   /** Send a new token on the open connection. */
@@ -160,27 +161,28 @@ export class Dialogue {
     this.ready = this.#missing = false;
     this.#differenceId = "";
     this.#requests = [];
-    this.replica.queue.recall();
+    this.replica.queue.disconnected();
     const asked = [...this.#asked.values()];
     this.#asked.clear();
     for (const request of asked) request.reject(new RequestFailed("disconnected"));
   }
 
+  /** Whether the connection must be given up, as only a new one can tell what the server has. */
+  astray(now: number): boolean {
+    this.replica.queue.resendOlder(now - this.bounds.ackTimeout);
+    return this.replica.queue.astray;
+  }
+
   /** The next message to send, if there is one now. */
   outgoing(now: number): string | undefined {
-    if (!this.ready || !this.#pacer) return undefined;
-    this.replica.queue.resendOlder(now - this.bounds.ackTimeout);
-    if (!this.#wants(now) || !this.#pacer.take(now)) return undefined;
-    if (this.#requests.length) return this.#requests.shift();
-    if (this.#missing && now >= this.#differenceAt) return this.#askDifference(now);
-    if (this.presence.ready(now)) return write(T.DEVICE_LIST, { me: this.presence.take(now) });
-    return this.updates.take(now);
+    const due = this.#due(now);
+    return due && this.#pacer.take(now) ? due() : undefined;
   }
 
   /** Milliseconds after which `outgoing` must be asked again although nothing has happened. */
   wait(now: number): number {
-    if (!this.ready || !this.#pacer) return Number.POSITIVE_INFINITY;
-    if (this.#wants(now)) return this.#pacer.wait(now);
+    if (!this.ready) return NEVER;
+    if (this.#due(now)) return this.#pacer.wait(now);
     let at = now + this.presence.wait(now);
     for (const time of this.replica.queue.times(now, this.bounds.ackTimeout))
       at = Math.min(at, time);
@@ -188,13 +190,14 @@ export class Dialogue {
     return Math.max(0, at - now);
   }
 
-  #wants(now: number): boolean {
-    return (
-      this.#requests.length > 0 ||
-      (this.#missing && now >= this.#differenceAt) ||
-      this.presence.ready(now) ||
-      this.updates.next(now) !== undefined
-    );
+  /** What makes the next message, if there is one now. */
+  #due(now: number): (() => string | undefined) | undefined {
+    if (!this.ready) return undefined;
+    if (this.#requests.length) return () => this.#requests.shift();
+    if (this.#missing && now >= this.#differenceAt) return () => this.#askDifference(now);
+    if (!this.presence.wait(now))
+      return () => write(T.DEVICE_LIST, { me: this.presence.take(now) });
+    return this.updates.next(now) && (() => this.updates.take(now));
   }
 
   #askDifference(now: number): string {
@@ -225,9 +228,9 @@ export class Dialogue {
       case T.DEVICE_LIST:
         return this.#onDevices(message);
     }
-    const { type, payload } = message;
-    if (typeof type === "string") this.sink.event("voice", { type, data: payload });
-    else this.sink.event("message", { type, payload });
+    const { type, fields } = message;
+    if (typeof type === "string") this.sink.event("voice", { type, data: fields });
+    else this.sink.event("message", { type, payload: fields });
     this.#answered(message.id);
   }
 
@@ -248,6 +251,7 @@ export class Dialogue {
     this.presence.connected(message, now);
     this.updates.refuseOversized(this.limits.message_bytes);
     this.#take(message);
+    if (message.number("applied") === undefined) this.replica.queue.forgotten();
     const calls = message.list("voice");
     const { version } = this.replica.at;
     this.sink.event("connected", { version, resumed: message.flag("resumed"), calls });
@@ -271,7 +275,7 @@ export class Dialogue {
   }
 
   #onSnapshot(message: Message): void {
-    if (!this.#asked.has(message.id ?? "")) {
+    if (!this.#asked.has(message.id!)) {
       this.#missing = false;
       this.#differenceId = "";
       this.#differenceAt = 0;
@@ -302,8 +306,7 @@ export class Dialogue {
     }
     const applied = message.number("applied");
     if (applied !== undefined) this.updates.reconcile(applied, message.texts("lost"));
-    if (reset)
-      this.sink.event("reset", { reason: message.text("reason") ?? "", version: at.version });
+    if (reset) this.sink.event("reset", { reason: message.text("reason"), version: at.version });
   }
 
   #report(step: Step): void {
@@ -319,10 +322,10 @@ export class Dialogue {
   }
 
   #onDevices(message: Message): void {
-    const deviceId = message.text("device_id") ?? "";
-    const reason = message.text("reason") ?? "";
+    const deviceId = message.text("device_id");
+    const reason = message.text("reason");
     if (message.type === T.DEVICE_JOINED)
-      this.sink.event("deviceJoined", this.presence.joined(message.payload));
+      this.sink.event("deviceJoined", this.presence.joined(message));
     else if (message.type === T.DEVICE_LIST) this.presence.listed(message);
     else {
       this.presence.left(deviceId, reason);
@@ -336,11 +339,11 @@ export class Dialogue {
     const why = failure(message);
     const pending = this.replica.queue.get(message.id);
     if (pending) {
-      if (why.code === "rate_limited") this.#pacer?.pause(why.retryAfter, now);
+      if (why.code === "rate_limited") this.#pacer.pause(why.retryAfter, now);
       this.#missing ||= this.updates.refused(pending, why, now);
-    } else if (message.id !== undefined && this.#asked.has(message.id))
+    } else if (this.#asked.has(message.id!))
       this.#answered(message.id, new RequestFailed(why.code, why.message, why.retryable));
-    else if (message.id !== undefined && message.id === this.#differenceId)
+    else if (message.id === this.#differenceId)
       this.#differenceAt = now + Math.max(why.retryAfter, RETRY);
     else if (!this.ready) {
       this.refusal = why;
@@ -353,44 +356,42 @@ export class Dialogue {
     if (why.code === "draining") {
       this.retryAfter = why.retryAfter;
       this.sink.event("draining", { retryAfter: why.retryAfter });
-    } else if (why.code === "token_expiring") {
+    } else if (why.code === "token_expiring")
       this.sink.event("tokenExpiring", { expiresAt: Number(why.details.expires_at ?? 0) });
-      this.sink.tokenWanted();
-    } else this.sink.event("error", why);
+    else this.sink.event("error", why);
   }
 
   #answered(id: string | undefined, error?: RequestFailed): void {
-    const request = this.#asked.get(id ?? "");
+    const request = this.#asked.get(id!);
     if (!request) return;
     this.#asked.delete(id!);
     error ? request.reject(error) : request.resolve();
   }
 }
 
-function position(message: Message, epoch: string) {
+function position(message: Message, epoch: string): Position {
+  const version = message.number("version");
+  if (version === undefined) throw new ProtocolViolation(`${message.type} without version`);
   return {
-    version: message.needed("version"),
+    version,
     epoch: message.text("epoch") || epoch,
-    lineage: message.text("lineage"),
+    lineage: message.text("lineage") || undefined,
   };
 }
 
 function welcome(message: Message): Welcome {
-  const limits: Limits = { ...LIMITS };
-  for (const [name, value] of Object.entries(message.object("limits")))
-    if (name in limits && typeof value === "number") limits[name as keyof Limits] = value;
   return {
-    sessionId: message.text("session_id") ?? "",
-    userId: message.text("user_id") ?? "",
-    deviceId: message.text("device_id") ?? "",
-    role: message.text("role") ?? "",
+    sessionId: message.text("session_id"),
+    userId: message.text("user_id"),
+    deviceId: message.text("device_id"),
+    role: message.text("role"),
     heartbeat: Math.max(100, message.number("heartbeat_interval_ms") ?? 25_000),
     tokenLeft: ((message.number("token_expires_at") ?? 0) - message.timestamp) * 1000,
-    limits,
+    limits: { ...LIMITS, ...message.object("limits") },
   };
 }
 
 /** Values as changes of `me`: null and undefined take a name back. */
-export function changesOf(values: Readonly<Record<string, Json | undefined>>): Map<string, Value> {
-  return new Map(Object.entries(values).map(([name, v]) => [name, v ?? MISSING]));
+export function changesOf(values: Readonly<Record<string, unknown>>): Map<string, Value> {
+  return new Map(Object.entries(values).map(([name, v]) => [name, copied(v ?? null)]));
 }

@@ -25,6 +25,8 @@ export interface Env {
   /** @returns a function that ends the wait */
   timer(ms: number, wake: () => void): () => void;
   socket(url: string): SocketLike;
+  /** Whether the next socket leads to another tab, which wants no token. */
+  local?(): boolean;
   /** Ask over HTTP why the last handshake failed; nothing when there is no answer. */
   explain(url: string): Promise<Explanation | undefined>;
   random(): number;
@@ -32,7 +34,6 @@ export interface Env {
 }
 
 export const PROTOCOL = "syncbridge.json.v1";
-const EXPLAIN_TIMEOUT = 5_000;
 const MAX_TIMER = 2 ** 31 - 1;
 
 /** The surroundings of a browser, or of Node with a `WebSocket` given. */
@@ -44,7 +45,7 @@ export function environment(open: (url: string, protocol: string) => SocketLike)
       return () => clearTimeout(id);
     },
     socket: (url) => open(url, PROTOCOL),
-    explain,
+    explain: async (url) => (await import("./explain")).explain(url),
     random: Math.random,
     newId,
   };
@@ -62,35 +63,7 @@ export function clock(wall: () => number): () => number {
   };
 }
 
-/** A random id; `randomUUID` is there only on secure origins. */
+/** A random text of 128 bits; `randomUUID` is there only on secure origins. */
 export function newId(): string {
-  if (globalThis.isSecureContext !== false) return crypto.randomUUID();
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-async function explain(url: string): Promise<Explanation | undefined> {
-  const address = url.replace(/^ws/, "http");
-  const init = { signal: AbortSignal.timeout(EXPLAIN_TIMEOUT), cache: "no-store" } as const;
-  try {
-    return await explained(await fetch(address, init));
-  } catch {
-    // A page of an origin that is not allowed cannot read the answer, but can tell that there is one.
-    const reached = await fetch(address, { ...init, mode: "no-cors" }).catch(() => undefined);
-    if (reached?.type !== "opaque") return undefined;
-    return { status: 0, code: "origin_refused", detail: HINT, retryAfter: 0 };
-  }
-}
-
-const HINT = "the server is there, but does not let pages of this origin read its answers";
-
-async function explained(answer: Response): Promise<Explanation | undefined> {
-  const problem = await answer.json().catch(() => undefined);
-  if (typeof problem?.code !== "string") return undefined;
-  return {
-    status: answer.status,
-    code: problem.code,
-    detail: String(problem.detail ?? problem.title ?? ""),
-    retryAfter: Number(answer.headers.get("Retry-After") ?? 0) * 1000 || 0,
-  };
+  return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }

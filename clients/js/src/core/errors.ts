@@ -9,7 +9,8 @@ export class ClientError extends Error {
   readonly retryable: boolean;
   constructor(code: string, message: string, retryable = false, options?: ErrorOptions) {
     super(message, options);
-    this.name = new.target.name;
+    // Names of classes do not survive minification; `code` says which one it is.
+    this.name = "ClientError";
     this.code = code;
     this.retryable = retryable;
   }
@@ -60,7 +61,7 @@ export class SessionClosed extends ClientError {
 export class UnsentUpdates extends ClientError {
   readonly keys: readonly (readonly string[])[];
   constructor(keys: readonly (readonly string[])[]) {
-    super("unsent_updates", `${keys.length} updates were not acknowledged when the session ended`);
+    super("unsent_updates", `${keys.length} updates were not acknowledged`);
     this.keys = keys;
   }
 }

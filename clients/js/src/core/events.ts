@@ -29,6 +29,8 @@ export interface Events {
   /** The session has ended and does not connect again. */
   closed: { code: number; reason: string };
   status: Status;
+  /** The page will be frozen or left. What is told now is the last that goes out. */
+  leaving: undefined;
   devices: readonly Device[];
   deviceJoined: Device;
   deviceLeft: { deviceId: string; reason: string };
@@ -67,7 +69,9 @@ export class Emitter<M> {
   on<K extends keyof M>(name: K, listener: Listener<M[K]>): () => void {
     const set = this.#listeners.get(name) ?? new Set();
     this.#listeners.set(name, set.add(listener));
-    return () => void set.delete(listener);
+    return () => {
+      if (set.delete(listener) && !set.size) this.#listeners.delete(name);
+    };
   }
 
   emit<K extends keyof M>(name: K, event: M[K]): void {

@@ -17,44 +17,38 @@
 import type { Dialogue } from "./dialogue";
 import type { Env, Explanation, SocketLike } from "./env";
 import type { Events } from "./events";
+import * as T from "./kinds";
+import { ABNORMAL, AUTH_FAILED, NORMAL, TOKEN_EXPIRED } from "./kinds";
 import type { Bounds } from "./options";
-import { Backoff } from "./pacing";
+import { Backoff, NEVER } from "./pacing";
 import { margin, NoToken, type TokenKeeper } from "./tokens";
-import { T } from "./wire";
+import {
+  BUFFER,
+  BUFFER_WAIT,
+  GOODBYE,
+  GRACE,
+  HURRY,
+  MIN_RENEWAL,
+  RENEWAL_RETRY,
+  SILENCE,
+  STALE,
+} from "./waits";
 
 type State = "idle" | "authorizing" | "connecting" | "ready" | "waiting" | "sleeping" | "ended";
 
 /** Close codes after which connecting again makes no sense. Unknown ones are worth a try. */
 const FINAL = new Set([1000, 1002, 1007, 1009, 4002, 4003, 4005, 4009, 4010, 4011]);
-const NORMAL = 1000;
-const ABNORMAL = 1006;
-const AUTH_FAILED = 4002;
-const TOKEN_EXPIRED = 4004;
+const NO_CONNECTION = "no connection";
 /** HTTP statuses of a refused handshake that pass. 426: it would be accepted. */
 const PASSING = new Set([408, 425, 426, 429]);
 
-/** Heartbeat intervals without a message after which the server is asked for a sign of life. */
-const SILENCE = 2;
-/** Nothing heard for so long when a page becomes visible: the same. */
-const STALE = 5_000;
-/** A last turn of the event loop, in which what has arrived is taken, before a peer is given up. */
-const GRACE = 50;
-/** For the close frame after AUTH_FAILURE. */
-const GOODBYE = 1_000;
-/** Between two attempts that an event of the page has asked for. */
-const HURRY = 2_000;
-const RENEWAL_RETRY = 5_000;
-/** A token is not renewed more often, however short it lives. */
-const MIN_RENEWAL = 1_000;
-/** Bytes that may wait in a socket. */
-const BUFFER = 262_144;
-const BUFFER_WAIT = 50;
-
 export interface LinkEvents {
   event<K extends keyof Events>(name: K, event: Events[K]): void;
-  online(): void;
-  offline(): void;
-  ended(code: number, reason: string, cause: unknown): void;
+  /** There is a connection, or none. */
+  linked(there: boolean): void;
+  /** The page will be frozen; the socket is closed. */
+  slept(): void;
+  ended(code: number, reason: string): void;
 }
 
 /** How a connection ended. */
@@ -77,16 +71,18 @@ export class Link {
   #cancelTimer: (() => void) | undefined;
   #pumping = false;
   /** Of the state: when connecting or waiting is over. */
-  #deadline = Number.POSITIVE_INFINITY;
+  #deadline = NEVER;
   /** The server has asked to be left alone until then. */
   #notBefore = 0;
-  #hurriedAt = Number.NEGATIVE_INFINITY;
+  #hurriedAt = -NEVER;
   #heardAt = 0;
   #readyAt = 0;
-  #beatAt = Number.POSITIVE_INFINITY;
-  #renewAt = Number.POSITIVE_INFINITY;
+  /** When what worked has ended, or the first attempt began. */
+  #downAt: number;
+  #beatAt = NEVER;
+  #renewAt = NEVER;
   /** A sign of life was asked for, and must be there by then. */
-  #probe = Number.POSITIVE_INFINITY;
+  #probe = NEVER;
   #lastTurn = false;
 
   constructor(
@@ -98,6 +94,7 @@ export class Link {
     private readonly sink: LinkEvents,
   ) {
     this.#backoff = new Backoff(bounds.backoffBase, bounds.backoffCap, env.random);
+    this.#downAt = env.now();
   }
 
   // Told from outside
@@ -135,26 +132,36 @@ export class Link {
   /** The page will be frozen: what it has goes out, then the socket is closed. */
   sleep(): void {
     if (this.state === "ended" || this.state === "sleeping") return;
+    this.sink.event("leaving", undefined);
     this.pump();
     this.#drop(NORMAL);
     this.#enter("sleeping");
+    this.sink.slept();
   }
 
   resume(): void {
     if (this.state === "sleeping") void this.#connect();
   }
 
+  /** There is another way to the server: take it. */
+  reconnect(): void {
+    if (/idle|sleeping|ended/.test(this.state)) return;
+    this.#drop(NORMAL);
+    this.sink.linked(false);
+    void this.#connect();
+  }
+
   /** Leave for good. */
-  stop(code: number, reason: string, cause?: unknown): void {
+  stop(code: number, reason: string): void {
     if (this.state === "ended") return;
     this.#drop(NORMAL);
     this.#enter("ended");
-    this.sink.ended(code, reason, cause);
+    this.sink.ended(code, reason);
   }
 
   /** The token must be renewed now. */
   renewToken(): void {
-    if (this.keeper.renewable) this.#renewAt = Number.NEGATIVE_INFINITY;
+    if (this.keeper.renewable) this.#renewAt = -NEVER;
     this.wake();
   }
 
@@ -174,20 +181,17 @@ export class Link {
   async #connect(): Promise<void> {
     const attempt = ++this.#attempt;
     this.#enter("authorizing");
+    if (this.env.local?.()) return this.#open(attempt, "");
     let token: string;
     try {
       token = await this.keeper.current(this.env.now());
     } catch (error) {
-      if (attempt === this.#attempt) this.#noToken(error);
-      return;
+      if (attempt !== this.#attempt) return;
+      const { message: reason, retryable } = error as NoToken;
+      const code = retryable ? 0 : AUTH_FAILED;
+      return this.#finish({ code, reason, final: !retryable, cause: error });
     }
     if (attempt === this.#attempt && this.state === "authorizing") this.#open(attempt, token);
-  }
-
-  #noToken(error: unknown): void {
-    const final = error instanceof NoToken && error.final;
-    const reason = error instanceof Error ? error.message : String(error);
-    this.#finish({ code: final ? AUTH_FAILED : 0, reason, final, cause: error });
   }
 
   #open(attempt: number, token: string): void {
@@ -215,7 +219,7 @@ export class Link {
   #receive(data: unknown): void {
     const now = this.env.now();
     this.#heardAt = now;
-    this.#probe = Number.POSITIVE_INFINITY;
+    this.#probe = NEVER;
     const known = this.dialogue.welcome;
     try {
       this.dialogue.receive(String(data), now);
@@ -232,13 +236,13 @@ export class Link {
     const { tokenLeft, heartbeat } = this.dialogue.welcome!;
     this.#renewAt = now + Math.max(MIN_RENEWAL, tokenLeft - margin(tokenLeft));
     this.keeper.expireAt(this.#renewAt);
-    if (!this.keeper.renewable) this.#renewAt = Number.POSITIVE_INFINITY;
+    if (!this.keeper.renewable) this.#renewAt = NEVER;
     if (this.state !== "connecting") return;
     this.#enter("ready");
     this.#readyAt = now;
     this.#beatAt = now + heartbeat;
     this.#failures = 0;
-    this.sink.online();
+    this.sink.linked(true);
   }
 
   #work(now: number): void {
@@ -247,7 +251,8 @@ export class Link {
     if (now >= this.#probe && !this.#answers(now)) return;
     if (now >= this.#beatAt) this.#beat(now);
     if (now >= this.#renewAt) void this.#renew();
-    this.#send(now);
+    if (this.dialogue.astray(now)) this.#end({ code: ABNORMAL, reason: "updates out of step" });
+    else this.#send(now);
   }
 
   #beat(now: number): void {
@@ -257,7 +262,7 @@ export class Link {
 
   /** Ask for a sign of life. */
   #ask(now: number): void {
-    if (this.#probe !== Number.POSITIVE_INFINITY) return;
+    if (this.#probe !== NEVER) return;
     this.#probe = now + this.bounds.probeTimeout;
     this.#lastTurn = false;
     this.#beat(now);
@@ -285,7 +290,7 @@ export class Link {
 
   async #renew(): Promise<void> {
     const attempt = this.#attempt;
-    this.#renewAt = Number.POSITIVE_INFINITY;
+    this.#renewAt = NEVER;
     let again = true;
     try {
       const token = await this.keeper.renewed();
@@ -294,9 +299,8 @@ export class Link {
       this.wake();
       return await answer;
     } catch (error) {
-      again = !(error instanceof NoToken && error.final);
-      const message = error instanceof Error ? error.message : String(error);
-      this.sink.event("tokenFailed", { message });
+      again = !(error instanceof NoToken) || error.retryable;
+      this.sink.event("tokenFailed", { message: (error as Error).message });
     }
     if (again && attempt === this.#attempt) this.#renewAt = this.env.now() + RENEWAL_RETRY;
     this.#schedule();
@@ -306,18 +310,17 @@ export class Link {
 
   #timedOut(): void {
     if (this.dialogue.refusal) return this.#closed(AUTH_FAILED, "");
-    const reason = "no connection in time";
-    this.#end({ code: 0, reason });
+    this.#end({ code: 0, reason: NO_CONNECTION });
   }
 
   /** The socket was never open: browsers do not say why, but the server does when asked. */
   async #refused(attempt: number): Promise<void> {
     this.#drop();
-    this.#deadline = Number.POSITIVE_INFINITY;
+    this.#deadline = NEVER;
     let why: Explanation | undefined;
     if (this.#failures % 4 === 0) why = await this.env.explain(this.url).catch(() => undefined);
     if (attempt !== this.#attempt || this.state !== "connecting") return;
-    const reason = why ? `${why.code}: ${why.detail}` : "no connection";
+    const reason = why ? `${why.code}: ${why.detail}` : NO_CONNECTION;
     const final = !!why && why.status >= 400 && why.status < 500 && !PASSING.has(why.status);
     this.#finish({ code: 0, reason, final, retryAfter: why?.retryAfter ?? 0, cause: why });
   }
@@ -325,13 +328,9 @@ export class Link {
   /** A close frame, or the loss of the connection: what it means for the next attempt. */
   #closed(closeCode: number, text: string): void {
     const { refusal, retryAfter } = this.dialogue;
-    let code = closeCode;
-    let final = FINAL.has(code);
-    if (refusal?.code === "token_expired") {
-      code = TOKEN_EXPIRED;
-      final = false;
-    } else if (refusal?.retryable) final = false;
-    if (code === TOKEN_EXPIRED) {
+    const code = refusal?.code === "token_expired" ? TOKEN_EXPIRED : closeCode;
+    let final = FINAL.has(code) && !refusal?.retryable;
+    if (code === TOKEN_EXPIRED || (final && code === AUTH_FAILED && this.keeper.old)) {
       this.keeper.spent();
       final = !this.keeper.renewable;
     }
@@ -346,15 +345,18 @@ export class Link {
 
   #finish({ code, reason, final = false, retryAfter = 0, cause }: End): void {
     this.cause = cause ?? reason;
-    if (final) return this.stop(code, reason, cause);
+    if (final) return this.stop(code, reason);
     const now = this.env.now();
-    if (this.#readyAt && now - this.#readyAt >= this.bounds.stableAfter) this.#backoff.reset();
+    if (this.#readyAt && now - this.#readyAt >= this.bounds.stableAfter) {
+      this.#backoff.reset();
+      this.#downAt = now;
+    }
     this.#readyAt = 0;
     this.#failures += 1;
-    const retryIn = this.#backoff.next(retryAfter);
+    const retryIn = this.#backoff.next(retryAfter, now - this.#downAt);
     this.#notBefore = now + retryAfter;
     this.#enter("waiting", now + retryIn);
-    this.sink.offline();
+    this.sink.linked(false);
     this.sink.event("disconnected", { code, reason, retryIn });
     this.#schedule();
   }
@@ -372,10 +374,10 @@ export class Link {
     this.dialogue.lost();
   }
 
-  #enter(state: State, deadline = Number.POSITIVE_INFINITY): void {
+  #enter(state: State, deadline = NEVER): void {
     this.state = state;
     this.#deadline = deadline;
-    this.#probe = Number.POSITIVE_INFINITY;
+    this.#probe = NEVER;
     this.#schedule();
   }
 
@@ -385,8 +387,7 @@ export class Link {
     this.#cancelTimer = undefined;
     const now = this.env.now();
     const due = Math.max(0, this.#due(now) - now);
-    if (due !== Number.POSITIVE_INFINITY)
-      this.#cancelTimer = this.env.timer(Math.ceil(due), () => this.pump());
+    if (due !== NEVER) this.#cancelTimer = this.env.timer(Math.ceil(due), () => this.pump());
   }
 
   #due(now: number): number {
@@ -394,7 +395,7 @@ export class Link {
     const full = (this.#socket?.bufferedAmount ?? 0) >= BUFFER;
     const work = full ? BUFFER_WAIT : this.dialogue.wait(now);
     const silent = this.#heardAt + SILENCE * this.dialogue.welcome!.heartbeat;
-    const probe = this.#probe === Number.POSITIVE_INFINITY ? silent : this.#probe;
+    const probe = this.#probe === NEVER ? silent : this.#probe;
     return Math.min(now + work, this.#beatAt, this.#renewAt, probe);
   }
 }

@@ -4,7 +4,7 @@
  * The server answers with results, never operations, so these rules only make the wait invisible.
  * Where the outcome cannot be told the value stays as it is.
  */
-import { isNumeric, type Json, MISSING, mergePatch, same, type Value } from "./values";
+import { INTEGER, isNumeric, type Json, MISSING, mergePatch, same, type Value } from "./values";
 
 export type Operation =
   | "SET"
@@ -34,6 +34,16 @@ export const become = (value: Value): Edit => (value === MISSING ? remove : set(
 export const isPlain = (edit: Edit): boolean =>
   edit.operation === "SET" || edit.operation === "DELETE";
 
+/** Edits as the protocol writes several of them. */
+export function parts(edits: Edits): { changes: Record<string, Json>; deleted: string[] } {
+  const changes: Record<string, Json> = {};
+  const deleted: string[] = [];
+  for (const [key, { value }] of edits)
+    if (value === MISSING) deleted.push(key);
+    else changes[key] = value;
+  return { changes, deleted };
+}
+
 const INT64 = 2n ** 63n;
 
 /** The value after an edit; MISSING stands for a key that is not there. */
@@ -62,9 +72,8 @@ export function effect(base: Value, edit: Edit): Value {
 }
 
 function integer(value: Value): bigint | undefined {
-  if (typeof value === "bigint") return value;
-  if (typeof value === "number") return Number.isSafeInteger(value) ? BigInt(value) : undefined;
-  return isNumeric(value) && /^-?\d+$/.test(value.text) ? BigInt(value.text) : undefined;
+  const text = isNumeric(value) ? String(value) : "";
+  return INTEGER.test(text) ? BigInt(text) : undefined;
 }
 
 function sum(base: Value, by: Json): Value {
@@ -81,10 +90,6 @@ function extreme(base: Value, value: Json, greater: boolean): Value {
   if (base === MISSING) return value;
   if (!isNumeric(base) || !isNumeric(value)) return base;
   // A number and a bigint compare by their exact values.
-  const [a, b] = [comparable(base), comparable(value)];
+  const [a, b] = [integer(base) ?? base, integer(value) ?? value];
   return (greater ? b > a : b < a) ? value : base;
-}
-
-function comparable(value: Json): number | bigint {
-  return integer(value) ?? Number(value);
 }

@@ -1,5 +1,5 @@
 /** Every bound and deadline of a session, with its default. Times in milliseconds, sizes in bytes. */
-import type { Policy } from "./conflicts";
+import type { Guard } from "./conflicts";
 import type { Numbers } from "./values";
 
 /** Who this device is; the server shows it to the user's other devices. */
@@ -13,9 +13,9 @@ export interface Hello {
 }
 
 export interface Bounds {
-  /** None, the default: the last writer of a key wins. Else see `Policy`. */
-  conflict: Policy | undefined;
-  /** Integers that a number cannot hold: `bigint`, or a `RawNumber` for every such number. */
+  /** None, the default: the last writer of a key wins. Else `conflicts(policy)`, an import. */
+  conflict: Guard | undefined;
+  /** Integers that a number cannot hold: `bigint`, or the class `RawNumber` for every such number. */
   numbers: Numbers;
   /** One attempt, from the socket to AUTH_SUCCESS. A handshake that hangs is closed then. */
   connectTimeout: number;

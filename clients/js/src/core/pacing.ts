@@ -1,8 +1,17 @@
 /** How long to wait before trying again, and how fast to send. Times are milliseconds. */
 
+export const NEVER = Number.POSITIVE_INFINITY;
+
+/** A wait that a server asks for, at most an hour, so that every wait ends. */
+export const asked = (ms: number): number => Math.min(Math.max(ms, 0), 3_600_000) || 0;
+
+/** No wait is longer than this share of the time that it has not worked so far. */
+const OUTAGE_SHARE = 1 / 4;
+
 /**
- * Exponential backoff with full jitter: the n-th wait is uniform in [0, min(cap, base * 2**n)].
- * After a crash of a server all of its clients come back spread over the whole interval.
+ * Exponential backoff with full jitter: the n-th wait is uniform in [0, min(cap, base * 2**n)], and
+ * in a quarter of the outage so far when that is less. After a crash of a server all of its clients
+ * come back spread over the interval, and within a time that fits the outage.
  */
 export class Backoff {
   #attempts = 0;
@@ -12,11 +21,11 @@ export class Backoff {
     private readonly draw: () => number,
   ) {}
 
-  /** The next wait; `atLeast` is what the server asked for. */
-  next(atLeast = 0): number {
-    const ceiling = Math.min(this.cap, this.base * 2 ** Math.min(this.#attempts, 32));
+  /** The next wait; `atLeast` is what the server asked for, `outage` how long it has not worked. */
+  next(atLeast = 0, outage = NEVER): number {
+    const grown = Math.min(this.cap, this.base * 2 ** Math.min(this.#attempts, 32));
     this.#attempts += 1;
-    return Math.max(0, atLeast) + this.draw() * ceiling;
+    return atLeast + this.draw() * Math.min(grown, Math.max(this.base, outage * OUTAGE_SHARE));
   }
 
   /** It worked: the next wait is a first one again. */

@@ -15,18 +15,17 @@ export interface PageListener {
 
 /** @returns a function that ends the listening; there is nothing to listen to outside of a page */
 export function watchPage(told: PageListener): () => void {
-  if (typeof window === "undefined" || typeof document === "undefined") return () => {};
+  if (typeof document === "undefined") return () => {};
   const stop = new AbortController();
-  const options = { signal: stop.signal };
-  const visible = () => {
-    if (document.visibilityState === "visible") told.hurry();
-  };
-  window.addEventListener("online", () => told.hurry(), options);
-  window.addEventListener("offline", () => told.doubt(), options);
-  window.addEventListener("pageshow", () => told.resume(), options);
-  window.addEventListener("pagehide", () => told.sleep(), options);
-  document.addEventListener("visibilitychange", visible, options);
-  document.addEventListener("freeze", () => told.sleep(), options);
-  document.addEventListener("resume", () => told.resume(), options);
+  const { signal } = stop;
+  const on = (target: EventTarget, name: string, listener: () => void) =>
+    target.addEventListener(name, listener, { signal });
+  on(window, "online", () => told.hurry());
+  on(window, "offline", () => told.doubt());
+  on(window, "pageshow", () => told.resume());
+  on(window, "pagehide", () => told.sleep());
+  on(document, "freeze", () => told.sleep());
+  on(document, "resume", () => told.resume());
+  on(document, "visibilitychange", () => document.hidden || told.hurry());
   return () => stop.abort();
 }

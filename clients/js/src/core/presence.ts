@@ -1,7 +1,8 @@
 /** The devices of the session, and what is true of each only while it is there (`me`). */
-import { Pacer } from "./pacing";
+import { NEVER, Pacer } from "./pacing";
 import { isObject, type Json, MISSING, same, shared, type Value } from "./values";
-import type { Message } from "./wire";
+import { ME_RATE } from "./waits";
+import type { Fields, Message } from "./wire";
 
 /** One device of the session. Times are Unix seconds. */
 export interface Device {
@@ -18,51 +19,62 @@ export interface Device {
   readonly me: Readonly<Record<string, Json>>;
 }
 
-/** Changes of `me` a second that the server takes. */
-const ME_RATE = 20;
 const NOTHING: Readonly<Record<string, Json>> = Object.freeze({});
 
 export class Presence {
-  /** All known devices; a new array whenever one changes. */
+  /** All known devices; a new array only when one changes. */
   list: readonly Device[] = [];
   total = 0;
   /** What this device says of itself. */
   readonly mine = new Map<string, Json>();
   readonly #devices = new Map<string, Device>();
   readonly #unsaid = new Map<string, Json>();
+  #own = "";
+  /** Of a large session: how many devices are there, and beyond how many none says anything. */
+  #online = 0;
+  #bound = NEVER;
   #pacer = new Pacer(ME_RATE, ME_RATE, 0);
 
   /** AUTH_SUCCESS: who is there, and everything that this device says is to be said again. */
   connected(message: Message, now: number): void {
+    this.#own = message.text("device_id");
+    this.#bound = Number(message.object("limits").presence_list ?? NEVER);
     this.whole(message);
     this.#pacer = new Pacer(ME_RATE, ME_RATE, now);
     this.#unsaid.clear();
+    this.#sayAll();
+  }
+
+  #sayAll(): void {
     for (const [name, value] of this.mine) this.#unsaid.set(name, value);
   }
 
-  /** A whole list. */
+  /** A whole list, or some devices of a large session; those need not name this one. */
   whole(message: Message): void {
-    const entries = message.records("devices");
-    if (!entries) return;
+    if (!message.list("devices")) return;
     const before = new Map(this.#devices);
+    const own = before.get(this.#own);
     this.#devices.clear();
-    for (const entry of entries) this.#put(entry, before.get(String(entry.device_id)), entry.me);
+    if (own) this.#devices.set(this.#own, own);
+    for (const entry of message.records("devices")) this.#put(entry, before);
     this.#said(message.object("me"));
-    this.#publish(message.number("devices_total") ?? message.number("total"));
+    const total = message.number("devices_total") ?? message.number("total");
+    const { partial, devices_partial: some } = message.fields;
+    this.#publish(total, partial || some ? total : 0);
   }
 
   /** DEVICE_LIST: whole, or what has changed. */
   listed(message: Message): void {
     if (!message.flag("delta")) return this.whole(message);
-    for (const entry of message.records("joined") ?? []) this.joined(entry);
-    for (const entry of message.records("left") ?? [])
-      this.left(String(entry.device_id), String(entry.reason ?? ""));
+    for (const entry of message.records("joined")) this.#put(entry, this.#devices);
+    for (const entry of message.records("left")) this.#devices.delete(entry.text("device_id"));
     this.#said(message.object("me"));
-    this.#publish(message.number("total"));
+    const total = message.number("total");
+    this.#publish(total ?? this.total, total);
   }
 
-  joined(entry: Readonly<Record<string, unknown>>): Device {
-    const device = this.#put(entry, undefined, entry.me);
+  joined(entry: Fields): Device {
+    const device = this.#put(entry, this.#devices);
     this.#publish();
     return device;
   }
@@ -85,14 +97,9 @@ export class Presence {
     }
   }
 
-  /** Whether something is to be said now. */
-  ready(now: number): boolean {
-    return this.#unsaid.size > 0 && this.#pacer.wait(now) === 0;
-  }
-
   /** When something is to be said, in milliseconds from now. */
   wait(now: number): number {
-    return this.#unsaid.size ? this.#pacer.wait(now) : Number.POSITIVE_INFINITY;
+    return this.#unsaid.size ? this.#pacer.wait(now) : NEVER;
   }
 
   /** What is to be said. */
@@ -114,25 +121,32 @@ export class Presence {
     }
   }
 
-  #put(entry: Readonly<Record<string, unknown>>, old: Device | undefined, me: unknown): Device {
-    const text = (name: string) => (typeof entry[name] === "string" ? entry[name] : "");
-    const device: Device = {
-      deviceId: text("device_id"),
-      deviceType: text("device_type"),
-      deviceName: text("device_name"),
-      osVersion: text("os_version"),
-      status: entry.status === "offline" ? "offline" : "online",
-      connectedAt: Number(entry.connected_at ?? 0),
-      lastSeen: typeof entry.last_seen === "number" ? entry.last_seen : undefined,
-      inCall: text("in_call") || undefined,
-      me: isObject(me) ? (shared(old?.me ?? MISSING, me as Json) as never) : NOTHING,
-    };
-    this.#devices.set(device.deviceId, Object.freeze(device));
+  /** `before`: devices as they were known, whose parts are kept where they are equal. */
+  #put(entry: Fields, before: ReadonlyMap<string, Device>): Device {
+    const deviceId = entry.text("device_id");
+    const device = shared(
+      before.get(deviceId) as never,
+      {
+        deviceId,
+        deviceType: entry.text("device_type"),
+        deviceName: entry.text("device_name"),
+        osVersion: entry.text("os_version"),
+        status: entry.text("status") === "offline" ? "offline" : "online",
+        connectedAt: entry.number("connected_at") ?? 0,
+        lastSeen: entry.number("last_seen"),
+        inCall: entry.text("in_call") || undefined,
+        me: entry.object("me"),
+      } as never,
+    ) as unknown as Device;
+    this.#devices.set(deviceId, device);
     return device;
   }
 
-  #publish(total?: number): void {
-    this.list = Object.freeze([...this.#devices.values()]);
+  #publish(total?: number, online = this.#online): void {
+    // What was said was taken back when the session grew beyond the bound.
+    if (this.#online > this.#bound && online <= this.#bound) this.#sayAll();
+    this.#online = online;
+    this.list = shared(this.list as never, [...this.#devices.values()] as never) as never;
     this.total = Math.max(total ?? 0, this.list.length);
   }
 }

@@ -7,17 +7,22 @@
  * sent, and the server carries one out only if its number is the next. So several may be on the way
  * at once, and one that the server refuses for a moment is not overtaken: those behind it are
  * refused with `sequence_gap`, and all of them get new numbers once everything that was on the way
- * is answered. An update that is refused uses no number.
+ * is answered. An update that is refused uses no number. The acknowledgement of one says that all
+ * before it were carried out, too.
  *
  * A server without streams ignores the numbers and knows updates by their ids. There two updates of
  * one key are never on the way together, so that an older one is not sent again after a newer one.
  *
  * Numbers are given by position: the first update that is not acknowledged has `acked + 1`. The
- * same order gives the same numbers, on a new connection and after a reload.
+ * same order gives the same numbers, on a new connection and after a reload. On a connection they
+ * stay: an update may be asked again, and is answered once for each copy of it. Where the numbers
+ * and the server's disagree, the connection is given up, and the next one begins with the truth.
  */
 import { InvalidUpdate, QueueFull } from "./errors";
-import { type Edit, type Edits, isPlain } from "./operations";
-import { bytes, MISSING, toText, type Value } from "./values";
+import { type Edit, type Edits, isPlain, parts } from "./operations";
+import type { Bounds } from "./options";
+import { NEVER } from "./pacing";
+import { bytes, toText, type Value } from "./values";
 
 /** What a message has around its payload: type, ids, stream, number, a base version. */
 const ENVELOPE_BYTES = 420;
@@ -33,9 +38,17 @@ export class Pending {
   readonly contested = new Map<string, Value>();
   /** Its number in the stream; 0 while it has none. */
   seq = 0;
+  /** Once it is done: the stream in which it has that number. */
+  stream = "";
   /** It may have been carried out: what it says must not change. */
   sent = false;
+  /** It was sent on an earlier connection, too. */
+  tried = false;
   inFlight = false;
+  /** How often it was sent on this connection and not answered. */
+  copies = 0;
+  /** One of its answers was overdue, or no answer. */
+  doubtful = false;
   sentAt = 0;
   notBefore = 0;
   attempts = 0;
@@ -46,6 +59,8 @@ export class Pending {
   size = 0;
   /** The state of storage that must be reached before it may leave. */
   mark = 0;
+  /** Ids of updates of other tabs whose place it has taken. */
+  aliases: readonly string[] = [];
 
   constructor(id: string, edits: Edits, guarded = false) {
     this.id = id;
@@ -61,37 +76,21 @@ export class Pending {
   /** The payload of its STATE_UPDATE, without stream and number. */
   payload(): Record<string, unknown> {
     const body = this.edits.size === 1 ? this.#single() : this.#several();
-    if (this.guarded && this.base) {
-      body.base_version = this.base.version;
-      body.base_lineage = this.base.lineage;
-    }
-    return body;
+    return { ...body, base_version: this.base?.version, base_lineage: this.base?.lineage };
   }
 
   measure(): void {
     this.size = bytes(toText(this.payload()));
   }
 
-  /** Nothing of it was carried out, which the server has said: it is as if it was never sent. */
-  unsend(): void {
-    this.seq = 0;
-    this.sent = this.inFlight = false;
+  /** JSON leaves out what is MISSING, a symbol. */
+  #single(): object {
+    const [[key, { operation, value, expected }]] = [...this.edits] as [[string, Edit]];
+    return { key, operation, value, expected };
   }
 
-  #single(): Record<string, unknown> {
-    const [[key, edit]] = [...this.edits] as [[string, Edit]];
-    const body: Record<string, unknown> = { key, operation: edit.operation };
-    if (edit.value !== MISSING) body.value = edit.value;
-    if (edit.expected !== undefined && edit.expected !== MISSING) body.expected = edit.expected;
-    return body;
-  }
-
-  #several(): Record<string, unknown> {
-    const changes: Record<string, unknown> = {};
-    const deleted: string[] = [];
-    for (const [key, edit] of this.edits)
-      if (edit.value === MISSING) deleted.push(key);
-      else changes[key] = edit.value;
+  #several(): object {
+    const { changes, deleted } = parts(this.edits);
     return { changes, deleted_keys: deleted };
   }
 }
@@ -99,16 +98,10 @@ export class Pending {
 /** Who keeps the queue on disk. Each change is told at once; `flushed` is raised when it is safe. */
 export interface Journal {
   put(pending: Pending): void;
-  remove(id: string): void;
+  /** It is done or refused. One that was acknowledged goes together with its number. */
+  remove(pending: Pending): void;
   /** The stream or its acknowledged number has changed. */
   moved(): void;
-}
-
-export interface QueueBounds {
-  updates: number;
-  bytes: number;
-  /** Updates on the way at once. */
-  window: number;
 }
 
 export class Queue {
@@ -118,10 +111,14 @@ export class Queue {
   acked = 0;
   /** The server takes the stream in order, so updates of one key may be on the way together. */
   sequenced = false;
+  /** Only a new connection can tell what the server has. */
+  astray = false;
   bytes = 0;
+  /** Updates on the way at once. NEVER: they are handed to a peer that has a queue of its own. */
+  window: number;
   journal: Journal | undefined;
   /** What has reached the disk; all of it when there is none. */
-  flushed = Number.POSITIVE_INFINITY;
+  flushed = NEVER;
   marks = 0;
   #barrier = 0;
   #last = 0;
@@ -130,14 +127,20 @@ export class Queue {
   readonly #byKey = new Map<string, Pending[]>();
 
   constructor(
-    private readonly bounds: QueueBounds,
+    private readonly bounds: Pick<Bounds, "queueUpdates" | "queueBytes" | "window">,
     private readonly newId: () => string,
   ) {
     this.stream = newId();
+    this.window = bounds.window;
   }
 
   get size(): number {
     return this.#updates.size;
+  }
+
+  /** Keys that updates of it touch. */
+  get keys(): Iterable<string> {
+    return this.#byKey.keys();
   }
 
   [Symbol.iterator](): IterableIterator<Pending> {
@@ -145,7 +148,7 @@ export class Queue {
   }
 
   get(id: string | undefined): Pending | undefined {
-    return id === undefined ? undefined : this.#updates.get(id);
+    return this.#updates.get(id!);
   }
 
   /** Updates of one key, oldest first. */
@@ -161,9 +164,7 @@ export class Queue {
    */
   add(pending: Pending, maxMessage: number): void {
     this.#check(pending.size, maxMessage);
-    if (this.size >= this.bounds.updates)
-      throw new QueueFull(`${this.bounds.updates} updates wait to be acknowledged`);
-    this.#fits(pending.size);
+    this.#fits(pending.size, 1);
     this.restore(pending);
     this.#stored(pending);
   }
@@ -193,7 +194,7 @@ export class Queue {
   replace(pending: Pending, edits: Edits, maxMessage: number): void {
     const other = new Pending(pending.id, edits, pending.guarded);
     this.#check(other.size, maxMessage);
-    this.#fits(other.size - pending.size);
+    this.#fits(other.size - pending.size, 0);
     this.#setEdits(pending, edits);
   }
 
@@ -202,7 +203,7 @@ export class Queue {
     this.#updates.delete(pending.id);
     this.bytes -= pending.size;
     for (const key of pending.edits.keys()) this.#forget(key, pending);
-    this.journal?.remove(pending.id);
+    this.journal?.remove(pending);
   }
 
   /** Give an update other edits, on some of its keys. */
@@ -219,18 +220,19 @@ export class Queue {
     for (const pending of this) {
       if (pending.ackVersion !== undefined) for (const key of pending.edits.keys()) unseen.add(key);
       else if (pending.inFlight) {
-        if (++onTheWay >= this.bounds.window) return undefined;
+        if (++onTheWay >= this.window) return undefined;
         for (const key of pending.edits.keys()) blocked.add(key);
-      } else return this.#mayGo(pending, now, blocked, unseen) ? pending : undefined;
+      } else if (this.#mayGo(pending, now, blocked, unseen)) return pending;
+      else if (!this.#stalled) return undefined; // else one behind may have to be asked again
     }
     return undefined;
   }
 
   #mayGo(pending: Pending, now: number, blocked: Set<string>, unseen: Set<string>): boolean {
-    if (this.#stalled || pending.notBefore > now) return false;
+    if ((this.#stalled && !pending.seq) || pending.notBefore > now) return false;
     if (this.flushed < Math.max(pending.mark, this.#barrier)) return false;
     for (const key of pending.edits.keys()) {
-      if (blocked.has(key) && (pending.guarded || !this.sequenced)) return false;
+      if (blocked.has(key) && (pending.guarded || !(this.sequenced || this.#handed))) return false;
       if (pending.guarded && unseen.has(key)) return false;
     }
     return true;
@@ -240,12 +242,27 @@ export class Queue {
   send(pending: Pending, now: number): void {
     if (!pending.seq) pending.seq = ++this.#last;
     pending.inFlight = pending.sent = true;
+    pending.copies = this.#handed ? 1 : pending.copies + 1;
     pending.sentAt = now;
+  }
+
+  /** Each is known by its id there, and they are not done in order. */
+  get #handed(): boolean {
+    return this.window === NEVER;
+  }
+
+  /** What an acknowledgement speaks of: the answers of those before may have been left out. */
+  upTo(last: Pending): Pending[] {
+    if (!this.sequenced || this.#handed) return [last];
+    const done = (p: Pending) => p.seq && p.seq < last.seq && p.ackVersion === undefined;
+    return [...this].filter((p) => p === last || done(p));
   }
 
   /** The server has carried out an update. */
   acknowledge(pending: Pending): void {
     pending.inFlight = false;
+    pending.copies = 0;
+    this.journal?.remove(pending);
     if (pending.seq > this.acked) {
       this.acked = pending.seq;
       this.journal?.moved();
@@ -253,31 +270,49 @@ export class Queue {
     this.#settle();
   }
 
+  /** Whether a refusal stands. If another copy is on the way, that one's answer does. */
+  stands(pending: Pending): boolean {
+    pending.doubtful = --pending.copies > 0;
+    return !pending.doubtful;
+  }
+
   /** The server has not carried out an update; it stays, or `remove` follows. */
   refused(pending: Pending): void {
-    pending.unsend();
+    pending.seq = pending.copies = 0;
+    pending.inFlight = pending.doubtful = false;
+    // A server that knows ids only may have carried it out before, and refuse to look now. A tab that
+    // leads looks first.
+    pending.sent = pending.tried && !this.sequenced && !this.#handed;
     this.#barrier = ++this.marks;
     this.journal?.moved();
     this.#stalled = true;
     this.#settle();
   }
 
-  /** The numbers are not those that the server expects: `last` is the one it has. */
-  outOfStep(pending: Pending, last: number | undefined): void {
-    if (last !== undefined && last !== this.acked && !this.#othersOnTheWay(pending))
-      last < this.acked ? this.#setAcked(last) : this.newStream();
+  /** The numbers are not those that the server expects: `last` is the one it has, if it has one. */
+  outOfStep(pending: Pending, last: unknown): void {
+    this.sequenced = true;
     this.refused(pending);
+    // While others are not answered, they may be what `last` counts.
+    if (last === undefined || (last !== this.acked && !this.#awaits())) this.astray = true;
   }
 
-  #othersOnTheWay(pending: Pending): boolean {
-    for (const other of this) if (other.inFlight && other !== pending) return true;
+  #awaits(): boolean {
+    for (const p of this) if (p.copies && p.ackVersion === undefined) return true;
     return false;
   }
 
   /** Nobody knows the old stream, or another copy of this queue uses it. */
   newStream(): void {
     this.stream = this.newId();
+    this.sequenced = false;
+    this.astray = true;
     this.#setAcked(0);
+  }
+
+  /** A server that takes streams does not tell what it has of ours: it does not know. */
+  forgotten(): void {
+    if (this.sequenced && !this.#handed) this.newStream();
   }
 
   #setAcked(last: number): void {
@@ -288,9 +323,7 @@ export class Queue {
 
   /** New numbers, once nothing is on the way that has an old one. */
   #settle(): void {
-    if (!this.#stalled) return;
-    for (const pending of this) if (pending.inFlight) return;
-    this.#renumber();
+    if (this.#stalled && !this.#awaits()) this.#renumber();
   }
 
   #renumber(): void {
@@ -299,19 +332,31 @@ export class Queue {
     for (const pending of this) if (pending.ackVersion === undefined) pending.seq = 0;
   }
 
-  /** The connection is gone, or answers may have been lost: everything is sent again. */
+  /** Answers may have been left out: all is asked again, under the same numbers. */
   recall(): void {
     for (const pending of this) pending.inFlight = false;
+  }
+
+  /** The connection is gone: everything is sent again. */
+  disconnected(): void {
+    for (const pending of this) {
+      pending.tried = pending.sent;
+      pending.inFlight = pending.doubtful = false;
+      pending.copies = 0;
+    }
+    this.astray = false;
     this.#renumber();
   }
 
   /**
-   * What the server has of the stream, told while nothing is on the way.
+   * What the server has of the stream.
    *
    * @returns done: updates of ours that it has carried out; lost: how many acknowledged ones it
-   *     does not have any more
+   *     does not have any more. Nothing while some are on the way: that is for a new connection
    */
   reconcile(applied: number): { done: Pending[]; lost: number } {
+    this.astray ||= this.#awaits();
+    if (this.astray) return { done: [], lost: 0 };
     this.sequenced = true;
     const lost = Math.max(0, this.acked - applied);
     const open = [...this].filter((p) => p.ackVersion === undefined);
@@ -334,9 +379,14 @@ export class Queue {
     }
   }
 
-  /** Send again what was sent before a time and is not answered. */
+  /** Send again what was sent before a time and is not answered; twice in vain is enough. */
   resendOlder(than: number): void {
-    for (const p of this) if (p.inFlight && p.sentAt <= than) p.inFlight = false;
+    for (const p of this) {
+      if (!p.inFlight || p.sentAt > than) continue;
+      p.inFlight = false;
+      this.astray ||= p.doubtful;
+      p.doubtful = !this.#handed;
+    }
   }
 
   /** Updates that do not fit a message of so many bytes. */
@@ -346,12 +396,15 @@ export class Queue {
 
   #check(size: number, maxMessage: number): void {
     if (size + ENVELOPE_BYTES > maxMessage)
-      throw new InvalidUpdate(`an update of ${size} bytes does not fit a message of ${maxMessage}`);
+      throw new InvalidUpdate(`${size} bytes do not fit a message of ${maxMessage}`);
   }
 
-  #fits(more: number): void {
-    if (this.bytes + more > this.bounds.bytes)
-      throw new QueueFull(`updates of ${this.bytes} bytes wait to be acknowledged`);
+  #fits(more: number, updates: number): void {
+    if (
+      this.size + updates > this.bounds.queueUpdates ||
+      this.bytes + more > this.bounds.queueBytes
+    )
+      throw new QueueFull(`${this.size} updates of ${this.bytes} bytes wait`);
   }
 
   #setEdits(pending: Pending, edits: Edits): void {

@@ -10,7 +10,8 @@
  * An acknowledgement may overtake the commit that it speaks of. Then the update stays, with its
  * `ackVersion`, until the replica has that version.
  */
-import { type Edits, effect, isPlain } from "./operations";
+import type { Guard } from "./conflicts";
+import { effect, isPlain } from "./operations";
 import type { Pending, Queue } from "./queue";
 import { type Json, MISSING, same, shared, type Value } from "./values";
 
@@ -48,44 +49,24 @@ export class Replica {
   readonly view = new Map<string, Json>();
   #confirmed: Pending[] = [];
 
-  constructor(readonly queue: Queue) {}
+  constructor(
+    readonly queue: Queue,
+    private readonly guard?: Guard,
+  ) {}
 
   // Our own updates
 
-  /** Take an update into the queue and show its effect; throws as `Queue.add`. */
-  overlay(pending: Pending, maxMessage: number): Step {
-    this.queue.add(pending, maxMessage);
-    return this.#refreshed(step(), pending.edits.keys());
-  }
-
-  /** Give an update that was not sent another value; throws as `Queue.add`. */
-  replace(pending: Pending, edits: Edits, maxMessage: number): Step {
-    this.queue.replace(pending, edits, maxMessage);
-    return this.#refreshed(step(), edits.keys());
-  }
-
-  /** An update was refused for good: take it and its effect out. */
-  withdraw(pending: Pending): Step {
-    this.queue.remove(pending);
-    return this.#refreshed(step(), pending.edits.keys());
-  }
-
-  /** Rebase an update on what others have done; no edits left means that it is dropped. */
-  rewrite(pending: Pending, edits: Edits): Step {
-    const keys = pending.keys;
-    if (edits.size) this.queue.rewrite(pending, edits);
-    else this.queue.remove(pending);
-    return this.#refreshed(step(), keys);
+  /** The queue was changed: show its effect on these keys. */
+  show(keys: Iterable<string>): ReadonlySet<string> {
+    return this.#refreshed(step(), keys).changed;
   }
 
   /** Show what was kept by a journal. */
-  restore(state: Readonly<Record<string, Json>>, at: Position, known: boolean): Step {
+  restore(state: Readonly<Record<string, Json>>, at: Position): ReadonlySet<string> {
     this.at = at;
-    this.known = known;
+    this.known = true;
     for (const [key, value] of Object.entries(state)) this.server.set(key, value);
-    const keys = new Set(this.server.keys());
-    for (const pending of this.queue) for (const key of pending.edits.keys()) keys.add(key);
-    return this.#refreshed(step(), keys);
+    return this.show([...this.server.keys(), ...this.queue.keys]);
   }
 
   // What the server says
@@ -136,40 +117,27 @@ export class Replica {
     return branched && commit.prevVersion === version ? "other" : "applied";
   }
 
-  /** Our update has a version. What others saw of it was no conflict for our later ones. */
+  /** Our update has a version, and those before it one that is not greater. */
   #confirm(own: Pending, version: number): void {
-    if (own.ackVersion === undefined) this.#confirmed.push(own);
-    own.ackVersion = own.version = version;
-    this.queue.acknowledge(own);
-    for (const key of own.edits.keys())
-      for (const later of this.queue.touching(key))
-        if (later.contested.has(key) && wrote(own, key, later.contested.get(key)!))
-          later.contested.delete(key);
+    for (const done of this.queue.upTo(own)) {
+      if (done.ackVersion === undefined) this.#confirmed.push(done);
+      done.ackVersion = done.version = version;
+      this.queue.acknowledge(done);
+      for (const key of done.edits.keys())
+        this.guard?.confirmed(done, key, this.queue.touching(key));
+    }
   }
 
   #take(changes: Told, at: Position, own: Pending | undefined): Step {
     for (const [key, value] of changes) {
-      if (!own) this.#contest(key, value, at.version);
+      // While `server` is as it was: a difference may name again what we have, which is no news.
+      if (!own && !same(valueIn(this.server, key), value))
+        this.guard?.contest(this.queue.touching(key), key, value, at.version);
       if (value === MISSING) this.server.delete(key);
       else this.server.set(key, shared(this.server.get(key), value));
     }
-    this.at = position(at);
+    this.at = { version: at.version, epoch: at.epoch, lineage: at.lineage };
     return this.#settle(step(), changes.keys());
-  }
-
-  /**
-   * Mark updates of a key that changes under them, unless the change was our own. While `server` is
-   * as it was: a difference may name again what we have, and that is no news.
-   */
-  #contest(key: string, theirs: Value, version: number): void {
-    if (same(valueIn(this.server, key), theirs)) return;
-    const waiting = this.queue.touching(key);
-    if (waiting.some((p) => p.ackVersion !== undefined && wrote(p, key, theirs))) return;
-    for (const pending of waiting) {
-      const news = pending.base === undefined || version > pending.base.version;
-      if (pending.guarded && news && pending.ackVersion === undefined)
-        pending.contested.set(key, theirs);
-    }
   }
 
   /** Let go of every update whose version we have, then bring the view up to date. */
@@ -220,16 +188,12 @@ function told(commit: Pick<Commit, "changes" | "deleted">): Told {
   return all;
 }
 
-function position({ version, epoch, lineage }: Position): Position {
-  return lineage === undefined ? { version, epoch } : { version, epoch, lineage };
-}
-
 function step(verdict: Verdict = "applied"): Step {
   return { verdict, changed: new Set(), settled: [] };
 }
 
 /** Whether an update has left this value in a key; only the server knows it of an operation. */
-function wrote(pending: Pending, key: string, value: Value): boolean {
+export function wrote(pending: Pending, key: string, value: Value): boolean {
   const edit = pending.edits.get(key);
   return edit !== undefined && isPlain(edit) && same(edit.value, value);
 }

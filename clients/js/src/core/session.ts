@@ -4,10 +4,11 @@
  * What the program calls only changes the `Dialogue` and wakes the `Link`, so nothing that it does
  * waits for the network. What comes in is told once a microtask, however much it is.
  */
-import { changesOf, Dialogue, type Sink, type Welcome } from "./dialogue";
+import { changesOf, Dialogue, type Welcome } from "./dialogue";
 import { type Env, newId } from "./env";
 import { ConnectFailed, SessionClosed, UnsentUpdates } from "./errors";
-import { call, Emitter, type Events, type Listener, type Status } from "./events";
+import { Emitter, type Events, type Listener, type Status } from "./events";
+import * as T from "./kinds";
 import { Link } from "./link";
 import { type Edit, type Edits, type Operation, remove, set } from "./operations";
 import { BOUNDS, type Bounds, type Hello } from "./options";
@@ -18,7 +19,7 @@ import type { Store } from "./store";
 import { type Token, TokenKeeper } from "./tokens";
 import { inTime, Update } from "./update";
 import { copied, type Json, MISSING } from "./values";
-import { type Kind, T } from "./wire";
+import type { Kind } from "./wire";
 
 /** A state whose keys are not known beforehand. */
 export type AnyState = Readonly<Record<string, Json>>;
@@ -46,44 +47,36 @@ export interface Change<S> {
 
 /** One device in one session; made by `connect` or `createSession`. */
 export class Session<S extends object = AnyState> {
-  readonly #options: Options;
+  /** @internal */
+  readonly hello: Options;
+  /** @internal */
+  readonly dialogue: Dialogue;
+  /** @internal */
+  readonly link: Link;
   readonly #bounds: Bounds;
-  readonly #dialogue: Dialogue;
   readonly #keeper: TokenKeeper;
-  readonly #link: Link;
   readonly #events = new Emitter<Events>();
   readonly #updates = new Map<string, Update[]>();
-  readonly #listeners = new Set<Listener<Change<S>>>();
+  readonly #listeners = new Emitter<{ all: Change<S> }>();
   readonly #keyListeners = new Emitter<Record<string, Json | undefined>>();
   readonly #unwatch: () => void;
   #changed = new Set<string>();
   #state: Readonly<Record<string, Json>> | undefined;
   #status: Status = "connecting";
   #end: SessionClosed | undefined;
-  #restored = false;
 
   constructor(options: Options, env: Env) {
     const given = Object.entries(options).filter(([, value]) => value !== undefined);
-    this.#options = options;
+    this.hello = options;
     this.#bounds = { ...BOUNDS, ...Object.fromEntries(given) };
-    const sink = this.#sink();
-    this.#dialogue = new Dialogue(options, this.#bounds, sink, env.newId);
+    this.dialogue = new Dialogue(options, this.#bounds, this, env.newId);
     this.#keeper = new TokenKeeper(options.token, (work) =>
-      inTime(work, this.#bounds.requestTimeout, "no new token in time"),
+      inTime(work, this.#bounds.requestTimeout, "no new token"),
     );
     const url = address(options.url);
-    this.#link = new Link(url, this.#dialogue, this.#keeper, this.#bounds, env, {
-      event: sink.event,
-      online: () => this.#move("online"),
-      offline: () => this.#status !== "connecting" && this.#move("offline"),
-      ended: (code, reason) => this.#ended(code, reason),
-    });
-    this.#unwatch = watchPage({
-      hurry: () => this.#link.hurry(),
-      doubt: () => this.#link.doubt(),
-      resume: () => this.#link.resume(),
-      sleep: () => this.#sleep(),
-    });
+    const around = options.store?.surroundings?.(env) ?? env;
+    this.link = new Link(url, this.dialogue, this.#keeper, this.#bounds, around, this);
+    this.#unwatch = watchPage(this.link);
     void this.#begin();
   }
 
@@ -91,13 +84,13 @@ export class Session<S extends object = AnyState> {
 
   /** The state with own updates on top: frozen, and the same object until something changes. */
   get state(): Readonly<Partial<S>> {
-    this.#state ??= Object.freeze(Object.fromEntries(this.#dialogue.replica.view));
+    this.#state ??= Object.freeze(Object.fromEntries(this.dialogue.replica.view));
     return this.#state as Readonly<Partial<S>>;
   }
 
   /** The value of a key; undefined when it is not there. */
   get<K extends Key<S>>(key: K): S[K] | undefined {
-    return this.#dialogue.replica.view.get(key) as S[K] | undefined;
+    return this.dialogue.replica.view.get(key) as S[K] | undefined;
   }
 
   get status(): Status {
@@ -106,21 +99,21 @@ export class Session<S extends object = AnyState> {
 
   /** Version of the session that this device has. */
   get version(): number {
-    return this.#dialogue.replica.at.version;
+    return this.dialogue.replica.at.version;
   }
 
   /** The history that `version` counts in; empty for a session that nobody wrote to. */
   get epoch(): string {
-    return this.#dialogue.replica.at.epoch;
+    return this.dialogue.replica.at.epoch;
   }
 
   /** What the server said at the last connection; undefined before the first. */
   get welcome(): Readonly<Welcome> | undefined {
-    return this.#dialogue.welcome;
+    return this.dialogue.welcome;
   }
 
   get sessionId(): string {
-    return this.welcome?.sessionId ?? this.#options.sessionId ?? "";
+    return this.welcome?.sessionId ?? this.hello.sessionId ?? "";
   }
 
   get userId(): string {
@@ -128,12 +121,17 @@ export class Session<S extends object = AnyState> {
   }
 
   get deviceId(): string {
-    return this.#options.deviceId;
+    return this.hello.deviceId;
   }
 
   /** The devices of the session, this one too; a new array whenever one changes. */
   get devices(): readonly Device[] {
-    return this.#dialogue.presence.list;
+    return this.dialogue.presence.list;
+  }
+
+  /** How many devices there are: `devices` has only some of those of a large session. */
+  get devicesTotal(): number {
+    return this.dialogue.presence.total;
   }
 
   /** Updates that the server has not acknowledged, oldest first. */
@@ -206,8 +204,7 @@ export class Session<S extends object = AnyState> {
   subscribe<K extends Key<S>>(key: K, listener: Listener<S[K] | undefined>): () => void;
   subscribe(what: string | Listener<Change<S>>, listener?: Listener<never>): () => void {
     if (typeof what === "string") return this.#keyListeners.on(what, listener as never);
-    this.#listeners.add(what);
-    return () => void this.#listeners.delete(what);
+    return this.#listeners.on("all", what);
   }
 
   /**
@@ -227,7 +224,7 @@ export class Session<S extends object = AnyState> {
    */
   async synced(within?: number): Promise<void> {
     const made = [...this.#updates.values()].flat();
-    await inTime(Promise.all(made.map((u) => u.settled())), within, "not synced in time");
+    await inTime(Promise.all(made.map((u) => u.settled())), within, "not synced");
     for (const update of made) if (update.error instanceof SessionClosed) throw update.error;
   }
 
@@ -236,12 +233,12 @@ export class Session<S extends object = AnyState> {
    * is no store, or it failed.
    */
   async stored(): Promise<boolean> {
-    return (await this.#options.store?.stored()) ?? false;
+    return (await this.hello.store?.stored()) ?? false;
   }
 
   /** Resolves when there is a connection; throws SessionClosed and TimedOut. */
   async online(within?: number): Promise<void> {
-    await inTime(this.#reached("online"), within, "no connection in time");
+    await inTime(this.#reached("online"), within, "no connection");
     this.#requireOpen();
   }
 
@@ -256,9 +253,8 @@ export class Session<S extends object = AnyState> {
   /** Say what is true while this device is there; null takes a name back. Never kept. */
   setMe(values: Readonly<Record<string, unknown>>): void {
     this.#requireOpen();
-    const checked = Object.entries(values).map(([k, v]) => [k, v === undefined ? null : copied(v)]);
-    this.#dialogue.say(changesOf(Object.fromEntries(checked)));
-    this.#link.wake();
+    this.dialogue.say(changesOf(values));
+    this.link.wake();
   }
 
   // Requests
@@ -272,33 +268,36 @@ export class Session<S extends object = AnyState> {
   /** Use a new token: on the open connection at once, and for later ones. */
   async authenticate(token: string): Promise<void> {
     this.#requireOpen();
-    if (this.#dialogue.ready) await this.#asked(this.#dialogue.renew(token));
+    if (this.dialogue.ready) await this.#asked(this.dialogue.renew(token));
     this.#keeper.replace(token);
   }
 
   /** Send a message of the protocol; resolves when it is answered, throws RequestFailed. */
   async request(kind: Kind, body: object): Promise<void> {
     this.#requireOpen();
-    await this.#asked(this.#dialogue.ask(kind, body));
+    await this.#asked(this.dialogue.ask(kind, body));
   }
 
   /** Send a message of the protocol that has no answer. */
   tell(kind: Kind, body: object): void {
-    this.#dialogue.tell(kind, body);
-    this.#link.wake();
+    this.dialogue.tell(kind, body);
+    this.link.wake();
   }
 
   /**
    * Leave. Waits `closeTimeout` for acknowledgements.
    *
-   * @throws UnsentUpdates when some did not come; nothing is dropped silently
+   * @throws UnsentUpdates when some did not come and are not stored; nothing is dropped silently
    */
   async close(): Promise<void> {
     if (this.#end) return;
-    await this.synced(this.#bounds.closeTimeout).catch(() => {});
+    const { closeTimeout } = this.#bounds;
+    const stored = inTime(this.stored(), closeTimeout, "not stored").catch(() => false);
+    await this.synced(closeTimeout).catch(() => {});
+    const kept = !this.#updates.size || (await stored);
     const unsent = this.pending.map((update) => update.keys);
-    this.#link.stop(1000, "left");
-    if (unsent.length && !this.#options.store) throw new UnsentUpdates(unsent);
+    this.link.stop(1000, "left");
+    if (unsent.length && !kept) throw new UnsentUpdates(unsent);
   }
 
   // Parts
@@ -307,54 +306,42 @@ export class Session<S extends object = AnyState> {
     return this.#submit([[key, { operation, value: copied(value) }]]);
   }
 
-  #submit(edits: Iterable<[string, Edit]>): Update {
-    return this.#take(new Map(edits));
-  }
-
-  #take(edits: Edits): Update {
+  #submit(edits: Iterable<readonly [string, Edit]>): Update {
     this.#requireOpen();
-    const pending = this.#dialogue.submit(edits);
+    const pending = this.dialogue.submit(new Map(edits));
     const update = new Update(pending);
     this.#updates.set(pending.id, [...(this.#updates.get(pending.id) ?? []), update]);
-    this.#link.wake();
+    this.link.wake();
     return update;
   }
 
   #asked(answer: Promise<void>): Promise<void> {
-    this.#link.wake();
-    return inTime(answer, this.#bounds.requestTimeout, "no answer in time");
+    this.link.wake();
+    return inTime(answer, this.#bounds.requestTimeout, "no answer");
   }
 
   #requireOpen(): void {
-    if (this.#end) throw new SessionClosed(this.#end.closeCode, this.#end.reason);
+    if (this.#end) throw this.#end;
   }
 
-  #reached(status: Status): Promise<void> {
-    if (this.#status === status || this.#end) return Promise.resolve();
+  /** Resolves when the session is in one of these, or has ended. */
+  #reached(...wanted: Status[]): Promise<void> {
     return new Promise((resolve) => {
-      const stop = this.on("status", (now) => {
-        if (now !== status && now !== "closed") return;
+      const look = () => {
+        if (!this.#end && !wanted.includes(this.#status)) return;
         stop();
         resolve();
-      });
+      };
+      const stop = this.on("status", look);
+      look();
     });
   }
 
-  #sink(): Sink {
-    return {
-      changed: (keys) => this.#notice(keys),
-      event: (name, event) => {
-        if (name === "connected") this.#owned();
-        this.#events.emit(name, event);
-      },
-      finished: (pending, error) => this.#finished(pending, error),
-      resend: (edits) => void (this.#end || this.#take(edits)),
-      tokenWanted: () => this.#link.renewToken(),
-    };
-  }
+  // What its parts tell it
 
-  #notice(keys: ReadonlySet<string>): void {
-    this.#options.store?.changed();
+  /** @internal The view has changed. */
+  changed(keys: ReadonlySet<string>): void {
+    this.hello.store?.changed();
     if (!keys.size) return;
     this.#state = undefined;
     if (!this.#changed.size) queueMicrotask(() => this.#tell());
@@ -364,67 +351,88 @@ export class Session<S extends object = AnyState> {
   #tell(): void {
     const keys = this.#changed;
     this.#changed = new Set();
-    const view = this.#dialogue.replica.view;
+    const view = this.dialogue.replica.view;
     for (const key of keys) this.#keyListeners.emit(key, view.get(key));
-    const change = { state: this.state, keys, version: this.version };
-    for (const listener of [...this.#listeners]) call(listener, change);
+    this.#listeners.emit("all", { state: this.state, keys, version: this.version });
   }
 
-  #finished(pending: Pending, error: Error | undefined): void {
+  /** @internal An update is done, or refused for good. */
+  finished(pending: Pending, error?: Error): void {
+    this.hello.store?.finished(pending, error);
     const handles = this.#updates.get(pending.id) ?? [];
     this.#updates.delete(pending.id);
     for (const update of handles) update.finish(pending.version, error);
   }
 
+  /** @internal */
+  event<K extends keyof Events>(name: K, event: Events[K]): void {
+    if (name === "connected") this.#owned();
+    this.#events.emit(name, event);
+    if (name === "tokenExpiring") this.link.renewToken();
+  }
+
+  /** @internal Make updates again. */
+  resend(edits: Edits): void {
+    if (!this.#end) this.#submit(edits);
+  }
+
+  /** @internal There is a connection, or none. */
+  linked(there: boolean): void {
+    if (there) this.move(this.hello.store?.status ?? "online");
+    else if (this.#status !== "connecting") this.move("offline");
+  }
+
   // Life
 
   async #begin(): Promise<void> {
-    const { store } = this.#options;
+    const { store } = this.hello;
     if (store) await this.#restore(store);
-    if (!this.#end) this.#link.start();
+    if (!this.#end) this.link.start();
   }
 
   /** What was kept shows before there is a connection. */
   async #restore(store: Store): Promise<void> {
-    const { replica } = this.#dialogue;
-    this.#restored = await store.open({
-      replica,
-      wake: () => this.#link.wake(),
-      failed: (error) => this.#events.emit("storage", error),
-    });
-    for (const pending of replica.queue) {
+    const restored = await store.open(this);
+    if (restored && this.#status === "connecting") this.move("offline");
+  }
+
+  /** @internal There are updates in the queue that this session did not make. */
+  adopt(keys: ReadonlySet<string>): void {
+    for (const pending of this.dialogue.replica.queue) {
       if (!this.#updates.has(pending.id)) this.#updates.set(pending.id, [new Update(pending)]);
     }
-    this.#notice(new Set(replica.view.keys()));
-    if (this.#restored && this.#status === "connecting") this.#move("offline");
+    this.changed(keys);
   }
 
   /** Nobody is shown, or sends, what another user has left in this browser. */
   #owned(): void {
     const owner = `${this.userId}/${this.sessionId}`;
-    if (this.#options.store?.belongs(owner) === false)
-      this.#link.stop(4003, "what is stored here belongs to another user or session");
+    if (this.hello.store?.belongs(owner) === false)
+      this.link.stop(4003, "stored for another user or session");
   }
 
-  #sleep(): void {
-    this.#options.store?.flush();
-    this.#link.sleep();
-    if (!this.#end) this.#move("sleeping");
+  /** @internal The page will be frozen. */
+  slept(): void {
+    this.hello.store?.sleep();
+    this.move("sleeping");
   }
 
-  #move(status: Status): void {
-    if (this.#status === status) return;
+  /** @internal */
+  move(status: Status): void {
+    if (this.#status === status || (this.#end && status !== "closed")) return;
     this.#status = status;
+    this.hello.store?.moved?.(status);
     this.#events.emit("status", status);
   }
 
-  #ended(code: number, reason: string): void {
+  /** @internal */
+  ended(code: number, reason: string): void {
     this.#end = new SessionClosed(code, reason);
     this.#unwatch();
-    this.#options.store?.close();
+    this.hello.store?.close(code, reason);
     for (const update of [...this.#updates.values()].flat()) update.finish(0, this.#end);
     this.#updates.clear();
-    this.#move("closed");
+    this.move("closed");
     this.#events.emit("closed", { code, reason });
   }
 
@@ -432,28 +440,20 @@ export class Session<S extends object = AnyState> {
   async started(): Promise<this> {
     const wait = this.#bounds.startTimeout;
     if (!wait) return this;
-    const some = Promise.race([this.#reached("online"), this.#reached("offline")]);
-    await inTime(this.#restoredOr(some), wait, "not connected in time").catch((late: Error) => {
-      this.#link.stop(1000, "not started");
-      throw new ConnectFailed(`not connected in time: ${this.#link.cause}`, late);
+    await inTime(this.#reached("online", "offline"), wait, "no connection").catch((late) => {
+      this.link.stop(1000, "not started");
+      throw new ConnectFailed(`no connection in time: ${this.link.cause}`, late);
     });
     this.#requireOpen();
     return this;
-  }
-
-  async #restoredOr(some: Promise<void>): Promise<void> {
-    await some;
-    if (!this.#restored) await this.#reached("online");
   }
 }
 
 /** The address of the WebSocket. */
 function address(url: string): string {
-  const base = typeof location === "undefined" ? undefined : location.href;
-  const parsed = new URL(url, base);
+  const parsed = new URL(url, globalThis.location?.href);
   parsed.protocol = parsed.protocol.replace("http", "ws");
-  if (!/^wss?:$/.test(parsed.protocol))
-    throw new TypeError(`not an address of a WebSocket: ${url}`);
+  if (!/^wss?:$/.test(parsed.protocol)) throw new TypeError(`not a WebSocket address: ${url}`);
   if (parsed.pathname === "/") parsed.pathname = "/ws";
   return parsed.href;
 }

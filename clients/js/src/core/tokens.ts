@@ -1,32 +1,29 @@
 /** Where a session takes its access tokens from. Times are milliseconds. */
 import { ClientError, UnauthorizedError } from "./errors";
+import { NEVER } from "./pacing";
+import { MARGIN } from "./waits";
 
 /** A token, or a function that returns one that is good now. */
 export type Token = string | (() => string | Promise<string>);
-
-/** Before its end a token is renewed so early; a fifth of its life when that is less. */
-const MARGIN = 90_000;
 
 export function margin(life: number): number {
   return Math.min(MARGIN, life / 5);
 }
 
-/** There is no token to connect with; `final`: and there will be none. */
+/** There is no token to connect with; unless it is `retryable` there will be none. */
 export class NoToken extends ClientError {
-  constructor(
-    message: string,
-    readonly final: boolean,
-    cause?: unknown,
-  ) {
-    super("no_token", message, !final, { cause });
+  constructor(message: string, retryable: boolean, cause?: unknown) {
+    super("no_token", message, retryable, { cause });
   }
 }
 
 /** The token of one session: a fixed text, or one that a function renews. */
 export class TokenKeeper {
   #token = "";
-  #until = Number.POSITIVE_INFINITY;
+  #until = NEVER;
   #asking: Promise<string> | undefined;
+  /** The last token for a connection was not a new one, or was accepted: another one may be, too. */
+  old = false;
 
   constructor(
     private readonly source: Token,
@@ -43,24 +40,25 @@ export class TokenKeeper {
   /** The program has a new token. */
   replace(token: string): void {
     this.#token = token;
-    this.#until = Number.POSITIVE_INFINITY;
+    this.#until = NEVER;
   }
 
-  /** The present token is good until then. */
+  /** A token was accepted, and is good until then. */
   expireAt(moment: number): void {
+    this.old = true;
     this.#until = moment;
   }
 
   /** The server does not take the present token any more. */
   spent(): void {
-    this.#until = Number.NEGATIVE_INFINITY;
+    this.#until = -NEVER;
   }
 
   /** A token for a new connection, renewed when it is about to end; throws NoToken. */
   async current(now: number): Promise<string> {
-    if (this.#token && now < this.#until) return this.#token;
-    if (!this.renewable && this.#until !== Number.NEGATIVE_INFINITY) return this.#token;
-    return this.renewed();
+    const good = now < this.#until || (!this.renewable && this.#until !== -NEVER);
+    this.old = good && this.#token !== "";
+    return this.old ? this.#token : this.renewed();
   }
 
   /** A new token; throws NoToken. However many wait for it, the function is called once. */
@@ -73,16 +71,18 @@ export class TokenKeeper {
 
   async #ask(): Promise<string> {
     const { source } = this;
-    if (typeof source === "string")
-      throw new NoToken("the token has expired, and there is no function to renew it", true);
+    if (typeof source === "string") throw new NoToken("the token has expired", false);
     try {
       const token = await this.withDeadline((async () => source())());
       if (typeof token !== "string" || !token) throw new TypeError("token() returned no text");
       this.replace(token);
       return token;
     } catch (error) {
-      const name = error instanceof Error ? error.name : "error";
-      throw new NoToken(`no new token: ${name}`, isFinal(error), error);
+      throw new NoToken(
+        `no new token: ${(error as Error | null)?.name ?? "error"}`,
+        !isFinal(error),
+        error,
+      );
     }
   }
 }

@@ -12,7 +12,10 @@ export class Update {
   error: Error | undefined;
   /** Acknowledged, refused, or overtaken by the end of the session. */
   done = false;
-  #waiting: (() => void)[] = [];
+  #settle!: () => void;
+  readonly #settled = new Promise<void>((resolve) => {
+    this.#settle = resolve;
+  });
 
   constructor(pending: Pending) {
     this.id = pending.id;
@@ -21,7 +24,7 @@ export class Update {
 
   /** Resolves when it is done, in whatever way. */
   settled(): Promise<void> {
-    return this.done ? Promise.resolve() : new Promise((resolve) => this.#waiting.push(resolve));
+    return this.#settled;
   }
 
   /**
@@ -32,7 +35,7 @@ export class Update {
    * @throws UpdateRefused, SessionClosed (the outcome is not known), TimedOut (it stays queued)
    */
   async acknowledged(within?: number): Promise<number> {
-    await inTime(this.settled(), within, "no acknowledgement in time");
+    await inTime(this.settled(), within, "no acknowledgement");
     if (this.error) throw this.error;
     return this.version!;
   }
@@ -42,7 +45,7 @@ export class Update {
     this.done = true;
     this.error = error;
     this.version = error ? undefined : version;
-    for (const resolve of this.#waiting.splice(0)) resolve();
+    this.#settle();
   }
 }
 
@@ -55,7 +58,7 @@ export async function inTime<T>(
   if (within === undefined) return work;
   let id: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_resolve, reject) => {
-    id = setTimeout(() => reject(new TimedOut(what)), within);
+    id = setTimeout(() => reject(new TimedOut(`${what} in time`)), within);
   });
   return Promise.race([work, late]).finally(() => clearTimeout(id));
 }

@@ -5,23 +5,29 @@
  * do not reach the client. An integer that a JavaScript number cannot hold is a `bigint` (or a
  * `RawNumber`), never a number that is nearly it.
  */
+import { newId } from "./env";
 import { InvalidUpdate } from "./errors";
 
 const RAW: unique symbol = Symbol.for("syncbridge.raw");
 
-/** A number as the server wrote it; made only with `numbers: "raw"`. */
+/** A number as the server wrote it; made only with `numbers: RawNumber`. */
 export class RawNumber {
   readonly text: string;
-  readonly [RAW] = true;
+  readonly [RAW]: true;
   /** @param text a JSON number, such as `12345678901234567890` */
   constructor(text: string) {
     if (!NUMBER.test(text)) throw new InvalidUpdate(`not a JSON number: ${text.slice(0, 80)}`);
     this.text = text;
+    this[RAW] = true;
     Object.freeze(this);
   }
   /** Also those of another copy of this module. */
   static [Symbol.hasInstance](value: unknown): boolean {
-    return typeof value === "object" && value !== null && RAW in value;
+    return isRaw(value);
+  }
+  /** Whether a JavaScript number is as good as the text: fifteen digits always are. */
+  static holds(token: string): boolean {
+    return token.replace(/[eE].*|\D/g, "").length <= 15;
   }
   toString(): string {
     return this.text;
@@ -41,19 +47,23 @@ export type Json =
   | readonly Json[]
   | { readonly [name: string]: Json };
 
+function isRaw(value: unknown): value is RawNumber {
+  return typeof value === "object" && value !== null && RAW in value;
+}
+
 /** Stands for a key that is not there, which is not the same as null. */
 export const MISSING: unique symbol = Symbol.for("syncbridge.missing");
 export type Missing = typeof MISSING;
 export type Value = Json | Missing;
 
 /** What becomes of numbers that a JavaScript number cannot hold. */
-export type Numbers = "bigint" | "raw";
+export type Numbers = "bigint" | typeof RawNumber;
 
 export const MAX_DEPTH = 64;
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
+export const INTEGER = /^-?\d+$/;
 const LONG = /\d{16}|\d[eE]/;
 const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
-const LONE = /[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/;
 
 /**
  * A frozen copy of a value, as the other end will read it.
@@ -61,7 +71,7 @@ const LONE = /[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uD
  * @throws InvalidUpdate when it is not JSON: NaN, a lone surrogate, a function, a loop
  */
 export function copied(value: unknown, depth = 0): Json {
-  if (depth > MAX_DEPTH) throw new InvalidUpdate(`nested more than ${MAX_DEPTH} deep, or a loop`);
+  if (depth > MAX_DEPTH) throw notJson("nested too deep, or a loop");
   switch (typeof value) {
     case "boolean":
     case "bigint":
@@ -69,26 +79,29 @@ export function copied(value: unknown, depth = 0): Json {
     case "string":
       return text(value);
     case "number":
-      if (!Number.isFinite(value)) throw new InvalidUpdate(`not a JSON value: ${value}`);
-      return value;
+      if (Number.isFinite(value)) return value;
+      throw notJson(value);
     case "object":
-      return value === null || value instanceof RawNumber ? value : container(value, depth + 1);
+      return value === null || isRaw(value) ? value : container(value, depth + 1);
   }
-  throw new InvalidUpdate(`not a JSON value: ${typeof value}`);
+  throw notJson(typeof value);
+}
+
+function notJson(what: unknown): InvalidUpdate {
+  return new InvalidUpdate(`not a JSON value: ${what}`);
 }
 
 function text(value: string): string {
-  if (LONE.test(value)) throw new InvalidUpdate("not a JSON value: a lone surrogate in a string");
-  return value;
+  if (value.isWellFormed()) return value;
+  throw notJson("a lone surrogate in a string");
 }
 
 function container(value: object, depth: number): Json {
-  if (Array.isArray(value)) return Object.freeze(value.map((item) => copied(item, depth)));
+  if (Array.isArray(value)) return Object.freeze(Array.from(value, (item) => copied(item, depth)));
   const json = (value as { toJSON?: unknown }).toJSON;
   if (typeof json === "function") return copied(json.call(value), depth);
   const kind = Object.getPrototypeOf(value);
-  if (kind !== null && Object.getPrototypeOf(kind) !== null)
-    throw new InvalidUpdate(`not a JSON value: ${value.constructor?.name ?? "an object"}`);
+  if (kind !== null && Object.getPrototypeOf(kind) !== null) throw notJson(value.constructor?.name);
   const copy: Record<string, Json> = {};
   for (const [name, part] of Object.entries(value))
     if (part !== undefined) put(copy, text(name), copied(part, depth));
@@ -103,13 +116,13 @@ function put(target: Record<string, Json>, name: string, value: Json): void {
 
 /** A value as JSON text. `undefined` members are left out. */
 export function toText(value: unknown): string {
-  if (typeof value === "bigint" || value instanceof RawNumber) return String(value);
-  if (Array.isArray(value)) return `[${value.map(toText).join(",")}]`;
-  if (typeof value !== "object" || value === null) return JSON.stringify(value);
-  const parts: string[] = [];
-  for (const [name, part] of Object.entries(value))
-    if (part !== undefined) parts.push(`${JSON.stringify(name)}:${toText(part)}`);
-  return `{${parts.join(",")}}`;
+  let marked = false;
+  const text = JSON.stringify(value, (_name, part) => {
+    if (typeof part !== "bigint" && !isRaw(part)) return part;
+    marked = true;
+    return MARK + String(part);
+  });
+  return marked ? text.replace(MARKED, "$1") : text;
 }
 
 /**
@@ -119,38 +132,30 @@ export function toText(value: unknown): string {
  */
 export function fromText(data: string, numbers: Numbers = "bigint"): unknown {
   if (!LONG.test(data)) return JSON.parse(data);
-  const mark = `${SALT}:`;
-  let found = false;
-  const marked = data.replace(TOKEN, (token) => {
-    if (token[0] === '"' || isExact(token, numbers)) return token;
-    found = true;
-    return `"${mark}${token}"`;
-  });
-  if (!found) return JSON.parse(data);
-  return JSON.parse(marked, (_name, value) =>
-    typeof value === "string" && value.startsWith(mark)
-      ? unmarked(value.slice(mark.length), numbers)
-      : value,
+  const marked = data.replace(TOKEN, (token) =>
+    token[0] === '"' || isExact(token, numbers) ? token : `"${MARK}${token}"`,
   );
+  if (marked === data) return JSON.parse(data);
+  return JSON.parse(marked, (_name, value) => {
+    if (typeof value !== "string" || !value.startsWith(MARK)) return value;
+    const text = value.slice(MARK.length);
+    return numbers === "bigint" ? BigInt(text) : new numbers(text);
+  });
 }
 
-/** Not to be guessed by who writes the strings in a message. */
-const SALT = Array.from({ length: 4 }, () => Math.random().toString(36).slice(2)).join("");
+/** Before a number that is a string for a moment; who writes strings in a message cannot guess it. */
+const MARK = newId();
+const MARKED = new RegExp(`"${MARK}([^"]+)"`, "g");
 
-function unmarked(token: string, numbers: Numbers): bigint | RawNumber {
-  return numbers === "raw" ? new RawNumber(token) : BigInt(token);
-}
-
-/** Whether a JavaScript number is as good as the text: fifteen digits always are. */
 function isExact(token: string, numbers: Numbers): boolean {
-  if (/^-?\d+$/.test(token)) return Number.isSafeInteger(Number(token));
-  return numbers !== "raw" || token.replace(/[eE].*|\D/g, "").length <= 15;
+  if (INTEGER.test(token)) return Number.isSafeInteger(Number(token));
+  return numbers === "bigint" || numbers.holds(token);
 }
 
 /** Whether two values are the same JSON: numbers by value, objects without order. */
 export function same(one: unknown, other: unknown): boolean {
   if (one === other) return true;
-  if (one instanceof RawNumber && other instanceof RawNumber) return one.text === other.text;
+  if (isRaw(one) && isRaw(other)) return one.text === other.text;
   if (typeof one !== "object" || typeof other !== "object" || !one || !other) return false;
   if (Array.isArray(one))
     return (
@@ -165,7 +170,7 @@ export function same(one: unknown, other: unknown): boolean {
 }
 
 export function isNumeric(value: unknown): value is number | bigint | RawNumber {
-  return typeof value === "number" || typeof value === "bigint" || value instanceof RawNumber;
+  return typeof value === "number" || typeof value === "bigint" || isRaw(value);
 }
 
 function member(of: object, name: string): Json {
@@ -175,7 +180,7 @@ function member(of: object, name: string): Json {
 /** `next`, made of the parts of `old` wherever they are equal; frozen. */
 export function shared(old: Value | undefined, next: Json): Json {
   if (same(old, next)) return old as Json;
-  if (typeof next !== "object" || next === null || next instanceof RawNumber) return next;
+  if (typeof next !== "object" || next === null || isRaw(next)) return next;
   const before: object = typeof old === "object" && old !== null ? old : {};
   if (Array.isArray(next))
     return Object.freeze(next.map((v, i) => shared(Array.isArray(old) ? old[i] : MISSING, v)));
@@ -198,12 +203,7 @@ export function mergePatch(target: Value, patch: Json): Json {
 }
 
 export function isObject(value: unknown): value is { readonly [name: string]: Json } {
-  return (
-    typeof value === "object" &&
-    value !== null &&
-    !Array.isArray(value) &&
-    !(value instanceof RawNumber)
-  );
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !isRaw(value);
 }
 
 const encoder = new TextEncoder();

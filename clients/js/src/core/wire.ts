@@ -1,23 +1,8 @@
 /** The messages of the protocol as the client reads and writes them. */
+import { asked } from "./pacing";
 import { fromText, isObject, type Json, type Numbers, toText } from "./values";
 
-export const T = {
-  HEARTBEAT: 1,
-  HEARTBEAT_ACK: 2,
-  SNAPSHOT_REQUEST: 3,
-  SNAPSHOT_RESPONSE: 4,
-  STATE_UPDATE: 5,
-  ERROR: 6,
-  AUTH: 7,
-  AUTH_SUCCESS: 8,
-  AUTH_FAILURE: 9,
-  DEVICE_JOINED: 10,
-  DEVICE_LEFT: 11,
-  DEVICE_LIST: 12,
-} as const;
-
 export type Kind = number | string;
-type Fields = Readonly<Record<string, unknown>>;
 
 /** The server sent something that is not a message of the protocol. */
 export class ProtocolViolation extends Error {}
@@ -32,43 +17,32 @@ export const LIMITS = {
 };
 export type Limits = typeof LIMITS;
 
-/** A message. `payload` of one whose type is a name is the whole message. */
-export class Message {
-  constructor(
-    readonly type: Kind,
-    readonly payload: Fields,
-    readonly id: string | undefined,
-    readonly timestamp: number,
-  ) {}
+/** A JSON object whose members may be anything: each is what is expected, or as if it were not there. */
+export class Fields {
+  constructor(readonly fields: Readonly<Record<string, unknown>>) {}
 
-  text(name: string): string | undefined {
-    const value = this.payload[name];
-    return typeof value === "string" ? value : undefined;
+  /** A text, empty when it is not there. */
+  text(name: string): string {
+    const value = this.fields[name];
+    return typeof value === "string" ? value : "";
   }
 
   number(name: string): number | undefined {
-    const value = this.payload[name];
+    const value = this.fields[name];
     return typeof value === "number" ? value : undefined;
   }
 
-  /** A number that must be there. */
-  needed(name: string): number {
-    const value = this.number(name);
-    if (value === undefined) throw new ProtocolViolation(`${this.type} without ${name}`);
-    return value;
-  }
-
   flag(name: string): boolean {
-    return this.payload[name] === true;
+    return this.fields[name] === true;
   }
 
   object(name: string): Readonly<Record<string, Json>> {
-    const value = this.payload[name];
+    const value = this.fields[name];
     return isObject(value) ? value : {};
   }
 
   list(name: string): readonly unknown[] | undefined {
-    const value = this.payload[name];
+    const value = this.fields[name];
     return Array.isArray(value) ? value : undefined;
   }
 
@@ -76,8 +50,20 @@ export class Message {
     return (this.list(name) ?? []).filter((item) => typeof item === "string");
   }
 
-  records(name: string): Fields[] | undefined {
-    return this.list(name)?.filter(isObject);
+  records(name: string): Fields[] {
+    return (this.list(name) ?? []).filter(isObject).map((item) => new Fields(item));
+  }
+}
+
+/** A message; its fields are those of the payload, or all where the type is a name. */
+export class Message extends Fields {
+  constructor(
+    readonly type: Kind,
+    fields: Readonly<Record<string, unknown>>,
+    readonly id?: string,
+    readonly timestamp = 0,
+  ) {
+    super(fields);
   }
 }
 
@@ -92,32 +78,34 @@ export interface Failure {
 
 export function failure(message: Message): Failure {
   return {
-    code: message.text("code") ?? "unknown",
-    message: message.text("message") ?? "",
+    code: message.text("code") || "unknown",
+    message: message.text("message"),
     retryable: message.flag("retryable"),
-    retryAfter: message.number("retry_after_ms") ?? 0,
+    retryAfter: asked(message.number("retry_after_ms") ?? 0),
     details: message.object("details"),
   };
 }
 
 /** @throws ProtocolViolation when the text is not a message */
 export function read(data: string, numbers: Numbers): Message {
-  let body: unknown;
+  const body = parsed(data, numbers);
+  const whole = new Fields(isObject(body) ? body : {});
+  const type = whole.number("type") ?? whole.text("type");
+  if (type === "") throw new ProtocolViolation("no message type");
+  return new Message(
+    type,
+    typeof type === "string" ? whole.fields : whole.object("payload"),
+    whole.text("correlation_id") || undefined,
+    whole.number("timestamp"),
+  );
+}
+
+function parsed(data: string, numbers: Numbers): unknown {
   try {
-    body = fromText(data, numbers);
+    return fromText(data, numbers);
   } catch (error) {
     throw new ProtocolViolation(String(error));
   }
-  if (!isObject(body)) throw new ProtocolViolation("not an object");
-  const { type, payload, correlation_id: id, timestamp } = body;
-  if (typeof type !== "number" && typeof type !== "string")
-    throw new ProtocolViolation("no message type");
-  return new Message(
-    type,
-    typeof type === "string" ? body : isObject(payload) ? payload : {},
-    typeof id === "string" ? id : undefined,
-    typeof timestamp === "number" ? timestamp : 0,
-  );
 }
 
 /** One message as text; one whose type is a name is flat. */

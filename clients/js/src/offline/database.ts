@@ -3,6 +3,10 @@ import { StorageError } from "../core/errors";
 
 const VERSION = 1;
 const DEADLINE = 5_000;
+/** The first transaction waits for those of the page before, which may hang. */
+const OPENING = 60_000;
+/** After a deadline: what has arrived while the page hung itself is taken first. */
+const GRACE = 100;
 const STORES = ["meta", "ops", "snap"] as const;
 export type Stores = Record<(typeof STORES)[number], IDBObjectStore>;
 
@@ -17,13 +21,14 @@ export class Database {
    * @throws StorageError
    */
   async run<T>(act: (stores: Stores) => T): Promise<T> {
+    const deadline = this.#db ? DEADLINE : OPENING;
     try {
-      return await this.#try(act);
+      return await this.#try(act, deadline);
     } catch (error) {
       // A browser may close a database at any time: once more on a new connection.
       if (!(error instanceof Error) || error.name !== "InvalidStateError") throw explained(error);
       this.close();
-      return await this.#try(act).catch((again) => {
+      return await this.#try(act, deadline).catch((again) => {
         throw explained(again);
       });
     }
@@ -34,12 +39,12 @@ export class Database {
     this.#db = undefined;
   }
 
-  async #try<T>(act: (stores: Stores) => T): Promise<T> {
+  async #try<T>(act: (stores: Stores) => T, deadline: number): Promise<T> {
     this.#db ??= await this.#open();
     const tx = this.#db.transaction(STORES, "readwrite", { durability: "relaxed" });
     const [meta, ops, snap] = STORES.map((name) => tx.objectStore(name)) as IDBObjectStore[];
     const result = act({ meta: meta!, ops: ops!, snap: snap! });
-    await inTime((resolve, reject) => {
+    await inTime(deadline, (resolve, reject) => {
       tx.oncomplete = () => resolve();
       tx.onabort = () => reject(tx.error);
     });
@@ -51,7 +56,7 @@ export class Database {
     request.onupgradeneeded = () => {
       for (const name of STORES) request.result.createObjectStore(name);
     };
-    await inTime((resolve, reject) => {
+    await inTime(DEADLINE, (resolve, reject) => {
       request.onsuccess = () => resolve();
       request.onerror = () => reject(request.error);
     });
@@ -61,10 +66,15 @@ export class Database {
   }
 }
 
-function inTime(work: (resolve: () => void, reject: (error: unknown) => void) => void) {
+function inTime(
+  deadline: number,
+  work: (resolve: () => void, reject: (error: unknown) => void) => void,
+) {
   return new Promise<void>((resolve, reject) => {
     const late = () => reject(new StorageError("no answer of IndexedDB in time"));
-    const timer = setTimeout(late, DEADLINE);
+    let timer = setTimeout(() => {
+      timer = setTimeout(late, GRACE);
+    }, deadline);
     const end = (settle: () => void) => {
       clearTimeout(timer);
       settle();

@@ -1,12 +1,13 @@
-// Pages in a real Chromium: the example's slider, reload, kill -9, freeze events, back/forward cache, offline.
+// The slider's page in a real Chromium: freeze events, back/forward cache, offline.
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
+import type { Server } from "node:http";
 import { join } from "node:path";
-import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, it } from "vitest";
 import type { Session } from "../../src/core/session";
 import { connect } from "../../src/node";
+import { HOME, launch, serve } from "../support/pages";
 import { freePort, mint, Site, until } from "../support/server";
 
 type State = { volume: number; n: number };
@@ -14,10 +15,7 @@ declare global {
   var session: Session<State>;
 }
 
-const HOME = join(import.meta.dirname, "../..");
 const EXAMPLE = join(HOME, "../../examples/slider/index.html");
-const MAP = '<script type="importmap">{"imports":{"@syncbridge/client":"/dist/index.js"}}</script>';
-const FLAGS = "no-sandbox disable-gpu disable-quic no-first-run disable-sync".split(" ");
 
 let site: Site;
 let pages: Server;
@@ -32,21 +30,11 @@ beforeAll(async () => {
   const port = await freePort();
   address = `http://127.0.0.1:${port}`;
   site = await Site.start({ SYNCBRIDGE_ORIGINS: address });
-  pages = createServer(async ({ url = "/" }, answer) => {
-    if (url === "/login") return answer.end(JSON.stringify({ url: site.url, token: mint(user) }));
-    if (url === "/other")
-      return answer.setHeader("Content-Type", "text/html").end("<p>elsewhere</p>");
-    const script = url.startsWith("/dist/");
-    answer.setHeader("Content-Type", script ? "text/javascript" : "text/html");
-    answer.end(script ? await readFile(join(HOME, url)) : MAP + (await readFile(EXAMPLE, "utf8")));
-  }).listen(port, "127.0.0.1");
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: [...FLAGS, "disable-background-networking", "disable-component-update"].map(
-      (f) => `--${f}`,
-    ),
-    ignoreDefaultArgs: ["--disable-back-forward-cache"],
-  });
+  // Its session is there for the test to look at.
+  const example = (await readFile(EXAMPLE, "utf8")).replace("const session", "globalThis.session");
+  const html = { "/": example, "/other": "<p>elsewhere</p>" };
+  pages = serve(port, html, { login: () => ({ url: site.url, token: mint(user) }) });
+  browser = await launch();
 });
 afterAll(async () => {
   await browser?.close();
@@ -69,22 +57,7 @@ afterEach(async () => {
 
 const online = () => page.waitForFunction(() => globalThis.session?.status === "online");
 const shown = () => page.locator("#slider").inputValue();
-const move = (value: number) => page.locator("#slider").fill(String(value));
 const present = () => phone.devices.some((d) => d.deviceId !== "phone" && d.status === "online");
-
-it("survives a reload and kill -9 of the server, in ten lines", async () => {
-  await move(70);
-  await until(() => phone.get("volume") === 70);
-  await page.reload();
-  await online();
-  expect(await shown()).toBe("70");
-
-  await site.kill();
-  await page.waitForFunction(() => globalThis.session.status === "offline");
-  await move(30);
-  await site.startServer();
-  await until(() => phone.get("volume") === 30, 40_000);
-});
 
 it("leaves when it is told that it will be frozen, and is up to date when it is resumed", async () => {
   await until(present);

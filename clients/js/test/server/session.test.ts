@@ -146,6 +146,46 @@ it("hears a drain, and comes back when it was asked to", async () => {
   expect(lost[0]?.retryIn).toBeGreaterThanOrEqual(draining[0]!.retryAfter);
 });
 
+it("shows what a device says of itself on another node, says it again after a cut, and keeps none of it", async () => {
+  const user = randomUUID();
+  const node = await site.beside();
+  try {
+    const proxy = await through();
+    const phone = await join(user, { url: proxy.url });
+    const laptop = await join(user, { url: node.url, deviceId: "laptop" });
+    const seen = () => laptop.devices.find((d) => d.deviceId === "phone");
+    phone.setMe({ cursor: { line: 3 }, typing: true });
+    await until(() => seen()?.me.typing === true);
+    expect(seen()!.me).toEqual({ cursor: { line: 3 }, typing: true });
+    const { cursor } = seen()!.me;
+    phone.setMe({ typing: null });
+    await until(() => seen()!.me.typing === undefined);
+    expect(seen()!.me.cursor).toBe(cursor); // what has not changed stays the same object
+
+    const connected = heard(phone as never, "connected");
+    const left = heard(laptop as never, "deviceLeft");
+    proxy.fault = "refuse";
+    proxy.cut();
+    await until(() => seen()?.status === "offline");
+    expect(seen()!.me).toEqual({});
+    phone.setMe({ away: "tunnel" });
+    proxy.fault = "none";
+    await until(() => connected.length > 0);
+    await until(() => seen()?.me.away === "tunnel");
+    expect(seen()!.me).toEqual({ cursor: { line: 3 }, away: "tunnel" });
+
+    const late = await join(user, { url: node.url, deviceId: "late" });
+    expect(late.devices.find((d) => d.deviceId === "phone")?.me).toEqual(seen()!.me);
+    await phone.close();
+    await until(() => left.some((event) => event.deviceId === "phone"));
+    await until(() => seen()?.status !== "online");
+    expect(seen()?.me ?? {}).toEqual({});
+    expect([late.version, late.state]).toEqual([0, {}]);
+  } finally {
+    await node.close();
+  }
+});
+
 it("renews a short token in band, without losing the connection", async () => {
   const user = randomUUID();
   let asked = 0;

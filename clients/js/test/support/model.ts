@@ -162,6 +162,9 @@ export class ModelServer {
   #update(peer: Peer, message: Incoming): void {
     const { payload, correlation_id: id } = message;
     const known = this.ids.get(`${peer.deviceId}/${id}`);
+    // As a rate limit does: what is known already may be refused for a moment, too.
+    if (!this.sequenced && this.busy())
+      return this.#error(peer, message, "store_unavailable", {}, true);
     if (this.sequenced) {
       const last = this.streams.get(payload.stream);
       if (last === undefined && payload.seq !== 1)
@@ -170,7 +173,8 @@ export class ModelServer {
       if (payload.seq > (last ?? 0) + 1)
         return this.#error(peer, message, "sequence_gap", { last: last ?? 0 }, true);
     } else if (known !== undefined) return this.#acknowledge(peer, message, known);
-    if (this.busy()) return this.#error(peer, message, "store_unavailable", {}, true);
+    if (this.sequenced && this.busy())
+      return this.#error(peer, message, "store_unavailable", {}, true);
     this.#apply(peer, message);
   }
 

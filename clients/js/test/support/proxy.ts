@@ -1,7 +1,8 @@
 /** A TCP proxy between a client and a server, which breaks what passes through it. */
 import { connect, createServer, type Server, type Socket } from "node:net";
 
-type Fault = "none" | "hang" | "refuse" | "blackhole";
+/** `deaf`: the client hears nothing any more. */
+type Fault = "none" | "hang" | "refuse" | "blackhole" | "deaf";
 
 export class FaultyProxy {
   port = 0;
@@ -54,7 +55,7 @@ export class FaultyProxy {
     server.on("error", () => {});
     let left = this.resetAfter;
     this.#pass(client, server, pair, () => left-- === 0 && this.#reset(pair));
-    this.#pass(server, client, pair, () => false);
+    this.#pass(server, client, pair, () => this.fault === "deaf");
   }
 
   #pass(from: Socket, to: Socket, pair: [Socket, Socket], reset: () => unknown): void {

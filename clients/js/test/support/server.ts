@@ -1,6 +1,7 @@
 /** A real server on a real Redis, each a process of its own that a test may kill. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHmac, randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connectTo, createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -11,7 +12,7 @@ const ROOT = resolve(import.meta.dirname, "../../../..");
 const PYTHON = process.env.SYNCBRIDGE_PYTHON ?? join(ROOT, ".venv/bin/python");
 const SECRET = "an-access-secret-for-tests-of-32-bytes";
 const REFRESH = "a-refresh-secret-for-tests-of-32-bytes";
-const START = 30_000;
+const START = 90_000;
 
 /** A port that was free a moment ago. */
 export async function freePort(): Promise<number> {
@@ -47,6 +48,7 @@ export class Site {
   private constructor(
     readonly port: number,
     private readonly settings: Record<string, string>,
+    private readonly first?: Site,
   ) {}
 
   /** A running server. `settings`: environment variables. */
@@ -55,6 +57,17 @@ export class Site {
     await site.#startRedis();
     await site.startServer();
     return site;
+  }
+
+  /** Another node of the same site, on the same Redis. */
+  async beside(): Promise<Site> {
+    const node = new Site(await freePort(), this.settings, this.first ?? this);
+    await node.startServer();
+    return node;
+  }
+
+  get #socket(): string {
+    return join((this.first ?? this).folder, "redis.sock");
   }
 
   get url(): string {
@@ -66,7 +79,7 @@ export class Site {
     const env = {
       ...Object.fromEntries(names),
       SERVER_ADDR: `127.0.0.1:${this.port}`,
-      REDIS_ADDR: `unix://${join(this.folder, "redis.sock")}`,
+      REDIS_ADDR: `unix://${this.#socket}`,
       JWT_SECRET: SECRET,
       JWT_REFRESH_SECRET: REFRESH,
       SYNCBRIDGE_DATA_DIR: this.folder,
@@ -115,8 +128,23 @@ export class Site {
     });
   }
 
+  /** What a restart of Redis will bring back. */
+  async save(): Promise<void> {
+    const redis = connectTo(this.#socket);
+    redis.write("SAVE\r\n");
+    const [answer] = await once(redis, "data");
+    redis.destroy();
+    if (String(answer) !== "+OK\r\n") throw new Error(`Redis does not save: ${answer}`);
+  }
+
+  /** SIGKILL to Redis, which comes back as it was when it was saved. */
+  async rollBack(): Promise<void> {
+    await ended(this.#redis, "SIGKILL");
+    await this.#startRedis();
+  }
+
   async #startRedis(): Promise<void> {
-    const socket = join(this.folder, "redis.sock");
+    const socket = this.#socket;
     const config = join(this.folder, "redis.conf");
     writeFileSync(
       config,
@@ -129,6 +157,22 @@ export class Site {
       () => readFileSync(config, "utf8"),
     );
   }
+}
+
+/** The stand-in of the voice provider, and what a server is told of it. */
+export async function voiceProvider() {
+  const port = await freePort();
+  const settings = {
+    RTK_API_KEY: "a-key-of-a-test",
+    RTK_SECRET_KEY: "a-secret-key-for-tests-of-32-bytes",
+    RTK_API_URL: `http://127.0.0.1:${port}`,
+    WORKER_URL: "http://127.0.0.1:1",
+  };
+  const args = ["-m", "syncbridge_server", "rtk-sim", "--bind", `127.0.0.1:${port}`];
+  const env = { ...process.env, ...settings };
+  const child = spawn(PYTHON, args, { env, cwd: ROOT, stdio: "ignore" });
+  await until(() => answers(port), START);
+  return { settings, close: () => ended(child, "SIGKILL") };
 }
 
 function answers(where: number | string): Promise<boolean> {
@@ -144,6 +188,18 @@ async function ended(child: ChildProcess | undefined, signal: NodeJS.Signals): P
   const gone = new Promise((done) => child.once("exit", done));
   child.kill(signal);
   await gone;
+}
+
+/** What a promise gives; else, after a time, an error that names it. A page may never answer. */
+export async function within<T>(what: string, work: Promise<T>, ms = 20_000): Promise<T> {
+  const stop = new AbortController();
+  const late = sleep(ms, undefined, { signal: stop.signal }).then(() => {
+    throw new Error(`not within ${ms} ms: ${what}`);
+  });
+  return Promise.race([work, late]).finally(() => {
+    late.catch(() => {});
+    stop.abort();
+  });
 }
 
 /** Until something is true. */

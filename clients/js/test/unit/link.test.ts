@@ -1,5 +1,5 @@
 // The connections of a session: every state and what ends it, on a clock that the test moves.
-import { expect, it } from "vitest";
+import { expect, it, vi } from "vitest";
 import {
   ConnectFailed,
   SessionClosed,
@@ -7,7 +7,10 @@ import {
   UnsentUpdates,
 } from "../../src/core/errors";
 import type { Events } from "../../src/core/events";
+import { explain } from "../../src/core/explain";
 import type { Session } from "../../src/core/session";
+import { TokenKeeper } from "../../src/core/tokens";
+import { offline } from "../../src/offline";
 import { settle } from "../support/clock";
 import { World } from "../support/world";
 
@@ -80,6 +83,33 @@ it("spreads its attempts, and hears what the server asks for", async () => {
   expect(Math.max(...lost.map((l) => l.retryIn))).toBeLessThanOrEqual(37_000);
 });
 
+it("waits at most a quarter of an outage, and starts small again after a connection that lived", async () => {
+  const world = new World();
+  world.refusing = true;
+  const session = world.session();
+  const waits: [since: number, retryIn: number][] = [];
+  let began = world.clock.now;
+  session.on("disconnected", ({ retryIn }) => waits.push([world.clock.now - began, retryIn]));
+  await world.clock.run(300_000);
+
+  for (const [since, retryIn] of waits)
+    expect(retryIn).toBeLessThanOrEqual(Math.max(250, since / 4));
+  expect(Math.max(...waits.map(([, retryIn]) => retryIn))).toBeGreaterThan(10_000);
+
+  world.refusing = false;
+  await world.quiet([session]);
+  await world.clock.run(60_000);
+  waits.length = 0;
+  began = world.clock.now;
+  world.refusing = true;
+  world.cut();
+  await world.clock.run(2_000);
+
+  expect(waits.length).toBeGreaterThan(3);
+  for (const [since, retryIn] of waits)
+    expect(retryIn).toBeLessThanOrEqual(Math.max(250, since / 4));
+});
+
 it("ends when the refusal of a handshake is for good, and says why", async () => {
   const world = new World();
   world.refusing = true;
@@ -128,6 +158,56 @@ it("takes a new token after token_expired, and ends when there is none", async (
   expect((await fixed.closed()).closeCode).toBe(4004);
 });
 
+it("asks for a new token when the one that it had is not accepted any more, once", async () => {
+  const world = new World();
+  let asked = 0;
+  const session = world.session({
+    token: () => {
+      if (++asked === 2) world.server.rejectToken = undefined;
+      return `t${asked}`;
+    },
+  });
+  await world.quiet([session]);
+  world.server.rejectToken = { code: "token_invalid", close: 4002 };
+  world.cut();
+  await world.clock.run(3_000);
+  expect([session.status, asked]).toEqual(["online", 2]);
+
+  world.server.rejectToken = { code: "token_invalid", close: 4002 };
+  world.cut();
+  await world.clock.run(3_000);
+  expect([(await session.closed()).closeCode, asked]).toEqual([4002, 3]);
+});
+
+it("goes on after a renewal that the server did not accept, with another token", async () => {
+  const world = new World();
+  let asked = 0;
+  const session = world.session({ token: () => `t${++asked}` });
+  await world.quiet([session]);
+  world.server.rejectToken = { code: "token_invalid", close: 4002 };
+  for (const peer of [...world.server.peers]) {
+    peer.ready = false;
+    world.server.receive(peer, JSON.stringify({ type: 7, payload: { token: "bad" } }));
+  }
+  world.server.rejectToken = undefined;
+  await world.quiet([session]);
+
+  expect([session.status, asked]).toEqual(["online", 2]);
+});
+
+it.each([
+  ["Infinity", 3_600_000],
+  ["-5", 0],
+  ["soon", 0],
+  ["2", 2_000],
+])("waits within bounds after Retry-After: %s", async (said, wait) => {
+  vi.stubGlobal("fetch", async () =>
+    Response.json({ code: "overloaded" }, { status: 503, headers: { "Retry-After": said } }),
+  );
+  expect((await explain("ws://server/ws"))!.retryAfter).toBe(wait);
+  vi.unstubAllGlobals();
+});
+
 it("renews its token in band before it ends, with one request", async () => {
   const world = new World();
   let asked = 0;
@@ -137,6 +217,30 @@ it("renews its token in band before it ends, with one request", async () => {
 
   expect(session.status).toBe("online");
   expect([asked, renewed.length, auths(world).length]).toEqual([3, 2, 3]);
+});
+
+it("says at the end of a page what is told when it is left", async () => {
+  const world = new World();
+  const session = world.session();
+  await world.quiet([session]);
+  session.on("leaving", () => session.tell("voice_leave", { channelId: "c" }));
+  session.link.sleep();
+  await world.clock.run(100);
+
+  expect(session.status).toBe("sleeping");
+  expect(world.sent.some((text) => text.includes("voice_leave"))).toBe(true);
+});
+
+it("asks for one token however many wait for it", async () => {
+  let asked = 0;
+  const keeper = new TokenKeeper(
+    async () => `t${++asked}`,
+    (work) => work,
+  );
+  const waiting = [keeper.renewed(), keeper.current(0), keeper.renewed()];
+
+  expect(await Promise.all(waiting)).toEqual(["t1", "t1", "t1"]);
+  expect(await keeper.renewed()).toBe("t2");
 });
 
 it("asks again when a token could not be had, and ends when the login is over", async () => {
@@ -212,6 +316,16 @@ it("closes what is open after the last acknowledgement, and names what had none"
   await expect(session.close()).rejects.toThrow(UnsentUpdates);
   await expect(session.close()).resolves.toBeUndefined();
   expect(session.status).toBe("closed");
+});
+
+it("names what had no acknowledgement when its store keeps nothing, as in Node", async () => {
+  const world = new World();
+  const session = world.session({ closeTimeout: 10, store: offline({ user: "u" }) });
+  await world.quiet([session]);
+  world.silent = true;
+  session.set("a", 1);
+
+  await expect(session.close()).rejects.toThrow(UnsentUpdates);
 });
 
 it("throws ConnectFailed with the reason when there is no connection in time", async () => {

@@ -1,7 +1,8 @@
 // The queue in IndexedDB (of `fake-indexeddb`): reloads, crashes, other users, failing storage.
 import "fake-indexeddb/auto";
-import { afterEach, expect, it } from "vitest";
-import { type Offline, offline } from "../../src/offline";
+import { afterEach, expect, it, vi } from "vitest";
+import { offline } from "../../src/offline";
+import { Disk } from "../../src/offline/disk";
 import { World } from "../support/world";
 
 let name = 0;
@@ -9,7 +10,7 @@ afterEach(() => {
   name += 1;
 });
 
-const store = (user = "u"): Offline => offline({ user, name: `test-${name}` });
+const store = (user = "u"): Disk => new Disk(`${user}-${name}`);
 
 /** Let the database work, whose clock is the real one. */
 async function work(world: World, ms = 200): Promise<void> {
@@ -20,10 +21,26 @@ async function work(world: World, ms = 200): Promise<void> {
 }
 
 /** The page is gone: nothing was said to anybody, and nothing more is written. */
-async function crash(world: World, kept: Offline): Promise<void> {
+async function crash(world: World, kept: Disk): Promise<void> {
   kept.durable = false;
   world.crash();
   await work(world);
+}
+
+interface Said {
+  type: number;
+  payload: { device_id?: string };
+}
+
+/** Messages of the server to a device that do not arrive. */
+function lose(world: World, lost: (to: string, message: Said) => boolean): void {
+  for (const peer of world.server.peers) {
+    const { send } = peer;
+    peer.send = (message) => {
+      const said = typeof message === "object" && lost(peer.deviceId, message as Said);
+      if (!said) send.call(peer, message);
+    };
+  }
 }
 
 it("brings back the state before there is a connection", async () => {
@@ -64,6 +81,26 @@ it("carries out once what was made offline, after a reload", async () => {
   expect(after.state).toEqual({ n: 5, list: ["x"] });
 });
 
+it("keeps and sends again after it has let go", async () => {
+  const world = new World();
+  const kept = store();
+  const { open } = kept;
+  let again = async () => {};
+  kept.open = (keeping) => {
+    again = () => open.call(kept, keeping).then(() => {});
+    return open.call(kept, keeping);
+  };
+  const page = world.session<{ a: number }>({ store: kept });
+  await work(world);
+  kept.leave();
+  await again();
+  page.set("a", 1);
+  const safe = page.stored();
+  await work(world);
+  expect(await safe).toBe(true);
+  expect(Object.fromEntries(world.server.state)).toEqual({ a: 1 });
+});
+
 it.each([3, 6, 9, 12, 18])(
   "crashes %i ms after an update: exactly once all the same",
   async (ms) => {
@@ -88,6 +125,35 @@ it.each([3, 6, 9, 12, 18])(
     expect(world.server.state.get("n")).toBe(pages);
   },
 );
+
+it("takes an acknowledged update off the disk with its number, though the state is behind", async () => {
+  const world = new World();
+  world.server.ids.set = () => world.server.ids; // only stream and number can tell
+  let kept = store();
+  const before = world.session<{ n: number }>({ store: kept });
+  const other = world.session({ deviceId: "b" });
+  before.incr("n");
+  await work(world, 400);
+  let behind = true;
+  lose(world, (to, { type, payload }) => {
+    const theirs = type === 5 && payload.device_id === "b";
+    return behind && to === "a" && (theirs || type === 4);
+  });
+  other.set("x", 1);
+  await work(world);
+  const { id } = before.incr("n");
+  await work(world);
+  expect(before.pending.length).toBe(1); // acknowledged, and not to be seen yet
+  await crash(world, kept);
+  behind = false;
+  kept = store();
+  const after = world.session<{ n: number }>({ store: kept });
+  await work(world, 3_000);
+
+  expect(world.server.state.get("n")).toBe(2);
+  expect([after.get("n"), after.pending.length]).toEqual([2, 0]);
+  expect(kept.outcome(id)?.version).toBe(3);
+});
 
 it("does not send an update before it is safe", async () => {
   const world = new World();
@@ -148,4 +214,23 @@ it("goes on in memory when storage fails, and says so", async () => {
 
   expect(told).toEqual(["storage failed: SecurityError"]);
   expect(world.server.state.get("a")).toBe(1);
+});
+
+it("goes on in memory, alone, where the browser gives a page no lock", async () => {
+  const refused = async () => {
+    throw new DOMException("no", "SecurityError");
+  };
+  vi.stubGlobal("navigator", { locks: { request: refused } });
+  const world = new World();
+  const page = world.session({ store: offline({ user: `u-${name}` }) });
+  const told: string[] = [];
+  page.on("storage", (error) => told.push(error.message));
+  await work(world);
+  page.set("a", 1);
+  await work(world);
+  vi.unstubAllGlobals();
+
+  expect([page.status, told]).toEqual(["online", ["no lock"]]);
+  expect(world.server.state.get("a")).toBe(1);
+  await page.close();
 });

@@ -1,6 +1,7 @@
 // Random histories against the model server: nothing lost, nothing doubled, everybody agrees.
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { conflicts, type Policy } from "../../src/conflicts";
 import type { Session } from "../../src/core/session";
 import { World } from "../support/world";
 
@@ -27,9 +28,11 @@ class Run {
   readonly appended: string[][] = [[], []];
   increments = 0;
 
-  constructor(sequenced: boolean, seed: number, conflict?: "client_wins") {
+  constructor(sequenced: boolean, seed: number, conflict?: Policy) {
     this.world = new World(sequenced, seed);
-    this.sessions = ["a", "b"].map((deviceId) => this.world.session<State>({ deviceId, conflict }));
+    this.sessions = ["a", "b"].map((deviceId) =>
+      this.world.session<State>({ deviceId, conflict: conflict && conflicts(conflict) }),
+    );
   }
 
   async play(steps: Step[]): Promise<void> {

@@ -1,6 +1,7 @@
 // Own updates: shown at once, conflated, acknowledged once, taken back, numbered, lost and found.
 import { expect, it } from "vitest";
-import { QueueFull, UpdateRefused } from "../../src/core/errors";
+import { conflicts } from "../../src/conflicts";
+import { InvalidUpdate, QueueFull, UpdateRefused } from "../../src/core/errors";
 import type { Events } from "../../src/core/events";
 import { MISSING } from "../../src/core/values";
 import { World } from "../support/world";
@@ -110,6 +111,13 @@ it.each([
   expect(() => new World().session().set(key, 1)).toThrow(why);
 });
 
+it("refuses a key that no server can read, which would be asked again for ever", () => {
+  const session = new World().session();
+
+  expect(() => session.set("half \ud800", 1)).toThrow(InvalidUpdate);
+  expect(session.pending).toEqual([]);
+});
+
 it("counts what a restored backup lost, and sends it again when asked", async () => {
   const world = new World();
   const session = world.session<{ a: number; n: number }>();
@@ -191,7 +199,7 @@ it.each([
   [(_key: string, mine: unknown, theirs: unknown) => `${mine}+${theirs}`, "mine+theirs", 2],
 ] as const)("settles a conflict by the policy: %s", async (conflict, value, version) => {
   const world = new World();
-  const mine = world.session({ conflict });
+  const mine = world.session({ conflict: conflicts(conflict) });
   const theirs = world.session({ deviceId: "b" });
   await world.quiet([mine, theirs]);
   const settled: Events["conflict"][] = [];

@@ -25,7 +25,7 @@ it("keeps an integer beyond 2^53 digit by digit, also when it is sent back", () 
 
 it("keeps every long number as its text when asked to", () => {
   const text = "[0.1234567890123456789,1234567890123456789012,1.5,1e3]";
-  const value = fromText(text, "raw") as RawNumber[];
+  const value = fromText(text, RawNumber) as RawNumber[];
 
   expect(value[0]).toBeInstanceOf(RawNumber);
   expect(value[2]).toBe(1.5);
@@ -61,6 +61,10 @@ it.each([
   ["undefined in a list", [undefined]],
 ])("refuses %s with a clear error", (_name, value) => {
   expect(() => copied(value)).toThrow(InvalidUpdate);
+});
+
+it("refuses a list with a hole, which JSON would fill", () => {
+  expect(() => copied(Array(2))).toThrow(InvalidUpdate);
 });
 
 it("refuses a loop", () => {

@@ -10,6 +10,7 @@ ProviderError             carries a ProviderCode, a detail and, where told, a re
 ├── NetworkFailed         network_error: no answer; `outcome_unknown` when it may have acted
 ├── DeviceFailed          device_error: a client's microphone; providers only pass it on
 └── InvalidRequest        invalid_request: what we sent is not acceptable; repeating is useless
+    └── Unsupported       the same: this provider does not offer it
 """
 
 from enum import Enum
@@ -110,6 +111,10 @@ class InvalidRequest(ProviderError):
     """The provider does not accept what was sent."""
 
     code = ProviderCode.INVALID_REQUEST
+
+
+class Unsupported(InvalidRequest):
+    """This provider does not offer it: its `Capabilities` say so, or it is not set up for it."""
 
 
 _KINDS: tuple[type[ProviderError], ...] = (

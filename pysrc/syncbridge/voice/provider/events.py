@@ -1,6 +1,21 @@
 """What a voice provider reports in its webhooks, whichever dialect it speaks."""
 
+from enum import StrEnum
+
 import msgspec
+
+
+class LeaveReason(StrEnum):
+    """Why a connection ended. REPLACED: by another one of the same device, which follows."""
+
+    LEFT = "left"
+    REPLACED = "replaced"
+    REMOVED = "removed"
+    LOST = "lost"
+    CLOSED = "closed"
+    SHUTDOWN = "shutdown"
+    FAILED = "failed"
+    UNKNOWN = ""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +45,7 @@ class ParticipantJoined(Event, frozen=True):
 
     user_id: str
     peer_id: str = ""
+    device_id: str = ""
 
 
 class ParticipantLeft(Event, frozen=True):
@@ -38,6 +54,7 @@ class ParticipantLeft(Event, frozen=True):
     user_id: str
     peer_id: str = ""
     joined_at: float | None = None
+    reason: LeaveReason = LeaveReason.UNKNOWN
 
 
 class ParticipantSpeaking(Event, frozen=True):
@@ -47,12 +64,26 @@ class ParticipantSpeaking(Event, frozen=True):
     is_speaking: bool
 
 
+class RecordedKind(StrEnum):
+    """What can be fetched of a call afterwards."""
+
+    RECORDING = "recording"
+    TRANSCRIPT = "transcript"
+    SUMMARY = "summary"
+
+
 class RecordingReady(Event, frozen=True):
-    """A recording can be fetched. `url` is a secret: it needs no other key."""
+    """A recording, or what was made of the call, can be fetched.
+
+    `url` is a secret: it needs no other key. It holds until `expires_at` (Unix seconds, None:
+    untold).
+    """
 
     recording_id: str
     url: str = ""
     duration: float | None = None
+    kind: RecordedKind = RecordedKind.RECORDING
+    expires_at: float | None = None
 
     def __repr__(self) -> str:
         return f"RecordingReady(recording_id={self.recording_id!r})"

@@ -7,6 +7,7 @@ names somebody is a statement.
 Times are Unix seconds unless a name says otherwise.
 """
 
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -24,16 +25,22 @@ class Permissions(msgspec.Struct, frozen=True):
 
 
 class Participant(msgspec.Struct, frozen=True):
-    """Who asks for a token."""
+    """Who asks for a token, and with which device, where that is known.
+
+    `transcribed`: the call is to be written down.
+    """
 
     user_id: str
     name: str = ""
+    device_id: str = ""
+    transcribed: bool = False
 
 
 class SessionRequest(msgspec.Struct, frozen=True):
     """A call to be opened for one channel.
 
     Attributes:
+        features: further ones that are asked for or not wanted, by name (`Feature`).
         asked_at_ms: when it was first asked for, in Unix ms; 0: not told.
         migrated_from: the session whose participants are to come over, and why; empty: none.
     """
@@ -43,6 +50,7 @@ class SessionRequest(msgspec.Struct, frozen=True):
     max_participants: int = 100
     recording: bool = False
     transcription: bool = False
+    features: Mapping[str, bool] = {}
     asked_at_ms: int = 0
     migrated_from: str = ""
     migration_reason: str = ""
@@ -67,19 +75,49 @@ class IssuedToken(msgspec.Struct, frozen=True):
 
 
 class Present(msgspec.Struct, frozen=True):
-    """One connection of a user. `peer_id` is empty when the provider tells users only."""
+    """One connection of a user. What the provider does not tell is empty or None.
+
+    `sip`: it is a telephone's.
+    """
 
     user_id: str
     peer_id: str = ""
     joined_at: float | None = None
+    device_id: str = ""
+    muted: bool | None = None
+    sip: bool = False
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """One connection that the provider records as over, since when (None: not told)."""
+
+    user_id: str
+    peer_id: str
+    left_at: float | None = None
 
 
 class SessionState(msgspec.Struct, frozen=True):
-    """Everybody who is in a call: whole, and not empty."""
+    """Everybody who is in a call: whole, and not empty.
+
+    Attributes:
+        pending: users who are on their way in: nothing is said about them, neither way.
+        life: names the time since the provider's last start, where that is known.
+        gone: connections that were in it, where the provider keeps a record of them.
+    """
 
     session_id: str
     participants: tuple[Present, ...]
     provider_session_id: str = ""
+    pending: tuple[str, ...] = ()
+    life: str = ""
+    gone: tuple[Gone, ...] = ()
+
+
+class Vacated(msgspec.Struct, frozen=True):
+    """The provider's record of a call that everybody has left: who was there, and is gone."""
+
+    session_id: str
+    gone: tuple[Gone, ...]
 
 
 class ActiveSession(msgspec.Struct, frozen=True):
@@ -134,11 +172,15 @@ class Doubt(StrEnum):
 
 
 class CannotVerify(msgspec.Struct, frozen=True):
-    """Nothing was learnt. `retry_after` in seconds, None when the provider did not say."""
+    """Nothing was learnt. `retry_after` in seconds, None when the provider did not say.
+
+    `life`: as of `SessionState`; what EMPTY is worth then, the provider's capabilities say.
+    """
 
     doubt: Doubt
     detail: str = ""
     retry_after: float | None = None
+    life: str = ""
 
 
 class Refusal(StrEnum):
@@ -155,10 +197,12 @@ class Verified(msgspec.Struct, frozen=True):
     """A webhook that the provider sent. Repeats have the same `delivery_id`.
 
     `sent_at` is 0 when the provider signs no time: an old body can then be sent again for ever.
+    `redact`: makes of a body what may be stored, where bodies have secrets in them.
     """
 
     delivery_id: str
     sent_at: float = 0.0
+    redact: Callable[[bytes], bytes] | None = None
 
 
 class Refused(msgspec.Struct, frozen=True):

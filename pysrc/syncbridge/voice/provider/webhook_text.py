@@ -2,8 +2,9 @@
 
 What a client sends is refused when it is odd. A signed webhook is not sent again after a refusal,
 so here one odd member costs nothing but itself: half of a surrogate pair, bytes that are not UTF-8,
-a number beyond every range, NaN, a value nested without end, a byte order mark. What is left is
-judged by whoever needs it (`text_of`). Of members with one name the last counts.
+a number beyond every range, NaN, a line break or another control character that is not escaped, a
+value nested without end, a byte order mark. What is left is judged by whoever needs it (`text_of`).
+Of members with one name the last counts.
 """
 
 import codecs
@@ -74,5 +75,8 @@ def _real_number(digits: str) -> float | None:
 
 
 _decoder = json.JSONDecoder(
-    parse_int=_whole_number, parse_float=_real_number, parse_constant=lambda _: None
+    parse_int=_whole_number,
+    parse_float=_real_number,
+    parse_constant=lambda _: None,
+    strict=False,
 )

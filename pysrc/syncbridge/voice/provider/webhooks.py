@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from syncbridge.voice.provider import events
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, RecordedKind, Unreadable
 from syncbridge.voice.provider.webhook_text import read_document, text_of
+from syncbridge.voice.recordings import NO_ADDRESS, is_address
 
 MAX_BYTES = 262_144
 MAX_EVENTS = 100
@@ -110,7 +111,7 @@ def _spec_recording(entry: Body, common: Body) -> Event:
     told = _first(parts, "recordingId") or _first(parts, "id")
     return events.RecordingReady(
         recording_id=told or _unnamed(common["session_id"], entry.get("timestamp"), url),
-        url=url,
+        url=_address(url),
         duration=_number(duration),
         **common,
     )
@@ -119,6 +120,13 @@ def _spec_recording(entry: Body, common: Body) -> Event:
 def _first(parts: Sequence[Body], name: str, longest: int = MAX_ID) -> str:
     """The first text of that name that is not empty."""
     return next((found for part in parts if (found := _optional(part, name, longest))), "")
+
+
+def _address(url: str) -> str:
+    """Where a recording is, as far as that is told."""
+    if url and not is_address(url):
+        raise _Wrong(NO_ADDRESS)
+    return url
 
 
 def _unnamed(*known: Any) -> str:
@@ -199,11 +207,31 @@ def _cloudflare_recording(entry: Body) -> Event:
     url = _optional(recording, "audioDownloadUrl", MAX_URL)
     return events.RecordingReady(
         recording_id=recording_id,
-        url=url or _optional(recording, "downloadUrl", MAX_URL),
+        url=_address(url or _optional(recording, "downloadUrl", MAX_URL)),
         duration=_number(recording.get("recordingDuration")),
+        expires_at=_time(recording.get("downloadUrlExpiry")),
         occurred_at=_time(recording.get("stoppedTime")),
         **common,
     )
+
+
+def _cloudflare_text(kind: RecordedKind) -> Callable[[Body, Body], Event]:
+    """A reader of what was made of a meeting: one of each kind for each session of it."""
+
+    def read(entry: Body, common: Body) -> Event:
+        url = _optional(entry, f"{kind}DownloadUrl", MAX_URL)
+        if not url:
+            return events.OtherEvent(kind=f"meeting.{kind}", **common)
+        occupancy = common["provider_session_id"] or common["session_id"]
+        return events.RecordingReady(
+            recording_id=f"{kind}-{occupancy}"[:MAX_ID],
+            url=_address(url),
+            kind=kind,
+            expires_at=_time(entry.get(f"{kind}DownloadUrlExpiry")),
+            **common,
+        )
+
+    return read
 
 
 CLOUDFLARE_EVENTS: dict[str, Callable[[Body, Body], Event]] = {
@@ -211,6 +239,8 @@ CLOUDFLARE_EVENTS: dict[str, Callable[[Body, Body], Event]] = {
     "meeting.ended": _cloudflare_ended,
     "meeting.participantJoined": _cloudflare_joined,
     "meeting.participantLeft": _cloudflare_left,
+    "meeting.transcript": _cloudflare_text(RecordedKind.TRANSCRIPT),
+    "meeting.summary": _cloudflare_text(RecordedKind.SUMMARY),
 }
 
 

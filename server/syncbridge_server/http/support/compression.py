@@ -2,8 +2,9 @@
 
 An answer is compressed when the client accepts a coding that we speak, the body came in one piece
 of `LEAST` bytes or more, its type is text of some kind, and that makes it shorter. Everything else
-passes through as it is, at the cost of one small object a request; a large body is compressed on a
-worker thread, so that the sockets do not wait for it.
+passes through as it is, at the cost of one small object a request and, where Content-Length tells
+at once, of no coroutine; a large body is compressed on a worker thread, so that the sockets do not
+wait for it.
 
 Entity tags (RFC 9110 section 8.8.3): two codings of one state are different bytes, so they must not
 share a strong tag. The tag of a compressed answer is the weak form of the same tag. If-None-Match
@@ -16,7 +17,7 @@ something that an attacker chose would tell its length.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from functools import lru_cache
 
 import trio
@@ -31,6 +32,9 @@ LEAST = 1024
 THREAD_FROM = 65_536
 """Bytes from which on that is done on a thread."""
 
+_SHORT_DIGITS = len(str(LEAST)) - 1
+"""A Content-Length of so many digits is below `LEAST`."""
+
 _TEXT = re.compile(rb"text/|application/(?:[\w.-]+\+)?(?:json|xml|yaml|javascript)\b|image/svg")
 _VARY = (b"vary", b"Accept-Encoding")
 
@@ -41,14 +45,16 @@ class CompressAnswers:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             send = _Answer(scope["headers"], send)
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 class _Answer:
-    """The `send` of one request. Holds the head back until the first part of the body is there."""
+    """The `send` of one request. Holds the head back until the first part of the body is there,
+    unless that is known to be short.
+    """
 
     __slots__ = ("_request", "_send", "_start")
 
@@ -57,14 +63,20 @@ class _Answer:
         self._send = send
         self._start: Message | None = None
 
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._start = message
-            return
+    def __call__(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start" and not _is_short(message):
+            return self._hold(message)
         if self._start is not None and message["type"] == "http.response.body":
-            start, self._start = self._start, None
-            message = await self._prepare(start, message)
-            await self._send(start)
+            return self._send_both(self._start, message)
+        return self._send(message)
+
+    async def _hold(self, start: Message) -> None:
+        self._start = start
+
+    async def _send_both(self, start: Message, message: Message) -> None:
+        self._start = None
+        message = await self._prepare(start, message)
+        await self._send(start)
         await self._send(message)
 
     async def _prepare(self, start: Message, message: Message) -> Message:
@@ -111,6 +123,16 @@ class _Answer:
             if key == name:
                 found = found + b"," + value if found else value
         return found.decode("latin-1")
+
+
+def _is_short(start: Message) -> bool:
+    """Whether an answer is not to be touched, by its head alone."""
+    if start["status"] == 304:
+        return False
+    for name, value in start.get("headers", ()):
+        if name == b"content-length":
+            return len(value) <= _SHORT_DIGITS
+    return False
 
 
 def _judge(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bool, bool]:

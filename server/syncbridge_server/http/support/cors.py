@@ -8,11 +8,13 @@ Webhooks are not for browsers; at their paths nothing of this is said.
 from collections.abc import Iterable
 
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute
 from starlette.types import Scope
 
+from syncbridge_server.http.support.fields import first_fields
 from syncbridge_server.http.support.paths import PATHS as WEBHOOKS
 from syncbridge_server.http.support.ready import Ready
+from syncbridge_server.http.support.resources import Resources
 from syncbridge_server.listener.response import refusal_response
 from syncbridge_server.listener.upgrade import ORIGIN_REFUSED
 from syncbridge_server.origins import HeaderList, Origins
@@ -25,7 +27,7 @@ READ = (
 )
 """Request headers that mean something here and that a page may only send when it was told so."""
 _VARY = (b"vary", b"Origin")
-_BARE = ("type", "path", "method", "headers", "root_path")
+_VARIES = [_VARY]
 
 
 class CrossOrigin:
@@ -33,26 +35,27 @@ class CrossOrigin:
 
     def __init__(self, origins: Origins, routes: Iterable[BaseRoute]) -> None:
         self._origins = origins
-        self._routes = [route for route in routes if isinstance(route, Route)]
-        self._methods = frozenset().union(*(route.methods or () for route in self._routes))
+        self._resources = Resources(routes)
 
     def answer_headers(self, scope: Scope) -> HeaderList:
-        """What any answer to this request says besides its own."""
+        """What any answer to this request says besides its own; not to be changed."""
         if scope["path"] in WEBHOOKS:
             return []
-        origin = _header(scope, b"origin")
+        fields = first_fields(scope)
+        origin = fields.get(b"origin")
         if not origin:
-            return [_VARY]
-        return [_VARY, *self._origins.answer_headers(origin, _header(scope, b"host"))]
+            return _VARIES
+        return [_VARY, *self._origins.answer_headers(origin, fields.get(b"host", b""))]
 
     def preflight(self, scope: Scope) -> Response | None:
         """The answer to a preflight; None when the request is none."""
         if scope["method"] != "OPTIONS" or scope["path"] in WEBHOOKS:
             return None
-        origin = _header(scope, b"origin")
-        if not origin or not _header(scope, b"access-control-request-method"):
+        fields = first_fields(scope)
+        origin = fields.get(b"origin")
+        if not origin or not fields.get(b"access-control-request-method"):
             return None
-        if not self._origins.admits(origin, _header(scope, b"host"), "preflight"):
+        if not self._origins.admits(origin, fields.get(b"host", b""), "preflight"):
             status, headers, body = refusal_response(ORIGIN_REFUSED)
             return Ready(status, headers, body)
         methods = ", ".join(sorted(self._methods_at(scope)))
@@ -65,14 +68,5 @@ class CrossOrigin:
 
     def _methods_at(self, scope: Scope) -> frozenset[str]:
         """What the routes of a path take; where there is none, all: the page shall see the 404."""
-        bare = {key: scope[key] for key in _BARE}
-        here = [route for route in self._routes if route.matches(bare)[0] is not Match.NONE]
-        return frozenset().union(*(route.methods or () for route in here)) or self._methods
-
-
-def _header(scope: Scope, wanted: bytes) -> bytes:
-    """The first value of a header; empty without one."""
-    for name, value in scope["headers"]:
-        if name == wanted:
-            return bytes(value)
-    return b""
+        found = self._resources.find(scope["path"], "")
+        return self._resources.methods if found is None else found.methods

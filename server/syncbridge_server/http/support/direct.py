@@ -1,45 +1,28 @@
-"""The shortest way from a request to its endpoint, for the routes that allow it.
+"""From a request to its endpoint, without the layers of Starlette that each wrap `send`.
 
-Starlette looks for a route one by one, each with a regular expression, behind four layers that
-each wrap `send` to catch exceptions. Here the routes are in a table by their first segment and
-number of segments, the few that are left are tried in Starlette's order with Starlette's own
-expressions, and exceptions are caught once. Whatever is not answered like that (no such path,
-another method, a redirect, a route of another kind, a root path) is Starlette's: it answers as if
-nothing stood in front of it.
-
-Theory of operation. The first route in order that matches must win. So a route that cannot be in
-the table closes the table behind it: for its first segment, or altogether when that may be
-anything. Of the routes in the table a path can only match those under its own key, because a
-parameter never contains a slash.
+`Resources` knows what a path names. A resource answers OPTIONS itself, and with 405 a method that
+it does not take; both say in `Allow` what it takes. A path that names nothing, but would without
+the slashes at its end, is redirected there: by a relative reference, which is right whatever
+scheme, host and base path a proxy shows. WebSockets and the lifespan are Starlette's.
 """
 
 import inspect
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from starlette.applications import Starlette
-from starlette.convertors import StringConvertor
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+
+from syncbridge_server.http.support.resources import Found, Resources
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Handler = Callable[[Request, Exception], Awaitable[Response]]
-_ANYTHING = "{"
-
-
-class Entry(NamedTuple):
-    """One route of the table."""
-
-    route: Route
-    endpoint: Endpoint
-    pattern: re.Pattern[str]
-    methods: frozenset[str]
-
-
-Table = dict[tuple[int, str], list[Entry]]
+EVERYTHING = "*"
+"""The target of an OPTIONS that asks about the server as a whole (RFC 9110 section 9.3.7)."""
 
 
 class DirectRoutes:
@@ -55,37 +38,64 @@ class DirectRoutes:
         self._handlers = {
             kind: handler for kind, handler in handlers.items() if kind not in (500, Exception)
         }
-        self._table = _tabled(app.routes)
+        self._resources = Resources(app.routes)
+        routes = (route for route in app.routes if isinstance(route, Route))
+        self._plain = {id(route): route.endpoint for route in routes if _is_plain(route)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        entry = None
-        if scope["type"] == "http" and not scope.get("root_path"):
-            entry = self._find(scope)
-        if entry is None:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        found = self._resources.find(scope["path"], scope["method"])
+        if found is not None:
+            self._tell(scope, found)
+        route = found.route if found is not None else None
+        endpoint = self._plain.get(id(route))
+        if route is not None and endpoint is None:
+            await route.app(scope, receive, send)
             return
         request = Request(scope, receive, send)
         try:
-            response = await entry.endpoint(request)
+            if endpoint is not None:
+                response = await endpoint(request)
+            else:
+                response = self._without_route(scope, found)
         except Exception as error:
             response = await self._handled(request, error)
         await response(scope, receive, send)
 
-    def _find(self, scope: Scope) -> Entry | None:
-        path = scope["path"]
-        parts = path.split("/", 2)
-        if len(parts) < 2:
-            return None
-        for entry in self._table.get((path.count("/"), parts[1]), ()):
-            match = entry.pattern.match(path)
-            if match is not None and scope["method"] in entry.methods:
-                scope["app"] = self.app
-                scope["router"] = self.app.router
-                scope["route"] = entry.route
-                scope["endpoint"] = entry.route.endpoint
-                scope["path_params"] = match.groupdict()
-                return entry
-        return None
+    def _tell(self, scope: Scope, found: Found) -> None:
+        """What Starlette leaves in the scope."""
+        route = found.route or found.resource.route
+        scope["app"] = self.app
+        scope["router"] = self.app.router
+        scope["route"] = route
+        scope["endpoint"] = route.endpoint
+        scope["path_params"] = found.parameters
+
+    def _without_route(self, scope: Scope, found: Found | None) -> Response:
+        """The answer where no route takes the request. Raises HTTPException."""
+        if found is None and scope["path"] == EVERYTHING:
+            methods = self._resources.methods
+        elif found is None:
+            return self._elsewhere(scope)
+        else:
+            methods = found.methods
+        allow = {"Allow": ", ".join(sorted({*methods, "OPTIONS"}))}
+        if scope["method"] != "OPTIONS":
+            raise HTTPException(405, headers=allow)
+        return Response(None, 204, allow)
+
+    def _elsewhere(self, scope: Scope) -> Response:
+        """To the same path without the slashes at its end, if it names something."""
+        bare = scope["path"].rstrip("/")
+        if bare == scope["path"] or self._resources.find(bare, scope["method"]) is None:
+            raise HTTPException(404)
+        raw = scope["raw_path"].decode("ascii").partition("?")[0].rstrip("/")
+        query = scope["query_string"].decode("latin-1")
+        root = scope.get("root_path", "")
+        path = raw if raw.startswith(root + "/") else root + raw
+        return Response(None, 308, {"Location": f"{path}?{query}" if query else path})
 
     async def _handled(self, request: Request, error: Exception) -> Response:
         for kind in type(error).__mro__:
@@ -96,38 +106,7 @@ class DirectRoutes:
         raise error
 
 
-def _tabled(routes: list[BaseRoute]) -> Table:
-    """The routes that can be found by table; see the top of this file."""
-    table: Table = {}
-    closed: set[str] = set()
-    for route in routes:
-        if isinstance(route, WebSocketRoute):
-            continue
-        first = _first(route)
-        if first == _ANYTHING:
-            break
-        entry = _entry(route)
-        if entry is None:
-            closed.add(first)
-        elif first not in closed:
-            key = entry.route.path.count("/"), first
-            table.setdefault(key, []).append(entry)
-    return table
-
-
-def _first(route: BaseRoute) -> str:
-    """The first segment of a route's path; _ANYTHING when it is not the same for every path."""
-    first = getattr(route, "path", "").partition("/")[2].partition("/")[0]
-    return first if isinstance(route, Route) and _ANYTHING not in first else _ANYTHING
-
-
-def _entry(route: BaseRoute) -> Entry | None:
-    """The entry of a plain route: `async def endpoint(request)` and whole segments."""
-    if type(route) is not Route or route.methods is None:
-        return None
+def _is_plain(route: Route) -> bool:
+    """Whether the endpoint is `async def endpoint(request)`, and may be called as such."""
     wrapped = getattr(route.app, "__qualname__", "").startswith("request_response.")
-    if not wrapped or not inspect.iscoroutinefunction(route.endpoint):
-        return None
-    if any(type(one) is not StringConvertor for one in route.param_convertors.values()):
-        return None
-    return Entry(route, route.endpoint, route.path_regex, frozenset(route.methods))
+    return wrapped and inspect.iscoroutinefunction(route.endpoint)

@@ -72,6 +72,19 @@ def unfold(body: bytes, coding: str, limit: int) -> bytes | None:
     return decoded if len(decoded) <= limit else None
 
 
+def plain(body: bytes, header: str, limit: int) -> tuple[bytes, str]:
+    """A body without the coding that its Content-Encoding names; "" without one.
+
+    Where that cannot be done within `limit` bytes, the body as it came, and why.
+    """
+    try:
+        coding = coding_of(header)
+        decoded = unfold(body, coding, limit) if coding else body
+    except SyncBridgeError as error:
+        return body, error.detail
+    return (body, f"unfolds to more than {limit} bytes") if decoded is None else (decoded, "")
+
+
 def _inflate(body: bytes, coding: str, limit: int) -> bytes:
     """At most limit + 1 bytes of a gzip or zlib body."""
     decoded = b""

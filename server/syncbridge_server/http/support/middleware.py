@@ -1,5 +1,5 @@
 """Around every HTTP request: its id, one access line, metrics, what other origins may read of the
-answer, and the last catch of exceptions.
+answer, the headers that protect it, and the last catch of exceptions.
 
 Plain ASGI: `RequestMiddleware(app, ...)` wraps the application itself. The id is the caller's
 X-Request-ID when it is harmless, else a new one; it is in `scope["state"]["request_id"]`, in every
@@ -10,24 +10,29 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from syncbridge_server.auth.audit import Audit
+from syncbridge_server.auth.refusals import Refusals
 from syncbridge_server.http.support.cors import CrossOrigin
+from syncbridge_server.http.support.fields import first_fields
 from syncbridge_server.http.support.problem import CLIENT_GONE, internal_problem
+from syncbridge_server.listener.response import PROTECTION
 from syncbridge_server.log import REQUEST_ID, get_logger
 from syncbridge_server.observability import HttpMetrics
 from syncbridge_server.origins import HeaderList
 from syncbridge_server.proxies import TrustedProxies
+from syncbridge_server.telemetry.tracing import TRACING
 
 UNMATCHED = "unmatched"
 """What stands for the route in metrics when none answered."""
 _HANDOFF = re.compile(r"(/handoff/+)[^/]+", re.IGNORECASE)
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REQUEST_ID = b"x-request-id"
+_OURS = frozenset({_REQUEST_ID, *(name for name, _ in PROTECTION)})
 _PROCESS = secrets.token_hex(8)
 _numbers = itertools.count()
 _log = get_logger("HTTP")
@@ -42,6 +47,8 @@ class RequestMiddleware:
         access_log: write a line for each request.
         trusted_proxies: networks whose X-Forwarded-For is believed.
         cors: what pages of other origins may do, or None: nothing.
+        refusals: where refused requests are counted, or None.
+        audit: where some requests leave a line of their own, or None.
         clock: monotonic seconds.
     """
 
@@ -53,23 +60,45 @@ class RequestMiddleware:
         trusted_proxies: tuple[str, ...] = (),
         clock: Callable[[], float] = time.monotonic,
         cors: CrossOrigin | None = None,
+        refusals: Refusals | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self.app = app
         self._cors = cors
+        self._refusals = refusals
+        self._audit = audit
         self._metrics = metrics
         self._access_log = access_log
         self._proxies = TrustedProxies(trusted_proxies)
         self._clock = clock
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
+        if scope.get("root_path"):
+            scope = _without_root(scope)
         exchange = _Exchange(scope, send, request_id(scope), self._proxies.client(scope))
-        app = self.app
+        answer = self._traced if TRACING.on else self._answer
+        return answer(exchange, receive)
+
+    async def _traced(self, exchange: "_Exchange", receive: Receive) -> None:
+        scope = exchange.scope
+        parent = first_fields(scope).get(b"traceparent", b"")
+        with TRACING.request(scope["method"], parent.decode("latin-1")) as told:
+            await self._answer(exchange, receive)
+            told |= {
+                "http.request.method": scope["method"],
+                "http.route": template(scope),
+                "http.response.status_code": exchange.status,
+                "syncbridge.request_id": exchange.request_id,
+            }
+
+    async def _answer(self, exchange: "_Exchange", receive: Receive) -> None:
+        app, scope = self.app, exchange.scope
         if self._cors is not None:
             exchange.cors = self._cors.answer_headers(scope)
-            app = self._cors.preflight(scope) or app
+            if scope["method"] == "OPTIONS":
+                app = self._cors.preflight(scope) or app
         metrics = self._metrics
         start = self._clock()
         if metrics:
@@ -88,6 +117,12 @@ class RequestMiddleware:
 
     def _finish(self, exchange: "_Exchange", seconds: float) -> None:
         scope = exchange.scope
+        error = scope["state"].get("refused")
+        if error is not None and self._refusals is not None:
+            user, route = scope["state"].get("user", ""), template(scope)
+            self._refusals.error("http", error, client=exchange.client, user=user, route=route)
+        if self._audit is not None:
+            self._audit.request(scope, template(scope), exchange.status, time.time())
         if self._metrics:
             self._metrics.observe(scope["method"], template(scope), exchange.status, seconds)
         if self._access_log:
@@ -116,6 +151,7 @@ class _Exchange:
         state = scope.setdefault("state", {})
         state["request_id"] = name
         state["client_address"] = client
+        state["refused"] = None
 
     async def failed(self, error: Exception, receive: Receive) -> None:
         """The application has raised: log it, and answer if nothing was answered."""
@@ -131,22 +167,29 @@ class _Exchange:
         if not self.status:
             await internal_problem(self.request_id)(self.scope, receive, self.send)
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
+        """It hands on what the server awaits, so that it costs no frame of its own."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            others = [pair for pair in message.get("headers", ()) if pair[0] != _REQUEST_ID]
+            others = [pair for pair in message.get("headers", ()) if pair[0] not in _OURS]
             others.append((_REQUEST_ID, self.request_id.encode()))
+            others += PROTECTION
             others += self.cors
             message["headers"] = others
-        await self._send(message)
+        return self._send(message)
+
+
+def _without_root(scope: Scope) -> Scope:
+    """With the path as routes know it: some proxies pass on the one under which they show us."""
+    root, path = scope["root_path"], scope["path"]
+    return {**scope, "path": path[len(root) :]} if path.startswith(root + "/") else scope
 
 
 def request_id(scope: Scope) -> str:
     """The caller's X-Request-ID when it is 1 to 64 of [A-Za-z0-9._-], else a new one."""
-    for name, value in scope["headers"]:
-        if name == _REQUEST_ID:
-            given = value.decode("latin-1")
-            return given if _HARMLESS.fullmatch(given) else _new_id()
+    given = first_fields(scope).get(_REQUEST_ID)
+    if given is not None and _HARMLESS.fullmatch(text := given.decode("latin-1")):
+        return text
     return _new_id()
 
 
@@ -163,14 +206,6 @@ def shown_path(scope: Scope) -> str:
 def template(scope: Scope) -> str:
     """`/session/{uuid}` for a request that a route answered, else UNMATCHED.
 
-    The set of answers is bounded, so that they can be labels. Starlette 1.0 leaves the endpoint in
-    the scope, but not yet the route, so that it has to be looked for again.
+    The set of answers is bounded, so that they can be labels.
     """
-    route = scope.get("route")
-    router = scope.get("router")
-    if route is None and "endpoint" in scope and isinstance(router, Router):
-        bare = {key: scope[key] for key in ("type", "path", "method", "headers", "root_path")}
-        found = [(one.matches(bare)[0], one) for one in router.routes]
-        found.sort(key=lambda pair: pair[0].value, reverse=True)
-        route = found[0][1] if found and found[0][0] is not Match.NONE else None
-    return str(getattr(route, "path", UNMATCHED))
+    return str(getattr(scope.get("route"), "path", UNMATCHED))

@@ -13,7 +13,12 @@ Cursor = Annotated[str, Meta(max_length=128, description="`next_cursor` of the p
 
 
 def query_of(request: Request, kind: type[Any]) -> Any:
-    """The query string as a `kind`. Raises INVALID_FIELD."""
+    """The query string as a `kind`. Raises INVALID_FIELD, also for a parameter that it has not."""
+    known = kind.__struct_encode_fields__
+    for name in request.query_params:
+        if name not in known:
+            detail = f"{name[:64]}: no such parameter; there are {', '.join(known)}"
+            raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field=name[:64])
     try:
         return msgspec.convert(dict(request.query_params), kind, strict=False)
     except msgspec.ValidationError as error:

@@ -6,6 +6,7 @@ raised into a problem document. `RequestMiddleware` logs the unexpected ones.
 """
 
 import math
+from collections.abc import Awaitable, MutableMapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from starlette.responses import Response
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge_server.http.support.encoding import ACCEPT_ENCODING, coding_of, unfold, wire_bound
+from syncbridge_server.http.support.fields import first_fields
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_GONE = 499
@@ -84,7 +86,13 @@ def internal_problem(request_id: str) -> Response:
 async def handle_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for `SyncBridgeError`."""
     assert isinstance(error, SyncBridgeError)
+    refused_with(request.scope, error)
     return problem_of(error)
+
+
+def refused_with(scope: MutableMapping[str, Any], error: SyncBridgeError) -> None:
+    """Leave word for `RequestMiddleware`, which counts what was refused."""
+    scope.setdefault("state", {})["refused"] = error
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
@@ -96,6 +104,7 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
         return Response(None, status, headers)
     default = ErrorCode.INVALID_JSON if status < 500 else ErrorCode.INTERNAL
     code = _BY_STATUS.get(status, default)
+    refused_with(request.scope, SyncBridgeError(code, str(error.detail)))
     if "Allow" in headers:
         headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
         return problem(code, f"allowed here: {headers['Allow']}", status=status, headers=headers)
@@ -120,7 +129,7 @@ exception_handlers: dict[Any, Any] = {
 }
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+def read_body(request: Request, limit: int) -> Awaitable[bytes]:
     """The body, of any type, refused with TOO_LARGE as soon as it is known to exceed `limit` bytes.
 
     A body with a Content-Encoding is decoded; the limit counts what it unfolds to.
@@ -128,10 +137,28 @@ async def read_body(request: Request, limit: int) -> bytes:
     Raises UNSUPPORTED_ENCODING and INVALID_ENCODING for codings, and
     starlette.requests.ClientDisconnect when the caller goes away.
     """
-    coding = coding_of(request.headers.get("content-encoding", ""))
+    named = first_fields(request.scope).get(b"content-encoding")
+    coding = coding_of(named.decode("latin-1")) if named else ""
     if not coding:
-        return await _read_raw(request, limit, limit)
-    body = unfold(await _read_raw(request, wire_bound(limit), limit), coding, limit)
+        return read_raw(request, limit)
+    return _unfolded(read_raw(request, limit, wire_bound(limit)), coding, limit)
+
+
+def read_raw(request: Request, limit: int, bound: int = 0) -> Awaitable[bytes]:
+    """The body as it came, whatever its coding; raises as `read_body`, but nothing for codings.
+
+    Args:
+        limit: what TOO_LARGE names. bound: most bytes, where that is another number.
+    """
+    bound = bound or limit
+    announced = first_fields(request.scope).get(b"content-length", b"")
+    if announced.isdigit() and int(announced[:20]) > bound:
+        raise _too_large(limit)
+    return _read_raw(request, bound, limit)
+
+
+async def _unfolded(coded: Awaitable[bytes], coding: str, limit: int) -> bytes:
+    body = unfold(await coded, coding, limit)
     if body is None:
         raise _too_large(limit)
     return body
@@ -139,9 +166,6 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 async def _read_raw(request: Request, bound: int, limit: int) -> bytes:
     """At most `bound` bytes as they come; the error names `limit`."""
-    announced = request.headers.get("content-length", "0")
-    if announced.isascii() and announced.isdigit() and int(announced[:20]) > bound:
-        raise _too_large(limit)
     pieces: list[bytes] = []
     size, more = 0, True
     while more:
@@ -154,7 +178,7 @@ async def _read_raw(request: Request, bound: int, limit: int) -> bytes:
             raise _too_large(limit)
         pieces.append(piece)
         more = message.get("more_body", False)
-    return b"".join(pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 async def read_json(request: Request, kind: type[T], limit: int = 65_536) -> T:
@@ -167,10 +191,10 @@ async def read_json(request: Request, kind: type[T], limit: int = 65_536) -> T:
     return value
 
 
-async def read_json_body(request: Request, limit: int) -> bytes:
+def read_json_body(request: Request, limit: int) -> Awaitable[bytes]:
     """The bytes of a body that is JSON by its Content-Type. Raises UNSUPPORTED_MEDIA, TOO_LARGE."""
     require_json(request)
-    return await read_body(request, limit)
+    return read_body(request, limit)
 
 
 def require_json(request: Request) -> None:
@@ -182,13 +206,16 @@ def require_json(request: Request) -> None:
     whatever else makes the caller somebody (a developer on this machine) would act for that page.
     With a token the browser has asked first, and the page has the token anyway.
     """
-    headers = request.headers
-    media = headers.get("content-type", "").partition(";")[0].strip().lower()
+    fields = first_fields(request.scope)
+    given = fields.get(b"content-type", b"")
+    if given == b"application/json":
+        return
+    media = given.decode("latin-1").partition(";")[0].strip().lower()
     if media == "application/json" or media.endswith("+json"):
         return
     if media not in UNDECLARED:
         raise SyncBridgeError(ErrorCode.UNSUPPORTED_MEDIA, f"{media[:64]}: {SEND_JSON}")
-    if not headers.get("authorization", "").lower().startswith("bearer "):
+    if not fields.get(b"authorization", b"").lower().startswith(b"bearer "):
         detail = f"{media or 'no Content-Type'}, and no Authorization: Bearer: {SEND_JSON}"
         raise SyncBridgeError(ErrorCode.UNSUPPORTED_MEDIA, detail)
 

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from syncbridge.buckets import TokenBuckets
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity
+from syncbridge.rates.buckets import TokenBuckets
 from syncbridge_server.http.support.paths import PATHS as WEBHOOKS
-from syncbridge_server.http.support.problem import problem_of
+from syncbridge_server.http.support.problem import problem_of, refused_with
+from syncbridge_server.listener.shares import holder_name
 
 EXEMPT = ("/health", "/metrics")
 Verify = Callable[[str], Identity]
@@ -58,6 +59,7 @@ class RateLimit:
             return
         code = ErrorCode.OVERLOADED if webhook else ErrorCode.RATE_LIMITED
         error = SyncBridgeError(code, "too many requests", retry_after=wait)
+        refused_with(scope, error)
         await problem_of(error)(scope, receive, send)
 
     def _wait(self, scope: Scope) -> float:
@@ -78,4 +80,5 @@ class RateLimit:
 
 
 def _address(scope: Scope) -> str:
-    return str(scope["state"].get("client_address", ""))
+    client = str(scope["state"].get("client_address", ""))
+    return holder_name(client) or client  # IPv6 by /64

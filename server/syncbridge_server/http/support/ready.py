@@ -5,6 +5,7 @@ length and type are among them. For a JSON body with an entity tag all of that i
 """
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 _JSON = (b"content-type", b"application/json")
 _NO_CACHE = (b"cache-control", b"no-cache")
@@ -18,6 +19,12 @@ class Ready(Response):
         self.raw_headers = headers
         self.body = body
         self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI, for requests over HTTP."""
+        headers = self.raw_headers
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 def tagged_json(body: bytes, tag: str, *, revalidate: bool = False) -> Ready:

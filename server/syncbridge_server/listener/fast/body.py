@@ -45,6 +45,8 @@ class Body(Protocol):
 class LengthBody:
     """A body whose length was announced."""
 
+    __slots__ = ("complete", "left", "rest")
+
     def __init__(self, length: int) -> None:
         self.left = length
         self.complete = length == 0

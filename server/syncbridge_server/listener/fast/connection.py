@@ -20,10 +20,11 @@ from hypercorn.utils import parse_socket_addr
 
 from syncbridge_server.listener.accept import BUSY, GAVE_WAY
 from syncbridge_server.listener.capacity import Bounds
-from syncbridge_server.listener.contract import ASGIApplication, ListenerConfig, Refusal
+from syncbridge_server.listener.contract import KNOWN, ASGIApplication, ListenerConfig, Refusal
 from syncbridge_server.listener.fast.exchange import Exchange
 from syncbridge_server.listener.fast.guard import HEAD_END, judge_part
 from syncbridge_server.listener.fast.limits import (
+    DRAINING,
     FAILED,
     OVERLOADED,
     TIMED_OUT,
@@ -45,12 +46,17 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 logger = logging.getLogger("syncbridge.http")
 
 
+Known = Callable[[], None]
+Upgrade = Callable[[socket.socket, str, UpgradeRequest, bytes, Known], None]
+
+
 class Shared(Protocol):
     """What a connection needs from its engine.
 
     Attributes:
         bounds: what may be open at once. stopping: a stop has begun.
-        upgrade: takes a WebSocket handshake with its socket.
+        upgrade: takes a WebSocket handshake with its socket, and what came after it; says when its
+            client is known.
         idle_until, head_until: deadlines of a wait that begins now, for a first byte and for a
             whole head.
     """
@@ -60,7 +66,7 @@ class Shared(Protocol):
     state: dict[str, Any]
     bounds: Bounds
     stopping: bool
-    upgrade: Callable[[socket.socket, str, UpgradeRequest, bytes], None]
+    upgrade: Upgrade
     idle_until: float
     head_until: float
 
@@ -133,7 +139,7 @@ class HttpConnection:
 
     async def _serve(self) -> None:
         answered = 0
-        path = self._shared.config.path.encode()
+        paths = self._shared.config.paths
         while head := await self._next_head():
             self._head = head
             if head == _PREFACE and not answered and self._knows_http2():
@@ -143,7 +149,9 @@ class HttpConnection:
             request = self._parser.parse(head)
             if self._occupant.reserved and not self._is_probe(request):
                 raise Refused(BUSY)
-            if request.upgrade and (handshake := handshake_of(request, path)) is not None:
+            if answered and self._shared.stopping and not self._is_probe(request):
+                raise Refused(DRAINING)
+            if request.upgrade and (handshake := handshake_of(request, paths)) is not None:
                 await self._hand_on(handshake)
                 return
             if not await self._answer(request):
@@ -158,10 +166,11 @@ class HttpConnection:
         transport, shared = self._transport, self._shared
         data = transport.buffer
         self.deadline = math.inf
-        begun = False
+        begun = empty_line = False
         while True:
-            while data.startswith(b"\r\n"):  # RFC 9112 section 2.2
+            if data.startswith(b"\r\n") and not empty_line:  # one: RFC 9112 section 2.2
                 data = data[2:]
+                empty_line = True
             end = data.find(HEAD_END) + 4
             if end > 3:
                 transport.buffer = data[end:]
@@ -193,27 +202,40 @@ class HttpConnection:
         return self._shared.config.http2_prior_knowledge and not self._transport.secure
 
     async def _hand_on(self, handshake: UpgradeRequest) -> None:
-        """Give the connection to the sink, with what came after the handshake."""
+        """Give the connection to the sink, with what came after the handshake.
+
+        Where its bytes still pass through here, it may have to give way until its client is known.
+        """
         transport = self._transport
         await transport.settle()
         try:
             sock = transport.give()
         except OSError:
             raise Refused(OVERLOADED) from None
-        self._shared.upgrade(sock, self._client, handshake, transport.buffer)
+        initial, transport.buffer = transport.buffer, b""
+        self._occupant.wait(self.scope)
+        self._shared.upgrade(sock, self._client, handshake, initial, self._known)
         await transport.carry()
+
+    def _known(self) -> None:
+        """The client of a WebSocket has authenticated: nobody's share any more."""
+        self._occupant.belong("")
+        self._occupant.work()
 
     async def _answer(self, request: Request) -> bool:
         """Run the application for one request; True when another one may follow."""
         shared, occupant = self._shared, self._occupant
-        if not shared.bounds.admit(occupant, request.method, request.target, request.length != 0):
+        address = shared.bounds.requester(occupant, self._client, request.headers)
+        body = request.length != 0
+        if not shared.bounds.admit(occupant, request.method, request.target, body, address):
             raise Refused(OVERLOADED)
-        exchange = Exchange(self._transport, request, shared.config, self.scope)
+        exchange = Exchange(self._transport, request, shared.config, self.scope, shared.bounds)
         if shared.stopping or occupant.reserved:
             exchange.response.keep_alive = False
         given_id = b""
         try:
             scope = make_scope(request, self._base, shared.state)
+            scope[KNOWN] = occupant.belong
             await shared.app(scope, exchange.receive, exchange.send)
         except Exception:
             if not exchange.gone:
@@ -244,6 +266,7 @@ class HttpConnection:
             asked[b"x-request-id"] = given_id
         origins = self._shared.config.origins
         status, headers, document = refusal_response(refusal, asked, origins)
+        self._shared.config.on_refused(refusal, self._client, "http")
         self._occupant.wait()
         try:
             await self._transport.write(to_http1(status, headers, document if body else b""))

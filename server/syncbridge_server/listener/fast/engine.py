@@ -14,14 +14,13 @@ import trio
 
 from syncbridge_server.listener.capacity import Occupant
 from syncbridge_server.listener.contract import ASGIApplication
-from syncbridge_server.listener.fast.connection import HttpConnection
+from syncbridge_server.listener.fast.connection import HttpConnection, Upgrade
 from syncbridge_server.listener.fast.limits import LAST_REQUEST_SECONDS
 from syncbridge_server.listener.fast.outbox import Outbox
 from syncbridge_server.listener.fast.readiness import Readiness
 from syncbridge_server.listener.fast.secure import HTTP2, SecureTransport
 from syncbridge_server.listener.fast.transport import Gone, Transport
 from syncbridge_server.listener.hypercorn import Site
-from syncbridge_server.listener.upgrade import UpgradeRequest
 
 TICKS = 4
 LONGEST_TICK = 0.5
@@ -42,7 +41,7 @@ class FastHttp:
         state: the lifespan's state.
     """
 
-    upgrade: Callable[[socket.socket, str, UpgradeRequest, bytes], None]
+    upgrade: Upgrade
 
     def __init__(
         self, site: Site, http2: Http2Server, app: ASGIApplication, state: dict[str, Any]
@@ -63,10 +62,10 @@ class FastHttp:
         self._wake = trio.Event()
         self._set_deadlines()
 
-    async def serve(self, sock: socket.socket, initial: bytes, occupant: Occupant) -> None:
+    def serve(self, sock: socket.socket, initial: bytes, occupant: Occupant) -> Awaitable[None]:
         """Serve one plain connection until it ends."""
         timeout = self.config.write_timeout
-        await self._serve(
+        return self._serve(
             Transport(self._readiness, self._outbox, sock, initial, timeout, occupant)
         )
 
@@ -75,7 +74,8 @@ class FastHttp:
 
         A failed or slow handshake ends it with TLS' own alert: there is nobody to talk to yet.
         """
-        assert self._site.ssl_context is not None
+        context = self._site.certificates.context
+        assert context is not None
         transport = SecureTransport(
             self._readiness,
             self._outbox,
@@ -83,7 +83,7 @@ class FastHttp:
             initial,
             self.config.write_timeout,
             occupant,
-            self._site.ssl_context,
+            context,
         )
         try:
             with trio.fail_after(self.config.header_timeout) as scope:

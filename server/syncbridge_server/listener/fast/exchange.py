@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import ListenerConfig, Refusal
 from syncbridge_server.listener.fast.body import Body, body_of
 from syncbridge_server.listener.fast.limits import (
@@ -35,6 +36,7 @@ class Exchange:
 
     Args:
         scope: cancels the connection.
+        bounds: get the place of the request back once its answer is complete, taken or not.
 
     Attributes:
         refusal: why the request was refused while its body was read, to be told by the connection.
@@ -43,6 +45,7 @@ class Exchange:
 
     __slots__ = (
         "_body",
+        "_bounds",
         "_config",
         "_over",
         "_patience",
@@ -62,13 +65,15 @@ class Exchange:
         request: Request,
         config: ListenerConfig,
         scope: trio.CancelScope,
+        bounds: Bounds,
     ) -> None:
         self._transport = transport
+        self._bounds = bounds
         self._config = config
         self._scope = scope
         self._body = body_of(request.length, config.max_body_bytes) if request.length else None
         self._unasked = request.expects_continue
-        self._patience = Patience(config, transport.occupant)
+        self._patience: Patience | None = None
         self._over = self._told = False
         self._watch: trio.CancelScope | None = None
         self.gone = False
@@ -104,6 +109,8 @@ class Exchange:
             data = response.body(message.get("body", b""), message.get("more_body", False))
             last = response.complete and response.keep_alive and not self.unread
             if not (last and self._transport.defer(data)):
+                if response.complete:
+                    self._bounds.release(self._transport.occupant)
                 try:
                     await self._transport.write(data)
                 except Gone:
@@ -155,16 +162,20 @@ class Exchange:
             piece = body.feed(await self._read_in_time())
         if body.complete:
             transport.buffer, body.rest = body.rest, b""
-            transport.occupant.work()
             self._told = True
+            if self._patience is not None:
+                transport.occupant.work()
         return {"type": "http.request", "body": piece, "more_body": not body.complete}
 
     async def _read_in_time(self) -> bytes:
         """Read from the client, whose patience account pays for the waiting."""
-        data = await self._patience.wait(self._transport.read)
+        patience = self._patience
+        if patience is None:
+            patience = self._patience = Patience(self._config, self._transport.occupant)
+        data = await patience.wait(self._transport.read)
         if not data:
             raise Gone
-        self._patience.earn(len(data))
+        patience.earn(len(data))
         return data
 
     async def _until_gone(self) -> None:

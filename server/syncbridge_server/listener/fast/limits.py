@@ -44,6 +44,8 @@ FAILED = Refusal(500, "internal_error", "something went wrong here; the request 
 UNKNOWN_METHOD = Refusal(501, "not_implemented", "the method is not one that is known here")
 NO_TUNNEL = Refusal(501, "not_implemented", "this is not a proxy")
 OVERLOADED = Refusal(503, "overloaded", "too many requests at the moment", 1)
+DRAINING = Refusal(503, "draining", "the server is shutting down", 1)
+FLOOD = Refusal(429, "rate_limited", "HTTP/2 frames that ask for nothing")
 BAD_VERSION = Refusal(505, "http_version", "HTTP/1.1 and HTTP/1.0 are spoken here")
 
 

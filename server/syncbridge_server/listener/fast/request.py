@@ -188,8 +188,8 @@ def _unusual_target(request: Request) -> None:
         raise Refused(BAD_TARGET)
 
 
-def handshake_of(request: Request, path: bytes) -> UpgradeRequest | None:
-    """The WebSocket handshake at `path` that a request is, or None.
+def handshake_of(request: Request, paths: frozenset[bytes]) -> UpgradeRequest | None:
+    """The WebSocket handshake at one of `paths` that a request is, or None.
 
     Then its `Upgrade` is an offer that is not taken, and it is a request as any other (RFC 9110
     section 7.8): another protocol, another path, HTTP/1.0, or a body that would come in between.
@@ -199,7 +199,7 @@ def handshake_of(request: Request, path: bytes) -> UpgradeRequest | None:
     """
     target, _, query = request.target.partition(b"?")
     plain = request.method == "GET" and request.version == "1.1" and request.length == 0
-    if target != path or not plain or request.expects_continue:
+    if target not in paths or not plain or request.expects_continue:
         return None
     try:
         headers = collect(request.headers)

@@ -15,6 +15,7 @@ from syncbridge_server.listener.capacity import Occupant
 from syncbridge_server.listener.fast.limits import READ_BYTES, TOGETHER_BYTES
 from syncbridge_server.listener.fast.outbox import Outbox
 from syncbridge_server.listener.fast.readiness import Readiness
+from syncbridge_server.listener.uptake import Uptake
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -162,15 +163,20 @@ class Transport:
 
     async def _write_rest(self, data: memoryview) -> None:
         self._writing = self.broken = True
+        uptake = Uptake()
+        uptake.take(READ_BYTES)  # the kernel has taken something
+        uptake.begin()
         try:
             while data:
-                self.occupant.stall()
+                self.occupant.stall(spent=uptake.spent)
                 with trio.fail_after(self._write_timeout):
                     await trio.lowlevel.wait_writable(self.sock)
                 try:
-                    data = data[self.sock.send(data) :]
+                    sent = self.sock.send(data)
                 except BlockingIOError:
                     continue
+                data = data[sent:]
+                uptake.take(sent)
             self.broken = False
         except (OSError, trio.TooSlowError):
             raise Gone from None

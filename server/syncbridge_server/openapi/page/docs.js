@@ -96,7 +96,7 @@ function requestOf(path, method, form) {
   if (token) headers.Authorization = "Bearer " + token;
   const body = form.querySelector("textarea");
   if (body) headers["Content-Type"] = "application/json";
-  const url = query.size ? `${path}?${query}` : path;
+  const url = api.servers[0].url.replace(/\/$/, "") + path + (query.size ? `?${query}` : "");
   return [url, { method: method.toUpperCase(), headers, body: body ? body.value : undefined }];
 }
 
@@ -160,7 +160,7 @@ function filter(words) {
 
 async function start() {
   try {
-    api = await (await fetch("/openapi.json")).json();
+    api = await (await fetch("openapi.json")).json();
     document.getElementById("version").textContent = api.info.version;
     document.getElementById("about").textContent = api.info.description;
     show();

@@ -1,18 +1,14 @@
 """Messages between nodes: `syncbridge_server.ports.store.Bus` over Redis pub/sub.
 
-A thread of its own waits on a second connection, subscribed to this node's channel and to the
-common one. What arrives together is decoded together and posted to Trio with one `run_sync_soon`.
-Sending goes through the I/O thread and is not waited for.
+A thread of its own for each primary waits on a second connection (`listener.py`), subscribed to the
+channels of this node whose slots that primary serves. What arrives together is decoded together and
+posted to Trio with one `run_sync_soon`. Sending is a command like others, and is not waited for.
 
-Pub/sub is at most once: what is published while the connection is away is lost. So whenever a
-subscription has been made anew, the resync handlers run *after* it stands; each compares its
-replicas with Redis, and what is committed from then on arrives. A connection that is silent for
-`PING_SECONDS` is asked for a PONG, and given up when that is missing, so that one that died without
-a word is noticed within `PING_SECONDS + PONG_SECONDS`.
+Pub/sub is at most once: what is published while a subscription is away is lost. So whenever one has
+been made anew, the resync handlers run *after* it stands; each compares its replicas with Redis,
+and what is committed from then on arrives.
 """
 
-import random
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,23 +19,28 @@ import trio
 
 from syncbridge.errors import StoreOverloaded
 from syncbridge.records.sessions import Commit, Notice, PresenceChange
+from syncbridge.slots import TAGS, session_key, slot_of
+from syncbridge_server.redis.bus.listener import Listener
 from syncbridge_server.redis.bus.messages import (
+    COMMON_TAGS,
     ECHO,
     common_channel,
+    common_channels,
     decode,
     encode_notice,
-    node_channel,
+    node_channels,
+    notice_channel,
+    session_of,
 )
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.link.pipeline import Command
-from syncbridge_server.redis.link.server_info import ServerInfo, error_code, interview
-from syncbridge_server.redis.link.wire import CONNECT_SECONDS, Endpoint, Wire, WireBroken, pack
+from syncbridge_server.redis.link.pipeline import Command, plain
+from syncbridge_server.redis.link.router import HOME
+from syncbridge_server.redis.link.server_info import ServerInfo
+from syncbridge_server.redis.link.urls import Address
+from syncbridge_server.redis.link.wire import CONNECT_SECONDS
 
 log = structlog.get_logger(__name__)
 
-PING_SECONDS = 5.0
-PONG_SECONDS = 2.0
-BACKOFF_SECONDS = (0.05, 1.0)
 ALL_NODES = "*"
 ALONE_SECONDS = 1.0
 """How long it is believed that there is no other node."""
@@ -54,122 +55,29 @@ def _ignore(replies: list[Any]) -> None:
     """Nobody waits for these."""
 
 
-class Listener:
-    """The thread: subscribe, read, post; again after each break.
+class Ear:
+    """The listener of one primary, and what it has told.
 
-    Args:
-        receive: called on the Trio thread with the payloads that arrived together.
-        subscribed: called on the Trio thread when a subscription stands.
-        lost: called on the Trio thread when it broke or could not be made, with the reason.
+    Attributes:
+        server: with whom its subscriptions stand; None while they do not.
+        reason: why the connection is away.
+        missed: something may have been published that it did not hear.
+        tried: it has succeeded or failed once.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        channels: Sequence[str],
-        token: trio.lowlevel.TrioToken,
-        receive: Callable[[list[bytes]], None],
-        subscribed: Callable[[ServerInfo], None],
-        lost: Callable[[str], None],
-    ) -> None:
-        self._endpoint = endpoint
-        self._channels = channels
-        self._post = token.run_sync_soon
-        self._receive = receive
-        self._subscribed = subscribed
-        self._lost = lost
-        self._closing = threading.Event()
-        self._wire: Wire | None = None
-        self._thread = threading.Thread(target=self._main, name="redis-bus", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self, seconds: float) -> None:
-        """Wake the thread by shutting its socket down, and wait for its end."""
-        self._closing.set()
-        self.interrupt()
-        self._thread.join(seconds)
-
-    def interrupt(self) -> None:
-        """End the present connection; another is made."""
-        wire = self._wire
-        if wire is not None:
-            wire.interrupt()
-
-    def _main(self) -> None:
-        pause, longest = BACKOFF_SECONDS
-        try:
-            while not self._closing.is_set():
-                try:
-                    self._listen()
-                except WireBroken as broken:
-                    if self._closing.is_set():
-                        return
-                    self._post(self._lost, broken.reason)
-                    pause = BACKOFF_SECONDS[0] if broken.sent else min(2 * pause, longest)
-                self._closing.wait(pause * random.uniform(0.75, 1.25))  # noqa: S311
-        except trio.RunFinishedError:
-            pass
-
-    def _listen(self) -> None:
-        """One connection from subscribing to its end, which is always WireBroken."""
-        wire = self._wire = self._endpoint.connect()
-        try:
-            if self._closing.is_set():
-                return
-            server = interview(wire, time.monotonic() + CONNECT_SECONDS)
-            wire.send(pack("SUBSCRIBE", *self._channels), CONNECT_SECONDS)
-            self._confirm(wire)
-            self._post(self._subscribed, server)
-            self._read(wire)
-        finally:
-            self._wire = None
-            wire.close()
-
-    def _confirm(self, wire: Wire) -> None:
-        deadline = time.monotonic() + CONNECT_SECONDS
-        missing = len(self._channels)
-        early: list[bytes] = []
-        while missing > 0:
-            messages = wire.receive(max(0.001, deadline - time.monotonic()))
-            if not messages:
-                raise WireBroken("no subscription in time", sent=False, hung=True)
-            for message in messages:
-                if not isinstance(message, list):
-                    raise WireBroken(f"subscription refused: {error_code(message)}", sent=False)
-                missing -= message[0] == b"subscribe"
-            early += _payloads(messages)
-        if early:
-            self._post(self._receive, early)
-
-    def _read(self, wire: Wire) -> None:
-        asked = False
-        while True:
-            messages = wire.receive(PONG_SECONDS if asked else PING_SECONDS)
-            if messages:
-                asked = False
-                payloads = _payloads(messages)
-                if payloads:
-                    self._post(self._receive, payloads)
-            elif asked:
-                raise WireBroken("silent", sent=True, hung=True)
-            else:
-                asked = True
-                wire.send(pack("PING"), PONG_SECONDS)
-
-
-def _payloads(messages: Sequence[Any]) -> list[bytes]:
-    return [
-        message[2] for message in messages if isinstance(message, list) and message[0] == b"message"
-    ]
+    def __init__(self, listener: Listener, *, missed: bool) -> None:
+        self.listener = listener
+        self.server: ServerInfo | None = None
+        self.reason = ""
+        self.missed = missed
+        self.tried = False
 
 
 class RedisBus:
     """Implements `syncbridge_server.ports.store.Bus`.
 
-    Everything but the listener runs on the Trio thread.
+    Everything but the listeners runs on the Trio thread. `gaps` counts the times that a channel did
+    not stand on a connection that was there, because its slot moved.
 
     Args:
         io: running client, used for sending and for the address.
@@ -183,14 +91,13 @@ class RedisBus:
         self._presence: list[PresenceHandler] = []
         self._notices: dict[str, list[NoticeHandler]] = {}
         self._resyncs: list[Callable[[], None]] = []
-        self._listener: Listener | None = None
+        self._unreadable: list[Callable[[str], None]] = []
+        self._ears: dict[Address | None, Ear] = {}
+        self._token: trio.lowlevel.TrioToken | None = None
+        self.gaps = 0
         self._first = trio.Event()
-        self._subscribed = False
-        self.server: ServerInfo | None = None
-        self.reason = ""
         self._on_change: Callable[[], None] = _nothing
         self._on_echo: Callable[[bytes], None] = _nothing_of
-        self._whole = True
         self._alone_until = 0.0
 
     @property
@@ -205,8 +112,24 @@ class RedisBus:
 
     @property
     def connected(self) -> bool:
-        """Whether the subscription stands, as far as is known."""
-        return self._subscribed
+        """Whether every subscription stands, as far as is known."""
+        return bool(self._ears) and all(ear.server for ear in self._ears.values())
+
+    @property
+    def servers(self) -> dict[Address | None, ServerInfo | None]:
+        """The primaries to which a connection with subscriptions stands; None while it does not."""
+        return {at: ear.server for at, ear in self._ears.items()}
+
+    @property
+    def server(self) -> ServerInfo | None:
+        """Where commands without keys go, if the subscriptions stand there."""
+        slots = self._io.connections.slots
+        return self.servers.get(slots.owners[HOME] if slots else None)
+
+    @property
+    def reason(self) -> str:
+        """Why a subscription is missing; empty when none is."""
+        return next((ear.reason for ear in self._ears.values() if ear.reason), "")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["RedisBus"]:
@@ -218,27 +141,51 @@ class RedisBus:
             await self.aclose()
 
     async def start(self) -> None:
-        """Start listening and wait for the first subscription, or for its failure."""
-        channels = [node_channel(self._node), common_channel(self._io.endpoint.database)]
-        self._listener = Listener(
-            self._io.endpoint,
-            channels,
-            trio.lowlevel.current_trio_token(),
-            self._receive,
-            self._came_up,
-            self._went_down,
-        )
-        self._listener.start()
+        """Start listening and wait for the first subscriptions, or for their failure."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._io.on_change(self._follow)
+        self._follow()
         with trio.move_on_after(4 * CONNECT_SECONDS):
             await self._first.wait()
+        self._first.set()
 
     async def aclose(self) -> None:
         """Stop listening."""
-        listener, self._listener = self._listener, None
-        self._subscribed = False
-        if listener is not None:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(listener.stop, 4 * CONNECT_SECONDS)
+        self._token = None
+        ears, self._ears = self._ears, {}
+        for ear in ears.values():
+            ear.listener.close()
+        with trio.CancelScope(shield=True):
+            for ear in ears.values():
+                await trio.to_thread.run_sync(ear.listener.join, 4 * CONNECT_SECONDS)
+
+    def _follow(self) -> None:
+        """Listen to each primary for the slots that it serves, and to no other server."""
+        if self._token is None:
+            return
+        channels = self._channels()
+        for at in self._ears.keys() - channels.keys():
+            self._ears.pop(at).listener.close()
+        for at, names in channels.items():
+            if at not in self._ears:
+                listener = Listener(self._io.endpoint, at, self._token, self)
+                # What was published before it stood was missed, but for those of the start.
+                self._ears[at] = Ear(listener, missed=self._first.is_set())
+                listener.assign(names)
+                listener.start()
+            else:
+                self._ears[at].listener.assign(names)
+
+    def _channels(self) -> dict[Address | None, list[str]]:
+        """For each primary the channels in its slots."""
+        slots = self._io.connections.slots
+        found: dict[Address | None, list[str]] = {at: [] for at in self._io.primaries()}
+        names = node_channels(self._node) + common_channels(self._io.endpoint.database)
+        for tag, name in zip(TAGS + COMMON_TAGS, names, strict=True):
+            at = slots.owners[slot_of(tag)] if slots else None
+            if at in found:
+                found[at].append(name)
+        return found
 
     def on_commits(self, handler: CommitHandler) -> None:
         """`handler` gets the commits of other nodes, in batches."""
@@ -256,27 +203,32 @@ class RedisBus:
         """`handler` is called after messages may have been lost, once messages arrive again."""
         self._resyncs.append(handler)
 
+    def on_unreadable(self, handler: Callable[[str], None]) -> None:
+        """`handler` gets the session of each message that cannot be read, "" for an unknown one."""
+        self._unreadable.append(handler)
+
     def watch(self, changed: Callable[[], None], echoed: Callable[[bytes], None]) -> None:
         """Have `changed` called when a subscription is made or lost, `echoed` with each echo."""
         self._on_change, self._on_echo = changed, echoed
 
-    def renew(self) -> None:
-        """Close the connection and make another; messages may be lost, so that a resync follows."""
-        if self._listener is not None:
-            self._listener.interrupt()
+    def renew(self, at: Address | None = None) -> None:
+        """Close the connection to a primary and make another; a resync follows."""
+        ear = self._ears.get(at)
+        if ear is not None:
+            ear.listener.interrupt()
 
     def tell(self, node: str, notice: Notice) -> None:
         """To one node, or to `*`, every node with this one. Lost when Redis is away or busy."""
         if node == ALL_NODES:
-            channel, answered = common_channel(self._io.endpoint.database), self._counted
+            channel = common_channel(TAGS[0], self._io.endpoint.database)
+            self._send(plain("SPUBLISH", channel, encode_notice(notice)), self._counted)
         else:
-            channel, answered = node_channel(node), _ignore
-        self._send(Command(pack("PUBLISH", channel, encode_notice(notice))), answered)
+            self._send(plain("SPUBLISH", notice_channel(node), encode_notice(notice)))
 
     def tell_session(self, notice: Notice) -> None:
         """To every other node that has devices in `notice.sid`."""
         args = (self._node, encode_notice(notice))
-        self._send(self._io.script_command("tell", (f"s:{{{notice.sid}}}:n",), args))
+        self._send(self._io.script_command("tell", (session_key(notice.sid, "m"),), args))
 
     def _counted(self, replies: list[Any]) -> None:
         """How many nodes a notice for all of them has reached."""
@@ -291,7 +243,8 @@ class RedisBus:
         except StoreOverloaded:
             log.warning("redis_notice_dropped")
 
-    def _receive(self, payloads: list[bytes]) -> None:
+    def receive(self, payloads: list[bytes]) -> None:
+        """Called by the listeners' posts."""
         commits: list[Commit] = []
         for payload in payloads:
             if payload[:1] == ECHO:
@@ -301,6 +254,8 @@ class RedisBus:
                 message = decode(payload)
             except ValueError:
                 log.warning("redis_message_unreadable", size=len(payload))
+                for doubt in self._unreadable:
+                    _guarded(doubt, session_of(payload))
                 continue
             if isinstance(message, Commit):
                 commits.append(message)
@@ -322,22 +277,45 @@ class RedisBus:
             for handler in self._commits:
                 _guarded(handler, commits)
 
-    def _came_up(self, server: ServerInfo) -> None:
-        self._subscribed, self.server, self.reason = True, server, ""
-        whole, self._whole = self._whole, True
-        self._first.set()
-        self._on_change()
-        if not whole:
+    def subscribed(self, at: Address | None, server: ServerInfo) -> None:
+        """Called by the listeners' posts: all channels of a primary stand."""
+        ear = self._ears.get(at)
+        if ear is None:
+            return
+        ear.server, ear.reason = server, ""
+        missed, ear.missed = ear.missed, False
+        self._settle(ear)
+        if missed:
             log.debug("redis_bus_up")
             for handler in self._resyncs:
                 _guarded(handler)
 
-    def _went_down(self, reason: str) -> None:
-        if self._subscribed or self._whole:
+    def incomplete(self, at: Address | None) -> None:
+        """Called by the listeners' posts: a channel of a primary does not stand any more."""
+        ear = self._ears.get(at)
+        if ear is not None:
+            ear.missed = True
+            self.gaps += 1
+
+    def displaced(self, at: Address | None) -> None:
+        """Called by the listeners' posts: a slot is not where the map says."""
+        self._io.doubt_map()
+
+    def lost(self, at: Address | None, reason: str) -> None:
+        """Called by the listeners' posts: no connection to a primary."""
+        ear = self._ears.get(at)
+        if ear is None:
+            return
+        if not ear.reason:
             log.debug("redis_bus_down", reason=reason)
-        self._subscribed = self._whole = False
-        self.server, self.reason = None, reason
-        self._first.set()
+        ear.missed = True
+        ear.server, ear.reason = None, reason
+        self._settle(ear)
+
+    def _settle(self, ear: Ear) -> None:
+        ear.tried = True
+        if all(other.tried for other in self._ears.values()):
+            self._first.set()
         self._on_change()
 
 

@@ -1,22 +1,20 @@
-"""What travels between nodes over pub/sub: commits (written by apply.lua) and notices.
+"""What travels between nodes over pub/sub: commits and devices (written by scripts), and notices.
 
-One channel a node, `n:<node>`, and one for all. The scripts publish a commit to the nodes that are
-registered for its session, so nobody subscribes to sessions.
-
-A commit is `C`, a line of numbers and lengths (see apply.lua), and the texts one after another:
-values are opaque bytes, and Lua builds it with a few concatenations. A notice is `N` and a
-MessagePack array of kind, session id and JSON text. A device that came or went is `P`, the
-line `<sid> <event> <fence> <version> <#device>`, then device and detail; written by the scripts.
+Each node has a channel in every bucket, `T:<node>`, and there are a few channels for all nodes. The
+scripts publish to the nodes that are registered for a session, so nobody subscribes to sessions.
+All channels are sharded. A classic PUBLISH travels over the links between a cluster's servers, and
+what is under way when one of them is made anew is lost, while every client's connection stands.
+A message begins with a letter, the digit of the format, a space, and the session or `-`; see
+docs/decisions/0010-nodes-presence-bus.md. Values are opaque bytes, and lengths are of bytes.
 `E2 - <number>` is an echo: a node publishes it to itself, to see that the bus works.
 """
 
-import msgspec
-
 from syncbridge.records.sessions import Commit, Notice, PresenceChange
+from syncbridge.slots import TAGS
 
-_notice_decoder = msgspec.msgpack.Decoder(tuple[str, str, bytes])
-_encode = msgspec.msgpack.encode
 ECHO = b"E"
+COMMON_TAGS = (TAGS[0], "inbox", *map(str, range(16)))
+"""Whose slots have a channel of all nodes: notices, arriving webhooks, voice channels by bucket."""
 
 
 def encode_echo(number: int) -> bytes:
@@ -24,42 +22,69 @@ def encode_echo(number: int) -> bytes:
     return b"E2 - %d\n" % number
 
 
-def node_channel(node: str) -> str:
-    """Channel of one node; apply.lua and tell.lua build the same name."""
-    return f"n:{node}"
+def node_channels(node: str) -> list[str]:
+    """The channels of one node, one a bucket; the scripts make the same names."""
+    return [f"{{{tag}}}:{node}" for tag in TAGS]
 
 
-def common_channel(database: int) -> str:
-    """Channel of all nodes. Pub/sub ignores the database number, so that it is in the name."""
-    return f"n:*{database}"
+def notice_channel(node: str) -> str:
+    """Where a notice to one node is published."""
+    return f"{{{TAGS[0]}}}:{node}"
+
+
+def common_channel(tag: str, database: int) -> str:
+    """The channel of all nodes in the slot of a tag, one of `COMMON_TAGS`.
+
+    Pub/sub ignores the database number, so that it is in the name.
+    """
+    return f"n2:{{{tag}}}*{database}"
+
+
+def common_channels(database: int) -> list[str]:
+    """All channels of all nodes."""
+    return [common_channel(tag, database) for tag in COMMON_TAGS]
 
 
 def encode_notice(notice: Notice) -> bytes:
     """A notice as it is published."""
-    return b"N" + _encode((notice.kind, notice.sid, notice.data))
+    kind = notice.kind.encode()
+    return b"N2 %b %d\n%b%b" % (notice.sid.encode() or b"-", len(kind), kind, notice.data)
 
 
 def decode(payload: bytes) -> Commit | Notice | PresenceChange:
     """Any of the messages. Raises ValueError for anything else. O(length)."""
-    tag = payload[:1]
-    if tag == b"P":
-        return decode_presence(payload)
-    if tag == b"C":
+    tag = payload[:3]
+    if tag == b"C2 ":
         return decode_commit(payload)
-    if tag == b"N":
-        try:
-            return Notice(*_notice_decoder.decode(memoryview(payload)[1:]))
-        except msgspec.DecodeError as error:
-            raise ValueError("not a notice") from error
-    raise ValueError("neither a commit nor a notice")
+    if tag == b"P2 ":
+        return decode_presence(payload)
+    if tag == b"N2 ":
+        return decode_notice(payload)
+    raise ValueError("no message of format 2")
+
+
+def session_of(payload: bytes) -> str:
+    """The session of a message that cannot be read; "" when that cannot be told either."""
+    parts = payload[:64].split(maxsplit=2)
+    sid = parts[1] if len(parts) == 3 and len(parts[0]) == 2 else b""
+    return sid.decode("ascii", "replace") if len(sid) == 36 else ""
+
+
+def decode_notice(payload: bytes) -> Notice:
+    """What `encode_notice` made. Raises ValueError when it is not well formed."""
+    header, _, texts = payload.partition(b"\n")
+    sid, size = header[3:].decode().split(" ")
+    kind = texts[: int(size)].decode()
+    return Notice(kind, "" if sid == "-" else sid, texts[int(size) :])
 
 
 def decode_presence(payload: bytes) -> PresenceChange:
     """A device that came or went. Raises ValueError when it is not well formed."""
     header, _, texts = payload.partition(b"\n")
-    sid, event, fence, version, size = header[1:].decode().split(" ")
+    sid, event, fence, version, online, newest, size = header[3:].decode().split(" ")
     device, detail = texts[: int(size)], texts[int(size) :]
-    return PresenceChange(sid, event, int(fence), int(version), device.decode(), detail)
+    place = (sid, event, int(fence), int(version))
+    return PresenceChange(*place, device.decode(), detail, int(online), int(newest))
 
 
 def decode_commit(payload: bytes) -> Commit:
@@ -72,21 +97,24 @@ def decode_commit(payload: bytes) -> Commit:
 
 def _commit(payload: bytes) -> Commit:
     at = payload.index(b"\n") + 1
-    sid, version, prev_version, epoch, *numbers = payload[1 : at - 1].split()
+    sid, version, epoch, lineage, before, *numbers = payload[3 : at - 1].split()
     texts = []
-    for size in (int(numbers[0]), int(numbers[1]), *map(int, numbers[3:])):
+    for size in (*map(int, numbers[:3]), *map(int, numbers[4:])):
         texts.append(payload[at : at + size])
         at += size
     if at != len(payload):
         raise ValueError("lengths do not fit")
-    last = 2 + int(numbers[2])
+    last = 3 + 2 * int(numbers[3])
     return Commit(
         sid.decode(),
         int(version),
-        int(prev_version),
+        int(version) - 1,
         epoch.decode(),
         texts[0].decode(),
         texts[1].decode(),
-        texts[2:last],
+        texts[3:last],
         texts[last:],
+        lineage.decode(),
+        "" if before == b"-" else before.decode(),
+        texts[2].decode(),
     )

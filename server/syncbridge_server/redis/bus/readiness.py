@@ -1,32 +1,44 @@
 """Whether a write would be stored, and a message to another node would arrive.
 
-Theory of operation. Every `PROBE_SECONDS` three plain commands go out. `SET` of the node's witness
-is a write, and its reply must be what was written before: else Redis forgot, without a break.
-`INFO` says whether the server is still the master it was. `PUBLISH` to our own channel must come
-back over the bus. While the answer is not yes, and once on each new connection, a script publishes
-instead, so that EVALSHA and TIME are tried too.
+Theory of operation. Every `PROBE_SECONDS` three plain commands go to each primary. `SET` of the
+node's witness is a write, and its reply must be what was written before: else Redis forgot, without
+a break. `INFO` says whether the server is still the master it was. `SPUBLISH` to our own channel
+must come back over the bus. While the answer is not yes, and once on each new connection, a script
+publishes instead, so that EVALSHA and TIME are tried too. Witness and channel are in the first
+bucket that the primary serves. The witness is confirmed by replicas where writes are; where those
+must be on disk, the settings that this needs are asked for besides.
 
 Commands and bus are on one server, or both are made anew: a bus that stayed on a demoted primary
-would be deaf to all that the new one publishes. The same goes for a server whose history changed.
+would be deaf to all that the new one publishes. The same goes for a server whose history changed,
+and for one that the sentinels no longer name: cut off from them, it still calls itself the primary.
 """
 
+import operator
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
 import trio
 
-from syncbridge.errors import StoreError, StoreOverloaded
-from syncbridge.slots import TAGS
+from syncbridge.errors import StoreError, StoreOverloaded, StoreTimeout
+from syncbridge.slots import TAGS, slot_of
 from syncbridge_server.redis.bus.bus import RedisBus
-from syncbridge_server.redis.bus.messages import encode_echo, node_channel
+from syncbridge_server.redis.bus.messages import encode_echo
+from syncbridge_server.redis.durability import CODE, lacking_fsync
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.link.pipeline import Command
-from syncbridge_server.redis.link.server_info import ServerInfo, info_fields
-from syncbridge_server.redis.link.wire import pack
+from syncbridge_server.redis.link.pipeline import Command, Confirm, plain
+from syncbridge_server.redis.link.server_info import (
+    PERSISTENCE,
+    ServerInfo,
+    info_fields,
+    settings_of,
+)
+from syncbridge_server.redis.link.urls import Address
+from syncbridge_server.redis.link.wire import WireBroken
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +48,7 @@ PAUSE_SECONDS = 0.1
 ECHO_SECONDS = 2.0
 HOLD_SECONDS = 10.0
 """How long a command that an ACL refused is remembered: the probe does not try all of them."""
+MOST_NODE_TIMEOUT_MS = 5_000
 WITNESS_MS = 86_400_000
 REASONS = (
     "away",
@@ -46,6 +59,8 @@ REASONS = (
     "refused",
     "bus_deaf",
     "bus_elsewhere",
+    "durability",
+    "old_node",
 )
 _BY_CODE = {
     "MOVED": "moved",
@@ -54,10 +69,36 @@ _BY_CODE = {
     "READONLY": "readonly",
     "OOM": "oom",
     "NOPERM": "noperm",
+    "HALF_DONE": "noperm",
     "MISCONF": "refused",
     "NOREPLICAS": "refused",
+    CODE: "durability",
 }
+Servers = tuple[ServerInfo | None, ...]
+"""The servers of a primary's commands, writes and bus, which must be one."""
 _CODE = re.compile(r"\b(" + "|".join(_BY_CODE) + r")\b")
+
+
+class Primary:
+    """What is known of one primary.
+
+    Args:
+        at: its address; None for the server that the URL names.
+        tag: of the first bucket that it serves.
+
+    Attributes:
+        stored: the witness that it must remember; None when it need not know it.
+        proven: the connections on which everything worked.
+    """
+
+    def __init__(self, at: Address | None, tag: str, node: str) -> None:
+        self.at = at
+        self.tag = tag
+        self.witness = f"w:{{{tag}}}:{node}"
+        self.channel = f"{{{tag}}}:{node}"
+        self.stored: int | None = None
+        self.number = 0
+        self.proven: Servers = (None, None, None)
 
 
 class Readiness:
@@ -69,19 +110,30 @@ class Readiness:
     def __init__(self, io: RedisIO, bus: RedisBus) -> None:
         self._io = io
         self._bus = bus
-        self._key = f"w:{{{TAGS[0]}}}:{bus.node}"
+        self._primaries: dict[Address | None, Primary] = {}
         self._reason = "away"
         self._told = ""
         self._number = 0
-        self._stored: int | None = None
-        self._echoed = 0
+        self._echoes: set[int] = set()
         self._heard = trio.Event()
         self._wake = trio.Event()
         self._probing = False
         self._forbidden_until = 0.0
-        self._proven: tuple[ServerInfo | None, ServerInfo | None] = (None, None)
-        self._warned = ""
+        self._warned: set[str] = set()
         self.changes = 0
+        self._old_nodes: list[str] = []
+        self._seen: dict[tuple[int, Address | None], ServerInfo] = {}
+        self._breaks: list[Callable[[], None]] = []
+
+    def on_break(self, handler: Callable[[], None]) -> None:
+        """`handler` is called when commands have another connection than before."""
+        self._breaks.append(handler)
+
+    def beside(self, old_nodes: list[str]) -> None:
+        """Nodes of the format before run, by these names; we must not write beside them."""
+        if old_nodes != self._old_nodes:
+            self._old_nodes = old_nodes
+            self._wake.set()
 
     @property
     def reason(self) -> str:
@@ -96,6 +148,8 @@ class Readiness:
         await self._probe()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run)
+            if self._io.endpoint.by_sentinel:
+                nursery.start_soon(self._ask_sentinels)
             try:
                 yield self
             finally:
@@ -117,6 +171,21 @@ class Readiness:
             await self._probe()
             await trio.sleep(PAUSE_SECONDS)  # events that come in a row are looked at together
 
+    async def _ask_sentinels(self) -> None:
+        """Close the connections to a server that is no longer the primary by their account."""
+        primary = partial(trio.to_thread.run_sync, self._io.endpoint.primary)
+        while True:
+            await trio.sleep(PROBE_SECONDS)
+            server = self._io.server
+            try:
+                named = await primary(abandon_on_cancel=True)
+            except WireBroken as broken:
+                log.debug("sentinels_silent", reason=broken.reason)
+                continue
+            if server is not None and server is self._io.server and server.address != named:
+                log.warning("primary_moved", primary=str(named))
+                self._renew(None)
+
     async def _probe(self) -> None:
         self._probing = True
         try:
@@ -124,90 +193,157 @@ class Readiness:
             if not reason:
                 reason = await self._try_all()
             elif reason == "bus_elsewhere":
-                self._renew()
+                for at in self._io.primaries():
+                    if _elsewhere(self._servers(at)):
+                        self._renew(at)
             self._conclude(reason)
         except StoreOverloaded:
             pass  # a busy node says so to each caller
         finally:
             self._probing = False
 
+    def _servers(self, at: Address | None) -> Servers:
+        connections = self._io.connections
+        server = connections.servers.get(at)
+        writes = connections.writers.get(at) if self._io.apart else server
+        return server, writes, self._bus.servers.get(at)
+
     def _unconnected(self) -> str:
         """What can be said without asking."""
         if not self._io.connected:
-            self._stored = None
+            for primary in self._primaries.values():
+                primary.stored = None
             return _reason_in(self._io.refusing) or "away"
-        if self._io.server is None or self._bus.server is None:
+        found = [self._servers(at) for at in self._io.primaries()]
+        if any(None in servers for servers in found):
             return _reason_in(self._bus.reason) or "bus_deaf"
-        return "" if self._io.server.run_id == self._bus.server.run_id else "bus_elsewhere"
+        return "bus_elsewhere" if any(map(_elsewhere, found)) else ""
+
+    def _survey(self) -> list[Primary]:
+        """Those that serve a bucket, each with the first of them."""
+        slots = self._io.connections.slots
+        first: dict[Address | None, str] = {}
+        for tag in TAGS if slots else TAGS[:1]:
+            first.setdefault(slots.owners[slot_of(tag)] if slots else None, tag)
+        known, self._primaries = self._primaries, {}
+        for at, tag in first.items():
+            primary = known.get(at)
+            if primary is None or primary.tag != tag:
+                primary = Primary(at, tag, self._bus.node)
+            self._primaries[at] = primary
+        return list(self._primaries.values())
 
     async def _try_all(self) -> str:
-        servers = self._io.server, self._bus.server
-        if servers[0] is not self._proven[0]:
-            self._stored = None
-        self._number += 1
-        replies = await self._io.request(self._commands(again=servers == self._proven))
-        if (self._io.server, self._bus.server) != servers:
-            self._stored = None
+        self._echoes.clear()
+        gaps, primaries = self._bus.gaps, self._survey()
+        found = [self._servers(primary.at) for primary in primaries]
+        commands: list[Command] = []
+        for primary, servers in zip(primaries, found, strict=True):
+            commands += self._commands(primary, servers)
+        replies = await self._io.request(commands)
+        if [self._servers(primary.at) for primary in primaries] != found:
+            for primary in primaries:
+                primary.stored = None
             self._wake.set()
             return self._unconnected() or self._reason
-        reason = _refusal(replies) or self._history(replies) or await self._echo(replies[2])
+        count = len(commands) // len(primaries)
+        parts = [replies[at : at + count] for at in range(0, len(replies), count)]
+        reasons = [self._judge(*one) for one in zip(primaries, parts, strict=True)]
+        reason = next(filter(None, reasons), "") or await self._echo(primaries, gaps)
         if not reason:
-            self._proven = servers
-            await self._warn()
+            for primary, servers in zip(primaries, found, strict=True):
+                primary.proven = servers
+                await self._warn(primary)
         return reason
 
-    def _commands(self, again: bool) -> list[Command]:
-        channel, echo = node_channel(self._bus.node), encode_echo(self._number)
-        if again and not self._reason:
-            publish = Command(pack("PUBLISH", channel, echo))
+    def _commands(self, primary: Primary, servers: Servers) -> list[Command]:
+        if any(map(operator.is_not, servers[:2], primary.proven)):
+            primary.stored = None
+        self._number += 1
+        primary.number = self._number
+        echo = encode_echo(self._number)
+        if servers == primary.proven and not self._reason:
+            publish = plain("SPUBLISH", primary.channel, echo)
         else:
-            publish = self._io.script_command("probe", (self._key,), (channel, echo))
-        witness = pack("SET", self._key, self._number, "PX", WITNESS_MS, "GET")
-        return [Command(witness), Command(pack("INFO", "replication")), publish]
+            keys, args = (primary.witness,), (primary.channel, echo)
+            publish = self._io.script_command("probe", keys, args)
+        words = ("SET", primary.witness, self._number, "PX", WITNESS_MS, "GET")
+        witness = plain(*words, confirm=Confirm.PROBE)
+        asked = [witness, plain("INFO", "replication", at=primary.at), publish]
+        if self._io.durability.fsync:
+            asked.append(plain(*PERSISTENCE, at=primary.at))
+        return asked
 
-    def _history(self, replies: Sequence[Any]) -> str:
-        """Whether Redis is the master it was, and remembers what we wrote."""
-        before, self._stored = self._stored, self._number
+    def _judge(self, primary: Primary, replies: Sequence[Any]) -> str:
+        """Whether it is the master it was, remembers what we wrote, and is the bus's server too."""
+        reason = _refusal(replies[:3])
+        if isinstance(replies[0], StoreTimeout):
+            primary.stored = None  # this one or the one before
+        if reason:
+            return reason
+        before, primary.stored = primary.stored, primary.number
         fields = info_fields(replies[1].decode(errors="replace"))
         if fields.get("role") != "master":
-            self._renew()
+            self._renew(primary.at)
             return "readonly"
-        server = self._io.server
+        server = self._io.connections.servers.get(primary.at)
         moved = server is not None and fields.get("master_replid") != server.history
         if moved or (before is not None and replies[0] != b"%d" % before):
-            self._renew()
+            self._renew(primary.at)
             return "bus_deaf"  # until it is subscribed anew, and all has been compared
-        return ""
-
-    async def _echo(self, listeners: int) -> str:
-        if listeners == 0 and self._bus.connected:
-            self._renew()
+        if replies[2] == 0 and self._bus.connected and self._io.connections.slots is None:
+            self._renew(primary.at)
             return "bus_elsewhere"
-        with trio.move_on_after(ECHO_SECONDS):
-            while self._echoed < self._number:
-                await self._heard.wait()
-            return ""
-        await trio.sleep(PAUSE_SECONDS)  # a process that stood still reads what has come first
-        if self._echoed >= self._number:
-            return ""
-        self._renew()
-        return "bus_deaf"
+        return self._on_disk(primary, replies[3]) if self._io.durability.fsync else ""
 
-    def _renew(self) -> None:
+    def _on_disk(self, primary: Primary, reply: Any) -> str:
+        """Whether what is written is on disk, and was when the connection was made."""
+        server = self._io.connections.servers.get(primary.at)
+        lacks = lacking_fsync(settings_of(reply))
+        if server is not None and bool(lacks) != bool(server.lacks):
+            self._io.renew(primary.at)
+        return "durability" if lacks or (server is not None and server.lacks) else ""
+
+    async def _echo(self, primaries: Sequence[Primary], gaps: int) -> str:
+        """Whether what was published comes back; not concluded from while slots move."""
+        missing = {primary.number for primary in primaries}
+        with trio.move_on_after(ECHO_SECONDS):
+            while not missing <= self._echoes:
+                await self._heard.wait()
+        if not missing <= self._echoes:
+            await trio.sleep(PAUSE_SECONDS)  # a process that stood still reads what has come first
+        deaf = [primary for primary in primaries if primary.number not in self._echoes]
+        if self._bus.gaps != gaps:
+            return ""
+        for primary in deaf:
+            self._renew(primary.at)
+        return "bus_deaf" if deaf else ""
+
+    def _renew(self, at: Address | None) -> None:
         """Close both: what was subscribed and what was known belongs to another server."""
-        self._stored = None
-        self._io.renew()
-        self._bus.renew()
+        if at in self._primaries:
+            self._primaries[at].stored = None
+        self._io.renew(at)
+        self._bus.renew(at)
 
     def _hear(self, payload: bytes) -> None:
         number = payload.split()[-1]
-        if number.isdigit() and len(number) < 20:
-            self._echoed = max(self._echoed, min(int(number), self._number))
+        if number.isdigit() and len(number) < 20 and int(number) <= self._number:
+            self._echoes.add(int(number))
             self._heard.set()
             self._heard = trio.Event()
 
     def _changed(self) -> None:
         """A connection was made or lost."""
+        connections = self._io.connections
+        servers = {(0, at): server for at, server in connections.servers.items()}
+        servers |= {(1, at): server for at, server in connections.writers.items()}
+        fresh = {at: server for at, server in servers.items() if server is not self._seen.get(at)}
+        again = bool(self._seen)
+        self._seen.update((at, server) for at, server in fresh.items() if server is not None)
+        if again and any(fresh.values()):
+            for handler in self._breaks:
+                handler()
         reason = self._unconnected()
         if reason:
             self._conclude(reason)
@@ -219,40 +355,54 @@ class Readiness:
         if self._probing or not reasons:
             return
         if "moved" in reasons:
-            self._io.renew()
+            self._io.doubt_map()
         if "noperm" in reasons:
             self._forbidden_until = time.monotonic() + HOLD_SECONDS
             self._conclude("noperm")
+        if "HALF_DONE" in codes:
+            # The next connection is not used before the user may do all that scripts do.
+            for at in self._io.primaries():
+                self._renew(at)
         if self._reason not in reasons:
             self._wake.set()
 
     def _conclude(self, reason: str) -> None:
         if not reason and time.monotonic() < self._forbidden_until:
             reason = "noperm"
+        if not reason and self._old_nodes:
+            reason = "old_node"
         if reason == self._reason and self._told:
             return
         self._reason, self._told = reason, "yes"
         self.changes += 1
         if reason:
-            detail = self._io.refusing or self._bus.reason
+            detail = self._io.refusing or self._bus.reason or ", ".join(self._old_nodes[:8])
             log.warning("store_not_ready", reason=reason, detail=detail)
         else:
             log.info("store_ready")
 
-    async def _warn(self) -> None:
+    async def _warn(self, primary: Primary) -> None:
         """Once a server: what its configuration may lose."""
-        server = self._io.server
-        if server is None or server.run_id == self._warned:
+        server = self._io.connections.servers.get(primary.at)
+        if server is None or server.run_id in self._warned:
             return
-        self._warned = server.run_id
-        for setting, advice in await configuration_warnings(self._io):
+        present = {other.run_id for other in self._io.connections.servers.values() if other}
+        self._warned = (self._warned & present) | {server.run_id}
+        found = await configuration_warnings(self._io, primary.at)
+        for setting, advice in [*found, *durability_warnings(self._io, server)]:
             log.warning("redis_configuration", setting=setting, advice=advice)
 
 
-async def configuration_warnings(io: RedisIO) -> list[tuple[str, str]]:
+async def configuration_warnings(io: RedisIO, at: Address | None = None) -> list[tuple[str, str]]:
     """Settings of Redis that lose sessions, with advice; not what it does not tell."""
-    asked = (("INFO", "memory"), ("INFO", "persistence"), ("CONFIG", "GET", "save"))
-    memory, persistence, save = await io.request([Command(pack(*words)) for words in asked])
+    asked = (
+        ("INFO", "memory"),
+        ("INFO", "persistence"),
+        ("CONFIG", "GET", "save"),
+        ("CONFIG", "GET", "cluster-*"),
+    )
+    replies = await io.request([plain(*words, at=at) for words in asked])
+    memory, persistence, save, cluster = replies
     found: list[tuple[str, str]] = []
     policy = "noeviction"
     if isinstance(memory, bytes):
@@ -262,7 +412,34 @@ async def configuration_warnings(io: RedisIO) -> list[tuple[str, str]]:
     aof = isinstance(persistence, bytes) and b"aof_enabled:0" in persistence
     if aof and isinstance(save, list) and save[1:] == [b""]:
         found.append(("no persistence", "use appendonly yes: a restart loses every session"))
+    if io.connections.slots is not None and isinstance(cluster, list):
+        found += _cluster_warnings(dict(zip(cluster[::2], cluster[1::2], strict=True)))
     return found
+
+
+def durability_warnings(io: RedisIO, server: ServerInfo) -> list[tuple[str, str]]:
+    """A replica that need not have a write may be promoted all the same."""
+    wanted = io.durability.replicas
+    if not 0 < wanted < server.replicas:
+        return []
+    advice = f"use replicas:{server.replicas}: any of them may be promoted, and lack what was lost"
+    return [(f"replicas:{wanted} with {server.replicas} replicas", advice)]
+
+
+def _cluster_warnings(settings: dict[bytes, bytes]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    timeout = settings.get(b"cluster-node-timeout", b"0")
+    if int(timeout) > MOST_NODE_TIMEOUT_MS:
+        advice = "use 2000: until a replica takes over, a dead primary's sessions are away"
+        found.append((f"cluster-node-timeout {timeout.decode()}", advice))
+    if settings.get(b"cluster-require-full-coverage") == b"yes":
+        advice = "use no: one primary that is away makes all of them refuse"
+        found.append(("cluster-require-full-coverage yes", advice))
+    return found
+
+
+def _elsewhere(servers: Servers) -> bool:
+    return len({server.run_id for server in servers if server is not None}) > 1
 
 
 def _refusal(replies: Sequence[Any]) -> str:

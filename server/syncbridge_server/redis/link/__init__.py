@@ -1,1 +1,1 @@
-"""The connection to Redis: one I/O thread, its pipelines, what travels, the embedded server."""
+"""The connections to Redis: pipelines, what travels, the embedded server."""

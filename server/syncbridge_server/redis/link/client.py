@@ -1,7 +1,6 @@
-"""The Trio side of the I/O thread: submit, wait, bounds, and whether Redis is there.
+"""Redis for Trio tasks: submit, wait, bounds, and whether it is there.
 
-Everything here runs on the Trio thread, so that the counters need no lock. Commands count against
-the bounds from `submit` until their answers are delivered.
+Commands count against the bounds from `submit` until their answers are delivered.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,16 +13,24 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError, StoreOverloaded, StoreUnavailable
-from syncbridge_server.redis.link.io_thread import QUEUE_SHARE, IOThread, Job, Signal
-from syncbridge_server.redis.link.pipeline import Command, Pipeline
+from syncbridge.slots import SLOTS
+from syncbridge_server.redis.durability import MEMORY, Durability
+from syncbridge_server.redis.link.connections import Connections
+from syncbridge_server.redis.link.driver import QUEUE_SHARE, Driver
+from syncbridge_server.redis.link.endpoint import Endpoint
+from syncbridge_server.redis.link.pipeline import Argument, Command, Confirm, Job, plain
+from syncbridge_server.redis.link.router import HOME
 from syncbridge_server.redis.link.server_info import ServerInfo
-from syncbridge_server.redis.link.wire import CONNECT_SECONDS, Endpoint, pack
-from syncbridge_server.redis.scripts import Scripts
+from syncbridge_server.redis.link.urls import Address
+from syncbridge_server.redis.link.wire import CONNECT_SECONDS, pack
+from syncbridge_server.redis.scripts import HELLO, READING, RELIED_ON, Scripts
+from syncbridge_server.telemetry.timing import Timing
 
 log = structlog.get_logger(__name__)
 
-Argument = bytes | str | int | float
 Deliver = Callable[[list[Any]], None]
+
+CONFIRMED = dict.fromkeys(RELIED_ON, Confirm.YES) | {HELLO: Confirm.NOTED}
 
 Raise = Callable[[], None]
 Replies = list[Any]
@@ -34,12 +41,13 @@ class RedisIO:
     """Redis for Trio tasks. Implements `syncbridge_server.ports.store.RedisCommands`.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`, as redis-py reads it.
+        url: as `Endpoint` reads it. Of a cluster, that of any server.
         deadline: seconds within which a command has an answer or a StoreError.
         max_commands, max_bytes: bounds of what is queued and under way together.
+        durability: when a write that is to be confirmed counts as done.
 
     Commands that block in Redis (BLPOP, WAIT, SUBSCRIBE...) must not be used: all share one
-    connection.
+    connection, or two where replicas confirm writes: one for jobs that only read.
     """
 
     def __init__(
@@ -49,24 +57,24 @@ class RedisIO:
         deadline: float = 2.0,
         max_commands: int = 16_384,
         max_bytes: int = 67_108_864,
+        durability: Durability = MEMORY,
     ) -> None:
+        self.durability = durability
         self.endpoint = Endpoint(url)
         self.scripts = Scripts()
         self._queue_seconds = deadline * QUEUE_SHARE
         self._deadline = deadline
         self._max_commands = max_commands
         self._max_bytes = max_bytes
+        self.times = Timing()
         self._commands = 0
         self._bytes = 0
-        self._connected = False
-        self._refusing = ""
-        self._refused: list[Job] = []
-        self.server: ServerInfo | None = None
-        self._on_change: Callable[[], None] = _nothing
+        self._closed = False
+        self.connections = Connections({None: None}, "", tried=False, slots=None)
+        self._on_change: list[Callable[[], None]] = []
         self._on_refusal: Callable[[set[str]], None] = _nothing_of
         self._first_attempt = trio.Event()
-        self._thread: IOThread | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
+        self._driver: Driver | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["RedisIO"]:
@@ -78,42 +86,63 @@ class RedisIO:
             await self.aclose()
 
     async def start(self) -> None:
-        """Start the thread and wait for its first attempt to connect, whether it works or not."""
-        self._token = trio.lowlevel.current_trio_token()
-        pipeline = Pipeline(self.endpoint, self.scripts)
-        self._thread = IOThread(pipeline, self, self._token, self._deadline)
-        self._thread.start()
+        """Wait for the first attempt to connect, whether it works or not."""
+        self._driver = Driver(self.endpoint, self.scripts, self, self._deadline, self.durability)
+        self._driver.start()
         with trio.move_on_after(4 * CONNECT_SECONDS):
             await self._first_attempt.wait()
 
     async def aclose(self) -> None:
-        """Send what is queued, stop the thread; later commands answer StoreUnavailable."""
-        thread, self._thread = self._thread, None
-        self._connected, self._refusing = False, "closed"
-        if thread is None:
-            return
-        thread.inbox.put(Signal.STOP)
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(thread.join, 2 * self._deadline)
+        """Wait for what is queued, and close; later commands answer StoreUnavailable."""
+        driver, self._driver = self._driver, None
+        self._closed = True
+        if driver is not None:
+            with trio.CancelScope(shield=True):
+                await driver.stop()
 
     @property
     def connected(self) -> bool:
-        """False while Redis does not answer."""
-        return self._connected
+        """False while a primary does not answer."""
+        return self.connections.complete and not self._closed
 
     @property
     def refusing(self) -> str:
-        """Why commands are refused at once, empty while they are not."""
-        return self._refusing
+        """Why commands are refused at once, at least for some keys; empty while they are not."""
+        return "closed" if self._closed else self.connections.reason
+
+    @property
+    def server(self) -> ServerInfo | None:
+        """The primary to which commands without keys go; None while it is away."""
+        slots = self.connections.slots
+        return self.connections.servers.get(slots.owners[HOME] if slots else None)
+
+    def primaries(self) -> list[Address | None]:
+        """Every primary; each has keys of its own, which a walk must visit (`Command.at`)."""
+        return list(self.connections.servers)
 
     def watch(self, changed: Callable[[], None], refused: Callable[[set[str]], None]) -> None:
-        """Have `changed` called when a connection is made or lost, `refused` with Redis's codes."""
-        self._on_change, self._on_refusal = changed, refused
+        """Have `changed` called with each change, `refused` with codes of Redis."""
+        self._on_refusal = refused
+        self.on_change(changed)
 
-    def renew(self) -> None:
-        """Close the connection after what is under way, and make another."""
-        if self._thread is not None and self._connected:
-            self._thread.inbox.put(Signal.RENEW)
+    def on_change(self, handler: Callable[[], None]) -> None:
+        """`handler` is called when a connection is made or lost, or a slot has moved."""
+        self._on_change.append(handler)
+
+    def renew(self, at: Address | None = None) -> None:
+        """Close the connection to a primary after what is under way, and make another."""
+        if self._driver is not None:
+            self._driver.renew(at)
+
+    def doubt_map(self) -> None:
+        """A server did not serve a slot that is its own by the map: read that again."""
+        if self._driver is not None:
+            self._driver.doubt_map()
+
+    @property
+    def apart(self) -> bool:
+        """Whether what only reads has connections of its own, and no order with the rest."""
+        return self.durability.replicas > 0
 
     @property
     def queued(self) -> int:
@@ -128,8 +157,9 @@ class RedisIO:
         size = 0
         for command in commands:
             size += len(command.packed)
-        job = Job(commands, size, monotonic() + self._queue_seconds, deliver)
-        if self._refusing or self._thread is None:
+        reads = self.apart and all(command.reads for command in commands)
+        job = Job(commands, size, monotonic() + self._queue_seconds, deliver, reads=reads)
+        if self._driver is None:
             self._refuse(job)
             return
         if self._commands + len(commands) > self._max_commands:
@@ -138,7 +168,7 @@ class RedisIO:
             raise StoreOverloaded(f"more than {self._max_bytes} bytes wait for Redis")
         self._commands += len(commands)
         self._bytes += size
-        self._thread.inbox.put(job)
+        self._driver.submit(job)
 
     async def request(self, commands: Sequence[Command]) -> list[Any]:
         """Submit and wait; one reply or StoreError each.
@@ -162,8 +192,34 @@ class RedisIO:
         return replies
 
     async def execute(self, *args: Argument) -> Any:
-        """One command; the reply as hiredis reads RESP2, not decoded. Raises StoreError."""
-        return await self._one(Command(pack(*args)))
+        """One command; the reply as hiredis reads RESP2, not decoded. Raises StoreError.
+
+        Its first argument is its key, unless it is one of `KEYLESS`.
+        """
+        return await self._one(plain(*args))
+
+    async def scan(self, at: int, match: str, count: int) -> tuple[int, list[bytes]]:
+        """One step of SCAN through the keys of one primary after another.
+
+        `at`: 0, or what the step before has returned, which is 0 at the end. Raises StoreError.
+        """
+        cursor, index = divmod(at, SLOTS)
+        primaries = self.primaries()
+        place = primaries[min(index, len(primaries) - 1)]
+        words = ("SCAN", cursor, "MATCH", match, "COUNT", count)
+        following, keys = await self._one(plain(*words, at=place, repeatable=True))
+        if int(following):
+            return int(following) * SLOTS + index, keys
+        return (index + 1 if index + 1 < len(primaries) else 0), keys
+
+    async def size(self) -> int:
+        """How many keys there are, on all primaries. Raises StoreError."""
+        asked = [plain("DBSIZE", at=at, repeatable=True) for at in self.primaries()]
+        replies = await self.request(asked)
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        return sum(replies)
 
     async def script(
         self,
@@ -187,9 +243,11 @@ class RedisIO:
         *,
         repeatable: bool = False,
     ) -> Command:
-        """A call of a script, for `submit` and `request`. Scripts of one hash tag keep order."""
+        """A call of a script, for `submit` and `request`. Those of one first key keep order."""
         packed = pack(b"EVALSHA", self.scripts.digests[name], len(keys), *keys, *args)
-        return Command(packed, _hash_tag(keys[0]) if keys else "", repeatable)
+        key = keys[0] if keys else ""
+        confirm = CONFIRMED.get(name, Confirm.NO)
+        return Command(packed, key, repeatable, None, confirm, name in READING)
 
     async def _one(self, command: Command) -> Any:
         reply = (await self.request([command]))[0]
@@ -198,29 +256,18 @@ class RedisIO:
         return reply
 
     def _refuse(self, job: Job) -> None:
-        """Answer without Redis, but not before what was submitted earlier has its answer."""
-        if len(self._refused) >= self._max_commands:
-            raise StoreOverloaded(f"more than {self._max_commands} commands wait for Redis")
-        job.replies = [StoreUnavailable(f"Redis: {self._refusing}") for _ in job.commands]
-        self._refused.append(job)
-        self._token = self._token or trio.lowlevel.current_trio_token()
-        self._token.run_sync_soon(self._deliver_refused)
-
-    def _deliver_refused(self) -> None:
-        """Hand out refusals when nothing is under way; `finish` calls this for the last of it."""
-        if self._commands:
-            return
-        refused, self._refused = self._refused, []
-        for job in refused:
-            self._deliver(job)
+        """Answer without a connection, but not before `submit` has returned."""
+        job.replies = [StoreUnavailable("Redis: closed") for _ in job.commands]
+        trio.lowlevel.current_trio_token().run_sync_soon(self._deliver, job)
 
     def finish(self, jobs: list[Job]) -> None:
-        """Called by the thread's posts: hand out answers."""
+        """Called by the driver: hand out answers."""
+        now = monotonic()
         for job in jobs:
             self._commands -= len(job.commands)
             self._bytes -= job.size
+            self.times.observe(now - job.expires + self._queue_seconds)
             self._deliver(job)
-        self._deliver_refused()
 
     def _deliver(self, job: Job) -> None:
         try:
@@ -229,44 +276,20 @@ class RedisIO:
             # An error here would end the whole Trio run, for a bug in one receiver.
             log.exception("redis_deliver_failed")
 
-    def went_down(self, reason: str) -> None:
-        """Called by the thread's posts: refuse new commands until `came_up`."""
-        log.debug("redis_down", reason=reason)
-        self._connected, self.server = False, None
-        self._refusing = self._refusing or reason or "away"
-        self._first_attempt.set()
-        if self._thread is not None:
-            self._thread.inbox.put(Signal.MARK)
-        self._on_change()
-
-    def came_up(self) -> None:
-        """Called by the thread's posts: Redis answers."""
-        if self._thread is not None:
-            log.debug("redis_up")
-            self._connected, self._refusing = True, ""
-        self._first_attempt.set()
-        self._on_change()
-
-    def arrived(self, server: ServerInfo) -> None:
-        """Called by the thread's posts: a connection was made, perhaps after an outage."""
-        self.server = server
-        self._on_change()
+    def connections_changed(self, connections: Connections) -> None:
+        """Called by the driver."""
+        if connections.complete != self.connections.complete:
+            log.debug("redis_up" if connections.complete else "redis_down", at=connections.reason)
+        self.connections = connections
+        if connections.tried:
+            self._first_attempt.set()
+        for handler in self._on_change:
+            handler()
 
     def refused(self, codes: set[str]) -> None:
-        """Called by the thread's posts: Redis refused commands."""
+        """Called by the driver: Redis refused commands."""
         self._on_refusal(codes)
-
-
-def _nothing() -> None:
-    """Nobody watches."""
 
 
 def _nothing_of(codes: set[str]) -> None:
     """Nobody watches."""
-
-
-def _hash_tag(key: str) -> str:
-    """The part of a key that decides its slot in a cluster."""
-    start = key.find("{")
-    end = key.find("}", start)
-    return key[start + 1 : end] if -1 < start < end else key

@@ -1,49 +1,32 @@
-"""What one batch of commands means: answers in order, and the truth about what failed.
+"""Commands on their way to Redis: what one is, and which were submitted together."""
 
-Theory of operation. A batch is written as one piece and its replies are read in order, without
-MULTI: every command stands for itself, and scripts are atomic anyway. Three things can go wrong.
+from binascii import crc_hqx
+from collections.abc import Callable, Sequence, Set
+from enum import IntEnum
+from typing import Any, Union
 
-*The connection breaks.* Commands without a reply may or may not have run. If Redis can be
-reached again at once, those that are safe to repeat (reads, and writes with a mutation id, which
-Redis deduplicates) are sent a second time, once, in their order. The others answer StoreTimeout,
-which says "unknown". When it is certain that nothing was sent, all are repeated, or answer
-StoreUnavailable. After a missed deadline nothing is repeated: its time is over.
-
-*A script is missing* (SCRIPT FLUSH, failover). Scripts are loaded at each connect, so that this
-is rare. Normally everything from the flush on answers NOSCRIPT, and sending those again, with the
-scripts loaded in front of them, keeps their order. But another node may load the script while our
-batch is running, so that a later command of the same session succeeds. Then the earlier one must
-not be run after it: it answers StoreUnavailable (nothing was done). `Command.lane`, the session,
-is what decides; commands of different lanes have no order among each other.
-
-*Redis refuses* (WRONGTYPE, OOM, READONLY...). Our scripts check before they write, so nothing was
-done: StoreUnavailable with the error's code, or StoreRejected where it is the fault of what is
-stored. READONLY means that this server is no longer the master, so the connection is dropped and
-the next connect asks again where the master is. One refusal may come after a write: an ACL that
-forbids a command in the middle of a script. Its outcome is not known, so that it answers
-StoreTimeout.
-"""
-
-import time
-from collections.abc import Sequence
-from typing import Any
-
-import hiredis
 import msgspec
 
-from syncbridge.errors import StoreError, StoreRejected, StoreTimeout, StoreUnavailable
-from syncbridge_server.redis.link.server_info import (
-    ServerInfo,
-    ask,
-    error_code,
-    interview,
-    stopped_a_script,
-)
-from syncbridge_server.redis.link.wire import CONNECT_SECONDS, Endpoint, Wire, WireBroken, pack
-from syncbridge_server.redis.scripts import Scripts
+from syncbridge.slots import SLOTS
+from syncbridge_server.redis.link.urls import Address
+from syncbridge_server.redis.link.wire import pack
 
-OF_DATA = frozenset({"WRONGTYPE", "ERR"})
-"""Codes that are about what is stored under the keys, and not about the server."""
+Argument = bytes | str | int | float
+
+
+class Confirm(IntEnum):
+    """Whether a command is answered only once enough replicas have it, where that is configured."""
+
+    NO = 0
+    YES = 1
+    PROBE = 2
+    """Like YES, and sent also while the others are refused: it tells when that is over."""
+    NOTED = 3
+    """Answered in any case, with `Unconfirmed` where they do not have it."""
+
+
+class Unconfirmed(list[Any]):
+    """A reply of which it is not known whether what it tells will last."""
 
 
 class Command(msgspec.Struct, gc=False, frozen=True):
@@ -51,164 +34,186 @@ class Command(msgspec.Struct, gc=False, frozen=True):
 
     Args:
         packed: RESP bytes.
-        lane: commands of one lane take effect in the order of submission; empty for no order.
+        key: its first key. It decides the slot in a cluster, and commands with the same first key
+            take effect in the order of submission. Empty for a command without keys.
         repeatable: sending it twice does no harm and gives an equally good answer.
+        at: the server that a command without keys is for; None for any.
+        confirm: see `Confirm`.
+        reads: it changes nothing, and may go where no order with writes is kept.
     """
 
     packed: bytes
-    lane: str = ""
+    key: str = ""
     repeatable: bool = False
+    at: Address | None = None
+    confirm: Confirm = Confirm.NO
+    reads: bool = False
 
 
-class Pipeline:
-    """A connection that runs batches. Belongs to one thread.
+def slot_of_key(key: str) -> int:
+    """The slot of a key in a cluster: that of its hash tag, where it has one."""
+    start = key.find("{")
+    end = key.find("}", start)
+    tag = key[start + 1 : end] if -1 < start < end - 1 else key
+    return crc_hqx(tag.encode(errors="surrogateescape"), 0) % SLOTS
 
-    Attributes:
-        hung: the last break was a missed deadline, not a closed connection.
-        reason: of the last break.
-        server: with whom the present or last connection was made.
-        refusals: codes with which Redis refused commands since this was last emptied.
+
+KEYLESS = frozenset(
+    {
+        "CLIENT",
+        "CLUSTER",
+        "CONFIG",
+        "DBSIZE",
+        "ECHO",
+        "FLUSHALL",
+        "INFO",
+        "PING",
+        "SCAN",
+        "SCRIPT",
+        "TIME",
+    }
+)
+"""Commands of which the first argument is no key."""
+
+
+READING = frozenset(
+    {
+        "CONFIG",
+        "DBSIZE",
+        "EXISTS",
+        "GET",
+        "HGET",
+        "HGETALL",
+        "HMGET",
+        "HVALS",
+        "INFO",
+        "LRANGE",
+        "SCAN",
+        "XLEN",
+        "XRANGE",
+        "XREVRANGE",
+        "ZRANGE",
+        "ZRANGEBYSCORE",
+        "ZREVRANGE",
+        "ZSCAN",
+    }
+)
+"""Commands of ours that change nothing."""
+
+CONFIRMED = frozenset({"XADD", "XDEL", "ZADD"})
+"""Commands of ours by which something acknowledged is stored: revocations and dead letters."""
+
+
+def plain(
+    *args: Argument,
+    repeatable: bool = False,
+    at: Address | None = None,
+    confirm: Confirm | None = None,
+) -> Command:
+    """A command whose first argument is its key; `at` is for one of `KEYLESS`."""
+    key = "" if len(args) < 2 or args[0] in KEYLESS else args[1]
+    text = key.decode(errors="surrogateescape") if isinstance(key, bytes) else str(key)
+    if confirm is None:
+        confirm = Confirm.YES if args[0] in CONFIRMED else Confirm.NO
+    return Command(pack(*args), text, repeatable, at, confirm, args[0] in READING)
+
+
+class Job:
+    """Commands that were submitted together, and what to do with their replies.
+
+    Args:
+        size: bytes of all commands.
+        expires: seconds of `time.monotonic()`; what was not sent by then is not sent.
+        deliver: called once with one reply or StoreError each.
+        reads: nothing of it changes anything.
     """
 
-    def __init__(self, endpoint: Endpoint, scripts: Scripts) -> None:
-        self._endpoint = endpoint
-        self._scripts = scripts
-        self._wire: Wire | None = None
-        self.hung = False
-        self.reason = ""
-        self.server: ServerInfo | None = None
-        self.refusals: set[str] = set()
+    __slots__ = (
+        "after",
+        "before",
+        "commands",
+        "deliver",
+        "expires",
+        "lanes",
+        "missing",
+        "reads",
+        "replies",
+        "size",
+    )
 
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection that has not failed yet."""
-        return self._wire is not None
-
-    def connect(self) -> None:
-        """Connect, check version and role, load the scripts; raises WireBroken."""
-        self.close()
-        wire = self._endpoint.connect()
-        try:
-            deadline = time.monotonic() + CONNECT_SECONDS
-            server = interview(wire, deadline)
-            ask(wire, self._loads(), deadline)
-        except WireBroken as broken:
-            wire.close()
-            self._note(broken)
-            raise
-        self._wire, self.server = wire, server
-
-    def close(self) -> None:
-        """Drop the connection."""
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
-
-    def run(self, commands: Sequence[Command], deadline: float) -> list[Any]:
-        """Run a batch; one reply or StoreError each, in order. O(commands).
-
-        `deadline` is in seconds of `time.monotonic()`. Never raises for what Redis does.
-        """
-        replies: list[Any] = []
-        try:
-            self._exchange([command.packed for command in commands], replies, deadline)
-        except WireBroken as broken:
-            self._recover(commands, replies, broken, deadline)
-        if hiredis.ReplyError in set(map(type, replies)):
-            self._settle(commands, replies, deadline)
-        return replies
-
-    def _exchange(self, packed: Sequence[bytes], replies: list[Any], deadline: float) -> None:
-        if self._wire is None:
-            raise WireBroken("not connected", sent=False)
-        try:
-            self._wire.exchange(packed, replies, deadline)
-        except WireBroken as broken:
-            self._note(broken)
-            self.close()
-            raise
-
-    def _note(self, broken: WireBroken) -> None:
-        self.hung = broken.hung
-        self.reason = broken.reason
-
-    def _recover(
-        self, commands: Sequence[Command], replies: list[Any], broken: WireBroken, deadline: float
-    ) -> None:
-        """Fill up `replies` after a break, sending again what may be sent again."""
-        first = len(replies)
-        replies.extend(_failure(broken) for _ in range(first, len(commands)))
-        again = [
-            index
-            for index in range(first, len(commands))
-            if not broken.sent or commands[index].repeatable
-        ]
-        if broken.hung or not again:
-            return
-        try:
-            self.connect()
-        except WireBroken:
-            return
-        self._repeat(commands, replies, again, [], deadline)
-
-    def _repeat(
+    def __init__(
         self,
         commands: Sequence[Command],
-        replies: list[Any],
-        again: Sequence[int],
-        before: Sequence[bytes],
-        deadline: float,
+        size: int,
+        expires: float,
+        deliver: Callable[[list[Any]], None],
+        *,
+        reads: bool = False,
     ) -> None:
-        """Send `before` and the commands at `again`; put their answers into `replies`."""
-        answers: list[Any] = []
-        try:
-            packed = [*before, *(commands[index].packed for index in again)]
-            self._exchange(packed, answers, deadline)
-        except WireBroken as broken:
-            missing = len(before) + len(again) - len(answers)
-            answers.extend(_failure(broken) for _ in range(missing))
-        for index, answer in zip(again, answers[len(before) :], strict=True):
-            replies[index] = answer
-
-    def _settle(self, commands: Sequence[Command], replies: list[Any], deadline: float) -> None:
-        """Load missing scripts and run their calls; turn what is refused into StoreError."""
-        again = _in_order(commands, replies)
-        if again:
-            self._repeat(commands, replies, again, self._loads(), deadline)
-        for index, reply in enumerate(replies):
-            if isinstance(reply, hiredis.ReplyError):
-                replies[index] = self._refused(reply)
-
-    def _refused(self, reply: Exception) -> StoreError:
-        code = error_code(reply)
-        self.refusals.add(code)
-        if code == "READONLY":
-            self.reason = "not a master: READONLY"
-            self.close()
-        if stopped_a_script(reply):
-            return StoreTimeout(f"Redis refused: {code} within a script; the outcome is not known")
-        kind = StoreRejected if code in OF_DATA else StoreUnavailable
-        return kind(f"Redis refused: {code}")
-
-    def _loads(self) -> list[bytes]:
-        return [pack("SCRIPT", "LOAD", text) for text in self._scripts.sources.values()]
+        self.commands = commands
+        self.reads = reads
+        self.size = size
+        self.expires = expires
+        self.deliver = deliver
+        self.replies: list[Any] = [None] * len(commands)
+        self.missing = len(commands)
+        # Kept by the router: the job's lanes, how many jobs must be delivered first, and who waits.
+        self.lanes: Set[Lane] = NO_LANES
+        self.before = 0
+        self.after: list[Job] | None = None
 
 
-def _in_order(commands: Sequence[Command], replies: Sequence[Any]) -> list[int]:
-    """Indices of the NOSCRIPT replies that no later command of their lane has overtaken."""
-    done: set[str] = set()
-    again: list[int] = []
-    for index in range(len(replies) - 1, -1, -1):
-        lane, reply = commands[index].lane, replies[index]
-        if not isinstance(reply, Exception):
-            done.add(lane)
-        elif str(reply).startswith("NOSCRIPT") and (not lane or lane not in done):
-            again.append(index)
-    again.reverse()
-    return again
+Lane = Union[str, int, "Item", None]
+"""What orders commands: a key, in a cluster a slot; a command without keys is alone."""
 
 
-def _failure(broken: WireBroken) -> StoreTimeout | StoreUnavailable:
-    if broken.sent:
-        return StoreTimeout(f"Redis: {broken.reason}; the outcome is not known")
-    return StoreUnavailable(f"Redis: {broken.reason}")
+NO_LANES: frozenset[Lane] = frozenset()
+
+
+class Item:
+    """One command of a job on its way.
+
+    Attributes:
+        lane: see `Lane`.
+        sent: seconds of `time.monotonic()`.
+        tries: how often Redis answered that it was not done.
+        loads: how often that was for want of its script.
+        repeated: it was under way when a connection broke, and is sent a second time.
+    """
+
+    __slots__ = ("command", "index", "job", "lane", "loads", "repeated", "sent", "tries")
+
+    def __init__(self, command: Command, job: Job, index: int) -> None:
+        self.command = command
+        self.job = job
+        self.index = index
+        self.lane: Lane = command.key or self
+        self.sent = 0.0
+        self.tries = 0
+        self.loads = 0
+        self.repeated = False
+
+
+class Own:
+    """A command of the link itself, among those of jobs. `answer` gets its reply."""
+
+    __slots__ = ("answer", "command", "sent")
+    lane = None
+
+    def __init__(self, command: Command, answer: Callable[[Any], None]) -> None:
+        self.command = command
+        self.answer = answer
+        self.sent = 0.0
+
+
+def _unread(reply: Any) -> None:
+    """Nobody needs it."""
+
+
+PING = Command(pack("PING"), repeatable=True)
+ASKING = Command(pack("ASKING"))
+
+
+def own(command: Command) -> Own:
+    """A command whose reply nobody needs."""
+    return Own(command, _unread)

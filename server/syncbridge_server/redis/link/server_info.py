@@ -7,6 +7,16 @@ from typing import Any
 import hiredis
 import msgspec
 
+from syncbridge_server.redis.durability import (
+    MEMORY,
+    Durability,
+    lacking_fsync,
+    lacking_replicas,
+    online_replicas,
+)
+from syncbridge_server.redis.link.rights import require_rights
+from syncbridge_server.redis.link.slot_map import SlotMap
+from syncbridge_server.redis.link.urls import Address
 from syncbridge_server.redis.link.wire import Wire, WireBroken, pack
 
 OLDEST_SERVER = (7, 0)
@@ -22,16 +32,35 @@ class ServerInfo(msgspec.Struct, frozen=True):
         run_id: new with each start of the process.
         history: `master_replid`, new with each start and each promotion.
         cluster: whether it is a node of a cluster.
+        address: as it was connected to; None for a Unix socket.
+        slots: the map of the cluster as it knows it.
+        lacks: why it cannot keep what is configured as durability; empty when it can.
+        replicas: that were in step.
     """
 
     version: tuple[int, ...]
     run_id: str
     history: str
     cluster: bool
+    address: Address | None = None
+    slots: SlotMap | None = None
+    lacks: str = ""
+    replicas: int = 0
 
 
-def interview(wire: Wire, deadline: float) -> ServerInfo:
-    """Ask a new connection's server; raises WireBroken when it is too old, or not a master."""
+def interview(
+    wire: Wire,
+    deadline: float,
+    *,
+    for_map: bool = False,
+    durability: Durability = MEMORY,
+) -> ServerInfo:
+    """Ask a new connection's server.
+
+    Raises WireBroken when it is too old, no master, or does not let us do what is needed.
+
+    `for_map`: a replica will do, since it knows the map of its cluster.
+    """
     asked = [pack("INFO", section) for section in ("server", "replication", "cluster")]
     text = b"\r\n".join(ask(wire, asked, deadline)).decode(errors="replace")
     fields = info_fields(text)
@@ -39,19 +68,37 @@ def interview(wire: Wire, deadline: float) -> ServerInfo:
     version = (int(major or 0), int(minor or 0)) if (major + minor).isdigit() else (0, 0)
     if version < OLDEST_SERVER:
         raise WireBroken("Redis 7.0 or newer is needed", sent=False)
-    if fields.get("role") != "master":
-        raise WireBroken("not a master: READONLY", sent=False)
     cluster = fields.get("cluster_enabled") == "1"
+    if fields.get("role") != "master" and not (cluster and for_map):
+        raise WireBroken("not a master: READONLY", sent=False)
+    require_rights(wire, deadline)
+    slots = None
     if cluster:
-        _require_all_slots(ask(wire, [pack("CLUSTER", "SLOTS")], deadline)[0])
-    return ServerInfo(version, fields.get("run_id", ""), fields.get("master_replid", ""), cluster)
+        reply = ask(wire, [pack("CLUSTER", "SLOTS")], deadline)[0]
+        slots = SlotMap.read(reply, wire.address)
+    run_id, history = fields.get("run_id", ""), fields.get("master_replid", "")
+    lacks = lacking_replicas(fields, durability.replicas)
+    if durability.fsync:
+        lacks = lacking_fsync(_persistence(wire, deadline))
+    replicas = online_replicas(fields)
+    return ServerInfo(version, run_id, history, cluster, wire.address, slots, lacks, replicas)
 
 
-def _require_all_slots(slots: Sequence[Sequence[object]]) -> None:
-    """One connection reaches one server: all slots must be there."""
-    owners = {str(entry[2]) for entry in slots}
-    if len(owners) > 1:
-        raise WireBroken("a cluster of several masters: MOVED", sent=False)
+PERSISTENCE = ("CONFIG", "GET", "appendonly", "appendfsync")
+
+
+def _persistence(wire: Wire, deadline: float) -> dict[str, str]:
+    replies: list[Any] = []
+    wire.exchange([pack(*PERSISTENCE)], replies, deadline)
+    return settings_of(replies[0])
+
+
+def settings_of(reply: Any) -> dict[str, str]:
+    """The answer to CONFIG GET; empty for a refusal."""
+    if not isinstance(reply, list):
+        return {}
+    words = [word.decode(errors="replace") for word in reply]
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def info_fields(text: str) -> dict[str, str]:

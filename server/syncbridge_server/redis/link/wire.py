@@ -1,9 +1,8 @@
-"""One connection to Redis: made by redis-py, then spoken to directly.
+"""One connection to Redis: made by redis-py (`endpoint.py`), then spoken to directly.
 
-redis-py parses the URL and does what is hard about connecting: TCP, TLS and Unix sockets,
-credentials, database, client name. After that its `Connection` costs about 3 us for each reply,
-so batches go straight to the socket: one write of all the commands, and hiredis on what comes
-back. RESP2 is forced, so that replies have one shape on every server version.
+Redis-py's `Connection` costs about 3 us for each reply, so batches go straight to the socket: one
+write of all the commands, and hiredis on what comes back. RESP2 is forced, so that replies have
+one shape on every server version.
 
 A connection that broke or that missed a deadline is never used again, because nobody knows which
 reply would come next.
@@ -19,12 +18,16 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import hiredis
-from redis.backoff import NoBackoff
-from redis.connection import Connection, ConnectionPool
-from redis.retry import Retry
+from redis.connection import Connection
+from redis.exceptions import AuthenticationError
+
+from syncbridge_server.redis.link.urls import Address
+from syncbridge_server.redis.link.waker import Waker
 
 CONNECT_SECONDS = 1.0
 READ_BYTES = 65_536
+NO_LOGIN = "Redis refuses the user or the password"
+NO_DATABASE = "there is no such database; in a cluster there is 0 alone"
 WRITE_BYTES = 262_144
 IDLE_SECONDS = 0.01
 _MORE = object()
@@ -46,46 +49,14 @@ class WireBroken(Exception):
         self.hung = hung
 
 
-class Endpoint:
-    """Where Redis is, from a `redis://`, `rediss://` or `unix://` URL.
+class Wire:
+    """A live connection. Used by one thread at a time.
 
-    Raises ValueError for a URL that redis-py cannot read.
+    `address`: with whom, None for a Unix socket.
     """
 
-    def __init__(self, url: str, *, client_name: str = "syncbridge") -> None:
-        self._pool = ConnectionPool.from_url(url)
-        self._pool.connection_kwargs.update(
-            protocol=2,
-            decode_responses=False,
-            socket_timeout=CONNECT_SECONDS,
-            socket_connect_timeout=CONNECT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_timeout=False,
-            health_check_interval=0,
-            client_name=client_name,
-        )
-
-    @property
-    def database(self) -> int:
-        """Number of the database, 0 when the URL names none."""
-        return int(self._pool.connection_kwargs.get("db") or 0)
-
-    def connect(self) -> "Wire":
-        """Connect and authenticate within `CONNECT_SECONDS` a step; raises WireBroken."""
-        connection = self._pool.connection_class(**self._pool.connection_kwargs)
-        try:
-            connection.connect()
-        except Exception as error:
-            # Whatever a client library can think of: the threads must live on and try again.
-            connection.disconnect()
-            raise WireBroken(f"cannot connect: {_why(error)}", sent=False) from error
-        return Wire(connection)
-
-
-class Wire:
-    """A live connection. Used by one thread at a time."""
-
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, address: Address | None) -> None:
+        self.address = address
         self._connection = connection
         self.socket = cast(Any, connection._sock)
         self._reader = hiredis.Reader(notEnoughData=_MORE)
@@ -133,18 +104,18 @@ class Wire:
         except (OSError, hiredis.ProtocolError) as error:
             raise WireBroken(f"connection lost: {type(error).__name__}", sent=True) from error
 
-    def receive(self, seconds: float) -> list[Any]:
-        """Wait for messages that were not asked for (pub/sub); empty after `seconds`.
+    def receive(self, seconds: float, waker: Waker) -> list[Any]:
+        """Wait for messages that were not asked for (pub/sub); none after `seconds`, or when woken.
 
         Raises WireBroken when the connection is gone.
         """
         messages: list[Any] = []
         while (message := self._reader.gets()) is not _MORE:
             messages.append(message)
-        if messages:
+        if messages or not self._readable(seconds, waker):
             return messages
         try:
-            self._receive(time.monotonic() + seconds)
+            self._receive(time.monotonic() + CONNECT_SECONDS)
         except (TimeoutError, BlockingIOError):
             return []
         except (OSError, hiredis.ProtocolError) as error:
@@ -152,6 +123,17 @@ class Wire:
         while (message := self._reader.gets()) is not _MORE:
             messages.append(message)
         return messages
+
+    def _readable(self, seconds: float, waker: Waker) -> bool:
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return True
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        poll.register(waker, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(seconds * 1000 + 0.5)]
+        if waker.fileno() in ready:
+            waker.clear()
+        return self.socket.fileno() in ready
 
     def send(self, packed: bytes, seconds: float) -> None:
         """Send without waiting for an answer; raises WireBroken."""
@@ -205,21 +187,39 @@ class Wire:
         self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]
 
 
-def _why(error: Exception) -> str:
-    """What the system said, which redis-py puts into a text with other things."""
-    cause = error.__context__
-    if isinstance(cause, ssl.SSLError) and cause.reason:
-        return str(cause.reason)
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return type(error).__name__
-
-
 def _remaining(deadline: float) -> float:
     remaining = deadline - time.monotonic()
     if remaining <= 0:
         raise TimeoutError("deadline passed")
     return remaining
+
+
+def open_wire(make: type[Connection], options: dict[str, Any]) -> Wire:
+    """Connect and authenticate with redis-py; raises WireBroken."""
+    connection = make(**options)
+    try:
+        connection.connect()  # type: ignore[no-untyped-call]
+    except Exception as error:
+        # Whatever a client library can think of: the threads must live on and try again.
+        connection.disconnect()  # type: ignore[no-untyped-call]
+        raise WireBroken(f"cannot connect: {_why(error)}", sent=False) from error
+    if "path" in options:
+        return Wire(connection, None)
+    return Wire(connection, Address(options.get("host", "localhost"), options.get("port", 6379)))
+
+
+def _why(error: Exception) -> str:
+    """What the system said, which redis-py puts into a text with other things."""
+    cause = error.__context__
+    if any(sign in str(error) for sign in ("cluster mode", "DB index")):
+        return NO_DATABASE
+    if isinstance(error, AuthenticationError):
+        return NO_LOGIN
+    if isinstance(cause, ssl.SSLError) and cause.reason:
+        return str(cause.reason)
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return type(error).__name__
 
 
 def pack(*args: bytes | str | int | float) -> bytes:

@@ -4,46 +4,71 @@ Theory of operation. Calls are spread over `BUCKETS` by their id, and a bucket i
 cluster. A call is a hash; its bucket has a sorted set of ids by time of creation for each type and
 state, and one of the times at which calls are forgotten. All of them are written by the one script
 of a write, so the indexes always say what the hashes say, and a list filtered by type and state
-reads no call that it does not show.
+reads no call that it does not show. Calls by parent and by channel are an index of the same kind.
 
 A page asks every bucket for its newest ids after the position, merges them, and reads the calls
 that made it: two round trips, O(BUCKETS * limit). A call that changed in between is judged again.
+A text that is searched for is looked for in what was read, in at most `ROUNDS` such steps.
+
+A call is ended by the time in `due` when nobody ends it: at the end of its lease, or before it is
+forgotten. Whoever ends it, the same step writes its record to the bucket's ledger, so that there
+is one record of each call; its numbers have no gap.
+
+A call that is damaged is left out of the page, and counted; so are entries of an index that name
+no call, and an index that is none.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
-from zlib import crc32
 
+import msgspec
+
+from syncbridge.call_rules.billing import FORGOTTEN
+from syncbridge.call_rules.events import MOST_EVENTS, RULES, EventKind
+from syncbridge.call_rules.listing import CallFilter
 from syncbridge.calls import (
     Call,
     CallState,
-    CallType,
+    NewCall,
     Position,
-    StateChange,
     details_bytes,
     merge_pages,
     sources,
 )
-from syncbridge.errors import StoreError
 from syncbridge.records.calls import CallPage, CallReply, CallResult
-from syncbridge.records.sessions import Status
+from syncbridge_server.isolation import Isolation
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.link.pipeline import Command
-from syncbridge_server.redis.link.wire import pack
+from syncbridge_server.redis.link.pipeline import Command, plain
+from syncbridge_server.redis.stores.call_codec import (
+    BUCKETS,
+    STATES,
+    TYPES,
+    bucket_of,
+    due_key,
+    held,
+    index_keys,
+    indexes,
+    keys_of,
+    lexical_range,
+    maker_of,
+    past_key,
+    positions,
+    recorded,
+    related,
+    relation_keys,
+    reply_of,
+    score_range,
+)
 
 Argument = bytes | str | int
-BUCKETS = 16
-STATES = tuple(CallState)
-TYPES = tuple(CallType)
-_RESULTS = {
-    Status.OK: CallResult.DONE,
-    Status.NOT_FOUND: CallResult.NOT_FOUND,
-    Status.TOO_LARGE: CallResult.TOO_LARGE,
-    Status.DUPLICATE: CallResult.UNCHANGED,
-    Status.CONFLICT: CallResult.REFUSED,
-}
+PAST_CALLS = 16
+"""Deleted calls that are kept of one id."""
+
+ROUNDS = 10
+MARGIN_MS = 3_600_000
+"""A call that nobody has ended is ended so long before it would be forgotten, or in the last eighth
+of that time, whichever is less: the nodes have so long to record it."""
 
 
 class RedisCalls:
@@ -53,36 +78,45 @@ class RedisCalls:
         io: running client.
         ttl: seconds after its last write in which a call is kept.
         max_bytes: largest details of a call.
+        isolation: in which calls are listed.
+        lease: seconds after a heartbeat in which the next one is expected.
+        touched: gets the buckets of calls that were written here, for `RedisLedger`.
     """
 
-    def __init__(self, io: RedisIO, ttl: float, max_bytes: int) -> None:
+    def __init__(
+        self,
+        io: RedisIO,
+        ttl: float,
+        max_bytes: int,
+        isolation: Isolation | None = None,
+        lease: float = 60.0,
+        touched: set[int] | None = None,
+    ) -> None:
+        self._touched = touched if touched is not None else set()
+        self._isolation = isolation or Isolation()
         self._io = io
         self._ttl_ms = round(ttl * 1000)
+        self._patience_ms = patience_of(self._ttl_ms)
         self._max_bytes = max_bytes
+        self._lease_ms = round(lease * 1000)
 
-    async def create(
-        self,
-        call_id: str,
-        call_type: CallType,
-        details: Sequence[bytes],
-        by: str,
-        request_key: str,
-    ) -> CallReply:
+    async def create(self, call_id: str, call: NewCall, by: str, request_key: str) -> CallReply:
         """See `Calls.create`."""
-        maker = maker_of(call_type, details, by, request_key or secrets.token_hex(16))
-        first = TYPES.index(call_type) * len(STATES)
+        self._touched.add(bucket_of(call_id))
         args: list[Argument] = [
             call_id,
-            call_type,
-            first,
+            call.type,
+            TYPES.index(call.type) * len(STATES),
             by,
-            maker,
+            maker_of(call, by, request_key or secrets.token_hex(16)),
             self._ttl_ms,
-            details_bytes(details),
+            self._patience_ms,
+            details_bytes(call.details),
+            call.parent,
+            call.channel,
+            *call.details,
         ]
-        reply = await self._io.script(
-            "call_create", keys_of(call_id), [*args, *details], repeatable=True
-        )
+        reply = await self._io.script("call_create", keys_of(call_id), args, repeatable=True)
         answer = reply_of(call_id, reply)
         if answer.result is CallResult.REFUSED:
             answer.result = CallResult.EXISTS
@@ -90,150 +124,164 @@ class RedisCalls:
 
     async def read(self, call_id: str) -> Call | None:
         """See `Calls.read`."""
-        return (await self._read({keys_of(call_id)[0]: call_id}))[0]
+        return held(call_id, await self._io.execute("HGETALL", keys_of(call_id)[0]))
 
-    async def read_deleted(self, call_id: str) -> Call | None:
+    async def read_deleted(self, call_id: str) -> list[Call]:
         """See `Calls.read_deleted`."""
-        return (await self._read({gone_key(call_id): call_id}))[0]
+        entries = await self._io.execute("XREVRANGE", past_key(call_id), "+", "-")
+        return [recorded(flat) for _, flat in entries]
 
-    async def set_state(self, call_id: str, state: CallState, by: str) -> CallReply:
+    async def set_state(
+        self, call_id: str, state: CallState, by: str, cause: str = "", tag: str = ""
+    ) -> CallReply:
         """See `Calls.set_state`."""
+        self._touched.add(bucket_of(call_id))
+        spans = (self._ttl_ms, self._patience_ms)
+        args = step_arguments(call_id, state, by, spans, cause, tag)
+        keys = keys_of(call_id)[:10]
+        return reply_of(call_id, await self._io.script("call_state", keys, args, repeatable=True))
+
+    async def note_event(
+        self, call_id: str, kind: EventKind, value: str, by: str, request_key: str, tag: str
+    ) -> CallReply:
+        """See `Calls.note_event`."""
+        self._touched.add(bucket_of(call_id))
+        rule = RULES[kind]
+        key = blake2b(f"{by}\0{request_key}".encode(), digest_size=16).hexdigest()
         args: list[Argument] = [
             call_id,
-            state,
-            STATES.index(state),
-            by,
             self._ttl_ms,
-            *sources(state),
+            self._patience_ms,
+            tag,
+            MOST_EVENTS,
+            key if request_key else "",
+            kind,
+            msgspec.json.encode((by, value)),
+            rule.held,
+            rule.changes,
+            {EventKind.HOLD: "1", EventKind.RESUME: "0"}.get(kind, value),
+            *rule.states,
         ]
-        reply = await self._io.script("call_state", keys_of(call_id), args, repeatable=True)
-        return reply_of(call_id, reply)
+        # Repeatable only with a key: without one the event would be noted twice.
+        keys = [*keys_of(call_id)[:2], *keys_of(call_id)[8:9], *keys_of(call_id)[10:12]]
+        reply = await self._io.script("call_event", keys, args, repeatable=bool(request_key))
+        answer = reply_of(call_id, reply)
+        if answer.result is CallResult.REFUSED:
+            answer.result = CallResult.LATE
+        return answer
 
-    async def merge_details(self, call_id: str, details: Sequence[bytes]) -> CallReply:
+    async def beat(self, call_id: str) -> CallReply:
+        """See `Calls.beat`."""
+        self._touched.add(bucket_of(call_id))
+        args: list[Argument] = [call_id, self._ttl_ms, self._lease_ms]
+        keys = [*keys_of(call_id)[:2], keys_of(call_id)[8]]
+        return reply_of(call_id, await self._io.script("call_beat", keys, args, repeatable=True))
+
+    async def merge_details(
+        self, call_id: str, details: Sequence[bytes], tag: str = ""
+    ) -> CallReply:
         """See `Calls.merge_details`."""
-        args: list[Argument] = [call_id, self._ttl_ms, self._max_bytes, *details]
-        reply = await self._io.script("call_details", keys_of(call_id)[:2], args, repeatable=True)
+        self._touched.add(bucket_of(call_id))
+        args: list[Argument] = [
+            call_id,
+            self._ttl_ms,
+            self._patience_ms,
+            self._max_bytes,
+            tag,
+            *details,
+        ]
+        keys = [*keys_of(call_id)[:2], keys_of(call_id)[8]]
+        # With a tag the second time would find the call changed by the first one.
+        reply = await self._io.script("call_details", keys, args, repeatable=not tag)
         return reply_of(call_id, reply)
 
-    async def delete(self, call_id: str, by: str) -> CallReply:
+    async def delete(self, call_id: str, by: str, tag: str = "") -> CallReply:
         """See `Calls.delete`."""
         # Not repeatable: the second answer would say that there is no such call.
-        keys = [*keys_of(call_id), gone_key(call_id)]
-        return reply_of(call_id, await self._io.script("call_delete", keys, [call_id, by]))
+        keys = [*keys_of(call_id), past_key(call_id)]
+        args: list[Argument] = [call_id, by, tag, PAST_CALLS]
+        return reply_of(call_id, await self._io.script("call_delete", keys, args))
 
-    async def page(
-        self,
-        limit: int,
-        after: Position | None,
-        state: CallState | None,
-        call_type: CallType | None,
-    ) -> CallPage:
+    async def page(self, limit: int, after: Position | None, wanted: CallFilter) -> CallPage:
         """See `Calls.page`."""
-        score, last = after or ("+inf", "")
-        args = [limit + 1, score, last, *indexes(state, call_type)]
+        page = await self._step_of_page(limit, after, wanted)
+        for _ in range(ROUNDS - 1):
+            if page.calls or page.following is None:
+                break
+            following = await self._step_of_page(limit, page.following, wanted)
+            following.damaged = page.damaged + following.damaged
+            page = following
+        return page
+
+    async def _step_of_page(
+        self, limit: int, after: Position | None, wanted: CallFilter
+    ) -> CallPage:
+        """The next `limit` calls of the indexes, without those that the filter is not for."""
+        by_relation = bool(wanted.parent or wanted.channel)
         commands = [
-            self._io.script_command("call_page", index_keys(bucket), args, repeatable=True)
+            self._related(bucket, limit, after, wanted)
+            if by_relation
+            else self._newest(bucket, limit, after, wanted)
             for bucket in range(BUCKETS)
         ]
-        parts = [positions(reply) for reply in await self._all(commands)]
-        places, more = merge_pages(parts, limit)
-        calls = await self._read({keys_of(call_id)[0]: call_id for _, call_id in places})
-        shown = [c for c in calls if c and state in (None, c.state) and call_type in (None, c.type)]
-        return CallPage(shown, places[-1] if more else None)
+        found = [
+            (f"bucket {bucket}", reply)
+            for bucket, reply in enumerate(await self._io.request(commands))
+        ]
+        parts = await self._isolation.each("list", found, related if by_relation else positions)
+        damaged = len(found) - len(parts) + sum(part.damaged for part in parts)
+        places, more = merge_pages([part.places for part in parts], limit)
+        read, unread = await self._read([call_id for _, call_id in places])
+        shown = [call for call in read if call and wanted.matches(call)]
+        return CallPage(shown, places[-1] if more else None, damaged + unread)
 
-    async def _read(self, ids: dict[str, str]) -> list[Call | None]:
-        """The calls under these keys, whose ids are given."""
-        if not ids:
-            return []
-        replies = await self._all([Command(pack("HGETALL", k), repeatable=True) for k in ids])
-        return [call_of(i, reply) for i, reply in zip(ids.values(), replies, strict=True)]
+    def _newest(
+        self, bucket: int, limit: int, after: Position | None, wanted: CallFilter
+    ) -> Command:
+        score, last = score_range(after, wanted)
+        args: list[Argument] = [
+            limit + 1,
+            score,
+            last,
+            wanted.since or "-inf",
+            *indexes(wanted.state, wanted.type),
+        ]
+        keys = [*index_keys(bucket), due_key(bucket), *relation_keys(bucket)]
+        return self._io.script_command("call_page", keys, args, repeatable=True)
 
-    async def _all(self, commands: Sequence[Command]) -> list[Any]:
-        replies = await self._io.request(commands)
-        for reply in replies:
-            if isinstance(reply, StoreError):
-                raise reply
-        return replies
+    def _related(
+        self, bucket: int, limit: int, after: Position | None, wanted: CallFilter
+    ) -> Command:
+        high, low = lexical_range(after, wanted)
+        key = relation_keys(bucket)[0]
+        return plain("ZREVRANGEBYLEX", key, high, low, "LIMIT", 0, limit + 1, repeatable=True)
 
-
-def bucket_of(call_id: str) -> int:
-    """The bucket of a call."""
-    return crc32(call_id.encode()) % BUCKETS
-
-
-def keys_of(call_id: str) -> list[str]:
-    """The keys of a call: itself and those of its bucket, as the scripts want them."""
-    bucket = bucket_of(call_id)
-    return [f"call:{{{bucket}}}:{call_id}", *index_keys(bucket)]
-
-
-def gone_key(call_id: str) -> str:
-    """Where a call stays for a while after its deletion."""
-    return f"gone:{{{bucket_of(call_id)}}}:{call_id}"
-
-
-def index_keys(bucket: int) -> list[str]:
-    """The sorted sets of a bucket: times of forgetting, then an index for each type and state."""
-    count = len(TYPES) * len(STATES)
-    return [f"calls:{{{bucket}}}:{name}" for name in ("x", *range(count))]
-
-
-def indexes(state: CallState | None, call_type: CallType | None) -> Iterator[int]:
-    """Numbers of the indexes that a filter asks for."""
-    for number in range(len(TYPES) * len(STATES)):
-        of_type, of_state = divmod(number, len(STATES))
-        if state in (None, STATES[of_state]) and call_type in (None, TYPES[of_type]):
-            yield number
+    async def _read(self, ids: Sequence[str]) -> tuple[list[Call | None], int]:
+        """The calls with these ids, and how many are damaged. Raises StoreError."""
+        reads = [plain("HGETALL", keys_of(i)[0], repeatable=True) for i in ids]
+        replies = await self._io.request(reads) if reads else []
+        found = [
+            (i, reply if isinstance(reply, Exception) else (i, reply))
+            for i, reply in zip(ids, replies, strict=True)
+        ]
+        calls = await self._isolation.each("list", found, lambda one: held(*one))
+        return calls, len(found) - len(calls)
 
 
-def maker_of(call_type: CallType, details: Sequence[bytes], by: str, request_key: str) -> str:
-    """What tells the repetition of a creation from another one for the same id."""
-    named = dict(zip(details[::2], details[1::2], strict=True))
-    digest = blake2b(digest_size=16)
-    for part in (by.encode(), request_key.encode(), call_type.encode()):
-        digest.update(b"%d:%b" % (len(part), part))
-    for name in sorted(named):
-        digest.update(b"%d:%b%d:%b" % (len(name), name, len(named[name]), named[name]))
-    return digest.hexdigest()
+def patience_of(ttl_ms: int) -> int:
+    """Ms after its last write when a call without a lease is ended."""
+    return ttl_ms - min(MARGIN_MS, ttl_ms // 8)
 
 
-def positions(flat: list[Any]) -> list[Position]:
-    """`[id, created ms, ...]` as positions."""
-    return [(at, call_id.decode()) for call_id, at in zip(flat[::2], flat[1::2], strict=True)]
-
-
-def reply_of(call_id: str, reply: list[Any]) -> CallReply:
-    """A script's answer."""
-    result = _RESULTS[Status(reply[0])]
-    if len(reply) == 1:
-        return CallReply(result)
-    previous = CallState(reply[2].decode()) if len(reply) > 2 else None
-    return CallReply(result, call_of(call_id, reply[1]), previous)
-
-
-def call_of(call_id: str, flat: list[bytes]) -> Call | None:
-    """A call out of its hash; None when there is none."""
-    if not flat:
-        return None
-    held = dict(zip(flat[::2], flat[1::2], strict=True))
-    details: list[bytes] = []
-    for name in sorted(name for name in held if name.startswith(b".")):
-        details += (name[1:], held[name])
-    deleted_at, _, deleted_by = held.get(b"d", b"0").decode().partition(" ")
-    return Call(
-        call_id,
-        CallType(held[b"y"].decode()),
-        CallState(held[b"s"].decode()),
-        int(held[b"c"]),
-        int(held[b"u"]),
-        details,
-        [change_of(state, held[state.encode()]) for state in STATES if state.encode() in held],
-        int(deleted_at),
-        deleted_by,
-    )
-
-
-def change_of(state: CallState, text: bytes) -> StateChange:
-    """`ms who` as a change of state."""
-    at, _, by = text.decode().partition(" ")
-    return StateChange(state, int(at), by)
+def step_arguments(
+    call_id: str,
+    state: CallState,
+    by: str,
+    spans: tuple[int, int],
+    cause: str = "",
+    tag: str = "",
+    due: str = "",
+) -> list[Argument]:
+    """Arguments of `call_state`. `spans`: ms until a call is forgotten, and until it is ended."""
+    number = STATES.index(state)
+    return [call_id, state, number, by, *spans, cause, tag, due, FORGOTTEN, *sources(state)]

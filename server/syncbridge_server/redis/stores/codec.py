@@ -5,26 +5,34 @@ tests run both sides against a real server, which is what keeps them in step.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
+import structlog
 
+from syncbridge.integrity import TIME_MOST, VERSION_MOST
+from syncbridge.kernels import spelling, spellings
 from syncbridge.limits import Limits
 from syncbridge.records.sessions import (
     Answer,
     Apply,
+    Compare,
+    Compared,
     Device,
     Hello,
     Leave,
     Left,
     Lost,
+    Operation,
     Outcome,
+    Place,
     Read,
     Resume,
     Resumed,
     Review,
     Reviewed,
+    Seal,
+    Sealed,
     SessionRequest,
     Snapshot,
     Status,
@@ -32,40 +40,71 @@ from syncbridge.records.sessions import (
     Touched,
     Welcome,
 )
+from syncbridge.records.streams import stream_name
+from syncbridge_server.redis.stores.keys import (
+    OTHERS,
+    held_key,
+    meta_key,
+    old_meta_key,
+    session_keys,
+)
 
-WAITING_TTL_MS = 3_600_000
-"""How long the devices of a session that does not exist yet are remembered."""
+log = structlog.get_logger(__name__)
+
+OWNER_CHECK, GUARDED, TRACE, OLD_DATA = 1, 2, 4, 8
+CREATE, REPLACE, SPELLINGS, FREE_ID, BASE, DELETES = 16, 32, 64, 128, 256, 512
+MODE, OPERATION = 1_024, 4_096
+ROSTER, FORGET, LAST = 16, 16, 32
+"""Flags, see docs/decisions/0009-the-layout-of-redis.md."""
+
+COMPARED = ("v", "e", "l", "t", "b", "g", "s")
+"""Fields of meta that a comparison reads, before those of streams."""
+
+NOWHERE = Place("", -1)
 
 Argument = bytes | str | int
 
 
-class Settings(msgspec.Struct, frozen=True):
-    """What every call carries besides its request: our node, and the limits."""
+class Settings(msgspec.Struct):
+    """What every call carries besides its request.
+
+    Attributes:
+        node: id of this node. ttl_ms: life of a session after its last refresh.
+        old_data: keys of format 1 may be there, so that scripts look for them. They are in other
+            slots, so in a cluster nobody looks: no cluster could run format 1.
+        cluster: every key that a script may use is declared, not only the first.
+        nonce: makes 8 random bytes, for the token of a version.
+    """
 
     node: str
     ttl_ms: int
     state_bytes: int
-    state_keys: int
-    mutations: int
-    tombstones: int
-    value_bytes: int
+    nonce: Callable[[], bytes]
+    old_data: bool = True
+    cluster: bool = False
 
     @classmethod
-    def of(cls, node: str, limits: Limits) -> "Settings":
+    def of(cls, node: str, limits: Limits, nonce: Callable[[], bytes]) -> "Settings":
         """From the limits of the contract."""
-        return cls(
-            node=node,
-            ttl_ms=limits.session_ttl * 1000,
-            state_bytes=limits.state_bytes,
-            state_keys=limits.state_keys,
-            mutations=limits.idempotency_ids,
-            tombstones=limits.tombstones,
-            value_bytes=limits.value_bytes,
-        )
+        return cls(node, limits.session_ttl * 1000, limits.state_bytes, nonce)
+
+    def flags(self, owner_check: bool = False) -> int:
+        """Those that any script may have."""
+        return owner_check + OLD_DATA * (self.old_data and not self.cluster)
+
+    def keys(self, sid: str, *more: str) -> tuple[str, ...]:
+        """What a call declares: the session's meta key and `more`, the old meta key last."""
+        keys = (meta_key(sid), *more)
+        if self.cluster:
+            return (*keys, *session_keys(sid, OTHERS))
+        return (*keys, old_meta_key(sid)) if self.old_data else keys
 
 
 class Call(msgspec.Struct, gc=False, frozen=True):
-    """A script call: its name, keys and arguments, and whether it may be sent twice."""
+    """A script call: its name, keys and arguments, and whether it may be sent twice.
+
+    Without a script, a plain command whose name is the first argument.
+    """
 
     script: str
     keys: tuple[str, ...]
@@ -73,137 +112,154 @@ class Call(msgspec.Struct, gc=False, frozen=True):
     repeatable: bool
 
 
-def _keys(sid: str, letters: str) -> tuple[str, ...]:
-    return tuple([f"s:{{{sid}}}:{letter}" for letter in letters])
-
-
-_busy_keys = lru_cache(2_048)(_keys)
-"""For what is done often to few sessions; a session that is only joined has no entry."""
-
-
-def encode_apply(request: Apply, settings: Settings, epoch: str) -> Call:
+def encode_apply(request: Apply, settings: Settings) -> Call:
     """Raises ValueError when a key appears twice."""
     sets, deletes = request.sets, request.deletes
     if len(sets) + len(deletes) > 2:
         names = sets[::2]
         if len({*names, *deletes}) != len(names) + len(deletes):
             raise ValueError("a key appears twice in one write")
-    flags = request.owner_check + 2 * request.create + 4 * request.replace + 8 * request.operation
+    marks = spellings(sets)
+    free_id = bool(request.mutation_id) and not request.seq
+    base = request.base_version >= 0
+    flags = settings.flags(request.owner_check) + CREATE * request.create
+    flags += REPLACE * request.replace + SPELLINGS * bool(marks) + FREE_ID * free_id + BASE * base
+    flags += DELETES * bool(deletes) + MODE * request.mode + OPERATION * request.operation
     args: list[Argument] = [
-        len(sets) >> 1,
-        len(deletes),
-        int(request.mode),
-        request.base_version,
-        flags,
+        flags + TRACE * bool(request.trace),
         request.user_id,
         request.device_id,
-        request.mutation_id,
-        epoch,
-        request.app_version,
         settings.node,
-        settings.ttl_ms,
-        settings.state_bytes,
-        settings.state_keys,
-        settings.mutations,
-        settings.tombstones,
         request.fence,
+        stream_name(request.stream) if request.seq else "",
+        request.seq,
+        settings.nonce(),
+        request.mutation_id,
+        len(sets) >> 1,
         *sets,
-        *deletes,
     ]
-    if request.operation:
-        args += (request.expected, settings.value_bytes)
-    return Call("apply", _busy_keys(request.sid, "mdkinoj"), args, bool(request.mutation_id))
+    if deletes:
+        args += (len(deletes), *deletes)
+    if base:
+        args += (request.base_version, request.base_lineage)
+    if request.replace:
+        args.append(request.app_version)
+    if request.must_exist:
+        args[0] = flags + TRACE * bool(request.trace) + GUARDED
+        args += (len(request.must_exist), *request.must_exist)
+    if request.operation is Operation.CAS:
+        args += (request.expected, spelling(request.expected) if request.expected else b"")
+    args += marks
+    if request.trace:
+        args.append(request.trace)
+    ids = (f"{meta_key(request.sid)[:-1]}f:{request.device_id}",)
+    keys = settings.keys(request.sid, *(ids if settings.cluster and free_id else ()))
+    return Call("apply", keys, args, free_id or request.seq > 0)
 
 
 def encode_hello(request: Hello, settings: Settings) -> Call:
-    epoch, version = request.since or ("", -1)
     args: list[Argument] = [
+        settings.flags(request.owner_check) + ROSTER * request.roster,
         request.user_id,
         request.device_id,
+        request.node,
         request.conn,
         request.info,
-        request.node,
-        int(request.owner_check),
-        epoch,
-        version,
-        request.known_epoch,
-        request.known,
+        *(request.since or NOWHERE),
+        *(request.known or NOWHERE),
+        stream_name(request.stream),
         request.max_devices,
-        request.presence_ms,
-        settings.ttl_ms,
-        WAITING_TTL_MS,
     ]
     # Not repeatable: the second answer would not name the connection that the first replaced.
-    return Call("hello", _keys(request.sid, "mdkipvonz"), args, False)
+    keys = settings.keys(request.sid, held_key(request.sid, request.node))
+    return Call("hello", keys, args, False)
 
 
-def encode_resume(request: Resume) -> Call:
+def encode_resume(request: Resume, settings: Settings) -> Call:
     args: list[Argument] = [
+        settings.flags(request.owner_check),
         request.user_id,
-        int(request.owner_check),
-        request.epoch,
-        request.version,
+        *request.place,
+        *request.devices,
     ]
-    return Call("resume", _keys(request.sid, "mdk"), args, True)
+    return Call("resume", settings.keys(request.sid), args, True)
 
 
-def encode_read(request: Read) -> Call:
-    epoch, version = request.etag or ("", -1)
-    args: list[Argument] = [request.user_id, int(request.owner_check), epoch, version]
-    return Call("read", _keys(request.sid, "md"), args, True)
+def encode_read(request: Read, settings: Settings) -> Call:
+    flags = settings.flags(request.owner_check)
+    args: list[Argument] = [flags, request.user_id, *(request.etag or NOWHERE)]
+    return Call("read", settings.keys(request.sid), args, True)
 
 
-def encode_review(request: Review) -> Call:
-    args: list[Argument] = [request.user_id, int(request.owner_check), request.base]
-    return Call("review", _keys(request.sid, "mdkj"), args, True)
+def encode_review(request: Review, settings: Settings) -> Call:
+    flags = settings.flags(request.owner_check)
+    args: list[Argument] = [flags, request.user_id, request.base, request.base_lineage]
+    return Call("review", settings.keys(request.sid), args, True)
 
 
-def encode_leave(request: Leave) -> Call:
+def encode_leave(request: Leave, settings: Settings) -> Call:
     args: list[Argument] = [
+        settings.flags() + FORGET * request.forget + LAST * request.last,
         request.device_id,
         request.conn,
         request.node,
-        int(request.forget),
-        int(request.last),
         request.reason,
     ]
     # Not repeatable: the second answer would say that nothing changed.
-    return Call("leave", _keys(request.sid, "pvon"), args, False)
+    keys = settings.keys(request.sid, held_key(request.sid, request.node))
+    return Call("leave", keys, args, False)
 
 
 def encode_touch(request: Touch, settings: Settings) -> Call:
-    args: list[Argument] = [
-        request.node,
-        request.presence_ms,
-        settings.ttl_ms,
-        WAITING_TTL_MS,
-        *request.device_ids,
-    ]
-    return Call("touch", _keys(request.sid, "mdkipvonz"), args, True)
+    args: list[Argument] = [settings.flags(), request.node]
+    for pair in request.devices:
+        args += pair
+    keys = settings.keys(request.sid, held_key(request.sid, request.node))
+    return Call("touch", keys, args, True)
+
+
+def encode_compare(request: Compare, settings: Settings) -> Call:
+    fields = [*COMPARED, *(f"i{device}" for device in request.devices)]
+    return Call("", (meta_key(request.sid),), ["HMGET", meta_key(request.sid), *fields], True)
+
+
+def encode_seal(request: Seal, settings: Settings) -> Call:
+    args: list[Argument] = [request.key, request.place.version, request.place.lineage]
+    return Call("seal", settings.keys(request.sid), [*args, request.spelling], True)
 
 
 _STATUS = {int(status): status for status in Status}
 
 
 def decode_apply(reply: list[Any], request: Apply, settings: Settings) -> Outcome:
-    status = _STATUS[reply[0]]
-    if len(reply) == 1:
-        return Outcome(status)
-    whole = reply[8]
-    return Outcome(
-        status,
-        reply[1],
-        reply[2],
-        reply[3].decode(),
-        request.sets if whole else reply[9],
-        request.deletes if whole else reply[10],
-        bool(reply[4]),
-        reply[5],
-        reply[6],
-        reply[7],
-        reply[11],
-        reply[12] if len(reply) > 12 else b"",
-    )
+    """An answer is shorter than its list where the rest is 0 or empty."""
+    outcome = Outcome(_STATUS[reply[0]])
+    if len(reply) < 4:
+        return outcome
+    version: int = reply[1]
+    before = reply[4].decode() if len(reply) > 4 else ""
+    outcome.version, outcome.lineage, outcome.epoch = version, reply[2].decode(), reply[3].decode()
+    outcome.prev_version = version - 1 if before else version
+    outcome.prev_lineage = "" if before == "-" else before
+    if len(reply) > 5:
+        outcome.last = reply[5]
+    if len(reply) == 7:
+        outcome.updated_at = reply[6]
+        outcome.sets, outcome.deletes = request.sets, request.deletes
+    elif len(reply) > 7:
+        _decode_long(reply, request, outcome)
+    return outcome
+
+
+def _decode_long(reply: list[Any], request: Apply, outcome: Outcome) -> None:
+    outcome.updated_at, outcome.created = reply[6], bool(reply[7])
+    outcome.created_at, outcome.expires_at, whole = reply[8:11]
+    outcome.sets = request.sets if whole else reply[11]
+    outcome.deletes = request.deletes if whole else reply[12]
+    if len(reply) > 13:
+        outcome.conflicts = reply[13]
+    if len(reply) > 14:
+        outcome.result, outcome.spelling = reply[14], reply[15]
 
 
 def _changes(keys: list[bytes], values: list[bytes | None]) -> tuple[list[bytes], list[bytes]]:
@@ -217,61 +273,85 @@ def _changes(keys: list[bytes], values: list[bytes | None]) -> tuple[list[bytes]
     return sets, deletes
 
 
-def devices(
-    leases: list[bytes], registry: list[bytes], connections: list[bytes], now: int
-) -> list[Device]:
-    """Registered devices, from a script's flat replies."""
-    deadlines = dict(zip(leases[::2], map(int, leases[1::2]), strict=True))
-    live = dict(zip(connections[::2], connections[1::2], strict=True))
+def devices(flat: list[bytes], now: int) -> list[Device]:
+    """Registered devices, from the flat hash of their records. One that cannot be read is left
+    out: it keeps nobody out of the session.
+    """
     found = []
-    for name, info in zip(registry[::2], registry[1::2], strict=True):
-        deadline = deadlines.get(name, 0)
-        fence = connection(live.get(name, b""))[2]
-        found.append(Device(name.decode(), info, deadline, deadline > now, fence))
+    for name, record in zip(flat[::2], flat[1::2], strict=True):
+        try:
+            found.append(_device(name, record, now))
+        except ValueError as error:
+            log.warning("device_unreadable", why=type(error).__name__)
     return found
 
 
-def connection(text: bytes) -> tuple[str, str, int]:
-    """(node, conn, fence) out of "conn fence node"; empty and 0 when there is none."""
-    parts = text.decode().split(" ")
-    fence = int(parts[1]) if len(parts) == 3 else 0
-    return (parts[-1], parts[0], fence) if len(parts) > 1 else ("", "", 0)
+def _device(name: bytes, record: bytes, now: int) -> Device:
+    """A device by its record. Raises ValueError for one that is damaged."""
+    head, _, info = record.partition(b"\n")
+    fence, seen, node, conn = head.split(b" ", 3)
+    online = node != b"-"
+    at, held = now if online else int(seen), int(fence)
+    if not (0 <= at <= TIME_MOST and 0 <= held <= VERSION_MOST):
+        raise ValueError("a number is out of range")
+    if not online:
+        return Device(name.decode(), info, at, False)
+    return Device(name.decode(), info, at, True, held, conn.decode())
+
+
+def connection(head: bytes) -> tuple[str, str, int]:
+    """(node, conn, fence) out of "fence seen node conn"; empty and 0 when there is none."""
+    if not head:
+        return "", "", 0
+    fence, _, node, conn = head.decode().split(" ", 3)
+    held = int(fence)
+    if not 0 <= held <= VERSION_MOST:
+        raise ValueError("a fence is out of range")
+    return node, conn, held
 
 
 def decode_hello(reply: list[Any], request: Hello, settings: Settings) -> Welcome:
     status = _STATUS[reply[0]]
     if status is not Status.OK:
-        return Welcome(status, *_position(reply))
-    welcome = Welcome(status, reply[1], reply[2].decode(), reply[3].decode())
-    kind = reply[4]
+        place = _place(reply)
+        return Welcome(status, place.version, place.epoch, lineage=place.lineage)
+    place = _place(reply)
+    welcome = Welcome(status, place.version, place.epoch, reply[4].decode(), lineage=place.lineage)
+    kind = reply[5]
     if kind == 0:
-        welcome.full = reply[5]
+        welcome.full = reply[7]
     elif kind == 1:
         welcome.resumed = True
-        welcome.sets, welcome.deletes = _changes(reply[5], reply[6])
+        welcome.sets, welcome.deletes = _changes(reply[7], reply[8])
     else:
         welcome.fresh = True
-    welcome.devices = devices(reply[7], reply[8], reply[9], reply[10])
-    welcome.peers = reply[11]
-    welcome.fence = reply[12]
-    node, conn, _ = connection(reply[13])
+    welcome.reason, welcome.fence = reply[6].decode(), reply[9]
+    node, conn, _ = connection(reply[10])
     welcome.replaced = (node, conn) if node else None
+    welcome.nodes = [name.decode() for name in reply[12]]
+    welcome.applied, welcome.online, welcome.newest = reply[13:16]
+    welcome.devices = devices(reply[16], reply[11])
     return welcome
 
 
-def _position(reply: list[Any]) -> tuple[int, str]:
-    return (reply[1], reply[2].decode()) if len(reply) > 1 else (0, "")
+def _place(reply: list[Any]) -> Place:
+    """The place in an answer that has version, epoch and lineage behind its status."""
+    if len(reply) < 4:
+        return Place()
+    return Place(reply[2].decode(), reply[1], reply[3].decode())
 
 
 def decode_resume(reply: list[Any], request: Resume, settings: Settings) -> Resumed:
     status = _STATUS[reply[0]]
     if status is not Status.OK:
         return Resumed(status)
-    resumed = Resumed(status, *_position(reply))
-    if reply[3] == 0:
-        resumed.full = reply[4]
+    place = _place(reply)
+    resumed = Resumed(status, place.version, place.epoch, lineage=place.lineage)
+    resumed.reason, resumed.owner, resumed.streams = reply[5].decode(), reply[8].decode(), reply[9]
+    if reply[4] == 0:
+        resumed.full = reply[6]
     else:
-        resumed.sets, resumed.deletes = _changes(reply[4], reply[5])
+        resumed.sets, resumed.deletes = _changes(reply[6], reply[7])
     return resumed
 
 
@@ -279,17 +359,19 @@ def decode_read(reply: list[Any], request: Read, settings: Settings) -> Snapshot
     status = _STATUS[reply[0]]
     if status is not Status.OK:
         return Snapshot(status)
+    place = _place(reply)
     return Snapshot(
         status,
-        reply[1],
-        reply[2].decode(),
-        reply[3].decode(),
+        place.version,
+        place.epoch,
         reply[4].decode(),
         reply[5].decode(),
-        reply[6],
+        reply[6].decode(),
         reply[7],
-        reply[8] + settings.ttl_ms,
-        None if reply[9] else reply[10],
+        reply[8],
+        reply[9] + settings.ttl_ms,
+        None if reply[10] else reply[11],
+        lineage=place.lineage,
     )
 
 
@@ -297,24 +379,40 @@ def decode_review(reply: list[Any], request: Review, settings: Settings) -> Revi
     status = _STATUS[reply[0]]
     if status is not Status.OK:
         return Reviewed(status)
-    version, epoch = _position(reply)
-    journal = [_journal_line(line) for line in reply[6]]
-    return Reviewed(status, version, epoch, reply[3], reply[4], reply[5], journal)
+    place, journal = _place(reply), read_journal(reply[8], reply[1])
+    reviewed = Reviewed(status, place.version, place.epoch, reply[4], reply[6], reply[7], journal)
+    reviewed.lineage, reviewed.verified = place.lineage, bool(reply[5])
+    return reviewed
 
 
-def _journal_line(line: bytes) -> tuple[int, bytes, bytes]:
-    """`version key-length key imprint`; key and imprint may hold any byte."""
-    version, length, rest = line.split(b" ", 2)
-    size = int(length)
-    return int(version), rest[:size], rest[size + 1 :]
+def read_journal(entries: list[bytes], version: int) -> list[tuple[int, bytes, bytes]]:
+    """(version, key, imprint of the value before) of what is known without a gap, oldest first.
+
+    The last entry is that of `version`. Keys and imprints may hold any byte.
+    """
+    lines: list[tuple[int, bytes, bytes]] = []
+    for at, entry in zip(range(version, 0, -1), reversed(entries), strict=False):
+        rest = entry[13:]
+        if rest == b"*":
+            break
+        changed = []
+        while rest:
+            key_size, size, rest = rest.split(b" ", 2)
+            end = int(key_size) + 1 + int(size)
+            changed.append((at, rest[: int(key_size)], rest[int(key_size) + 1 : end]))
+            rest = rest[end + 1 :]
+        lines += reversed(changed)
+    lines.reverse()
+    return lines
 
 
 def decode_leave(reply: list[Any], request: Leave, settings: Settings) -> Left:
-    return Left(bool(reply[0]), reply[1], reply[2], reply[3])
+    nodes = [name.decode() for name in reply[2]]
+    return Left(bool(reply[0]), reply[1], reply[3], nodes, reply[4])
 
 
 def decode_touch(reply: list[Any], request: Touch, settings: Settings) -> Touched:
-    lost = reply[2]
+    lost = reply[5]
     return Touched(
         reply[0],
         reply[1].decode(),
@@ -322,39 +420,46 @@ def decode_touch(reply: list[Any], request: Touch, settings: Settings) -> Touche
             Lost(name.decode(), connection(where)[0], barred)
             for name, where, barred in zip(lost[::3], lost[1::3], lost[2::3], strict=True)
         ],
+        lineage=reply[2].decode(),
+        online=reply[3],
+        newest=reply[4],
     )
 
 
-def encode(request: SessionRequest, settings: Settings, new_epoch: Callable[[], str]) -> Call:
-    """Any of them; `new_epoch` makes the epoch of a session that a write may create."""
-    match request:
-        case Apply():
-            return encode_apply(request, settings, new_epoch() if request.create else "")
-        case Hello():
-            return encode_hello(request, settings)
-        case Resume():
-            return encode_resume(request)
-        case Read():
-            return encode_read(request)
-        case Review():
-            return encode_review(request)
-        case Leave():
-            return encode_leave(request)
-        case Touch():
-            return encode_touch(request, settings)
+def decode_compare(reply: list[Any], request: Compare, settings: Settings) -> Compared:
+    version, epoch, lineage, refreshed, online, newest, nodes = (f or b"" for f in reply[:7])
+    return Compared(
+        Place(epoch.decode(), int(version or 0), lineage.decode()),
+        int(refreshed or 0),
+        int(online or 0),
+        int(newest or 0),
+        [record or b"" for record in reply[7:]],
+        nodes.decode(),
+    )
 
 
-_DECODERS: dict[type, Callable[[list[Any], Any, Settings], Answer]] = {
-    Apply: decode_apply,
-    Hello: decode_hello,
-    Resume: decode_resume,
-    Read: decode_read,
-    Review: decode_review,
-    Leave: decode_leave,
-    Touch: decode_touch,
+def decode_seal(reply: int, request: Seal, settings: Settings) -> Sealed:
+    return Sealed(bool(reply))
+
+
+_CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Answer]]] = {
+    Apply: (encode_apply, decode_apply),
+    Hello: (encode_hello, decode_hello),
+    Resume: (encode_resume, decode_resume),
+    Read: (encode_read, decode_read),
+    Review: (encode_review, decode_review),
+    Leave: (encode_leave, decode_leave),
+    Touch: (encode_touch, decode_touch),
+    Compare: (encode_compare, decode_compare),
+    Seal: (encode_seal, decode_seal),
 }
 
 
-def decode(reply: list[Any], request: SessionRequest, settings: Settings) -> Answer:
-    """The answer type that belongs to the request."""
-    return _DECODERS[type(request)](reply, request, settings)
+def encode(request: SessionRequest, settings: Settings) -> Call:
+    """The script call of a request."""
+    return _CODECS[type(request)][0](request, settings)
+
+
+def decode(reply: Any, request: SessionRequest, settings: Settings) -> Answer:
+    """The answer that belongs to the request."""
+    return _CODECS[type(request)][1](reply, request, settings)

@@ -6,7 +6,7 @@ as large as its text. When nobody has used it for a while, both are packed into 
 needs the state of such a session answers FROZEN and has done nothing; the store unpacks it
 (`thaw.lua`) and asks again. See `freezer` for the first half and `thawing` for the second.
 
-The packed state names its version and epoch. Both scripts compare them with the meta hash, so a
+The packed state names its place. Both scripts compare it with the meta hash, so a
 state that was packed or read a moment too early never replaces a newer one.
 
 The index is one sorted set a bucket, session -> when to look at it next. An entry is only a hint:
@@ -23,8 +23,9 @@ import zstandard
 from syncbridge.errors import ErrorCode, StoreError
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.stores.keys import every_key
 
-FORMAT = b"SB\x01"
+FORMAT, OLD_FORMAT = b"SB\x02", b"SB\x01"
 """First bytes of a packed state; the last one is the version of the form."""
 
 LEVEL = 3
@@ -42,8 +43,19 @@ class StateDamaged(StoreError):
 
 
 class Packed(msgspec.Struct, array_like=True, gc=False):
-    """A state at a version. `flat`: key, value, ...; `index`: key, version, ...; deleted keys are
-    only in `index`."""
+    """A state at a place. `flat`: key, value, ...; `index`: key, version, ...; deleted keys are
+    only in `index`. `imprints`: key, imprint, ..., of values whose text does not tell it."""
+
+    version: bytes
+    epoch: bytes
+    lineage: bytes
+    flat: list[bytes]
+    index: list[bytes]
+    imprints: list[bytes]
+
+
+class OldPacked(msgspec.Struct, array_like=True, gc=False):
+    """A state as format 1 has packed it."""
 
     version: bytes
     epoch: bytes
@@ -53,11 +65,7 @@ class Packed(msgspec.Struct, array_like=True, gc=False):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Packed)
-
-
-def session_keys(sid: str, letters: str) -> tuple[str, ...]:
-    """Keys of a session."""
-    return tuple([f"s:{{{sid}}}:{letter}" for letter in letters])
+_old_decoder = msgspec.msgpack.Decoder(OldPacked)
 
 
 def pack_state(state: Packed) -> bytes:
@@ -75,7 +83,7 @@ def unpack_state(blob: bytes, most: int) -> Packed:
     Raises:
         StateDamaged: it is not such a string, or not a whole one.
     """
-    if not blob.startswith(FORMAT):
+    if not blob.startswith((FORMAT, OLD_FORMAT)):
         raise StateDamaged("the packed state has an unknown form")
     frame = memoryview(blob)[len(FORMAT) :]
     try:
@@ -83,17 +91,25 @@ def unpack_state(blob: bytes, most: int) -> Packed:
         if not 0 <= size <= most:
             raise StateDamaged("the packed state has an impossible size")
         text = zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
-        return _decoder.decode(text)
+        return _decoder.decode(text) if blob.startswith(FORMAT) else _old(text)
     except (zstandard.ZstdError, msgspec.DecodeError) as error:
         raise StateDamaged(f"the packed state is damaged: {type(error).__name__}") from None
 
 
+def _old(text: bytes) -> Packed:
+    state = _old_decoder.decode(text)
+    return Packed(state.version, state.epoch, b"", state.flat, state.index, [])
+
+
 def thaw_command(io: RedisIO, sid: str, state: Packed) -> Command:
     """The call that gives a session its state back; safe to repeat."""
-    args: list[bytes | str | int] = [state.version, state.epoch, len(state.flat), *state.flat]
+    sizes = (len(state.flat), len(state.index))
+    args: list[bytes | str | int] = [state.version, state.epoch, state.lineage, *sizes]
+    args += state.flat
     for key, version in zip(state.index[::2], state.index[1::2], strict=True):
         args += (version, key)
-    return io.script_command("thaw", session_keys(sid, "mdkz"), args, repeatable=True)
+    args += state.imprints
+    return io.script_command("thaw", every_key(sid), args, repeatable=True)
 
 
 def bucket_keys(bucket: int, *suffixes: str) -> tuple[str, ...]:

@@ -1,21 +1,19 @@
 """Requests of `syncbridge.records.devices` to script calls, and their replies back to answers.
 
-The companion of `codec`, for devices, presence, handoffs and users.
+The companion of `codec`, for devices, handoffs and users.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from syncbridge.integrity import TIME_MOST
 from syncbridge.records.devices import (
-    Claim,
-    Claimed,
     Departure,
     DeviceList,
     Done,
     Expel,
     Forget,
     Handoff,
-    Index,
     ListDevices,
     ListSessions,
     OpenHandoff,
@@ -23,14 +21,13 @@ from syncbridge.records.devices import (
     Peeked,
     Redeem,
     Redeemed,
-    Release,
     Remember,
     SessionList,
-    Sweep,
-    Swept,
 )
 from syncbridge.records.sessions import Query, Result, Status
 from syncbridge_server.redis.stores.codec import Argument, Call, Settings, devices
+from syncbridge_server.redis.stores.keys import handoff_key
+from syncbridge_server.redis.stores.node_codec import NODE_CODECS
 
 REMEMBERED_MS = 3_600_000
 """How long an expired handoff token is told apart from one that never was."""
@@ -42,56 +39,24 @@ USER_SESSIONS = 10_000
 """Sessions listed for one user; more, and the one without activity for longest is dropped."""
 
 
-def handoff_key(sid: str, digest: str) -> str:
-    """The key of a handoff token."""
-    return f"h:{{{sid}}}:{digest}"
-
-
-def _of(sid: str, letters: str) -> tuple[str, ...]:
-    return tuple([f"s:{{{sid}}}:{letter}" for letter in letters])
-
-
 def _user(user_id: str) -> tuple[str, ...]:
     return (f"u:{user_id}",)
 
 
-def _px(bucket: int, *suffixes: str) -> tuple[str, ...]:
-    return tuple([f"px:{{{bucket}}}{suffix}" for suffix in suffixes])
-
-
 def _list_devices(request: ListDevices, settings: Settings) -> Call:
-    args: list[Argument] = [request.user_id, int(request.owner_check)]
-    return Call("devices", _of(request.sid, "mpvo"), args, True)
+    args: list[Argument] = [settings.flags(request.owner_check), request.user_id]
+    return Call("devices", settings.keys(request.sid), args, True)
 
 
 def _expel(request: Expel, settings: Settings) -> Call:
     args: list[Argument] = [
+        settings.flags(request.owner_check),
         request.user_id,
-        int(request.owner_check),
         request.device_id,
         settings.node,
     ]
     # Not repeatable: the second answer would say that there is no such device.
-    return Call("expel", _of(request.sid, "mpvon"), args, False)
-
-
-def _index(request: Index, settings: Settings) -> Call:
-    return Call("index", _px(request.bucket, ""), [request.presence_ms, *request.sids], True)
-
-
-def _claim(request: Claim, settings: Settings) -> Call:
-    args: list[Argument] = [request.node, request.lease_ms, request.claim_ms, request.limit]
-    # Not repeatable: the second answer would be empty. What the first one claimed comes again.
-    return Call("claim", _px(request.bucket, "", ":c", ":l"), args, False)
-
-
-def _sweep(request: Sweep, settings: Settings) -> Call:
-    return Call("sweep", _of(request.sid, "pon"), [request.presence_ms], True)
-
-
-def _release(request: Release, settings: Settings) -> Call:
-    args: list[Argument] = [part for pair in request.swept for part in pair]
-    return Call("release", _px(request.bucket, "", ":c"), args, True)
+    return Call("expel", settings.keys(request.sid), args, False)
 
 
 def _remember(request: Remember, settings: Settings) -> Call:
@@ -110,15 +75,14 @@ def _list_sessions(request: ListSessions, settings: Settings) -> Call:
 
 
 def _peek(request: Peek, settings: Settings) -> Call:
-    return Call("peek", _of(request.sid, "mpo"), [], True)
+    return Call("peek", settings.keys(request.sid), [settings.flags()], True)
 
 
 def _open_handoff(request: OpenHandoff, settings: Settings) -> Call:
-    sid = request.sid
-    keys = (*_of(sid, "m"), handoff_key(sid, request.digest), f"h:{{{sid}}}")
+    keys = (handoff_key(request.sid, request.digest), handoff_key(request.sid))
     args: list[Argument] = [
+        settings.flags(request.owner_check),
         request.user_id,
-        int(request.owner_check),
         request.source,
         request.target,
         request.digest,
@@ -126,43 +90,35 @@ def _open_handoff(request: OpenHandoff, settings: Settings) -> Call:
         REMEMBERED_MS,
         HANDOFFS,
     ]
-    return Call("handoff_create", keys, args, True)
+    return Call("handoff_create", settings.keys(request.sid, *keys), args, True)
 
 
 def _redeem(request: Redeem, settings: Settings) -> Call:
-    sid = request.sid
-    keys = (
-        *_of(sid, "mdpon"),
-        handoff_key(sid, request.digest),
-        handoff_key(sid, "a"),
-        *_of(sid, "v"),
-    )
+    keys = (handoff_key(request.sid, request.digest), handoff_key(request.sid, "a"))
     args: list[Argument] = [
+        settings.flags(request.owner_check),
         request.user_id,
-        int(request.owner_check),
         request.digest,
         request.device_id,
         request.reread_ms,
         settings.node,
     ]
     # Repeatable: the second time is a re-read.
-    return Call("handoff_redeem", keys, args, request.reread_ms > 0)
+    call = settings.keys(request.sid, *keys)
+    return Call("handoff_redeem", call, args, request.reread_ms > 0)
 
 
 def _device_list(reply: list[Any]) -> DeviceList:
     if len(reply) == 1:
         return DeviceList(Status(reply[0]))
-    live = dict(zip(reply[3][::2], reply[3][1::2], strict=True))
-    found = devices(reply[1], reply[2], reply[3], reply[4])
-    return DeviceList(Status(reply[0]), found, int(live.get(b"\n", 0)), reply[4])
+    return DeviceList(Status(reply[0]), devices(reply[1], reply[3]), reply[2], reply[3])
 
 
 def _departure(reply: list[Any]) -> Departure:
-    return Departure(Status(reply[0]), *reply[1:])
-
-
-def _claimed(reply: list[Any]) -> Claimed:
-    return Claimed([sid.decode(errors="surrogateescape") for sid in reply])
+    if len(reply) == 1:
+        return Departure(Status(reply[0]))
+    status, fence, version, epoch, lineage = reply
+    return Departure(Status(status), fence, version, epoch.decode(), lineage.decode())
 
 
 def _done(reply: Any) -> Done:
@@ -171,13 +127,18 @@ def _done(reply: Any) -> Done:
 
 def _session_list(reply: list[Any]) -> SessionList:
     pairs = zip(reply[1::2], reply[2::2], strict=True)
-    return SessionList([(sid.decode(), activity) for sid, activity in pairs], bool(reply[0]))
+    listed = [
+        (sid.decode(errors="surrogateescape"), min(max(activity, 0), TIME_MOST))
+        for sid, activity in pairs
+    ]
+    return SessionList(listed, bool(reply[0]))
 
 
 def _peeked(reply: list[Any]) -> Peeked:
-    exists, owner, version, epoch, updated, online = reply
+    exists, owner, version, epoch, lineage, updated, online = reply
     names = [device_id.decode() for device_id in online]
-    return Peeked(bool(exists), owner.decode(), version, epoch.decode(), updated, names)
+    place = (version, epoch.decode(), updated)
+    return Peeked(bool(exists), owner.decode(), *place, names, lineage.decode())
 
 
 def _handoff(reply: list[Any]) -> Handoff:
@@ -189,19 +150,16 @@ def _handoff(reply: list[Any]) -> Handoff:
 def _redeemed(reply: list[Any]) -> Redeemed:
     if len(reply) == 1:
         return Redeemed(Status(reply[0]))
-    pairs = zip(reply[6][::2], reply[6][1::2], strict=True)
+    source, target, epoch, lineage = (reply[at].decode() for at in (1, 2, 4, 5))
+    pairs = zip(reply[7][::2], reply[7][1::2], strict=True)
     flat = [text for pair in pairs if pair[0] for text in pair]
-    texts = [text.decode() for text in (reply[1], reply[2], reply[4])]
-    return Redeemed(Status(reply[0]), texts[0], texts[1], reply[3], texts[2], flat, fence=reply[5])
+    return Redeemed(Status(reply[0]), source, target, reply[3], epoch, flat, reply[6], lineage)
 
 
 _CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Result]]] = {
+    **NODE_CODECS,
     ListDevices: (_list_devices, _device_list),
     Expel: (_expel, _departure),
-    Index: (_index, _done),
-    Claim: (_claim, _claimed),
-    Sweep: (_sweep, lambda reply: Swept(*reply)),
-    Release: (_release, _done),
     Remember: (_remember, _done),
     Forget: (_forget, _done),
     ListSessions: (_list_sessions, _session_list),

@@ -1,15 +1,18 @@
 """The background task that packs cold sessions. See `cold` for the theory.
 
-Every node runs one. It goes through the buckets of the index; a lease lets one node work on a
-bucket at a time. Sessions that are due are claimed (moved aside, so that a new use enters them
-anew), looked at, packed where that is due, and released. A node that dies in the middle leaves
-claims that run out and are taken over; the session itself changes in one script or not at all.
+Every node runs one. It reads the first entry of each bucket of the index, by plain commands, and
+sleeps until the earliest is due: what is entered meanwhile is due later than that. In a bucket
+where something is due, a lease lets one node work at a time. Sessions that are due are claimed
+(moved aside, so that a new use enters them anew), looked at, packed where that is due, and
+released. A node that dies in the middle leaves claims that run out and are taken over; the session
+itself changes in one script or not at all.
 
 When: no device and no write for `after` seconds, and at least `least` bytes; or a large state
 without a write for half that time, with devices or not, because a device that only listens does
 not need it: its node has a replica, and renewing presence does not unpack anything.
 """
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -21,15 +24,15 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge_server.isolation import Isolation, of_record
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.link.pipeline import Command, plain
 from syncbridge_server.redis.stores.codec import Argument
 from syncbridge_server.redis.stores.cold import (
     BUCKETS,
     Packed,
     bucket_keys,
     pack_state,
-    session_keys,
 )
+from syncbridge_server.redis.stores.keys import every_key
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +40,9 @@ CHORE = "freeze"
 LARGE_BYTES = 32_768
 SMALL_AGAIN_MS = 3_600_000
 CLAIM_MS = 60_000
+LOOK_SECONDS = 120.0
+"""Between two looks at the index, at most: something may have been entered as due at once."""
+
 CLAIMED_MOST = 16
 THREAD_BYTES = 65_536
 GONE, LATER, READY = 0, 1, 2
@@ -49,7 +55,7 @@ class Freezer:
         node: id of this node, for the lease.
         after: seconds without use. least: bytes of a state that is worth it.
         large: bytes of a state that is packed after half of `after`, also while devices are there.
-        interval: seconds between two rounds through the buckets.
+        interval: seconds between two looks at the index, at least.
 
     Attributes:
         frozen, state_bytes, packed_bytes: what was packed since the start.
@@ -71,6 +77,8 @@ class Freezer:
         self._io = io
         self._node = node
         self._interval = interval
+        self._longest = max(interval, min(after, LOOK_SECONDS))
+        self._pause = interval
         again_ms = max(SMALL_AGAIN_MS, after_ms)
         self._rule: tuple[int, ...] = (least, after_ms, large, after_ms // 2, again_ms)
         self.frozen = 0
@@ -80,10 +88,11 @@ class Freezer:
     async def run(self) -> None:
         """Work until cancelled. While Redis is away nothing is packed."""
         while True:
-            await trio.sleep(self._interval * random.uniform(0.8, 1.2))  # noqa: S311
+            await trio.sleep(self._pause * random.uniform(0.8, 1.2))  # noqa: S311
             try:
                 await self.sweep()
             except StoreError as error:
+                self._pause = self._interval
                 log.warning("freezer_paused", reason=error.detail)
 
     async def sweep(self) -> int:
@@ -92,10 +101,41 @@ class Freezer:
         Raises StoreError when Redis is away.
         """
         before = self.frozen
-        for bucket in range(BUCKETS):
-            while await self._bucket(bucket) == CLAIMED_MOST:
-                pass
+        for bucket in await self._due_buckets():
+            try:
+                while await self._bucket(bucket) == CLAIMED_MOST:
+                    pass
+            except StoreError as error:
+                self._damaged(bucket, error)
         return self.frozen - before
+
+    async def _due_buckets(self) -> list[int]:
+        """Those in which something is due now; notes when the next look is."""
+        looks = [
+            plain("ZRANGE", key, 0, 0, "WITHSCORES", repeatable=True)
+            for bucket in range(BUCKETS)
+            for key in bucket_keys(bucket, "", ":c")
+        ]
+        replies, now = await self._io.request(looks), time.time() * 1000
+        first: list[float] = []
+        for bucket in range(BUCKETS):
+            due = math.inf
+            for reply in replies[2 * bucket : 2 * bucket + 2]:
+                if isinstance(reply, StoreError):
+                    due = self._damaged(bucket, reply)
+                elif reply:
+                    due = min(due, float(reply[1]))
+            first.append(due)
+        wait = (min((due for due in first if due > now), default=math.inf) - now) / 1000
+        self._pause = min(max(wait, self._interval), self._longest)
+        return [bucket for bucket, due in enumerate(first) if due <= now]
+
+    def _damaged(self, bucket: int, error: StoreError) -> float:
+        """The bucket cannot be read, and nothing is due in it. Raises what is the store's fault."""
+        if not of_record(error):
+            raise error
+        log.warning("freezer_bucket_damaged", bucket=bucket, reason=error.detail)
+        return math.inf
 
     async def _bucket(self, bucket: int) -> int:
         """Look at some sessions of a bucket that are due; returns how many those were."""
@@ -142,8 +182,7 @@ class Freezer:
         return round(time.time() * 1000) + self._rule[1]
 
     def _look(self, sid: str) -> Command:
-        keys = session_keys(sid, "mdkp")
-        return self._io.script_command("chill", keys, self._rule, repeatable=True)
+        return self._io.script_command("chill", every_key(sid), self._rule, repeatable=True)
 
     async def _swap(self, ready: Sequence[tuple[str, Packed]]) -> list[Any]:
         commands, sizes = [], []
@@ -153,9 +192,9 @@ class Freezer:
                 blob = pack_state(state)
             else:
                 blob = await trio.to_thread.run_sync(pack_state, state)
-            args = [state.version, state.epoch, blob]
-            keys = session_keys(sid, "mdkz")
-            commands.append(self._io.script_command("freeze", keys, args, repeatable=True))
+            args = [state.version, state.epoch, state.lineage, blob]
+            command = self._io.script_command("freeze", every_key(sid), args, repeatable=True)
+            commands.append(command)
             sizes.append((size, len(blob)))
         replies = await self._io.request(commands) if commands else []
         for (size, packed), done in zip(sizes, replies, strict=True):

@@ -21,6 +21,8 @@ knows how they are replayed and discarded.
 All keys have one hash tag: the inbox is one slot of a cluster.
 """
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
@@ -80,6 +82,7 @@ class RedisInbox:
         self._ids_ms = ids_ms
         self._most_ids = most_ids
         self._asides: dict[str, Aside] = {}
+        self._tidy_at = -math.inf
 
     async def put(self, delivery: Delivery) -> bool:
         """See `WebhookInbox.put`."""
@@ -93,14 +96,21 @@ class RedisInbox:
             self._most_ids,
             *self._tidings(),
             delivery.reason[:REASON_MOST],
+            delivery.trace,
         ]
         kept = await self._io.script("inbox_put", [WAITING, SEEN, TOLD], args, repeatable=True)
         return self._has_room(kept)
 
     async def take(self, limit: int, idle_ms: int) -> list[Delivery]:
-        """See `WebhookInbox.take`. O(limit + deliveries that are taken)."""
-        if limit <= 0:
+        """See `WebhookInbox.take`. O(limit + deliveries that are taken).
+
+        Where nothing waits that is one plain command; the script, which also forgets takers that
+        are gone, runs then once in `TAKER_IDLE_MS`.
+        """
+        now = time.monotonic()
+        if limit <= 0 or (now < self._tidy_at and not await self.waiting()):
             return []
+        self._tidy_at = now + TAKER_IDLE_MS / 1000
         args: list[Argument] = [GROUP, self._node, limit, idle_ms, TAKER_IDLE_MS]
         # Sent twice it takes others; those of the first time are lost until they have been idle.
         flat = await self._io.script("inbox_take", [WAITING, TOLD], args, repeatable=True)
@@ -191,7 +201,7 @@ class RedisInbox:
     def _tidings(self) -> list[Argument]:
         """Where an arrival is told, how, and after how many ms again."""
         payload = encode_notice(Notice(ARRIVAL, "", b""))
-        return [common_channel(self._io.endpoint.database), payload, TOLD_MS]
+        return [common_channel("inbox", self._io.endpoint.database), payload, TOLD_MS]
 
     def _has_room(self, answer: int) -> bool:
         if answer < 0:
@@ -209,7 +219,8 @@ def is_entry(text: str) -> bool:
 def delivery_of(entry: bytes, times: int, fields: Sequence[bytes]) -> Delivery:
     """A delivery out of its entry. Parts that are missing are empty: its reader will bury it."""
     delivery_id, received_at, body, reason = _parts(fields)
-    return Delivery(delivery_id, body, received_at, entry.decode(), times, reason)
+    trace = _fields(fields).get(b"p", b"").decode("ascii", "replace")
+    return Delivery(delivery_id, body, received_at, entry.decode(), times, reason, trace)
 
 
 def letter_of(entry: bytes, fields: Sequence[bytes]) -> DeadLetter:

@@ -3,7 +3,8 @@
 import msgspec
 import structlog
 
-from syncbridge.voice.recordings import Recorded
+from syncbridge.integrity import UNREADABLE
+from syncbridge.voice.recordings import Recorded, is_address
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import bucket_of
 
@@ -37,16 +38,43 @@ class RedisRecordings:
         # Not repeatable: the second answer would say that it was known.
         return bool(await self._io.script("voice_recording", keys, args))
 
+    async def keep_text(self, channel_id: str, recording_id: str, text: bytes) -> None:
+        """See `Recordings.keep_text`. Texts of recordings that are not listed any more go."""
+        key = text_key(channel_id)
+        listed = {one.recording_id for one in await self.of_channel(channel_id)}
+        kept = [
+            bytes(name).decode(errors="replace") for name in await self._io.execute("HKEYS", key)
+        ]
+        if gone := [name for name in kept if name not in listed]:
+            await self._io.execute("HDEL", key, *gone)
+        await self._io.execute("HSET", key, recording_id, text)
+        await self._io.execute("PEXPIRE", key, self._ttl_ms)
+
+    async def text(self, channel_id: str, recording_id: str) -> bytes | None:
+        """See `Recordings.text`."""
+        found = await self._io.execute("HGET", text_key(channel_id), recording_id)
+        return None if found is None else bytes(found)
+
     async def of_channel(self, channel_id: str) -> list[Recorded]:
-        """See `Recordings.of_channel`. One that cannot be read is left out."""
+        """See `Recordings.of_channel`. One that cannot be read, or fetched, is left out."""
         kept = await self._io.execute("HVALS", keys_of(channel_id)[0])
         found = []
         for stored in kept:
             try:
-                found.append(_decoder.decode(stored))
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                recorded = _decoder.decode(stored)
+            except UNREADABLE:
                 log.warning("recording_unreadable", channel_id=channel_id)
+                continue
+            if recorded.url and not is_address(recorded.url):
+                log.warning("recording_address_refused", channel_id=channel_id)
+                continue
+            found.append(recorded)
         return sorted(found, key=lambda recorded: -recorded.ready_at)
+
+
+def text_key(channel_id: str) -> str:
+    """The hash of what the texts of a channel say."""
+    return f"voice:{{{bucket_of(channel_id)}}}:rt:{channel_id}"
 
 
 def keys_of(channel_id: str) -> list[str]:

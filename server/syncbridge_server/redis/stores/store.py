@@ -1,17 +1,31 @@
-"""Sessions in Redis: `syncbridge_server.ports.store.Store` over the I/O thread and the scripts."""
+"""Sessions in Redis: `syncbridge_server.ports.store.Store` over the connections and the scripts."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import outcome
 import trio
 
 from syncbridge.errors import StoreError
+from syncbridge.kernels import spelling
 from syncbridge.limits import Limits
-from syncbridge.records.sessions import Answer, Deliver, Outcome, Query, Request, Welcome
+from syncbridge.records.reads import READS, reads_apart
+from syncbridge.records.sessions import (
+    Answer,
+    Apply,
+    Deliver,
+    Outcome,
+    Place,
+    Query,
+    Request,
+    Seal,
+    Welcome,
+)
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.link.pipeline import Command
+from syncbridge_server.redis.link.pipeline import Command, Unconfirmed
+from syncbridge_server.redis.link.wire import pack
 from syncbridge_server.redis.stores.codec import Settings, decode, encode
 from syncbridge_server.redis.stores.cold import ColdIndex, StateDamaged
 from syncbridge_server.redis.stores.device_codec import decode_query, encode_query
@@ -19,6 +33,9 @@ from syncbridge_server.redis.stores.thawing import Thawing, session_of
 
 UNPACKED_SPARE = 16_777_216
 """Bytes that a packed state may have beyond its values: keys, versions, deleted keys."""
+
+UNKNOWN = b"?"
+"""What stands beside a value whose spelling the script could not tell."""
 
 Call = tuple[Request, Callable[[Answer | Exception], None]]
 Raise = Callable[[], None]
@@ -37,6 +54,8 @@ class RedisStore:
         limits: caps and TTL that the scripts enforce.
         freeze_after: seconds without use after which a session may be packed, see `freezer`;
             0 when nobody does that. Sessions that are packed are unpacked in any case.
+        check: raises ValueError for an answer that cannot be right; whoever asked gets
+            StateDamaged in its place. None: keys and values are any bytes.
     """
 
     def __init__(
@@ -45,18 +64,33 @@ class RedisStore:
         node: str,
         limits: Limits | None = None,
         freeze_after: float = 0.0,
+        check: Callable[[Answer], None] | None = None,
     ) -> None:
         self._io = io
-        self._settings = Settings.of(node, limits or Limits())
+        self._check = check or _any
+        limits = limits or Limits()
+        io.scripts.limit(limits)
+        self._random = random.Random()  # noqa: S311 - tokens must differ, not be secret
+        self._settings = Settings.of(node, limits, partial(self._random.randbytes, 8))
         self._index = ColdIndex(io, round(freeze_after * 1000)) if freeze_after else None
-        self._thawing = Thawing(
-            io,
+        # Where reads have their own connections their answers do not wait for those of writes.
+        self._thawing = self._new_thawing()
+        self._reading = self._new_thawing() if io.apart else self._thawing
+        self._calls: list[Call] = []
+
+    def _new_thawing(self) -> Thawing:
+        return Thawing(
+            self._io,
             self._command,
+            nonce=self._settings.nonce,
             most_bytes=4 * self._settings.state_bytes + UNPACKED_SPARE,
             on_thaw=self._thawed,
         )
-        self._calls: list[Call] = []
-        self._random = random.Random()  # noqa: S311 - epochs must differ, not be secret
+
+    @property
+    def apart(self) -> bool:
+        """Whether requests that only read have no order with the others."""
+        return self._reading is not self._thawing
 
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
         """Send requests as one pipeline; `deliver` gets one answer or StoreError each, in order.
@@ -70,15 +104,16 @@ class RedisStore:
             answers = [self._answer(reply, request) for reply, request in pairs]
             if self._index is not None:
                 self._enter(self._index, requests, answers)
+            self._seal(requests, answers)
             deliver(answers)
 
-        self._thawing.submit(requests, decoded)
+        reads = self.apart and all(isinstance(request, READS) for request in requests)
+        (self._reading if reads else self._thawing).submit(requests, decoded)
 
     async def call(self, request: Request) -> Any:
         """One request; returns its answer type or raises StoreError.
 
-        The calls of one turn of the event loop are sent together: to wake the I/O thread for each
-        would make the two threads fight for the interpreter all the time.
+        The calls of one turn of the event loop are sent together, with one system call.
         """
         task = trio.lowlevel.current_task()
         waiting = True
@@ -102,9 +137,10 @@ class RedisStore:
 
     def _send_calls(self) -> None:
         calls, self._calls = self._calls, []
-        if not self._sent_together(calls):
-            for call in calls:
-                self._sent_together([call])
+        for part in reads_apart(calls, lambda call: call[0]) if self.apart else [calls]:
+            if not self._sent_together(part):
+                for call in part:
+                    self._sent_together([call])
 
     def _sent_together(self, calls: list[Call]) -> bool:
         """Send calls as one pipeline; False when that was refused and they should go singly."""
@@ -124,7 +160,20 @@ class RedisStore:
     @property
     def thawed(self) -> int:
         """Sessions that were unpacked here since the start."""
-        return self._thawing.thawed
+        return self._thawing.thawed + self._reading.thawed * self.apart
+
+    @property
+    def old_data(self) -> bool:
+        """Whether keys of format 1 are looked for. True until it is known that there are none."""
+        return self._settings.old_data
+
+    @old_data.setter
+    def old_data(self, there: bool) -> None:
+        self._settings.old_data = there
+
+    def bar(self, reason: str) -> None:
+        """From now on, refuse to change sessions for a reason; an empty one ends that."""
+        self._thawing.barred = self._reading.barred = reason
 
     def _enter(
         self,
@@ -143,16 +192,35 @@ class RedisStore:
                 index.note(session_of(request))
         index.flush()
 
+    def _seal(self, requests: Sequence[Request], answers: Answers) -> None:
+        """Note how values are spelled that a script made and could not tell."""
+        seals = [
+            Seal(request.sid, request.sets[0], place_of(answer), spelling(answer.result))
+            for request, answer in zip(requests, answers, strict=True)
+            if isinstance(answer, Outcome) and isinstance(request, Apply)
+            if answer.spelling == UNKNOWN and answer.version != answer.prev_version
+        ]
+        if seals:
+            try:
+                self._thawing.submit(seals, _ignore)
+            except StoreError:
+                pass  # until it is written again, the value is equal to its own text only
+
     def _thawed(self, sids: Iterable[str]) -> None:
         if self._index is not None:
             self._index.enter(sids)
             self._index.flush()
 
     def _command(self, request: Request) -> Command:
+        server = self._io.server
+        if server is not None:
+            self._settings.cluster = server.cluster
         if isinstance(request, Query):
             call = encode_query(request, self._settings)
         else:
-            call = encode(request, self._settings, self._new_epoch)
+            call = encode(request, self._settings)
+        if not call.script:
+            return Command(pack(*call.args), call.keys[0], call.repeatable, reads=True)
         return self._io.script_command(
             call.script, call.keys, call.args, repeatable=call.repeatable
         )
@@ -161,12 +229,28 @@ class RedisStore:
         if isinstance(reply, StoreError):
             return reply
         try:
+            answer: Answer
             if isinstance(request, Query):
-                return decode_query(reply, request)
-            return decode(reply, request, self._settings)
+                answer = decode_query(reply, request)
+            else:
+                answer = decode(reply, request, self._settings)
+                if isinstance(answer, Welcome) and isinstance(reply, Unconfirmed):
+                    answer.applied = -1  # it may be lost yet, and would be taken for acknowledged
+            self._check(answer)
+            return answer
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             # What one session's keys hold must not keep the others from their answers.
             return StateDamaged(f"a session is damaged: {type(error).__name__}")
 
-    def _new_epoch(self) -> str:
-        return f"{self._random.getrandbits(48):012x}"
+
+def place_of(answer: Outcome) -> Place:
+    """Where the session is after a write."""
+    return Place(answer.epoch, answer.version, answer.lineage)
+
+
+def _any(answer: Answer) -> None:
+    """Whatever is stored is right."""
+
+
+def _ignore(replies: list[Any]) -> None:
+    """Nobody waits for these."""

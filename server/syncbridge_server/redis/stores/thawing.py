@@ -4,18 +4,23 @@ Theory of operation. Each submission is a batch; batches stand in one queue and 
 its head, so answers come in the order of submission. Normally the head is what Redis has just
 answered, and the queue is a formality.
 
-A reply FROZEN means that nothing was done because the state is packed away. The batch then stays in
-the queue, and a round begins: (1) the packed state is read; (2) one pipeline carries the call that
-unpacks it and, behind it, every request of that session that waits, in order. From the first FROZEN
-until (2) is sent, further requests of the session are parked: they count as answered FROZEN without
-being sent, so that none of them overtakes. All that was under way when the round began is answered
-before (1) is, because one connection keeps order. After (2) is sent nothing needs to be parked.
+A reply FROZEN means that nothing was done because the state is packed away; OLD, that the session
+still has the keys of format 1: `move.lua` then takes the place of the call that unpacks. The batch
+then stays in the queue, and a round begins: (1) the packed state is read; (2) one pipeline carries
+the call that unpacks it and, behind it, every request of that session that waits, in order. From
+the first FROZEN until (2) is sent, further requests of the session are parked: they count as
+answered FROZEN without being sent, so that none of them overtakes. All that was under way when the
+round began is answered before (1) is, because one connection keeps order. After (2) is sent nothing
+needs to be parked.
 
 One gap is left: between two requests under way, another node may unpack the session, so that the
 earlier is answered FROZEN and the later is done. If both are writes of one device, the earlier is
 then not run any more, because it would undo the later; it answers StoreUnavailable (nothing was
 done), as in `pipeline` for missing scripts. Requests of different devices that were under way
 together have no order among each other.
+
+While nodes of format 1 run, `barred` says so: what would change a session for somebody is not sent,
+nor are sessions moved, which those nodes use. It answers StoreUnavailable, in order.
 
 Bounds: a session is unpacked at most ROUNDS times for one request, at most ROUND_SESSIONS sessions
 at once, and PARKED_MOST requests wait. The deadline of each step is that of the connection.
@@ -29,21 +34,27 @@ from typing import Any
 import structlog
 
 from syncbridge.errors import StoreError, StoreOverloaded, StoreUnavailable
+from syncbridge.records.devices import OpenHandoff, Redeem
 from syncbridge.records.sessions import Apply, Hello, Leave, Request, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.link.wire import pack
 from syncbridge_server.redis.stores.cold import (
     StateDamaged,
-    session_keys,
     thaw_command,
     unpack_state,
 )
+from syncbridge_server.redis.stores.keys import meta_key, moved_keys, session_keys
 
 log = structlog.get_logger(__name__)
 
-FROZEN = [int(Status.FROZEN)]
-"""The reply of a script that needs a state which is packed away ."""
+FROZEN, OLD = [int(Status.FROZEN)], [int(Status.OLD)]
+"""Replies of scripts: the state is packed away; the session has the keys of format 1."""
+
+NOT_YET = (FROZEN, OLD)
+
+WRITES = (Apply, Hello, OpenHandoff, Redeem)
+"""What is not sent while `barred`. Departures and sign-outs are: they only take away."""
 
 ROUNDS = 4
 ROUND_SESSIONS = 64
@@ -67,7 +78,7 @@ class Batch:
         if self.frozen:
             places = self.parked or {} if self.replies is None else dict(enumerate(self.replies))
             for at, reply in places.items():
-                if reply == FROZEN:
+                if reply in NOT_YET:
                     yield at, session_of(self.requests[at])
 
     def sent(self) -> list[Request]:
@@ -77,7 +88,7 @@ class Batch:
 
     def settle(self, at: int, reply: Any) -> None:
         """The reply to a request that waited."""
-        self.frozen -= reply != FROZEN
+        self.frozen -= reply not in NOT_YET
         if self.replies is not None:
             self.replies[at] = reply
         elif self.parked is not None:
@@ -103,8 +114,12 @@ class Thawing:
 
     Args:
         command: the call of a request.
+        nonce: random bytes for the place of a session that is moved from format 1.
         most_bytes: bound of an unpacked state.
         on_thaw: told the sessions that were unpacked.
+
+    Attributes:
+        barred: why nothing may be changed, or empty.
     """
 
     def __init__(
@@ -112,18 +127,22 @@ class Thawing:
         io: RedisIO,
         command: Callable[[Request], Command],
         *,
+        nonce: Callable[[], bytes],
         most_bytes: int,
         on_thaw: Callable[[Iterable[str]], None],
     ) -> None:
         self._io = io
         self._command = command
+        self._nonce = nonce
         self._most_bytes = most_bytes
         self._on_thaw = on_thaw
         self._batches: deque[Batch] = deque()
         self._rounds: dict[str, int] = {}
         self._parking: set[str] = set()
+        self._old: set[str] = set()
         self._next: list[str] = []
         self._reading = False
+        self.barred = ""
         self.thawed = 0
 
     def submit(self, requests: Sequence[Request], deliver: Callable[[list[Any]], None]) -> None:
@@ -133,32 +152,39 @@ class Thawing:
         """
         commands = [self._command(request) for request in requests]
         batch = Batch(requests, deliver)
-        if self._parking:
+        if self._parking or self.barred:
             commands = self._park(batch, commands)
-        if commands or not requests:
+        if commands or not batch.frozen:
             self._io.submit(commands, partial(self._answered, batch))
         else:
             batch.answered([])
         self._batches.append(batch)
 
     def _park(self, batch: Batch, commands: list[Command]) -> list[Command]:
-        """Keep back what belongs to sessions that are being unpacked; returns the others."""
-        parking = self._parking
-        parked = [at for at, r in enumerate(batch.requests) if session_of(r) in parking]
+        """Keep back what is barred, or waits for sessions that are unpacked; returns the others."""
+        parked = {at: kept for at, r in enumerate(batch.requests) if (kept := self._kept(r))}
         if not parked:
             return commands
-        if len(parked) + sum(waiting.frozen for waiting in self._batches) > PARKED_MOST:
+        frozen = sum(kept in NOT_YET for kept in parked.values())
+        if frozen + sum(waiting.frozen for waiting in self._batches) > PARKED_MOST:
             raise StoreOverloaded("too many requests wait for states that are being unpacked")
-        batch.parked = dict.fromkeys(parked, FROZEN)
-        batch.frozen = len(parked)
-        return [command for at, command in enumerate(commands) if at not in batch.parked]
+        batch.parked = parked
+        batch.frozen = frozen
+        return [command for at, command in enumerate(commands) if at not in parked]
+
+    def _kept(self, request: Request) -> Any:
+        """What a request counts as answered with, without being sent; None when it is sent."""
+        if self.barred and isinstance(request, WRITES):
+            return StoreUnavailable(self.barred)
+        return FROZEN if session_of(request) in self._parking else None
 
     def _answered(self, batch: Batch, replies: list[Any]) -> None:
         batch.answered(replies)
-        if FROZEN in replies:
-            batch.frozen += replies.count(FROZEN)
-            pairs = zip(batch.sent(), replies, strict=True)
-            self._meet([session_of(request) for request, reply in pairs if reply == FROZEN])
+        if FROZEN in replies or OLD in replies:
+            batch.frozen += replies.count(FROZEN) + replies.count(OLD)
+            pairs = list(zip(batch.sent(), replies, strict=True))
+            self._old.update(session_of(request) for request, reply in pairs if reply == OLD)
+            self._meet([session_of(request) for request, reply in pairs if reply in NOT_YET])
         self._drain()
 
     def _drain(self) -> None:
@@ -190,7 +216,7 @@ class Thawing:
             reads = []
             for sid in sids:
                 packed = pack("GET", session_keys(sid, "z")[0])
-                reads.append(Command(packed, sid, repeatable=True))
+                reads.append(Command(packed, meta_key(sid), repeatable=True))
             try:
                 self._io.submit(reads, partial(self._unpack, sids))
                 self._reading = True
@@ -207,7 +233,12 @@ class Thawing:
             try:
                 if isinstance(blob, StoreError):
                     raise blob
-                if blob is not None:  # else somebody was quicker
+                if sid in self._old:
+                    if self.barred:
+                        raise StoreUnavailable(self.barred)
+                    self._old.discard(sid)
+                    thaws.append(self._move(sid))
+                elif blob is not None:  # else somebody was quicker
                     thaws.append(thaw_command(self._io, sid, unpack_state(blob, self._most_bytes)))
                 good.append(sid)
             except StoreError as error:
@@ -215,6 +246,11 @@ class Thawing:
         self._ask_again(good, thaws)
         self._drain()
         self._read()
+
+    def _move(self, sid: str) -> Command:
+        """Gives a session of format 1 its new keys; the second time there is nothing to do."""
+        nonce = [self._nonce()]
+        return self._io.script_command("move", moved_keys(sid), nonce, repeatable=True)
 
     def _ask_again(self, sids: Sequence[str], thaws: list[Command]) -> None:
         places = self._in_order(frozenset(sids))
@@ -255,8 +291,10 @@ class Thawing:
         again: dict[str, None] = {}
         for (batch, at, sid), reply in zip(places, replies[first:], strict=True):
             batch.settle(at, reply)
-            if reply == FROZEN:
+            if reply in NOT_YET:
                 again[sid] = None
+                if reply == OLD:
+                    self._old.add(sid)
         for sid in sids:
             if sid not in again:
                 self._rounds.pop(sid, None)
@@ -271,6 +309,7 @@ class Thawing:
         if isinstance(error, StateDamaged):
             log.error("state_damaged", session_id=sid, reason=error.detail)
         self._parking.discard(sid)
+        self._old.discard(sid)
         self._rounds.pop(sid, None)
         for batch in self._batches:
             for at, waiting in list(batch.waiting()):

@@ -10,37 +10,42 @@ A write carries a token, which the hash keeps. So a write whose answer was lost 
 is sent again, and is known when it was done the first time.
 
 Due channels are claimed in two steps: the earliest of each bucket are read, and the earliest of
-all are claimed by comparing again. Where nothing is due, which is nearly always, that is one round
-trip, O(BUCKETS).
+all are claimed by comparing again. A bucket is read when its earliest may be due, as far as is
+known: again after each news of it, and in any case after `LOOK_MS`. Where nothing is due, which is
+nearly always, nothing is asked.
 """
 
-import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 from zlib import crc32
 
 import msgspec
 import structlog
-import trio
 
 from syncbridge import ids
 from syncbridge.errors import StoreError, StoreRejected, SyncBridgeError
+from syncbridge.integrity import UNREADABLE
 from syncbridge.records.sessions import Notice
 from syncbridge.voice.records import ChannelRecord, Final, decode_record, encode_record
 from syncbridge.voice.stored import ChannelNews, Due, Stored
+from syncbridge.voice.timeline import Entry, encode_entry
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.bus.messages import common_channel, encode_notice
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.link.pipeline import Command
-from syncbridge_server.redis.link.wire import pack
+from syncbridge_server.redis.link.pipeline import Command, plain
 from syncbridge_server.redis.stores.cold import StateDamaged
+from syncbridge_server.redis.stores.locks import HeldLock, locked
+from syncbridge_server.telemetry.tracing import TRACING
 
 log = structlog.get_logger("voice")
 
 BUCKETS = 16
+LOOK_MS = 120_000
+NONE_LIVE_SECONDS = 300.0
+"""How long it is believed that no channel is live, while there are no news."""
 NEWS = "voice"
 """Kind of the notices that carry news."""
 PAGE = 256
@@ -48,8 +53,10 @@ FINALS_MOST = 100
 SHOWN_MOST = 65_536
 """Bytes of a record that a dead letter shows."""
 FINALS_TTL_MS = 30 * 86_400_000
-POLL_SECONDS = (0.01, 0.25)
-"""How long one who waits for a lock sleeps between looks: at first, and at most."""
+TIMELINE_MOST = 512
+"""Entries of a channel that are kept; up to a node of the stream, about 100, more."""
+TIMELINE_TTL_MS = 7 * 86_400_000
+"""After the last entry."""
 LATEST = 1e15
 """ms; a time that somebody else wrote into an index may be infinite."""
 _PLACE = 9_999_999_999_999_999
@@ -81,6 +88,11 @@ class RedisChannels:
         self._node = node
         self._ttl_ms = round(ttl * 1000)
         self._failed = 0
+        self._look_at = [0] * BUCKETS
+        self._none_live_until = 0.0
+        self._news = 0
+        bus.on_notice(NEWS, self._noticed)
+        bus.on_resync(self._missed)
 
     async def read(self, channel_id: str) -> Stored:
         """See `Channels.read`. Raises ChannelDamaged."""
@@ -91,9 +103,7 @@ class RedisChannels:
 
     async def read_many(self, channel_ids: Sequence[str]) -> list[Stored | StoreError]:
         """See `Channels.read_many`; ChannelDamaged for one that cannot be read."""
-        commands = [
-            Command(pack("HMGET", channel_key(i), "r", "d"), repeatable=True) for i in channel_ids
-        ]
+        commands = [plain("HMGET", channel_key(i), "r", "d", repeatable=True) for i in channel_ids]
         replies = await self._io.request(commands) if commands else []
         return [stored_of(i, reply) for i, reply in zip(channel_ids, replies, strict=True)]
 
@@ -106,6 +116,7 @@ class RedisChannels:
         live: bool,
         news: Sequence[dict[str, Any]] = (),
         finals: Sequence[Final] = (),
+        timeline: Sequence[Entry] = (),
     ) -> int | None:
         """See `Channels.write`."""
         channel_id = record.channel_id
@@ -120,9 +131,14 @@ class RedisChannels:
             FINALS_TTL_MS,
             FINALS_MOST,
             *self._told(channel_id, news),
+            TIMELINE_MOST,
+            TIMELINE_TTL_MS,
+            len(timeline),
+            *map(encode_entry, timeline),
             *map(msgspec.json.encode, finals),
         ]
-        keys = [*keys_of(channel_id), finals_key(channel_id)]
+        keys = [*keys_of(channel_id), finals_key(channel_id), timeline_key(channel_id)]
+        self._changed(bucket_of(channel_id))
         return await self._io.script("voice_write", keys, args, repeatable=True) or None
 
     async def delete(self, stored: Stored) -> bool:
@@ -134,17 +150,44 @@ class RedisChannels:
 
     async def claim_due(self, now: int, lease_ms: int, limit: int) -> list[Due]:
         """See `Channels.claim_due`. O(BUCKETS + limit)."""
-        early = ("-inf", now, "WITHSCORES", "LIMIT", 0, limit)
+        buckets = [bucket for bucket in range(BUCKETS) if self._look_at[bucket] <= now]
+        for bucket in buckets:
+            self._look_at[bucket] = now + LOOK_MS
+        early = (0, limit, "WITHSCORES")
         looks = [
-            Command(pack("ZRANGEBYSCORE", bucket_keys(bucket)[0], *early), repeatable=True)
-            for bucket in range(BUCKETS)
+            plain("ZRANGE", bucket_keys(bucket)[0], *early, repeatable=True) for bucket in buckets
         ]
-        waiting = sorted(due_of(await self._any(looks)), key=_by_time)[:limit]
+        try:
+            found = list(due_of(await self._any(looks)))
+        except StoreError:
+            self._missed()
+            raise
+        for due in found:
+            bucket = bucket_of(due.channel_id)
+            self._look_at[bucket] = min(self._look_at[bucket], due.due_at)
+        waiting = sorted((due for due in found if due.due_at <= now), key=_by_time)[:limit]
         by_bucket: dict[int, list[str]] = {}
         for due in waiting:
             by_bucket.setdefault(bucket_of(due.channel_id), []).append(due.channel_id)
         claims = [self._claim(b, ids, now, lease_ms) for b, ids in by_bucket.items()]
         return sorted(due_of(await self._any(claims)), key=_by_time)
+
+    def _changed(self, bucket: int) -> None:
+        """A channel of a bucket was written: it may be live, and due sooner than the bucket was."""
+        self._look_at[bucket] = 0
+        self._none_live_until = 0.0
+        self._news += 1
+
+    def _noticed(self, notice: Notice) -> None:
+        try:
+            self._changed(bucket_of(_news_decoder.decode(notice.data).channel_id))
+        except UNREADABLE:
+            self._missed()
+
+    def _missed(self) -> None:
+        """News may be missing: every bucket is read with the next look."""
+        for bucket in range(BUCKETS):
+            self._changed(bucket)
 
     def _claim(self, bucket: int, ids: Sequence[str], now: int, lease_ms: int) -> Command:
         keys = [*bucket_keys(bucket), *map(channel_key, ids)]
@@ -162,22 +205,23 @@ class RedisChannels:
     async def indexed(self, channel_id: str) -> bool:
         """See `Channels.indexed`."""
         keys = bucket_keys(bucket_of(channel_id))
-        looks = [Command(pack("ZSCORE", key, channel_id), repeatable=True) for key in keys]
+        looks = [plain("ZSCORE", key, channel_id, repeatable=True) for key in keys]
         return any(score is not None for score in await self._all(looks))
 
     async def withdraw(self, channel_id: str) -> None:
         """See `Channels.withdraw`."""
         keys = bucket_keys(bucket_of(channel_id))
-        await self._all([Command(pack("ZREM", k, channel_id), repeatable=True) for k in keys])
+        await self._all([plain("ZREM", k, channel_id, repeatable=True) for k in keys])
 
     async def bring_back(self, channel_id: str) -> None:
         """See `Channels.bring_back`."""
         due, live = bucket_keys(bucket_of(channel_id))
+        self._changed(bucket_of(channel_id))
         forgotten = round(time.time() * 1000) + self._ttl_ms
         await self._all(
             [
-                Command(pack("ZADD", live, "NX", forgotten, channel_id), repeatable=True),
-                Command(pack("ZADD", due, 0, channel_id), repeatable=True),
+                plain("ZADD", live, "NX", forgotten, channel_id, repeatable=True),
+                plain("ZADD", due, 0, channel_id, repeatable=True),
             ]
         )
 
@@ -187,22 +231,53 @@ class RedisChannels:
 
     def live(self) -> "LivePages":
         """See `Channels.live`. One that is live all the while is in some page, perhaps in two."""
-        return LivePages(self._io)
+        return LivePages(self._io, BUCKETS if self._none_live else 0)
+
+    async def live_page(self, limit: int, after: str = "") -> list[str]:
+        """See `Channels.live_page`. O(live channels of the buckets that the page is in)."""
+        found: list[str] = []
+        first = bucket_of(after) if after else 0
+        for bucket in range(first, BUCKETS):
+            key = bucket_keys(bucket)[1]
+            try:
+                held = sorted(_texts(await self._io.execute("ZRANGE", key, 0, -1)))
+            except StoreRejected as error:
+                log.error("voice_bucket_failed", reason=error.detail, bucket=bucket)
+                continue
+            last = after if bucket == first else ""
+            found += [channel_id for channel_id in held if channel_id > last]
+            if len(found) >= limit:
+                break
+        return found[:limit]
 
     async def live_count(self) -> int:
         """See `Channels.live_count`."""
+        if self._none_live:
+            return 0
+        news = self._news
         keys = [bucket_keys(bucket)[1] for bucket in range(BUCKETS)]
-        return sum(await self._all([Command(pack("ZCARD", k), repeatable=True) for k in keys]))
+        reads = [plain("ZCARD", k, repeatable=True) for k in keys]
+        counts: list[Any] = await self._any(reads)
+        if not any(counts) and len(counts) == BUCKETS and news == self._news:
+            self._none_live_until = time.monotonic() + NONE_LIVE_SECONDS
+        return sum(counts)
+
+    @property
+    def _none_live(self) -> bool:
+        return time.monotonic() < self._none_live_until
 
     async def finals(self, channel_id: str, limit: int) -> list[Final]:
-        """See `Channels.finals`. Raises ChannelDamaged."""
+        """See `Channels.finals`. One that cannot be read is left out."""
         if limit <= 0:
             return []
         kept = await self._io.execute("LRANGE", finals_key(channel_id), 0, limit - 1)
-        try:
-            return [_final_decoder.decode(final) for final in kept]
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ChannelDamaged(f"a final is damaged: {type(error).__name__}") from None
+        found = []
+        for final in kept:
+            try:
+                found.append(_final_decoder.decode(final))
+            except UNREADABLE:
+                log.warning("final_unreadable", channel_id=channel_id)
+        return found
 
     async def channel_of(self, session_id: str) -> str | None:
         """See `Channels.channel_of`. To be asked for keeps it."""
@@ -211,40 +286,14 @@ class RedisChannels:
 
     async def note_session(self, session_id: str, channel_id: str) -> None:
         """See `Channels.note_session`."""
-        packed = pack("SET", session_key(session_id), channel_id, "PX", self._ttl_ms)
-        await self._all([Command(packed, repeatable=True)])
+        args = (session_key(session_id), channel_id, "PX", self._ttl_ms)
+        await self._all([plain("SET", *args, repeatable=True)])
 
-    @asynccontextmanager
-    async def lock(
+    def lock(
         self, channel_id: str, purpose: str, life_ms: int, wait_ms: int
-    ) -> AsyncIterator[bool]:
+    ) -> AbstractAsyncContextManager[HeldLock | None]:
         """See `Channels.lock`."""
-        key, token = lock_key(channel_id, purpose), secrets.token_hex(16)
-        got = True  # Also when we are cancelled while we ask for it.
-        try:
-            got = await self._acquire(key, token, life_ms, wait_ms)
-            yield got
-        finally:
-            if got:
-                await self._release(key, token)
-
-    async def _acquire(self, key: str, token: str, life_ms: int, wait_ms: int) -> bool:
-        deadline = trio.current_time() + wait_ms / 1000
-        pause, longest = POLL_SECONDS
-        while not await self._io.script("voice_lock", [key], [token, life_ms], repeatable=True):
-            left = deadline - trio.current_time()
-            if left <= 0:
-                return False
-            await trio.sleep(min(pause * random.uniform(0.5, 1.5), left))  # noqa: S311
-            pause = min(2 * pause, longest)
-        return True
-
-    async def _release(self, key: str, token: str) -> None:
-        try:
-            with trio.CancelScope(shield=True):
-                await self._io.script("voice_lock", [key], [token, 0], repeatable=True)
-        except StoreError as error:
-            log.info("voice_lock_kept", reason=error.detail)
+        return locked(self._io, lock_key(channel_id, purpose), life_ms, wait_ms)
 
     def on_news(self, handler: Callable[[ChannelNews], None]) -> None:
         """See `Channels.on_news`."""
@@ -252,21 +301,23 @@ class RedisChannels:
         def receive(notice: Notice) -> None:
             try:
                 news = _news_decoder.decode(notice.data)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except UNREADABLE:
                 log.warning("voice_news_unreadable", size=len(notice.data))
                 return
-            handler(news)
+            with TRACING.child("frames", news.trace if TRACING.on else ""):
+                handler(news)
 
         self._bus.on_notice(NEWS, receive)
 
     def _told(self, channel_id: str, events: Sequence[dict[str, Any]]) -> list[Argument]:
         """Where the news go, and their bytes before and after the revision."""
-        news = ChannelNews(channel_id, _PLACE, self._node, list(events))
+        news = ChannelNews(channel_id, _PLACE, self._node, list(events), TRACING.current())
         payload = encode_notice(Notice(NEWS, "", msgspec.json.encode(news)))
         # Inside of the id its quotes would be escaped: the first place is the revision's.
         before, place, after = payload.partition(b'"revision":%d' % _PLACE)
         head = before + place[: -len(str(_PLACE))]
-        return [common_channel(self._io.endpoint.database), head, after]
+        tag = str(bucket_of(channel_id))
+        return [common_channel(tag, self._io.endpoint.database), head, after]
 
     async def _all(self, commands: Sequence[Command]) -> list[Any]:
         """Answers to all of them. Raises the first StoreError."""
@@ -289,11 +340,14 @@ class RedisChannels:
 
 
 class LivePages:
-    """Pages of live channels, bucket by bucket. A walk may be given up at any time."""
+    """Pages of live channels, bucket by bucket. A walk may be given up at any time.
 
-    def __init__(self, io: RedisIO) -> None:
+    A bucket that is damaged has none: it does not keep the channels of the others from their turn.
+    """
+
+    def __init__(self, io: RedisIO, first: int = 0) -> None:
         self._io = io
-        self._bucket = 0
+        self._bucket = first
         self._cursor = b"0"
 
     def __aiter__(self) -> "LivePages":
@@ -303,7 +357,11 @@ class LivePages:
         """The next page that is not empty. Raises StoreError; asked again it reads that page."""
         while self._bucket < BUCKETS:
             key = bucket_keys(self._bucket)[1]
-            cursor, found = await self._io.execute("ZSCAN", key, self._cursor, "COUNT", PAGE)
+            try:
+                cursor, found = await self._io.execute("ZSCAN", key, self._cursor, "COUNT", PAGE)
+            except StoreRejected as error:
+                log.error("voice_bucket_failed", reason=error.detail, bucket=self._bucket)
+                cursor, found = b"0", []
             self._cursor = cursor
             self._bucket += cursor == b"0"
             if found:
@@ -317,6 +375,13 @@ class LivePages:
 def id_of(raw: bytes) -> str:
     """An id as it is stored; bytes that are no UTF-8 become halves of surrogate pairs."""
     return raw.decode(errors="surrogateescape")
+
+
+def _texts(raw: Iterable[bytes]) -> Iterable[str]:
+    """Ids that are text; others are nobody's."""
+    for one in raw:
+        with suppress(UnicodeDecodeError):
+            yield one.decode()
 
 
 def bucket_of(channel_id: str) -> int:
@@ -337,6 +402,11 @@ def channel_key(channel_id: str) -> str:
 def finals_key(channel_id: str) -> str:
     """The list of a channel's calls that have ended."""
     return f"voice:{{{bucket_of(channel_id)}}}:f:{channel_id}"
+
+
+def timeline_key(channel_id: str) -> str:
+    """The stream of what was said about a channel's calls."""
+    return f"voice:{{{bucket_of(channel_id)}}}:t:{channel_id}"
 
 
 def lock_key(channel_id: str, purpose: str) -> str:
@@ -368,7 +438,7 @@ def stored_of(channel_id: str, reply: list[bytes | None] | StoreError) -> Stored
         held = Stored(decode_record(record or b""), int(revision or b""))
     except SyncBridgeError:
         return ChannelDamaged("a voice channel is damaged: its id is no text of ours")
-    except (msgspec.DecodeError, ValueError) as error:
+    except (*UNREADABLE, ValueError) as error:
         return ChannelDamaged(f"a voice channel is damaged: {type(error).__name__}")
     if held.record.channel_id != channel_id:
         return ChannelDamaged("a voice channel is damaged: it is another one's")

@@ -1,11 +1,14 @@
 """One look at one call: ask the provider who is in it, and let the channel hear the answer.
 
-What an answer may do. A whole state that names somebody is evidence (`Polled`). A state that says
-"nobody" is none by itself; together with a whole list of calls that leaves this one out it is one
-negative for everybody (`Vacant`), and so it is where webhooks have said before that everybody has
-left. "No such session" counts as a loss of the room; the second one in a row, begun after the first
-was noted, has the room replaced, or the call ended when nobody is in it, unless the list names it
-with people in it. Everything else verifies nothing.
+What an answer may do. A whole state that names somebody is evidence (`Polled`). A connection that
+the provider records as over is gone (`Left`): that is proof. A state that says "nobody" is one
+negative for everybody (`Vacant`) where the provider's capabilities say so. Elsewhere it is none by
+itself; together with a whole list of calls that leaves this one out it is one, and so it is where
+webhooks have said before that everybody has left. Two empty answers are two negatives only when
+they are `EMPTY_APART_S` apart, whoever the provider is. "No such session" counts
+as a loss of the room; the second one in a row, begun after the first was noted, has the room
+replaced, or the call ended when nobody is in it, unless the list names it with people in it.
+Everything else verifies nothing.
 """
 
 from collections.abc import Awaitable
@@ -18,18 +21,25 @@ import trio
 from syncbridge.errors import SyncBridgeError
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.compare import Discrepancy, Listing, compare_states, unknown_yet
-from syncbridge.voice.evidence import Evidence, Polled, Vacant
+from syncbridge.voice.evidence import Evidence, Left, Origin, Polled, Source, Teller, Vacant
+from syncbridge.voice.provider.capabilities import EMPTY_APART_S, EmptyList
 from syncbridge.voice.provider.errors import ProviderError
-from syncbridge.voice.provider.records import CannotVerify, Doubt, SessionState
+from syncbridge.voice.provider.records import CannotVerify, Doubt, Gone, SessionState, Vacated
 from syncbridge.voice.records import Room
+from syncbridge.voice.timeline import UNKNOWN_ROOM
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 
 log = structlog.get_logger("voice")
 
+LIST = Origin(Teller.LIST)
 LOSSES = 2
 """Looks in a row that did not find the room, after which it is replaced."""
+
+
+DOUBTS_MOST = 4_096
+"""Channels of which it is remembered why a look verified nothing."""
 
 
 class Recreates(Protocol):
@@ -41,8 +51,9 @@ class Recreates(Protocol):
 class Sight(Enum):
     """What came of a look.
 
-    DOUBTS: the state spoke against somebody; a second look settles it. VACANT: so does the list,
-    and a second look needs a second list. SPENT: the provider, or the budget, allows no more now.
+    DOUBTS: the state spoke against somebody; a second look settles it. VACANT: it does, too, but
+    not in the same pass: it needs a second list, or more time. SPENT: the provider, or the budget,
+    allows no more now.
     """
 
     SEEN = "seen"
@@ -55,7 +66,12 @@ class Sight(Enum):
 
 
 class Looker:
-    """Looks at calls. `spent_until`: Trio time before which the provider is not to be asked."""
+    """Looks at calls.
+
+    Attributes:
+        spent_until: Trio time before which the provider is not to be asked.
+        doubts: why the latest look at a channel verified nothing; the oldest are forgotten.
+    """
 
     def __init__(
         self, provider: VoiceProvider, desk: Desk, opening: Recreates, metrics: SyncMetrics
@@ -65,6 +81,11 @@ class Looker:
         self._opening = opening
         self._metrics = metrics
         self.spent_until = 0.0
+        self.doubts: dict[str, Doubt] = {}
+        capabilities = provider.capabilities
+        self._empty_counts = capabilities.empty_list is EmptyList.NEGATIVE
+        self._apart_ms = round(capabilities.second_look_s * 1000)
+        self._empty_apart_ms = round(max(EMPTY_APART_S, capabilities.second_look_s) * 1000)
 
     async def look(self, channel_id: str, listing: Listing | None = None) -> Sight:
         """Look at a channel's call. Raises StoreError."""
@@ -73,49 +94,83 @@ class Looker:
         if not channel.live or room is None:
             return Sight.GONE
         began = self._desk.now()
+        nobody = channel.call is not None and not channel.call.users and not channel.record.lost
         state = await self._provider.fetch_state(room.session_id)
+        if nobody and isinstance(state, CannotVerify) and state.doubt is Doubt.EMPTY:
+            return Sight.SEEN
         if isinstance(state, SessionState):
             return await self._heard(channel_id, room, self._polled(room, state, began), state)
+        if isinstance(state, Vacated):
+            return await self._heard(channel_id, room, self._vacant(room, began), gone=state.gone)
         return await self._unsure(channel_id, room, state, began, listing)
 
     def _polled(self, room: Room, state: SessionState, began: int) -> Polled:
         """A state as evidence. Who is without a user id is nobody that we know."""
         present = tuple((p.user_id, p.peer_id) for p in state.participants if p.user_id)
-        return Polled(generation=room.generation, at=began, present=present)
+        return Polled(
+            generation=room.generation,
+            at=began,
+            present=present,
+            pending=state.pending,
+            life=state.life,
+            apart_ms=self._apart_ms,
+        )
+
+    def _vacant(self, room: Room, at: int, life: str = "") -> Vacant:
+        """An empty answer, or an empty record, as evidence about whom it does not name."""
+        return Vacant(generation=room.generation, at=at, life=life, apart_ms=self._empty_apart_ms)
 
     async def _unsure(
         self, channel_id: str, room: Room, answer: CannotVerify, began: int, listing: Listing | None
     ) -> Sight:
         """An answer that is no statement by itself."""
         session_id = room.session_id
+        self._note(channel_id, answer.doubt)
         if answer.doubt is Doubt.RATE_LIMITED:
             self.spent_until = trio.current_time() + (answer.retry_after or 1.0)
             return Sight.SPENT
+        if answer.doubt is Doubt.EMPTY and self._empty_counts:
+            return await self._heard(channel_id, room, self._vacant(room, began, answer.life))
         if answer.doubt is Doubt.EMPTY and listing is not None and listing.leaves_out(session_id):
             at = min(began, listing.began)
-            return await self._heard(channel_id, room, Vacant(generation=room.generation, at=at))
+            return await self._heard(channel_id, room, self._vacant(room, at))
         if answer.doubt is Doubt.EMPTY:
             return await self._found(channel_id, room, began)
         if answer.doubt is Doubt.NOT_FOUND and not (listing and listing.sessions.get(session_id)):
             return await self._missed(channel_id, room, began)
         return Sight.BLIND
 
+    def _note(self, channel_id: str, doubt: Doubt) -> None:
+        self.doubts.pop(channel_id, None)
+        self.doubts[channel_id] = doubt
+        while len(self.doubts) > DOUBTS_MOST:
+            del self.doubts[next(iter(self.doubts))]
+
     async def _heard(
-        self, channel_id: str, room: Room, evidence: Evidence, state: SessionState | None = None
+        self,
+        channel_id: str,
+        room: Room,
+        evidence: Evidence,
+        state: SessionState | None = None,
+        gone: tuple[Gone, ...] = (),
     ) -> Sight:
         """Let the channel hear it, and count how the two views differed."""
+        gone = state.gone if state is not None else gone
         named = [p.user_id for p in state.participants if p.user_id] if state is not None else []
+        unsaid = state.pending if state is not None else ()
 
         def hear(channel: Channel, now: int) -> tuple[Sight, list[Discrepancy]]:
             held = channel.record.room
             if channel.call is None or held is None or held.session_id != room.session_id:
                 return Sight.GONE, []
-            found = compare_states(channel.call.arrived, named)
+            ours = [user_id for user_id in channel.call.arrived if user_id not in unsaid]
+            found = compare_states(ours, [name for name in named if name not in unsaid])
             found = unknown_yet(found, channel.call.doubted)
-            channel.hear([evidence], now)
+            channel.hear([*_departures(channel, room, gone, now), evidence], now)
             channel.record.last_sync_at, channel.record.lost = now, 0
             doubtful = channel.call is not None and channel.call.doubtful
-            doubts = Sight.DOUBTS if state is not None else Sight.VACANT
+            again = state is not None and not self._apart_ms
+            doubts = Sight.DOUBTS if again else Sight.VACANT
             return doubts if doubtful else Sight.SEEN, found
 
         sight, found = await self._desk.change(channel_id, hear)
@@ -152,9 +207,10 @@ class Looker:
                 return False
             if not record.lost or began > record.last_sync_at:
                 record.lost, record.last_sync_at = record.lost + 1, now
+                channel.timeline.note(LIST, UNKNOWN_ROOM, now, ref=room.session_id)
             sure, present = record.lost >= LOSSES, bool(channel.call.users)
             if sure and not present:
-                channel.end(now, "ended")
+                channel.end(now, "ended", LIST)
             return sure and present
 
         if await self._desk.change(channel_id, miss):
@@ -170,3 +226,20 @@ class Looker:
         except (ProviderError, SyncBridgeError) as error:
             log.warning("voice_recreate_failed", channel_id=channel_id, error=str(error))
         self._metrics.recreated.labels(result).inc()
+
+
+def _departures(channel: Channel, room: Room, gone: tuple[Gone, ...], now: int) -> list[Evidence]:
+    """What a record of the provider says of connections that we hold, and that are over."""
+    call = channel.call
+    return [
+        Left(
+            generation=room.generation,
+            at=now if one.left_at is None else min(round(one.left_at * 1000), now),
+            source=Source.POLL,
+            user_id=one.user_id,
+            connection_id=one.peer_id,
+            origin=LIST,
+        )
+        for one in gone
+        if call is not None and one.peer_id in call.connections(one.user_id)
+    ]

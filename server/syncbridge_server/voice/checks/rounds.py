@@ -12,7 +12,7 @@ from syncbridge.voice.compare import Listing, Reason
 from syncbridge_server.isolation import Isolation
 from syncbridge_server.voice.checks.looking import Looker, Sight
 from syncbridge_server.voice.figures.metrics import SyncMetrics
-from syncbridge_server.voice.provider.calling import Meter, metered
+from syncbridge_server.voice.provider.metering import Meter, metered
 
 
 class SyncLimits(msgspec.Struct, frozen=True):

@@ -30,6 +30,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.compare import Held, Listing, Reason, held_of, strangers, suspects
 from syncbridge.voice.provider.records import ActivePage, CannotVerify, Doubt
 from syncbridge.voice.stored import Stored
+from syncbridge.voice.verification import ALL, ERROR, WAITING
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.rounds import Round, SyncLimits
@@ -48,6 +49,7 @@ class Report(msgspec.Struct):
     Attributes:
         result: verified, or why the list says nothing.
         looks: looks that were made. sent: requests that they took.
+        failed: calls that were not verified, and why; `ALL`: nothing was.
     """
 
     result: str = "verified"
@@ -58,11 +60,18 @@ class Report(msgspec.Struct):
     unverified: int = 0
     waiting: int = 0
     orphans: int = 0
+    failed: dict[str, str] = {}
 
     @property
     def calls(self) -> int:
         """Requests to the provider."""
         return self.pages + self.sent
+
+
+def _agrees(answer: Listing | CannotVerify, held: list[Held]) -> bool:
+    """Whether the provider names nobody, and nobody is in a call here either."""
+    empty = isinstance(answer, CannotVerify) and answer.doubt is Doubt.EMPTY
+    return empty and not any(one.users for one in held)
 
 
 class Sweep:
@@ -92,9 +101,10 @@ class Sweep:
             report.result = f"list_{answer.doubt}"
             if answer.doubt in NO_PASS:
                 report.unverified, report.waiting = report.live, len(self._waiting)
+                report.failed = {ALL: report.result} if report.live else {}
                 return report
         listing = None if isinstance(answer, CannotVerify) else answer
-        held = await self._held()
+        held = await self._held() if report.live else []
         wanted = suspects(
             held,
             listing.sessions if listing else None,
@@ -104,6 +114,8 @@ class Sweep:
         await self._look_at(self._in_turn(wanted), listing, report)
         if listing is not None:
             await self._end_orphans(strangers(held, listing.sessions), report)
+        elif _agrees(answer, held):
+            report.result = "verified"
         return report
 
     async def _list(self, report: Report) -> Listing | CannotVerify:
@@ -173,6 +185,9 @@ class Sweep:
             self._waiting = {one: wanted[one] for one in looks.queue}
             report.waiting, report.looks, report.sent = len(self._waiting), looks.made, looks.sent
             report.unverified = len(looks.blind)
+            why = self._looker.doubts
+            report.failed = {one: str(why.get(one, ERROR)) for one in sorted(looks.blind)}
+            report.failed |= dict.fromkeys(looks.queue, WAITING)
 
     async def _end_orphans(self, found: list[str], report: Report) -> None:
         """Have rooms ended that are ours, and that nobody held in two passes in a row."""

@@ -8,6 +8,7 @@ pause: on the whole the share is kept.
 for a moment, made once for each call, and have a share of their own.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -16,13 +17,15 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.voice.compare import Reason
 from syncbridge.voice.provider.budget import RequestBudget
+from syncbridge.voice.verification import ALL, BROKEN_OFF, counted
 from syncbridge_server.isolation import Isolation
 from syncbridge_server.ports.channels import Channels
+from syncbridge_server.ports.evidence import CallEvidence
 from syncbridge_server.voice.checks.looking import Looker, Sight
 from syncbridge_server.voice.checks.rounds import SyncLimits
 from syncbridge_server.voice.checks.sweep import Report, Sweep
 from syncbridge_server.voice.figures.metrics import SyncMetrics
-from syncbridge_server.voice.provider.calling import metered
+from syncbridge_server.voice.provider.metering import metered
 from syncbridge_server.voice.turns import LONGEST, take_turns
 
 log = structlog.get_logger("voice")
@@ -32,7 +35,12 @@ GATHER_S = 0.25
 
 
 class Synchronizer:
-    """Keeps calls true to what the provider says. `passes`: how many this node has made."""
+    """Keeps calls true to what the provider says. `passes`: how many this node has made.
+
+    Args:
+        evidence: where it is noted what passes could not verify; None: nowhere.
+        now: Unix ms.
+    """
 
     def __init__(
         self,
@@ -42,8 +50,13 @@ class Synchronizer:
         metrics: SyncMetrics,
         limits: SyncLimits,
         isolation: Isolation | None = None,
+        evidence: CallEvidence | None = None,
+        now: Callable[[], int] = lambda: 0,
     ) -> None:
         self._isolation = isolation or Isolation()
+        self._evidence = evidence
+        self._now = now
+        self._noted = True  # perhaps by another node
         self.passes = 0
         self._sweep = sweep
         self._looker = looker
@@ -84,7 +97,21 @@ class Synchronizer:
             log.warning("voice_sync_store", reason=error.detail)
             return None
         self._note(report, trio.current_time() - began)
+        if report is None or report.live or self._noted:
+            await self._keep(report.failed if report is not None else {ALL: BROKEN_OFF})
         return report
+
+    async def _keep(self, failed: dict[str, str]) -> None:
+        """Note which calls the pass could not verify, so that their health knows it."""
+        if self._evidence is None:
+            return
+        try:
+            before = await self._evidence.all_unverified()
+            if failed or before:
+                await self._evidence.note_unverified(counted(before, failed, self._now()))
+            self._noted = bool(failed)
+        except StoreError as error:
+            log.warning("voice_sync_store", reason=error.detail)
 
     async def _turn(self) -> float:
         """A pass; how long the next one has to wait, so that the share is kept."""

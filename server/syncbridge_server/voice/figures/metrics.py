@@ -5,6 +5,7 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+WRONG_SECONDS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 65.0, 120.0, 300.0, 900.0, 3600.0)
 PASS_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 
 
@@ -20,7 +21,7 @@ class SyncMetrics(NamedTuple):
     """The comparison with the provider.
 
     `unverified`: calls that the latest pass could not verify; `waiting`: those that it did not get
-    round to.
+    round to. `repairs`, `wrong`: who came or went unnoticed, and for how many seconds at most.
     """
 
     passes: Counter
@@ -32,6 +33,8 @@ class SyncMetrics(NamedTuple):
     waiting: Gauge
     orphans: Counter
     recreated: Counter
+    repairs: Counter
+    wrong: Histogram
 
 
 class CallMetrics(NamedTuple):
@@ -46,6 +49,7 @@ class CallMetrics(NamedTuple):
     migrated: Counter
     stranded: Counter
     handovers: Counter
+    recordings: Counter
 
 
 class AnalyticsMetrics(NamedTuple):
@@ -110,6 +114,8 @@ def _sync(make: _Maker) -> SyncMetrics:
         make.gauge("sync_waiting", "Calls that wait to be looked at."),
         make.counter("orphans_total", "Rooms at the provider that nobody held any more."),
         make.counter("recreated_total", "Rooms that the provider had lost.", "result"),
+        make.counter("repairs_total", "Users who came or went unnoticed.", "cause"),
+        make.histogram("wrong_seconds", "How long a call was wrong.", WRONG_SECONDS, "cause"),
     )
 
 
@@ -124,6 +130,7 @@ def _calls(make: _Maker) -> CallMetrics:
         make.counter("migrated_total", "Users who came over in migrations."),
         make.counter("stranded_total", "Users who did not come over in migrations."),
         make.counter("handovers_total", "Calls handed to another device, step by step.", "step"),
+        make.counter("recordings_total", "What became of recordings.", "outcome"),
     )
 
 

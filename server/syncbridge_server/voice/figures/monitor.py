@@ -20,6 +20,8 @@ from syncbridge.voice.health import Health, check_health, judged
 from syncbridge.voice.provider.records import CannotVerify, Doubt, Metrics
 from syncbridge.voice.records import Final
 from syncbridge.voice.stored import Stored
+from syncbridge.voice.verification import ALL, Unverified, worst
+from syncbridge_server.ports.evidence import CallEvidence
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.figures.metrics import CallMetrics
@@ -69,6 +71,7 @@ class Monitor:
     Args:
         analytics: None: the documents are sent nowhere.
         failing: whether the provider answers with errors now; that is an error of every call.
+        evidence: what comparisons could not verify; None: that is not known.
     """
 
     def __init__(
@@ -79,7 +82,10 @@ class Monitor:
         limits: MonitorLimits,
         analytics: Sink | None = None,
         failing: Callable[[], bool] = lambda: False,
+        evidence: CallEvidence | None = None,
     ) -> None:
+        self._evidence = evidence
+        self._unverified: dict[str, Unverified] = {}
         self._provider = provider
         self._desk = desk
         self._metrics = metrics
@@ -96,7 +102,7 @@ class Monitor:
     async def collect(self, channel: Channel) -> dict[str, Any]:
         """The metrics of one call, with its quality."""
         quality = await self.quality(channel)
-        return self._complete(self._facts(channel), self.health(channel), quality)
+        return self._complete(self._facts(channel), await self.health(channel), quality)
 
     async def quality(self, channel: Channel) -> Metrics | CannotVerify | None:
         """The quality of a call, measured unless that was done just now; None without a call."""
@@ -105,16 +111,22 @@ class Monitor:
             return None
         return self._fresh(session_id) or await self._measure(session_id)
 
-    def health(self, channel: Channel) -> Health:
-        """How well a call is now."""
-        return self._as_served(check_health(channel, self._desk.now()))
+    async def health(self, channel: Channel) -> Health:
+        """How well a call is now. Raises StoreError."""
+        found = None
+        if self._evidence is not None and channel.live:
+            found = await self._evidence.unverified(channel.record.channel_id)
+        return self._as_served(check_health(channel, self._desk.now(), found))
 
     async def make_pass(self) -> Totals:
         """One pass over all live calls. Raises StoreError."""
         totals, calls = Totals(), dict[str, tuple[dict[str, Any], Health]]()
+        self._unverified, asked = {}, False
         live = cast("AsyncGenerator[list[str], None]", self._desk.channels.live())
         async with aclosing(live) as pages:
             async for page in pages:
+                if self._evidence is not None and not asked:
+                    self._unverified, asked = await self._evidence.all_unverified(), True
                 read = zip(page, await self._desk.channels.read_many(page), strict=True)
                 calls.update(await self._desk.isolation.each("monitor", read, self._seen))
         calls.pop("", None)
@@ -142,7 +154,9 @@ class Monitor:
     def _seen(self, stored: Stored) -> tuple[str, tuple[dict[str, Any], Health]]:
         """A call under its session; under nothing when the channel is not live."""
         channel = Channel(stored.record, self._desk.limits)
-        health = check_health(channel, self._desk.now())
+        known = self._unverified
+        found = worst(known.get(stored.record.channel_id), known.get(ALL))
+        health = check_health(channel, self._desk.now(), found)
         return _session(channel) if channel.live else "", (self._facts(channel), health)
 
     async def _measure(self, session_id: str) -> Metrics | CannotVerify:
@@ -188,7 +202,9 @@ class Monitor:
 
     def _as_served(self, health: Health) -> Health:
         """With the error that the provider's latest answers to this node are."""
-        return judged(health.checks | {"noErrors": False}) if self._failing() else health
+        if not self._failing():
+            return health
+        return judged(health.checks | {"noErrors": False}, health.reason)
 
     def _show(self, totals: Totals) -> None:
         self._metrics.live.set(totals.live)
@@ -206,7 +222,8 @@ class Monitor:
 
 def health_document(health: Health) -> dict[str, Any]:
     """A call's health as others are shown it."""
-    return {"score": health.score, "checks": health.checks, "status": health.status}
+    told = {"score": health.score, "checks": health.checks, "status": health.status}
+    return told | {"reason": health.reason} if health.reason else told
 
 
 def quality_document(quality: Metrics | CannotVerify | None) -> dict[str, Any]:

@@ -8,9 +8,8 @@ never gets into an error: it may hold tokens.
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.provider.records import CannotVerify, Doubt
 from syncbridge_server.voice.payload import unbroken
+from syncbridge_server.voice.provider import metering
 
 MAX_ANSWER = 4_194_304
 DEADLINE = 5.0
@@ -40,34 +40,6 @@ def new_client() -> httpx.AsyncClient:
     return httpx.AsyncClient(
         timeout=DEADLINE, limits=limits, trust_env=False, follow_redirects=False
     )
-
-
-class Meter:
-    """How many requests were sent. What it counts, the meter around it counts, too."""
-
-    def __init__(self, outer: "Meter | None") -> None:
-        self.sent = 0
-        self._outer = outer
-
-    def count(self) -> None:
-        """One more was."""
-        self.sent += 1
-        if self._outer is not None:
-            self._outer.count()
-
-
-_meter: ContextVar[Meter | None] = ContextVar("provider_requests", default=None)
-
-
-@contextmanager
-def metered() -> Iterator[Meter]:
-    """Count the requests of this task, and of those that it starts, inside of the block."""
-    meter = Meter(_meter.get())
-    token = _meter.set(meter)
-    try:
-        yield meter
-    finally:
-        _meter.reset(token)
 
 
 @dataclass(frozen=True)
@@ -118,12 +90,15 @@ class ProviderCalls:
         query: Mapping[str, str | int] | None = None,
         headers: Mapping[str, str] | None = None,
         poll: bool = False,
+        reads: bool = False,
+        most: int = MAX_ANSWER,
         accept: tuple[int, ...] = (),
     ) -> Answer:
         """One request and its answer.
 
         Args:
             path: below the base, quoted. poll: leaves the budget's reserve to others.
+            reads: it changes nothing, although it is no GET. most: bytes of the answer.
             accept: statuses beside 2xx that are an answer and no error.
 
         Raises:
@@ -132,12 +107,12 @@ class ProviderCalls:
         wait = self._budget.take(self._clock(), poll=poll)
         if wait:
             raise errors.RateLimited("our own budget of requests is spent", retry_after=wait)
-        if (meter := _meter.get()) is not None:
+        if (meter := metering.current.get()) is not None:
             meter.count()
-        changes = method != "GET"
+        changes = method != "GET" and not reads
         try:
             with trio.fail_after(self._deadline):
-                answer = await self._exchange(method, path, body, query or {}, headers or {})
+                answer = await self._exchange(method, path, body, query or {}, headers or {}, most)
         except (httpx.ConnectError, httpx.UnsupportedProtocol):
             raise errors.NetworkFailed("the provider cannot be reached") from None
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError):
@@ -155,6 +130,7 @@ class ProviderCalls:
         body: dict[str, Any] | None,
         query: Mapping[str, str | int],
         headers: Mapping[str, str],
+        most: int,
     ) -> Answer:
         sent = {**self._headers, **headers}
         url = self._base + path
@@ -167,7 +143,7 @@ class ProviderCalls:
             raise errors.InvalidRequest("the request cannot be written") from None
         response = await self._client.send(unbroken(request), stream=True)
         async with aclosing(response):
-            text = await _read(response)
+            text = await _read(response, most)
         document = _object(text)
         return Answer(response.status_code, document or {}, response.headers, document is not None)
 
@@ -197,13 +173,13 @@ _DOUBTS: dict[type[errors.ProviderError], Doubt] = {
 }
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(response: httpx.Response, most: int) -> bytes:
     text = bytearray()
     stream = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
     async with aclosing(stream) as chunks:
         async for chunk in chunks:
             text += chunk
-            if len(text) > MAX_ANSWER:
+            if len(text) > most:
                 raise httpx.DecodingError("answer too large")
     return bytes(text)
 
@@ -238,7 +214,7 @@ def _by_status(status: int) -> type[errors.ProviderError]:
         return errors.PermissionDenied
     if status == 404:
         return errors.SessionNotFound
-    if status in (400, 409, 413, 415, 422):
+    if status in (400, 409, 412, 413, 415, 422):
         return errors.InvalidRequest
     return errors.ProviderUnavailable
 

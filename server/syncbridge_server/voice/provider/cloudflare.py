@@ -7,6 +7,7 @@ API has less than the port:
 * There are no idempotency keys: a meeting is looked for by its title, which is our key, before it
   is made. Two creates with one key at the same time can still make two; hold a lock around it.
 * Permissions are presets, found by name, which are made when they are first needed (`presets`).
+* A session says who has left it, and when, and goes on saying so after its end: that is proof.
 * Tokens live 100 days. An ended call is made inactive, so they do not open it again.
 * There are neither live metrics nor a bound on participants.
 """
@@ -22,12 +23,15 @@ import structlog
 import trio
 
 from syncbridge.voice.provider import errors, webhooks
+from syncbridge.voice.provider.capabilities import Capabilities, RecordingKind, RegisteredBy
 from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,
     Doubt,
+    Gone,
     IssuedToken,
     Metrics,
     Participant,
@@ -38,12 +42,13 @@ from syncbridge.voice.provider.records import (
     Refused,
     SessionRequest,
     SessionState,
+    Vacated,
     Verified,
     WebhookRegistration,
 )
 from syncbridge_server.voice.provider.answers import count, entries, text
 from syncbridge_server.voice.provider.calling import Answer, ProviderCalls, doubt_of
-from syncbridge_server.voice.provider.presets import is_missing, preset_body, preset_name
+from syncbridge_server.voice.provider.presets import Wanted, is_missing, preset_body, preset_name
 from syncbridge_server.voice.provider.rsa_signatures import RsaSignatures
 
 log = structlog.get_logger("voice")
@@ -51,6 +56,8 @@ log = structlog.get_logger("voice")
 API_URL = "https://api.cloudflare.com/client/v4"
 TOKEN_SECONDS = 100 * 86_400
 PAGE = 100
+RECENT = 10
+"""Sessions of a meeting among which the last one is looked for."""
 MAX_PAGES = 20
 DUPLICATE = (400, 409, 422)
 """Which of them says that a user is enrolled already is not told anywhere."""
@@ -61,6 +68,20 @@ EVENTS = (
     "meeting.participantJoined",
     "meeting.participantLeft",
     "recording.statusUpdate",
+    "meeting.transcript",
+    "meeting.summary",
+)
+
+
+CAPABILITIES = Capabilities(
+    left_record=True,
+    connection_ids=True,
+    token_revocable=True,
+    end_is_final=True,
+    features=(Feature.RECORDING, Feature.TRANSCRIPTION),
+    recording_kinds=(RecordingKind.AUDIO,),
+    recording_stop=True,
+    webhooks_registered_by=RegisteredBy.API,
 )
 
 
@@ -71,16 +92,23 @@ def base_url(account_id: str, app_id: str, api_url: str = API_URL) -> str:
 
 
 class CloudflareProvider:
-    """`VoiceProvider` over RealTimeKit. `clock`: Unix seconds."""
+    """`VoiceProvider` over RealTimeKit.
+
+    `clock`: Unix seconds. `storage`: `storage_config` of recordings; without it they last 7 days.
+    """
+
+    capabilities = CAPABILITIES
 
     def __init__(
         self,
         calls: ProviderCalls,
         signatures: RsaSignatures,
         clock: Callable[[], float] = time.time,
+        storage: Mapping[str, Any] | None = None,
     ) -> None:
         self._calls = calls
         self._signatures = signatures
+        self._storage = storage
         self._clock = clock
         self._presets = trio.Lock()
 
@@ -110,17 +138,18 @@ class CloudflareProvider:
         self, session_id: str, participant: Participant, permissions: Permissions
     ) -> IssuedToken:
         """Enrol the user, or, when that is refused, the enrolment that is there already."""
-        preset = {"preset_name": preset_name(permissions)}
+        wanted = Wanted(permissions, participant.transcribed)
+        preset = {"preset_name": preset_name(wanted)}
         body = {"custom_participant_id": participant.user_id, **preset}
         if participant.name:
             body["name"] = participant.name
         path = _meeting(session_id, "participants")
-        answer = await self._with_preset("POST", path, body, permissions)
+        answer = await self._with_preset("POST", path, body, wanted)
         if answer.status in DUPLICATE and not is_missing(answer):
             enrolled = await self._enrolled(session_id, participant.user_id)
             if enrolled:
                 path = _meeting(session_id, "participants", enrolled)
-                answer = await self._with_preset("PATCH", path, preset, permissions)
+                answer = await self._with_preset("PATCH", path, preset, wanted)
         if not answer.ok:
             raise _refusal(answer)
         data = _data(answer.body)
@@ -129,11 +158,7 @@ class CloudflareProvider:
 
     async def end_session(self, session_id: str) -> None:
         """Stop its recording, close the meeting, and only then remove who is in it."""
-        active = f"/recordings/active-recording/{quote(session_id, safe='')}"
-        recording = await self._calls.ask("GET", active, accept=(404,))
-        if recording.status != 404:
-            path = "/recordings/" + quote(text(_data(recording.body), "id"), safe="")
-            await self._calls.ask("PUT", path, {"action": "stop"}, accept=(404,))
+        await self.stop_recording(session_id)
         await self._calls.ask("PATCH", _meeting(session_id), {"status": "INACTIVE"}, accept=(404,))
         await self._calls.ask(
             "POST", _meeting(session_id, "active-session", "kick-all"), {}, accept=(404,)
@@ -159,8 +184,11 @@ class CloudflareProvider:
         except errors.ProviderError as error:
             return doubt_of(error)
 
-    async def fetch_state(self, session_id: str) -> SessionState | CannotVerify:
-        """The live session's peers that have not left, if there are as many as are counted."""
+    async def fetch_state(self, session_id: str) -> SessionState | Vacated | CannotVerify:
+        """The live session's peers that have not left, if there are as many as are counted.
+
+        Who has left is told, too, also of the last session when none is live.
+        """
         path = _meeting(session_id, "active-session")
         try:
             answer = await self._calls.ask("GET", path, poll=True, accept=(404,))
@@ -170,37 +198,64 @@ class CloudflareProvider:
             if live.get("associated_id") != session_id:
                 return CannotVerify(Doubt.UNREADABLE, "the answer is about another meeting")
             occupancy = text(live, "id")
-            people = await self._peers(occupancy)
+            peers = await self._peers(occupancy)
         except errors.ProviderError as error:
             return doubt_of(error)
-        if people is None or count(live, "live_participants") != len(people):
+        people = tuple(_present(peer) for peer in peers or () if not peer.get("left_at"))
+        gone = tuple(_gone(peer) for peer in peers or () if peer.get("left_at"))
+        if peers is None or count(live, "live_participants") != len(people):
             return CannotVerify(Doubt.PARTIAL, "fewer or more participants than counted")
-        if not people:
-            return CannotVerify(Doubt.EMPTY, "the list of participants is empty")
-        return SessionState(session_id, people, occupancy)
+        if people:
+            return SessionState(session_id, people, occupancy, gone=gone)
+        return _vacated(session_id, gone)
 
     async def fetch_metrics(self, session_id: str) -> Metrics | CannotVerify:
         """Not offered while a call is under way."""
         return CannotVerify(Doubt.UNSUPPORTED, "this provider tells the quality of a call later")
 
     async def kick(self, session_id: str, user_id: str) -> bool:
-        """Remove every peer of a user."""
+        """Remove every peer of a user, whose tokens are worth nothing then: the enrolment goes."""
         body = {"participant_ids": [], "custom_participant_ids": [user_id]}
         path = _meeting(session_id, "active-session", "kick")
-        return (await self._calls.ask("POST", path, body, accept=(404,))).status != 404
+        kicked = await self._calls.ask("POST", path, body, accept=(404,))
+        enrolled = await self._enrolled(session_id, user_id)
+        if enrolled:
+            path = _meeting(session_id, "participants", enrolled)
+            await self._calls.ask("DELETE", path, accept=(404,))
+        return kicked.status != 404
+
+    async def mute(self, session_id: str, user_id: str) -> bool:
+        """Not offered to servers."""
+        raise errors.Unsupported("this provider mutes nobody")
+
+    async def set_permissions(
+        self, session_id: str, user_id: str, permissions: Permissions
+    ) -> bool:
+        """Whether a preset that is changed reaches who is in the call is not documented."""
+        raise errors.Unsupported("this provider changes no permissions during a call")
 
     async def start_recording(self, session_id: str) -> Recording:
         """One audio file of all participants; of one that is made already, that one."""
-        active = f"/recordings/active-recording/{quote(session_id, safe='')}"
-        running = await self._calls.ask("GET", active, accept=(404,))
+        running = await self._recorded(session_id)
         if running.status != 404:
             return _recording(running)
-        body = {
+        body: dict[str, Any] = {
             "meeting_id": session_id,
             "audio_config": {"export_file": True},
             "video_config": {"export_file": False},
         }
+        if self._storage:
+            body["storage_config"] = dict(self._storage)
         return _recording(await self._calls.ask("POST", "/recordings", body))
+
+    async def stop_recording(self, session_id: str) -> bool:
+        """`PUT /recordings/{id}` for the one that is active."""
+        running = await self._recorded(session_id)
+        if running.status == 404:
+            return False
+        path = "/recordings/" + quote(text(_data(running.body), "id"), safe="")
+        await self._calls.ask("PUT", path, {"action": "stop"}, accept=(404,))
+        return True
 
     async def register_webhook(self, url: str) -> WebhookRegistration:
         """The registration of that URL, put right, or a new one: for the whole application."""
@@ -229,20 +284,25 @@ class CloudflareProvider:
         """RealTimeKit's events."""
         return webhooks.parse_webhook(body)
 
+    async def _recorded(self, session_id: str) -> Answer:
+        """What is being recorded of a meeting; status 404 when nothing is."""
+        path = f"/recordings/active-recording/{quote(session_id, safe='')}"
+        return await self._calls.ask("GET", path, accept=(404,))
+
     async def _with_preset(
-        self, method: str, path: str, body: dict[str, str], permissions: Permissions
+        self, method: str, path: str, body: dict[str, str], wanted: Wanted
     ) -> Answer:
         """A request that names a preset; sent again after that had to be made. Refusals pass."""
         answer = await self._calls.ask(method, path, body, accept=REFUSED)
         if is_missing(answer):
-            await self._make_preset(permissions)
+            await self._make_preset(wanted)
             answer = await self._calls.ask(method, path, body, accept=REFUSED)
         return answer
 
-    async def _make_preset(self, permissions: Permissions) -> None:
+    async def _make_preset(self, wanted: Wanted) -> None:
         """Make a preset, unless somebody else just has."""
         async with self._presets:
-            name = preset_name(permissions)
+            name = preset_name(wanted)
             for number in range(1, MAX_PAGES + 1):
                 query = {"page_no": number, "per_page": PAGE}
                 listed = await self._calls.ask("GET", "/presets", query=query)
@@ -251,7 +311,7 @@ class CloudflareProvider:
                     return
                 if not found or number * PAGE >= _paging(listed.body, len(found))[0]:
                     break
-            await self._calls.ask("POST", "/presets", preset_body(permissions), accept=(409,))
+            await self._calls.ask("POST", "/presets", preset_body(wanted), accept=(409,))
             log.info("voice_preset_made", preset=name)
 
     async def _registered(self, url: str) -> dict[str, Any] | None:
@@ -265,7 +325,10 @@ class CloudflareProvider:
         path = _meeting(session_id, "participants")
         for number in range(1, MAX_PAGES + 1):
             query = {"page_no": number, "per_page": PAGE}
-            body = (await self._calls.ask("GET", path, query=query)).body
+            answer = await self._calls.ask("GET", path, query=query, accept=(404,))
+            if answer.status == 404:
+                break
+            body = answer.body
             listed = entries(body, "data")
             for person in listed:
                 if person.get("custom_participant_id") == user_id:
@@ -274,16 +337,40 @@ class CloudflareProvider:
                 break
         return ""
 
-    async def _nobody_in(self, session_id: str) -> CannotVerify:
-        """Why there is no live session: a meeting without people answers 404 like no meeting."""
+    async def _nobody_in(self, session_id: str) -> Vacated | CannotVerify:
+        """Why there is no live session: a meeting without people answers 404 like no meeting.
+
+        Its last session is over for everybody who was in it, once it says that it has ended.
+        """
         meeting = _data((await self._calls.ask("GET", _meeting(session_id), poll=True)).body)
         if meeting.get("status") == "INACTIVE":
             return CannotVerify(Doubt.NOT_FOUND, "the meeting is closed")
-        return CannotVerify(Doubt.EMPTY, "nobody is in the meeting")
+        last = await self._last_session(session_id)
+        if last is None or last.get("status") != "ENDED":
+            return CannotVerify(Doubt.EMPTY, "nobody is in the meeting")
+        peers = await self._peers(text(last, "id"))
+        if peers is None:
+            return CannotVerify(Doubt.PARTIAL, "fewer or more participants than counted")
+        ended_at = _unix(last.get("ended_at"))
+        return _vacated(session_id, tuple(_gone(peer, ended_at) for peer in peers))
 
-    async def _peers(self, occupancy: str) -> tuple[Present, ...] | None:
-        """Who has not left; None when the pages do not add up to what was counted."""
-        present: list[Present] = []
+    async def _last_session(self, session_id: str) -> dict[str, Any] | None:
+        """The latest session of a meeting; None when there was none."""
+        query: dict[str, str | int] = {
+            "associated_id": session_id,
+            "sort_by": "createdAt",
+            "sort_order": "DESC",
+            "per_page": RECENT,
+        }
+        answer = await self._calls.ask("GET", "/sessions", query=query, poll=True)
+        listed = entries(_data(answer.body), "sessions")
+        ours = [one for one in listed if one.get("associated_id") == session_id]
+        # Where no order is kept, one that is live outweighs all, and then the latest start.
+        return max(ours, key=_recency, default=None)
+
+    async def _peers(self, occupancy: str) -> list[dict[str, Any]] | None:
+        """Who was or is in a session; None when the pages do not add up to what was counted."""
+        peers: list[dict[str, Any]] = []
         path = f"/sessions/{quote(occupancy, safe='')}/participants"
         for number in range(1, MAX_PAGES + 1):
             query = {"page_no": number, "per_page": PAGE}
@@ -292,9 +379,9 @@ class CloudflareProvider:
             total, whole = _paging(body, len(listed))
             if not whole:
                 return None
-            present += [_present(peer) for peer in listed if not peer.get("left_at")]
+            peers += listed
             if number * PAGE >= total:
-                return tuple(present)
+                return peers
         return None
 
 
@@ -354,6 +441,22 @@ def _present(peer: dict[str, Any]) -> Present:
     return Present(
         str(peer.get("custom_participant_id") or ""), text(peer, "id"), _unix(peer.get("joined_at"))
     )
+
+
+def _gone(peer: dict[str, Any], ended_at: float | None = None) -> Gone:
+    user_id = str(peer.get("custom_participant_id") or "")
+    left_at = _unix(peer.get("left_at"))
+    return Gone(user_id, text(peer, "id"), ended_at if left_at is None else left_at)
+
+
+def _vacated(session_id: str, gone: tuple[Gone, ...]) -> Vacated | CannotVerify:
+    if not gone:
+        return CannotVerify(Doubt.EMPTY, "the list of participants is empty")
+    return Vacated(session_id, gone)
+
+
+def _recency(session: dict[str, Any]) -> tuple[bool, float]:
+    return session.get("status") != "ENDED", _unix(session.get("started_at")) or 0.0
 
 
 def _unix(value: Any) -> float | None:

@@ -7,8 +7,8 @@ sent, and calls that are under way are left alone. Only "in trouble" and "no ans
 failures; a refusal is an answer, and 429 says nothing about health. A call that was cancelled says
 nothing either.
 
-Repeated is what had no answer at all and may be repeated: a room is asked for under its key, an
-end, a token, a removal and a registration come out the same. Reads are not: whoever polls comes
+Repeated is what had no answer at all and may be: a room is asked for under its key, an
+end, a token, a removal, rights, a registration come out the same. Reads are not: who polls comes
 again. A recording is not: a second one might begin. Pauses have full jitter and keep within the
 deadline of the caller.
 
@@ -28,6 +28,7 @@ import trio
 
 from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.breaker import Breaker, State, Ticket, Wait
+from syncbridge.voice.provider.capabilities import Capabilities
 from syncbridge.voice.provider.events import Event, Unreadable
 from syncbridge.voice.provider.records import (
     ActivePage,
@@ -42,6 +43,7 @@ from syncbridge.voice.provider.records import (
     Refused,
     SessionRequest,
     SessionState,
+    Vacated,
     Verified,
     WebhookRegistration,
 )
@@ -72,7 +74,6 @@ class GuardedProvider:
 
     Args:
         changes, reads: the breakers.
-        local_tokens: `issue_token` of the other one asks nobody.
         clock: monotonic seconds. chance: numbers in [0, 1).
     """
 
@@ -83,7 +84,6 @@ class GuardedProvider:
         reads: Breaker,
         metrics: ProviderMetrics,
         *,
-        local_tokens: bool = False,
         repetition: Repetition | None = None,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = _chance,
@@ -92,7 +92,6 @@ class GuardedProvider:
         self._changes = changes
         self._reads = reads
         self._metrics = metrics
-        self._local_tokens = local_tokens
         self._repetition = repetition or Repetition()
         self._clock = clock
         self._chance = chance
@@ -104,9 +103,9 @@ class GuardedProvider:
         return self._lately.failing(self._clock())
 
     @property
-    def local_tokens(self) -> bool:
-        """Whether tokens are given out without asking the provider."""
-        return self._local_tokens
+    def capabilities(self) -> Capabilities:
+        """Those of the other one."""
+        return self._provider.capabilities
 
     @property
     def changes(self) -> State:
@@ -130,7 +129,7 @@ class GuardedProvider:
         self, session_id: str, participant: Participant, permissions: Permissions
     ) -> IssuedToken:
         """See `VoiceProvider`. One that is signed here needs no provider."""
-        if self._local_tokens:
+        if self.capabilities.token_local:
             return await self._provider.issue_token(session_id, participant, permissions)
         return await self._again(
             "issue_token",
@@ -145,7 +144,7 @@ class GuardedProvider:
         """See `VoiceProvider`."""
         return await self._look("list_active", lambda: self._provider.list_active(cursor, limit))
 
-    async def fetch_state(self, session_id: str) -> SessionState | CannotVerify:
+    async def fetch_state(self, session_id: str) -> SessionState | Vacated | CannotVerify:
         """See `VoiceProvider`."""
         return await self._look("fetch_state", lambda: self._provider.fetch_state(session_id))
 
@@ -157,10 +156,29 @@ class GuardedProvider:
         """See `VoiceProvider`."""
         return await self._again("kick", lambda: self._provider.kick(session_id, user_id))
 
+    async def mute(self, session_id: str, user_id: str) -> bool:
+        """See `VoiceProvider`."""
+        return await self._again("mute", lambda: self._provider.mute(session_id, user_id))
+
+    async def set_permissions(
+        self, session_id: str, user_id: str, permissions: Permissions
+    ) -> bool:
+        """See `VoiceProvider`."""
+        return await self._again(
+            "set_permissions",
+            lambda: self._provider.set_permissions(session_id, user_id, permissions),
+        )
+
     async def start_recording(self, session_id: str) -> Recording:
         """See `VoiceProvider`. Sent once."""
         return await self._once(
             self._changes, "start_recording", lambda: self._provider.start_recording(session_id)
+        )
+
+    async def stop_recording(self, session_id: str) -> bool:
+        """See `VoiceProvider`."""
+        return await self._again(
+            "stop_recording", lambda: self._provider.stop_recording(session_id)
         )
 
     async def register_webhook(self, url: str) -> WebhookRegistration:

@@ -1,12 +1,13 @@
 """Presets of RealTimeKit: what a participant may do there, under a name.
 
 A token's permissions are those of a preset of the application, so there is one for each set of
-permissions: `voice_p1s0v0r0` for publish, screen, video and record. One that is not there is made
+permissions: `voice_p1s0v0r0` for publish, screen, video and record, with `t1` behind it for calls
+that are transcribed. One that is not there is made
 when it is first needed. Everything but these four is forbidden: chat, polls, plugins and power over
 others are ours to give. Bit rates cannot be told.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from syncbridge.voice.provider.records import Permissions
 from syncbridge_server.voice.provider.calling import Answer
@@ -74,22 +75,32 @@ _APART: dict[str, Any] = {
 }
 
 
-def preset_name(permissions: Permissions) -> str:
+class Wanted(NamedTuple):
+    """What a preset is to allow. `transcribed`: what its holders say is written down."""
+
+    permissions: Permissions
+    transcribed: bool = False
+
+
+def preset_name(wanted: Wanted) -> str:
     """The preset that stands for a set of permissions."""
+    permissions = wanted.permissions
     bits = (
         permissions.can_speak,
         permissions.can_stream,
         permissions.can_use_video,
         permissions.can_record,
     )
-    return "voice_" + "".join(f"{name}{bit:d}" for name, bit in zip("psvr", bits, strict=True))
+    name = "voice_" + "".join(f"{name}{bit:d}" for name, bit in zip("psvr", bits, strict=True))
+    return name + "t1" if wanted.transcribed else name
 
 
-def preset_body(permissions: Permissions) -> dict[str, Any]:
+def preset_body(wanted: Wanted) -> dict[str, Any]:
     """A preset as it is made. Streams are counted from 1: none is a matter of permission."""
+    permissions = wanted.permissions
     video = permissions.can_use_video
     return {
-        "name": preset_name(permissions),
+        "name": preset_name(wanted),
         "config": {
             "view_type": "GROUP_CALL" if video else "AUDIO_ROOM",
             "max_screenshare_count": 1,
@@ -107,6 +118,7 @@ def preset_body(permissions: Permissions) -> dict[str, Any]:
                 "screenshare": _may_produce(permissions.can_stream),
             },
             "can_record": permissions.can_record,
+            "transcription_enabled": wanted.transcribed,
             "show_participant_list": True,
             "waiting_room_type": "SKIP",
             "recorder_type": "NONE",

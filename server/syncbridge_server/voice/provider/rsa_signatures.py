@@ -95,7 +95,13 @@ class RsaSignatures:
             try:
                 with trio.fail_after(FETCH_SECONDS):
                     self._key, self._key_at = _public_key(await self._fetch()), began
-            except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, ValueError):
+            except (
+                httpx.HTTPError,
+                httpx.InvalidURL,
+                trio.TooSlowError,
+                ValueError,
+                RecursionError,
+            ):
                 return
 
     async def _fetch(self) -> bytes:

@@ -11,9 +11,17 @@ from typing import Any
 from urllib.parse import quote
 
 import jwt
+import msgspec
 
 from syncbridge.voice.provider import errors, signatures, webhooks
+from syncbridge.voice.provider.capabilities import (
+    Capabilities,
+    EmptyList,
+    RecordingKind,
+    RegisteredBy,
+)
 from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
@@ -48,6 +56,18 @@ HOOKS = {
 """Where the provider reports these to, below our public base URL; all others to `PATH`."""
 
 
+CAPABILITIES = Capabilities(
+    empty_list=EmptyList.NEGATIVE,
+    end_is_final=True,
+    features=tuple(Feature),
+    speaking_seen=True,
+    metrics=True,
+    recording_kinds=(RecordingKind.AUDIO,),
+    webhooks_registered_by=RegisteredBy.SESSION,
+)
+WITH_SECRET = msgspec.structs.replace(CAPABILITIES, token_local=True)
+
+
 class RtkProvider:
     """`VoiceProvider` over the specification's REST API.
 
@@ -75,6 +95,7 @@ class RtkProvider:
         self._tolerance = tolerance
         self._clock = clock
         self._token_seconds = token_seconds
+        self.capabilities = WITH_SECRET if secret else CAPABILITIES
 
     async def create_session(
         self, request: SessionRequest, idempotency_key: str
@@ -148,10 +169,24 @@ class RtkProvider:
         path = _path(session_id, "participants", user_id)
         return (await self._calls.ask("DELETE", path, accept=(404,))).status != 404
 
+    async def mute(self, session_id: str, user_id: str) -> bool:
+        """Not in the specification."""
+        raise errors.Unsupported("this provider mutes nobody")
+
+    async def set_permissions(
+        self, session_id: str, user_id: str, permissions: Permissions
+    ) -> bool:
+        """Not in the specification: the next token has them."""
+        raise errors.Unsupported("this provider changes no permissions during a call")
+
     async def start_recording(self, session_id: str) -> Recording:
         """`POST /sessions/{id}/recordings`."""
         body = (await self._calls.ask("POST", _path(session_id, "recordings"), {})).body
         return Recording(text(body, "recordingId"), str(body.get("status", "")))
+
+    async def stop_recording(self, session_id: str) -> bool:
+        """Not in the specification: it stops when the session ends."""
+        raise errors.Unsupported("this provider records to the end of a call")
 
     async def register_webhook(self, url: str) -> WebhookRegistration:
         """`POST /webhooks`, for the events of all sessions."""
@@ -203,6 +238,7 @@ def _session_body(request: SessionRequest, key: str, public_url: str) -> dict[st
             "noiseSupression": True,
             "echoCancellation": True,
             "automaticGainControl": True,
+            **request.features,
         },
         "metadata": _metadata(request),
     }
@@ -266,8 +302,8 @@ def _state(session_id: str, body: dict[str, Any]) -> SessionState | CannotVerify
     told = count(body, "participantCount")
     if told is not None and told != len(users):
         return CannotVerify(Doubt.PARTIAL, "fewer or more participants than counted")
-    if not users:
-        return CannotVerify(Doubt.EMPTY, "the list of participants is empty")
     if told is None:
         return CannotVerify(Doubt.PARTIAL, "how many participants there are is not told")
+    if not users:
+        return CannotVerify(Doubt.EMPTY, "nobody is counted, and nobody is listed")
     return SessionState(session_id, users)

@@ -1,4 +1,5 @@
-"""Does at the provider what channels have left to be done: ends retired rooms, starts recordings.
+"""Does at the provider what channels have left to be done: ends retired rooms, starts recordings,
+removes who was sent away and came back.
 
 Every write that leaves such a chore wakes this node; where that comes to nothing, the channel is
 due again (`timers`), on any node. One node at a time works on a channel. What is done is confirmed
@@ -9,13 +10,16 @@ A retired room without a session id may exist all the same: it is asked for unde
 its id, and ended then. A room that cannot be ended for a day is given up, with an error in the log.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import msgspec
 import structlog
 import trio
 
 from syncbridge.errors import StoreError
+from syncbridge.voice import announcements
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import (
     InvalidRequest,
@@ -25,8 +29,10 @@ from syncbridge.voice.provider.errors import (
     SessionNotFound,
 )
 from syncbridge.voice.records import Room
+from syncbridge_server.isolation import LEFT
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.rooms.leaving import put_out
 from syncbridge_server.voice.rooms.opening import Opening, failed
 
 log = structlog.get_logger("voice")
@@ -41,15 +47,22 @@ GIVE_UP_MS = 86_400_000
 
 
 class Chores:
-    """Carries out chores. `patience`: seconds for all of one channel."""
+    """Carries out chores. `patience`: seconds for all of one channel. `count_recording`: gets
+    `started` or `refused`."""
 
     def __init__(
-        self, provider: VoiceProvider, desk: Desk, opening: Opening, patience: float
+        self,
+        provider: VoiceProvider,
+        desk: Desk,
+        opening: Opening,
+        patience: float,
+        count_recording: Callable[[str], None] = lambda outcome: None,
     ) -> None:
         self._provider = provider
         self._desk = desk
         self._opening = opening
         self._patience = patience
+        self._count_recording = count_recording
         self._waiting: dict[str, None] = {}
         self._more = trio.Event()
         desk.on_chores(self.wake)
@@ -66,14 +79,15 @@ class Chores:
             for _ in range(AT_ONCE):
                 nursery.start_soon(self._work)
 
-    async def do(self, channel_id: str) -> None:
-        """Do what is to be done in one channel, unless another node does. Raises StoreError."""
+    async def do(self, channel_id: str) -> Any:
+        """Do what is to be done in one channel; LEFT when somebody else does. Raises StoreError."""
         life_ms = round((self._patience + MARGIN) * 1000)
         async with self._desk.channels.lock(channel_id, CHORES, life_ms, 0) as got:
             if not got:
-                return
+                return LEFT
             with trio.move_on_after(self._patience):
                 await self._do(channel_id)
+        return None
 
     async def _work(self) -> None:
         while True:
@@ -94,6 +108,8 @@ class Chores:
         if channel.record.retry_at > self._desk.now():
             return
         try:
+            for user_id in list(channel.record.unwelcome):
+                await self._send_away(channel, user_id)
             for room in list(channel.record.retired):
                 await self._end(channel, room)
             if channel.record.recording == "wanted" and channel.call and channel.call.users:
@@ -122,6 +138,18 @@ class Chores:
         await self._desk.change(channel_id, partial(confirmed, room=room))
         log.info("voice_room_ended", channel_id=channel_id, session_id=room.session_id)
 
+    async def _send_away(self, channel: Channel, user_id: str) -> None:
+        """Remove a user who came back without a new token, and confirm it."""
+        record, connections = channel.record, tuple[str, ...]()
+        if channel.call is not None and record.room is not None:
+            connections = channel.call.connections(user_id)
+            for room in (record.room, record.previous):
+                if room is not None:
+                    await self._provider.kick(room.session_id, user_id)
+        rule = partial(sent_away, user_id=user_id, connections=connections)
+        await self._desk.change(record.channel_id, rule)
+        log.info("voice_sent_away_again", channel_id=record.channel_id, user_id=user_id)
+
     async def _identify(self, channel: Channel, room: Room) -> str:
         """The session id of a room that may have been opened; noted, so that it is asked once."""
         channel_id = channel.record.channel_id
@@ -146,6 +174,7 @@ class Chores:
             state = "started" if record.last_error == NetworkFailed.code.value else "failed"
             log.warning("voice_recording_refused", channel_id=record.channel_id, state=state)
             log.debug("voice_recording_refused", reason=error.detail)
+        self._count_recording("started" if state == "started" else "refused")
         await self._desk.change(
             record.channel_id, partial(recorded, session_id=session_id, state=state)
         )
@@ -155,6 +184,13 @@ def confirmed(channel: Channel, now: int, *, room: Room) -> None:
     """A retired room has been ended."""
     channel.confirm_ended(room)
     channel.succeeded()
+
+
+def sent_away(channel: Channel, now: int, *, user_id: str, connections: tuple[str, ...]) -> None:
+    """A user who is not to be there was removed, with these connections."""
+    channel.sent_away(user_id)
+    channel.succeeded()
+    put_out(channel, now, user_id=user_id, connections=connections, removed=True, at=now)
 
 
 def identified(channel: Channel, now: int, *, room: Room, session_id: str) -> None:
@@ -171,4 +207,6 @@ def recorded(channel: Channel, now: int, *, session_id: str, state: str) -> None
     current = record.room is not None and record.room.session_id == session_id
     if current and record.recording == "wanted":
         record.recording = state
+        if state == "failed":
+            channel.news.append(announcements.recording_failed(record.channel_id, ""))
     channel.succeeded()

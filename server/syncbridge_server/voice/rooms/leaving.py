@@ -4,13 +4,17 @@ That it was asked for is one negative about each connection. The provider is the
 user; that it did is proof about the connections that were held before, and that it knew of no such
 user is a second negative. So what we show does not wait for a webhook, and one who came back
 meanwhile with another connection stays.
+
+No provider takes back a token that was given out. So who was sent away is watched for: one who
+comes back before a new token was asked for is removed again (`chores`), as often as that is.
 """
 
 from collections.abc import Callable
 from functools import partial
 
-from syncbridge.voice.channel import Channel
-from syncbridge.voice.evidence import Evidence, Left, Source
+from syncbridge.voice.channel import PROVIDER, Channel
+from syncbridge.voice.evidence import Evidence, Left, Origin, Source, Teller
+from syncbridge.voice.timeline import SENT_AWAY
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.rooms.opening import NotLive
@@ -26,14 +30,19 @@ class Leaving:
         self._provider = provider
         self._desk = desk
 
-    async def leave(self, channel_id: str, user_id: str) -> bool:
+    async def leave(
+        self, channel_id: str, user_id: str, *, by: str = "", keep_out: bool = False
+    ) -> bool:
         """Remove a user with all connections, and free the seat. False: there was nobody to remove.
+
+        `by`: who asks for it, if it is not the user. `keep_out`: somebody in charge wants it; the
+        user needs a new token to come back.
 
         Raises NotLive, ProviderError (the user may still be there), StoreError.
         """
         began = self._desk.now()
         sessions, connections = await self._desk.change(
-            channel_id, partial(asked_out, user_id=user_id)
+            channel_id, partial(asked_out, user_id=user_id, by=by, keep_out=keep_out)
         )
         removed = False
         for session_id in sessions:
@@ -43,7 +52,9 @@ class Leaving:
         return removed or bool(connections)
 
 
-def asked_out(channel: Channel, now: int, *, user_id: str) -> tuple[list[str], tuple[str, ...]]:
+def asked_out(
+    channel: Channel, now: int, *, user_id: str, by: str = "", keep_out: bool = False
+) -> tuple[list[str], tuple[str, ...]]:
     """Note that a user is to leave. The sessions to remove them from, and their connections.
 
     Raises NotLive.
@@ -53,11 +64,22 @@ def asked_out(channel: Channel, now: int, *, user_id: str) -> tuple[list[str], t
         raise NotLive
     connections = call.connections(user_id)
     channel.unseat(user_id, now)
-    generation = call.generation
+    if keep_out:
+        channel.keep_out(user_id, now)
+    origin = Origin(Teller.OPERATOR, by) if by else Origin(Teller.REPORT)
     said: list[Evidence] = [
-        Left(generation=generation, at=now, source=Source.CLIENT, user_id=user_id, connection_id=c)
-        for c in connections
+        Left(
+            generation=call.generation,
+            at=now,
+            source=Source.CLIENT,
+            user_id=user_id,
+            connection_id=connection,
+            origin=origin,
+        )
+        for connection in connections
     ]
+    if keep_out:
+        channel.timeline.note(origin, SENT_AWAY, now, user_id=user_id)
     rooms = (record.room, record.previous)
     channel.hear(said, now)
     return [room.session_id for room in rooms if room is not None], connections
@@ -84,6 +106,7 @@ def put_out(
             source=Source.WEBHOOK,
             user_id=user_id,
             connection_id=connection,
+            origin=PROVIDER,
         )
         for connection in told
     ]

@@ -20,6 +20,7 @@ import structlog
 import trio
 
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
+from syncbridge.voice.ahead import wanted_config
 from syncbridge.voice.channel import LOST, Channel
 from syncbridge.voice.provider.errors import NetworkFailed, ProviderError, ProviderUnavailable
 from syncbridge.voice.provider.records import SessionRequest
@@ -183,7 +184,7 @@ class Opening:
                 raise Done(record.room)
             if record.room is None and len(record.retired) >= MAX_RETIRED:
                 raise ProviderUnavailable("earlier rooms have to be ended first", retry_after=30.0)
-            chosen = config or channel.wanted_config(now, self._default)
+            chosen = config or wanted_config(channel, now, self._default)
             room = channel.opening(now, chosen, waddle_id)
             if room.session_id:
                 channel.opened(room.session_id, now)
@@ -263,6 +264,7 @@ class Opening:
             config.max_participants,
             config.recording,
             config.transcription,
+            config.features,
             room.asked_at,
             asking.origin,
             room.reason if asking.origin else "",

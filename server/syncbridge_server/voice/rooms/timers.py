@@ -10,7 +10,7 @@ cannot be read, nothing is due.
 from collections.abc import Awaitable
 from functools import partial
 from random import uniform
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 import trio
@@ -18,6 +18,7 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
+from syncbridge.voice.timeline import TIMEOUT
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.rooms.chores import Chores
 from syncbridge_server.voice.rooms.opening import Opening
@@ -50,6 +51,13 @@ class Looks(Protocol):
         """Let a channel's call hear who is in it. Raises StoreError."""
 
 
+class Fetches(Protocol):
+    """Fetches what the provider has written down."""
+
+    def fetch(self, channel_id: str) -> Awaitable[None]:
+        """What a channel wants. Raises StoreError."""
+
+
 class Wanted(NamedTuple):
     """What is to be done at the provider after a channel was looked at."""
 
@@ -59,14 +67,22 @@ class Wanted(NamedTuple):
     coming: bool = False
     too_old: bool = False
     stragglers: bool = False
+    texts: bool = False
 
 
 class Timers:
     """Carries out what is due. `waiting`: the store could not be read the last time."""
 
     def __init__(
-        self, desk: Desk, opening: Opening, chores: Chores, migration: Migrating, looker: Looks
+        self,
+        desk: Desk,
+        opening: Opening,
+        chores: Chores,
+        migration: Migrating,
+        looker: Looks,
+        texts: Fetches | None = None,
     ) -> None:
+        self._texts = texts
         self._desk = desk
         self._opening = opening
         self._chores = chores
@@ -86,8 +102,8 @@ class Timers:
                 if len(claimed) < AT_ONCE:
                     await trio.sleep(POLL_SECONDS * uniform(0.5, 1.5))  # noqa: S311
 
-    async def look_after(self, channel_id: str) -> None:
-        """Carry out what is due in one channel. Raises StoreError."""
+    async def look_after(self, channel_id: str) -> Any:
+        """Carry out what is due in one channel; LEFT as `Chores.do`. Raises StoreError."""
         wanted = await self._desk.change(channel_id, settled)
         if wanted.stragglers:
             await self._looker.look(channel_id)
@@ -100,8 +116,10 @@ class Timers:
                 await self._migration.begin(channel_id, "age")
         except ProviderError:
             pass  # noted in the channel, which is due again
-        if wanted.chores:
-            await self._chores.do(channel_id)
+        done = await self._chores.do(channel_id) if wanted.chores else None
+        if wanted.texts and self._texts is not None:
+            await self._texts.fetch(channel_id)
+        return done
 
     async def _claim(self) -> list[str]:
         """Channels that are due, and that nobody is at work on."""
@@ -136,7 +154,7 @@ def settled(channel: Channel, now: int) -> Wanted:
     room = record.room
     unopened = room is not None and not room.session_id
     if room is not None and unopened and now - room.asked_at >= limits.call.unjoined_ms:
-        channel.end(now, UNWANTED)
+        channel.end(now, UNWANTED, TIMEOUT)
         unopened = False
     ready = record.retry_at <= now
     late = room is not None and now - room.asked_at >= limits.opening_ms
@@ -147,4 +165,5 @@ def settled(channel: Channel, now: int) -> Wanted:
         coming=channel.unfinished(now),
         too_old=channel.too_old(now),
         stragglers=channel.stragglers(now),
+        texts=bool(record.texts) and record.texts_at <= now,
     )

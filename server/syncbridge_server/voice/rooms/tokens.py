@@ -3,7 +3,8 @@
 The seat comes first, under the same rules on every node, so that a channel does not get more
 participants than it has seats while tokens are on their way; whoever gets no token gives it back.
 A room that the provider has lost is replaced, once, and a token that is over is asked for again,
-once. Where we sign tokens ourselves, we look whether the room is still there (`room_check`).
+once. Where we sign tokens ourselves, we look whether the room is still there (`room_check`). Who is
+in the call and gets other permissions has them at once, where the provider can do that.
 Nothing waits for a provider that is in trouble: the client is told when to come back.
 
 A token opens the way into the media, and no more: it does not end a connection when it is over.
@@ -56,10 +57,18 @@ class VoiceToken(msgspec.Struct, frozen=True):
 
 
 class Seat(NamedTuple):
-    """A seat in a room. `doubtful`: nobody is known to be there, or it was not found lately."""
+    """A seat in a room.
+
+    Attributes:
+        doubtful: nobody is known to be there, or it was not found lately.
+        changed: its user is in the call, and had other permissions.
+        transcribed: what is said there is to be written down.
+    """
 
     room: Room
     doubtful: bool
+    changed: bool = False
+    transcribed: bool = False
 
 
 class Tokens:
@@ -117,7 +126,7 @@ class Tokens:
             device=(device_id, sid),
             began=self._desk.now(),
         )
-        who = Participant(user_id, name)
+        who = Participant(user_id, name, device_id)
         try:
             with trio.fail_after(self._patience):
                 return await self._issue(channel_id, waddle_id, who, permissions, seat)
@@ -143,6 +152,8 @@ class Tokens:
             except SessionNotFound:
                 await self._opening.recreate(channel_id, got.room.session_id)
                 continue
+            if got.changed:
+                await self._change(channel_id, got.room.session_id, who.user_id, permissions)
             expires_at = min(issued.expires_at, self._desk.now() / 1000 + self._life)
             return VoiceToken(issued.token, got.room.session_id, expires_at, got.room.generation)
         raise ProviderUnavailable("the channel's call changes all the time", retry_after=2.0)
@@ -152,6 +163,7 @@ class Tokens:
     ) -> IssuedToken:
         """Ask for a token, once more when it is over already; without one the seat is free."""
         issued, session_id = None, seat.room.session_id
+        who = msgspec.structs.replace(who, transcribed=seat.transcribed)
         try:
             if self._check is not None and seat.doubtful:
                 await self._require(self._check, channel_id, session_id)
@@ -166,6 +178,21 @@ class Tokens:
         finally:
             if issued is None:
                 await self._release(channel_id, who.user_id)
+
+    async def _change(
+        self, channel_id: str, session_id: str, user_id: str, permissions: Permissions
+    ) -> None:
+        """Let what a user may do hold for the connections that there are, where that is offered.
+
+        Where it fails, it holds from the next connection on.
+        """
+        if not self._provider.capabilities.permissions_live:
+            return
+        try:
+            await self._provider.set_permissions(session_id, user_id, permissions)
+            log.info("voice_permissions_changed", channel_id=channel_id)
+        except ProviderError as error:
+            log.warning("voice_permissions_kept", channel_id=channel_id, code=error.code.value)
 
     async def _require(self, check: RoomCheck, channel_id: str, session_id: str) -> None:
         """Raise SessionNotFound when the provider does not know the session."""
@@ -200,10 +227,14 @@ def seated(
     call, room = channel.call, channel.record.room
     if call is None or room is None:
         raise NotLive
+    known = channel.record.guests.get(user_id)
+    there = known is not None and call.since(user_id) is not None
+    changed = there and known is not None and known.permissions != permissions
     channel.admit(user_id, permissions, now)
     holding.guess(channel.record.guests[user_id], *device)
     empty = not call.arrived and room.opened_at < began
-    return Seat(room, empty or channel.record.lost > 0)
+    transcribed = channel.record.config.transcription
+    return Seat(room, empty or channel.record.lost > 0, changed, transcribed)
 
 
 def unseated(channel: Channel, now: int, *, user_id: str) -> None:

@@ -34,7 +34,7 @@ K = TypeVar("K")
 PAGE = 256
 MAX_CHANNELS = 65_536
 RETRY_SECONDS = 0.5
-LASTING = "recording_ready"
+LASTING = ("recording_ready", "recording_failed", "transcript_ready", "summary_ready")
 """What is told whatever else was missed: no view shows it."""
 
 
@@ -144,7 +144,7 @@ class Board:
                 raise ValueError("news are missing")
             shown = view.applied(before, step) if step is not None else before
         except ValueError:
-            lasting = [m for m in events if m.get("type") == LASTING]
+            lasting = [m for m in events if m.get("type") in LASTING]
             self._tell(channel_id, call, before, before, lasting)
             self._want([channel_id])
             return

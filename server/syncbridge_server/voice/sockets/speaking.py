@@ -27,6 +27,7 @@ import msgspec
 import structlog
 import trio
 
+from syncbridge.integrity import UNREADABLE
 from syncbridge.kernels import RESTED, Throttle
 from syncbridge.voice.announcements import Message
 from syncbridge_core.hub import KIND_SPEAKING
@@ -142,7 +143,7 @@ class Speaking:
         """What another node shares."""
         try:
             shared = _decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             log.warning("voice_speaking_unreadable", size=len(data))
             return
         if shared.node == self._node:

@@ -83,7 +83,7 @@ class Sorter:
                 fate = Fate.WAIT if trouble is not None else Fate.AGAIN
                 item.fail(fate, UNKNOWN_SESSION)
                 continue
-            report = Report(event, item.delivery.received_at)
+            report = Report(event, item.delivery.received_at, item.delivery.delivery_id)
             item.reports.setdefault(channel_id, []).append(report)
         return trouble
 

@@ -22,13 +22,14 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.intake import Report, Taken, take_in
+from syncbridge.voice.intake import RECORDING, Report, Taken, take_in
 from syncbridge.voice.provider import events
 from syncbridge.voice.recordings import Recorded
 from syncbridge_server.isolation import of_record
 from syncbridge_server.ports.channels import Channels, WebhookInbox
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.ports.recordings import Recordings
+from syncbridge_server.telemetry.tracing import TRACING
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.webhooks.inbox_sorting import Fate, Item, Reports, Sorter
 
@@ -39,6 +40,8 @@ IDLE_MS = 5_000
 ATTEMPTS = 6
 LOOK_SECONDS = 2.0
 """The inbox is looked at so often when no word of an arrival comes."""
+IDLE_LOOK_SECONDS = 10.0
+"""The same while nothing waits. Word of an arrival is lost with a connection, and that is told."""
 LEAST_SECONDS = 0.01
 """Between two batches that are not full: the first webhook takes effect at once, and those that
 come soon after it together, which costs a fraction of one by one."""
@@ -95,7 +98,9 @@ class InboxWorker:
         id_bytes: int = 64,
         batch: int = BATCH,
         idle_ms: int = IDLE_MS,
+        count_recording: Callable[[str], None] = lambda outcome: None,
     ) -> None:
+        self._count_recording = count_recording
         self._inbox = inbox
         self._sorter = Sorter(provider, channels, id_bytes)
         self._desk = desk
@@ -105,6 +110,7 @@ class InboxWorker:
         self._idle_ms = idle_ms
         self._arrived = trio.Event()
         self._count_at = -math.inf
+        self._waiting = 0
         self._speaking: list[OnSpeaking] = []
         self._spoke_at: dict[tuple[str, str], int] = {}
         self._looks: list[Look] = []
@@ -130,6 +136,7 @@ class InboxWorker:
             began = trio.current_time()
             try:
                 taken = await self.step()
+                self._waiting = self._waiting or taken
                 await self._count()
             except StoreError as error:
                 log.warning("webhooks_wait", reason=error.detail, seconds=pause)
@@ -138,7 +145,7 @@ class InboxWorker:
                 continue
             pause = PAUSES[0]
             if taken < self._batch:
-                with trio.move_on_after(LOOK_SECONDS):
+                with trio.move_on_after(LOOK_SECONDS if self._waiting else IDLE_LOOK_SECONDS):
                     await self._arrived.wait()
                 await trio.sleep_until(began + LEAST_SECONDS)
 
@@ -147,7 +154,8 @@ class InboxWorker:
         now = trio.current_time()
         if now >= self._count_at:
             self._count_at = now + COUNT_SECONDS
-            self._effects.waiting(await self._inbox.waiting())
+            self._waiting = await self._inbox.waiting()
+            self._effects.waiting(self._waiting)
 
     async def step(self) -> int:
         """Take one batch and bring it to its end; how many were taken.
@@ -175,8 +183,10 @@ class InboxWorker:
         limiter = trio.CapacityLimiter(CHANNELS_AT_ONCE)
 
         async def work(channel_id: str, concerned: list[Item]) -> None:
+            trace = next((item.delivery.trace for item in concerned if item.delivery.trace), "")
             async with limiter:
-                trouble.extend(await self._channel(channel_id, concerned))
+                with TRACING.child("webhook effect", trace):
+                    trouble.extend(await self._channel(channel_id, concerned))
 
         async with trio.open_nursery() as nursery:
             for channel_id, concerned in by_channel.items():
@@ -234,13 +244,28 @@ class InboxWorker:
     async def _keep(self, channel_id: str, item: Item, report: Report) -> bool:
         """Keep a recording; False when it is known and was told of. True for other events."""
         event = report.event
+        if isinstance(event, events.RecordingFailed):
+            self._count_recording("failed")
+            log.warning(
+                "voice_recording_failed",
+                channel_id=channel_id,
+                session_id=event.session_id,
+                recording_id=event.recording_id,
+            )
         if not isinstance(event, events.RecordingReady):
             return True
         recorded = Recorded(
-            event.recording_id, event.session_id, report.at, event.url, event.duration
+            event.recording_id,
+            event.session_id,
+            report.at,
+            event.url,
+            event.duration,
+            event.kind.value,
+            round((event.expires_at or 0.0) * 1000),
         )
         if await self._recordings.add(channel_id, recorded):
             item.kept.add(recorded.recording_id)
+            self._count_recording("ready" if event.kind is RECORDING else event.kind.value)
         return recorded.recording_id in item.kept or item.delivery.attempts > 1
 
     def _spoke(self, channel_id: str, report: Report) -> None:

@@ -120,15 +120,17 @@ class Entry(_message.Message):
     def __init__(self, key: _Optional[str] = ..., value_json: _Optional[bytes] = ...) -> None: ...
 
 class Position(_message.Message):
-    __slots__ = ("epoch", "version")
+    __slots__ = ("epoch", "version", "lineage")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     epoch: str
     version: int
-    def __init__(self, epoch: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+    lineage: str
+    def __init__(self, epoch: _Optional[str] = ..., version: _Optional[int] = ..., lineage: _Optional[str] = ...) -> None: ...
 
 class Auth(_message.Message):
-    __slots__ = ("token", "device_id", "device_type", "device_name", "os_version", "app_version", "session_id", "resume")
+    __slots__ = ("token", "device_id", "device_type", "device_name", "os_version", "app_version", "session_id", "resume", "stream", "acked")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     DEVICE_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +139,8 @@ class Auth(_message.Message):
     APP_VERSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    ACKED_FIELD_NUMBER: _ClassVar[int]
     token: str
     device_id: str
     device_type: str
@@ -145,10 +149,12 @@ class Auth(_message.Message):
     app_version: str
     session_id: str
     resume: Position
-    def __init__(self, token: _Optional[str] = ..., device_id: _Optional[str] = ..., device_type: _Optional[str] = ..., device_name: _Optional[str] = ..., os_version: _Optional[str] = ..., app_version: _Optional[str] = ..., session_id: _Optional[str] = ..., resume: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
+    stream: str
+    acked: int
+    def __init__(self, token: _Optional[str] = ..., device_id: _Optional[str] = ..., device_type: _Optional[str] = ..., device_name: _Optional[str] = ..., os_version: _Optional[str] = ..., app_version: _Optional[str] = ..., session_id: _Optional[str] = ..., resume: _Optional[_Union[Position, _Mapping]] = ..., stream: _Optional[str] = ..., acked: _Optional[int] = ...) -> None: ...
 
 class AuthSuccess(_message.Message):
-    __slots__ = ("session_id", "user_id", "device_id", "role", "version", "epoch", "heartbeat_interval_ms", "token_expires_at", "limits", "devices", "resumed", "state_data", "changes", "deleted_keys", "voice_json")
+    __slots__ = ("session_id", "user_id", "device_id", "role", "version", "epoch", "heartbeat_interval_ms", "token_expires_at", "limits", "devices", "resumed", "state_data", "changes", "deleted_keys", "voice_json", "lineage", "reset", "reason", "applied", "lost", "devices_total", "devices_partial")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +177,13 @@ class AuthSuccess(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DELETED_KEYS_FIELD_NUMBER: _ClassVar[int]
     VOICE_JSON_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_PARTIAL_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user_id: str
     device_id: str
@@ -186,7 +199,14 @@ class AuthSuccess(_message.Message):
     changes: _containers.RepeatedCompositeFieldContainer[Entry]
     deleted_keys: _containers.RepeatedScalarFieldContainer[str]
     voice_json: bytes
-    def __init__(self, session_id: _Optional[str] = ..., user_id: _Optional[str] = ..., device_id: _Optional[str] = ..., role: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., token_expires_at: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., voice_json: _Optional[bytes] = ...) -> None: ...
+    lineage: str
+    reset: bool
+    reason: str
+    applied: int
+    lost: _containers.RepeatedScalarFieldContainer[str]
+    devices_total: int
+    devices_partial: bool
+    def __init__(self, session_id: _Optional[str] = ..., user_id: _Optional[str] = ..., device_id: _Optional[str] = ..., role: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., token_expires_at: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., voice_json: _Optional[bytes] = ..., lineage: _Optional[str] = ..., reset: bool = ..., reason: _Optional[str] = ..., applied: _Optional[int] = ..., lost: _Optional[_Iterable[str]] = ..., devices_total: _Optional[int] = ..., devices_partial: bool = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message", "retryable", "retry_after_ms", "details_json")
@@ -209,14 +229,18 @@ class Heartbeat(_message.Message):
     def __init__(self, client_time: _Optional[float] = ...) -> None: ...
 
 class HeartbeatAck(_message.Message):
-    __slots__ = ("client_time", "server_time", "version")
+    __slots__ = ("client_time", "server_time", "version", "epoch", "lineage")
     CLIENT_TIME_FIELD_NUMBER: _ClassVar[int]
     SERVER_TIME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     client_time: float
     server_time: int
     version: int
-    def __init__(self, client_time: _Optional[float] = ..., server_time: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+    epoch: str
+    lineage: str
+    def __init__(self, client_time: _Optional[float] = ..., server_time: _Optional[int] = ..., version: _Optional[int] = ..., epoch: _Optional[str] = ..., lineage: _Optional[str] = ...) -> None: ...
 
 class SnapshotRequest(_message.Message):
     __slots__ = ("since",)
@@ -225,7 +249,7 @@ class SnapshotRequest(_message.Message):
     def __init__(self, since: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
 
 class SnapshotResponse(_message.Message):
-    __slots__ = ("version", "epoch", "resumed", "state_data", "changes", "deleted_keys", "voice_json")
+    __slots__ = ("version", "epoch", "resumed", "state_data", "changes", "deleted_keys", "voice_json", "lineage", "reset", "reason", "applied", "lost")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +257,11 @@ class SnapshotResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DELETED_KEYS_FIELD_NUMBER: _ClassVar[int]
     VOICE_JSON_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
     version: int
     epoch: str
     resumed: bool
@@ -240,10 +269,15 @@ class SnapshotResponse(_message.Message):
     changes: _containers.RepeatedCompositeFieldContainer[Entry]
     deleted_keys: _containers.RepeatedScalarFieldContainer[str]
     voice_json: bytes
-    def __init__(self, version: _Optional[int] = ..., epoch: _Optional[str] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., voice_json: _Optional[bytes] = ...) -> None: ...
+    lineage: str
+    reset: bool
+    reason: str
+    applied: int
+    lost: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[int] = ..., epoch: _Optional[str] = ..., resumed: bool = ..., state_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., voice_json: _Optional[bytes] = ..., lineage: _Optional[str] = ..., reset: bool = ..., reason: _Optional[str] = ..., applied: _Optional[int] = ..., lost: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StateUpdate(_message.Message):
-    __slots__ = ("key", "value_json", "operation", "changes", "deleted_keys", "base_version", "expected_json")
+    __slots__ = ("key", "value_json", "operation", "changes", "deleted_keys", "base_version", "expected_json", "base_lineage", "stream", "seq")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_JSON_FIELD_NUMBER: _ClassVar[int]
     OPERATION_FIELD_NUMBER: _ClassVar[int]
@@ -251,6 +285,9 @@ class StateUpdate(_message.Message):
     DELETED_KEYS_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_JSON_FIELD_NUMBER: _ClassVar[int]
+    BASE_LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
     key: str
     value_json: bytes
     operation: Operation
@@ -258,26 +295,37 @@ class StateUpdate(_message.Message):
     deleted_keys: _containers.RepeatedScalarFieldContainer[str]
     base_version: int
     expected_json: bytes
-    def __init__(self, key: _Optional[str] = ..., value_json: _Optional[bytes] = ..., operation: _Optional[_Union[Operation, str]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ..., expected_json: _Optional[bytes] = ...) -> None: ...
+    base_lineage: str
+    stream: str
+    seq: int
+    def __init__(self, key: _Optional[str] = ..., value_json: _Optional[bytes] = ..., operation: _Optional[_Union[Operation, str]] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., base_version: _Optional[int] = ..., expected_json: _Optional[bytes] = ..., base_lineage: _Optional[str] = ..., stream: _Optional[str] = ..., seq: _Optional[int] = ...) -> None: ...
 
 class StateUpdated(_message.Message):
-    __slots__ = ("version", "prev_version", "epoch", "changes", "deleted_keys", "device_id")
+    __slots__ = ("version", "prev_version", "epoch", "changes", "deleted_keys", "device_id", "lineage", "prev_lineage", "duplicate", "seq")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PREV_VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DELETED_KEYS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    PREV_LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
     version: int
     prev_version: int
     epoch: str
     changes: _containers.RepeatedCompositeFieldContainer[Entry]
     deleted_keys: _containers.RepeatedScalarFieldContainer[str]
     device_id: str
-    def __init__(self, version: _Optional[int] = ..., prev_version: _Optional[int] = ..., epoch: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., device_id: _Optional[str] = ...) -> None: ...
+    lineage: str
+    prev_lineage: str
+    duplicate: bool
+    seq: int
+    def __init__(self, version: _Optional[int] = ..., prev_version: _Optional[int] = ..., epoch: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., device_id: _Optional[str] = ..., lineage: _Optional[str] = ..., prev_lineage: _Optional[str] = ..., duplicate: bool = ..., seq: _Optional[int] = ...) -> None: ...
 
 class Device(_message.Message):
-    __slots__ = ("device_id", "device_type", "device_name", "os_version", "status", "connected_at", "last_seen", "in_call")
+    __slots__ = ("device_id", "device_type", "device_name", "os_version", "status", "connected_at", "last_seen", "in_call", "me_json")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     DEVICE_TYPE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +334,7 @@ class Device(_message.Message):
     CONNECTED_AT_FIELD_NUMBER: _ClassVar[int]
     LAST_SEEN_FIELD_NUMBER: _ClassVar[int]
     IN_CALL_FIELD_NUMBER: _ClassVar[int]
+    ME_JSON_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     device_type: str
     device_name: str
@@ -294,7 +343,8 @@ class Device(_message.Message):
     connected_at: int
     last_seen: int
     in_call: str
-    def __init__(self, device_id: _Optional[str] = ..., device_type: _Optional[str] = ..., device_name: _Optional[str] = ..., os_version: _Optional[str] = ..., status: _Optional[str] = ..., connected_at: _Optional[int] = ..., last_seen: _Optional[int] = ..., in_call: _Optional[str] = ...) -> None: ...
+    me_json: bytes
+    def __init__(self, device_id: _Optional[str] = ..., device_type: _Optional[str] = ..., device_name: _Optional[str] = ..., os_version: _Optional[str] = ..., status: _Optional[str] = ..., connected_at: _Optional[int] = ..., last_seen: _Optional[int] = ..., in_call: _Optional[str] = ..., me_json: _Optional[bytes] = ...) -> None: ...
 
 class DeviceLeft(_message.Message):
     __slots__ = ("device_id", "status", "reason", "target_device", "version")
@@ -311,14 +361,24 @@ class DeviceLeft(_message.Message):
     def __init__(self, device_id: _Optional[str] = ..., status: _Optional[str] = ..., reason: _Optional[str] = ..., target_device: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class DeviceList(_message.Message):
-    __slots__ = ("devices", "total", "session_id")
+    __slots__ = ("devices", "total", "session_id", "delta", "partial", "joined", "left", "me_json")
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    ME_JSON_FIELD_NUMBER: _ClassVar[int]
     devices: _containers.RepeatedCompositeFieldContainer[Device]
     total: int
     session_id: str
-    def __init__(self, devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., total: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
+    delta: bool
+    partial: bool
+    joined: _containers.RepeatedCompositeFieldContainer[Device]
+    left: _containers.RepeatedCompositeFieldContainer[DeviceLeft]
+    me_json: bytes
+    def __init__(self, devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., total: _Optional[int] = ..., session_id: _Optional[str] = ..., delta: bool = ..., partial: bool = ..., joined: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., left: _Optional[_Iterable[_Union[DeviceLeft, _Mapping]]] = ..., me_json: _Optional[bytes] = ...) -> None: ...
 
 class Broadcast(_message.Message):
     __slots__ = ("json",)

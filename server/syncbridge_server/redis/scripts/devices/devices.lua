@@ -1,17 +1,18 @@
 #!lua flags=no-writes
 -- The registered devices of a session. Reads only.
+-- Format 2; docs/decisions/0009-the-layout-of-redis.md.
 --
--- KEYS  1 m  meta   2 p  leases   3 v  infos   4 o  device -> "conn fence node"; "" the user who
---       waits for a session that does not exist; "\n" the newest fence
--- ARGV  1 user   2 owner check (0 or 1)
--- Returns {status, leases, infos, connections, now ms}.
+-- KEYS  1 m  meta HASH; with old data last the old meta key
+-- ARGV  1 flags: 1 owner check, 8 old data   2 user
+-- Returns {status, flat devices and records, newest fence, now ms}.
 
-local OK, NOT_FOUND, FORBIDDEN = 0, 4, 5
+local OK, NOT_FOUND, FORBIDDEN, OLD = 0, 4, 5, 14
+local flags = tonumber(ARGV[1])
 local clock = redis.call('TIME')
-local now = clock[1] .. string.format('%03d', math.floor(clock[2] / 1000))
-local infos, connections = redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4])
-local owner = redis.call('HGET', KEYS[1], 'u')
-if not owner and #infos == 0 then return {NOT_FOUND} end
-owner = owner or redis.call('HGET', KEYS[4], '')
-if ARGV[2] == '1' and owner ~= ARGV[1] then return {owner and FORBIDDEN or NOT_FOUND} end
-return {OK, redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES'), infos, connections, tonumber(now)}
+local meta = redis.call('HMGET', KEYS[1], 'v', 'u', 'r', 'g')
+if not meta[1] and flags % 16 > 7 and redis.call('EXISTS', KEYS[#KEYS]) == 1 then return {OLD} end
+local all = redis.call('HGETALL', string.sub(KEYS[1], 1, -2) .. 'o')
+local owner = meta[2] or meta[3]
+if not meta[1] and #all == 0 then return {NOT_FOUND} end
+if flags % 2 == 1 and owner ~= ARGV[2] then return {owner and FORBIDDEN or NOT_FOUND} end
+return {OK, all, tonumber(meta[4] or 0), clock[1] * 1000 + math.floor(clock[2] / 1000)}

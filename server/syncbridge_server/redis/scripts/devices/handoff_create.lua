@@ -1,21 +1,26 @@
 #!lua
 -- Store a handoff token under its digest.
+-- Format 2; docs/decisions/0009-the-layout-of-redis.md.
 --
--- KEYS  1 m  meta
---       2 h:{session}:<digest>  HASH: s source, t target, x expires ms; once redeemed also v
---         version, e epoch, f fence of the source's connection, r re-read until ms
---       3 h:{session}  ZSET digest -> expires ms, of the tokens of the session
--- ARGV  1 user   2 owner check (0 or 1)   3 source   4 target   5 digest   6 life ms
+-- KEYS  1 m  meta HASH   2 h:T:S:<digest>  HASH: s source, t target, x expires ms; once redeemed
+--         also v version, e epoch, l lineage, f fence of the source's connection, r re-read until
+--       3 h:T:S  ZSET digest -> expires ms, of the tokens of the session
+--       with old data last the old meta key
+-- ARGV  1 flags: 1 owner check, 8 old data   2 user   3 source   4 target   5 digest   6 life ms
 --       7 how long an expired token is remembered, ms   8 most tokens of a session
 -- Returns {status, expires ms, digests of tokens that are too many now, oldest first}.
 
-local OK, NOT_FOUND, FORBIDDEN = 0, 4, 5
+local OK, NOT_FOUND, FORBIDDEN, OLD = 0, 4, 5, 14
 local call, format = redis.call, string.format
+local flags = tonumber(ARGV[1])
 local meta = call('HMGET', KEYS[1], 'v', 'u')
-if not meta[1] then return {NOT_FOUND} end
-if ARGV[2] == '1' and meta[2] ~= ARGV[1] then return {FORBIDDEN} end
+if not meta[1] then
+  if flags % 16 > 7 and call('EXISTS', KEYS[#KEYS]) == 1 then return {OLD} end
+  return {NOT_FOUND}
+end
+if flags % 2 == 1 and meta[2] ~= ARGV[2] then return {FORBIDDEN} end
 local clock = call('TIME')
-local now = tonumber(clock[1] .. format('%03d', math.floor(clock[2] / 1000)))
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local expires, forget = now + tonumber(ARGV[6]), now + ARGV[6] + ARGV[7]
 call('HLEN', KEYS[2])  -- for its type: nothing may fail after the first write
 call('ZREMRANGEBYSCORE', KEYS[3], '-inf', format('%.0f', now - tonumber(ARGV[7])))

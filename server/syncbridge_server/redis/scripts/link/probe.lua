@@ -1,9 +1,9 @@
 #!lua
--- Does what every script does, and nothing else: ask for the time, and publish.
+-- Does what scripts do, and nothing else: ask for the time, and publish.
 --
 -- KEYS  1 the node's witness, for the slot alone
 -- ARGV  1 channel of our node   2 message
 -- Returns how many listen there.
 
 redis.call('TIME')
-return redis.call('PUBLISH', ARGV[1], ARGV[2])
+return redis.call('SPUBLISH', ARGV[1], ARGV[2])

@@ -1,20 +1,24 @@
 #!lua flags=allow-oom
 -- Put a packed state in the place of the state that it was made of.
+-- Format 2; docs/decisions/0009-the-layout-of-redis.md.
 --
--- KEYS  1 m  meta   2 d  data   3 k  versions   4 z  STRING packed state
--- ARGV  1 version   2 epoch   3 packed state
+-- KEYS  1 m  meta HASH
+-- ARGV  1 version   2 epoch   3 lineage   4 packed state
 -- Returns 1, or 0 when there was a write since the state was read, or somebody was quicker.
--- Mutation ids, journal, devices and the version itself stay where they are.
+-- Devices, numbers of updates, the place and the newest entries of the journal stay.
 
-local call = redis.call
-local meta = call('HMGET', KEYS[1], 'v', 'e', 'z')
-if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] or meta[3] then return 0 end
+local KEPT = 32
+local call, own = redis.call, string.sub(KEYS[1], 1, -2)
+local meta = call('HMGET', KEYS[1], 'v', 'e', 'l', 'z')
+if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] or meta[3] ~= ARGV[3] then return 0 end
+if meta[4] == '1' or meta[4] == '3' then return 0 end
 local left = call('PTTL', KEYS[1])
 if left > 0 then
-  call('SET', KEYS[4], ARGV[3], 'PX', left)
+  call('SET', own .. 'z', ARGV[4], 'PX', left)
 else
-  call('SET', KEYS[4], ARGV[3])
+  call('SET', own .. 'z', ARGV[4])
 end
-call('HSET', KEYS[1], 'z', '1')
-call('UNLINK', KEYS[2], KEYS[3])
+call('HSET', KEYS[1], 'z', meta[4] == '2' and '3' or '1')
+call('UNLINK', own .. 'd', own .. 'k', own .. 'c')
+redis.pcall('LTRIM', own .. 'j', -KEPT, -1)
 return 1

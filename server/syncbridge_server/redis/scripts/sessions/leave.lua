@@ -1,44 +1,68 @@
 #!lua flags=allow-oom
 -- A connection ended. A late close of an old connection changes nothing: conn is compared.
+-- Format 2; docs/decisions/0009-the-layout-of-redis.md.
 --
--- KEYS  1 p  ZSET device -> lease ms         2 v  HASH device -> info
---       3 o  HASH device -> "conn fence node"     4 n  ZSET node -> lease ms
--- ARGV  1 device   2 conn; "" stands for "is offline"   3 node   4 forget (0 or 1)
---       5 last (0 or 1): this node has no other device here   6 reason
--- Returns {changed (0 or 1), now ms, number of other nodes, fence of the connection}. An offline
--- device keeps its place in `p` with the time at which it left, so that the registry knows when it
--- was last seen. The other nodes are told with "P", see messages.py.
+-- KEYS  1 m  meta HASH   2 ns:T:<node>  SET of the node's sessions in this bucket
+--       with old data last the old meta key, which is not looked for
+-- ARGV  1 flags: 16 forget, 32 this node has no other device here   2 device
+--       3 conn; "" stands for "is offline"   4 node   5 reason
+-- Returns {changed (0 or 1), now ms, nodes, fence of the connection, devices online}. An offline
+-- device keeps its record, so that the registry knows when it was last seen.
 
-local clock = redis.call('TIME')
-local now = clock[1] .. string.format('%03d', math.floor(clock[2] / 1000))
-local current = redis.call('HGET', KEYS[3], ARGV[1])
-local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
-redis.call('HLEN', KEYS[2])  -- for its type: nothing may fail after the first write
-local nodes, peers = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. now, '+inf'), 0
+local TTL = 604800000
+local call, format, match = redis.call, string.format, string.match
+local HOUR = 3600000
+local flags, device, node = tonumber(ARGV[1]), ARGV[2], ARGV[4]
+local own = string.sub(KEYS[1], 1, -2)
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local meta = call('HMGET', KEYS[1], 'v', 's', 'b', 'g', 't')
+local current = call('HGET', own .. 'o', device) or ''
+local fence, where, conn, info = match(current, '^(%d+) %d+ (%S+) (%S+)\n(.*)$')
+local live = where and where ~= '-'
 local changed
-if ARGV[2] == '' then
-  changed = lease and not current
-else
-  local prefix = ARGV[2] .. ' '
-  changed = current and string.sub(current, 1, #prefix) == prefix
+if ARGV[3] == '' then changed = where and not live else changed = live and conn == ARGV[3] end
+call('SCARD', KEYS[2])  -- for its type: nothing may fail after the first write
+
+local online, nodes = tonumber(meta[3] or 0), meta[2] or ''
+if flags % 64 > 31 then
+  call('SREM', KEYS[2], string.sub(KEYS[1], -38, -3))
+  local kept = {}
+  for name in string.gmatch(nodes, '%S+') do
+    if name ~= node then kept[#kept + 1] = name end
+  end
+  local left = table.concat(kept, ' ')
+  if left ~= nodes then
+    nodes = left
+    if nodes == '' then call('HDEL', KEYS[1], 's') else call('HSET', KEYS[1], 's', nodes) end
+  end
 end
-local fence = string.match(current or '', ' (%d+) ') or '0'
-if ARGV[5] == '1' then redis.call('ZREM', KEYS[4], ARGV[3]) end
 if changed then
-  redis.call('HDEL', KEYS[3], ARGV[1])
-  if ARGV[4] == '1' then
-    redis.call('ZREM', KEYS[1], ARGV[1])
-    redis.call('HDEL', KEYS[2], ARGV[1])
-  elseif lease and tonumber(lease) > tonumber(now) then
-    redis.call('ZADD', KEYS[1], now, ARGV[1])
+  if flags % 32 > 15 then
+    call('HDEL', own .. 'o', device)
+  else
+    call('HSET', own .. 'o', device, fence .. ' ' .. format('%.0f', now) .. ' - -\n' .. info)
+  end
+  if live then
+    online = math.max(online - 1, 0)
+    call('HSET', KEYS[1], 'b', online)
   end
 end
-local news = 'P' .. string.sub(KEYS[1], 4, -4) .. ' ' .. ARGV[6] .. ' ' .. fence .. ' 0 '
-    .. #ARGV[1] .. '\n' .. ARGV[1]
-for j = 1, #nodes do
-  if nodes[j] ~= ARGV[3] then
-    peers = peers + 1
-    if changed and current then redis.call('PUBLISH', 'n:' .. nodes[j], news) end
+if meta[1] and now - tonumber(meta[5] or 0) > HOUR then
+  call('HSET', KEYS[1], 't', now)
+  for letter in string.gmatch('mdkjcoz', '.') do
+    call('PEXPIREAT', own .. letter, format('%.0f', now + TTL))
   end
 end
-return {changed and 1 or 0, tonumber(now), peers, tonumber(fence)}
+local list = {}
+for name in string.gmatch(nodes, '%S+') do list[#list + 1] = name end
+if changed and live then
+  local channel = match(KEYS[1], '^s:({[^}]*}:)')
+  local news = 'P2 ' .. string.sub(KEYS[1], -38, -3) .. ' ' .. ARGV[5] .. ' ' .. fence .. ' '
+      .. (meta[1] or '0') .. ' ' .. online .. ' ' .. (meta[4] or '0') .. ' ' .. #device .. '\n'
+      .. device
+  for j = 1, #list do
+    if list[j] ~= node then redis.pcall('SPUBLISH', channel .. list[j], news) end
+  end
+end
+return {changed and 1 or 0, now, list, tonumber(live and fence or 0), online}

@@ -1,25 +1,55 @@
 #!lua flags=no-writes
--- What changed since a version, or the whole state when that cannot be told. Reads only.
+-- What changed since a place, or the whole state when that cannot be told. Reads only.
+-- Format 2; docs/decisions/0009-the-layout-of-redis.md.
 --
--- KEYS  1 m  meta   2 d  data   3 k  versions
--- ARGV  1 user   2 owner check (0 or 1)   3 epoch   4 version
--- Returns {FROZEN} when it needs a state that is packed away (see thaw.lua), else
---         {status, version, epoch, kind, keys or flat state, values}; kind: 0 full, 1 delta.
--- A key of a delta without a value was deleted.
+-- KEYS  1 m  meta HASH; with old data last the old meta key
+-- ARGV  1 flags: 1 owner check, 8 old data   2 user   3 epoch   4 version   5 lineage or ""
+--       6.. devices whose streams are read with it
+-- Returns {status, version, epoch, lineage, kind, reason, keys or flat state, values, owner,
+--          stream records of the devices}; kind: 0 whole, 1 difference. A key of a difference
+--          without a value was deleted.
 
-local OK, NOT_FOUND, FORBIDDEN, FROZEN, CHUNK = 0, 4, 5, 10, 3000
-local meta = redis.call('HMGET', KEYS[1], 'v', 'e', 'f', 'u', 'z')
-if not meta[1] then return {NOT_FOUND} end
-if ARGV[2] == '1' and meta[4] ~= ARGV[1] then return {FORBIDDEN} end
-local version, since = tonumber(meta[1]), tonumber(ARGV[4])
-if meta[5] and (ARGV[3] ~= meta[2] or since ~= version) then return {FROZEN} end
-if ARGV[3] ~= meta[2] or since < tonumber(meta[3]) or since > version then
-  return {OK, version, meta[2], 0, redis.call('HGETALL', KEYS[2]), {}}
+local OK, NOT_FOUND, FORBIDDEN, FROZEN, OLD = 0, 4, 5, 10, 14
+local WHOLE, DIFFERENCE, CHUNK, KEPT = 0, 1, 3000, 256
+local call = redis.call
+local flags, own = tonumber(ARGV[1]), string.sub(KEYS[1], 1, -2)
+local meta = call('HMGET', KEYS[1], 'v', 'e', 'l', 'f', 'u', 'z')
+if not meta[1] then
+  if flags % 16 > 7 and call('EXISTS', KEYS[#KEYS]) == 1 then return {OLD} end
+  return {NOT_FOUND}
 end
-local names, values = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[4], '+inf'), {}
-for from = 1, #names, CHUNK do
-  local last = math.min(from + CHUNK - 1, #names)
-  local part = redis.call('HMGET', KEYS[2], unpack(names, from, last))
-  for j = 1, #part do values[#values + 1] = part[j] end
+if flags % 2 == 1 and meta[5] ~= ARGV[2] then return {FORBIDDEN} end
+local version, lineage, since = tonumber(meta[1]), meta[3], tonumber(ARGV[4])
+local token = ''
+if ARGV[5] ~= '' then
+  token = since == version and lineage or nil
+  if since > 0 and since < version and since > version - KEPT then
+    local entry = redis.pcall('LINDEX', own .. 'j', since - version - 1)
+    token = type(entry) == 'string' and string.sub(entry, 1, 12) or nil
+  end
 end
-return {OK, version, meta[2], 1, names, values}
+local kind, reason = WHOLE, ''
+if ARGV[3] ~= meta[2] then
+  reason = since > 0 and 'epoch' or ''
+elseif since > version or (token and token ~= ARGV[5]) then
+  reason = 'rolled_back'
+elseif not token or since < tonumber(meta[4]) then
+  reason = 'resync'
+else
+  kind = DIFFERENCE
+end
+if (meta[6] == '1' or meta[6] == '3') and not (kind == DIFFERENCE and since == version) then
+  return {FROZEN}
+end
+local streams, names, values = {}, nil, {}
+for j = 6, #ARGV do streams[j - 5] = call('HGET', KEYS[1], 'i' .. ARGV[j]) or '' end
+if kind == WHOLE then
+  names = call('HGETALL', own .. 'd')
+else
+  names = since < version and call('ZRANGEBYSCORE', own .. 'k', '(' .. ARGV[4], '+inf') or {}
+  for from = 1, #names, CHUNK do
+    local part = call('HMGET', own .. 'd', unpack(names, from, math.min(from + CHUNK - 1, #names)))
+    for j = 1, #part do values[#values + 1] = part[j] end
+  end
+end
+return {OK, version, meta[2], lineage, kind, reason, names, values, meta[5], streams}

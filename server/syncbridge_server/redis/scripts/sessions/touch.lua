@@ -1,57 +1,50 @@
 #!lua flags=allow-oom
--- Renew the presence of this node's devices in one session, and the life of the session.
+-- Enter a node again in a session in which it has devices, and renew the life of the session.
+-- Format 2; docs/decisions/0009-the-layout-of-redis.md.
 --
--- KEYS  1 m  meta   2 d  data   3 k  versions   4 i  mutations   5 p  leases   6 v  infos
---       7 o  device -> "conn fence node"   8 n  nodes   9 z  packed state of a frozen session
--- ARGV  1 node   2 presence ms   3 ttl ms   4 ttl ms while there is no session   5.. devices
--- Returns {version, epoch, lost}; 0 and "" when the session does not exist.
--- Only devices whose live connection is on this node are renewed: one that has left, was
--- forgotten or has moved on is not brought back by a late touch, but named in `lost`:
--- {device, its live connection or "", the least fence with which it may write}.
--- A node that has only lost devices stays registered as long as it is: they still read.
+-- KEYS  1 m  meta HASH   2 ns:T:<node>  SET of the node's sessions in this bucket
+--       with old data last the old meta key, which is not looked for
+-- ARGV  1 flags   2 node   3.. device, conn, device, conn ...
+-- Returns {version, epoch, lineage, devices online, newest fence, lost}; 0 and "" when the session
+-- does not exist.
+-- A device that has left, was forgotten or has moved on is not brought back by a late touch, but
+-- named in `lost`: {device, its live record or "", the least fence with which it may write}.
 
-local call, format = redis.call, string.format
-local CHUNK, HOUR = 3000, 3600000
+local TTL, WAITING_TTL = 604800000, 3600000
+local call, format, match = redis.call, string.format, string.match
+local HOUR = 3600000
+local own, node = string.sub(KEYS[1], 1, -2), ARGV[2]
 local clock = call('TIME')
-local now_text = clock[1] .. format('%03d', math.floor(clock[2] / 1000))
-local now = tonumber(now_text)
-local meta = call('HMGET', KEYS[1], 'v', 'e', 't')
-local exists = meta[1] ~= false
-local ttl = tonumber(exists and ARGV[3] or ARGV[4])
-local lease, expiry = format('%.0f', now + tonumber(ARGV[2])), format('%.0f', now + ttl)
-local suffix, renewed, lost = ' ' .. ARGV[1], {}, {}
-for from = 5, #ARGV, CHUNK do
-  local last = math.min(from + CHUNK - 1, #ARGV)
-  local where = call('HMGET', KEYS[7], unpack(ARGV, from, last))
-  for j = 1, #where do
-    if where[j] and string.sub(where[j], -#suffix) == suffix then
-      renewed[#renewed + 1] = lease
-      renewed[#renewed + 1] = ARGV[from + j - 1]
-    else
-      local device = ARGV[from + j - 1]
-      lost[#lost + 1] = device
-      lost[#lost + 1] = where[j] or ''
-      lost[#lost + 1] = tonumber(call('HGET', KEYS[1], 'x' .. device) or 0)
-    end
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local meta = call('HMGET', KEYS[1], 'v', 'e', 'l', 'b', 'g', 't', 's')
+local exists, here, lost = meta[1] ~= false, false, {}
+for j = 3, #ARGV, 2 do
+  local device = ARGV[j]
+  local record = call('HGET', own .. 'o', device) or ''
+  local where = match(record, '^%d+ %d+ (%S+) ')
+  if where == node then
+    here = true
+  else
+    lost[#lost + 1] = device
+    lost[#lost + 1] = where and where ~= '-' and match(record, '^[^\n]*') or ''
+    lost[#lost + 1] = tonumber(call('HGET', KEYS[1], 'x' .. device) or 0)
   end
 end
-local left = call('PTTL', KEYS[6])
-local registered = tonumber(call('ZSCORE', KEYS[8], ARGV[1]) or 0) > now
-if #renewed > 0 or (#lost > 0 and registered) then
-  call('ZREMRANGEBYSCORE', KEYS[8], '-inf', now_text)
-  call('ZADD', KEYS[8], lease, ARGV[1])
-  call('PEXPIREAT', KEYS[8], expiry)
-  for from = 1, #renewed, CHUNK do
-    local last = math.min(from + CHUNK - 1, #renewed)
-    call('ZADD', KEYS[5], 'XX', unpack(renewed, from, last))
+if here then
+  call('SADD', KEYS[2], string.sub(KEYS[1], -38, -3))
+  call('PEXPIRE', KEYS[2], TTL + HOUR)
+  local nodes = meta[7] or ''
+  if not string.find(' ' .. nodes .. ' ', ' ' .. node .. ' ', 1, true) then
+    call('HSET', KEYS[1], 's', nodes == '' and node or nodes .. ' ' .. node)
   end
 end
-if left < ttl - math.min(HOUR, ttl / 2) then
-  for j = 5, 7 do call('PEXPIREAT', KEYS[j], expiry) end
+local late = exists and now - tonumber(meta[6] or 0) > HOUR
+if late then call('HSET', KEYS[1], 't', now) end
+if late or not exists then
+  local expiry = format('%.0f', now + (exists and TTL or WAITING_TTL))
+  for letter in string.gmatch(exists and 'mdkjcoz' or 'mo', '.') do
+    call('PEXPIREAT', own .. letter, expiry)
+  end
 end
-if exists and now - tonumber(meta[3] or 0) > HOUR then
-  call('HSET', KEYS[1], 't', now_text)
-  for j = 1, 4 do call('PEXPIREAT', KEYS[j], expiry) end
-  call('PEXPIREAT', KEYS[9], expiry)
-end
-return {tonumber(meta[1] or 0), meta[2] or '', lost}
+return {tonumber(meta[1] or 0), meta[2] or '', meta[3] or '', tonumber(meta[4] or 0),
+    tonumber(meta[5] or 0), lost}

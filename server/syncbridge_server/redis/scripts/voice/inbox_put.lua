@@ -1,13 +1,15 @@
 #!lua
 -- Keep a webhook until it has taken effect, unless it was kept before.
 --
--- KEYS  1 inbox:{inbox}:w     STREAM of those that wait: i delivery id, t received ms, b body
+-- KEYS  1 inbox:{inbox}:w     STREAM of those that wait: i delivery id, t received ms, b body,
+--                                 p traceparent
 --       2 inbox:{inbox}:seen  ZSET digest of a delivery id -> microsecond in which it was kept
 --       3 inbox:{inbox}:told  STRING: nodes were told, and nobody has looked since
 -- ARGV  1 digest   2 delivery id   3 received ms   4 body   5 most that wait
 --       6 how long a digest is remembered, ms   7 most digests   8 channel of all nodes
 --       9 what they are told   10 ms after which they are told again
 --       11 why it cannot be taken in, or empty: it will be a dead letter
+--       12 traceparent, or empty
 -- Returns 1, 0 (kept before), -1 (too many wait).
 
 local call, format = redis.call, string.format
@@ -23,6 +25,10 @@ if ARGV[11] ~= '' then
   fields[7] = 'r'
   fields[8] = ARGV[11]
 end
+if ARGV[12] ~= '' then
+  fields[#fields + 1] = 'p'
+  fields[#fields + 1] = ARGV[12]
+end
 call('XADD', KEYS[1], '*', unpack(fields))
 call('ZADD', KEYS[2], format('%.0f', now), ARGV[1])
 call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. format('%.0f', now - ARGV[6] * 1000))
@@ -30,6 +36,6 @@ call('ZREMRANGEBYRANK', KEYS[2], 0, -1 - ARGV[7])
 call('PEXPIRE', KEYS[2], ARGV[6])
 if not told then
   call('SET', KEYS[3], '1', 'PX', ARGV[10])
-  call('PUBLISH', ARGV[8], ARGV[9])
+  redis.pcall('SPUBLISH', ARGV[8], ARGV[9])
 end
 return 1

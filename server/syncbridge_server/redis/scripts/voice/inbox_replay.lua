@@ -23,6 +23,6 @@ call('XADD', KEYS[1], '*', unpack(fields))
 call('XDEL', KEYS[3], ARGV[1])
 if not told then
   call('SET', KEYS[2], '1', 'PX', ARGV[5])
-  call('PUBLISH', ARGV[3], ARGV[4])
+  redis.pcall('SPUBLISH', ARGV[3], ARGV[4])
 end
 return 1

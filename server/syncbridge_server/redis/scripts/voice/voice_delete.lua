@@ -12,5 +12,5 @@ for i = 2, 3 do call('ZCARD', KEYS[i]) end
 if (held or '0') ~= ARGV[1] then return 0 end
 call('UNLINK', KEYS[1])
 for i = 2, 3 do call('ZREM', KEYS[i], ARGV[2]) end
-if held then call('PUBLISH', ARGV[3], ARGV[4] .. format('%16.0f', held + 1) .. ARGV[5]) end
+if held then redis.pcall('SPUBLISH', ARGV[3], ARGV[4] .. format('%16.0f', held + 1) .. ARGV[5]) end
 return 1

@@ -5,11 +5,14 @@
 --       2 voice:{bucket}:due   ZSET id -> ms at which somebody is to look at the channel
 --       3 voice:{bucket}:live  ZSET id -> ms after which the channel is forgotten
 --       4 voice:{bucket}:f:<id>  LIST of finals, the latest first
+--       5 voice:{bucket}:t:<id>  STREAM: what was said and what it changed, e an entry
 -- ARGV  1 revision that was read; 0 for none   2 token of this write   3 the record   4 id
 --       5 due ms, or empty   6 live (0 or 1)   7 ttl ms   8 ttl of finals, ms   9 most finals
 --       10 channel of all nodes   11 and 12 the news before and after its revision
---       13.. finals, the earliest first
+--       13 entries of the timeline, at least   14 ttl of the timeline, ms   15 how many follow
+--       16.. entries, the earliest first, then finals, the earliest first
 -- Returns the new revision, or 0: somebody else has written. A write sent twice is done once.
+-- A timeline of another type begins anew: it is nobody's reason not to write.
 -- A channel that is new begins at the time in microseconds, so that no revision of an id is used
 -- again after the channel was forgotten. In the news a revision has 16 places, which keeps the
 -- lengths that were reckoned before it was known.
@@ -37,10 +40,14 @@ if ARGV[6] == '1' then
 else
   call('ZREM', KEYS[3], ARGV[4])
 end
-if #ARGV >= 13 then
-  for i = 13, #ARGV do call('LPUSH', KEYS[4], ARGV[i]) end
+local finals = 16 + ARGV[15]
+if finals > 16 and call('TYPE', KEYS[5]).ok ~= 'stream' then call('UNLINK', KEYS[5]) end
+for i = 16, finals - 1 do call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[13], '*', 'e', ARGV[i]) end
+if finals > 16 then call('PEXPIRE', KEYS[5], ARGV[14]) end
+if #ARGV >= finals then
+  for i = finals, #ARGV do call('LPUSH', KEYS[4], ARGV[i]) end
   call('LTRIM', KEYS[4], 0, ARGV[9] - 1)
   call('PEXPIRE', KEYS[4], ARGV[8])
 end
-call('PUBLISH', ARGV[10], ARGV[11] .. format('%16.0f', revision) .. ARGV[12])
+redis.pcall('SPUBLISH', ARGV[10], ARGV[11] .. format('%16.0f', revision) .. ARGV[12])
 return revision

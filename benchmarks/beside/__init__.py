@@ -1,0 +1,1 @@
+"""SyncBridge beside Centrifugo, under one load: see bench_peers.py."""

@@ -1,0 +1,2 @@
+export function strip(document: unknown): unknown;
+export function write(document: unknown): string;

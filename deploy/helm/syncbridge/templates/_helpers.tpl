@@ -1,0 +1,23 @@
+{{/* The name of every object: the release's. */}}
+{{- define "syncbridge.name" -}}
+{{- .Release.Name | trunc 53 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* What selects the pods. It must not change between releases of the chart. */}}
+{{- define "syncbridge.selector" -}}
+app.kubernetes.io/name: syncbridge
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Labels of every object. */}}
+{{- define "syncbridge.labels" -}}
+{{ include "syncbridge.selector" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{/* The Secret, which nobody may forget. */}}
+{{- define "syncbridge.secret" -}}
+{{- required "secretName: name a Secret with JWT_SECRET and JWT_REFRESH_SECRET" .Values.secretName -}}
+{{- end -}}

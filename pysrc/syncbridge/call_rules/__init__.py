@@ -1,0 +1,1 @@
+"""Rules about call sessions beside their states: events, lists, records for billing."""

@@ -1,0 +1,1 @@
+"""How often: token buckets, and attempts that fail."""

@@ -1,0 +1,194 @@
+"""What was said about a call, by whom, and what it changed: evidence as it is kept.
+
+Theory of operation. Whatever changes a channel notes here what it did, and the entries are written
+in the step of the change itself. A sign that only repeats what is known is no entry: when a
+connection was last confirmed, and by whom, stands with the connection. What is ignored is noted
+too, for that is why somebody is not shown; a client or a list that says it again and again is
+noted once in a while.
+
+Times are Unix ms.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from syncbridge.voice.announcements import Message
+from syncbridge.voice.call_records import Change, What
+from syncbridge.voice.evidence import Evidence, Origin, Teller, origin_of
+from syncbridge.voice.records import ChannelRecord
+
+MOST_AT_ONCE = 256
+"""Entries about users of one change of a channel; the others are counted."""
+IGNORED_MS = 600_000
+"""So long what somebody says of the same user is ignored without another entry."""
+IGNORED_MOST = 64
+"""Users of whom that is remembered; the oldest makes room."""
+REF_MOST = 128
+TIMEOUT = Origin(Teller.TIMEOUT)
+
+OPENED = "opened"
+TOKEN = "token"  # noqa: S105
+HOLDS = "holds"
+MOVING = "moving"
+RELEASED = "released"
+MIGRATING = "migrating"
+MIGRATED = "migrated"
+UNKNOWN_ROOM = "unknown_room"
+ENDED = "ended"
+FOLDED = "folded"
+SENT_AWAY = "sent_away"
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One statement, and what it changed.
+
+    Attributes:
+        at: when it was taken in. said_at: when it was true, if that is another time.
+        source: who said it. what: what it did; one of `What`, or of the words above.
+        ref: the id of the webhook, the device, the operator; of a room, its session.
+        reason: why, in one word; see `Change`.
+        wrong_ms: how long at most the opposite was shown. count: entries that were folded.
+    """
+
+    at: int
+    source: Teller
+    what: str
+    user_id: str = ""
+    connection_id: str = ""
+    reason: str = ""
+    ref: str = ""
+    said_at: int = 0
+    generation: int = 0
+    wrong_ms: int = 0
+    count: int = 0
+
+
+class Timeline:
+    """The entries of one change of a channel, whose record it may mark."""
+
+    def __init__(self, record: ChannelRecord) -> None:
+        self._record = record
+        self._entries: list[Entry] = []
+        self._folded = 0
+
+    @property
+    def entries(self) -> list[Entry]:
+        """In order; at the end how many were folded."""
+        if not self._folded:
+            return self._entries
+        last = self._entries[-1]
+        return [*self._entries, Entry(last.at, last.source, FOLDED, count=self._folded)]
+
+    def note(
+        self,
+        origin: Origin,
+        what: str,
+        now: int,
+        *,
+        user_id: str = "",
+        connection_id: str = "",
+        reason: str = "",
+        ref: str = "",
+        said_at: int = 0,
+        wrong_ms: int = 0,
+    ) -> None:
+        """Add an entry. An empty `ref` is the origin's."""
+        if user_id and len(self._entries) >= MOST_AT_ONCE:
+            self._folded += 1
+            return
+        entry = Entry(
+            now,
+            origin.teller,
+            what,
+            user_id,
+            connection_id,
+            reason,
+            (ref or origin.ref)[:REF_MOST],
+            said_at,
+            self._record.generation,
+            wrong_ms,
+        )
+        self._entries.append(entry)
+
+    def changed(self, changes: list[Change], evidence: Evidence | None, now: int) -> None:
+        """Take what a call has done about a statement; without one, because it was time."""
+        origin = origin_of(evidence) if evidence is not None else TIMEOUT
+        for change in changes:
+            by = TIMEOUT if change.due else origin
+            if change.what is What.IGNORED and self._known(change, by, now):
+                continue
+            said_at = evidence.at if evidence is not None and not change.due else now
+            self.note(
+                by,
+                change.what.value,
+                now,
+                user_id=change.user_id,
+                connection_id=change.connection_id,
+                reason=change.reason,
+                said_at=said_at if said_at != now else 0,
+                wrong_ms=self._wrong_ms(change, by, now),
+            )
+        changes.clear()
+
+    def devices(self, messages: Iterable[Message], origin: Origin, now: int) -> None:
+        """Note which devices hold the call, as the devices are told."""
+        words = {"held": HOLDS, "moving": MOVING, "released": RELEASED}
+        for message in messages:
+            if "deviceId" in message:
+                what, user_id = words[message["state"]], message["userId"]
+                reason = message.get("reason", "")
+                self.note(
+                    origin, what, now, user_id=user_id, reason=reason, ref=message["deviceId"]
+                )
+
+    def _wrong_ms(self, change: Change, by: Origin, now: int) -> int:
+        """Who is found in a list may have been missed since the look before."""
+        if change.what is not What.JOINED or by.teller is not Teller.LIST:
+            return change.wrong_ms
+        return max(now - max(self._record.last_sync_at, self._record.created_at), 0)
+
+    def _known(self, change: Change, by: Origin, now: int) -> bool:
+        """Whether it was noted lately that this user's word is ignored; takes note of it."""
+        if by.teller is Teller.WEBHOOK:
+            return False
+        ignored = self._record.ignored
+        before = ignored.pop(change.user_id, None)
+        known = before is not None and now - before < IGNORED_MS
+        ignored[change.user_id] = before if known and before is not None else now
+        while len(ignored) > IGNORED_MOST:
+            del ignored[next(iter(ignored))]
+        return known
+
+
+MISSED_JOIN = "missed_join"
+MISSED_LEAVE = "missed_leave"
+SILENT_CLIENT = "silent_client"
+CAUSES = (MISSED_JOIN, MISSED_LEAVE, SILENT_CLIENT)
+"""Why a call had to be repaired."""
+
+
+def repair_of(entry: Entry) -> str:
+    """Why the call was wrong, of an entry that mended who is in it; empty for any other."""
+    if entry.source is Teller.LIST and entry.what == What.JOINED:
+        return MISSED_JOIN
+    if entry.what != What.LEFT:
+        return ""
+    if entry.source is Teller.LIST and entry.reason in ("verified", "left"):
+        return MISSED_LEAVE
+    due = entry.source is Teller.TIMEOUT
+    return SILENT_CLIENT if due and entry.reason == "expired" else ""
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Entry)
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """An entry as bytes."""
+    return _encoder.encode(entry)
+
+
+def decode_entry(stored: bytes) -> Entry:
+    """The entry that was stored. Raises msgspec.DecodeError for anything else."""
+    return _decoder.decode(stored)

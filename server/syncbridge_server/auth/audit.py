@@ -1,0 +1,81 @@
+"""The audit log: who asked for tokens, took them back, administered, handed over and removed.
+
+One JSON object a line, apart from the other log lines: to a file, which is opened again when
+somebody has moved it away, or to standard output. It has who asked (user and address), what for,
+and how it ended, never a token.
+"""
+
+import logging
+import logging.handlers
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from syncbridge_server.settings import ConfigError
+
+STANDARD_OUTPUT = "-"
+ACTIONS: Mapping[tuple[str, str], str] = {
+    ("POST", "/auth/token"): "token_issued",
+    ("POST", "/auth/refresh"): "token_refreshed",
+    ("POST", "/auth/revoke"): "token_revoked",
+    ("POST", "/session/{session_id}/handoff"): "handoff_created",
+    ("GET", "/session/{session_id}/handoff/{token}"): "handoff_redeemed",
+    ("DELETE", "/session/{session_id}/device/{device_id}"): "device_removed",
+    ("POST", "/voice/channels/{channel_id}/leave"): "call_left",
+    ("POST", "/voice/channels/{channel_id}/mute"): "call_muted",
+    ("POST", "/voice/channels/{channel_id}/end"): "call_ended",
+}
+ADMIN = "/admin/"
+_SECRET_PARTS = frozenset({"token"})
+
+
+class Audit:
+    """Writes the lines.
+
+    Args:
+        where: path of the file, or `-`; a file that cannot be written raises ConfigError.
+    """
+
+    def __init__(self, where: str) -> None:
+        try:
+            if where != STANDARD_OUTPUT:  # readable by its owner only, when it is made here
+                os.close(os.open(where, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+            self._handler: logging.Handler = (
+                logging.StreamHandler(sys.stdout)
+                if where == STANDARD_OUTPUT
+                else logging.handlers.WatchedFileHandler(where, encoding="utf-8")
+            )
+        except OSError as error:
+            raise ConfigError(f"SYNCBRIDGE_AUDIT_LOG: {where}: {error.strerror}") from None
+
+    def request(self, scope: Mapping[str, Any], route: str, status: int, now: float) -> None:
+        """Write a line for an answered request, if it is of a kind that is audited."""
+        action = ACTIONS.get((scope["method"], route.replace(":path}", "}")))
+        if action is None and not route.startswith(ADMIN):
+            return
+        state, parts = scope["state"], scope.get("path_params", {})
+        self._write(
+            {
+                "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+                "event": "audit",
+                "action": action or f"{scope['method']} {route}",
+                "user": state.get("user", ""),
+                "client": state.get("client_address", ""),
+                "status": status,
+                "request_id": state.get("request_id", ""),
+                **{name: value for name, value in parts.items() if name not in _SECRET_PARTS},
+                **state.get("audited", {}),
+            }
+        )
+
+    def _write(self, event: dict[str, Any]) -> None:
+        text = msgspec.json.encode(event, enc_hook=str).decode()
+        self._handler.handle(logging.LogRecord("audit", logging.INFO, "", 0, text, None, None))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handler.close()

@@ -1,0 +1,116 @@
+"""The state policy's file: read at the start, and again on SIGHUP.
+
+TOML, or JSON when its name ends in `.json`. A file that cannot be used stops the start; on SIGHUP
+it changes nothing but the log.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import jsonschema_rs
+import msgspec
+from msgspec import Meta
+
+from syncbridge.policy import Current, Policy, Rule, Writer
+from syncbridge.resolve import Strategy
+from syncbridge_server.log import get_logger
+from syncbridge_server.settings import ConfigError
+
+MOST_RULES = 1_000
+MOST_BYTES = 1_048_576
+_log = get_logger("POLICY")
+
+Pattern = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class RuleEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """One rule, as the file has it; see `syncbridge.policy.Rule`."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    keys: Annotated[tuple[Pattern, ...], Meta(min_length=1)]
+    write: Writer = "user"
+    create: bool = True
+    max_bytes: Annotated[int, Meta(ge=1)] | None = None
+    strategy: Strategy | None = None
+    value_schema: Any = msgspec.field(default=None, name="schema")
+
+
+class PolicyFile(msgspec.Struct, forbid_unknown_fields=True):
+    """The whole file."""
+
+    rule: Annotated[list[RuleEntry], Meta(max_length=MOST_RULES)]
+
+
+def load_policy(path: str) -> Policy:
+    """The policy of a file. Raises ConfigError, one line."""
+    where = f"SYNCBRIDGE_STATE_POLICY: {path}"
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{where}: {error.strerror}") from None
+    if len(data) > MOST_BYTES:
+        raise ConfigError(f"{where}: more than {MOST_BYTES} bytes")
+    decode: Callable[..., PolicyFile]
+    decode = msgspec.json.decode if path.endswith(".json") else msgspec.toml.decode
+    try:
+        entries = decode(data, type=PolicyFile).rule
+        return Policy(_rule(entry) for entry in entries)
+    except (ValueError, RecursionError) as error:  # of msgspec, of the patterns and of the schema
+        raise ConfigError(f"{where}: {' '.join(str(error).split())[:300]}") from None
+
+
+def _rule(entry: RuleEntry) -> Rule:
+    return Rule(
+        entry.name,
+        entry.keys,
+        entry.write,
+        entry.max_bytes or 0,
+        entry.create,
+        entry.strategy,
+        _checker(entry) if entry.value_schema is not None else None,
+    )
+
+
+def _checker(entry: RuleEntry) -> Callable[[bytes], str]:
+    """What is wrong with a value by a JSON Schema; nothing is fetched for it."""
+    try:
+        validator = jsonschema_rs.validator_for(
+            entry.value_schema,
+            offline=True,
+            mask="the value",
+            pattern_options=jsonschema_rs.RegexOptions(),
+        )
+    except ValueError as error:
+        first = str(error).partition("\n")[0]
+        raise ValueError(f"rule {entry.name!r}: schema: {first}") from None
+
+    def invalid(value: bytes) -> str:
+        problem = next(validator.iter_errors(msgspec.json.decode(value)), None)
+        if problem is None:
+            return ""
+        at = "".join(f"/{step}" for step in problem.instance_path)
+        return f"value{at}: {problem.message}"[:300]
+
+    return invalid
+
+
+class StatePolicy(Current):
+    """The policy of the configured file. Raises ConfigError; `path` empty: none."""
+
+    def __init__(self, path: str = "") -> None:
+        self._path = path
+        self.policy = load_policy(path) if path else None
+
+    def reload(self) -> None:
+        """Read the file again; the policy stays as it is when that fails."""
+        if not self._path:
+            _log.info("No policy to read again: SYNCBRIDGE_STATE_POLICY is not set")
+            return
+        try:
+            self.policy = load_policy(self._path)
+        except ConfigError as error:
+            _log.error("The state policy stays as it was", reason=str(error))
+            return
+        _log.info("State policy read", rules=len(self.policy.rules))

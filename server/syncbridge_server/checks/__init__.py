@@ -1,0 +1,1 @@
+"""What `syncbridge check` looks at before a server is started."""

@@ -1,0 +1,320 @@
+"""Why a call is shown as it is: lists of calls, of one channel's evidence, of one user's calls.
+
+Whose devices and connections are whose is told to services and admins; everybody else reads what
+concerns themselves, and the call as a whole. Grants say which channels a caller may see.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from syncbridge import ids
+from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
+from syncbridge.identity import Identity, authorize
+from syncbridge.voice import grants
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.evidence import Teller
+from syncbridge.voice.health import check_health
+from syncbridge.voice.stored import Stored
+from syncbridge.voice.timeline import Entry
+from syncbridge.voice.verification import ALL, Unverified, worst
+from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.http.support.answers import encoded, timestamp
+from syncbridge_server.http.support.channels import path_channel, reached, required
+from syncbridge_server.http.support.pages import PageSize, query_of
+from syncbridge_server.openapi.describe import ChannelId, Timestamp, describe
+from syncbridge_server.redis.stores.cold import StateDamaged
+from syncbridge_server.voice.assembly import Voice
+
+
+class ChannelsQuery(msgspec.Struct):
+    """Query of `GET /voice/channels`. `cursor`: `nextCursor` of the page before."""
+
+    cursor: Annotated[str, Meta(extra_json_schema={"maxLength": 256})] = ""
+    limit: PageSize = 50
+
+
+class ChannelRow(msgspec.Struct, rename="camel"):
+    """A call in brief.
+
+    `doubtful`: participants against whom something speaks. `status`: healthy, degraded or
+    unhealthy; `reason`: why nobody could verify the call in the latest comparisons, or empty.
+    """
+
+    channel_id: ChannelId
+    waddle_id: str
+    session_id: str
+    generation: int
+    state: str
+    participants: int
+    doubtful: int
+    created_at: Timestamp
+    last_sync_at: Timestamp | None
+    status: str
+    reason: str
+
+
+class ChannelsAnswer(msgspec.Struct, rename="camel"):
+    """Channels with a call, in an order that stays. `nextCursor` is empty on the last page.
+
+    `damaged`: channels of the page that cannot be read and are left out here.
+    """
+
+    channels: list[ChannelRow]
+    next_cursor: str
+    damaged: int
+
+
+class TimelineQuery(msgspec.Struct, rename="camel"):
+    """Query of `GET /voice/channels/{channel_id}/timeline`.
+
+    `user_id`: only what concerns this user, or the whole call.
+    """
+
+    cursor: Annotated[str, Meta(max_length=64)] = ""
+    limit: PageSize = 100
+    user_id: Annotated[str, Meta(max_length=64)] = ""
+
+
+class EntryRow(msgspec.Struct, rename="camel"):
+    """One statement, and what it changed. Its words are listed in the page on voice calls.
+
+    `at`: when it took effect; `said_at`: when it was true, if told. `source`: webhook, report,
+    list, token, timeout, operator or provider; `ref`: the webhook's id, the device, the operator,
+    the session. `wrong_ms`: how long at most the opposite was shown. `count`: entries left out.
+    """
+
+    at: Timestamp
+    said_at: Timestamp | None
+    source: str
+    ref: str
+    what: str
+    user_id: str
+    connection_id: str
+    reason: str
+    generation: int
+    wrong_ms: int
+    count: int
+
+
+class TimelineAnswer(msgspec.Struct, rename="camel"):
+    """Entries, the latest first. `nextCursor` is empty on the last page."""
+
+    channel_id: ChannelId
+    entries: list[EntryRow]
+    next_cursor: str
+
+
+class UserCallRow(msgspec.Struct, rename="camel"):
+    """A channel in whose call a user is, or was.
+
+    `state`: connected, moving or left; `last_at`: when that was noted last. Who has left has no
+    `joined_at`, and `session_id` is that of the call that goes on, if one does.
+    """
+
+    channel_id: ChannelId
+    waddle_id: str
+    session_id: str
+    state: str
+    joined_at: Timestamp | None
+    last_at: Timestamp
+    device_id: str
+
+
+class UserCallsAnswer(msgspec.Struct, rename="camel"):
+    """The calls that a user is in, then those that the user was in, the latest first.
+
+    `damaged`: channels that cannot be read and are left out here.
+    """
+
+    user_id: str
+    calls: list[UserCallRow]
+    damaged: int
+
+
+class VoiceEvidenceRoutes:
+    """The routes. `voice`: None when no provider is configured. `id_bytes`: longest user id."""
+
+    def __init__(self, voice: Voice | None, authenticate: BearerAuth, id_bytes: int) -> None:
+        self._voice = voice
+        self._authenticate = authenticate
+        self._id_bytes = id_bytes
+
+    def routes(self) -> list[BaseRoute]:
+        """For the application's router."""
+        return [
+            Route("/voice/channels", self.channels, methods=["GET"]),
+            Route("/voice/channels/{channel_id}/timeline", self.timeline, methods=["GET"]),
+            Route("/users/{user_id}/calls", self.user_calls, methods=["GET"]),
+        ]
+
+    @describe(
+        "Voice channels with a call",
+        answers={200: ChannelsAnswer},
+        query=ChannelsQuery,
+        errors=(422, 503),
+        tag="voice",
+    )
+    async def channels(self, request: Request) -> Response:
+        """Those that the caller's grants are for; services and admins see all.
+
+        A page may be shorter than the limit although another follows.
+        """
+        identity = await self._authenticate(request, session_bound=True)
+        voice = required(self._voice)
+        if not grants.unlimited(identity) and not identity.voice:
+            raise SyncBridgeError(ErrorCode.FORBIDDEN, "the token has no voice grant")
+        query = query_of(request, ChannelsQuery)
+        if query.cursor:
+            ids.channel_id("cursor", query.cursor)
+        listed = await voice.channels.live_page(query.limit, query.cursor)
+        found, damaged = read(voice, await voice.channels.read_many(listed))
+        unverified = await voice.evidence.all_unverified()
+        rows = [
+            row_of(channel, voice.desk.now(), unverified)
+            for channel in found
+            if channel.live and may_see(identity, channel)
+        ]
+        following = listed[-1] if len(listed) == query.limit else ""
+        return encoded(ChannelsAnswer(rows, following, damaged))
+
+    @describe(
+        "What was said about a voice channel's calls, and what it changed",
+        answers={200: TimelineAnswer},
+        query=TimelineQuery,
+        errors=(404, 422, 503),
+        tag="voice",
+    )
+    async def timeline(self, request: Request) -> Response:
+        """The latest first: about 500 entries are kept, for 7 days after the last one.
+
+        Who is no service or admin reads what concerns themselves and the whole call.
+        """
+        identity = await self._authenticate(request, session_bound=True)
+        voice = required(self._voice)
+        channel_id = path_channel(request)
+        await reached(voice, identity, channel_id)
+        query = query_of(request, TimelineQuery)
+        user_id, in_charge = query.user_id, grants.unlimited(identity)
+        if not in_charge and user_id not in ("", identity.user_id):
+            raise SyncBridgeError(ErrorCode.FORBIDDEN, "this concerns another user")
+        user_id = user_id if in_charge else identity.user_id
+        found, following = await voice.evidence.timeline(
+            channel_id, query.limit, query.cursor, user_id
+        )
+        rows = [entry_row(entry, in_charge=in_charge) for _, entry in found]
+        return encoded(TimelineAnswer(channel_id, rows, following))
+
+    @describe(
+        "The calls that a user is in, or was",
+        answers={200: UserCallsAnswer},
+        errors=(422, 503),
+        tag="voice",
+    )
+    async def user_calls(self, request: Request) -> Response:
+        """At most 100 channels of the last 30 days; each of them has been looked at."""
+        identity = await self._authenticate(request)
+        user_id = ids.short_id("user_id", request.path_params["user_id"], self._id_bytes)
+        authorize(identity, user_id=user_id)
+        voice = required(self._voice)
+        noted = await voice.evidence.calls_of(user_id)
+        stored = await voice.channels.read_many([channel_id for channel_id, _ in noted])
+        found, damaged = read(voice, stored)
+        channels = {channel.record.channel_id: channel for channel in found}
+        gone = [i for (i, _), one in zip(noted, stored, strict=True) if is_forgotten(one)]
+        if gone:
+            await voice.evidence.forget_calls(user_id, gone)
+        rows = [
+            user_call(channels[channel_id], user_id, at)
+            for channel_id, at in noted
+            if channel_id in channels
+        ]
+        rows.sort(key=lambda row: row.state == "left")
+        return encoded(UserCallsAnswer(user_id, rows, damaged))
+
+
+def read(voice: Voice, stored: Iterable[Stored | StoreError]) -> tuple[list[Channel], int]:
+    """The channels that are there, and how many cannot be read."""
+    found, damaged = [], 0
+    for one in stored:
+        try:
+            if isinstance(one, StoreError):
+                raise one
+            if one.revision:
+                found.append(voice.desk.channel_of(one))
+        except StateDamaged:
+            damaged += 1
+    return found, damaged
+
+
+def is_forgotten(one: Stored | StoreError) -> bool:
+    """Whether there is no such channel."""
+    return isinstance(one, Stored) and not one.revision
+
+
+def may_see(identity: Identity, channel: Channel) -> bool:
+    """Whether a caller's grants are for a channel."""
+    record = channel.record
+    return grants.permissions_of(identity, record.waddle_id, record.channel_id) is not None
+
+
+def row_of(channel: Channel, now: int, unverified: dict[str, Unverified]) -> ChannelRow:
+    """A live channel in brief."""
+    record, call, room = channel.record, channel.call, channel.record.room
+    assert call is not None
+    assert room is not None
+    known = worst(unverified.get(record.channel_id), unverified.get(ALL))
+    health = check_health(channel, now, known)
+    return ChannelRow(
+        record.channel_id,
+        record.waddle_id,
+        room.session_id,
+        room.generation,
+        call.phase.value,
+        len(call.users),
+        len(call.doubted),
+        timestamp(record.created_at),
+        timestamp(record.last_sync_at) if record.last_sync_at else None,
+        health.status,
+        health.reason,
+    )
+
+
+def entry_row(entry: Entry, *, in_charge: bool) -> EntryRow:
+    """An entry as it is shown; who the operator was is told to who is in charge."""
+    hidden = entry.source is Teller.OPERATOR and not in_charge
+    return EntryRow(
+        timestamp(entry.at),
+        timestamp(entry.said_at) if entry.said_at else None,
+        entry.source.value,
+        "" if hidden else entry.ref,
+        entry.what,
+        entry.user_id,
+        entry.connection_id,
+        entry.reason,
+        entry.generation,
+        entry.wrong_ms,
+        entry.count,
+    )
+
+
+def user_call(channel: Channel, user_id: str, at: int) -> UserCallRow:
+    """A channel in whose call a user is, or was at a time."""
+    record, call = channel.record, channel.call
+    since = call.since(user_id) if call is not None else None
+    guest = record.guests.get(user_id)
+    state = "left" if since is None else "moving" if guest and guest.moving_to else "connected"
+    return UserCallRow(
+        record.channel_id,
+        record.waddle_id,
+        record.room.session_id if call is not None and record.room is not None else "",
+        state,
+        timestamp(since) if since is not None else None,
+        timestamp(at),
+        guest.device_id if guest is not None and since is not None else "",
+    )

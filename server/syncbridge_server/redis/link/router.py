@@ -1,0 +1,600 @@
+"""Which server a command goes to, and in which order answers come back. No socket, no clock.
+
+Theory of operation. On a single Redis there is one link and no map: everything goes to it. A server
+with `cluster_enabled:1` brings a map of slots, and then there is a link for each primary in it. The
+map is asked for again when a server answers MOVED, and ten times a second while one is away, which
+is how a promoted replica is found. A server that is away costs its own slots alone: what is for
+them is refused at once, and the others go on.
+
+Order has three parts. A connection keeps the order of what is sent on it. `lanes.py` keeps that of
+a slot whose commands are redirected. And jobs that have a slot in common are delivered in the order
+of submission, though one of them may have been complete before.
+
+What a break means for what was under way: nobody knows whether it was done. Commands that are safe
+to repeat (reads, and writes that Redis recognizes) are sent a second time, once, in their order.
+The others answer StoreTimeout, which says "unknown". After a missed deadline nothing is repeated.
+
+What Redis refuses otherwise (WRONGTYPE, OOM, READONLY...) was not done, because our scripts check
+before they write: StoreUnavailable with the error's code, or StoreRejected where it is the fault of
+what is stored. One refusal may come after a write: an ACL that forbids a command in the middle of a
+script. Its outcome is not known, so that it answers StoreTimeout.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from functools import partial
+from typing import Any
+
+import hiredis
+
+from syncbridge.errors import StoreError, StoreRejected, StoreTimeout, StoreUnavailable
+from syncbridge.slots import TAGS, slot_of
+from syncbridge_server.redis.durability import CODE
+from syncbridge_server.redis.link.confirming import MOST_SHORT, Confirmation, Held
+from syncbridge_server.redis.link.lanes import NOT_DONE, Trouble
+from syncbridge_server.redis.link.link import Link, State
+from syncbridge_server.redis.link.pipeline import (
+    PING,
+    Command,
+    Confirm,
+    Item,
+    Job,
+    Lane,
+    Own,
+    Unconfirmed,
+    own,
+    slot_of_key,
+)
+from syncbridge_server.redis.link.server_info import ServerInfo, error_code, stopped_a_script
+from syncbridge_server.redis.link.slot_map import SlotMap, redirection
+from syncbridge_server.redis.link.urls import Address
+from syncbridge_server.redis.link.wire import pack
+
+OF_DATA = frozenset({"WRONGTYPE", "ERR"})
+"""Codes that are about what is stored under the keys, and not about the server."""
+MOST_LOADS = 2
+REFRESH_SECONDS = 0.1
+ASK_AGAIN_SECONDS = 0.005
+IDLE_SECONDS = 2.0
+LINGER_SECONDS = 10.0
+"""How long a connection outside of the map stays: an importing server has no slot yet."""
+BACKOFF_SECONDS = (0.05, 1.0)
+HOME = slot_of(TAGS[0])
+"""Whose server commands without keys go to."""
+WAIT_SHARE = 0.7
+"""Part of the time for an answer in which replicas must have a write: the rest is Redis's."""
+CLUSTER_SLOTS = Command(pack("CLUSTER", "SLOTS"))
+
+
+class Router:
+    """See the top of this file.
+
+    Args:
+        loads: makes the commands that load the scripts.
+        answer_seconds: how long Redis has to answer what was sent.
+        replicas: how many must have what is to be confirmed, before that is answered.
+        jitter: a factor of about 1, new with each call.
+
+    Attributes:
+        map: of the slots; None for a single Redis.
+        links: by address; that of the URL has None.
+        opening: addresses to which a connection is to be made; each is answered by a call of
+            `opened` or `refused`.
+        closing: links whose connection is to be closed.
+        finished: jobs to be delivered, in order.
+        refusals: codes with which Redis refused commands.
+        changed: a connection was made or lost, or the map is another one.
+    """
+
+    def __init__(
+        self,
+        loads: Callable[[], list[bytes]],
+        answer_seconds: float,
+        jitter: Callable[[], float] = lambda: 1.0,
+        *,
+        replicas: int = 0,
+    ) -> None:
+        self._loads = loads
+        self._answer_seconds = answer_seconds
+        self._replicas = replicas
+        self._jitter = jitter
+        self._lanes: dict[Lane, Trouble] = {}
+        self._line: deque[Job] = deque()
+        self._tails: dict[Lane, Job] = {}
+        self._map_asked = 0.0
+        self._map_is_old = False
+        self.map: SlotMap | None = None
+        self.links: dict[Address | None, Link] = {}
+        self._know(None)
+        self.opening: list[Address | None] = []
+        self.closing: list[Link] = []
+        self.finished: list[Job] = []
+        self.refusals: set[str] = set()
+        self.changed = True
+
+    # Jobs
+
+    def submit(self, job: Job, now: float) -> None:
+        """Send the commands of a job, or queue or refuse them. O(commands)."""
+        items = [Item(command, job, at) for at, command in enumerate(job.commands)]
+        if self.map is None or not items:
+            self._line.append(job)  # on a single Redis all keep one order
+        else:
+            self._place(items)
+            self._line_up(job, {item.lane for item in items})
+        if not items:
+            self._complete(job)
+        for item in items:
+            self._route(item)
+
+    def _place(self, items: Iterable[Item]) -> None:
+        for item in items:
+            if isinstance(item.lane, str):
+                item.lane = slot_of_key(item.lane)
+
+    def _line_up(self, job: Job, lanes: Set[Lane]) -> None:
+        """Put a job behind the last one of each of its lanes."""
+        job.lanes = lanes
+        for lane in lanes:
+            last = self._tails.get(lane)
+            if last is not None:
+                last.after = last.after or []
+                if not last.after or last.after[-1] is not job:
+                    last.after.append(job)
+                    job.before += 1
+            self._tails[lane] = job
+
+    def _complete(self, job: Job) -> None:
+        """Every command of a job is answered: hand it out, and what waited for it."""
+        if not job.lanes:
+            line = self._line
+            while line and not line[0].missing:
+                self.finished.append(line.popleft())
+            return
+        ready = deque([job] if not job.before else [])
+        while ready:
+            job = ready.popleft()
+            self.finished.append(job)
+            for lane in job.lanes:
+                if self._tails.get(lane) is job:
+                    del self._tails[lane]
+            for later in job.after or ():
+                later.before -= 1
+                if not later.before and not later.missing:
+                    ready.append(later)
+
+    def _settle(self, item: Item, reply: Any) -> None:
+        job = item.job
+        job.replies[item.index] = reply
+        job.missing -= 1
+        if not job.missing:
+            self._complete(job)
+
+    def _refuse(self, items: Iterable[Item], reason: str) -> None:
+        """Answer what was not done; of what was sent before a break that is not known."""
+        for item in items:
+            refusal = StoreUnavailable(f"Redis: {reason}")
+            self._settle(item, _unknown(reason) if item.repeated else refusal)
+
+    def _route(self, item: Item) -> None:
+        trouble = self._lanes.get(item.lane) if self._lanes else None
+        if trouble is not None:
+            trouble.parked.append(item)
+            return
+        link = self._owner(item)
+        if link is None:
+            self.refusals.add("CLUSTERDOWN")
+            self._refuse([item], "a slot without a server: CLUSTERDOWN")
+        elif link.state is State.DOWN:
+            self._refuse([item], link.reason)
+        elif link.lacks and item.command.confirm is Confirm.YES:
+            self._refuse([item], link.lacks)
+        else:
+            link.put(item)
+
+    def _owner(self, item: Item) -> Link | None:
+        """The link of an item's slot."""
+        if self.map is None:
+            return self.links[None]
+        if isinstance(item.lane, int):
+            return self.links.get(self.map.owners[item.lane])
+        return self.links.get(item.command.at or self.map.owners[HOME])
+
+    # Answers
+
+    def received(self, link: Link, replies: Sequence[Any], now: float) -> None:
+        """Replies came on a link, in the order of what was sent. O(replies)."""
+        sent = link.sent
+        link.used = now
+        link.answered(len(replies))
+        for reply in replies:
+            item = sent.popleft()
+            if isinstance(item, Own):
+                item.answer(reply)
+            elif type(reply) is hiredis.ReplyError:
+                self._failed(link, item, reply, now)
+            else:
+                if self._lanes:
+                    self._passed(item, done=True)
+                confirm = link.confirmation and item.command.confirm
+                if not confirm:
+                    self._settle(item, reply)
+                elif confirm is Confirm.NOTED and link.lacks:
+                    self._settle(item, Unconfirmed(reply))
+                else:
+                    link.confirmation.held.append((item, reply))  # type: ignore[union-attr]
+
+    def _confirmed(self, link: Link, held: Sequence[Held], enough: bool) -> None:
+        """Replicas have what was done, or have not in time: then nobody knows what will last."""
+        assert link.confirmation is not None
+        few = f"fewer than {self._replicas} replicas have it: {CODE}"
+        for item, reply in held:
+            if not enough:
+                noted = item.command.confirm is Confirm.NOTED
+                reply = Unconfirmed(reply) if noted else _unknown(few)
+            self._settle(item, reply)
+        self.refusals |= {CODE} if held and not enough else set()
+        short = link.confirmation.short >= MOST_SHORT
+        link.lacks = "" if enough else link.lacks or (few if short else "")
+
+    def _passed(self, item: Item, *, done: bool) -> None:
+        """An item that was under way is answered for good; `done`: perhaps it had an effect."""
+        trouble = self._lanes.get(item.lane)
+        if trouble is not None:
+            overtaken = trouble.settled(item, done=done)
+            self._refuse(overtaken, f"{trouble.code}, and a later command was quicker")
+
+    def _failed(self, link: Link, item: Item, reply: Exception, now: float) -> None:
+        code = error_code(reply)
+        often = code == "NOSCRIPT" and item.loads >= MOST_LOADS
+        if code in NOT_DONE and item.job.expires > now and not often:
+            self._not_done(link, item, code, str(reply), now)
+            return
+        if self._lanes:
+            self._passed(item, done=False)
+        self._settle(item, self._refusal(link, item, reply, code))
+
+    def _refusal(self, link: Link, item: Item, reply: Exception, code: str) -> StoreError:
+        self.refusals.add(code)
+        if code == "READONLY":
+            link.leaving = True
+        if item.repeated and code in NOT_DONE:
+            return _unknown(f"connection lost, then {code}")
+        if stopped_a_script(reply):
+            self.refusals.add("HALF_DONE")
+            return StoreTimeout(f"Redis refused: {code} within a script; the outcome is not known")
+        return (StoreRejected if code in OF_DATA else StoreUnavailable)(f"Redis refused: {code}")
+
+    def _not_done(self, link: Link, item: Item, code: str, text: str, now: float) -> None:
+        """Keep a command, and the order of its lane, until it can be sent again."""
+        if item.lane is item and code in ("MOVED", "ASK") and self.map is not None:
+            item.lane = redirection(text, None)[0]  # it has a key, though nobody said so
+            if item.lane in self._lanes:
+                self._lanes[item.lane].parked.append(item)
+                return
+        trouble = self._lanes.get(item.lane)
+        if trouble is None:
+            trouble = self._open(item.lane, link)
+            trouble.waiting += 1
+        asked = None
+        if code == "NOSCRIPT":
+            item.loads += 1
+            self._load(link, item, now)
+        elif code in ("MOVED", "ASK") and self.map is not None:
+            slot, target = redirection(text, link.server.address if link.server else None)
+            if code == "ASK":
+                asked = target
+            elif self.map.owners[slot] == link.address:
+                self.map.move(slot, target)
+                self.changed = True
+            self._know(target)
+        self._map_is_old |= code in ("MOVED", "CLUSTERDOWN")
+        trouble.fail(item, code, asked, now)
+
+    def _open(self, lane: Lane, link: Link) -> Trouble:
+        """From now on the order of a lane is kept here."""
+        trouble = self._lanes[lane] = Trouble(link.unanswered(lane))
+        trouble.parked.extend(link.take(lane))
+        return trouble
+
+    def _load(self, link: Link, item: Item, now: float) -> None:
+        """Load the scripts, unless that has been done since the item was sent."""
+        if item.sent >= link.loaded:
+            link.loaded = now
+            for packed in self._loads():
+                link.put(own(Command(packed)))
+
+    # Connections
+
+    def opened(self, address: Address | None, server: ServerInfo, now: float) -> Link | None:
+        """A connection was made, its scripts are loaded. None when it is not wanted any more."""
+        link = self.links.get(address)
+        if link is None:
+            return None
+        link.state, link.server, link.failures, link.reason = State.UP, server, 0, ""
+        link.retry = None
+        link.used = now
+        link.lacks = f"{server.lacks}: {CODE}" if server.lacks else ""
+        if link.lacks:
+            self._refuse(self._out_of_trouble(link.take_confirmed()), link.lacks)
+        self.changed = True
+        if server.slots is not None:
+            self.set_map(server.slots, now)
+            link.leaving = not self._needed(link)  # it has brought the map
+        return link
+
+    def refused(self, address: Address | None, reason: str, now: float) -> None:
+        """No connection could be made; what waits for it is refused, and it is tried again."""
+        link = self.links.get(address)
+        if link is None:
+            return
+        link.state, link.reason = State.DOWN, reason
+        shortest, longest = BACKOFF_SECONDS
+        pause = min(shortest * 2.0**link.failures, longest)
+        link.failures = min(link.failures + 1, 16)
+        link.retry = now + pause * self._jitter()
+        self._drop(link)
+        self.changed = True
+
+    def lost(self, link: Link, reason: str, now: float, *, hung: bool = False) -> None:
+        """A connection broke, or missed a deadline; another is made.
+
+        One that was idle waits for the next command with that: Redis may be restarting.
+        """
+        self.closing.append(link)
+        quiet = link.idle and not link.leaving
+        done, unanswered, unwritten = link.lost()
+        link.state, link.reason = State.CONNECTING, reason
+        link.retry = now + IDLE_SECONDS if quiet else now
+        link.leaving = False
+        self.changed = True
+        held = [item for item in done if not self._is_unknown(item, reason, hung)]
+        again = [item for item in unanswered if not self._is_over(item, reason, hung)]
+        link.queue.extend(self._before_trouble(held))
+        link.queue.extend(self._out_of_trouble([*again, *unwritten]))
+        if hung:
+            link.state = State.DOWN
+            self._drop(link)
+
+    def _is_over(self, item: Item, reason: str, hung: bool) -> bool:
+        """Answer an item that was under way, unless it may be sent a second time."""
+        if self._lanes and (hung or item.repeated or not item.command.repeatable):
+            self._passed(item, done=True)
+        return self._is_unknown(item, reason, hung)
+
+    def _is_unknown(self, item: Item, reason: str, hung: bool) -> bool:
+        """The same for one that no lane waits for."""
+        if item.command.repeatable and not item.repeated and not hung:
+            item.repeated = True
+            return False
+        self._settle(item, _unknown(reason))
+        return True
+
+    def _before_trouble(self, items: list[Item]) -> list[Item]:
+        """What was done, but not confirmed: those that are in no lane in trouble."""
+        others: list[Item] = []
+        for item in reversed(items):
+            trouble = self._lanes.get(item.lane)
+            if trouble is None:
+                others.append(item)
+            else:
+                trouble.first(item)
+        others.reverse()
+        return others
+
+    def _out_of_trouble(self, items: list[Item]) -> list[Item]:
+        """Those that are in no lane in trouble; the others wait in theirs."""
+        others: list[Item] = []
+        for item in items:
+            trouble = self._lanes.get(item.lane)
+            if trouble is None:
+                others.append(item)
+            else:
+                trouble.again(item)
+        return others
+
+    def _drop(self, link: Link) -> None:
+        """Refuse what waits for a connection that is not to be had."""
+        *_, waiting = link.lost()
+        self._refuse(self._out_of_trouble(waiting), link.reason)
+
+    def renew(self, address: Address | None) -> None:
+        """Close a connection after what is under way on it, and make another."""
+        link = self.links.get(address)
+        if link is None:
+            return
+        if link.state is State.UP:
+            link.leaving = True
+        elif link.retry is not None:
+            link.retry = 0.0
+
+    def wake(self, address: Address | None) -> None:
+        """Another connection to a server was made: one that waits for its next attempt can, too."""
+        link = self.links.get(address)
+        if link is not None and link.state is not State.UP and link.retry is not None:
+            link.retry = 0.0
+
+    # The map
+
+    def set_map(self, found: SlotMap, now: float) -> None:
+        """Take over another map. O(slots + what is under way)."""
+        self._map_asked, self._map_is_old = now, False
+        if self.map is None:
+            for link in self.links.values():
+                self._place(item for item in link.queue if isinstance(item, Item))
+        elif self.map.owners == found.owners:
+            return
+        self.map = found
+        self.changed = True
+        for address in found.primaries:
+            self._know(address)
+        for link in list(self.links.values()):
+            self._follow(link)
+
+    def doubt_map(self) -> None:
+        """Have the map read again."""
+        self._map_is_old = self.map is not None
+
+    def _know(self, address: Address | None) -> None:
+        if address in self.links:
+            return
+        link = self.links[address] = Link(address)
+        if self._replicas:
+            wait_ms = max(1, round(self._answer_seconds * WAIT_SHARE * 1000))
+            own_tag, done = partial(self._own_tag, link), partial(self._confirmed, link)
+            link.confirmation = Confirmation(self._replicas, wait_ms, own_tag, done)
+
+    def _own_tag(self, link: Link, number: int) -> str:
+        """A tag whose slot is a link's by the map, another one for each number."""
+        return TAGS[0] if self.map is None else self.map.tag(link.address, number)
+
+    def _follow(self, link: Link) -> None:
+        """Keep the order of lanes that now belong to another server than the one under way."""
+        for item in list(link.sent):
+            if self._elsewhere(item, link):
+                self._open(item.lane, link)
+        moved = [item for item in link.queue if self._elsewhere(item, link)]
+        if moved:
+            link.queue = deque(item for item in link.queue if item not in moved)
+            for item in moved:
+                self._route(item)  # type: ignore[arg-type]
+
+    def _elsewhere(self, item: Item | Own, link: Link) -> bool:
+        """Whether an item that is in no lane in trouble is on another link than its owner's."""
+        if isinstance(item, Own) or item.lane in self._lanes:
+            return False
+        return self._owner(item) is not link
+
+    def _wants_map(self) -> bool:
+        """Whether the map may have changed."""
+        assert self.map is not None
+        links = (self.links.get(address) for address in self.map.primaries)
+        return self._map_is_old or not self.map.whole or any(_away(link) for link in links)
+
+    def _ask_map(self, now: float) -> None:
+        self._map_asked = now
+        link = next((link for link in self.links.values() if link.state is State.UP), None)
+        if link is None:
+            self._know(None)
+        else:
+            link.put(Own(CLUSTER_SLOTS, partial(self._told_map, link)))
+
+    def _told_map(self, link: Link, reply: Any) -> None:
+        if link.server is not None and isinstance(reply, list):
+            self.set_map(SlotMap.read(reply, link.server.address), link.used)
+
+    # Time
+
+    def passed(self, now: float) -> None:
+        """Do what is due. O(links + lanes in trouble)."""
+        for link in list(self.links.values()):
+            self._look_after(link, now)
+        for lane, trouble in list(self._lanes.items()):
+            self._go_on(lane, trouble, now)
+        if self.map is not None and now >= self._map_asked + REFRESH_SECONDS and self._wants_map():
+            self._ask_map(now)
+
+    @property
+    def steady(self) -> bool:
+        """Whether nothing is due sooner than commands submitted now: no pause, no attempt."""
+        if self._lanes or self._map_is_old or (self.map is not None and not self.map.whole):
+            return False
+        return all(link.state is State.UP and not link.leaving for link in self.links.values())
+
+    def due(self) -> float | None:
+        """When to call `passed` at the latest; None for no such time."""
+        times = [time for link in self.links.values() for time in self._times(link)]
+        times += [time for trouble in self._lanes.values() for time in trouble.due()]
+        if self.map is not None and self._wants_map():
+            times.append(self._map_asked + REFRESH_SECONDS)
+        return min(times, default=None)
+
+    def _times(self, link: Link) -> Iterator[float]:
+        if link.retry is not None and link.state is not State.UP:
+            yield link.retry
+        if link.sent:
+            yield link.sent[0].sent + self._answer_seconds
+        elif link.state is State.UP:
+            yield 0.0 if link.leaving else link.used + IDLE_SECONDS
+        if link.queue and isinstance(item := link.queue[0], Item):
+            yield item.job.expires
+
+    def _look_after(self, link: Link, now: float) -> None:
+        if link.sent and now >= link.sent[0].sent + self._answer_seconds:
+            self.lost(link, "no answer in time", now, hung=True)
+        self.expire(link, now)
+        if link.leaving and not link.sent:
+            self._leave(link, now)
+        elif link.state is State.UP:
+            self._keep(link, now)
+        elif link.retry is not None and link.retry <= now:
+            self._connect(link)
+
+    def expire(self, link: Link, now: float) -> None:
+        """Refuse what has waited too long; to be called before something is written."""
+        while link.queue and isinstance(item := link.queue[0], Item) and item.job.expires <= now:
+            link.queue.popleft()
+            if self._lanes:
+                self._passed(item, done=False)
+            self._refuse([item], "waited too long to be sent")
+
+    def _keep(self, link: Link, now: float) -> None:
+        """Ask an idle connection for a sign of life; close one that nobody needs."""
+        if not link.idle or now < link.used + IDLE_SECONDS:
+            return
+        if self._needed(link):
+            link.put(own(PING))
+        elif now >= link.used + LINGER_SECONDS:
+            self._leave(link, now)
+
+    def _leave(self, link: Link, now: float) -> None:
+        self.lost(link, link.reason or "to be made anew", now)
+
+    def _connect(self, link: Link) -> None:
+        """Make a connection, or forget a link that nobody needs."""
+        others = (other for other in self.links.values() if other is not link)
+        seed = link.address is None and all(other.state is State.DOWN for other in others)
+        if seed or self._needed(link) or not link.idle:
+            link.retry = None
+            self.opening.append(link.address)
+        else:
+            del self.links[link.address]
+
+    def _needed(self, link: Link) -> bool:
+        return self.map is None or link.address in self.map.primaries
+
+    def _go_on(self, lane: Lane, trouble: Trouble, now: float) -> None:
+        """Send a lane's next command again, when nothing of it is under way after its pause."""
+        late = trouble.expired(now)
+        self.refusals.update({trouble.code} if late else ())
+        self._refuse(late, f"refused: {trouble.code}")
+        if trouble.waiting or trouble.resume > now:
+            return
+        if trouble.passable:
+            del self._lanes[lane]
+            for item in (*trouble.failed, *trouble.parked):
+                self._route(item)
+            return
+        # Where ASK sends us must be reached at once: later the slot may have moved on.
+        asked = self.links.get(trouble.asked) if trouble.asked else None
+        asking = asked is not None and asked.state is State.UP and not asked.leaving
+        if trouble.asked and not asking:
+            if asked is not None:
+                asked.wake()
+            trouble.asked, trouble.resume = None, now + ASK_AGAIN_SECONDS
+            return
+        link = asked if asking else self._owner(trouble.failed[0])
+        if link is None or link.state is State.DOWN:
+            del self._lanes[lane]
+            reason = link.reason if link else "a slot without a server: CLUSTERDOWN"
+            self._refuse((*trouble.failed, *trouble.parked), reason)
+        else:
+            link.put(trouble.take_first(), asking=asking)
+
+
+def _away(link: Link | None) -> bool:
+    return link is None or link.state is State.DOWN
+
+
+def _unknown(reason: str) -> StoreTimeout:
+    return StoreTimeout(f"Redis: {reason}; the outcome is not known")

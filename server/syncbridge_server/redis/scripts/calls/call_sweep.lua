@@ -1,0 +1,20 @@
+#!lua flags=allow-oom
+-- What a bucket of call sessions is due for: calls to be ended, and records that are old.
+--
+-- KEYS  1 due, 2 ledger: as 9 and 10 in call_create
+-- ARGV  1 most ids   2 ms in which a record is kept
+-- Returns the ids of calls whose time in 1 has come. At most 512 records go at once.
+
+local call, format = redis.call, string.format
+local clock = call('TIME')
+local now = clock[1] .. format('%03d', math.floor(clock[2] / 1000))
+local ids = call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+local oldest = call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
+if #oldest == 0 or tonumber(oldest[1][2][2]) >= now - ARGV[2] then return ids end
+local gone
+for _, entry in ipairs(call('XRANGE', KEYS[2], '-', '+', 'COUNT', 512)) do
+  if tonumber(entry[2][2]) >= now - ARGV[2] then break end
+  gone = entry[1]
+end
+call('XTRIM', KEYS[2], 'MINID', format('%.0f-0', tonumber(gone:match('^%d+')) + 1))
+return ids

@@ -1,0 +1,196 @@
+"""From settings to a process that serves: its sockets, Redis, its workers.
+
+What cannot work is refused before anything is served: see `tests/server/test_start_refused.py`.
+"""
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import trio
+
+from syncbridge.errors import StoreError
+from syncbridge_server.app import Server, listener_config
+from syncbridge_server.auth.audit import Audit
+from syncbridge_server.auth.state_policy import StatePolicy
+from syncbridge_server.collector import Collector
+from syncbridge_server.descriptors import with_descriptors
+from syncbridge_server.listener.bind import bind
+from syncbridge_server.listener.shutdown import run_until_stopped
+from syncbridge_server.listener.workers import (
+    Inheritance,
+    Spawner,
+    Supervisor,
+    bind_for_workers,
+    inheritance,
+)
+from syncbridge_server.redis import formats
+from syncbridge_server.redis.durability import Durability
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.embedded import EmbeddedRedis
+from syncbridge_server.redis.link.urls import connection_url
+from syncbridge_server.redis.link.wire import NO_DATABASE, NO_LOGIN
+from syncbridge_server.settings import ConfigError, Settings
+from syncbridge_server.signals import release_signals
+from syncbridge_server.telemetry.siblings import FOLDER
+from syncbridge_server.voice.provider.kinds import check_provider
+
+REPLICA_SECONDS, REPLICA_LOOK_SECONDS = 5.0, 0.25
+"""How long a start waits until enough replicas are connected, and between two looks."""
+
+WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
+"""Where a worker finds the embedded Redis that its parent has started."""
+
+
+def run(settings: Settings, dev: bool = False) -> None:
+    """Serve until a signal; ends the process with its exit status. Raises ConfigError."""
+    check_provider(settings)
+    StatePolicy(settings.state_policy)
+    if settings.audit_log:
+        Audit(settings.audit_log).close()
+    worker = inheritance()
+    sockets = [worker.sockets] if worker else bound_sockets(settings)
+    try:
+        status = _run(settings, worker, sockets)
+    finally:
+        for sock in chain(*sockets):
+            sock.close()
+    sys.exit(status)
+
+
+def _run(settings: Settings, worker: Inheritance | None, sockets: list[list[socket.socket]]) -> int:
+    with redis_for(settings, worker) as address:
+        os.environ[WORKER_REDIS] = address
+        url = connection_url(
+            address,
+            settings.redis_password.get_secret_value(),
+            settings.redis_db,
+            settings.sentinel_password.get_secret_value(),
+        )
+        if worker is None:
+            trio.run(admit, url, settings.durable)
+        settings = with_descriptors(settings, tell=worker is None)
+        if worker is None and settings.workers > 1:
+            return supervise(settings, sockets)
+        return trio.run(partial(serve_process, settings, url, sockets[0], worker))
+
+
+def bound_sockets(settings: Settings) -> list[list[socket.socket]]:
+    """The sockets of each worker, taken before anything else is done. Raises ConfigError.
+
+    Those of SYNCBRIDGE_ADMIN_ADDR come last.
+    """
+    config = listener_config(settings)
+    admin = tuple(map(str, settings.admin_addresses()))
+    config = replace(config, binds=config.binds + admin)
+    try:
+        if settings.workers == 1:
+            return [bind(config.binds)]
+        return bind_for_workers(config, settings.workers)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        at_admin = any(f"listen on {address}:" in str(reason) for address in admin)
+        name = "SYNCBRIDGE_ADMIN_ADDR" if at_admin else "SERVER_ADDR"
+        raise ConfigError(f"{name}: {reason}") from None
+
+
+async def admit(url: str, durability: Durability) -> None:
+    """End with one line when Redis is not for this release, or not for these settings.
+
+    One that is away may be. Replicas that are on their way are waited for.
+    """
+    async with RedisIO(url, durability=durability).running() as io:
+        if NO_DATABASE in io.refusing:
+            raise ConfigError(f"REDIS_DB: {NO_DATABASE}")
+        if NO_LOGIN in io.refusing:
+            raise ConfigError("REDIS_PASSWORD: Redis refuses it, or the user of REDIS_ADDR")
+        try:
+            await formats.admit(io)
+        except formats.FormatRefused as refused:
+            raise ConfigError(str(refused)) from None
+        except StoreError:
+            return
+        lacks = await lacking(io)
+        if lacks:
+            raise ConfigError(f"SYNCBRIDGE_DURABILITY: {lacks}")
+
+
+async def lacking(io: RedisIO) -> str:
+    """What a primary lacks for the durability that is configured, once it has had time for it."""
+    waits = trio.current_time() + REPLICA_SECONDS
+    while True:
+        servers = io.connections.servers.values()
+        lacks = next((server.lacks for server in servers if server and server.lacks), "")
+        if not lacks or not io.durability.replicas or trio.current_time() > waits:
+            return lacks
+        for at in io.primaries():
+            io.renew(at)
+        await trio.sleep(REPLICA_LOOK_SECONDS)
+
+
+@contextmanager
+def redis_for(settings: Settings, worker: Inheritance | None) -> Iterator[str]:
+    """The URL of Redis; the embedded one runs meanwhile where none is configured."""
+    if settings.redis_addr:
+        yield settings.redis_url()
+    elif worker is not None:
+        yield os.environ[WORKER_REDIS]
+    else:
+        fsync = "always" if settings.durable.fsync else "everysec"
+        redis = EmbeddedRedis(Path(settings.data_dir), fsync=fsync)
+        try:
+            yield _started(redis, settings.data_dir)
+        finally:
+            redis.stop()
+
+
+def _started(redis: EmbeddedRedis, data_dir: str) -> str:
+    try:
+        return redis.start()
+    except OSError as error:
+        raise ConfigError(f"SYNCBRIDGE_DATA_DIR: {data_dir}: {error.strerror}") from None
+
+
+async def serve_process(
+    settings: Settings, url: str, sockets: list[socket.socket], worker: Inheritance | None
+) -> int:
+    """One serving process, from start to exit status."""
+
+    async def main(shutdown_trigger: Callable[[], Awaitable[None]]) -> None:
+        index = worker.index if worker else 0
+        async with Server.open(settings, url, index) as server, trio.open_nursery() as nursery:
+            nursery.start_soon(Collector().run)
+            await nursery.start(_reload_on_hangup, server)
+            public = len(settings.listen_addresses())
+            await server.run(shutdown_trigger, sockets[:public], sockets[public:])
+            nursery.cancel_scope.cancel()
+
+    return await run_until_stopped(main, worker.lifeline if worker else None)
+
+
+async def _reload_on_hangup(server: Server, *, task_status: trio.TaskStatus[None]) -> None:
+    """Have the server read its files again with each SIGHUP, for ever."""
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        release_signals()
+        task_status.started()
+        async for _ in hangups:
+            server.reload()
+
+
+def supervise(settings: Settings, sockets: list[list[socket.socket]]) -> int:
+    """Start and watch the workers; returns the exit status."""
+    spawner = Spawner([sys.executable, "-m", "syncbridge_server", *sys.argv[1:]])
+    with tempfile.TemporaryDirectory(prefix="syncbridge-") as folder:
+        os.environ[FOLDER] = folder
+        try:
+            return Supervisor(spawner, sockets, drain_timeout=settings.drain).run()
+        finally:
+            spawner.close()

@@ -1,0 +1,37 @@
+"""Tells of every repair: what was wrong with a call until a comparison or a deadline mended it.
+
+One log line each, with channel, user, cause and how long the call was wrong at most; and figures
+by cause, which are a fixed few.
+"""
+
+import structlog
+
+from syncbridge.voice.channel import Channel
+from syncbridge.voice.timeline import repair_of
+from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.figures.metrics import SyncMetrics
+
+log = structlog.get_logger("voice")
+
+
+class Repairs:
+    """Counts and logs the repairs of the changes that this node writes."""
+
+    def __init__(self, desk: Desk, metrics: SyncMetrics) -> None:
+        self._metrics = metrics
+        desk.on_written(self._tell)
+
+    def _tell(self, channel: Channel) -> None:
+        for entry in channel.timeline.entries:
+            cause = repair_of(entry)
+            if not cause:
+                continue
+            self._metrics.repairs.labels(cause).inc()
+            self._metrics.wrong.labels(cause).observe(entry.wrong_ms / 1000)
+            log.info(
+                "voice_repaired",
+                channel_id=channel.record.channel_id,
+                user_id=entry.user_id,
+                cause=cause,
+                wrong_ms=entry.wrong_ms,
+            )

@@ -1,0 +1,90 @@
+"""The audit log: a line for each login, revocation, admin call, handoff and removal."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.server_kit import bearer, mint, new_session, running_node, serve_once
+from syncbridge.identity import Role
+from syncbridge_server.auth.audit import Audit
+from syncbridge_server.settings import ConfigError
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def test_what_is_audited(redis_url: str, tmp_path: Path) -> None:
+    """Who, from where, what and how it ended; refused ones too; no token and no read of a state."""
+    path = tmp_path / "audit.log"
+    service, admin = bearer(mint("backend", Role.SERVICE)), bearer(mint("root", Role.ADMIN))
+    ann, session = bearer(mint("ann")), new_session()
+    pair = {"source_device": "phone", "target_device": "tablet"}
+    async with running_node(redis_url, audit_log=str(path)) as node, node.http() as http:
+        issued = await http.post("/auth/token", json={"user_id": "ann"}, headers=service)
+        await http.post("/auth/token", json={"user_id": "ann"}, headers=ann)
+        secret = issued.json()["refresh_token"]
+        await http.post("/auth/refresh", json={"refresh_token": secret})
+        await http.post("/auth/revoke", json={"device_id": "tv"}, headers=ann)
+        await http.get("/admin/sessions", headers=admin)
+        body = {"session_id": session, "user_id": "ann", "state_data": {}}
+        await http.post("/session/snapshot", json=body, headers=ann)
+        made = await http.post(f"/session/{session}/handoff", json=pair, headers=ann)
+        handoff = made.json()["token"]
+        await http.get(f"/session/{session}/handoff/{handoff}", headers=ann)
+        await http.delete(f"/session/{session}/device/phone", headers=ann)
+        await http.get(f"/session/{session}", headers=ann)
+        for verb in ("leave", "mute", "end"):
+            await http.post(f"/voice/channels/stage/{verb}", json={}, headers=admin)
+
+    written = lines(path)
+    assert [
+        ("token_issued", "backend", 200),
+        ("token_issued", "ann", 403),
+        ("token_refreshed", "", 200),
+        ("token_revoked", "ann", 200),
+        ("GET /admin/sessions", "root", 200),
+        ("handoff_created", "ann", 201),
+        ("handoff_redeemed", "ann", 200),
+        ("device_removed", "ann", 404),
+        ("call_left", "root", 503),
+        ("call_muted", "root", 503),
+        ("call_ended", "root", 503),
+    ] == [(line["action"], line["user"], line["status"]) for line in written]
+    assert {"audit"} == {line["event"] for line in written}
+    assert {"127.0.0.1"} == {line["client"] for line in written}
+    assert ("ann", "user") == (written[0]["subject"], written[0]["role"])
+    assert ("device", "tv", "ann") == tuple(written[3][name] for name in ("kind", "value", "owner"))
+    assert session == written[7]["session_id"]
+    assert "stage" == written[8]["channel_id"]
+    text = path.read_text()
+    assert not any(token in text for token in (secret, handoff, issued.json()["access_token"]))
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+
+
+async def test_a_file_that_was_moved_is_opened_again(tmp_path: Path) -> None:
+    """As log rotation does it; no line is lost."""
+    path, scope = tmp_path / "audit.log", {"method": "POST", "state": {}}
+    audit = Audit(str(path))
+    audit.request(scope, "/auth/token", 200, 0.0)
+    os.rename(path, tmp_path / "old.log")
+    audit.request(scope, "/auth/token", 201, 0.0)
+    audit.close()
+
+    assert [200] == [line["status"] for line in lines(tmp_path / "old.log")]
+    assert [201] == [line["status"] for line in lines(path)]
+
+
+def test_a_file_that_cannot_be_written_stops_the_start(tmp_path: Path, redis_url: str) -> None:
+    """One line with the setting, exit code 2."""
+    where = str(tmp_path / "none" / "audit.log")
+    with pytest.raises(ConfigError, match="SYNCBRIDGE_AUDIT_LOG"):
+        Audit(where)
+    done = serve_once(tmp_path, redis_url, SYNCBRIDGE_AUDIT_LOG=where)
+
+    assert 2 == done.returncode
+    assert "SYNCBRIDGE_AUDIT_LOG" in done.stderr.splitlines()[-1]

@@ -1,0 +1,198 @@
+"""`syncbridge check`: what it finds in Redis, at the provider, on this machine, and its exits."""
+
+import json
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from support.redis_servers import RedisServer
+from support.server_kit import settings
+from support.source_tree import text, with_suffix
+from support.voice.sim_kit import KINDS, rig
+from support.voice.voice_kit import voice_settings
+from syncbridge_server.checks.findings import Finding, Level
+from syncbridge_server.checks.local import check_descriptors, check_files, check_ports
+from syncbridge_server.checks.provider import check_voice
+from syncbridge_server.checks.redis import check_redis
+from syncbridge_server.cli import app
+from syncbridge_server.configuration.docs import rows
+from syncbridge_server.redis.link.rights import TRIALS
+from syncbridge_server.settings import Settings
+
+SECRET = "hush-hush-hush-hush-hush-hush-hush-hush"
+GOOD = {"JWT_SECRET": SECRET, "JWT_REFRESH_SECRET": SECRET[::-1], "SERVER_ADDR": "127.0.0.1:0"}
+CALLED = re.compile(r"""(?:\bplain|\bexecute|\bcall)\(\s*["']([A-Z]{3,})["']""")
+OUTSIDE_OF_KEYS = {"CONFIG", "DBSIZE", "INFO", "SPUBLISH", "TIME"}
+"""Tried by the probe of readiness, or not needed."""
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for row in rows():
+        monkeypatch.delenv(row.name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def levels(findings: list[Finding]) -> dict[str, Level]:
+    """The level of each check; of several findings, the last."""
+    return {finding.check: finding.level for finding in findings}
+
+
+async def test_a_good_redis(redis_server: RedisServer) -> None:
+    """Everything is well, and no key of the trials stays."""
+    found = await check_redis(settings(redis_server.url, durability="fsync"))
+    with redis_server.client() as client:
+        left = [key for key in client.scan_iter("check:*") if key.startswith(b"check:")]
+
+    assert [] == left
+    assert dict.fromkeys(levels(found), Level.OK) == levels(found)
+    assert {
+        "redis",
+        "redis-ready",
+        "redis-rights",
+        "redis-configuration",
+        "durability",
+        "clocks",
+    } == (set(levels(found)))
+
+
+async def test_redis_that_may_lose_what_it_is_told() -> None:
+    """No persistence, eviction, too few replicas for what is promised."""
+    with RedisServer(options=["--maxmemory-policy", "allkeys-lru"]) as server:
+        found = await check_redis(settings(server.url, durability="replicas:1"))
+        texts = " ".join(finding.text for finding in found)
+
+    assert "maxmemory-policy allkeys-lru: use noeviction" in texts
+    assert "no persistence: use appendonly yes" in texts
+    assert Finding(
+        "durability", Level.FAILED, "replicas:1 is set, and 0 of them are connected"
+    ) in (found)
+
+
+async def test_more_replicas_than_are_waited_for() -> None:
+    """Durability of N replicas where N + 1 can be promoted is a warning that names the number."""
+    with RedisServer(aof=True, tcp=True) as primary:
+        of = ["--replicaof", f"127.0.0.1 {primary.port}"]
+        with RedisServer(options=of), RedisServer(options=of):
+            with primary.client() as client:
+                client.wait(2, 5_000)
+            found = await check_redis(settings(primary.url, durability="replicas:1"))
+
+    assert Level.WARNING == levels(found)["durability"]
+    assert any("use replicas:2: any of them may be promoted" in f.text for f in found)
+
+
+async def test_a_cluster_with_long_timeouts() -> None:
+    """The default of cluster-node-timeout is too long, and full coverage stops everybody."""
+    with RedisServer(aof=True, cluster=True) as server:
+        found = await check_redis(settings(server.url))
+    texts = " ".join(finding.text for finding in found)
+
+    assert "cluster of 1 primaries" in texts
+    assert "cluster-node-timeout 15000: use 2000" in texts
+    assert "cluster-require-full-coverage yes: use no" in texts
+
+
+async def test_the_rights_of_a_user(redis_server: RedisServer) -> None:
+    """The documented user may do everything; one that lacks a command is told which."""
+    line = re.search(r"ACL SETUSER syncbridge (.*)", text(Path("docs/operations.md")))
+    assert line is not None
+    rights = line[1].replace("PASSWORD", SECRET).split()
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "good", *rights)
+        client.execute_command("ACL", "SETUSER", "poor", *rights, "-zadd", "-lset")
+    options: dict[str, Any] = {"redis_password": SECRET}
+    place = redis_server.url.removeprefix("unix://")
+    good = await check_redis(settings(f"unix://good@{place}", **options))
+    poor = await check_redis(settings(f"unix://poor@{place}", **options))
+    wrong = await check_redis(settings(f"unix://good@{place}", redis_password="no"))
+
+    assert Level.OK == levels(good)["redis-rights"]
+    assert Level.SKIPPED == levels(good)["redis-configuration"]
+    denied = "REDIS_ADDR: not ready: NOPERM, the user may not: ZADD, LSET"
+    assert [Finding("redis-rights", Level.FAILED, denied)] == poor
+    assert [Level.FAILED] == [finding.level for finding in wrong]
+    assert SECRET not in str([good, poor, wrong])
+
+
+def test_every_command_of_the_stores_is_tried() -> None:
+    """What the sources send to Redis about keys is in the table of trials."""
+    folder = "server/syncbridge_server/"
+    sent = {
+        name
+        for path in with_suffix(".py", ".lua", under=folder)
+        if "/checks/" not in path.as_posix()
+        for name in CALLED.findall(text(path))
+    }
+
+    assert {"ZADD", "XADD", "LSET", "GETEX"} <= sent
+    assert sent - {trial[0] for trial in TRIALS} - OUTSIDE_OF_KEYS == set()
+
+
+async def test_no_redis() -> None:
+    """One finding, without the password in the address."""
+    found = await check_redis(settings(f"redis://u:{SECRET}@127.0.0.1:1"))
+
+    assert [("redis", Level.FAILED)] == [finding[:2] for finding in found]
+    assert SECRET not in str(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_voice_provider(kind: str) -> None:
+    """It answers; with another key it refuses; it is away."""
+    async with rig() as one:
+        values = voice_settings(one.url, kind, "https://a.example")
+        good = await check_voice(settings("", **values))
+        bad = await check_voice(settings("", **values | {"rtk_api_key": "other"}))
+    gone = await check_voice(settings("", **values))
+
+    assert [Level.OK, Level.FAILED, Level.FAILED] == [f.level for f in (*good, *bad, *gone)]
+    assert values["rtk_api_key"] not in str([good, bad, gone])
+
+
+def test_ports_descriptors_and_files() -> None:
+    """A port in use has failed; bounds above the limit, and a file for everybody, are warnings."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = check_ports(Settings(server_addr=f"127.0.0.1:{server.getsockname()[1]}"))
+    Path(".env").write_text("")
+    Path(".env").chmod(0o644)
+    seen = [finding.level for finding in check_files()]
+    Path(".env").chmod(0o600)
+    hidden = [finding.level for finding in check_files()]
+
+    assert (Level.FAILED, True) == (taken.level, "Address already in use" in taken.text)
+    assert Level.WARNING is check_descriptors(Settings(max_connections=2**31 - 1)).level
+    assert Level.OK is check_descriptors(Settings(max_connections=10, http_connections=10)).level
+    assert ([Level.WARNING], [Level.OK]) == (seen, hidden)
+
+
+def run(*arguments: str, **environment: str) -> tuple[int, str]:
+    """The command: exit code and output."""
+    done = CliRunner().invoke(app, ["check", *arguments], env=GOOD | environment)
+    return done.exit_code, done.output
+
+
+def test_the_command(redis_server: RedisServer) -> None:
+    """A line a finding for people, JSON for programs, and an exit code; never a secret."""
+    address = {"REDIS_ADDR": redis_server.url, "SYNCBRIDGE_FOO_BAR_BAZ": "1"}
+    told = run(**address)
+    code, output = run("--json", "--skip", "voice", **address)
+    away, lost = run("--json", REDIS_ADDR="127.0.0.1:1")
+    wrong, first = run(JWT_SECRET="short")
+    unknown, _ = run("--skip", "vioce")
+    shown = json.loads(output)
+
+    assert 0 == told[0]
+    assert re.search(r"^ok +redis-rights ", told[1], re.M)
+    assert (0, True) == (code, shown["ok"])
+    assert "SYNCBRIDGE_FOO_BAR_BAZ is no setting" in str(shown)
+    assert "voice" not in {finding["check"] for finding in shown["findings"]}
+    assert (1, False) == (away, json.loads(lost)["ok"])
+    assert 2 == unknown
+    assert (1, True) == (wrong, "`openssl rand -hex 32`" in first)
+    assert {"failed", "ok", "warning"} >= {line.split()[0] for line in first.splitlines()}
+    assert SECRET not in told[1] + output + lost + first

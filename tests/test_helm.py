@@ -1,0 +1,147 @@
+"""The Helm chart renders what Kubernetes accepts, with names of settings that exist."""
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from support.source_tree import ROOT
+from syncbridge_server.durations import parse_duration
+from syncbridge_server.settings import Settings, variable
+
+CHART = ROOT / "deploy" / "helm" / "syncbridge"
+VERSION = "1.32.0"
+SECRET = ("--set", "secretName=keys")
+EVERYTHING = (
+    *SECRET,
+    "--set",
+    "ingress.enabled=true,ingress.tlsSecretName=tls,serviceMonitor.enabled=true",
+)
+VARIABLES = {variable(name) for name in Settings.model_fields}
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run helm; the test is skipped where there is none."""
+    found = shutil.which("helm") or shutil.which("helm", path=str(ROOT / "build/tools"))
+    if found is None:
+        pytest.skip("helm is not there: bash scripts/helm.sh builds it")
+    return subprocess.run([found, *arguments], capture_output=True, text=True, timeout=120)
+
+
+@cache
+def rendered(*arguments: str) -> tuple[dict[str, Any], ...]:
+    """The objects of a release called `live`."""
+    done = helm("template", "live", str(CHART), "--kube-version", VERSION, *arguments)
+    assert done.returncode == 0, done.stderr
+    return tuple(document for document in yaml.safe_load_all(done.stdout) if document)
+
+
+def one(kind: str, *arguments: str) -> dict[str, Any]:
+    """The first object of a kind."""
+    return next(o for o in rendered(*(arguments or EVERYTHING)) if o["kind"] == kind)
+
+
+def pod() -> dict[str, Any]:
+    spec: dict[str, Any] = one("Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("values", [None, "sentinel.values.yaml", "cluster.values.yaml"])
+def test_the_chart_is_accepted(values: str | None) -> None:
+    """By helm's own linter, and each object by the schema of Kubernetes, unknown fields refused."""
+    more = ("--values", str(CHART / values)) if values else ()
+    done = helm("lint", "--strict", str(CHART), "--kube-version", VERSION, *SECRET, *more)
+    objects = rendered(*EVERYTHING, *more)
+
+    assert done.returncode == 0, done.stdout
+    assert 9 == len(objects)
+    for document in objects:
+        if document["kind"] != "ServiceMonitor":
+            kubernetes_validate.validate(document, "1.32", strict=True)
+
+
+def test_a_secret_must_be_named() -> None:
+    """Without its name nothing is rendered, and a wrong value is refused by the chart's schema."""
+    none = helm("template", "live", str(CHART), "--kube-version", VERSION)
+    wrong = helm("template", "live", str(CHART), *SECRET, "--set", "redis.adr=x")
+
+    assert (1, True) == (none.returncode, "secretName: name a Secret" in none.stderr)
+    assert (1, True) == (wrong.returncode, "adr" in wrong.stderr)
+
+
+@pytest.mark.parametrize("values", [None, "sentinel.values.yaml", "cluster.values.yaml"])
+def test_its_settings_are_settings(values: str | None) -> None:
+    """Every name in the ConfigMap is one that the server reads, and the values are taken."""
+    more = ("--values", str(CHART / values)) if values else ()
+    data = one("ConfigMap", *SECRET, *more)["data"]
+    fields = {name: field for field in Settings.model_fields for name in [variable(field)]}
+
+    assert set(data) - VARIABLES == set()
+    assert Settings(**{fields[name]: value for name, value in data.items()}).admin_addr == (
+        ":9090",
+    )
+
+
+def test_there_is_time_to_drain() -> None:
+    """The grace period is longer than the drain and the pause before it."""
+    drain = parse_duration(one("ConfigMap")["data"]["SYNCBRIDGE_DRAIN"])
+    pause = float(pod()["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
+
+    assert drain + pause < pod()["terminationGracePeriodSeconds"]
+
+
+def test_metrics_are_not_at_the_public_service() -> None:
+    """Users reach one port; probes, the monitor and the policy know the other one."""
+    public, metrics = (o for o in rendered(*EVERYTHING) if o["kind"] == "Service")
+    container = pod()["containers"][0]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    (policy_public, policy_metrics) = one("NetworkPolicy")["spec"]["ingress"]
+
+    assert ["http"] == [port["targetPort"] for port in public["spec"]["ports"]]
+    assert ["metrics"] == [port["targetPort"] for port in metrics["spec"]["ports"]]
+    assert {"http": 8080, "metrics": 9090} == ports
+    assert {"metrics"} == {
+        container[f"{name}Probe"]["httpGet"]["port"]
+        for name in ("startup", "liveness", "readiness")
+    }
+    assert ("from" in policy_public, "from" in policy_metrics) == (False, True)
+    selected = one("ServiceMonitor")["spec"]["selector"]["matchLabels"].items()
+    assert selected <= metrics["metadata"]["labels"].items()
+    assert not selected <= public["metadata"]["labels"].items()
+
+
+def test_the_container_has_no_more_rights_than_it_needs() -> None:
+    """Not root, nothing writable, no capabilities, no token, no variables of services."""
+    context = pod()["containers"][0]["securityContext"]
+
+    assert (True, False) == (
+        context["readOnlyRootFilesystem"],
+        context["allowPrivilegeEscalation"],
+    )
+    assert {"drop": ["ALL"]} == context["capabilities"]
+    assert pod()["securityContext"]["runAsNonRoot"] is True
+    assert (False, False) == (pod()["automountServiceAccountToken"], pod()["enableServiceLinks"])
+
+
+def test_selectors_select_the_pods() -> None:
+    """Services, budget and policy name labels that the pods have."""
+    labels = one("Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    for document in rendered(*EVERYTHING):
+        spec = document.get("spec", {})
+        selector = spec.get("selector") or spec.get("podSelector") or {}
+        wanted = selector.get("matchLabels", selector)
+        if document["kind"] != "ServiceMonitor":
+            assert wanted.items() <= labels, document["kind"]
+
+
+def test_the_sentinels_are_let_through() -> None:
+    """The policy of the Sentinel values has their port, too."""
+    values = str(Path(CHART / "sentinel.values.yaml"))
+    ports = one("NetworkPolicy", *SECRET, "--values", values)["spec"]["egress"][0]["ports"]
+
+    assert {6379, 26379} <= {port["port"] for port in ports}

@@ -1,0 +1,1 @@
+"""`syncbridge client-check`: scenarios with faults for a client of any make."""
