@@ -1,6 +1,5 @@
 """Which releases may use a Redis together, and when data of the one before is looked for."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.redis_servers import RedisServer
-from support.server_kit import ACCESS_SECRET, REFRESH_SECRET
+from support.server_kit import ACCESS_SECRET, REFRESH_SECRET, bare_environment
 from syncbridge_server.redis.formats import FORMAT, NODES, RECORD, FormatRefused, admit, old_data
 from syncbridge_server.redis.link.client import RedisIO
 
@@ -79,7 +78,7 @@ def test_start_beside_a_node_of_format_1(redis_server: RedisServer, tmp_path: Pa
     for workers in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-m", "syncbridge_server", "serve", "--workers", workers],
-            env=os.environ
+            env=bare_environment()
             | {"SERVER_ADDR": "127.0.0.1:0", "REDIS_ADDR": redis_server.url}
             | {"JWT_SECRET": ACCESS_SECRET, "JWT_REFRESH_SECRET": REFRESH_SECRET}
             | {"SYNCBRIDGE_DATA_DIR": str(tmp_path)},

@@ -175,7 +175,7 @@ async def test_a_collector_that_is_away_stops_nobody(redis_url: str) -> None:
             running_node(redis_url, otlp_url="http://127.0.0.1:1", trace_share=1.0) as node,
             await Device.open(node.port) as laptop,
         ):
-            await laptop.auth(mint("ann"), "laptop")
+            await laptop.auth(mint("ann"), "laptop", session_id=new_session())
             answer = await laptop.set("a", 1)
     finally:
         TRACING.stop()

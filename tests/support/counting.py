@@ -59,8 +59,8 @@ class Counter:
 
     async def _add(self, device: Device, number: int) -> None:
         while code := await self._ask(device, number):
-            assert code == "store_unavailable", code
-            self.unclear += 1
+            assert code in ("store_unavailable", "rate_limited"), code
+            self.unclear += code == "store_unavailable"
             await trio.sleep(PAUSE)
 
     async def _ask(self, device: Device, number: int) -> str:

@@ -90,7 +90,8 @@ class RedisCluster:
 
     def _knows(self, server: RedisServer, count: int) -> bool:
         info = info_fields(text(ask(server, "CLUSTER", "INFO")))
-        return info["cluster_known_nodes"] == str(count) and info["cluster_state"] == "ok"
+        met = info["cluster_known_nodes"] == str(count) and info["cluster_state"] == "ok"
+        return met and info["cluster_slots_ok"] == str(SLOTS)
 
     def _replicate(self) -> None:
         for at, replica in enumerate(self.replicas):

@@ -123,9 +123,14 @@ class Process:
         return self.popen.wait(STOP_SECONDS)
 
 
+def bare_environment() -> dict[str, str]:
+    """This process's variables without settings of the server, or of the tests."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("SYNCBRIDGE_", "REDIS_"))}
+
+
 def _environment(tmp_path: Path, redis_url: str, variables: dict[str, str]) -> dict[str, str]:
     return {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("SYNCBRIDGE_", "REDIS_"))},
+        **bare_environment(),
         "SERVER_ADDR": "127.0.0.1:0",
         "REDIS_ADDR": redis_url,
         "JWT_SECRET": ACCESS_SECRET,

@@ -8,6 +8,7 @@ handshake goes to `respond` as well, with its body, on a wire that is not a WebS
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self
 
 from wsproto import ConnectionType, WSConnection
@@ -23,7 +24,7 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
-from wsproto.utilities import RemoteProtocolError
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 Respond = Callable[["Peer", "Wire", str], None]
 SECONDS = 10.0
@@ -97,8 +98,10 @@ class Peer:
         return self.events(kind)
 
     def broadcast(self, text: str) -> None:
+        """To everybody who has not left."""
         for wire in list(self.wires):
-            wire.send(text)
+            with suppress(OSError, LocalProtocolError):
+                wire.send(text)
 
     def _accept(self) -> None:
         while True:

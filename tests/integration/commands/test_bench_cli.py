@@ -31,7 +31,7 @@ class Service:
     def __call__(self, peer: Peer, wire: Wire, text: str) -> None:
         message = json.loads(text)
         answers = {7: self.authenticate, 1: self.heartbeat, 5: self.update}
-        if answer := answers.get(message["type"]):
+        if answer := answers.get(message.get("type")):
             answer(wire, message["payload"])
         else:
             peer.broadcast(BROADCAST)
