@@ -1,5 +1,6 @@
 /** A browser in a process of its own, and commands for it over a WebSocket. */
 import { type ChildProcess, spawn } from "node:child_process";
+import { kill } from "node:process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -44,7 +45,7 @@ export class Driven {
   static async launch({ program, flags, address, path, prepare }: Program): Promise<Driven> {
     const profile = mkdtempSync(join(tmpdir(), "browser-"));
     prepare?.(profile);
-    const process = spawn(program, flags(profile));
+    const process = spawn(program, flags(profile), { detached: true });
     const socket = new NodeSocket((await said(process, address)) + (path ?? ""), "");
     await new Promise<void>((done, failed) => {
       socket.onopen = () => done();
@@ -69,9 +70,10 @@ export class Driven {
     return result as T;
   }
 
+  /** End the browser with its helpers, which would go on writing to the profile. */
   async close(): Promise<void> {
     const gone = new Promise((done) => this.process.once("exit", done));
-    this.process.kill("SIGKILL");
+    if (this.process.pid) kill(-this.process.pid, "SIGKILL");
     await gone;
     rmSync(this.profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   }
