@@ -1,9 +1,9 @@
 /** A browser in a process of its own, and commands for it over a WebSocket. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { kill } from "node:process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { kill } from "node:process";
 import { NodeSocket } from "../../src/node/socket";
 
 const START = 90_000;
