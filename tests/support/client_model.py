@@ -154,9 +154,9 @@ class Server:
         kept = [m for m in self.outbox if m["type"] != 5]
         if len(kept) == len(self.outbox):
             return
-        first = next(m["payload"]["prev_version"] for m in self.outbox if m["type"] == 5)
         if any(m["type"] in (4, 8) for m in self.outbox):
             return
+        first = next(m["payload"]["prev_version"] for m in self.outbox if m["type"] == 5)
         self.outbox = deque(kept)
         self._tell(*self._since(first), first, "", "")
 
@@ -168,9 +168,10 @@ class Server:
                 return
 
     def repeat_update(self) -> None:
-        """A state change that waits comes a second time."""
+        """A state change that waits comes a second time, unless it is of a history that is lost."""
         updates = [m for m in self.outbox if m["type"] == 5]
-        self.outbox.extend(updates[:1])
+        if updates and updates[0]["payload"]["epoch"] == self.epoch:
+            self.outbox.extend(m for m in updates[:1] if self._is_ours(m["payload"]))
 
     def read(self) -> None:
         """Act on the oldest message."""

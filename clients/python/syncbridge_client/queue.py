@@ -319,8 +319,13 @@ class OfflineQueue:
             pending.in_flight = False
 
     def disconnected(self) -> None:
-        """The connection is gone: send everything again."""
+        """The connection is gone: send everything again.
+
+        What was acknowledged is in what the next one begins with, or lost with the store.
+        """
         for pending in self:
+            if pending.ack_version is not None:
+                pending.ack_version = 0
             pending.tried = pending.sent
             pending.in_flight = pending.doubtful = False
             pending.copies = 0

@@ -344,9 +344,13 @@ export class Queue {
     for (const pending of this) pending.inFlight = false;
   }
 
-  /** The connection is gone: everything is sent again. */
+  /**
+   * The connection is gone: everything is sent again. What was acknowledged is in what the next one
+   * begins with, or lost with the store.
+   */
   disconnected(): void {
     for (const pending of this) {
+      if (pending.ackVersion) pending.ackVersion = 0;
       pending.tried = pending.sent;
       pending.inFlight = pending.doubtful = false;
       pending.copies = 0;

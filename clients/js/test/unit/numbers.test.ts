@@ -76,6 +76,26 @@ it("does not take for lost what a second copy of an update carries out anew", ()
   expect(line.server.state.get("n")).toBe(2);
 });
 
+it("does not wait for a version that is lost", () => {
+  const line = new Line();
+  line.server.lineages = true;
+  line.set("x", 1);
+  line.settle();
+  line.server.save();
+  line.server.changedAt.set("y", line.server.next()); // nobody is told of it
+  line.operate("n", "INCR", 1);
+  line.send();
+  line.read();
+  line.deliver(); // acknowledged, before the state is there
+  line.lose();
+  line.rollBack(); // to what the device has: it is given a difference
+  line.settle();
+
+  expect(line.lost.map(({ count }) => count)).toEqual([1]);
+  expect(line.finishes.length).toBe(2);
+  expect(Object.fromEntries(line.dialogue.replica.view)).toEqual({ x: 1 });
+});
+
 it("counts those before an acknowledged one as carried out", () => {
   const line = new Line();
   line.set("a", 0);
@@ -320,6 +340,7 @@ class History {
   constructor(readonly sequenced: boolean) {
     this.line = new Line(sequenced, 4);
     this.line.server.save();
+    this.line.server.lineages = sequenced;
     this.line.server.busy = () => this.refusals-- > 0;
   }
 
@@ -361,7 +382,7 @@ class History {
     if (what === "cas") line.operate("x", "CAS", ++this.sets, 1 + (this.sets % 2));
     if (what === "other") {
       line.server.state.set("y", ++this.sets);
-      line.server.changedAt.set("y", ++line.server.version);
+      line.server.changedAt.set("y", line.server.next());
     }
   }
 
