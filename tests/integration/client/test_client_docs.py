@@ -72,4 +72,5 @@ def test_programs_of_pages_import_what_there_is(program: str) -> None:
 
 
 def test_there_are_programs_in_the_pages() -> None:
+    """The search above finds those of the client's pages."""
     assert {page for page, *_ in SHOWN} >= {"docs/client.md", "docs/calls.md"}
