@@ -14,7 +14,8 @@ const INTERNAL = `
   reconnect replaceable acknowledge resendOlder outOfStep oversized flushed unsend withDeadline
   refuseOversized expireAt spent renewToken outgoing opening confirm adopt listed contest
   confirmed prepare draw cap pass receive times surroundings holds rewrite contested aliases
-  refresh astray copies doubtful move stands upTo forgotten commit emit pause fields
+  refresh astray copies doubtful tried disconnected old move stands upTo forgotten commit emit
+  pause fields
 `
   .trim()
   .split(/\s+/);

@@ -3,6 +3,7 @@
 It is told when to read a message and when to lose one; nothing happens by itself.
 """
 
+import copy
 import json
 from collections import deque
 from typing import Any
@@ -58,7 +59,8 @@ class Server:
         self.sequenced = sequenced
         self.streams: dict[str, int] = {}
         self.stream = ""
-        self.lineage = 1
+        self.epochs = 1
+        self.lineages: list[str] = [""]
         self.state: dict[str, Any] = {}
         self.version = 0
         self.key_versions: dict[str, int] = {}
@@ -66,14 +68,20 @@ class Server:
         self.inbox: deque[bytes] = deque()
         self.outbox: deque[dict[str, Any]] = deque()
         self.joined = False
-        self.sent_version = 0
+        self.commits = 0
+        self._saved: tuple[int, Any] | None = None
         self.refuse_next = ""
         self.others: dict[str, int] = {}
         self.replaced: dict[str, dict[str, tuple[int, Any]]] = {}
 
     @property
     def epoch(self) -> str:
-        return f"e{self.lineage}"
+        return f"e{self.epochs}"
+
+    @property
+    def lineage(self) -> str:
+        """Names the history up to the present version."""
+        return self.lineages[self.version]
 
     def disconnect(self) -> None:
         self.inbox.clear()
@@ -82,12 +90,31 @@ class Server:
 
     def new_lineage(self) -> None:
         """Redis lost the session; whoever is connected is told the whole state, unasked."""
-        self.lineage += 1
+        self.epochs += 1
         self.state, self.version, self.key_versions, self.ids = {}, 0, {}, {}
-        self.streams = {}
-        self.sent_version = 0
+        self.lineages, self.streams = [""], {}
+        self._reset("epoch")
+
+    def save(self) -> None:
+        """This is what Redis comes back with, until it has lost the session."""
+        kept = self.state, self.version, self.key_versions, self.ids, self.lineages, self.streams
+        self._saved = self.epochs, copy.deepcopy(kept)
+
+    @property
+    def can_roll_back(self) -> bool:
+        """Whether it was saved, and not lost since."""
+        return self._saved is not None and self._saved[0] == self.epochs
+
+    def roll_back(self) -> None:
+        """Redis comes back as it was saved; whoever is connected is told the whole state."""
+        assert self._saved is not None
+        kept = copy.deepcopy(self._saved[1])
+        self.state, self.version, self.key_versions, self.ids, self.lineages, self.streams = kept
+        self._reset("rolled_back")
+
+    def _reset(self, reason: str) -> None:
         if self.joined:
-            reset = {"reset": True, "reason": "epoch"} if self.sequenced else {}
+            reset = {"reset": True, "reason": reason} if self.sequenced else {}
             self._say(4, self._whole() | reset | self._applied())
 
     def commit(self, edits: dict[str, Edit], update_id: str = "", device: str = "other") -> int:
@@ -104,6 +131,8 @@ class Server:
         previous = self.version
         if changes or deleted:
             self.version += 1
+            self.commits += 1
+            self.lineages.append(f"l{self.commits}")
             self.state.update(changes)
             for key in deleted:
                 del self.state[key]
@@ -125,9 +154,9 @@ class Server:
         kept = [m for m in self.outbox if m["type"] != 5]
         if len(kept) == len(self.outbox):
             return
-        first = next(m["payload"]["prev_version"] for m in self.outbox if m["type"] == 5)
         if any(m["type"] in (4, 8) for m in self.outbox):
             return
+        first = next(m["payload"]["prev_version"] for m in self.outbox if m["type"] == 5)
         self.outbox = deque(kept)
         self._tell(*self._since(first), first, "", "")
 
@@ -139,9 +168,10 @@ class Server:
                 return
 
     def repeat_update(self) -> None:
-        """A state change that waits comes a second time."""
+        """A state change that waits comes a second time, unless it is of a history that is lost."""
         updates = [m for m in self.outbox if m["type"] == 5]
-        self.outbox.extend(updates[:1])
+        if updates and updates[0]["payload"]["epoch"] == self.epoch:
+            self.outbox.extend(m for m in updates[:1] if self._is_ours(m["payload"]))
 
     def read(self) -> None:
         """Act on the oldest message."""
@@ -156,7 +186,7 @@ class Server:
         elif kind == 5:
             self._update(body, mid)
         elif kind == 1:
-            self._say(2, {"version": self.version})
+            self._say(2, self._place())
 
     def _applied(self) -> dict[str, Any]:
         return {"applied": self.streams.get(self.stream, 0)} if self.sequenced else {}
@@ -220,16 +250,24 @@ class Server:
         return {k: self.state[k] for k in keys if k in self.state}, gone
 
     def _answer(self, since: dict[str, Any] | None) -> dict[str, Any]:
-        self.sent_version = self.version
-        if since is None or since["epoch"] != self.epoch or since["version"] > self.version:
+        if since is None or not since["epoch"]:
             return self._whole()
+        if since["epoch"] != self.epoch or not self._is_ours(since):
+            return self._whole() | ({"reset": True, "reason": "resync"} if self.sequenced else {})
         changes, deleted = self._since(since["version"])
         delta = {"resumed": True, "changes": changes, "deleted_keys": deleted}
-        return {"version": self.version, "epoch": self.epoch, **delta}
+        return self._place() | delta
+
+    def _is_ours(self, since: dict[str, Any]) -> bool:
+        """Whether a client's place is one of this history."""
+        version = since["version"]
+        return version <= self.version and since.get("lineage", "") == self.lineages[version]
+
+    def _place(self) -> dict[str, Any]:
+        return {"version": self.version, "epoch": self.epoch, "lineage": self.lineage}
 
     def _whole(self) -> dict[str, Any]:
-        state = dict(self.state)
-        return {"version": self.version, "epoch": self.epoch, "resumed": False, "state_data": state}
+        return self._place() | {"resumed": False, "state_data": dict(self.state)}
 
     def _tell(
         self,
@@ -240,10 +278,13 @@ class Server:
         device: str,
         version: int | None = None,
     ) -> None:
+        at = self.version if version is None else version
         body = {
-            "version": self.version if version is None else version,
+            "version": at,
             "prev_version": previous,
             "epoch": self.epoch,
+            "lineage": self.lineages[at],
+            "prev_lineage": self.lineages[previous],
             "changes": changes,
             "deleted_keys": deleted,
             "device_id": device,

@@ -263,6 +263,8 @@ class Dialogue:
         self.presence.connected(welcome, now)
         self.updates.refuse_oversized(limits.message_bytes)
         self._take(welcome)
+        if welcome.applied is None:
+            self.replica.queue.forgotten()
         self.voice.connected(welcome.voice, now, welcome.user_id)
         self._sink.event(Connected(welcome.version, welcome.resumed))
 

@@ -196,7 +196,7 @@ class Link:
     async def _write(self, socket: WebSocket) -> None:
         while True:
             if self._dialogue.astray(anyio.current_time()):
-                raise ConnectionEnded(ABNORMAL, "updates without an answer")
+                raise ConnectionEnded(ABNORMAL, "updates out of step")
             message = self._dialogue.outgoing(anyio.current_time())
             if message is not None:
                 await socket.send(message)

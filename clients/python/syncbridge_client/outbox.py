@@ -55,7 +55,7 @@ class Updates:
         self._options = options
         self._sink = sink
         self._new_id = new_id
-        self._done: deque[tuple[int, str, dict[str, Edit]]] = deque(maxlen=REMEMBERED)
+        self._done: deque[Pending] = deque(maxlen=REMEMBERED)
 
     def submit(self, edits: dict[str, Edit], limits: Limits) -> Pending:
         """Take an update; raises QueueFull and InvalidUpdate."""
@@ -101,7 +101,7 @@ class Updates:
         """Tell what a step did."""
         self._sink.changed(step, own=False)
         for pending in step.settled:
-            self._done.append((pending.seq, pending.id, pending.edits))
+            self._done.append(pending)
             self._sink.finished(pending, None)
 
     def reconcile(self, applied: int, ids: Sequence[str]) -> None:
@@ -109,11 +109,12 @@ class Updates:
         done, lost = self._queue.reconcile(applied)
         for pending in done:
             self.report(self._replica.confirm(pending))
-        if not lost and not ids:
+        if self._queue.astray or not (lost or ids):
             return
-        gone = [each for each in self._done if each[0] > applied or each[1] in ids]
-        self._done = deque((each for each in self._done if each not in gone), REMEMBERED)
-        updates = tuple(lost_update(update_id, edits) for _, update_id, edits in gone)
+        stream = self._queue.stream
+        gone = [p for p in self._done if p.id in ids or (p.stream == stream and p.seq > applied)]
+        self._done = deque((p for p in self._done if p not in gone), REMEMBERED)
+        updates = tuple(lost_update(each.id, each.edits) for each in gone)
         self._sink.event(Lost(max(lost, len(gone)), updates))
 
     def refuse_oversized(self, max_message: int) -> None:
@@ -127,7 +128,8 @@ class Updates:
         if pending.ack_version is not None or not self._queue.is_last_answer(pending):
             return False
         if failure.code in OUT_OF_STEP:
-            self._renumber(pending, failure)
+            last = failure.details.get("last")
+            self._queue.out_of_step(pending, last if type(last) is int else None)
             return False
         pending.attempts += 1
         conflict = failure.code == ErrorCode.VERSION_CONFLICT.wire and pending.guarded
@@ -138,6 +140,8 @@ class Updates:
             error = UpdateRefused(failure.code, failure.message, failure.details)
             self._refuse(pending, error)
             return False
+        if conflict or ahead:  # then it was not carried out before
+            pending.tried = False
         self._queue.refused(pending)
         if conflict:
             on_conflict(pending, failure)
@@ -147,12 +151,6 @@ class Updates:
         if ahead:
             pending.base_version = None
         return ahead
-
-    def _renumber(self, pending: Pending, failure: wire.Failure) -> None:
-        if failure.code == ErrorCode.UNKNOWN_STREAM.wire and pending.seq:
-            self._queue.new_stream()
-        last = failure.details.get("last")
-        self._queue.out_of_step(pending, last if type(last) is int else None)
 
     def _rebase(self, pending: Pending) -> bool:
         """Settle the contested keys of an update; False when nothing is left of it."""

@@ -6,10 +6,17 @@ its first sending on. The queue is a `stream`: the updates of it are numbered 1,
 order in which they are sent, and the server carries one out only if its number is the next. So
 several may be on the way at once, and one that the server refuses for a moment is not overtaken:
 those behind it are refused with `sequence_gap`, and all of them get new numbers once everything
-that was on the way is answered. An update that is refused uses no number.
+that was on the way is answered. An update that is refused uses no number. The acknowledgement of
+one says that all before it were carried out, too.
 
 Numbers are given by position: the first update that is not acknowledged has `acked + 1`. The same
-order gives the same numbers, on a new connection and after a restart of the program.
+order gives the same numbers, on a new connection and after a restart of the program. On a
+connection they stay: an update may be asked again, and is answered once for each copy of it.
+
+Where the numbers and the server's disagree, the connection is given up, and the next one begins
+with the truth. So it is, too, when the server has gone back while a copy of an update may still be
+on the way: an update that is done, as its first copy was answered, may be carried out anew by its
+second one, and then it is not lost. The server reads no copy of an older connection.
 
 A server without streams ignores the numbers and knows updates by their ids. There two updates of
 one key are never on the way together, so that an older one is not sent again after a newer one.
@@ -40,11 +47,11 @@ class Pending:
         base_version, base_lineage: what it was last sent with; the latter only for a version that
             the replica had.
         contested: keys that somebody else changed after the update was made -> their value.
-        seq: its number in the stream; 0 while it has none. stream: in which it was sent.
+        seq: its number in the stream; 0 while it has none. stream: in which it was done.
         copies: how often it was sent without being answered, on this connection.
         doubtful: one of its answers was overdue, or is one too few.
         in_flight, sent: on the way now; it may have been carried out, so that what it says must
-            not change.
+            not change. tried: it was sent on an earlier connection, too.
         sent_at, not_before: times in seconds of the caller's clock.
         attempts: refusals so far.
         ack_version: the replica must have this version before the update can go; None while it
@@ -71,6 +78,7 @@ class Pending:
         "seq",
         "size",
         "stream",
+        "tried",
         "version",
     )
 
@@ -82,7 +90,7 @@ class Pending:
         self.base_lineage = self.stream = ""
         self.contested: dict[str, Any] = {}
         self.seq = self.mark = self.copies = 0
-        self.in_flight = self.sent = self.doubtful = False
+        self.in_flight = self.sent = self.tried = self.doubtful = False
         self.sent_at = 0.0
         self.not_before = 0.0
         self.attempts = 0
@@ -94,11 +102,6 @@ class Pending:
     def keys(self) -> tuple[str, ...]:
         """The keys that it touches."""
         return tuple(self.edits)
-
-    def unsend(self) -> None:
-        """The server has said that nothing of it was carried out: as if it was never sent."""
-        self.seq = self.copies = 0
-        self.sent = self.in_flight = self.doubtful = False
 
     def payload(self) -> dict[str, Any]:
         """The payload of its STATE_UPDATE."""
@@ -166,7 +169,7 @@ class OfflineQueue:
         self._updates: dict[str, Pending] = {}
         self._by_key: dict[str, list[Pending]] = {}
         self._last = self._barrier = 0
-        self._stalled = False
+        self._stalled = self._repeated = False
         self.stream = new_id()
         self.acked = 0
         self.sequenced = self.astray = False
@@ -279,8 +282,7 @@ class OfflineQueue:
         return None
 
     def _may_go(self, pending: Pending, now: float, blocked: set[str], unseen: set[str]) -> bool:
-        numbered = pending.seq > 0 and pending.stream == self.stream
-        if (self._stalled and not numbered) or pending.not_before > now:
+        if (self._stalled and not pending.seq) or pending.not_before > now:
             return False
         if self.flushed < max(pending.mark, self._barrier):
             return False
@@ -293,27 +295,22 @@ class OfflineQueue:
         if not pending.seq:
             self._last += 1
             pending.seq = self._last
-        pending.stream = self.stream
         pending.in_flight = pending.sent = True
+        self._repeated |= pending.copies > 0
         pending.copies += 1
         pending.sent_at = now
 
     def times(self, now: float, ack_timeout: float) -> list[float]:
         """When refused updates may be sent again, and when answers are overdue."""
         refused = [p.not_before for p in self if p.not_before > now and not p.in_flight]
-        return refused + [p.sent_at + ack_timeout for p in self if self._is_awaited(p)]
+        return refused + [p.sent_at + ack_timeout for p in self if p.in_flight]
 
     def resend_older(self, than: float) -> None:
-        """Send again what was sent before a time and is not answered; twice in vain is enough.
-
-        An answer may have been left out for a slow reader, and what is asked again may have another
-        one since: then no number of copies tells which of them holds. Nor can an update be asked
-        again while new numbers wait for its answer.
-        """
+        """Send again what was sent before a time and is not answered; twice in vain is enough."""
         for pending in self:
-            if self._is_awaited(pending) and pending.sent_at <= than:
+            if pending.in_flight and pending.sent_at <= than:
                 pending.in_flight = False
-                self.astray |= pending.doubtful or self._stalled
+                self.astray |= pending.doubtful
                 pending.doubtful = True
 
     def recall(self) -> None:
@@ -322,97 +319,98 @@ class OfflineQueue:
             pending.in_flight = False
 
     def disconnected(self) -> None:
-        """The connection is gone: send everything again."""
+        """The connection is gone: send everything again.
+
+        What was acknowledged is in what the next one begins with, or lost with the store.
+        """
         for pending in self:
+            if pending.ack_version is not None:
+                pending.ack_version = 0
+            pending.tried = pending.sent
             pending.in_flight = pending.doubtful = False
             pending.copies = 0
-        self.astray = False
+        self.astray = self._repeated = False
         self._renumber()
 
     # What the server says
+
+    def up_to(self, last: Pending) -> list[Pending]:
+        """What an acknowledgement speaks of: the answers of those before may have been left out."""
+        if not self.sequenced:
+            return [last]
+        return [p for p in self if p is last or (0 < p.seq < last.seq and p.ack_version is None)]
 
     def acknowledge(self, pending: Pending) -> None:
         """The server has carried out an update."""
         pending.in_flight = False
         pending.copies = 0
+        pending.stream = self.stream
         if self.journal is not None:  # together with the number, or it would get another one
             self.journal.remove(pending.id)
-        if pending.seq > self.acked and pending.stream == self.stream:
+        if pending.seq > self.acked:
             self.acked = pending.seq
-            for earlier in self._unanswered():
-                if self.journal is not None:
-                    self.journal.remove(earlier.id)
             self._tell_moved()
         self._settle()
 
-    def _unanswered(self) -> list[Pending]:
-        """Updates that were carried out, as a later one was, and whose answers were left out.
-
-        They keep their numbers: asked again, they are answered as repetitions.
-        """
-        return [p for p in self if p.ack_version is None and self._is_behind(p)]
-
-    def _unacknowledged(self) -> list[Pending]:
-        """Updates that may have been carried out, with the numbers after `acked`."""
-        return [p for p in self if p.ack_version is None and p.sent and not self._is_behind(p)]
-
-    def _is_behind(self, pending: Pending) -> bool:
-        return 0 < pending.seq <= self.acked and pending.stream == self.stream
-
     def is_last_answer(self, pending: Pending) -> bool:
-        """An update was refused: whether that holds, or it was asked again and that will tell."""
+        """An update was refused: whether that holds, or another copy's answer will tell."""
         pending.copies = max(0, pending.copies - 1)
         pending.doubtful = pending.copies > 0
         return not pending.doubtful
 
     def refused(self, pending: Pending) -> None:
-        """The server has not carried out an update; it stays, or `remove` follows."""
-        pending.unsend()
+        """The server has not carried out an update; it stays, or `remove` follows.
+
+        One that knows ids only may have carried it out before, and refuse to look now.
+        """
+        pending.seq = pending.copies = 0
+        pending.in_flight = pending.doubtful = False
+        pending.sent = pending.tried and not self.sequenced
         self._move_barrier()
         self._stalled = True
         self._settle()
 
     def out_of_step(self, pending: Pending, last: int | None) -> None:
         """The numbers are not those that the server expects: `last` is the one it has."""
-        others = [p for p in self._unacknowledged() if p is not pending]
-        if last is not None and not any(p.copies for p in others):
-            if last < self.acked:
-                self._set_acked(last)
-            elif last > self.acked + len(others):
-                self.new_stream()
+        self.sequenced = True
         self.refused(pending)
+        # While others are not answered, they may be what `last` counts.
+        self.astray |= last is None or (last != self.acked and not self._awaits())
+
+    def forgotten(self) -> None:
+        """A server that takes streams does not tell what it has of ours: it does not know."""
+        if self.sequenced:
+            self.new_stream()
 
     def new_stream(self) -> None:
         """Nobody knows the old stream, or another copy of this queue uses it."""
         self.stream = self._new_id()
+        self.sequenced = False
+        self.astray = True
         self._set_acked(0)
 
     def reconcile(self, applied: int) -> tuple[list[Pending], int]:
-        """What the server has of the stream, told on a new connection, or amid what is on the way.
+        """What the server has of the stream.
 
-        What is on the way keeps its number: it is answered by that. Returns updates of ours that
-        the server has carried out, and how many acknowledged ones it does not have any more.
+        Returns updates of ours that it has carried out, and how many acknowledged ones it does not
+        have any more. Nothing while a copy may be on the way: that is for a new connection.
         """
+        self.astray |= self._repeated or self._awaits()
+        if self.astray:
+            return [], 0
         self.sequenced = True
         lost = max(0, self.acked - applied)
-        early = [p for p in self._unanswered() if p.seq <= applied]
-        sent = self._unacknowledged()
+        sent = [p for p in self if p.ack_version is None and p.sent]
         done = sent[: max(0, applied - self.acked)]
         first = self.acked + 1
-        if lost:
-            self._set_acked(applied)
-            for pending in self:
-                self._store(pending)
-        elif applied > self.acked + len(sent):
+        if applied > self.acked + len(sent):
             self.new_stream()
-        elif done:
+        elif lost or done:
             self._set_acked(applied)
-        self._stalled |= bool(lost) or applied > self.acked
-        if not self._awaits():
-            self._renumber()
+        self._renumber()
         for number, pending in enumerate(done, first):
             pending.seq = number
-        return early + done, lost
+        return done, lost
 
     def _set_acked(self, last: int) -> None:
         self.acked = last
@@ -433,12 +431,6 @@ class OfflineQueue:
         if self._stalled and not self._awaits():
             self._renumber()
 
-    def _is_awaited(self, pending: Pending) -> bool:
-        """Whether an answer must come, or something be done in its place."""
-        return pending.in_flight or (
-            self._stalled and pending.copies > 0 and pending.ack_version is None
-        )
-
     def _awaits(self) -> bool:
         return any(p.copies and p.ack_version is None for p in self)
 
@@ -446,7 +438,7 @@ class OfflineQueue:
         self._stalled = False
         self._last = self.acked
         for pending in self:
-            if pending.ack_version is None and not self._is_behind(pending):
+            if pending.ack_version is None:
                 pending.seq = 0
 
     # Parts

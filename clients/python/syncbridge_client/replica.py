@@ -185,12 +185,18 @@ class Replica:
         return self._settle(step, ())
 
     def _confirm(self, own: Pending, version: int) -> None:
-        """Our update has a version. What others saw of it was no conflict for our later ones."""
-        if own.ack_version is None:
-            self._confirmed.append(own)
-        own.ack_version = version
-        own.version = version
-        self.queue.acknowledge(own)
+        """Our update has a version, and those before it one that is not greater.
+
+        What others saw of them was no conflict for our later ones.
+        """
+        for done in self.queue.up_to(own):
+            if done.ack_version is None:
+                self._confirmed.append(done)
+            done.ack_version = done.version = version
+            self.queue.acknowledge(done)
+            self._absolve(done)
+
+    def _absolve(self, own: Pending) -> None:
         for key in own.edits:
             for later in self.queue.touching(key):
                 if key in later.contested and same(later.contested[key], written(own, key)):

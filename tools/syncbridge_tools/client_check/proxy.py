@@ -129,7 +129,7 @@ class Proxy:
                     before = counter.messages
                     counter.feed(data)
                     self.messages += counter.messages - before
-                while self.fault == "hold":
+                while self.fault == "hold" or (self.fault == "late" and counter is None):
                     await self._changed.wait()
                 if self.fault == "blackhole" or (self.fault == "deaf" and counter is None):
                     continue

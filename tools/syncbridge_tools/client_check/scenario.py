@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import msgspec
 
-Fault = Literal["none", "refuse", "busy", "deaf", "blackhole", "hold"]
+Fault = Literal["none", "refuse", "busy", "deaf", "late", "blackhole", "hold"]
 """Of a proxy: connections are refused; handshakes are answered with 429; the client hears nothing;
-nothing passes; what comes waits, and passes when that ends."""
+what it is told waits, and passes when that ends; nothing passes; all that comes waits."""
 
 Act = Literal["kill", "term", "start", "save", "roll_back"]
 """Of the server: SIGKILL, SIGTERM, started again; its Redis: is saved, and comes back as it was."""

@@ -15,8 +15,12 @@
  *
  * Numbers are given by position: the first update that is not acknowledged has `acked + 1`. The
  * same order gives the same numbers, on a new connection and after a reload. On a connection they
- * stay: an update may be asked again, and is answered once for each copy of it. Where the numbers
- * and the server's disagree, the connection is given up, and the next one begins with the truth.
+ * stay: an update may be asked again, and is answered once for each copy of it.
+ *
+ * Where the numbers and the server's disagree, the connection is given up, and the next one begins
+ * with the truth. So it is, too, when the server has gone back while a copy of an update may still be
+ * on the way: an update that is done, as its first copy was answered, may be carried out anew by its
+ * second one, and then it is not lost. The server reads no copy of an older connection.
  */
 import { InvalidUpdate, QueueFull } from "./errors";
 import { type Edit, type Edits, isPlain, parts } from "./operations";
@@ -123,6 +127,8 @@ export class Queue {
   #barrier = 0;
   #last = 0;
   #stalled = false;
+  /** An update was asked again on this connection. */
+  #repeated = false;
   readonly #updates = new Map<string, Pending>();
   readonly #byKey = new Map<string, Pending[]>();
 
@@ -242,6 +248,7 @@ export class Queue {
   send(pending: Pending, now: number): void {
     if (!pending.seq) pending.seq = ++this.#last;
     pending.inFlight = pending.sent = true;
+    this.#repeated ||= pending.copies > 0 && !this.#handed;
     pending.copies = this.#handed ? 1 : pending.copies + 1;
     pending.sentAt = now;
   }
@@ -337,14 +344,18 @@ export class Queue {
     for (const pending of this) pending.inFlight = false;
   }
 
-  /** The connection is gone: everything is sent again. */
+  /**
+   * The connection is gone: everything is sent again. What was acknowledged is in what the next one
+   * begins with, or lost with the store.
+   */
   disconnected(): void {
     for (const pending of this) {
+      if (pending.ackVersion) pending.ackVersion = 0;
       pending.tried = pending.sent;
       pending.inFlight = pending.doubtful = false;
       pending.copies = 0;
     }
-    this.astray = false;
+    this.astray = this.#repeated = false;
     this.#renumber();
   }
 
@@ -352,10 +363,10 @@ export class Queue {
    * What the server has of the stream.
    *
    * @returns done: updates of ours that it has carried out; lost: how many acknowledged ones it
-   *     does not have any more. Nothing while some are on the way: that is for a new connection
+   *     does not have any more. Nothing while a copy may be on the way: that is for a new connection
    */
   reconcile(applied: number): { done: Pending[]; lost: number } {
-    this.astray ||= this.#awaits();
+    this.astray ||= this.#repeated || this.#awaits();
     if (this.astray) return { done: [], lost: 0 };
     this.sequenced = true;
     const lost = Math.max(0, this.acked - applied);

@@ -82,7 +82,7 @@ export class ApiError extends ClientError {
 }
 
 export interface ApiOptions {
-  /** Of the server: `https://host`. */
+  /** Of the server: `https://host`, or `https://host/path` where a proxy has it below a path. */
   url: string;
   /** An access token, or a function that is called when a new one is needed. */
   token?: Token;
@@ -163,7 +163,7 @@ export class Api {
     const init: RequestInit = { method: method.toUpperCase(), headers };
     if (parts.body !== undefined) init.body = toText(parts.body);
     init.signal = AbortSignal.timeout(timeout);
-    return send(new URL(target(path, parts), url), init).catch(failed);
+    return send(url.replace(/\/+$/, "") + target(path, parts), init).catch(failed);
   }
 
   async #read(answer: Response): Promise<unknown> {

@@ -6,5 +6,5 @@ scriptedRuns({
   name: "Firefox",
   launch: firefoxBrowser,
   freezes: false,
-  count: Number(process.env.SYNCBRIDGE_BROWSER_RUNS ?? 2),
+  count: Number(process.env.SYNCBRIDGE_BROWSER_RUNS ?? 5),
 });

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import type { Server } from "node:http";
 import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, beforeEach, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
 import type { Session } from "../../src/core/session";
 import { connect } from "../../src/node";
 import { HOME, launch, serve } from "../support/pages";
@@ -71,11 +71,13 @@ it("leaves when it is told that it will be frozen, and is up to date when it is 
 
 it("leaves when the user goes elsewhere, and is there again after going back", async () => {
   await until(present);
+  await page.evaluate(() => Object.assign(globalThis, { before: true }));
   await page.goto(`${address}/other`);
   await until(() => !present(), 20_000);
   await phone.set("volume", 12).acknowledged(5_000);
   await page.goBack({ waitUntil: "commit" });
   await online();
+  expect(await page.evaluate("globalThis.before")).toBe(true);
   await until(async () => (await shown()) === "12");
 });
 

@@ -39,6 +39,19 @@ it("keeps the call sessions of a gateway", async () => {
   expect([gone.status, gone.code, gone.retryable]).toEqual([404, "call_not_found", false]);
 });
 
+it.each(["https://host/sync", "https://host/sync/"])(
+  "calls a server that is at %s",
+  async (url) => {
+    const called: string[] = [];
+    const answer = async (address: unknown) => {
+      called.push(String(address));
+      return Response.json({});
+    };
+    await createApi({ url, fetch: answer }).get("/sessions", { query: { state: "active" } });
+    expect(called).toEqual(["https://host/sync/sessions?state=active"]);
+  },
+);
+
 it("says that there is no server, and no more", async () => {
   const api = createApi({ url: "http://127.0.0.1:9", token: "secret" });
   const error = await api.get("/health").catch((e) => e);

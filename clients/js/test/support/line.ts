@@ -113,14 +113,16 @@ export class Line implements Sink {
     const first = this.outbox.find((m) => m.type === 5);
     if (!first || this.outbox.some((m) => m.type === 4 || m.type === 8)) return;
     const kept = this.outbox.filter((m) => m.type !== 5);
-    const { state, changedAt, version, epoch } = this.server;
+    const { state, changedAt, version, epoch, lineage, lineages } = this.server;
     const from = first.payload.prev_version;
     const later = [...changedAt].filter(([, at]) => at > from).map(([key]) => key);
     const changes = Object.fromEntries(
       later.filter((k) => state.has(k)).map((k) => [k, state.get(k)]),
     );
     const deleted_keys = later.filter((key) => !state.has(key));
-    const payload = { version, epoch, prev_version: from, changes, deleted_keys };
+    const names = { lineage: lineage[version], prev_lineage: lineage[from] };
+    const at = { version, epoch, prev_version: from, ...(lineages ? names : {}) };
+    const payload = { ...at, changes, deleted_keys };
     this.outbox.splice(0, this.outbox.length, ...kept, { type: 5, payload, correlation_id: null });
   }
 
@@ -131,12 +133,14 @@ export class Line implements Sink {
     server.peers = [];
     server.rollBack();
     server.peers = peers;
-    server.epoch += "'";
-    const { version, state, streams } = server;
+    if (!server.lineages) server.epoch += "'";
+    const { version, state, streams, lineages } = server;
     const epoch = version ? server.epoch : "";
     const applied = streams.get(this.queue.stream) ?? 0;
     const state_data = Object.fromEntries(state);
-    const payload = { reset: true, reason: "rolled_back", version, epoch, state_data, applied };
+    const lineage = lineages ? server.lineage[version] : undefined;
+    const at = { version, epoch, lineage };
+    const payload = { reset: true, reason: "rolled_back", ...at, state_data, applied };
     if (this.#peer?.ready)
       this.#peer.send({ type: 4, payload, correlation_id: null, timestamp: 1 });
   }

@@ -12,6 +12,12 @@ export interface Peer {
   close(code: number, reason: string): void;
 }
 
+interface Place {
+  version: number;
+  epoch: string;
+  lineage?: string;
+}
+
 interface Payload {
   key: string;
   value?: Json;
@@ -25,8 +31,8 @@ interface Payload {
   token: string;
   device_id: string;
   acked: number;
-  resume?: { version: number; epoch: string };
-  since?: { version: number; epoch: string };
+  resume?: Place;
+  since?: Place;
   me?: Record<string, Json | null>;
 }
 
@@ -40,6 +46,7 @@ interface Saved {
   state: Map<string, Json>;
   changedAt: Map<string, number>;
   version: number;
+  lineage: string[];
   ids: Map<string, number>;
   streams: Map<string, number>;
 }
@@ -48,6 +55,9 @@ export class ModelServer {
   state = new Map<string, Json>();
   version = 0;
   epoch = "e1";
+  /** Names the history up to each version; told when `lineages` is set. */
+  lineage = [""];
+  commits = 0;
   /** Version of each key's last change; deletions too. */
   changedAt = new Map<string, number>();
   ids = new Map<string, number>();
@@ -92,6 +102,7 @@ export class ModelServer {
       state: this.state,
       changedAt: this.changedAt,
       version: this.version,
+      lineage: this.lineage,
       ids: this.ids,
       streams: this.streams,
     });
@@ -105,15 +116,24 @@ export class ModelServer {
 
   #at(): object {
     const at = { version: this.version, epoch: this.version ? this.epoch : "" };
-    return this.lineages ? { ...at, lineage: `l${this.version}` } : at;
+    return this.lineages ? { ...at, lineage: this.lineage[this.version] } : at;
   }
 
-  #since(from: { version: number; epoch: string } | undefined): object {
-    const fits = from && from.epoch === this.epoch && from.version <= this.version;
+  /** Begin a version. */
+  next(): number {
+    this.lineage[++this.version] = `l${++this.commits}`;
+    return this.version;
+  }
+
+  #since(from: Place | undefined): object {
+    const ours = !this.lineages || this.lineage[from?.version ?? 0] === (from?.lineage ?? "");
+    const fits = from && from.epoch === this.epoch && from.version <= this.version && ours;
     const at = { ...this.#at(), resumed: Boolean(fits) };
     if (!fits) {
       const reset =
-        from && from.version > this.version ? { reset: true, reason: "rolled_back" } : {};
+        from && (from.version > this.version || !ours)
+          ? { reset: true, reason: "rolled_back" }
+          : {};
       return {
         ...at,
         ...(this.sequenced ? reset : {}),
@@ -220,7 +240,8 @@ export class ModelServer {
   }
 
   #commit(peer: Peer, message: Incoming, told: Map<string, Json | typeof MISSING>): void {
-    const prev = this.version++;
+    const prev = this.version;
+    this.next();
     const changes: Record<string, Json> = {};
     const deleted: string[] = [];
     for (const [k, v] of told) {
@@ -234,7 +255,7 @@ export class ModelServer {
       }
     }
     this.ids.set(`${peer.deviceId}/${message.correlation_id}`, this.version);
-    const lineage = this.lineages ? { prev_lineage: `l${prev}` } : {};
+    const lineage = this.lineages ? { prev_lineage: this.lineage[prev] } : {};
     const payload = {
       ...this.#at(),
       ...lineage,
