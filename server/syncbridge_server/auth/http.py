@@ -71,7 +71,8 @@ class BearerAuth:
 
         Raises AUTH_REQUIRED, TOKEN_*, StoreUnavailable, and what `authorize` raises.
         """
-        values, device_id = _credentials(request.scope["headers"])
+        scope = request.scope
+        values, device_id = _credentials(scope["headers"])
         if values:
             token = _bearer(values)
             try:
@@ -84,8 +85,8 @@ class BearerAuth:
             raise SyncBridgeError(
                 ErrorCode.AUTH_REQUIRED, "send Authorization: Bearer <access token>"
             )
-        request.scope.setdefault("state", {})["user"] = identity.user_id
-        if (known := request.scope.get(KNOWN)) is not None:
+        scope.setdefault("state", {})["user"] = identity.user_id
+        if (known := scope.get(KNOWN)) is not None:
             known(identity.user_id)
         reached = identity.session_id if session_bound else None
         authorize(identity, roles, session_id=reached, device_id=device_id)
@@ -145,6 +146,8 @@ def _credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], str
             values.append(value.decode("latin-1"))
         elif name == b"x-device-id":
             device_id = device_id or value
+    if not device_id:
+        return values, ""
     try:
         return values, device_id.decode()
     except UnicodeDecodeError:

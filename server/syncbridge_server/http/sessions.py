@@ -34,8 +34,6 @@ from syncbridge_server.openapi.describe import (
 )
 from syncbridge_server.ports.store import Store
 
-JSON = "application/json"
-
 
 class SnapshotBody(msgspec.Struct):
     """Body of `POST /session/snapshot`, as in the session state document."""
@@ -116,12 +114,9 @@ class SessionRoutes:
             outcome = await self._gateway.commit(write)
         if outcome.status is not Status.OK:
             raise outcome_error(outcome)
-        return Response(
-            encode.to_json(written(write.sid, outcome) | kept),
-            status_code=201 if outcome.created else 200,
-            media_type=JSON,
-            headers={"ETag": etag(place_of(outcome))},
-        )
+        body = encode.to_json(written(write.sid, outcome) | kept)
+        status = 201 if outcome.created else 200
+        return tagged_json(body, etag(place_of(outcome)), status=status)
 
     @describe(
         "The whole state of a session",

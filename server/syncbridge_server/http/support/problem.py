@@ -167,9 +167,9 @@ async def _unfolded(coded: Awaitable[bytes], coding: str, limit: int) -> bytes:
 async def _read_raw(request: Request, bound: int, limit: int) -> bytes:
     """At most `bound` bytes as they come; the error names `limit`."""
     pieces: list[bytes] = []
-    size, more = 0, True
+    size, more, receive = 0, True, request.receive
     while more:
-        message = await request.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         piece = message.get("body", b"")
@@ -193,7 +193,8 @@ async def read_json(request: Request, kind: type[T], limit: int = 65_536) -> T:
 
 def read_json_body(request: Request, limit: int) -> Awaitable[bytes]:
     """The bytes of a body that is JSON by its Content-Type. Raises UNSUPPORTED_MEDIA, TOO_LARGE."""
-    require_json(request)
+    if first_fields(request.scope).get(b"content-type") != b"application/json":
+        require_json(request)
     return read_body(request, limit)
 
 
@@ -208,8 +209,6 @@ def require_json(request: Request) -> None:
     """
     fields = first_fields(request.scope)
     given = fields.get(b"content-type", b"")
-    if given == b"application/json":
-        return
     media = given.decode("latin-1").partition(";")[0].strip().lower()
     if media == "application/json" or media.endswith("+json"):
         return

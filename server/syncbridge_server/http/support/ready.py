@@ -2,11 +2,17 @@
 
 Starlette's `Response` reads its headers out of a mapping of text, encodes each, and looks whether
 length and type are among them. For a JSON body with an entity tag all of that is known before.
+
+What is too short to be compressed goes to the listener in one piece, where it takes that.
 """
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from syncbridge_server.http.support.compression import LEAST
+from syncbridge_server.listener.contract import ANSWER, Answerer
+
+NOT_MODIFIED = 304
 _JSON = (b"content-type", b"application/json")
 _NO_CACHE = (b"cache-control", b"no-cache")
 
@@ -23,18 +29,24 @@ class Ready(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI, for requests over HTTP."""
         headers = self.raw_headers
+        answer: Answerer | None = scope.get(ANSWER)
+        if answer is not None and len(self.body) < LEAST and self.status_code != NOT_MODIFIED:
+            rest = answer(self.status_code, headers, self.body)
+            if rest is not None:
+                await rest
+            return
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
-def tagged_json(body: bytes, tag: str, *, revalidate: bool = False) -> Ready:
-    """200 with JSON and its entity tag. `revalidate`: a cache must ask before it uses it again."""
+def tagged_json(body: bytes, tag: str, *, status: int = 200, revalidate: bool = False) -> Ready:
+    """JSON and its entity tag. `revalidate`: a cache must ask before it uses it again."""
     headers = [(b"etag", tag.encode("latin-1")), (b"content-length", b"%d" % len(body)), _JSON]
     if revalidate:
         headers.append(_NO_CACHE)
-    return Ready(200, headers, body)
+    return Ready(status, headers, body)
 
 
 def unchanged(tag: str) -> Ready:
     """304: the caller's copy, of that tag, is current."""
-    return Ready(304, [(b"etag", tag.encode("latin-1")), _NO_CACHE], b"")
+    return Ready(NOT_MODIFIED, [(b"etag", tag.encode("latin-1")), _NO_CACHE], b"")
