@@ -10,20 +10,22 @@ a token: `Sec-Fetch-Site` tells it from a page of ours, and where a browser does
 Origin must be that of the Host.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import CLIENTS, Identity, Role, authorize
 from syncbridge_server.addresses import is_loopback
 from syncbridge_server.auth.authenticator import Authenticator
 from syncbridge_server.auth.tokens import KeyNotKnown
-from syncbridge_server.listener.contract import KNOWN
+from syncbridge_server.listener.contract import FIELDS, KNOWN
 from syncbridge_server.origins import is_loopback_origin, same_origin
 
 DEVELOPER = "developer"
+_NAMES = (b"authorization", b"x-device-id")
 _FORWARDED = frozenset(
     {
         "forwarded",
@@ -72,7 +74,7 @@ class BearerAuth:
         Raises AUTH_REQUIRED, TOKEN_*, StoreUnavailable, and what `authorize` raises.
         """
         scope = request.scope
-        values, device_id = _credentials(scope["headers"])
+        values, device_id = _credentials(scope)
         if values:
             token = _bearer(values)
             try:
@@ -130,10 +132,10 @@ def _loopback_authority(url: str) -> bool:
 
 def named_device(request: HTTPConnection) -> str:
     """The device that a request names by X-Device-ID; empty when it names none."""
-    return _credentials(request.scope["headers"])[1]
+    return _credentials(request.scope)[1]
 
 
-def _credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], str]:
+def _credentials(scope: Scope) -> tuple[list[str], str]:
     """All values of Authorization, and the first of X-Device-ID, of a scope's headers.
 
     A device id is UTF-8, as everywhere else; bytes that are not are read as ISO 8859-1 (RFC 9110
@@ -141,6 +143,10 @@ def _credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], str
     """
     values: list[str] = []
     device_id = b""
+    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    fields: Mapping[bytes, bytes] | None = scope.get(FIELDS)
+    if fields is not None and len(fields) == len(scope["headers"]):  # no field came twice
+        headers = [(name, fields[name]) for name in _NAMES if name in fields]
     for name, value in headers:
         if name == b"authorization":
             values.append(value.decode("latin-1"))

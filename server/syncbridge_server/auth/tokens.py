@@ -134,9 +134,11 @@ class Tokens:
         identity = self._seen.pop(digest, None)
         if identity is None:
             identity = self._checked(self._access_claims(token), ACCESS, now).identity()
+            if len(self._seen) >= self.rules.cache_entries:
+                del self._seen[next(iter(self._seen))]  # the one not seen for longest makes room
         elif now >= identity.expires_at + self.rules.leeway:
             raise _expired()
-        self._remember(digest, identity)
+        self._seen[digest] = identity
         return identity
 
     def verify_refresh(self, token: str, now: float) -> Claims:
@@ -242,12 +244,6 @@ class Tokens:
             raise invalid(f"it may live {self.rules.max_life:.0f} s at most")
         if now >= claims.exp + leeway:
             raise _expired()
-
-    def _remember(self, digest: bytes, identity: Identity) -> None:
-        """Keep a verified token as the latest; the one not seen for longest makes room."""
-        self._seen[digest] = identity
-        if len(self._seen) > self.rules.cache_entries:
-            del self._seen[next(iter(self._seen))]
 
 
 def is_canonical_uuid(text: str) -> bool:

@@ -161,7 +161,7 @@ class ConflictRoutes:
         outcome = await self._gateway.commit(write)
         if outcome.status not in (Status.OK, Status.DUPLICATE):
             raise self._gateway.engine.refusal(outcome)
-        return answered(applied(write, outcome), place_of(outcome))
+        return answered(applied(write, outcome), outcome)
 
     @describe(
         "Bring a client's whole state and the session together",
@@ -351,6 +351,6 @@ def decided(conflict: Conflict) -> dict[str, object]:
     return members | {"value": msgspec.Raw(conflict.value)}
 
 
-def answered(members: dict[str, object], place: Place) -> Response:
+def answered(members: dict[str, object], place: Place | Outcome) -> Response:
     """200 with the entity tag of the state."""
     return tagged_json(encode.to_json(members), etag(place))

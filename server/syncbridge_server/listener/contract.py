@@ -22,6 +22,9 @@ the request, once that is proven. What the request holds then counts for no addr
 FIELDS = "syncbridge.fields"
 """Key of an ASGI scope: the first value of each header field, by its name in lower case. It is not
 to be changed."""
+ARRIVED = "syncbridge.arrived"
+"""Key of an ASGI scope: a function that returns the whole body of the request, if all of it is here
+and nothing was received yet; else None, and then it is to be received."""
 ANSWER = "syncbridge.answer"
 """Key of an ASGI scope: an `Answerer`, which may be called once, in the place of `send`."""
 

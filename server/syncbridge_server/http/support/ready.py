@@ -2,15 +2,12 @@
 
 Starlette's `Response` reads its headers out of a mapping of text, encodes each, and looks whether
 length and type are among them. For a JSON body with an entity tag all of that is known before.
-
-What is too short to be compressed goes to the listener in one piece, where it takes that.
 """
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from syncbridge_server.http.support.compression import LEAST
-from syncbridge_server.listener.contract import ANSWER, Answerer
 
 NOT_MODIFIED = 304
 _JSON = (b"content-type", b"application/json")
@@ -18,23 +15,22 @@ _NO_CACHE = (b"cache-control", b"no-cache")
 
 
 class Ready(Response):
-    """A response with its headers as they are sent; names in lower case."""
+    """A response with its headers as they are sent; names in lower case.
+
+    Attributes:
+        short: there is nothing to compress, nor to say about it.
+    """
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         self.status_code = status
         self.raw_headers = headers
-        self.body = body
+        self.body: bytes = body
+        self.short = len(body) < LEAST and status != NOT_MODIFIED
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI, for requests over HTTP."""
         headers = self.raw_headers
-        answer: Answerer | None = scope.get(ANSWER)
-        if answer is not None and len(self.body) < LEAST and self.status_code != NOT_MODIFIED:
-            rest = answer(self.status_code, headers, self.body)
-            if rest is not None:
-                await rest
-            return
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 

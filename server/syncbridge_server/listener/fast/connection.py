@@ -22,6 +22,7 @@ from syncbridge_server.listener.accept import BUSY, GAVE_WAY
 from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import (
     ANSWER,
+    ARRIVED,
     KNOWN,
     ASGIApplication,
     ListenerConfig,
@@ -244,6 +245,7 @@ class HttpConnection:
         try:
             scope = make_scope(request, self._base, shared.state)
             scope[KNOWN] = occupant.belong
+            scope[ARRIVED] = exchange.arrived
             scope[ANSWER] = exchange.answer
             await shared.app(scope, exchange.receive, exchange.send)
         except Exception:

@@ -103,6 +103,16 @@ class Exchange:
             await self._until_gone()
         return {"type": "http.disconnect"}
 
+    def arrived(self) -> bytes | None:
+        """The request's `contract.ARRIVED`."""
+        body, transport = self._body, self._transport
+        if body is None or self._unasked or self._over or not body.holds(transport.buffer):
+            return None
+        piece = body.feed(transport.buffer)
+        transport.buffer, body.rest = body.rest, b""
+        self._told = True
+        return piece
+
     async def send(self, message: Message) -> None:
         """The application's `send`."""
         if self.gone or self._over:

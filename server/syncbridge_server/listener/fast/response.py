@@ -26,7 +26,9 @@ class Openings:
         more: headers that follow.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.time, more: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
         self._clock = clock
         self._more = b"".join(name + b": " + value + b"\r\n" for name, value in more)
         self._second = 0
