@@ -168,7 +168,7 @@ class Capacity:
 
     def wait(self, occupant: "Occupant", holder: Holder["Occupant"], anew: bool) -> None:
         """It waits for its client, see `Occupant.wait`."""
-        if self.waits(occupant, holder):
+        if occupant in self._begun or occupant in holder.waiting:
             if not anew:
                 return
             self._unqueue(occupant, holder)
@@ -180,7 +180,8 @@ class Capacity:
 
     def forget(self, occupant: "Occupant", holder: Holder["Occupant"]) -> None:
         """It does not wait any more."""
-        self._unqueue(occupant, holder)
+        if self._begun.pop(occupant, None) is None:
+            self._unqueue(occupant, holder)
         if self.stalled:
             self.stalled.pop(occupant, None)
 

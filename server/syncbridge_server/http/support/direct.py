@@ -56,10 +56,12 @@ class DirectRoutes:
         if OPEN in scope["path"]:
             keep_slashes(scope)
         found = self._resources.find(scope["path"], scope["method"])
-        if found is not None:
+        if found is None:
+            route = endpoint = None
+        else:
+            route = found.route
+            endpoint = self._plain.get(id(route))
             self._tell(scope, found)
-        route = found.route if found is not None else None
-        endpoint = self._plain.get(id(route))
         if route is not None and endpoint is None:
             await route.app(scope, receive, Compressing(scope["headers"], send))
             return

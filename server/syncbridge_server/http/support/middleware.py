@@ -81,13 +81,15 @@ class RequestMiddleware:
         exchange = _Exchange(scope, send, request_id(scope), self._proxies.client(scope))
         if ANSWER in scope:
             scope[ANSWER] = exchange.answer
-        answer = self._traced if TRACING.on else self._answer
-        return answer(exchange, receive)
+        if TRACING.on:
+            parent = first_fields(scope).get(b"traceparent", b"").decode("latin-1")
+            if TRACING.samples(parent):
+                return self._traced(exchange, receive, parent)
+        return self._answer(exchange, receive)
 
-    async def _traced(self, exchange: "_Exchange", receive: Receive) -> None:
+    async def _traced(self, exchange: "_Exchange", receive: Receive, parent: str) -> None:
         scope = exchange.scope
-        parent = first_fields(scope).get(b"traceparent", b"")
-        with TRACING.request(scope["method"], parent.decode("latin-1")) as told:
+        with TRACING.request(scope["method"], parent) as told:
             await self._answer(exchange, receive)
             told |= {
                 "http.request.method": scope["method"],

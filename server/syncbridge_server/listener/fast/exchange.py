@@ -130,9 +130,16 @@ class Exchange:
         """The request's `contract.Answerer`."""
         if self.gone or self._over:
             return None
-        self.response.start({"status": status, "headers": headers}, protected_opening(status))
-        data = self._made(body, False)
-        return None if self._deferred(data) else self._write(data)
+        response, asked = self.response, self._body
+        response.start({"status": status, "headers": headers}, protected_opening(status))
+        if asked is not None and not asked.complete:
+            return self._write(self._made(body, False))
+        data = response.body(body, False)
+        if not response.keep_alive or not self._transport.defer(data):
+            return self._write(data)
+        if self._watch is not None:
+            self._watch.cancel()
+        return None
 
     async def _take(self, body: bytes, more: bool) -> None:
         data = self._made(body, more)
