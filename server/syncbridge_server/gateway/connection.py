@@ -29,7 +29,7 @@ class Connection:
     """State of one connection.
 
     Attributes:
-        cid: the hub's number. id: name among all nodes, kept in Redis with the device.
+        cid: the hub's number.
         client: peer address, for logs. encoding: the hub's ENCODING_*.
         waiting: its AUTH has not been accepted yet. behind: what came after that AUTH.
         connected_at: when the socket came, Unix ms.
@@ -48,6 +48,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_node",
         "alarm",
         "behind",
         "cid",
@@ -57,7 +58,6 @@ class Connection:
         "encoding",
         "fence",
         "gone",
-        "id",
         "identity",
         "info",
         "leave_reason",
@@ -74,7 +74,7 @@ class Connection:
 
     def __init__(self, cid: int, node: str, client: str, encoding: int) -> None:
         self.cid = cid
-        self.id = f"{node}:{cid:x}"
+        self._node = node
         self.client = intern(client)  # many have the same
         self.connected_at = 0
         self.encoding = encoding
@@ -95,6 +95,11 @@ class Connection:
         self.refused = False
         self.gone = False
         self.on_known: Callable[[], None] | None = None
+
+    @property
+    def id(self) -> str:
+        """Its name among all nodes, kept in Redis with the device."""
+        return f"{self._node}:{self.cid:x}"
 
     @property
     def address(self) -> Address:
