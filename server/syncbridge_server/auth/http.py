@@ -10,7 +10,7 @@ a token: `Sec-Fetch-Site` tells it from a page of ours, and where a browser does
 Origin must be that of the Host.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -25,7 +25,6 @@ from syncbridge_server.listener.contract import FIELDS, KNOWN
 from syncbridge_server.origins import is_loopback_origin, same_origin
 
 DEVELOPER = "developer"
-_NAMES = (b"authorization", b"x-device-id")
 _FORWARDED = frozenset(
     {
         "forwarded",
@@ -141,17 +140,16 @@ def _credentials(scope: Scope) -> tuple[list[str], str]:
     A device id is UTF-8, as everywhere else; bytes that are not are read as ISO 8859-1 (RFC 9110
     section 5.5 knows no other).
     """
-    values: list[str] = []
-    device_id = b""
-    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
     fields: Mapping[bytes, bytes] | None = scope.get(FIELDS)
-    if fields is not None and len(fields) == len(scope["headers"]):  # no field came twice
-        headers = [(name, fields[name]) for name in _NAMES if name in fields]
-    for name, value in headers:
-        if name == b"authorization":
-            values.append(value.decode("latin-1"))
-        elif name == b"x-device-id":
-            device_id = device_id or value
+    if fields is not None and len(fields) == len(headers):  # no field came twice
+        given = fields.get(b"authorization")
+        values = [] if given is None else [given.decode("latin-1")]
+        device_id = fields.get(b"x-device-id", b"")
+    else:
+        values = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
+        devices = (value for name, value in headers if name == b"x-device-id" and value)
+        device_id = next(devices, b"")
     if not device_id:
         return values, ""
     try:
