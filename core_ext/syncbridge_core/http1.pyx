@@ -27,7 +27,14 @@ cdef enum:
 
 cdef unsigned char KIND[256]
 cdef frozenset DECIDING = frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect")
+    (
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"connection",
+        b"expect",
+        b"x-forwarded-for",
+    )
 )
 cdef dict names = {}
 cdef dict lines = {}

@@ -76,14 +76,17 @@ def _version(number: int) -> None:
 
 
 def _place(version: int, epoch: str, lineage: str) -> None:
-    _version(version)
+    if not 0 <= version <= VERSION_MOST:
+        raise ValueError("a version is out of range")
     _epoch(epoch)
     _token(lineage)
 
 
 def _token(text: str) -> None:
     """A mark of a place in a history; it stands in JSON between quotes as it is."""
-    if text and (len(text) > 64 or not text.isprintable() or '"' in text or "\\" in text):
+    if text.isalnum() and len(text) <= 64:  # as ours are
+        return
+    if len(text) > 64 or not text.isprintable() or '"' in text or "\\" in text:
         raise ValueError("a mark is none of ours")
 
 
@@ -102,7 +105,11 @@ def _outcome(answer: Outcome) -> None:
     if answer.result:
         compact(answer.result, UNLIMITED)
     if answer.conflicts:
-        check_keys(answer.conflicts[::2])
+        _shown(answer)
+
+
+def _shown(answer: Outcome) -> None:
+    check_keys(answer.conflicts[::2])
     if answer.status in SHOWN:
         for value in filter(None, answer.conflicts[1::2]):
             compact(value, UNLIMITED)

@@ -50,13 +50,11 @@ from syncbridge_server.http.health import Health
 from syncbridge_server.http.metrics import metrics_routes
 from syncbridge_server.http.recordings import RecordingRoutes
 from syncbridge_server.http.sessions import SessionRoutes
-from syncbridge_server.http.support.compression import CompressAnswers
 from syncbridge_server.http.support.cors import CrossOrigin
 from syncbridge_server.http.support.direct import DirectRoutes
 from syncbridge_server.http.support.middleware import RequestMiddleware
 from syncbridge_server.http.support.problem import exception_handlers
 from syncbridge_server.http.support.ratelimit import RateLimit
-from syncbridge_server.http.support.segments import EncodedSlashes
 from syncbridge_server.http.users import UserRoutes
 from syncbridge_server.http.voice import VoiceRoutes
 from syncbridge_server.http.voice_evidence import VoiceEvidenceRoutes
@@ -420,7 +418,7 @@ class Server:
 
     def _application(self, routes: list[BaseRoute], http: HttpMetrics) -> ASGIApp:
         starlette = Starlette(routes=routes, exception_handlers=exception_handlers)
-        app: ASGIApp = CompressAnswers(EncodedSlashes(DirectRoutes(starlette, exception_handlers)))
+        app: ASGIApp = DirectRoutes(starlette, exception_handlers)
         settings = self.settings
         if settings.rate_limit_enabled:
             buckets = TokenBuckets(settings.requests_per_second, settings.request_burst)

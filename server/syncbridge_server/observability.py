@@ -52,6 +52,16 @@ class _Series:
         self.seconds = 0.0
 
 
+class _Answers:
+    """Those of one method, route and status; and the histogram that they are in."""
+
+    __slots__ = ("count", "series")
+
+    def __init__(self, series: _Series) -> None:
+        self.count = 0
+        self.series = series
+
+
 class HttpMetrics(Collector):
     """What the request middleware counts; a few integers, made into metrics when asked.
 
@@ -64,20 +74,26 @@ class HttpMetrics(Collector):
 
     def __init__(self) -> None:
         self.running = 0
-        self._answers: dict[tuple[str, str, int], int] = {}
+        self._answers: dict[tuple[str, str, int], _Answers] = {}
         self._series: dict[tuple[str, str], _Series] = {}
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one finished request. `route`: its template, not its path."""
-        if method not in _METHODS:
-            method = "other"
-        answer = method, route, status
-        self._answers[answer] = self._answers.get(answer, 0) + 1
-        series = self._series.get((method, route))
-        if series is None:
-            series = self._series[method, route] = _Series()
+        answers = self._answers.get((method, route, status))
+        if answers is None:
+            answers = self._new_answers(method, route, status)
+        answers.count += 1
+        series = answers.series
         series.buckets[bisect_left(_SECONDS, seconds)] += 1
         series.seconds += seconds
+
+    def _new_answers(self, method: str, route: str, status: int) -> _Answers:
+        known = method if method in _METHODS else "other"
+        answers = self._answers.get((known, route, status))
+        if answers is None:
+            series = self._series.setdefault((known, route), _Series())
+            answers = self._answers[known, route, status] = _Answers(series)
+        return answers
 
     def collect(self) -> Iterator[Metric]:
         counted = CounterMetricFamily(
@@ -85,8 +101,8 @@ class HttpMetrics(Collector):
             "HTTP requests answered.",
             labels=("method", "route", "status"),
         )
-        for (method, route, status), count in list(self._answers.items()):
-            counted.add_metric((method, route, str(status)), count)
+        for (method, route, status), answers in list(self._answers.items()):
+            counted.add_metric((method, route, str(status)), answers.count)
         timed = HistogramMetricFamily(
             "syncbridge_http_request_seconds",
             "Time from the request to the last byte of the answer.",

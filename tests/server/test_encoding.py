@@ -14,9 +14,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge_server.http.support.compression import LEAST, THREAD_FROM, CompressAnswers
+from syncbridge_server.http.support.compression import LEAST, THREAD_FROM, Compressing
 from syncbridge_server.http.support.encoding import (
     CODINGS,
     COMPRESS,
@@ -198,16 +199,18 @@ async def length(request: Request) -> Response:
     return JSONResponse(len(await read_body(request, LIMIT)))
 
 
-APP = CompressAnswers(
-    Starlette(
-        routes=[Route("/length", length, methods=["POST"]), Route("/{name}", answer)],
-        exception_handlers=exception_handlers,
-    )
+ROUTES = Starlette(
+    routes=[Route("/length", length, methods=["POST"]), Route("/{name}", answer)],
+    exception_handlers=exception_handlers,
 )
 
 
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    await ROUTES(scope, receive, Compressing(scope["headers"], send))
+
+
 def client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(APP), base_url="http://test")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
 async def get(name: str, accept: str = "gzip", **headers: str) -> tuple[httpx.Response, bytes]:

@@ -26,7 +26,16 @@ _HEAD = re.compile(
 _NAME = re.compile(_TOKEN + rb"+\Z")
 _BREAK = re.compile(rb"[\r\n\0]")
 _BODILESS = frozenset({204, 304})
-_DECIDING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
+_DECIDING = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"connection",
+        b"expect",
+        b"x-forwarded-for",
+    }
+)
 
 Pair = tuple[bytes, bytes]
 
@@ -45,7 +54,7 @@ class Fields:
 
     Attributes:
         headers: names in lower case, values without the spaces around them.
-        deciding: of these, the ones that say where a message ends and whom it is for.
+        deciding: of these, the ones that say where a message ends, whom it is for and from whom.
     """
 
     __slots__ = ("deciding", "headers")

@@ -61,9 +61,7 @@ class GatewayMetrics(Collector):
         gateway = self._gateway
         engine, tally = gateway.engine, gateway.tally
         messages = {type_name(kind): n for kind, n in list(engine.messages.items())}
-        errors = {code.wire: n for code, n in list(gateway.post.errors.items())}
         yield _counter("syncbridge_messages", "Messages carried out.", "type", messages)
-        yield _counter("syncbridge_errors", "ERROR messages sent.", "code", errors)
         yield _counter("syncbridge_auth", "AUTH messages by result.", "result", tally.auth)
         yield _counter("syncbridge_closes", "Sockets closed.", "code", closes(engine.closes))
         text = "What AUTH gave a device that had a state."

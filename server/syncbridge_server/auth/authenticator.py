@@ -42,7 +42,8 @@ class Authenticator:
         """
         identity = self.tokens.verify_access(token, self._clock())
         self.revocations.require(identity, device_id)
-        self.revocations.used.note(identity, device_id)
+        if device_id:
+            self.revocations.used.note(identity, device_id)
         return identity
 
     async def authenticate(self, token: str, device_id: str = "") -> Identity:

@@ -7,6 +7,7 @@ user, role, device and session. What it does not name is not looked at: another 
 """
 
 import hashlib
+from sys import intern
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,14 +42,14 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
     aud: str | tuple[str, ...] = ""
 
     def identity(self) -> Identity:
-        """The holder."""
+        """The holder. Of one user and one session there are many."""
         return Identity(
-            user_id=self.sub,
+            user_id=intern(self.sub),
             role=self.role,
             jti=self.jti,
             issued_at=self.iat,
             expires_at=self.exp,
-            session_id=self.session_id,
+            session_id=intern(self.session_id),
             device_id=self.device_id,
             voice=self.voice,
             family=self.fam,

@@ -10,17 +10,18 @@ a token: `Sec-Fetch-Site` tells it from a page of ours, and where a browser does
 Origin must be that of the Host.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import CLIENTS, Identity, Role, authorize
 from syncbridge_server.addresses import is_loopback
 from syncbridge_server.auth.authenticator import Authenticator
 from syncbridge_server.auth.tokens import KeyNotKnown
-from syncbridge_server.listener.contract import KNOWN
+from syncbridge_server.listener.contract import FIELDS, KNOWN
 from syncbridge_server.origins import is_loopback_origin, same_origin
 
 DEVELOPER = "developer"
@@ -71,7 +72,8 @@ class BearerAuth:
 
         Raises AUTH_REQUIRED, TOKEN_*, StoreUnavailable, and what `authorize` raises.
         """
-        values, device_id = _credentials(request.scope["headers"])
+        scope = request.scope
+        values, device_id = _credentials(scope)
         if values:
             token = _bearer(values)
             try:
@@ -84,8 +86,8 @@ class BearerAuth:
             raise SyncBridgeError(
                 ErrorCode.AUTH_REQUIRED, "send Authorization: Bearer <access token>"
             )
-        request.scope.setdefault("state", {})["user"] = identity.user_id
-        if (known := request.scope.get(KNOWN)) is not None:
+        scope.setdefault("state", {})["user"] = identity.user_id
+        if (known := scope.get(KNOWN)) is not None:
             known(identity.user_id)
         reached = identity.session_id if session_bound else None
         authorize(identity, roles, session_id=reached, device_id=device_id)
@@ -129,22 +131,27 @@ def _loopback_authority(url: str) -> bool:
 
 def named_device(request: HTTPConnection) -> str:
     """The device that a request names by X-Device-ID; empty when it names none."""
-    return _credentials(request.scope["headers"])[1]
+    return _credentials(request.scope)[1]
 
 
-def _credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], str]:
+def _credentials(scope: Scope) -> tuple[list[str], str]:
     """All values of Authorization, and the first of X-Device-ID, of a scope's headers.
 
     A device id is UTF-8, as everywhere else; bytes that are not are read as ISO 8859-1 (RFC 9110
     section 5.5 knows no other).
     """
-    values: list[str] = []
-    device_id = b""
-    for name, value in headers:
-        if name == b"authorization":
-            values.append(value.decode("latin-1"))
-        elif name == b"x-device-id":
-            device_id = device_id or value
+    headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    fields: Mapping[bytes, bytes] | None = scope.get(FIELDS)
+    if fields is not None and len(fields) == len(headers):  # no field came twice
+        given = fields.get(b"authorization")
+        values = [] if given is None else [given.decode("latin-1")]
+        device_id = fields.get(b"x-device-id", b"")
+    else:
+        values = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
+        devices = (value for name, value in headers if name == b"x-device-id" and value)
+        device_id = next(devices, b"")
+    if not device_id:
+        return values, ""
     try:
         return values, device_id.decode()
     except UnicodeDecodeError:

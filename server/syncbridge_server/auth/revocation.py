@@ -137,7 +137,7 @@ class Revocations:
 
     def require(self, identity: Identity, device_id: str = "") -> None:
         """Raise TOKEN_REVOKED when it is."""
-        if self.is_revoked(identity, device_id):
+        if (self._moments or not self.ready) and self.is_revoked(identity, device_id):
             raise SyncBridgeError(ErrorCode.TOKEN_REVOKED, "this token was revoked")
 
     def on_revoke(self, callback: Callable[[Rule], None]) -> None:

@@ -17,6 +17,7 @@ and the claims were good; expiry is checked on each use, and revocation is someb
 """
 
 import hashlib
+import re
 import uuid
 from collections.abc import Callable
 from typing import NamedTuple
@@ -36,6 +37,7 @@ from syncbridge_server.auth.keys import (
     Verifier,
 )
 
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAX_TIME = 253_402_300_800.0
 """Unix time of the year 10000; whatever lies beyond is nonsense."""
 
@@ -134,9 +136,11 @@ class Tokens:
         identity = self._seen.pop(digest, None)
         if identity is None:
             identity = self._checked(self._access_claims(token), ACCESS, now).identity()
+            if len(self._seen) >= self.rules.cache_entries:
+                del self._seen[next(iter(self._seen))]  # the one not seen for longest makes room
         elif now >= identity.expires_at + self.rules.leeway:
             raise _expired()
-        self._remember(digest, identity)
+        self._seen[digest] = identity
         return identity
 
     def verify_refresh(self, token: str, now: float) -> Claims:
@@ -243,19 +247,10 @@ class Tokens:
         if now >= claims.exp + leeway:
             raise _expired()
 
-    def _remember(self, digest: bytes, identity: Identity) -> None:
-        """Keep a verified token as the latest; the one not seen for longest makes room."""
-        self._seen[digest] = identity
-        if len(self._seen) > self.rules.cache_entries:
-            del self._seen[next(iter(self._seen))]
-
 
 def is_canonical_uuid(text: str) -> bool:
     """True for a UUID in the text form that we use everywhere (RFC 9562 section 4, lower case)."""
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
+    return _UUID.fullmatch(text) is not None
 
 
 def _decoded(read: Callable[[bytes], Claims], payload: bytes) -> Claims:

@@ -7,6 +7,7 @@ needs no memory. A restart forgets; devices that connect again are met again.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Literal
 
 from syncbridge.identity import Identity
@@ -18,33 +19,38 @@ Named = tuple[Literal["family", "jti"], str]
 
 
 class UsedTokens:
-    """Bounded: the devices that were not met for longest, and their oldest tokens, make room."""
+    """Bounded: the devices that were not met for longest, and their oldest tokens, make room.
+
+    Most devices use one token at a time, so theirs are a flat tuple: kind, value, kind, value...
+    """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], dict[Named, None]] = {}
+        self._known: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def note(self, identity: Identity, device_id: str) -> None:
-        """A device has presented a token that was good. O(1)."""
+        """A device has presented a token that was good. O(tokens of the device)."""
         if not device_id or identity.device_id == device_id:
             return
         key = identity.user_id, device_id
-        tokens = self._known.pop(key, None)
-        if tokens is None:
-            tokens = {}
-            if len(self._known) >= MOST_DEVICES:
-                del self._known[next(iter(self._known))]
+        kind, value = ("family", identity.family) if identity.family else ("jti", identity.jti)
+        tokens = self._known.pop(key, ())
+        if not tokens and len(self._known) >= MOST_DEVICES:
+            del self._known[next(iter(self._known))]
+        if tokens[-2:] != (kind, value):
+            others = [named for named in _pairs(tokens) if named != (kind, value)]
+            tokens = (*chain(*others[1 - MOST_TOKENS :]), kind, value)
         self._known[key] = tokens
-        named: Named = ("family", identity.family) if identity.family else ("jti", identity.jti)
-        tokens.pop(named, None)
-        if len(tokens) >= MOST_TOKENS:
-            del tokens[next(iter(tokens))]
-        tokens[named] = None
 
     def of(self, device_id: str, user_id: str = "") -> Iterator[Named]:
         """What a device has used; of every user when none is named. O(devices) then."""
         if user_id:
-            yield from self._known.get((user_id, device_id), ())
+            yield from _pairs(self._known.get((user_id, device_id), ()))
             return
         for (_, device), tokens in self._known.items():
             if device == device_id:
-                yield from tokens
+                yield from _pairs(tokens)
+
+
+def _pairs(tokens: tuple[str, ...]) -> Iterator[Named]:
+    for kind, value in zip(tokens[::2], tokens[1::2], strict=True):
+        yield ("family" if kind == "family" else "jti"), value

@@ -2,9 +2,10 @@
 
 What is asked in one turn of the event loop goes to the store together, with one system call. The
 store answers within its own deadline; that nobody waits for ever should it not is looked after by
-one task for all, to within `LOOK_SECONDS`.
+one task for all, which looks every `LOOK_SECONDS`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,8 +39,9 @@ class Commits:
     ) -> None:
         self._courier = courier
         self._done = done
-        self._patience = patience
-        self._waiting: dict[object, tuple[trio.lowlevel.Task, float]] = {}
+        self._looks = 0
+        self._last_look = math.ceil(patience / LOOK_SECONDS) + 1  # the first may come at once
+        self._waiting: dict[object, tuple[trio.lowlevel.Task, int]] = {}
         self._dispatching = False
 
     async def commit(self, request: Apply) -> Outcome:
@@ -61,7 +63,7 @@ class Commits:
         if not self._dispatching:
             self._dispatching = True
             trio.lowlevel.current_trio_token().run_sync_soon(self._dispatch)
-        self._waiting[call] = task, trio.current_time() + self._patience
+        self._waiting[call] = task, self._looks + self._last_look
         answer: Any = await trio.lowlevel.wait_task_rescheduled(abort)
         if isinstance(answer, StoreError):
             raise answer
@@ -72,8 +74,9 @@ class Commits:
         """Let nobody wait longer than the store may take, until cancelled."""
         while True:
             await trio.sleep(LOOK_SECONDS)
-            now = trio.current_time()
-            overdue = [(call, task) for call, (task, due) in self._waiting.items() if due <= now]
+            self._looks += 1
+            looks = self._looks
+            overdue = [(call, task) for call, (task, due) in self._waiting.items() if due <= looks]
             for call, task in overdue:
                 del self._waiting[call]
                 late = StoreTimeout("no answer from the store in time")

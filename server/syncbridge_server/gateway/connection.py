@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from enum import IntEnum
+from sys import intern
 
 from syncbridge import ids
 from syncbridge.encode import NOWHERE, Address
@@ -28,7 +29,7 @@ class Connection:
     """State of one connection.
 
     Attributes:
-        cid: the hub's number. id: name among all nodes, kept in Redis with the device.
+        cid: the hub's number.
         client: peer address, for logs. encoding: the hub's ENCODING_*.
         waiting: its AUTH has not been accepted yet. behind: what came after that AUTH.
         connected_at: when the socket came, Unix ms.
@@ -47,7 +48,7 @@ class Connection:
     """
 
     __slots__ = (
-        "address",
+        "_node",
         "alarm",
         "behind",
         "cid",
@@ -57,7 +58,6 @@ class Connection:
         "encoding",
         "fence",
         "gone",
-        "id",
         "identity",
         "info",
         "leave_reason",
@@ -74,15 +74,14 @@ class Connection:
 
     def __init__(self, cid: int, node: str, client: str, encoding: int) -> None:
         self.cid = cid
-        self.id = f"{node}:{cid:x}"
-        self.client = client
+        self._node = node
+        self.client = intern(client)  # many have the same
         self.connected_at = 0
         self.encoding = encoding
         self.state = State.NEW
         self.waiting = True
         self.behind: BehindAuth | None = None
         self.alarm = Alarm.NONE
-        self.address: Address = NOWHERE
         self.identity: Identity | None = None
         self.session: Session[Connection] | None = None
         self.device_id = ""
@@ -96,6 +95,19 @@ class Connection:
         self.refused = False
         self.gone = False
         self.on_known: Callable[[], None] | None = None
+
+    @property
+    def id(self) -> str:
+        """Its name among all nodes, kept in Redis with the device."""
+        return f"{self._node}:{self.cid:x}"
+
+    @property
+    def address(self) -> Address:
+        """What answers to it say of its session; it is made for each, as they are few."""
+        if self.session is None or self.identity is None or not self.fence:
+            return NOWHERE
+        owner = self.session.owner or self.identity.user_id
+        return Address(self.session.id, owner, self.device_id)
 
     def tell_known(self) -> None:
         """Its AUTH was valid: tell whoever wants to know, once."""

@@ -430,8 +430,6 @@ class Joining:
     ) -> None:
         identity = connection.identity
         assert identity is not None
-        owner = answer.owner or identity.user_id
-        connection.address = encode.Address(session.id, owner, hello.device_id)
         connection.info = hello.info
         connection.fence = answer.fence
         connection.resets = session.resets

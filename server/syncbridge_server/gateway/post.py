@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from syncbridge import encode
-from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.errors import SyncBridgeError
 from syncbridge.messages import MessageType
 from syncbridge.session import Change
 from syncbridge_core.hub import KIND_NOTICE, KIND_REPLY, KIND_STATE, Hub
@@ -31,7 +31,7 @@ class Post:
         clock: wall clock, Unix seconds.
 
     Attributes:
-        errors: ERROR messages, by code.
+        on_error: told of each ERROR, and of AUTH_FAILURE, to whom and at which door.
     """
 
     def __init__(self, hub: Hub, registry: Registry, clock: Callable[[], float]) -> None:
@@ -39,7 +39,6 @@ class Post:
         self._registry = registry
         self._clock = clock
         self.on_error: OnError = nobody
-        self.errors: dict[ErrorCode, int] = {}
 
     def send(
         self, connection: Connection, kind: MessageType, payload: bytes, correlation_id: str | None
@@ -65,7 +64,6 @@ class Post:
     ) -> None:
         """ERROR to one connection."""
         self.on_error(connection, error, "message")
-        self.errors[error.code] = self.errors.get(error.code, 0) + 1
         self.send(connection, MessageType.ERROR, encode.error_payload(error), correlation_id)
 
     def update(self, session: LocalSession, change: Change) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from syncbridge.identity import Role
+from syncbridge.session import Session
 from syncbridge_core.hub import ENCODING_PROTOBUF, Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.entrance import Silent
@@ -48,7 +49,7 @@ class Registry:
         """The session with this id, opened here if nobody was in it."""
         session = self.sessions.get(session_id)
         if session is None:
-            session = LocalSession(session_id, self._hub.open_topic())
+            session = Session(session_id, self._hub.open_topic())
             self.sessions[session_id] = session
         return session
 

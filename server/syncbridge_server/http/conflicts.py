@@ -156,12 +156,13 @@ class ConflictRoutes:
     async def apply(self, request: Request) -> Response:
         """Apply a change set that was made from `base_version`."""
         identity = await self._authenticate(request, session_bound=True)
-        body: IncrementalBody = await self._body(request, IncrementalBody)
+        text = await read_json_body(request, self._limits.snapshot_bytes)
+        body: IncrementalBody = decode_json(text, IncrementalBody)
         write = self._write(identity, body)
         outcome = await self._gateway.commit(write)
         if outcome.status not in (Status.OK, Status.DUPLICATE):
             raise self._gateway.engine.refusal(outcome)
-        return answered(applied(write, outcome), place_of(outcome))
+        return answered(applied(write, outcome), outcome)
 
     @describe(
         "Bring a client's whole state and the session together",
@@ -172,7 +173,8 @@ class ConflictRoutes:
     async def resolve(self, request: Request) -> Response:
         """Resolve a conflict by one of the three strategies."""
         identity = await self._authenticate(request, session_bound=True)
-        body: ResolveBody = await self._body(request, ResolveBody)
+        text = await read_json_body(request, self._limits.snapshot_bytes)
+        body: ResolveBody = decode_json(text, ResolveBody)
         sid, device_id = self._place(identity, body)
         claim, strategy = self._claim(body), body.resolution_strategy
         for _ in range(ATTEMPTS):
@@ -189,9 +191,6 @@ class ConflictRoutes:
             "others keep writing to the session; try again",
             retry_after=RETRY_AFTER,
         )
-
-    async def _body(self, request: Request, kind: Any) -> Any:
-        return decode_json(await read_json_body(request, self._limits.snapshot_bytes), kind)
 
     def _place(self, identity: Identity, body: IncrementalBody | ResolveBody) -> tuple[str, str]:
         """The session that is written to and the device that writes; raises as `authorize`."""
@@ -351,6 +350,6 @@ def decided(conflict: Conflict) -> dict[str, object]:
     return members | {"value": msgspec.Raw(conflict.value)}
 
 
-def answered(members: dict[str, object], place: Place) -> Response:
+def answered(members: dict[str, object], place: Place | Outcome) -> Response:
     """200 with the entity tag of the state."""
     return tagged_json(encode.to_json(members), etag(place))

@@ -18,7 +18,7 @@ from syncbridge.updates import check_lineage, check_version
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.engine import outcome_error
 from syncbridge_server.gateway.gateway import Gateway
-from syncbridge_server.http.support.answers import etag, names_tag, place_of, timestamp
+from syncbridge_server.http.support.answers import etag, names_tag, timestamp
 from syncbridge_server.http.support.fields import list_field
 from syncbridge_server.http.support.problem import read_json_body
 from syncbridge_server.http.support.ready import tagged_json, unchanged
@@ -33,8 +33,6 @@ from syncbridge_server.openapi.describe import (
     describe,
 )
 from syncbridge_server.ports.store import Store
-
-JSON = "application/json"
 
 
 class SnapshotBody(msgspec.Struct):
@@ -116,12 +114,9 @@ class SessionRoutes:
             outcome = await self._gateway.commit(write)
         if outcome.status is not Status.OK:
             raise outcome_error(outcome)
-        return Response(
-            encode.to_json(written(write.sid, outcome) | kept),
-            status_code=201 if outcome.created else 200,
-            media_type=JSON,
-            headers={"ETag": etag(place_of(outcome))},
-        )
+        answer = encode.to_json(written(write.sid, outcome) | kept)
+        status = 201 if outcome.created else 200
+        return tagged_json(answer, etag(outcome), status=status)
 
     @describe(
         "The whole state of a session",
@@ -140,7 +135,7 @@ class SessionRoutes:
             Read(session_id, identity.user_id, not identity.privileged, known)
         )
         refuse(snapshot)
-        tag = etag(place_of(snapshot))
+        tag = etag(snapshot)
         if snapshot.flat is None or (named and names_tag(named, tag)):
             return unchanged(tag)
         return tagged_json(snapshot_json(session_id, snapshot), tag, revalidate=True)

@@ -7,7 +7,11 @@ says who the holders are). A newcomer that finds a capacity full takes the place
 which is cancelled: of the address of which most wait, if that is above its share; else of the
 older one, by its wait, of that address and of those who have no share; else of the user of whom
 most wait. When nobody waits, all are being worked on, and the newcomer is refused. So whoever is
-silent or slow keeps nobody out, and no request that has arrived is dropped. Each step costs O(1).
+silent or slow keeps nobody out, and no request that has arrived is dropped.
+
+Most of who waits is sent something long before a place is short. So who begins to wait is only
+noted, in order, and enters the queues when somebody has to give way. Each step costs O(1), that
+one spread over the waits that it catches up with.
 
 A place in the queue is kept over bytes that merely drip in: an occupant moves to the end when it
 begins to wait for something else, or while its body comes at the rate that is asked for.
@@ -70,6 +74,7 @@ class Capacity:
     Attributes:
         held: places taken. evicted, refused: occupants that gave way, and newcomers for whom
             nobody could, since the start.
+        pressure: places from which on shares bind.
         stalled: who waits for something to be taken, that without progress for longest first.
     """
 
@@ -78,9 +83,10 @@ class Capacity:
         self.limit = limit
         self.held = self.evicted = self.refused = 0
         self.stalled: OrderedDict[Occupant, float] = OrderedDict()
-        self._pressure = math.ceil(limit * PRESSURE) if shared else limit
+        self._begun: dict[Occupant, Holder[Occupant]] = {}  # they wait, and are in no queue yet
+        self.pressure = math.ceil(limit * PRESSURE) if shared else limit
         self._share = max(1, int(limit * SHARE)) if shared else limit
-        self._many: Holder[Occupant] = Holder(MANY, self._pressure)
+        self._many: Holder[Occupant] = Holder(MANY, self.pressure)
         self._addresses: dict[str, Holder[Occupant]] = {}
         self._users: dict[str, Holder[Occupant]] = {}
         self._silent_addresses: Ranking[Occupant] = Ranking()
@@ -90,6 +96,7 @@ class Capacity:
     @property
     def waiting(self) -> list["Occupant"]:
         """Who may give way at once. O(those that have places)."""
+        self._catch_up()
         holders = (self._many, *self._addresses.values(), *self._users.values())
         return [occupant for holder in holders for occupant in holder.waiting]
 
@@ -106,7 +113,7 @@ class Capacity:
     @property
     def relaxed(self) -> bool:
         """Whether shares do not bind."""
-        return self.held < self._pressure
+        return self.held < self.pressure
 
     def has_room(self, holder: Holder["Occupant"]) -> bool:
         """Whether there is a place without taking one from somebody."""
@@ -116,6 +123,7 @@ class Capacity:
         """Whether there is a place now, if need be that of somebody who waits."""
         if self.has_room(holder):
             return True
+        self._catch_up()
         victim = (holder.oldest or self._stalled()) if holder.full else self._victim()
         if self._evict(victim):
             return True
@@ -126,6 +134,7 @@ class Capacity:
 
     def evict(self) -> bool:
         """Have one that waits give way; False when nobody waits."""
+        self._catch_up()
         return self._evict(self._victim())
 
     def _evict(self, victim: "Occupant | None") -> bool:
@@ -159,16 +168,20 @@ class Capacity:
 
     def wait(self, occupant: "Occupant", holder: Holder["Occupant"], anew: bool) -> None:
         """It waits for its client, see `Occupant.wait`."""
-        if holder is self._many:
-            holder.waiting[occupant] = None
-            if anew:
-                holder.waiting.move_to_end(occupant)
-        else:
-            self._ranking(holder).add(holder, occupant, anew)
+        if occupant in self._begun or occupant in holder.waiting:
+            if not anew:
+                return
+            self._unqueue(occupant, holder)
+        self._begun[occupant] = holder
+
+    def waits(self, occupant: "Occupant", holder: Holder["Occupant"]) -> bool:
+        """Whether it is one of those who may give way at once."""
+        return occupant in self._begun or occupant in holder.waiting
 
     def forget(self, occupant: "Occupant", holder: Holder["Occupant"]) -> None:
         """It does not wait any more."""
-        self._unqueue(occupant, holder)
+        if self._begun.pop(occupant, None) is None:
+            self._unqueue(occupant, holder)
         if self.stalled:
             self.stalled.pop(occupant, None)
 
@@ -182,7 +195,18 @@ class Capacity:
             self.stalled[occupant] = trio.current_time()
             self.stalled.move_to_end(occupant)
 
+    def _catch_up(self) -> None:
+        """Queue those that have begun to wait since the last time."""
+        for occupant, holder in self._begun.items():
+            if holder is self._many:
+                holder.waiting[occupant] = None
+            else:
+                self._ranking(holder).add(holder, occupant)
+        self._begun.clear()
+
     def _unqueue(self, occupant: "Occupant", holder: Holder["Occupant"]) -> None:
+        if self._begun.pop(occupant, None) is not None:
+            return
         if holder is self._many:
             holder.waiting.pop(occupant, None)
         else:
@@ -246,9 +270,10 @@ class Occupant:
         """
         name = self.holder if address is None or self.known else address
         holder = capacity.holder(name, self.known)
-        if not capacity.has_room(holder) and not capacity.make_room(holder):
-            return False
-        holder = capacity.holder(name, self.known)  # who gave way may have been its last
+        if capacity.held >= capacity.pressure:
+            if not capacity.make_room(holder):
+                return False
+            holder = capacity.holder(name, self.known)  # who gave way may have been its last
         capacity.held += 1
         holder.held += 1
         self._places[capacity] = holder
@@ -283,7 +308,7 @@ class Occupant:
         self.holder, self.known = name, known
         for capacity, before in list(self._places.items()):
             after = self._places[capacity] = capacity.holder(name, known)
-            if self in before.waiting:
+            if capacity.waits(self, before):
                 capacity.forget(self, before)
                 capacity.wait(self, after, anew=True)
             before.held -= 1
@@ -418,11 +443,12 @@ class Bounds:
             target: path and query. body: a body comes with it, so that it is no probe.
             address: see `Occupant.take`.
         """
-        if not occupant.reserved and self.requests.relaxed:
-            return occupant.take(self.requests, address)
+        requests = self.requests
+        if not occupant.reserved and requests.held < requests.pressure:
+            return occupant.take(requests, address)
         if not body and self.is_probe(method, target):
             return occupant.take(self.probes, address)
-        return not occupant.reserved and occupant.take(self.requests, address)
+        return not occupant.reserved and occupant.take(requests, address)
 
     def is_probe(self, method: str, target: bytes) -> bool:
         """Whether a request asks for what the reserve is for."""

@@ -19,6 +19,18 @@ SUBPROTOCOL_PROTOBUF = "syncbridge.proto.v1"
 KNOWN = "syncbridge.known"
 """Key of an ASGI scope: a function that the application calls with the name of the user who sends
 the request, once that is proven. What the request holds then counts for no address any more."""
+FIELDS = "syncbridge.fields"
+"""Key of an ASGI scope: the first value of each header field, by its name in lower case. It is not
+to be changed."""
+ARRIVED = "syncbridge.arrived"
+"""Key of an ASGI scope: a function that returns the whole body of the request, if all of it is here
+and nothing was received yet; else None, and then it is to be received."""
+ANSWER = "syncbridge.answer"
+"""Key of an ASGI scope: an `Answerer`, which may be called once, in the place of `send`."""
+
+Answerer = Callable[[int, list[tuple[bytes, bytes]], bytes], Awaitable[None] | None]
+"""Sends a whole answer: its status, its headers, which it may add to, and its body. What it returns
+is to be awaited, if it is anything. It adds `PROTECTION` itself."""
 
 ASGIApplication = Callable[..., Awaitable[None]]
 Scope = Mapping[str, Any]

@@ -120,11 +120,9 @@ class Ranking(Generic[T]):
         self._ranks: dict[int, dict[Holder[T], None]] = {}
         self._top = 0
 
-    def add(self, holder: Holder[T], occupant: T, anew: bool = True) -> None:
-        """An occupant waits, or begins to wait `anew`."""
+    def add(self, holder: Holder[T], occupant: T) -> None:
+        """An occupant waits."""
         if occupant in holder.waiting:
-            if anew:
-                holder.waiting.move_to_end(occupant)
             return
         holder.waiting[occupant] = None
         self._move(holder, len(holder.waiting) - 1)

@@ -139,13 +139,15 @@ def glance(head: bytes) -> Headers:
 
 def is_upgrade(headers: Headers) -> bool:
     """Whether the headers ask for a WebSocket: `Upgrade` names it, `Connection` names that."""
-    return b"websocket" in _tokens(headers.get(b"upgrade", b"")) and b"upgrade" in _tokens(
-        headers.get(b"connection", b"")
+    return _names(headers.get(b"upgrade", b""), b"websocket") and _names(
+        headers.get(b"connection", b""), b"upgrade"
     )
 
 
-def _tokens(value: bytes) -> list[bytes]:
-    return [token.strip().lower() for token in value.split(b",")]
+def _names(value: bytes, token: bytes) -> bool:
+    """Whether a list has a token in it, in letters of any case."""
+    value = value.lower()
+    return value == token or token in [part.strip() for part in value.split(b",")]
 
 
 def negotiate(request: UpgradeRequest, config: ListenerConfig) -> Agreement | Refusal:

@@ -95,7 +95,7 @@ class Tracing:
 
     def begin(self, sid: str, correlation_id: str) -> str:
         """An update came over a socket; returns its traceparent, or "" if it is not sampled."""
-        if not self._sampled(correlation_id):
+        if not self.samples(correlation_id):
             return ""
         update = self._span("STATE_UPDATE", correlation_id, "server", {"session.id": sid})
         if update is None:
@@ -130,17 +130,12 @@ class Tracing:
 
     @contextmanager
     def request(self, name: str, parent: str) -> Iterator[Attributes]:
-        """A request over HTTP, around a block, which may add attributes."""
-        span = self._span(name, parent, "server", {}) if self._sampled(parent) else None
+        """A request over HTTP that is sampled, around a block, which may add attributes."""
         added: Attributes = {}
-        with _around(span):
-            try:
-                yield added
-            finally:
-                if span is not None:
-                    span.attributes |= added
+        with _around(self._span(name, parent, "server", added)):
+            yield added
 
-    def _sampled(self, parent: str) -> bool:
+    def samples(self, parent: str) -> bool:
         """Whether something from outside is traced: by chance, or by the id that it brings.
 
         The SDK's own sampler says the same, but only once it has a span to say it of.

@@ -23,6 +23,7 @@ from support.listener.ws_raw import (
     read_answer,
     request_bytes,
 )
+from syncbridge_server.listener.contract import ANSWER, ARRIVED, FIELDS, KNOWN
 
 CHUNKED = get("/", "Transfer-Encoding: chunked", method="POST")
 
@@ -46,6 +47,8 @@ async def tell(scope: Any, receive: Any, send: Any) -> None:
     for name in ("raw_path", "query_string"):
         scope[name] = scope[name].decode()
     scope.pop("app", None)
+    if FIELDS in scope:
+        scope[FIELDS] = {name.decode(): value.decode() for name, value in scope[FIELDS].items()}
     await answer(send, json.dumps(scope, default=repr).encode())
 
 
@@ -56,7 +59,10 @@ async def test_the_scope(way: str) -> None:
         here = list(peer.stream.socket.getsockname())
         scope = (await peer.ask(get("/a%20b?c=%20", "X-Some: y", "x-some: z"))).json
 
-    assert "belong" in scope.pop("syncbridge.known")
+    assert "belong" in scope.pop(KNOWN)
+    assert "arrived" in scope.pop(ARRIVED)
+    assert "answer" in scope.pop(ANSWER)
+    assert scope.pop(FIELDS) == {"host": "a", "x-some": "y"}
     scope["asgi"].pop("spec_version")
     assert scope == {
         "type": "http",

@@ -40,6 +40,6 @@ def names_tag(field: str, tag: str) -> bool:
     return tag.removeprefix("W/") in _TAGS.findall(field)
 
 
-def etag(place: Place) -> str:
+def etag(place: Place | Outcome | Snapshot) -> str:
     """Strong entity tag of a state (RFC 9110 section 8.8.3)."""
     return f'"{place.epoch}.{place.version}.{place.lineage}"'

@@ -1,4 +1,4 @@
-"""Compressed answers: plain ASGI around the application.
+"""Compressed answers: a `send` of ASGI in front of the server's own.
 
 An answer is compressed when the client accepts a coding that we speak, the body came in one piece
 of `LEAST` bytes or more, its type is text of some kind, and that makes it shorter. Everything else
@@ -22,7 +22,7 @@ from functools import lru_cache
 
 import trio
 from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Send
 
 from syncbridge_server.http.support.encoding import COMPRESS, choose_coding
 
@@ -39,21 +39,12 @@ _TEXT = re.compile(rb"text/|application/(?:[\w.-]+\+)?(?:json|xml|yaml|javascrip
 _VARY = (b"vary", b"Accept-Encoding")
 
 
-class CompressAnswers:
-    """See the top of this file."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "http":
-            send = _Answer(scope["headers"], send)
-        return self.app(scope, receive, send)
-
-
-class _Answer:
+class Compressing:
     """The `send` of one request. Holds the head back until the first part of the body is there,
     unless that is known to be short.
+
+    Args:
+        request: headers of the request, as ASGI has them.
     """
 
     __slots__ = ("_request", "_send", "_start")

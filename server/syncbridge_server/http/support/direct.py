@@ -1,9 +1,12 @@
-"""From a request to its endpoint, without the layers of Starlette that each wrap `send`.
+"""From a request to its endpoint and back, without the layers of Starlette that each wrap `send`.
 
 `Resources` knows what a path names. A resource answers OPTIONS itself, and with 405 a method that
 it does not take; both say in `Allow` what it takes. A path that names nothing, but would without
 the slashes at its end, is redirected there: by a relative reference, which is right whatever
 scheme, host and base path a proxy shows. WebSockets and the lifespan are Starlette's.
+
+An answer that is ready and short goes to the listener in one piece, where that takes it so
+(`ANSWER`). Others are compressed on their way.
 """
 
 import inspect
@@ -17,7 +20,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from syncbridge_server.http.support.compression import Compressing
+from syncbridge_server.http.support.ready import Ready
 from syncbridge_server.http.support.resources import Found, Resources
+from syncbridge_server.http.support.segments import OPEN, keep_slashes
+from syncbridge_server.listener.contract import ANSWER, Answerer
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Handler = Callable[[Request, Exception], Awaitable[Response]]
@@ -46,13 +53,17 @@ class DirectRoutes:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if OPEN in scope["path"]:
+            keep_slashes(scope)
         found = self._resources.find(scope["path"], scope["method"])
-        if found is not None:
+        if found is None:
+            route = endpoint = None
+        else:
+            route = found.route
+            endpoint = self._plain.get(id(route))
             self._tell(scope, found)
-        route = found.route if found is not None else None
-        endpoint = self._plain.get(id(route))
         if route is not None and endpoint is None:
-            await route.app(scope, receive, send)
+            await route.app(scope, receive, Compressing(scope["headers"], send))
             return
         request = Request(scope, receive, send)
         try:
@@ -62,7 +73,13 @@ class DirectRoutes:
                 response = self._without_route(scope, found)
         except Exception as error:
             response = await self._handled(request, error)
-        await response(scope, receive, send)
+        answer: Answerer | None = scope.get(ANSWER)
+        if answer is None or not isinstance(response, Ready) or not response.short:
+            await response(scope, receive, Compressing(scope["headers"], send))
+            return
+        rest = answer(response.status_code, response.raw_headers, response.body)
+        if rest is not None:
+            await rest
 
     def _tell(self, scope: Scope, found: Found) -> None:
         """What Starlette leaves in the scope."""

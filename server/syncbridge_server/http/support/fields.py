@@ -1,14 +1,12 @@
 """Header fields of a request, looked up by name.
 
 Starlette's `Headers` encodes the name and walks the list for each question. Several parts of a
-request ask, so here the list is walked once for all of them.
+request ask, so the list is walked once for all of them: here, unless the listener has done so.
 """
-
-from typing import Final
 
 from starlette.types import Scope
 
-_KEPT: Final = "syncbridge.fields"
+from syncbridge_server.listener.contract import FIELDS
 
 
 def list_field(scope: Scope, name: bytes) -> str:
@@ -20,7 +18,7 @@ def list_field(scope: Scope, name: bytes) -> str:
 
 def first_fields(scope: Scope) -> dict[bytes, bytes]:
     """The first value of each header field; names are in lower case, as ASGI has them."""
-    fields: dict[bytes, bytes] | None = scope.get(_KEPT)
+    fields: dict[bytes, bytes] | None = scope.get(FIELDS)
     if fields is None:
-        fields = scope[_KEPT] = dict(reversed(scope["headers"]))
+        fields = scope[FIELDS] = dict(reversed(scope["headers"]))
     return fields

@@ -20,6 +20,7 @@ from syncbridge_server.auth.refusals import Refusals
 from syncbridge_server.http.support.cors import CrossOrigin
 from syncbridge_server.http.support.fields import first_fields
 from syncbridge_server.http.support.problem import CLIENT_GONE, internal_problem
+from syncbridge_server.listener.contract import ANSWER, Answerer
 from syncbridge_server.listener.response import PROTECTION
 from syncbridge_server.log import REQUEST_ID, get_logger
 from syncbridge_server.observability import HttpMetrics
@@ -78,13 +79,17 @@ class RequestMiddleware:
         if scope.get("root_path"):
             scope = _without_root(scope)
         exchange = _Exchange(scope, send, request_id(scope), self._proxies.client(scope))
-        answer = self._traced if TRACING.on else self._answer
-        return answer(exchange, receive)
+        if ANSWER in scope:
+            scope[ANSWER] = exchange.answer
+        if TRACING.on:
+            parent = first_fields(scope).get(b"traceparent", b"").decode("latin-1")
+            if TRACING.samples(parent):
+                return self._traced(exchange, receive, parent)
+        return self._answer(exchange, receive)
 
-    async def _traced(self, exchange: "_Exchange", receive: Receive) -> None:
+    async def _traced(self, exchange: "_Exchange", receive: Receive, parent: str) -> None:
         scope = exchange.scope
-        parent = first_fields(scope).get(b"traceparent", b"")
-        with TRACING.request(scope["method"], parent.decode("latin-1")) as told:
+        with TRACING.request(scope["method"], parent) as told:
             await self._answer(exchange, receive)
             told |= {
                 "http.request.method": scope["method"],
@@ -117,14 +122,15 @@ class RequestMiddleware:
 
     def _finish(self, exchange: "_Exchange", seconds: float) -> None:
         scope = exchange.scope
-        error = scope["state"].get("refused")
+        state, route = scope["state"], template(scope)
+        error = state["refused"]
         if error is not None and self._refusals is not None:
-            user, route = scope["state"].get("user", ""), template(scope)
+            user = state.get("user", "")
             self._refusals.error("http", error, client=exchange.client, user=user, route=route)
         if self._audit is not None:
-            self._audit.request(scope, template(scope), exchange.status, time.time())
-        if self._metrics:
-            self._metrics.observe(scope["method"], template(scope), exchange.status, seconds)
+            self._audit.request(scope, route, exchange.status, time.time())
+        if self._metrics is not None:
+            self._metrics.observe(scope["method"], route, exchange.status, seconds)
         if self._access_log:
             _log.info(
                 "Request answered",
@@ -139,9 +145,10 @@ class RequestMiddleware:
 class _Exchange:
     """One request and what has been sent for it. `cors`: headers that any answer carries."""
 
-    __slots__ = ("_send", "client", "cors", "request_id", "scope", "status")
+    __slots__ = ("_answer", "_send", "client", "cors", "request_id", "scope", "status")
 
     def __init__(self, scope: Scope, send: Send, name: str, client: str) -> None:
+        self._answer: Answerer | None = scope.get(ANSWER)
         self.scope = scope
         self.request_id = name
         self.client = client
@@ -166,6 +173,14 @@ class _Exchange:
         )
         if not self.status:
             await internal_problem(self.request_id)(self.scope, receive, self.send)
+
+    def answer(self, status: int, headers: HeaderList, body: bytes) -> Awaitable[None] | None:
+        """As `send`, for a whole answer: see `Answerer`."""
+        assert self._answer is not None
+        self.status = status
+        headers.append((_REQUEST_ID, self.request_id.encode()))
+        headers += self.cors
+        return self._answer(status, headers, body)
 
     def send(self, message: Message) -> Awaitable[None]:
         """It hands on what the server awaits, so that it costs no frame of its own."""

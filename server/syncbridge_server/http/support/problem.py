@@ -6,7 +6,7 @@ raised into a problem document. `RequestMiddleware` logs the unexpected ones.
 """
 
 import math
-from collections.abc import Awaitable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge_server.http.support.encoding import ACCEPT_ENCODING, coding_of, unfold, wire_bound
 from syncbridge_server.http.support.fields import first_fields
+from syncbridge_server.listener.contract import ARRIVED
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_GONE = 499
@@ -137,24 +138,17 @@ def read_body(request: Request, limit: int) -> Awaitable[bytes]:
     Raises UNSUPPORTED_ENCODING and INVALID_ENCODING for codings, and
     starlette.requests.ClientDisconnect when the caller goes away.
     """
-    named = first_fields(request.scope).get(b"content-encoding")
+    fields = first_fields(request.scope)
+    named = fields.get(b"content-encoding")
     coding = coding_of(named.decode("latin-1")) if named else ""
     if not coding:
-        return read_raw(request, limit)
-    return _unfolded(read_raw(request, limit, wire_bound(limit)), coding, limit)
+        return _read_raw(request, fields, limit, limit)
+    return _unfolded(_read_raw(request, fields, wire_bound(limit), limit), coding, limit)
 
 
-def read_raw(request: Request, limit: int, bound: int = 0) -> Awaitable[bytes]:
-    """The body as it came, whatever its coding; raises as `read_body`, but nothing for codings.
-
-    Args:
-        limit: what TOO_LARGE names. bound: most bytes, where that is another number.
-    """
-    bound = bound or limit
-    announced = first_fields(request.scope).get(b"content-length", b"")
-    if announced.isdigit() and int(announced[:20]) > bound:
-        raise _too_large(limit)
-    return _read_raw(request, bound, limit)
+def read_raw(request: Request, limit: int) -> Awaitable[bytes]:
+    """The body as it came, whatever its coding; raises as `read_body`, but nothing for codings."""
+    return _read_raw(request, first_fields(request.scope), limit, limit)
 
 
 async def _unfolded(coded: Awaitable[bytes], coding: str, limit: int) -> bytes:
@@ -164,12 +158,20 @@ async def _unfolded(coded: Awaitable[bytes], coding: str, limit: int) -> bytes:
     return body
 
 
-async def _read_raw(request: Request, bound: int, limit: int) -> bytes:
+async def _read_raw(
+    request: Request, fields: Mapping[bytes, bytes], bound: int, limit: int
+) -> bytes:
     """At most `bound` bytes as they come; the error names `limit`."""
+    announced = fields.get(b"content-length", b"")
+    if announced.isdigit() and int(announced[:20]) > bound:
+        raise _too_large(limit)
+    arrived: Callable[[], bytes | None] | None = request.scope.get(ARRIVED)
+    if arrived is not None and (body := arrived()) is not None:
+        return body
     pieces: list[bytes] = []
-    size, more = 0, True
+    size, more, receive = 0, True, request.receive
     while more:
-        message = await request.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         piece = message.get("body", b"")
@@ -193,7 +195,8 @@ async def read_json(request: Request, kind: type[T], limit: int = 65_536) -> T:
 
 def read_json_body(request: Request, limit: int) -> Awaitable[bytes]:
     """The bytes of a body that is JSON by its Content-Type. Raises UNSUPPORTED_MEDIA, TOO_LARGE."""
-    require_json(request)
+    if first_fields(request.scope).get(b"content-type") != b"application/json":
+        require_json(request)
     return read_body(request, limit)
 
 
@@ -208,8 +211,6 @@ def require_json(request: Request) -> None:
     """
     fields = first_fields(request.scope)
     given = fields.get(b"content-type", b"")
-    if given == b"application/json":
-        return
     media = given.decode("latin-1").partition(";")[0].strip().lower()
     if media == "application/json" or media.endswith("+json"):
         return

@@ -7,17 +7,25 @@ length and type are among them. For a JSON body with an entity tag all of that i
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from syncbridge_server.http.support.compression import LEAST
+
+NOT_MODIFIED = 304
 _JSON = (b"content-type", b"application/json")
 _NO_CACHE = (b"cache-control", b"no-cache")
 
 
 class Ready(Response):
-    """A response with its headers as they are sent; names in lower case."""
+    """A response with its headers as they are sent; names in lower case.
+
+    Attributes:
+        short: there is nothing to compress, nor to say about it.
+    """
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         self.status_code = status
         self.raw_headers = headers
-        self.body = body
+        self.body: bytes = body
+        self.short = len(body) < LEAST and status != NOT_MODIFIED
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -27,14 +35,14 @@ class Ready(Response):
         await send({"type": "http.response.body", "body": self.body})
 
 
-def tagged_json(body: bytes, tag: str, *, revalidate: bool = False) -> Ready:
-    """200 with JSON and its entity tag. `revalidate`: a cache must ask before it uses it again."""
+def tagged_json(body: bytes, tag: str, *, status: int = 200, revalidate: bool = False) -> Ready:
+    """JSON and its entity tag. `revalidate`: a cache must ask before it uses it again."""
     headers = [(b"etag", tag.encode("latin-1")), (b"content-length", b"%d" % len(body)), _JSON]
     if revalidate:
         headers.append(_NO_CACHE)
-    return Ready(200, headers, body)
+    return Ready(status, headers, body)
 
 
 def unchanged(tag: str) -> Ready:
     """304: the caller's copy, of that tag, is current."""
-    return Ready(304, [(b"etag", tag.encode("latin-1")), _NO_CACHE], b"")
+    return Ready(NOT_MODIFIED, [(b"etag", tag.encode("latin-1")), _NO_CACHE], b"")

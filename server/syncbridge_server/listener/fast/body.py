@@ -41,14 +41,17 @@ class Body(Protocol):
     def feed(self, data: bytes) -> bytes:
         """Take bytes from the connection, return those of the body. Raises Refused."""
 
+    def holds(self, data: bytes) -> bool:
+        """Whether `data` is sure to have all of it, from its first byte on."""
+
 
 class LengthBody:
     """A body whose length was announced."""
 
-    __slots__ = ("complete", "left", "rest")
+    __slots__ = ("_length", "complete", "left", "rest")
 
     def __init__(self, length: int) -> None:
-        self.left = length
+        self.left = self._length = length
         self.complete = length == 0
         self.rest = b""
 
@@ -59,6 +62,10 @@ class LengthBody:
         self.left -= len(piece)
         self.complete = self.left == 0
         return piece
+
+    def holds(self, data: bytes) -> bool:
+        """See `Body`."""
+        return self.left == self._length <= len(data)
 
 
 class ChunkedBody:
@@ -91,6 +98,10 @@ class ChunkedBody:
         if self.complete:
             self.rest = data[at:]
         return b"".join(pieces)
+
+    def holds(self, data: bytes) -> bool:
+        """See `Body`."""
+        return False
 
     def _line(self, data: bytes, at: int, bound: int) -> int:
         """Where the line that begins at `at` has ended with CRLF, or _MORE."""

@@ -20,7 +20,14 @@ from hypercorn.utils import parse_socket_addr
 
 from syncbridge_server.listener.accept import BUSY, GAVE_WAY
 from syncbridge_server.listener.capacity import Bounds
-from syncbridge_server.listener.contract import KNOWN, ASGIApplication, ListenerConfig, Refusal
+from syncbridge_server.listener.contract import (
+    ANSWER,
+    ARRIVED,
+    KNOWN,
+    ASGIApplication,
+    ListenerConfig,
+    Refusal,
+)
 from syncbridge_server.listener.fast.exchange import Exchange
 from syncbridge_server.listener.fast.guard import HEAD_END, judge_part
 from syncbridge_server.listener.fast.limits import (
@@ -224,25 +231,29 @@ class HttpConnection:
 
     async def _answer(self, request: Request) -> bool:
         """Run the application for one request; True when another one may follow."""
-        shared, occupant = self._shared, self._occupant
-        address = shared.bounds.requester(occupant, self._client, request.headers)
+        shared, occupant, bounds = self._shared, self._occupant, self._shared.bounds
+        address = occupant.holder
+        if request.forwarded:
+            address = bounds.requester(occupant, self._client, request.headers)
         body = request.length != 0
-        if not shared.bounds.admit(occupant, request.method, request.target, body, address):
+        if not bounds.admit(occupant, request.method, request.target, body, address):
             raise Refused(OVERLOADED)
-        exchange = Exchange(self._transport, request, shared.config, self.scope, shared.bounds)
+        exchange = Exchange(self._transport, request, shared.config, self.scope, bounds)
         if shared.stopping or occupant.reserved:
             exchange.response.keep_alive = False
         given_id = b""
         try:
             scope = make_scope(request, self._base, shared.state)
             scope[KNOWN] = occupant.belong
+            scope[ARRIVED] = exchange.arrived
+            scope[ANSWER] = exchange.answer
             await shared.app(scope, exchange.receive, exchange.send)
         except Exception:
             if not exchange.gone:
                 given_id = _id_of(request)
                 logger.exception("request failed, request id %s", given_id.decode())
         finally:
-            shared.bounds.release(occupant)
+            bounds.release(occupant)
         if await exchange.finish():
             return True
         await self._end(exchange, given_id or _id_of(request), request.method != "HEAD")

@@ -9,7 +9,7 @@ Once the client is gone, or was refused half-way, `receive` says `http.disconnec
 nothing. The application has GONE_SECONDS to notice; then it is cancelled with its connection.
 """
 
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, MutableMapping
 from typing import Any
 
 import trio
@@ -25,7 +25,12 @@ from syncbridge_server.listener.fast.limits import (
 )
 from syncbridge_server.listener.fast.patience import Patience
 from syncbridge_server.listener.fast.request import Request
-from syncbridge_server.listener.fast.response import CONTINUE, Response, opening
+from syncbridge_server.listener.fast.response import (
+    CONTINUE,
+    Response,
+    opening,
+    protected_opening,
+)
 from syncbridge_server.listener.fast.transport import Gone, Transport
 
 Message = MutableMapping[str, Any]
@@ -98,29 +103,74 @@ class Exchange:
             await self._until_gone()
         return {"type": "http.disconnect"}
 
+    def arrived(self) -> bytes | None:
+        """The request's `contract.ARRIVED`."""
+        body, transport = self._body, self._transport
+        if body is None or self._unasked or self._over or not body.holds(transport.buffer):
+            return None
+        piece = body.feed(transport.buffer)
+        transport.buffer, body.rest = body.rest, b""
+        self._told = True
+        return piece
+
     async def send(self, message: Message) -> None:
         """The application's `send`."""
         if self.gone or self._over:
             await trio.lowlevel.checkpoint()
         elif message["type"] == "http.response.body":
-            response = self.response
-            if not response.sent and self._body is not None:
-                response.keep_alive = response.keep_alive and self._rest_is_short(self._body)
-            data = response.body(message.get("body", b""), message.get("more_body", False))
-            last = response.complete and response.keep_alive and not self.unread
-            if not (last and self._transport.defer(data)):
-                if response.complete:
-                    self._bounds.release(self._transport.occupant)
-                try:
-                    await self._transport.write(data)
-                except Gone:
-                    self._lose()
-            if response.complete and self._watch is not None:
-                self._watch.cancel()
+            await self._take(message.get("body", b""), message.get("more_body", False))
         elif message["type"] == "http.response.start":
             self.response.start(message, opening(message["status"]))
         else:
             raise RuntimeError(f"{message['type']} cannot be sent in HTTP/1.1")
+
+    def answer(
+        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> Awaitable[None] | None:
+        """The request's `contract.Answerer`."""
+        if self.gone or self._over:
+            return None
+        response, asked = self.response, self._body
+        response.start({"status": status, "headers": headers}, protected_opening(status))
+        if asked is not None and not asked.complete:
+            return self._write(self._made(body, False))
+        data = response.body(body, False)
+        if not response.keep_alive or not self._transport.defer(data):
+            return self._write(data)
+        if self._watch is not None:
+            self._watch.cancel()
+        return None
+
+    async def _take(self, body: bytes, more: bool) -> None:
+        data = self._made(body, more)
+        if more or not self._deferred(data):
+            await self._write(data)
+
+    def _made(self, body: bytes, more: bool) -> bytes:
+        """The bytes of the next piece of the body, and of what comes before it."""
+        response = self.response
+        if not response.sent and self._body is not None:
+            response.keep_alive = response.keep_alive and self._rest_is_short(self._body)
+        return response.body(body, more)
+
+    def _deferred(self, data: bytes) -> bool:
+        """Leave the end of the answer to the outbox, if nothing is against it."""
+        if not self.response.keep_alive or self.unread or not self._transport.defer(data):
+            return False
+        if self._watch is not None:
+            self._watch.cancel()
+        return True
+
+    async def _write(self, data: bytes) -> None:
+        complete = self.response.complete
+        if complete:
+            self._bounds.release(self._transport.occupant)
+        try:
+            await self._transport.write(data)
+        except Gone:
+            self._lose()
+        if complete and self._watch is not None:
+            self._watch.cancel()
 
     async def finish(self) -> bool:
         """End the exchange after the application; True when another request may follow."""

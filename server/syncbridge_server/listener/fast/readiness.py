@@ -15,7 +15,7 @@ it is kept in `ended`, and reads do not wait any more.
 """
 
 import select
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -40,14 +40,13 @@ class Watched:
         self.ready = False
         self.ended = False
 
-    async def wait(self) -> None:
-        """Wait until reading is worth a try. A checkpoint."""
+    def wait(self) -> Awaitable[None]:
+        """Wait until reading is worth a try; to be awaited at once. A checkpoint."""
         if self.ready or self.ended:
             self.ready = False
-            await trio.lowlevel.checkpoint()
-        else:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller awaits it
+        self._task = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105 - as above
 
     def wake(self, flags: int = 0) -> None:
         """Take an event, or have the reader look for another reason."""

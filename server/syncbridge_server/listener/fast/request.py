@@ -5,14 +5,14 @@ here once more, because a mistake in it is a security hole: one Host, one length
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 
 from syncbridge.kernels import Fields
-from syncbridge_server.listener.contract import ListenerConfig
+from syncbridge_server.listener.contract import FIELDS, ListenerConfig
 from syncbridge_server.listener.fast.guard import split_head
 from syncbridge_server.listener.fast.limits import (
     BAD_EXPECTATION,
@@ -49,7 +49,8 @@ class Request:
         target: origin-form (path and query), or `*`. version: "1.0" or "1.1".
         length: bytes of the body, or CHUNKED. expects_continue: the client waits for a 100.
         keep_alive: the client is ready to send more afterwards. upgrade: it asks for another
-            protocol.
+            protocol. forwarded: it has X-Forwarded-For.
+        fields: see `contract.FIELDS`.
     """
 
     method: str
@@ -60,6 +61,8 @@ class Request:
     expects_continue: bool = False
     keep_alive: bool = True
     upgrade: bool = False
+    forwarded: bool = False
+    fields: dict[bytes, bytes] = field(default_factory=dict)
 
 
 class HeadParser:
@@ -131,6 +134,8 @@ class HeadParser:
                 if value.lower() != b"100-continue":
                     raise Refused(BAD_EXPECTATION)
                 request.expects_continue = version == "1.1"
+            elif name == b"x-forwarded-for":
+                request.forwarded = True
             else:
                 codings += 1
                 if value.lower() != b"chunked" or version != "1.1":
@@ -142,6 +147,7 @@ class HeadParser:
             raise Refused(BAD_HOST)
         if target[0] != 0x2F:
             _unusual_target(request)
+        request.fields = dict(reversed(request.headers))
         return request
 
 
@@ -222,4 +228,5 @@ def make_scope(request: Request, base: dict[str, Any], state: dict[str, Any]) ->
         "headers": request.headers.copy(),
         "state": state.copy(),
         "extensions": {},
+        FIELDS: request.fields,
     }

@@ -3,13 +3,14 @@ the time of day.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
 from syncbridge.kernels import Response
+from syncbridge_server.listener.response import PROTECTION
 
-__all__ = ["CONTINUE", "Openings", "Response", "opening"]
+__all__ = ["CONTINUE", "Openings", "Response", "opening", "protected_opening"]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINES = {
@@ -22,10 +23,14 @@ class Openings:
 
     Args:
         clock: Unix seconds.
+        more: headers that follow.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.time, more: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
         self._clock = clock
+        self._more = b"".join(name + b": " + value + b"\r\n" for name, value in more)
         self._second = 0
         self._made: dict[int, bytes] = {}
 
@@ -44,7 +49,9 @@ class Openings:
         if not 200 <= status <= 999:
             raise RuntimeError(f"{status} is not the status of a final response")
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        return b"%bdate: %b\r\n" % (line, formatdate(self._second, usegmt=True).encode())
+        date = formatdate(self._second, usegmt=True).encode()
+        return b"%bdate: %b\r\n%b" % (line, date, self._more)
 
 
 opening = Openings()
+protected_opening = Openings(more=PROTECTION)

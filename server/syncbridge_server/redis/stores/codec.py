@@ -33,7 +33,6 @@ from syncbridge.records.sessions import (
     Reviewed,
     Seal,
     Sealed,
-    SessionRequest,
     Snapshot,
     Status,
     Touch,
@@ -121,12 +120,8 @@ def encode_apply(request: Apply, settings: Settings) -> Call:
             raise ValueError("a key appears twice in one write")
     marks = spellings(sets)
     free_id = bool(request.mutation_id) and not request.seq
-    base = request.base_version >= 0
-    flags = settings.flags(request.owner_check) + CREATE * request.create
-    flags += REPLACE * request.replace + SPELLINGS * bool(marks) + FREE_ID * free_id + BASE * base
-    flags += DELETES * bool(deletes) + MODE * request.mode + OPERATION * request.operation
     args: list[Argument] = [
-        flags + TRACE * bool(request.trace),
+        0,  # flags; see below
         request.user_id,
         request.device_id,
         settings.node,
@@ -138,20 +133,34 @@ def encode_apply(request: Apply, settings: Settings) -> Call:
         len(sets) >> 1,
         *sets,
     ]
+    flags = settings.flags(request.owner_check) + MODE * request.mode
+    if request.create:
+        flags += CREATE
+    if free_id:
+        flags += FREE_ID
     if deletes:
+        flags += DELETES
         args += (len(deletes), *deletes)
-    if base:
+    if request.base_version >= 0:
+        flags += BASE
         args += (request.base_version, request.base_lineage)
     if request.replace:
+        flags += REPLACE
         args.append(request.app_version)
     if request.must_exist:
-        args[0] = flags + TRACE * bool(request.trace) + GUARDED
+        flags += GUARDED
         args += (len(request.must_exist), *request.must_exist)
+    if request.operation is not Operation.SET:
+        flags += OPERATION * request.operation
     if request.operation is Operation.CAS:
         args += (request.expected, spelling(request.expected) if request.expected else b"")
-    args += marks
+    if marks:
+        flags += SPELLINGS
+        args += marks
     if request.trace:
+        flags += TRACE
         args.append(request.trace)
+    args[0] = flags
     ids = (f"{meta_key(request.sid)[:-1]}f:{request.device_id}",)
     keys = settings.keys(request.sid, *(ids if settings.cluster and free_id else ()))
     return Call("apply", keys, args, free_id or request.seq > 0)
@@ -442,7 +451,7 @@ def decode_seal(reply: int, request: Seal, settings: Settings) -> Sealed:
     return Sealed(bool(reply))
 
 
-_CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Answer]]] = {
+CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Answer]]] = {
     Apply: (encode_apply, decode_apply),
     Hello: (encode_hello, decode_hello),
     Resume: (encode_resume, decode_resume),
@@ -453,13 +462,4 @@ _CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Answer]]] = {
     Compare: (encode_compare, decode_compare),
     Seal: (encode_seal, decode_seal),
 }
-
-
-def encode(request: SessionRequest, settings: Settings) -> Call:
-    """The script call of a request."""
-    return _CODECS[type(request)][0](request, settings)
-
-
-def decode(reply: Any, request: SessionRequest, settings: Settings) -> Answer:
-    """The answer that belongs to the request."""
-    return _CODECS[type(request)][1](reply, request, settings)
+"""What makes the call of a request, and reads its answer."""

@@ -24,7 +24,7 @@ from syncbridge.records.devices import (
     Remember,
     SessionList,
 )
-from syncbridge.records.sessions import Query, Result, Status
+from syncbridge.records.sessions import Result, Status
 from syncbridge_server.redis.stores.codec import Argument, Call, Settings, devices
 from syncbridge_server.redis.stores.keys import handoff_key
 from syncbridge_server.redis.stores.node_codec import NODE_CODECS
@@ -156,7 +156,7 @@ def _redeemed(reply: list[Any]) -> Redeemed:
     return Redeemed(Status(reply[0]), source, target, reply[3], epoch, flat, reply[6], lineage)
 
 
-_CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Result]]] = {
+QUERY_CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Result]]] = {
     **NODE_CODECS,
     ListDevices: (_list_devices, _device_list),
     Expel: (_expel, _departure),
@@ -167,13 +167,4 @@ _CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Result]]] = {
     OpenHandoff: (_open_handoff, _handoff),
     Redeem: (_redeem, _redeemed),
 }
-
-
-def encode_query(request: Query, settings: Settings) -> Call:
-    """The script call of a request."""
-    return _CODECS[type(request)][0](request, settings)
-
-
-def decode_query(reply: Any, request: Query) -> Result:
-    """The answer that belongs to the request."""
-    return _CODECS[type(request)][1](reply)
+"""What makes the call of a request, and reads its answer."""

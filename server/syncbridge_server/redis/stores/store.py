@@ -18,7 +18,6 @@ from syncbridge.records.sessions import (
     Deliver,
     Outcome,
     Place,
-    Query,
     Request,
     Seal,
     Welcome,
@@ -26,9 +25,9 @@ from syncbridge.records.sessions import (
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command, Unconfirmed
 from syncbridge_server.redis.link.wire import pack
-from syncbridge_server.redis.stores.codec import Settings, decode, encode
+from syncbridge_server.redis.stores.codec import CODECS, Settings
 from syncbridge_server.redis.stores.cold import ColdIndex, StateDamaged
-from syncbridge_server.redis.stores.device_codec import decode_query, encode_query
+from syncbridge_server.redis.stores.device_codec import QUERY_CODECS
 from syncbridge_server.redis.stores.thawing import Thawing, session_of
 
 UNPACKED_SPARE = 16_777_216
@@ -215,10 +214,9 @@ class RedisStore:
         server = self._io.server
         if server is not None:
             self._settings.cluster = server.cluster
-        if isinstance(request, Query):
-            call = encode_query(request, self._settings)
-        else:
-            call = encode(request, self._settings)
+        kind = type(request)
+        write = (CODECS.get(kind) or QUERY_CODECS[kind])[0]
+        call = write(request, self._settings)
         if not call.script:
             return Command(pack(*call.args), call.keys[0], call.repeatable, reads=True)
         return self._io.script_command(
@@ -230,10 +228,11 @@ class RedisStore:
             return reply
         try:
             answer: Answer
-            if isinstance(request, Query):
-                answer = decode_query(reply, request)
+            codec = CODECS.get(type(request))
+            if codec is None:
+                answer = QUERY_CODECS[type(request)][1](reply)
             else:
-                answer = decode(reply, request, self._settings)
+                answer = codec[1](reply, request, self._settings)
                 if isinstance(answer, Welcome) and isinstance(reply, Unconfirmed):
                     answer.applied = -1  # it may be lost yet, and would be taken for acknowledged
             self._check(answer)
