@@ -18,6 +18,8 @@ from typer.core import TyperCommand
 from syncbridge import __version__
 from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import Role, VoiceGrant
+from syncbridge_server.admin.links import address as link_address
+from syncbridge_server.admin.links import new_code
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.claims import Grant
 from syncbridge_server.configuration.docs import plain_text
@@ -38,6 +40,10 @@ DEV_ADDRESS = "127.0.0.1:8080"
 DEV_USER = "demo"
 DEV_TOKEN_SECONDS = 86_400.0
 ELSEWHERE = {
+    "admin-link": (
+        "syncbridge_server.commands.admin_link",
+        "Print a link that opens the dashboard once, within ten minutes.",
+    ),
     "bench": ("syncbridge_tools.bench.cli", "Measure a running server under load."),
     "check": (
         "syncbridge_server.commands.check",
@@ -120,8 +126,9 @@ def dev(
     _begin(settings)
     grant = Grant(DEV_USER, Role.USER, voice=(VoiceGrant("*", "*", ("*",)),))
     token = _mint(settings, grant, DEV_TOKEN_SECONDS)
-    _welcome(settings, token)
-    _run(settings, dev=True)
+    code = new_code()
+    _welcome(settings, token, code)
+    _run(settings, dev=True, code=code)
 
 
 @app.command(cls=ServeCommand)
@@ -221,13 +228,13 @@ def _with_any_refresh_secret(settings: Settings) -> Settings:
     return settings.with_values(jwt_refresh_secret=uuid.uuid4().hex * 2)
 
 
-def _run(settings: Settings, dev: bool) -> None:
+def _run(settings: Settings, dev: bool, code: str = "") -> None:
     hold_signals()
     gc.disable()  # nothing of what is imported is garbage
     module = importlib.import_module("syncbridge_server.start")
     gc.enable()
     try:
-        module.run(settings, dev=dev)
+        module.run(settings, dev=dev, code=code)
     except ConfigError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -249,7 +256,7 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(EXIT_CONFIG)
 
 
-def _welcome(settings: Settings, access_token: str) -> None:
+def _welcome(settings: Settings, access_token: str, code: str) -> None:
     from rich.console import Console
     from rich.panel import Panel
 
@@ -262,6 +269,7 @@ def _welcome(settings: Settings, access_token: str) -> None:
     console.print(Panel.fit(f"SyncBridge {__version__}, development mode\n{url}", style="bold"))
     console.print(f"WebSocket       ws{url.removeprefix('http')}/ws")
     console.print(f"API reference   {url}/docs")
+    console.print(f"Dashboard       {link_address(code, url)}  (once, for ten minutes)")
     console.print(f"Secrets, data   {settings.data_dir}/")
     console.print(f"\nA token for user {DEV_USER!r}, good for a day:")
     typer.echo(access_token)

@@ -11,6 +11,7 @@ Origin must be that of the Host.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -45,6 +46,19 @@ _FORWARDED = frozenset(
 )
 _FORWARDED_PREFIXES = ("x-forwarded", "x-original-", "cf-", "x-azure-", "x-appengine-", "x-amzn-")
 """With `_FORWARDED`, what proxies and content delivery networks add to what they pass on."""
+
+
+class Authenticate(Protocol):
+    """Says who is calling, or refuses: `BearerAuth`, or what stands in front of it."""
+
+    async def __call__(
+        self,
+        request: HTTPConnection,
+        roles: Collection[Role] = CLIENTS,
+        *,
+        session_bound: bool = False,
+    ) -> Identity:
+        """The caller. See `BearerAuth.__call__`."""
 
 
 class BearerAuth:
@@ -84,7 +98,8 @@ class BearerAuth:
             raise SyncBridgeError(
                 ErrorCode.AUTH_REQUIRED, "send Authorization: Bearer <access token>"
             )
-        request.scope.setdefault("state", {})["user"] = identity.user_id
+        state = request.scope.setdefault("state", {})
+        state["user"], state["role"] = identity.user_id, identity.role
         if (known := request.scope.get(KNOWN)) is not None:
             known(identity.user_id)
         reached = identity.session_id if session_bound else None

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import Identity, authorize
+from syncbridge.identity import Identity, Role, authorize
 from syncbridge.kernels import compose, render_pairs
 from syncbridge.records.sessions import Apply, Mode, Outcome, Place, Review, Reviewed, Status
 from syncbridge.resolve import Claim, Conflict, Resolution, Strategy, resolve
@@ -35,6 +35,9 @@ from syncbridge_server.openapi.describe import (
     describe,
 )
 from syncbridge_server.ports.store import Store
+
+AUDITED_KEYS = 20
+"""Keys that an audit event names."""
 
 ATTEMPTS = 8
 """How often a resolution is computed before the caller is told to try again."""
@@ -158,6 +161,9 @@ class ConflictRoutes:
         identity = await self._authenticate(request, session_bound=True)
         body: IncrementalBody = await self._body(request, IncrementalBody)
         write = self._write(identity, body)
+        if identity.role is Role.ADMIN:
+            keys = [key.decode() for key in [*write.sets[::2], *write.deletes][:AUDITED_KEYS]]
+            request.scope["state"]["audited"] = {"session_id": write.sid, "keys": keys}
         outcome = await self._gateway.commit(write)
         if outcome.status not in (Status.OK, Status.DUPLICATE):
             raise self._gateway.engine.refusal(outcome)

@@ -26,7 +26,7 @@ from syncbridge.voice.evidence import told_by
 from syncbridge.voice.health import Health
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.provider.records import CannotVerify, Metrics
-from syncbridge_server.auth.http import BearerAuth, named_device
+from syncbridge_server.auth.http import Authenticate, named_device
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     BODY,
@@ -239,7 +239,7 @@ class VoiceRoutes:
     def __init__(
         self,
         voice: Voice | None,
-        authenticate: BearerAuth,
+        authenticate: Authenticate,
         id_bytes: int,
         buckets: TokenBuckets | None = None,
         clock: Callable[[], float] = time.monotonic,

@@ -1,0 +1,210 @@
+"""One session for operators: what is in it and who wrote it, its end, and sockets to be closed."""
+
+import msgspec
+from msgspec import Raw
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from syncbridge.errors import SyncBridgeError
+from syncbridge.identity import ADMIN_READERS, ADMINS
+from syncbridge.records.devices import Departure, DeviceList, Expel, ListDevices
+from syncbridge.records.sessions import Device, PresenceChange, Status
+from syncbridge_server.admin.administration import Administration
+from syncbridge_server.admin.inspection import Inspection, Key
+from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.gateway.departures import REMOVED
+from syncbridge_server.gateway.devices import decode_info, is_online
+from syncbridge_server.gateway.gateway import Gateway
+from syncbridge_server.http.support.answers import encoded, timestamp
+from syncbridge_server.http.support.devices import path_session, refuse
+from syncbridge_server.http.support.problem import read_json
+from syncbridge_server.openapi.describe import Timestamp, Uuid, VersionNumber, describe
+from syncbridge_server.ports.store import Store
+
+BODY = 1_024
+
+
+class KeyRow(msgspec.Struct):
+    """A key. `version`: of its last change, by the device `writer`.
+
+    `writer` is empty where that is not known any more. `candidates` are then devices of which an
+    update was taken at that version: one of them may be the writer.
+    """
+
+    key: str
+    value: Raw
+    version: VersionNumber
+    writer: str
+    candidates: list[str]
+
+
+class DeviceRow(msgspec.Struct):
+    """A device. `node`: where its socket is, empty while it is offline.
+
+    `last_seen`: when it joined or left; `in_call`: the channel whose call it holds, or empty.
+    """
+
+    device_id: str
+    device_type: str
+    device_name: str
+    os_version: str
+    app_version: str
+    online: bool
+    node: str
+    connected_at: Timestamp
+    last_seen: Timestamp
+    in_call: str
+
+
+class InspectedBody(msgspec.Struct):
+    """A session. `writer`: the device that made the version. `bytes`: of keys and values."""
+
+    session_id: Uuid
+    user_id: str
+    version: VersionNumber
+    epoch: str
+    lineage: str
+    writer: str
+    app_version: str
+    bytes: int
+    created_at: Timestamp
+    updated_at: Timestamp
+    expires_at: Timestamp
+    keys: list[KeyRow]
+    devices: list[DeviceRow]
+
+
+class ExpiredBody(msgspec.Struct):
+    """What became of a session. `online`: devices that came back meanwhile; then it is not
+    `expired`, and goes on.
+    """
+
+    session_id: Uuid
+    signed_out: int
+    expired: bool
+    online: int
+
+
+class CloseBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /admin/connections/close`: a row of `GET /admin/connections`."""
+
+    node: str
+    connection_id: int
+
+
+class ClosedBody(msgspec.Struct):
+    """`closed`: the socket was there. Its client may come back."""
+
+    closed: bool
+
+
+class AdminSessionRoutes:
+    """The routes."""
+
+    def __init__(
+        self,
+        administration: Administration,
+        inspection: Inspection,
+        gateway: Gateway,
+        store: Store,
+        authenticate: BearerAuth,
+    ) -> None:
+        self._administration = administration
+        self._inspection = inspection
+        self._gateway = gateway
+        self._store = store
+        self._authenticate = authenticate
+
+    def routes(self) -> list[BaseRoute]:
+        """For the application's router."""
+        return [
+            Route("/admin/sessions/{session_id}", self.look, methods=["GET"]),
+            Route("/admin/sessions/{session_id}", self.expire, methods=["DELETE"]),
+            Route("/admin/connections/close", self.close, methods=["POST"]),
+        ]
+
+    @describe("A session, key by key", answers={200: InspectedBody}, errors=(404,))
+    async def look(self, request: Request) -> Response:
+        """Its state with the version and the writer of each key, as far as Redis keeps them, and
+        its devices.
+        """
+        await self._authenticate(request, ADMIN_READERS)
+        sid = path_session(request)
+        found = await self._inspection.look(sid)
+        devices: DeviceList = await self._store.call(ListDevices(sid, "", False))
+        known = devices.devices if devices.status is Status.OK else []
+        shown = found.snapshot
+        return encoded(
+            InspectedBody(
+                sid,
+                shown.owner,
+                shown.version,
+                shown.epoch,
+                shown.lineage,
+                shown.device_id,
+                shown.app_version,
+                found.bytes,
+                timestamp(shown.created_at),
+                timestamp(shown.updated_at),
+                timestamp(shown.expires_at),
+                [key_row(key) for key in found.keys],
+                [self._device(sid, device) for device in known],
+            )
+        )
+
+    @describe("End a session", answers={200: ExpiredBody}, errors=(404,))
+    async def expire(self, request: Request) -> Response:
+        """Its devices are signed out, their sockets closed, and its state is forgotten."""
+        identity = await self._authenticate(request, ADMINS)
+        sid = path_session(request)
+        answer: DeviceList = await self._store.call(ListDevices(sid, "", False))
+        refuse(answer.status)
+        for device in answer.devices:
+            await self._sign_out(sid, device.device_id)
+        try:
+            online = await self._inspection.erase(sid)
+        except SyncBridgeError:
+            if not answer.devices:
+                raise
+            online = 0  # it was joined and never written: with its devices it is gone
+        self._administration.notice(
+            "session_expired", f"{identity.user_id} ended a session", session_id=sid
+        )
+        return encoded(ExpiredBody(sid, len(answer.devices), not online, online))
+
+    @describe("Close a socket", body=CloseBody, answers={200: ClosedBody})
+    async def close(self, request: Request) -> Response:
+        """On whichever node it is. Its client may come back; to keep it out, revoke its tokens."""
+        await self._authenticate(request, ADMINS)
+        body = await read_json(request, CloseBody, BODY)
+        closed = await self._administration.disconnect(body.node, body.connection_id)
+        request.scope["state"]["audited"] = {"node": body.node, "connection": body.connection_id}
+        return encoded(ClosedBody(closed))
+
+    async def _sign_out(self, sid: str, device_id: str) -> None:
+        answer: Departure = await self._store.call(Expel(sid, device_id, "", False))
+        if answer.status is Status.OK and answer.fence:
+            self._gateway.announce(
+                PresenceChange(sid, REMOVED, answer.fence, answer.version, device_id, b"")
+            )
+
+    def _device(self, sid: str, device: Device) -> DeviceRow:
+        info, online = decode_info(device.info), is_online(device)
+        return DeviceRow(
+            device.device_id,
+            info.device_type,
+            info.device_name,
+            info.os_version,
+            info.app_version,
+            online,
+            info.node if online else "",
+            timestamp(info.connected_at),
+            timestamp(max(info.connected_at, device.seen)),
+            self._gateway.voice.held_by(sid, device.device_id) or "",
+        )
+
+
+def key_row(key: Key) -> KeyRow:
+    """A key as it is shown."""
+    return KeyRow(key.key, Raw(key.value), key.version, key.writer, key.candidates)
