@@ -48,6 +48,7 @@ from syncbridge_server.http.documents import DocumentRoutes
 from syncbridge_server.http.handoff import HandoffRoutes
 from syncbridge_server.http.health import Health
 from syncbridge_server.http.metrics import metrics_routes
+from syncbridge_server.http.pages import ASSETS, PageRoutes
 from syncbridge_server.http.recordings import RecordingRoutes
 from syncbridge_server.http.sessions import SessionRoutes
 from syncbridge_server.http.support.compression import CompressAnswers
@@ -414,9 +415,10 @@ class Server:
         apart = [route for route in routes if getattr(route, "path", "").startswith(APART)]
         health = [route for route in routes if getattr(route, "path", "").startswith("/health")]
         public = [route for route in routes if route not in apart]
+        assets = [route for route in routes if getattr(route, "path", "").startswith(ASSETS)]
         self.routes = public if settings.admin_addr else routes
         self.app = self._application(self.routes, http)
-        self.admin_app = self._application([*health, *apart], http)
+        self.admin_app = self._application([*health, *apart, *assets], http)
 
     def _application(self, routes: list[BaseRoute], http: HttpMetrics) -> ASGIApp:
         starlette = Starlette(routes=routes, exception_handlers=exception_handlers)
@@ -484,6 +486,7 @@ class Server:
             *self._voice_routes(bearer),
             *self._webhook_routes(bearer),
             *DocumentRoutes(self.settings.dev).routes(),
+            *PageRoutes(self.settings.dev).routes(),
             WebSocketRoute(self.listener.path, sockets),
             Route(self.listener.path, sockets, methods=["GET"]),
         ]
