@@ -53,6 +53,7 @@ from syncbridge_server.http.documents import DocumentRoutes
 from syncbridge_server.http.handoff import HandoffRoutes
 from syncbridge_server.http.health import Health
 from syncbridge_server.http.metrics import metrics_routes
+from syncbridge_server.http.pages import PageRoutes
 from syncbridge_server.http.recordings import RecordingRoutes
 from syncbridge_server.http.sessions import SessionRoutes
 from syncbridge_server.http.sockets import WebSockets
@@ -491,6 +492,7 @@ class Server:
             *self._voice_routes(bearer),
             *self._webhook_routes(bearer),
             *DocumentRoutes(self.settings.dev).routes(),
+            *PageRoutes(self.settings.dev).routes(),
             WebSocketRoute(self.listener.path, sockets),
             Route(self.listener.path, sockets, methods=["GET"]),
         ]
