@@ -66,7 +66,7 @@ class Latency(msgspec.Struct):
     commits: list[int] = []
     redis: list[int] = []
     ticks: list[int] = []
-    bounds: list[float] = list(BOUNDS)
+    bounds: tuple[float, ...] = BOUNDS
 
 
 class Trouble(msgspec.Struct):
@@ -86,9 +86,9 @@ class FullReport(msgspec.Struct):
     by_encoding: Counts = {}
     session_ids: list[int] = []
     user_ids: list[int] = []
-    latency: Latency = Latency()
-    trouble: Trouble = Trouble()
-    redis: Redis = Redis()
+    latency: Latency = msgspec.field(default_factory=Latency)
+    trouble: Trouble = msgspec.field(default_factory=Trouble)
+    redis: Redis = msgspec.field(default_factory=Redis)
 
 
 class NodeFigures(msgspec.Struct):

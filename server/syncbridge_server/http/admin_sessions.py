@@ -1,7 +1,6 @@
 """One session for operators: what is in it and who wrote it, its end, and sockets to be closed."""
 
 import msgspec
-from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -26,14 +25,14 @@ BODY = 1_024
 
 
 class KeyRow(msgspec.Struct):
-    """A key. `version`: of its last change, by the device `writer`.
+    """A key. `value`: JSON text, as it is stored. `version`: of its last change, by `writer`.
 
     `writer` is empty where that is not known any more. `candidates` are then devices of which an
     update was taken at that version: one of them may be the writer.
     """
 
     key: str
-    value: Raw
+    value: str
     version: VersionNumber
     writer: str
     candidates: list[str]
@@ -207,4 +206,4 @@ class AdminSessionRoutes:
 
 def key_row(key: Key) -> KeyRow:
     """A key as it is shown."""
-    return KeyRow(key.key, Raw(key.value), key.version, key.writer, key.candidates)
+    return KeyRow(key.key, key.value.decode(), key.version, key.writer, key.candidates)
