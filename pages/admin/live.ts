@@ -11,6 +11,13 @@ const EVERY = 5_000;
 const VOICE_EVERY = 3;
 const NOTICES = 100;
 
+/** The session in which all dashboards are: ADMIN_UPDATE comes to any, and one is enough. */
+export const DASHBOARDS = "da5b0a2d-0000-4000-8000-000000000000";
+
+function id(): string {
+  return crypto.getRandomValues(new Uint32Array(1))[0]!.toString(16);
+}
+
 /** Something that an operator should know, told by a node. */
 export interface News {
   at: number;
@@ -57,10 +64,10 @@ export class Feed {
     this.#session = createSession({
       url: location.origin.replace(/^http/, "ws") + root,
       token: currentToken,
-      deviceId: "dashboard",
+      deviceId: `dashboard-${id()}`,
       deviceType: "dashboard",
       deviceName: "Dashboard",
-      sessionId: crypto.randomUUID(),
+      sessionId: DASHBOARDS,
     });
     this.#session.on("message", ({ payload }) => {
       if (payload.kind === "metrics") {

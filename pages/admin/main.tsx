@@ -79,31 +79,33 @@ function Dashboard({ feed, leave }: { feed: Feed; leave: () => void }) {
       </button>
       <div class="frame">
         <nav aria-label="Pages">
-          <a class="brand" href="#/">
-            <img
-              src={new URL("../shared/icon.svg", import.meta.url).href}
-              alt=""
-              width="24"
-              height="24"
-            />
-            SyncBridge
-          </a>
-          <ul>
-            {PAGES.map(([name, title]) => (
-              <li key={name}>
-                <a href={`#/${name}`} aria-current={parts[0] === name ? "page" : undefined}>
-                  {title}
-                </a>
-              </li>
-            ))}
-          </ul>
-          <div class="who">
-            <span>
-              {feed.me.user_id} <span class="muted">({feed.me.role})</span>
-            </span>
-            <button type="button" class="button" onClick={leave}>
-              Sign out
-            </button>
+          <div class="rail">
+            <a class="brand" href="#/">
+              <img
+                src={new URL("../shared/icon.svg", import.meta.url).href}
+                alt=""
+                width="24"
+                height="24"
+              />
+              SyncBridge
+            </a>
+            <ul>
+              {PAGES.map(([name, title]) => (
+                <li key={name}>
+                  <a href={`#/${name}`} aria-current={parts[0] === name ? "page" : undefined}>
+                    {title}
+                  </a>
+                </li>
+              ))}
+            </ul>
+            <div class="who">
+              <span>
+                {feed.me.user_id} <span class="muted">({feed.me.role})</span>
+              </span>
+              <button type="button" class="button" onClick={leave}>
+                Sign out
+              </button>
+            </div>
           </div>
         </nav>
         <main ref={main} id="content" tabIndex={-1}>

@@ -119,9 +119,9 @@ export interface Inspected {
   writer: string;
   app_version: string;
   bytes: number;
-  created_at: string;
-  updated_at: string;
-  expires_at: string;
+  created_at: string | null;
+  updated_at: string | null;
+  expires_at: string | null;
   keys: KeyRow[];
   devices: DeviceRow[];
 }

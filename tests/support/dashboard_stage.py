@@ -26,7 +26,8 @@ ANN = str(uuid.UUID(int=0xA22))
 BOB = str(uuid.UUID(int=0xB0B))
 CHANNEL = "lobby"
 LETTERS = 3
-BEAT = 0.1
+BEAT, BEATS = 0.1, 50
+HEARTBEAT = 1
 STATE = {
     "document": {"title": "Quarterly plan", "tags": ["draft", "shared"], "pages": 12},
     "theme": "dark",
@@ -36,8 +37,8 @@ STATE = {
 
 
 @asynccontextmanager
-async def people(rig: VoiceRig) -> AsyncIterator[Device]:
-    """Ann on three devices, of which one is gone again; Bob on one. The device that goes on."""
+async def people(rig: VoiceRig) -> AsyncIterator[tuple[Device, Device, Device]]:
+    """Ann on three devices, of which one is gone again; Bob on one. Those that are there."""
     async with AsyncExitStack() as stack:
 
         async def device(node: int, user: str, name: str, session: str, **what: str) -> Device:
@@ -58,7 +59,7 @@ async def people(rig: VoiceRig) -> AsyncIterator[Device]:
         await laptop.set("cursor", {"line": 3, "column": 14})
         await tablet.close()
         await bob.set("mood", "calm")
-        yield laptop
+        yield laptop, phone, bob
 
 
 async def bury(rig: VoiceRig, session: str) -> None:
@@ -71,12 +72,15 @@ async def bury(rig: VoiceRig, session: str) -> None:
         (await rig.http.post(url, content=body, headers=headers)).raise_for_status()
 
 
-async def traffic(laptop: Device) -> None:
-    """Somebody counts, for ever."""
+async def traffic(laptop: Device, *others: Device) -> None:
+    """Somebody counts, and everybody is there, for ever."""
     number = 0
     while True:
         number += 1
         await laptop.set("count", number)
+        if number % BEATS == 0:
+            for device in others:
+                await device.send(HEARTBEAT, {})
         await trio.sleep(BEAT)
 
 
@@ -88,13 +92,13 @@ async def stage() -> None:
         values = {"audit_log": str(audit), "admin_update": 1.0}
         async with (
             voice_server(redis.url, nodes=2, **values) as rig,
-            people(rig) as laptop,
+            people(rig) as devices,
             trio.open_nursery() as nursery,
         ):
             session = await rig.join("ann", CHANNEL)
             await rig.join("bob", CHANNEL)
             await bury(rig, session)
-            nursery.start_soon(traffic, laptop)
+            nursery.start_soon(traffic, *devices)
             told = {
                 "url": rig.url,
                 "other": rig.nodes[1].url,

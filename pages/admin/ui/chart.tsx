@@ -56,7 +56,7 @@ function made(root: HTMLElement, { lines, samples, show }: Given): uPlot {
       padding: [8, 8, 0, 0],
       scales: { y: { range: (_, __, most) => [0, most > 0 ? most * 1.15 : 1] } },
       axes: [
-        { ...axis, space: 70, values: (_, at) => at.map((one) => clock(one * 1000).slice(0, 5)) },
+        { ...axis, space: 80, size: 26, values: (_, at) => times(at) },
         { ...axis, size: 62, space: 34, values: (_, at) => at.map(show) },
       ],
       series: [{}, ...series],
@@ -64,6 +64,12 @@ function made(root: HTMLElement, { lines, samples, show }: Given): uPlot {
     data(lines, samples),
     root,
   );
+}
+
+/** Labels of the time axis; with seconds where minutes would say the same twice. */
+function times(at: number[]): string[] {
+  const close = at.length > 1 && at[1]! - at[0]! < 60;
+  return at.map((one) => clock(one * 1000).slice(0, close ? 8 : 5));
 }
 
 export function Chart(given: Given) {

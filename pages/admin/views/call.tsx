@@ -2,7 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { ask, path, query } from "../access";
 import { age, clock, date, span } from "../format";
-import type { Channel, Connection, Participant, TimelineEntry } from "../types";
+import type { Channel, Participant, TimelineEntry } from "../types";
 import { Act, Badge, Card, Facts, Failure, Id, Page, Table, useLoaded, When } from "../ui/parts";
 
 type Told = { entries: TimelineEntry[]; nextCursor: string };
@@ -129,12 +129,13 @@ function Deeds({ channel, reload }: OfCall) {
 }
 
 /** The signs of one source, over all connections of somebody. */
-function Signs({ connections, source }: { connections: Connection[]; source: string }) {
+function Signs({ row, source }: { row: Participant; source: string }) {
+  const connections = row.evidence?.connections ?? [];
   const seen = connections.filter(({ seenBy }) => seenBy === source).map(({ seenAt }) => seenAt);
   const doubts = connections.flatMap((one) =>
     one.doubts.filter((doubt) => doubt.source === source),
   );
-  const newest = seen.sort().at(-1);
+  const newest = seen.sort().at(-1) ?? (row.evidence?.source === source ? row.joinedAt : undefined);
   return (
     <span>
       {newest ? <span title={date(newest)}>seen {age(newest)}</span> : <span class="muted">–</span>}
@@ -181,19 +182,25 @@ function Participants({ channel, reload }: OfCall) {
           {
             head: "Shown by",
             cell: (row) =>
-              row.evidence ? `${row.evidence.source || "not noted"} ${row.evidence.ref}` : "–",
+              row.evidence ? (
+                <span>
+                  {row.evidence.source || "not noted"} <Id>{row.evidence.ref}</Id>
+                </span>
+              ) : (
+                "–"
+              ),
           },
           {
             head: "Webhook",
-            cell: (row) => <Signs connections={connections(row)} source="webhook" />,
+            cell: (row) => <Signs row={row} source="webhook" />,
           },
           {
             head: "Provider's list",
-            cell: (row) => <Signs connections={connections(row)} source="list" />,
+            cell: (row) => <Signs row={row} source="list" />,
           },
           {
             head: "Own device",
-            cell: (row) => <Signs connections={connections(row)} source="report" />,
+            cell: (row) => <Signs row={row} source="report" />,
           },
           {
             head: "Reports hold",

@@ -199,7 +199,7 @@ export function Overview() {
         Charts begin when this page was opened, and keep {KEPT} points: an hour, or twelve in
         minutes.
       </p>
-      <div class="columns">
+      <div class="columns two">
         <Card title="Close codes">
           <Table
             caption="Closed sockets by code"

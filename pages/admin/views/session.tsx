@@ -83,16 +83,16 @@ export function Session({ id }: { id: string }) {
       {!session && !error && <p class="empty">Looking…</p>}
       {session && (
         <>
+          <p class="subtitle mono">{session.session_id}</p>
           <Facts
             facts={[
-              ["Session", <Id key="id">{session.session_id}</Id>],
               [
                 "User",
                 <a key="user" href={`#/users/${encodeURIComponent(session.user_id)}`} class="mono">
                   {session.user_id}
                 </a>,
               ],
-              ["Version", session.version],
+              ["Version", session.version || "not written"],
               ["Last writer", <Id key="w">{session.writer || "–"}</Id>],
               ["Size", `${bytes(session.bytes)}, ${count(session.keys.length)} keys`],
               ["Changed", <When key="c" at={session.updated_at} />],

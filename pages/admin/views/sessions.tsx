@@ -2,8 +2,9 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, query } from "../access";
 import { bytes, count } from "../format";
+import { DASHBOARDS } from "../live";
 import type { SessionRow } from "../types";
-import { Badge, Failure, Id, Page, reason, Table, When } from "../ui/parts";
+import { Badge, Card, Failure, Id, Page, reason, Table, When } from "../ui/parts";
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const ROWS = 50;
@@ -46,7 +47,9 @@ async function further(results: Results): Promise<Results> {
     );
     for (const page of pages) {
       damaged += page.damaged;
-      for (const row of page.sessions) rows.set(row.session_id, row);
+      for (const row of page.sessions) {
+        if (row.session_id !== DASHBOARDS) rows.set(row.session_id, row);
+      }
     }
     open = open
       .map(({ filter }, at) => ({ filter, cursor: pages[at]!.next_cursor }))
@@ -128,7 +131,7 @@ export function Sessions() {
       </form>
       <Failure text={error} />
       {results && (
-        <section class="card wide" aria-label="Found sessions" aria-busy={busy}>
+        <Card title="Found" wide>
           <Table
             caption="Sessions"
             rows={results.rows}
@@ -172,7 +175,7 @@ export function Sessions() {
               </button>
             )}
           </div>
-        </section>
+        </Card>
       )}
       {busy && !results && <p class="empty">Looking…</p>}
     </Page>

@@ -15,7 +15,8 @@ function outcomes(text: string): { outcome: string; total: number }[] {
   for (const [, outcome = "", value] of text.matchAll(OUTCOME)) {
     totals.set(outcome, (totals.get(outcome) ?? 0) + Number(value));
   }
-  return [...totals].map(([outcome, total]) => ({ outcome, total }));
+  const found = [...totals].map(([outcome, total]) => ({ outcome, total }));
+  return found.filter(({ total }) => total > 0);
 }
 
 export function Webhooks() {

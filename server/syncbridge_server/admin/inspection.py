@@ -9,7 +9,6 @@ are candidates, not witnesses.
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.integrity import UNREADABLE
 from syncbridge.records.sessions import Read, Snapshot, Status
 from syncbridge_server.ports.store import Store
@@ -47,10 +46,10 @@ class Inspection:
         self._store = store
 
     async def look(self, sid: str) -> Inspected:
-        """A session; one that is packed is unpacked. Raises SESSION_NOT_FOUND, StoreError."""
+        """A session; one that is packed is unpacked. Of version 0: not written. StoreError."""
         snapshot: Snapshot = await self._store.call(Read(sid, owner_check=False))
         if snapshot.status is not Status.OK:
-            raise not_found()
+            return Inspected(snapshot, 0, [])
         reply = await self._io.script("inspect", every_key(sid), [], repeatable=True)
         try:
             return read(snapshot, reply)
@@ -60,17 +59,9 @@ class Inspection:
     async def erase(self, sid: str) -> int:
         """Forget a session in which no device is online, and say how many are: else it stays.
 
-        Raises SESSION_NOT_FOUND, StoreError.
+        Raises StoreError.
         """
-        status, online = await self._io.script("erase", every_key(sid), [])
-        if status != Status.OK:
-            raise not_found()
-        return int(online)
-
-
-def not_found() -> SyncBridgeError:
-    """What is said of a session that is not there."""
-    return SyncBridgeError(ErrorCode.SESSION_NOT_FOUND, "there is no such session")
+        return int(await self._io.script("erase", every_key(sid), []))
 
 
 def read(snapshot: Snapshot, reply: Any) -> Inspected:

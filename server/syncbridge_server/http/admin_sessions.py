@@ -5,12 +5,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge.records.devices import Departure, DeviceList, Expel, ListDevices
 from syncbridge.records.sessions import Device, PresenceChange, Status
 from syncbridge_server.admin.administration import Administration
-from syncbridge_server.admin.inspection import Inspection, Key
+from syncbridge_server.admin.inspection import Inspected, Inspection, Key
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.departures import REMOVED
 from syncbridge_server.gateway.devices import decode_info, is_online
@@ -57,7 +56,10 @@ class DeviceRow(msgspec.Struct):
 
 
 class InspectedBody(msgspec.Struct):
-    """A session. `writer`: the device that made the version. `bytes`: of keys and values."""
+    """A session. `writer`: the device that made the version. `bytes`: of keys and values.
+
+    Version 0, and no times: it was joined and never written.
+    """
 
     session_id: Uuid
     user_id: str
@@ -67,9 +69,9 @@ class InspectedBody(msgspec.Struct):
     writer: str
     app_version: str
     bytes: int
-    created_at: Timestamp
-    updated_at: Timestamp
-    expires_at: Timestamp
+    created_at: Timestamp | None
+    updated_at: Timestamp | None
+    expires_at: Timestamp | None
     keys: list[KeyRow]
     devices: list[DeviceRow]
 
@@ -130,27 +132,10 @@ class AdminSessionRoutes:
         """
         await self._authenticate(request, ADMIN_READERS)
         sid = path_session(request)
-        found = await self._inspection.look(sid)
-        devices: DeviceList = await self._store.call(ListDevices(sid, "", False))
-        known = devices.devices if devices.status is Status.OK else []
-        shown = found.snapshot
-        return encoded(
-            InspectedBody(
-                sid,
-                shown.owner,
-                shown.version,
-                shown.epoch,
-                shown.lineage,
-                shown.device_id,
-                shown.app_version,
-                found.bytes,
-                timestamp(shown.created_at),
-                timestamp(shown.updated_at),
-                timestamp(shown.expires_at),
-                [key_row(key) for key in found.keys],
-                [self._device(sid, device) for device in known],
-            )
-        )
+        answer: DeviceList = await self._store.call(ListDevices(sid, "", False))
+        refuse(answer.status)
+        devices = [self._device(sid, device) for device in answer.devices]
+        return encoded(inspected(sid, await self._inspection.look(sid), devices))
 
     @describe("End a session", answers={200: ExpiredBody}, errors=(404,))
     async def expire(self, request: Request) -> Response:
@@ -161,12 +146,7 @@ class AdminSessionRoutes:
         refuse(answer.status)
         for device in answer.devices:
             await self._sign_out(sid, device.device_id)
-        try:
-            online = await self._inspection.erase(sid)
-        except SyncBridgeError:
-            if not answer.devices:
-                raise
-            online = 0  # it was joined and never written: with its devices it is gone
+        online = await self._inspection.erase(sid)
         self._administration.notice(
             "session_expired", f"{identity.user_id} ended a session", session_id=sid
         )
@@ -197,11 +177,30 @@ class AdminSessionRoutes:
             info.os_version,
             info.app_version,
             online,
-            info.node if online else "",
+            device.conn.partition(":")[0] if online else "",
             timestamp(info.connected_at),
             timestamp(max(info.connected_at, device.seen)),
             self._gateway.voice.held_by(sid, device.device_id) or "",
         )
+
+
+def inspected(sid: str, found: Inspected, devices: list[DeviceRow]) -> InspectedBody:
+    """A session as it is shown."""
+    shown = found.snapshot
+    moments = (shown.created_at, shown.updated_at, shown.expires_at)
+    return InspectedBody(
+        sid,
+        shown.owner,
+        shown.version,
+        shown.epoch,
+        shown.lineage,
+        shown.device_id,
+        shown.app_version,
+        found.bytes,
+        *(timestamp(at) if at else None for at in moments),
+        [key_row(key) for key in found.keys],
+        devices,
+    )
 
 
 def key_row(key: Key) -> KeyRow:

@@ -3,15 +3,13 @@
 -- docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH. The other names are made from it; in a cluster the caller declares all.
--- Returns {status, devices online}: OK; NOT_FOUND; or OK with devices online, and nothing was done.
+-- Returns how many devices are online: unless that is 0, nothing was done.
 
-local OK, NOT_FOUND = 0, 4
 local own = string.sub(KEYS[1], 1, -2)
-local meta = redis.call('HMGET', KEYS[1], 'v', 'b')
-local devices = redis.call('HKEYS', own .. 'o')
-if not meta[1] and #devices == 0 then return {NOT_FOUND, 0} end
-local online = tonumber(meta[2] or 0)
-if online > 0 then return {OK, online} end
-for j = 1, #devices do redis.call('DEL', own .. 'f:' .. devices[j]) end
+local online = tonumber(redis.call('HGET', KEYS[1], 'b') or 0)
+if online > 0 then return online end
+for _, device in ipairs(redis.call('HKEYS', own .. 'o')) do
+  redis.call('DEL', own .. 'f:' .. device)
+end
 redis.call('DEL', KEYS[1], own .. 'd', own .. 'k', own .. 'j', own .. 'c', own .. 'o', own .. 'z')
-return {OK, 0}
+return 0
