@@ -70,7 +70,11 @@ function Dashboard({ feed, leave }: { feed: Feed; leave: () => void }) {
     const timer = setTimeout(() => setSaid(undefined), SAID);
     return () => clearTimeout(timer);
   }, [said]);
-  useEffect(() => main.current?.focus({ preventScroll: true }), [parts[0], parts[1]]);
+  const first = useRef(true);
+  useEffect(() => {
+    if (!first.current) main.current?.focus({ preventScroll: true });
+    first.current = false;
+  }, [parts[0], parts[1]]);
   const context = { feed, say: (text: string, bad = false) => setSaid({ text, bad }) };
   return (
     <Context.Provider value={context}>

@@ -68,7 +68,7 @@ export function System() {
         <Failure text={error} />
         {value && (
           <Table
-            caption={`Settings of ${value.node}`}
+            caption="Settings"
             rows={rows}
             by={(row) => row.name}
             empty="No setting is like that."
