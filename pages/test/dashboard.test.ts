@@ -2,13 +2,17 @@
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { confirmed, Stage, visit } from "./stage";
-import { launch, opened, serious, until } from "./support";
+import { IMAGES, launch, opened, serious, until } from "./support";
 
 const MOST_BYTES = 80 * 1024;
+/** Where pictures go: into the documents when that is wished. */
+const PICTURES = process.env.SYNCBRIDGE_PICTURES ? IMAGES : tmpdir();
 let stage: Stage;
 let browser: Browser;
 
@@ -57,15 +61,15 @@ async function openSession(page: Page, id: string): Promise<void> {
 }
 
 interface Peer {
-  closed?: string[];
+  ends?: string[];
 }
 
 /** In a page of the server: a device that joins, and notes how it is closed. */
-async function join(payload: { device_id: string }): Promise<void> {
+async function joined(payload: { device_id: string }): Promise<void> {
   const peer = globalThis as unknown as Peer;
   const socket = new WebSocket(`ws://${location.host}/ws`);
   socket.onclose = ({ code }) => {
-    peer.closed = [...(peer.closed ?? []), `${payload.device_id} ${code}`];
+    peer.ends = [...(peer.ends ?? []), `${payload.device_id} ${code}`];
   };
   await new Promise((done) => {
     socket.onopen = done;
@@ -79,6 +83,43 @@ async function join(payload: { device_id: string }): Promise<void> {
 
 const row = (page: Page, table: string, text: string) =>
   page.getByRole("region", { name: `${table}, table` }).locator("tbody tr", { hasText: text });
+
+describe("pictures for the documents", () => {
+  for (const [colorScheme, width, height] of [
+    ["light", 1280, 860],
+    ["dark", 1280, 860],
+    ["light", 390, 844],
+  ] as const) {
+    it(`${colorScheme}, ${width} px`, async () => {
+      const viewport = { width, height };
+      const { page } = await stage.enter(browser, "admin", { colorScheme, viewport });
+      const narrow = width < 500 ? "-narrow" : "";
+      const points = page.getByRole("region", { name: "Updates a second" });
+      await points.getByText("Figures").click();
+      await until(async () => (await points.locator("tbody tr").count()) >= 10, 30_000);
+      await points.getByText("Figures").click();
+      for (const [name, hash] of [
+        ["overview", ""],
+        ["session", `sessions/${stage.told.session}`],
+        ["call", `calls/${stage.told.channel}`],
+      ]) {
+        await page.evaluate((to) => {
+          location.hash = `#/${to}`;
+        }, hash);
+        await page.getByRole("heading", { level: 1 }).waitFor();
+        if (name === "session") {
+          await page.getByRole("button", { name: "Watch live" }).click();
+          await page.getByRole("list", { name: "Commits" }).locator("li").nth(5).waitFor();
+        }
+        await page.waitForLoadState("networkidle");
+        const path = join(PICTURES, `dashboard-${name}-${colorScheme}${narrow}.png`);
+        const taken = await page.screenshot({ path });
+        expect(taken.length).toBeGreaterThan(10_000);
+      }
+      await page.context().close();
+    });
+  }
+});
 
 describe("signing in", () => {
   it("takes a link once", async () => {
@@ -386,10 +427,10 @@ describe("sessions", () => {
       user_id: "dave",
     });
     const { page: peer } = await opened(browser, `${stage.told.other}/health`);
-    const closed = () => peer.evaluate(() => (globalThis as unknown as Peer).closed ?? []);
+    const closed = () => peer.evaluate(() => (globalThis as unknown as Peer).ends ?? []);
     for (const device_id of ["one", "two", "three"]) {
       const payload = { token: pair.access_token, device_id, session_id: session };
-      await peer.evaluate(join, payload);
+      await peer.evaluate(joined, payload);
     }
     await signedIn(async (page) => {
       await openSession(page, session);
@@ -573,7 +614,7 @@ describe("access", () => {
       await page.getByRole("dialog").getByRole("button", { name: "Revoke them" }).click();
       await page.getByText("Name an id first.").waitFor();
       await page.keyboard.press("Escape");
-      await revoke.getByLabel("Id").fill("frank");
+      await revoke.getByRole("textbox", { name: "Id" }).fill("frank");
       await confirmed(page, revoke.getByRole("button", { name: "Revoke" }), "Revoke them");
       await row(page, "Revocations", "frank").waitFor();
       await page.getByRole("button", { name: "Refresh" }).click();
@@ -593,7 +634,8 @@ describe("a broadcast", () => {
         ["all", 3],
       ] as const) {
         await page.getByLabel("To").selectOption(audience);
-        if (audience === "session") await page.getByLabel("Session").fill(stage.told.session);
+        if (audience === "session")
+          await page.getByRole("textbox", { name: "Session" }).fill(stage.told.session);
         await page.getByRole("textbox", { name: "Message" }).fill(`hello ${audience}`);
         const said = await confirmed(page, send, "Send it");
         const [, told = "0"] = /^(\d+) devices of 2 nodes were told\.$/.exec(said) ?? [];
