@@ -6,7 +6,7 @@ type Props = { device: Device };
 
 export function Slider({ device: { session } }: Props) {
   const id = useId();
-  const volume = session.get("volume") ?? 50;
+  const value = session.get("slider") ?? 50;
   return (
     <div class="control">
       <label for={id}>Slider</label>
@@ -16,10 +16,10 @@ export function Slider({ device: { session } }: Props) {
           type="range"
           min="0"
           max="100"
-          value={volume}
-          onInput={(event) => session.set("volume", event.currentTarget.valueAsNumber)}
+          value={value}
+          onInput={(event) => session.set("slider", event.currentTarget.valueAsNumber)}
         />
-        <output for={id}>{volume}</output>
+        <output for={id}>{value}</output>
       </div>
     </div>
   );
@@ -37,18 +37,18 @@ export function Counter({ device: { session } }: Props) {
           type="button"
           class="button"
           aria-label="Less"
-          onClick={() => session.incr("count", -1)}
+          onClick={() => session.incr("counter", -1)}
         >
           −
         </button>
         <output class="number" aria-labelledby={id}>
-          {session.get("count") ?? 0}
+          {session.get("counter") ?? 0}
         </output>
         <button
           type="button"
           class="button"
           aria-label="More"
-          onClick={() => session.incr("count", 1)}
+          onClick={() => session.incr("counter", 1)}
         >
           +
         </button>
@@ -59,26 +59,26 @@ export function Counter({ device: { session } }: Props) {
 
 export function List({ device: { session } }: Props) {
   const id = useId();
-  const items = Object.entries(session.get("items") ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
+  const items = Object.entries(session.get("list") ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
   const add = (event: SubmitEvent) => {
     event.preventDefault();
     const input = (event.currentTarget as HTMLFormElement).elements.namedItem("item");
     const field = input as HTMLInputElement;
     const text = field.value.trim();
-    if (text) session.merge("items", { [newItem()]: { text, done: false } });
+    if (text) session.merge("list", { [newItem()]: { text, done: false } });
     field.value = "";
   };
   return (
     <div class="control wide">
       <label for={id}>List</label>
-      <ul class="items">
+      <ul class="list">
         {items.map(([key, { text, done }]) => (
           <li key={key}>
             <label>
               <input
                 type="checkbox"
                 checked={done}
-                onChange={() => session.merge("items", { [key]: { done: !done } })}
+                onChange={() => session.merge("list", { [key]: { done: !done } })}
               />
               <span class={done ? "done" : ""}>{text}</span>
             </label>
@@ -86,7 +86,7 @@ export function List({ device: { session } }: Props) {
               type="button"
               class="button small"
               aria-label={`Remove ${text}`}
-              onClick={() => session.merge("items", { [key]: null })}
+              onClick={() => session.merge("list", { [key]: null })}
             >
               ×
             </button>
@@ -116,15 +116,15 @@ function newItem(): string {
 
 export function Text({ device: { session } }: Props) {
   const id = useId();
-  const note = session.get("note") ?? "";
+  const text = session.get("text") ?? "";
   const field = useRef<HTMLTextAreaElement>(null);
   useLayoutEffect(() => {
     const area = field.current!;
-    if (area.value === note) return;
+    if (area.value === text) return;
     const { selectionStart, selectionEnd } = area;
-    area.value = note;
+    area.value = text;
     area.setSelectionRange(selectionStart, selectionEnd);
-  }, [note]);
+  }, [text]);
   return (
     <div class="control wide">
       <label for={id}>Text</label>
@@ -134,7 +134,7 @@ export function Text({ device: { session } }: Props) {
         rows={3}
         maxLength={2000}
         placeholder="Lines of both devices are kept"
-        onInput={(event) => session.set("note", event.currentTarget.value)}
+        onInput={(event) => session.set("text", event.currentTarget.value)}
       />
     </div>
   );

@@ -51,7 +51,7 @@ function Queue({ device: { session, online } }: { device: Device }) {
         </span>
       )}
       <span class="muted">
-        {online && `${here} devices, `}version {version}
+        {online && `${here} ${here === 1 ? "device" : "devices"}, `}version {version}
       </span>
     </p>
   );

@@ -7,16 +7,16 @@ export interface Item {
 }
 
 export interface Room {
-  volume: number;
-  count: number;
+  slider: number;
+  counter: number;
   /** By an id that sorts by time; merged item by item, so that both sides' changes stay. */
-  items: Readonly<Record<string, Item>>;
-  note: string;
+  list: Readonly<Record<string, Item>>;
+  text: string;
 }
 
 /** Lines that only one side has are kept, those of the other side first; else one's own value. */
 export const settle: Resolver = (key, mine, theirs) =>
-  key === "note" && typeof mine === "string" && typeof theirs === "string"
+  key === "text" && typeof mine === "string" && typeof theirs === "string"
     ? joined(mine, theirs)
     : mine;
 

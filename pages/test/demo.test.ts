@@ -92,7 +92,7 @@ it("keeps what is changed while a device is cut off, and merges it", async () =>
   await reads(note(phone), "before");
   await network(phone).click();
   await sees(phone, "cut off");
-  await sees(laptop, "1 devices");
+  await sees(laptop, "1 device,");
 
   await press(phone, "More");
   await press(laptop, "More");
@@ -100,7 +100,7 @@ it("keeps what is changed while a device is cut off, and merges it", async () =>
   await note(laptop).fill("from the laptop");
   await phone.getByRole("textbox", { name: "List" }).fill("from here");
   await press(phone, "Add");
-  await sees(phone, "3 updates wait: count, note, items");
+  await sees(phone, "3 updates wait: counter, text, list");
   await shows(count(laptop), "1");
   await reads(note(laptop), "from the laptop");
 
@@ -117,7 +117,7 @@ it("keeps what is changed while a device is cut off, and merges it", async () =>
     "“from the laptop”",
     "“from the laptop ⏎ from the phone”",
   ]);
-  await press(phone, "Close: note");
+  await press(phone, "Close: text");
   await until(async () => (await merge.count()) === 0);
 });
 
@@ -179,8 +179,8 @@ it("shows what travels, without tokens", async () => {
   const log = page.getByRole("region", { name: "What travels" });
   const rows = log.locator("details");
   await press(phone, "More");
-  await sees(log, "count INCR 1");
-  await sees(log, "version 1: count = 1");
+  await sees(log, "counter INCR 1");
+  await sees(log, "version 1: counter = 1");
   const signed = rows.filter({ hasText: "AUTH" }).filter({ hasText: "new here" });
   await signed.first().locator("summary").click();
   const text = await signed.first().locator("pre").textContent();
@@ -195,7 +195,7 @@ it("shows what travels, without tokens", async () => {
   await press(log, "Clear");
   await sees(log, "Nothing yet");
   await press(phone, "Less");
-  await sees(log, "count INCR -1");
+  await sees(log, "counter INCR -1");
 });
 
 it("is the same session when it is loaded again, and in another window", async () => {

@@ -256,14 +256,15 @@ def _fail(message: str) -> NoReturn:
 def _with_voice(settings: Settings) -> Settings:
     """With the stand-in provider, where no provider is configured.
 
-    It is told to the workers by their environment, so that they all have the same one.
+    Workers are told by their environment, so that they all have the same one.
     """
     if settings.voice or settings.voice_provider != "rtk":
         return settings
     names = ("RTK_API_URL", "RTK_API_KEY", "RTK_SECRET_KEY")
     told = dict(zip(names, importlib.import_module(STAND_IN).start(), strict=True))
     told["WORKER_URL"] = settings.worker_url or _url(settings)
-    os.environ.update(told)
+    if settings.workers > 1:
+        os.environ.update(told)
     return settings.with_values(**{name.lower(): value for name, value in told.items()})
 
 
@@ -274,9 +275,10 @@ def _welcome(settings: Settings, access_token: str) -> None:
     url = _url(settings)
     console = Console(highlight=False, soft_wrap=True)
     console.print(Panel.fit(f"SyncBridge {__version__}, development mode\n{url}", style="bold"))
-    console.print(f"WebSocket       ws{url.removeprefix('http')}/ws")
-    console.print(f"API reference   {url}/docs")
-    console.print(f"Secrets, data   {settings.data_dir}/")
+    console.print(
+        "The address shows a demo. Devices connect at /ws; the API reference is at /docs."
+    )
+    console.print(f"Secrets and data: {settings.data_dir}/")
     console.print(f"\nA token for user {DEV_USER!r}, good for a day:")
     typer.echo(access_token)
     console.print("\nPaste this into another terminal:")

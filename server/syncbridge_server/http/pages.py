@@ -119,7 +119,9 @@ class PageRoutes:
         self._dev = dev
         media = _media_url(voice_url)
         self._media = MEDIA.replace(b'""', b'"%b"' % escape(media).encode())
-        self._demo_policy = POLICY.replace("connect-src 'self'", f"connect-src 'self' {media}".strip())
+        self._demo_policy = POLICY.replace(
+            "connect-src 'self'", f"connect-src 'self' {media}".strip()
+        )
         self._built = built or Built()
 
     def routes(self) -> list[BaseRoute]:

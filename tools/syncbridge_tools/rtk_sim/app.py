@@ -61,7 +61,9 @@ def build_app(sim: Sim) -> Starlette:
     )
     own = [Route(path, _steering(sim, act), methods=[method]) for method, path, act in steering]
     connections = WebSocketRoute("/media", partial(media.connect, sim))
-    return Starlette(routes=[connections, *own, *spec_dialect.routes(sim), *cloudflare_dialect.routes(sim)])
+    return Starlette(
+        routes=[connections, *own, *spec_dialect.routes(sim), *cloudflare_dialect.routes(sim)]
+    )
 
 
 KEEP_ALIVE_SECONDS = 75.0

@@ -1,8 +1,8 @@
 """Media connections of the stand-in provider: `GET /media`, one WebSocket for each.
 
 The first message is a participant's token, the first answer `{"connectionId"}`. From then on the
-participant is in the room, and says `{"speaking": true}` or `false`; the end of the WebSocket is the
-end of the connection. No sound is carried: it is only known who would be heard.
+participant is in the room, and says `{"speaking": true}` or `false`; the end of the WebSocket is
+the end of the connection. No sound is carried: it is only known who would be heard.
 """
 
 import time
@@ -68,7 +68,7 @@ async def _listen(sim: Sim, room: Room, peer: Peer, websocket: WebSocket) -> Non
         try:
             said = msgspec.json.decode(await websocket.receive_text(), type=Said)
         except (WebSocketDisconnect, RuntimeError):
-            return
+            return None
         except (msgspec.MsgspecError, KeyError):
             return await websocket.close(REFUSED, "expected: a speaking, true or false")
         speak = partial(sim.world.speak, room, peer.user_id, time.time())
@@ -77,6 +77,6 @@ async def _listen(sim: Sim, room: Room, peer: Peer, websocket: WebSocket) -> Non
 
 async def _see_off(peer: Peer, websocket: WebSocket) -> None:
     """Close the connection once its participant was removed, or the room has ended."""
-    while peer.left_at is None:
+    while peer.left_at is None:  # noqa: ASYNC110, the world is not asynchronous
         await trio.sleep(LOOK_SECONDS)
     await websocket.close(REMOVED, "removed")
