@@ -65,7 +65,7 @@ PAGES_SOURCES := $(shell find pages $(JS)/src \( -name node_modules -o -name tes
 NPM ?= npm
 NODE ?= node
 
-.PHONY: help run pages redis test test-pure soak chaos livekit browser matrix bare asan failover rollbacks flakes servers places lint format \
+.PHONY: help run pages pages-check images redis test test-pure soak chaos livekit browser matrix bare asan failover rollbacks flakes servers places lint format \
 	proto fuzz \
 	bench bench-more bench-peers bench-quick coverage trace dist lock check-wheel \
 	client-js client-js-server client-js-browser clean
@@ -78,6 +78,13 @@ run: $(DONE)/run $(DONE)/kernels redis  ## start a development server on 127.0.0
 	@exec .venv/bin/syncbridge dev $(ARGS)
 
 pages: $(DONE)/pages  ## build the demo and the dashboard into the server's package; `make run` does it, too
+
+pages-check: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/test $(DONE)/kernels  ## check the pages: types, lint, and each control in Chromium
+	cd $(JS) && $(NPM) run --silent openapi
+	cd $(PAGES) && $(NPM) run --silent check && $(NPM) run --silent lint && $(NPM) run --silent test
+
+images: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/run $(DONE)/kernels  ## make the pictures of the pages in docs/img
+	cd $(PAGES) && SYNCBRIDGE_IMAGES='$(CURDIR)/docs/img' $(NPM) run --silent test -- looks
 
 test: $(DONE)/test $(DONE)/kernels  ## run all Python tests, on a real Redis
 	$(PY) -m pytest $(ARGS)
@@ -265,6 +272,11 @@ $(DONE)/pages: $(PAGES_SOURCES)
 	@mkdir -p $(DONE)
 	bash scripts/build_pages.sh
 	@touch $@
+
+# What the checks need beside the build.
+$(PAGES)/node_modules/.checks: $(PAGES)/package.json $(PAGES)/package-lock.json $(JS)/node_modules/.done
+	cd $(PAGES) && $(NPM) ci --no-audit --no-fund --loglevel=error
+	@touch $@ $(PAGES)/node_modules/.done
 
 $(JS)/node_modules/.done: $(JS)/package.json $(JS)/package-lock.json
 	@$(NODE) -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' || { \

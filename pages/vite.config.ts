@@ -16,7 +16,10 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^@syncbridge\/client$/, replacement: client("index.ts") },
-      { find: /^@syncbridge\/client\/(offline|voice|conflicts)$/, replacement: client("$1/index.ts") },
+      {
+        find: /^@syncbridge\/client\/(offline|voice|conflicts)$/,
+        replacement: client("$1/index.ts"),
+      },
     ],
   },
   build: {

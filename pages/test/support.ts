@@ -19,7 +19,8 @@ const FLAGS = [
   "--disable-background-networking",
 ];
 export const MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
-export const IMAGES = join(ROOT, "docs/img");
+/** Where pictures go: `make images` makes those of the documents. */
+export const IMAGES = process.env.SYNCBRIDGE_IMAGES ?? join(ROOT, "build/img");
 
 export function launch(...flags: string[]): Promise<Browser> {
   return chromium.launch({ executablePath: CHROMIUM, args: [...FLAGS, ...flags] });

@@ -492,7 +492,7 @@ class Server:
             *self._voice_routes(bearer),
             *self._webhook_routes(bearer),
             *DocumentRoutes(self.settings.dev).routes(),
-            *PageRoutes(self.settings.dev).routes(),
+            *PageRoutes(self.settings.dev, self.settings.rtk_api_url).routes(),
             WebSocketRoute(self.listener.path, sockets),
             Route(self.listener.path, sockets, methods=["GET"]),
         ]

@@ -72,6 +72,9 @@ ELSEWHERE = {
 }
 """Commands that live in modules of their own, which are imported only when they run."""
 
+STAND_IN = "syncbridge_tools.rtk_sim.beside"
+"""The stand-in voice provider of `dev`, by its name as in `ELSEWHERE`."""
+
 app = typer.Typer(
     name="syncbridge",
     invoke_without_command=True,
@@ -124,6 +127,7 @@ def dev(
         changes["log_format"] = "console"
     settings = _or_exit(lambda: with_dev_secrets(settings.with_values(**changes), create=True))
     _begin(settings)
+    settings = _with_voice(settings)
     grant = Grant(DEV_USER, Role.USER, voice=(VoiceGrant("*", "*", ("*",)),))
     token = _mint(settings, grant, DEV_TOKEN_SECONDS)
     code = new_code()
@@ -256,21 +260,33 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(EXIT_CONFIG)
 
 
+def _with_voice(settings: Settings) -> Settings:
+    """With the stand-in provider, where no provider is configured.
+
+    Workers are told by their environment, so that they all have the same one.
+    """
+    if settings.voice or settings.voice_provider != "rtk":
+        return settings
+    names = ("RTK_API_URL", "RTK_API_KEY", "RTK_SECRET_KEY")
+    told = dict(zip(names, importlib.import_module(STAND_IN).start(), strict=True))
+    told["WORKER_URL"] = settings.worker_url or _url(settings)
+    if settings.workers > 1:
+        os.environ.update(told)
+    return settings.with_values(**{name.lower(): value for name, value in told.items()})
+
+
 def _welcome(settings: Settings, access_token: str, code: str) -> None:
     from rich.console import Console
     from rich.panel import Panel
 
-    address = settings.listen_addresses()[0]
-    host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host  # noqa: S104
-    url = f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
-    if address.path:
-        url = str(address)
+    url = _url(settings)
     console = Console(highlight=False, soft_wrap=True)
     console.print(Panel.fit(f"SyncBridge {__version__}, development mode\n{url}", style="bold"))
-    console.print(f"WebSocket       ws{url.removeprefix('http')}/ws")
-    console.print(f"API reference   {url}/docs")
-    console.print(f"Dashboard       {link_address(code, url)}  (once, for ten minutes)")
-    console.print(f"Secrets, data   {settings.data_dir}/")
+    console.print(
+        "The address shows a demo. Devices connect at /ws; the API reference is at /docs."
+    )
+    console.print(f"Dashboard, once and for ten minutes: {link_address(code, url)}")
+    console.print(f"Secrets and data: {settings.data_dir}/")
     console.print(f"\nA token for user {DEV_USER!r}, good for a day:")
     typer.echo(access_token)
     console.print("\nPaste this into another terminal:")
@@ -279,6 +295,16 @@ def _welcome(settings: Settings, access_token: str, code: str) -> None:
         f' -d \'{{"session_id": "{uuid.uuid4()}", "user_id": "{DEV_USER}",'
         ' "device_id": "laptop", "state_data": {"mood": "calm"}}\'\n'
     )
+
+
+def _url(settings: Settings) -> str:
+    """Where this machine reaches the server."""
+    address = settings.listen_addresses()[0]
+    host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host  # noqa: S104
+    url = f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
+    if address.path:
+        return str(address)
+    return url
 
 
 def main() -> None:

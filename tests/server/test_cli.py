@@ -158,6 +158,19 @@ def test_dev_takes_the_environment(runs: list[tuple[Settings, bool]]) -> None:
     assert not Path("elsewhere").exists()
 
 
+def test_dev_has_a_stand_in_for_a_voice_provider(runs: list[tuple[Settings, bool]]) -> None:
+    """Unless one is configured; its webhooks come to this server."""
+    call("dev", "--addr", "127.0.0.1:9")
+    call("dev", RTK_API_URL="http://127.0.0.1:1", RTK_API_KEY="k", RTK_SECRET_KEY="s" * 32)
+    call("dev", SYNCBRIDGE_VOICE_PROVIDER="cloudflare")
+    ours, given, other = (settings for settings, _ in runs)
+
+    assert ours.rtk_api_url.startswith("http://127.0.0.1:")
+    assert (True, "http://127.0.0.1:9") == (ours.voice, ours.worker_url)
+    assert ("http://127.0.0.1:1", "k") == (given.rtk_api_url, given.rtk_api_key.get_secret_value())
+    assert not other.voice
+
+
 def test_the_pasted_line_is_a_command(runs: list[Any]) -> None:
     """The line to paste carries JSON that the server takes."""
     [line] = [text for text in call("dev").stdout.splitlines() if text.startswith("curl ")]

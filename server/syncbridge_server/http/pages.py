@@ -21,6 +21,7 @@ from syncbridge import __version__
 from syncbridge_server.http.support.answers import encoded, names_tag
 from syncbridge_server.http.support.fields import list_field
 from syncbridge_server.openapi.describe import Answer, describe
+from syncbridge_server.origins import is_loopback_origin
 
 FOLDER = Path(str(files("syncbridge_server"))) / "pages"
 """`built`: what the build has made. `progress`: a line about the build that is under way."""
@@ -46,6 +47,8 @@ WAY = {
     "websocket": "/ws",
 }
 SENTENCE = "SyncBridge keeps the live state of a user's session true on all of their devices."
+MEDIA = b'name="media" content=""'
+"""In the demo: the element that says where the stand-in voice provider takes connections."""
 _UNCHANGED = Answer("The client's copy is current.", None)
 _LINES = """<!doctype html>
 <html lang="en">
@@ -105,10 +108,20 @@ class Built:
 
 
 class PageRoutes:
-    """The pages. `dev`: the demo is shown at `/`."""
+    """The pages.
 
-    def __init__(self, dev: bool, built: Built | None = None) -> None:
+    Args:
+        dev: the demo is shown at `/`.
+        voice_url: of the voice provider; if it is on this machine, the demo connects with it.
+    """
+
+    def __init__(self, dev: bool, voice_url: str = "", built: Built | None = None) -> None:
         self._dev = dev
+        media = _media_url(voice_url)
+        self._media = MEDIA.replace(b'""', b'"%b"' % escape(media).encode())
+        self._demo_policy = POLICY.replace(
+            "connect-src 'self'", f"connect-src 'self' {media}".strip()
+        )
         self._built = built or Built()
 
     def routes(self) -> list[BaseRoute]:
@@ -141,7 +154,8 @@ class PageRoutes:
             root = request.scope.get("root_path", "")
             answer = encoded({name: root + path for name, path in WAY.items()})
         elif self._dev:
-            answer = self._page(request, "index.html")
+            answer = self._page(request, "index.html", self._media)
+            answer.headers["Content-Security-Policy"] = self._demo_policy
         else:
             answer = _lines(f"{SENTENCE} This is version {__version__}.")
         answer.headers["Vary"] = "Accept"
@@ -163,16 +177,23 @@ class PageRoutes:
             raise HTTPException(404)
         return _file(request, body, TYPES[Path(name).suffix], KEPT)
 
-    def _page(self, request: Request, path: str) -> Response:
+    def _page(self, request: Request, path: str, media: bytes = MEDIA) -> Response:
         body = self._built.file(path)
         if body is not None:
-            return _file(request, body, TYPES[".html"], "no-cache")
+            return _file(request, body.replace(MEDIA, media), TYPES[".html"], "no-cache")
         progress = self._built.progress
         text = f"{SENTENCE} The pages are not built yet: {progress or '`make pages` builds them'}."
         answer = _lines(text, "../" * path.count("/"))
         if progress and "failed" not in progress:
             answer.headers["Refresh"] = "2"
         return answer
+
+
+def _media_url(voice_url: str) -> str:
+    """Where the demo connects with a provider on this machine; empty: there is none."""
+    if not is_loopback_origin(voice_url):
+        return ""
+    return f"ws{voice_url.removeprefix('http')}/media"
 
 
 def _file(request: Request, body: bytes, media_type: str, kept: str) -> Response:
