@@ -1,8 +1,8 @@
 /** The dashboard in a real Chromium: what each page shows is true, and what each button does. */
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
+import { mkdirSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import type { Browser, Page } from "playwright-core";
@@ -11,12 +11,11 @@ import { confirmed, Stage, visit } from "./stage";
 import { IMAGES, launch, opened, serious, until } from "./support";
 
 const MOST_BYTES = 80 * 1024;
-/** Where pictures go: into the documents when that is wished. */
-const PICTURES = process.env.SYNCBRIDGE_PICTURES ? IMAGES : tmpdir();
 let stage: Stage;
 let browser: Browser;
 
 beforeAll(async () => {
+  mkdirSync(IMAGES, { recursive: true });
   [stage, browser] = await Promise.all([Stage.start(), launch()]);
 });
 
@@ -112,7 +111,7 @@ describe("pictures for the documents", () => {
           await page.getByRole("list", { name: "Commits" }).locator("li").nth(5).waitFor();
         }
         await page.waitForLoadState("networkidle");
-        const path = join(PICTURES, `dashboard-${name}-${colorScheme}${narrow}.png`);
+        const path = join(IMAGES, `dashboard-${name}-${colorScheme}${narrow}.png`);
         const taken = await page.screenshot({ path });
         expect(taken.length).toBeGreaterThan(10_000);
       }

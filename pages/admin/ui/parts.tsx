@@ -169,7 +169,6 @@ export function Table<T>({
 }) {
   if (!rows.length) return <p class="empty">{empty}</p>;
   return (
-    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls can be reached by keyboard
     <section class="table" tabIndex={0} aria-label={`${caption}, table`}>
       <table>
         <caption class="hidden">{caption}</caption>

@@ -627,7 +627,6 @@ function Live({ id, onCommits }: { id: string; onCommits: (commits: Commit[]) =>
       )}
       {on && !status && !lines.length && <p class="empty">Nothing has happened yet.</p>}
       {lines.length > 0 && (
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls can be reached by keyboard
         <ol class="tail" aria-label="Commits" tabIndex={0}>
           {lines.map((line) => (
             <li key={line.number}>
