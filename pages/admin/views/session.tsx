@@ -235,9 +235,9 @@ function State({ session, reload }: { session: Inspected; reload: () => Promise<
 
 function Value({ text }: { text: string }) {
   const value = parse(text);
-  if (value === null || typeof value !== "object")
-    return <span class="mono value">{preview(text, 200)}</span>;
-  return <Json value={value} />;
+  if (typeof value === "string") text = JSON.stringify(value);
+  else if (value !== null && typeof value === "object") return <Json value={value} />;
+  return <span class="mono value">{preview(text, 200)}</span>;
 }
 
 function Writer({ row }: { row: KeyRow }) {

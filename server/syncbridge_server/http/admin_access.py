@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from syncbridge import __version__
+from syncbridge import __version__, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, ADMINS, Role, authorize
 from syncbridge_server.admin.links import LIFE, Links, address, new_code
@@ -166,6 +166,7 @@ class AdminAccessRoutes:
         if not self._auth.rotation.issues:
             raise SyncBridgeError(ErrorCode.UNSUPPORTED, "tokens are issued elsewhere: paste one")
         code, user_id = new_code(), body.user_id or caller.user_id
+        ids.short_id("user_id", user_id, self._settings.id_bytes)
         await self._links.keep(code, user_id, Role(body.role))
         audited(request, subject=user_id, role=body.role)
         path = request.scope.get("root_path", "") + address(code)

@@ -1,6 +1,9 @@
 """One session for operators: what is in it and who wrote it, its end, and sockets to be closed."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -8,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge.records.devices import Departure, DeviceList, Expel, ListDevices
 from syncbridge.records.sessions import Device, PresenceChange, Status
+from syncbridge.updates import MAX_VERSION
 from syncbridge_server.admin.administration import Administration
 from syncbridge_server.admin.inspection import Inspected, Inspection, Key
 from syncbridge_server.auth.http import BearerAuth
@@ -90,8 +94,8 @@ class ExpiredBody(msgspec.Struct):
 class CloseBody(msgspec.Struct, forbid_unknown_fields=True):
     """Body of `POST /admin/connections/close`: a row of `GET /admin/connections`."""
 
-    node: str
-    connection_id: int
+    node: Annotated[str, Meta(max_length=64)]
+    connection_id: Annotated[int, Meta(ge=0, le=MAX_VERSION)]
 
 
 class ClosedBody(msgspec.Struct):

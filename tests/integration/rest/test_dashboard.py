@@ -123,7 +123,7 @@ async def test_a_session_is_shown_key_by_key(http: httpx.AsyncClient, node: Node
 
     assert ("ann", 3, "tv") == (body["user_id"], body["version"], body["writer"])
     keys = {key["key"]: key for key in body["keys"]}
-    assert {"n": "1.5", "n2": "12345678901234567890", "text": '"ä"'} == {
+    assert {"n": "1.5", "n2": "12345678901234567890", "text": '"\\u00e4"'} == {
         name: key["value"] for name, key in keys.items()
     }
     assert [("n", 1, ""), ("n2", 3, "tv"), ("text", 2, "")] == [
