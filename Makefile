@@ -83,7 +83,7 @@ pages-check: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/test $(DONE)/ke
 	cd $(JS) && $(NPM) run --silent openapi
 	cd $(PAGES) && $(NPM) run --silent check && $(NPM) run --silent lint && $(NPM) run --silent test
 
-images: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/run $(DONE)/kernels  ## make the pictures of the pages in docs/img
+images: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/test $(DONE)/kernels  ## make the pictures of the pages in docs/img
 	cd $(PAGES) && SYNCBRIDGE_IMAGES='$(CURDIR)/docs/img' $(NPM) run --silent test -- looks
 
 test: $(DONE)/test $(DONE)/kernels  ## run all Python tests, on a real Redis

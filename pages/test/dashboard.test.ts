@@ -1,21 +1,18 @@
 /** The dashboard in a real Chromium: what each page shows is true, and what each button does. */
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { mkdirSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { confirmed, Stage, visit } from "./stage";
-import { IMAGES, launch, opened, serious, until } from "./support";
+import { launch, opened, until } from "./support";
 
 const MOST_BYTES = 80 * 1024;
 let stage: Stage;
 let browser: Browser;
 
 beforeAll(async () => {
-  mkdirSync(IMAGES, { recursive: true });
   [stage, browser] = await Promise.all([Stage.start(), launch()]);
 });
 
@@ -82,43 +79,6 @@ async function joined(payload: { device_id: string }): Promise<void> {
 
 const row = (page: Page, table: string, text: string) =>
   page.getByRole("region", { name: `${table}, table` }).locator("tbody tr", { hasText: text });
-
-describe("pictures for the documents", () => {
-  for (const [colorScheme, width, height] of [
-    ["light", 1280, 860],
-    ["dark", 1280, 860],
-    ["light", 390, 844],
-  ] as const) {
-    it(`${colorScheme}, ${width} px`, async () => {
-      const viewport = { width, height };
-      const { page } = await stage.enter(browser, "admin", { colorScheme, viewport });
-      const narrow = width < 500 ? "-narrow" : "";
-      const points = page.getByRole("region", { name: "Updates a second" });
-      await points.getByText("Figures").click();
-      await until(async () => (await points.locator("tbody tr").count()) >= 10, 30_000);
-      await points.getByText("Figures").click();
-      for (const [name, hash] of [
-        ["overview", ""],
-        ["session", `sessions/${stage.told.session}`],
-        ["call", `calls/${stage.told.channel}`],
-      ]) {
-        await page.evaluate((to) => {
-          location.hash = `#/${to}`;
-        }, hash);
-        await page.getByRole("heading", { level: 1 }).waitFor();
-        if (name === "session") {
-          await page.getByRole("button", { name: "Watch live" }).click();
-          await page.getByRole("list", { name: "Commits" }).locator("li").nth(5).waitFor();
-        }
-        await page.waitForLoadState("networkidle");
-        const path = join(IMAGES, `dashboard-${name}-${colorScheme}${narrow}.png`);
-        const taken = await page.screenshot({ path });
-        expect(taken.length).toBeGreaterThan(10_000);
-      }
-      await page.context().close();
-    });
-  }
-});
 
 describe("signing in", () => {
   it("takes a link once", async () => {
@@ -711,30 +671,4 @@ describe("the whole", () => {
     await page.getByText("gil (viewer)").waitFor();
     await page.context().close();
   });
-});
-
-describe("axe finds nothing serious", () => {
-  for (const [colorScheme, width] of [
-    ["light", 1280],
-    ["dark", 1280],
-    ["light", 360],
-    ["dark", 360],
-  ] as const) {
-    it(`${colorScheme}, ${width} px`, async () => {
-      const viewport = { width, height: 800 };
-      const { page } = await stage.enter(browser, "admin", { colorScheme, viewport });
-      const pages = ["", "sessions", `sessions/${stage.told.session}`, "calls", "calls/lobby"];
-      for (const hash of [...pages, "webhooks", "access", "broadcast", "system"]) {
-        await page.evaluate((to) => {
-          location.hash = `#/${to}`;
-        }, hash);
-        await page.getByRole("heading", { level: 1 }).waitFor();
-        await page.waitForLoadState("networkidle");
-        expect(await serious(page)).toEqual([]);
-        const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-        expect(wide, `${hash} is as wide as the screen`).toBe(false);
-      }
-      await page.context().close();
-    });
-  }
 });
