@@ -8,7 +8,8 @@ import { History, sampleOf } from "./figures";
 import type { Me, Metrics, VoiceFigures } from "./types";
 
 const EVERY = 5_000;
-const VOICE_EVERY = 3;
+/** Turns between two looks at the calls, which cost the server a read of each. */
+const VOICE_EVERY = 12;
 const NOTICES = 100;
 
 /** The session in which all dashboards are: ADMIN_UPDATE comes to any, and one is enough. */
