@@ -1,4 +1,4 @@
-/** The installation that `tests/support/dashboard_stage.py` sets up, and who opens its dashboard. */
+/** The installation that `tests/support.voice.dashboard_stage.py` sets up, and who opens its dashboard. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -29,7 +29,7 @@ export class Stage {
   static async start(): Promise<Stage> {
     const ours = /^(SYNCBRIDGE|REDIS|RTK|JWT|SERVER|WORKER)_/;
     const names = Object.entries(process.env).filter(([name]) => !ours.test(name));
-    const python = spawn(PYTHON, ["-m", "support.dashboard_stage"], {
+    const python = spawn(PYTHON, ["-m", "support.voice.dashboard_stage"], {
       cwd: ROOT,
       env: { ...Object.fromEntries(names), PYTHONPATH: join(ROOT, "tests") },
       stdio: ["pipe", "pipe", "pipe"],

@@ -33,7 +33,7 @@ from syncbridge_server.admin.inspection import Inspection
 from syncbridge_server.admin.links import Links
 from syncbridge_server.auth.assembly import Authentication, build_authentication
 from syncbridge_server.auth.audit import Audit
-from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.auth.http import BearerAuth, ReadAsAdmin
 from syncbridge_server.auth.refusals import Refusals
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.auth.state_policy import StatePolicy
@@ -41,7 +41,6 @@ from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.gateway import Gateway, node_name
 from syncbridge_server.http.admin import AdminRoutes
 from syncbridge_server.http.admin_access import AdminAccessRoutes
-from syncbridge_server.http.admin_calls import AdminCallRoutes
 from syncbridge_server.http.admin_sessions import AdminSessionRoutes
 from syncbridge_server.http.auth import AuthRoutes
 from syncbridge_server.http.call_export import CallExportRoutes
@@ -501,13 +500,14 @@ class Server:
         """What the dashboard asks besides, for admins and viewers."""
         settings, voice, gateway = self.settings, self.voice, self.gateway
         links, inspection = self.links, Inspection(self.io, self.store)
-        there = voice is not None
+        there, readers = voice is not None, ReadAsAdmin(bearer)
         return [
             *AdminAccessRoutes(self.auth, links, settings, gateway.node, voice=there).routes(),
             *AdminSessionRoutes(
                 self.administration, inspection, gateway, self.store, bearer
             ).routes(),
-            *AdminCallRoutes(voice, bearer, settings.id_bytes).routes(),
+            *VoiceRoutes(voice, readers, settings.id_bytes).admin_routes(),
+            *VoiceEvidenceRoutes(voice, readers, settings.id_bytes).admin_routes(),
         ]
 
     def _voice_routes(self, bearer: BearerAuth) -> list[BaseRoute]:

@@ -37,7 +37,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, bool]]:
     """Stands in for the server; collects what it was started with."""
     started: list[tuple[Settings, bool]] = []
 
-    def run(settings: Settings, dev: bool) -> None:
+    def run(settings: Settings, dev: bool, code: str) -> None:
+        assert bool(code) is dev
         if settings.redis_addr == "broken:1":
             raise ConfigError("Redis 7.0 or newer is needed")
         started.append((settings, dev))

@@ -244,15 +244,16 @@ def node_figures(full: FullReport, fresh: bool) -> NodeFigures:
 def latency(reports: Iterable[FullReport]) -> Latency:
     """Times of all nodes together."""
     found = [report.latency for report in reports]
-    sums = (
-        [sum(column) for column in zip(*rows, strict=True)]
-        for rows in (
-            [one.commits for one in found if one.commits],
-            [one.redis for one in found if one.redis],
-            [one.ticks for one in found if one.ticks],
-        )
+    return Latency(
+        added([one.commits for one in found]),
+        added([one.redis for one in found]),
+        added([one.ticks for one in found]),
     )
-    return Latency(*sums)
+
+
+def added(rows: Iterable[list[int]]) -> list[int]:
+    """Counts by bucket, added up; who has not told any is left out."""
+    return [sum(column) for column in zip(*filter(None, rows), strict=True)]
 
 
 def trouble(reports: Iterable[FullReport]) -> Trouble:

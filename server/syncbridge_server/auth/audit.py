@@ -10,7 +10,7 @@ import logging
 import logging.handlers
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -96,3 +96,8 @@ class Audit:
     def close(self) -> None:
         """Close the file."""
         self._handler.close()
+
+
+def audited(scope: MutableMapping[str, Any], **what: object) -> None:
+    """Say in the audit log what a request was about."""
+    scope.setdefault("state", {})["audited"] = what

@@ -17,10 +17,10 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, ADMINS, Role, authorize
 from syncbridge_server.admin.links import LIFE, Links, address, new_code
 from syncbridge_server.auth.assembly import Authentication
+from syncbridge_server.auth.audit import audited
 from syncbridge_server.auth.refresh import TokenPair
 from syncbridge_server.auth.revocation import Kind
 from syncbridge_server.configuration.docs import rows, text_of
-from syncbridge_server.http.auth import audited
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.problem import read_json
@@ -168,7 +168,7 @@ class AdminAccessRoutes:
         code, user_id = new_code(), body.user_id or caller.user_id
         ids.short_id("user_id", user_id, self._settings.id_bytes)
         await self._links.keep(code, user_id, Role(body.role))
-        audited(request, subject=user_id, role=body.role)
+        audited(request.scope, subject=user_id, role=body.role)
         path = request.scope.get("root_path", "") + address(code)
         return encoded(LinkAnswer(path, timestamp(int((self._clock() + LIFE) * 1000))))
 

@@ -14,6 +14,7 @@ from syncbridge.records.sessions import Device, PresenceChange, Status
 from syncbridge.updates import MAX_VERSION
 from syncbridge_server.admin.administration import Administration
 from syncbridge_server.admin.inspection import Inspected, Inspection, Key
+from syncbridge_server.auth.audit import audited
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.departures import REMOVED
 from syncbridge_server.gateway.devices import decode_info, is_online
@@ -162,7 +163,7 @@ class AdminSessionRoutes:
         await self._authenticate(request, ADMINS)
         body = await read_json(request, CloseBody, BODY)
         closed = await self._administration.disconnect(body.node, body.connection_id)
-        request.scope["state"]["audited"] = {"node": body.node, "connection": body.connection_id}
+        audited(request.scope, node=body.node, connection=body.connection_id)
         return encoded(ClosedBody(closed))
 
     async def _sign_out(self, sid: str, device_id: str) -> None:
@@ -191,20 +192,26 @@ class AdminSessionRoutes:
 def inspected(sid: str, found: Inspected, devices: list[DeviceRow]) -> InspectedBody:
     """A session as it is shown."""
     shown = found.snapshot
-    moments = (shown.created_at, shown.updated_at, shown.expires_at)
     return InspectedBody(
-        sid,
-        shown.owner,
-        shown.version,
-        shown.epoch,
-        shown.lineage,
-        shown.device_id,
-        shown.app_version,
-        found.bytes,
-        *(timestamp(at) if at else None for at in moments),
-        [key_row(key) for key in found.keys],
-        devices,
+        session_id=sid,
+        user_id=shown.owner,
+        version=shown.version,
+        epoch=shown.epoch,
+        lineage=shown.lineage,
+        writer=shown.device_id,
+        app_version=shown.app_version,
+        bytes=found.bytes,
+        created_at=moment(shown.created_at),
+        updated_at=moment(shown.updated_at),
+        expires_at=moment(shown.expires_at),
+        keys=[key_row(key) for key in found.keys],
+        devices=devices,
     )
+
+
+def moment(unix_ms: int) -> str | None:
+    """A time as it is shown; None for one that there is not."""
+    return timestamp(unix_ms) if unix_ms else None
 
 
 def key_row(key: Key) -> KeyRow:

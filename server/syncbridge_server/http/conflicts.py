@@ -20,6 +20,7 @@ from syncbridge.kernels import compose, render_pairs
 from syncbridge.records.sessions import Apply, Mode, Outcome, Place, Review, Reviewed, Status
 from syncbridge.resolve import Claim, Conflict, Resolution, Strategy, resolve
 from syncbridge.updates import check_lineage, check_stream, check_version
+from syncbridge_server.auth.audit import audited
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.engine import conflict_list, outcome_error
 from syncbridge_server.gateway.gateway import Gateway
@@ -163,7 +164,7 @@ class ConflictRoutes:
         write = self._write(identity, body)
         if identity.role is Role.ADMIN:
             keys = [key.decode() for key in [*write.sets[::2], *write.deletes][:AUDITED_KEYS]]
-            request.scope["state"]["audited"] = {"session_id": write.sid, "keys": keys}
+            audited(request.scope, session_id=write.sid, keys=keys)
         outcome = await self._gateway.commit(write)
         if outcome.status not in (Status.OK, Status.DUPLICATE):
             raise self._gateway.engine.refusal(outcome)

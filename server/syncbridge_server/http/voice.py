@@ -260,6 +260,10 @@ class VoiceRoutes:
             Route(f"{channel}/leave", self.leave_channel, methods=["POST"]),
         ]
 
+    def admin_routes(self) -> list[BaseRoute]:
+        """For operators, where `authenticate` lets them in as admins: what only reads."""
+        return [Route("/admin/voice/channels/{channel_id}", self.show_channel, methods=["GET"])]
+
     @describe(
         "A token for the call of a voice channel",
         body=TokenBody,

@@ -153,6 +153,15 @@ class VoiceEvidenceRoutes:
             Route("/users/{user_id}/calls", self.user_calls, methods=["GET"]),
         ]
 
+    def admin_routes(self) -> list[BaseRoute]:
+        """The same for operators, where `authenticate` lets them in as admins."""
+        channels = "/admin/voice/channels"
+        return [
+            Route(channels, self.channels, methods=["GET"]),
+            Route(channels + "/{channel_id}/timeline", self.timeline, methods=["GET"]),
+            Route("/admin/users/{user_id}/calls", self.user_calls, methods=["GET"]),
+        ]
+
     @describe(
         "Voice channels with a call",
         answers={200: ChannelsAnswer},

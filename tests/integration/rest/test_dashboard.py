@@ -20,8 +20,15 @@ from syncbridge_server.admin.inspection import Inspection
 from syncbridge_server.admin.links import LIFE
 from syncbridge_server.http.admin_access import HIDDEN, shown
 
-ADMIN, VIEWER = bearer(mint("root", Role.ADMIN)), bearer(mint("eve", Role.VIEWER))
 CODE = re.compile(r"/admin/#code=([\w-]{22})")
+
+
+def admin() -> dict[str, str]:
+    return bearer(mint("root", Role.ADMIN))
+
+
+def viewer() -> dict[str, str]:
+    return bearer(mint("eve", Role.VIEWER))
 
 
 @pytest.fixture
@@ -38,7 +45,7 @@ async def http(node: Node) -> AsyncIterator[httpx.AsyncClient]:
 
 async def new_link(http: httpx.AsyncClient, **body: str) -> str:
     """The code of a new link."""
-    answer = await http.post("/admin/links", json=body, headers=ADMIN)
+    answer = await http.post("/admin/links", json=body, headers=admin())
     found = CODE.fullmatch(answer.raise_for_status().json()["path"])
     assert found
     return found[1]
@@ -91,6 +98,7 @@ async def test_redis_has_no_code_and_forgets_its_digest(
 
 @pytest.mark.parametrize("code", ["", "x", "a" * 22, "ä" * 22, "../" * 7])
 async def test_no_other_text_is_a_code(http: httpx.AsyncClient, code: str) -> None:
+    """What cannot be one, and what was never given out, is refused alike, and not repeated."""
     answer = await sign_in(http, code)
 
     assert (401, "token_invalid") == (answer.status_code, answer.json()["code"])
@@ -98,6 +106,7 @@ async def test_no_other_text_is_a_code(http: httpx.AsyncClient, code: str) -> No
 
 
 async def test_the_tokens_of_a_link_can_be_renewed(http: httpx.AsyncClient) -> None:
+    """A page that stays open goes on with the same role."""
     pair = (await sign_in(http, await new_link(http))).json()
     again = await http.post("/auth/refresh", json={"refresh_token": pair["refresh_token"]})
 
@@ -119,7 +128,7 @@ async def test_a_session_is_shown_key_by_key(http: httpx.AsyncClient, node: Node
         await tv.set("n2", 12345678901234567890)
         await tv.close()
         await phone.receive(11)
-        body = (await http.get(f"/admin/sessions/{session}", headers=VIEWER)).json()
+        body = (await http.get(f"/admin/sessions/{session}", headers=viewer())).json()
 
     assert ("ann", 3, "tv") == (body["user_id"], body["version"], body["writer"])
     keys = {key["key"]: key for key in body["keys"]}
@@ -141,11 +150,12 @@ async def test_a_session_is_shown_key_by_key(http: httpx.AsyncClient, node: Node
 async def test_one_that_was_only_joined_and_one_that_is_not(
     http: httpx.AsyncClient, node: Node
 ) -> None:
+    """The one has version 0, no times and its device; the other is 404."""
     session = new_session()
     async with await Device.open(node.port) as phone:
         await phone.auth(mint("ann"), "phone", session_id=session)
-        body = (await http.get(f"/admin/sessions/{session}", headers=ADMIN)).json()
-    missing = await http.get(f"/admin/sessions/{new_session()}", headers=ADMIN)
+        body = (await http.get(f"/admin/sessions/{session}", headers=admin())).json()
+    missing = await http.get(f"/admin/sessions/{new_session()}", headers=admin())
 
     assert (0, [], None) == (body["version"], body["keys"], body["created_at"])
     assert ["phone"] == [device["device_id"] for device in body["devices"]]
@@ -158,14 +168,14 @@ async def test_a_session_ends_with_its_devices(http: httpx.AsyncClient, node: No
     async with await Device.open(node.port) as phone:
         await phone.auth(mint("ann"), "phone", session_id=session)
         await phone.set("a", 1)
-        answer = await http.delete(f"/admin/sessions/{session}", headers=ADMIN)
+        answer = await http.delete(f"/admin/sessions/{session}", headers=admin())
         closed = await phone.closed()
-    missing = await http.get(f"/session/{session}", headers=ADMIN)
+    missing = await http.get(f"/session/{session}", headers=admin())
 
     assert (1, True, 0) == tuple(answer.json()[k] for k in ("signed_out", "expired", "online"))
     assert 4010 == closed.code
     assert 404 == missing.status_code
-    again = await http.delete(f"/admin/sessions/{session}", headers=ADMIN)
+    again = await http.delete(f"/admin/sessions/{session}", headers=admin())
     assert 404 == again.status_code
 
 
@@ -178,7 +188,7 @@ async def test_a_session_with_a_device_online_is_not_erased(
         await phone.auth(mint("ann"), "phone", session_id=session)
         await phone.set("a", 1)
         online = await Inspection(node.server.io, node.server.store).erase(session)
-        body = (await http.get(f"/session/{session}", headers=ADMIN)).json()
+        body = (await http.get(f"/session/{session}", headers=admin())).json()
 
     assert (1, {"a": 1}) == (online, body["state_data"])
 
@@ -200,7 +210,7 @@ async def test_lists_are_narrowed_and_a_socket_of_another_node_is_closed(redis_u
         await other.auth(mint("ann"), "other", session_id=new_session())
 
         async def rows(path: str, member: str, **query: str) -> list[dict[str, Any]]:
-            answer = await http.get(path, params=query, headers=VIEWER)
+            answer = await http.get(path, params=query, headers=viewer())
             found: list[dict[str, Any]] = answer.raise_for_status().json()[member]
             return found
 
@@ -209,9 +219,9 @@ async def test_lists_are_narrowed_and_a_socket_of_another_node_is_closed(redis_u
         [row] = await rows("/admin/connections", "connections", session_id=session)
         same = await rows("/admin/connections", "connections", device_id="tv-9")
         meant = {"node": row["node"], "connection_id": row["connection_id"]}
-        closed = await http.post("/admin/connections/close", json=meant, headers=ADMIN)
+        closed = await http.post("/admin/connections/close", json=meant, headers=admin())
         code = (await tv.closed()).code
-        again = await http.post("/admin/connections/close", json=meant, headers=ADMIN)
+        again = await http.post("/admin/connections/close", json=meant, headers=admin())
 
     assert [session] == [r["session_id"] for r in by_device] == [r["session_id"] for r in by_id]
     assert [row] == same
@@ -221,12 +231,13 @@ async def test_lists_are_narrowed_and_a_socket_of_another_node_is_closed(redis_u
 async def test_figures_say_how_long_writes_take_what_ends_and_how_redis_is(
     http: httpx.AsyncClient, node: Node
 ) -> None:
+    """Buckets of times, what was told by code, and the link of each node."""
     async with await Device.open(node.port) as phone:
         await phone.auth(mint("ann"), "phone", session_id=new_session())
         await phone.set("a", 1)
         await phone.send(5, {"key": "", "value": 1})
         await phone.receive(6)
-    body = (await http.get("/admin/metrics/all", headers=VIEWER)).json()
+    body = (await http.get("/admin/metrics/all", headers=viewer())).json()
 
     latency, trouble = body["latency"], body["trouble"]
     assert len(latency["bounds"]) + 1 == len(latency["commits"]) == len(latency["redis"])
@@ -247,9 +258,10 @@ async def test_figures_say_how_long_writes_take_what_ends_and_how_redis_is(
 
 
 async def test_revocations_are_listed_the_newest_first(http: httpx.AsyncClient) -> None:
+    """With how many hold in all."""
     for name in ("rev-a", "rev-b"):
-        await http.post("/auth/revoke", json={"user_id": name}, headers=ADMIN)
-    body = (await http.get("/admin/revocations?limit=2", headers=VIEWER)).json()
+        await http.post("/auth/revoke", json={"user_id": name}, headers=admin())
+    body = (await http.get("/admin/revocations?limit=2", headers=viewer())).json()
 
     assert [("user", "rev-b"), ("user", "rev-a")] == [
         (rule["kind"], rule["value"]) for rule in body["revocations"]
@@ -287,10 +299,10 @@ async def test_what_an_admin_looks_into_is_audited(redis_url: str, tmp_path: Pat
         for caller in (ann, bot):
             await http.post("/session/snapshot", json=body, headers=caller)
             await http.get(f"/session/{session}", headers=caller)
-        await http.get(f"/session/{session}", headers=ADMIN)
-        await http.get(f"/session/{session}/devices", headers=ADMIN)
-        await http.post("/session/incremental", json=change, headers=ADMIN)
-        await http.get(f"/admin/sessions/{session}", headers=VIEWER)
+        await http.get(f"/session/{session}", headers=admin())
+        await http.get(f"/session/{session}/devices", headers=admin())
+        await http.post("/session/incremental", json=change, headers=admin())
+        await http.get(f"/admin/sessions/{session}", headers=viewer())
         code = await new_link(http, role="viewer")
         await sign_in(http, code)
 
@@ -319,8 +331,9 @@ async def rig(redis_server: RedisServer) -> AsyncIterator[VoiceRig]:
 
 
 async def test_a_viewer_sees_calls_as_an_admin_does_and_may_not_act(rig: VoiceRig) -> None:
+    """The same members, evidence too; a service has no way in there."""
     await rig.join("ann", "lob/by")
-    viewer, admin = mint("eve", Role.VIEWER), mint("root", Role.ADMIN)
+    eve, root = mint("eve", Role.VIEWER), mint("root", Role.ADMIN)
     place = "/voice/channels/lob%2Fby"
     pairs = [
         ("/admin/voice/channels", "/voice/channels"),
@@ -329,12 +342,12 @@ async def test_a_viewer_sees_calls_as_an_admin_does_and_may_not_act(rig: VoiceRi
         ("/admin/users/ann/calls", "/users/ann/calls"),
     ]
     for shown_to_viewer, shown_to_admin in pairs:
-        one = await rig.ask("GET", shown_to_viewer, viewer)
-        other = await rig.ask("GET", shown_to_admin, admin)
+        one = await rig.ask("GET", shown_to_viewer, eve)
+        other = await rig.ask("GET", shown_to_admin, root)
         assert 200 == one.status_code, one.text
         assert set(one.json()) == set(other.json())
-    channel = (await rig.ask("GET", f"/admin{place}", viewer)).json()
-    refused = await rig.ask("POST", f"{place}/end", viewer)
+    channel = (await rig.ask("GET", f"/admin{place}", eve)).json()
+    refused = await rig.ask("POST", f"{place}/end", eve)
 
     assert "webhook" == channel["participants"][0]["evidence"]["source"]
     assert 403 == refused.status_code
@@ -345,11 +358,11 @@ async def test_the_address_of_administration_has_what_the_dashboard_needs(redis_
     """Its routes, and those through which it acts; but no sockets."""
     config = settings(redis_url, admin_addr="127.0.0.1:0")
     async with running_node(redis_url, admin_addr=config.admin_addr) as node:
-        transport = httpx.ASGITransport(app=node.server.admin_app)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(app=node.server.admin_app)
         async with httpx.AsyncClient(transport=transport, base_url="http://admin") as http:
-            me = await http.get("/admin/me", headers=ADMIN)
-            revoked = await http.post("/auth/revoke", json={"user_id": "gone"}, headers=ADMIN)
+            me = await http.get("/admin/me", headers=admin())
+            revoked = await http.post("/auth/revoke", json={"user_id": "gone"}, headers=admin())
         async with node.http() as public:
-            hidden = await public.get("/admin/me", headers=ADMIN)
+            hidden = await public.get("/admin/me", headers=admin())
 
     assert (200, 200, 404) == (me.status_code, revoked.status_code, hidden.status_code)

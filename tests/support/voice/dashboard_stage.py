@@ -1,6 +1,6 @@
 """An installation for tests of the dashboard: two nodes, voice, people, traffic, dead letters.
 
-    python -m support.dashboard_stage
+    python -m support.voice.dashboard_stage
 
 prints one JSON line: where it is, and whose tokens open it. It ends when its standard input does.
 """
