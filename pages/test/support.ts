@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -22,8 +22,8 @@ const FLAGS = [
   "--disable-background-networking",
 ];
 export const MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
-/** Where pictures go: `make images` makes those of the documents. */
 const FAILED = join(ROOT, "build/failed-pages");
+/** Where pictures go: `make images` makes those of the documents. */
 export const IMAGES = process.env.SYNCBRIDGE_IMAGES ?? join(ROOT, "build/img");
 
 export function launch(...flags: string[]): Promise<Browser> {
@@ -110,6 +110,7 @@ export async function serious(page: Page): Promise<string[]> {
 /** A picture of a page whose test has failed, and the text in it. */
 export async function evidence(page: Page, name: string): Promise<void> {
   const path = join(FAILED, name.replaceAll(/\W+/g, "-"));
+  await mkdir(FAILED, { recursive: true });
   await page.screenshot({ path: `${path}.png`, fullPage: true });
   await writeFile(`${path}.txt`, (await page.locator("body").textContent()) ?? "");
 }
