@@ -71,7 +71,7 @@ export function List({ device: { session } }: Props) {
   return (
     <div class="control wide">
       <label for={id}>List</label>
-      <ul class="list">
+      <ul class="items">
         {items.map(([key, { text, done }]) => (
           <li key={key}>
             <label>

@@ -25,8 +25,8 @@ export function Page({ devices, guest, traffic }: PageProps) {
             SyncBridge
           </h1>
           <p class="muted">
-            Two devices of one user, each with its own socket. Change something on one; cut the
-            other off, change both, and bring it back.
+            Two devices of one user. Change something on one; cut the other off, change both, and
+            bring it back.
           </p>
         </div>
         <nav aria-label="Elsewhere on this server">

@@ -1,7 +1,7 @@
 // The demo at `/` of a development server: each of its controls, on two devices.
 import type { Browser, Locator, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
-import { Development, launch, MICROPHONE, opened, until } from "./support";
+import { Development, evidence, launch, MICROPHONE, opened, until } from "./support";
 
 let server: Development;
 let browser: Browser;
@@ -23,7 +23,8 @@ beforeEach(async () => {
   ({ page, complaints, asked } = await opened(browser, server.url));
   [phone, laptop] = await devices(page);
 });
-afterEach(async () => {
+afterEach(async ({ task }) => {
+  if (task.result?.state === "fail") await evidence(page, task.name);
   await page.context().close();
   expect(complaints).toEqual([]);
   expect(asked.filter((url) => !url.startsWith(server.url))).toEqual([]);

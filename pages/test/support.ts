@@ -1,6 +1,9 @@
 /** A development server, and pages of it in a real Chromium. */
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import { mkdir, writeFile } from "node:fs/promises";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -19,6 +22,7 @@ const FLAGS = [
   "--disable-background-networking",
 ];
 export const MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
+const FAILED = join(ROOT, "build/failed-pages");
 /** Where pictures go: `make images` makes those of the documents. */
 export const IMAGES = process.env.SYNCBRIDGE_IMAGES ?? join(ROOT, "build/img");
 
@@ -39,7 +43,8 @@ export class Development {
     const ours = /^(SYNCBRIDGE|REDIS|RTK|JWT|SERVER|WORKER)_/;
     const names = Object.entries(process.env).filter(([name]) => !ours.test(name));
     const env = { ...Object.fromEntries(names), SYNCBRIDGE_DATA_DIR: server.folder, ...settings };
-    const args = ["-m", "syncbridge_server", "dev", "--addr", "127.0.0.1:0"];
+    // A port that is known beforehand: the stand-in voice provider is told where its webhooks go.
+    const args = ["-m", "syncbridge_server", "dev", "--addr", `127.0.0.1:${await freePort()}`];
     server.#process = spawn(PYTHON, args, { cwd: ROOT, env });
     for (const out of [server.#process.stdout!, server.#process.stderr!])
       out.on("data", (data) => {
@@ -60,6 +65,15 @@ export class Development {
     if (this.#process.exitCode === null && this.#process.kill("SIGTERM")) await gone;
     rmSync(this.folder, { recursive: true, force: true });
   }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
 }
 
 /** A page of a context of its own; what it does wrong fails the test in `complaints`. */
@@ -91,6 +105,14 @@ export async function serious(page: Page): Promise<string[]> {
   });
   const bad = found.filter(({ impact }) => impact === "serious" || impact === "critical");
   return bad.map(({ id, at }) => `${id}: ${at.join(" ")}`);
+}
+
+/** A picture of a page whose test has failed, and the text in it. */
+export async function evidence(page: Page, name: string): Promise<void> {
+  const path = join(FAILED, name.replaceAll(/\W+/g, "-"));
+  await mkdir(FAILED, { recursive: true });
+  await page.screenshot({ path: `${path}.png`, fullPage: true });
+  await writeFile(`${path}.txt`, (await page.locator("body").textContent()) ?? "");
 }
 
 /** Until something is true. */

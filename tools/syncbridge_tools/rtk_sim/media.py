@@ -14,11 +14,13 @@ import trio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from syncbridge_tools.rtk_sim.handling import Sim
-from syncbridge_tools.rtk_sim.world import Peer, Room, WorldError
+from syncbridge_tools.rtk_sim.world import Happening, Peer, Room, WorldError
 
 TOKEN_SECONDS = 5.0
 LOOK_SECONDS = 0.25
 """Between two looks whether a participant was removed."""
+WEBHOOK_SECONDS = 0.2
+"""As with real providers, a participant knows of the connection before a webhook tells of it."""
 REFUSED, REMOVED = 4001, 4000
 
 
@@ -34,8 +36,11 @@ async def connect(sim: Sim, websocket: WebSocket) -> None:
     entered = await _enter(sim, websocket)
     if entered is None:
         return
-    room, peer = entered
+    room, peer, happened = entered
     try:
+        await websocket.send_json({"connectionId": peer.id})
+        await trio.sleep(WEBHOOK_SECONDS)
+        sim.reports.tell(happened)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_see_off, peer, websocket)
             await _listen(sim, room, peer, websocket)
@@ -44,7 +49,7 @@ async def connect(sim: Sim, websocket: WebSocket) -> None:
         sim.reports.tell(sim.world.part(room, peer, time.time()))
 
 
-async def _enter(sim: Sim, websocket: WebSocket) -> tuple[Room, Peer] | None:
+async def _enter(sim: Sim, websocket: WebSocket) -> tuple[Room, Peer, list[Happening]] | None:
     try:
         with trio.fail_after(TOKEN_SECONDS):
             token = await websocket.receive_text()
@@ -56,11 +61,9 @@ async def _enter(sim: Sim, websocket: WebSocket) -> tuple[Room, Peer] | None:
         return None
     except WebSocketDisconnect:
         return None
-    sim.reports.tell(happened)
     peer = happened[-1].peer
     assert peer is not None
-    await websocket.send_json({"connectionId": peer.id})
-    return room, peer
+    return room, peer, happened
 
 
 async def _listen(sim: Sim, room: Room, peer: Peer, websocket: WebSocket) -> None:
