@@ -47,6 +47,7 @@ describe("pictures for the documents", () => {
           await page.getByRole("button", { name: "Watch live" }).click();
           await page.getByRole("list", { name: "Commits" }).locator("li").nth(5).waitFor();
         }
+        if (name === "call") await page.getByText("In the call: ann, bob.").waitFor();
         await page.waitForLoadState("networkidle");
         const path = join(IMAGES, `dashboard-${name}-${colorScheme}-${size}.png`);
         const taken = await page.screenshot({ path });
