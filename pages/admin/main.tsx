@@ -72,7 +72,10 @@ function Dashboard({ feed, leave }: { feed: Feed; leave: () => void }) {
   }, [said]);
   const first = useRef(true);
   useEffect(() => {
-    if (!first.current) main.current?.focus({ preventScroll: true });
+    if (!first.current) {
+      main.current?.focus({ preventScroll: true });
+      scrollTo(0, 0);
+    }
     first.current = false;
   }, [parts[0], parts[1]]);
   const context = { feed, say: (text: string, bad = false) => setSaid({ text, bad }) };

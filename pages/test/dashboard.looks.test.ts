@@ -49,6 +49,7 @@ describe("pictures for the documents", () => {
         }
         if (name === "call") await page.getByText("In the call: ann, bob.").waitFor();
         await page.waitForLoadState("networkidle");
+        await page.evaluate(() => scrollTo(0, 0));
         const path = join(IMAGES, `dashboard-${name}-${colorScheme}-${size}.png`);
         const taken = await page.screenshot({ path });
         expect(taken.length).toBeGreaterThan(10_000);
