@@ -1,9 +1,16 @@
 # syntax=docker/dockerfile:1
 # The production image: docker build -t syncbridge . && docker run -p 8080:8080 --env-file .env syncbridge
 #
-# The first stage compiles the wheel and installs it with its dependencies, in the versions and with
-# the hashes of deploy/requirements.lock; the second carries the result without a compiler. No Redis
+# The first stage builds the pages. The second compiles the wheel and installs it with its
+# dependencies, in the versions and with the hashes of deploy/requirements.lock; the third carries the
+# result without a compiler. No Redis
 # inside: point REDIS_ADDR at one. It runs read-only, with a tmpfs on /tmp.
+
+FROM node:22-bookworm-slim AS pages
+WORKDIR /src/pages
+COPY clients/js/src /src/clients/js/src
+COPY pages /src/pages
+RUN npm ci --omit=dev --no-audit --no-fund && PAGES_OUT=/pages npm run build
 
 FROM python:3.11-slim-bookworm AS build
 RUN apt-get update \
@@ -15,6 +22,7 @@ COPY core_ext core_ext
 COPY pysrc pysrc
 COPY server server
 COPY tools tools
+COPY --from=pages /pages server/syncbridge_server/pages/built
 COPY deploy/requirements.lock deploy/
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
  && python -m venv --without-pip /opt/syncbridge \

@@ -59,11 +59,13 @@ BROWSER_TESTS := tests/integration/rest/test_docs_page.py
 PROTO := pysrc/syncbridge/proto
 
 JS := clients/js
+PAGES := pages
+PAGES_SOURCES := $(shell find pages $(JS)/src \( -name node_modules -o -name test \) -prune -o -type f -print) scripts/build_pages.sh
 # Node 20.19 or newer from PATH; `make NODE=... NPM=...` overrides.
 NPM ?= npm
 NODE ?= node
 
-.PHONY: help run redis test test-pure soak chaos livekit browser matrix bare asan failover rollbacks flakes servers places lint format \
+.PHONY: help run pages pages-check images redis test test-pure soak chaos livekit browser matrix bare asan failover rollbacks flakes servers places lint format \
 	proto fuzz \
 	bench bench-more bench-peers bench-quick coverage trace dist lock check-wheel \
 	client-js client-js-server client-js-browser clean
@@ -72,7 +74,17 @@ help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(DONE)/run $(DONE)/kernels redis  ## start a development server on 127.0.0.1:8080, with its own Redis
+	@mkdir -p build; nice -n 10 $(MAKE) --no-print-directory --silent pages > build/pages.log 2>&1 &
 	@exec .venv/bin/syncbridge dev $(ARGS)
+
+pages: $(DONE)/pages  ## build the demo and the dashboard into the server's package; `make run` does it, too
+
+pages-check: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/test $(DONE)/kernels  ## check the pages: types, lint, and each control in Chromium
+	cd $(JS) && $(NPM) run --silent openapi
+	cd $(PAGES) && $(NPM) run --silent check && $(NPM) run --silent lint && $(NPM) run --silent test
+
+images: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/test $(DONE)/kernels  ## make the pictures of the pages in docs/img
+	cd $(PAGES) && SYNCBRIDGE_IMAGES='$(CURDIR)/docs/img' $(NPM) run --silent test -- looks
 
 test: $(DONE)/test $(DONE)/kernels  ## run all Python tests, on a real Redis
 	$(PY) -m pytest $(ARGS)
@@ -183,7 +195,7 @@ coverage: $(DONE)/test $(DONE)/kernels  ## measure line and branch coverage of t
 trace: $(DONE)/test  ## measure line coverage of the Cython files, in a copy
 	bash scripts/trace_coverage.sh $(PY) $(ARGS)
 
-dist: $(DONE)/test  ## build sdists and wheels of server and Python client in dist/
+dist: $(DONE)/test $(DONE)/pages  ## build sdists and wheels of server and Python client in dist/
 	rm -rf dist
 	$(PY) -m build --outdir dist
 	$(PY) -m build --outdir dist clients/python
@@ -207,7 +219,7 @@ client-js-browser: client-js $(DONE)/test $(DONE)/kernels  ## test the JavaScrip
 	cd $(JS) && $(NPM) run --silent test:browser
 
 clean:  ## remove everything that was built, except .venv
-	rm -rf build dist $(JS)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
+	rm -rf build dist $(JS)/dist server/syncbridge_server/pages $(DONE)/pages .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
 	rm -rf pysrc/*.egg-info clients/python/*.egg-info clients/python/build
 	rm -f core_ext/syncbridge_core/*.so $(DONE)/kernels
 	find pysrc core_ext server tools clients tests benchmarks scripts -name __pycache__ -type d -prune \
@@ -255,6 +267,16 @@ $(DONE)/lint: $(DONE)/test
 $(DONE)/kernels: $(KERNELS) setup.py | $(DONE)/build
 	$(PY) setup.py --quiet build_ext --inplace --parallel "$$(nproc)"
 	@touch $@
+
+$(DONE)/pages: $(PAGES_SOURCES)
+	@mkdir -p $(DONE)
+	bash scripts/build_pages.sh
+	@touch $@
+
+# What the checks need beside the build.
+$(PAGES)/node_modules/.checks: $(PAGES)/package.json $(PAGES)/package-lock.json $(JS)/node_modules/.done
+	cd $(PAGES) && $(NPM) ci --no-audit --no-fund --loglevel=error
+	@touch $@ $(PAGES)/node_modules/.done
 
 $(JS)/node_modules/.done: $(JS)/package.json $(JS)/package-lock.json
 	@$(NODE) -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' || { \

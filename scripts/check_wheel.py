@@ -2,11 +2,13 @@
 
 A new environment, dependencies from the package index, a working folder that is not the checkout:
 the same steps as in the Dockerfile. `syncbridge serve` must answer /health/live with its embedded
-Redis, refuse to start without secrets, and end with exit code 0 on SIGTERM. The client's wheel goes
-into an environment of its own, where no compiler is found and nothing of the server may be.
+Redis, show the dashboard, refuse to start without secrets, and end with exit code 0 on SIGTERM. The
+client's wheel goes into an environment of its own, where no compiler is found and nothing of the
+server may be.
 """
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -78,6 +80,18 @@ def wait_until_live(port: int, server: "subprocess.Popen[bytes]") -> None:
     raise SystemExit(f"/health/live did not answer within {START_SECONDS} s")
 
 
+def check_pages(port: int) -> None:
+    """The dashboard is in the wheel, with what it loads."""
+    base = f"http://127.0.0.1:{port}"
+    with urllib.request.urlopen(f"{base}/admin/", timeout=5) as answer:
+        page = answer.read().decode()
+    assets = re.findall(r'(?:src|href)="\.\.(/assets/[^"]+)"', page)
+    for asset in assets:
+        urllib.request.urlopen(base + asset, timeout=5).close()
+    if not any(asset.endswith(".js") for asset in assets):
+        raise SystemExit(f"/admin/ is not the dashboard: {page[:500]}")
+
+
 def check_serves(syncbridge: Path, folder: Path) -> None:
     port = free_port()
     server = subprocess.Popen(
@@ -85,6 +99,7 @@ def check_serves(syncbridge: Path, folder: Path) -> None:
     )
     try:
         wait_until_live(port, server)
+        check_pages(port)
         server.send_signal(signal.SIGTERM)
         if (code := server.wait(STOP_SECONDS)) != 0:
             raise SystemExit(f"the server ended with exit code {code} after SIGTERM")

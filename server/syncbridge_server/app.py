@@ -18,7 +18,7 @@ import trio
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from syncbridge import kernels
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
@@ -29,15 +29,19 @@ from syncbridge_server import observability
 from syncbridge_server.admin.administration import Administration
 from syncbridge_server.admin.call_sweeper import CallMetrics, CallSweeper
 from syncbridge_server.admin.gateway_metrics import GatewayMetrics
+from syncbridge_server.admin.inspection import Inspection
+from syncbridge_server.admin.links import Links
 from syncbridge_server.auth.assembly import Authentication, build_authentication
 from syncbridge_server.auth.audit import Audit
-from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.auth.http import BearerAuth, ReadAsAdmin
 from syncbridge_server.auth.refusals import Refusals
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.auth.state_policy import StatePolicy
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.gateway import Gateway, node_name
 from syncbridge_server.http.admin import AdminRoutes
+from syncbridge_server.http.admin_access import AdminAccessRoutes
+from syncbridge_server.http.admin_sessions import AdminSessionRoutes
 from syncbridge_server.http.auth import AuthRoutes
 from syncbridge_server.http.call_export import CallExportRoutes
 from syncbridge_server.http.calls import CallRoutes, tell_state
@@ -48,8 +52,10 @@ from syncbridge_server.http.documents import DocumentRoutes
 from syncbridge_server.http.handoff import HandoffRoutes
 from syncbridge_server.http.health import Health
 from syncbridge_server.http.metrics import metrics_routes
+from syncbridge_server.http.pages import PageRoutes
 from syncbridge_server.http.recordings import RecordingRoutes
 from syncbridge_server.http.sessions import SessionRoutes
+from syncbridge_server.http.sockets import WebSockets
 from syncbridge_server.http.support.cors import CrossOrigin
 from syncbridge_server.http.support.direct import DirectRoutes
 from syncbridge_server.http.support.middleware import RequestMiddleware
@@ -62,7 +68,6 @@ from syncbridge_server.http.voice_operations import VoiceOperationRoutes
 from syncbridge_server.http.webhooks import WebhookRoutes
 from syncbridge_server.isolation import Isolation, IsolationMetrics
 from syncbridge_server.listener.apart import NoSockets
-from syncbridge_server.listener.bridge import explain_refusal, websocket_bridge
 from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import (
     SUBPROTOCOL_JSON,
@@ -74,7 +79,6 @@ from syncbridge_server.listener.hypercorn import Certificates
 from syncbridge_server.listener.serve import serve
 from syncbridge_server.listener.shares import Forwarding
 from syncbridge_server.observability import HttpMetrics
-from syncbridge_server.openapi.describe import Answer, Description
 from syncbridge_server.origins import Origins
 from syncbridge_server.proxies import TrustedProxies
 from syncbridge_server.redis import formats
@@ -167,7 +171,9 @@ class Server:
             bus,
             update_seconds=settings.admin_update,
             isolation=self._lists(kind="session"),
+            reason=lambda: readiness.reason,
         )
+        self.links = Links(io, self.auth.rotation)
         self.auth.revocations.on_revoke(self._revoked)
         self.gateway.fanout.rollbacks.on_report = self._rolled_back
         self.refusals = Refusals()
@@ -335,7 +341,7 @@ class Server:
             nursery.cancel_scope.cancel()
 
     async def _serve_admin(self, sockets: Any) -> None:
-        """Health, metrics and administration at an address of their own."""
+        """Metrics and administration at an address of their own, and what they need besides."""
         await serve(
             self.admin_app,
             self.listener,
@@ -410,11 +416,11 @@ class Server:
         settings, http = self.settings, self.http_metrics
         routes = self._routes()
         apart = [route for route in routes if getattr(route, "path", "").startswith(APART)]
-        health = [route for route in routes if getattr(route, "path", "").startswith("/health")]
         public = [route for route in routes if route not in apart]
         self.routes = public if settings.admin_addr else routes
         self.app = self._application(self.routes, http)
-        self.admin_app = self._application([*health, *apart], http)
+        # The dashboard is there, and acts through the same calls as everybody.
+        self.admin_app = self._application(routes, http)
 
     def _application(self, routes: list[BaseRoute], http: HttpMetrics) -> ASGIApp:
         starlette = Starlette(routes=routes, exception_handlers=exception_handlers)
@@ -465,6 +471,7 @@ class Server:
                 self.store, bearer, self.settings.id_bytes, self._lists(kind="session")
             ).routes(),
             *AdminRoutes(self.administration, bearer, self.settings.message_bytes).routes(),
+            *self._dashboard_routes(bearer),
             *CallExportRoutes(self.ledger, bearer, self.call_metrics.exported.inc).routes(),
             *CallRoutes(
                 RedisCalls(
@@ -482,8 +489,23 @@ class Server:
             *self._voice_routes(bearer),
             *self._webhook_routes(bearer),
             *DocumentRoutes(self.settings.dev).routes(),
+            *PageRoutes(self.settings.dev, self.settings.rtk_api_url).routes(),
             WebSocketRoute(self.listener.path, sockets),
             Route(self.listener.path, sockets, methods=["GET"]),
+        ]
+
+    def _dashboard_routes(self, bearer: BearerAuth) -> list[BaseRoute]:
+        """What the dashboard asks besides, for admins and viewers."""
+        settings, voice, gateway = self.settings, self.voice, self.gateway
+        links, inspection = self.links, Inspection(self.io, self.store)
+        there, readers = voice is not None, ReadAsAdmin(bearer)
+        return [
+            *AdminAccessRoutes(self.auth, links, settings, gateway.node, voice=there).routes(),
+            *AdminSessionRoutes(
+                self.administration, inspection, gateway, self.store, bearer
+            ).routes(),
+            *VoiceRoutes(voice, readers, settings.id_bytes).admin_routes(),
+            *VoiceEvidenceRoutes(voice, readers, settings.id_bytes).admin_routes(),
         ]
 
     def _voice_routes(self, bearer: BearerAuth) -> list[BaseRoute]:
@@ -510,32 +532,6 @@ class Server:
             *DeadLetterRoutes(self.letters, bearer).routes(),
             *RecordingRoutes(voice.recordings if voice is not None else None, bearer).routes(),
         ]
-
-
-class WebSockets:
-    """ASGI application of the WebSocket path, for what does not come through our listener.
-
-    `GET` with `Upgrade: websocket` opens a WebSocket. Its messages are described by
-    `/schemas/messages.json`.
-    """
-
-    description = Description(
-        "Open a WebSocket",
-        answers={101: Answer("The connection speaks WebSocket from here on.", None)},
-        errors=(400, 403, 404, 426, 503),
-        public=True,
-        path={},
-    )
-
-    def __init__(self, gateway: Gateway, config: ListenerConfig) -> None:
-        self._gateway = gateway
-        self._config = config
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await websocket_bridge(scope, receive, send, self._gateway, self._config)
-        else:
-            await explain_refusal(scope, receive, send, self._gateway, self._config)
 
 
 def hub_limits(settings: Settings) -> HubLimits:

@@ -18,6 +18,8 @@ from typer.core import TyperCommand
 from syncbridge import __version__
 from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import Role, VoiceGrant
+from syncbridge_server.admin.links import address as link_address
+from syncbridge_server.admin.links import new_code
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.claims import Grant
 from syncbridge_server.configuration.docs import plain_text
@@ -38,6 +40,10 @@ DEV_ADDRESS = "127.0.0.1:8080"
 DEV_USER = "demo"
 DEV_TOKEN_SECONDS = 86_400.0
 ELSEWHERE = {
+    "admin-link": (
+        "syncbridge_server.commands.admin_link",
+        "Print a link that opens the dashboard once, within ten minutes.",
+    ),
     "bench": ("syncbridge_tools.bench.cli", "Measure a running server under load."),
     "check": (
         "syncbridge_server.commands.check",
@@ -65,6 +71,9 @@ ELSEWHERE = {
     ),
 }
 """Commands that live in modules of their own, which are imported only when they run."""
+
+STAND_IN = "syncbridge_tools.rtk_sim.beside"
+"""The stand-in voice provider of `dev`, by its name as in `ELSEWHERE`."""
 
 app = typer.Typer(
     name="syncbridge",
@@ -118,10 +127,12 @@ def dev(
         changes["log_format"] = "console"
     settings = _or_exit(lambda: with_dev_secrets(settings.with_values(**changes), create=True))
     _begin(settings)
+    settings = _with_voice(settings)
     grant = Grant(DEV_USER, Role.USER, voice=(VoiceGrant("*", "*", ("*",)),))
     token = _mint(settings, grant, DEV_TOKEN_SECONDS)
-    _welcome(settings, token)
-    _run(settings, dev=True)
+    code = new_code()
+    _welcome(settings, token, code)
+    _run(settings, dev=True, code=code)
 
 
 @app.command(cls=ServeCommand)
@@ -221,13 +232,13 @@ def _with_any_refresh_secret(settings: Settings) -> Settings:
     return settings.with_values(jwt_refresh_secret=uuid.uuid4().hex * 2)
 
 
-def _run(settings: Settings, dev: bool) -> None:
+def _run(settings: Settings, dev: bool, code: str = "") -> None:
     hold_signals()
     gc.disable()  # nothing of what is imported is garbage
     module = importlib.import_module("syncbridge_server.start")
     gc.enable()
     try:
-        module.run(settings, dev=dev)
+        module.run(settings, dev=dev, code=code)
     except ConfigError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -249,20 +260,33 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(EXIT_CONFIG)
 
 
-def _welcome(settings: Settings, access_token: str) -> None:
+def _with_voice(settings: Settings) -> Settings:
+    """With the stand-in provider, where no provider is configured.
+
+    Workers are told by their environment, so that they all have the same one.
+    """
+    if settings.voice or settings.voice_provider != "rtk":
+        return settings
+    names = ("RTK_API_URL", "RTK_API_KEY", "RTK_SECRET_KEY")
+    told = dict(zip(names, importlib.import_module(STAND_IN).start(), strict=True))
+    told["WORKER_URL"] = settings.worker_url or _url(settings)
+    if settings.workers > 1:
+        os.environ.update(told)
+    return settings.with_values(**{name.lower(): value for name, value in told.items()})
+
+
+def _welcome(settings: Settings, access_token: str, code: str) -> None:
     from rich.console import Console
     from rich.panel import Panel
 
-    address = settings.listen_addresses()[0]
-    host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host  # noqa: S104
-    url = f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
-    if address.path:
-        url = str(address)
+    url = _url(settings)
     console = Console(highlight=False, soft_wrap=True)
     console.print(Panel.fit(f"SyncBridge {__version__}, development mode\n{url}", style="bold"))
-    console.print(f"WebSocket       ws{url.removeprefix('http')}/ws")
-    console.print(f"API reference   {url}/docs")
-    console.print(f"Secrets, data   {settings.data_dir}/")
+    console.print(
+        "The address shows a demo. Devices connect at /ws; the API reference is at /docs."
+    )
+    console.print(f"Dashboard, once and for ten minutes: {link_address(code, url)}")
+    console.print(f"Secrets and data: {settings.data_dir}/")
     console.print(f"\nA token for user {DEV_USER!r}, good for a day:")
     typer.echo(access_token)
     console.print("\nPaste this into another terminal:")
@@ -271,6 +295,16 @@ def _welcome(settings: Settings, access_token: str) -> None:
         f' -d \'{{"session_id": "{uuid.uuid4()}", "user_id": "{DEV_USER}",'
         ' "device_id": "laptop", "state_data": {"mood": "calm"}}\'\n'
     )
+
+
+def _url(settings: Settings) -> str:
+    """Where this machine reaches the server."""
+    address = settings.listen_addresses()[0]
+    host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host  # noqa: S104
+    url = f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
+    if address.path:
+        return str(address)
+    return url
 
 
 def main() -> None:

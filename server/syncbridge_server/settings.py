@@ -103,7 +103,8 @@ class Settings(BaseSettings):
     )
     admin_addr: Annotated[Words, AfterValidator(checked_listens_or_none)] = var(
         (),
-        "Separate address for /metrics and /admin; /health is at both. Unset: all at SERVER_ADDR.",
+        "Separate address for /metrics and /admin; all other HTTP routes are at both. Unset: all at"
+        " SERVER_ADDR.",
     )
     tls_cert: str = var("", "TLS certificate chain, a PEM file. Setting it turns TLS on.")
     tls_key: str = var("", "Private key of the certificate, a PEM file.")

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -18,8 +18,10 @@ from pathlib import Path
 import trio
 
 from syncbridge.errors import StoreError
+from syncbridge.identity import Role
 from syncbridge_server.app import Server, listener_config
 from syncbridge_server.auth.audit import Audit
+from syncbridge_server.auth.http import DEVELOPER
 from syncbridge_server.auth.state_policy import StatePolicy
 from syncbridge_server.collector import Collector
 from syncbridge_server.descriptors import with_descriptors
@@ -50,8 +52,11 @@ WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
 """Where a worker finds the embedded Redis that its parent has started."""
 
 
-def run(settings: Settings, dev: bool = False) -> None:
-    """Serve until a signal; ends the process with its exit status. Raises ConfigError."""
+def run(settings: Settings, dev: bool = False, code: str = "") -> None:
+    """Serve until a signal; ends the process with its exit status. Raises ConfigError.
+
+    `code`: opens the dashboard once, as the developer.
+    """
     check_provider(settings)
     StatePolicy(settings.state_policy)
     if settings.audit_log:
@@ -59,14 +64,19 @@ def run(settings: Settings, dev: bool = False) -> None:
     worker = inheritance()
     sockets = [worker.sockets] if worker else bound_sockets(settings)
     try:
-        status = _run(settings, worker, sockets)
+        status = _run(settings, worker, sockets, code)
     finally:
         for sock in chain(*sockets):
             sock.close()
     sys.exit(status)
 
 
-def _run(settings: Settings, worker: Inheritance | None, sockets: list[list[socket.socket]]) -> int:
+def _run(
+    settings: Settings,
+    worker: Inheritance | None,
+    sockets: list[list[socket.socket]],
+    code: str = "",
+) -> int:
     with redis_for(settings, worker) as address:
         os.environ[WORKER_REDIS] = address
         url = connection_url(
@@ -80,7 +90,7 @@ def _run(settings: Settings, worker: Inheritance | None, sockets: list[list[sock
         settings = with_descriptors(settings, tell=worker is None)
         if worker is None and settings.workers > 1:
             return supervise(settings, sockets)
-        return trio.run(partial(serve_process, settings, url, sockets[0], worker))
+        return trio.run(partial(serve_process, settings, url, sockets[0], worker, code))
 
 
 def bound_sockets(settings: Settings) -> list[list[socket.socket]]:
@@ -160,7 +170,11 @@ def _started(redis: EmbeddedRedis, data_dir: str) -> str:
 
 
 async def serve_process(
-    settings: Settings, url: str, sockets: list[socket.socket], worker: Inheritance | None
+    settings: Settings,
+    url: str,
+    sockets: list[socket.socket],
+    worker: Inheritance | None,
+    code: str = "",
 ) -> int:
     """One serving process, from start to exit status."""
 
@@ -169,6 +183,9 @@ async def serve_process(
         async with Server.open(settings, url, index) as server, trio.open_nursery() as nursery:
             nursery.start_soon(Collector().run)
             await nursery.start(_reload_on_hangup, server)
+            if code:
+                with suppress(StoreError):
+                    await server.links.keep(code, DEVELOPER, Role.ADMIN)
             public = len(settings.listen_addresses())
             await server.run(shutdown_trigger, sockets[:public], sockets[public:])
             nursery.cancel_scope.cancel()

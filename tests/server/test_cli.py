@@ -37,7 +37,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, bool]]:
     """Stands in for the server; collects what it was started with."""
     started: list[tuple[Settings, bool]] = []
 
-    def run(settings: Settings, dev: bool) -> None:
+    def run(settings: Settings, dev: bool, code: str) -> None:
+        assert bool(code) is dev
         if settings.redis_addr == "broken:1":
             raise ConfigError("Redis 7.0 or newer is needed")
         started.append((settings, dev))
@@ -156,6 +157,19 @@ def test_dev_takes_the_environment(runs: list[tuple[Settings, bool]]) -> None:
     assert "harmony-flow-secret-key" == settings.jwt_secret.get_secret_value()
     assert "http://[::1]:9" in result.stdout
     assert not Path("elsewhere").exists()
+
+
+def test_dev_has_a_stand_in_for_a_voice_provider(runs: list[tuple[Settings, bool]]) -> None:
+    """Unless one is configured; its webhooks come to this server."""
+    call("dev", "--addr", "127.0.0.1:9")
+    call("dev", RTK_API_URL="http://127.0.0.1:1", RTK_API_KEY="k", RTK_SECRET_KEY="s" * 32)
+    call("dev", SYNCBRIDGE_VOICE_PROVIDER="cloudflare")
+    ours, given, other = (settings for settings, _ in runs)
+
+    assert ours.rtk_api_url.startswith("http://127.0.0.1:")
+    assert (True, "http://127.0.0.1:9") == (ours.voice, ours.worker_url)
+    assert ("http://127.0.0.1:1", "k") == (given.rtk_api_url, given.rtk_api_key.get_secret_value())
+    assert not other.voice
 
 
 def test_the_pasted_line_is_a_command(runs: list[Any]) -> None:

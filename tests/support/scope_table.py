@@ -105,6 +105,10 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     "read admin": outcomes(
         "token role role role role role role  role role role role  ok session session ok ok session"
     ),
+    "admin link": outcomes(
+        "token role role role role role role  role role role role"
+        " ok session session device role role"
+    ),
     "admin": outcomes(
         "token role role role role role role  role role role role  ok session session ok role role"
     ),
@@ -221,7 +225,22 @@ ROWS = (
     Row("POST", "/admin/voice/dead-letters/{entry}/replay", "admin"),
     Row("DELETE", "/admin/voice/dead-letters/{entry}", "admin"),
     Row("POST", "/admin/broadcast", "admin", just(message="hello")),
+    Row("POST", "/admin/sign-in", "public", just(code="none")),
+    Row("POST", "/admin/links", "admin link", just(role="viewer")),
+    Row("GET", "/admin/me", "read admin"),
+    Row("GET", "/admin/revocations", "read admin"),
+    Row("GET", "/admin/configuration", "read admin"),
+    Row("GET", "/admin/voice/channels", "read admin"),
+    Row("GET", "/admin/voice/channels/{channel_id}", "read admin"),
+    Row("GET", "/admin/voice/channels/{channel_id}/timeline", "read admin"),
+    Row("GET", "/admin/users/{user_id}/calls", "read admin"),
+    Row("POST", "/admin/connections/close", "admin", just(node="none", connection_id=1)),
+    Row("GET", "/admin/sessions/{session_id}", "read admin"),
+    Row("DELETE", "/admin/sessions/{session_id}", "admin"),
     Row("GET", "/", "public"),
+    Row("GET", "/admin", "public"),
+    Row("GET", "/admin/", "public"),
+    Row("GET", "/assets/{name}", "public"),
     Row("GET", "/health", "public"),
     Row("GET", "/health/live", "public"),
     Row("GET", "/health/ready", "public"),

@@ -22,16 +22,21 @@ from syncbridge_server.admin.directory import Directory
 from syncbridge_server.admin.figures import (
     ConnectionMetrics,
     FullReport,
+    Latency,
     NodeFigures,
     NodeReport,
+    Redis,
     Reporter,
     SessionMetrics,
     SnapshotMetrics,
+    Trouble,
     connection_metrics,
+    latency,
     node_figures,
     session_metrics,
+    trouble,
 )
-from syncbridge_server.admin.roster import ConnectionRow, Roster, merge, question_of
+from syncbridge_server.admin.roster import ConnectionRow, Roster, RosterQuestion, merge
 from syncbridge_server.admin.survey import Survey
 from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.isolation import Isolation
@@ -40,7 +45,7 @@ from syncbridge_server.redis.link.client import RedisIO
 
 log = structlog.get_logger("admin")
 
-REPORT, ROSTER, BROADCAST = "report", "roster", "announcement"
+REPORT, ROSTER, BROADCAST, DISCONNECT = "report", "roster", "announcement", "disconnect"
 KIND_NOTICE = "admin_notice"
 VOLUME_SECONDS = 15.0
 
@@ -54,6 +59,8 @@ class AllMetrics(msgspec.Struct):
     connections: ConnectionMetrics
     snapshots: SnapshotMetrics | None
     nodes: list[NodeFigures]
+    latency: Latency
+    trouble: Trouble
 
 
 class Delivery(msgspec.Struct):
@@ -62,6 +69,13 @@ class Delivery(msgspec.Struct):
     delivered: int
     complete: bool
     nodes: int
+
+
+class Disconnect(msgspec.Struct):
+    """A socket that an operator wants closed: number `connection_id` of a node."""
+
+    node: str
+    connection_id: int
 
 
 class Announcement(msgspec.Struct):
@@ -80,6 +94,7 @@ class Administration:
         update_seconds: between two ADMIN_UPDATE messages with metrics.
         clock: Unix seconds.
         isolation: in which sessions are listed.
+        reason: why Redis cannot be used, or empty.
     """
 
     def __init__(
@@ -91,12 +106,13 @@ class Administration:
         update_seconds: float,
         clock: Callable[[], float] = time.time,
         isolation: Isolation | None = None,
+        reason: Callable[[], str] = str,
     ) -> None:
         self._gateway = gateway
         self._bus = bus
         self._update_seconds = update_seconds
         self._clock = clock
-        self._reporter = Reporter(gateway, clock)
+        self._reporter = Reporter(gateway, clock, lambda: (link_of(io, reason()), io.times))
         self._directory = Directory(io, gateway.node, self._reporter.brief)
         self._asking = Asking(bus, gateway.node)
         self._roster = Roster(gateway.registry, gateway.node, gateway.hub.queued)
@@ -106,6 +122,7 @@ class Administration:
         self._asking.answer_with(REPORT, self._answer_report)
         self._asking.answer_with(ROSTER, self._roster.answer)
         self._asking.answer_with(BROADCAST, self._answer_broadcast)
+        self._asking.answer_with(DISCONNECT, self._answer_disconnect)
         bus.on_notice(KIND_NOTICE, self._on_notice)
 
     async def run(self) -> None:
@@ -124,7 +141,7 @@ class Administration:
         fresh = answers.read(FullReport)
         stale = {n: FullReport(records[n]) for n in answers.missing if n in records}
         reports = [*fresh.values(), *stale.values()]
-        nodes = [node_figures(r.report, r.report.node in fresh) for r in reports]
+        nodes = [node_figures(r, r.report.node in fresh) for r in reports]
         volume = await self._stored(reports) if snapshots else None
         return AllMetrics(
             int(self._clock() * 1000),
@@ -133,15 +150,14 @@ class Administration:
             connection_metrics(reports),
             volume,
             sorted(nodes, key=lambda node: node.node),
+            latency(reports),
+            trouble(reports),
         )
 
-    async def connections(
-        self, cursor: str, limit: int, user_id: str
-    ) -> tuple[list[ConnectionRow], str, bool]:
+    async def connections(self, question: RosterQuestion) -> tuple[list[ConnectionRow], str, bool]:
         """A page of open connections, the next cursor, and whether every live node answered."""
-        question = question_of(cursor, limit, user_id)
         answers = await self._ask(ROSTER, msgspec.json.encode(question))
-        rows, following = merge(answers.read(list[ConnectionRow]).values(), limit)
+        rows, following = merge(answers.read(list[ConnectionRow]).values(), question.limit)
         return rows, following, not answers.missing
 
     # Messages
@@ -157,6 +173,11 @@ class Administration:
         answers = await self._ask(BROADCAST, msgspec.json.encode(said))
         counts = answers.read(int).values()
         return Delivery(sum(counts), not answers.missing, len(counts))
+
+    async def disconnect(self, node: str, connection_id: int) -> bool:
+        """Close a socket, on whichever node it is; whether it was there. Its client may return."""
+        meant = msgspec.json.encode(Disconnect(node, connection_id))
+        return any((await self._ask(DISCONNECT, meant)).read(bool).values())
 
     def inform(self, name: str, text: str, **data: object) -> None:
         """Tell the admins' sockets here. `name`: for programs; `text`: for people."""
@@ -204,6 +225,11 @@ class Administration:
         said = msgspec.json.decode(body, type=Announcement)
         return b"%d" % self._gateway.broadcast(bytes(said.payload), said.audience, said.session_id)
 
+    async def _answer_disconnect(self, body: bytes) -> bytes:
+        meant = msgspec.json.decode(body, type=Disconnect)
+        here = meant.node == self._gateway.node
+        return b"true" if here and self._gateway.close_one(meant.connection_id) else b"false"
+
     # The admins' channel
 
     async def _inform(self) -> None:
@@ -231,3 +257,17 @@ class Administration:
 def notice_payload(name: str, text: str, data: dict[str, object]) -> bytes:
     """ADMIN_UPDATE payload of a notice."""
     return msgspec.json.encode(AdminUpdate("notice", notice=name, text=text, data=data))
+
+
+def link_of(io: RedisIO, reason: str) -> Redis:
+    """How the link to Redis is. `reason`: why it cannot be used, or empty."""
+    server, durability = io.server, io.durability
+    kind = "sentinel" if io.endpoint.by_sentinel else "single"
+    wanted = f"replicas:{durability.replicas}" if durability.replicas else "memory"
+    link = Redis(kind, durability="fsync" if durability.fsync else wanted, reason=reason)
+    link.queued = io.queued
+    if server is not None:
+        link.kind = "cluster" if server.cluster else kind
+        link.version = ".".join(map(str, server.version))
+        link.role, link.replicas = "primary", server.replicas
+    return link

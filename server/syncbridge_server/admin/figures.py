@@ -11,8 +11,10 @@ import trio
 from syncbridge import distinct
 from syncbridge.protocol import State
 from syncbridge_core.hub import ENCODING_PROTOBUF
+from syncbridge_server.admin.gateway_metrics import closes
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.gateway import Gateway
+from syncbridge_server.telemetry.timing import BOUNDS, Timing
 
 Counts = dict[str, int]
 
@@ -37,6 +39,44 @@ class NodeReport(msgspec.Struct):
     hub: Counts
 
 
+class Redis(msgspec.Struct):
+    """The link of a node to Redis, as it stands.
+
+    `kind`: single, sentinel or cluster. `reason`: why it cannot be used, or empty. `role`: of the
+    server that it writes to. `replicas`: that were in step when the connection was made.
+    `durability`: when a write counts as done. `queued`: commands without an answer.
+    """
+
+    kind: str = ""
+    version: str = ""
+    role: str = ""
+    replicas: int = 0
+    durability: str = ""
+    reason: str = ""
+    queued: int = 0
+
+
+class Latency(msgspec.Struct):
+    """Times since the start, by bucket: of `counts`, the last has no bound. `bounds` in seconds.
+
+    `commits`: from a write to the answer of Redis. `redis`: any batch of commands, to its answers.
+    `ticks`: work on what one look at the sockets gave.
+    """
+
+    commits: list[int] = []
+    redis: list[int] = []
+    ticks: list[int] = []
+    bounds: tuple[float, ...] = BOUNDS
+
+
+class Trouble(msgspec.Struct):
+    """What was told and ended since the start: ERROR messages and AUTH by code, closed sockets."""
+
+    errors: Counts = {}
+    closes: Counts = {}
+    auth: Counts = {}
+
+
 class FullReport(msgspec.Struct):
     """A report with what must be counted. `session_ids`, `user_ids`: see `syncbridge.distinct`."""
 
@@ -46,10 +86,16 @@ class FullReport(msgspec.Struct):
     by_encoding: Counts = {}
     session_ids: list[int] = []
     user_ids: list[int] = []
+    latency: Latency = msgspec.field(default_factory=Latency)
+    trouble: Trouble = msgspec.field(default_factory=Trouble)
+    redis: Redis = msgspec.field(default_factory=Redis)
 
 
 class NodeFigures(msgspec.Struct):
-    """One node, as an operator sees it. `fresh`: it has just answered; else its last report."""
+    """One node, as an operator sees it. `fresh`: it has just answered; else its last report.
+
+    `redis`: null when it has not answered.
+    """
 
     node: str
     pid: int
@@ -62,6 +108,7 @@ class NodeFigures(msgspec.Struct):
     messages_in: int
     frames_out: int
     writes: int
+    redis: Redis | None = None
 
 
 class SessionMetrics(msgspec.Struct):
@@ -113,10 +160,16 @@ class SnapshotMetrics(msgspec.Struct):
 
 
 class Reporter:
-    """Reports of this node. `clock`: Unix seconds."""
+    """Reports of this node. `link`: how the one to Redis is. `clock`: Unix seconds."""
 
-    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        clock: Callable[[], float] = time.time,
+        link: "Callable[[], tuple[Redis, Timing]] | None" = None,
+    ) -> None:
         self._gateway = gateway
+        self._link = link
         self._clock = clock
         self._started_at = int(clock() * 1000)
 
@@ -144,6 +197,8 @@ class Reporter:
         ready = [c for c in connections if c.state is State.READY]
         sessions = [sid for sid, s in self._gateway.registry.sessions.items() if s.devices]
         users = {c.identity.user_id for c in ready if c.identity is not None}
+        redis, times = self._link() if self._link is not None else (Redis(), Timing())
+        tally = self._gateway.tally
         return FullReport(
             self.brief(),
             len(connections) - len(ready),
@@ -151,7 +206,15 @@ class Reporter:
             Counter(encoding_name(c) for c in connections),
             await trio.to_thread.run_sync(distinct.sketch, sessions),
             await trio.to_thread.run_sync(distinct.sketch, users),
+            Latency(tally.commits.counts, times.counts, tally.ticks.counts),
+            self._trouble(),
+            redis,
         )
+
+    def _trouble(self) -> Trouble:
+        gateway = self._gateway
+        errors = {code.wire: count for code, count in list(gateway.post.errors.items())}
+        return Trouble(errors, closes(gateway.engine.closes), dict(gateway.tally.auth))
 
 
 def encoding_name(connection: Connection) -> str:
@@ -159,9 +222,9 @@ def encoding_name(connection: Connection) -> str:
     return "protobuf" if connection.encoding == ENCODING_PROTOBUF else "json"
 
 
-def node_figures(report: NodeReport, fresh: bool) -> NodeFigures:
+def node_figures(full: FullReport, fresh: bool) -> NodeFigures:
     """A report as one line of a list of nodes."""
-    hub = report.hub
+    report, hub = full.report, full.report.hub
     return NodeFigures(
         report.node,
         report.pid,
@@ -174,7 +237,33 @@ def node_figures(report: NodeReport, fresh: bool) -> NodeFigures:
         hub.get("messages_in", 0),
         hub.get("frames_out", 0),
         report.writes,
+        full.redis if fresh else None,
     )
+
+
+def latency(reports: Iterable[FullReport]) -> Latency:
+    """Times of all nodes together."""
+    found = [report.latency for report in reports]
+    return Latency(
+        added([one.commits for one in found]),
+        added([one.redis for one in found]),
+        added([one.ticks for one in found]),
+    )
+
+
+def added(rows: Iterable[list[int]]) -> list[int]:
+    """Counts by bucket, added up; who has not told any is left out."""
+    return [sum(column) for column in zip(*filter(None, rows), strict=True)]
+
+
+def trouble(reports: Iterable[FullReport]) -> Trouble:
+    """Errors and ends of all nodes together."""
+    errors, ends, auth = Counter[str](), Counter[str](), Counter[str]()
+    for report in reports:
+        errors.update(report.trouble.errors)
+        ends.update(report.trouble.closes)
+        auth.update(report.trouble.auth)
+    return Trouble(dict(errors), dict(ends), dict(auth))
 
 
 def session_metrics(reports: Iterable[FullReport]) -> SessionMetrics:

@@ -22,12 +22,14 @@ MAX_NODE_NAME = 64
 
 
 class RosterQuestion(msgspec.Struct):
-    """What nodes are asked: connections after a place, of one user or of all."""
+    """What nodes are asked: connections after a place; of a user, session and device, or of all."""
 
     node: str
     cid: int
     limit: int
     user_id: str
+    session_id: str = ""
+    device_id: str = ""
 
 
 class ConnectionRow(msgspec.Struct):
@@ -93,7 +95,12 @@ def fits(connection: Connection, question: RosterQuestion) -> bool:
     identity = connection.identity
     if connection.state is State.CLOSED:
         return False
-    return not question.user_id or (identity is not None and identity.user_id == question.user_id)
+    session = connection.session.id if connection.session is not None else ""
+    return (
+        (not question.user_id or (identity is not None and identity.user_id == question.user_id))
+        and question.session_id in ("", session)
+        and question.device_id in ("", connection.device_id)
+    )
 
 
 def merge(parts: Iterable[list[ConnectionRow]], limit: int) -> tuple[list[ConnectionRow], str]:
@@ -106,15 +113,18 @@ def merge(parts: Iterable[list[ConnectionRow]], limit: int) -> tuple[list[Connec
     return page, f"{page[-1].node}:{page[-1].connection_id:x}"
 
 
-def question_of(cursor: str, limit: int, user_id: str) -> RosterQuestion:
+def question_of(
+    cursor: str, limit: int, user_id: str, session_id: str = "", device_id: str = ""
+) -> RosterQuestion:
     """What to ask for a page. Raises INVALID_FIELD for a cursor that is none."""
+    meant = (limit, user_id, session_id, device_id)
     if not cursor:
-        return RosterQuestion("", 0, limit, user_id)
+        return RosterQuestion("", 0, *meant)
     node, colon, cid = cursor.rpartition(":")
     try:
         if not colon or len(node) > MAX_NODE_NAME or len(cid) > 16 or not cid.isalnum():
             raise ValueError
-        return RosterQuestion(node, int(cid, 16), limit, user_id)
+        return RosterQuestion(node, int(cid, 16), *meant)
     except ValueError:
         raise SyncBridgeError(
             ErrorCode.INVALID_FIELD, "cursor: give the one of the answer before", field="cursor"

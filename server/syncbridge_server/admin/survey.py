@@ -21,7 +21,8 @@ from syncbridge.slots import SLOTS
 from syncbridge_server.admin.figures import SnapshotMetrics
 from syncbridge_server.isolation import Isolation
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.stores.keys import every_key
+from syncbridge_server.redis.link.pipeline import plain
+from syncbridge_server.redis.stores.keys import every_key, meta_key
 
 SCAN_COUNT = 1000
 MAX_SCANS = 20
@@ -55,13 +56,14 @@ class Survey:
         self._isolation = isolation or Isolation()
 
     async def page(
-        self, cursor: str, limit: int, user_id: str = "", active: bool = False
+        self, cursor: str, limit: int, user_id: str = "", active: bool = False, device_id: str = ""
     ) -> tuple[list[Row], str, int]:
         """Some sessions, the cursor of the next page, "" at the end, and how many were damaged.
 
         Args:
             cursor: "" to begin. limit: most rows.
             user_id: only this user's. active: only those with a device online.
+            device_id: only those that remember this device.
 
         Raises INVALID_FIELD for a cursor that is none, and StoreError.
         """
@@ -70,6 +72,8 @@ class Survey:
         damaged = 0
         for _ in range(MAX_SCANS):
             following, keys = await self._scan(at, SCAN_COUNT)
+            if device_id:
+                keys = await self._with_device(keys, device_id)
             read, unread = await self._rows(keys)
             damaged += 0 if skip else unread
             found = [
@@ -85,6 +89,17 @@ class Survey:
             if not at or len(rows) == limit:
                 break
         return rows, f"{at}.0" if at else "", damaged
+
+    async def one(self, session_id: str) -> tuple[list[Row], str, int]:
+        """A page with this session, if it is there. Raises StoreError."""
+        rows, damaged = await self._rows([meta_key(session_id).encode()])
+        return rows, "", damaged
+
+    async def _with_device(self, keys: list[bytes], device_id: str) -> list[bytes]:
+        """Those of the meta keys whose sessions remember a device."""
+        asked = [plain("HEXISTS", key[:-1] + b"o", device_id, repeatable=True) for key in keys]
+        replies = await self._io.request(asked) if asked else []
+        return [key for key, there in zip(keys, replies, strict=True) if there == 1]
 
     async def volume(self) -> SnapshotMetrics:
         """How many sessions are stored and how large they are.

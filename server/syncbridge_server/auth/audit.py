@@ -1,4 +1,5 @@
-"""The audit log: who asked for tokens, took them back, administered, handed over and removed.
+"""The audit log: who asked for tokens, took them back, administered, handed over and removed; and
+which state of somebody else an administrator has looked into or changed.
 
 One JSON object a line, apart from the other log lines: to a file, which is opened again when
 somebody has moved it away, or to standard output. It has who asked (user and address), what for,
@@ -9,12 +10,13 @@ import logging
 import logging.handlers
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from syncbridge.identity import Role
 from syncbridge_server.settings import ConfigError
 
 STANDARD_OUTPUT = "-"
@@ -28,7 +30,19 @@ ACTIONS: Mapping[tuple[str, str], str] = {
     ("POST", "/voice/channels/{channel_id}/leave"): "call_left",
     ("POST", "/voice/channels/{channel_id}/mute"): "call_muted",
     ("POST", "/voice/channels/{channel_id}/end"): "call_ended",
+    ("POST", "/voice/channels/{channel_id}/migrate"): "call_migrated",
 }
+OF_ADMINS: Mapping[tuple[str, str], str] = {
+    ("GET", "/session/{session_id}"): "state_read",
+    ("GET", "/session/{session_id}/devices"): "devices_read",
+    ("POST", "/session/snapshot"): "state_replaced",
+    ("POST", "/session/incremental"): "state_edited",
+    ("POST", "/session/conflict/resolve"): "state_resolved",
+    ("GET", "/voice/channels/{channel_id}"): "call_read",
+    ("GET", "/voice/channels/{channel_id}/timeline"): "call_read",
+    ("GET", "/users/{user_id}/calls"): "calls_read",
+}
+"""What is written of administrators only: for users and services it is their work."""
 ADMIN = "/admin/"
 _SECRET_PARTS = frozenset({"token"})
 
@@ -54,10 +68,13 @@ class Audit:
 
     def request(self, scope: Mapping[str, Any], route: str, status: int, now: float) -> None:
         """Write a line for an answered request, if it is of a kind that is audited."""
-        action = ACTIONS.get((scope["method"], route.replace(":path}", "}")))
+        state, parts = scope["state"], scope.get("path_params", {})
+        asked = scope["method"], route.replace(":path}", "}")
+        action = ACTIONS.get(asked)
+        if action is None and state.get("role") is Role.ADMIN:
+            action = OF_ADMINS.get(asked)
         if action is None and not route.startswith(ADMIN):
             return
-        state, parts = scope["state"], scope.get("path_params", {})
         self._write(
             {
                 "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
@@ -79,3 +96,8 @@ class Audit:
     def close(self) -> None:
         """Close the file."""
         self._handler.close()
+
+
+def audited(scope: MutableMapping[str, Any], **what: object) -> None:
+    """Say in the audit log what a request was about."""
+    scope.setdefault("state", {})["audited"] = what

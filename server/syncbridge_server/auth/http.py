@@ -11,13 +11,15 @@ Origin must be that of the Host.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
 from urllib.parse import urlsplit
 
+import msgspec
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import CLIENTS, Identity, Role, authorize
+from syncbridge.identity import ADMIN_READERS, CLIENTS, Identity, Role, authorize
 from syncbridge_server.addresses import is_loopback
 from syncbridge_server.auth.authenticator import Authenticator
 from syncbridge_server.auth.tokens import KeyNotKnown
@@ -46,6 +48,19 @@ _FORWARDED = frozenset(
 )
 _FORWARDED_PREFIXES = ("x-forwarded", "x-original-", "cf-", "x-azure-", "x-appengine-", "x-amzn-")
 """With `_FORWARDED`, what proxies and content delivery networks add to what they pass on."""
+
+
+class Authenticate(Protocol):
+    """Says who is calling, or refuses: `BearerAuth`, or what stands in front of it."""
+
+    async def __call__(
+        self,
+        request: HTTPConnection,
+        roles: Collection[Role] = CLIENTS,
+        *,
+        session_bound: bool = False,
+    ) -> Identity:
+        """The caller. See `BearerAuth.__call__`."""
 
 
 class BearerAuth:
@@ -86,7 +101,8 @@ class BearerAuth:
             raise SyncBridgeError(
                 ErrorCode.AUTH_REQUIRED, "send Authorization: Bearer <access token>"
             )
-        scope.setdefault("state", {})["user"] = identity.user_id
+        state = scope.setdefault("state", {})
+        state["user"], state["role"] = identity.user_id, identity.role
         if (known := scope.get(KNOWN)) is not None:
             known(identity.user_id)
         reached = identity.session_id if session_bound else None
@@ -100,6 +116,24 @@ class BearerAuth:
     def _developer(self) -> Identity:
         now = self._clock()
         return Identity(DEVELOPER, Role.ADMIN, DEVELOPER, now, now + 60.0)
+
+
+class ReadAsAdmin:
+    """In front of routes that only read: an admin or a viewer is shown what an admin is shown."""
+
+    def __init__(self, authenticate: BearerAuth) -> None:
+        self._authenticate = authenticate
+
+    async def __call__(
+        self,
+        request: HTTPConnection,
+        roles: Collection[Role] = ADMIN_READERS,
+        *,
+        session_bound: bool = False,
+    ) -> Identity:
+        """The caller, as an admin. What the route asks for is not looked at."""
+        identity = await self._authenticate(request, ADMIN_READERS)
+        return msgspec.structs.replace(identity, role=Role.ADMIN)
 
 
 def is_local_caller(request: HTTPConnection) -> bool:

@@ -62,6 +62,11 @@ class RefreshRotation:
         self._clock = clock
         self._prefix = prefix
 
+    @property
+    def issues(self) -> bool:
+        """Whether tokens are signed here."""
+        return self._tokens.signs
+
     async def issue(self, grant: Grant, ttl: float | None = None) -> TokenPair:
         """The first pair of a new family. `ttl`: life of the access token, seconds.
 

@@ -20,6 +20,7 @@ Moments are read from the clock of the node that revokes; a token issued by a no
 ahead counts as issued later by that much.
 """
 
+import heapq
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Literal
@@ -117,6 +118,11 @@ class Revocations:
 
     def __len__(self) -> int:
         return len(self._moments)
+
+    def newest(self, most: int) -> list[Rule]:
+        """The rules that were made last, the latest first. O(rules)."""
+        found = heapq.nlargest(most, self._moments.items(), key=lambda item: item[1])
+        return [Rule(*key, at=at) for key, at in found]
 
     def is_revoked(self, identity: Identity, device_id: str = "") -> bool:
         """O(1). Raises StoreUnavailable while the rules have never been read."""

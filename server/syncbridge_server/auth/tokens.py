@@ -114,6 +114,11 @@ class Tokens:
         self._encoder = msgspec.json.Encoder()
         self._seen: dict[bytes, Identity] = {}
 
+    @property
+    def signs(self) -> bool:
+        """Whether access tokens can be signed here."""
+        return self._signer is not None
+
     def mint_access(self, grant: Grant, now: float, ttl: float | None = None) -> tuple[str, Claims]:
         """A signed access token and its claims. Raises UNSUPPORTED without a signing key."""
         if self._signer is None:

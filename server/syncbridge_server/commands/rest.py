@@ -42,18 +42,30 @@ class Rest:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def ask(self, method: str, path: str, query: dict[str, str] | None = None) -> httpx.Response:
-        """An answer that is no error; any other one ends the command."""
-        answer = self.try_to(method, path, query)
+    def ask(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """An answer that is no error; any other one ends the command. `body`: sent as JSON."""
+        answer = self.try_to(method, path, query, body)
         if answer.is_error:
             whose = given_token() if answer.status_code in (401, 403) else ""
             self.fail(f"{answer.status_code}: {detail_of(answer)}{whose}")
         return answer
 
-    def try_to(self, method: str, path: str, query: dict[str, str] | None = None) -> httpx.Response:
+    def try_to(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: dict[str, str] | None = None,
+    ) -> httpx.Response:
         """Any answer; none ends the command."""
         try:
-            return self._http.request(method, path, params=query)
+            return self._http.request(method, path, params=query, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             where = self._http.base_url.copy_with(userinfo=b"")
             self.fail(f"nothing answers at {where} (--url): {type(error).__name__}")

@@ -63,7 +63,11 @@ def _sections() -> dict[str, str]:
 
 
 def _default(field: FieldInfo) -> str:
-    value: Any = field.default
+    return text_of(field.default, field)
+
+
+def text_of(value: Any, field: FieldInfo) -> str:
+    """A value of a setting as it would be written; a secret as it is."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, tuple):

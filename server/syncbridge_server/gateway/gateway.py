@@ -438,6 +438,15 @@ class Gateway:
         self.hub.flush()
         return count
 
+    def close_one(self, cid: int) -> bool:
+        """Close a connection for an operator; whether it was there. Its client may come back."""
+        connection = self.registry.connections.get(cid)
+        if connection is None:
+            return False
+        self.hub.close(cid, CloseCode.GOING_AWAY, "closed by an operator")
+        self.hub.flush()
+        return True
+
     def broadcast(self, payload: bytes, audience: Audience, session_id: str = "") -> int:
         """BROADCAST to devices of this node; returns how many there are.
 

@@ -14,11 +14,13 @@ from syncbridge.outbound import Audience
 from syncbridge_server.admin.administration import Administration, AllMetrics, Delivery
 from syncbridge_server.admin.figures import (
     ConnectionMetrics,
+    Latency,
     NodeFigures,
     SessionMetrics,
     SnapshotMetrics,
+    Trouble,
 )
-from syncbridge_server.admin.roster import ConnectionRow
+from syncbridge_server.admin.roster import ConnectionRow, question_of
 from syncbridge_server.admin.survey import Row
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
@@ -38,20 +40,28 @@ class BroadcastBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ConnectionsQuery(msgspec.Struct):
-    """Query of `GET /admin/connections`."""
+    """Query of `GET /admin/connections`: of a user, in a session, of a device, or all."""
 
     cursor: Cursor = ""
     limit: PageSize = 100
     user_id: str = ""
+    session_id: str = ""
+    device_id: str = ""
 
 
 class SessionsQuery(msgspec.Struct):
-    """Query of `GET /admin/sessions`. `active`: only those with a device online."""
+    """Query of `GET /admin/sessions`. `active`: only those with a device online.
+
+    `device_id`: only those that remember this device. `session_id`: this one; the rest is not
+    looked at then.
+    """
 
     cursor: Cursor = ""
     limit: PageSize = 100
     user_id: str = ""
     active: bool = False
+    device_id: str = ""
+    session_id: str = ""
 
 
 class SessionMetricsBody(SessionMetrics):
@@ -86,6 +96,8 @@ class AllMetricsBody(msgspec.Struct):
     connections: ConnectionMetrics
     snapshots: SnapshotMetrics | None
     nodes: list[NodeFigures]
+    latency: Latency
+    trouble: Trouble
 
 
 class SessionRow(msgspec.Struct):
@@ -174,9 +186,14 @@ class AdminRoutes:
         """Every session that is stored or joined, in no particular order."""
         await self._authenticate(request, ADMIN_READERS)
         query = query_of(request, SessionsQuery)
-        rows, following, damaged = await self._administration.survey.page(
-            query.cursor, query.limit, query.user_id, query.active
-        )
+        survey = self._administration.survey
+        if query.session_id:
+            found = await survey.one(ids.session_id(query.session_id))
+        else:
+            found = await survey.page(
+                query.cursor, query.limit, query.user_id, query.active, query.device_id
+            )
+        rows, following, damaged = found
         return encoded(SessionsBody([session_row(row) for row in rows], following, damaged))
 
     @describe("List open connections", answers={200: ConnectionsBody}, query=ConnectionsQuery)
@@ -185,7 +202,7 @@ class AdminRoutes:
         await self._authenticate(request, ADMIN_READERS)
         query = query_of(request, ConnectionsQuery)
         rows, following, complete = await self._administration.connections(
-            query.cursor, query.limit, query.user_id
+            question_of(query.cursor, query.limit, query.user_id, query.session_id, query.device_id)
         )
         return encoded(ConnectionsBody(rows, following, complete))
 

@@ -20,6 +20,7 @@ from syncbridge.identity import (
     display_name,
 )
 from syncbridge_server.auth.assembly import Authentication
+from syncbridge_server.auth.audit import audited
 from syncbridge_server.auth.claims import Grant
 from syncbridge_server.auth.http import named_device
 from syncbridge_server.auth.refresh import TokenPair
@@ -106,7 +107,7 @@ class AuthRoutes:
         body = await read_json(request, TokenRequest, MAX_BODY)
         if body.role in (Role.ADMIN, Role.VIEWER):
             authorize(caller, ADMINS)
-        audited(request, subject=body.user_id, role=body.role)
+        audited(request.scope, subject=body.user_id, role=body.role)
         if body.name != display_name(body.name):
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD,
@@ -147,7 +148,7 @@ class AuthRoutes:
         caller = await self._auth.bearer(request, session_bound=True)
         body = await read_json(request, RevokeRequest, MAX_BODY)
         kind, value, owner = self._target(caller, body)
-        audited(request, kind=kind, value=value, owner=owner)
+        audited(request.scope, kind=kind, value=value, owner=owner)
         by = "" if caller.privileged else caller.user_id
         rule: Rule = await self._auth.revocations.revoke(kind, value, owner, by=by)
         answer = Revoked(f"{rule.kind}_id" if kind in ("user", "device") else kind, value, rule.at)
@@ -176,11 +177,6 @@ class AuthRoutes:
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD, f"{name} has at most {self._id_bytes} bytes", field=name
             )
-
-
-def audited(request: Request, **what: str) -> None:
-    """Say in the audit log what a request was about."""
-    request.scope.setdefault("state", {})["audited"] = what
 
 
 def require_right(caller: Identity, body: RevokeRequest) -> None:

@@ -15,11 +15,12 @@ from starlette.routing import Route
 
 from syncbridge import encode, ids
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import Identity, authorize
+from syncbridge.identity import Identity, Role, authorize
 from syncbridge.kernels import compose, render_pairs
 from syncbridge.records.sessions import Apply, Mode, Outcome, Place, Review, Reviewed, Status
 from syncbridge.resolve import Claim, Conflict, Resolution, Strategy, resolve
 from syncbridge.updates import check_lineage, check_stream, check_version
+from syncbridge_server.auth.audit import audited
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.engine import conflict_list, outcome_error
 from syncbridge_server.gateway.gateway import Gateway
@@ -35,6 +36,9 @@ from syncbridge_server.openapi.describe import (
     describe,
 )
 from syncbridge_server.ports.store import Store
+
+AUDITED_KEYS = 20
+"""Keys that an audit event names."""
 
 ATTEMPTS = 8
 """How often a resolution is computed before the caller is told to try again."""
@@ -159,6 +163,9 @@ class ConflictRoutes:
         text = await read_json_body(request, self._limits.snapshot_bytes)
         body: IncrementalBody = decode_json(text, IncrementalBody)
         write = self._write(identity, body)
+        if identity.role is Role.ADMIN:
+            keys = [key.decode() for key in [*write.sets[::2], *write.deletes][:AUDITED_KEYS]]
+            audited(request.scope, session_id=write.sid, keys=keys)
         outcome = await self._gateway.commit(write)
         if outcome.status not in (Status.OK, Status.DUPLICATE):
             raise self._gateway.engine.refusal(outcome)

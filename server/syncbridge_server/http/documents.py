@@ -1,4 +1,4 @@
-"""GET /, /openapi.json, /schemas/messages.json and /docs: the interface, for programs and people.
+"""GET /openapi.json, /schemas/messages.json and /docs: the interface, for programs and people.
 
 The page is three files of ours, without anything from elsewhere, and its policy allows nothing
 else: an inline script or a foreign origin would not run.
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge import __version__
-from syncbridge_server.http.support.answers import encoded, names_tag
+from syncbridge_server.http.support.answers import names_tag
 from syncbridge_server.http.support.fields import list_field
 from syncbridge_server.message_schemas import message_schemas
 from syncbridge_server.openapi.describe import Answer, JsonObject, describe
@@ -29,24 +29,7 @@ PAGE = {
     "/docs/docs.css": ("docs.css", "text/css; charset=utf-8"),
     "/docs/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-WAY = {
-    "docs": "/docs",
-    "openapi": "/openapi.json",
-    "messages": "/schemas/messages.json",
-    "health": "/health",
-    "websocket": "/ws",
-}
 _UNCHANGED = Answer("The client's copy is current.", None)
-
-
-class WayBody(msgspec.Struct):
-    """Answer of `GET /`: paths at this address."""
-
-    docs: str
-    openapi: str
-    messages: str
-    health: str
-    websocket: str
 
 
 class DocumentRoutes:
@@ -59,17 +42,10 @@ class DocumentRoutes:
     def routes(self) -> list[BaseRoute]:
         """For the application's router."""
         return [
-            Route("/", self.show_way, methods=["GET"]),
             Route("/openapi.json", self.openapi, methods=["GET"]),
             Route("/schemas/messages.json", self.messages, methods=["GET"]),
             *(Route(path, _page(*entry), methods=["GET"]) for path, entry in PAGE.items()),
         ]
-
-    @describe("Where everything is", answers={200: WayBody}, public=True, tag="documents")
-    async def show_way(self, request: Request) -> Response:
-        """Paths for people and programs that know the address only."""
-        root = request.scope.get("root_path", "")
-        return encoded({name: root + path for name, path in WAY.items()})
 
     @describe(
         "This description",

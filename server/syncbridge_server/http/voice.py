@@ -26,7 +26,7 @@ from syncbridge.voice.evidence import told_by
 from syncbridge.voice.health import Health
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.provider.records import CannotVerify, Metrics
-from syncbridge_server.auth.http import BearerAuth, named_device
+from syncbridge_server.auth.http import Authenticate, named_device
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     BODY,
@@ -239,7 +239,7 @@ class VoiceRoutes:
     def __init__(
         self,
         voice: Voice | None,
-        authenticate: BearerAuth,
+        authenticate: Authenticate,
         id_bytes: int,
         buckets: TokenBuckets | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -259,6 +259,10 @@ class VoiceRoutes:
             Route(f"{channel}/history", self.show_history, methods=["GET"]),
             Route(f"{channel}/leave", self.leave_channel, methods=["POST"]),
         ]
+
+    def admin_routes(self) -> list[BaseRoute]:
+        """For operators, where `authenticate` lets them in as admins: what only reads."""
+        return [Route("/admin/voice/channels/{channel_id}", self.show_channel, methods=["GET"])]
 
     @describe(
         "A token for the call of a voice channel",

@@ -23,7 +23,7 @@ from syncbridge.voice.health import check_health
 from syncbridge.voice.stored import Stored
 from syncbridge.voice.timeline import Entry
 from syncbridge.voice.verification import ALL, Unverified, worst
-from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.auth.http import Authenticate
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import path_channel, reached, required
 from syncbridge_server.http.support.pages import PageSize, query_of
@@ -140,7 +140,7 @@ class UserCallsAnswer(msgspec.Struct, rename="camel"):
 class VoiceEvidenceRoutes:
     """The routes. `voice`: None when no provider is configured. `id_bytes`: longest user id."""
 
-    def __init__(self, voice: Voice | None, authenticate: BearerAuth, id_bytes: int) -> None:
+    def __init__(self, voice: Voice | None, authenticate: Authenticate, id_bytes: int) -> None:
         self._voice = voice
         self._authenticate = authenticate
         self._id_bytes = id_bytes
@@ -151,6 +151,15 @@ class VoiceEvidenceRoutes:
             Route("/voice/channels", self.channels, methods=["GET"]),
             Route("/voice/channels/{channel_id}/timeline", self.timeline, methods=["GET"]),
             Route("/users/{user_id}/calls", self.user_calls, methods=["GET"]),
+        ]
+
+    def admin_routes(self) -> list[BaseRoute]:
+        """The same for operators, where `authenticate` lets them in as admins."""
+        channels = "/admin/voice/channels"
+        return [
+            Route(channels, self.channels, methods=["GET"]),
+            Route(channels + "/{channel_id}/timeline", self.timeline, methods=["GET"]),
+            Route("/admin/users/{user_id}/calls", self.user_calls, methods=["GET"]),
         ]
 
     @describe(

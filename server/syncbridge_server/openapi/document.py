@@ -34,8 +34,9 @@ class Operation(NamedTuple):
 
 
 def undescribed(routes: Iterable[BaseRoute]) -> list[str]:
-    """Paths of HTTP routes whose endpoint has no description."""
-    return [r.path for r in routes if isinstance(r, Route) and _description(r) is None]
+    """Paths of HTTP routes whose endpoint has no description, pages excepted."""
+    shown = (r for r in routes if isinstance(r, Route) and r.include_in_schema)
+    return [route.path for route in shown if _description(route) is None]
 
 
 def operations(routes: Iterable[BaseRoute]) -> Iterator[Operation]:

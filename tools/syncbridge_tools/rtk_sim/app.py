@@ -17,10 +17,10 @@ from hypercorn.trio import serve as hypercorn_serve
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from syncbridge.voice.provider.signatures import secret_bytes
-from syncbridge_tools.rtk_sim import cloudflare_dialect, spec_dialect
+from syncbridge_tools.rtk_sim import cloudflare_dialect, media, spec_dialect
 from syncbridge_tools.rtk_sim.faults import Faults, FaultSwitch
 from syncbridge_tools.rtk_sim.handling import Body, Sim, read_body, reply, text_of
 from syncbridge_tools.rtk_sim.reports import Reports, RsaSigner
@@ -52,7 +52,7 @@ def new_sim(
 
 
 def build_app(sim: Sim) -> Starlette:
-    """Both dialects and `/sim/*`."""
+    """Both dialects, `/sim/*`, and `/media`."""
     steering = (
         ("POST", "/sim/faults", set_faults),
         ("POST", "/sim/participants", move_participant),
@@ -60,7 +60,10 @@ def build_app(sim: Sim) -> Starlette:
         ("GET", "/sim/state", show_state),
     )
     own = [Route(path, _steering(sim, act), methods=[method]) for method, path, act in steering]
-    return Starlette(routes=[*own, *spec_dialect.routes(sim), *cloudflare_dialect.routes(sim)])
+    connections = WebSocketRoute("/media", partial(media.connect, sim))
+    return Starlette(
+        routes=[connections, *own, *spec_dialect.routes(sim), *cloudflare_dialect.routes(sim)]
+    )
 
 
 KEEP_ALIVE_SECONDS = 75.0

@@ -169,6 +169,13 @@ class World:
                 happened.append(Happening("left", room, room.occupancy, now, peer))
         return [*happened, *self._vacate(room, now)] if happened else []
 
+    def part(self, room: Room, peer: Peer, now: float) -> list[Happening]:
+        """One connection ends; of one that has ended nothing is told."""
+        if peer.left_at is not None:
+            return []
+        peer.left_at = now
+        return [Happening("left", room, room.occupancy, now, peer), *self._vacate(room, now)]
+
     def speak(self, room: Room, user_id: str, now: float, speaking: bool) -> list[Happening]:
         """A user begins or ceases to speak; of one who is not there nothing is told."""
         peer = next((peer for peer in room.present if peer.user_id == user_id), None)

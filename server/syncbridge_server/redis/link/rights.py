@@ -14,6 +14,7 @@ TRIALS: tuple[tuple[str, ...], ...] = (
     ("SET", "s", "1"),
     ("GET", "s"),
     ("GETEX", "s"),
+    ("GETDEL", "s"),
     ("PEXPIRE", "s", "60000"),
     ("PEXPIREAT", "s", "9999999999999"),
     ("EXISTS", "s"),

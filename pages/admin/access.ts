@@ -1,0 +1,178 @@
+/**
+ * Who is signed in, and requests in their name.
+ *
+ * Tokens live in memory. Over a reload they stand in the tab's own storage, from the moment the page
+ * is left until it is there again, so that neither a copy of the tab nor a closed one has them.
+ */
+import type { Me } from "./types";
+
+const KEPT = "syncbridge.dashboard";
+const EARLY = 60_000;
+
+interface Tokens {
+  access: string;
+  /** Empty for a token that was pasted: it ends when it ends. */
+  refresh: string;
+}
+
+interface Pair {
+  access_token: string;
+  refresh_token: string;
+}
+
+/** What the server refused, by its problem document; status 0: it did not answer. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    detail: string,
+  ) {
+    super(detail);
+  }
+}
+
+/** A body that is JSON text already. */
+export class RawBody {
+  constructor(readonly text: string) {}
+}
+
+/** Path of the server, without `/admin/`. */
+export const root = location.pathname.replace(/\/admin\/.*$/, "");
+
+let tokens: Tokens | undefined;
+let endsAt = 0;
+let renewing: Promise<void> | undefined;
+let ended: (reason: string) => void = () => {};
+
+/** `listener` is called when the server does not take the tokens any more. */
+export function onEnd(listener: (reason: string) => void): void {
+  ended = listener;
+}
+
+/** The tokens that the page had before it was loaded anew. */
+export function restore(): boolean {
+  const kept = sessionStorage.getItem(KEPT);
+  sessionStorage.removeItem(KEPT);
+  if (kept) tokens = JSON.parse(kept);
+  return tokens !== undefined;
+}
+
+addEventListener("pagehide", () => {
+  if (tokens) sessionStorage.setItem(KEPT, JSON.stringify(tokens));
+});
+addEventListener("pageshow", ({ persisted }) => {
+  if (persisted) sessionStorage.removeItem(KEPT);
+});
+
+/** The code of a link, taken out of the address before anything else is done. */
+export function codeInAddress(): string {
+  const code = new URLSearchParams(location.hash.slice(1)).get("code");
+  if (code !== null) history.replaceState(null, "", `${location.pathname}#/`);
+  return code ?? "";
+}
+
+export async function signInByCode(code: string): Promise<void> {
+  keep(await send<Pair>("POST", "/admin/sign-in", { code }, ""));
+}
+
+export function signInByToken(token: string): void {
+  tokens = { access: token, refresh: "" };
+}
+
+export function signOut(): void {
+  tokens = undefined;
+  sessionStorage.removeItem(KEPT);
+}
+
+/** Who is signed in. @throws ApiError */
+export async function whoAmI(): Promise<Me> {
+  const me = await ask<Me>("GET", "/admin/me");
+  endsAt = Date.parse(me.expires_at);
+  return me;
+}
+
+/** A token that is good for some time yet. */
+export async function currentToken(): Promise<string> {
+  if (tokens?.refresh && endsAt && Date.now() > endsAt - EARLY) {
+    renewing ??= renew().finally(() => {
+      renewing = undefined;
+    });
+    await renewing;
+  }
+  return tokens?.access ?? "";
+}
+
+async function renew(): Promise<void> {
+  const body = { refresh_token: tokens?.refresh };
+  try {
+    keep(await send<Pair>("POST", "/auth/refresh", body, ""));
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 401) end(error);
+    throw error;
+  }
+  const me = await send<Me>("GET", "/admin/me", undefined, tokens!.access);
+  endsAt = Date.parse(me.expires_at);
+}
+
+function keep(pair: Pair): void {
+  tokens = { access: pair.access_token, refresh: pair.refresh_token };
+  endsAt = 0;
+}
+
+function end(error: ApiError): void {
+  signOut();
+  ended(error.message);
+}
+
+/** A request in the name of who is signed in. @throws ApiError */
+export async function ask<T>(method: string, path: string, body?: unknown): Promise<T> {
+  try {
+    return await send<T>(method, path, body, await currentToken());
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 401 && tokens) end(error);
+    throw error;
+  }
+}
+
+async function send<T>(method: string, path: string, body: unknown, token: string): Promise<T> {
+  const headers: Record<string, string> = {};
+  if (token) headers.authorization = `Bearer ${token}`;
+  if (body !== undefined) headers["content-type"] = "application/json";
+  let answer: Response;
+  try {
+    answer = await fetch(root + path, {
+      method,
+      headers,
+      body: written(body),
+      signal: AbortSignal.timeout(15_000),
+    });
+  } catch {
+    throw new ApiError(0, "no_answer", "The server does not answer.");
+  }
+  const text = await answer.text();
+  if (answer.ok)
+    return (answer.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text) as T;
+  let problem = { code: "", detail: `The server answered ${answer.status}.` };
+  try {
+    problem = JSON.parse(text);
+  } catch {
+    // A proxy's page, not a problem document.
+  }
+  throw new ApiError(answer.status, problem.code, problem.detail);
+}
+
+function written(body: unknown): string | null {
+  if (body instanceof RawBody) return body.text;
+  return body === undefined ? null : JSON.stringify(body);
+}
+
+/** A path with its parts escaped: `path\`/admin/sessions/${id}\``. */
+export function path(parts: TemplateStringsArray, ...values: (string | number)[]): string {
+  return String.raw({ raw: parts }, ...values.map((value) => encodeURIComponent(value)));
+}
+
+/** A query string of what is not empty. */
+export function query(values: Record<string, string | number | boolean>): string {
+  const given = Object.entries(values).filter(([, value]) => value !== "" && value !== false);
+  return given.length ? `?${new URLSearchParams(given.map(([k, v]) => [k, String(v)]))}` : "";
+}

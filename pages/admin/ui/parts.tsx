@@ -1,0 +1,333 @@
+/** What every page is made of: messages, dialogs, tables, actions. */
+import { type ComponentChildren, createContext } from "preact";
+import { useContext, useEffect, useRef, useState } from "preact/hooks";
+import { ApiError } from "../access";
+import { age, Digits, date } from "../format";
+import type { Feed } from "../live";
+
+/** Who is signed in and what is known, for every page. */
+export const Context = createContext<{ feed: Feed; say: (text: string, bad?: boolean) => void }>(
+  undefined as never,
+);
+
+/** The feed; whoever uses it is drawn anew with each of its changes. */
+export function useFeed(): Feed {
+  const { feed } = useContext(Context);
+  const [, redraw] = useState(0);
+  useEffect(() => feed.listen(() => redraw((n) => n + 1)), [feed]);
+  return feed;
+}
+
+export function useSay(): (text: string, bad?: boolean) => void {
+  return useContext(Context).say;
+}
+
+export function useAdmin(): boolean {
+  return useContext(Context).feed.me.role === "admin";
+}
+
+export function reason(error: unknown): string {
+  if (error instanceof ApiError) return error.message;
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** What is loaded when a page is shown, and again on demand. */
+export function useLoaded<T>(load: () => Promise<T>, deps: unknown[]): Loaded<T> {
+  const [state, setState] = useState<{ value?: T; error?: string; busy: boolean }>({ busy: true });
+  const turn = useRef(0);
+  const reload = async () => {
+    const mine = ++turn.current;
+    setState((known) => ({ ...known, busy: true }));
+    try {
+      const value = await load();
+      if (mine === turn.current) setState({ value, busy: false });
+    } catch (error) {
+      if (mine === turn.current)
+        setState((known) => ({ ...known, error: reason(error), busy: false }));
+    }
+  };
+  useEffect(() => {
+    setState({ busy: true });
+    void reload();
+    return () => {
+      turn.current += 1;
+    };
+  }, deps);
+  return { ...state, reload, set: (value) => setState({ value, busy: false }) };
+}
+
+export interface Loaded<T> {
+  value?: T;
+  error?: string;
+  busy: boolean;
+  reload: () => Promise<void>;
+  set: (value: T) => void;
+}
+
+export function Page({
+  title,
+  children,
+  aside,
+}: {
+  title: string;
+  children: ComponentChildren;
+  aside?: ComponentChildren;
+}) {
+  useEffect(() => {
+    document.title = `${title} · SyncBridge`;
+  }, [title]);
+  return (
+    <>
+      <header class="head">
+        <h1>{title}</h1>
+        <div class="row">{aside}</div>
+      </header>
+      {children}
+    </>
+  );
+}
+
+export function Card({
+  title,
+  children,
+  aside,
+  wide,
+}: {
+  title: string;
+  children: ComponentChildren;
+  aside?: ComponentChildren;
+  wide?: boolean;
+}) {
+  return (
+    <section class={`card ${wide ? "wide" : ""}`} aria-label={title}>
+      <div class="card-head">
+        <h2>{title}</h2>
+        <div class="row">{aside}</div>
+      </div>
+      {children}
+    </section>
+  );
+}
+
+export function Failure({ text }: { text?: string | undefined }) {
+  return text ? (
+    <p class="failure" role="alert">
+      {text}
+    </p>
+  ) : null;
+}
+
+export function Badge({
+  kind = "",
+  children,
+}: {
+  kind?: "good" | "warn" | "bad" | "";
+  children: ComponentChildren;
+}) {
+  return <span class={`badge ${kind}`}>{children}</span>;
+}
+
+/** A moment: how long ago, and when, for who points at it. */
+export function When({ at }: { at: string | number | null }) {
+  if (at === null || at === "") return <span class="muted">never</span>;
+  return (
+    <time dateTime={new Date(at).toISOString()} title={date(at)}>
+      {age(at)}
+    </time>
+  );
+}
+
+export function Id({ children, href }: { children: string; href?: string }) {
+  return href ? (
+    <a class="mono id" href={href}>
+      {children}
+    </a>
+  ) : (
+    <span class="mono id">{children}</span>
+  );
+}
+
+interface Column<T> {
+  head: string;
+  cell: (row: T) => ComponentChildren;
+  number?: boolean;
+}
+
+/** A table; on small screens each row becomes a list of its own. */
+export function Table<T>({
+  caption,
+  rows,
+  columns,
+  empty,
+  by,
+}: {
+  caption: string;
+  rows: readonly T[];
+  columns: readonly Column<T>[];
+  empty: string;
+  by: (row: T) => string;
+}) {
+  if (!rows.length) return <p class="empty">{empty}</p>;
+  return (
+    <section class="table" tabIndex={0} aria-label={`${caption}, table`}>
+      <table>
+        <caption class="hidden">{caption}</caption>
+        <thead>
+          <tr>
+            {columns.map(({ head, number }) => (
+              <th key={head} scope="col" class={number ? "number" : ""}>
+                {head || <span class="hidden">Actions</span>}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map((row) => (
+            <tr key={by(row)}>
+              {columns.map(({ head, cell, number }) => (
+                <td key={head} data-head={head} class={number ? "number" : ""}>
+                  {cell(row)}
+                </td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+/** A dialog over the page; Escape closes it. */
+export function Dialog({
+  title,
+  onClose,
+  children,
+}: {
+  title: string;
+  onClose: () => void;
+  children: ComponentChildren;
+}) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => dialog.current?.showModal(), []);
+  return (
+    <dialog ref={dialog} aria-label={title} onClose={onClose}>
+      <div class="dialog">
+        <h2>{title}</h2>
+        {children}
+      </div>
+    </dialog>
+  );
+}
+
+interface Doing {
+  label: string;
+  title: string;
+  text: ComponentChildren;
+  confirm: string;
+  act: () => Promise<string>;
+  danger?: boolean;
+}
+
+/** A button for who may act; it asks first, does it, and says what became of it. */
+export function Act({ label, title, text, confirm, act, danger }: Doing) {
+  const [asking, setAsking] = useState(false);
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState("");
+  const say = useSay();
+  if (!useAdmin()) return null;
+  const go = async () => {
+    setBusy(true);
+    setError("");
+    try {
+      say(await act());
+      setAsking(false);
+    } catch (failed) {
+      setError(reason(failed));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <>
+      <button
+        type="button"
+        class={`button ${danger ? "danger" : ""}`}
+        onClick={() => setAsking(true)}
+      >
+        {label}
+      </button>
+      {asking && (
+        <Dialog title={title} onClose={() => setAsking(false)}>
+          <div>{text}</div>
+          <Failure text={error} />
+          <div class="row end">
+            <button type="button" class="button" onClick={() => setAsking(false)}>
+              Cancel
+            </button>
+            <button
+              type="button"
+              class={`button ${danger ? "danger" : "primary"}`}
+              disabled={busy}
+              onClick={() => void go()}
+            >
+              {confirm}
+            </button>
+          </div>
+        </Dialog>
+      )}
+    </>
+  );
+}
+
+export function Facts({ facts }: { facts: readonly (readonly [string, ComponentChildren])[] }) {
+  return (
+    <dl class="facts">
+      {facts.map(([name, value]) => (
+        <div key={name}>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+/** A value as a tree that can be opened. */
+export function Json({ value, depth = 0 }: { value: unknown; depth?: number }) {
+  if (value instanceof Digits) return <span class="mono json-number">{value.text}</span>;
+  if (value === null || typeof value !== "object") {
+    return (
+      <span class={`mono json-${value === null ? "null" : typeof value}`}>
+        {JSON.stringify(value)}
+      </span>
+    );
+  }
+  const entries = Object.entries(value);
+  const brackets = Array.isArray(value) ? ["[", "]"] : ["{", "}"];
+  if (!entries.length) return <span class="mono">{brackets.join("")}</span>;
+  return (
+    <details open={depth === 0 && entries.length < 8}>
+      <summary class="mono">
+        {brackets[0]} {entries.length} {brackets[1]}
+      </summary>
+      <ul class="tree">
+        {entries.slice(0, 200).map(([name, member]) => (
+          <li key={name}>
+            <span class="mono muted">{name}: </span>
+            <Json value={member} depth={depth + 1} />
+          </li>
+        ))}
+        {entries.length > 200 && <li class="muted">and {entries.length - 200} more</li>}
+      </ul>
+    </details>
+  );
+}
+
+/** Save a text as a file. */
+export function download(name: string, text: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1_000);
+}

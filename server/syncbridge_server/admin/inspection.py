@@ -1,0 +1,106 @@
+"""One session as an operator looks at it, and the end of its life.
+
+Redis keeps the last writer of a session, not of each key. Of a key that was changed by the newest
+version the writer is therefore known. Of an older one it is known which devices have an update
+that was taken at its version; an update that changed nothing leaves the same mark, so that these
+are candidates, not witnesses.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from syncbridge.integrity import UNREADABLE
+from syncbridge.records.sessions import Read, Snapshot, Status
+from syncbridge_server.ports.store import Store
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.cold import StateDamaged
+from syncbridge_server.redis.stores.keys import every_key
+
+_VERSIONS = 1_000_000
+_STREAM = b"i"
+
+
+class Key(NamedTuple):
+    """A key. `value`: JSON text. `writer`: "" when that is not known. `candidates`: see above."""
+
+    key: str
+    value: bytes
+    version: int
+    writer: str
+    candidates: list[str]
+
+
+class Inspected(NamedTuple):
+    """A session. `snapshot`: without its state. `bytes`: of keys and values."""
+
+    snapshot: Snapshot
+    bytes: int
+    keys: list[Key]
+
+
+class Inspection:
+    """Looks at sessions, and erases them."""
+
+    def __init__(self, io: RedisIO, store: Store) -> None:
+        self._io = io
+        self._store = store
+
+    async def look(self, sid: str) -> Inspected:
+        """A session; one that is packed is unpacked. Of version 0: not written. StoreError."""
+        snapshot: Snapshot = await self._store.call(Read(sid, owner_check=False))
+        if snapshot.status is not Status.OK:
+            return Inspected(snapshot, 0, [])
+        reply = await self._io.script("inspect", every_key(sid), [], repeatable=True)
+        try:
+            return read(snapshot, reply)
+        except (*UNREADABLE, KeyError, IndexError) as error:
+            raise StateDamaged(f"session {sid} cannot be read") from error
+
+    async def erase(self, sid: str) -> int:
+        """Forget a session in which no device is online, and say how many are: else it stays.
+
+        Raises StoreError.
+        """
+        return int(await self._io.script("erase", every_key(sid), []))
+
+
+def read(snapshot: Snapshot, reply: Any) -> Inspected:
+    """The answer of `inspect.lua`. Raises ValueError and its like for one that cannot be right."""
+    meta, state, versions, noted = dict(_pairs(reply[0])), reply[1], reply[2], reply[3]
+    current, writer = int(meta[b"v"]), meta.get(b"w", b"").decode()
+    changed = {key: int(version) for key, version in _pairs(versions)}
+    marks = _marks(meta, noted, current)
+    keys = [
+        Key(
+            key.decode(),
+            value,
+            version := changed.get(key, 0),
+            writer if version == current else "",
+            sorted(marks.get(version, ())) if version != current else [],
+        )
+        for key, value in _pairs(state)
+    ]
+    snapshot.version, snapshot.device_id, snapshot.flat = current, writer, None
+    snapshot.epoch, snapshot.lineage = meta[b"e"].decode(), meta[b"l"].decode()
+    keys.sort(key=lambda one: one.key)
+    return Inspected(snapshot, int(meta.get(b"n", 0)), keys)
+
+
+def _marks(meta: dict[bytes, bytes], noted: list[Any], current: int) -> dict[int, set[str]]:
+    """Version -> devices of which an update was taken at it."""
+    marks: dict[int, set[str]] = {}
+    for name, record in meta.items():
+        if name.startswith(_STREAM):
+            for stream in record.split(b";")[:2]:
+                words = stream.split(b" ")
+                if len(words) == 3:
+                    marks.setdefault(int(words[2]), set()).add(name[1:].decode())
+    for device, ends in _pairs(noted):
+        for end in ends:
+            marks.setdefault(current - (current - end) % _VERSIONS, set()).add(device.decode())
+    return marks
+
+
+def _pairs(flat: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    items = iter(flat)
+    return zip(items, items, strict=True)

@@ -1,0 +1,76 @@
+"""One-time codes that open the dashboard, so that no token has to be pasted.
+
+A code stands in the fragment of an address, which browsers never send. Redis holds its SHA-256
+alone, for `LIFE` seconds; it is taken once, atomically, for a pair of tokens. 128 random bits
+cannot be tried through, so that nothing counts attempts.
+"""
+
+import hashlib
+import re
+import secrets
+
+import msgspec
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.identity import Role
+from syncbridge_server.auth.claims import Grant
+from syncbridge_server.auth.refresh import RefreshRotation, TokenPair
+from syncbridge_server.ports.store import RedisCommands
+
+LIFE = 600
+PAGE = "/admin/"
+_CODE = re.compile(r"[\w-]{22}", re.ASCII)
+
+
+class _Kept(msgspec.Struct):
+    """What stands in Redis under the digest of a code."""
+
+    user_id: str
+    role: Role
+
+
+def new_code() -> str:
+    """128 random bits, as 22 letters that need no escape in an address."""
+    return secrets.token_urlsafe(16)
+
+
+def address(code: str, base: str = "") -> str:
+    """Where a code is used. `base`: address of the server."""
+    return f"{base}{PAGE}#code={code}"
+
+
+class Links:
+    """Keeps codes and takes them. `prefix`: put before Redis keys."""
+
+    def __init__(
+        self, commands: RedisCommands, rotation: RefreshRotation, prefix: str = "sb:"
+    ) -> None:
+        self._commands = commands
+        self._rotation = rotation
+        self._prefix = prefix
+
+    async def keep(self, code: str, user_id: str, role: Role) -> None:
+        """Have a code open the dashboard for a user, once. Raises StoreError."""
+        kept = msgspec.json.encode(_Kept(user_id, role))
+        await self._commands.execute("SET", self._key(code), kept, "EX", LIFE)
+
+    async def take(self, code: str) -> tuple[TokenPair, str]:
+        """Tokens for a code, which is used up by it, and whose they are.
+
+        Raises TOKEN_INVALID for a code that is unknown, used or too old; UNSUPPORTED where tokens
+        are issued elsewhere; StoreError.
+        """
+        found = None
+        if _CODE.fullmatch(code):
+            found = await self._commands.execute("GETDEL", self._key(code))
+        if found is None:
+            raise SyncBridgeError(
+                ErrorCode.TOKEN_INVALID,
+                "code: it is unknown, was used, or is older than ten minutes;"
+                " `syncbridge admin-link` prints another",
+            )
+        kept = msgspec.json.decode(found, type=_Kept)
+        return await self._rotation.issue(Grant(kept.user_id, kept.role)), kept.user_id
+
+    def _key(self, code: str) -> str:
+        return f"{self._prefix}link:{hashlib.sha256(code.encode()).hexdigest()}"
