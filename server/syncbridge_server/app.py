@@ -165,6 +165,7 @@ class Server:
             self.calls = attach(self.gateway, voice.desk, bus)
             voice.worker.on_speaking(self.calls.speaking.report_now)
             observability.register_reading(registry, "syncbridge_voice_sockets", self.calls.figures)
+        self.refusals = Refusals()
         self.administration = Administration(
             self.gateway,
             io,
@@ -172,11 +173,11 @@ class Server:
             update_seconds=settings.admin_update,
             isolation=self._lists(kind="session"),
             reason=lambda: readiness.reason,
+            errors=partial(self.refusals.of, "message"),
         )
         self.links = Links(io, self.auth.rotation)
         self.auth.revocations.on_revoke(self._revoked)
         self.gateway.fanout.rollbacks.on_report = self._rolled_back
-        self.refusals = Refusals()
         self.audit = Audit(settings.audit_log) if settings.audit_log else None
         self.http_metrics = observability.http_metrics(registry)
         registry.register(self.refusals)

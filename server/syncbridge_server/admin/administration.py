@@ -95,6 +95,7 @@ class Administration:
         clock: Unix seconds.
         isolation: in which sessions are listed.
         reason: why Redis cannot be used, or empty.
+        errors: ERROR messages of this node by code, since the start.
     """
 
     def __init__(
@@ -107,12 +108,13 @@ class Administration:
         clock: Callable[[], float] = time.time,
         isolation: Isolation | None = None,
         reason: Callable[[], str] = str,
+        errors: Callable[[], dict[str, int]] = dict,
     ) -> None:
         self._gateway = gateway
         self._bus = bus
         self._update_seconds = update_seconds
         self._clock = clock
-        self._reporter = Reporter(gateway, clock, lambda: (link_of(io, reason()), io.times))
+        self._reporter = Reporter(gateway, clock, lambda: (link_of(io, reason()), io.times), errors)
         self._directory = Directory(io, gateway.node, self._reporter.brief)
         self._asking = Asking(bus, gateway.node)
         self._roster = Roster(gateway.registry, gateway.node, gateway.hub.queued)

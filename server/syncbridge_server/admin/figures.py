@@ -160,16 +160,24 @@ class SnapshotMetrics(msgspec.Struct):
 
 
 class Reporter:
-    """Reports of this node. `link`: how the one to Redis is. `clock`: Unix seconds."""
+    """Reports of this node.
+
+    Args:
+        clock: Unix seconds.
+        link: how the one to Redis is.
+        errors: ERROR messages by code, since the start.
+    """
 
     def __init__(
         self,
         gateway: Gateway,
         clock: Callable[[], float] = time.time,
         link: "Callable[[], tuple[Redis, Timing]] | None" = None,
+        errors: Callable[[], dict[str, int]] = dict,
     ) -> None:
         self._gateway = gateway
         self._link = link
+        self._errors = errors
         self._clock = clock
         self._started_at = int(clock() * 1000)
 
@@ -213,8 +221,7 @@ class Reporter:
 
     def _trouble(self) -> Trouble:
         gateway = self._gateway
-        errors = {code.wire: count for code, count in list(gateway.post.errors.items())}
-        return Trouble(errors, closes(gateway.engine.closes), dict(gateway.tally.auth))
+        return Trouble(self._errors(), closes(gateway.engine.closes), dict(gateway.tally.auth))
 
 
 def encoding_name(connection: Connection) -> str:

@@ -75,6 +75,10 @@ class Refusals(Collector):
             refused=count - before,
         )
 
+    def of(self, door: str) -> dict[str, int]:
+        """How often each code was answered at a door."""
+        return {code: count for (at, code), count in list(self._counts.items()) if at == door}
+
     def collect(self) -> Iterator[Metric]:
         refused = CounterMetricFamily(
             "syncbridge_refused",
