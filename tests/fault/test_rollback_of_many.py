@@ -17,8 +17,8 @@ def test_every_socket_of_many_sessions_is_told(tmp_path: Path, silently: bool) -
     told = roll_back(SESSIONS, tmp_path, silently=silently)
     print(
         f"\n{told.sessions:,} sessions{', silently' * silently}: Redis away {told.away:.2f} s;"
-        f" after its first answer half were told within {told.median:.2f} s, the last after {told.last:.2f} s;"
-        f" {told.redis_us:.1f} us of Redis for each"
+        f" after its first answer half were told within {told.median:.2f} s, the last after"
+        f" {told.last:.2f} s; {told.redis_us:.1f} us of Redis for each"
     )
 
     assert told.sessions == told.told == told.reported

@@ -46,7 +46,7 @@ from syncbridge_server.redis.link.wire import WireBroken
 
 log = structlog.get_logger(__name__)
 
-PROBE_SECONDS = 1.0
+PROBE_SECONDS = 1.1
 WHOLE_LOOKS = 3
 """Of so many looks one is whole: all of them would be more than three commands a second."""
 SENTINEL_SECONDS = 2.0
