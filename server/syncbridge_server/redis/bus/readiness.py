@@ -51,6 +51,8 @@ WHOLE_LOOKS = 3
 """Of so many looks one is whole: all of them would be more than three commands a second."""
 SENTINEL_SECONDS = 2.0
 RETRY_SECONDS = 0.5
+RETURN_SECONDS = 0.1
+"""While only replicas are missing: writes are refused until it is seen that they are back."""
 PAUSE_SECONDS = 0.1
 ECHO_SECONDS = 2.0
 HOLD_SECONDS = 10.0
@@ -172,12 +174,19 @@ class Readiness:
 
     async def _run(self) -> None:
         for look in count(1):
-            with trio.move_on_after(RETRY_SECONDS if self._reason else PROBE_SECONDS) as pause:
+            with trio.move_on_after(self._pause()) as pause:
                 await self._wake.wait()
             self._wake = trio.Event()
             woken = not pause.cancelled_caught
             await self._probe(whole=woken or bool(self._reason) or look % WHOLE_LOOKS == 0)
             await trio.sleep(PAUSE_SECONDS)  # events that come in a row are looked at together
+
+    def _pause(self) -> float:
+        """Seconds until the next look."""
+        if not self._reason:
+            return PROBE_SECONDS
+        replicas = self._reason == "durability" and self._io.durability.replicas
+        return RETURN_SECONDS if replicas else RETRY_SECONDS
 
     async def _ask_sentinels(self) -> None:
         """Close the connections to a server that is no longer the primary by their account."""
