@@ -1,4 +1,4 @@
-"""Replicas are waited for behind a batch; while they are lacking, in parts."""
+"""Replicas are waited for behind a batch; in parts, until they have confirmed one."""
 
 from typing import Any
 
@@ -22,11 +22,11 @@ class Watched:
     def _done(self, held: list[Held], enough: bool) -> None:
         self.told.append((held, enough))
 
-    def asked(self, *, lacking: bool) -> list[Own]:
+    def asked(self) -> list[Own]:
         """What goes behind a probe."""
         command = Command(b"", "k", confirm=Confirm.PROBE)
         item = Item(command, Job([command], 0, 0.0, lambda replies: None), 0)
-        own = self.confirmation.behind([item], cluster=False, lacking=lacking)
+        own = self.confirmation.behind([item], cluster=False)
         self.confirmation.held.append((item, "reply"))
         return own
 
@@ -40,21 +40,26 @@ def answer(own: list[Own], *replies: Any) -> None:
         each.answer(reply)
 
 
-def test_one_wait_behind_a_batch() -> None:
-    """A SET and a WAIT for the whole time; then it is told once."""
+def test_one_wait_once_a_batch_was_confirmed() -> None:
+    """A SET and a WAIT for the whole time; after one that falls short, or a break, parts again."""
     watched = Watched()
-    own = watched.asked(lacking=False)
-    answer(own, "OK", 2)
+    answer(watched.asked(), "OK", *[2] * PARTS)
+    own = watched.asked()
+    answer(own, "OK", 1)
+    short = watched.asked()
+    answer(short, "OK", *[2] * PARTS)
+    watched.confirmation.drop()
 
     assert packed(own)[1:] == [pack("WAIT", 2, WAIT_MS)]
-    assert [enough for _, enough in watched.told] == [True]
+    assert [enough for _, enough in watched.told] == [True, False, True]
+    assert len(short) == len(watched.asked()) == 1 + PARTS
 
 
 @pytest.mark.parametrize("at", range(PARTS))
-def test_parts_while_replicas_are_lacking(at: int) -> None:
+def test_parts_on_a_new_connection(at: int) -> None:
     """As long together; replicas are asked anew in each, and enough of them in one are enough."""
     watched = Watched()
-    own = watched.asked(lacking=True)
+    own = watched.asked()
     answer(own, "OK", *[0] * at, *[2] * (PARTS - at))
 
     assert packed(own)[1:] == [pack("WAIT", 2, WAIT_MS // PARTS)] * PARTS
@@ -66,7 +71,7 @@ def test_too_few_in_every_part() -> None:
     """It counts as one batch that fell short; what an error answers is no replica."""
     watched = Watched()
     for _ in range(MOST_SHORT):
-        own = watched.asked(lacking=True)
+        own = watched.asked()
         answer(own, "OK", *[1] * (PARTS - 1), hiredis.ReplyError("ERR"))
 
     assert [enough for _, enough in watched.told] == [False] * MOST_SHORT

@@ -7,8 +7,8 @@ it yet. What was done is held until the answer comes; no further batch is sent m
 Redis would not look at it, and so the next one gathers.
 
 Replicas are asked how far they are when a WAIT begins, and say it by themselves once a second. One
-that has just come back is not asked by a WAIT that began before; so while replicas are lacking, the
-time is divided among several.
+that has just come back may not hear the question. So on a new connection, and after a batch that
+fell short, the time is divided among several WAITs, until a batch is confirmed.
 
 In a cluster the key of SET must be in a slot that the server still has. Where it is refused for
 that, SET and WAIT are sent again, in another slot that is the server's by the map, or in that of
@@ -28,7 +28,7 @@ MOST_TRIES = 5
 MOST_SHORT = 3
 """Batches in a row that fall short, after which writes are refused at once."""
 PARTS = 7
-"""Of the time for replicas, while they are lacking."""
+"""Of the time for replicas, until they have confirmed a batch."""
 
 Held = tuple[Item, Any]
 Done = Callable[[list[Held], bool], None]
@@ -51,8 +51,8 @@ class Confirmation:
     """
 
     __slots__ = (
-        *("_done", "_most", "_own_tag", "_part", "_proven", "_replicas", "_tag", "_tries", "_wait"),
-        *("again", "held", "short", "waiting"),
+        *("_done", "_most", "_own_tag", "_part", "_proven", "_replicas", "_sure", "_tag", "_tries"),
+        *("_wait", "again", "held", "short", "waiting"),
     )
 
     def __init__(
@@ -63,6 +63,7 @@ class Confirmation:
         self._wait = Command(pack("WAIT", replicas, wait_ms))
         self._part = Command(pack("WAIT", replicas, max(1, wait_ms // PARTS)))
         self._most = 0
+        self._sure = False
         self._done = done
         self._tag = ""
         self._proven = False
@@ -88,8 +89,8 @@ class Confirmation:
         written = Command(pack("SET", f"wait:{{{self._tag}}}", "", "PX", KEY_MS))
         # A server that only imports the slot takes it after ASKING, as it took what came before.
         asking = [own(ASKING)] if cluster else []
-        wait = self._part if lacking else self._wait
-        parts = [Own(wait, self._waited_part)] * (PARTS - 1 if lacking else 0)
+        wait = self._wait if self._sure else self._part
+        parts = [] if self._sure else [Own(wait, self._waited_part)] * (PARTS - 1)
         return [*asking, Own(written, self._written), *parts, Own(wait, self._waited)]
 
     def _written(self, reply: Any) -> None:
@@ -112,12 +113,13 @@ class Confirmation:
         else:
             self._tag = ""
         held = self.drop()
+        self._sure = enough
         self._done(held, enough)
 
     def drop(self) -> list[Held]:
         """Begin anew; returns what was held."""
         held, self.held = self.held, []
-        self.waiting = self.again = False
+        self.waiting = self.again = self._sure = False
         self._tries = 0
         return held
 
