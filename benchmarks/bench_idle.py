@@ -5,8 +5,8 @@
 A node joins the sessions with two devices each, which have written once. Then nothing happens for
 `--seconds`: what Redis is asked in that time is the price of holding them. The CPU of the same
 Redis beside a node without sessions, measured first, is taken off. Silent sockets are kept for
-longer than by default, or a busy machine would measure how they are closed. Targets: an idle node at most 3 commands a second
-and no script; 5,000 sessions at most 100 reads and 1 ms a second.
+longer than by default, or a busy machine would measure how they are closed. Targets: an idle node
+at most 3 commands a second and no script; 5,000 sessions at most 100 reads and 1 ms a second.
 """
 
 import argparse
