@@ -52,7 +52,7 @@ WHOLE_LOOKS = 3
 SENTINEL_SECONDS = 2.0
 RETRY_SECONDS = 0.5
 RETURN_SECONDS = 0.1
-"""While only replicas are missing: writes are refused until it is seen that they are back."""
+"""While replicas are missing: writes are refused until one of these looks is confirmed by them."""
 PAUSE_SECONDS = 0.1
 ECHO_SECONDS = 2.0
 HOLD_SECONDS = 10.0

@@ -6,10 +6,6 @@ repetition that only finds "it was done before" would be confirmed at once, alth
 it yet. What was done is held until the answer comes; no further batch is sent meanwhile, since
 Redis would not look at it, and so the next one gathers.
 
-Replicas are asked how far they are when a WAIT begins, and say it by themselves once a second. One
-that has just come back may not hear the question. So on a new connection, and after a batch that
-fell short, the time is divided among several WAITs, until a batch is confirmed.
-
 In a cluster the key of SET must be in a slot that the server still has. Where it is refused for
 that, SET and WAIT are sent again, in another slot that is the server's by the map, or in that of
 something just done.
@@ -27,8 +23,6 @@ KEY_MS = 10_000
 MOST_TRIES = 5
 MOST_SHORT = 3
 """Batches in a row that fall short, after which writes are refused at once."""
-PARTS = 7
-"""Of the time for replicas, until they have confirmed a batch."""
 
 Held = tuple[Item, Any]
 Done = Callable[[list[Held], bool], None]
@@ -51,8 +45,8 @@ class Confirmation:
     """
 
     __slots__ = (
-        *("_done", "_most", "_own_tag", "_part", "_proven", "_replicas", "_sure", "_tag", "_tries"),
-        *("_wait", "again", "held", "short", "waiting"),
+        *("_done", "_own_tag", "_proven", "_replicas", "_tag", "_tries", "_wait"),
+        *("again", "held", "short", "waiting"),
     )
 
     def __init__(
@@ -61,9 +55,6 @@ class Confirmation:
         self._own_tag = own_tag
         self._replicas = replicas
         self._wait = Command(pack("WAIT", replicas, wait_ms))
-        self._part = Command(pack("WAIT", replicas, max(1, wait_ms // PARTS)))
-        self._most = 0
-        self._sure = False
         self._done = done
         self._tag = ""
         self._proven = False
@@ -85,41 +76,34 @@ class Confirmation:
             if first is None:
                 return []
             self._tag = self._tag or self._own_tag(0) or tag_of(first.command.key)
-        self.waiting, self.again, self._proven, self._most = True, False, False, 0
+        self.waiting, self.again, self._proven = True, False, False
         written = Command(pack("SET", f"wait:{{{self._tag}}}", "", "PX", KEY_MS))
         # A server that only imports the slot takes it after ASKING, as it took what came before.
         asking = [own(ASKING)] if cluster else []
-        wait = self._wait if self._sure else self._part
-        parts = [] if self._sure else [Own(wait, self._waited_part)] * (PARTS - 1)
-        return [*asking, Own(written, self._written), *parts, Own(wait, self._waited)]
+        return [*asking, Own(written, self._written), Own(self._wait, self._waited)]
 
     def _written(self, reply: Any) -> None:
         self._proven = not isinstance(reply, hiredis.ReplyError)
 
-    def _waited_part(self, reply: Any) -> None:
-        self._most = max(self._most, reply if isinstance(reply, int) else 0)
-
     def _waited(self, reply: Any) -> None:
-        self._waited_part(reply)
         if not self._proven and self.held and self._tries < MOST_TRIES:
             self._tries += 1
             done = self.held[self._tries % len(self.held)][0].command
             self._tag = (self._tries % 2 and self._own_tag(self._tries)) or tag_of(done.key)
             self.again = True
             return
-        enough = self._proven and self._most >= self._replicas
+        enough = self._proven and isinstance(reply, int) and reply >= self._replicas
         if self._proven:
             self.short = 0 if enough else self.short + 1
         else:
             self._tag = ""
         held = self.drop()
-        self._sure = enough
         self._done(held, enough)
 
     def drop(self) -> list[Held]:
         """Begin anew; returns what was held."""
         held, self.held = self.held, []
-        self.waiting = self.again = self._sure = False
+        self.waiting = self.again = False
         self._tries = 0
         return held
 
