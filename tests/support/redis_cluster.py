@@ -16,8 +16,9 @@ OPTIONS: Sequence[object] = (
     *("--cluster-enabled", "yes"),
     *("--cluster-require-full-coverage", "no"),
     *("--cluster-replica-validity-factor", 0),
-    *("--repl-diskless-sync-delay", 0),
+    *("--repl-diskless-sync", "no"),
 )
+"""Without the last one, a replica that is back confirms nothing for up to a second on Redis 7."""
 
 
 class RedisCluster:

@@ -89,8 +89,12 @@ async def test_a_replica_is_not_ready(redis_server: RedisServer) -> None:
         await becomes(readiness, "")
 
 
-async def test_forgetting_without_a_break_is_a_break(redis_server: RedisServer) -> None:
-    """FLUSHALL on open connections: the sessions are compared."""
+@pytest.mark.parametrize("whole_looks", [1, 10**9])
+async def test_forgetting_without_a_break_is_a_break(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, whole_looks: int
+) -> None:
+    """FLUSHALL on open connections: the sessions are compared, whichever look finds it."""
+    monkeypatch.setattr(module, "WHOLE_LOOKS", whole_looks)
     async with watched(redis_server.url) as (_, bus, readiness):
         resyncs: list[int] = []
         bus.on_resync(lambda: resyncs.append(1))

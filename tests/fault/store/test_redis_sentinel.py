@@ -24,6 +24,7 @@ FAILOVER_SECONDS = 60.0
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The steady pace of the probes is not what is tested."""
     monkeypatch.setattr(module, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "SENTINEL_SECONDS", 0.2)
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.1)
 
 

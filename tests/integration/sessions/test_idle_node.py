@@ -1,6 +1,8 @@
 """What a node asks of Redis while nobody is there, and for sessions in which nothing happens."""
 
 import contextlib
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,7 +17,7 @@ from support.ws_client import Device
 
 SECONDS = 10.0
 FREEZER_LOOK = 32
-"""Commands of one look at the index of cold sessions, which comes every two minutes."""
+"""Commands of one look at the index of cold sessions, which comes every five minutes."""
 
 VOICE_LOOK = 32
 """Likewise of the first look at the channels that are due and live."""
@@ -59,6 +61,36 @@ async def test_an_idle_node_asks_little(redis_server: RedisServer, voice: bool) 
     assert "evalsha" not in found
     looks = FREEZER_LOOK + VOICE_LOOK * voice
     assert sum(found.values()) <= 3 * SECONDS + looks, found
+
+
+LONG_SECONDS = 20.0
+LOOKS = {"fz:": FREEZER_LOOK / 300, "calls:": 16 / 120, "ledger:": 16 / 1200}
+"""What comes seldom, by its keys, and how many commands a second that is."""
+
+
+async def test_mean_of_an_idle_node(redis_server: RedisServer) -> None:
+    """Three commands a second, with what comes seldom; the witness is what is written most."""
+    with redis_server.client() as raw:
+        async with idle(redis_server.url, voice=False):
+            await until(lambda: calls(raw).get("set", 0) >= 3)
+            found = await trio.to_thread.run_sync(monitored, raw, LONG_SECONDS)
+
+    names = [name for name, key in found if not key.startswith(tuple(LOOKS))]
+    assert len(names) / LONG_SECONDS + sum(LOOKS.values()) <= 3.0, Counter(names)
+    assert "PING" not in names
+    witnesses = sum(key.startswith("w:") for _, key in found)
+    assert witnesses > 2 * names.count("INFO") > 0
+
+
+def monitored(raw: redis.Redis, seconds: float) -> list[tuple[str, str]]:
+    """Names and first arguments of the commands that come in a while."""
+    with raw.monitor() as monitor:
+        found: list[tuple[str, str]] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            words = monitor.next_command()["command"].split()
+            found.append((words[0], words[1] if words[1:] else ""))
+    return found
 
 
 async def test_turns_of_voice_take_no_script(redis_server: RedisServer) -> None:

@@ -302,6 +302,29 @@ async def test_repetition_is_done_once(
     )
 
 
+@pytest.mark.parametrize("numbered", [True, False], ids=["number", "id"])
+async def test_writes_of_others_do_not_count_it_twice(
+    node: Node, phone: Device, numbered: bool
+) -> None:
+    """600 of them between an INCR and its repetition on another connection."""
+    extra = {"stream": "queue", "seq": 1} if numbered else {}
+    session = phone.welcome["session_id"]
+    first = await run(phone, "INCR", 1, correlation_id="same", **extra)
+    async with await Device.open(node.port) as other:
+        await other.auth(mint("ann"), "other", session_id=session)
+        for number in range(600):
+            await other.set("n", number)
+    async with await Device.open(node.port) as again:
+        await again.auth(mint("ann"), "phone", session_id=session)
+        repeated = await run(again, "INCR", 1, correlation_id="same", **extra)
+        snapshot = await again.request(SNAPSHOT)
+
+    assert [STATE_UPDATE, STATE_UPDATE] == [first["type"], repeated["type"]]
+    assert ({"k": 1, "n": 599}, 601) == tuple(
+        snapshot["payload"][name] for name in ("state_data", "version")
+    )
+
+
 async def test_failed_attempt_is_not_remembered(phone: Device) -> None:
     """A refused operation may succeed later under the same id."""
     await phone.set("k", "x")

@@ -9,7 +9,9 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import redis
 
 from support.redis_servers import RedisServer, wait_until
 from support.server_kit import ACCESS_SECRET, REFRESH_SECRET, server_process
@@ -45,11 +47,17 @@ class Told(NamedTuple):
     redis_us: float
 
 
-def roll_back(sessions: int, directory: Path) -> Told:
-    """Save, write everywhere, kill Redis and start it from the file; wait until all are told."""
+def roll_back(sessions: int, directory: Path, *, silently: bool = False) -> Told:
+    """Save, write everywhere, kill Redis and start it from the file; wait until all are told.
+
+    `silently`: it is not killed, but reads the file while every connection stays.
+    """
     os.environ |= {"JWT_SECRET": ACCESS_SECRET, "JWT_REFRESH_SECRET": REFRESH_SECRET}
     people = list(devices(token_mint(), sessions, 1))
-    with RedisServer() as server, server_process(directory, server.url, **VALUES) as node:
+    with (
+        RedisServer(options=("--enable-debug-command", "yes")) as server,
+        server_process(directory, server.url, **VALUES) as node,
+    ):
         swarm = Swarm("127.0.0.1", node.port, sessions)
         try:
             joined = swarm.connect([one.auth_message() for one in people], seconds=SECONDS)
@@ -57,8 +65,10 @@ def roll_back(sessions: int, directory: Path) -> Told:
             write(swarm, people, 1)
             with server.client() as raw:
                 raw.save()
-            write(swarm, people, 2)
-            crash = Crash(server)
+                saved = witnesses(raw)
+                write(swarm, people, 2)
+                wait_until(lambda: witnesses(raw) != saved, "the node's witness has moved on")
+            crash = Crash(server, silent=silently)
             done = swarm.receive(
                 sessions, SECONDS, wanted_type=SNAPSHOT_RESPONSE, trigger=crash.start
             )
@@ -77,6 +87,11 @@ def roll_back(sessions: int, directory: Path) -> Told:
             reported(node.log),
             (spent - crash.spent) * 1e6 / sessions,
         )
+
+
+def witnesses(raw: redis.Redis) -> list[Any]:
+    """What the nodes have written there to find that Redis went back without a break."""
+    return [raw.get(key) for key in sorted(raw.scan_iter("w:*"))]
 
 
 def cpu_seconds(server: RedisServer) -> float:
@@ -106,10 +121,14 @@ def write(swarm: Swarm, people: list[Device], value: int) -> None:
 
 
 class Crash:
-    """Redis is killed and started from its file, beside a swarm that goes on reading."""
+    """Redis goes back to its file, beside a swarm that goes on reading.
 
-    def __init__(self, server: RedisServer) -> None:
+    `silent`: no connection breaks.
+    """
+
+    def __init__(self, server: RedisServer, *, silent: bool) -> None:
         self._server = server
+        self._silent = silent
         self.begun = self.back = self.spent = 0.0
         self.thread = threading.Thread(target=self._run)
 
@@ -119,7 +138,11 @@ class Crash:
         self.thread.start()
 
     def _run(self) -> None:
-        self._server.kill()
-        self._server.start()
+        if self._silent:
+            with self._server.client() as raw:
+                raw.execute_command("DEBUG", "RELOAD", "NOSAVE")
+        else:
+            self._server.kill()
+            self._server.start()
         self.back = time.perf_counter()
         self.spent = cpu_seconds(self._server)

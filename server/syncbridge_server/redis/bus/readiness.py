@@ -1,12 +1,15 @@
 """Whether a write would be stored, and a message to another node would arrive.
 
-Theory of operation. Every `PROBE_SECONDS` three plain commands go to each primary. `SET` of the
-node's witness is a write, and its reply must be what was written before: else Redis forgot, without
-a break. `INFO` says whether the server is still the master it was. `SPUBLISH` to our own channel
-must come back over the bus. While the answer is not yes, and once on each new connection, a script
-publishes instead, so that EVALSHA and TIME are tried too. Witness and channel are in the first
-bucket that the primary serves. The witness is confirmed by replicas where writes are; where those
-must be on disk, the settings that this needs are asked for besides.
+Theory of operation. Every `PROBE_SECONDS` a plain command goes to each primary. `SET` of the node's
+witness is a write, and its reply must be what was written before: else Redis forgot, without a
+break. Devices are to be told of that within 2 s, which leaves 0.8 s to compare their sessions.
+
+Every third look is a whole one, and so is each while the answer is not yes or after a connection
+was made. It also asks `INFO`, whether the server is still the master it was, and publishes to our
+own channel, which must come back over the bus; a script does that until everything has worked once
+on a connection, so that EVALSHA and TIME are tried too. Witness and channel are in the first bucket
+that the primary serves. The witness of a whole look is confirmed by replicas where writes are;
+where those must be on disk, the settings that this needs are asked for besides.
 
 Commands and bus are on one server, or both are made anew: a bus that stayed on a demoted primary
 would be deaf to all that the new one publishes. The same goes for a server whose history changed,
@@ -19,6 +22,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import structlog
@@ -42,8 +46,13 @@ from syncbridge_server.redis.link.wire import WireBroken
 
 log = structlog.get_logger(__name__)
 
-PROBE_SECONDS = 2.0
+PROBE_SECONDS = 1.1
+WHOLE_LOOKS = 3
+"""Of so many looks one is whole: all of them would be more than three commands a second."""
+SENTINEL_SECONDS = 2.0
 RETRY_SECONDS = 0.5
+RETURN_SECONDS = 0.1
+"""While replicas are missing: writes are refused until one of these looks is confirmed by them."""
 PAUSE_SECONDS = 0.1
 ECHO_SECONDS = 2.0
 HOLD_SECONDS = 10.0
@@ -145,7 +154,7 @@ class Readiness:
         """Watch around a block; it begins when there is a first verdict."""
         self._io.watch(self._changed, self._refused)
         self._bus.watch(self._changed, self._hear)
-        await self._probe()
+        await self._probe(whole=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run)
             if self._io.endpoint.by_sentinel:
@@ -164,18 +173,26 @@ class Readiness:
         return {reason: float(reason == self._reason) for reason in REASONS}
 
     async def _run(self) -> None:
-        while True:
-            with trio.move_on_after(RETRY_SECONDS if self._reason else PROBE_SECONDS):
+        for look in count(1):
+            with trio.move_on_after(self._pause()) as pause:
                 await self._wake.wait()
             self._wake = trio.Event()
-            await self._probe()
+            woken = not pause.cancelled_caught
+            await self._probe(whole=woken or bool(self._reason) or look % WHOLE_LOOKS == 0)
             await trio.sleep(PAUSE_SECONDS)  # events that come in a row are looked at together
+
+    def _pause(self) -> float:
+        """Seconds until the next look."""
+        if not self._reason:
+            return PROBE_SECONDS
+        replicas = self._reason == "durability" and self._io.durability.replicas
+        return RETURN_SECONDS if replicas else RETRY_SECONDS
 
     async def _ask_sentinels(self) -> None:
         """Close the connections to a server that is no longer the primary by their account."""
         primary = partial(trio.to_thread.run_sync, self._io.endpoint.primary)
         while True:
-            await trio.sleep(PROBE_SECONDS)
+            await trio.sleep(SENTINEL_SECONDS)
             server = self._io.server
             try:
                 named = await primary(abandon_on_cancel=True)
@@ -186,12 +203,12 @@ class Readiness:
                 log.warning("primary_moved", primary=str(named))
                 self._renew(None)
 
-    async def _probe(self) -> None:
+    async def _probe(self, *, whole: bool) -> None:
         self._probing = True
         try:
             reason = self._unconnected()
             if not reason:
-                reason = await self._try_all()
+                reason = await self._try_all(whole=whole)
             elif reason == "bus_elsewhere":
                 for at in self._io.primaries():
                     if _elsewhere(self._servers(at)):
@@ -233,42 +250,48 @@ class Readiness:
             self._primaries[at] = primary
         return list(self._primaries.values())
 
-    async def _try_all(self) -> str:
+    async def _try_all(self, *, whole: bool) -> str:
         self._echoes.clear()
         gaps, primaries = self._bus.gaps, self._survey()
         found = [self._servers(primary.at) for primary in primaries]
+        pairs = list(zip(primaries, found, strict=True))
+        whole = whole or any(servers != primary.proven for primary, servers in pairs)
         commands: list[Command] = []
-        for primary, servers in zip(primaries, found, strict=True):
-            commands += self._commands(primary, servers)
+        for primary, servers in pairs:
+            commands += self._commands(primary, servers, whole=whole)
         replies = await self._io.request(commands)
         if [self._servers(primary.at) for primary in primaries] != found:
             for primary in primaries:
                 primary.stored = None
             self._wake.set()
             return self._unconnected() or self._reason
-        count = len(commands) // len(primaries)
-        parts = [replies[at : at + count] for at in range(0, len(replies), count)]
+        size = len(commands) // len(primaries)
+        parts = [replies[at : at + size] for at in range(0, len(replies), size)]
         reasons = [self._judge(*one) for one in zip(primaries, parts, strict=True)]
-        reason = next(filter(None, reasons), "") or await self._echo(primaries, gaps)
-        if not reason:
-            for primary, servers in zip(primaries, found, strict=True):
+        reason = next(filter(None, reasons), "")
+        if whole and not reason:
+            reason = await self._echo(primaries, gaps)
+        if whole and not reason:
+            for primary, servers in pairs:
                 primary.proven = servers
                 await self._warn(primary)
         return reason
 
-    def _commands(self, primary: Primary, servers: Servers) -> list[Command]:
+    def _commands(self, primary: Primary, servers: Servers, *, whole: bool) -> list[Command]:
         if any(map(operator.is_not, servers[:2], primary.proven)):
             primary.stored = None
         self._number += 1
         primary.number = self._number
+        words = ("SET", primary.witness, self._number, "PX", WITNESS_MS, "GET")
+        witness = plain(*words, confirm=Confirm.PROBE if whole else Confirm.NO)
+        if not whole:
+            return [witness]
         echo = encode_echo(self._number)
         if servers == primary.proven and not self._reason:
             publish = plain("SPUBLISH", primary.channel, echo)
         else:
             keys, args = (primary.witness,), (primary.channel, echo)
             publish = self._io.script_command("probe", keys, args)
-        words = ("SET", primary.witness, self._number, "PX", WITNESS_MS, "GET")
-        witness = plain(*words, confirm=Confirm.PROBE)
         asked = [witness, plain("INFO", "replication", at=primary.at), publish]
         if self._io.durability.fsync:
             asked.append(plain(*PERSISTENCE, at=primary.at))
@@ -282,15 +305,18 @@ class Readiness:
         if reason:
             return reason
         before, primary.stored = primary.stored, primary.number
-        fields = info_fields(replies[1].decode(errors="replace"))
-        if fields.get("role") != "master":
+        forgot = before is not None and replies[0] != b"%d" % before
+        fields = info_fields(replies[1].decode(errors="replace")) if replies[1:] else {}
+        if fields and fields.get("role") != "master":
             self._renew(primary.at)
             return "readonly"
         server = self._io.connections.servers.get(primary.at)
-        moved = server is not None and fields.get("master_replid") != server.history
-        if moved or (before is not None and replies[0] != b"%d" % before):
+        moved = server is not None and fields and fields.get("master_replid") != server.history
+        if moved or forgot:
             self._renew(primary.at)
             return "bus_deaf"  # until it is subscribed anew, and all has been compared
+        if not fields:
+            return ""
         if replies[2] == 0 and self._bus.connected and self._io.connections.slots is None:
             self._renew(primary.at)
             return "bus_elsewhere"

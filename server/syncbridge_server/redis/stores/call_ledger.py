@@ -27,6 +27,8 @@ from syncbridge_server.redis.stores.calls import patience_of, step_arguments
 DUE_AT_ONCE = 64
 LOOK_SECONDS = 120.0
 """Between two looks at buckets in which this node knows of nothing."""
+RECORDS_SECONDS = 1_200.0
+"""Likewise, for records that are old: they are kept for days, so that minutes do not matter."""
 SYNCBRIDGE = "syncbridge"
 """Who has ended a call whose time has come."""
 
@@ -40,7 +42,7 @@ class RedisLedger:
         keep: seconds in which a record is kept.
         isolation: in which calls are ended.
         touched: buckets in which this node has written; those are looked at each time, the others
-            every LOOK_SECONDS. None: all are, each time.
+            every LOOK_SECONDS, and for old records every RECORDS_SECONDS. None: all are, each time.
         clock: monotonic seconds.
     """
 
@@ -57,7 +59,7 @@ class RedisLedger:
     ) -> None:
         self._touched = touched
         self._clock = clock
-        self._look_at = 0.0
+        self._look_at = self._records_at = 0.0
         self._io = io
         self._ttl_ms = round(ttl * 1000)
         self._keep_ms = round(keep * 1000)
@@ -107,7 +109,8 @@ class RedisLedger:
         if self._touched is not None and now < self._look_at:
             return self._touched
         commands = [plain("ZCARD", due_key(b), repeatable=True) for b in range(BUCKETS)]
-        commands += [plain("EXISTS", ledger_key(b), repeatable=True) for b in range(BUCKETS)]
+        if self._touched is None or now >= self._records_at:
+            commands += [plain("EXISTS", ledger_key(b), repeatable=True) for b in range(BUCKETS)]
         replies = await self._io.request(commands)
         for reply in replies:
             if isinstance(reply, StoreError) and not isinstance(reply, StoreRejected):
@@ -117,7 +120,10 @@ class RedisLedger:
             self._touched.clear()
             self._touched |= due
         self._look_at = now + LOOK_SECONDS
-        return due | {b for b in range(BUCKETS) if replies[BUCKETS + b]}
+        records = replies[BUCKETS:]
+        if records:
+            self._records_at = now + RECORDS_SECONDS
+        return due | {b for b, record in enumerate(records) if record}
 
     async def _end(self, ids: Sequence[str]) -> list[CallReply]:
         """End calls that are due, as the step itself finds once more."""

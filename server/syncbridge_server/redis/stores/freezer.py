@@ -40,8 +40,9 @@ CHORE = "freeze"
 LARGE_BYTES = 32_768
 SMALL_AGAIN_MS = 3_600_000
 CLAIM_MS = 60_000
-LOOK_SECONDS = 120.0
-"""Between two looks at the index, at most: something may have been entered as due at once."""
+LOOK_SECONDS = 300.0
+"""Between two looks at the index, at most. What others enter is due after half of `after` at the
+soonest, so that with the default nothing waits for a look."""
 
 CLAIMED_MOST = 16
 THREAD_BYTES = 65_536
@@ -77,7 +78,7 @@ class Freezer:
         self._io = io
         self._node = node
         self._interval = interval
-        self._longest = max(interval, min(after, LOOK_SECONDS))
+        self._longest = max(interval, min(after / 2, LOOK_SECONDS))
         self._pause = interval
         again_ms = max(SMALL_AGAIN_MS, after_ms)
         self._rule: tuple[int, ...] = (least, after_ms, large, after_ms // 2, again_ms)
