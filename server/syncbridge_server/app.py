@@ -555,6 +555,7 @@ def hub_limits(settings: Settings) -> HubLimits:
         flood_messages=settings.flood_messages,
         max_connections=settings.max_connections,
         deflate_from=settings.ws_compression_min_bytes,
+        message_timeout=round(settings.message_timeout * 1000),
     )
 
 

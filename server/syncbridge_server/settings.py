@@ -277,6 +277,9 @@ class Settings(BaseSettings):
         25.0, "How long after its token has expired a socket is closed."
     )
     message_bytes: Bytes = var(65_536, "Largest message from a socket.")
+    message_timeout: Seconds = var(
+        30.0, "A socket is closed whose message has not ended this time after it began."
+    )
     outbox_bytes: Bytes = var(
         1_048_576, "Most bytes that wait for a slow reader; then it is closed."
     )

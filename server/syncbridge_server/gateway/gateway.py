@@ -62,6 +62,10 @@ SUMMARY_INTERVAL = 1.0
 
 EVICTION_LOG_SECONDS = 10.0
 
+UNFOLDED_BEFORE_AUTH = 131_072
+"""Bytes that the compressed messages of a socket may unfold to until its AUTH is valid: a browser
+compresses AUTH too."""
+
 LAST_POLLS = 64
 """Looks at the sockets for what arrived before a stop."""
 
@@ -259,7 +263,8 @@ class Gateway:
     ) -> int:
         """Take a socket whose handshake is done; it has `auth_timeout` to send AUTH."""
         now = self.monotonic()
-        cid = self.hub.adopt(sock.fileno(), now, encoding, initial, bridged, deflate)
+        unfold = UNFOLDED_BEFORE_AUTH if deflate else 0
+        cid = self.hub.adopt(sock.fileno(), now, encoding, initial, bridged, deflate, unfold)
         sock.detach()
         connection = Connection(cid, self.node, client, encoding)
         connection.connected_at = int(self._clock() * 1000)

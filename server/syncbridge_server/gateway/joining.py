@@ -107,6 +107,7 @@ class Joining:
         hello.roster = session.roster.ask()
         session.joining += 1
         self._registry.silent.discard(connection)
+        self._hub.trust(connection.cid)
         connection.tell_known()
         connection.state = State.JOINING
         connection.identity = identity
