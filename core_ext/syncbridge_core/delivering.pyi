@@ -1,1 +1,1 @@
-"""From pending events to Python objects, for the other compiled modules only. See delivering.pyx."""
+"""Pending events to Python objects, for other compiled modules only. See delivering.pyx."""

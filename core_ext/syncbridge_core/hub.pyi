@@ -119,8 +119,8 @@ class Hub:
         socketpair; no pings are sent there. `deflate`: permessage-deflate was negotiated, with
         both `no_context_takeover` and a server window of at least `deflate.WINDOW_BITS`. `unfold`:
         bytes that compressed messages may unfold to altogether until `trust`, 0 for no bound;
-        above it the connection is closed with 4007. Raises OSError when the hub is full or closed, and then the descriptor still belongs to the
-        caller.
+        above it the connection is closed with 4007. Raises OSError when the hub is full or closed,
+        and then the descriptor still belongs to the caller.
         """
 
     def poll(self, now: int, max_events: int = 2048) -> list[tuple[int, int, bytes, int]]:

@@ -31,6 +31,7 @@ from syncbridge_server.admin.call_sweeper import CallMetrics, CallSweeper
 from syncbridge_server.admin.gateway_metrics import GatewayMetrics
 from syncbridge_server.auth.assembly import Authentication, build_authentication
 from syncbridge_server.auth.audit import Audit
+from syncbridge_server.auth.connect import build_gate
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.auth.refusals import Refusals
 from syncbridge_server.auth.revocation import Rule
@@ -150,6 +151,7 @@ class Server:
             self.store,
             bus,
             verify=self.auth.authenticator.verify,
+            gate=build_gate(settings),
             limits=limits,
             node=node,
             holder=self.forwarding.holder,
@@ -383,9 +385,11 @@ class Server:
         ]
 
     def _revoked(self, rule: Rule) -> None:
-        closed = self.gateway.close_revoked(rule.matches)
+        users = self.gateway.close_revoked(rule.matches)
+        if self.voice is not None and rule.is_recent(time.time()):
+            self.voice.revoking.revoked(rule, users)
         self.administration.inform(
-            "revoked", f"tokens of a {rule.kind} were revoked", kind=rule.kind, closed=closed
+            "revoked", f"tokens of a {rule.kind} were revoked", kind=rule.kind, closed=len(users)
         )
 
     def _handshake_refused(self, refusal: Refusal, client: str, door: str) -> None:
@@ -446,12 +450,13 @@ class Server:
     def _routes(self) -> list[BaseRoute]:
         bearer = self.auth.bearer
         sockets = WebSockets(self.gateway, self.listener)
+        told = self.voice.revoking.told if self.voice is not None else None
         return [
             # Asked for most, so looked at first.
             *SessionRoutes(self.gateway, self.store, bearer).routes(),
             *Health(self, self.settings.session_ttl).routes(),
             *metrics_routes(self.registry, self.siblings),
-            *AuthRoutes(self.auth, self.settings.id_bytes).routes(),
+            *AuthRoutes(self.auth, self.settings.id_bytes, told).routes(),
             *ConflictRoutes(self.gateway, self.store, bearer).routes(),
             *DeviceRoutes(self.gateway, self.store, bearer).routes(),
             *HandoffRoutes(

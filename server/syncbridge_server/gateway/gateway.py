@@ -22,6 +22,7 @@ from syncbridge.policy import Current
 from syncbridge.records.sessions import Apply, Outcome, PresenceChange, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
+from syncbridge_server.auth.connect import ConnectGate, kept_open
 from syncbridge_server.gateway.commits import Commits
 from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
@@ -80,7 +81,7 @@ class Gateway:
 
     Args:
         hub: owns the sockets. store, bus: Redis.
-        verify: see `joining.Verify`.
+        verify: see `joining.Verify`. gate: asks the application who may join which session.
         node: this process's name among all nodes.
         holder: address -> whose share its connections count for; see `shares.holder_name`.
         policy: who may write which keys.
@@ -104,6 +105,7 @@ class Gateway:
         verify: Verify,
         limits: Limits,
         node: str,
+        gate: ConnectGate | None = None,
         holder: Callable[[str], str] = holder_name,
         patience: float = 5.0,
         isolation: Isolation | None = None,
@@ -112,6 +114,7 @@ class Gateway:
         monotonic: Callable[[], int] = monotonic_ms,
     ) -> None:
         self.hub = hub
+        self.gate = gate
         self.limits = limits
         self.node = node
         self.draining = False
@@ -152,7 +155,8 @@ class Gateway:
             node=node,
             clock=clock,
         )
-        self.users = UserIndex(self.courier, clock)
+        self.quota = UserQuota(limits, monotonic)
+        self.users = UserIndex(store, self.courier, self.quota, clock)
         self._joining = Joining(
             hub,
             self.registry,
@@ -163,7 +167,10 @@ class Gateway:
             self._summaries,
             self.users,
             self.voice,
+            self.quota,
             verify=verify,
+            gate=gate,
+            settle=self._after,
             limits=limits,
             node=node,
             clock=clock,
@@ -184,7 +191,7 @@ class Gateway:
             DeviceLists(self.post, self.courier, self.voice, self.ephemeral, self._summaries),
             self.parser,
             inbound,
-            UserQuota(limits, monotonic),
+            self.quota,
             self.voice,
             self.ephemeral,
             self.users,
@@ -284,6 +291,8 @@ class Gateway:
             nursery.start_soon(self._mend)
             nursery.start_soon(self._settle_doubts)
             nursery.start_soon(self._commits.run)
+            nursery.start_soon(self.users.run)
+            nursery.start_soon(kept_open, self.gate)
             nursery.start_soon(self.ephemeral.run)
             nursery.start_soon(self._summarise)
             nursery.start_soon(self.membership.run)
@@ -405,12 +414,18 @@ class Gateway:
         self.departures.heard(change)
         self._after()
 
+    async def require_join(self, identity: Identity, session_id: str) -> None:
+        """Hold REST to what the application says of joins. Raises FORBIDDEN, OVERLOADED."""
+        if self.gate is not None:
+            await self.gate.require(identity, session_id, identity.device_id)
+
     def commit(self, request: Apply) -> Awaitable[Outcome]:
         """Write, and give the result to the devices here before it is returned.
 
         Raises:
-            StoreError: as a Store raises it.
+            StoreError: as a Store raises it. SyncBridgeError: QUOTA_EXCEEDED.
         """
+        self.quota.keep(request)
         if TRACING.on:
             request.trace = TRACING.current()
         return self._commits.commit(request)
@@ -426,22 +441,22 @@ class Gateway:
                 self.engine.committed(request, answer)
             self.users.seen(request.user_id, request.sid)
 
-    def close_revoked(self, matches: Callable[[Identity, str], bool]) -> int:
-        """Close every connection whose token is meant; returns how many.
+    def close_revoked(self, matches: Callable[[Identity, str], bool]) -> list[str]:
+        """Close every connection whose token is meant; the user of each.
 
         Args:
             matches: (identity, device id) -> whether it is revoked.
         """
-        count = 0
+        users = []
         for connection in self.registry:
             identity = connection.identity
             if identity is not None and matches(identity, connection.device_id):
                 code = CloseCode.TOKEN_REVOKED
                 connection.refused, connection.behind = True, None
                 self.hub.close(connection.cid, code, code.reason)
-                count += 1
+                users.append(identity.user_id)
         self.hub.flush()
-        return count
+        return users
 
     def broadcast(self, payload: bytes, audience: Audience, session_id: str = "") -> int:
         """BROADCAST to devices of this node; returns how many there are.

@@ -158,6 +158,7 @@ class ConflictRoutes:
         identity = await self._authenticate(request, session_bound=True)
         body: IncrementalBody = await self._body(request, IncrementalBody)
         write = self._write(identity, body)
+        await self._gateway.require_join(identity, write.sid)
         outcome = await self._gateway.commit(write)
         if outcome.status not in (Status.OK, Status.DUPLICATE):
             raise self._gateway.engine.refusal(outcome)
@@ -174,6 +175,7 @@ class ConflictRoutes:
         identity = await self._authenticate(request, session_bound=True)
         body: ResolveBody = await self._body(request, ResolveBody)
         sid, device_id = self._place(identity, body)
+        await self._gateway.require_join(identity, sid)
         claim, strategy = self._claim(body), body.resolution_strategy
         for _ in range(ATTEMPTS):
             known = await self._review(identity, sid, claim)
