@@ -1,6 +1,8 @@
 """What stands in a `Hello`, and what its answer means for the device that wants to join."""
 
-from syncbridge import encode, ids
+import msgspec
+
+from syncbridge import ids
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.messages import AuthPayload
 from syncbridge.records.sessions import DeviceInfo, Hello, Place, Status, Welcome
@@ -18,7 +20,7 @@ def info_of(payload: AuthPayload, now: int) -> bytes:
         text = getattr(payload, name)
         if text:
             ids.short_id(name, text, NAME_MOST)
-    return encode.to_json(
+    return msgspec.json.encode(
         DeviceInfo(
             payload.device_type,
             payload.device_name,
