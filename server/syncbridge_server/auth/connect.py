@@ -176,6 +176,8 @@ class ConnectGate:
             if answer.status_code == ErrorCode.FORBIDDEN.status:
                 return Verdict(False)
             answer.raise_for_status()
+            if int(answer.headers.get("Content-Length", 0)) > MOST_BYTES:
+                raise msgspec.DecodeError("too long")
             parts = cast(AsyncGenerator[bytes, None], answer.aiter_bytes())
             async with aclosing(parts):
                 async for part in parts:
