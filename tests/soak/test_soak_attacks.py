@@ -18,7 +18,6 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 import trio
 
@@ -27,7 +26,7 @@ from integration.test_user_bounds import packed, snapshot
 from support.hub_kit import client_frame, descriptors
 from support.listener.ws_raw import handshake_headers, request_bytes
 from support.redis_servers import RedisServer
-from support.server_kit import Process, bearer, mint, new_session, server_process
+from support.server_kit import Process, mint, new_session, server_process
 from support.ws_client import Device
 from syncbridge_core.swarm import Swarm, UpdatesResult
 from syncbridge_tools.bench.scenarios import update_templates
@@ -47,7 +46,11 @@ SLACK = 8 << 20
 SLOW = (
     b"POST /rtk-webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: 1000\r\n\r\n{"
+)GREEDY = (
+    b"POST /session/snapshot HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 )
+
 Attack = Callable[[int, str], Awaitable[None]]
 
 
@@ -81,12 +84,12 @@ async def unfinished(port: int, source: str) -> None:
 
 async def greedy(port: int, source: str) -> None:
     """One token that makes sessions as fast as it can."""
-    url, headers = f"http://127.0.0.1:{port}/session/snapshot", bearer(mint("mallory"))
-    transport = httpx.AsyncHTTPTransport(local_address=source)
-    async with httpx.AsyncClient(transport=transport, timeout=10) as client:
-        for _ in range(50):
-            body = snapshot(new_session(), a="x" * 10_000) | {"user_id": "mallory"}
-            await client.post(url, json=body, headers=headers)
+    made = b""
+    for _ in range(20):
+        state = snapshot(new_session(), a="x" * 10_000) | {"user_id": "mallory"}
+        body = json.dumps(state).encode()
+        made += GREEDY % (mint("mallory").encode(), len(body)) + body
+    await hold(made, port, source)
 
 
 async def fight(port: int, source: str) -> None:
