@@ -46,7 +46,8 @@ SLACK = 8 << 20
 SLOW = (
     b"POST /rtk-webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: 1000\r\n\r\n{"
-)GREEDY = (
+)
+GREEDY = (
     b"POST /session/snapshot HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 )
