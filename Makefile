@@ -93,7 +93,8 @@ test-pure: $(DONE)/test $(DONE)/kernels  ## run the unit tests on the pure-Pytho
 	SYNCBRIDGE_PURE_PYTHON=1 $(PY) -m pytest tests/unit tests/kernels/test_kernel_choice.py $(ARGS)
 
 soak: $(DONE)/test $(DONE)/kernels  ## let devices come and go for SOAK_SECONDS=300; memory stays within bounds
-	SYNCBRIDGE_SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -s tests/soak $(ARGS)
+	SYNCBRIDGE_SOAK_SECONDS=$(SOAK_SECONDS) SYNCBRIDGE_ATTACK_SECONDS=$(SOAK_SECONDS) \
+		$(PY) -m pytest -s tests/soak $(ARGS)
 
 chaos: $(DONE)/test $(DONE)/kernels  ## inject faults during CHAOS_WRITES=100000, CHAOS_EVENTS=5000 (voice), CHAOS_WEBHOOKS=10000
 	SYNCBRIDGE_DAMAGE_WAYS=10000 $(PY) -m pytest tests/fault/test_damage_table.py $(ARGS)

@@ -21,6 +21,11 @@ cdef enum:
     RATE_MOST = 1000000       # of tokens a second and of burst
 
 
+cdef enum Unfolding:
+    UNIT = 1024               # bytes
+    UNBOUNDED = 255           # units: the connection is trusted
+
+
 cdef enum EventKind:
     EVENT_MESSAGE = 1
     EVENT_CLOSED = 2
@@ -54,7 +59,7 @@ cdef struct Connection:
     uint8_t dirty           # Dirty flags
     uint8_t bridged
 
-    uint64_t cid
+    uint64_t cid            # its low bits are the slot, also of one that was never open
     int64_t last_received
     int64_t last_ping
     int64_t deadline        # the caller's while OPEN, of the close handshake later; 0 for none
@@ -65,9 +70,10 @@ cdef struct Connection:
     uint32_t rate           # tokens a second, 0 for no limit
     uint32_t burst
     uint32_t limited        # consecutive messages without a token
-    uint32_t slot
+    uint32_t began          # when the open message began, low bits of its ms; 0: none is open
     uint16_t close_code     # that EVENT_CLOSED will report
     uint8_t half_closed     # SHUT_WR is done
+    uint8_t unfolding       # Units that compressed messages may still unfold to
     frame_parser parser
 
 
@@ -93,6 +99,7 @@ cdef struct Limits:
     int64_t ping_interval
     int64_t idle_timeout
     int64_t close_timeout
+    int64_t message_timeout
 
 
 cdef struct Counters:
@@ -150,6 +157,10 @@ cdef inline Connection *connection_at(Table *table, uint32_t slot) noexcept nogi
     return &table.chunks[slot >> CHUNK_BITS][slot & (CHUNK - 1)]
 
 
+cdef inline uint32_t slot_of(Connection *connection) noexcept nogil:
+    return connection.cid & ((1 << SLOT_BITS) - 1)
+
+
 cdef inline Connection *connection_find(Table *table, uint64_t cid) noexcept nogil:
     """The connection of a cid, or NULL when it is gone."""
     cdef uint32_t slot = cid & ((1 << SLOT_BITS) - 1)
@@ -166,14 +177,14 @@ cdef inline void mark_dirty(Table *table, Connection *connection) noexcept nogil
     """Have the next flush look at the connection."""
     if not connection.dirty & DIRTY:
         connection.dirty |= DIRTY
-        table.dirty[table.dirty_count] = connection.slot
+        table.dirty[table.dirty_count] = slot_of(connection)
         table.dirty_count += 1
 
 
 cdef inline void look_at(Table *table, Connection *connection, int64_t when) noexcept nogil:
     """Have the timers look at the connection at `when` or before."""
-    if when < table.due[connection.slot]:
-        table.due[connection.slot] = when
+    if when < table.due[slot_of(connection)]:
+        table.due[slot_of(connection)] = when
     if when < table.next_scan:
         table.next_scan = when
 

@@ -188,7 +188,7 @@ cdef bint _add_chunk(Table *table) noexcept nogil:
     table.chunk_count += 1
     for at in range(slots, slots - CHUNK, -1):
         table.due[at - 1] = INT64_MAX
-        chunk[(at - 1) & (CHUNK - 1)].slot = at - 1
+        chunk[(at - 1) & (CHUNK - 1)].cid = at - 1
         chunk[(at - 1) & (CHUNK - 1)].fd = <int>table.free_head
         table.free_head = at
     return True
@@ -231,7 +231,6 @@ cdef Connection *connection_new(Table *table, int fd) noexcept nogil:
     memset(connection, 0, sizeof(Connection))
     outbox_init(&connection.outbox)
     connection.dirty = dirty
-    connection.slot = slot
     connection.cid = interest.data.u64
     connection.fd = fd
     connection.state = OPEN
@@ -259,15 +258,15 @@ cdef void connection_retire(Table *table, Connection *connection) noexcept nogil
     )
     epoll_ctl(table.epoll_fd, EPOLL_CTL_DEL, connection.fd, NULL)
     close(connection.fd)
-    topics_forget(&table.topics, connection.slot)
+    topics_forget(&table.topics, slot_of(connection))
     table.counters.queued_bytes -= connection.outbox.queued
     table.counters.closed += 1
     table.open -= 1
     _release(connection)
     connection.state = FREE
     connection.fd = <int>table.free_head
-    table.due[connection.slot] = INT64_MAX
-    table.free_head = connection.slot + 1
+    table.due[slot_of(connection)] = INT64_MAX
+    table.free_head = slot_of(connection) + 1
 
 
 CONNECTION_BYTES = sizeof(Connection)

@@ -36,6 +36,7 @@ cdef extern from "frame_parser.h" nogil:
 
     ctypedef struct frame_parser:
         uint32_t message_length
+        uint8_t message_opcode
         uint8_t deflate
 
     void frame_parser_clear(frame_parser *parser)

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from syncbridge_core.connections cimport Connection, Event, Table
+from syncbridge_core.connections cimport Connection, Table
 from syncbridge_core.sending cimport Publication
 from syncbridge_core.topics cimport Topic
 
@@ -23,9 +23,6 @@ cdef class Hub:
     cdef void read(self, size_t most) noexcept
     cdef void write(self) noexcept
     cdef void write_slice(self) noexcept
-    cdef int collect(self, list found) except -1
-    cdef bytes unfold(self, Event *event)
-    cdef bint follows_refused(self, Event *event) noexcept
     cdef uint32_t fan_out(self, Topic *topic, Publication *message) noexcept
     cdef int make_wanted(self, Publication *message, bytes payload) except -1
     cdef bytes deflate(self, bytes payload)

@@ -36,7 +36,8 @@ EVENT_DEADLINE: Final = 3
 EVENT_RESYNC: Final = 4
 """A slow reader has drained after STATE frames were dropped. aux: tag of the oldest dropped."""
 EVENT_LIMITED: Final = 5
-"""A message above the rate limit. data: its payload. aux: ms until a token is there; 0 once, when
+"""A message above the rate limit. data: its payload; of a compressed one only if it is short, and
+one of the first in a row, else empty. aux: ms until a token is there; 0 once, when
 more than `flood_messages` came in a row: close the connection then, the rest is not read."""
 EVENT_HUSHED: Final = 6
 """A slow reader has drained after SPEAKING frames were dropped."""
@@ -67,6 +68,8 @@ class HubLimits(NamedTuple):
     max_connections: int = 0
     deflate_from: int = 512
     """Payloads from so many bytes on are compressed for those who negotiated it."""
+    message_timeout: int = 30000
+    """From the first byte of a message to its last; then its connection is closed."""
 
 class HubStatistics(NamedTuple):
     """Counters since the start, except those named `open_*` and `queued_*`, which are gauges."""
@@ -108,14 +111,16 @@ class Hub:
         initial: bytes = b"",
         bridged: bool = False,
         deflate: bool = False,
+        unfold: int = 0,
     ) -> int:
         """Take ownership of a connected stream socket after its handshake; return its cid.
 
         `initial`: bytes that arrived after the handshake. `bridged`: the other end is our own
         socketpair; no pings are sent there. `deflate`: permessage-deflate was negotiated, with
-        both `no_context_takeover` and a server window of at least `deflate.WINDOW_BITS`. Raises
-        OSError when the hub is full or closed, and then the descriptor still belongs to the
-        caller.
+        both `no_context_takeover` and a server window of at least `deflate.WINDOW_BITS`. `unfold`:
+        bytes that compressed messages may unfold to altogether until `trust`, 0 for no bound;
+        above it the connection is closed with 4007. Raises OSError when the hub is full or closed,
+        and then the descriptor still belongs to the caller.
         """
 
     def poll(self, now: int, max_events: int = 2048) -> list[tuple[int, int, bytes, int]]:
@@ -169,6 +174,9 @@ class Hub:
         """One EVENT_DEADLINE at that time (ms, same clock as `poll`); 0 clears."""
 
     def set_rate(self, cid: int, per_second: int, burst: int) -> bool: ...
+    def trust(self, cid: int) -> bool:
+        """Lift the bound `unfold` of a connection."""
+
     def refund(self, cid: int) -> bool:
         """The last message does not count: its token goes back, up to the burst."""
 

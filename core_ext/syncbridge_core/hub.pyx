@@ -3,7 +3,8 @@
 Theory of operation. A caller's loop waits for `fileno()`, calls `poll`, handles the events, calls
 `send` and `publish` as it likes, and ends with one `flush`. `poll` reads many sockets into one
 buffer (receiving.pyx), runs the timers (timers.pyx), writes what the sockets can take
-(sending.pyx), and only then makes Python objects of what came, in one batch. `flush` writes what
+(sending.pyx), and only then makes Python objects of what came, in one batch (delivering.pyx).
+`flush` writes what
 the caller queued, one system call a connection; when those are many, a slice of them, and the loop
 comes round for the rest. Nothing here waits and nothing blocks.
 
@@ -24,11 +25,10 @@ arise outside `poll` wait for the next one, and the timer is set off so that it 
 import errno
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc cimport errno as c_errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport free
-from libc.string cimport memmove, memset
+from libc.string cimport memset
 
 from syncbridge_core.connections cimport (
     CLOSING,
@@ -41,16 +41,18 @@ from syncbridge_core.connections cimport (
     OPEN,
     RATE_MOST,
     READY_BATCH,
-    Event,
-    FAILED,
+    UNBOUNDED,
+    UNIT,
     connection_find,
     connection_new,
     connection_retire,
     look_at,
     table_destroy,
     table_init,
+    slot_of,
 )
-from syncbridge_core.frames cimport FRAME_RSV1, OPCODE_TEXT, close_code_valid
+from syncbridge_core.delivering cimport collect
+from syncbridge_core.frames cimport FRAME_RSV1, close_code_valid
 from syncbridge_core.linux cimport IPPROTO_TCP, TCP_NODELAY, epoll_wait, setsockopt
 from syncbridge_core.outbox cimport (
     FORM_BINARY,
@@ -63,7 +65,7 @@ from syncbridge_core.outbox cimport (
     frame_new,
     frame_release,
 )
-from syncbridge_core.receiving cimport process_ready, receive_initial, refuse_message
+from syncbridge_core.receiving cimport process_ready, receive_initial
 from syncbridge_core.sending cimport (
     Publication,
     begin_close,
@@ -83,7 +85,7 @@ from syncbridge_core.topics cimport (
     topic_unsubscribe,
 )
 
-from syncbridge_core.deflate import Deflater, InflateError, inflate
+from syncbridge_core.deflate import Deflater
 from syncbridge_core.hub_types import HubLimits, HubStatistics, check_limits, close_reason
 
 __all__ = [
@@ -130,12 +132,6 @@ cdef int _check_kind(int kind) except -1:
     return 0
 
 
-cdef inline bytes _payload(Event *event):
-    if event.length == 0:
-        return b""
-    return PyBytes_FromStringAndSize(<const char *>event.data, event.length)
-
-
 cdef class Hub:
     """See hub.pyi for the interface, method by method."""
 
@@ -158,6 +154,7 @@ cdef class Hub:
         own.ping_interval = limits.ping_interval
         own.idle_timeout = limits.idle_timeout
         own.close_timeout = limits.close_timeout
+        own.message_timeout = limits.message_timeout
         own.rate_per_second = min(limits.rate_per_second, RATE_MOST)
         own.rate_burst = min(limits.rate_burst, RATE_MOST)
         own.flood_messages = limits.flood_messages
@@ -216,15 +213,15 @@ cdef class Hub:
     cdef int turn(self, list found, Py_ssize_t limit) except -1:
         """Deliver what waited, read, run the timers, write; events go to `found`."""
         cdef Table *table = &self.table
-        self.collect(found)
+        collect(&self.table, &self.busy, found)
         self.wait()
         while table.ready_at < table.ready_count and len(found) < limit:
             self.read(limit - len(found))
-            self.collect(found)
+            collect(&self.table, &self.busy, found)
         if table.now >= table.next_scan:
             run_timers(table)
         self.write()
-        return self.collect(found)
+        return collect(&self.table, &self.busy, found)
 
     def flush(self):
         cdef uint64_t before = self.table.counters.frames_out
@@ -275,62 +272,11 @@ cdef class Hub:
                 write_backlog(&self.table)
             self.busy = False
 
-    cdef int collect(self, list found) except -1:
-        """Move the waiting events into `found`. What did not fit into memory stays waiting."""
-        cdef Table *table = &self.table
-        cdef uint32_t at = 0
-        cdef bint refused = False
-        cdef Event event  # a copy: a finalizer that runs here may call us and grow the array
-        cdef bytes payload
-        try:
-            while at < table.event_count:
-                event = table.events[at]
-                payload = self.unfold(&event) if event.compressed else _payload(&event)
-                if payload is None:
-                    refused = True
-                elif not (refused and self.follows_refused(&event)):
-                    found.append((event.kind, event.cid, payload, event.aux))
-                free(event.owned)
-                at += 1
-            table.scratch_used = 0
-        finally:
-            table.event_count -= at
-            if table.event_count:
-                memmove(table.events, table.events + at, table.event_count * sizeof(Event))
-        return 0
-
-    cdef bytes unfold(self, Event *event):
-        """The message of a compressed event; None when its connection was failed instead."""
-        cdef Connection *connection
-        packed = _payload(event)
-        self.table.counters.inflated += 1
-        self.busy = True
-        try:
-            return inflate(packed, self.table.limits.max_message, event.compressed == OPCODE_TEXT)
-        except InflateError as error:
-            code, reason = error.code, str(error).encode()
-        finally:
-            self.busy = False
-        connection = connection_find(&self.table, event.cid)
-        if connection != NULL:
-            refuse_message(
-                &self.table, connection, code, <const uint8_t *>PyBytes_AS_STRING(reason),
-                len(reason),
-            )
-        return None
-
-    cdef bint follows_refused(self, Event *event) noexcept:
-        """Whether it is a message that came after one for which its connection was failed."""
-        cdef Connection *connection = connection_find(&self.table, event.cid)
-        if event.kind != C_EVENT_MESSAGE and event.kind != C_EVENT_LIMITED:
-            return False
-        return connection != NULL and connection.state == FAILED
-
     # -- connections -----------------------------------------------------------------------
 
     def adopt(
         self, int fd, int64_t now, int encoding=0, bytes initial not None=b"",
-        bint bridged=False, bint deflate=False,
+        bint bridged=False, bint deflate=False, uint32_t unfold=0,
     ):
         cdef Connection *connection
         cdef int on = 1
@@ -346,6 +292,7 @@ cdef class Hub:
         connection.form = <uint8_t>(encoding | (FORM_DEFLATE if deflate else 0))
         connection.parser.deflate = deflate
         connection.bridged = bridged
+        connection.unfolding = min(UNBOUNDED - 1, (unfold + UNIT - 1) // UNIT) or UNBOUNDED
         connection.last_received = connection.last_ping = connection.refilled = now
         self._rate(connection, self.table.limits.rate_per_second, self.table.limits.rate_burst)
         cid = connection.cid
@@ -415,6 +362,14 @@ cdef class Hub:
         )
         connection.refilled = self.table.now
         return True
+
+    def trust(self, uint64_t cid):
+        cdef Connection *connection
+        self.enter()
+        connection = connection_find(&self.table, cid)
+        if connection != NULL:
+            connection.unfolding = UNBOUNDED
+        return connection != NULL
 
     def refund(self, uint64_t cid):
         cdef Connection *connection
@@ -565,7 +520,7 @@ cdef class Hub:
         connection = connection_find(&self.table, cid)
         if connection == NULL or connection.state != OPEN:
             return False
-        outcome = topic_subscribe(&self.table.topics, topic, connection.slot)
+        outcome = topic_subscribe(&self.table.topics, topic, slot_of(connection))
         if outcome < 0:
             raise MemoryError
         return outcome == 1
@@ -576,7 +531,7 @@ cdef class Hub:
         connection = connection_find(&self.table, cid)
         if connection == NULL:
             return False
-        return topic_unsubscribe(&self.table.topics, topic, connection.slot)
+        return topic_unsubscribe(&self.table.topics, topic, slot_of(connection))
 
     def topic_size(self, uint64_t topic):
         cdef Topic *found

@@ -8,7 +8,7 @@ REASON_MOST = 123
 
 class HubLimits(NamedTuple):
     """Bounds and periods. Sizes in bytes, times in ms, rates in messages; 0 means none for
-    the two periods of silence, the rate, and the number of connections."""
+    the periods of silence, the time for a message, the rate, and the number of connections."""
 
     max_message: int = 65536
     conflate_bytes: int = 262144
@@ -21,6 +21,7 @@ class HubLimits(NamedTuple):
     flood_messages: int = 200
     max_connections: int = 0
     deflate_from: int = 512
+    message_timeout: int = 30000
 
 
 class HubStatistics(NamedTuple):

@@ -5,6 +5,9 @@ Messages are unmasked there and their events point into it, so nothing is copied
 objects are made; then the buffer is empty again. A connection has memory of its own only while a
 message of it has begun and not ended.
 
+A message must end `message_timeout` after it began, however it is cut into frames and writes
+(timers.pyx): else its connection would hold that memory for as long as it likes.
+
 Fairness. epoll_wait hands out at most READY_BATCH descriptors and they are worked off in order,
 over several polls if need be, before the kernel is asked again; it then puts those that are still
 readable behind the others. One connection reads at most READ_MOST bytes a poll.
@@ -35,6 +38,7 @@ from syncbridge_core.connections cimport (
     connection_find,
     connection_retire,
     event_push,
+    look_at,
     mark_dirty,
 )
 from syncbridge_core.frames cimport (
@@ -66,6 +70,7 @@ cdef enum:
     TOKEN = 1000            # the bucket counts thousandths of a message
     LONGEST_REFILL = 86400000
     SMALLEST_FRAME = 6
+    UNFOLDED = 16           # of the messages in a row without a token
     FLOOD = 4007
 
 
@@ -119,12 +124,17 @@ cdef void _take_message(
     cdef uint16_t kind = EVENT_MESSAGE
     cdef uint64_t aux = frame.opcode
     table.counters.messages_in += 1
+    connection.began = 0
     if not _admit(table, connection, &wait):
         kind = EVENT_LIMITED
         aux = wait
         if not _limited(table, connection, &aux):
             free(owned)
             return
+        if frame.compressed and connection.limited > UNFOLDED:
+            free(owned)
+            owned = NULL
+            frame.length = frame.compressed = 0
     if not stable and owned == NULL and frame.length:
         owned = malloc(frame.length)
         if owned == NULL:
@@ -197,6 +207,15 @@ cdef void _take_control(
         free(frame.payload_block)
 
 
+cdef void _note_open(Table *table, Connection *connection) noexcept nogil:
+    """The bytes are used up: if a message is open now, its time runs."""
+    if connection.parser.message_opcode == 0 or connection.began:
+        return
+    if table.limits.message_timeout:
+        connection.began = max(<uint32_t>1, <uint32_t>table.now)
+        look_at(table, connection, table.now + table.limits.message_timeout)
+
+
 cdef void _parse(
     Table *table, Connection *connection, uint8_t *cursor, uint8_t *end, bint stable,
 ) noexcept nogil:
@@ -208,6 +227,7 @@ cdef void _parse(
             &connection.parser, &cursor, end, table.limits.max_message, &frame
         )
         if kind == FRAME_NEED_MORE:
+            _note_open(table, connection)
             return
         if kind != FRAME_MESSAGE:
             _take_control(table, connection, kind, &frame)

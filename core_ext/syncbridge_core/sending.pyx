@@ -46,6 +46,7 @@ from syncbridge_core.connections cimport (
     look_at,
     mark_dirty,
     watch,
+    slot_of,
 )
 from syncbridge_core.frames cimport CONTROL_MAX, OPCODE_CLOSE, OPCODE_PONG
 from syncbridge_core.linux cimport (
@@ -376,7 +377,7 @@ cdef void _postpone(Table *table) noexcept nogil:
     for position in range(table.dirty_count):
         connection = connection_at(table, table.dirty[position])
         if not connection.dirty & BEHIND:
-            table.backlog[table.backlog_count] = connection.slot
+            table.backlog[table.backlog_count] = slot_of(connection)
             table.backlog_count += 1
         connection.dirty = BEHIND
 

@@ -1,4 +1,4 @@
-"""Deadlines, pings, idle connections, unfinished closing handshakes: one scan for all.
+"""Deadlines, pings, idle connections, unfinished messages and closings: one scan for all.
 
 Each slot has one number in a dense array, `due`: no later than the next moment at which anything
 about that connection can happen. Traffic does not touch it (it only moves things later); when the
@@ -17,11 +17,13 @@ from syncbridge_core.connections cimport (
     CHUNK,
     DOOMED,
     EVENT_DEADLINE,
+    FAILED,
     OPEN,
     TIMER_PERIOD,
     connection_at,
     connection_retire,
     event_push,
+    slot_of,
 )
 from syncbridge_core.linux cimport (
     MSG_DONTWAIT,
@@ -63,12 +65,23 @@ cdef inline int64_t _idle_at(Table *table, Connection *connection) noexcept nogi
     return connection.last_received + table.limits.idle_timeout
 
 
+cdef inline int64_t _unfinished_at(Table *table, Connection *connection) noexcept nogil:
+    """When the open message must have ended; its beginning is known by its low bits."""
+    if connection.began == 0:
+        return INT64_MAX
+    return (
+        table.now - <uint32_t>(<uint32_t>table.now - connection.began)
+        + table.limits.message_timeout
+    )
+
+
 cdef void plan(Table *table, Connection *connection) noexcept nogil:
     """Set `due` of a connection to the first thing that can happen to it."""
     cdef int64_t due = connection.deadline if connection.deadline else INT64_MAX
     if connection.state == OPEN:
         due = min(due, min(_ping_at(table, connection), _idle_at(table, connection)))
-    table.due[connection.slot] = due
+        due = min(due, _unfinished_at(table, connection))
+    table.due[slot_of(connection)] = due
     if due < table.next_scan:
         table.next_scan = due
 
@@ -94,6 +107,9 @@ cdef void _fire(Table *table, Connection *connection) noexcept nogil:
             table, EVENT_DEADLINE, connection.cid, NULL, 0, connection.deadline, NULL
         ):
             connection.deadline = 0
+    if connection.state == OPEN and _unfinished_at(table, connection) <= table.now:
+        table.counters.idle_closed += 1
+        begin_close(table, connection, IDLE_TIMEOUT, b"message not ended in time", 25, FAILED)
     if connection.state == OPEN and _idle_at(table, connection) <= table.now:
         _check_idle(table, connection)
     if connection.state == OPEN and _ping_at(table, connection) <= table.now:

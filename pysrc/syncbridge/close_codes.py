@@ -6,6 +6,8 @@ this catalogue.
 
 from enum import IntEnum
 
+from syncbridge.errors import ErrorCode
+
 
 class CloseCode(IntEnum):
     """A close code with its reason text and what a client should do next.
@@ -45,3 +47,22 @@ class CloseCode(IntEnum):
     SESSION_FULL = (4011, "too many devices in the session", False)
     STORE_UNAVAILABLE = (4012, "store is away, try later", True)
     TOO_MANY_CONNECTIONS = (4013, "server is full", True)
+
+
+AUTH_ENDS = {
+    ErrorCode.TOKEN_INVALID: CloseCode.AUTH_FAILED,
+    ErrorCode.TOKEN_EXPIRED: CloseCode.TOKEN_EXPIRED,
+    ErrorCode.TOKEN_REVOKED: CloseCode.TOKEN_REVOKED,
+    ErrorCode.FORBIDDEN: CloseCode.FORBIDDEN,
+    ErrorCode.INSUFFICIENT_ROLE: CloseCode.FORBIDDEN,
+    ErrorCode.WRONG_SESSION: CloseCode.FORBIDDEN,
+    ErrorCode.WRONG_DEVICE: CloseCode.FORBIDDEN,
+    ErrorCode.TOO_MANY_DEVICES: CloseCode.SESSION_FULL,
+    ErrorCode.STORE_UNAVAILABLE: CloseCode.STORE_UNAVAILABLE,
+    ErrorCode.OVERLOADED: CloseCode.STORE_UNAVAILABLE,
+    ErrorCode.QUOTA_EXCEEDED: CloseCode.FORBIDDEN,
+    ErrorCode.RATE_LIMITED: CloseCode.FLOOD,
+    ErrorCode.STATE_DAMAGED: CloseCode.INTERNAL_ERROR,
+    ErrorCode.INTERNAL: CloseCode.INTERNAL_ERROR,
+}
+"""How a refused AUTH ends; with anything else (a bad field) as AUTH_FAILED."""

@@ -81,6 +81,7 @@ class ErrorCode(Enum):
     WEBHOOK_SIGNATURE = ("webhook_signature", 401, False, "Webhook not believed")
     PROVIDER_UNAVAILABLE = ("provider_unavailable", 503, True, "Voice provider is away")
     RATE_LIMITED = ("rate_limited", 429, True, "Too many requests")
+    QUOTA_EXCEEDED = ("quota_exceeded", 403, False, "User has as much as allowed")
     STATE_DAMAGED = ("state_damaged", 500, False, "Stored state is damaged")
     STORE_UNAVAILABLE = ("store_unavailable", 503, True, "Store is away")
     OVERLOADED = ("overloaded", 503, True, "Too busy")

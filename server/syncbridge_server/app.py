@@ -33,6 +33,7 @@ from syncbridge_server.admin.inspection import Inspection
 from syncbridge_server.admin.links import Links
 from syncbridge_server.auth.assembly import Authentication, build_authentication
 from syncbridge_server.auth.audit import Audit
+from syncbridge_server.auth.connect import build_gate
 from syncbridge_server.auth.http import BearerAuth, ReadAsAdmin
 from syncbridge_server.auth.refusals import Refusals
 from syncbridge_server.auth.revocation import Rule
@@ -152,6 +153,7 @@ class Server:
             self.store,
             bus,
             verify=self.auth.authenticator.verify,
+            gate=build_gate(settings),
             limits=limits,
             node=node,
             holder=self.forwarding.holder,
@@ -388,9 +390,11 @@ class Server:
         ]
 
     def _revoked(self, rule: Rule) -> None:
-        closed = self.gateway.close_revoked(rule.matches)
+        users = self.gateway.close_revoked(rule.matches)
+        if self.voice is not None and rule.is_recent(time.time()):
+            self.voice.revoking.revoked(rule, users)
         self.administration.inform(
-            "revoked", f"tokens of a {rule.kind} were revoked", kind=rule.kind, closed=closed
+            "revoked", f"tokens of a {rule.kind} were revoked", kind=rule.kind, closed=len(users)
         )
 
     def _handshake_refused(self, refusal: Refusal, client: str, door: str) -> None:
@@ -451,12 +455,13 @@ class Server:
     def _routes(self) -> list[BaseRoute]:
         bearer = self.auth.bearer
         sockets = WebSockets(self.gateway, self.listener)
+        told = self.voice.revoking.told if self.voice is not None else None
         return [
             # Asked for most, so looked at first.
             *SessionRoutes(self.gateway, self.store, bearer).routes(),
             *Health(self, self.settings.session_ttl).routes(),
             *metrics_routes(self.registry, self.siblings),
-            *AuthRoutes(self.auth, self.settings.id_bytes).routes(),
+            *AuthRoutes(self.auth, self.settings.id_bytes, told).routes(),
             *ConflictRoutes(self.gateway, self.store, bearer).routes(),
             *DeviceRoutes(self.gateway, self.store, bearer).routes(),
             *HandoffRoutes(
@@ -550,6 +555,7 @@ def hub_limits(settings: Settings) -> HubLimits:
         flood_messages=settings.flood_messages,
         max_connections=settings.max_connections,
         deflate_from=settings.ws_compression_min_bytes,
+        message_timeout=round(settings.message_timeout * 1000),
     )
 
 

@@ -10,7 +10,8 @@ Failures are counted on each node for itself, so several nodes together try as m
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from enum import Enum
+from typing import Final, Protocol, TypeVar
 
 import structlog
 import trio
@@ -24,8 +25,15 @@ log = structlog.get_logger("chores")
 T = TypeVar("T")
 R = TypeVar("R")
 REASON_MOST = 200
-LEFT: Any = object()
-"""What work answers that somebody else is at: it has neither worked nor failed."""
+
+
+class Left(Enum):
+    """What work answers that somebody else is at: it has neither worked nor failed."""
+
+    LEFT = "left"
+
+
+LEFT: Final = Left.LEFT
 
 
 class Aside(Protocol):

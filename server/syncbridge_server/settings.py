@@ -30,6 +30,7 @@ from syncbridge_server.addresses import (
 from syncbridge_server.environment import ConfigError as ConfigError
 from syncbridge_server.redis.durability import Durability
 from syncbridge_server.settings_fields import (
+    RATES,
     Bytes,
     Claim,
     Count,
@@ -63,19 +64,6 @@ _ORDERED = (
 
 CLAIMS = ("user", "role", "device", "session", "login", "voice")
 """What a claim of another issuer's token may stand for: the settings `jwt_claim_*`."""
-
-_RATES = (
-    "messages_per_second",
-    "message_burst",
-    "flood_messages",
-    "user_messages_per_second",
-    "user_message_burst",
-    "requests_per_second",
-    "request_burst",
-    "handshakes_per_second",
-    "handshake_burst",
-    "unauthenticated_per_address",
-)
 
 
 def _durability(value: str) -> str:
@@ -239,8 +227,16 @@ class Settings(BaseSettings):
         False, "Accept tokens while the revocation list has not been read since the start."
     )
 
+    connect_url: Url = var(
+        "", "URL of the application that is asked which user may join which session. Unset: any."
+    )
+    connect_key: SecretStr = var(SecretStr(""), "Bearer token for the connect URL.")
+    connect_timeout: Seconds = var(
+        3.0, "Longest wait for that answer; without one nobody new may join.", le=10
+    )
+
     # Rate limits
-    rate_limit_enabled: bool = var(True, "Enforce the rate limits below.")
+    rate_limit_enabled: bool = var(True, "Enforce the rates and the bounds of users below.")
     messages_per_second: Count = var(50, "Sustained rate of messages of one WebSocket.")
     message_burst: Count = var(100, "Burst of messages of one WebSocket.")
     flood_messages: Count = var(200, "Messages in a row above the rate that close the socket.")
@@ -248,6 +244,22 @@ class Settings(BaseSettings):
         200, "Sustained rate of messages of one user over all WebSockets on a node."
     )
     user_message_burst: Count = var(400, "Burst of messages of one user over all WebSockets.")
+    user_joins_per_second: Count = var(5, "Sustained rate of AUTHs of one user on a node.")
+    user_join_burst: Count = var(
+        128, "Burst of AUTHs of one user; at least SYNCBRIDGE_MAX_DEVICES_PER_SESSION."
+    )
+    device_joins_per_minute: Count = var(
+        30, "Sustained rate of AUTHs of one device of a session on a node."
+    )
+    device_join_burst: Count = var(10, "Burst of AUTHs of one device of a session.")
+    user_sockets: Count = var(
+        256,
+        "Most WebSockets of one user on a node; at least SYNCBRIDGE_MAX_DEVICES_PER_SESSION.",
+    )
+    user_sessions: Annotated[int, Field(gt=0, le=8_192)] = var(1_024, "Most sessions of one user.")
+    user_bytes: Annotated[int, Field(gt=0, le=2**40)] = var(
+        67_108_864, "Most bytes of keys and values in all sessions of one user."
+    )
     handshakes_per_second: Count = var(
         100,
         "Sustained rate of WebSocket handshakes of one address (IPv6: one /64). 127.0.0.1, ::1,"
@@ -278,6 +290,9 @@ class Settings(BaseSettings):
         25.0, "How long after its token has expired a socket is closed."
     )
     message_bytes: Bytes = var(65_536, "Largest message from a socket.")
+    message_timeout: Seconds = var(
+        30.0, "A socket is closed whose message has not ended this time after it began."
+    )
     outbox_bytes: Bytes = var(
         1_048_576, "Most bytes that wait for a slow reader; then it is closed."
     )
@@ -557,7 +572,7 @@ class Settings(BaseSettings):
     def _rates(self) -> dict[str, int]:
         """What is told and enforced about rates: 0 for each of them when they are turned off."""
         on = self.rate_limit_enabled
-        return {name: getattr(self, name) if on else 0 for name in _RATES}
+        return {name: getattr(self, name) if on else 0 for name in RATES}
 
     def with_values(self, **changes: Any) -> Self:
         """A checked copy with other values, by field name."""

@@ -64,3 +64,25 @@ def named(name: str, default: Any, text: str) -> Any:
 def var(default: Any, text: str, **bounds: Any) -> Any:
     """A field; its variable is its name with `SYNCBRIDGE_` in front."""
     return Field(default, description=text, **bounds)
+
+
+RATES = (
+    "messages_per_second",
+    "message_burst",
+    "flood_messages",
+    "user_messages_per_second",
+    "user_message_burst",
+    "user_joins_per_second",
+    "user_join_burst",
+    "device_joins_per_minute",
+    "device_join_burst",
+    "user_sockets",
+    "user_sessions",
+    "user_bytes",
+    "requests_per_second",
+    "request_burst",
+    "handshakes_per_second",
+    "handshake_burst",
+    "unauthenticated_per_address",
+)
+"""Settings that `SYNCBRIDGE_RATE_LIMIT_ENABLED` turns on and off."""

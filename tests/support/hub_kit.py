@@ -130,12 +130,14 @@ class Harness:
         bridged: bool = False,
         send_buffer: int | None = None,
         deflate: bool = False,
+        unfold: int = 0,
     ) -> Peer:
         """Adopt one end of a new socket pair; `send_buffer` makes the hub's end small."""
         ours, theirs = socket.socketpair()
         if send_buffer is not None:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-        cid = self.hub.adopt(ours.detach(), self.now, encoding, initial, bridged, deflate)
+        fd = ours.detach()
+        cid = self.hub.adopt(fd, self.now, encoding, initial, bridged, deflate, unfold)
         self.peers.append(Peer(theirs, cid))
         return self.peers[-1]
 

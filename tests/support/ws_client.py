@@ -74,9 +74,11 @@ class Device:
         tls: ssl.SSLContext | None = None,
         path: str = "/ws",
         protobuf: bool = False,
+        source: str | None = None,
     ) -> Self:
+        """`source`: the address of this machine that it connects from."""
         with trio.fail_after(WAIT):
-            stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
+            stream: trio.abc.Stream = await trio.open_tcp_stream(host, port, local_address=source)
             if tls is not None:
                 stream = trio.SSLStream(stream, tls, server_hostname="localhost")
             ws = WSConnection(ConnectionType.CLIENT)

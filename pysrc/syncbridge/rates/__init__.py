@@ -1,1 +1,1 @@
-"""How often: token buckets, and attempts that fail."""
+"""How often, and how much: token buckets, attempts that fail, budgets of users."""

@@ -92,7 +92,8 @@ class Peek(Query):
 
 
 class Peeked(Result):
-    """Answer to `Peek`. `exists`: it has been written. `online`: ids of devices."""
+    """Answer to `Peek`. `exists`: it has been written. `online`: ids of devices. `size`: bytes of
+    its keys and values."""
 
     exists: bool
     owner: str
@@ -101,6 +102,7 @@ class Peeked(Result):
     updated_at: int
     online: list[str]
     lineage: str = ""
+    size: int = 0
 
 
 class OpenHandoff(Query):

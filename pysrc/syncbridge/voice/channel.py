@@ -37,7 +37,16 @@ from syncbridge.voice.naming import provider_name
 from syncbridge.voice.provider.errors import SessionFull
 from syncbridge.voice.provider.records import Permissions
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Guest, Move, Room
-from syncbridge.voice.timeline import ENDED, MIGRATED, MIGRATING, OPENED, TIMEOUT, TOKEN, Timeline
+from syncbridge.voice.timeline import (
+    ENDED,
+    MIGRATED,
+    MIGRATING,
+    OPENED,
+    SENT_AWAY,
+    TIMEOUT,
+    TOKEN,
+    Timeline,
+)
 
 LOST = "lost"
 REPLACED = "replaced"
@@ -177,7 +186,9 @@ class Channel:
 
     # Seats
 
-    def admit(self, user_id: str, permissions: Permissions, now: int) -> None:
+    def admit(
+        self, user_id: str, permissions: Permissions, now: int, logins: tuple[str, ...] = ()
+    ) -> None:
         """Keep a seat for a user. Raises SessionFull; who is in the call has a seat. O(guests)."""
         record = self.record
         self._forget(now)
@@ -189,7 +200,7 @@ class Channel:
             )
         self.welcome(user_id)
         guest = guest or Guest()
-        guest.permissions, guest.token_at = permissions, now
+        guest.permissions, guest.token_at, guest.logins = permissions, now, logins
         guest.seat_until = now + self.limits.seat_ms
         record.guests[user_id] = guest
         record.last_activity = now
@@ -202,6 +213,17 @@ class Channel:
         removed[user_id] = now + self.limits.removed_ms
         while len(removed) > REMOVED_MOST:
             del removed[next(iter(removed))]
+
+    def remove(self, user_id: str, now: int) -> None:
+        """The tokens of a user were taken back: the provider is to remove them, and keep them out.
+
+        Until it has, they stand in `unwelcome`.
+        """
+        self.keep_out(user_id, now)
+        self.unseat(user_id, now)
+        if user_id not in self.record.unwelcome:
+            self.record.unwelcome = [*self.record.unwelcome, user_id]
+        self.timeline.note(Origin(Teller.OPERATOR), SENT_AWAY, now, user_id=user_id)
 
     def welcome(self, user_id: str) -> None:
         """A user who was sent away is let in again."""

@@ -61,6 +61,7 @@ class Guest(msgspec.Struct, omit_defaults=True):
         device_id: the device that holds the call, in session `sid`; empty when not told.
         guessed: it is the one that got the token, and has not said yet that it holds the call.
         moving_to: the device that takes the call over, until it is in the media.
+        logins: token id and login of the token with which the latest voice token was got.
         lost_at: meanwhile a connection has gone for which none has come yet.
         arrival: how it was completed, until one of the two devices reports.
     """
@@ -74,6 +75,7 @@ class Guest(msgspec.Struct, omit_defaults=True):
     moving_to: str = ""
     moving_sid: str = ""
     moving_until: int = 0
+    logins: tuple[str, ...] = ()
     lost_at: int = 0
     arrival: Arrival | None = None
     muted: bool = False

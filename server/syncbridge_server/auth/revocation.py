@@ -65,6 +65,10 @@ class Rule(msgspec.Struct, frozen=True):
     user_id: str = ""
     at: float = 0.0
 
+    def is_recent(self, now: float) -> bool:
+        """Whether somebody may still have to be told of it. `now`: Unix seconds."""
+        return self.at > now - OVERLAP_SECONDS
+
     def matches(self, identity: Identity, device_id: str = "") -> bool:
         """Whether a token is meant. `device_id`: that of its socket, when the token has none."""
         match self.kind:

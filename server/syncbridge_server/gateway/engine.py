@@ -321,6 +321,7 @@ class Engine:
         )
         if self._policy.policy is not None:
             self._hold(self._policy.policy, identity, request, payload.operation)
+        self._quota.keep(request)
         if TRACING.on:
             request.trace = TRACING.begin(request.sid, request.mutation_id)
         if payload.operation in PLAIN:

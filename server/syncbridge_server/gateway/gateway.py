@@ -22,6 +22,7 @@ from syncbridge.policy import Current
 from syncbridge.records.sessions import Apply, Outcome, PresenceChange, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
+from syncbridge_server.auth.connect import ConnectGate, kept_open
 from syncbridge_server.gateway.commits import Commits
 from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.courier import Courier
@@ -62,6 +63,10 @@ SUMMARY_INTERVAL = 1.0
 
 EVICTION_LOG_SECONDS = 10.0
 
+UNFOLDED_BEFORE_AUTH = 131_072
+"""Bytes that the compressed messages of a socket may unfold to until its AUTH is valid: a browser
+compresses AUTH too."""
+
 LAST_POLLS = 64
 """Looks at the sockets for what arrived before a stop."""
 
@@ -76,7 +81,7 @@ class Gateway:
 
     Args:
         hub: owns the sockets. store, bus: Redis.
-        verify: see `joining.Verify`.
+        verify: see `joining.Verify`. gate: asks the application who may join which session.
         node: this process's name among all nodes.
         holder: address -> whose share its connections count for; see `shares.holder_name`.
         policy: who may write which keys.
@@ -100,6 +105,7 @@ class Gateway:
         verify: Verify,
         limits: Limits,
         node: str,
+        gate: ConnectGate | None = None,
         holder: Callable[[str], str] = holder_name,
         patience: float = 5.0,
         isolation: Isolation | None = None,
@@ -108,6 +114,7 @@ class Gateway:
         monotonic: Callable[[], int] = monotonic_ms,
     ) -> None:
         self.hub = hub
+        self.gate = gate
         self.limits = limits
         self.node = node
         self.draining = False
@@ -148,7 +155,8 @@ class Gateway:
             node=node,
             clock=clock,
         )
-        self.users = UserIndex(self.courier, clock)
+        self.quota = UserQuota(limits, monotonic)
+        self.users = UserIndex(store, self.courier, self.quota, clock)
         self._joining = Joining(
             hub,
             self.registry,
@@ -159,7 +167,10 @@ class Gateway:
             self._summaries,
             self.users,
             self.voice,
+            self.quota,
             verify=verify,
+            gate=gate,
+            settle=self._after,
             limits=limits,
             node=node,
             clock=clock,
@@ -180,7 +191,7 @@ class Gateway:
             DeviceLists(self.post, self.courier, self.voice, self.ephemeral, self._summaries),
             self.parser,
             inbound,
-            UserQuota(limits, monotonic),
+            self.quota,
             self.voice,
             self.ephemeral,
             self.users,
@@ -259,7 +270,8 @@ class Gateway:
     ) -> int:
         """Take a socket whose handshake is done; it has `auth_timeout` to send AUTH."""
         now = self.monotonic()
-        cid = self.hub.adopt(sock.fileno(), now, encoding, initial, bridged, deflate)
+        unfold = UNFOLDED_BEFORE_AUTH if deflate else 0
+        cid = self.hub.adopt(sock.fileno(), now, encoding, initial, bridged, deflate, unfold)
         sock.detach()
         connection = Connection(cid, self.node, client, encoding)
         connection.connected_at = int(self._clock() * 1000)
@@ -279,6 +291,8 @@ class Gateway:
             nursery.start_soon(self._mend)
             nursery.start_soon(self._settle_doubts)
             nursery.start_soon(self._commits.run)
+            nursery.start_soon(self.users.run)
+            nursery.start_soon(kept_open, self.gate)
             nursery.start_soon(self.ephemeral.run)
             nursery.start_soon(self._summarise)
             nursery.start_soon(self.membership.run)
@@ -400,12 +414,18 @@ class Gateway:
         self.departures.heard(change)
         self._after()
 
+    async def require_join(self, identity: Identity, session_id: str) -> None:
+        """Hold REST to what the application says of joins. Raises FORBIDDEN, OVERLOADED."""
+        if self.gate is not None:
+            await self.gate.require(identity, session_id, identity.device_id)
+
     def commit(self, request: Apply) -> Awaitable[Outcome]:
         """Write, and give the result to the devices here before it is returned.
 
         Raises:
-            StoreError: as a Store raises it.
+            StoreError: as a Store raises it. SyncBridgeError: QUOTA_EXCEEDED.
         """
+        self.quota.keep(request)
         if TRACING.on:
             request.trace = TRACING.current()
         return self._commits.commit(request)
@@ -421,22 +441,22 @@ class Gateway:
                 self.engine.committed(request, answer)
             self.users.seen(request.user_id, request.sid)
 
-    def close_revoked(self, matches: Callable[[Identity, str], bool]) -> int:
-        """Close every connection whose token is meant; returns how many.
+    def close_revoked(self, matches: Callable[[Identity, str], bool]) -> list[str]:
+        """Close every connection whose token is meant; the user of each.
 
         Args:
             matches: (identity, device id) -> whether it is revoked.
         """
-        count = 0
+        users = []
         for connection in self.registry:
             identity = connection.identity
             if identity is not None and matches(identity, connection.device_id):
                 code = CloseCode.TOKEN_REVOKED
                 connection.refused, connection.behind = True, None
                 self.hub.close(connection.cid, code, code.reason)
-                count += 1
+                users.append(identity.user_id)
         self.hub.flush()
-        return count
+        return users
 
     def close_one(self, cid: int) -> bool:
         """Close a connection for an operator; whether it was there. Its client may come back."""

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from syncbridge import encode, ids
-from syncbridge.close_codes import CloseCode
+from syncbridge.close_codes import AUTH_ENDS, CloseCode
 from syncbridge.errors import ErrorCode, StoreError, StoreTimeout, SyncBridgeError
 from syncbridge.identity import Identity, authorize
 from syncbridge.kernels import render_pairs
@@ -21,23 +21,24 @@ from syncbridge.limits import Limits
 from syncbridge.messages import AuthPayload, Envelope, MessageType
 from syncbridge.protocol import BehindAuth, State
 from syncbridge.records.sessions import (
-    DeviceInfo,
     Hello,
     Place,
     PresenceChange,
-    Status,
     Welcome,
 )
 from syncbridge.records.streams import Stream
+from syncbridge.records.welcome import REGISTERED, info_of, place_welcomed, refusal_of, reset_of
 from syncbridge.session import Change
 from syncbridge.updates import check_acked, place_of
 from syncbridge_core.hub import Hub
+from syncbridge_server.auth.connect import ConnectGate
 from syncbridge_server.gateway.connection import Alarm, Connection, LocalSession
 from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import JOINED, Departures
 from syncbridge_server.gateway.devices import Summaries
 from syncbridge_server.gateway.fanout import EPOCH, ROLLED_BACK, Fanout, stream_part
 from syncbridge_server.gateway.post import Post, prefix
+from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
@@ -55,7 +56,8 @@ class Joining:
         on_entered: called with each connection whose AUTH, first or repeated, has been accepted.
 
     Args:
-        verify: see `Verify`.
+        verify: see `Verify`. gate: what the application says of joins, if it is asked.
+        settle: called after work that no tick and no answer of the store began.
         clock: wall clock in Unix seconds. monotonic: the hub's clock in ms.
     """
 
@@ -70,8 +72,11 @@ class Joining:
         summaries: Summaries,
         users: UserIndex,
         voice: VoiceLink,
+        quota: UserQuota,
         *,
         verify: Verify,
+        gate: ConnectGate | None,
+        settle: Callable[[], None],
         limits: Limits,
         node: str,
         clock: Callable[[], float],
@@ -86,7 +91,10 @@ class Joining:
         self._summaries = summaries
         self._users = users
         self._voice = voice
+        self._quota = quota
         self._verify = verify
+        self._gate = gate
+        self._settle = settle
         self._limits = limits
         self._limits_json = encode.to_json(limits)
         self._node = node
@@ -102,17 +110,62 @@ class Joining:
         identity = self._verify(payload.token, device_id)
         hello = self._hello(connection, identity, payload, envelope)
         check_acked(payload.stream, payload.acked)
+        sockets = self._registry.sockets.get(identity.user_id, 0)
+        self._quota.join(identity, hello.sid, hello.device_id, sockets)
         connection.stream = Stream(payload.stream, payload.acked) if payload.stream else None
+        anew = partial(self._join_anew, connection, payload, envelope)
+        asked = self._ask_gate(connection, identity, hello.sid, hello.device_id, anew, envelope)
+        connection.state = State.JOINING
+        connection.identity = identity
+        self._registry.known(connection)
+        connection.tell_known()
+        connection.device_id = hello.device_id
+        if not asked:
+            self._join(connection, hello, envelope)
+
+    def _join(self, connection: Connection, hello: Hello, envelope: Envelope) -> None:
         session = self._registry.session(hello.sid)
         hello.roster = session.roster.ask()
         session.joining += 1
-        self._registry.silent.discard(connection)
-        connection.tell_known()
-        connection.state = State.JOINING
-        connection.identity = identity
         connection.session = session
-        connection.device_id = hello.device_id
         self._ask(connection, session, hello, envelope.correlation_id)
+
+    def _join_anew(self, connection: Connection, payload: AuthPayload, envelope: Envelope) -> None:
+        """The application allows it; the session may have gone on meanwhile."""
+        assert connection.identity is not None
+        hello = self._hello(connection, connection.identity, payload, envelope)
+        self._join(connection, hello, envelope)
+
+    def _ask_gate(
+        self,
+        connection: Connection,
+        identity: Identity,
+        session_id: str,
+        device_id: str,
+        then: Callable[[], None],
+        envelope: Envelope,
+    ) -> bool:
+        """Ask the application whether somebody may join; `then` is called if so. False: no need."""
+        if self._gate is None or self._gate.is_open(identity, session_id):
+            return False
+        done = partial(self._judged, connection, then, envelope.correlation_id)
+        self._gate.ask(identity, session_id, device_id, done)
+        return True
+
+    def _judged(
+        self,
+        connection: Connection,
+        then: Callable[[], None],
+        correlation_id: str | None,
+        error: SyncBridgeError | None,
+    ) -> None:
+        if connection.state is State.CLOSED or connection.refused:
+            return
+        if error is not None:
+            self.refuse(connection, error, correlation_id)
+        else:
+            then()
+        self._settle()
 
     def refresh(self, connection: Connection, payload: AuthPayload, envelope: Envelope) -> None:
         """AUTH on a connection that is ready: a new token for the same user, in band.
@@ -135,11 +188,21 @@ class Joining:
         self._registry.follow_role(connection)
         self._voice.renewed(connection)
         self._set_alarm(connection)
-        if connection.released or (current.privileged and not identity.privileged):
-            connection.behind = BehindAuth()  # what comes next waits for the store's answer
-            self._rejoin(connection, session, self._refreshed, envelope.correlation_id)
+        renew = partial(self._renew, connection, current, envelope.correlation_id)
+        if self._ask_gate(connection, identity, session.id, connection.device_id, renew, envelope):
+            connection.behind = BehindAuth()  # what comes next waits for the verdict
+        else:
+            renew()
+
+    def _renew(self, connection: Connection, before: Identity, correlation_id: str | None) -> None:
+        session, identity = connection.session, connection.identity
+        assert session is not None
+        assert identity is not None
+        if connection.released or (before.privileged and not identity.privileged):
+            connection.behind = connection.behind or BehindAuth()  # waits for the store's answer
+            self._rejoin(connection, session, self._refreshed, correlation_id)
             return
-        self._refreshed(None, connection, session, envelope.correlation_id)
+        self._refreshed(None, connection, session, correlation_id)
 
     def rejoin(self, connection: Connection, done: Callable[[], None]) -> bool:
         """Register a connection that the store has lost; `done` is called with the answer.
@@ -213,7 +276,7 @@ class Joining:
             return
         if isinstance(error, StoreError):
             self._departures.doubt(session)
-        code = CLOSE_CODES.get(error.code) if error is not None else None
+        code = AUTH_ENDS.get(error.code) if error is not None else None
         if error is not None and code is not None and not isinstance(error, StoreError):
             self._post.error(connection, error, None)
             self._hub.close(connection.cid, code, code.reason)
@@ -256,7 +319,7 @@ class Joining:
             identity.user_id,
             device_id,
             connection.id,
-            self._info(connection, payload),
+            info_of(payload, int(self._clock() * 1000)),
             self._node,
             owner_check=not identity.privileged,
             since=place_of("resume", payload.resume) if payload.resume is not None else None,
@@ -264,20 +327,6 @@ class Joining:
             max_devices=self._limits.devices,
             stream=payload.stream,
         )
-
-    def _info(self, connection: Connection, payload: AuthPayload) -> bytes:
-        for name in ("device_type", "device_name", "os_version", "app_version"):
-            text = getattr(payload, name)
-            if text:
-                ids.short_id(name, text, 128)
-        info = DeviceInfo(
-            payload.device_type,
-            payload.device_name,
-            payload.os_version,
-            payload.app_version,
-            connected_at=int(self._clock() * 1000),
-        )
-        return encode.to_json(info)
 
     def _ask(
         self,
@@ -538,57 +587,10 @@ class Joining:
         body = encode.error_payload(error)
         self._post.on_error(connection, error, "auth")
         self._post.send(connection, MessageType.AUTH_FAILURE, body, correlation_id)
-        code = CLOSE_CODES.get(error.code, CloseCode.AUTH_FAILED)
+        code = AUTH_ENDS.get(error.code, CloseCode.AUTH_FAILED)
         self._hub.close(connection.cid, code, code.reason)
         if connection.gone:
             self._departures.closed(connection)
-
-
-CLOSE_CODES = {
-    ErrorCode.TOKEN_INVALID: CloseCode.AUTH_FAILED,
-    ErrorCode.TOKEN_EXPIRED: CloseCode.TOKEN_EXPIRED,
-    ErrorCode.TOKEN_REVOKED: CloseCode.TOKEN_REVOKED,
-    ErrorCode.FORBIDDEN: CloseCode.FORBIDDEN,
-    ErrorCode.INSUFFICIENT_ROLE: CloseCode.FORBIDDEN,
-    ErrorCode.WRONG_SESSION: CloseCode.FORBIDDEN,
-    ErrorCode.WRONG_DEVICE: CloseCode.FORBIDDEN,
-    ErrorCode.TOO_MANY_DEVICES: CloseCode.SESSION_FULL,
-    ErrorCode.STORE_UNAVAILABLE: CloseCode.STORE_UNAVAILABLE,
-    ErrorCode.OVERLOADED: CloseCode.STORE_UNAVAILABLE,
-    ErrorCode.STATE_DAMAGED: CloseCode.INTERNAL_ERROR,
-    ErrorCode.INTERNAL: CloseCode.INTERNAL_ERROR,
-}
-"""How a refused AUTH ends; with anything else (a bad field) as AUTH_FAILED."""
-
-REGISTERED = frozenset({ErrorCode.STATE_DAMAGED, ErrorCode.INTERNAL})
-"""After these the store may have registered the device: what it answered could not be used. So it
-may have without an answer."""
-
-
-def place_welcomed(answer: Welcome) -> Place:
-    """Where the session was when the device joined."""
-    return Place(answer.epoch, answer.version, answer.lineage)
-
-
-def reset_of(answer: Welcome, hello: Hello) -> str:
-    """Why a device that wanted a difference gets a whole state; "" when it has nothing yet."""
-    since = hello.since
-    if since is None or not since.version:
-        return ""
-    return answer.reason or ("resync" if since.epoch == answer.epoch else "epoch")
-
-
-def refusal_of(answer: Welcome | StoreError) -> SyncBridgeError | None:
-    """The error in an answer, if it is one."""
-    if isinstance(answer, StoreError):
-        return answer
-    if answer.status is Status.OK:
-        return None
-    if answer.status is Status.FORBIDDEN:
-        return SyncBridgeError(ErrorCode.FORBIDDEN, "this session belongs to another user")
-    if answer.status is Status.TOO_MANY_DEVICES:
-        return SyncBridgeError(ErrorCode.TOO_MANY_DEVICES, "the session has no room for a device")
-    return SyncBridgeError(ErrorCode.INTERNAL, f"unexpected answer {answer.status.name}")
 
 
 def ignore(answer: Any) -> None:

@@ -15,7 +15,7 @@ class Registry:
     Attributes:
         everyone: topic of all who are in a session. admins: of those with role admin.
         waiting: client address -> connections that have not authenticated.
-        silent: those that have not sent a valid AUTH.
+        silent: those that have not sent a valid AUTH. sockets: user -> how many of them have.
         binary: how many connections take protobuf, in a session or not; each session has its own
             count, so that nothing is encoded for nobody.
     """
@@ -28,6 +28,7 @@ class Registry:
         self.connections: dict[int, Connection] = {}
         self.waiting: dict[str, int] = {}
         self.silent = Silent() if silent is None else silent
+        self.sockets: dict[str, int] = {}
         self.sessions: dict[str, LocalSession] = {}
 
     def __iter__(self) -> Iterator[Connection]:
@@ -44,6 +45,14 @@ class Registry:
         self.binary += takes_protobuf(connection)
         self.waiting[connection.client] = self.waiting.get(connection.client, 0) + 1
         self.silent.add(connection)
+
+    def known(self, connection: Connection) -> None:
+        """Its AUTH was valid: it counts for its user, and what it sends is believed to be sane."""
+        assert connection.identity is not None
+        user_id = connection.identity.user_id
+        self.silent.discard(connection)
+        self._hub.trust(connection.cid)
+        self.sockets[user_id] = self.sockets.get(user_id, 0) + 1
 
     def session(self, session_id: str) -> LocalSession:
         """The session with this id, opened here if nobody was in it."""
@@ -80,10 +89,19 @@ class Registry:
         if self.connections.pop(connection.cid, None) is not None:
             self.binary -= takes_protobuf(connection)
             self._settle(connection)
+            self._forget_socket(connection)
         session = connection.session
         if session is None:
             return False
         return self.expel(session, connection)
+
+    def _forget_socket(self, connection: Connection) -> None:
+        if connection.identity is None:
+            return
+        user_id = connection.identity.user_id
+        self.sockets[user_id] -= 1
+        if not self.sockets[user_id]:
+            del self.sockets[user_id]
 
     def _settle(self, connection: Connection) -> None:
         """A connection has authenticated or gone: its address has a place more."""

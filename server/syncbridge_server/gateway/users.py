@@ -1,29 +1,50 @@
-"""Which sessions a user has: an index that is written beside the sessions, rarely.
+"""Which sessions a user has: an index that is written beside the sessions, rarely, and counted.
 
 It stands in another slot of a cluster than the sessions, so it cannot be written with them. It is
 written when a device joins, with writes, and when the life of a session is renewed because devices
 are connected; at most once a minute for each session and node. So its order is right to a minute.
 Who reads it looks at each session and drops what is not there any more.
+
+Users who may be near their budgets are counted by it, in the background (`rates.budgets`).
 """
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
+import structlog
+import trio
+
 from syncbridge.errors import StoreError
-from syncbridge.records.devices import Remember
+from syncbridge.records.devices import ListSessions, Peek, Peeked, Remember
 from syncbridge_server.gateway.courier import Courier
+from syncbridge_server.gateway.quota import UserQuota
+from syncbridge_server.gateway.sweeper import ask_all
+from syncbridge_server.ports.store import Store
+
+log = structlog.get_logger("gateway")
 
 PERIOD = 60.0
 MAX_REMEMBERED = 65_536
+COUNTED_AT_ONCE = 64
+PAGE = 256
+SETTLED_SECONDS = 1.0
+"""What was charged so long ago has been noted in the index."""
 
 
 class UserIndex:
-    """Writes the index. `clock`: Unix seconds."""
+    """Writes the index, and counts by it. `clock`: Unix seconds."""
 
-    def __init__(self, courier: Courier, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, courier: Courier, quota: UserQuota, clock: Callable[[], float]
+    ) -> None:
+        self._store = store
         self._courier = courier
+        self._budgets = quota.budgets
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}
+        self._due = trio.Event()
+        quota.on_due = self._wake
 
     def seen(self, user_id: str, session_id: str) -> None:
         """There was activity of this user in this session. O(1)."""
@@ -39,3 +60,49 @@ class UserIndex:
     def _remembered(self, answer: Any, key: tuple[str, str]) -> None:
         if isinstance(answer, StoreError):
             self._written.pop(key, None)
+
+    def _wake(self) -> None:
+        self._due.set()
+
+    async def run(self) -> None:
+        """Count users who are due, for ever."""
+        while True:
+            await self._due.wait()
+            self._due = trio.Event()
+            while self._budgets.due:
+                await self._count_some()
+
+    async def _count_some(self) -> None:
+        due = self._budgets.due
+        users = list(islice(due, COUNTED_AT_ONCE))
+        for user_id in users:
+            del due[user_id]
+            self._budgets.begin(user_id)
+        await trio.sleep(SETTLED_SECONDS)
+        for user_id in users:
+            try:
+                await self._count(user_id)
+            except StoreError as error:
+                log.info("User not counted", reason=error.detail)
+
+    async def _count(self, user_id: str) -> None:
+        """Count what a user has in the store. Raises StoreError."""
+        sizes: dict[str, int] = {}
+        after = None
+        while True:
+            listed = await self._store.call(ListSessions(user_id, PAGE, after))
+            asked = [sid for sid, _ in listed.sessions]
+            answers = await ask_all(self._store, [Peek(sid) for sid in asked]) if asked else []
+            for sid, peeked in zip(asked, answers, strict=True):
+                if not isinstance(peeked, Peeked) or is_of(peeked, user_id):
+                    sizes[sid] = peeked.size if isinstance(peeked, Peeked) else 0
+            if not listed.more:
+                break
+            sid, activity = listed.sessions[-1]
+            after = activity, sid
+        self._budgets.counted(user_id, sizes, sum(sizes.values()))
+
+
+def is_of(peeked: Peeked, user_id: str) -> bool:
+    """Whether a session that was looked at is there, and is this user's."""
+    return peeked.owner == user_id and (peeked.exists or bool(peeked.online))

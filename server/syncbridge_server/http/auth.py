@@ -1,5 +1,6 @@
 """POST /auth/token, /auth/refresh, /auth/revoke."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import msgspec
@@ -69,21 +70,34 @@ class RevokeRequest(msgspec.Struct, forbid_unknown_fields=True):
 class Revoked(msgspec.Struct):
     """Answer of POST /auth/revoke. `before`: tokens issued later are not meant, Unix seconds.
 
-    `note`: what a revocation of this kind does not reach.
+    `note`: what a revocation of this kind does not reach. `calls`: voice channels from whose calls
+    the provider has still to remove somebody; it is asked until it has.
     """
 
     revoked: str
     value: str
     before: float
     note: str | msgspec.UnsetType = msgspec.UNSET
+    calls: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class AuthRoutes:
-    """The three calls. `id_bytes`: longest id that may be named."""
+    """The three calls.
 
-    def __init__(self, auth: Authentication, id_bytes: int = 64) -> None:
+    Args:
+        id_bytes: longest id that may be named.
+        calls: tells the calls of a revocation; the channels in which that is not done yet.
+    """
+
+    def __init__(
+        self,
+        auth: Authentication,
+        id_bytes: int = 64,
+        calls: Callable[[Rule], Awaitable[list[str]]] | None = None,
+    ) -> None:
         self._auth = auth
         self._id_bytes = id_bytes
+        self._calls = calls
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -154,6 +168,8 @@ class AuthRoutes:
         answer = Revoked(f"{rule.kind}_id" if kind in ("user", "device") else kind, value, rule.at)
         if kind == "device":
             answer.note = DEVICE_NOTE
+        if self._calls is not None:
+            answer.calls = await self._calls(rule)
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
     def _target(self, caller: Identity, body: RevokeRequest) -> tuple[Kind, str, str]:

@@ -163,6 +163,7 @@ class ConflictRoutes:
         text = await read_json_body(request, self._limits.snapshot_bytes)
         body: IncrementalBody = decode_json(text, IncrementalBody)
         write = self._write(identity, body)
+        await self._gateway.require_join(identity, write.sid)
         if identity.role is Role.ADMIN:
             keys = [key.decode() for key in [*write.sets[::2], *write.deletes][:AUDITED_KEYS]]
             audited(request.scope, session_id=write.sid, keys=keys)
@@ -183,6 +184,7 @@ class ConflictRoutes:
         text = await read_json_body(request, self._limits.snapshot_bytes)
         body: ResolveBody = decode_json(text, ResolveBody)
         sid, device_id = self._place(identity, body)
+        await self._gateway.require_join(identity, sid)
         claim, strategy = self._claim(body), body.resolution_strategy
         for _ in range(ATTEMPTS):
             known = await self._review(identity, sid, claim)

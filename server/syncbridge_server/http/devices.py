@@ -68,6 +68,7 @@ class DeviceRoutes:
         identity = await self._authenticate(request, session_bound=True)
         session_id = path_session(request)
         authorize(identity, session_id=session_id)
+        await self._gateway.require_join(identity, session_id)
         answer: DeviceList = await self._store.call(
             ListDevices(session_id, identity.user_id, not identity.privileged)
         )
@@ -86,6 +87,7 @@ class DeviceRoutes:
         identity = await self._authenticate(request, session_bound=True)
         session_id, device_id = path_session(request), request.path_params["device_id"]
         authorize(identity, session_id=session_id, device_id=device_id)
+        await self._gateway.require_join(identity, session_id)
         answer: Departure = await self._store.call(
             Expel(session_id, device_id, identity.user_id, not identity.privileged)
         )

@@ -138,6 +138,7 @@ class HandoffRoutes:
         identity = await self._authenticate(request, session_bound=True)
         session_id = path_session(request)
         authorize(identity, session_id=session_id)
+        await self._gateway.require_join(identity, session_id)
         body = await read_json(request, HandoffRequest, MAX_BODY)
         for name in ("source_device", "target_device"):
             ids.short_id(name, getattr(body, name), self._gateway.limits.id_bytes)
@@ -182,6 +183,7 @@ class HandoffRoutes:
         identity = await self._authenticate(request, session_bound=True)
         session_id = path_session(request)
         authorize(identity, session_id=session_id)
+        await self._gateway.require_join(identity, session_id)
         maker = maker_of(request.path_params["token"])
         if maker is not None and self._authenticate.is_revoked(maker, maker.device_id):
             raise SyncBridgeError(ErrorCode.HANDOFF_EXPIRED, "its source was signed out since")

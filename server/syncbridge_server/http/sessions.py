@@ -107,6 +107,7 @@ class SessionRoutes:
         identity = await self._authenticate(request, session_bound=True)
         body = self._decode(await read_json_body(request, self._limits.snapshot_bytes))
         write = self._write(identity, body)
+        await self._gateway.require_join(identity, write.sid)
         kept = await self._spare(identity, write)
         outcome = await self._gateway.commit(write)
         if outcome.status is Status.AHEAD and body.version == 1 and outcome.version == 0:
@@ -129,6 +130,7 @@ class SessionRoutes:
         identity = await self._authenticate(request, session_bound=True)
         session_id = self._path_session(request)
         authorize(identity, session_id=session_id)
+        await self._gateway.require_join(identity, session_id)
         named = list_field(request.scope, b"if-none-match")
         known = parse_etag(named) if named else None
         snapshot: Snapshot = await self._store.call(

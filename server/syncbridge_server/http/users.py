@@ -22,7 +22,7 @@ from syncbridge.records.devices import Forget, ListSessions, Peek, Peeked, Sessi
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.presence import COMPARE_SECONDS, TOUCH_SECONDS
 from syncbridge_server.gateway.sweeper import ask_all
-from syncbridge_server.gateway.users import PERIOD
+from syncbridge_server.gateway.users import PERIOD, is_of
 from syncbridge_server.http.support.answers import timestamp
 from syncbridge_server.http.support.pages import Cursor, PageSize, query_of
 from syncbridge_server.isolation import Isolation
@@ -186,8 +186,8 @@ class UserRoutes:
             for (sid, activity), answer in zip(listed.sessions, answers, strict=True)
         ]
         read = await self._isolation.each("list", found, found_session)
-        shown = [one for one in read if is_shown(one, user_id)]
-        gone = [one[0] for one in read if not is_shown(one, user_id)]
+        shown = [one for one in read if is_of(one[2], user_id)]
+        gone = [one[0] for one in read if not is_of(one[2], user_id)]
         if gone:
             await self._store.call(Forget(user_id, gone))
         return shown, len(found) - len(read)
@@ -196,12 +196,6 @@ class UserRoutes:
 def found_session(found: Found) -> Found:
     """A session of the index as it was looked at."""
     return found
-
-
-def is_shown(found: Found, user_id: str) -> bool:
-    """Whether a session is there, and is this user's."""
-    peeked = found[2]
-    return peeked.owner == user_id and (peeked.exists or bool(peeked.online))
 
 
 def is_session(sid: str) -> bool:

@@ -188,7 +188,11 @@ class HealthBody(msgspec.Struct):
 
 
 class ChannelBody(msgspec.Struct, rename="camel"):
-    """A voice channel. Without a call `session` and `metrics` are null."""
+    """A voice channel. Without a call `session` and `metrics` are null.
+
+    `removing`: users whom the provider has still to remove, as their tokens were revoked or they
+    came back after they had been sent away. Services and admins see all, others themselves.
+    """
 
     channel_id: str
     waddle_id: str
@@ -198,6 +202,7 @@ class ChannelBody(msgspec.Struct, rename="camel"):
     health: HealthBody
     migration: MigrationBody | None
     quality: QualityBody | None
+    removing: list[str]
 
 
 class CallBody(msgspec.Struct, rename="camel"):
@@ -284,6 +289,8 @@ class VoiceRoutes:
         device_id = identity.device_id or named_device(request)
         if device_id:
             short_id("X-Device-ID", device_id, self._id_bytes)
+        logins = tuple(name for name in (identity.jti, identity.family) if name)
+        voice.revoking.note(identity.user_id, (*logins, *[device_id][: bool(device_id)]))
         try:
             issued = await voice.tokens.issue(
                 identity.user_id,
@@ -293,6 +300,7 @@ class VoiceRoutes:
                 permissions,
                 device_id=device_id,
                 sid=identity.session_id or default_session(identity.user_id),
+                logins=logins,
             )
         except ProviderError as error:
             raise told(error, channel_id) from None
@@ -411,6 +419,7 @@ def body_of(
         HealthBody(health.score, health.status, health.checks, health.reason),
         _migration(channel),
         _quality(quality),
+        [user_id for user_id in record.unwelcome if seer in (None, user_id)],
     )
 
 

@@ -59,6 +59,7 @@ from syncbridge_server.voice.provider.registration import Registration
 from syncbridge_server.voice.rooms.chores import Chores
 from syncbridge_server.voice.rooms.migration import Migration
 from syncbridge_server.voice.rooms.opening import Opening
+from syncbridge_server.voice.rooms.revoking import Revoking
 from syncbridge_server.voice.rooms.texts import Texts, downloads
 from syncbridge_server.voice.rooms.timers import Timers
 from syncbridge_server.voice.rooms.tokens import Tokens
@@ -99,6 +100,7 @@ class Voice:
     analytics: "Analytics | None"
     evidence: CallEvidence
     user_calls: UserCalls
+    revoking: Revoking
 
     async def run(self) -> None:
         """Keep the parts at work, for ever."""
@@ -109,6 +111,7 @@ class Voice:
             "sync": self.synchronizer.run,
             "monitor": self.monitor.run,
             "user_calls": self.user_calls.run,
+            "revoking": self.revoking.run,
         }
         if self.analytics is not None:
             parts["analytics"] = self.analytics.run
@@ -172,6 +175,9 @@ async def build_voice(
         )
         looker = Looker(provider, desk, opening, metrics.sync)
         evidence = RedisEvidence(io)
+        revoking = Revoking(desk, evidence)
+        observe = partial(revoking_readings, revoking)
+        register_reading(registry, "syncbridge_voice_revocations", observe)
         Repairs(desk, metrics.sync)
         synchronizer = build_synchronizer(settings, provider, desk, looker, metrics, evidence)
         worker.on_look(synchronizer.look)
@@ -213,6 +219,7 @@ async def build_voice(
             analytics=analytics,
             evidence=evidence,
             user_calls=UserCalls(desk, evidence),
+            revoking=revoking,
         )
 
 
@@ -286,6 +293,11 @@ def guard_readings(provider: GuardedProvider, budget: RequestBudget) -> list[tup
         ("reads_breaker_open", shut[provider.reads]),
         ("budget_left", budget.left(time.monotonic())),
     ]
+
+
+def revoking_readings(revoking: Revoking) -> list[tuple[str, float]]:
+    """Revocations of which calls have not been told yet."""
+    return [("pending", len(revoking.pending))]
 
 
 async def kept_up(name: str, run: Callable[[], Awaitable[None]]) -> None:

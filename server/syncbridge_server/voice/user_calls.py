@@ -12,6 +12,7 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.voice.call_records import What
 from syncbridge.voice.channel import Channel
+from syncbridge.voice.timeline import TOKEN
 from syncbridge_server.ports.evidence import CallEvidence
 from syncbridge_server.voice.desk import Desk
 
@@ -24,7 +25,8 @@ GATHER_SECONDS = 0.25
 """Between two batches: notes that come soon after each other cost less together."""
 PAUSE_SECONDS = 1.0
 """After trouble of the store."""
-MOVES = (What.JOINED, What.LEFT)
+MOVES = (What.JOINED, What.LEFT, TOKEN)
+"""Who has a voice token may come at any moment."""
 
 
 class UserCalls:

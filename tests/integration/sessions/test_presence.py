@@ -109,7 +109,8 @@ def processes(redis_url: str, tmp_path: Path) -> Iterator[tuple[Process, Process
 
 @pytest.fixture
 async def nodes(redis_url: str) -> AsyncIterator[tuple[Node, Node]]:
-    async with running_node(redis_url) as one, running_node(redis_url) as two:
+    often = {"device_join_burst": 1_000}
+    async with running_node(redis_url, **often) as one, running_node(redis_url, **often) as two:
         yield one, two
 
 

@@ -180,6 +180,54 @@ def test_a_limited_message_is_unfolded_too() -> None:
         ]
 
 
+def test_a_compressed_flood_above_the_rate_costs_no_unfolding() -> None:
+    """Of a flood the first few in a row are read, each to 4 KiB at most; the rest not at all."""
+    with hub_harness(HubLimits(rate_per_second=1, rate_burst=1)) as harness:
+        harness.peer(deflate=True).send(
+            compressed(TEXT, b"one") + compressed(TEXT, b"two") + compressed(TEXT, LONG * 40) * 150
+        )
+
+        found = harness.poll()
+
+        assert [(EVENT_MESSAGE, b"one"), (EVENT_LIMITED, b"two")] == [
+            (kind, data) for kind, _, data, _ in found[:2]
+        ]
+        assert {(EVENT_LIMITED, b"")} == {(kind, data) for kind, _, data, _ in found[2:]}
+        assert 152 == len(found)
+        assert 17 == harness.hub.statistics().inflated
+
+
+@pytest.mark.parametrize(
+    ("data", "count", "delivered"),
+    [
+        pytest.param(b"{}", 200, 8, id="many small ones: each takes a unit"),
+        pytest.param(bytes(3000), 5, 2, id="few large ones"),
+        pytest.param(bytes(1 << 20), 1, 0, id="a bomb"),
+    ],
+)
+def test_before_trust_unfolding_has_a_budget(data: bytes, count: int, delivered: int) -> None:
+    """8 KiB for all messages; whoever is above is closed as a flood, and no more is unfolded."""
+    with hub_harness(HubLimits(rate_per_second=0)) as harness:
+        peer = harness.peer(deflate=True, unfold=8192)
+        peer.send(compressed(BINARY, data) * count)
+
+        assert [(data, 2)] * delivered == messages(harness)
+        assert 4007 == closing(harness, peer)[0]
+        assert harness.hub.statistics().inflated <= delivered + 1
+
+
+def test_trust_lifts_the_budget() -> None:
+    """After `trust` messages are held to the largest size only."""
+    with hub_harness(HubLimits(rate_per_second=0)) as harness:
+        peer = harness.peer(deflate=True, unfold=1024)
+        peer.send(compressed(BINARY, bytes(1024)))
+        assert 1 == len(messages(harness))
+        assert harness.hub.trust(peer.cid)
+        peer.send(compressed(BINARY, bytes(60_000)) * 3)
+
+        assert [60_000] * 3 == [len(data) for data, _ in messages(harness)]
+
+
 def test_a_broadcast_is_compressed_once() -> None:
     """Each member gets its form: plain or compressed, text or binary; two compressions in all."""
     with hub_harness() as harness:

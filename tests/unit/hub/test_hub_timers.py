@@ -160,6 +160,52 @@ def test_unread_bytes_stop_the_idle_timeout() -> None:
         assert [event[0] for event in first + rest] == [EVENT_MESSAGE] * 3
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param([client_frame(TEXT, b"a", fin=False)], id="the last frame never comes"),
+        pytest.param([client_frame(TEXT, bytes(100))[:50]], id="the frame never ends"),
+        pytest.param(
+            [client_frame(TEXT, b"a", fin=False)] + [client_frame(0, b"b", fin=False)] * 9,
+            id="frame by frame",
+        ),
+        pytest.param(
+            [client_frame(TEXT, b"whole") + client_frame(TEXT, b"", fin=False)]
+            + [client_frame(PONG)] * 9,
+            id="behind a whole message, and with pongs",
+        ),
+    ],
+)
+def test_a_message_must_end_in_time(parts: list[bytes]) -> None:
+    """`message_timeout` after it began its connection is failed with 4006, whatever else comes."""
+    with hub_harness(QUIET._replace(message_timeout=10_000)) as harness:
+        peer = harness.peer()
+        for part in parts:
+            peer.send(part)
+            assert EVENT_CLOSED not in [event[0] for event in harness.poll()]
+            harness.poll(9_999 // len(parts))
+        assert [] == peer.frames()
+
+        harness.poll(10_000 - 9_999 // len(parts) * len(parts))
+
+        harness.hub.flush()
+        assert [(CLOSE, close_payload(4006, "message not ended in time"))] == peer.frames()
+        assert 1 == harness.hub.statistics().idle_closed
+
+
+def test_messages_that_end_have_their_time_each() -> None:
+    """Fragments in time are a message, and the next one's time is its own."""
+    with hub_harness(QUIET._replace(message_timeout=10_000)) as harness:
+        peer = harness.peer()
+        for _ in range(4):
+            peer.send(client_frame(TEXT, b"a", fin=False))
+            assert [] == harness.poll(1)
+            peer.send(client_frame(0, b"b"))
+            assert [(EVENT_MESSAGE, peer.cid, b"ab", 1)] == harness.poll(9_998)
+
+        assert [] == harness.poll(100_000)
+
+
 def test_bridged_connection_gets_no_pings() -> None:
     """Our own socket pair is not pinged, but goes when it is silent too long."""
     with hub_harness() as harness:

@@ -135,10 +135,10 @@ def _session_list(reply: list[Any]) -> SessionList:
 
 
 def _peeked(reply: list[Any]) -> Peeked:
-    exists, owner, version, epoch, lineage, updated, online = reply
+    exists, owner, version, epoch, lineage, updated, online, size = reply
     names = [device_id.decode() for device_id in online]
     place = (version, epoch.decode(), updated)
-    return Peeked(bool(exists), owner.decode(), *place, names, lineage.decode())
+    return Peeked(bool(exists), owner.decode(), *place, names, lineage.decode(), size)
 
 
 def _handoff(reply: list[Any]) -> Handoff:

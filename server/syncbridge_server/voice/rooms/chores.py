@@ -12,7 +12,6 @@ its id, and ended then. A room that cannot be ended for a day is given up, with 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import msgspec
 import structlog
@@ -29,7 +28,7 @@ from syncbridge.voice.provider.errors import (
     SessionNotFound,
 )
 from syncbridge.voice.records import Room
-from syncbridge_server.isolation import LEFT
+from syncbridge_server.isolation import LEFT, Left
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.rooms.leaving import put_out
@@ -79,7 +78,7 @@ class Chores:
             for _ in range(AT_ONCE):
                 nursery.start_soon(self._work)
 
-    async def do(self, channel_id: str) -> Any:
+    async def do(self, channel_id: str) -> Left | None:
         """Do what is to be done in one channel; LEFT when somebody else does. Raises StoreError."""
         life_ms = round((self._patience + MARGIN) * 1000)
         async with self._desk.channels.lock(channel_id, CHORES, life_ms, 0) as got:

@@ -10,7 +10,7 @@ cannot be read, nothing is due.
 from collections.abc import Awaitable
 from functools import partial
 from random import uniform
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 import trio
@@ -19,6 +19,7 @@ from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.timeline import TIMEOUT
+from syncbridge_server.isolation import Left
 from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.rooms.chores import Chores
 from syncbridge_server.voice.rooms.opening import Opening
@@ -102,7 +103,7 @@ class Timers:
                 if len(claimed) < AT_ONCE:
                     await trio.sleep(POLL_SECONDS * uniform(0.5, 1.5))  # noqa: S311
 
-    async def look_after(self, channel_id: str) -> Any:
+    async def look_after(self, channel_id: str) -> Left | None:
         """Carry out what is due in one channel; LEFT as `Chores.do`. Raises StoreError."""
         wanted = await self._desk.change(channel_id, settled)
         if wanted.stragglers:

@@ -106,11 +106,13 @@ class Tokens:
         *,
         device_id: str = "",
         sid: str = "",
+        logins: tuple[str, ...] = (),
     ) -> VoiceToken:
         """A token for a user whose permission was checked; opens the channel's room if need be.
 
         Args:
             device_id, sid: the device that asks, and its session, if they are known.
+            logins: token id and login with which it asks; see `revoking`.
 
         Raises:
             SessionFull: there is no seat left.
@@ -124,6 +126,7 @@ class Tokens:
             waddle_id=waddle_id,
             permissions=permissions,
             device=(device_id, sid),
+            logins=logins,
             began=self._desk.now(),
         )
         who = Participant(user_id, name, device_id)
@@ -218,6 +221,7 @@ def seated(
     permissions: Permissions,
     device: tuple[str, str],
     began: int,
+    logins: tuple[str, ...] = (),
 ) -> Seat:
     """Keep a seat in a channel that is live. Raises NotLive, SessionFull, FORBIDDEN.
 
@@ -230,7 +234,7 @@ def seated(
     known = channel.record.guests.get(user_id)
     there = known is not None and call.since(user_id) is not None
     changed = there and known is not None and known.permissions != permissions
-    channel.admit(user_id, permissions, now)
+    channel.admit(user_id, permissions, now, logins)
     holding.guess(channel.record.guests[user_id], *device)
     empty = not call.arrived and room.opened_at < began
     transcribed = channel.record.config.transcription

@@ -1,0 +1,1 @@
+"""Pending events to Python objects, for other compiled modules only. See delivering.pyx."""

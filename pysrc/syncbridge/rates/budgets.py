@@ -1,0 +1,119 @@
+"""What one user may keep in the store: how many sessions, and how many bytes in all of them.
+
+Theory of operation. What a user has is spread over the store, and no write could look at all of
+it. So it is estimated from above: what was found when it was last counted, and everything written
+since, as if it replaced nothing. Small users are never counted. Who has written an eighth of a
+budget since the last count, or is refused, is due for the next one, which brings the estimate down
+to the truth. Each node does this for itself; n nodes let a user go over a budget by n/8 of it, and
+by what is written in the seconds that a count takes.
+
+The table is bounded: who has not written for longest is forgotten, and begins anew.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+KEPT = 16_384
+SHARE = 8
+AGAIN_SECONDS = 5.0
+"""A user who is refused is counted again after this time, not before."""
+
+SESSIONS, STORED = "sessions", "stored_bytes"
+
+
+class Usage:
+    """What a user has, as far as is known.
+
+    Attributes:
+        sessions: those found by the last count, and those charged since. fresh: since only.
+        stored: bytes found. written: since. pending: until the count that is under way.
+        counted_at: seconds, when a count was asked for.
+    """
+
+    __slots__ = ("counted_at", "fresh", "pending", "sessions", "stored", "written")
+
+    def __init__(self) -> None:
+        self.sessions: set[str] = set()
+        self.fresh: set[str] = set()
+        self.stored = self.written = self.pending = 0
+        self.counted_at = float("-inf")
+
+
+class Budgets:
+    """Holds users to their budgets. A budget of 0 is none.
+
+    Args:
+        sessions: most of them. stored: most bytes of keys and values in all of them.
+
+    Attributes:
+        due: users to be counted, longest due first.
+    """
+
+    def __init__(self, sessions: int, stored: int, kept: int = KEPT) -> None:
+        self._most = {SESSIONS: sessions, STORED: stored}
+        self._kept = kept
+        self._users: OrderedDict[str, Usage] = OrderedDict()
+        self.due: dict[str, None] = {}
+
+    def charge(self, user_id: str, session_id: str, size: int, now: float) -> str:
+        """Charge a write of `size` bytes, or with 0 a join; the name of the budget that forbids it.
+
+        Args:
+            now: seconds of any steady clock.
+
+        Returns:
+            "" when it was charged. O(1).
+        """
+        usage = self._usage(user_id)
+        excess = self._excess(usage, session_id, size)
+        if excess:
+            if now - usage.counted_at >= AGAIN_SECONDS:
+                self._want(user_id, usage, now)
+            return excess
+        if session_id not in usage.sessions:
+            usage.sessions.add(session_id)
+            usage.fresh.add(session_id)
+        usage.written += size
+        if self._is_share(SESSIONS, len(usage.fresh)) or self._is_share(STORED, usage.written):
+            self._want(user_id, usage, now)
+        return ""
+
+    def most(self, budget: str) -> int:
+        """The bound of a budget."""
+        return self._most[budget]
+
+    def begin(self, user_id: str) -> None:
+        """A count begins: what is charged from now on may not be in it."""
+        usage = self._usage(user_id)
+        usage.fresh.clear()
+        usage.pending += usage.written
+        usage.written = 0
+
+    def counted(self, user_id: str, sessions: Iterable[str], stored: int) -> None:
+        """What a count has found."""
+        usage = self._usage(user_id)
+        usage.sessions = set(sessions) | usage.fresh
+        usage.stored, usage.pending = stored, 0
+
+    def _usage(self, user_id: str) -> Usage:
+        usage = self._users.pop(user_id, None) or Usage()
+        self._users[user_id] = usage
+        if len(self._users) > self._kept:
+            self._users.popitem(last=False)
+        return usage
+
+    def _excess(self, usage: Usage, session_id: str, size: int) -> str:
+        sessions, stored = self._most[SESSIONS], self._most[STORED]
+        if sessions and session_id not in usage.sessions and len(usage.sessions) >= sessions:
+            return SESSIONS
+        if stored and size and usage.stored + usage.pending + usage.written + size > stored:
+            return STORED
+        return ""
+
+    def _is_share(self, budget: str, amount: int) -> bool:
+        return 0 < self._most[budget] < amount * SHARE
+
+    def _want(self, user_id: str, usage: Usage, now: float) -> None:
+        usage.counted_at = now
+        if len(self.due) < self._kept:
+            self.due[user_id] = None
