@@ -35,6 +35,7 @@ from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.auth.refusals import Refusals
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.auth.state_policy import StatePolicy
+from syncbridge_server.events.assembly import Events
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.gateway import Gateway, node_name
 from syncbridge_server.http.admin import AdminRoutes
@@ -45,6 +46,7 @@ from syncbridge_server.http.conflicts import ConflictRoutes
 from syncbridge_server.http.dead_letters import DeadLetterRoutes
 from syncbridge_server.http.devices import DeviceRoutes
 from syncbridge_server.http.documents import DocumentRoutes
+from syncbridge_server.http.events import EventRoutes
 from syncbridge_server.http.handoff import HandoffRoutes
 from syncbridge_server.http.health import Health
 from syncbridge_server.http.metrics import metrics_routes
@@ -172,6 +174,9 @@ class Server:
         )
         self.auth.revocations.on_revoke(self._revoked)
         self.gateway.fanout.rollbacks.on_report = self._rolled_back
+        self.events = Events(settings, io, bus, node, lambda: self.gateway.draining)
+        self.gateway.fanout.rollbacks.on_session = self.events.rolled_back
+        observability.register_reading(registry, "syncbridge_events", self.events.carrier.figures)
         self.refusals = Refusals()
         self.audit = Audit(settings.audit_log) if settings.audit_log else None
         self.http_metrics = observability.http_metrics(registry)
@@ -241,6 +246,8 @@ class Server:
                 server = cls(settings, io, bus, node, registry, isolated, readiness, voice, worker)
                 with suppress(StoreError):
                     server.store.old_data = await formats.old_data(io, server.session_ttl_ms)
+                with suppress(StoreError):
+                    await server.events.switch.load()
                 try:
                     yield server
                 finally:
@@ -305,6 +312,7 @@ class Server:
             nursery.start_soon(self.gateway.run)
             nursery.start_soon(formats.watch, self.io, self.session_ttl_ms, self._formats)
             nursery.start_soon(self.administration.run)
+            nursery.start_soon(kept_up, "events", self.events.run)
             tell = partial(tell_state, self.administration)
             sweeper = CallSweeper(self.ledger, self.call_metrics, tell)
             nursery.start_soon(kept_up, "calls", sweeper.run)
@@ -384,6 +392,7 @@ class Server:
 
     def _revoked(self, rule: Rule) -> None:
         closed = self.gateway.close_revoked(rule.matches)
+        self.events.revoked(rule.kind, rule.value, rule.user_id, rule.at)
         self.administration.inform(
             "revoked", f"tokens of a {rule.kind} were revoked", kind=rule.kind, closed=closed
         )
@@ -467,6 +476,7 @@ class Server:
                 self.store, bearer, self.settings.id_bytes, self._lists(kind="session")
             ).routes(),
             *AdminRoutes(self.administration, bearer, self.settings.message_bytes).routes(),
+            *EventRoutes(self.events.reader, bearer).routes(),
             *CallExportRoutes(self.ledger, bearer, self.call_metrics.exported.inc).routes(),
             *CallRoutes(
                 RedisCalls(

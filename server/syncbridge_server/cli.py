@@ -51,6 +51,10 @@ ELSEWHERE = {
         "syncbridge_tools.client_check.cli",
         "Check that a client follows the protocol.",
     ),
+    "events": (
+        "syncbridge_server.commands.events",
+        "Show what happened, and what happens from now on, to sessions, devices and calls.",
+    ),
     "rtk-sim": (
         "syncbridge_tools.rtk_sim.cli",
         "Run a stand-in voice provider that can inject faults.",

@@ -215,6 +215,7 @@ ROWS = (
     Row("GET", "/admin/metrics/all", "read admin"),
     Row("GET", "/admin/metrics/voice", "read admin"),
     Row("GET", "/admin/calls/export", "read admin"),
+    Row("GET", "/events", "service"),
     Row("GET", "/admin/sessions", "read admin"),
     Row("GET", "/admin/connections", "read admin"),
     Row("GET", "/admin/voice/dead-letters", "read admin"),
