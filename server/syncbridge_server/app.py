@@ -108,6 +108,9 @@ PROBES = ("/health", "/health/live", "/health/ready", "/metrics")
 APART = ("/metrics", "/admin")
 """What is only at the address of administration where there is one."""
 
+WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
+"""Where a process that we start finds the Redis that we use."""
+
 CALLS_SECONDS = 3.0
 """How long a start waits until the calls under way are known."""
 
@@ -313,6 +316,9 @@ class Server:
             nursery.start_soon(formats.watch, self.io, self.session_ttl_ms, self._formats)
             nursery.start_soon(self.administration.run)
             nursery.start_soon(kept_up, "events", self.events.run)
+            if self.settings.dev and WORKER_REDIS in os.environ:
+                beside = partial(self.events.deliver_beside, os.environ[WORKER_REDIS])
+                nursery.start_soon(kept_up, "deliver", beside)
             tell = partial(tell_state, self.administration)
             sweeper = CallSweeper(self.ledger, self.call_metrics, tell)
             nursery.start_soon(kept_up, "calls", sweeper.run)
@@ -477,6 +483,7 @@ class Server:
             ).routes(),
             *AdminRoutes(self.administration, bearer, self.settings.message_bytes).routes(),
             *EventRoutes(self.events.reader, bearer).routes(),
+            *self.events.endpoint_routes(bearer),
             *CallExportRoutes(self.ledger, bearer, self.call_metrics.exported.inc).routes(),
             *CallRoutes(
                 RedisCalls(

@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge_server.app import Server, listener_config
+from syncbridge_server.app import WORKER_REDIS, Server, listener_config
 from syncbridge_server.auth.audit import Audit
 from syncbridge_server.auth.state_policy import StatePolicy
 from syncbridge_server.collector import Collector
@@ -45,9 +45,6 @@ from syncbridge_server.voice.provider.kinds import check_provider
 
 REPLICA_SECONDS, REPLICA_LOOK_SECONDS = 5.0, 0.25
 """How long a start waits until enough replicas are connected, and between two looks."""
-
-WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
-"""Where a worker finds the embedded Redis that its parent has started."""
 
 
 def run(settings: Settings, dev: bool = False) -> None:

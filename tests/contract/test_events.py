@@ -305,7 +305,7 @@ async def test_what_an_outbox_dropped_is_counted(
 
     assert Place(first.entries[0][0].decode(), 1) == place
     assert lost is not None
-    assert (3, f"{tag}.{place.entry}") == (data(lost)["count"], data(lost)["after"])
+    assert (3, f"{tag}-{place.entry}") == (data(lost)["count"], data(lost)["after"])
     assert 4 == len(carried(tag, place, part))
     assert 7 == place_after(place, part, 100).number
     assert lost.id == lost_of(tag, place, part).id  # type: ignore[union-attr]

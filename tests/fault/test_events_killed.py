@@ -22,8 +22,12 @@ WRITERS = 4
 SECONDS = 120 + 15 * KILLS
 """The whole test, at most."""
 
-SERVICE = bearer(mint("back-end", Role.SERVICE))
 Json = dict[str, Any]
+
+
+def service() -> dict[str, str]:
+    """The headers of a back end."""
+    return bearer(mint("back-end", Role.SERVICE))
 
 
 class World:
@@ -58,7 +62,7 @@ async def ask(world: World, method: str, path: str, **parts: Any) -> httpx.Respo
     while True:
         url = random.choice(world.nodes).url
         try:
-            async with httpx.AsyncClient(base_url=url, timeout=15.0, headers=SERVICE) as http:
+            async with httpx.AsyncClient(base_url=url, timeout=15.0, headers=service()) as http:
                 answer = await http.request(method, path, **parts)
         except httpx.TransportError:
             await trio.sleep(0.02)

@@ -59,7 +59,7 @@ def event_of(tag: str, entry: bytes, flat: Sequence[bytes]) -> Event:
         read = _DATA.get(name)
         data = read(fields) if read is not None else _as_json(name, fields["j"])
         return new_event(
-            f"{tag}.{entry.decode()}",
+            f"{tag}-{entry.decode()}",
             name,
             int(fields.get("t") or entry.partition(b"-")[0]),
             data,

@@ -5,16 +5,21 @@ from collections.abc import Callable
 import msgspec
 import structlog
 import trio
+from starlette.routing import BaseRoute
 
 from syncbridge.errors import StoreError
 from syncbridge.events import kinds
 from syncbridge.records.sessions import Place
 from syncbridge.slots import TAGS, bucket_of
+from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.deliver.beside import LOCAL, deliver_beside
 from syncbridge_server.events.carrier import Carrier
 from syncbridge_server.events.reading import EventReader
 from syncbridge_server.events.switch import EventSwitch
+from syncbridge_server.http.endpoints import EndpointRoutes
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.endpoints import RedisEndpoints
 from syncbridge_server.redis.stores.events import RedisEvents, outbox
 from syncbridge_server.settings import Settings
 
@@ -43,9 +48,21 @@ class Events:
             session_ms=settings.limits().session_ttl * 1000,
         )
         self._io = io
+        self._networks = settings.webhook_networks or (LOCAL if settings.dev else ())
+        self.endpoints = RedisEndpoints(io)
         self.switch = EventSwitch(self.store, io, bus, node, life=settings.events_after_reader)
         self.carrier = Carrier(self.store, self.switch, io, bus)
         self.reader = EventReader(self.store, self.switch, bus, stopping)
+
+    def endpoint_routes(self, authenticate: BearerAuth) -> list[BaseRoute]:
+        """What administers endpoints."""
+        networks = self._networks
+        parts = (self.endpoints, self.store, self.switch, authenticate, networks)
+        return EndpointRoutes(*parts).routes()
+
+    async def deliver_beside(self, redis_addr: str) -> None:
+        """See `deliver.beside`."""
+        await deliver_beside(redis_addr, self.endpoints.count)
 
     async def run(self) -> None:
         """Work until cancelled."""

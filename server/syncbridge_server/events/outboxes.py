@@ -41,8 +41,8 @@ def lost_of(tag: str, place: Place, part: Part) -> Event | None:
     if count <= 0:
         return None
     since, until = _ms(place.entry), _ms(part.entries[0][0].decode())
-    told = EventsLost(count, tag, f"{tag}.{place.entry}", time_text(since), time_text(until))
-    return new_event(f"{tag}.{place.entry}.lost", "events.lost", until, told)
+    told = EventsLost(count, tag, f"{tag}-{place.entry}", time_text(since), time_text(until))
+    return new_event(f"{tag}-{place.entry}-lost", "events.lost", until, told)
 
 
 def events_of(tag: str, entries: Sequence[tuple[bytes, Sequence[bytes]]]) -> Iterator[Event]:

@@ -12,8 +12,12 @@ from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.ws_client import Device
 from syncbridge.identity import Role
 
-SERVICE = bearer(mint("back-end", Role.SERVICE))
 Json = dict[str, Any]
+
+
+def service() -> dict[str, str]:
+    """The headers of a back end."""
+    return bearer(mint("back-end", Role.SERVICE))
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ async def node(redis_server: RedisServer) -> AsyncIterator[Node]:
 
 @pytest.fixture
 async def http(node: Node) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=SERVICE) as client:
+    async with httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=service()) as client:
         yield client
 
 
@@ -199,7 +203,7 @@ async def test_what_the_bound_dropped_is_told(redis_server: RedisServer) -> None
     """410 with how many are missing, and the cursor from which reading goes on."""
     async with (
         running_node(redis_server.url, rate_limit_enabled=False, events_kept=4) as node,
-        httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=SERVICE) as http,
+        httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=service()) as http,
     ):
         cursor = (await read(http))["cursor"]
         await create(http, a=1)
@@ -232,7 +236,7 @@ async def test_nothing_is_written_while_nobody_reads(
         async with running_node(redis_server.url, rate_limit_enabled=False) as other:
             cursor = (await read(http))["cursor"]
             on = other.server.io.scripts.digests["apply"]
-            async with httpx.AsyncClient(base_url=other.url, headers=SERVICE) as elsewhere:
+            async with httpx.AsyncClient(base_url=other.url, headers=service()) as elsewhere:
                 sid = await create(elsewhere, a=1)
             found = await until(http, cursor, "session.created")
 
@@ -245,7 +249,7 @@ async def test_nobody_reads_any_more(redis_server: RedisServer) -> None:
     """Some time after the last reading, all nodes stop; the next reader has what comes then."""
     async with (
         running_node(redis_server.url, rate_limit_enabled=False, events_after_reader=0.5) as node,
-        httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=SERVICE) as http,
+        httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=service()) as http,
     ):
         events = node.server.events
         await read(http)

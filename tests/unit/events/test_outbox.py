@@ -20,7 +20,7 @@ def entry(**fields: str) -> list[bytes]:
 
 
 def event(kind: str = "session.expired", **about: str) -> Event:
-    return new_event("t.1-0", kind, 0, KINDS[kind][1] and kinds.SessionExpired(), **about)
+    return new_event("t-1-0", kind, 0, KINDS[kind][1] and kinds.SessionExpired(), **about)
 
 
 @given(st.lists(st.binary(max_size=30)))
@@ -46,7 +46,7 @@ def test_an_entry_tells_when_and_about_what() -> None:
     """The time is that of the entry's name, and the id is its place."""
     told = event_of("ru", b"1732952000123-4", entry(k="device.left", s="S", u="ann", d="p", r="x"))
 
-    assert "ru.1732952000123-4" == told.id
+    assert "ru-1732952000123-4" == told.id
     assert "2024-11-30T07:33:20.123Z" == told.timestamp
     assert ("S", "ann", "") == (told.session_id, told.user_id, told.channel_id)
 
@@ -75,6 +75,7 @@ def test_values_are_taken_out_for_who_does_not_want_them() -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "1-", "-1", "a-1", "1-1-1", "1-9999999999999999999999"])
 def test_what_is_no_cursor_is_refused(text: str) -> None:
+    """It is said which parameter it is."""
     with pytest.raises(SyncBridgeError, match="after"):
         parse_cursor(text)
 

@@ -562,7 +562,9 @@ elseif bytes == 0 and made then
   expire(refreshed + TTL, 'dk')
 end
 
---@ if made then told_change(exists and meta[1], now + TTL, ARGV[2], device, epoch, lineage, app) end
+--@ if made then
+--@   told_change(exists and meta[1], now + TTL, ARGV[2], device, epoch, lineage, app)
+--@ end
 local nodes = meta[5]
 if made and nodes and nodes ~= node then
   -- C2 <sid> <version> <epoch> <lineage> <lineage before> <#device> <#correlation> <#trace>

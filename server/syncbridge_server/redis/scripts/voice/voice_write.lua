@@ -52,7 +52,8 @@ if last >= finals then
   call('PEXPIRE', KEYS[4], ARGV[8])
 end
 --@ for i = last + 1, #ARGV - 1, 3 do
---@   put(string.match(KEYS[1], '{[^}]*}'), ARGV[i], 'c', ARGV[4], 'u', ARGV[i + 1], 'j', ARGV[i + 2])
+--@   local tag = string.match(KEYS[1], '{[^}]*}')
+--@   put(tag, ARGV[i], 'c', ARGV[4], 'u', ARGV[i + 1], 'j', ARGV[i + 2])
 --@ end
 redis.pcall('SPUBLISH', ARGV[10], ARGV[11] .. format('%16.0f', revision) .. ARGV[12])
 return revision
