@@ -46,7 +46,7 @@ from syncbridge_server.http.conflicts import ConflictRoutes
 from syncbridge_server.http.dead_letters import DeadLetterRoutes
 from syncbridge_server.http.devices import DeviceRoutes
 from syncbridge_server.http.documents import DocumentRoutes
-from syncbridge_server.http.events import EventRoutes
+from syncbridge_server.http.events import event_routes
 from syncbridge_server.http.handoff import HandoffRoutes
 from syncbridge_server.http.health import Health
 from syncbridge_server.http.metrics import metrics_routes
@@ -107,9 +107,6 @@ PROBES = ("/health", "/health/live", "/health/ready", "/metrics")
 
 APART = ("/metrics", "/admin")
 """What is only at the address of administration where there is one."""
-
-WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
-"""Where a process that we start finds the Redis that we use."""
 
 CALLS_SECONDS = 3.0
 """How long a start waits until the calls under way are known."""
@@ -177,9 +174,8 @@ class Server:
         )
         self.auth.revocations.on_revoke(self._revoked)
         self.gateway.fanout.rollbacks.on_report = self._rolled_back
-        self.events = Events(settings, io, bus, node, lambda: self.gateway.draining)
+        self.events = Events(settings, io, bus, node, registry, lambda: self.gateway.draining)
         self.gateway.fanout.rollbacks.on_session = self.events.rolled_back
-        observability.register_reading(registry, "syncbridge_events", self.events.carrier.figures)
         self.refusals = Refusals()
         self.audit = Audit(settings.audit_log) if settings.audit_log else None
         self.http_metrics = observability.http_metrics(registry)
@@ -316,9 +312,6 @@ class Server:
             nursery.start_soon(formats.watch, self.io, self.session_ttl_ms, self._formats)
             nursery.start_soon(self.administration.run)
             nursery.start_soon(kept_up, "events", self.events.run)
-            if self.settings.dev and WORKER_REDIS in os.environ:
-                beside = partial(self.events.deliver_beside, os.environ[WORKER_REDIS])
-                nursery.start_soon(kept_up, "deliver", beside)
             tell = partial(tell_state, self.administration)
             sweeper = CallSweeper(self.ledger, self.call_metrics, tell)
             nursery.start_soon(kept_up, "calls", sweeper.run)
@@ -482,8 +475,7 @@ class Server:
                 self.store, bearer, self.settings.id_bytes, self._lists(kind="session")
             ).routes(),
             *AdminRoutes(self.administration, bearer, self.settings.message_bytes).routes(),
-            *EventRoutes(self.events.reader, bearer).routes(),
-            *self.events.endpoint_routes(bearer),
+            *event_routes(self.events, bearer),
             *CallExportRoutes(self.ledger, bearer, self.call_metrics.exported.inc).routes(),
             *CallRoutes(
                 RedisCalls(

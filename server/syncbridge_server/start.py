@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge_server.app import WORKER_REDIS, Server, listener_config
+from syncbridge_server.app import Server, listener_config
 from syncbridge_server.auth.audit import Audit
 from syncbridge_server.auth.state_policy import StatePolicy
 from syncbridge_server.collector import Collector
@@ -35,7 +35,7 @@ from syncbridge_server.listener.workers import (
 from syncbridge_server.redis import formats
 from syncbridge_server.redis.durability import Durability
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.link.embedded import EmbeddedRedis
+from syncbridge_server.redis.link.embedded import WORKER_REDIS, EmbeddedRedis
 from syncbridge_server.redis.link.urls import connection_url
 from syncbridge_server.redis.link.wire import NO_DATABASE, NO_LOGIN
 from syncbridge_server.settings import ConfigError, Settings

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import trio
 
-from support.receiver import Got, Receiver, receiving
+from support.events.receiver import Got, Receiver, receiving
 from support.redis_servers import RedisServer
 from support.server_kit import bare_environment, bearer, mint, server_process
 from syncbridge.identity import Role

@@ -12,7 +12,7 @@ import trio
 import typer
 
 from syncbridge_server.configuration.load import load_settings
-from syncbridge_server.deliver.process import Deliveries
+from syncbridge_server.events.process import Deliveries
 from syncbridge_server.log import configure_logging
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO

@@ -1,24 +1,26 @@
 """The parts of events of a node, put together out of its settings."""
 
+import os
 from collections.abc import Callable
 
 import msgspec
 import structlog
 import trio
-from starlette.routing import BaseRoute
+from prometheus_client import CollectorRegistry
 
 from syncbridge.errors import StoreError
 from syncbridge.events import kinds
 from syncbridge.records.sessions import Place
 from syncbridge.slots import TAGS, bucket_of
-from syncbridge_server.auth.http import BearerAuth
-from syncbridge_server.deliver.beside import LOCAL, deliver_beside
+from syncbridge_server.events.beside import LOCAL, deliver_beside
 from syncbridge_server.events.carrier import Carrier
+from syncbridge_server.events.endpoint_figures import EndpointFigures
 from syncbridge_server.events.reading import EventReader
 from syncbridge_server.events.switch import EventSwitch
-from syncbridge_server.http.endpoints import EndpointRoutes
+from syncbridge_server.observability import register_reading
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.embedded import WORKER_REDIS
 from syncbridge_server.redis.stores.endpoints import RedisEndpoints
 from syncbridge_server.redis.stores.events import RedisEvents, outbox
 from syncbridge_server.settings import Settings
@@ -28,18 +30,26 @@ log = structlog.get_logger("events")
 ONCE_MS = 3_600_000
 """How long it is known that what several nodes notice was told."""
 
-UNTOLD_MOST = 1_024
-
 
 class Events:
     """Events on a node.
 
+    Args:
+        stopping: whether the node is about to.
+
     Attributes:
-        switch, carrier, reader: see there.
+        switch, reader: see there. store, endpoints: of events, and of where they are posted to.
+        networks: private ones in which endpoints may be.
     """
 
     def __init__(
-        self, settings: Settings, io: RedisIO, bus: Bus, node: str, stopping: Callable[[], bool]
+        self,
+        settings: Settings,
+        io: RedisIO,
+        bus: Bus,
+        node: str,
+        registry: CollectorRegistry,
+        stopping: Callable[[], bool],
     ) -> None:
         self.store = RedisEvents(
             io,
@@ -48,27 +58,24 @@ class Events:
             session_ms=settings.limits().session_ttl * 1000,
         )
         self._io = io
-        self._networks = settings.webhook_networks or (LOCAL if settings.dev else ())
+        self._redis_addr = os.environ.get(WORKER_REDIS, "") if settings.dev else ""
+        self.networks = settings.webhook_networks or (LOCAL if settings.dev else ())
         self.endpoints = RedisEndpoints(io)
         self.switch = EventSwitch(self.store, io, bus, node, life=settings.events_after_reader)
-        self.carrier = Carrier(self.store, self.switch, io, bus)
+        self._carrier = Carrier(self.store, self.switch, io, bus)
         self.reader = EventReader(self.store, self.switch, bus, stopping)
-
-    def endpoint_routes(self, authenticate: BearerAuth) -> list[BaseRoute]:
-        """What administers endpoints."""
-        networks = self._networks
-        parts = (self.endpoints, self.store, self.switch, authenticate, networks)
-        return EndpointRoutes(*parts).routes()
-
-    async def deliver_beside(self, redis_addr: str) -> None:
-        """See `deliver.beside`."""
-        await deliver_beside(redis_addr, self.endpoints.count)
+        self._figures = EndpointFigures(self.endpoints, self.store, self.switch)
+        register_reading(registry, "syncbridge_events", self._carrier.figures)
+        register_reading(registry, "syncbridge_webhooks_out", self._figures.figures)
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.switch.run)
-            nursery.start_soon(self.carrier.run)
+            nursery.start_soon(self._carrier.run)
+            nursery.start_soon(self._figures.run)
+            if self._redis_addr:
+                nursery.start_soon(deliver_beside, self._redis_addr, self.endpoints.count)
 
     def rolled_back(self, sid: str, place: Place, reason: str) -> None:
         """A node has seen that a session went back."""

@@ -22,7 +22,7 @@ from syncbridge.events.outbox import encode, without_values
 from syncbridge.events.selection import Selection, parse_kinds
 from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge_server.auth.http import BearerAuth
-from syncbridge_server.deliver.guard import Guard, NotAllowed
+from syncbridge_server.events.guard import Guard, NotAllowed
 from syncbridge_server.events.switch import EventSwitch
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.pages import Cursor as PageCursor

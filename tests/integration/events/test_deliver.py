@@ -9,15 +9,15 @@ import httpx
 import pytest
 import trio
 
-from support.receiver import Got, Receiver, receiving
+from support.events.receiver import Got, Receiver, receiving
 from support.redis_servers import RedisServer
 from support.server_kit import Node, bearer, mint, new_session, running_node, settings
 from syncbridge.events import delivery, retries
 from syncbridge.identity import Role
 from syncbridge.voice.provider.records import Refused
 from syncbridge.voice.provider.signatures import secret_bytes, verify
-from syncbridge_server.deliver import process
-from syncbridge_server.deliver.process import Deliveries
+from syncbridge_server.events import process
+from syncbridge_server.events.process import Deliveries
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 
@@ -97,6 +97,12 @@ def signed_by(got: Got, secret: str) -> bool:
     return not isinstance(verdict, Refused)
 
 
+def renewed(deliveries: Deliveries, secret: str) -> bool:
+    """Whether a worker has learned of a secret."""
+    workers = [worker for _, worker, _ in deliveries.workers.values()]
+    return [secret] == [worker.endpoint.secrets[0] for worker in workers]
+
+
 async def test_an_event_is_posted_and_signed(
     redis_server: RedisServer, http: httpx.AsyncClient, receiver: Receiver
 ) -> None:
@@ -125,11 +131,14 @@ async def test_two_secrets_sign_while_they_are_rotated(
     made = await endpoint(http, receiver.url())
     path = f"/admin/webhooks/{made['id']}/rotate"
     second = (await http.post(path)).json()["secret"]
-    async with delivering(redis_server.url):
+    async with delivering(redis_server.url) as deliveries:
         await create(http)
         (first_got,) = await receiver.until(1)
         third = (await http.post(path)).json()["secret"]
-        await trio.sleep(2.5)  # the worker is made anew with the next look
+        await until(http, made, lambda state: state["delivered"])
+        with trio.fail_after(20):
+            while not renewed(deliveries, third):  # noqa: ASYNC110 - it says nothing
+                await trio.sleep(0.05)
         await create(http)
         second_got = (await receiver.until(2))[1]
 

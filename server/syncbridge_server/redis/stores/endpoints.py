@@ -206,5 +206,7 @@ def _item(entry: str, flat: Sequence[bytes], tried: bytes | None) -> Item:
 
 def _letter(entry: str, flat: Sequence[bytes]) -> Letter:
     fields = _fields(flat)
-    texts = [fields.get(name, b"").decode(errors="replace") for name in (b"i", b"l", b"r")]
-    return Letter(entry, *texts, fields.get(b"e", b""))
+    event_id, lane, reason = (
+        fields.get(n, b"").decode(errors="replace") for n in (b"i", b"l", b"r")
+    )
+    return Letter(entry, event_id, lane, reason, fields.get(b"e", b""))

@@ -16,10 +16,10 @@ from syncbridge.errors import StoreError
 from syncbridge.events import kinds
 from syncbridge.events.endpoints import Endpoint
 from syncbridge.slots import TAGS
-from syncbridge_server.deliver.guard import Guard
-from syncbridge_server.deliver.sender import Sender
-from syncbridge_server.deliver.worker import Worker
 from syncbridge_server.events.carrier import NEWS
+from syncbridge_server.events.guard import Guard
+from syncbridge_server.events.sender import Sender
+from syncbridge_server.events.worker import Worker
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.endpoints import RedisEndpoints
@@ -90,15 +90,16 @@ class Deliveries:
                 look += 1
                 await trio.sleep(LOOK_SECONDS)
             nursery.cancel_scope.cancel()
-        self.workers.clear()
 
     def _follow(self, nursery: trio.Nursery, endpoints: list[Endpoint]) -> None:
-        """Stop workers of endpoints that are gone or changed, and begin those that are new."""
+        """Stop workers of endpoints that are gone or changed, and begin those that are missing.
+
+        One that was changed begins anew with the next look; the old one has noted its place then.
+        """
         wanted = {one.id: one for one in endpoints if not one.disabled}
         for name, (text, _, scope) in list(self.workers.items()):
             if name not in wanted or msgspec.json.encode(wanted[name]) != text:
                 scope.cancel()
-                del self.workers[name]
         for name, endpoint in wanted.items():
             if name not in self.workers:
                 sender = Sender(endpoint.url, self._guard)
@@ -109,13 +110,13 @@ class Deliveries:
 
     async def _work(self, worker: Worker, scope: trio.CancelScope) -> None:
         """One worker; that it crashes is its own endpoint's trouble alone."""
-        with scope:
-            while True:
-                try:
-                    await worker.run()
-                except Exception:
-                    log.exception("delivery_crashed", endpoint=worker.endpoint.id)
-                await trio.sleep(SEEK_SECONDS)
+        try:
+            with scope:
+                await worker.run()
+        except Exception:
+            log.exception("delivery_crashed", endpoint=worker.endpoint.id)
+        finally:
+            del self.workers[worker.endpoint.id]
 
     async def _disable(self, endpoint: Endpoint, reason: str) -> None:
         """Note that nothing is sent any more, and tell of it."""

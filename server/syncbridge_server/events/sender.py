@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import httpx
 import trio
 
-from syncbridge_server.deliver.guard import Guard, NotAllowed
+from syncbridge_server.events.guard import Guard, NotAllowed
 
 SECONDS = 15.0
 """A whole attempt, at most."""

@@ -15,7 +15,7 @@ from syncbridge.events.delivery import Delivery, Fate, Item
 from syncbridge.events.endpoints import Endpoint, headers_of
 from syncbridge.events.kinds import Event
 from syncbridge.events.outbox import encode, new_event, time_text, without_values
-from syncbridge_server.deliver.sender import Answer, Sender
+from syncbridge_server.events.sender import Answer, Sender
 from syncbridge_server.ports.endpoints import EndpointStore, Status
 from syncbridge_server.ports.events import EventStore
 
