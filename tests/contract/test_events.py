@@ -100,7 +100,7 @@ async def test_a_write_tells_only_while_somebody_reads(
     assert [] == await told(events, sid)
     assert None is await io.execute("ZSCORE", dirty(tag), sid)
     assert b"XADD" not in io.scripts.sources["apply"]
-    assert b"told_change" not in io.scripts.sources["apply"]
+    assert b"told_created" not in io.scripts.sources["apply"]
 
 
 async def test_the_first_write_is_told_at_once(telling: RedisStore, events: RedisEvents) -> None:

@@ -17,7 +17,7 @@ AGAIN_SECONDS = 60.0
 ANSWER_MOST = 16_384
 """Bytes of an answer that are read, so that the connection can be used again."""
 
-CONNECTIONS = 16
+CONNECTIONS = 32
 
 
 class Answer(NamedTuple):

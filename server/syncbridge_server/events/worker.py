@@ -21,7 +21,7 @@ from syncbridge_server.ports.events import EventStore
 
 log = structlog.get_logger("deliver")
 
-AT_ONCE = 16
+AT_ONCE = 32
 PART = 128
 LOOK_SECONDS = 1.0
 """Between two looks for what nobody has told of: news of the log, events to be replayed."""

@@ -120,8 +120,20 @@ def _both_texts(scripts: dict[str, bytes]) -> dict[str, bytes]:
         if texts[name] != text:
             head = _FIRST_LINE.match(text)
             at = head.end() if head else 0
-            texts[name + TELLING] = text[:at] + prelude + _EVENTS.sub(rb"\1", text[at:])
+            whole = _EVENTS.sub(rb"\1", text[at:])
+            texts[name + TELLING] = text[:at] + _named_in(prelude, whole) + whole
     return texts
+
+
+def _named_in(prelude: bytes, text: bytes) -> bytes:
+    """The functions of the prelude that a script calls: one that it does not would cost it time."""
+    needed, found = text, b""
+    for part in reversed(prelude.split(b"\n\n")):
+        name = re.search(rb"^local function (\w+)", part, re.MULTILINE)
+        if name is not None and re.search(rb"\b%b\(" % name[1], needed):
+            needed += part
+            found = part + b"\n\n" + found
+    return found
 
 
 def limited(text: bytes, limits: Limits) -> bytes:

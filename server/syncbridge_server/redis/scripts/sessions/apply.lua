@@ -562,8 +562,10 @@ elseif bytes == 0 and made then
   expire(refreshed + TTL, 'dk')
 end
 
---@ if made then
---@   told_change(exists and meta[1], now + TTL, ARGV[2], device, epoch, lineage, app)
+--@ if made and exists then
+--@   redis.pcall('ZADD', 'ed:' .. sub(KEYS[1], 3, -40), 'NX', meta[1], sub(KEYS[1], -38, -3))
+--@ elseif made then
+--@   told_created(ARGV[2], device, epoch, lineage, app, now + TTL)
 --@ end
 local nodes = meta[5]
 if made and nodes and nodes ~= node then
