@@ -25,7 +25,7 @@ from syncbridge.events.outbox import encode, new_event
 from syncbridge.records.sessions import Notice
 from syncbridge_server.events.carrier import NEWS
 from syncbridge_server.http.endpoints import new_secret
-from syncbridge_server.ports.events import Place
+from syncbridge_server.ports.events import Load, Place
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.endpoints import RedisEndpoints
@@ -72,7 +72,7 @@ async def measure(url: str, pid: int, rate: int, seconds: int, dead: int) -> Non
                     sent[event.id] = time.time()
                     texts.append(encode(event))
                 after = Place(f"{number}-0", number)
-                await events.carry("0", place, after, texts)
+                await events.carry([Load("0", place, after, texts)])
                 place = after
                 bus.tell("*", Notice(NEWS, "", b""))
             await receiver.until(number, 60)

@@ -16,7 +16,7 @@ from syncbridge.records.nodes import Sweep
 from syncbridge.records.sessions import Status
 from syncbridge.slots import TAGS, bucket_of
 from syncbridge_server.events.outboxes import carried, lost_of, place_after
-from syncbridge_server.ports.events import Part, Place
+from syncbridge_server.ports.events import Load, Part, Place
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.events import AT, LOG, RedisEvents, dirty, outbox
 from syncbridge_server.redis.stores.keys import meta_key
@@ -249,7 +249,7 @@ async def test_the_end_of_a_session_is_told(
 
 
 async def carry(events: RedisEvents, tag: str, place: Place, after: Place, *texts: bytes) -> Any:
-    return (await events.carry(tag, place, after, texts))[0]
+    return (await events.carry([Load(tag, place, after, texts)]))[0][0]
 
 
 async def test_a_part_is_carried_once(events: RedisEvents) -> None:
@@ -267,16 +267,28 @@ async def test_a_part_is_carried_once(events: RedisEvents) -> None:
     assert [b"c"] == [text for _, text in await events.read(entries[1][0], 100)]
 
 
+async def test_outboxes_are_carried_together(events: RedisEvents) -> None:
+    """One whose place is another one does not keep the others back."""
+    one, two = Place("1-0", 1), Place("2-0", 2)
+    await carry(events, "1", Place(), two, b"before")
+    loads = [Load("0", Place(), one, [b"a"]), Load("1", Place(), one, [b"b", b"c"])]
+    places, dropped = await events.carry([*loads, Load("2", Place(), one, [b"d"])])
+    entries = await events.read(START, 100)
+
+    assert ([None, two, None], 0) == (places, dropped)
+    assert [b"before", b"a", b"d"] == [text for _, text in entries]
+
+
 async def test_the_log_is_bounded(events: RedisEvents, raw: redis.Redis) -> None:
     """By number and by bytes; numbers show what is missing."""
     dropped = 0
     place = Place()
     for turn in range(1, 8):
         after = Place(f"{turn}-0", turn)
-        _, gone = await events.carry("0", place, after, [b"x" * 10] * 3)
+        _, gone = await events.carry([Load("0", place, after, [b"x" * 10] * 3)])
         dropped, place = dropped + gone, after
     entries = await events.read(START, 100)
-    _, gone = await events.carry("0", place, Place("9-0", 9), [b"y" * 99_995])
+    _, gone = await events.carry([Load("0", place, Place("9-0", 9), [b"y" * 99_995])])
     after_large = await events.read(START, 100)
 
     assert (10, 11) == (len(entries), dropped)

@@ -21,7 +21,7 @@ from syncbridge.errors import StoreError
 from syncbridge.records.sessions import Notice
 from syncbridge_server.events.outboxes import carried, place_after
 from syncbridge_server.events.switch import EventSwitch
-from syncbridge_server.ports.events import EventStore, Part, Place
+from syncbridge_server.ports.events import EventStore, Load, Part, Place
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.locks import HeldLock, locked
@@ -46,6 +46,7 @@ SLOW_SECONDS = 60.0
 KEPT_SECONDS = 5.0
 PART = 128
 AT_ONCE = 64
+BATCH_BYTES = 1_048_576
 
 
 class Carrier:
@@ -163,7 +164,8 @@ class Carrier:
 
     async def _carry(self, tags: Sequence[str], now: float) -> None:
         wanted = [(tag, self._places.get(tag, Place())) for tag in tags]
-        news = False
+        loads: list[Load] = []
+        size = 0
         for (tag, place), part in zip(wanted, await self._store.take(wanted, PART), strict=True):
             if isinstance(part, StoreError):
                 log.warning("events_not_read", outbox=tag, reason=part.detail)
@@ -171,27 +173,38 @@ class Carrier:
             if part.changed:
                 self._dirty.add(tag)
             if part.entries:
-                news |= await self._append(tag, place, part)
-                self._trims.setdefault(tag, (now + KEPT_SECONDS, self._places[tag].entry))
-        if news:
-            self._bus.tell("*", Notice(NEWS, "", b""))
+                loads.append(
+                    Load(tag, place, place_after(place, part, PART), carried(tag, place, part))
+                )
+                size += sum(map(len, loads[-1].events))
+                self._note(tag, part, now)
+            if size > BATCH_BYTES:
+                await self._append(loads)
+                loads, size = [], 0
+        if loads:
+            await self._append(loads)
 
-    async def _append(self, tag: str, place: Place, part: Part) -> bool:
-        """Append a part of an outbox; whether that was done."""
-        after = place_after(place, part, PART)
-        events = carried(tag, place, part)
-        other, dropped = await self._store.carry(tag, place, after, events)
-        self._places[tag] = after if other is None else other
-        if other is not None or len(part.entries) == PART:
+    def _note(self, tag: str, part: Part, now: float) -> None:
+        """What follows from a part, whatever becomes of it."""
+        if len(part.entries) == PART:
             self._hot.add(tag)
-        if other is not None:
-            log.info("events_carried_again", outbox=tag, place=str(other))
-            return False
-        self.carried += len(events)
+        newest = part.entries[-1][0].decode()
+        self._trims.setdefault(tag, (now + KEPT_SECONDS, newest))
+        self.lag = max(self._clock() - int(newest.partition("-")[0]) / 1000, 0.0)
+
+    async def _append(self, loads: Sequence[Load]) -> None:
+        """Append parts of some outboxes to the log."""
+        places, dropped = await self._store.carry(loads)
         self.dropped += dropped
-        newest = int(part.entries[-1][0].partition(b"-")[0])
-        self.lag = max(self._clock() - newest / 1000, 0.0)
-        return True
+        for load, other in zip(loads, places, strict=True):
+            self._places[load.tag] = load.after if other is None else other
+            if other is None:
+                self.carried += len(load.events)
+            else:
+                log.info("events_carried_again", outbox=load.tag, place=str(other))
+                self._hot.add(load.tag)
+                self._trims.pop(load.tag, None)
+        self._bus.tell("*", Notice(NEWS, "", b""))
 
     async def _trim(self, now: float) -> None:
         due = [(tag, entry) for tag, (at, entry) in self._trims.items() if at <= now]

@@ -4,7 +4,7 @@ docs/decisions/0012-events.md says what stands where.
 """
 
 from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -53,6 +53,15 @@ class Place(msgspec.Struct, frozen=True):
         return f"{self.entry} {self.number}"
 
 
+class Load(NamedTuple):
+    """Events of an outbox on their way into the log, and its places before and after them."""
+
+    tag: str
+    place: Place
+    after: Place
+    events: Sequence[bytes]
+
+
 class EventStore(Protocol):
     """Events in Redis. Everything raises StoreError; lists have one in the place of an answer."""
 
@@ -98,13 +107,11 @@ class EventStore(Protocol):
     def expire(self, tags: Sequence[str]) -> Awaitable[None]:
         """Write `session.expired` for those that are gone."""
 
-    def carry(
-        self, tag: str, place: Place, now: Place, events: Sequence[bytes]
-    ) -> Awaitable[tuple[Place | None, int]]:
-        """Append events to the log, and move the place of their outbox.
+    def carry(self, loads: Sequence[Load]) -> Awaitable[tuple[list[Place | None], int]]:
+        """Append the events of some outboxes to the log, and move their places.
 
-        Returns the place that it has if it is another one, and nothing was done; else None, and
-        how many old events the log has dropped.
+        Returns for each None, or the place that it has when that is another one: nothing was done
+        for it then. And how many old events the log has dropped.
         """
 
     def trim(self, tags: Sequence[tuple[str, str]]) -> Awaitable[None]:

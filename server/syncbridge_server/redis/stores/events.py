@@ -11,7 +11,7 @@ from typing import Any
 from syncbridge.errors import StoreError
 from syncbridge.events.cursor import START, Cursor
 from syncbridge.slots import TAGS
-from syncbridge_server.ports.events import Listening, Part, Place
+from syncbridge_server.ports.events import Listening, Load, Part, Place
 from syncbridge_server.redis.bus.messages import COMMON_TAGS
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command, plain
@@ -150,14 +150,15 @@ class RedisEvents:
             [self._script("event_expire", [outbox(tag), f"ex:{{{tag}}}"], args) for tag in tags]
         )
 
-    async def carry(
-        self, tag: str, place: Place, now: Place, events: Sequence[bytes]
-    ) -> tuple[Place | None, int]:
+    async def carry(self, loads: Sequence[Load]) -> tuple[list[Place | None], int]:
         """See `EventStore.carry`."""
-        before = "" if place == Place() else str(place)
-        args: list[bytes | str | int] = [tag, before, str(now), *self._bounds, *events]
-        done, about = await self._io.script("event_carry", [LOG, AT], args, repeatable=True)
-        return (None, about) if done else (place_of(about), 0)
+        args: list[bytes | str | int] = [*self._bounds]
+        for load in loads:
+            before = "" if load.place == Place() else str(load.place)
+            args += (load.tag, before, str(load.after), len(load.events), *load.events)
+        keys = [LOG, AT]
+        dropped, *places = await self._io.script("event_carry", keys, args, repeatable=True)
+        return [place_of(place) if place else None for place in places], dropped
 
     async def trim(self, tags: Sequence[tuple[str, str]]) -> None:
         """See `EventStore.trim`."""
