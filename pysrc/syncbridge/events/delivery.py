@@ -216,11 +216,14 @@ class Delivery:
             return None
         return next((item for item in waiting if not item.entry), None)
 
-    def kept(self, item: Item, entry: str) -> None:
-        """It is held under a name: the log may go on."""
+    def kept(self, item: Item, entry: str) -> bool:
+        """It is held under a name: the log may go on. False: it has arrived meanwhile."""
+        if item not in self._lanes.get(item.lane, ()):
+            return False
         item.entry, item.text = entry, b""
         self.held += 1
         self._settle(item)
+        return True
 
     def given_back(self, item: Item) -> None:
         """It was not sent at all, for trouble of ours; it is sent again."""

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 import structlog
@@ -136,7 +137,7 @@ class Worker:
             return
         body = text if selection.values else encode(without_values(event))
         if lane := self._delivery.offer(place, event, body):
-            await self._hold(lane)
+            await self._surely(partial(self._hold, lane))
 
     async def _tell_missing(self, first: Cursor) -> None:
         """The log has dropped events that were not taken: that is told in their place."""
@@ -190,19 +191,20 @@ class Worker:
 
     async def _attempt(self, item: Item) -> None:
         try:
-            await self._deliver(item)
+            if item.entry and not item.text:
+                item.text = await self._store.text(self.endpoint.id, item.entry)
         except StoreError as error:
             log.warning("delivery_waits", endpoint=self.endpoint.id, reason=error.detail)
             await trio.sleep(RETRY_SECONDS)
             self._delivery.given_back(item)
+        else:
+            await self._deliver(item)
         self._wake.set()
 
     async def _deliver(self, item: Item) -> None:
-        if item.entry and not item.text:
-            item.text = await self._store.text(self.endpoint.id, item.entry)
-            if not item.text:  # somebody has removed it
-                self._delivery.delivered(item)
-                return
+        if not item.text:  # somebody has removed it
+            self._delivery.delivered(item)
+            return
         headers = headers_of(self.endpoint, item.event_id, item.text, self._clock())
         answer = await self._sender.post(headers, item.text)
         if answer.good:
@@ -212,13 +214,13 @@ class Worker:
 
     async def _arrived(self, item: Item) -> None:
         now = self._clock()
-        self._delivery.delivered(item)
         self.status.delivered += 1
         self.status.delivered_at = round(now * 1000)
         if item.place is not None:
             self.status.late_ms = max(round(now * 1000) - item.place.ms, 0)
         if item.entry:
-            await self._store.release(self.endpoint.id, item.entry)
+            await self._surely(partial(self._store.release, self.endpoint.id, item.entry))
+        self._delivery.delivered(item)
 
     async def _failed(self, item: Item, answer: Answer) -> None:
         now = self._clock()
@@ -227,15 +229,24 @@ class Worker:
         self.status.failed_at, self.status.last_error = round(now * 1000), answer.error
         if fate is Fate.DEAD:
             self.status.dead += 1
-            await self._store.bury(self.endpoint.id, item, answer.error)
+            await self._surely(partial(self._store.bury, self.endpoint.id, item, answer.error))
             log.warning("event_given_up", endpoint=self.endpoint.id, event_id=item.event_id)
             return
         if item.entry:
-            await self._store.note(self.endpoint.id, item)
+            await self._surely(partial(self._store.note, self.endpoint.id, item))
         else:
-            await self._hold(item.lane)
+            await self._surely(partial(self._hold, item.lane))
         if fate is Fate.DISABLED or answer.status == GONE:
             await self._disable(self.endpoint, answer.error)
+
+    async def _surely(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do something that must be noted, when the store is back at the latest."""
+        while True:
+            try:
+                return await step()
+            except StoreError as error:
+                log.warning("delivery_waits", endpoint=self.endpoint.id, reason=error.detail)
+                await trio.sleep(RETRY_SECONDS)
 
     async def _hold(self, lane: str) -> None:
         """Store apart what waits in a lane whose first event has failed, in order."""
@@ -243,4 +254,5 @@ class Worker:
             while item := self._delivery.to_hold(lane):
                 entry = await self._store.hold(self.endpoint.id, item)
                 self._own.add(entry)
-                self._delivery.kept(item, entry)
+                if not self._delivery.kept(item, entry):
+                    await self._store.release(self.endpoint.id, entry)
