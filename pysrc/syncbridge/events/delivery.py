@@ -90,6 +90,7 @@ class Delivery:
     Attributes:
         failing_since: when everything began to fail; 0: something works.
         held: how many events are held.
+        proven: the latest attempt has arrived, so that many may be under way.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Delivery:
         self._probe_at = 0.0
         self.failing_since = failing_since
         self.held = 0
+        self.proven = False
 
     @property
     def down(self) -> bool:
@@ -184,6 +186,7 @@ class Delivery:
     def delivered(self, item: Item) -> None:
         """It has arrived: its lane goes on, and when everything has failed so far, everything."""
         was_down, self._row, self.failing_since = self.down, 0, 0.0
+        self.proven = True
         self._done(item)
         if was_down:
             for lane, waiting in self._lanes.items():
@@ -197,6 +200,7 @@ class Delivery:
         item.first = item.first or now
         self.failing_since = self.failing_since or now
         self._row += 1
+        self.proven = False
         item.due = now + pause(item.failures, self._draw(), asked)
         room = bool(item.entry) or self.held < HELD_MOST
         if self.down:

@@ -22,7 +22,9 @@ from syncbridge_server.ports.events import EventStore
 
 log = structlog.get_logger("deliver")
 
-AT_ONCE = 32
+AT_ONCE, FEW = 32, 4
+"""Attempts under way: while events arrive, and while that is not known."""
+
 PART = 128
 LOOK_SECONDS = 1.0
 """Between two looks for what nobody has told of: news of the log, events to be replayed."""
@@ -179,7 +181,7 @@ class Worker:
     async def _send(self, nursery: trio.Nursery) -> None:
         while True:
             self._wake = trio.Event()
-            while self._delivery.under_way < AT_ONCE:
+            while self._delivery.under_way < (AT_ONCE if self._delivery.proven else FEW):
                 item = self._delivery.next(self._clock())
                 if item is None:
                     break
