@@ -35,6 +35,7 @@ from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.auth.refusals import Refusals
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.auth.state_policy import StatePolicy
+from syncbridge_server.event_routes import event_routes
 from syncbridge_server.events.assembly import Events
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.gateway import Gateway, node_name
@@ -46,7 +47,6 @@ from syncbridge_server.http.conflicts import ConflictRoutes
 from syncbridge_server.http.dead_letters import DeadLetterRoutes
 from syncbridge_server.http.devices import DeviceRoutes
 from syncbridge_server.http.documents import DocumentRoutes
-from syncbridge_server.http.events import event_routes
 from syncbridge_server.http.handoff import HandoffRoutes
 from syncbridge_server.http.health import Health
 from syncbridge_server.http.metrics import metrics_routes

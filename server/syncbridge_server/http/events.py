@@ -13,9 +13,7 @@ from syncbridge.events.kinds import Event
 from syncbridge.events.selection import Selection, parse_kinds
 from syncbridge.identity import SERVICES
 from syncbridge_server.auth.http import BearerAuth
-from syncbridge_server.events.assembly import Events
 from syncbridge_server.events.reading import EventReader
-from syncbridge_server.http.endpoints import EndpointRoutes
 from syncbridge_server.http.support.answers import encoded
 from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.openapi.describe import RawObject, Timestamp, describe
@@ -108,14 +106,6 @@ class EventRoutes:
         )
         rows = [row_of(place, event) for place, event in page.events]
         return encoded(EventsBody(rows, str(page.cursor), page.more))
-
-
-def event_routes(events: Events, authenticate: BearerAuth) -> list[BaseRoute]:
-    """Reading events, and what administers endpoints."""
-    endpoints = EndpointRoutes(
-        events.endpoints, events.store, events.switch, authenticate, events.networks
-    )
-    return [*EventRoutes(events.reader, authenticate).routes(), *endpoints.routes()]
 
 
 def selection_of(query: EventsQuery) -> Selection:

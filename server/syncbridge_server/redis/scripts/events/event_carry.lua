@@ -7,10 +7,10 @@
 -- ARGV  1 most events   2 most bytes
 --       then of each outbox: tag, its place as it was read, or "", its place now, number of events,
 --       events
--- Returns {events that were dropped, for each outbox "" or, when that is another one and nothing was
--- done for it, its place}.
--- A place moves with the events, so that a repeated call does nothing. Numbers have no gaps: a reader
--- sees by them what was dropped.
+-- Returns {events that were dropped, for each outbox "" or, when that is another one and nothing
+-- was done for it, its place}.
+-- A place moves with the events, so that a repeated call does nothing. Numbers have no gaps: a
+-- reader sees by them what was dropped.
 
 local call, format = redis.call, string.format
 local about = call('HMGET', KEYS[2], '#n', '#t', '#b')
