@@ -112,14 +112,16 @@ def variants(client: redis.Redis) -> list[Variant]:
     empty = client.script_load("#!lua\nreturn 0")
     found = [Variant("empty script", lambda turn: ("EVALSHA", empty, 0), [])]
 
-    def add(name: str, how: str, cluster: bool = False) -> None:
+    def add(name: str, how: str, cluster: bool = False, digest: bytes = apply) -> None:
         sids = [str(uuid.uuid4()) for _ in range(SESSIONS)]
-        found.append(Variant(name, calls(apply, sids, how=how, cluster=cluster), sids))
+        found.append(Variant(name, calls(digest, sids, how=how, cluster=cluster), sids))
 
     add("nothing", "nothing")
     add("stream", "stream")
     add("stream, cluster", "stream", cluster=True)
     add("id without a stream", "id")
+    scripts.tell(True)
+    add("stream, events written", "stream", digest=scripts.digests["apply"])
     return found
 
 

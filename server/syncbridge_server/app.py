@@ -38,6 +38,8 @@ from syncbridge_server.auth.http import BearerAuth, ReadAsAdmin
 from syncbridge_server.auth.refusals import Refusals
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.auth.state_policy import StatePolicy
+from syncbridge_server.event_routes import event_routes
+from syncbridge_server.events.assembly import Events
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.gateway import Gateway, node_name
 from syncbridge_server.http.admin import AdminRoutes
@@ -180,6 +182,8 @@ class Server:
         self.links = Links(io, self.auth.rotation)
         self.auth.revocations.on_revoke(self._revoked)
         self.gateway.fanout.rollbacks.on_report = self._rolled_back
+        self.events = Events(settings, io, bus, node, registry, lambda: self.gateway.draining)
+        self.gateway.fanout.rollbacks.on_session = self.events.rolled_back
         self.audit = Audit(settings.audit_log) if settings.audit_log else None
         self.http_metrics = observability.http_metrics(registry)
         registry.register(self.refusals)
@@ -248,6 +252,8 @@ class Server:
                 server = cls(settings, io, bus, node, registry, isolated, readiness, voice, worker)
                 with suppress(StoreError):
                     server.store.old_data = await formats.old_data(io, server.session_ttl_ms)
+                with suppress(StoreError):
+                    await server.events.switch.load()
                 try:
                     yield server
                 finally:
@@ -312,6 +318,7 @@ class Server:
             nursery.start_soon(self.gateway.run)
             nursery.start_soon(formats.watch, self.io, self.session_ttl_ms, self._formats)
             nursery.start_soon(self.administration.run)
+            nursery.start_soon(kept_up, "events", self.events.run)
             tell = partial(tell_state, self.administration)
             sweeper = CallSweeper(self.ledger, self.call_metrics, tell)
             nursery.start_soon(kept_up, "calls", sweeper.run)
@@ -393,6 +400,7 @@ class Server:
         users = self.gateway.close_revoked(rule.matches)
         if self.voice is not None and rule.is_recent(time.time()):
             self.voice.revoking.revoked(rule, users)
+        self.events.revoked(rule.kind, rule.value, rule.user_id, rule.at)
         self.administration.inform(
             "revoked", f"tokens of a {rule.kind} were revoked", kind=rule.kind, closed=len(users)
         )
@@ -478,6 +486,7 @@ class Server:
             ).routes(),
             *AdminRoutes(self.administration, bearer, self.settings.message_bytes).routes(),
             *self._dashboard_routes(bearer),
+            *event_routes(self.events, bearer),
             *CallExportRoutes(self.ledger, bearer, self.call_metrics.exported.inc).routes(),
             *CallRoutes(
                 RedisCalls(

@@ -57,6 +57,14 @@ ELSEWHERE = {
         "syncbridge_tools.client_check.cli",
         "Check that a client follows the protocol.",
     ),
+    "deliver": (
+        "syncbridge_server.commands.deliver",
+        "Post events to the endpoints that admins have made.",
+    ),
+    "events": (
+        "syncbridge_server.commands.events",
+        "Show what happened, and what happens from now on, to sessions, devices and calls.",
+    ),
     "rtk-sim": (
         "syncbridge_tools.rtk_sim.cli",
         "Run a stand-in voice provider that can inject faults.",

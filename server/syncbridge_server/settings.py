@@ -342,6 +342,19 @@ class Settings(BaseSettings):
     )
     freeze_bytes: Bytes = var(4_096, "Smallest state that is stored compressed.")
 
+    # Events
+    events_kept: Count = var(100_000, "Events that can be read; the oldest make room.")
+    events_bytes: Bytes = var(67_108_864, "Bytes of events that can be read, likewise.")
+    events_after_reader: Seconds = var(
+        86_400.0, "How long after they were last read events are written."
+    )
+
+    webhook_networks: Annotated[Words, AfterValidator(checked_networks)] = var(
+        (),
+        "Private networks in which endpoints of events may be, such as 10.0.0.0/8, also by http."
+        " `syncbridge dev`: this machine.",
+    )
+
     # Call sessions
     call_ttl: Seconds = var(604_800.0, "How long after its last write a call session is deleted.")
     call_lease: Seconds = var(60.0, "How long after its last heartbeat a call session ends.")

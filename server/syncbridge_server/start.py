@@ -37,7 +37,7 @@ from syncbridge_server.listener.workers import (
 from syncbridge_server.redis import formats
 from syncbridge_server.redis.durability import Durability
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.link.embedded import EmbeddedRedis
+from syncbridge_server.redis.link.embedded import WORKER_REDIS, EmbeddedRedis
 from syncbridge_server.redis.link.urls import connection_url
 from syncbridge_server.redis.link.wire import NO_DATABASE, NO_LOGIN
 from syncbridge_server.settings import ConfigError, Settings
@@ -47,9 +47,6 @@ from syncbridge_server.voice.provider.kinds import check_provider
 
 REPLICA_SECONDS, REPLICA_LOOK_SECONDS = 5.0, 0.25
 """How long a start waits until enough replicas are connected, and between two looks."""
-
-WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
-"""Where a worker finds the embedded Redis that its parent has started."""
 
 
 def run(settings: Settings, dev: bool = False, code: str = "") -> None:

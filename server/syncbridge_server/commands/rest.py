@@ -29,11 +29,15 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 class Rest:
-    """Requests of one command. `name`: the command's, for errors. Use it as a context."""
+    """Requests of one command. Use it as a context.
 
-    def __init__(self, name: str, url: str) -> None:
+    Args:
+        name: the command's, for errors. life: seconds for which a token is needed.
+    """
+
+    def __init__(self, name: str, url: str, life: float = 60.0) -> None:
         self._name = name
-        headers = {"Authorization": f"Bearer {admin_token(self.fail)}"}
+        headers = {"Authorization": f"Bearer {admin_token(self.fail, life)}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=SECONDS, trust_env=False)
 
     def __enter__(self) -> "Rest":

@@ -251,7 +251,8 @@ class Fanout:
         if not reason:
             reason = RESYNC if place.epoch == session.epoch else EPOCH
         gone = reason != RESYNC
-        self.rollbacks.sessions += gone
+        if gone:
+            self.rollbacks.session(session.id, place, reason)
         session.replace(place, flat)
         self.publish(session, [])
         session.prefix = prefix(session)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import structlog
 
+from syncbridge.records.sessions import Place
+
 log = structlog.get_logger("gateway")
 
 
@@ -13,12 +15,19 @@ class Rollbacks:
     Attributes:
         sessions, updates: since the start of the process.
         on_report: told (sessions, updates) of each event.
+        on_session: told of each session: its id, where it is now, and why.
     """
 
     def __init__(self) -> None:
         self.sessions = self.updates = 0
         self._told = (0, 0)
         self.on_report: Callable[[int, int], None] = _nobody
+        self.on_session: Callable[[str, Place, str], None] = _nobody_of
+
+    def session(self, sid: str, place: Place, reason: str) -> None:
+        """A session went back, and goes on from a place."""
+        self.sessions += 1
+        self.on_session(sid, place, reason)
 
     def report(self) -> None:
         """Say what was counted since the last report, if anything: one line in the log."""
@@ -38,4 +47,8 @@ class Rollbacks:
 
 
 def _nobody(sessions: int, updates: int) -> None:
+    """Nobody else is told."""
+
+
+def _nobody_of(sid: str, place: Place, reason: str) -> None:
     """Nobody else is told."""

@@ -6,7 +6,7 @@ Commands count against the bounds from `submit` until their answers are delivere
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import outcome
 import structlog
@@ -29,6 +29,14 @@ from syncbridge_server.telemetry.timing import Timing
 log = structlog.get_logger(__name__)
 
 Deliver = Callable[[list[Any]], None]
+
+
+class Outboxes(Protocol):
+    """Hears of each call of a script that writes events."""
+
+    def written(self, keys: Sequence[str]) -> Sequence[str]:
+        """The keys of a call, and those of events where they must be declared."""
+
 
 CONFIRMED = dict.fromkeys(RELIED_ON, Confirm.YES) | {HELLO: Confirm.NOTED}
 
@@ -73,6 +81,7 @@ class RedisIO:
         self.connections = Connections({None: None}, "", tried=False, slots=None)
         self._on_change: list[Callable[[], None]] = []
         self._on_refusal: Callable[[set[str]], None] = _nothing_of
+        self.outboxes: Outboxes | None = None
         self._first_attempt = trio.Event()
         self._driver: Driver | None = None
 
@@ -244,6 +253,8 @@ class RedisIO:
         repeatable: bool = False,
     ) -> Command:
         """A call of a script, for `submit` and `request`. Those of one first key keep order."""
+        if self.outboxes is not None and name in self.scripts.telling:
+            keys = self.outboxes.written(keys)
         packed = pack(b"EVALSHA", self.scripts.digests[name], len(keys), *keys, *args)
         key = keys[0] if keys else ""
         confirm = CONFIRMED.get(name, Confirm.NO)

@@ -33,6 +33,9 @@ from urllib.parse import quote
 
 import redis
 
+WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
+"""Where a process that we start finds the URL."""
+
 OLDEST_VERSION = (7, 0)
 START_SECONDS = 15.0
 STOP_SECONDS = 10.0

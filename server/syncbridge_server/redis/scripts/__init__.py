@@ -3,6 +3,10 @@
 A script is named by its content, so two releases with different scripts can share one Redis. The
 limits are constants in their text: the statement that begins with `local TTL` is written anew with
 those of this server.
+
+A script that changes something others may want to be told of has a second text, which also writes
+events: lines that begin with `--@ ` are part of it, behind `events/prelude.lua`. While nobody reads
+events, the first text runs, and it does not have those lines at all.
 """
 
 import hashlib
@@ -19,6 +23,7 @@ READING = frozenset(
         "call_export",
         "chill",
         "devices",
+        "event_take",
         "inspect",
         "peek",
         "read",
@@ -56,6 +61,14 @@ RELIED_ON = frozenset(
 )
 """Scripts whose effect somebody relies on: docs/decisions/0011-durability.md."""
 
+PUT = "event_put"
+"""Writes an event of its own."""
+
+TELLING = "+events"
+"""Behind the name of a script: its text that also writes events."""
+
+_EVENTS = re.compile(rb"^--@ (.*\n)", re.MULTILINE)
+_FIRST_LINE = re.compile(rb"^#!lua.*\n")
 _CONSTANTS = re.compile(rb"^local (TTL\b[A-Z_, ]*)=[\s\d,]+$", re.MULTILINE)
 
 
@@ -74,19 +87,55 @@ class Scripts:
 
     The digests change with `limit`; calls that were packed before that answer NOSCRIPT and are
     refused as not done.
+
+    Attributes:
+        sources: all texts by name, those that write events too (`TELLING`).
+        digests: which text runs for a name now.
+        telling: names of the scripts that write events, while they do.
     """
 
     def __init__(self) -> None:
-        self._original = _read_all()
+        self._original = _both_texts(_read_all())
         self.sources: dict[str, bytes] = {}
         self.digests: dict[str, bytes] = {}
+        self.telling: frozenset[str] = frozenset()
         self.limit(Limits())
 
     def limit(self, limits: Limits) -> None:
         """Write limits into the texts."""
-        sources = {name: limited(text, limits) for name, text in self._original.items()}
-        digests = {name: sha1(text) for name, text in sources.items()}
-        self.sources, self.digests = sources, digests
+        self.sources = {name: limited(text, limits) for name, text in self._original.items()}
+        self.tell(bool(self.telling))
+
+    def tell(self, on: bool) -> None:
+        """From now on, have events written, or not."""
+        able = [name for name in self.sources if on and name + TELLING in self.sources]
+        texts = self.sources | {name: self.sources[name + TELLING] for name in able}
+        self.digests = {name: sha1(text) for name, text in texts.items()}
+        self.telling = frozenset([*able, PUT]) if on else frozenset()
+
+
+def _both_texts(scripts: dict[str, bytes]) -> dict[str, bytes]:
+    """The scripts without events, and those that have any with them, under another name."""
+    prelude = scripts.pop("prelude")
+    texts = {name: _EVENTS.sub(b"", text) for name, text in scripts.items()}
+    for name, text in scripts.items():
+        if texts[name] != text:
+            head = _FIRST_LINE.match(text)
+            at = head.end() if head else 0
+            whole = _EVENTS.sub(rb"\1", text[at:])
+            texts[name + TELLING] = text[:at] + _named_in(prelude, whole) + whole
+    return texts
+
+
+def _named_in(prelude: bytes, text: bytes) -> bytes:
+    """The functions of the prelude that a script calls: one that it does not would cost it time."""
+    needed, found = text, b""
+    for part in reversed(prelude.split(b"\n\n")):
+        name = re.search(rb"^local function (\w+)", part, re.MULTILINE)
+        if name is not None and re.search(rb"\b%b\(" % name[1], needed):
+            needed += part
+            found = part + b"\n\n" + found
+    return found
 
 
 def limited(text: bytes, limits: Limits) -> bytes:

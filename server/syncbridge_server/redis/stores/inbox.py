@@ -169,6 +169,9 @@ class RedisInbox:
         told = ("i", f"{kind}:{record}", "b", body, "r", reason[:REASON_MOST])
         limit = ("MAXLEN", self._most_dead)
         await self._io.execute("XADD", DEAD, *limit, "*", *told, "k", kind, "n", record)
+        if self._io.scripts.telling:
+            about = ("k", "dead_letter.kept", "i", kind, "n", record, "r", reason[:REASON_MOST])
+            await self._io.script("event_put", ["e:{inbox}"], [0, *about])
 
     async def _letter(self, entry: str) -> DeadLetter | None:
         if not is_entry(entry):

@@ -27,6 +27,7 @@ import structlog
 
 from syncbridge import ids
 from syncbridge.errors import StoreError, StoreRejected, SyncBridgeError
+from syncbridge.events.voice import voice_events
 from syncbridge.integrity import UNREADABLE
 from syncbridge.records.sessions import Notice
 from syncbridge.voice.records import ChannelRecord, Final, decode_record, encode_record
@@ -59,6 +60,7 @@ TIMELINE_TTL_MS = 7 * 86_400_000
 """After the last entry."""
 LATEST = 1e15
 """ms; a time that somebody else wrote into an index may be infinite."""
+WRITE = "voice_write"
 _PLACE = 9_999_999_999_999_999
 """Stands in the news where the script puts the revision. It has as many digits."""
 
@@ -137,9 +139,11 @@ class RedisChannels:
             *map(encode_entry, timeline),
             *map(msgspec.json.encode, finals),
         ]
+        if WRITE in self._io.scripts.telling:
+            args += _events(record, news)
         keys = [*keys_of(channel_id), finals_key(channel_id), timeline_key(channel_id)]
         self._changed(bucket_of(channel_id))
-        return await self._io.script("voice_write", keys, args, repeatable=True) or None
+        return await self._io.script(WRITE, keys, args, repeatable=True) or None
 
     async def delete(self, stored: Stored) -> bool:
         """See `Channels.delete`. The news of it have no events, and the next revision."""
@@ -370,6 +374,13 @@ class LivePages:
 
     async def aclose(self) -> None:
         """There is nothing to give back; it is here for `contextlib.aclosing`."""
+
+
+def _events(record: ChannelRecord, news: Sequence[dict[str, Any]]) -> list[Argument]:
+    """What the script is told of the events of a write: three parts of each, and their number."""
+    told = voice_events(record, news)
+    parts = [(event.kind, event.user_id, msgspec.json.encode(event.data)) for event in told]
+    return [*(part for event in parts for part in event), len(told)]
 
 
 def id_of(raw: bytes) -> str:

@@ -52,4 +52,5 @@ for _, field in ipairs({'parent', 'channel'}) do
     call('HDEL', KEYS[12], field .. '\0' .. ARGV[1])
   end
 end
+--@ put(string.match(KEYS[1], '{[^}]*}'), 'call_session.deleted', 'i', ARGV[1], 'w', ARGV[2])
 return {OK, held}

@@ -53,6 +53,7 @@ else
   place[2] = 0
   return place
 end
+--@ if live then told_device('removed', owner or '', device, online) end
 local channel, told = match(KEYS[1], '^s:({[^}]*}:)'), {[ARGV[4]] = true}
 local news = 'P2 ' .. sub(KEYS[1], -38, -3) .. ' removed ' .. fence .. ' ' .. (meta[1] or '0')
     .. ' ' .. online .. ' ' .. (meta[8] or '0') .. ' ' .. #device .. '\n' .. device

@@ -33,4 +33,5 @@ if spare > 0 then
   dropped = call('ZRANGE', KEYS[3], 0, spare - 1)
   call('ZREMRANGEBYRANK', KEYS[3], 0, spare - 1)
 end
+--@ told('handoff.created', 'u', meta[2], 'a', ARGV[3], 'b', ARGV[4], 'x', format('%.0f', expires))
 return {OK, expires, dropped}

@@ -93,5 +93,7 @@ if live then
     end
   end
 end
+--@ told('handoff.redeemed', 'u', meta[2], 'a', source, 'b', target, 'v', meta[1])
+--@ if live then told_device('handoff', meta[2], source, online) end
 return {OK, source, target, tonumber(meta[1]), meta[3], meta[4], tonumber(live and fence or 0),
     state}

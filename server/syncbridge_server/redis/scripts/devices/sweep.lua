@@ -58,6 +58,7 @@ if meta[1] and now - tonumber(meta[4] or 0) > HOUR then
     call('PEXPIREAT', own .. letter, format('%.0f', now + TTL))
   end
 end
+--@ for k = 1, #over do told_device('timeout', owner_of(), all[over[k]], online) end
 for k = 1, #news do
   for j = 1, #nodes do redis.pcall('SPUBLISH', channel .. nodes[j], news[k]) end
 end

@@ -562,6 +562,11 @@ elseif bytes == 0 and made then
   expire(refreshed + TTL, 'dk')
 end
 
+--@ if made and exists then
+--@   redis.pcall('ZADD', 'ed:' .. sub(KEYS[1], 3, -40), 'NX', meta[1], sub(KEYS[1], -38, -3))
+--@ elseif made then
+--@   told_created(ARGV[2], device, epoch, lineage, app, now + TTL)
+--@ end
 local nodes = meta[5]
 if made and nodes and nodes ~= node then
   -- C2 <sid> <version> <epoch> <lineage> <lineage before> <#device> <#correlation> <#trace>

@@ -123,6 +123,9 @@ if exists and now - refreshed > HOUR then
 end
 for letter in string.gmatch(letters, '.') do call('PEXPIREAT', own .. letter, expiry) end
 
+--@ if not again then
+--@   told_device('joined', owner, device, online, 'w', user, 'p', live and '1' or '')
+--@ end
 if not again then
   local channel = match(KEYS[1], '^s:({[^}]*}:)')
   local news = 'P2 ' .. sub(KEYS[1], -38, -3) .. ' joined ' .. fence .. ' '

@@ -54,6 +54,9 @@ if meta[1] and now - tonumber(meta[5] or 0) > HOUR then
     call('PEXPIREAT', own .. letter, format('%.0f', now + TTL))
   end
 end
+--@ if changed and live then
+--@   told_device(ARGV[5], owner_of(), device, online)
+--@ end
 local list = {}
 for name in string.gmatch(nodes, '%S+') do list[#list + 1] = name end
 if changed and live then

@@ -17,6 +17,7 @@ for i = 1, #entry[2], 2 do
   end
 end
 call('XADD', KEYS[2], 'MAXLEN', ARGV[4], '*', unpack(fields))
+--@ put('{inbox}', 'dead_letter.kept', 'r', ARGV[3])
 call('XACK', KEYS[1], ARGV[1], ARGV[2])
 call('XDEL', KEYS[1], ARGV[2])
 return 1

@@ -1,0 +1,60 @@
+"""`syncbridge deliver`: posts events to the endpoints, in a process of its own.
+
+A POST costs more than a message on a socket, and may wait for seconds: so it is not done by the
+processes that serve sockets. Several may run; one delivers, and the others wait for its lease.
+`syncbridge dev` starts one when there is an endpoint.
+"""
+
+import secrets
+import signal
+
+import trio
+import typer
+
+from syncbridge_server.configuration.load import load_settings
+from syncbridge_server.events.process import Deliveries
+from syncbridge_server.log import configure_logging
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.urls import connection_url
+from syncbridge_server.settings import ConfigError, Settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def deliver() -> None:
+    """Deliver events to endpoints until SIGTERM or Ctrl-C."""
+    try:
+        settings = load_settings()
+        if not settings.redis_addr:
+            raise ConfigError("set REDIS_ADDR: the embedded Redis belongs to its server")
+    except ConfigError as error:
+        typer.echo(f"syncbridge deliver: {error}", err=True)
+        raise typer.Exit(2) from None
+    configure_logging(settings.log_format, settings.log_level)
+    trio.run(run, settings)
+
+
+async def run(settings: Settings) -> None:
+    """Deliver until a signal."""
+    url = connection_url(
+        settings.redis_url(),
+        settings.redis_password.get_secret_value(),
+        settings.redis_db,
+        settings.sentinel_password.get_secret_value(),
+    )
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_deliver, settings, url)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+                return
+
+
+async def _deliver(settings: Settings, url: str) -> None:
+    io = RedisIO(url, deadline=settings.store_deadline, durability=settings.durable)
+    async with io.running():
+        bus = RedisBus(io, f"deliver-{secrets.token_hex(8)}")
+        async with bus.running():
+            await Deliveries(settings, io, bus).run()

@@ -1,0 +1,220 @@
+"""Carries what is in the outboxes into the log, in order, on one node at a time.
+
+Theory of operation. The node with the lease reads what follows the place of an outbox, appends it
+to the log, and moves the place, both by one script that compares the place: a part is appended
+once, whoever dies and whatever is sent again. Outboxes are looked at when somebody has written to
+them, and all of them now and then. What is carried stays in its outbox for a while: on a cluster
+the log's primary may come back older than the outbox's, and the place then says from where to carry
+again.
+
+Once a second, sessions that have changed are told, each once: see `event_tell.lua`.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import structlog
+import trio
+
+from syncbridge.errors import StoreError
+from syncbridge.records.sessions import Notice
+from syncbridge_server.events.outboxes import carried, place_after
+from syncbridge_server.events.switch import EventSwitch
+from syncbridge_server.ports.events import EventStore, Load, Part, Place
+from syncbridge_server.ports.store import Bus
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.locks import HeldLock, locked
+
+log = structlog.get_logger("events")
+
+T = TypeVar("T")
+
+LEASE = "lease:{nodes}:events"
+LEASE_SECONDS, KEEP_SECONDS, SEEK_SECONDS = 10.0, 3.0, 3.0
+NEWS = "events_news"
+PERIOD = 0.05
+ROUND_SECONDS = 1.0
+"""Between two rounds in which changed sessions are told."""
+
+WHOLE_SECONDS = 10.0
+"""Between two looks at all outboxes."""
+
+SLOW_SECONDS = 60.0
+"""Between two looks for sessions that have expired, and whether anybody reads."""
+
+KEPT_SECONDS = 5.0
+PART = 128
+AT_ONCE = 64
+BATCH_BYTES = 1_048_576
+
+
+class Carrier:
+    """Attributes: carried, lost, dropped: events since the start. lag: seconds, of the newest."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        switch: EventSwitch,
+        io: RedisIO,
+        bus: Bus,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._switch = switch
+        self._io = io
+        self._bus = bus
+        self._clock = clock
+        self._places: dict[str, Place] = {}
+        self._hot: set[str] = set()
+        self._dirty: set[str] = set()
+        self._trims: dict[str, tuple[float, str]] = {}
+        self._telling: set[str] = set()
+        self.carried = self.dropped = 0
+        self.lag = 0.0
+
+    def figures(self) -> list[tuple[str, float]]:
+        """For `/metrics`."""
+        return [
+            ("on", float(self._switch.on)),
+            ("carrier", float(self._switch.carrying)),
+            ("carried_total", self.carried),
+            ("dropped_total", self.dropped),
+            ("carry_lag_seconds", self.lag if self._switch.carrying else 0.0),
+        ]
+
+    async def run(self) -> None:
+        """Carry whenever this node has the lease, for ever."""
+        while True:
+            await self._switch.wait()
+            try:
+                async with locked(self._io, LEASE, round(LEASE_SECONDS * 1000), 0) as lease:
+                    if lease is not None:
+                        await self._carry_while(lease)
+            except StoreError as error:
+                log.warning("events_not_carried", reason=error.detail)
+            finally:
+                self._switch.carrying = False
+            await trio.sleep(SEEK_SECONDS)
+
+    async def _carry_while(self, lease: HeldLock) -> None:
+        """Work until the lease is lost, or nobody reads any more."""
+        self._places = await self._store.places()
+        self._hot, self._dirty, self._telling, self._trims = set(), set(), set(), {}
+        self._switch.carrying = True
+        now = trio.current_time()
+        keep_at, whole_at, round_at, slow_at = now + KEEP_SECONDS, now, now + ROUND_SECONDS, now
+        while self._switch.on:
+            now = trio.current_time()
+            if now >= keep_at:
+                if not await lease.keep(round(LEASE_SECONDS * 1000)):
+                    return
+                keep_at = now + KEEP_SECONDS
+            if now >= slow_at:
+                slow_at = now + SLOW_SECONDS
+                if await self._slowly():
+                    return
+            if now >= whole_at:
+                whole_at = now + WHOLE_SECONDS
+                self._hot.update(self._store.tags)
+            begin = now >= round_at
+            if begin:
+                round_at = now + ROUND_SECONDS
+            await self._step(now, begin=begin)
+            with trio.move_on_after(PERIOD):
+                await self._switch.touched.wait()
+                await trio.sleep(PERIOD / 5)  # what is written in one go is carried in one go
+
+    async def _slowly(self) -> bool:
+        """Whether it is over."""
+        if await self._switch.cease():
+            places = [(tag, place.entry) for tag, place in self._places.items()]
+            for done in parts(places):
+                await self._store.trim(done)
+            await self._store.fade()
+            return True
+        for tags in parts(self._store.tags):
+            await self._store.expire(tags)
+        return False
+
+    async def _step(self, now: float, *, begin: bool) -> None:
+        self._hot |= self._switch.take_touched()
+        self._hot.update(await self._store.noted())
+        if begin:
+            self._telling |= self._dirty
+            self._dirty = set()
+        await self._tell(begin=begin)
+        hot, self._hot = self._hot, set()
+        for tags in parts(sorted(hot)):
+            await self._carry(tags, now)
+        await self._trim(now)
+
+    async def _tell(self, *, begin: bool) -> None:
+        """Tell some of the sessions that have changed; the round goes on with the next step."""
+        told, self._telling = sorted(self._telling), set()
+        for tags in parts(told):
+            answers = await self._store.tell(tags, begin=begin, values=self._switch.values)
+            for tag, left in zip(tags, answers, strict=True):
+                if isinstance(left, StoreError):
+                    log.warning("events_not_told", outbox=tag, reason=left.detail)
+                    self._dirty.add(tag)
+                elif left:
+                    self._telling.add(tag)
+                self._hot.add(tag)
+
+    async def _carry(self, tags: Sequence[str], now: float) -> None:
+        wanted = [(tag, self._places.get(tag, Place())) for tag in tags]
+        loads: list[Load] = []
+        size = 0
+        for (tag, place), part in zip(wanted, await self._store.take(wanted, PART), strict=True):
+            if isinstance(part, StoreError):
+                log.warning("events_not_read", outbox=tag, reason=part.detail)
+                continue
+            if part.changed:
+                self._dirty.add(tag)
+            if part.entries:
+                loads.append(
+                    Load(tag, place, place_after(place, part, PART), carried(tag, place, part))
+                )
+                size += sum(map(len, loads[-1].events))
+                self._note(tag, part, now)
+            if size > BATCH_BYTES:
+                await self._append(loads)
+                loads, size = [], 0
+        if loads:
+            await self._append(loads)
+
+    def _note(self, tag: str, part: Part, now: float) -> None:
+        """What follows from a part, whatever becomes of it."""
+        if len(part.entries) == PART:
+            self._hot.add(tag)
+        newest = part.entries[-1][0].decode()
+        self._trims.setdefault(tag, (now + KEPT_SECONDS, newest))
+        self.lag = max(self._clock() - int(newest.partition("-")[0]) / 1000, 0.0)
+
+    async def _append(self, loads: Sequence[Load]) -> None:
+        """Append parts of some outboxes to the log."""
+        places, dropped = await self._store.carry(loads)
+        self.dropped += dropped
+        for load, other in zip(loads, places, strict=True):
+            self._places[load.tag] = load.after if other is None else other
+            if other is None:
+                self.carried += len(load.events)
+            else:
+                log.info("events_carried_again", outbox=load.tag, place=str(other))
+                self._hot.add(load.tag)
+                self._trims.pop(load.tag, None)
+        self._bus.tell("*", Notice(NEWS, "", b""))
+
+    async def _trim(self, now: float) -> None:
+        due = [(tag, entry) for tag, (at, entry) in self._trims.items() if at <= now]
+        for tag, _ in due:
+            del self._trims[tag]
+        for part in parts(due):
+            await self._store.trim(part)
+
+
+def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Items, some at a time: what is asked about them is one pipeline."""
+    for first in range(0, len(items), AT_ONCE):
+        yield items[first : first + AT_ONCE]

@@ -1,0 +1,405 @@
+"""Endpoints of events, for role admin: where `syncbridge deliver` posts them, and how that goes."""
+
+import base64
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.events.cursor import Cursor
+from syncbridge.events.delivery import Item, lane_of
+from syncbridge.events.endpoints import MOST_ENDPOINTS, Endpoint, check_secret, check_url
+from syncbridge.events.kinds import Event
+from syncbridge.events.outbox import encode, without_values
+from syncbridge.events.selection import Selection, parse_kinds
+from syncbridge.identity import ADMIN_READERS, ADMINS
+from syncbridge_server.auth.http import BearerAuth
+from syncbridge_server.events.guard import Guard, NotAllowed
+from syncbridge_server.events.switch import EventSwitch
+from syncbridge_server.http.support.answers import encoded, timestamp
+from syncbridge_server.http.support.pages import Cursor as PageCursor
+from syncbridge_server.http.support.pages import query_of
+from syncbridge_server.http.support.problem import read_json
+from syncbridge_server.log import get_logger
+from syncbridge_server.openapi.describe import Answer, JsonObject, Timestamp, describe
+from syncbridge_server.ports.endpoints import EndpointStore, Status
+from syncbridge_server.ports.events import EventStore
+from syncbridge_server.redis.stores.inbox import is_entry
+
+PATH = "/admin/webhooks"
+REPLAY_MOST = 1_000
+BODY_BYTES = 65_536
+_log = get_logger("EVENTS")
+_decode = msgspec.json.Decoder(Event).decode
+Text = Annotated[str, Meta(max_length=256)]
+
+
+class EndpointBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST` and `PUT /admin/webhooks`.
+
+    Empty members select every event. `secret`: `whsec_` and base64; without it one is made.
+    `after`: cursor behind which events are sent; `latest` by default.
+    """
+
+    url: Annotated[str, Meta(max_length=2_048)]
+    kinds: Annotated[list[str], Meta(max_length=64)] = []
+    session_id: Text = ""
+    user_id: Text = ""
+    channel_id: Text = ""
+    values: bool = False
+    description: Text = ""
+    secret: str | None = None
+    enabled: bool = True
+
+
+class EndpointShown(msgspec.Struct):
+    """An endpoint. `secret` stands only in the answer to the request that has made it.
+
+    `failing_since`: nothing has been delivered since then. `late_ms`: from the latest event to its
+    delivery. `held`: events that are tried again later.
+    """
+
+    id: str
+    url: str
+    kinds: list[str]
+    session_id: str
+    user_id: str
+    channel_id: str
+    values: bool
+    description: str
+    enabled: bool
+    disabled_reason: str
+    created_at: Timestamp
+    rotated_at: Timestamp | None
+    cursor: str
+    delivered: int
+    failed: int
+    dead: int
+    held: int
+    late_ms: int
+    delivered_at: Timestamp | None
+    failed_at: Timestamp | None
+    failing_since: Timestamp | None
+    last_error: str
+    secret: str | UnsetType = UNSET
+
+
+class EndpointsBody(msgspec.Struct):
+    """All endpoints, in the order in which they were made."""
+
+    endpoints: list[EndpointShown]
+
+
+class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What is sent again: dead letters by their entries, or events of the log by time (Unix ms)."""
+
+    entries: Annotated[list[str], Meta(max_length=REPLAY_MOST)] = []
+    since: int | None = None
+    until: int | None = None
+
+
+class ReplayAnswer(msgspec.Struct):
+    """`replayed`: how many events are sent again. `more`: there are more in that time."""
+
+    replayed: int
+    more: bool
+
+
+class LettersQuery(msgspec.Struct):
+    """Query of the dead letters of an endpoint."""
+
+    cursor: PageCursor = ""
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+
+
+class LetterShown(msgspec.Struct):
+    """An event that was given up. `entry` names it for a replay."""
+
+    entry: str
+    event_id: str
+    reason: str
+    failed_at: Timestamp
+    event: JsonObject
+
+
+class EndpointLettersBody(msgspec.Struct):
+    """A page of dead letters, the latest first. `next_cursor` is empty on the last page."""
+
+    dead_letters: list[LetterShown]
+    next_cursor: str
+
+
+class EndpointRoutes:
+    """The routes."""
+
+    def __init__(
+        self,
+        endpoints: EndpointStore,
+        events: EventStore,
+        switch: EventSwitch,
+        authenticate: BearerAuth,
+        networks: Sequence[str],
+    ) -> None:
+        self._endpoints = endpoints
+        self._events = events
+        self._switch = switch
+        self._authenticate = authenticate
+        self._guard = Guard(networks)
+
+    def routes(self) -> list[BaseRoute]:
+        """For the application's router."""
+        one = PATH + "/{endpoint_id}"
+        return [
+            Route(PATH, self.all, methods=["GET"]),
+            Route(PATH, self.create, methods=["POST"]),
+            Route(one, self.one, methods=["GET"]),
+            Route(one, self.change, methods=["PUT"]),
+            Route(one, self.remove, methods=["DELETE"]),
+            Route(one + "/rotate", self.rotate, methods=["POST"]),
+            Route(one + "/dead-letters", self.letters, methods=["GET"]),
+            Route(one + "/replay", self.replay, methods=["POST"]),
+        ]
+
+    @describe("Where events are posted to", answers={200: EndpointsBody})
+    async def all(self, request: Request) -> Response:
+        """Every endpoint, and how its deliveries go. Never with a secret."""
+        await self._authenticate(request, ADMIN_READERS)
+        found = await self._endpoints.endpoints()
+        return encoded(EndpointsBody([await self._shown(one) for one in found]))
+
+    @describe(
+        "Have events posted",
+        answers={201: EndpointShown},
+        body=EndpointBody,
+        errors=(422, 503),
+    )
+    async def create(self, request: Request) -> Response:
+        """As Standard Webhooks says: signed with `secret`, tried again for three days.
+
+        The answer alone has the secret. 503 `events_starting`: some node does not write events yet.
+        """
+        identity = await self._authenticate(request, ADMINS)
+        body = await self._checked(request)
+        if len(await self._endpoints.endpoints()) >= MOST_ENDPOINTS:
+            detail = f"at most {MOST_ENDPOINTS} endpoints"
+            raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="url")
+        await self._switch.listen(values=body.values)
+        secret = body.secret or new_secret()
+        endpoint = Endpoint(secrets.token_hex(8), "", [secret], created_at=_now())
+        endpoint.start = str(await self._events.last())
+        _take(endpoint, body)
+        await self._endpoints.put(endpoint)
+        _log.info("Endpoint made", endpoint=endpoint.id, by=identity.user_id)
+        shown = await self._shown(endpoint)
+        shown.secret = secret
+        return encoded_as(201, shown)
+
+    @describe("An endpoint", answers={200: EndpointShown}, errors=(404,))
+    async def one(self, request: Request) -> Response:
+        """And how its deliveries go."""
+        await self._authenticate(request, ADMIN_READERS)
+        return encoded(await self._shown(await self._found(request)))
+
+    @describe("Change an endpoint", answers={200: EndpointShown}, body=EndpointBody, errors=(404,))
+    async def change(self, request: Request) -> Response:
+        """The whole of it but for its secret. `enabled: true` goes on where it was disabled."""
+        identity = await self._authenticate(request, ADMINS)
+        endpoint = await self._found(request)
+        body = await self._checked(request)
+        if body.secret is not None:
+            detail = "secret: POST .../rotate gives another one"
+            raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="secret")
+        await self._switch.listen(values=body.values)
+        if endpoint.disabled and body.enabled:
+            status = await self._endpoints.status(endpoint.id)
+            status.failing_since = 0
+            await self._endpoints.save(endpoint.id, status)
+        _take(endpoint, body)
+        await self._endpoints.put(endpoint)
+        _log.info("Endpoint changed", endpoint=endpoint.id, by=identity.user_id)
+        return encoded(await self._shown(endpoint))
+
+    @describe("Remove an endpoint", answers={204: Answer("Removed.", None)}, errors=(404,))
+    async def remove(self, request: Request) -> Response:
+        """With everything that is held for it."""
+        identity = await self._authenticate(request, ADMINS)
+        endpoint_id = request.path_params["endpoint_id"]
+        if not await self._endpoints.remove(endpoint_id):
+            raise _no_endpoint()
+        _log.info("Endpoint removed", endpoint=endpoint_id[:64], by=identity.user_id)
+        return Response(status_code=204)
+
+    @describe("Give an endpoint another secret", answers={200: EndpointShown}, errors=(404,))
+    async def rotate(self, request: Request) -> Response:
+        """The one before signs, too, until the next rotation: attempts have both signatures."""
+        identity = await self._authenticate(request, ADMINS)
+        endpoint = await self._found(request)
+        secret = new_secret()
+        endpoint.secrets = [secret, endpoint.secrets[0]]
+        endpoint.rotated_at = _now()
+        await self._endpoints.put(endpoint)
+        _log.info("Secret rotated", endpoint=endpoint.id, by=identity.user_id)
+        shown = await self._shown(endpoint)
+        shown.secret = secret
+        return encoded(shown)
+
+    @describe(
+        "Events that were given up",
+        answers={200: EndpointLettersBody},
+        query=LettersQuery,
+        errors=(404,),
+    )
+    async def letters(self, request: Request) -> Response:
+        """The latest first, at most 1,000 of an endpoint."""
+        await self._authenticate(request, ADMIN_READERS)
+        endpoint = await self._found(request)
+        query = query_of(request, LettersQuery)
+        if query.cursor and not is_entry(query.cursor):
+            detail = "cursor: next_cursor of a page is expected"
+            raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="cursor")
+        found, following = await self._endpoints.letters(endpoint.id, query.limit, query.cursor)
+        rows = [
+            LetterShown(
+                one.entry,
+                one.event_id,
+                one.reason,
+                timestamp(int(one.entry.partition("-")[0])),
+                msgspec.Raw(one.event or b"{}"),
+            )
+            for one in found
+        ]
+        return encoded(EndpointLettersBody(rows, following))
+
+    @describe(
+        "Send events again",
+        answers={200: ReplayAnswer},
+        body=ReplayBody,
+        errors=(404,),
+    )
+    async def replay(self, request: Request) -> Response:
+        """Dead letters by `entries`, or what the log still has of a time; at most 1,000 at once."""
+        identity = await self._authenticate(request, ADMINS)
+        endpoint = await self._found(request)
+        body = await read_json(request, ReplayBody, BODY_BYTES)
+        if bool(body.entries) == (body.since is not None):
+            detail = "entries: either entries or since is expected"
+            raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="entries")
+        if any(not is_entry(entry) for entry in body.entries):
+            detail = "entries: entries of dead letters are expected"
+            raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="entries")
+        if body.entries:
+            done = await self._endpoints.replay_letters(endpoint.id, body.entries)
+            answer = ReplayAnswer(done, False)
+        else:
+            answer = await self._replay_time(endpoint, body.since or 0, body.until or 2**53)
+        _log.info("Replayed", endpoint=endpoint.id, events=answer.replayed, by=identity.user_id)
+        return encoded(answer)
+
+    async def _replay_time(self, endpoint: Endpoint, since: int, until: int) -> ReplayAnswer:
+        cursor = Cursor(max(since - 1, 0), 2**62)
+        items: list[Item] = []
+        while len(items) < REPLAY_MOST:
+            part = await self._events.read(cursor, 256)
+            for place, text in part:
+                if place.ms > until or len(items) == REPLAY_MOST:
+                    await self._endpoints.replay(endpoint.id, items)
+                    return ReplayAnswer(len(items), place.ms <= until)
+                cursor = place
+                event = _decode(text)
+                if endpoint.selection.wants(event):
+                    told = event if endpoint.selection.values else without_values(event)
+                    items.append(Item(lane_of(event), event_id=event.id, text=encode(told)))
+            if len(part) < 256:
+                break
+        await self._endpoints.replay(endpoint.id, items)
+        return ReplayAnswer(len(items), False)
+
+    async def _found(self, request: Request) -> Endpoint:
+        endpoint = await self._endpoints.find(request.path_params["endpoint_id"])
+        if endpoint is None:
+            raise _no_endpoint()
+        return endpoint
+
+    async def _checked(self, request: Request) -> EndpointBody:
+        body: EndpointBody = await read_json(request, EndpointBody, BODY_BYTES)
+        check_url(body.url)
+        if body.secret is not None:
+            check_secret(body.secret)
+        parse_kinds("kinds", body.kinds)
+        parts = urlsplit(body.url)
+        try:
+            self._guard.judge_host(parts.hostname or "", parts.scheme)
+        except NotAllowed as error:
+            detail = f"url: {error}"
+            raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="url") from None
+        return body
+
+    async def _shown(self, endpoint: Endpoint) -> EndpointShown:
+        status: Status = await self._endpoints.status(endpoint.id)
+        held = await self._endpoints.held_count(endpoint.id)
+        selection = endpoint.selection
+        return EndpointShown(
+            endpoint.id,
+            endpoint.url,
+            list(selection.kinds),
+            selection.session_id,
+            selection.user_id,
+            selection.channel_id,
+            selection.values,
+            endpoint.description,
+            not endpoint.disabled,
+            endpoint.disabled,
+            timestamp(endpoint.created_at),
+            _time(endpoint.rotated_at),
+            status.cursor or endpoint.start,
+            status.delivered,
+            status.failed,
+            status.dead,
+            held,
+            status.late_ms,
+            _time(status.delivered_at),
+            _time(status.failed_at),
+            _time(status.failing_since),
+            status.last_error,
+        )
+
+
+def encoded_as(status: int, body: object) -> Response:
+    """Like `encoded`, with another status."""
+    answer = encoded(body)
+    answer.status_code = status
+    return answer
+
+
+def new_secret() -> str:
+    """A secret as Standard Webhooks writes it."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _take(endpoint: Endpoint, body: EndpointBody) -> None:
+    about = (body.session_id, body.user_id, body.channel_id)
+    endpoint.url = body.url
+    endpoint.description = body.description
+    endpoint.selection = Selection(tuple(body.kinds), *about, body.values)
+    endpoint.disabled = "" if body.enabled else endpoint.disabled or "disabled by an admin"
+    endpoint.disabled_at = 0 if body.enabled else endpoint.disabled_at or _now()
+
+
+def _no_endpoint() -> SyncBridgeError:
+    return SyncBridgeError(ErrorCode.NOT_FOUND, "there is no endpoint with this id")
+
+
+def _time(ms: int) -> str | None:
+    return timestamp(ms) if ms else None
+
+
+def _now() -> int:
+    return round(time.time() * 1000)

@@ -1,0 +1,127 @@
+"""The store of events: outboxes, the log that they are carried into, and whether anybody reads.
+
+docs/decisions/0012-events.md says what stands where.
+"""
+
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from syncbridge.errors import StoreError
+from syncbridge.events.cursor import Cursor
+
+
+class Listening(msgspec.Struct, frozen=True):
+    """Whether events are written. Times in Unix ms of Redis's clock.
+
+    Attributes:
+        since: names the time in which they are; empty: they are not.
+        ends: when that ends unless somebody reads again. values: likewise, values.
+        settled: every node that was there at first writes them.
+    """
+
+    since: str = ""
+    ends: int = 0
+    values: int = 0
+    settled: bool = False
+
+
+class Part(msgspec.Struct, frozen=True):
+    """The next entries of an outbox.
+
+    Attributes:
+        added: entries that it ever had. length: those that it has. first: the oldest of them.
+        entries: name and fields, in order.
+        changed: sessions that have changed and were not told.
+    """
+
+    added: int
+    length: int
+    first: bytes
+    entries: Sequence[tuple[bytes, Sequence[bytes]]]
+    changed: int
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Up to where an outbox was carried: an entry, and its number among all that it ever had."""
+
+    entry: str = "0-0"
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.entry} {self.number}"
+
+
+class Load(NamedTuple):
+    """Events of an outbox on their way into the log, and its places before and after them."""
+
+    tag: str
+    place: Place
+    after: Place
+    events: Sequence[bytes]
+
+
+class EventStore(Protocol):
+    """Events in Redis. Everything raises StoreError; lists have one in the place of an answer."""
+
+    tags: Sequence[str]
+
+    def listening(self) -> Awaitable[Listening]:
+        """Whether events are written."""
+
+    def listen(self, life_ms: int, values_ms: int) -> Awaitable[Listening]:
+        """Have them written for so long, with values or (0) without."""
+
+    def cease(self) -> Awaitable[bool]:
+        """Stop that if its time is over and there is no endpoint; whether it has stopped."""
+
+    def know(self, node: str, since: str) -> Awaitable[None]:
+        """A node writes events from here on, in all that it sends."""
+
+    def ignorant(self, since: str) -> Awaitable[list[str]]:
+        """Nodes that live and do not write events yet."""
+
+    def settle(self, since: str) -> Awaitable[None]:
+        """Every node writes events: those that come later do so from their start."""
+
+    def note(self, tags: Sequence[str]) -> Awaitable[None]:
+        """Something may be in these outboxes."""
+
+    def noted(self) -> Awaitable[list[str]]:
+        """What was noted since this was asked the last time."""
+
+    def places(self) -> Awaitable[dict[str, Place]]:
+        """Up to where each outbox was carried."""
+
+    def take(
+        self, wanted: Sequence[tuple[str, Place]], most: int
+    ) -> Awaitable[Sequence[Part | StoreError]]:
+        """What follows a place in some outboxes."""
+
+    def tell(
+        self, tags: Sequence[str], *, begin: bool, values: bool
+    ) -> Awaitable[Sequence[int | StoreError]]:
+        """Write `session.updated` for sessions that changed; how many of the round are left."""
+
+    def expire(self, tags: Sequence[str]) -> Awaitable[None]:
+        """Write `session.expired` for those that are gone."""
+
+    def carry(self, loads: Sequence[Load]) -> Awaitable[tuple[list[Place | None], int]]:
+        """Append the events of some outboxes to the log, and move their places.
+
+        Returns for each None, or the place that it has when that is another one: nothing was done
+        for it then. And how many old events the log has dropped.
+        """
+
+    def trim(self, tags: Sequence[tuple[str, str]]) -> Awaitable[None]:
+        """Forget what outboxes have up to an entry."""
+
+    def fade(self) -> Awaitable[None]:
+        """Nobody reads: what is known of sessions may go when the last of them is gone."""
+
+    def read(self, after: Cursor, most: int) -> Awaitable[list[tuple[Cursor, bytes]]]:
+        """Entries of the log behind a place."""
+
+    def last(self) -> Awaitable[Cursor]:
+        """The place of the newest entry."""

@@ -1,0 +1,212 @@
+"""Endpoints in Redis: `syncbridge_server.ports.endpoints.EndpointStore`.
+
+`ev:{events}:endpoints` has them; each has keys of its own, named in `_key`. What moves an event
+from one of them to another first writes, then takes away: a process that dies between leaves it
+twice, with one id.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from syncbridge.errors import StoreError
+from syncbridge.events.delivery import HELD_MOST, Item
+from syncbridge.events.endpoints import Endpoint
+from syncbridge_server.ports.endpoints import Letter, Status
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.pipeline import Command, plain
+from syncbridge_server.redis.stores.events import ENDPOINTS
+
+log = structlog.get_logger("events")
+
+LETTERS_MOST = 1_000
+PART = 256
+REASON_MOST = 200
+_decode = msgspec.json.Decoder(Endpoint).decode
+
+
+def _key(endpoint_id: str, letter: str) -> str:
+    """`s` HASH how it goes, `h` STREAM held events, `a` HASH their attempts, `d` STREAM dead."""
+    return f"ev:{{events}}:{letter}:{endpoint_id}"
+
+
+class RedisEndpoints:
+    """Implements `syncbridge_server.ports.endpoints.EndpointStore`."""
+
+    def __init__(self, io: RedisIO) -> None:
+        self._io = io
+
+    async def endpoints(self) -> list[Endpoint]:
+        """See `EndpointStore.endpoints`."""
+        found = []
+        for text in await self._io.execute("HVALS", ENDPOINTS):
+            try:
+                found.append(_decode(text))
+            except msgspec.DecodeError:
+                log.error("endpoint_unreadable", size=len(text))
+        return sorted(found, key=lambda one: (one.created_at, one.id))
+
+    async def count(self) -> int:
+        """See `EndpointStore.count`."""
+        found: int = await self._io.execute("HLEN", ENDPOINTS)
+        return found
+
+    async def find(self, endpoint_id: str) -> Endpoint | None:
+        """See `EndpointStore.find`."""
+        text = await self._io.execute("HGET", ENDPOINTS, endpoint_id)
+        return None if text is None else _decode(text)
+
+    async def put(self, endpoint: Endpoint) -> None:
+        """See `EndpointStore.put`."""
+        await self._io.execute("HSET", ENDPOINTS, endpoint.id, msgspec.json.encode(endpoint))
+
+    async def remove(self, endpoint_id: str) -> bool:
+        """See `EndpointStore.remove`."""
+        keys = [_key(endpoint_id, letter) for letter in "shad"]
+        removed, _ = await self._all(
+            [plain("HDEL", ENDPOINTS, endpoint_id), plain("UNLINK", *keys, repeatable=True)]
+        )
+        return bool(removed)
+
+    async def status(self, endpoint_id: str) -> Status:
+        """See `EndpointStore.status`."""
+        flat = await self._io.execute("HGETALL", _key(endpoint_id, "s"))
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        fields = {name.decode(): value.decode(errors="replace") for name, value in pairs}
+        try:
+            return msgspec.convert(fields, Status, strict=False)
+        except msgspec.ValidationError:
+            return Status()
+
+    async def save(self, endpoint_id: str, status: Status) -> None:
+        """See `EndpointStore.save`."""
+        flat = [part for pair in msgspec.structs.asdict(status).items() for part in pair]
+        await self._io.execute("HSET", _key(endpoint_id, "s"), *flat)
+
+    async def held_count(self, endpoint_id: str) -> int:
+        """See `EndpointStore.held_count`."""
+        count: int = await self._io.execute("XLEN", _key(endpoint_id, "h"))
+        return count
+
+    async def hold(self, endpoint_id: str, item: Item) -> str:
+        """See `EndpointStore.hold`."""
+        entry: bytes = await self._io.execute(*_holding(endpoint_id, item))
+        if item.failures:
+            await self._note(endpoint_id, entry.decode(), item)
+        return entry.decode()
+
+    async def held(self, endpoint_id: str, after: str) -> tuple[list[Item], str]:
+        """See `EndpointStore.held`."""
+        items: list[Item] = []
+        while len(items) < HELD_MOST:
+            part = await self._io.execute(
+                "XRANGE", _key(endpoint_id, "h"), f"({after}", "+", "COUNT", PART
+            )
+            if not part:
+                break
+            names = [name for name, _ in part]
+            attempts = await self._io.execute("HMGET", _key(endpoint_id, "a"), *names)
+            for (name, fields), tried in zip(part, attempts, strict=True):
+                items.append(_item(name.decode(), fields, tried))
+            after = names[-1].decode()
+        return items, after
+
+    async def note(self, endpoint_id: str, item: Item) -> None:
+        """See `EndpointStore.note`."""
+        await self._note(endpoint_id, item.entry, item)
+
+    async def _note(self, endpoint_id: str, entry: str, item: Item) -> None:
+        tried = msgspec.json.encode((item.failures, item.first, item.due))
+        await self._io.execute("HSET", _key(endpoint_id, "a"), entry, tried)
+
+    async def text(self, endpoint_id: str, entry: str) -> bytes:
+        """See `EndpointStore.text`."""
+        found = await self._io.execute("XRANGE", _key(endpoint_id, "h"), entry, entry)
+        return _fields(found[0][1]).get(b"e", b"") if found else b""
+
+    async def release(self, endpoint_id: str, entry: str) -> None:
+        """See `EndpointStore.release`."""
+        await self._all(_releasing(endpoint_id, entry))
+
+    async def bury(self, endpoint_id: str, item: Item, reason: str) -> None:
+        """See `EndpointStore.bury`."""
+        told = ("l", item.lane, "i", item.event_id, "e", item.text, "r", reason[:REASON_MOST])
+        key = _key(endpoint_id, "d")
+        await self._io.execute("XADD", key, "MAXLEN", LETTERS_MOST, "*", *told)
+        if item.entry:
+            await self.release(endpoint_id, item.entry)
+
+    async def letters(self, endpoint_id: str, limit: int, cursor: str) -> tuple[list[Letter], str]:
+        """See `EndpointStore.letters`."""
+        start = f"({cursor}" if cursor else "+"
+        key = _key(endpoint_id, "d")
+        found = await self._io.execute("XREVRANGE", key, start, "-", "COUNT", limit + 1)
+        letters = [_letter(name.decode(), fields) for name, fields in found[:limit]]
+        return letters, letters[-1].entry if len(found) > limit else ""
+
+    async def replay_letters(self, endpoint_id: str, entries: Sequence[str]) -> int:
+        """See `EndpointStore.replay_letters`."""
+        key, done = _key(endpoint_id, "d"), 0
+        for entry in entries:
+            found = await self._io.execute("XRANGE", key, entry, entry)
+            for name, fields in found:
+                letter = _letter(name.decode(), fields)
+                item = Item(letter.lane, event_id=letter.event_id, text=letter.event)
+                await self._all([plain(*_holding(endpoint_id, item)), plain("XDEL", key, entry)])
+                done += 1
+        return done
+
+    async def replay(self, endpoint_id: str, events: Sequence[Item]) -> None:
+        """See `EndpointStore.replay`."""
+        await self._all([plain(*_holding(endpoint_id, item)) for item in events])
+
+    async def _all(self, commands: Sequence[Command]) -> list[Any]:
+        """Answers to all of them. Raises the first StoreError."""
+        replies = await self._io.request(commands) if commands else []
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        return replies
+
+
+def _holding(endpoint_id: str, item: Item) -> tuple[bytes | str, ...]:
+    told = ("l", item.lane, "i", item.event_id, "e", item.text)
+    return ("XADD", _key(endpoint_id, "h"), "*", *told)
+
+
+def _releasing(endpoint_id: str, entry: str) -> list[Command]:
+    return [
+        plain("XDEL", _key(endpoint_id, "h"), entry, repeatable=True),
+        plain("HDEL", _key(endpoint_id, "a"), entry, repeatable=True),
+    ]
+
+
+def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _item(entry: str, flat: Sequence[bytes], tried: bytes | None) -> Item:
+    """A held event; what was noted of its attempts begins anew where it cannot be read."""
+    fields = _fields(flat)
+    try:
+        told = msgspec.json.decode(tried or b"[0,0,0]", type=tuple[int, float, float])
+    except msgspec.DecodeError:
+        told = (0, 0.0, 0.0)
+    return Item(
+        fields.get(b"l", b"").decode(errors="replace"),
+        event_id=fields.get(b"i", b"").decode(errors="replace"),
+        entry=entry,
+        failures=told[0],
+        first=told[1],
+        due=told[2],
+    )
+
+
+def _letter(entry: str, flat: Sequence[bytes]) -> Letter:
+    fields = _fields(flat)
+    event_id, lane, reason = (
+        fields.get(n, b"").decode(errors="replace") for n in (b"i", b"l", b"r")
+    )
+    return Letter(entry, event_id, lane, reason, fields.get(b"e", b""))

@@ -1,0 +1,219 @@
+"""Events in Redis: `syncbridge_server.ports.events.EventStore`.
+
+Every bucket of sessions, and every other tag under which scripts write events, has an outbox in its
+own slot. The log and what goes with it have the tag `{events}`. Calls about several outboxes go as
+one pipeline.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from syncbridge.errors import StoreError
+from syncbridge.events.cursor import START, Cursor
+from syncbridge.slots import TAGS
+from syncbridge_server.ports.events import Listening, Load, Part, Place
+from syncbridge_server.redis.bus.messages import COMMON_TAGS
+from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.pipeline import Command, plain
+from syncbridge_server.redis.stores.node_codec import NODES
+
+STATE = "ev:{events}:state"
+KNOWN = "ev:{events}:known"
+ENDPOINTS = "ev:{events}:endpoints"
+LOG = "ev:{events}:log"
+AT = "ev:{events}:at"
+NOTED = "ev:{events}:noted"
+
+EVENT_TAGS: tuple[str, ...] = (*TAGS, *COMMON_TAGS[1:])
+"""Every tag under which scripts write events."""
+
+TOLD_AT_ONCE = 32
+MOST_KEYS, MOST_KEY_BYTES, MOST_VALUE_BYTES = 128, 4_096, 16_384
+"""Of one `session.updated`."""
+
+EXPIRED_AT_ONCE = 64
+FADE_MS = 86_400_000
+
+
+def outbox(tag: str) -> str:
+    """The outbox of a tag."""
+    return f"e:{{{tag}}}"
+
+
+def dirty(tag: str) -> str:
+    """Sessions that have changed."""
+    return f"ed:{{{tag}}}"
+
+
+class RedisEvents:
+    """Implements `syncbridge_server.ports.events.EventStore`.
+
+    Args:
+        most, most_bytes: bounds of the log. session_ms: life of a session.
+    """
+
+    tags: Sequence[str] = EVENT_TAGS
+
+    def __init__(self, io: RedisIO, *, most: int, most_bytes: int, session_ms: int) -> None:
+        self._io = io
+        self._bounds = (most, most_bytes)
+        self._session_ms = session_ms
+
+    async def listening(self) -> Listening:
+        """See `EventStore.listening`."""
+        fields = ("since", "until", "values", "settled")
+        since, ends, values, settled = await self._io.execute("HMGET", STATE, *fields)
+        if since is None:
+            return Listening()
+        return Listening(since.decode(), int(ends or 0), int(values or 0), settled == since)
+
+    async def listen(self, life_ms: int, values_ms: int) -> Listening:
+        """See `EventStore.listen`."""
+        args = [life_ms, values_ms]
+        reply = await self._io.script("event_listen", [STATE], args, repeatable=True)
+        since, ends, values, settled = reply
+        return Listening(since.decode(), int(ends), int(values), settled == since)
+
+    async def cease(self) -> bool:
+        """See `EventStore.cease`."""
+        keys = [STATE, ENDPOINTS, KNOWN]
+        return bool(await self._io.script("event_cease", keys, [], repeatable=True))
+
+    async def know(self, node: str, since: str) -> None:
+        """See `EventStore.know`. What was sent before is done by then, as PING is answered."""
+        await self._all([plain("PING", at=at) for at in self._io.primaries()])
+        await self._io.execute("HSET", KNOWN, node, since)
+
+    async def ignorant(self, since: str) -> list[str]:
+        """See `EventStore.ignorant`. The entries of nodes that are gone are taken out."""
+        listed, known = await self._all([plain("HKEYS", NODES), plain("HGETALL", KNOWN)])
+        told = dict(zip(known[::2], known[1::2], strict=True))
+        current = since.encode()
+        gone = [node for node, mark in told.items() if node not in listed and mark != current]
+        if gone:
+            await self._io.execute("HDEL", KNOWN, *gone)
+        found = [node for node in listed if told.get(node) != current]
+        return sorted(node.decode(errors="replace") for node in found)
+
+    async def settle(self, since: str) -> None:
+        """See `EventStore.settle`."""
+        await self._io.execute("HSET", STATE, "settled", since)
+
+    async def note(self, tags: Sequence[str]) -> None:
+        """See `EventStore.note`."""
+        await self._io.execute("SADD", NOTED, *tags)
+
+    async def noted(self) -> list[str]:
+        """See `EventStore.noted`."""
+        found = await self._io.execute("SPOP", NOTED, len(EVENT_TAGS))
+        names = [tag.decode(errors="replace") for tag in found]
+        return [name for name in names if name in _KNOWN_TAGS]
+
+    async def places(self) -> dict[str, Place]:
+        """See `EventStore.places`."""
+        flat = await self._io.execute("HGETALL", AT)
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return {tag.decode(): place_of(text) for tag, text in pairs if not tag.startswith(b"#")}
+
+    async def take(
+        self, wanted: Sequence[tuple[str, Place]], most: int
+    ) -> Sequence[Part | StoreError]:
+        """See `EventStore.take`."""
+        commands = [
+            self._script("event_take", [outbox(tag), dirty(tag)], [place.entry, most])
+            for tag, place in wanted
+        ]
+        return [
+            reply if isinstance(reply, StoreError) else Part(*reply)
+            for reply in await self._io.request(commands)
+        ]
+
+    async def tell(
+        self, tags: Sequence[str], *, begin: bool, values: bool
+    ) -> Sequence[int | StoreError]:
+        """See `EventStore.tell`."""
+        bounds = [TOLD_AT_ONCE, MOST_KEYS, MOST_KEY_BYTES, MOST_VALUE_BYTES * values]
+        args = [*bounds, self._session_ms, int(begin)]
+        # Not repeatable: a round that was begun twice would tell a session twice in a second.
+        commands = [
+            self._io.script_command(
+                "event_tell", [outbox(tag), dirty(tag), f"ex:{{{tag}}}", f"et:{{{tag}}}"], args
+            )
+            for tag in tags
+        ]
+        return await self._io.request(commands)
+
+    async def expire(self, tags: Sequence[str]) -> None:
+        """See `EventStore.expire`."""
+        args = [EXPIRED_AT_ONCE, self._session_ms]
+        await self._io.request(
+            [self._script("event_expire", [outbox(tag), f"ex:{{{tag}}}"], args) for tag in tags]
+        )
+
+    async def carry(self, loads: Sequence[Load]) -> tuple[list[Place | None], int]:
+        """See `EventStore.carry`."""
+        args: list[bytes | str | int] = [*self._bounds]
+        for load in loads:
+            before = "" if load.place == Place() else str(load.place)
+            args += (load.tag, before, str(load.after), len(load.events), *load.events)
+        keys = [LOG, AT]
+        dropped, *places = await self._io.script("event_carry", keys, args, repeatable=True)
+        return [place_of(place) if place else None for place in places], dropped
+
+    async def trim(self, tags: Sequence[tuple[str, str]]) -> None:
+        """See `EventStore.trim`."""
+        commands = []
+        for tag, entry in tags:
+            ms, _, number = entry.partition("-")
+            kept = f"{ms}-{int(number) + 1}"
+            commands.append(plain("XTRIM", outbox(tag), "MINID", kept, repeatable=True))
+        await self._io.request(commands)
+
+    async def fade(self) -> None:
+        """See `EventStore.fade`. Whoever reads again ends that: see `event_expire.lua`."""
+        life = self._session_ms + FADE_MS
+        await self._io.request(
+            [
+                plain("PEXPIRE", f"{name}:{{{tag}}}", life, repeatable=True)
+                for tag in TAGS
+                for name in ("ed", "et", "ex")
+            ]
+        )
+
+    async def read(self, after: Cursor, most: int) -> list[tuple[Cursor, bytes]]:
+        """See `EventStore.read`."""
+        start = "-" if after == START else f"({after}"
+        found = await self._io.execute("XRANGE", LOG, start, "+", "COUNT", most)
+        return [(_cursor(name), fields[1]) for name, fields in found]
+
+    async def last(self) -> Cursor:
+        """See `EventStore.last`."""
+        found = await self._io.execute("XREVRANGE", LOG, "+", "-", "COUNT", 1)
+        return _cursor(found[0][0]) if found else START
+
+    def _script(self, name: str, keys: Sequence[str], args: Sequence[str | int]) -> Command:
+        return self._io.script_command(name, keys, args, repeatable=True)
+
+    async def _all(self, commands: Sequence[Command]) -> list[Any]:
+        """Answers to all of them. Raises the first StoreError."""
+        replies = await self._io.request(commands)
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        return replies
+
+
+_KNOWN_TAGS = frozenset(EVENT_TAGS)
+
+
+def place_of(text: bytes) -> Place:
+    """A place out of its text; the beginning, where that is none."""
+    entry, _, number = text.decode(errors="replace").partition(" ")
+    if not number.isdigit():
+        return Place()
+    return Place(entry, int(number))
+
+
+def _cursor(name: bytes) -> Cursor:
+    ms, _, number = name.partition(b"-")
+    return Cursor(int(ms), int(number))

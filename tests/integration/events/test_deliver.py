@@ -1,0 +1,366 @@
+"""Endpoints: events are posted, signed, in order, again after failures, and only where they may."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from support.events.receiver import Got, Receiver, receiving
+from support.redis_servers import RedisServer
+from support.server_kit import Node, bearer, mint, new_session, running_node, settings
+from syncbridge.events import delivery, retries
+from syncbridge.identity import Role
+from syncbridge.voice.provider.records import Refused
+from syncbridge.voice.provider.signatures import secret_bytes, verify
+from syncbridge_server.events import process
+from syncbridge_server.events.process import Deliveries
+from syncbridge_server.redis.bus.bus import RedisBus
+from syncbridge_server.redis.link.client import RedisIO
+
+LOCAL = ("127.0.0.0/8",)
+Json = dict[str, Any]
+
+
+@asynccontextmanager
+async def delivering(redis_url: str, **values: Any) -> AsyncIterator[Deliveries]:
+    """`syncbridge deliver`, in this process."""
+    config = settings(redis_url, **({"webhook_networks": LOCAL} | values))
+    async with RedisIO(redis_url).running() as io:
+        bus = RedisBus(io, "deliver-test")
+        async with bus.running(), trio.open_nursery() as nursery:
+            deliveries = Deliveries(config, io, bus)
+            nursery.start_soon(deliveries.run)
+            yield deliveries
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def node(redis_server: RedisServer) -> AsyncIterator[Node]:
+    values: Json = {"rate_limit_enabled": False, "webhook_networks": LOCAL}
+    async with running_node(redis_server.url, **values) as running:
+        yield running
+
+
+@pytest.fixture
+async def http(node: Node) -> AsyncIterator[httpx.AsyncClient]:
+    headers = bearer(mint("root", Role.ADMIN))
+    async with httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=headers) as client:
+        yield client
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as running:
+        yield running
+
+
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures are tried again at once."""
+    monkeypatch.setattr(retries, "STEPS", (0.05, 0.1))
+
+
+async def endpoint(http: httpx.AsyncClient, url: str, **members: Any) -> Json:
+    answer = await http.post("/admin/webhooks", json={"url": url, **members})
+    assert 201 == answer.status_code, answer.text
+    made: Json = answer.json()
+    return made
+
+
+async def state_of(http: httpx.AsyncClient, made: Json) -> Json:
+    found: Json = (await http.get(f"/admin/webhooks/{made['id']}")).json()
+    return found
+
+
+async def until(http: httpx.AsyncClient, made: Json, condition: Callable[[Json], object]) -> Json:
+    with trio.fail_after(20):
+        while True:
+            state = await state_of(http, made)
+            if condition(state):
+                return state
+            await trio.sleep(0.05)
+
+
+async def create(http: httpx.AsyncClient, user: str = "ann") -> str:
+    sid = new_session()
+    body = {"session_id": sid, "user_id": user, "device_id": "phone", "state_data": {"a": 1}}
+    assert 201 == (await http.post("/session/snapshot", json=body)).status_code
+    return sid
+
+
+def signed_by(got: Got, secret: str) -> bool:
+    verdict = verify(got.headers, got.body, time.time(), [secret_bytes(secret)])
+    return not isinstance(verdict, Refused)
+
+
+def renewed(deliveries: Deliveries, secret: str) -> bool:
+    """Whether a worker has learned of a secret."""
+    workers = [worker for _, worker, _ in deliveries.workers.values()]
+    return [secret] == [worker.endpoint.secrets[0] for worker in workers]
+
+
+async def test_an_event_is_posted_and_signed(
+    redis_server: RedisServer, http: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """What is wanted, with the event's id, as it stands in the log."""
+    made = await endpoint(http, receiver.url("/a?b=c"), kinds=["session.*"], user_id="ann")
+    async with delivering(redis_server.url):
+        await create(http, "bob")
+        sid = await create(http)
+        (got,) = await receiver.until(1)
+        state = await until(http, made, lambda state: state["delivered"])
+
+    assert ("session.created", sid) == (got.event["type"], got.event["session_id"])
+    assert got.event["id"] == got.headers["webhook-id"]
+    assert ("/a?b=c", "application/json") == (got.path, got.headers["content-type"])
+    assert f"127.0.0.1:{receiver.port}" == got.headers["host"]
+    assert signed_by(got, made["secret"])
+    assert not signed_by(got._replace(body=got.body + b" "), made["secret"])
+    assert (1, 0, "") == (state["delivered"], state["failed"], state["last_error"])
+    assert "secret" not in state
+
+
+async def test_two_secrets_sign_while_they_are_rotated(
+    redis_server: RedisServer, http: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """Each attempt has both signatures; the one before the last does not sign any more."""
+    made = await endpoint(http, receiver.url())
+    path = f"/admin/webhooks/{made['id']}/rotate"
+    second = (await http.post(path)).json()["secret"]
+    async with delivering(redis_server.url) as deliveries:
+        await create(http)
+        (first_got,) = await receiver.until(1)
+        third = (await http.post(path)).json()["secret"]
+        await until(http, made, lambda state: state["delivered"])
+        with trio.fail_after(20):
+            while not renewed(deliveries, third):  # noqa: ASYNC110 - it says nothing
+                await trio.sleep(0.05)
+        await create(http)
+        second_got = (await receiver.until(2))[1]
+
+    signed = [[signed_by(got, s) for s in (made["secret"], second, third)] for got in receiver.got]
+    assert [[True, True, False], [False, True, True]] == signed
+    assert first_got.headers["webhook-id"] != second_got.headers["webhook-id"]
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_failures_are_repeated_in_order(
+    redis_server: RedisServer, http: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """A session's events keep their order, and others do not wait; the id stays."""
+    made = await endpoint(http, receiver.url())
+    bad: set[str] = set()
+    refusals = {"left": 3}
+
+    def answer(got: Got) -> int:
+        if got.event["session_id"] in bad and refusals["left"]:
+            refusals["left"] -= 1
+            return 500
+        return 200
+
+    receiver.answer = answer
+    async with delivering(redis_server.url):
+        sid = new_session()
+        bad.add(sid)
+        body = {"session_id": sid, "user_id": "ann", "device_id": "d", "state_data": {"a": 1}}
+        await http.post("/session/snapshot", json=body)
+        change = {"session_id": sid, "device_id": "d", "changes": {"a": 2}, "base_version": 1}
+        await http.post("/session/incremental", json=change)
+        await create(http)
+        state = await until(http, made, lambda s: s["delivered"] == 3 and not s["held"])
+
+    of_bad = [(got.event["type"], got.headers["webhook-id"]) for got in receiver.got]
+    mine = [
+        one for one, got in zip(of_bad, receiver.got, strict=True) if got.event["session_id"] == sid
+    ]
+    assert ["session.created"] * 4 + ["session.updated"] == [kind for kind, _ in mine]
+    assert 2 == len({event_id for _, event_id in mine})
+    assert (3, "status 500", 0) == (state["failed"], state["last_error"], state["dead"])
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_deliveries_go_on_where_they_stopped(
+    redis_server: RedisServer, http: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """What was held, and what came while nobody delivered, is delivered by the next process."""
+    made = await endpoint(http, receiver.url())
+    receiver.answer = lambda got: 503
+    async with delivering(redis_server.url):
+        first = await create(http)
+        await until(http, made, lambda state: state["held"])
+    second = await create(http)
+    receiver.answer = lambda got: 200
+    receiver.got.clear()
+    async with delivering(redis_server.url):
+        await until(http, made, lambda state: state["delivered"] == 2 and not state["held"])
+
+    assert {first, second} == {got.event["session_id"] for got in receiver.got}
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_what_is_given_up_can_be_replayed(
+    redis_server: RedisServer,
+    http: httpx.AsyncClient,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a dead letter, and by time from the log."""
+    monkeypatch.setattr(delivery, "is_enough", lambda first, now: now - first > 0.3)
+    monkeypatch.setattr(delivery, "DOWN_AFTER", 1_000)
+    made = await endpoint(http, receiver.url())
+    path = f"/admin/webhooks/{made['id']}"
+    receiver.answer = lambda got: 400
+    async with delivering(redis_server.url):
+        sid = await create(http)
+        await until(http, made, lambda state: state["dead"])
+        letters = (await http.get(path + "/dead-letters")).json()["dead_letters"]
+        receiver.answer = lambda got: 200
+        receiver.got.clear()
+        entries = [letter["entry"] for letter in letters]
+        replayed = await http.post(path + "/replay", json={"entries": entries})
+        (again,) = await receiver.until(1)
+        left = (await http.get(path + "/dead-letters")).json()["dead_letters"]
+        by_time = await http.post(path + "/replay", json={"since": 0})
+        (_, third) = await receiver.until(2)
+
+    assert [(sid, "status 400")] == [(one["event"]["session_id"], one["reason"]) for one in letters]
+    assert ({"replayed": 1, "more": False}, []) == (replayed.json(), left)
+    assert 1 == by_time.json()["replayed"]
+    assert letters[0]["event_id"] == again.headers["webhook-id"] == third.headers["webhook-id"]
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_an_endpoint_that_is_gone_is_disabled(
+    redis_server: RedisServer, http: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """410 says so; that is an event; enabled again, it has what came meanwhile."""
+    made = await endpoint(http, receiver.url())
+    receiver.answer = lambda got: 410
+    async with delivering(redis_server.url):
+        first = await create(http)
+        state = await until(http, made, lambda state: not state["enabled"])
+        second = await create(http)
+        page = (await http.get("/events", params={"kind": "endpoint.*", "wait": 10})).json()
+        receiver.answer = lambda got: 200
+        receiver.got.clear()
+        await http.put(f"/admin/webhooks/{made['id']}", json={"url": receiver.url()})
+        await until(http, made, lambda state: state["delivered"] >= 2 and not state["held"])
+
+    assert "status 410" == state["disabled_reason"]
+    assert [made["id"]] == [event["data"]["endpoint_id"] for event in page["events"]]
+    found = {got.event.get("session_id") for got in receiver.got}
+    assert {first, second} <= found
+
+
+async def test_a_dead_endpoint_does_not_concern_the_others(
+    redis_server: RedisServer, http: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """Neither one that refuses connections nor one that never answers."""
+    async with receiving() as silent:
+        silent.answer = lambda got: 0
+        await endpoint(http, "http://127.0.0.1:9/")
+        await endpoint(http, silent.url())
+        made = await endpoint(http, receiver.url())
+        async with delivering(redis_server.url):
+            for _ in range(30):
+                await create(http)
+            await receiver.until(30)
+            state = await until(http, made, lambda state: state["delivered"] == 30)
+
+    assert 0 == state["failed"]
+
+
+async def test_private_addresses_are_refused(
+    redis_server: RedisServer, node: Node, http: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """By the request, where the URL says it; by the attempt, where the name leads to one."""
+    refused = [
+        (await http.post("/admin/webhooks", json={"url": url})).status_code
+        for url in (
+            "http://10.0.0.1/",
+            "https://[::1]/",
+            "https://[::ffff:10.0.0.1]/",
+            "http://8.8.8.8/",
+            "ftp://example.com/",
+            "https://user:word@example.com/",
+            "https://example.com:0/",
+            "/hook",
+        )
+    ]
+    made = await endpoint(http, receiver.url().replace("127.0.0.1", "localhost"))
+    async with delivering(redis_server.url, webhook_networks=()):
+        await create(http)
+        state = await until(http, made, lambda state: state["failed"])
+
+    assert [422] * 8 == refused
+    assert "not a public address" in state["last_error"]
+    assert [] == receiver.got
+
+
+async def test_redirects_are_not_followed(
+    redis_server: RedisServer, http: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """They are failures."""
+    made = await endpoint(http, receiver.url())
+    receiver.headers = [("location", "/elsewhere")]
+    receiver.answer = lambda got: 307
+    async with delivering(redis_server.url):
+        await create(http)
+        state = await until(http, made, lambda state: state["failed"])
+
+    assert "status 307" == state["last_error"]
+    assert {"/hook"} == {got.path for got in receiver.got}
+
+
+async def test_endpoints_are_administered(http: httpx.AsyncClient) -> None:
+    """Made, listed, changed, removed; what is wrong is said; an unknown one is 404."""
+    made = await endpoint(http, "https://example.com/a", kinds=["device.*"], description="one")
+    path = f"/admin/webhooks/{made['id']}"
+    listed = (await http.get("/admin/webhooks")).json()["endpoints"]
+    changed = await http.put(path, json={"url": "https://example.com/b", "enabled": False})
+    bad = [
+        {"url": "https://example.com", "kinds": ["no.such"]},
+        {"url": "https://example.com", "secret": "short"},
+        {"url": "https://example.com", "other": 1},
+        {},
+    ]
+    refused = [(await http.post("/admin/webhooks", json=body)).status_code for body in bad]
+    with_secret = await http.put(path, json={"url": "https://example.com", "secret": None})
+    gone = await http.delete(path)
+    unknown = await http.get(path)
+
+    assert [made["id"]] == [one["id"] for one in listed]
+    assert made["secret"].startswith("whsec_")
+    assert "secret" not in listed[0]
+    assert ("https://example.com/b", False, []) == (
+        changed.json()["url"],
+        changed.json()["enabled"],
+        changed.json()["kinds"],
+    )
+    assert [422, 422, 422, 422] == refused
+    assert (200, 204, 404) == (with_secret.status_code, gone.status_code, unknown.status_code)
+
+
+async def test_one_process_delivers_at_a_time(
+    redis_server: RedisServer,
+    http: httpx.AsyncClient,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other one takes over when it ends."""
+    monkeypatch.setattr(process, "SEEK_SECONDS", 0.1)
+    await endpoint(http, receiver.url())
+    async with delivering(redis_server.url) as second:
+        async with delivering(redis_server.url) as first:
+            await create(http)
+            await receiver.until(1)
+            both = [bool(first.workers), bool(second.workers)]
+        await create(http)
+        await receiver.until(2)
+
+    assert [False, True] == sorted(both)
+    assert 2 == len(receiver.got)
