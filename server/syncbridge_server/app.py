@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -24,7 +23,7 @@ from syncbridge import kernels
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.integrity import check
 from syncbridge.rates.buckets import TokenBuckets
-from syncbridge_core.hub import ENCODING_JSON, ENCODING_PROTOBUF, Hub, HubLimits
+from syncbridge_core.hub import Hub
 from syncbridge_server import observability
 from syncbridge_server.admin.administration import Administration
 from syncbridge_server.admin.call_sweeper import CallMetrics, CallSweeper
@@ -38,6 +37,7 @@ from syncbridge_server.auth.http import BearerAuth, ReadAsAdmin
 from syncbridge_server.auth.refusals import Refusals
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.auth.state_policy import StatePolicy
+from syncbridge_server.configuration.parts import hub_limits, listener_config
 from syncbridge_server.event_routes import event_routes
 from syncbridge_server.events.assembly import Events
 from syncbridge_server.gateway.connection import Connection
@@ -73,17 +73,12 @@ from syncbridge_server.isolation import Isolation, IsolationMetrics
 from syncbridge_server.listener.apart import NoSockets
 from syncbridge_server.listener.capacity import Bounds
 from syncbridge_server.listener.contract import (
-    SUBPROTOCOL_JSON,
-    SUBPROTOCOL_PROTOBUF,
-    ListenerConfig,
     Refusal,
 )
 from syncbridge_server.listener.hypercorn import Certificates
 from syncbridge_server.listener.serve import serve
 from syncbridge_server.listener.shares import Forwarding
 from syncbridge_server.observability import HttpMetrics
-from syncbridge_server.origins import Origins
-from syncbridge_server.proxies import TrustedProxies
 from syncbridge_server.redis import formats
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.bus.readiness import Readiness
@@ -102,11 +97,6 @@ from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
 from syncbridge_server.voice.rooms.handover import Handover
 
 log = structlog.get_logger("server")
-
-SUBPROTOCOLS = {SUBPROTOCOL_JSON: ENCODING_JSON, SUBPROTOCOL_PROTOBUF: ENCODING_PROTOBUF}
-
-PROBES = ("/health", "/health/live", "/health/ready", "/metrics")
-"""What is answered when every bound is reached: else whoever restarts us would do so then."""
 
 APART = ("/metrics", "/admin")
 """What is only at the address of administration where there is one."""
@@ -547,54 +537,3 @@ class Server:
             *DeadLetterRoutes(self.letters, bearer).routes(),
             *RecordingRoutes(voice.recordings if voice is not None else None, bearer).routes(),
         ]
-
-
-def hub_limits(settings: Settings) -> HubLimits:
-    """The hub's bounds, out of the settings."""
-    limited = settings.rate_limit_enabled
-    return HubLimits(
-        max_message=settings.message_bytes,
-        conflate_bytes=settings.conflate_bytes,
-        max_outbox=settings.outbox_bytes,
-        ping_interval=round(settings.heartbeat_interval * 1000),
-        idle_timeout=round(settings.presence_timeout * 1000),
-        close_timeout=round(settings.close_timeout * 1000),
-        rate_per_second=settings.messages_per_second if limited else 0,
-        rate_burst=settings.message_burst,
-        flood_messages=settings.flood_messages,
-        max_connections=settings.max_connections,
-        deflate_from=settings.ws_compression_min_bytes,
-        message_timeout=round(settings.message_timeout * 1000),
-    )
-
-
-def listener_config(settings: Settings) -> ListenerConfig:
-    """The listener's configuration, out of the settings."""
-    return ListenerConfig(
-        binds=tuple(str(address) for address in settings.listen_addresses()),
-        origins=Origins(settings.origins, loopback=settings.dev),
-        subprotocols=MappingProxyType(SUBPROTOCOLS),
-        drain_timeout=settings.drain,
-        reconnect_spread=settings.reconnect_spread,
-        compression=settings.ws_compression,
-        http2_prior_knowledge=settings.http2_prior_knowledge,
-        root_path=settings.http_root_path,
-        max_header_bytes=settings.http_header_bytes,
-        max_header_count=settings.http_header_count,
-        max_target_bytes=settings.http_target_bytes,
-        max_body_bytes=max(settings.http_max_body, settings.snapshot_bytes),
-        max_requests=settings.http_requests,
-        max_connections=settings.http_connections,
-        max_handshakes=settings.http_handshakes,
-        max_probes=settings.http_reserve,
-        probe_paths=frozenset(
-            root + path for path in PROBES for root in {"", settings.http_root_path}
-        ),
-        header_timeout=settings.http_header_timeout,
-        body_timeout=settings.http_body_timeout,
-        min_body_rate=settings.http_body_rate,
-        keep_alive_timeout=settings.http_keep_alive,
-        certfile=settings.tls_cert or None,
-        keyfile=settings.tls_key or None,
-        proxies=TrustedProxies(settings.trusted_proxies),
-    )

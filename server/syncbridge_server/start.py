@@ -19,11 +19,12 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.identity import Role
-from syncbridge_server.app import Server, listener_config
+from syncbridge_server.app import Server
 from syncbridge_server.auth.audit import Audit
 from syncbridge_server.auth.http import DEVELOPER
 from syncbridge_server.auth.state_policy import StatePolicy
 from syncbridge_server.collector import Collector
+from syncbridge_server.configuration.parts import listener_config
 from syncbridge_server.descriptors import with_descriptors
 from syncbridge_server.listener.bind import bind
 from syncbridge_server.listener.shutdown import run_until_stopped

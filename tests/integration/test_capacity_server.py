@@ -16,7 +16,7 @@ from support.listener.listener_site import certificate
 from support.listener.ws_raw import Answer, open_http2, open_tls
 from support.server_kit import Node, bearer, mint, new_session, running_node, settings
 from support.ws_client import Device, Refused
-from syncbridge_server.app import PROBES, listener_config
+from syncbridge_server.configuration.parts import PROBES, listener_config
 from syncbridge_server.listener.capacity import Capacity, Occupant
 
 WEBHOOK = get("/rtk-webhook", "Content-Length: 100", method="POST") + b"{"
