@@ -11,6 +11,7 @@ LEAST = 1_000
 """Smaller bounds are of one message, record or connection, but for those that the table names."""
 
 NOT_OF_AN_INSTALLATION = {
+    "ANSWER_MOST": "bytes",
     "BODY": "bytes",
     "CHUNKS": "of one request",
     "DETAIL_KEYS": "of one call, refused in its limits",
@@ -27,13 +28,17 @@ NOT_OF_AN_INSTALLATION = {
     "MAX_URL": "bytes",
     "MOST_RULES": "of the state policy, refused at the start",
     "MOST_UNANSWERED": "others wait within SYNCBRIDGE_STORE_QUEUE",
+    "REPLAY_MOST": "of one request",
+    "SCANNED_MOST": "of one reading, which goes on behind them",
     "SCAN_COUNT": "of one step, named with MAX_SCANS",
     "SHOWN": "bytes",
     "SHOWN_MOST": "bytes",
     "SLOTS": "of Redis Cluster",
     "STATE_BODY": "bytes",
     "UNBOUNDED": "descriptors where the system has no limit",
+    "UNFOLDED_BEFORE_AUTH": "bytes",
     "UNPACKED_SPARE": "bytes",
+    "_VERSIONS": "above every version that a session is asked for",
 }
 """Whole numbers of `LEAST` or more that are no bound which grows with devices, users or nodes."""
 OTHER_QUANTITY = re.compile(

@@ -42,9 +42,9 @@ from syncbridge_server.event_routes import event_routes
 from syncbridge_server.events.assembly import Events
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.gateway import Gateway, node_name
-from syncbridge_server.http.admin import AdminRoutes
-from syncbridge_server.http.admin_access import AdminAccessRoutes
-from syncbridge_server.http.admin_sessions import AdminSessionRoutes
+from syncbridge_server.http.admin.access import AdminAccessRoutes
+from syncbridge_server.http.admin.figures import AdminRoutes
+from syncbridge_server.http.admin.sessions import AdminSessionRoutes
 from syncbridge_server.http.auth import AuthRoutes
 from syncbridge_server.http.call_export import CallExportRoutes
 from syncbridge_server.http.calls import CallRoutes, tell_state

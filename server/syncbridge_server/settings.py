@@ -300,9 +300,7 @@ class Settings(BaseSettings):
         262_144, "Waiting bytes above which a slow reader's state changes are merged into one."
     )
 
-    ws_compression: bool = var(
-        True, "Accept compression (permessage-deflate) that a socket offers."
-    )
+    ws_compression: bool = var(True, "Accept permessage-deflate if a socket offers it.")
     ws_compression_min_bytes: Bytes = var(256, "Smallest message that is compressed.")
 
     # Sessions
@@ -345,10 +343,7 @@ class Settings(BaseSettings):
     # Events
     events_kept: Count = var(100_000, "Events that can be read; the oldest make room.")
     events_bytes: Bytes = var(67_108_864, "Bytes of events that can be read, likewise.")
-    events_after_reader: Seconds = var(
-        86_400.0, "How long after they were last read events are written."
-    )
-
+    events_after_reader: Seconds = var(86_400.0, "How long events are written after a read.")
     webhook_networks: Annotated[Words, AfterValidator(checked_networks)] = var(
         (),
         "Private networks in which endpoints of events may be, such as 10.0.0.0/8, also by http."

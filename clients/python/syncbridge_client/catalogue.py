@@ -65,6 +65,8 @@ class ErrorCode(Enum):
     CALL_TERMINATED = ("call_terminated", 409, False, "Call session has ended")
     CALL_TRANSITION = ("call_transition", 409, False, "State does not follow the current one")
     CALL_CHANGED = ("call_changed", 412, False, "Call session was changed meanwhile")
+    EVENTS_GAP = ("events_gap", 410, False, "Events after the cursor are not there any more")
+    EVENTS_STARTING = ("events_starting", 503, True, "Not every node writes events yet")
     EXPORT_GAP = ("export_gap", 410, False, "Records after the cursor are not there any more")
     CHANNEL_NOT_FOUND = ("channel_not_found", 404, False, "No such voice channel")
     NO_CALL = ("no_call", 409, False, "No call in the voice channel")

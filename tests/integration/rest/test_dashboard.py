@@ -18,7 +18,7 @@ from support.ws_client import Device
 from syncbridge.identity import Role
 from syncbridge_server.admin.inspection import Inspection
 from syncbridge_server.admin.links import LIFE
-from syncbridge_server.http.admin_access import HIDDEN, shown
+from syncbridge_server.http.admin.access import HIDDEN, shown
 
 CODE = re.compile(r"/admin/#code=([\w-]{22})")
 

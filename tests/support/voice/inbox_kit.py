@@ -7,6 +7,7 @@ from functools import partial
 
 import httpx
 
+from support.redis_servers import PATIENCE
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.records import ChannelConfig
@@ -70,7 +71,7 @@ def _opened(session: str, channel: Channel, now: int) -> None:
 @asynccontextmanager
 async def worker(url: str, name: str, now: float, idle_ms: int = 60_000) -> AsyncIterator[Worker]:
     """A node that works on webhooks of the specification. Its clock stands at `now`."""
-    async with RedisIO(url).running() as io, RedisBus(io, name).running() as bus:
+    async with RedisIO(url, deadline=PATIENCE).running() as io, RedisBus(io, name).running() as bus:
         async with httpx.AsyncClient() as client:
             provider = RtkProvider(
                 ProviderCalls(client, "http://127.0.0.1:9", "", RequestBudget(1, 1))

@@ -1,0 +1,1 @@
+"""REST for administrators: figures, broadcasts, sessions key by key, access, configuration."""
