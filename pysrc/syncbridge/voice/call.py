@@ -187,6 +187,12 @@ class Call:
         member = self._members.get(user_id)
         return tuple(member.connections) if member else ()
 
+    def unreported(self, user_id: str) -> frozenset[str]:
+        """Connections of a user of which no client has spoken yet."""
+        member = self._members.get(user_id)
+        held = member.connections.values() if member else ()
+        return frozenset(one.id for one in held if one.id and one.lease is None)
+
     def standing(self, user_id: str) -> frozenset[str]:
         """Connections of a user in this generation that nothing speaks against."""
         return frozenset(c.id for c in self._current(user_id) if not c.doubtful)

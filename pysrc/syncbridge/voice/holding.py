@@ -2,8 +2,8 @@
 
 Theory of operation. A user is in a call by connections that the provider knows; which device made
 one, only the devices can tell. The device that *holds* the call is the one that reported from
-within it. Another one takes it over when it reports a connection that was not known before, or when
-the session was handed over to it: then it is noted as `moving_to`, the one that holds the call
+within it. Another one takes it over when it is the first to report a connection, or when the
+session was handed over to it: then it is noted as `moving_to`, the one that holds the call
 stays in it, and the call has moved as soon as the new device is in the media: it reports, or the
 provider shows a new connection of the user beside those that were there. One that comes in the
 place of another is the old device's, which has reconnected, and says nothing. When that shows

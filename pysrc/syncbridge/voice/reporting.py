@@ -21,6 +21,7 @@ def report(channel: Channel, said: Report, now: int) -> list[Event]:
     if channel.call is None:
         return []
     known = channel.call.connections(said.user_id)
+    shown = channel.call.unreported(said.user_id)  # the provider's word of it came first
     sign = _sign(Joined, channel, said, now)
     sign = msgspec.structs.replace(sign, session_named=bool(said.session_id))
     guests = channel.record.guests
@@ -34,7 +35,8 @@ def report(channel: Channel, said: Report, now: int) -> list[Event]:
     guest = guests.setdefault(said.user_id, Guest())
     holding.begin_move(guest, *moving)
     after = channel.call.connections(said.user_id)
-    fresh = bool(said.connection_id) and holding.arrived(known, after)
+    fresh = said.connection_id in shown
+    fresh |= bool(said.connection_id) and holding.arrived(known, after)
     channel_id = channel.record.channel_id
     told = holding.taken(channel_id, guest, said, fresh=fresh)
     channel.tell_devices(told, _origin(said), now)

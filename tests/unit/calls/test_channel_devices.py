@@ -77,6 +77,20 @@ def test_another_device_needs_a_new_connection_to_take_the_call() -> None:
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
 
 
+def test_a_webhook_before_the_report_does_not_keep_the_call_from_moving() -> None:
+    """The provider shows the second device's connection first; its own word then moves the call."""
+    channel = in_call()
+
+    channel.hear([webhook("c2", 2500)], 3000)
+    assert ("phone", []) == (holder(channel), told(channel))
+    reporting.report(channel, report("tablet", connection_id="c2"), 4000)
+    assert [("held", "tablet"), ("released", "phone")] == told(channel)
+
+    for device, connection in [("phone", "c1"), ("tablet", "c2")]:
+        reporting.report(channel, report(device, connection_id=connection), 5000)
+    assert ("tablet", []) == (holder(channel), told(channel))
+
+
 def test_who_got_the_token_holds_the_call_until_another_device_says_so() -> None:
     """A guess is shown and told by nobody's word; the first report counts, whoever's it is."""
     channel = live()
