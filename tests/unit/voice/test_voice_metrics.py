@@ -11,8 +11,8 @@ from syncbridge_server.voice.attachment import Attachment
 from syncbridge_server.voice.figures.metrics import voice_metrics
 
 PAGE = Path(__file__).parents[3] / "docs" / "voice-sync.md"
-READ = {"breaker_open", "reads_breaker_open", "budget_left"}
-"""What is read from the breakers and the budget when somebody asks."""
+READ = {"breaker_open", "reads_breaker_open", "budget_left", "revocations_pending"}
+"""What is read from the breakers, the budget and the revocations when somebody asks."""
 
 
 def described() -> set[str]:
