@@ -19,7 +19,7 @@ from syncbridge.slots import bucket_of
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.link.wire import NO_LOGIN, pack
-from syncbridge_server.redis.stores.codec import Settings, encode
+from syncbridge_server.redis.stores.codec import CODECS, Settings
 from syncbridge_server.redis.stores.store import RedisStore
 
 SETTINGS = Settings.of("n1", Limits(), lambda: os.urandom(8))
@@ -36,7 +36,7 @@ def proxy(redis_server: RedisServer) -> Iterator[CuttingProxy]:
 
 def command(io: RedisIO, request: Apply) -> Command:
     """A write as the store would send it."""
-    call = encode(request, SETTINGS)
+    call = CODECS[type(request)][0](request, SETTINGS)
     return io.script_command(call.script, call.keys, call.args, repeatable=call.repeatable)
 
 
