@@ -20,6 +20,7 @@ from syncbridge.errors import ErrorCode
 from syncbridge.records.devices import OpenHandoff, Redeem
 from syncbridge.records.sessions import Apply, Place, Review, Status
 from syncbridge.slots import session_key
+from syncbridge_server.admin.inspection import Inspection
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.scripts import Scripts
 from syncbridge_server.redis.stores.cold import (
@@ -31,6 +32,7 @@ from syncbridge_server.redis.stores.cold import (
     unpack_state,
 )
 from syncbridge_server.redis.stores.freezer import SMALL_AGAIN_MS, Freezer
+from syncbridge_server.redis.stores.keys import every_key
 from syncbridge_server.redis.stores.store import RedisStore
 
 STATE = {f"key-{number}": f'{{"n":{number},"text":"{"x" * 30}"}}' for number in range(40)}
@@ -474,7 +476,7 @@ async def test_memory(store: RedisStore, io: RedisIO, raw: redis.Redis) -> None:
 
 def test_every_script_that_needs_the_state_says_when_it_is_packed() -> None:
     """A script that read `d` or `k` of a packed session would take it for empty."""
-    own = {"chill", "freeze", "thaw", "seal", "move"}
+    own = {"chill", "freeze", "thaw", "seal", "move", "erase"}  # the last takes both away
     needing = {
         name: text
         for name, text in Scripts().sources.items()
@@ -497,3 +499,21 @@ async def test_a_handoff_and_a_merge_unpack(store: RedisStore, io: RedisIO) -> N
     assert (Status.OK, FLAT) == (redeemed.status, pairs(redeemed.flat))
     assert (Status.OK, FLAT) == (reviewed.status, pairs(reviewed.flat))
     assert 2 == store.thawed
+
+
+async def test_an_operator_sees_what_is_packed_and_ends_it(
+    io: RedisIO, store: RedisStore, raw: redis.Redis
+) -> None:
+    """The script alone says that it is packed; the look unpacks. Erased, nothing is left of it."""
+    sid, inspection = session_id(), Inspection(io, store)
+    await store.call(write(sid, STATE))
+    await freeze(io, sid)
+
+    assert [int(Status.FROZEN)] == await io.script("inspect", every_key(sid), [], repeatable=True)
+    looked = await inspection.look(sid)
+    assert FLAT == {one.key.encode(): one.value for one in looked.keys}
+
+    await freeze(io, sid)
+    assert 0 == await inspection.erase(sid)
+    assert 0 == sum(int(str(raw.exists(key))) for key in every_key(sid))
+    assert Status.NOT_FOUND is (await store.call(read(sid))).status

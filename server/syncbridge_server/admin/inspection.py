@@ -9,6 +9,7 @@ are candidates, not witnesses.
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from syncbridge.errors import StoreUnavailable
 from syncbridge.integrity import UNREADABLE
 from syncbridge.records.sessions import Read, Snapshot, Status
 from syncbridge_server.ports.store import Store
@@ -16,6 +17,7 @@ from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.cold import StateDamaged
 from syncbridge_server.redis.stores.keys import every_key
 
+_ATTEMPTS = 3
 _VERSIONS = 1_000_000
 _STREAM = b"i"
 
@@ -47,10 +49,15 @@ class Inspection:
 
     async def look(self, sid: str) -> Inspected:
         """A session; one that is packed is unpacked. Of version 0: not written. StoreError."""
-        snapshot: Snapshot = await self._store.call(Read(sid, owner_check=False))
-        if snapshot.status is not Status.OK:
-            return Inspected(snapshot, 0, [])
-        reply = await self._io.script("inspect", every_key(sid), [], repeatable=True)
+        for _ in range(_ATTEMPTS):
+            snapshot: Snapshot = await self._store.call(Read(sid, owner_check=False))
+            if snapshot.status is not Status.OK:
+                return Inspected(snapshot, 0, [])
+            reply = await self._io.script("inspect", every_key(sid), [], repeatable=True)
+            if reply != [int(Status.FROZEN)]:
+                break
+        else:
+            raise StoreUnavailable(f"session {sid} was packed again")
         try:
             return read(snapshot, reply)
         except (*UNREADABLE, KeyError, IndexError) as error:

@@ -4,8 +4,12 @@
 --
 -- KEYS  1 m  meta HASH
 -- Returns {flat meta, flat state, flat keys and versions (deleted keys too), flat device and the
---          last six digits of the versions that its newest updates without a stream were taken at}.
+--          last six digits of the versions that its newest updates without a stream were taken at};
+--          {FROZEN} while it is packed.
 
+local FROZEN = 10
+local packed = redis.call('HGET', KEYS[1], 'z')
+if packed == '1' or packed == '3' then return {FROZEN} end
 local own = string.sub(KEYS[1], 1, -2)
 local noted, devices = {}, redis.call('HKEYS', own .. 'o')
 for j = 1, #devices do
