@@ -149,7 +149,9 @@ CASES = {
     ),
     "list of nodes": Case("nodes", [], {"/admin/metrics/all": "connections"}),
     "dead letters": Case("inbox:{inbox}:dead", [("GET", "/admin/voice/dead-letters", None)]),
-    "revocations": Case("sb:revoked", [("GET", f"/session/{GOOD}", None)]),
+    "revocations": Case(
+        "sb:revoked", [("GET", f"/session/{GOOD}", None), ("GET", "/admin/revocations", None)]
+    ),
     "index of calls": Case("calls:{", [], {"/sessions": "sessions"}, [f"/sessions/{GOOD_NAME}"]),
     "index of channels": Case(
         "}:live",

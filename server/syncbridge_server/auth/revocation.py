@@ -30,7 +30,7 @@ import trio
 
 from syncbridge.errors import ErrorCode, StoreError, StoreUnavailable, SyncBridgeError
 from syncbridge.identity import Identity
-from syncbridge.integrity import UNREADABLE
+from syncbridge.integrity import TIME_MOST, UNREADABLE
 from syncbridge.records.sessions import Notice
 from syncbridge_server.auth.used import UsedTokens
 from syncbridge_server.log import Occasionally, get_logger
@@ -67,7 +67,7 @@ class Rule(msgspec.Struct, frozen=True):
 
     def is_recent(self, now: float) -> bool:
         """Whether somebody may still have to be told of it. `now`: Unix seconds."""
-        return self.at > now - OVERLAP_SECONDS
+        return abs(self.at - now) < OVERLAP_SECONDS
 
     def matches(self, identity: Identity, device_id: str = "") -> bool:
         """Whether a token is meant. `device_id`: that of its socket, when the token has none."""
@@ -299,5 +299,6 @@ def _rules(flat: Iterable[bytes]) -> list[Rule]:
         except UNREADABLE:
             _log.warning("A revocation rule cannot be read")
             continue
-        rules.append(Rule(kind, value, user_id, float(score)))
+        # A damaged time, too, is one: what it names stays revoked.
+        rules.append(Rule(kind, value, user_id, min(float(score), TIME_MOST / 1000)))
     return rules
