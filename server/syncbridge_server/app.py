@@ -422,8 +422,10 @@ class Server:
         public = [route for route in routes if route not in apart]
         self.routes = public if settings.admin_addr else routes
         self.app = self._application(self.routes, http)
-        # The dashboard is there, and acts through the same calls as everybody.
-        self.admin_app = self._application(routes, http)
+        # The dashboard is there, and acts through the same calls as everybody; sockets are not.
+        sockets = self.listener.path
+        calls = [route for route in routes if getattr(route, "path", "") != sockets]
+        self.admin_app = self._application(calls, http)
 
     def _application(self, routes: list[BaseRoute], http: HttpMetrics) -> ASGIApp:
         starlette = Starlette(routes=routes, exception_handlers=exception_handlers)

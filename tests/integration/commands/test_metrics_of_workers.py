@@ -86,7 +86,7 @@ def test_one_scrape_of_all_workers(tmp_path: Path, redis_url: str) -> None:
     }  # fmt: skip
     assert apart == {
         "/metrics": 200, "/admin/metrics/all": 401, "/health/live": 200,
-        "/session/state": 404, "/ws": 404,
+        "/session/state": 401, "/ws": 404,
     }  # fmt: skip
     lint(text)
 
