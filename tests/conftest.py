@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from support.redis_places import Anywhere, anywhere
+from support.redis_places import Anywhere, anywhere, client_of
 from support.redis_servers import RedisServer
+from syncbridge_server.redis.stores.events import STATE
 
 settings.register_profile("without-deadline", settings(), deadline=None)
 settings.load_profile("without-deadline")
@@ -20,13 +22,21 @@ def _session_redis() -> Iterator[Anywhere]:
         yield place
 
 
+@pytest.fixture(scope="session")
+def _session_client(_session_redis: Anywhere) -> Iterator[Any]:
+    with client_of(_session_redis.url) as client:
+        yield client
+
+
 @pytest.fixture
-def redis_url(_session_redis: Anywhere) -> str:
+def redis_url(_session_redis: Anywhere, _session_client: Any) -> Iterator[str]:
     """URL of the Redis that all tests share: use random ids, leave it as it was.
 
-    It is one server, or what `SYNCBRIDGE_TEST_PLACE` says: `sentinel` or `cluster`.
+    It is one server, or what `SYNCBRIDGE_TEST_PLACE` says: `sentinel` or `cluster`. A test that
+    reads events turns them on for a day, for everybody; they are off again for the next test.
     """
-    return _session_redis.url
+    yield _session_redis.url
+    _session_client.delete(STATE)
 
 
 @pytest.fixture
