@@ -9,7 +9,6 @@ from hypothesis import settings
 
 from support.redis_places import Anywhere, anywhere, client_of
 from support.redis_servers import RedisServer
-from syncbridge_server.redis.stores.events import STATE
 
 settings.register_profile("without-deadline", settings(), deadline=None)
 settings.load_profile("without-deadline")
@@ -30,13 +29,12 @@ def _session_client(_session_redis: Anywhere) -> Iterator[Any]:
 
 @pytest.fixture
 def redis_url(_session_redis: Anywhere, _session_client: Any) -> Iterator[str]:
-    """URL of the Redis that all tests share: use random ids, leave it as it was.
+    """URL of the Redis that all tests share, one after the other; afterwards it is empty again.
 
-    It is one server, or what `SYNCBRIDGE_TEST_PLACE` says: `sentinel` or `cluster`. A test that
-    reads events turns them on for a day, for everybody; they are off again for the next test.
+    It is one server, or what `SYNCBRIDGE_TEST_PLACE` says: `sentinel` or `cluster`.
     """
     yield _session_redis.url
-    _session_client.delete(STATE)
+    _session_client.flushall()
 
 
 @pytest.fixture
