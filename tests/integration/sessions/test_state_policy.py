@@ -258,9 +258,9 @@ async def test_sighup_reads_the_policy_again(tmp_path: Path, redis_url: str, wor
         for text, lines in ((json.dumps(locked), "State policy read"), ("{", "stays as it was")):
             path.write_text(text)
             await hung_up(process.popen.pid, process.log, lines, int(workers))
-            for _ in range(8):  # each a connection of its own, so that both workers answer
+            for number in range(8):  # each a connection of its own, so that both workers answer
                 async with await Device.open(process.port) as ann:
-                    await ann.auth(mint("ann"), "tv")
+                    await ann.auth(mint("ann"), f"tv-{number}")
                     assert "forbidden" == (await update(ann, key="a", value=1))["code"]
 
 
