@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.redis_servers import free_port
 from support.source_tree import ROOT
 
 SECTION = re.compile(r"^## Try it\n(.*?)^## ", re.M | re.S)
@@ -23,13 +23,6 @@ PLAIN = {
     for name, value in os.environ.items()
     if not name.startswith(("SYNCBRIDGE_", "JWT_", "REDIS_", "SERVER_", "RTK_", "WORKER_"))
 }
-
-
-def free_port() -> str:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def terminals(folder: Path) -> list[str]:

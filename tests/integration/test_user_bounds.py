@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -19,6 +18,7 @@ from support.listener.ws_raw import (
     frame,
     open_plain,
 )
+from support.redis_servers import until
 from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.ws_client import Closed, Device
 from syncbridge.identity import Role
@@ -44,13 +44,6 @@ async def refused_auth(node: Node, token: str, device_id: str, **extra: Any) -> 
         await device.send(AUTH, {"token": token, "device_id": device_id, **extra})
         answer = await device.receive(AUTH_FAILURE)
         return answer["payload"]["code"], (await device.closed()).code
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait for something that no event tells."""
-    with trio.fail_after(60):
-        while not true():  # noqa: ASYNC110
-            await trio.sleep(0.02)
 
 
 async def test_sessions_of_a_user_have_a_bound(redis_url: str) -> None:
@@ -97,7 +90,7 @@ async def test_bytes_of_a_user_have_a_bound(redis_url: str) -> None:
                 body = snapshot(new_session(), a="x" * 30_000)
                 over = await http.post("/session/snapshot", json=body, headers=bearer(mint("ann")))
             usage = node.server.gateway.quota.budgets
-            await until(lambda: usage.charge("ann", new_session(), 30_000, now=0.0) == "")
+            await until(lambda: usage.charge("ann", new_session(), 30_000, now=0.0) == "", 60)
             later = await device.set("key", "y" * 30_000)
 
     assert [5, 5, 5, 6, 5] == [answer["type"] for answer in (*answers, later)]
@@ -120,7 +113,7 @@ async def test_sockets_of_a_user_have_a_bound(redis_url: str) -> None:
             await other.auth(mint("bob"), "d")
             await robot.auth(mint("ann", Role.SERVICE), "robot", session_id=new_session())
         await devices[0].close()
-        await until(lambda: node.server.gateway.registry.sockets.get("ann") == 3)
+        await until(lambda: node.server.gateway.registry.sockets.get("ann") == 3, 60)
         async with await Device.open(node.port) as newest:
             await newest.auth(mint("ann"), "d5", session_id=new_session())
 
@@ -156,7 +149,7 @@ async def test_two_tabs_that_throw_each_other_out_are_damped(redis_url: str) -> 
             for node in (one, two):
                 nursery.start_soon(fight, node, joined, session_id)
                 nursery.start_soon(fight, node, joined, session_id)
-            await until(lambda: joined.count("rate_limited") >= 300)
+            await until(lambda: joined.count("rate_limited") >= 300, 60)
             nursery.cancel_scope.cancel()
         await third.set("still", "served")
 

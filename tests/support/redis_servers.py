@@ -93,7 +93,7 @@ class RedisServer:
         if password:
             self._options += ["--requirepass", password, "--masterauth", password]
         self._cluster = cluster
-        self.port = _free_port() if tcp else 0
+        self.port = free_port() if tcp else 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -153,7 +153,7 @@ class RedisServer:
     def arguments(self) -> list[str]:
         """The command line after the program."""
         # A cluster node must have a port; 0 would leave it without a bus.
-        port = _free_port() if self._cluster else self.port
+        port = free_port() if self._cluster else self.port
         cluster = ["--cluster-enabled", "yes"] if self._cluster else []
         listen = ["--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
         plain = ["--dir", str(self.directory), "--save", "", "--loglevel", "warning"]
@@ -212,7 +212,7 @@ def _cluster_ok(client: redis.Redis) -> bool:
     return bool(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that is free, as is that of the cluster bus at +10000.
 
     Both lie below the ports that the system gives to connections, which could come in between.

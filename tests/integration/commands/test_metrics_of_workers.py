@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -10,15 +9,11 @@ from pathlib import Path
 
 import httpx
 
+from support.redis_servers import free_port
 from support.server_kit import bearer, mint, server_process
 
 WORKERS = 2
 WRITES = 24
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def total(text: str, name: str) -> tuple[float, int]:

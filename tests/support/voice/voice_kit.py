@@ -8,7 +8,6 @@
 The due channels of one Redis are everybody's: give each test a Redis of its own (`redis_server`).
 """
 
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import httpx
 import trio
 
+from support.redis_servers import free_port
 from support.server_kit import Node, bearer, running_node, settings
 from support.voice import sim_kit
 from syncbridge.identity import Role, VoiceGrant
@@ -189,7 +189,8 @@ async def voice_server(
     async with AsyncExitStack() as stack:
         sim = await stack.enter_async_context(sim_kit.rig())
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30.0))
-        ports = [_free_port() for _ in range(nodes)]
+        # The provider has to know our addresses before we listen.
+        ports = [free_port() for _ in range(nodes)]
         common = voice_settings(sim.url, kind, f"http://127.0.0.1:{ports[0]}") | values
         running = [
             await stack.enter_async_context(
@@ -201,11 +202,3 @@ async def voice_server(
         with trio.move_on_after(REGISTERED_S):
             await rig.until(rig.told_of_us, "the registration")
         yield rig
-
-
-def _free_port() -> int:
-    """A port that was free a moment ago: the provider has to know ours before we listen."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
