@@ -3,7 +3,7 @@
 #
 #   beside NAME COMMAND [ARGUMENTS]   starts it; its output is kept in build/NAME.log
 #   finish NAME                       waits for it and shows its output; returns its exit code
-#   end_all                           interrupts what is still running, kills what does not end
+#   end_all                           interrupts what is not finished, kills what does not end, shows its output
 #
 # Each is a process group of its own, so that nothing that it started is left over.
 
@@ -31,12 +31,15 @@ finish() {
 }
 
 end_all() {
-    local group until=$((SECONDS + END_SECONDS))
+    local name group until=$((SECONDS + END_SECONDS))
     for group in "${groups[@]}"; do
         kill -INT -- "-$group" 2> /dev/null || true
     done
-    for group in "${groups[@]}"; do
+    for name in "${!groups[@]}"; do
+        group=${groups[$name]}
         while kill -0 -- "-$group" 2> /dev/null && [ "$SECONDS" -lt "$until" ]; do sleep 0.2; done
         kill -KILL -- "-$group" 2> /dev/null || true
+        printf '\n==== beside it, not finished: %s\n' "$name"
+        cat "build/$name.log"
     done
 }
