@@ -55,6 +55,8 @@ CHAOS_TESTS := tests/unit/test_history_checker.py tests/fault/test_history.py \
 FAILOVER_TESTS := tests/unit/shell/test_redis_router.py tests/fault/store/test_redis_sentinel.py \
 	tests/fault/store/test_redis_cluster.py tests/fault/store/test_redis_cluster_nodes.py \
 	tests/fault/store/test_redis_durability.py
+# Unit tests that import no kernel: on the twins they would prove the same again.
+WITHOUT_KERNELS := tests/unit/client tests/unit/hub tests/unit/rates tests/unit/test_history_checker.py tests/unit/test_lineage_model.py
 BROWSER_TESTS := tests/integration/rest/test_docs_page.py
 PROTO := pysrc/syncbridge/proto
 
@@ -90,7 +92,8 @@ test: $(DONE)/test $(DONE)/kernels  ## run all Python tests, on a real Redis
 	$(PY) -m pytest $(ARGS)
 
 test-pure: $(DONE)/test $(DONE)/kernels  ## run the unit tests on the pure-Python twins of the compiled kernels
-	SYNCBRIDGE_PURE_PYTHON=1 $(PY) -m pytest tests/unit tests/kernels/test_kernel_choice.py $(ARGS)
+	SYNCBRIDGE_PURE_PYTHON=1 $(PY) -m pytest tests/unit $(WITHOUT_KERNELS:%=--ignore=%) \
+		tests/kernels/test_kernel_choice.py $(ARGS)
 
 soak: $(DONE)/test $(DONE)/kernels  ## let devices come and go for SOAK_SECONDS=300; memory stays within bounds
 	SYNCBRIDGE_SOAK_SECONDS=$(SOAK_SECONDS) SYNCBRIDGE_ATTACK_SECONDS=$(SOAK_SECONDS) \

@@ -1,7 +1,6 @@
 """What the README tells a newcomer to paste, done as they would do it: as processes, in order."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.redis_servers import free_port
 from support.source_tree import ROOT
 
 pytestmark = pytest.mark.slow
@@ -39,9 +39,7 @@ def answers(address: str) -> bool:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """`syncbridge dev` on a free port; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [*SYNCBRIDGE, "dev", "--addr", address]
     with subprocess.Popen(command, cwd=tmp_path, env=surroundings(tmp_path)) as process:
         try:

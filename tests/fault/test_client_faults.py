@@ -18,6 +18,7 @@ import trio
 
 from support.client_kit import device, next_event, on, until
 from support.redis_places import client_of
+from support.redis_servers import free_port
 from support.server_kit import (
     ACCESS_SECRET,
     Node,
@@ -69,7 +70,9 @@ async def test_server_killed_while_updates_go_on(
 ) -> None:
     """Killed twice and started again: all updates arrive, each made exactly one version."""
 
-    def start(port: int) -> Any:
+    port = free_port()
+
+    def start() -> Any:
         return server_process(tmp_path, redis_url, SERVER_ADDR=f"127.0.0.1:{port}")
 
     async def writer(session: Session, stop: anyio.Event) -> int:
@@ -84,9 +87,8 @@ async def test_server_killed_while_updates_go_on(
         sid = new_session()
         stop, counts = anyio.Event(), []
         run = anyio.to_thread.run_sync
-        context = start(0)
+        context = start()
         process: Process = await run(context.__enter__)
-        port = process.port
         async with device(port, "phone", sid) as phone, anyio.create_task_group() as group:
             events = phone.events()
 
@@ -100,7 +102,7 @@ async def test_server_killed_while_updates_go_on(
                 process.kill()
                 await run(partial(context.__exit__, None, None, None))
                 await next_event(events, Disconnected)
-                context = start(port)
+                context = start()
                 process = await run(context.__enter__)
                 await next_event(events, Connected)
                 assert phone.version >= acknowledged

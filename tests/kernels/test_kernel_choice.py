@@ -1,6 +1,7 @@
 """The two implementations offer one interface, and the environment chooses between them."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,15 @@ from types import ModuleType
 import pytest
 
 from support.kernels.json_cases import outcome
+from support.source_tree import ROOT
 
 CORPUS = Path(__file__).parent.parent / "fuzz" / "corpus" / "document"
+IMPORTED = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print([name for name in sys.modules if name.startswith("syncbridge.kernels")])
+"""
 
 
 def public(owner: object) -> set[str]:
@@ -42,6 +50,26 @@ def test_the_environment_chooses(variable: str, choice: str) -> None:
     )
 
     assert run.stdout.split("\n")[:2] == [f"{choice} b'{{}}'", str(choice == "compiled")]
+
+
+def test_what_is_not_run_on_the_twins_has_no_kernel() -> None:
+    """`make test-pure` leaves out tests on which the choice has no influence, and no others."""
+    listed = re.search(r"^WITHOUT_KERNELS := (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    assert listed is not None
+    places = [ROOT / place for place in listed[1].split()]
+    files = [file for place in places for file in ([place] if place.suffix else place.glob("*.py"))]
+    names = [".".join(file.relative_to(ROOT / "tests").with_suffix("").parts) for file in files]
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *names],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+    assert len(files) >= len(places)
+    assert "[]" == run.stdout.strip()
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.iterdir()), ids=lambda path: path.name)

@@ -11,7 +11,7 @@ from support.server_kit import mint
 from syncbridge_client import Change, Session, connect
 
 T = TypeVar("T")
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds after which a test of the client has failed."""
 
 FAST = {"backoff_base": 0.05, "backoff_cap": 0.2, "start_timeout": 10.0}

@@ -5,7 +5,6 @@ be short. The servers die with the test process.
 """
 
 import os
-import random
 import shutil
 import signal
 import socket
@@ -13,9 +12,10 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -212,19 +212,47 @@ def _cluster_ok(client: redis.Redis) -> bool:
     return bool(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
 
 
-def free_port() -> int:
-    """A port that is free, as is that of the cluster bus at +10000.
+FIRST_PORT = 10_500
+RANGES, RANGE = 16, 400
+"""As many processes can run tests at a time, each on as many ports."""
 
-    Both lie below the ports that the system gives to connections, which could come in between.
+BUS = 10_000
+"""The bus of a cluster's node is at its port and that."""
+
+
+def free_port(count: int = 1) -> int:
+    """The first of `count` ports in a row that are free, as are those of the cluster bus.
+
+    The server binds it later: each test process has a range of its own and goes through it in
+    turn, so that nothing else is given the port meanwhile. All lie below the ports that the system
+    gives to connections.
     """
-    for port in random.sample(range(10_500, 22_500), 100):
-        if _is_free(port) and _is_free(port + 10_000):
-            return port
+    for _ in range(RANGE):
+        ports = [next(_own_ports()) for _ in range(count)]
+        in_a_row = ports[-1] - ports[0] == count - 1
+        if in_a_row and all(_is_free(port) and _is_free(port + BUS) for port in ports):
+            return ports[0]
     raise AssertionError("no free port")
 
 
+@cache
+def _own_ports() -> Iterator[int]:
+    """A range that no other process has; its first port is bound, and so taken, until we end."""
+    for first in range(FIRST_PORT, FIRST_PORT + RANGES * RANGE, RANGE):
+        claim = socket.socket()
+        with suppress(OSError):
+            claim.bind(("127.0.0.1", first))
+            claim.detach()
+            return cycle(range(first + 1, first + RANGE))
+        claim.close()
+    raise AssertionError("every range of ports is taken by another test process")
+
+
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe, suppress(OSError):
-        probe.bind(("127.0.0.1", port))
-        return True
-    return False
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.redis_servers import free_port
 from support.server_kit import bare_environment
 from support.source_tree import ROOT
 from syncbridge.events.endpoints import Endpoint, headers_of
@@ -44,9 +45,7 @@ def _path() -> str:
 @contextmanager
 def running(command: list[str], secret: str, log: Path) -> Iterator[str]:
     """A receiver, and its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**bare_environment(), "WEBHOOK_SECRET": secret}
     with log.open("wb") as output:
         popen = subprocess.Popen([*command, str(port)], env=environment, stdout=output)

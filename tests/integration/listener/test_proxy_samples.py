@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import httpx
 import pytest
 import trio
 
+from support.redis_servers import free_port
 from support.server_kit import bearer, mint, new_session, running_node
 from support.source_tree import ROOT
 from support.ws_client import Device
@@ -34,8 +34,7 @@ def proxy(kind: str, folder: Path, backend: int) -> Iterator[int]:
     program = shutil.which(kind) or shutil.which(kind, path="/usr/sbin")
     if program is None:
         pytest.skip(f"{kind} is not installed: Debian has it")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     name = "nginx.conf" if kind == "nginx" else "haproxy.cfg"
     sample = (ROOT / "deploy/proxies" / name).read_text("utf-8")
     for before, after in (("127.0.0.1:8080", f"127.0.0.1:{backend}"), ("8000", str(port))):

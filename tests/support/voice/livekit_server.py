@@ -9,10 +9,8 @@ by SYNCBRIDGE_LIVEKIT_SERVER. Without one, and without Go, the tests that need i
 
 import json
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,11 +23,15 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from support.redis_servers import free_port
+
 KEY = "devkey"
 SECRET = "a-secret-of-livekit-of-32-bytes-or-more"
 SCRIPT = Path(__file__).parents[3] / "scripts" / "livekit_server.sh"
 START_S = 60.0
 BUILD_S = 1800.0
+PORTS = 3
+"""Of the API, and of the media over TCP and UDP, in a row."""
 
 
 @cache
@@ -58,7 +60,7 @@ class LiveKitServer:
     def __init__(
         self, webhooks: str = "", *, auto_create: bool = True, live: bool = False, redis: str = ""
     ) -> None:
-        self.port = _free_ports()
+        self.port = free_port(PORTS)
         self._config = _config(self.port, webhooks, auto_create, live, redis)
         self._process: subprocess.Popen[bytes] | None = None
         self._log = Path(tempfile.mkdtemp(prefix="livekit-")) / "log"
@@ -148,17 +150,3 @@ def _config(port: int, webhooks: str, auto_create: bool, live: bool, redis: str)
         "api": {"enable_psrpc_for_get_list_participants": live},
         **more,
     }
-
-
-def _free_ports() -> int:
-    """The first of three ports in a row that are free, below those that are given out by chance."""
-    while True:
-        port = 20_000 + 3 * secrets.randbelow(4_000)
-        try:
-            for offset in range(3):
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    with socket.socket(socket.AF_INET, kind) as probe:
-                        probe.bind(("127.0.0.1", port + offset))
-        except OSError:
-            continue
-        return port

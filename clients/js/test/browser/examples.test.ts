@@ -11,7 +11,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
 import type { Session } from "../../src/core/session";
 import { connect } from "../../src/node";
 import { HOME, launch, serve } from "../support/pages";
-import { freePort, mint, Site, until } from "../support/server";
+import { freePort } from "../support/ports";
+import { mint, Site, until } from "../support/server";
 
 const EXAMPLES = join(HOME, "../../examples");
 const built = mkdtempSync(join(tmpdir(), "react-example-"));

@@ -6,8 +6,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
 import type { Session } from "../../src/core/session";
 import { connect } from "../../src/node";
 import { killPage, launch, serve } from "../support/pages";
+import { freePort } from "../support/ports";
 import { FaultyProxy } from "../support/proxy";
-import { freePort, mint, Site, until, within } from "../support/server";
+import { mint, Site, until, within } from "../support/server";
 
 type State = { n: number; log: number[]; mood: string };
 declare global {

@@ -8,7 +8,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
 import type { Session } from "../../src/core/session";
 import { connect } from "../../src/node";
 import { HOME, launch, serve } from "../support/pages";
-import { freePort, mint, Site, until } from "../support/server";
+import { freePort } from "../support/ports";
+import { mint, Site, until } from "../support/server";
 
 type State = { volume: number; n: number };
 declare global {

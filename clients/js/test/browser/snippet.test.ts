@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { NodeSocket } from "../../src/node/socket";
 import { HOME, launch, serve } from "../support/pages";
-import { freePort, mint, Site, until } from "../support/server";
+import { freePort } from "../support/ports";
+import { mint, Site, until } from "../support/server";
 
 const printed = readFileSync(join(HOME, "../../docs/protocol.md"), "utf8");
 const [, snippet] = /```js\n([\s\S]*?new WebSocket[\s\S]*?)```/.exec(printed)!;

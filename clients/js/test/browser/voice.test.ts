@@ -8,7 +8,8 @@ import type { Session } from "../../src/core/session";
 import { connect } from "../../src/node";
 import type { VoiceClient } from "../../src/voice";
 import { launch, serve } from "../support/pages";
-import { freePort, mint, Site, until, voiceProvider } from "../support/server";
+import { freePort } from "../support/ports";
+import { mint, Site, until, voiceProvider } from "../support/server";
 
 declare global {
   var voice: VoiceClient;

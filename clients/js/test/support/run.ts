@@ -10,8 +10,9 @@ import { connect } from "../../src/node";
 import type { Browser, Profile, Tab } from "./browsers";
 import { seeded } from "./clock";
 import { serve } from "./pages";
+import { freePort } from "./ports";
 import { FaultyProxy } from "./proxy";
-import { freePort, mint, Site, until } from "./server";
+import { mint, Site, until } from "./server";
 
 export type State = { n: number; log: string[] };
 

@@ -3,25 +3,17 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createHmac, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { connect as connectTo, createServer } from "node:net";
+import { connect as connectTo } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { freePort } from "./ports";
 
 const ROOT = resolve(import.meta.dirname, "../../../..");
 const PYTHON = process.env.SYNCBRIDGE_PYTHON ?? join(ROOT, ".venv/bin/python");
 const SECRET = "an-access-secret-for-tests-of-32-bytes";
 const REFRESH = "a-refresh-secret-for-tests-of-32-bytes";
 const START = 90_000;
-
-/** A port that was free a moment ago. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((done) => server.once("listening", done));
-  const { port } = server.address() as { port: number };
-  await new Promise((done) => server.close(done));
-  return port;
-}
 
 /** An access token that the servers of this file accept. `ttl`: seconds; below 0: it has ended. */
 export function mint(user: string, claims: object = {}, ttl = 900): string {
