@@ -427,8 +427,11 @@ class Router:
         if self.map is None:
             for link in self.links.values():
                 self._place(item for item in link.queue if isinstance(item, Item))
-        elif self.map.owners == found.owners:
-            return
+        else:
+            if not found.whole:
+                found.fill(self.map)
+            if (self.map.owners, self.map.whole) == (found.owners, found.whole):
+                return
         self.map = found
         self.changed = True
         for address in found.primaries:
