@@ -19,6 +19,7 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.identity import Role
+from syncbridge_server.admin.links import keep_code
 from syncbridge_server.app import Server
 from syncbridge_server.auth.audit import Audit
 from syncbridge_server.auth.http import DEVELOPER
@@ -84,11 +85,11 @@ def _run(
             settings.sentinel_password.get_secret_value(),
         )
         if worker is None:
-            trio.run(admit, url, settings.durable)
+            trio.run(admit, url, settings.durable, code)
         settings = with_descriptors(settings, tell=worker is None)
         if worker is None and settings.workers > 1:
             return supervise(settings, sockets)
-        return trio.run(partial(serve_process, settings, url, sockets[0], worker, code))
+        return trio.run(partial(serve_process, settings, url, sockets[0], worker))
 
 
 def bound_sockets(settings: Settings) -> list[list[socket.socket]]:
@@ -110,10 +111,11 @@ def bound_sockets(settings: Settings) -> list[list[socket.socket]]:
         raise ConfigError(f"{name}: {reason}") from None
 
 
-async def admit(url: str, durability: Durability) -> None:
+async def admit(url: str, durability: Durability, code: str = "") -> None:
     """End with one line when Redis is not for this release, or not for these settings.
 
-    One that is away may be. Replicas that are on their way are waited for.
+    One that is away may be. Replicas that are on their way are waited for. `code` opens the
+    dashboard from then on.
     """
     async with RedisIO(url, durability=durability).running() as io:
         if NO_DATABASE in io.refusing:
@@ -129,6 +131,9 @@ async def admit(url: str, durability: Durability) -> None:
         lacks = await lacking(io)
         if lacks:
             raise ConfigError(f"SYNCBRIDGE_DURABILITY: {lacks}")
+        if code:
+            with suppress(StoreError):
+                await keep_code(io, code, DEVELOPER, Role.ADMIN)
 
 
 async def lacking(io: RedisIO) -> str:
@@ -172,7 +177,6 @@ async def serve_process(
     url: str,
     sockets: list[socket.socket],
     worker: Inheritance | None,
-    code: str = "",
 ) -> int:
     """One serving process, from start to exit status."""
 
@@ -181,9 +185,6 @@ async def serve_process(
         async with Server.open(settings, url, index) as server, trio.open_nursery() as nursery:
             nursery.start_soon(Collector().run)
             await nursery.start(_reload_on_hangup, server)
-            if code:
-                with suppress(StoreError):
-                    await server.links.keep(code, DEVELOPER, Role.ADMIN)
             public = len(settings.listen_addresses())
             await server.run(shutdown_trigger, sockets[:public], sockets[public:])
             nursery.cancel_scope.cancel()

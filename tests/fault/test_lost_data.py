@@ -62,15 +62,17 @@ async def test_redis_forgets_everything(redis_server: RedisServer) -> None:
     assert told[0]["epoch"] == told[1]["epoch"] != before["epoch"]
     assert [(1, 1)] * 2 == [(p["version"], p["prev_version"]) for p in (first, again)]
     assert (2, 1, told[0]["epoch"]) == (after["version"], after["prev_version"], after["epoch"])
-    assert after == seen
+    # Where a comparison was quicker than the bus, the phone is told the difference, not the commit.
+    what = ("version", "prev_version", "epoch", "lineage", "changes", "deleted_keys")
+    assert [after[name] for name in what] == [seen[name] for name in what]
 
 
 async def test_slow_reader_on_a_node_without_a_copy_of_the_state(redis_server: RedisServer) -> None:
     """It gets the difference from Redis: a node whose only device resumed has read no state."""
     session, count, big = new_session(), 120, "x" * 60_000
     async with (
-        running_node(redis_server.url, **VALUES) as one,
-        running_node(redis_server.url, **VALUES) as two,
+        running_node(redis_server.url, rate_limit_enabled=False) as one,
+        running_node(redis_server.url, rate_limit_enabled=False) as two,
         await join(one, session, "writer") as writer,
     ):
         first = (await writer.set("a", 1))["payload"]

@@ -7,6 +7,7 @@ and nobody may have been reported gone meanwhile who was there.
 import os
 import time
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +110,19 @@ class Run:
         needs the list of one more, 20 seconds later: what says nothing must say it twice.
         """
         began, first = time.time(), await self.place.passes()
+        noted = inf  # when the first list of an empty call had been read
+        again = inf  # comparisons by which the second one has been
         while True:
             passes = await self.place.passes() - first
             wrong = await self._wrong()
             if not wrong:
                 self.settled = (passes, time.time() - began)
                 return
-            apart = time.time() - began > EMPTY_APART_S + REPORT_S
-            late = [
-                one.text for one in wrong if passes >= 2 + one.empty and (apart or not one.empty)
-            ]
+            if passes >= 2:
+                noted = min(noted, time.time())
+            if time.time() > noted + EMPTY_APART_S:
+                again = min(again, passes + 2)
+            late = [one.text for one in wrong if passes >= (again if one.empty else 2)]
             assert not late, "\n".join(late)
             await trio.sleep(0.05)
 

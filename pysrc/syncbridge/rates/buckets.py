@@ -1,37 +1,43 @@
 """Token buckets: a lasting rate and a burst for each of very many keys, in bounded memory.
 
-A bucket is two numbers, the tokens that were left and when. It is filled when it is looked at, so
-idle keys cost nothing. The least recently used key is forgotten when there are too many, which
-gives it a full bucket again: an attacker with more addresses than `capacity` gains one burst each.
+A bucket is one number, the time at which it will be full again (the generic cell rate algorithm,
+ITU-T I.371). Each token taken moves that time on by `1 / rate`, so idle keys cost nothing. The
+least recently used key is forgotten when there are too many, which gives it a full bucket again:
+an attacker with more addresses than `capacity` gains one burst each.
 """
 
 from collections import OrderedDict
 
 MAX_KEYS = 65_536
+ROUNDING = 1e-9
+"""Seconds by which sums of intervals may be wrong."""
 
 
 class TokenBuckets:
     """A token bucket a key.
 
     Args:
-        rate: tokens a second. burst: most tokens at once. capacity: most keys remembered.
+        rate: tokens a second. burst: most tokens at once, at least 1.
+        capacity: most keys remembered.
     """
 
     def __init__(self, rate: float, burst: float, capacity: int = MAX_KEYS) -> None:
-        self._rate = rate
-        self._burst = burst
+        self._interval = 1 / rate
+        self._depth = max(burst, 1) / rate
         self._capacity = capacity
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._buckets)
+        return len(self._full_at)
 
     def take(self, key: str, now: float) -> float:
         """Take one token at `now` (seconds); 0, or the seconds until there is one. O(1)."""
-        tokens, last = self._buckets.pop(key, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - last) * self._rate)
-        wait = 0.0 if tokens >= 1 else (1 - tokens) / self._rate
-        self._buckets[key] = (tokens - 1 if not wait else tokens, now)
-        if len(self._buckets) > self._capacity:
-            self._buckets.popitem(last=False)
+        buckets = self._full_at
+        following = max(buckets.get(key, now), now) + self._interval
+        wait = following - now - self._depth
+        if wait <= ROUNDING:
+            buckets[key], wait = following, 0.0
+            if len(buckets) > self._capacity:
+                buckets.popitem(last=False)
+        buckets.move_to_end(key)
         return wait

@@ -18,6 +18,9 @@ SHARE = 8
 AGAIN_SECONDS = 5.0
 """A user who is refused is counted again after this time, not before."""
 
+NEVER = 1 << 62
+"""Bytes that nobody writes."""
+
 SESSIONS, STORED = "sessions", "stored_bytes"
 
 
@@ -27,15 +30,16 @@ class Usage:
     Attributes:
         sessions: those found by the last count, and those charged since. fresh: since only.
         stored: bytes found. written: since. pending: until the count that is under way.
+        quiet: while no more than this is written, no budget is near; 0 until it is known.
         counted_at: seconds, when a count was asked for.
     """
 
-    __slots__ = ("counted_at", "fresh", "pending", "sessions", "stored", "written")
+    __slots__ = ("counted_at", "fresh", "pending", "quiet", "sessions", "stored", "written")
 
     def __init__(self) -> None:
         self.sessions: set[str] = set()
         self.fresh: set[str] = set()
-        self.stored = self.written = self.pending = 0
+        self.stored = self.written = self.pending = self.quiet = 0
         self.counted_at = float("-inf")
 
 
@@ -64,7 +68,18 @@ class Budgets:
         Returns:
             "" when it was charged. O(1).
         """
-        usage = self._usage(user_id)
+        usage = self._users.get(user_id)
+        if (
+            usage is not None
+            and usage.written + size <= usage.quiet
+            and session_id in usage.sessions
+        ):
+            usage.written += size
+            self._users.move_to_end(user_id)
+            return ""
+        return self._weigh(self._usage(user_id), user_id, session_id, size, now)
+
+    def _weigh(self, usage: Usage, user_id: str, session_id: str, size: int, now: float) -> str:
         excess = self._excess(usage, session_id, size)
         if excess:
             if now - usage.counted_at >= AGAIN_SECONDS:
@@ -76,6 +91,7 @@ class Budgets:
         usage.written += size
         if self._is_share(SESSIONS, len(usage.fresh)) or self._is_share(STORED, usage.written):
             self._want(user_id, usage, now)
+        usage.quiet = self._quiet(usage)
         return ""
 
     def most(self, budget: str) -> int:
@@ -87,13 +103,13 @@ class Budgets:
         usage = self._usage(user_id)
         usage.fresh.clear()
         usage.pending += usage.written
-        usage.written = 0
+        usage.written = usage.quiet = 0
 
     def counted(self, user_id: str, sessions: Iterable[str], stored: int) -> None:
         """What a count has found."""
         usage = self._usage(user_id)
         usage.sessions = set(sessions) | usage.fresh
-        usage.stored, usage.pending = stored, 0
+        usage.stored, usage.pending, usage.quiet = stored, 0, 0
 
     def _usage(self, user_id: str) -> Usage:
         usage = self._users.pop(user_id, None) or Usage()
@@ -109,6 +125,15 @@ class Budgets:
         if stored and size and usage.stored + usage.pending + usage.written + size > stored:
             return STORED
         return ""
+
+    def _quiet(self, usage: Usage) -> int:
+        """How much may be written before a session that is known has to be weighed again."""
+        most = self._most[STORED]
+        if self._is_share(SESSIONS, len(usage.fresh)):
+            return 0
+        if not most:
+            return NEVER
+        return min(most // SHARE, most - usage.stored - usage.pending)
 
     def _is_share(self, budget: str, amount: int) -> bool:
         return 0 < self._most[budget] < amount * SHARE

@@ -13,6 +13,7 @@ The record of a device in the store, see docs/decisions/0009-the-layout-of-redis
 
 import base64
 from collections import deque
+from functools import lru_cache
 from hashlib import sha256
 
 REMEMBERED = 256
@@ -22,6 +23,7 @@ UNKNOWN, PUSHED_OUT = -1, -2
 """In place of a stream's last number: nobody knows it; newer streams took its place."""
 
 
+@lru_cache(4_096)
 def stream_name(text: str) -> str:
     """The 11 characters that stand for a client's name of a stream; "" for none."""
     if not text:

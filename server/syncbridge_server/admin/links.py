@@ -39,20 +39,26 @@ def address(code: str, base: str = "") -> str:
     return f"{base}{PAGE}#code={code}"
 
 
-class Links:
-    """Keeps codes and takes them. `prefix`: put before Redis keys."""
+async def keep_code(commands: RedisCommands, code: str, user_id: str, role: Role) -> None:
+    """Have a code open the dashboard for a user, once. Raises StoreError."""
+    kept = msgspec.json.encode(_Kept(user_id, role))
+    await commands.execute("SET", _key(code), kept, "EX", LIFE)
 
-    def __init__(
-        self, commands: RedisCommands, rotation: RefreshRotation, prefix: str = "sb:"
-    ) -> None:
+
+def _key(code: str) -> str:
+    return f"sb:link:{hashlib.sha256(code.encode()).hexdigest()}"
+
+
+class Links:
+    """Takes codes."""
+
+    def __init__(self, commands: RedisCommands, rotation: RefreshRotation) -> None:
         self._commands = commands
         self._rotation = rotation
-        self._prefix = prefix
 
     async def keep(self, code: str, user_id: str, role: Role) -> None:
-        """Have a code open the dashboard for a user, once. Raises StoreError."""
-        kept = msgspec.json.encode(_Kept(user_id, role))
-        await self._commands.execute("SET", self._key(code), kept, "EX", LIFE)
+        """As `keep_code`."""
+        await keep_code(self._commands, code, user_id, role)
 
     async def take(self, code: str) -> tuple[TokenPair, str]:
         """Tokens for a code, which is used up by it, and whose they are.
@@ -62,7 +68,7 @@ class Links:
         """
         found = None
         if _CODE.fullmatch(code):
-            found = await self._commands.execute("GETDEL", self._key(code))
+            found = await self._commands.execute("GETDEL", _key(code))
         if found is None:
             raise SyncBridgeError(
                 ErrorCode.TOKEN_INVALID,
@@ -71,6 +77,3 @@ class Links:
             )
         kept = msgspec.json.decode(found, type=_Kept)
         return await self._rotation.issue(Grant(kept.user_id, kept.role)), kept.user_id
-
-    def _key(self, code: str) -> str:
-        return f"{self._prefix}link:{hashlib.sha256(code.encode()).hexdigest()}"

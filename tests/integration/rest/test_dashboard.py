@@ -17,8 +17,10 @@ from support.voice.voice_kit import VoiceRig, voice_server
 from support.ws_client import Device
 from syncbridge.identity import Role
 from syncbridge_server.admin.inspection import Inspection
-from syncbridge_server.admin.links import LIFE
+from syncbridge_server.admin.links import LIFE, new_code
 from syncbridge_server.http.admin.access import HIDDEN, shown
+from syncbridge_server.redis.durability import MEMORY
+from syncbridge_server.start import admit
 
 CODE = re.compile(r"/admin/#code=([\w-]{22})")
 
@@ -79,6 +81,16 @@ async def test_a_code_is_taken_once_by_whoever_is_first(http: httpx.AsyncClient)
     assert ("gil", "viewer") == (me["user_id"], me["role"])
     refused = await http.post("/admin/broadcast", json={"message": "x"}, headers=bearer(tokens[0]))
     assert 403 == refused.status_code
+
+
+async def test_the_link_of_a_development_server_is_there_before_its_workers(
+    http: httpx.AsyncClient, redis_url: str
+) -> None:
+    """The process that starts them keeps it in Redis, so that whichever is asked knows it."""
+    code = new_code()
+    await admit(redis_url, MEMORY, code)
+
+    assert [200, 401] == [(await sign_in(http, code)).status_code for _ in range(2)]
 
 
 async def test_redis_has_no_code_and_forgets_its_digest(

@@ -50,13 +50,14 @@ class Receiver:
         body = b""
         async with stream:
             while True:
-                event = connection.next_event()
-                if event is h11.NEED_DATA:
-                    try:
+                try:
+                    event = connection.next_event()
+                    if event is h11.NEED_DATA:
                         connection.receive_data(await stream.receive_some(65_536))
-                    except trio.BrokenResourceError:
-                        return
-                elif isinstance(event, h11.Request):
+                        continue
+                except (trio.BrokenResourceError, h11.RemoteProtocolError):
+                    return  # who sends was killed
+                if isinstance(event, h11.Request):
                     head, body = event, b""
                 elif isinstance(event, h11.Data):
                     body += bytes(event.data)

@@ -1,6 +1,8 @@
 """Budgets of users: the estimate from above, and the counts that bring it down."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from syncbridge.rates.budgets import SESSIONS, STORED, Budgets
 
@@ -79,3 +81,37 @@ def test_the_table_is_bounded() -> None:
         budgets.charge(user, "s", 0, now=0.0)
 
     assert [SESSIONS, ""] == [budgets.charge(user, "t", 0, now=0.0) for user in ("ann", "bob")]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("charge", "charge", "charge", "begin", "counted")),
+            st.sampled_from("ab"),
+            st.sampled_from("stuv"),
+            st.integers(0, 60),
+        ),
+        max_size=60,
+    ),
+    st.integers(0, 4),
+    st.sampled_from((0, 400)),
+)
+def test_the_short_way_answers_as_the_long_one(
+    steps: list[tuple[str, str, str, int]], sessions: int, stored: int
+) -> None:
+    """A user far from any budget is let through at once; answers and who is due are the same."""
+    quick, weighed = Budgets(sessions, stored), Budgets(sessions, stored)
+    for now, (what, user, session, size) in enumerate(steps):
+        answers = []
+        for budgets in (quick, weighed):
+            if what == "begin":
+                budgets.begin(user)
+            elif what == "counted":
+                budgets.counted(user, [session], size)
+            else:
+                if budgets is weighed and user in weighed._users:
+                    weighed._users[user].quiet = -1
+                answers.append(budgets.charge(user, session, size, float(now)))
+        assert 1 >= len(set(answers))
+        assert quick.due == weighed.due

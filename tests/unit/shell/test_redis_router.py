@@ -4,7 +4,11 @@ import pytest
 
 from support.fake_cluster import World, inversions, send_again_later
 from syncbridge.errors import StoreTimeout
+from syncbridge.slots import SLOTS
 from syncbridge_server.redis.link.confirming import Confirmation
+from syncbridge_server.redis.link.router import Router
+from syncbridge_server.redis.link.slot_map import SlotMap
+from syncbridge_server.redis.link.urls import Address
 
 STEPS = 3_000
 
@@ -100,3 +104,18 @@ def test_without_waiting_replicas_lack_what_was_acknowledged(
     world.run(STEPS)
     answers = [answer for key in world.keys for answer in world.answers[key]]
     assert {number for number, reply in answers if isinstance(reply, int)} - world.safe
+
+
+def test_a_slot_that_nobody_is_said_to_serve_stays_with_its_server() -> None:
+    """A map that is read while a replica takes over may have a hole; nothing is refused for it."""
+    one, two, three = (Address("127.0.0.1", port) for port in (1, 2, 3))
+    router = Router(list, 1.0)
+    router.set_map(SlotMap([(0, 99, one), (100, SLOTS - 1, two)]), 0.0)
+    router.set_map(SlotMap([(100, SLOTS - 1, two)]), 1.0)
+    holed = router.map
+    router.set_map(SlotMap([(0, 99, three), (100, SLOTS - 1, two)]), 2.0)
+
+    assert holed is not None
+    assert (False, [one, two], one) == (holed.whole, holed.primaries, holed.owners[99])
+    assert router.map is not None
+    assert (True, [three, two]) == (router.map.whole, router.map.primaries)

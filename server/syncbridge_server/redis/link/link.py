@@ -72,6 +72,11 @@ class Link:
         confirming = self.confirmation is not None and self.confirmation.waiting
         return not (self.queue or self.sent or confirming)
 
+    @property
+    def healthy(self) -> bool:
+        """Connected, and whatever is put here is written."""
+        return self.state is State.UP and not self.lacks
+
     def wake(self) -> None:
         """Something is to be sent: a connection that broke while it was idle is made again now."""
         if self.state is State.CONNECTING and self.retry is not None:

@@ -170,7 +170,7 @@ Lane = Union[str, int, "Item", None]
 NO_LANES: frozenset[Lane] = frozenset()
 
 
-class Item:
+class Item(msgspec.Struct, eq=False):
     """One command of a job on its way.
 
     Attributes:
@@ -181,17 +181,14 @@ class Item:
         repeated: it was under way when a connection broke, and is sent a second time.
     """
 
-    __slots__ = ("command", "index", "job", "lane", "loads", "repeated", "sent", "tries")
-
-    def __init__(self, command: Command, job: Job, index: int) -> None:
-        self.command = command
-        self.job = job
-        self.index = index
-        self.lane: Lane = command.key or self
-        self.sent = 0.0
-        self.tries = 0
-        self.loads = 0
-        self.repeated = False
+    command: Command
+    job: Job
+    index: int
+    lane: "Lane"
+    sent: float = 0.0
+    tries: int = 0
+    loads: int = 0
+    repeated: bool = False
 
 
 class Own:

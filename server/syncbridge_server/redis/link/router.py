@@ -116,21 +116,26 @@ class Router:
 
     def submit(self, job: Job, now: float) -> None:
         """Send the commands of a job, or queue or refuse them. O(commands)."""
-        items = [Item(command, job, at) for at, command in enumerate(job.commands)]
+        items = [Item(command, job, at, command.key) for at, command in enumerate(job.commands)]
+        self._place(items)
         if self.map is None or not items:
             self._line.append(job)  # on a single Redis all keep one order
         else:
-            self._place(items)
             self._line_up(job, {item.lane for item in items})
         if not items:
             self._complete(job)
+        if self.map is None and not self._lanes and self.links[None].healthy:
+            self.links[None].queue.extend(items)
+            return
         for item in items:
             self._route(item)
 
     def _place(self, items: Iterable[Item]) -> None:
         for item in items:
-            if isinstance(item.lane, str):
-                item.lane = slot_of_key(item.lane)
+            if not item.lane:
+                item.lane = item
+            elif self.map is not None:
+                item.lane = slot_of_key(item.command.key)
 
     def _line_up(self, job: Job, lanes: Set[Lane]) -> None:
         """Put a job behind the last one of each of its lanes."""
@@ -422,8 +427,11 @@ class Router:
         if self.map is None:
             for link in self.links.values():
                 self._place(item for item in link.queue if isinstance(item, Item))
-        elif self.map.owners == found.owners:
-            return
+        else:
+            if not found.whole:
+                found.fill(self.map)
+            if (self.map.owners, self.map.whole) == (found.owners, found.whole):
+                return
         self.map = found
         self.changed = True
         for address in found.primaries:

@@ -161,8 +161,10 @@ def encode_apply(request: Apply, settings: Settings) -> Call:
         flags += TRACE
         args.append(request.trace)
     args[0] = flags
-    ids = (f"{meta_key(request.sid)[:-1]}f:{request.device_id}",)
-    keys = settings.keys(request.sid, *(ids if settings.cluster and free_id else ()))
+    if settings.cluster and free_id:
+        keys = settings.keys(request.sid, f"{meta_key(request.sid)[:-1]}f:{request.device_id}")
+    else:
+        keys = settings.keys(request.sid)
     return Call("apply", keys, args, free_id or request.seq > 0)
 
 
