@@ -3,7 +3,8 @@
 #
 #   beside NAME COMMAND [ARGUMENTS]   starts it; its output is kept in build/NAME.log
 #   finish NAME                       waits for it and shows its output; returns its exit code
-#   end_all                           interrupts what is not finished, kills what does not end, shows its output
+#   end_all                           interrupts what is not finished, and shows its output; what
+#                                     does not end is killed
 #
 # Each is a process group of its own, so that nothing that it started is left over.
 

@@ -213,7 +213,7 @@ def _cluster_ok(client: redis.Redis) -> bool:
 
 
 FIRST_PORT = 10_500
-RANGES, RANGE = 16, 400
+RANGES, RANGE = 24, 250
 """As many processes can run tests at a time, each on as many ports."""
 
 BUS = 10_000
