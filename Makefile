@@ -209,9 +209,9 @@ lock: $(DONE)/venv  ## update deploy/requirements.lock: what the image installs,
 check-wheel: dist  ## install the wheels with their dependencies, and serve from one
 	$(PY) scripts/check_wheel.py dist
 
-client-js: $(JS)/node_modules/.done  ## check and build the JavaScript client: types, lint, unit tests, size
+client-js: $(JS)/node_modules/.done  ## check and build the JavaScript client: types, lint, unit tests, size, package
 	cd $(JS) && $(NPM) run --silent check && $(NPM) run --silent lint && $(NPM) run --silent test && \
-		$(NPM) run --silent build && $(NPM) run --silent size
+		$(NPM) run --silent build && $(NPM) run --silent size && $(NPM) run --silent package
 
 client-js-server: client-js $(DONE)/test $(DONE)/kernels  ## test the JavaScript client against a real server
 	cd $(JS) && $(NPM) run --silent test:server
