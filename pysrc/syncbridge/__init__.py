@@ -6,4 +6,7 @@ what a node knows of a session; `records` is what a store is asked and answers; 
 between the compiled document kernel and its pure twin.
 """
 
-__version__ = "0.1.0"
+try:
+    from syncbridge._version import __version__
+except ModuleNotFoundError:  # the build writes it
+    __version__ = "0+unknown"

@@ -61,7 +61,10 @@ from syncbridge_client.update import Update
 from syncbridge_client.values import MISSING
 from syncbridge_client.voice import Participant, VoiceCall
 
-__version__ = "0.1.0"
+try:
+    from syncbridge_client._version import __version__
+except ModuleNotFoundError:  # the build writes it
+    __version__ = "0+unknown"
 
 __all__ = [
     "MISSING",
