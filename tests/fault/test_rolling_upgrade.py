@@ -6,7 +6,6 @@ With SYNCBRIDGE_UPGRADE_OPERATIONS (`make upgrade`) it is the wheel of the relea
 """
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from support import earlier_release
 from support.history.checker import check
 from support.history.faults import Deployment
 from support.history.places import place
-from support.history.run import Run, Schedule
+from support.history.run import Fault, Run, Schedule
 from support.server_kit import bearer, mint, new_session
 from syncbridge.identity import Role
 
@@ -41,55 +40,70 @@ def earlier(tmp_path: Path) -> dict[str, str]:
     return earlier_release.variables(packages)
 
 
-def schedule(earlier: dict[str, str]) -> Schedule:
-    """The second node first, then the first; back in the other order."""
-    steps = [(0.15, 1, NOW), (0.35, 0, NOW), (0.6, 0, earlier), (0.8, 1, earlier)]
-
-    async def replace(index: int, version: dict[str, str], deployment: Deployment) -> None:
-        await deployment.replace_node(index, version)
-
-    return [(part, partial(replace, index, version)) for part, index, version in steps]
-
-
 class Records:
-    """What the workload does not write: a call session, a handoff and a snapshot over REST."""
+    """What the workload does not write: a call session, a state over REST, and handoffs.
+
+    Attributes:
+        found: by each version that came after another one.
+    """
 
     def __init__(self) -> None:
-        self.call = f"call-{new_session()[:8]}"
-        self.session = new_session()
-        self.tokens: list[str] = []
+        self.call, self.session = f"call-{new_session()[:8]}", new_session()
+        self._handoff = ""
+        self.found: list[tuple[str, dict[str, int]]] = []
 
-    async def write(self, url: str) -> None:
-        """Make all three."""
-        async with httpx.AsyncClient(base_url=url) as http:
-            http.headers.update(bearer(mint("gateway", Role.SERVICE)))
-            body: dict[str, Any] = {"id": self.call, "type": "SIP"}
-            assert 201 == (await http.post("/sessions", json=body)).status_code
-            await self._note(http, 0)
+    async def write(self, deployment: Deployment) -> None:
+        """Make all of them."""
+        async with self._http(deployment) as http:
+            answer = await http.post("/sessions", json={"id": self.call, "type": "SIP"})
+            assert 201 == answer.status_code, answer.text
+            await self._go_on(http, 0, "phone", "tablet")
 
-    async def _note(self, http: httpx.AsyncClient, version: int) -> None:
-        session = {"session_id": self.session, "user_id": "ann", "device_id": "phone"}
-        body = session | {"app_version": "1", "version": version, "state_data": {"n": version}}
-        answer = await http.post("/session/snapshot", json=body, headers=bearer(mint("ann")))
-        assert 200 == answer.status_code, answer.text
-        pair = {"source_device_id": "phone", "target_device_id": "tablet"}
-        path = f"/session/{self.session}/handoff"
-        answer = await http.post(path, json=pair, headers=bearer(mint("ann")))
-        self.tokens.append(answer.raise_for_status().json()["token"])
-
-    async def read_and_go_on(self, url: str, version: int) -> dict[str, Any]:
-        """What another version finds; it changes all three."""
-        async with httpx.AsyncClient(base_url=url) as http:
-            http.headers.update(bearer(mint("gateway", Role.SERVICE)))
+    async def read(self, deployment: Deployment, device: str, state: str) -> None:
+        """Look at what another version wrote, redeem its handoff, and go on from there."""
+        async with self._http(deployment) as http:
             call = (await http.get(f"/sessions/{self.call}")).raise_for_status().json()
-            put = {"state": "active"} if call["state"] != "active" else {"state": "terminated"}
-            answer = await http.put(f"/sessions/{self.call}/state", json=put)
-            tablet = bearer(mint("ann", device="tablet"))
-            path = f"/session/{self.session}/handoff/{self.tokens[-1]}"
-            moved = (await http.get(path, headers=tablet)).raise_for_status().json()
-            await self._note(http, version)
-        found = moved["snapshot"]["state_data"] if "snapshot" in moved else moved
-        return {"call": call["state"], "then": answer.json()["state"], "state": found}
+            (
+                await http.put(f"/sessions/{self.call}/state", json={"state": state})
+            ).raise_for_status()
+            path = f"/session/{self.session}/handoff/{self._handoff}"
+            told = bearer(mint("ann")) | {"X-Device-ID": device}
+            moved = (await http.get(path, headers=told)).raise_for_status().json()
+            self.found.append((call["state"], moved["state_data"]))
+            await self._go_on(http, moved["version"], device, "phone")
+
+    def _http(self, deployment: Deployment) -> httpx.AsyncClient:
+        node = deployment.nodes[0]
+        assert node is not None
+        headers = bearer(mint("gateway", Role.SERVICE))
+        return httpx.AsyncClient(base_url=node.url, headers=headers, timeout=20)
+
+    async def _go_on(self, http: httpx.AsyncClient, version: int, source: str, target: str) -> None:
+        body: dict[str, Any] = {"session_id": self.session, "user_id": "ann", "device_id": "pc"}
+        body |= {"app_version": "1", "version": version, "state_data": {"after": version}}
+        ann = bearer(mint("ann"))
+        (await http.post("/session/snapshot", json=body, headers=ann)).raise_for_status()
+        pair = {"source_device": source, "target_device": target}
+        path = f"/session/{self.session}/handoff"
+        answer = (await http.post(path, json=pair, headers=ann)).raise_for_status()
+        self._handoff = answer.json()["token"]
+
+
+def schedule(earlier: dict[str, str], records: Records) -> Schedule:
+    """The second node first, then the first; back in the other order."""
+
+    def replace(index: int, version: dict[str, str]) -> Fault:
+        return lambda deployment: deployment.replace_node(index, version)
+
+    return [
+        (0.05, records.write),
+        (0.15, replace(1, NOW)),
+        (0.35, replace(0, NOW)),
+        (0.4, lambda deployment: records.read(deployment, "tablet", "active")),
+        (0.6, replace(0, earlier)),
+        (0.8, replace(1, earlier)),
+        (0.9, lambda deployment: records.read(deployment, "phone", "terminated")),
+    ]
 
 
 @pytest.mark.slow
@@ -97,12 +111,13 @@ async def test_rolling_upgrade_and_downgrade_under_load(
     earlier: dict[str, str], tmp_path: Path
 ) -> None:
     """Nothing is lost, nobody is refused for a version, no node stops writing for the other."""
+    records = Records()
     with place("single") as where:
         variables = {"SYNCBRIDGE_RATE_LIMIT_ENABLED": "false", "SYNCBRIDGE_DRAIN": "10s"}
         async with Deployment.open(
             where, tmp_path, own=(earlier, earlier), **variables
         ) as deployment:
-            run = Run(deployment, OPERATIONS, 1, schedule(earlier))
+            run = Run(deployment, OPERATIONS, 1, schedule(earlier, records))
             await run.run()
     print(run.figures())
     codes = {answer.code for call in run.history.calls for answer in call.answers} - {""}
@@ -112,4 +127,5 @@ async def test_rolling_upgrade_and_downgrade_under_load(
     assert OPERATIONS == len(run.history.calls)
     assert ["node replaced"] * 4 == deployment.done
     assert codes <= EXPECTED
+    assert [("ringing", {"after": 0}), ("active", {"after": 1})] == records.found
     assert [word for word in ("old_node", "rolled_back", "Traceback") if word in logs] == []

@@ -61,9 +61,7 @@ class Run:
     async def _break_things(self) -> None:
         """One fault after another; writes go on meanwhile, but not past the next one."""
         parts = [part for part, _ in self._schedule]
-        for (part, fault), following in zip(
-            self._schedule, [*parts[1:], 1.0], strict=True
-        ):
+        for (part, fault), following in zip(self._schedule, [*parts[1:], 1.0], strict=True):
             self.workload.raise_ceiling(following)
             await self.workload.reached(part)
             await fault(self.deployment)
