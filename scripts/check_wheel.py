@@ -1,10 +1,11 @@
 """Install the wheels as a user would, and serve from one: check_wheel.py DIST_FOLDER.
 
 A new environment, dependencies from the package index, a working folder that is not the checkout:
-the same steps as in the Dockerfile. The list of components names every locked dependency. `syncbridge serve` must answer /health/live with its embedded
+the same steps as in the Dockerfile. `syncbridge serve` must answer /health/live with its embedded
 Redis, show the dashboard, refuse to start without secrets, and end with exit code 0 on SIGTERM. The
 client's wheel goes into an environment of its own, where no compiler is found and nothing of the
-server may be.
+server may be. The sdist has no part of the checkout alone, and the list of components every locked
+dependency.
 """
 
 import json

@@ -59,7 +59,10 @@ async def reason(node: Node, wanted: str | None) -> None:
     """Until the node is ready, or not ready for a reason."""
     async with node.http() as http:
         with trio.fail_after(PATIENCE):
-            while (await http.get("/health/ready")).json().get("reason") != wanted:  # noqa: ASYNC110
+            while True:
+                found = (await http.get("/health/ready")).json()
+                if found.get("reason") == wanted:
+                    return
                 await trio.sleep(0.05)
 
 

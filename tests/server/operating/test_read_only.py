@@ -62,7 +62,7 @@ def test_serves_without_rights_on_a_file_system_that_is_read_only(
     with RedisServer(tcp=True) as redis:
         url = f"redis://127.0.0.1:{redis.port}"
         with server_process(tmp_path, url, within=NAMESPACE, **told) as server:
-            with httpx.Client(base_url=server.url, headers=bearer(mint("ann"))) as http:
+            with httpx.Client(base_url=server.url, headers=bearer(mint("ann")), timeout=60) as http:
                 written = http.post("/session/snapshot", json=body)
                 read = http.get(f"/session/{session}")
             process = Path(f"/proc/{server.popen.pid}")
