@@ -139,7 +139,7 @@ async def test_resizing_a_cluster(tmp_path: Path) -> None:
     """A session moves to a new primary and to another one; no write meanwhile is refused."""
     grow, shrink = blocks("Resizing a cluster")
     with RedisCluster() as cluster, cluster.stranger() as new:
-        first, last = cluster.masters[0], cluster.masters[-1]
+        first, _, last, _ = cluster.masters
         told = {"HOST": "127.0.0.1", "PORT": last.port, "SLOTS": SLOTS}
         more = {"NEW_HOST": "127.0.0.1", "NEW_PORT": new.port}
         less = {"OLD_HOST": "127.0.0.1", "OLD_PORT": new.port}
