@@ -20,7 +20,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from bench_events import load
-from support.otlp_collector import Collector
+from support.events.otlp_collector import Collector
 from support.redis_servers import RedisServer
 from support.server_kit import Process, server_process
 

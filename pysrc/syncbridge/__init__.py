@@ -8,5 +8,7 @@ between the compiled document kernel and its pure twin.
 
 try:
     from syncbridge._version import __version__
-except ModuleNotFoundError:  # the build writes it
-    __version__ = "0+unknown"
+except ModuleNotFoundError as missing:
+    if missing.name != "syncbridge._version":
+        raise
+    __version__ = "0+unbuilt"  # the build writes that module

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support import earlier_release
+from support.history import earlier_release
 from support.history.checker import check
 from support.history.faults import Deployment
 from support.history.places import place

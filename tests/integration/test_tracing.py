@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from support.otlp_collector import Collector
+from support.events.otlp_collector import Collector
 from support.redis_servers import until
 from support.server_kit import bearer, mint, new_session, running_node
 from support.voice.webhook_kit import event, site

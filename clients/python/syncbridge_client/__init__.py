@@ -63,8 +63,10 @@ from syncbridge_client.voice import Participant, VoiceCall
 
 try:
     from syncbridge_client._version import __version__
-except ModuleNotFoundError:  # the build writes it
-    __version__ = "0+unknown"
+except ModuleNotFoundError as missing:
+    if missing.name != "syncbridge_client._version":
+        raise
+    __version__ = "0+unbuilt"  # the build writes that module
 
 __all__ = [
     "MISSING",
