@@ -7,7 +7,7 @@ between the compiled document kernel and its pure twin.
 """
 
 try:
-    from syncbridge._version import __version__
+    from syncbridge._version import __version__ as __version__
 except ModuleNotFoundError as missing:
     if missing.name != "syncbridge._version":
         raise

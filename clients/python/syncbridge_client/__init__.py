@@ -62,7 +62,7 @@ from syncbridge_client.values import MISSING
 from syncbridge_client.voice import Participant, VoiceCall
 
 try:
-    from syncbridge_client._version import __version__
+    from syncbridge_client._version import __version__ as __version__
 except ModuleNotFoundError as missing:
     if missing.name != "syncbridge_client._version":
         raise
