@@ -13,6 +13,8 @@ COPY pages /src/pages
 RUN npm ci --omit=dev --no-audit --no-fund && PAGES_OUT=/pages npm run build
 
 FROM python:3.11-slim-bookworm AS build
+ARG VERSION=0.1.dev0
+ENV SETUPTOOLS_SCM_PRETEND_VERSION=$VERSION
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
@@ -32,7 +34,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
  && find /opt/syncbridge -name '*.so' -exec strip --strip-unneeded {} +
 
 FROM python:3.11-slim-bookworm
-ARG VERSION=unknown
+ARG VERSION=0.1.dev0
 LABEL org.opencontainers.image.title="SyncBridge" \
       org.opencontainers.image.description="Keeps the live state of a user's session true on all of their devices." \
       org.opencontainers.image.version="$VERSION" \

@@ -34,6 +34,7 @@ FLAKE_RUNS ?= 20
 FAILOVER_RUNS ?= 10
 FAILOVERS ?= 20
 ROLLBACK_SESSIONS ?= 10000
+UPGRADE_WRITES ?= 20000
 ASAN_SECONDS ?= 300
 MATRIX ?= 3.11 3.12 3.13
 # Debian releases whose redis-server the store is tested on; valkey is the one in the wheel.
@@ -67,9 +68,9 @@ PAGES_SOURCES := $(shell find pages $(JS)/src \( -name node_modules -o -name tes
 NPM ?= npm
 NODE ?= node
 
-.PHONY: help run pages pages-check images redis test test-pure soak chaos livekit browser matrix bare asan failover rollbacks flakes servers places lint format \
+.PHONY: help run pages pages-check images redis test test-pure soak chaos livekit browser matrix bare asan failover rollbacks upgrade flakes servers places lint format \
 	proto fuzz \
-	bench bench-more bench-peers bench-quick coverage trace dist lock check-wheel \
+	bench bench-more bench-peers bench-quick coverage trace dist sbom audit lock check-wheel \
 	client-js client-js-server client-js-browser clean
 
 help:  ## print this list
@@ -122,6 +123,9 @@ failover: $(DONE)/test $(DONE)/kernels  ## kill, move and cut Sentinel and Clust
 
 rollbacks: $(DONE)/test $(DONE)/kernels  ## roll back ROLLBACK_SESSIONS=10000 sessions together: when is each socket told?
 	SYNCBRIDGE_ROLLBACK_SESSIONS=$(ROLLBACK_SESSIONS) $(PY) -m pytest -s tests/fault/test_rollback_of_many.py $(ARGS)
+
+upgrade: $(DONE)/test $(DONE)/kernels  ## upgrade from the wheel of the previous release and downgrade, during UPGRADE_WRITES=20000
+	SYNCBRIDGE_UPGRADE_OPERATIONS=$(UPGRADE_WRITES) $(PY) -m pytest -s tests/fault/test_rolling_upgrade.py $(ARGS)
 
 flakes: $(DONE)/test $(DONE)/kernels  ## repeat fault and browser tests FLAKE_RUNS=20 times to find flaky ones
 	SYNCBRIDGE_TEST_BROWSER=1 $(PY) scripts/repeat.py $(FLAKE_RUNS) tests/fault $(BROWSER_TESTS) $(ARGS)
@@ -209,12 +213,24 @@ lock: $(DONE)/venv  ## update deploy/requirements.lock: what the image installs,
 	build/uv/bin/uv pip compile pyproject.toml --extra otel --generate-hashes --python-version 3.11 --universal \
 		--no-header --no-annotate --quiet --upgrade --output-file deploy/requirements.lock
 
-check-wheel: dist  ## install the wheels with their dependencies, and serve from one
+sbom: $(DONE)/release  ## write into dist/ what the image and the pages consist of, as CycloneDX
+	mkdir -p dist
+	$(PY) -m cyclonedx_py requirements deploy/requirements.lock --pyproject pyproject.toml \
+		--output-reproducible --output-file dist/syncbridge.cdx.json
+	. scripts/find_node.sh; find_node > /dev/null; cd $(PAGES); npm sbom --package-lock-only --omit dev --sbom-format cyclonedx > '$(CURDIR)/dist/pages.cdx.json'
+
+audit: $(DONE)/release  ## ask PyPI and npm for known vulnerabilities of what is locked; needs their advisories
+	$(PY) -m pip_audit --require-hashes --disable-pip --strict --requirement deploy/requirements.lock
+	cd $(PAGES) && $(NPM) audit
+	cd $(JS) && $(NPM) audit
+
+check-wheel: dist sbom  ## check the packages' metadata, install the wheels, and serve from one
+	$(PY) -m twine check --strict dist/*.whl dist/*.tar.gz
 	$(PY) scripts/check_wheel.py dist
 
-client-js: $(JS)/node_modules/.done  ## check and build the JavaScript client: types, lint, unit tests, size
+client-js: $(JS)/node_modules/.done  ## check and build the JavaScript client: types, lint, unit tests, size, package
 	cd $(JS) && $(NPM) run --silent check && $(NPM) run --silent lint && $(NPM) run --silent test && \
-		$(NPM) run --silent build && $(NPM) run --silent size
+		$(NPM) run --silent build && $(NPM) run --silent size && $(NPM) run --silent package
 
 client-js-server: client-js $(DONE)/test $(DONE)/kernels  ## test the JavaScript client against a real server
 	cd $(JS) && $(NPM) run --silent test:server
@@ -260,6 +276,11 @@ redis: $(DONE)/run
 $(DONE)/test: $(DONE)/run
 	$(PY) scripts/requirements.py embedded bench test > $(DONE)/test.txt
 	$(PIP) install --quiet --requirement $(DONE)/test.txt
+	@touch $@
+
+$(DONE)/release: $(DONE)/test
+	$(PY) scripts/requirements.py release > $(DONE)/release.txt
+	$(PIP) install --quiet --requirement $(DONE)/release.txt
 	@touch $@
 
 $(DONE)/lint: $(DONE)/test

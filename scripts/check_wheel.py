@@ -4,9 +4,11 @@ A new environment, dependencies from the package index, a working folder that is
 the same steps as in the Dockerfile. `syncbridge serve` must answer /health/live with its embedded
 Redis, show the dashboard, refuse to start without secrets, and end with exit code 0 on SIGTERM. The
 client's wheel goes into an environment of its own, where no compiler is found and nothing of the
-server may be.
+server may be. The sdist has no part of the checkout alone, and the list of components every locked
+dependency.
 """
 
+import json
 import os
 import re
 import secrets
@@ -14,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import urllib.error
@@ -118,10 +121,31 @@ def check_refuses(syncbridge: Path, folder: Path) -> None:
         raise SystemExit(f"serve without secrets: {refused.returncode} {refused.stderr!r}")
 
 
+def check_components(listed: Path, lock: str) -> None:
+    """The CycloneDX list has each dependency of the lock file, in its version."""
+    document = json.loads(listed.read_text("utf-8"))
+    there = {(one["name"].lower(), one["version"]) for one in document["components"]}
+    locked = set(re.findall(r"^([a-z0-9_.-]+)==([^\s;]+)", lock, re.M))
+    if not locked or locked - there:
+        raise SystemExit(f"{listed.name} lacks {sorted(locked - there)}")
+
+
+def check_source(archive: Path) -> None:
+    """The sdist has what it is built from, and nothing that only a checkout needs."""
+    with tarfile.open(archive) as files:
+        top = {name.split("/")[1] for name in files.getnames() if "/" in name}
+    if not {"core_ext", "PKG-INFO"} <= top or top & {".ci", ".github", ".gitignore", ".venv"}:
+        raise SystemExit(f"{archive.name} has {sorted(top)}")
+
+
 def main() -> None:
     dist = Path(sys.argv[1]).resolve()
     (wheel,) = dist.glob("syncbridge-*.whl")
     (client,) = dist.glob("syncbridge_client-*.whl")
+    (source,) = dist.glob("syncbridge-*.tar.gz")
+    check_source(source)
+    lock = Path("deploy/requirements.lock").read_text("utf-8")
+    check_components(dist / "syncbridge.cdx.json", lock)
     with tempfile.TemporaryDirectory(prefix="syncbridge-wheel-") as name:
         folder = Path(name)
         syncbridge = install(wheel, folder / "env") / "syncbridge"

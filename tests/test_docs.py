@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from packaging.version import Version
+
 from support.source_tree import ROOT, files, text, with_suffix
-from syncbridge import __version__
 from syncbridge.close_codes import CloseCode
 from syncbridge.errors import ErrorCode
 from syncbridge.messages import MessageType
@@ -225,8 +226,9 @@ def test_protocol_lists_every_message_type() -> None:
     assert actual == expected
 
 
-def test_changelog_has_this_version() -> None:
-    """The version of the code is the newest one in the changelog."""
-    versions = re.findall(r"^## \[(\d[^\]]*)\]", text(Path("CHANGELOG.md")), re.M)
+def test_changelog_is_in_order() -> None:
+    """What is unreleased stands first, then versions from the newest to the oldest."""
+    first, *versions = re.findall(r"^## \[([^\]]*)\]", text(Path("CHANGELOG.md")), re.M)
 
-    assert versions[0] == __version__
+    assert "Unreleased" == first
+    assert versions == sorted(versions, key=Version, reverse=True)

@@ -27,8 +27,6 @@ from pathlib import Path
 
 import pytest
 
-import syncbridge
-import syncbridge_client
 from support.source_tree import (
     CLIENT,
     CLIENT_ROOT,
@@ -47,8 +45,13 @@ CLIENT_PROJECT = tomllib.loads(text(CLIENT_ROOT / "pyproject.toml"))["project"]
 COMPILED = {".pyx", ".pxi", ".h", ".c"}
 """Suffixes in the source roots that do not go into the wheel."""
 
-ONLY_IN_THE_CHECKOUT = {".ci", ".github", ".gitignore", ".gitattributes"}
+ONLY_IN_THE_CHECKOUT = {".ci", ".devcontainer", ".github", ".gitignore", ".gitattributes"}
 """Top-level names that the sdist leaves out."""
+
+WRITTEN = "_version.py"
+"""What the build writes into each package that has a version."""
+VERSION, NO_VERSION = "1.2.3", "0.1.dev0"
+"""Of the sdist here, which stands for a tag; and where neither git nor an sdist tells one."""
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
@@ -82,7 +85,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sdist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("sdist")
     build = [sys.executable, "-m", "build", "--no-isolation", "--sdist"]
-    run(*build, "--outdir", target, cwd=checkout)
+    told = {"SETUPTOOLS_SCM_PRETEND_VERSION": VERSION}
+    run(*build, "--outdir", target, cwd=checkout, **told)
     (archive,) = target.iterdir()
     return archive
 
@@ -138,6 +142,7 @@ def test_wheel_holds_what_the_source_roots_hold(wheel: Path) -> None:
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     compiled = {packaged(p.with_suffix(suffix)) for p in ours if p.suffix == ".pyx"}
     expected = {packaged(p) for p in ours if p.suffix not in COMPILED} | compiled
+    expected.add(f"syncbridge/{WRITTEN}")
     with zipfile.ZipFile(wheel) as archive:
         actual = {name for name in archive.namelist() if ".dist-info/" not in name}
 
@@ -145,10 +150,10 @@ def test_wheel_holds_what_the_source_roots_hold(wheel: Path) -> None:
 
 
 def test_wheel_metadata_agrees_with_the_project(wheel: Path) -> None:
-    """Version, licence, Python range and extras are those of the tree."""
+    """The version is the sdist's; licence, Python range and extras are those of the tree."""
     told = metadata(wheel)
 
-    assert told["Version"] == syncbridge.__version__
+    assert told["Version"] == VERSION
     assert told["Requires-Python"] == PROJECT["requires-python"]
     assert told["License-Expression"] == PROJECT["license"]
     assert set(told.get_all("Provides-Extra", [])) == set(EXTRAS)
@@ -160,6 +165,7 @@ def test_sdist_holds_the_project(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         members = [m.name.split("/", 1)[1] for m in archive.getmembers() if m.isfile()]
     made = {"PKG-INFO", "setup.cfg"}
+    made.add(f"pysrc/syncbridge/{WRITTEN}")
     actual = {m for m in members if m not in made and ".egg-info/" not in m}
 
     assert actual == expected
@@ -171,7 +177,7 @@ def test_client_wheel_holds_the_client(client_wheel: Path) -> None:
         p.relative_to(CLIENT_ROOT).as_posix()
         for p in files()
         if p.is_relative_to(CLIENT_ROOT / CLIENT)
-    }
+    } | {f"{CLIENT}/{WRITTEN}"}
     with zipfile.ZipFile(client_wheel) as archive:
         actual = {name for name in archive.namelist() if ".dist-info/" not in name}
     told = metadata(client_wheel)
@@ -179,7 +185,7 @@ def test_client_wheel_holds_the_client(client_wheel: Path) -> None:
     assert client_wheel.name.endswith("-py3-none-any.whl")
     assert actual == expected
     assert told["Name"] == CLIENT_PROJECT["name"]
-    assert told["Version"] == syncbridge_client.__version__
+    assert told["Version"] == NO_VERSION
     assert told["Requires-Python"] == CLIENT_PROJECT["requires-python"]
     assert told["License-Expression"] == CLIENT_PROJECT["license"]
     assert text(CLIENT_ROOT / "LICENSE") == text(Path("LICENSE"))
@@ -233,7 +239,7 @@ def test_wheel_works_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None
 
     assert implementation == "compiled"
     assert [path for path in found if not path.startswith(str(tmp_path / "env"))] == []
-    assert syncbridge.__version__ in run(python.with_name("syncbridge"), "version", cwd=tmp_path)
+    assert VERSION in run(python.with_name("syncbridge"), "version", cwd=tmp_path)
 
 
 def test_editable_install_works_from_another_folder(checkout: Path, tmp_path: Path) -> None:
@@ -249,7 +255,34 @@ def test_editable_install_works_from_another_folder(checkout: Path, tmp_path: Pa
     roots.append(checkout / CLIENT_ROOT / CLIENT)
 
     assert sorted({str(Path(path).parent) for path in found}) == sorted(map(str, roots))
-    assert syncbridge.__version__ in run(python.with_name("syncbridge"), "version", cwd=tmp_path)
+    assert NO_VERSION in run(python.with_name("syncbridge"), "version", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("folder", [".", CLIENT_ROOT.as_posix()])
+def test_version_is_that_of_the_tag(folder: str, tmp_path: Path) -> None:
+    """At a tag both distributions have its version; without one, a clone counts its commits."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    run("git", "clone", "--quiet", "--shared", "--no-tags", ROOT, tmp_path / "clone", cwd=tmp_path)
+    here = tmp_path / "clone" / folder
+    show = [sys.executable, "-m", "setuptools_scm", "--config", here / "pyproject.toml"]
+    untagged = run(*show, cwd=here).strip()
+    run("git", "tag", "v1.2.3", cwd=here)
+
+    assert re.fullmatch(r"0\.1\.dev\d+\+g[0-9a-f]+", untagged)
+    assert "1.2.3" == run(*show, cwd=here).strip()
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_wheels_are_built_for_every_python_and_libc(machine: str) -> None:
+    """What cibuildwheel is configured to build: four Pythons, glibc and musl."""
+    show = [sys.executable, "-m", "cibuildwheel", "--platform", "linux", "--archs", machine]
+    listed = run(*show, "--print-build-identifiers", cwd=ROOT).split()
+    pythons = ["cp311", "cp312", "cp313", "cp314"]
+
+    assert sorted(listed) == sorted(
+        f"{python}-{libc}linux_{machine}" for python in pythons for libc in ("many", "musl")
+    )
 
 
 def requirement(text: str) -> str:

@@ -6,4 +6,9 @@ what a node knows of a session; `records` is what a store is asked and answers; 
 between the compiled document kernel and its pure twin.
 """
 
-__version__ = "0.1.0"
+try:
+    from syncbridge._version import __version__ as __version__
+except ModuleNotFoundError as missing:
+    if missing.name != "syncbridge._version":
+        raise
+    __version__ = "0+unbuilt"  # the build writes that module

@@ -1,7 +1,7 @@
 """A cluster for tests: real primaries and replicas, whose slots can be moved and servers killed."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,6 +61,14 @@ class RedisCluster:
 
     def _server(self, stack: ExitStack) -> RedisServer:
         return stack.enter_context(RedisServer(self._binary, tcp=True, options=self._options))
+
+    @contextmanager
+    def stranger(self) -> Iterator[RedisServer]:
+        """One more server, counted among the primaries, that has not met the others yet."""
+        with RedisServer(self._binary, tcp=True, options=self._options) as server:
+            self.masters.append(server)
+            yield server
+            self.masters.remove(server)
 
     @property
     def servers(self) -> list[RedisServer]:

@@ -167,6 +167,10 @@ class RedisServer:
         except redis.RedisError:
             return False
 
+    def say(self, *options: str) -> None:
+        """More of the command line, from its next start on; what comes later counts."""
+        self._options += options
+
     def follow(self, port: int) -> None:
         """From its next start on, be a replica of the server at a port of this machine."""
         if "--replicaof" in self._options:

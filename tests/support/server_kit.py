@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,12 +158,20 @@ def serve_once(
 
 @contextmanager
 def server_process(
-    tmp_path: Path, redis_url: str, *arguments: str, **variables: str
+    tmp_path: Path,
+    redis_url: str,
+    *arguments: str,
+    within: Sequence[str] = (),
+    **variables: str,
 ) -> Iterator[Process]:
-    """`syncbridge serve` in a process of its own; waits until it listens, ends it afterwards."""
+    """`syncbridge serve` in a process of its own; waits until it listens, ends it afterwards.
+
+    Args:
+        within: a command that runs another one, given after it.
+    """
     log = tmp_path / f"server-{uuid.uuid4().hex[:8]}.log"
     environment = _environment(tmp_path, redis_url, variables)
-    command = [sys.executable, "-m", "syncbridge_server", *(arguments or ("serve",))]
+    command = [*within, sys.executable, "-m", "syncbridge_server", *(arguments or ("serve",))]
     with log.open("wb") as output:
         popen = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:

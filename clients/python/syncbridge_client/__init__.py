@@ -61,7 +61,12 @@ from syncbridge_client.update import Update
 from syncbridge_client.values import MISSING
 from syncbridge_client.voice import Participant, VoiceCall
 
-__version__ = "0.1.0"
+try:
+    from syncbridge_client._version import __version__ as __version__
+except ModuleNotFoundError as missing:
+    if missing.name != "syncbridge_client._version":
+        raise
+    __version__ = "0+unbuilt"  # the build writes that module
 
 __all__ = [
     "MISSING",

@@ -7,7 +7,7 @@ does not know.
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -101,6 +101,7 @@ class Deployment:
         self.place: Place = Single(redis) if isinstance(redis, RedisServer) else redis
         self._tmp_path = tmp_path
         self._variables = variables
+        self._own: list[dict[str, str]] = [{}, {}]
         self._stacks = [ExitStack(), ExitStack()]
         self.nodes: list[Process | None] = [None, None]
         self.front = [Proxy(self._dial_node(0)), Proxy(self._dial_node(1))]
@@ -111,10 +112,16 @@ class Deployment:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, redis: RedisServer | Place, tmp_path: Path, **variables: str
+        cls,
+        redis: RedisServer | Place,
+        tmp_path: Path,
+        *,
+        own: Sequence[dict[str, str]] = ({}, {}),
+        **variables: str,
     ) -> AsyncIterator["Deployment"]:
-        """A running deployment."""
+        """A running deployment; `own`: what each node is told besides."""
         self = cls(redis, tmp_path, **variables)
+        self._own = [*own]
         async with trio.open_nursery() as nursery:
             for proxy in (self.back, *self.front):
                 await nursery.start(proxy.run)
@@ -136,6 +143,16 @@ class Deployment:
         return self.front[index].port if number % 3 == 0 else node.port
 
     # Faults
+
+    async def replace_node(self, index: int, variables: dict[str, str]) -> None:
+        """One step of a rolling restart: SIGTERM, its end, and another process in its place."""
+        node, self.nodes[index] = self.nodes[index], None
+        assert node is not None
+        ended = await trio.to_thread.run_sync(node.terminate)
+        assert ended == 0, node.log.read_text()[-2000:]
+        self._own[index] = variables
+        await self._start(index)
+        self.done.append("node replaced")
 
     async def kill_node(self, index: int) -> None:
         """SIGKILL a node, and start one in its place on another port."""
@@ -208,7 +225,7 @@ class Deployment:
 
     async def _start(self, index: int) -> None:
         url = f"redis://127.0.0.1:{self.back.port}" if self.place.proxied else self.place.url
-        variables = self.place.variables | self._variables
+        variables = self.place.variables | self._variables | self._own[index]
         manager = server_process(self._tmp_path, url, **variables)
         enter = self._stacks[index].enter_context
         node = await trio.to_thread.run_sync(enter, manager)

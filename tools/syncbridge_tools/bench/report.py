@@ -77,7 +77,7 @@ def plot(path: Path, outcomes: list[Outcome]) -> None:
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError:
-        raise PlotError("--plot needs matplotlib: pip install syncbridge[bench]") from None
+        raise PlotError("--plot needs matplotlib: pip install matplotlib") from None
     figure, axes = pyplot.subplots(figsize=(10, 6.5))
     for outcome in outcomes:
         for name, histogram in outcome.latencies.items():
