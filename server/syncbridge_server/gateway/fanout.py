@@ -246,9 +246,9 @@ class Fanout:
                 session.fill(place, full or [])
         elif full is None and answer.status is Status.OK:
             session.catch_up(place, answer.sets, answer.deletes, out)
-        elif not session.version:
+        elif not session.version and not session.resets:
             session.catch_up(place, full or [], [], out)
-        else:
+        else:  # also what was lost and is there again: with it the devices' numbers
             self._restart(session, place, full or [], answer.reason, records)
 
     def _restart(
