@@ -288,6 +288,12 @@ class Session(Generic[C]):
         covered, self.covered = self.covered, None
         return covered or []
 
+    def give_up(self) -> list[Change]:
+        """What waits for content that cannot be read is forgotten; the caller tells its senders."""
+        waiting = [*(self.owed or ()), *(self.held or {}).values()]
+        self.owed = self.held = None
+        return waiting
+
     def has_hole(self) -> bool:
         """Whether commits wait behind a missing one."""
         return bool(self.held)

@@ -16,10 +16,12 @@ import redis
 import structlog
 import trio
 
-from support.redis_servers import RedisServer
+from support.contract.requests import write
+from support.redis_servers import RedisServer, until
 from support.server_kit import mint, new_session, running_node
 from support.voice.voice_kit import VoiceRig, voice_mint, voice_server
 from support.voice.webhook_kit import eventually
+from support.ws_client import Device
 from syncbridge.identity import Role
 from syncbridge.rates.attempts import Attempts
 from syncbridge.records.sessions import Notice
@@ -28,6 +30,7 @@ from syncbridge_server import isolation
 from syncbridge_server.redis.bus.messages import common_channel, encode_notice
 from syncbridge_server.redis.sessions_aside import cold_index
 from syncbridge_server.redis.stores.keys import held_key
+from syncbridge_server.redis.stores.store import RedisStore
 from syncbridge_server.redis.stores.voice import NEWS, bucket_keys, bucket_of, channel_key
 from syncbridge_server.redis.stores.voice import session_key as voice_session_key
 from syncbridge_server.voice.rooms import timers
@@ -357,3 +360,30 @@ async def test_damaged_sessions_hold_up_no_others(
         answer = await http.get(f"/session/{good}", headers=headers)
         assert {"a": "1"} == answer.json()["state_data"]
     assert 2 == len([line for line in lines if line["event"] == "record_set_aside"])
+
+
+@pytest.mark.parametrize("damage", ["epoch", "floor"])
+async def test_who_writes_to_a_session_that_cannot_be_read_is_told(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """A write is stored, and its content can be shown to nobody: it is of another epoch than what
+    is here, or stands behind a commit that was missed. Its sender hears `state_damaged`."""
+    raw, session = redis.Redis.from_url(redis_server.url), new_session()
+    async with running_node(redis_server.url) as node, await Device.open(node.port) as device:
+        await device.auth(mint("ann"), "phone", session_id=session)
+        await device.set("a", 1)
+        fanout = node.server.gateway.fanout
+        if damage == "epoch":
+            raw.hdel(session_key(session, "m"), "e")
+        else:
+            raw.hset(session_key(session, "m"), "f", "not this")
+            monkeypatch.setattr(fanout, "receive", lambda commits: None)
+            request = write(session, {"b": "1"}, user_id="ann")
+            await RedisStore(node.server.io, "elsewhere").call(request)
+        told = [(await device.set("a", value))["payload"].get("code") for value in (2, 3)]
+        await until(lambda: not fanout.reads)
+        waiting = node.server.gateway.registry.sessions[session].has_hole()
+        alive = await device.request(1)
+
+    assert ["state_damaged"] * 2 == told
+    assert (False, 2) == (waiting, alive["type"])

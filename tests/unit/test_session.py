@@ -256,3 +256,16 @@ def test_whole_state_of_another_history_replaces_everything() -> None:
     assert not s.knows(at(10))
     assert Verdict.APPLIED is s.offer(other, out)
     assert not s.knows(at(6))
+
+
+def test_what_cannot_be_read_is_given_up() -> None:
+    """Who waits for another epoch, or behind a hole, is named once; the replica stays."""
+    s = session(3)
+    s.offer(msgspec.structs.replace(change(9, epoch="other"), correlation_id="one"), [])
+    s.read()
+    s.offer(msgspec.structs.replace(change(7), correlation_id="two"), [])
+    s.release([])
+
+    assert ["one", "two"] == [c.correlation_id for c in s.give_up()]
+    assert [] == s.give_up()
+    assert (3, False) == (s.version, s.has_hole())

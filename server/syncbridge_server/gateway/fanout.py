@@ -191,9 +191,12 @@ class Fanout:
         self.reads -= 1
         out: list[Change] = []
         records: dict[str, bytes] = {}
+        damaged = None
         if isinstance(answer, StoreError):
             # What is damaged stays so: it is looked at again with the next comparison.
-            if not of_record(answer) and not isinstance(answer, HandlingFailed):
+            if of_record(answer) or isinstance(answer, HandlingFailed):
+                damaged = answer
+            else:
                 self.doubts.add(session.id)
             log.warning("Mend Failed", session_id=session.id, detail=answer.detail)
         else:
@@ -202,10 +205,19 @@ class Fanout:
         verdict = session.release(out)
         self.publish(session, out)
         self._check(session, records)
-        if verdict is Verdict.FOREIGN:
+        if damaged is not None:
+            self._give_up(session, damaged)
+        elif verdict is Verdict.FOREIGN:
             self.mend(session)
         elif session.has_hole():
             self._found_hole(session.id)
+
+    def _give_up(self, session: LocalSession, error: StoreError) -> None:
+        """The session cannot be read: who waits for what lies behind that is told so."""
+        for change in session.give_up():
+            connection = session.devices.get(change.device_id)
+            if connection is not None and (change.correlation_id or change.seq):
+                self._post.error(connection, error, change.correlation_id or None)
 
     def _check(self, session: LocalSession, records: Mapping[str, bytes]) -> None:
         """Tell each device of updates that were acknowledged, and that the store does not have."""
@@ -234,9 +246,9 @@ class Fanout:
                 session.fill(place, full or [])
         elif full is None and answer.status is Status.OK:
             session.catch_up(place, answer.sets, answer.deletes, out)
-        elif not session.version:
+        elif not session.version and not session.resets:
             session.catch_up(place, full or [], [], out)
-        else:
+        else:  # also what was lost and is there again: with it the devices' numbers
             self._restart(session, place, full or [], answer.reason, records)
 
     def _restart(

@@ -11,7 +11,8 @@ touched as well: that keeps it and its devices from expiring.
 After a break of a connection to Redis everything may have changed: messages were lost, and perhaps
 what Redis had. Then all sessions are compared in chunks, so that writes of clients are not behind
 all of them; then those that are unsure are settled; then the lists in which the store has this
-node's sessions are read, for devices that have left and that the store has online again.
+node's sessions are read, for devices that have left and that the store has online again. Where
+sessions went back, this is done a few times more: a backup may be put back key by key.
 
 `BOUND` is what such a round may have under way, together with those that say hello again.
 """
@@ -35,6 +36,7 @@ from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.fanout import Fanout, numbering
 from syncbridge_server.gateway.joining import Joining
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.rollbacks import Again
 from syncbridge_server.gateway.sweeper import AT_ONCE, LISTS, Sweeper
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.isolation import of_record
@@ -99,6 +101,7 @@ class Presence:
         self._doubts_all = self._forgotten = False
         self._answered = trio.Event()
         self._failed = False
+        self._again = Again()
         self._lost: dict[int, Connection] = {}
         self.open = 0
         self.verifying = False
@@ -125,6 +128,8 @@ class Presence:
                 await self._settle_some()
             if self._departures.ghosts:
                 self._doubted.set()
+            if self._again.due(self._fanout.rollbacks.sessions, trio.current_time()):
+                self.doubt()
 
     # After a break
 

@@ -1,5 +1,6 @@
-"""Counts what a store that came back older has cost, and says so once an event."""
+"""What a store that came back older has cost, said once an event, and when to look for more."""
 
+import math
 from collections.abc import Callable
 
 import structlog
@@ -7,6 +8,8 @@ import structlog
 from syncbridge.records.sessions import Place
 
 log = structlog.get_logger("gateway")
+
+AGAIN_SECONDS = 2.0, 128.0
 
 
 class Rollbacks:
@@ -44,6 +47,28 @@ class Rollbacks:
             ("rolled_back_sessions_total", self.sessions),
             ("lost_updates_total", self.updates),
         ]
+
+
+class Again:
+    """When to compare all sessions once more after some went back.
+
+    A backup may be put back key by key under running nodes. What comes after one comparison is
+    found by the next, 2, 4, 8 ... 128 s later, and from the beginning once more have gone back.
+    """
+
+    def __init__(self) -> None:
+        self._seen, self._pause, self._at = 0, 0.0, math.inf
+
+    def due(self, sessions: int, now: float) -> bool:
+        """To be asked about once a second. `sessions`: how many have gone back so far."""
+        first, longest = AGAIN_SECONDS
+        if sessions != self._seen:
+            self._seen, self._pause, self._at = sessions, first, now + first
+        if now < self._at:
+            return False
+        self._pause *= 2
+        self._at = now + self._pause if self._pause <= longest else math.inf
+        return True
 
 
 def _nobody(sessions: int, updates: int) -> None:

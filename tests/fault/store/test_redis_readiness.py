@@ -90,17 +90,28 @@ async def test_a_replica_is_not_ready(redis_server: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("whole_looks", [1, 10**9])
+@pytest.mark.parametrize("left", [b"", b"garbage", [b"a list"]], ids=["none", "text", "list"])
 async def test_forgetting_without_a_break_is_a_break(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, whole_looks: int
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    whole_looks: int,
+    left: bytes | list[bytes],
 ) -> None:
-    """FLUSHALL on open connections: the sessions are compared, whichever look finds it."""
+    """FLUSHALL on open connections: the sessions are compared, whichever look finds it, and
+    whatever stands in the place of the witness then."""
     monkeypatch.setattr(module, "WHOLE_LOOKS", whole_looks)
     async with watched(redis_server.url) as (_, bus, readiness):
         resyncs: list[int] = []
         bus.on_resync(lambda: resyncs.append(1))
         await until(lambda: readiness._number > 2)
-        with redis_server.client() as raw:
-            raw.flushall()
+        with redis_server.client() as raw, raw.pipeline() as pipeline:
+            witness = next(raw.scan_iter("w:*"))
+            pipeline.flushall()
+            if isinstance(left, list):
+                pipeline.rpush(witness, *left)
+            elif left:
+                pipeline.set(witness, left)
+            pipeline.execute()
         await until(lambda: bool(resyncs))
         await becomes(readiness, "")
 

@@ -324,3 +324,26 @@ async def test_rollback_while_a_device_joins(rdb: Way) -> None:
         if not phone.resets:
             await phone.reset()
         assert (phone.state, phone.place) == (watch.state, watch.place)
+
+
+async def test_backup_that_is_put_back_key_by_key() -> None:
+    """Redis was emptied, and devices were told. The session that is there again a while later is
+    found although nothing is written, and with it the number of the device's last update."""
+    with way_back("backup") as way:
+        async with running_node(way.url, **VALUES) as node, Room() as room:
+            phone = await room.join(node, "phone")
+            for version in range(1, 6):
+                await phone.write(n=version)
+            with way.raw() as raw:
+                names = [name for name in raw.scan_iter() if name.startswith(b"s:")]
+                kept = {name: raw.dump(name) for name in names}
+                raw.flushall()
+                emptied = await phone.reset()
+                for name, dump in kept.items():
+                    raw.restore(name, 0, dump, replace=True)
+            told = await phone.reset()
+            answer = await phone.write(n=6)
+
+    assert ("epoch", 0, 0) == (emptied["reason"], emptied["version"], emptied["applied"])
+    assert ("epoch", 5, {"n": 5}) == (told["reason"], told["version"], told["state_data"])
+    assert (5, 5, 6) == (told["applied"], answer["type"], answer["payload"]["version"])

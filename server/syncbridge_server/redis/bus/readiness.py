@@ -28,7 +28,7 @@ from typing import Any
 import structlog
 import trio
 
-from syncbridge.errors import StoreError, StoreOverloaded, StoreTimeout
+from syncbridge.errors import StoreError, StoreOverloaded, StoreRejected, StoreTimeout
 from syncbridge.slots import TAGS, slot_of
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.bus.messages import encode_echo
@@ -299,6 +299,9 @@ class Readiness:
 
     def _judge(self, primary: Primary, replies: Sequence[Any]) -> str:
         """Whether it is the master it was, remembers what we wrote, and is the bus's server too."""
+        if _of_another_type(replies[0]):  # something else stands where the witness was
+            self._io.submit([plain("DEL", primary.witness)], lambda _: None)
+            replies = [None, *replies[1:]]
         reason = _refusal(replies[:3])
         if isinstance(replies[0], StoreTimeout):
             primary.stored = None  # this one or the one before
@@ -466,6 +469,10 @@ def _cluster_warnings(settings: dict[bytes, bytes]) -> list[tuple[str, str]]:
 
 def _elsewhere(servers: Servers) -> bool:
     return len({server.run_id for server in servers if server is not None}) > 1
+
+
+def _of_another_type(reply: Any) -> bool:
+    return isinstance(reply, StoreRejected) and "WRONGTYPE" in str(reply.detail)
 
 
 def _refusal(replies: Sequence[Any]) -> str:
