@@ -10,10 +10,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge_server.http.support.compression import LEAST, THREAD_FROM
 from syncbridge_server.http.support.direct import DirectRoutes
 from syncbridge_server.http.support.middleware import UNMATCHED, RequestMiddleware, template
 from syncbridge_server.http.support.problem import exception_handlers
+from syncbridge_server.http.support.ready import tagged_json, unchanged
 from syncbridge_server.http.support.resources import Resources
+from syncbridge_server.listener.contract import ANSWER
 
 
 def told(name: str) -> Any:
@@ -151,6 +154,56 @@ async def test_a_slash_at_the_end(target: str, root: str, location: str | None) 
             assert "location" not in answer.headers
         else:
             assert (308, location) == (answer.status_code, answer.headers["location"])
+
+
+SIZES = (LEAST - 100, LEAST, 3 * LEAST, THREAD_FROM, 2 * THREAD_FROM)
+CODINGS = (b"identity", b"gzip", b"zstd, gzip;q=0.5", b"")
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("size", [*SIZES, None])
+async def test_an_answer_in_one_piece_is_that_in_messages(size: int | None, coding: bytes) -> None:
+    """Same status, headers and body, whatever is compressed; only what needs a thread comes late.
+
+    `size`: of a state; None: the caller's copy is current.
+    """
+
+    async def state(request: Request) -> Response:
+        tag = '"e.1.l"'
+        return unchanged(tag) if size is None else tagged_json(b"x" * size, tag, revalidate=True)
+
+    app = Starlette(routes=[Route("/state", state)])
+    whole: list[Any] = []
+    fields = [(b"host", b"a"), (b"accept-encoding", coding), (b"if-none-match", b'W/"e.1.l"')]
+
+    def answer(status: int, headers: Any, body: bytes) -> None:
+        whole.append((status, dict(headers), body))
+
+    async def messages(more: dict[str, Any]) -> tuple[Any, ...]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/state", "headers": fields, **more}
+        await DirectRoutes(app, {})(scope, receive, send)
+        return tuple(sent)
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is to be received")
+
+    head, body = await messages({})
+    late = await messages({ANSWER: answer})
+
+    expected = head["status"], dict(head["headers"]), body["body"]
+    if size is not None and size >= THREAD_FROM:
+        assert not whole
+        assert late == (head, body)
+    else:
+        assert not late
+        assert [expected] == whole
+    compressed = size is not None and size >= LEAST and coding not in (b"identity", b"")
+    assert compressed == (b"content-encoding" in expected[1])
 
 
 async def test_errors() -> None:

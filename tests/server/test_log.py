@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,15 @@ from typing import Any
 import pytest
 import structlog
 
-from syncbridge_server.log import configure_logging, get_logger, redact
+from syncbridge_server.log import (
+    _SECRET_TEXT,
+    REDACTED,
+    REQUEST_ID,
+    Frequent,
+    configure_logging,
+    get_logger,
+    redact,
+)
 
 SECRET = "correct-horse-battery-staple"
 
@@ -261,3 +270,45 @@ def test_tokens_are_found_wherever_they_stand(around: str) -> None:
     event = {"event": around.format("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln")}
 
     assert "eyJ" not in str(redact(None, "info", event)["event"])
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_frequent_line_is_that_of_a_logger(log_format: str) -> None:
+    """Same members in the same order, secrets hidden; only the time differs."""
+    details = {"path": "/a?x=eyJhbGciOi.eyJzdWIi.c2ln", "status": 200, "ms": 0.5, "token": SECRET}
+    bound = REQUEST_ID.set("r-1")
+    try:
+        out = start(log_format)
+        create_session(**details)
+        Frequent("SESSION_MANAGER", "create_session", "Session created")(**details)
+    finally:
+        REQUEST_ID.reset(bound)
+
+    first, second = (re.sub(r"\d{4}-[^\"]*Z", "TIME", line) for line in out.getvalue().splitlines())
+    assert first == second
+    assert "r-1" in first
+    assert "c2ln" not in first
+    assert SECRET not in first
+
+
+def test_a_frequent_line_keeps_to_the_level_and_to_the_last_configuration() -> None:
+    """Where lines go, and whether, is decided anew by each configuration, structlog's own too."""
+    line = Frequent("HTTP", "finish", "Request answered")
+    quiet, loud = start(level="warning"), io.StringIO()
+    line()
+    configure_logging("console", "info", loud)
+    line()
+    with structlog.testing.capture_logs() as captured:
+        line(status=204)
+
+    assert quiet.getvalue() == ""
+    assert loud.getvalue() == "[HTTP][INFO][finish] Request answered.\n"
+    assert [{"service": "HTTP", "status": 204}] == [
+        {name: entry[name] for name in ("service", "status")} for entry in captured
+    ]
+
+
+@pytest.mark.parametrize("text", ["BEARER abc", "x EYJabcde.b.c", "redis://u:p@h", "Bearer é eyJ"])
+def test_a_secret_is_found_whatever_its_case(text: str) -> None:
+    """What is looked for before the search is not stricter than the search."""
+    assert _SECRET_TEXT.sub(REDACTED, text) == redact(None, "", {"a": text})["a"] != text

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from syncbridge import __version__
 from syncbridge_server.durations import clock_duration
+from syncbridge_server.http.support.ready import json_of_now
 from syncbridge_server.openapi.describe import Answer, describe
 
 
@@ -155,9 +156,8 @@ class Health:
         if not reasons:
             return _json({"status": "ready"})
         body = {"status": "not_ready", "reason": reasons[0]}
-        return _json(body, 503, {"Retry-After": "1"})
+        return _json(body, 503, (b"retry-after", b"1"))
 
 
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    headers = {"Cache-Control": "no-store"} | (headers or {})
-    return Response(msgspec.json.encode(body), status, headers, "application/json")
+def _json(body: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> Response:
+    return json_of_now(msgspec.json.encode(body), status, *headers)

@@ -73,20 +73,7 @@ class Compressing:
     async def _prepare(self, start: Message, message: Message) -> Message:
         """Adapt the head; returns the body to send."""
         body = message.get("body", b"")
-        if start["status"] == 304:
-            self._revalidated(MutableHeaders(scope=start))
-            return message
-        if len(body) < LEAST or message.get("more_body") or start["status"] in (204, 206):
-            return message
-        text, varies = _judge(start.get("headers", ()))
-        if not text:
-            return message
-        coding = choose_coding(self._header(b"accept-encoding"))
-        if not coding and not varies:
-            start["headers"] = [*start["headers"], _VARY]
-            return message
-        headers = MutableHeaders(scope=start)
-        headers.add_vary_header("Accept-Encoding")
+        coding = self._coding(start, b"" if message.get("more_body") else body)
         if not coding:
             return message
         compress = COMPRESS[coding]
@@ -94,13 +81,36 @@ class Compressing:
             packed = compress(body)
         else:
             packed = await trio.to_thread.run_sync(compress, body)
-        if len(packed) >= len(body):
-            return message
-        headers["Content-Encoding"] = coding
-        headers["Content-Length"] = str(len(packed))
-        if headers.get("etag", "").startswith('"'):
-            headers["ETag"] = "W/" + headers["etag"]
-        return {**message, "body": packed}
+        return {**message, "body": _packed(start, body, coding, packed)}
+
+    def whole(self, start: Message, body: bytes) -> bytes | None:
+        """Adapt the head of a whole answer; returns its body.
+
+        None, and nothing was adapted, where compressing it may take a thread.
+        """
+        if len(body) >= THREAD_FROM:
+            return None
+        coding = self._coding(start, body)
+        if not coding:
+            return body
+        return _packed(start, body, coding, COMPRESS[coding](body))
+
+    def _coding(self, start: Message, body: bytes) -> str:
+        """The coding of a whole answer, "" for none; its head says what that depends on."""
+        if start["status"] == 304:
+            self._revalidated(MutableHeaders(scope=start))
+            return ""
+        if len(body) < LEAST or start["status"] in (204, 206):
+            return ""
+        text, varies = _judge(start.get("headers", ()))
+        if not text:
+            return ""
+        coding = choose_coding(self._header(b"accept-encoding"))
+        if not coding and not varies:
+            start["headers"] = [*start["headers"], _VARY]
+        else:
+            MutableHeaders(scope=start).add_vary_header("Accept-Encoding")
+        return coding
 
     def _revalidated(self, headers: MutableHeaders) -> None:
         headers.add_vary_header("Accept-Encoding")
@@ -114,6 +124,18 @@ class Compressing:
             if key == name:
                 found = found + b"," + value if found else value
         return found.decode("latin-1")
+
+
+def _packed(start: Message, body: bytes, coding: str, packed: bytes) -> bytes:
+    """The body to send, of an answer that was compressed; its head says so if that is shorter."""
+    if len(packed) >= len(body):
+        return body
+    headers = MutableHeaders(scope=start)
+    headers["Content-Encoding"] = coding
+    headers["Content-Length"] = str(len(packed))
+    if headers.get("etag", "").startswith('"'):
+        headers["ETag"] = "W/" + headers["etag"]
+    return packed
 
 
 def _is_short(start: Message) -> bool:

@@ -5,8 +5,8 @@ it does not take; both say in `Allow` what it takes. A path that names nothing, 
 the slashes at its end, is redirected there: by a relative reference, which is right whatever
 scheme, host and base path a proxy shows. WebSockets and the lifespan are Starlette's.
 
-An answer that is ready and short goes to the listener in one piece, where that takes it so
-(`ANSWER`). Others are compressed on their way.
+An answer that is ready goes to the listener in one piece, where that takes it so (`ANSWER`) and
+compressing it takes no thread. Others are compressed on their way.
 """
 
 import inspect
@@ -74,8 +74,9 @@ class DirectRoutes:
         except Exception as error:
             response = await self._handled(request, error)
         answer: Answerer | None = scope.get(ANSWER)
-        if answer is None or not isinstance(response, Ready) or not response.short:
-            await response(scope, receive, Compressing(scope["headers"], send))
+        compressing = Compressing(scope["headers"], send)
+        if answer is None or not isinstance(response, Ready) or not response.adapt(compressing):
+            await response(scope, receive, compressing)
             return
         rest = answer(response.status_code, response.raw_headers, response.body)
         if rest is not None:

@@ -22,7 +22,7 @@ from syncbridge_server.http.support.fields import first_fields
 from syncbridge_server.http.support.problem import CLIENT_GONE, internal_problem
 from syncbridge_server.listener.contract import ANSWER, Answerer
 from syncbridge_server.listener.response import PROTECTION
-from syncbridge_server.log import REQUEST_ID, get_logger
+from syncbridge_server.log import REQUEST_ID, Frequent, get_logger
 from syncbridge_server.observability import HttpMetrics
 from syncbridge_server.origins import HeaderList
 from syncbridge_server.proxies import TrustedProxies
@@ -37,6 +37,7 @@ _OURS = frozenset({_REQUEST_ID, *(name for name, _ in PROTECTION)})
 _PROCESS = secrets.token_hex(8)
 _numbers = itertools.count()
 _log = get_logger("HTTP")
+_answered = Frequent("HTTP", "_finish", "Request answered")
 
 
 class RequestMiddleware:
@@ -132,8 +133,7 @@ class RequestMiddleware:
         if self._metrics is not None:
             self._metrics.observe(scope["method"], route, exchange.status, seconds)
         if self._access_log:
-            _log.info(
-                "Request answered",
+            _answered(
                 method=scope["method"],
                 path=shown_path(scope),
                 status=exchange.status,

@@ -5,12 +5,13 @@ length and type are among them. For a JSON body with an entity tag all of that i
 """
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from syncbridge_server.http.support.compression import LEAST
+from syncbridge_server.http.support.compression import LEAST, Compressing
 
 NOT_MODIFIED = 304
 _JSON = (b"content-type", b"application/json")
+_NO_STORE = (b"cache-control", b"no-store")
 _NO_CACHE = (b"cache-control", b"no-cache")
 
 
@@ -28,6 +29,17 @@ class Ready(Response):
         self.short = len(body) < LEAST and status != NOT_MODIFIED
         self.background = None
 
+    def adapt(self, compressing: Compressing) -> bool:
+        """Have it compressed, if that is worth it; False where that takes a thread."""
+        if self.short:
+            return True
+        start: Message = {"status": self.status_code, "headers": self.raw_headers}
+        body = compressing.whole(start, self.body)
+        if body is None:
+            return False
+        self.raw_headers, self.body = start["headers"], body
+        return True
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI, for requests over HTTP."""
         headers = self.raw_headers
@@ -41,6 +53,12 @@ def tagged_json(body: bytes, tag: str, *, status: int = 200, revalidate: bool = 
     if revalidate:
         headers.append(_NO_CACHE)
     return Ready(status, headers, body)
+
+
+def json_of_now(body: bytes, status: int, *headers: tuple[bytes, bytes]) -> Ready:
+    """JSON that is of this moment, and not to be kept."""
+    length = (b"content-length", b"%d" % len(body))
+    return Ready(status, [_NO_STORE, length, _JSON, *headers], body)
 
 
 def unchanged(tag: str) -> Ready:
