@@ -85,6 +85,7 @@ pages-check: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/test $(DONE)/ke
 
 images: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/test $(DONE)/kernels  ## make the pictures of the pages in docs/img
 	cd $(PAGES) && SYNCBRIDGE_IMAGES='$(CURDIR)/docs/img' $(NPM) run --silent test -- looks
+	$(PY) scripts/moving_picture.py build/moving docs/img/demo.webp
 
 docs: $(DONE)/docs  ## build the documentation site in build/site; a link that leads nowhere fails
 	$(PY) scripts/docs_site.py
@@ -150,6 +151,8 @@ lint: $(DONE)/lint $(DONE)/kernels  ## run ruff, cython-lint, mypy --strict; che
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint core_ext
 	$(PY) -m mypy
 	$(PY) -m mypy tests/typing
+	$(PY) scripts/docs_programs.py build/docs-programs
+	$(PY) -m mypy --allow-untyped-defs --allow-untyped-calls build/docs-programs
 	MYPYPATH=core_ext $(PY) -m mypy.stubtest syncbridge_core --ignore-disjoint-bases --ignore-unused-allowlist \
 		--allowlist tests/typing/stubtest_allowlist.txt
 

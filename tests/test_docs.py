@@ -87,20 +87,6 @@ def test_source_files_named_by_their_end_exist() -> None:
     assert ["docs/client.md: quickstart.py"] == unknown  # the reader's own
 
 
-def test_shell_blocks_parse() -> None:
-    """What a reader pastes into a shell is valid shell; there is something to paste."""
-    blocks = list(shell_blocks())
-    wrong = [
-        f"{path}: {done.stderr}"
-        for path, block in blocks
-        if (done := subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True))
-        and done.returncode
-    ]
-
-    assert Path("README.md") in {path for path, _ in blocks}
-    assert wrong == []
-
-
 def test_commands_named_in_the_documents_exist() -> None:
     """Each `make` target that a document or a CI script names is in the Makefile."""
     defined = set(re.findall(r"^([a-z][a-z-]+):", text(Path("Makefile")), re.M))

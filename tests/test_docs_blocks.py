@@ -1,13 +1,16 @@
 """Each block of code in the documents is checked by a test, by its kind; a new kind has none and fails.
 
-| kind | what is done with it |
-|---|---|
-| `sh` | parsed here, with the commands of ours and their options. What a reader pastes is also run: the README and docs/start by test_examples.py, docs/voice.md by test_voice_try.py, settings of docs/authentication.md by test_vendor_tokens.py |
-| `python` | typed by `make lint` (scripts/docs_programs.py), its imports looked up by test_client_docs.py; whole programs are run |
-| `js`, `jsx`, `ts` | typed against the package by clients/js/test/server/package.test.ts; whole programs are run |
-| `html` | a whole page: the same as a file in examples/, which is run in Chromium |
-| `json`, `toml`, `yaml` | parsed here |
-| `text`, `mermaid` | shown only: what a program prints, a tree, a file of another program; a diagram |
+sh      parsed here, with the commands of ours and their options. What is pasted is also run: README.md,
+        docs/start and each `curl` by test_examples.py, docs/voice.md by test_voice_try.py, the
+        settings of docs/authentication.md by test_vendor_tokens.py
+python  typed by `make lint` (scripts/docs_programs.py); whole programs are run by test_client_docs.py
+        and test_examples.py. Sketches in docs/decisions are only parsed
+js, jsx, ts   typed against the package by clients/js/test/server/package.test.ts; lines of other
+        libraries, beside which ours stand, are parsed there
+html    a whole page, the same as a file of examples/, which runs in Chromium; or a page that only loads
+        a program of the document
+json, toml, yaml   parsed here
+text, mermaid      shown only: what a program prints, a tree, a file of another program; a diagram
 """
 
 import json
@@ -93,7 +96,7 @@ def checked_elsewhere(test: str, *patterns: str) -> Callable[[str], None]:
 
     def check(content: str) -> None:
         assert content.strip()
-        assert all(pattern in text(Path(test)) for pattern in patterns), test
+        assert [] == [one for one in patterns if one not in text(Path(test))], test
 
     return check
 
@@ -101,7 +104,7 @@ def checked_elsewhere(test: str, *patterns: str) -> Callable[[str], None]:
 def whole_page(content: str) -> None:
     """A page of an example, which a browser test opens; or one that only loads a program."""
     examples = {text(path) for path in with_suffix(".html", under="examples/")}
-    assert content in examples or "<script type=\"module\" src=" in content
+    assert content in examples or '<script type="module" src=' in content
 
 
 PROGRAMS = checked_elsewhere(
