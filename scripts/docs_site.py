@@ -1,8 +1,8 @@
 """Build the documentation site into build/site: `make docs`.
 
-The documents are copied to the places that they have in the repository, with the files that they link
-to; Zensical makes the site and fails on a link that leads nowhere. What the pages load is then looked
-through: nothing may come from another origin.
+The documents are copied to the places that they have in the repository, with the files that they
+link to; Zensical makes the site and fails on a link that leads nowhere. What the pages load is then
+looked through: nothing may come from another origin.
 """
 
 import re

@@ -1,14 +1,14 @@
-"""Each block of code in the documents is checked by a test, by its kind; a new kind has none and fails.
+"""Each block of code in the documents is checked by a test, by its kind; a new kind fails.
 
-sh      parsed here, with the commands of ours and their options. What is pasted is also run: README.md,
-        docs/start and each `curl` by test_examples.py, docs/voice.md by test_voice_try.py, the
-        settings of docs/authentication.md by test_vendor_tokens.py
-python  typed by `make lint` (scripts/docs_programs.py); whole programs are run by test_client_docs.py
-        and test_examples.py. Sketches in docs/decisions are only parsed
+sh      parsed here, with the commands of ours and their options. What is pasted is also run:
+        README.md, docs/start and each `curl` by test_examples.py, docs/voice.md by
+        test_voice_try.py, the settings of docs/authentication.md by test_vendor_tokens.py
+python  typed by `make lint` (scripts/docs_programs.py); whole programs are run by
+        test_client_docs.py and test_examples.py. Sketches in docs/decisions are only parsed
 js, jsx, ts   typed against the package by clients/js/test/server/package.test.ts; lines of other
         libraries, beside which ours stand, are parsed there
-html    a whole page, the same as a file of examples/, which runs in Chromium; or a page that only loads
-        a program of the document
+html    a whole page, the same as a file of examples/, which runs in Chromium; or a page that only
+        loads a program of the document
 json, toml, yaml   parsed here
 text, mermaid      shown only: what a program prints, a tree, a file of another program; a diagram
 """
@@ -172,7 +172,7 @@ def test_blocks_are_what_they_say(kind: str) -> None:
 )
 def test_a_wrong_block_is_found(kind: str, content: str) -> None:
     """Each check can fail."""
-    with pytest.raises(Exception):  # noqa: B017, PT011
+    with pytest.raises(Exception):  # noqa: PT011
         HANDLED[kind](content)
 
 

@@ -1,4 +1,4 @@
-"""What README.md and docs/ tell a newcomer to paste, done as they would do it: as processes, in order.
+"""What README.md and docs/ tell a newcomer to paste, done as they do it: as processes, in order.
 
 One development server answers all of it.
 """
@@ -131,7 +131,7 @@ CURLS = [
 def test_requests_of_the_pages_are_answered(
     name: str, block: str, server: str, folder: Path
 ) -> None:
-    """Each `curl` of a page gets an answer that is no error, in the order in which they stand there."""
+    """Each `curl` of a page, in the order of the page, gets an answer that is no error."""
     ours = re.sub(r"(127\.0\.0\.1|localhost):8080", server, block)
     ours = ours.replace(".venv/bin/syncbridge", " ".join(SYNCBRIDGE))
     ours = ours.replace("curl ", "curl --fail-with-body ").replace("wait=30", "wait=0")

@@ -91,7 +91,8 @@ const { chromium } = require(process.argv[1]);
   await operation.getByText("Body: fields").click();
   const fields = await operation.locator(".fields").first().textContent();
   const example = await operation.locator(".example").textContent();
-  console.log(JSON.stringify({ heard: await page.locator(".heard").textContent(), fields, example, wrong }));
+  const heard = await page.locator(".heard").textContent();
+  console.log(JSON.stringify({ heard, fields, example, wrong }));
   await browser.close();
 })();
 """
@@ -99,7 +100,7 @@ PLAYWRIGHT = ROOT / "clients" / "js" / "node_modules" / "playwright-core"
 
 
 def test_the_page_speaks_with_the_socket(browser: str, server: Process) -> None:
-    """AUTH of the page's token is answered; fields have types, bounds and whether they are needed."""
+    """AUTH with the page's token is answered; fields have types, and whether they are needed."""
     if shutil.which("node") is None or not PLAYWRIGHT.exists():
         pytest.skip("NOT RUN: node and `make client-js` are needed")
     command = ["node", "-e", SOCKET, str(PLAYWRIGHT), shutil.which(browser) or browser]
