@@ -33,6 +33,7 @@ session_id: str = ""
 peer_id: str = ""
 answer: dict[str, Any] = {}
 save: Any = None
+store: Any = None
 handle: Any = print
 session: Session
 
@@ -45,7 +46,7 @@ def module(program: str) -> str:
     awaits = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     compile(program, "program", "exec", awaits)
     try:
-        compile(program, "program", "exec", ast.PyCF_ONLY_AST)
+        compile(program, "program", "exec")
     except SyntaxError:
         return f"{GIVEN}async def program() -> None:\n{textwrap.indent(program, '    ')}"
     return program if "__future__" in program or "def main" in program else GIVEN + program

@@ -95,7 +95,7 @@ it.runIf(process.env.SYNCBRIDGE_IMAGES)("shows a device that is cut off and come
   for (const value of [55, 60, 65, 70, 75, 80]) await slid(laptop, value, phone);
   await frame(700);
   await phone.getByRole("switch").click();
-  await phone.getByText("offline").first().waitFor();
+  await phone.getByText("cut off", { exact: true }).waitFor();
   await frame(1200);
   for (const value of [70, 60, 50, 40, 30, 20]) await slid(phone, value);
   await more(phone);
