@@ -136,7 +136,9 @@ it("has the types that every program of the documents takes for granted", async 
     for (const [i, [, kind, block]] of [...text.matchAll(/```(js|jsx|ts)\n(.*?)```/gs)].entries())
       files[`${name}_${i}.${kind}`] = `${block}\nexport {};\n`;
   }
-  expect(Object.keys(files)).toEqual(expect.arrayContaining(["docs_client_js_md_5.ts", "clients_js_README_md_0.js"]));
+  expect(Object.keys(files)).toEqual(
+    expect.arrayContaining(["docs_client_js_md_5.ts", "clients_js_README_md_0.js"]),
+  );
   const how = "--module esnext --moduleResolution bundler --jsx react-jsx".split(" ");
   const loose = "--allowJs --checkJs --strictNullChecks false --noImplicitAny false".split(" ");
   const said = await compiled(write(files), ...how, ...loose, "--skipLibCheck");
