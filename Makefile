@@ -68,7 +68,7 @@ PAGES_SOURCES := $(shell find pages $(JS)/src \( -name node_modules -o -name tes
 NPM ?= npm
 NODE ?= node
 
-.PHONY: help run pages pages-check images redis test test-pure soak chaos livekit browser matrix bare asan failover rollbacks upgrade flakes servers places lint format \
+.PHONY: help run pages pages-check images docs redis test test-pure soak chaos livekit browser matrix bare asan failover rollbacks upgrade flakes servers places lint format \
 	proto fuzz \
 	bench bench-more bench-peers bench-quick coverage trace dist sbom audit lock check-wheel \
 	client-js client-js-server client-js-browser clean
@@ -88,6 +88,10 @@ pages-check: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/test $(DONE)/ke
 
 images: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/test $(DONE)/kernels  ## make the pictures of the pages in docs/img
 	cd $(PAGES) && SYNCBRIDGE_IMAGES='$(CURDIR)/docs/img' $(NPM) run --silent test -- looks
+	$(PY) scripts/moving_picture.py build/moving docs/img/demo.webp
+
+docs: $(DONE)/docs  ## build the documentation site in build/site; a link that leads nowhere fails
+	$(PY) scripts/docs_site.py
 
 test: $(DONE)/test $(DONE)/kernels  ## run all Python tests, on a real Redis
 	$(PY) -m pytest $(ARGS)
@@ -154,6 +158,8 @@ lint: $(DONE)/lint $(DONE)/kernels  ## run ruff, cython-lint, mypy --strict; che
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint core_ext
 	$(PY) -m mypy
 	$(PY) -m mypy tests/typing
+	$(PY) scripts/docs_programs.py build/docs-programs
+	$(PY) -m mypy --allow-untyped-defs --allow-untyped-calls build/docs-programs
 	MYPYPATH=core_ext $(PY) -m mypy.stubtest syncbridge_core --ignore-disjoint-bases --ignore-unused-allowlist \
 		--allowlist tests/typing/stubtest_allowlist.txt
 
@@ -286,6 +292,11 @@ $(DONE)/release: $(DONE)/test
 $(DONE)/lint: $(DONE)/test
 	$(PY) scripts/requirements.py lint > $(DONE)/lint.txt
 	$(PIP) install --quiet --requirement $(DONE)/lint.txt
+	@touch $@
+
+$(DONE)/docs: $(DONE)/venv pyproject.toml
+	$(PY) scripts/requirements.py docs > $(DONE)/docs.txt
+	$(PIP) install --quiet --requirement $(DONE)/docs.txt
 	@touch $@
 
 # Order-only on the build tools: a later install is no reason to compile again.

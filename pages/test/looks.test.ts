@@ -1,7 +1,7 @@
 // How the pages look: pictures for the documents, and what axe-core says, light and dark, wide and narrow.
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import type { Browser, Page } from "playwright-core";
+import type { Browser, Locator, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { Development, IMAGES, launch, MICROPHONE, opened, serious } from "./support";
 
@@ -65,3 +65,54 @@ it.each(WAYS)("shows the demo: %s, %s", async (colorScheme, size) => {
   expect(complaints).toEqual([]);
   await page.context().close();
 });
+
+/** Pictures of a story, for `scripts/moving_picture.py`; each name ends in how long it is shown. */
+const FRAMES = join(IMAGES, "../../build/moving");
+const STAGE = { x: 10, y: 90, width: 930, height: 620 };
+
+it.runIf(process.env.SYNCBRIDGE_IMAGES)(
+  "shows a device that is cut off and comes back",
+  async () => {
+    rmSync(FRAMES, { recursive: true, force: true });
+    mkdirSync(FRAMES, { recursive: true });
+    const options = { viewport: { width: 1440, height: 1000 }, reducedMotion: "reduce" } as const;
+    const { page } = await opened(browser, server.url, options);
+    await page.getByText("online").nth(1).waitFor();
+    const [phone, laptop] = ["Phone", "Laptop"].map((name) =>
+      page.getByRole("region", { name, exact: true }),
+    ) as [Locator, Locator];
+    let taken = 0;
+    const frame = async (ms: number) => {
+      const name = `${String(taken++).padStart(2, "0")}-${ms}.png`;
+      await page.screenshot({ path: join(FRAMES, name), clip: STAGE });
+    };
+    const slid = async (from: Locator, value: number, to?: Locator) => {
+      await from.getByRole("slider").fill(String(value));
+      if (to) await expect.poll(() => to.getByRole("slider").inputValue()).toBe(String(value));
+      await frame(120);
+    };
+    const more = (device: Locator) =>
+      device.getByRole("button", { name: "More", exact: true }).click();
+
+    await frame(1000);
+    for (const value of [55, 60, 65, 70, 75, 80]) await slid(laptop, value, phone);
+    await frame(700);
+    await phone.getByRole("switch").click();
+    await phone.getByText("cut off", { exact: true }).waitFor();
+    await frame(1200);
+    for (const value of [70, 60, 50, 40, 30, 20]) await slid(phone, value);
+    await more(phone);
+    await more(phone);
+    await phone.getByRole("textbox", { name: "Text" }).fill("written on the train");
+    await frame(1200);
+    await more(laptop);
+    await laptop.getByRole("textbox", { name: "Text" }).fill("written at the desk");
+    await frame(1500);
+    await phone.getByRole("switch").click();
+    await expect.poll(() => laptop.getByRole("slider").inputValue()).toBe("20");
+    await phone.locator(".merge").first().waitFor();
+    await frame(3000);
+    await page.context().close();
+    expect(taken).toBeGreaterThan(15);
+  },
+);
