@@ -15,7 +15,7 @@ MOST_ENDPOINTS = 64
 URL_BYTES = 2_048
 SECRET_BYTES = 24
 BATCH_MOST = 100
-BATCH_MS_MOST = 10_000
+MOST_BATCH_MS = 10_000
 Text = Annotated[str, Meta(max_length=256)]
 _HOST = re.compile(r"[A-Za-z0-9.\-:\[\]_]+")
 
@@ -59,7 +59,7 @@ class EndpointSpec(msgspec.Struct, forbid_unknown_fields=True):
     values: bool = False
     description: Text = ""
     batch_events: Annotated[int, Meta(ge=1, le=BATCH_MOST)] = 1
-    batch_ms: Annotated[int, Meta(ge=0, le=BATCH_MS_MOST)] = 0
+    batch_ms: Annotated[int, Meta(ge=0, le=MOST_BATCH_MS)] = 0
     enabled: bool = True
 
 
