@@ -129,7 +129,7 @@ def test_the_container_has_no_more_rights_than_it_needs() -> None:
 
 
 def test_who_delivers_has_no_more_rights_than_it_needs() -> None:
-    """Nothing reaches it, it has no key of tokens; its endpoints' secrets are those of one Secret."""
+    """Nothing reaches it, it has no key of tokens; endpoints stand in one Secret with theirs."""
     arguments = (*SECRET, "--set", "deliver.endpointsSecret=hooks,deliver.ports={8443}")
     objects = [o for o in rendered(*arguments) if o["metadata"]["name"] == "live-deliver"]
     kinds = {o["kind"]: o["spec"] for o in objects}

@@ -41,7 +41,7 @@ def deliver(
         if not settings.redis_addr:
             raise ConfigError("set REDIS_ADDR: the embedded Redis belongs to its server")
         configured = load_endpoints(settings.webhooks, Guard(settings.webhook_networks))
-        beat = alive.touch if alive else _nothing
+        beat: Callable[[], None] = alive.touch if alive else _nothing
         beat()
     except ConfigError as error:
         typer.echo(f"syncbridge deliver: {error}", err=True)
