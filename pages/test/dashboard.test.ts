@@ -619,7 +619,11 @@ describe("endpoints of events", () => {
       const letters = () => row(page, "Dead letters", "given-up");
       await until(async () => (await letters().count()) === 3);
       expect(await letters().first().textContent()).toContain("status 500");
-      await confirmed(page, letters().first().getByRole("button", { name: "Discard" }), "Discard it");
+      await confirmed(
+        page,
+        letters().first().getByRole("button", { name: "Discard" }),
+        "Discard it",
+      );
       await until(async () => (await letters().count()) === 2);
       await confirmed(page, letters().first().getByRole("button", { name: "Replay" }), "Send it");
       await until(async () => (await letters().count()) === 1);

@@ -139,8 +139,18 @@ function facts(one: Endpoint) {
     ...(one.disabled_reason ? ([["Disabled because", one.disabled_reason]] as const) : []),
     ["Events", about.filter(Boolean).join("; ")],
     ["Messages", together],
-    ["Arrived", <span>{count(one.delivered)}, the latest <When at={one.delivered_at} /></span>],
-    ["Failed attempts", <span>{count(one.failed)}, the latest <When at={one.failed_at} /></span>],
+    [
+      "Arrived",
+      <span>
+        {count(one.delivered)}, the latest <When at={one.delivered_at} />
+      </span>,
+    ],
+    [
+      "Failed attempts",
+      <span>
+        {count(one.failed)}, the latest <When at={one.failed_at} />
+      </span>,
+    ],
     ["Last error", one.last_error || "–"],
     ["Nothing arrives since", one.failing_since ? <When at={one.failing_since} /> : "–"],
     ["Held, to be tried again", count(one.held)],
