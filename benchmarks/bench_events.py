@@ -4,7 +4,9 @@
 
 Runs on a private Redis with an append-only file. A server and `syncbridge bench updates` have
 processes of their own, in pairs off and on, so that other load on the machine meets both alike.
-Events are turned on by a reader that follows `GET /events`, and off by removing their record.
+Events are turned on by a reader that follows `GET /events`, and off by removing their record. CPU
+of Redis is told for each update, so that a machine that is too busy for the rate does not matter,
+with the commands of Redis that there are more of with events on.
 """
 
 import json
@@ -25,6 +27,7 @@ from support.redis_servers import RedisServer
 from support.server_kit import ACCESS_SECRET, REFRESH_SECRET, bearer, mint, server_process
 from syncbridge.identity import Role
 
+LEAST = 0.01
 SYNCBRIDGE = [sys.executable, "-m", "syncbridge_server"]
 
 
@@ -68,7 +71,7 @@ def load(url: str, rate: int, seconds: int, folder: Path) -> dict[str, float]:
 def main() -> None:
     """Measure and print a table."""
     rate, seconds, pairs = (int(t) for t in (*sys.argv[1:], "2000", "10", "3")[:3])
-    rows: dict[str, list[tuple[float, float]]] = {"off": [], "on": []}
+    rows: dict[str, list[tuple[float, dict[str, int]]]] = {"off": [], "on": []}
     read = 0
     with (
         tempfile.TemporaryDirectory() as name,
@@ -83,17 +86,30 @@ def main() -> None:
             time.sleep(12)
             follower = Follower(server.url) if kind == "on" else None
             time.sleep(2)
-            cpu = used_cpu(client)
+            client.config_resetstat()
+            cpu, sent = used_cpu(client), updates(client)
             figures = load(server.url, rate, seconds, Path(name))
-            spent = used_cpu(client) - cpu
+            sent = updates(client) - sent
+            spent = (used_cpu(client) - cpu) / sent * 1_000_000
+            calls = {name: found["calls"] for name, found in client.info("commandstats").items()}
             if follower is not None:
                 follower.stop()
                 read += follower.read
-            rows[kind].append((spent, figures))
-            print(kind, round(spent, 2), json.dumps(figures), flush=True)
-    for kind, found in rows.items():
-        print(kind, "Redis CPU s:", statistics.median(spent for spent, _ in found))
+            rows[kind].append((spent, {name: count / sent for name, count in calls.items()}))
+            print(kind, round(spent, 2), sent, json.dumps(figures), flush=True)
+    off, on = (statistics.median(spent for spent, _ in rows[kind]) for kind in ("off", "on"))
+    print(f"Redis CPU us an update: off {off:.1f}, on {on:.1f}: {on / off - 1:+.1%}")
+    for name, count in sorted(rows["on"][-1][1].items()):
+        before = rows["off"][-1][1].get(name, 0.0)
+        if count - before > LEAST:
+            print(f"{name}: {before:.3f} -> {count:.3f} an update")
     print("events read:", read)
+
+
+def updates(client: object) -> int:
+    """Updates so far: each appends to a journal, which nothing else does."""
+    stats = client.info("commandstats")  # type: ignore[attr-defined]
+    return int(stats.get("cmdstat_rpush", {"calls": 0})["calls"])
 
 
 def used_cpu(client: object) -> float:

@@ -62,7 +62,8 @@ def test_every_variable_is_a_setting() -> None:
     """Names in the deployment files are names that the server reads."""
     used = set(read(FOLDER / "configmap.yaml")["data"])
     used |= set(read(FOLDER / "secret.example.yaml")["stringData"])
-    used |= set(compose()["services"]["syncbridge"]["environment"])
+    for name in ("syncbridge", "deliver"):
+        used |= set(compose()["services"][name]["environment"])
 
     assert set() == used - VARIABLES
 
@@ -141,6 +142,29 @@ def test_container_has_no_more_rights_than_it_needs() -> None:
     assert context["readOnlyRootFilesystem"] is True
     assert context["allowPrivilegeEscalation"] is False
     assert {"drop": ["ALL"]} == context["capabilities"]
+
+
+def test_who_delivers_has_no_more_rights_than_it_needs() -> None:
+    """Nothing reaches it, no service selects it, and it has no key of tokens."""
+    deployment = read(FOLDER / "deliver.yaml")["spec"]
+    policy = read(FOLDER / "deliver-network-policy.yaml")["spec"]
+    label = deployment["selector"]["matchLabels"]
+    (process,) = deployment["template"]["spec"]["containers"]
+    service = compose()["services"]["deliver"]
+
+    assert label == deployment["template"]["metadata"]["labels"]
+    assert label == policy["podSelector"]["matchLabels"]
+    assert label != read(FOLDER / "service.yaml")["spec"]["selector"]
+    assert ([], ["Ingress", "Egress"]) == (policy["ingress"], policy["policyTypes"])
+    assert container()["securityContext"] == process["securityContext"]
+    assert {"REDIS_PASSWORD", "SYNCBRIDGE_SENTINEL_PASSWORD"} == {v["name"] for v in process["env"]}
+    assert all("secretRef" not in source for source in process["envFrom"])
+    assert process["args"] == service["command"]
+    alive = process["args"][-1]
+    assert all(alive in str(process[f"{name}Probe"]) for name in ("startup", "liveness"))
+    assert alive in service["healthcheck"]["test"][1]
+    assert not any("JWT" in name for name in service["environment"])
+    assert (True, ["ALL"]) == (service["read_only"], service["cap_drop"])
 
 
 def test_dockerfile_passes_its_linter() -> None:

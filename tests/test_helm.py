@@ -59,7 +59,7 @@ def test_the_chart_is_accepted(values: str | None) -> None:
     objects = rendered(*EVERYTHING, *more)
 
     assert done.returncode == 0, done.stdout
-    assert 9 == len(objects)
+    assert 11 == len(objects)
     for document in objects:
         if document["kind"] != "ServiceMonitor":
             kubernetes_validate.validate(document, "1.32", strict=True)
@@ -126,6 +126,31 @@ def test_the_container_has_no_more_rights_than_it_needs() -> None:
     assert {"drop": ["ALL"]} == context["capabilities"]
     assert pod()["securityContext"]["runAsNonRoot"] is True
     assert (False, False) == (pod()["automountServiceAccountToken"], pod()["enableServiceLinks"])
+
+
+def test_who_delivers_has_no_more_rights_than_it_needs() -> None:
+    """Nothing reaches it, it has no key of tokens; endpoints stand in one Secret with theirs."""
+    arguments = (*SECRET, "--set", "deliver.endpointsSecret=hooks,deliver.ports={8443}")
+    objects = [o for o in rendered(*arguments) if o["metadata"]["name"] == "live-deliver"]
+    kinds = {o["kind"]: o["spec"] for o in objects}
+    (process,) = kinds["Deployment"]["template"]["spec"]["containers"]
+    labels = kinds["Deployment"]["template"]["metadata"]["labels"]
+    policy = kinds["NetworkPolicy"]
+    services = [o["spec"]["selector"] for o in rendered(*arguments) if o["kind"] == "Service"]
+    none = rendered(*SECRET, "--set", "deliver.enabled=false")
+
+    assert labels == policy["podSelector"]["matchLabels"]
+    assert not any(selector.items() <= labels.items() for selector in services)
+    assert ([], 8443) == (policy["ingress"], policy["egress"][0]["ports"][-1]["port"])
+    assert pod()["containers"][0]["securityContext"] == process["securityContext"]
+    assert ["REDIS_PASSWORD", "SYNCBRIDGE_SENTINEL_PASSWORD", "SYNCBRIDGE_WEBHOOKS"] == [
+        variable["name"] for variable in process["env"]
+    ]
+    assert "hooks" in [
+        v.get("secret", {}).get("secretName")
+        for v in kinds["Deployment"]["template"]["spec"]["volumes"]
+    ]
+    assert "live-deliver" not in [o["metadata"]["name"] for o in none]
 
 
 def test_selectors_select_the_pods() -> None:

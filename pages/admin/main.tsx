@@ -16,6 +16,7 @@ import { Access } from "./views/access";
 import { Broadcast } from "./views/broadcast";
 import { Call } from "./views/call";
 import { Calls } from "./views/calls";
+import { EndpointPage, Endpoints } from "./views/endpoints";
 import { Overview } from "./views/overview";
 import { Session } from "./views/session";
 import { Sessions } from "./views/sessions";
@@ -29,6 +30,7 @@ const PAGES = [
   ["sessions", "Sessions"],
   ["calls", "Calls"],
   ["webhooks", "Webhooks"],
+  ["endpoints", "Webhooks out"],
   ["access", "Access"],
   ["broadcast", "Broadcast"],
   ["system", "System"],
@@ -51,6 +53,7 @@ function Shown({ parts: [page = "", id = ""] }: { parts: string[] }) {
   if (page === "calls") return id ? <Call key={id} id={id} /> : <Calls />;
   if (page === "users") return <Calls key={id} user={id} />;
   if (page === "webhooks") return <Webhooks />;
+  if (page === "endpoints") return id ? <EndpointPage key={id} id={id} /> : <Endpoints />;
   if (page === "access") return <Access />;
   if (page === "broadcast") return <Broadcast />;
   if (page === "system") return <System />;

@@ -240,3 +240,39 @@ export interface Setting {
   text: string;
   changed: boolean;
 }
+
+export interface Endpoint {
+  id: string;
+  url: string;
+  kinds: string[];
+  session_id: string;
+  user_id: string;
+  channel_id: string;
+  values: boolean;
+  description: string;
+  batch_events: number;
+  batch_ms: number;
+  configured: boolean;
+  enabled: boolean;
+  disabled_reason: string;
+  created_at: string;
+  rotated_at: string | null;
+  delivered: number;
+  failed: number;
+  dead: number;
+  held: number;
+  late_ms: number;
+  delivered_at: string | null;
+  failed_at: string | null;
+  failing_since: string | null;
+  last_error: string;
+  secret?: string;
+}
+
+export interface EndpointLetter {
+  entry: string;
+  event_id: string;
+  reason: string;
+  failed_at: string;
+  event: unknown;
+}

@@ -70,7 +70,15 @@ describe("axe finds nothing serious", () => {
       const viewport = { width, height: 800 };
       const { page } = await stage.enter(browser, "admin", { colorScheme, viewport });
       const pages = ["", "sessions", `sessions/${stage.told.session}`, "calls", "calls/lobby"];
-      for (const hash of [...pages, "webhooks", "access", "broadcast", "system"]) {
+      for (const hash of [
+        ...pages,
+        "webhooks",
+        "endpoints",
+        `endpoints/${stage.told.endpoint}`,
+        "access",
+        "broadcast",
+        "system",
+      ]) {
         await page.evaluate((to) => {
           location.hash = `#/${to}`;
         }, hash);

@@ -6,7 +6,7 @@ import { gzipSync } from "node:zlib";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { confirmed, Stage, visit } from "./stage";
-import { launch, opened, until } from "./support";
+import { launch, opened, serious, until } from "./support";
 
 const MOST_BYTES = 80 * 1024;
 let stage: Stage;
@@ -54,6 +54,13 @@ async function openSession(page: Page, id: string): Promise<void> {
     location.hash = hash;
   }, `#/sessions/${id}`);
   await page.getByRole("region", { name: "State" }).waitFor();
+}
+
+async function openEndpoint(page: Page, id: string): Promise<void> {
+  await page.evaluate((hash) => {
+    location.hash = hash;
+  }, `#/endpoints/${id}`);
+  await page.getByRole("region", { name: "How it goes" }).waitFor();
 }
 
 interface Peer {
@@ -142,11 +149,14 @@ describe("a viewer", () => {
         location.hash = hash;
       }, `#/calls/${stage.told.channel}`);
       await row(page, "Participants", "bob").waitFor();
+      await openEndpoint(page, stage.told.endpoint);
+      await row(page, "Dead letters", "given-up").first().waitFor();
       const acts =
-        /Edit|Delete|Add|Disconnect|Sign out$|Revoke|End|Migrate|Mute|Kick|Replay|Discard|Send|Issue|Make/;
-      for (const name of ["Sessions", "Calls", "Webhooks", "Access", "Broadcast", "System"]) {
-        const names = await page.getByRole("main").getByRole("button").allTextContents();
-        expect(names.filter((text) => acts.test(text))).toEqual([]);
+        /Edit|Delete|Add|New|Test|Rotate|Disconnect|Sign out$|Revoke|End|Migrate|Mute|Kick|Replay|Discard|Send|Issue|Make/;
+      const names = ["Sessions", "Calls", "Webhooks", "Webhooks out", "Access", "Broadcast"];
+      for (const name of [...names, "System"]) {
+        const shown = await page.getByRole("main").getByRole("button").allTextContents();
+        expect(shown.filter((text) => acts.test(text))).toEqual([]);
         await visit(page, name);
       }
       expect(await page.getByRole("main").getByRole("alert").count()).toBe(0);
@@ -535,6 +545,95 @@ describe("webhooks", () => {
         await until(async () => (await entries().count()) === left - 1);
       }
       await letters.getByText("There are none").waitFor();
+    });
+  });
+});
+
+describe("endpoints of events", () => {
+  type Made = { id: string; url: string; batch_events: number; enabled: boolean };
+  const all = async () => {
+    const { endpoints } = await stage.ask<{ endpoints: Made[] }>("GET", "/admin/webhooks");
+    return endpoints;
+  };
+
+  it("are made, changed, tried, given another secret and deleted, by the keyboard", async () => {
+    await signedIn(
+      async (page) => {
+        await visit(page, "Webhooks out");
+        await row(page, "Endpoints", "hooks.example.com/ours").waitFor();
+        const dialog = page.getByRole("dialog");
+        await page.getByRole("button", { name: "New endpoint" }).focus();
+        await page.keyboard.press("Enter");
+        await dialog.getByLabel("URL").fill("http://10.0.0.1/");
+        await page.keyboard.press("Enter");
+        await dialog.getByText("is not a public address").waitFor();
+        await dialog.getByLabel("URL").fill("https://hooks.example.com/mine");
+        await dialog.getByLabel("Kinds").fill("session.*, call.ended");
+        await dialog.getByLabel("Events in a message").fill("20");
+        await page.keyboard.press("Enter");
+        const secret = dialog.getByLabel("Shown once");
+        expect(await secret.inputValue()).toMatch(/^whsec_/);
+        expect(await serious(page)).toEqual([]);
+        await page.keyboard.press("Escape");
+        await dialog.waitFor({ state: "detached" });
+        const mine = () => row(page, "Endpoints", "hooks.example.com/mine");
+        expect(await mine().textContent()).toContain("enabled");
+
+        await mine().getByRole("link").focus();
+        await page.keyboard.press("Enter");
+        await page.getByText("session.*, call.ended").waitFor();
+        await page.getByText("up to 20 events").waitFor();
+        await page.getByRole("button", { name: "Edit" }).click();
+        expect(await serious(page)).toEqual([]);
+        await dialog.getByLabel("enabled").uncheck();
+        await dialog.getByRole("button", { name: "Change it" }).click();
+        await page.getByText("disabled by an admin").waitFor();
+        const [, made] = await all();
+        expect(made).toMatchObject({ batch_events: 20, enabled: false });
+
+        await confirmed(page, page.getByRole("button", { name: "Test" }), "Send it");
+        await until(async () => {
+          await page.getByRole("button", { name: "Refresh" }).click();
+          const held = page.locator(".facts div", { hasText: "Held, to be tried again" });
+          return (await held.locator("dd").textContent()) === "1";
+        });
+        await page.getByRole("button", { name: "Rotate secret" }).click();
+        await dialog.getByRole("button", { name: "Rotate it" }).click();
+        expect(await secret.inputValue()).toMatch(/^whsec_/);
+        await dialog.getByRole("button", { name: "I have it" }).click();
+        await dialog.waitFor({ state: "detached" });
+        await page.getByRole("button", { name: "Delete" }).click();
+        await dialog.getByRole("button", { name: "Delete it" }).click();
+        await page.getByRole("heading", { level: 1, name: "Webhooks out" }).waitFor();
+        await row(page, "Endpoints", "hooks.example.com/ours").waitFor();
+        expect((await all()).map(({ url }) => url)).toEqual(["https://hooks.example.com/ours"]);
+      },
+      "admin",
+      /422/,
+    );
+  });
+
+  it("have dead letters, which are replayed and discarded", async () => {
+    await signedIn(async (page) => {
+      await openEndpoint(page, stage.told.endpoint);
+      const letters = () => row(page, "Dead letters", "given-up");
+      await until(async () => (await letters().count()) === 3);
+      expect(await letters().first().textContent()).toContain("status 500");
+      await confirmed(
+        page,
+        letters().first().getByRole("button", { name: "Discard" }),
+        "Discard it",
+      );
+      await until(async () => (await letters().count()) === 2);
+      await confirmed(page, letters().first().getByRole("button", { name: "Replay" }), "Send it");
+      await until(async () => (await letters().count()) === 1);
+      const held = page.locator(".facts div", { hasText: "Held, to be tried again" });
+      await until(async () => (await held.locator("dd").textContent()) === "1");
+      await page.getByRole("button", { name: "Replay a time" }).click();
+      const dialog = page.getByRole("dialog");
+      await dialog.getByLabel("What the log has").fill("720");
+      await dialog.getByRole("button", { name: "Send them" }).click();
+      await page.getByText(/events are sent again/).waitFor();
     });
   });
 });

@@ -17,6 +17,7 @@ interface Told {
   session: string;
   bob: string;
   channel: string;
+  endpoint: string;
   audit: string;
 }
 

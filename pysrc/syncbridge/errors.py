@@ -73,6 +73,7 @@ class ErrorCode(Enum):
     CALL_CHANGED = ("call_changed", 412, False, "Call session was changed meanwhile")
     EVENTS_GAP = ("events_gap", 410, False, "Events after the cursor are not there any more")
     EVENTS_STARTING = ("events_starting", 503, True, "Not every node writes events yet")
+    ENDPOINT_CONFIGURED = ("endpoint_configured", 409, False, "Endpoint stands in a file")
     EXPORT_GAP = ("export_gap", 410, False, "Records after the cursor are not there any more")
     CHANNEL_NOT_FOUND = ("channel_not_found", 404, False, "No such voice channel")
     NO_CALL = ("no_call", 409, False, "No call in the voice channel")

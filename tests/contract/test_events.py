@@ -18,8 +18,17 @@ from syncbridge.slots import TAGS, bucket_of
 from syncbridge_server.events.outboxes import carried, lost_of, place_after
 from syncbridge_server.ports.events import Load, Part, Place
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.stores.events import AT, LOG, RedisEvents, dirty, outbox
-from syncbridge_server.redis.stores.keys import meta_key
+from syncbridge_server.redis.stores.events import (
+    AT,
+    CHANGED,
+    LOG,
+    NOTED,
+    RedisEvents,
+    dirty,
+    expiring,
+    outbox,
+)
+from syncbridge_server.redis.stores.keys import every_key, meta_key
 from syncbridge_server.redis.stores.store import RedisStore
 
 WEEK_MS = 604_800_000
@@ -32,7 +41,11 @@ class Declares:
     def __init__(self, io: RedisIO) -> None:
         self._io = io
 
-    def written(self, keys: Any) -> Any:
+    def created(self, sid: str) -> None:
+        """Nobody waits for it."""
+
+    def written(self, name: str, keys: Any) -> Any:
+        assert name
         key = keys[0]
         tag = key[key.index("{") + 1 : key.index("}")]
         assert self._io.server is not None
@@ -246,6 +259,55 @@ async def test_the_end_of_a_session_is_told(
     assert ["session.created"] == [one.type for one in await told(events, lives)]
     score = await io.execute("ZSCORE", f"ex:{{{tag}}}", f"{lives} u")
     assert float(score) > 1_000_000_000_000
+
+
+async def test_sessions_from_before_are_known(
+    store: RedisStore, events: RedisEvents, io: RedisIO
+) -> None:
+    """The walk notes when each is to be looked at, once; one that was only joined is none."""
+    made, joined = session_id(), session_id()
+    await store.call(write(made, {"a": "1"}))
+    await store.call(join(joined, "phone", "c1"))
+    for _ in range(2):
+        at = await events.walk(0)
+        while at:
+            at = await events.walk(at)
+    last = int(await io.execute("HGET", meta_key(made), "t"))
+    score = await io.execute("ZSCORE", expiring(TAGS[bucket_of(made)]), f"{made} u")
+
+    assert last + WEEK_MS == int(score)
+    assert None is await io.execute("ZSCORE", expiring(TAGS[bucket_of(joined)]), f"{joined} u")
+
+
+async def test_a_session_that_was_erased_has_not_expired(
+    telling: RedisStore, events: RedisEvents, io: RedisIO
+) -> None:
+    """Nothing is told when its life would have ended; what waits longest says when to look."""
+    sid = session_id()
+    tag = TAGS[bucket_of(sid)]
+    await telling.call(write(sid, {"a": "1"}))
+    before = await io.execute("ZSCORE", expiring(tag), f"{sid} u")
+    (wait,) = await events.expire([tag])
+    await io.script("erase", every_key(sid), [])
+    after = await io.execute("ZSCORE", expiring(tag), f"{sid} u")
+
+    assert (True, None) == (before is not None, after)
+    assert isinstance(wait, int)
+    assert 0 <= wait <= WEEK_MS
+
+
+async def test_who_notes_first_is_told(events: RedisEvents, io: RedisIO) -> None:
+    """Whoever carries may be asleep then; what only changes wakes nobody."""
+    await io.execute("UNLINK", NOTED, CHANGED)
+    first = await events.note(["0"], [])
+    second = await events.note(["1"], ["2"])
+    taken = (await events.noted(), await events.changed(), await events.noted())
+    changed = await events.note([], ["3"])
+    third = await events.note(["4"], [])
+    await io.execute("UNLINK", NOTED, CHANGED)
+
+    assert (True, False, False, True) == (first, second, changed, third)
+    assert ({"0", "1"}, {"2"}, set()) == taken
 
 
 async def carry(events: RedisEvents, tag: str, place: Place, after: Place, *texts: bytes) -> Any:

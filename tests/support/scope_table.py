@@ -228,6 +228,8 @@ ROWS = (
     Row("POST", "/admin/webhooks/{endpoint_id}/rotate", "admin"),
     Row("GET", "/admin/webhooks/{endpoint_id}/dead-letters", "read admin"),
     Row("POST", "/admin/webhooks/{endpoint_id}/replay", "admin", just(since=0)),
+    Row("POST", "/admin/webhooks/{endpoint_id}/test", "admin"),
+    Row("DELETE", "/admin/webhooks/{endpoint_id}/dead-letters/{entry}", "admin"),
     Row("DELETE", "/admin/webhooks/{endpoint_id}", "admin"),
     Row("GET", "/admin/sessions", "read admin"),
     Row("GET", "/admin/connections", "read admin"),

@@ -292,6 +292,33 @@ export function Facts({ facts }: { facts: readonly (readonly [string, ComponentC
   );
 }
 
+/** Something that is shown once, to be copied. */
+export function Once({ label, text }: { label: string; text: string }) {
+  const say = useSay();
+  const copy = () =>
+    navigator.clipboard.writeText(text).then(
+      () => say("Copied."),
+      () => say("The browser does not let this page copy. Select the text.", true),
+    );
+  return (
+    <div class="once">
+      <label>
+        {label}
+        <textarea
+          readOnly
+          rows={4}
+          class="mono"
+          value={text}
+          onFocus={({ currentTarget }) => currentTarget.select()}
+        />
+      </label>
+      <button type="button" class="button" onClick={() => void copy()}>
+        Copy
+      </button>
+    </div>
+  );
+}
+
 /** A value as a tree that can be opened. */
 export function Json({ value, depth = 0 }: { value: unknown; depth?: number }) {
   if (value instanceof Digits) return <span class="mono json-number">{value.text}</span>;

@@ -8,13 +8,13 @@ import {
   Card,
   Failure,
   Id,
+  Once,
   Page,
   reason,
   Table,
   useAdmin,
   useFeed,
   useLoaded,
-  useSay,
   When,
 } from "../ui/parts";
 
@@ -80,33 +80,6 @@ export function Access() {
         )}
       </Card>
     </Page>
-  );
-}
-
-/** Something that is shown once, to be copied. */
-function Once({ label, text }: { label: string; text: string }) {
-  const say = useSay();
-  const copy = () =>
-    navigator.clipboard.writeText(text).then(
-      () => say("Copied."),
-      () => say("The browser does not let this page copy. Select the text.", true),
-    );
-  return (
-    <div class="once">
-      <label>
-        {label}
-        <textarea
-          readOnly
-          rows={4}
-          class="mono"
-          value={text}
-          onFocus={({ currentTarget }) => currentTarget.select()}
-        />
-      </label>
-      <button type="button" class="button" onClick={() => void copy()}>
-        Copy
-      </button>
-    </div>
   );
 }
 

@@ -16,10 +16,11 @@ Times are Unix seconds.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from heapq import heappop, heappush
 
+from syncbridge.events.batches import LANE
 from syncbridge.events.cursor import Cursor
 from syncbridge.events.kinds import Event
 from syncbridge.events.retries import is_enough, pause
@@ -145,6 +146,20 @@ class Delivery:
         item = Item(lane_of(event), place, event_id=event.id, text=text)
         first = self._enter(item)
         return item.lane if first.entry else ""
+
+    def gather(self, place: Cursor) -> None:
+        """The next event of the log will be offered with others, by `offer_batch`."""
+        self._window[place] = False
+
+    def offer_batch(self, places: Sequence[Cursor], event_id: str, text: bytes) -> str:
+        """Events that were gathered, as one. Returns as `offer` does.
+
+        The place of the first one keeps the cursor before all of them.
+        """
+        for place in places[1:]:
+            self._window[place] = True
+        item = Item(LANE, places[0], event_id=event_id, text=text)
+        return item.lane if self._enter(item).entry else ""
 
     def load(self, item: Item) -> None:
         """An event that was held before, in the order in which it was."""

@@ -1,17 +1,22 @@
 """Endpoints: where events are pushed to, and what of them is wanted."""
 
 import re
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Meta
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.events.selection import Selection
+from syncbridge.events.selection import Selection, parse_kinds
 from syncbridge.voice.provider.signatures import secret_bytes, sign
 
 MOST_ENDPOINTS = 64
 URL_BYTES = 2_048
 SECRET_BYTES = 24
+BATCH_MOST = 100
+MOST_BATCH_MS = 10_000
+Text = Annotated[str, Meta(max_length=256)]
 _HOST = re.compile(r"[A-Za-z0-9.\-:\[\]_]+")
 
 
@@ -22,6 +27,9 @@ class Endpoint(msgspec.Struct, omit_defaults=True):
         secrets: the one that signs, and while they are rotated the one before.
         rotated_at: since when there are two.
         start: cursor behind which it is told of events.
+        batch_events, batch_ms: so many events at most, gathered for so long, are one message; 1:
+            each event is one.
+        configured: it stands in a file of `syncbridge deliver`, which has its secrets, too.
         disabled: why nothing is sent; empty: it is.
     """
 
@@ -35,6 +43,37 @@ class Endpoint(msgspec.Struct, omit_defaults=True):
     start: str = "0-0"
     disabled: str = ""
     disabled_at: int = 0
+    batch_events: int = 1
+    batch_ms: int = 0
+    configured: bool = False
+
+
+class EndpointSpec(msgspec.Struct, forbid_unknown_fields=True):
+    """What somebody says of an endpoint, by a request or in a file. Empty members select all."""
+
+    url: Annotated[str, Meta(max_length=URL_BYTES)]
+    kinds: Annotated[list[str], Meta(max_length=64)] = []
+    session_id: Text = ""
+    user_id: Text = ""
+    channel_id: Text = ""
+    values: bool = False
+    description: Text = ""
+    batch_events: Annotated[int, Meta(ge=1, le=BATCH_MOST)] = 1
+    batch_ms: Annotated[int, Meta(ge=0, le=MOST_BATCH_MS)] = 0
+    enabled: bool = True
+
+
+def take(endpoint: Endpoint, spec: EndpointSpec, now_ms: int) -> None:
+    """Change an endpoint into what is said of it. Raises INVALID_FIELD, and changes nothing."""
+    check_url(spec.url)
+    kinds = parse_kinds("kinds", spec.kinds)
+    endpoint.url, endpoint.description = spec.url, spec.description
+    endpoint.selection = Selection(
+        kinds, spec.session_id, spec.user_id, spec.channel_id, spec.values
+    )
+    endpoint.batch_events, endpoint.batch_ms = spec.batch_events, spec.batch_ms
+    endpoint.disabled = "" if spec.enabled else endpoint.disabled or "disabled by an admin"
+    endpoint.disabled_at = 0 if spec.enabled else endpoint.disabled_at or now_ms
 
 
 def check_url(url: str) -> str:

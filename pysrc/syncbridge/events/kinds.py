@@ -203,6 +203,12 @@ class EndpointDisabled(msgspec.Struct):
     reason: str
 
 
+class EndpointTest(msgspec.Struct):
+    """Somebody tries an endpoint. It goes to that one only, and is not in the log."""
+
+    endpoint_id: str
+
+
 KINDS: dict[str, tuple[int, type[msgspec.Struct]]] = {
     "session.created": (1, SessionCreated),
     "session.updated": (1, SessionUpdated),
@@ -228,6 +234,7 @@ KINDS: dict[str, tuple[int, type[msgspec.Struct]]] = {
     "dead_letter.kept": (1, DeadLetterKept),
     "events.lost": (1, EventsLost),
     "endpoint.disabled": (1, EndpointDisabled),
+    "endpoint.test": (1, EndpointTest),
 }
 """Name of a kind -> its number, and the type of its data."""
 

@@ -7,11 +7,17 @@ processes that serve sockets. Several may run; one delivers, and the others wait
 
 import secrets
 import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
 
 import trio
 import typer
 
+from syncbridge.events.endpoints import Endpoint
 from syncbridge_server.configuration.load import load_settings
+from syncbridge_server.events.configured import load_endpoints
+from syncbridge_server.events.guard import Guard
 from syncbridge_server.events.process import Deliveries
 from syncbridge_server.log import configure_logging
 from syncbridge_server.redis.bus.bus import RedisBus
@@ -23,20 +29,37 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def deliver() -> None:
+def deliver(
+    alive: Annotated[
+        Path | None,
+        typer.Option(help="A file that is touched every few seconds, for a supervisor's probe."),
+    ] = None,
+) -> None:
     """Deliver events to endpoints until SIGTERM or Ctrl-C."""
     try:
         settings = load_settings()
         if not settings.redis_addr:
             raise ConfigError("set REDIS_ADDR: the embedded Redis belongs to its server")
+        configured = load_endpoints(settings.webhooks, Guard(settings.webhook_networks))
+        beat: Callable[[], None] = alive.touch if alive else _nothing
+        beat()
     except ConfigError as error:
         typer.echo(f"syncbridge deliver: {error}", err=True)
         raise typer.Exit(2) from None
+    except OSError as error:
+        typer.echo(f"syncbridge deliver: --alive: {error.strerror}", err=True)
+        raise typer.Exit(2) from None
     configure_logging(settings.log_format, settings.log_level)
-    trio.run(run, settings)
+    trio.run(run, settings, configured, beat)
 
 
-async def run(settings: Settings) -> None:
+def _nothing() -> None:
+    pass
+
+
+async def run(
+    settings: Settings, configured: Sequence[Endpoint] = (), beat: Callable[[], None] = _nothing
+) -> None:
     """Deliver until a signal."""
     url = connection_url(
         settings.redis_url(),
@@ -46,15 +69,17 @@ async def run(settings: Settings) -> None:
     )
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_deliver, settings, url)
+            nursery.start_soon(_deliver, settings, url, configured, beat)
             async for _ in signals:
                 nursery.cancel_scope.cancel()
                 return
 
 
-async def _deliver(settings: Settings, url: str) -> None:
+async def _deliver(
+    settings: Settings, url: str, configured: Sequence[Endpoint], beat: Callable[[], None]
+) -> None:
     io = RedisIO(url, deadline=settings.store_deadline, durability=settings.durable)
     async with io.running():
         bus = RedisBus(io, f"deliver-{secrets.token_hex(8)}")
         async with bus.running():
-            await Deliveries(settings, io, bus).run()
+            await Deliveries(settings, io, bus, configured, beat).run()

@@ -61,6 +61,7 @@ class Events:
         self._redis_addr = os.environ.get(WORKER_REDIS, "") if settings.dev else ""
         self.networks = settings.webhook_networks or (LOCAL if settings.dev else ())
         self.endpoints = RedisEndpoints(io)
+        self._wanted = None if settings.webhooks else self.endpoints.count
         self.switch = EventSwitch(self.store, io, bus, node, life=settings.events_after_reader)
         self._carrier = Carrier(self.store, self.switch, io, bus)
         self.reader = EventReader(self.store, self.switch, bus, stopping)
@@ -75,7 +76,7 @@ class Events:
             nursery.start_soon(self._carrier.run)
             nursery.start_soon(self._figures.run)
             if self._redis_addr:
-                nursery.start_soon(deliver_beside, self._redis_addr, self.endpoints.count)
+                nursery.start_soon(deliver_beside, self._redis_addr, self._wanted)
 
     def rolled_back(self, sid: str, place: Place, reason: str) -> None:
         """A node has seen that a session went back."""

@@ -14,13 +14,14 @@ LOCAL = ("127.0.0.0/8", "::1")
 """Networks in which endpoints may be while one develops."""
 
 
-async def deliver_beside(redis_addr: str, wanted: Callable[[], Awaitable[int]]) -> None:
+async def deliver_beside(redis_addr: str, wanted: Callable[[], Awaitable[int]] | None) -> None:
     """Wait for an endpoint, and have deliveries made from then on.
 
     Args:
-        redis_addr: of this server. wanted: how many endpoints there are.
+        redis_addr: of this server. wanted: how many endpoints there are; None: do not wait.
     """
-    await _until(wanted)
+    if wanted is not None:
+        await _until(wanted)
     networks = os.environ.get("SYNCBRIDGE_WEBHOOK_NETWORKS") or ",".join(LOCAL)
     environment = {
         **os.environ,

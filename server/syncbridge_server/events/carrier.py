@@ -3,9 +3,10 @@
 Theory of operation. The node with the lease reads what follows the place of an outbox, appends it
 to the log, and moves the place, both by one script that compares the place: a part is appended
 once, whoever dies and whatever is sent again. Outboxes are looked at when somebody has written to
-them, and all of them now and then. What is carried stays in its outbox for a while: on a cluster
-the log's primary may come back older than the outbox's, and the place then says from where to carry
-again.
+them; all of them at first, some time after the last event, and when a node has died, which may have
+written without saying so. While nothing happens, it sleeps. What is carried stays in its outbox for
+a while: on a cluster the log's primary may come back older than the outbox's, and the place then
+says from where to carry again.
 
 Once a second, sessions that have changed are told, each once: see `event_tell.lua`.
 """
@@ -19,8 +20,9 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.records.sessions import Notice
+from syncbridge_server.events.expiry import Expiry
 from syncbridge_server.events.outboxes import carried, place_after
-from syncbridge_server.events.switch import EventSwitch
+from syncbridge_server.events.switch import NOTED_NEWS, EventSwitch
 from syncbridge_server.ports.events import EventStore, Load, Part, Place
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.link.client import RedisIO
@@ -34,11 +36,20 @@ LEASE = "lease:{nodes}:events"
 LEASE_SECONDS, KEEP_SECONDS, SEEK_SECONDS = 10.0, 3.0, 3.0
 NEWS = "events_news"
 PERIOD = 0.05
+GATHER_SECONDS = 0.01
+"""What is written in one go is carried in one go."""
+
 ROUND_SECONDS = 1.0
 """Between two rounds in which changed sessions are told."""
 
+NOTED_SECONDS = 5.0
+"""Between two looks at what other nodes have noted, when their notice was lost."""
+
 WHOLE_SECONDS = 10.0
-"""Between two looks at all outboxes."""
+"""From an event to a look at all outboxes; and between two looks whether a node has died."""
+
+BACKSTOP_SECONDS = 1_800.0
+"""Between two looks at all outboxes while nothing happens."""
 
 SLOW_SECONDS = 60.0
 """Between two looks for sessions that have expired, and whether anybody reads."""
@@ -65,13 +76,28 @@ class Carrier:
         self._io = io
         self._bus = bus
         self._clock = clock
+        self._expiry = Expiry(store)
         self._places: dict[str, Place] = {}
         self._hot: set[str] = set()
         self._dirty: set[str] = set()
+        self._nodes: set[bytes] = set()
+        self._whole_at = self._noted_at = 0.0
         self._trims: dict[str, tuple[float, str]] = {}
         self._telling: set[str] = set()
         self.carried = self.dropped = 0
         self.lag = 0.0
+        bus.on_notice(NOTED_NEWS, lambda _: self._wake())
+        bus.on_resync(self._doubt)
+
+    def _wake(self) -> None:
+        """Another node has noted something."""
+        self._noted_at = 0.0
+        self._switch.touched.set()
+
+    def _doubt(self) -> None:
+        """Redis was away, and may have come back older."""
+        self._whole_at = 0.0
+        self._wake()
 
     def figures(self) -> list[tuple[str, float]]:
         """For `/metrics`."""
@@ -85,25 +111,32 @@ class Carrier:
 
     async def run(self) -> None:
         """Carry whenever this node has the lease, for ever."""
-        while True:
-            await self._switch.wait()
-            try:
-                async with locked(self._io, LEASE, round(LEASE_SECONDS * 1000), 0) as lease:
-                    if lease is not None:
-                        await self._carry_while(lease)
-            except StoreError as error:
-                log.warning("events_not_carried", reason=error.detail)
-            finally:
-                self._switch.carrying = False
-            await trio.sleep(SEEK_SECONDS)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._expiry.run, self._switch)
+            while True:
+                await self._switch.wait()
+                await self._try_to_carry()
+                await trio.sleep(SEEK_SECONDS)
+
+    async def _try_to_carry(self) -> None:
+        try:
+            async with locked(self._io, LEASE, round(LEASE_SECONDS * 1000), 0) as lease:
+                if lease is not None:
+                    await self._carry_while(lease)
+        except StoreError as error:
+            log.warning("events_not_carried", reason=error.detail)
+        finally:
+            self._switch.carrying = False
 
     async def _carry_while(self, lease: HeldLock) -> None:
         """Work until the lease is lost, or nobody reads any more."""
         self._places = await self._store.places()
         self._hot, self._dirty, self._telling, self._trims = set(), set(), set(), {}
+        self._expiry.begin()
         self._switch.carrying = True
         now = trio.current_time()
-        keep_at, whole_at, round_at, slow_at = now + KEEP_SECONDS, now, now + ROUND_SECONDS, now
+        self._whole_at = self._noted_at = now
+        keep_at, look_at, round_at, slow_at = now + KEEP_SECONDS, now, now + ROUND_SECONDS, now
         while self._switch.on:
             now = trio.current_time()
             if now >= keep_at:
@@ -112,20 +145,33 @@ class Carrier:
                 keep_at = now + KEEP_SECONDS
             if now >= slow_at:
                 slow_at = now + SLOW_SECONDS
-                if await self._slowly():
+                if await self._slowly(now):
                     return
-            if now >= whole_at:
-                whole_at = now + WHOLE_SECONDS
-                self._hot.update(self._store.tags)
+            if now >= look_at:
+                look_at = now + WHOLE_SECONDS
+                await self._look()
             begin = now >= round_at
             if begin:
                 round_at = now + ROUND_SECONDS
             await self._step(now, begin=begin)
-            with trio.move_on_after(PERIOD):
-                await self._switch.touched.wait()
-                await trio.sleep(PERIOD / 5)  # what is written in one go is carried in one go
+            await self._rest(round_at)
 
-    async def _slowly(self) -> bool:
+    async def _rest(self, until: float) -> None:
+        """Sleep until something was written, or the next round; shortly while there is more."""
+        if self._hot or self._telling:
+            until = min(until, trio.current_time() + PERIOD)
+        with trio.move_on_at(until):
+            await self._switch.touched.wait()
+            await trio.sleep(GATHER_SECONDS)
+
+    async def _look(self) -> None:
+        """Whether a node has died, which may have written without noting where."""
+        nodes = await self._store.nodes()
+        if self._nodes - nodes:
+            self._whole_at = 0.0
+        self._nodes = nodes
+
+    async def _slowly(self, now: float) -> bool:
         """Whether it is over."""
         if await self._switch.cease():
             places = [(tag, place.entry) for tag, place in self._places.items()]
@@ -133,23 +179,35 @@ class Carrier:
                 await self._store.trim(done)
             await self._store.fade()
             return True
-        for tags in parts(self._store.tags):
-            await self._store.expire(tags)
+        for tags in parts(self._expiry.due(now)):
+            self._hot.update(await self._expiry.tell(tags, now))
         return False
 
     async def _step(self, now: float, *, begin: bool) -> None:
-        self._hot |= self._switch.take_touched()
-        self._hot.update(await self._store.noted())
+        if now >= self._whole_at:
+            self._whole_at = now + BACKSTOP_SECONDS
+            self._hot.update(self._store.tags)
+        self._stir(self._switch.take_touched(), now)
+        if now >= self._noted_at:
+            self._noted_at = now + NOTED_SECONDS
+            self._stir(await self._store.noted(), now)
         if begin:
+            self._dirty |= self._switch.take_changed() | await self._store.changed()
             self._telling |= self._dirty
             self._dirty = set()
-        await self._tell(begin=begin)
+        await self._tell(now, begin=begin)
         hot, self._hot = self._hot, set()
         for tags in parts(sorted(hot)):
             await self._carry(tags, now)
         await self._trim(now)
 
-    async def _tell(self, *, begin: bool) -> None:
+    def _stir(self, tags: set[str], now: float) -> None:
+        """Somebody has written: who dies meanwhile may have done so without a word."""
+        self._hot |= tags
+        if tags:
+            self._whole_at = min(self._whole_at, now + WHOLE_SECONDS)
+
+    async def _tell(self, now: float, *, begin: bool) -> None:
         """Tell some of the sessions that have changed; the round goes on with the next step."""
         told, self._telling = sorted(self._telling), set()
         for tags in parts(told):
@@ -160,7 +218,7 @@ class Carrier:
                     self._dirty.add(tag)
                 elif left:
                     self._telling.add(tag)
-                self._hot.add(tag)
+                self._stir({tag}, now)
 
     async def _carry(self, tags: Sequence[str], now: float) -> None:
         wanted = [(tag, self._places.get(tag, Place())) for tag in tags]
@@ -169,6 +227,7 @@ class Carrier:
         for (tag, place), part in zip(wanted, await self._store.take(wanted, PART), strict=True):
             if isinstance(part, StoreError):
                 log.warning("events_not_read", outbox=tag, reason=part.detail)
+                self._whole_at = min(self._whole_at, now + WHOLE_SECONDS)
                 continue
             if part.changed:
                 self._dirty.add(tag)

@@ -7,10 +7,16 @@ network by it, the name is resolved once, the address is judged, and that one is
 import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from urllib.parse import urlsplit
 
 import trio
 
+from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.events.endpoints import Endpoint, EndpointSpec, take
+
 RESOLVE_SECONDS = 5.0
+EMBEDDING = (ip_network("64:ff9b::/96"), ip_network("::/96"))
+"""Addresses of IPv6 whose last 32 bits are one of IPv4 (RFC 6052, RFC 4291)."""
 
 
 class NotAllowed(Exception):
@@ -28,7 +34,8 @@ class Guard:
         plain = _plain(address)
         if any(plain in network for network in self._networks):
             return
-        if not plain.is_global or plain.is_multicast:
+        site_local = isinstance(plain, IPv6Address) and plain.is_site_local
+        if not plain.is_global or plain.is_multicast or site_local:
             raise NotAllowed(f"{plain} is not a public address (SYNCBRIDGE_WEBHOOK_NETWORKS)")
         if scheme != "https":
             raise NotAllowed("http is allowed to the networks of SYNCBRIDGE_WEBHOOK_NETWORKS only")
@@ -56,8 +63,24 @@ class Guard:
         raise refused
 
 
+def check_spec(spec: EndpointSpec, guard: Guard) -> None:
+    """Raise INVALID_FIELD for an endpoint that nothing can be posted to, or that asks for nothing.
+
+    Whether a request or a file says so.
+    """
+    take(Endpoint("", "", []), spec, 0)
+    parts = urlsplit(spec.url)
+    try:
+        guard.judge_host(parts.hostname or "", parts.scheme)
+    except NotAllowed as error:
+        raise SyncBridgeError(ErrorCode.INVALID_FIELD, f"url: {error}", field="url") from None
+
+
 def _plain(address: str) -> IPv4Address | IPv6Address:
-    """An address; one of IPv4 that is written as IPv6 is the former."""
+    """An address; the one of IPv4 that one of IPv6 stands for, where a gateway leads there."""
     found = ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
-    return mapped or found
+    if isinstance(found, IPv4Address):
+        return found
+    if any(found in network for network in EMBEDDING) and int(found) > 0xFFFF:
+        return IPv4Address(int(found) & 0xFFFFFFFF)
+    return found.ipv4_mapped or found.sixtofour or found

@@ -1,11 +1,15 @@
 """The process that delivers: a worker for each endpoint, on one process at a time.
 
-Another process waits for the lease. Endpoints are looked at once a second; one that was changed
-gets a new worker, which goes on where the one before has stopped.
+Another process waits for the lease. Endpoints are looked at when somebody says that one was
+changed, and now and then; one that was gets a new worker, which goes on where the one before has
+stopped.
+
+Endpoints of a file are put beside the others, without their secrets: whoever has the lease has them
+as its own file says.
 """
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -15,10 +19,12 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.events import kinds
 from syncbridge.events.endpoints import Endpoint
+from syncbridge.records.sessions import Notice
 from syncbridge.slots import TAGS
 from syncbridge_server.events.carrier import NEWS
 from syncbridge_server.events.guard import Guard
 from syncbridge_server.events.sender import Sender
+from syncbridge_server.events.switch import CHANGED, NOTICE
 from syncbridge_server.events.worker import Worker
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
@@ -33,23 +39,38 @@ T = TypeVar("T")
 
 LEASE = "lease:{nodes}:deliver"
 LEASE_MS = 10_000
-LOOK_SECONDS = 1.0
-KEEP_LOOKS = 3
-"""At one of so many looks the lease is kept."""
+LOOK_SECONDS = 2.0
+KEEP_SECONDS = 3.0
+"""Between two times at which the lease is kept."""
 
-RENEW_LOOKS = 600
+RENEW_SECONDS = 600.0
 """Likewise, the record by which events are written."""
 
 SEEK_SECONDS = 2.0
 
 
 class Deliveries:
-    """Workers for all endpoints."""
+    """Workers for all endpoints.
 
-    def __init__(self, settings: Settings, io: RedisIO, bus: RedisBus) -> None:
+    Args:
+        configured: endpoints of a file. beat: called while this process works, or waits to.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        io: RedisIO,
+        bus: RedisBus,
+        configured: Sequence[Endpoint] = (),
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         self._io = io
         self._life_ms = round(settings.events_after_reader * 1000)
         self._guard = Guard(settings.webhook_networks)
+        self._bus = bus
+        self._configured = configured
+        self._beat = beat
+        self._changed = trio.Event()
         self._endpoints = RedisEndpoints(io)
         self._events = RedisEvents(
             io,
@@ -59,11 +80,18 @@ class Deliveries:
         )
         self.workers: dict[str, tuple[bytes, Worker, trio.CancelScope]] = {}
         bus.on_notice(NEWS, lambda _: self._wake())
-        bus.on_resync(self._wake)
+        bus.on_notice(CHANGED, lambda _: self._look())
+        bus.on_resync(self._look)
 
     def _wake(self) -> None:
         for _, worker, _ in self.workers.values():
             worker.wake()
+
+    def _look(self) -> None:
+        """An endpoint was changed, or is to be sent something again."""
+        self._changed.set()
+        for _, worker, _ in self.workers.values():
+            worker.look()
 
     async def run(self) -> None:
         """Deliver whenever this process has the lease, for ever."""
@@ -75,28 +103,71 @@ class Deliveries:
                         await self._deliver_while(lease)
             except StoreError as error:
                 log.warning("events_not_delivered", reason=error.detail)
+            self._beat()
             await trio.sleep(SEEK_SECONDS)
 
     async def _deliver_while(self, lease: HeldLock) -> None:
+        await self._configure()
+        keep_at = renew_at = trio.current_time()
         async with trio.open_nursery() as nursery:
-            look = 0
-            while look % KEEP_LOOKS or await _done(lease.keep(LEASE_MS)) is not False:
+            while True:
+                now, self._changed = trio.current_time(), trio.Event()
+                if now >= keep_at:
+                    if await _done(lease.keep(LEASE_MS)) is False:
+                        break
+                    keep_at = now + KEEP_SECONDS
                 endpoints = await _done(self._endpoints.endpoints())
                 if endpoints is not None:
                     self._follow(nursery, endpoints)
-                if endpoints and look % RENEW_LOOKS == 0:
-                    values = any(one.selection.values for one in endpoints)
-                    await _done(self._events.listen(self._life_ms, self._life_ms * values))
-                look += 1
-                await trio.sleep(LOOK_SECONDS)
+                if endpoints and now >= renew_at:
+                    await self._renew(any(one.selection.values for one in endpoints))
+                    renew_at = now + RENEW_SECONDS
+                self._beat()
+                with trio.move_on_after(LOOK_SECONDS):
+                    await self._changed.wait()
             nursery.cancel_scope.cancel()
+
+    async def _renew(self, values: bool) -> None:
+        """Have events written, on all nodes."""
+        await _done(self._events.listen(self._life_ms, self._life_ms * values))
+        self._bus.tell("*", Notice(NOTICE, "", b""))
+
+    async def _configure(self) -> None:
+        """Put the endpoints of the file beside the others, and take away those it has no more.
+
+        One that was disabled is tried again: whoever has begun this process wants it.
+        """
+        found = await self._endpoints.endpoints()
+        there = {one.id: one for one in found if one.configured}
+        last = str(await self._events.last())
+        for wanted in self._configured:
+            old = there.pop(wanted.id, None)
+            made, start = (old.created_at, old.start) if old else (_now(), last)
+            if old and old.disabled and not wanted.disabled:
+                status = await self._endpoints.status(old.id)
+                status.failing_since = 0
+                await self._endpoints.save(old.id, status)
+            await self._endpoints.put(
+                msgspec.structs.replace(wanted, secrets=[], created_at=made, start=start)
+            )
+        for gone in there:
+            await self._endpoints.remove(gone)
+
+    def _own(self, found: Sequence[Endpoint]) -> dict[str, Endpoint]:
+        """Those that are to be served, with their secrets."""
+        secrets = {one.id: one.secrets for one in self._configured}
+        return {
+            one.id: msgspec.structs.replace(one, secrets=secrets[one.id]) if one.configured else one
+            for one in found
+            if not one.disabled and (not one.configured or one.id in secrets)
+        }
 
     def _follow(self, nursery: trio.Nursery, endpoints: list[Endpoint]) -> None:
         """Stop workers of endpoints that are gone or changed, and begin those that are missing.
 
         One that was changed begins anew with the next look; the old one has noted its place then.
         """
-        wanted = {one.id: one for one in endpoints if not one.disabled}
+        wanted = self._own(endpoints)
         for name, (text, _, scope) in list(self.workers.items()):
             if name not in wanted or msgspec.json.encode(wanted[name]) != text:
                 scope.cancel()
@@ -123,13 +194,17 @@ class Deliveries:
         current = await _done(self._endpoints.find(endpoint.id))
         if current is None or current.disabled:
             return
-        current.disabled, current.disabled_at = reason, round(time.time() * 1000)
+        current.disabled, current.disabled_at = reason, _now()
         told = kinds.EndpointDisabled(endpoint.id, endpoint.url, current.disabled)
         args: list[bytes | str | int] = [0, "k", "endpoint.disabled"]
         args += ["j", msgspec.json.encode(told)]
         await _done(self._endpoints.put(current))
         await _done(self._io.script("event_put", [outbox(TAGS[0])], args))
         log.error("Endpoint disabled", endpoint=endpoint.id, reason=current.disabled)
+
+
+def _now() -> int:
+    return round(time.time() * 1000)
 
 
 async def _done(asked: Awaitable[T]) -> T | None:

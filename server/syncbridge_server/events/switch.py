@@ -6,8 +6,9 @@ that the first answer is no earlier than that. A node that has not heard the not
 with its next look. A node that starts looks before it serves; while it cannot look it writes
 events, which costs little and loses nothing. Only the end of the record stops it again.
 
-While events are written, the node notes in which outboxes something may be. While they are not,
-every script runs as it always did: it is another text, see `redis.scripts`.
+While events are written, the node notes in which outboxes something may be, and apart from them
+where sessions have only changed: that is told once a second, so nobody is woken by it. While they
+are not, every script runs as it always did: it is another text, see `redis.scripts`.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import trio
 
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.records.sessions import Notice
+from syncbridge.slots import TAGS, bucket_of
 from syncbridge_server.ports.events import EventStore, Listening
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.link.client import RedisIO
@@ -25,6 +27,15 @@ from syncbridge_server.redis.stores.events import dirty, outbox
 log = structlog.get_logger("events")
 
 NOTICE = "events"
+NOTED_NEWS = "events_noted"
+"""Something was noted where nothing was: the node that carries may be asleep."""
+
+CHANGED = "webhooks"
+"""An endpoint was changed, or is to be sent something again."""
+
+CHANGES = "apply"
+"""The script that changes a session; it makes one seldom."""
+
 LOOK_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 NOTE_SECONDS = 0.05
@@ -49,7 +60,7 @@ class EventSwitch:
     Attributes:
         on: whether events are written here. since: in which time. values: with those.
         carrying: this node carries outboxes, and takes what was touched itself.
-        touched: set when something was written; replaced by `take_touched`.
+        touched: set when an event was written; replaced by `take_touched`.
     """
 
     def __init__(self, store: EventStore, io: RedisIO, bus: Bus, node: str, *, life: float) -> None:
@@ -61,6 +72,8 @@ class EventSwitch:
         self._look = trio.Event()
         self._changed = trio.Event()
         self._tags: set[str] = set()
+        self._changes: set[str] = set()
+        self._any = trio.Event()
         self._known = ""
         self._settled = ""
         self._fresh: dict[bool, float] = {}
@@ -74,21 +87,38 @@ class EventSwitch:
 
     # What scripts write
 
-    def written(self, keys: Sequence[str]) -> Sequence[str]:
+    def written(self, name: str, keys: Sequence[str]) -> Sequence[str]:
         """See `Outboxes.written`."""
         key = keys[0]
         tag = key[key.index("{") + 1 : key.index("}")]
-        self._tags.add(tag)
-        self.touched.set()
+        if name == CHANGES:
+            self._changes.add(tag)
+            self._any.set()
+        else:
+            self._touch(tag)
         server = self._io.server
         if server is not None and server.cluster:
             return (*keys, outbox(tag), dirty(tag))
         return keys
 
+    def created(self, sid: str) -> None:
+        """See `Outboxes.created`."""
+        self._touch(TAGS[bucket_of(sid)])
+
+    def _touch(self, tag: str) -> None:
+        self._tags.add(tag)
+        self.touched.set()
+        self._any.set()
+
     def take_touched(self) -> set[str]:
         """The tags of the outboxes that were written to since this was asked the last time."""
         tags, self._tags = self._tags, set()
         self.touched = trio.Event()
+        return tags
+
+    def take_changed(self) -> set[str]:
+        """Likewise, the tags under which sessions have changed."""
+        tags, self._changes = self._changes, set()
         return tags
 
     # Whether they do
@@ -120,6 +150,7 @@ class EventSwitch:
             self._known = self._settled = ""
             self._fresh = {}
             self.take_touched()
+            self.take_changed()
         log.info("events_on" if on else "events_off")
         self._changed.set()
         self._changed = trio.Event()
@@ -147,17 +178,21 @@ class EventSwitch:
     async def _note(self) -> None:
         """Tell the node that carries outboxes in which there is something."""
         while True:
-            await self.touched.wait()
+            await self._any.wait()
             await trio.sleep(NOTE_SECONDS)
+            self._any = trio.Event()
             if self.carrying:
                 continue
-            tags = self.take_touched()
+            tags, changed = self.take_touched(), self.take_changed()
             try:
-                if tags:
-                    await self._store.note(sorted(tags))
+                if await self._store.note(sorted(tags), sorted(changed)):
+                    self._bus.tell("*", Notice(NOTED_NEWS, "", b""))
             except StoreError as error:
-                # The outboxes are all looked at now and then.
                 log.debug("events_not_noted", reason=error.detail)
+                self._tags |= tags
+                self._changes |= changed
+                await trio.sleep(RETRY_SECONDS)
+                self._any.set()
 
     # Who reads
 
@@ -170,7 +205,7 @@ class EventSwitch:
         now = trio.current_time()
         if self._settled and self._settled == self.since and now < self._fresh.get(values, 0.0):
             return
-        life_ms = round(self._life * 1000)
+        life_ms = round(self._life * 1000 * (1 + 1 / RENEWALS))
         state = await self._store.listen(life_ms, life_ms * values)
         anew = state.since != self.since or (values and not self.values)
         await self._take(state)
@@ -197,6 +232,10 @@ class EventSwitch:
             f"these nodes do not write events yet: {names}",
             retry_after=2.0,
         )
+
+    def endpoints_changed(self) -> None:
+        """Tell whoever delivers."""
+        self._bus.tell("*", Notice(CHANGED, "", b""))
 
     async def cease(self) -> bool:
         """Stop on all nodes if nobody has read for long; whether that is so. Raises StoreError."""

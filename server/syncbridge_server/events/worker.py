@@ -11,6 +11,7 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.events import kinds
+from syncbridge.events.batches import Gathering
 from syncbridge.events.cursor import Cursor, before, missing, parse_cursor
 from syncbridge.events.delivery import Delivery, Fate, Item
 from syncbridge.events.endpoints import Endpoint, headers_of
@@ -26,8 +27,13 @@ AT_ONCE, FEW = 32, 4
 """Attempts under way: while events arrive, and while that is not known."""
 
 PART = 128
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 5.0
 """Between two looks for what nobody has told of: news of the log, events to be replayed."""
+
+SAVE_SECONDS = 1.0
+"""Between two times at which is noted how it goes."""
+
+FULL_SECONDS = 0.05
 
 RETRY_SECONDS = 1.0
 GONE = 410
@@ -59,6 +65,7 @@ class Worker:
         self._disable = disable
         self._clock = clock
         self._delivery = Delivery(Cursor(), random.random)
+        self._gathering = Gathering(endpoint.batch_events, endpoint.batch_ms / 1000)
         self.status = Status()
         self._saved = Status()
         self._own: set[str] = set()
@@ -66,10 +73,16 @@ class Worker:
         self._holding = trio.Lock()
         self._wake = trio.Event()
         self._news = trio.Event()
+        self._look_at = 0.0
 
     def wake(self) -> None:
         """There may be more in the log."""
         self._news.set()
+
+    def look(self) -> None:
+        """Something may be to be sent again."""
+        self._look_at = 0.0
+        self.wake()
 
     async def run(self) -> None:
         """Deliver, for ever."""
@@ -120,10 +133,11 @@ class Worker:
             await self._tell_missing(entries[0][0])
         for place, text in entries:
             await self._offer(place, text)
+        wait = await self._offer_batch()
         if entries:
             self._wake.set()
         if len(entries) < PART or not self._delivery.room:
-            with trio.move_on_after(LOOK_SECONDS if room > 0 else LOOK_SECONDS / 20):
+            with trio.move_on_after(min(wait, LOOK_SECONDS if room > 0 else FULL_SECONDS)):
                 await self._news.wait()
 
     async def _offer(self, place: Cursor, text: bytes) -> None:
@@ -137,9 +151,26 @@ class Worker:
         if not selection.wants(event):
             self._delivery.offer(place, None)
             return
-        body = text if selection.values else encode(without_values(event))
-        if lane := self._delivery.offer(place, event, body):
+        await self._take(place, event, text if selection.values else encode(without_values(event)))
+
+    async def _take(self, place: Cursor, event: Event, body: bytes) -> None:
+        """An event that is wanted: to be sent, or gathered first."""
+        if self.endpoint.batch_events > 1:
+            self._delivery.gather(place)
+            self._gathering.add(place, event.id, body, trio.current_time())
+            if self._gathering.full:
+                await self._offer_batch()
+        elif lane := self._delivery.offer(place, event, body):
             await self._surely(partial(self._hold, lane))
+
+    async def _offer_batch(self) -> float:
+        """Offer what was gathered when it is time; seconds until it is."""
+        wait = self._gathering.wait(trio.current_time())
+        if wait == 0:
+            if lane := self._delivery.offer_batch(*self._gathering.take()):
+                await self._surely(partial(self._hold, lane))
+            self._wake.set()
+        return wait or LOOK_SECONDS
 
     async def _tell_missing(self, first: Cursor) -> None:
         """The log has dropped events that were not taken: that is told in their place."""
@@ -150,12 +181,14 @@ class Worker:
         lost = new_event(
             f"lost-{seen}", "events.lost", first.ms, kinds.EventsLost(count, "", "", *span)
         )
-        self._delivery.offer(before(first), lost, encode(lost))
+        await self._take(before(first), lost, encode(lost))
 
     async def _look(self) -> None:
         """Events that somebody has asked to be sent again; note how it goes."""
-        await trio.sleep(LOOK_SECONDS)
-        await self._load()
+        await trio.sleep(SAVE_SECONDS)
+        if trio.current_time() >= self._look_at:
+            self._look_at = trio.current_time() + LOOK_SECONDS
+            await self._load()
         await self._save()
 
     async def _load(self) -> None:

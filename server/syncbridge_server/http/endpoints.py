@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import Sequence
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -14,15 +13,21 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.events.batches import LANE, batch_of
 from syncbridge.events.cursor import Cursor
 from syncbridge.events.delivery import Item, lane_of
-from syncbridge.events.endpoints import MOST_ENDPOINTS, Endpoint, check_secret, check_url
-from syncbridge.events.kinds import Event
-from syncbridge.events.outbox import encode, without_values
-from syncbridge.events.selection import Selection, parse_kinds
+from syncbridge.events.endpoints import (
+    MOST_ENDPOINTS,
+    Endpoint,
+    EndpointSpec,
+    check_secret,
+    take,
+)
+from syncbridge.events.kinds import EndpointTest, Event
+from syncbridge.events.outbox import encode, new_event, without_values
 from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge_server.auth.http import BearerAuth
-from syncbridge_server.events.guard import Guard, NotAllowed
+from syncbridge_server.events.guard import Guard, check_spec
 from syncbridge_server.events.switch import EventSwitch
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.pages import Cursor as PageCursor
@@ -39,32 +44,24 @@ REPLAY_MOST = 1_000
 BODY_BYTES = 65_536
 _log = get_logger("EVENTS")
 _decode = msgspec.json.Decoder(Event).decode
-Text = Annotated[str, Meta(max_length=256)]
 
 
-class EndpointBody(msgspec.Struct, forbid_unknown_fields=True):
+class EndpointBody(EndpointSpec, forbid_unknown_fields=True):
     """Body of `POST` and `PUT /admin/webhooks`.
 
-    Empty members select every event. `secret`: `whsec_` and base64; without it one is made.
-    `after`: cursor behind which events are sent; `latest` by default.
+    Empty members select every event. `secret`: `whsec_` and base64; without it one is made. With
+    `batch_events` above 1 so many events at most, gathered for `batch_ms`, are one message.
     """
 
-    url: Annotated[str, Meta(max_length=2_048)]
-    kinds: Annotated[list[str], Meta(max_length=64)] = []
-    session_id: Text = ""
-    user_id: Text = ""
-    channel_id: Text = ""
-    values: bool = False
-    description: Text = ""
     secret: str | None = None
-    enabled: bool = True
 
 
 class EndpointShown(msgspec.Struct):
     """An endpoint. `secret` stands only in the answer to the request that has made it.
 
     `failing_since`: nothing has been delivered since then. `late_ms`: from the latest event to its
-    delivery. `held`: events that are tried again later.
+    delivery. `held`: messages that are tried again later. `configured`: it stands in a file of
+    `syncbridge deliver`, and cannot be changed here.
     """
 
     id: str
@@ -75,6 +72,9 @@ class EndpointShown(msgspec.Struct):
     channel_id: str
     values: bool
     description: str
+    batch_events: int
+    batch_ms: int
+    configured: bool
     enabled: bool
     disabled_reason: str
     created_at: Timestamp
@@ -130,6 +130,12 @@ class LetterShown(msgspec.Struct):
     event: JsonObject
 
 
+class EndpointTested(msgspec.Struct):
+    """`event_id`: of the event that is sent, the `webhook-id` of its message where it is alone."""
+
+    event_id: str
+
+
 class EndpointLettersBody(msgspec.Struct):
     """A page of dead letters, the latest first. `next_cursor` is empty on the last page."""
 
@@ -164,7 +170,9 @@ class EndpointRoutes:
             Route(one, self.change, methods=["PUT"]),
             Route(one, self.remove, methods=["DELETE"]),
             Route(one + "/rotate", self.rotate, methods=["POST"]),
+            Route(one + "/test", self.test, methods=["POST"]),
             Route(one + "/dead-letters", self.letters, methods=["GET"]),
+            Route(one + "/dead-letters/{entry}", self.discard, methods=["DELETE"]),
             Route(one + "/replay", self.replay, methods=["POST"]),
         ]
 
@@ -195,8 +203,9 @@ class EndpointRoutes:
         secret = body.secret or new_secret()
         endpoint = Endpoint(secrets.token_hex(8), "", [secret], created_at=_now())
         endpoint.start = str(await self._events.last())
-        _take(endpoint, body)
+        take(endpoint, body, _now())
         await self._endpoints.put(endpoint)
+        self._switch.endpoints_changed()
         _log.info("Endpoint made", endpoint=endpoint.id, by=identity.user_id)
         shown = await self._shown(endpoint)
         shown.secret = secret
@@ -208,11 +217,13 @@ class EndpointRoutes:
         await self._authenticate(request, ADMIN_READERS)
         return encoded(await self._shown(await self._found(request)))
 
-    @describe("Change an endpoint", answers={200: EndpointShown}, body=EndpointBody, errors=(404,))
+    @describe(
+        "Change an endpoint", answers={200: EndpointShown}, body=EndpointBody, errors=(404, 409)
+    )
     async def change(self, request: Request) -> Response:
         """The whole of it but for its secret. `enabled: true` goes on where it was disabled."""
         identity = await self._authenticate(request, ADMINS)
-        endpoint = await self._found(request)
+        endpoint = await self._changeable(request)
         body = await self._checked(request)
         if body.secret is not None:
             detail = "secret: POST .../rotate gives another one"
@@ -222,34 +233,48 @@ class EndpointRoutes:
             status = await self._endpoints.status(endpoint.id)
             status.failing_since = 0
             await self._endpoints.save(endpoint.id, status)
-        _take(endpoint, body)
+        take(endpoint, body, _now())
         await self._endpoints.put(endpoint)
+        self._switch.endpoints_changed()
         _log.info("Endpoint changed", endpoint=endpoint.id, by=identity.user_id)
         return encoded(await self._shown(endpoint))
 
-    @describe("Remove an endpoint", answers={204: Answer("Removed.", None)}, errors=(404,))
+    @describe("Remove an endpoint", answers={204: Answer("Removed.", None)}, errors=(404, 409))
     async def remove(self, request: Request) -> Response:
         """With everything that is held for it."""
         identity = await self._authenticate(request, ADMINS)
-        endpoint_id = request.path_params["endpoint_id"]
-        if not await self._endpoints.remove(endpoint_id):
-            raise _no_endpoint()
-        _log.info("Endpoint removed", endpoint=endpoint_id[:64], by=identity.user_id)
+        endpoint = await self._changeable(request)
+        await self._endpoints.remove(endpoint.id)
+        self._switch.endpoints_changed()
+        _log.info("Endpoint removed", endpoint=endpoint.id, by=identity.user_id)
         return Response(status_code=204)
 
-    @describe("Give an endpoint another secret", answers={200: EndpointShown}, errors=(404,))
+    @describe("Give an endpoint another secret", answers={200: EndpointShown}, errors=(404, 409))
     async def rotate(self, request: Request) -> Response:
         """The one before signs, too, until the next rotation: attempts have both signatures."""
         identity = await self._authenticate(request, ADMINS)
-        endpoint = await self._found(request)
+        endpoint = await self._changeable(request)
         secret = new_secret()
         endpoint.secrets = [secret, endpoint.secrets[0]]
         endpoint.rotated_at = _now()
         await self._endpoints.put(endpoint)
+        self._switch.endpoints_changed()
         _log.info("Secret rotated", endpoint=endpoint.id, by=identity.user_id)
         shown = await self._shown(endpoint)
         shown.secret = secret
         return encoded(shown)
+
+    @describe("Try an endpoint", answers={202: EndpointTested}, errors=(404,))
+    async def test(self, request: Request) -> Response:
+        """With an event `endpoint.test`, whatever is selected; it is sent like any other."""
+        identity = await self._authenticate(request, ADMINS)
+        endpoint = await self._found(request)
+        told = EndpointTest(endpoint.id)
+        event = new_event(f"test-{secrets.token_hex(8)}", "endpoint.test", _now(), told)
+        await self._endpoints.replay(endpoint.id, _items(endpoint, [event]))
+        self._switch.endpoints_changed()
+        _log.info("Endpoint tried", endpoint=endpoint.id, by=identity.user_id)
+        return encoded_as(202, EndpointTested(event.id))
 
     @describe(
         "Events that were given up",
@@ -279,6 +304,20 @@ class EndpointRoutes:
         return encoded(EndpointLettersBody(rows, following))
 
     @describe(
+        "Discard an event that was given up",
+        answers={204: Answer("Discarded.", None)},
+        errors=(404,),
+    )
+    async def discard(self, request: Request) -> Response:
+        """It is not kept any more."""
+        identity = await self._authenticate(request, ADMINS)
+        endpoint, entry = await self._found(request), request.path_params["entry"]
+        if not is_entry(entry) or not await self._endpoints.discard(endpoint.id, entry):
+            raise SyncBridgeError(ErrorCode.NOT_FOUND, "there is no dead letter with this entry")
+        _log.info("Dead letter discarded", endpoint=endpoint.id, entry=entry, by=identity.user_id)
+        return Response(status_code=204)
+
+    @describe(
         "Send events again",
         answers={200: ReplayAnswer},
         body=ReplayBody,
@@ -300,27 +339,34 @@ class EndpointRoutes:
             answer = ReplayAnswer(done, False)
         else:
             answer = await self._replay_time(endpoint, body.since or 0, body.until or 2**53)
+        self._switch.endpoints_changed()
         _log.info("Replayed", endpoint=endpoint.id, events=answer.replayed, by=identity.user_id)
         return encoded(answer)
 
     async def _replay_time(self, endpoint: Endpoint, since: int, until: int) -> ReplayAnswer:
         cursor = Cursor(max(since - 1, 0), 2**62)
-        items: list[Item] = []
-        while len(items) < REPLAY_MOST:
+        events: list[Event] = []
+        more, part = False, [(cursor, b"")]
+        while part and not more:
             part = await self._events.read(cursor, 256)
             for place, text in part:
-                if place.ms > until or len(items) == REPLAY_MOST:
-                    await self._endpoints.replay(endpoint.id, items)
-                    return ReplayAnswer(len(items), place.ms <= until)
+                more = place.ms <= until and len(events) == REPLAY_MOST
+                if place.ms > until or more:
+                    part = []
+                    break
                 cursor = place
-                event = _decode(text)
-                if endpoint.selection.wants(event):
-                    told = event if endpoint.selection.values else without_values(event)
-                    items.append(Item(lane_of(event), event_id=event.id, text=encode(told)))
-            if len(part) < 256:
-                break
-        await self._endpoints.replay(endpoint.id, items)
-        return ReplayAnswer(len(items), False)
+                event = _event(place, text)
+                if event is not None and endpoint.selection.wants(event):
+                    events.append(event)
+        await self._endpoints.replay(endpoint.id, _items(endpoint, events))
+        return ReplayAnswer(len(events), more)
+
+    async def _changeable(self, request: Request) -> Endpoint:
+        endpoint = await self._found(request)
+        if endpoint.configured:
+            detail = "it stands in a file of `syncbridge deliver`: change it there"
+            raise SyncBridgeError(ErrorCode.ENDPOINT_CONFIGURED, detail)
+        return endpoint
 
     async def _found(self, request: Request) -> Endpoint:
         endpoint = await self._endpoints.find(request.path_params["endpoint_id"])
@@ -330,16 +376,9 @@ class EndpointRoutes:
 
     async def _checked(self, request: Request) -> EndpointBody:
         body: EndpointBody = await read_json(request, EndpointBody, BODY_BYTES)
-        check_url(body.url)
         if body.secret is not None:
             check_secret(body.secret)
-        parse_kinds("kinds", body.kinds)
-        parts = urlsplit(body.url)
-        try:
-            self._guard.judge_host(parts.hostname or "", parts.scheme)
-        except NotAllowed as error:
-            detail = f"url: {error}"
-            raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="url") from None
+        check_spec(body, self._guard)
         return body
 
     async def _shown(self, endpoint: Endpoint) -> EndpointShown:
@@ -355,6 +394,9 @@ class EndpointRoutes:
             selection.channel_id,
             selection.values,
             endpoint.description,
+            endpoint.batch_events,
+            endpoint.batch_ms,
+            endpoint.configured,
             not endpoint.disabled,
             endpoint.disabled,
             timestamp(endpoint.created_at),
@@ -384,13 +426,24 @@ def new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def _take(endpoint: Endpoint, body: EndpointBody) -> None:
-    about = (body.session_id, body.user_id, body.channel_id)
-    endpoint.url = body.url
-    endpoint.description = body.description
-    endpoint.selection = Selection(tuple(body.kinds), *about, body.values)
-    endpoint.disabled = "" if body.enabled else endpoint.disabled or "disabled by an admin"
-    endpoint.disabled_at = 0 if body.enabled else endpoint.disabled_at or _now()
+def _items(endpoint: Endpoint, events: Sequence[Event]) -> list[Item]:
+    """What is sent for events, together where the endpoint wants them so."""
+    told = events if endpoint.selection.values else [without_values(event) for event in events]
+    if endpoint.batch_events == 1:
+        return [Item(lane_of(one), event_id=one.id, text=encode(one)) for one in told]
+    pairs = [(one.id, encode(one)) for one in told]
+    size = endpoint.batch_events
+    batches = [batch_of(pairs[at : at + size]) for at in range(0, len(pairs), size)]
+    return [Item(LANE, event_id=name, text=text) for name, text in batches]
+
+
+def _event(place: Cursor, text: bytes) -> Event | None:
+    """An event of the log; None for what cannot be read."""
+    try:
+        return _decode(text)
+    except msgspec.DecodeError:
+        _log.error("Event not readable", entry=str(place))
+        return None
 
 
 def _no_endpoint() -> SyncBridgeError:

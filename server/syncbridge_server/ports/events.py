@@ -85,11 +85,20 @@ class EventStore(Protocol):
     def settle(self, since: str) -> Awaitable[None]:
         """Every node writes events: those that come later do so from their start."""
 
-    def note(self, tags: Sequence[str]) -> Awaitable[None]:
-        """Something may be in these outboxes."""
+    def note(self, tags: Sequence[str], changed: Sequence[str]) -> Awaitable[bool]:
+        """Events may be in these outboxes, and sessions have changed under those tags.
 
-    def noted(self) -> Awaitable[list[str]]:
-        """What was noted since this was asked the last time."""
+        Returns whether no other outbox was noted already.
+        """
+
+    def noted(self) -> Awaitable[set[str]]:
+        """Outboxes that were noted since this was asked the last time."""
+
+    def changed(self) -> Awaitable[set[str]]:
+        """Likewise, tags under which sessions have changed."""
+
+    def nodes(self) -> Awaitable[set[bytes]]:
+        """Nodes that live."""
 
     def places(self) -> Awaitable[dict[str, Place]]:
         """Up to where each outbox was carried."""
@@ -104,8 +113,17 @@ class EventStore(Protocol):
     ) -> Awaitable[Sequence[int | StoreError]]:
         """Write `session.updated` for sessions that changed; how many of the round are left."""
 
-    def expire(self, tags: Sequence[str]) -> Awaitable[None]:
-        """Write `session.expired` for those that are gone."""
+    def expire(self, tags: Sequence[str]) -> Awaitable[Sequence[int | StoreError]]:
+        """Write `session.expired` for those that are gone; ms until the next look at each tag."""
+
+    def walked(self, since: str) -> Awaitable[bool]:
+        """Whether all sessions that were there are known, so that their end will be told."""
+
+    def walk(self, at: int) -> Awaitable[int]:
+        """Note some sessions that are there; where to go on, 0 at the end."""
+
+    def walk_done(self, since: str) -> Awaitable[None]:
+        """All of them are known, for the time in which events are written."""
 
     def carry(self, loads: Sequence[Load]) -> Awaitable[tuple[list[Place | None], int]]:
         """Append the events of some outboxes to the log, and move their places.

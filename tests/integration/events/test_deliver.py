@@ -3,6 +3,8 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,9 +19,13 @@ from syncbridge.identity import Role
 from syncbridge.voice.provider.records import Refused
 from syncbridge.voice.provider.signatures import secret_bytes, verify
 from syncbridge_server.events import process
+from syncbridge_server.events.configured import load_endpoints
+from syncbridge_server.events.guard import Guard
 from syncbridge_server.events.process import Deliveries
+from syncbridge_server.http.endpoints import new_secret
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.settings import ConfigError
 
 LOCAL = ("127.0.0.0/8",)
 Json = dict[str, Any]
@@ -28,11 +34,12 @@ Json = dict[str, Any]
 @asynccontextmanager
 async def delivering(redis_url: str, **values: Any) -> AsyncIterator[Deliveries]:
     """`syncbridge deliver`, in this process."""
+    more = [values.pop("configured", ()), values.pop("beat", lambda: None)]
     config = settings(redis_url, **({"webhook_networks": LOCAL} | values))
     async with RedisIO(redis_url).running() as io:
         bus = RedisBus(io, "deliver-test")
         async with bus.running(), trio.open_nursery() as nursery:
-            deliveries = Deliveries(config, io, bus)
+            deliveries = Deliveries(config, io, bus, *more)
             nursery.start_soon(deliveries.run)
             yield deliveries
             nursery.cancel_scope.cancel()
@@ -284,6 +291,10 @@ async def test_private_addresses_are_refused(
             "http://10.0.0.1/",
             "https://[::1]/",
             "https://[::ffff:10.0.0.1]/",
+            "https://[64:ff9b::10.0.0.1]/",
+            "https://[::10.0.0.1]/",
+            "https://[fec0::1]/",
+            "https://169.254.169.254/",
             "http://8.8.8.8/",
             "ftp://example.com/",
             "https://user:word@example.com/",
@@ -296,7 +307,7 @@ async def test_private_addresses_are_refused(
         await create(http)
         state = await until(http, made, lambda state: state["failed"])
 
-    assert [422] * 8 == refused
+    assert [422] * 12 == refused
     assert "not a public address" in state["last_error"]
     assert [] == receiver.got
 
@@ -364,3 +375,146 @@ async def test_one_process_delivers_at_a_time(
 
     assert [False, True] == sorted(both)
     assert 2 == len(receiver.got)
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_events_come_together_where_that_is_wanted(
+    redis_server: RedisServer, http: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """One message, signed as a whole, sent again as a whole with its id; sessions keep order."""
+    made = await endpoint(http, receiver.url(), batch_events=4, batch_ms=300)
+    refusals = [500, 500]
+    receiver.answer = lambda got: refusals.pop() if refusals else 204
+    async with delivering(redis_server.url):
+        sids = [await create(http) for _ in range(6)]
+        change = {"session_id": sids[0], "device_id": "d", "changes": {"a": 2}, "base_version": 1}
+        await http.post("/session/incremental", json=change)
+        arrived: list[Json] = []
+        with trio.fail_after(30):
+            while len(arrived) < 7:
+                await receiver.until(len(receiver.got) + 1)
+                arrived = [
+                    event for got in receiver.got[2:] for event in got.event["data"]["events"]
+                ]
+        replayed = (
+            await http.post(f"/admin/webhooks/{made['id']}/replay", json={"since": 0})
+        ).json()
+        before = len(receiver.got)
+        again = (await receiver.until(before + 2))[before:]
+
+    first, second, third = receiver.got[:3]
+    assert 1 == len({(got.headers["webhook-id"], got.body) for got in (first, second, third)})
+    assert all(signed_by(got, made["secret"]) for got in receiver.got)
+    assert all("events.batch" == got.event["type"] for got in receiver.got)
+    assert all(got.headers["webhook-id"] == got.event["id"] for got in receiver.got)
+    assert max(len(got.event["data"]["events"]) for got in receiver.got) == 4
+    assert set(sids) == {event["session_id"] for event in arrived}
+    mine = [event["type"] for event in arrived if event["session_id"] == sids[0]]
+    assert ["session.created", "session.updated"] == mine
+    assert 7 == len({event["id"] for event in arrived}) == replayed["replayed"]
+    assert [4, 3] == [len(got.event["data"]["events"]) for got in again]
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_an_endpoint_is_tried_and_its_dead_letters_are_discarded(
+    redis_server: RedisServer,
+    http: httpx.AsyncClient,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The event of a test goes to that endpoint, whatever it selects; a letter goes once."""
+    monkeypatch.setattr(delivery, "is_enough", lambda first, now: now - first > 0.2)
+    monkeypatch.setattr(delivery, "DOWN_AFTER", 1_000)
+    made = await endpoint(http, receiver.url(), kinds=["call.*"])
+    path = f"/admin/webhooks/{made['id']}"
+    receiver.answer = lambda got: 400
+    async with delivering(redis_server.url):
+        tried = await http.post(path + "/test")
+        await until(http, made, lambda state: state["dead"])
+        (letter,) = (await http.get(path + "/dead-letters")).json()["dead_letters"]
+    letter_path = f"{path}/dead-letters/{letter['entry']}"
+    answers = [(await http.delete(letter_path)).status_code for _ in range(2)]
+    wrong = await http.delete(path + "/dead-letters/x")
+    log = (await http.get("/events", params={"kind": "endpoint.test"})).json()["events"]
+
+    assert (202, 404, []) == (tried.status_code, wrong.status_code, log)
+    assert "endpoint.test" == receiver.got[0].event["type"]
+    assert tried.json()["event_id"] == letter["event_id"]
+    assert [204, 404] == answers
+
+
+async def test_endpoints_of_a_file_are_served_and_not_changed(
+    redis_server: RedisServer,
+    http: httpx.AsyncClient,
+    receiver: Receiver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are shown as such, without secrets, also in Redis; gone from the file, they are gone."""
+    monkeypatch.setenv("BILLING_SECRETS", f"{new_secret()} {(older := new_secret())}")
+    path = tmp_path / "endpoints.toml"
+    path.write_text(
+        f'[[endpoint]]\nname = "billing"\nurl = "{receiver.url()}"\nkinds = ["session.*"]\n'
+        'secret_env = "BILLING_SECRETS"\n'
+    )
+    configured = load_endpoints(str(path), Guard(LOCAL))
+    beats: list[int] = []
+    beat = partial(beats.append, 1)
+    async with delivering(redis_server.url, configured=configured, beat=beat):
+        made = {"id": "file-billing"}
+        await until(http, made, lambda state: state.get("configured"))
+        await http.get("/events")
+        sid = await create(http)
+        (got,) = await receiver.until(1)
+        one = "/admin/webhooks/file-billing"
+        refused = [
+            await http.put(one, json={"url": receiver.url()}),
+            await http.delete(one),
+            await http.post(one + "/rotate"),
+        ]
+    with redis_server.client() as raw:
+        stored = str(raw.hget("ev:{events}:endpoints", "file-billing"))
+    async with delivering(redis_server.url):
+        with trio.fail_after(20):
+            while (await http.get(one)).status_code != 404:  # noqa: ASYNC110 - it says nothing
+                await trio.sleep(0.1)
+
+    assert sid == got.event["session_id"]
+    assert signed_by(got, older)
+    assert {(409, "endpoint_configured")} == {(r.status_code, r.json()["code"]) for r in refused}
+    assert "file-billing" in stored
+    assert "whsec" not in stored
+    assert beats
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "endpoint"),
+        ('[[endpoint]]\nname = "a"\nurl = "http://8.8.8.8/"\nsecret_env = "S"', "http is allowed"),
+        ('[[endpoint]]\nname = "a"\nurl = "https://a.b/"', "either secret_file or secret_env"),
+        ('[[endpoint]]\nname = "a"\nurl = "https://a.b/"\nsecret_env = "T"', "whsec_"),
+        ('[[endpoint]]\nname = "a"\nurl = "https://a.b/"\nsecret_env = "NO"', "one secret"),
+        ('[[endpoint]]\nname = "a"\nurl = "https://a.b/"\nsecret_file = "/no/s"', "No such file"),
+        (
+            '[[endpoint]]\nname = "a"\nurl = "https://a.b/"\nkinds = ["x"]\nsecret_env = "S"',
+            "kinds",
+        ),
+        ('[[endpoint]]\nname = "a"\nurl = "https://a.b/"\nsecret = "x"', "unknown field"),
+        (2 * '[[endpoint]]\nname = "a"\nurl = "https://a.b/"\nsecret_env = "S"\n', "two endpoints"),
+    ],
+)
+def test_a_file_that_cannot_work_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, why: str
+) -> None:
+    """With one line that says why, and no secret in it."""
+    monkeypatch.setenv("S", new_secret())
+    monkeypatch.setenv("T", "short-secret")
+    path = tmp_path / "endpoints.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_endpoints(str(path), Guard())
+
+    assert why in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("\n", "short-secret", "whsec_" + "A"))

@@ -11,6 +11,7 @@ from support.redis_servers import RedisServer
 from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.ws_client import Device
 from syncbridge.identity import Role
+from syncbridge.slots import TAGS, bucket_of
 
 Json = dict[str, Any]
 
@@ -280,3 +281,30 @@ async def test_a_node_that_is_silent_keeps_the_first_reader_waiting(
     assert "silent" in refused.json()["detail"]
     assert "retry-after" in refused.headers
     assert 200 == answer.status_code
+
+
+async def test_who_carries_sleeps_while_nothing_happens(
+    redis_server: RedisServer, node: Node, http: httpx.AsyncClient
+) -> None:
+    """And is woken by what happens on another node; sessions from before will be told of."""
+    sid = await create(http, a=1)
+    cursor = (await read(http))["cursor"]
+    tag = TAGS[bucket_of(sid)]
+    with redis_server.client() as raw, trio.fail_after(60):
+        while not raw.zscore(f"ex:{{{tag}}}", f"{sid} ann"):  # noqa: ASYNC110 - it says nothing
+            await trio.sleep(0.1)
+        async with running_node(redis_server.url, rate_limit_enabled=False) as other:
+            await trio.sleep(1.0)
+            raw.config_resetstat()
+            await trio.sleep(4.0)
+            asked = {
+                name.removeprefix("cmdstat_"): found["calls"]
+                for name, found in raw.info("commandstats").items()
+            }
+            async with httpx.AsyncClient(base_url=other.url, headers=service()) as elsewhere:
+                made = await create(elsewhere, a=1)
+            found = await until(http, cursor, "session.created")
+
+    assert node.server.events.switch.carrying
+    assert asked.get("spop", 0) <= 12
+    assert made == found[-1]["session_id"]

@@ -16,10 +16,13 @@ from pathlib import Path
 import trio
 
 from support.redis_servers import RedisServer
-from support.server_kit import mint
+from support.server_kit import bearer, mint
 from support.voice import webhook_kit
 from support.voice.voice_kit import VoiceRig, voice_mint, voice_server
 from support.ws_client import Device
+from syncbridge.events.delivery import Item
+from syncbridge.events.kinds import SessionExpired
+from syncbridge.events.outbox import encode, new_event
 from syncbridge.identity import Role
 
 ANN = str(uuid.UUID(int=0xA22))
@@ -72,6 +75,19 @@ async def bury(rig: VoiceRig, session: str) -> None:
         (await rig.http.post(url, content=body, headers=headers)).raise_for_status()
 
 
+async def give_up(rig: VoiceRig) -> str:
+    """An endpoint, some events for which were given up; its id."""
+    asked = {"url": "https://hooks.example.com/ours", "kinds": ["session.*"]}
+    headers = bearer(mint("root", Role.ADMIN))
+    answer = await rig.http.post(rig.url + "/admin/webhooks", json=asked, headers=headers)
+    made: str = answer.raise_for_status().json()["id"]
+    for number in range(LETTERS):
+        event = new_event(f"given-up-{number}", "session.expired", 0, SessionExpired())
+        item = Item("s" + ANN, event_id=event.id, text=encode(event))
+        await rig.nodes[0].server.events.endpoints.bury(made, item, "status 500")
+    return made
+
+
 async def traffic(laptop: Device, *others: Device) -> None:
     """Somebody counts, and everybody is there, for ever."""
     number = 0
@@ -98,6 +114,7 @@ async def stage() -> None:
             session = await rig.join("ann", CHANNEL)
             await rig.join("bob", CHANNEL)
             await bury(rig, session)
+            endpoint = await give_up(rig)
             nursery.start_soon(traffic, *devices)
             told = {
                 "url": rig.url,
@@ -107,6 +124,7 @@ async def stage() -> None:
                 "session": ANN,
                 "bob": BOB,
                 "channel": CHANNEL,
+                "endpoint": endpoint,
                 "audit": str(audit),
             }
             sys.stdout.write(json.dumps(told) + "\n")

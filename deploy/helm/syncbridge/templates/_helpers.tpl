@@ -9,6 +9,12 @@ app.kubernetes.io/name: syncbridge
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Likewise, of the pods that deliver events: no service selects them. */}}
+{{- define "syncbridge.deliver.selector" -}}
+app.kubernetes.io/name: syncbridge-deliver
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{/* Labels of every object. */}}
 {{- define "syncbridge.labels" -}}
 {{ include "syncbridge.selector" . }}

@@ -34,8 +34,11 @@ Deliver = Callable[[list[Any]], None]
 class Outboxes(Protocol):
     """Hears of each call of a script that writes events."""
 
-    def written(self, keys: Sequence[str]) -> Sequence[str]:
-        """The keys of a call, and those of events where they must be declared."""
+    def written(self, name: str, keys: Sequence[str]) -> Sequence[str]:
+        """The keys of a script's call, and those of events where they must be declared."""
+
+    def created(self, sid: str) -> None:
+        """A call has made a session, which is an event besides the change."""
 
 
 CONFIRMED = dict.fromkeys(RELIED_ON, Confirm.YES) | {HELLO: Confirm.NOTED}
@@ -254,7 +257,7 @@ class RedisIO:
     ) -> Command:
         """A call of a script, for `submit` and `request`. Those of one first key keep order."""
         if self.outboxes is not None and name in self.scripts.telling:
-            keys = self.outboxes.written(keys)
+            keys = self.outboxes.written(name, keys)
         packed = pack(b"EVALSHA", self.scripts.digests[name], len(keys), *keys, *args)
         key = keys[0] if keys else ""
         confirm = CONFIRMED.get(name, Confirm.NO)

@@ -146,6 +146,10 @@ class RedisEndpoints:
         letters = [_letter(name.decode(), fields) for name, fields in found[:limit]]
         return letters, letters[-1].entry if len(found) > limit else ""
 
+    async def discard(self, endpoint_id: str, entry: str) -> bool:
+        """See `EndpointStore.discard`."""
+        return bool(await self._io.execute("XDEL", _key(endpoint_id, "d"), entry))
+
     async def replay_letters(self, endpoint_id: str, entries: Sequence[str]) -> int:
         """See `EndpointStore.replay_letters`."""
         key, done = _key(endpoint_id, "d"), 0

@@ -5,6 +5,7 @@ own slot. The log and what goes with it have the tag `{events}`. Calls about sev
 one pipeline.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ ENDPOINTS = "ev:{events}:endpoints"
 LOG = "ev:{events}:log"
 AT = "ev:{events}:at"
 NOTED = "ev:{events}:noted"
+CHANGED = "ev:{events}:changed"
 
 EVENT_TAGS: tuple[str, ...] = (*TAGS, *COMMON_TAGS[1:])
 """Every tag under which scripts write events."""
@@ -32,6 +34,10 @@ MOST_KEYS, MOST_KEY_BYTES, MOST_VALUE_BYTES = 128, 4_096, 16_384
 """Of one `session.updated`."""
 
 EXPIRED_AT_ONCE = 64
+WALKED_AT_ONCE = 512
+"""Keys of one step through all of them."""
+
+_META = re.compile(rb"s:\{([0-9a-z]+)\}:([0-9a-f-]{36}):m")
 FADE_MS = 86_400_000
 
 
@@ -43,6 +49,11 @@ def outbox(tag: str) -> str:
 def dirty(tag: str) -> str:
     """Sessions that have changed."""
     return f"ed:{{{tag}}}"
+
+
+def expiring(tag: str) -> str:
+    """Sessions, and when to look whether they have expired."""
+    return f"ex:{{{tag}}}"
 
 
 class RedisEvents:
@@ -99,15 +110,31 @@ class RedisEvents:
         """See `EventStore.settle`."""
         await self._io.execute("HSET", STATE, "settled", since)
 
-    async def note(self, tags: Sequence[str]) -> None:
+    async def note(self, tags: Sequence[str], changed: Sequence[str]) -> bool:
         """See `EventStore.note`."""
-        await self._io.execute("SADD", NOTED, *tags)
+        commands = [plain("SADD", CHANGED, *changed, repeatable=True)] if changed else []
+        if not tags:
+            await self._all(commands)
+            return False
+        asked = [plain("SADD", NOTED, *tags, repeatable=True), plain("SCARD", NOTED)]
+        *_, added, there = await self._all([*commands, *asked])
+        return bool(added == there)
 
-    async def noted(self) -> list[str]:
+    async def noted(self) -> set[str]:
         """See `EventStore.noted`."""
-        found = await self._io.execute("SPOP", NOTED, len(EVENT_TAGS))
-        names = [tag.decode(errors="replace") for tag in found]
-        return [name for name in names if name in _KNOWN_TAGS]
+        return await self._taken(NOTED)
+
+    async def changed(self) -> set[str]:
+        """See `EventStore.changed`."""
+        return await self._taken(CHANGED)
+
+    async def _taken(self, key: str) -> set[str]:
+        found = await self._io.execute("SPOP", key, len(EVENT_TAGS))
+        return {tag.decode(errors="replace") for tag in found} & _KNOWN_TAGS
+
+    async def nodes(self) -> set[bytes]:
+        """See `EventStore.nodes`."""
+        return set(await self._io.execute("HKEYS", NODES))
 
     async def places(self) -> dict[str, Place]:
         """See `EventStore.places`."""
@@ -133,22 +160,43 @@ class RedisEvents:
     ) -> Sequence[int | StoreError]:
         """See `EventStore.tell`."""
         bounds = [TOLD_AT_ONCE, MOST_KEYS, MOST_KEY_BYTES, MOST_VALUE_BYTES * values]
-        args = [*bounds, self._session_ms, int(begin)]
+        args = [*bounds, int(begin)]
         # Not repeatable: a round that was begun twice would tell a session twice in a second.
         commands = [
-            self._io.script_command(
-                "event_tell", [outbox(tag), dirty(tag), f"ex:{{{tag}}}", f"et:{{{tag}}}"], args
-            )
+            self._io.script_command("event_tell", [outbox(tag), dirty(tag), f"et:{{{tag}}}"], args)
             for tag in tags
         ]
         return await self._io.request(commands)
 
-    async def expire(self, tags: Sequence[str]) -> None:
+    async def expire(self, tags: Sequence[str]) -> Sequence[int | StoreError]:
         """See `EventStore.expire`."""
         args = [EXPIRED_AT_ONCE, self._session_ms]
-        await self._io.request(
-            [self._script("event_expire", [outbox(tag), f"ex:{{{tag}}}"], args) for tag in tags]
+        return await self._io.request(
+            [self._script("event_expire", [outbox(tag), expiring(tag)], args) for tag in tags]
         )
+
+    async def walked(self, since: str) -> bool:
+        """See `EventStore.walked`."""
+        return bool(await self._io.execute("HGET", STATE, "walked") == since.encode())
+
+    async def walk(self, at: int) -> int:
+        """See `EventStore.walk`. One that ends between the two steps is told of at once."""
+        following, keys = await self._io.scan(at, "s:{*}:*:m", WALKED_AT_ONCE)
+        found = [match for key in keys if (match := _META.fullmatch(key))]
+        asked = [plain("HMGET", match[0], "v", "t", "u", repeatable=True) for match in found]
+        commands = []
+        for match, meta in zip(found, await self._io.request(asked) if asked else [], strict=True):
+            if isinstance(meta, StoreError) or not (meta[0] and (meta[1] or b"").isdigit()):
+                continue  # damaged, or only joined
+            due, owner = int(meta[1]) + self._session_ms, meta[2] or b""
+            key = expiring(match[1].decode())
+            commands.append(plain("ZADD", key, "NX", due, match[2] + b" " + owner, repeatable=True))
+        await self._all(commands)
+        return following
+
+    async def walk_done(self, since: str) -> None:
+        """See `EventStore.walk_done`."""
+        await self._io.execute("HSET", STATE, "walked", since)
 
     async def carry(self, loads: Sequence[Load]) -> tuple[list[Place | None], int]:
         """See `EventStore.carry`."""
@@ -196,7 +244,7 @@ class RedisEvents:
 
     async def _all(self, commands: Sequence[Command]) -> list[Any]:
         """Answers to all of them. Raises the first StoreError."""
-        replies = await self._io.request(commands)
+        replies = await self._io.request(commands) if commands else []
         for reply in replies:
             if isinstance(reply, StoreError):
                 raise reply

@@ -22,7 +22,7 @@ from syncbridge.records.sessions import (
     Seal,
     Welcome,
 )
-from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.link.client import Outboxes, RedisIO
 from syncbridge_server.redis.link.pipeline import Command, Unconfirmed
 from syncbridge_server.redis.link.wire import pack
 from syncbridge_server.redis.stores.codec import CODECS, Settings
@@ -101,6 +101,8 @@ class RedisStore:
         def decoded(replies: Replies) -> None:
             pairs = zip(replies, requests, strict=True)
             answers = [self._answer(reply, request) for reply, request in pairs]
+            if self._io.outboxes is not None:
+                self._tell_created(self._io.outboxes, requests, answers)
             if self._index is not None:
                 self._enter(self._index, requests, answers)
             self._seal(requests, answers)
@@ -190,6 +192,14 @@ class RedisStore:
             elif isinstance(answer, Welcome) and answer.version:
                 index.note(session_of(request))
         index.flush()
+
+    def _tell_created(
+        self, outboxes: Outboxes, requests: Sequence[Request], answers: Answers
+    ) -> None:
+        """Name the sessions that were made, while events are written."""
+        for request, answer in zip(requests, answers, strict=True):
+            if isinstance(answer, Outcome) and answer.created:
+                outboxes.created(session_of(request))
 
     def _seal(self, requests: Sequence[Request], answers: Answers) -> None:
         """Note how values are spelled that a script made and could not tell."""

@@ -3,7 +3,8 @@
 --
 -- KEYS  1 e:T, 2 ex:T  as in prelude.lua
 -- ARGV  1 most sessions   2 life of a session, ms
--- Returns how many were looked at. One that lives is looked at again when its life ends.
+-- Returns ms until the next look, at most the life of a session. One that lives is looked at again
+-- when its life ends.
 
 local call, format = redis.call, string.format
 local tag, clock = string.match(KEYS[1], '{[^}]*}'), call('TIME')
@@ -24,4 +25,6 @@ for j = 1, #due do
     call('ZREM', KEYS[2], due[j])
   end
 end
-return #due
+if #due == tonumber(ARGV[1]) then return 0 end
+local following = call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]
+return math.min(math.max(tonumber(following or now + ARGV[2]) - now, 0), tonumber(ARGV[2]))

@@ -1,20 +1,20 @@
 #!lua
 -- Tell of sessions that have changed: one event each, from the version that was told last.
 --
--- KEYS  1 e:T, 2 ed:T, 3 ex:T  as in prelude.lua   4 et:T  ZSET, ed:T as this round found it
+-- KEYS  1 e:T, 2 ed:T  as in prelude.lua   3 et:T  ZSET, ed:T as this round found it
 -- ARGV  1 most sessions   2 most keys of an event   3 most bytes of its keys
---       4 most bytes of its values, 0 for none   5 life of a session, ms   6 1: begin a round
+--       4 most bytes of its values, 0 for none   5 1: begin a round
 -- Returns how many sessions of the round are left.
 -- A round takes the sessions that have changed aside: each is told once in it, however often it
 -- changes meanwhile. The keys come from the journal, which knows the last 256 versions; what is not
 -- in it, or is too much, is left out, and `m` says so. Keys and values are "<size> <bytes>" each.
 
 local call, sub, match = redis.call, string.sub, string.match
-if ARGV[6] == '1' and call('EXISTS', KEYS[4]) == 0 and call('EXISTS', KEYS[2]) == 1 then
-  call('RENAME', KEYS[2], KEYS[4])
+if ARGV[5] == '1' and call('EXISTS', KEYS[3]) == 0 and call('EXISTS', KEYS[2]) == 1 then
+  call('RENAME', KEYS[2], KEYS[3])
 end
 local tag = match(KEYS[1], '{[^}]*}')
-local due = call('ZRANGE', KEYS[4], 0, ARGV[1] - 1, 'WITHSCORES')
+local due = call('ZRANGE', KEYS[3], 0, ARGV[1] - 1, 'WITHSCORES')
 local most, most_bytes, most_values = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local function packed(text) return #text .. ' ' .. text end
@@ -61,7 +61,7 @@ end
 for j = 1, #due, 2 do
   local sid, before = due[j], tonumber(due[j + 1])
   local base = 's:' .. tag .. ':' .. sid .. ':'
-  local meta = redis.pcall('HMGET', base .. 'm', 'v', 'e', 'l', 'u', 'w', 'z', 't', 'm')
+  local meta = redis.pcall('HMGET', base .. 'm', 'v', 'e', 'l', 'u', 'w', 'z')
   local version = not meta.err and tonumber(meta[1] or 0) or 0
   if version > before then
     local names, all = keys_of(base, before, version)
@@ -72,13 +72,11 @@ for j = 1, #due, 2 do
     call('XADD', KEYS[1], 'MAXLEN', '~', 4096, '*', 'k', 'session.updated', 's', sid,
         'u', meta[4] or '', 'f', due[j + 1], 'v', meta[1], 'e', meta[2], 'l', meta[3],
         'd', meta[5] or '', 'c', table.concat(parts), 'm', all and '' or '1', 'V', values)
-    call('ZADD', KEYS[3], 'NX', string.format('%.0f', tonumber(meta[7] or 0) + ARGV[5]),
-        sid .. ' ' .. (meta[4] or ''))
   end
   -- A slot that is being moved cannot be read: the session is told in the next round.
   if meta.err then
     call('ZADD', KEYS[2], 'NX', due[j + 1], sid)
   end
-  call('ZREM', KEYS[4], sid)
+  call('ZREM', KEYS[3], sid)
 end
-return call('ZCARD', KEYS[4])
+return call('ZCARD', KEYS[3])
