@@ -7,6 +7,7 @@ from typing import Any, Union
 
 import msgspec
 
+from syncbridge.errors import StoreTimeout
 from syncbridge.slots import SLOTS
 from syncbridge_server.redis.link.urls import Address
 from syncbridge_server.redis.link.wire import pack
@@ -27,6 +28,11 @@ class Confirm(IntEnum):
 
 class Unconfirmed(list[Any]):
     """A reply of which it is not known whether what it tells will last."""
+
+
+def unknown(reason: str) -> StoreTimeout:
+    """The answer to a command that may have been done."""
+    return StoreTimeout(f"Redis: {reason}; the outcome is not known")
 
 
 class Command(msgspec.Struct, gc=False, frozen=True):

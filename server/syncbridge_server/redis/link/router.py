@@ -44,6 +44,7 @@ from syncbridge_server.redis.link.pipeline import (
     Unconfirmed,
     own,
     slot_of_key,
+    unknown,
 )
 from syncbridge_server.redis.link.server_info import ServerInfo, error_code, stopped_a_script
 from syncbridge_server.redis.link.slot_map import SlotMap, redirection
@@ -126,9 +127,9 @@ class Router:
             self._complete(job)
         if self.map is None and not self._lanes and self.links[None].healthy:
             self.links[None].queue.extend(items)
-            return
-        for item in items:
-            self._route(item)
+        else:
+            for item in items:
+                self._route(item)
 
     def _place(self, items: Iterable[Item]) -> None:
         for item in items:
@@ -179,7 +180,7 @@ class Router:
         """Answer what was not done; of what was sent before a break that is not known."""
         for item in items:
             refusal = StoreUnavailable(f"Redis: {reason}")
-            self._settle(item, _unknown(reason) if item.repeated else refusal)
+            self._settle(item, unknown(reason) if item.repeated else refusal)
 
     def _route(self, item: Item) -> None:
         trouble = self._lanes.get(item.lane) if self._lanes else None
@@ -236,7 +237,7 @@ class Router:
         for item, reply in held:
             if not enough:
                 noted = item.command.confirm is Confirm.NOTED
-                reply = Unconfirmed(reply) if noted else _unknown(few)
+                reply = Unconfirmed(reply) if noted else unknown(few)
             self._settle(item, reply)
         self.refusals |= {CODE} if held and not enough else set()
         short = link.confirmation.short >= MOST_SHORT
@@ -264,7 +265,7 @@ class Router:
         if code == "READONLY":
             link.leaving = True
         if item.repeated and code in NOT_DONE:
-            return _unknown(f"connection lost, then {code}")
+            return unknown(f"connection lost, then {code}")
         if stopped_a_script(reply):
             self.refusals.add("HALF_DONE")
             return StoreTimeout(f"Redis refused: {code} within a script; the outcome is not known")
@@ -372,7 +373,7 @@ class Router:
         if item.command.repeatable and not item.repeated and not hung:
             item.repeated = True
             return False
-        self._settle(item, _unknown(reason))
+        self._settle(item, unknown(reason))
         return True
 
     def _before_trouble(self, items: list[Item]) -> list[Item]:
@@ -427,11 +428,8 @@ class Router:
         if self.map is None:
             for link in self.links.values():
                 self._place(item for item in link.queue if isinstance(item, Item))
-        else:
-            if not found.whole:
-                found.fill(self.map)
-            if (self.map.owners, self.map.whole) == (found.owners, found.whole):
-                return
+        elif not found.news(self.map):
+            return
         self.map = found
         self.changed = True
         for address in found.primaries:
@@ -477,7 +475,8 @@ class Router:
         """Whether the map may have changed."""
         assert self.map is not None
         links = (self.links.get(address) for address in self.map.primaries)
-        return self._map_is_old or not self.map.whole or any(_away(link) for link in links)
+        away = any(link is None or link.state is State.DOWN for link in links)
+        return self._map_is_old or not self.map.whole or away
 
     def _ask_map(self, now: float) -> None:
         self._map_asked = now
@@ -598,11 +597,3 @@ class Router:
             self._refuse((*trouble.failed, *trouble.parked), reason)
         else:
             link.put(trouble.take_first(), asking=asking)
-
-
-def _away(link: Link | None) -> bool:
-    return link is None or link.state is State.DOWN
-
-
-def _unknown(reason: str) -> StoreTimeout:
-    return StoreTimeout(f"Redis: {reason}; the outcome is not known")

@@ -44,15 +44,18 @@ class SlotMap:
         except (TypeError, AttributeError) as error:
             raise ValueError("not a map of slots") from error
 
-    def fill(self, before: "SlotMap") -> None:
-        """Let slots without a server keep the one they had, which knows where they went.
+    def news(self, before: "SlotMap") -> bool:
+        """Whether this map differs from the one before.
 
-        While a replica takes over, a server may have heard that the old primary has gone and not
-        yet who serves its slots. `whole` stays False. O(slots).
+        Slots without a server keep the one they had, which knows where they went: while a replica
+        takes over, a server may have heard that the old primary has gone, and not yet who serves
+        its slots. `whole` stays False. O(slots).
         """
-        pairs = zip(self.owners, before.owners, strict=True)
-        self.owners = [old if new == NOBODY else new for new, old in pairs]
-        self.primaries = list(dict.fromkeys(owner for owner in self.owners if owner != NOBODY))
+        if not self.whole:
+            pairs = zip(self.owners, before.owners, strict=True)
+            self.owners = [old if new == NOBODY else new for new, old in pairs]
+            self.primaries = list(dict.fromkeys(own for own in self.owners if own != NOBODY))
+        return (self.owners, self.whole) != (before.owners, before.whole)
 
     def tag(self, owner: Address | None, number: int) -> str:
         """A tag of a bucket that a server has, another one for each number, or "". O(tags)."""
