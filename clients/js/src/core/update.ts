@@ -1,10 +1,11 @@
 /** The handle of one update. */
+import { MAX_TIMER } from "./env";
 import { TimedOut } from "./errors";
 import type { Pending } from "./queue";
 
 /** One update that was queued. Nobody has to wait for it. */
 export class Update {
-  readonly id: string;
+  id: string;
   readonly keys: readonly string[];
   /** That the server gave it. */
   version: number | undefined;
@@ -40,6 +41,12 @@ export class Update {
     return this.version!;
   }
 
+  /** @internal It goes on under another id. */
+  renamed(id: string): this {
+    this.id = id;
+    return this;
+  }
+
   /** Called once, by the session. */
   finish(version: number, error: Error | undefined): void {
     this.done = true;
@@ -58,7 +65,8 @@ export async function inTime<T>(
   if (within === undefined) return work;
   let id: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_resolve, reject) => {
-    id = setTimeout(() => reject(new TimedOut(`${what} in time`)), within);
+    const late = () => reject(new TimedOut(`${what} in time`));
+    id = setTimeout(late, Math.min(within, MAX_TIMER));
   });
   return Promise.race([work, late]).finally(() => clearTimeout(id));
 }
