@@ -313,7 +313,8 @@ export class Session<S extends object = AnyState> {
     const { id, replaces } = pending;
     const update = this.#updates.get(id) ?? this.#updates.get(replaces!) ?? new Update(pending);
     this.#updates.delete(replaces!);
-    this.#updates.set(id, update.renamed(id));
+    this.#updates.set(id, update);
+    update.id = id;
     this.link.wake();
     return update;
   }

@@ -5,6 +5,7 @@ import type { Pending } from "./queue";
 
 /** One update that was queued. Nobody has to wait for it. */
 export class Update {
+  /** Another one once a newer value was handed over; see `Queue.replaceable`. */
   id: string;
   readonly keys: readonly string[];
   /** That the server gave it. */
@@ -39,12 +40,6 @@ export class Update {
     await inTime(this.settled(), within, "no acknowledgement");
     if (this.error) throw this.error;
     return this.version!;
-  }
-
-  /** @internal It goes on under another id. */
-  renamed(id: string): this {
-    this.id = id;
-    return this;
   }
 
   /** Called once, by the session. */

@@ -137,7 +137,6 @@ export function fromText(data: string, numbers: Numbers = "bigint"): unknown {
   const marked = data.replace(TOKEN, (token) =>
     token[0] === '"' || isExact(token, numbers) ? token : `"${MARK}${token}"`,
   );
-  if (marked === data) return plain;
   return JSON.parse(marked, (_name, value) => {
     if (typeof value !== "string" || !value.startsWith(MARK)) return value;
     const text = value.slice(MARK.length);

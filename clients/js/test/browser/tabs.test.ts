@@ -171,7 +171,8 @@ it("uses a store again whose session has ended", async () => {
     await tab.close();
     globalThis.tab = createSession(options) as typeof tab;
     await tab.online(5_000);
-    const safe = await (tab.incr("n"), tab.stored());
+    tab.incr("n");
+    const safe = await tab.stored();
     return { safe, ...tab.state };
   });
   expect(state).toEqual({ safe: true, mood: "calm", n: 1 });
