@@ -66,7 +66,8 @@ async function programs(port, command, args) {
   const start = async () => {
     at = at === port ? port + 10 : port;
     const next = spawn(command, args(at), { stdio: "ignore" });
-    await until(() => accepts(at));
+    const missing = new Promise((_, reject) => next.once("error", reject));
+    await Promise.race([until(() => accepts(at)), missing]);
     const old = child;
     child = next;
     return { port: at, kill: () => killed(old) };

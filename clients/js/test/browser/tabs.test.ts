@@ -12,6 +12,7 @@ import { freePort, mint, Site, until } from "../support/server";
 type State = { n: number; log: number[]; mood: string };
 declare global {
   var tab: Session<State>;
+  var options: Options;
   var createSession: (options: Options) => Session;
   var problems: string[];
   var made: number;
@@ -24,7 +25,8 @@ const APP = `<script type="module">
   globalThis.createSession = createSession;
   globalThis.problems = [];
   globalThis.made = 0;
-  globalThis.tab = createSession({ url, token, deviceId: "tab", store: offline({ user }) });
+  globalThis.options = { url, token, deviceId: "tab", store: offline({ user }) };
+  globalThis.tab = createSession(options);
   for (const name of ["storage", "refused", "lost", "closed"])
     tab.on(name, (event) => problems.push(name + " " + (event.message ?? event.reason ?? event.error)));
 </script>`;
@@ -166,7 +168,6 @@ it("takes any number of values of one key without a network, in every tab", asyn
 it("uses a store again whose session has ended", async () => {
   const page = await opened();
   const state = await page.evaluate(async () => {
-    const options = tab.hello;
     await tab.set("mood", "calm").acknowledged(5_000);
     await tab.close();
     globalThis.tab = createSession(options) as typeof tab;
