@@ -141,6 +141,7 @@ it("refuses a key that no server can read, which would be asked again for ever",
   const session = new World().session();
 
   expect(() => session.set("half \ud800", 1)).toThrow(InvalidUpdate);
+  expect(() => session.set(undefined as never, 1)).toThrow(InvalidUpdate);
   expect(session.pending).toEqual([]);
 });
 
