@@ -30,6 +30,7 @@ CHAOS_KILLS ?= 20
 CHAOS_SEEDS ?= 1 2 3
 LIVEKIT_EVENTS ?= 5000
 BROWSER_RUNS ?= 50
+BROWSER_FIRST ?= 0
 FLAKE_RUNS ?= 20
 FAILOVER_RUNS ?= 10
 FAILOVERS ?= 20
@@ -119,7 +120,8 @@ livekit: $(DONE)/test $(DONE)/kernels  ## run LIVEKIT_EVENTS=5000 in calls on a 
 
 browser: client-js $(DONE)/test $(DONE)/kernels  ## do BROWSER_RUNS=50 scripted runs in Chromium and Firefox; test the server's pages 10 times
 	SYNCBRIDGE_TEST_BROWSER=1 $(PY) scripts/repeat.py 10 $(BROWSER_TESTS) $(ARGS)
-	cd $(JS) && SYNCBRIDGE_BROWSER_RUNS=$(BROWSER_RUNS) $(NPM) run --silent test:browser
+	cd $(JS) && SYNCBRIDGE_BROWSER_RUNS=$(BROWSER_RUNS) SYNCBRIDGE_BROWSER_FIRST=$(BROWSER_FIRST) \
+		$(NPM) run --silent test:browser
 
 failover: $(DONE)/test $(DONE)/kernels  ## kill, move and cut Sentinel and Cluster, FAILOVER_RUNS=10 times; FAILOVERS=20
 	SYNCBRIDGE_FAILOVERS=$(FAILOVERS) $(PY) -m pytest -s tests/fault/store/test_failover_losses.py $(ARGS)

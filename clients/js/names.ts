@@ -15,7 +15,7 @@ const INTERNAL = `
   refuseOversized expireAt spent renewToken outgoing opening confirm adopt listed contest
   confirmed prepare draw cap pass receive times surroundings holds rewrite contested aliases
   refresh astray copies doubtful tried disconnected old move stands upTo forgotten commit emit
-  pause fields
+  pause fields handed
 `
   .trim()
   .split(/\s+/);

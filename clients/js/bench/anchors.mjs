@@ -23,7 +23,10 @@ for (const name of ["@syncbridge/client", "yjs", "a plain object"]) {
 }
 console.log();
 const OUTAGES = [500, 2_000, 10_000];
-const clients = ["@syncbridge/client", "socket.io-client", "centrifuge"];
+const clients = [
+  ...["@syncbridge/client", "socket.io-client", "centrifuge"],
+  ...["y-websocket", "partysocket"],
+];
 // Together, so that the machine is the same for all; they mostly wait.
 const found = await Promise.allSettled(
   (rounds ? clients : []).map((name, i) => reconnects(name, rounds, OUTAGES, 28_100 + i)),

@@ -66,7 +66,8 @@ async function programs(port, command, args) {
   const start = async () => {
     at = at === port ? port + 10 : port;
     const next = spawn(command, args(at), { stdio: "ignore" });
-    await until(() => accepts(at));
+    const missing = new Promise((_, reject) => next.once("error", reject));
+    await Promise.race([until(() => accepts(at)), missing]);
     const old = child;
     child = next;
     return { port: at, kill: () => killed(old) };
@@ -114,6 +115,46 @@ const KINDS = {
     const socket = io(way.url, { transports: ["websocket"] });
     return {
       ready: () => socket.connected,
+      next: servers.next,
+      async close() {
+        socket.close();
+        await servers.close();
+      },
+    };
+  },
+  async "y-websocket"(port, way) {
+    const { Doc } = await import("yjs");
+    const { WebsocketProvider } = await import("y-websocket");
+    const { WebSocket } = await import("ws");
+    const file = join(here, "node_modules/@y/websocket-server/src/server.js");
+    const run = (at) => ["HOST=127.0.0.1", `PORT=${at}`, process.execPath, file];
+    const servers = await programs(port, "env", run);
+    await way.open(servers.port);
+    const url = way.url.replace("http", "ws");
+    const options = { WebSocketPolyfill: WebSocket };
+    const provider = new WebsocketProvider(url, "r", new Doc(), options);
+    return {
+      ready: () => provider.wsconnected && provider.synced,
+      next: servers.next,
+      async close() {
+        provider.destroy();
+        await servers.close();
+      },
+    };
+  },
+  async partysocket(port, way) {
+    const { WebSocket: Reconnecting } = await import("partysocket");
+    const { WebSocket } = await import("ws");
+    const source = `import { WebSocketServer } from "ws";
+      new WebSocketServer({ port: Number(process.argv[2]), host: "127.0.0.1" });`;
+    const file = join(here, ".cache/ws.mjs");
+    mkdirSync(join(here, ".cache"), { recursive: true });
+    writeFileSync(file, source);
+    const servers = await programs(port, process.execPath, (at) => [file, String(at)]);
+    await way.open(servers.port);
+    const socket = new Reconnecting(way.url.replace("http", "ws"), [], { WebSocket });
+    return {
+      ready: () => socket.readyState === WebSocket.OPEN,
       next: servers.next,
       async close() {
         socket.close();

@@ -16,6 +16,7 @@ const PAGES = {
   "yjs + y-websocket + y-indexeddb": `import * as Y from "yjs";
     import { WebsocketProvider } from "y-websocket"; import { IndexeddbPersistence } from "y-indexeddb";
     const doc = new Y.Doc(); new WebsocketProvider("x", "r", doc); new IndexeddbPersistence("r", doc);`,
+  partysocket: `import { PartySocket } from "partysocket"; new PartySocket({ host: "x", room: "r" });`,
   "@liveblocks/client": `import { createClient } from "@liveblocks/client";
     createClient({ authEndpoint: "/x" }).enterRoom("r");`,
   ably: `import { Realtime } from "ably"; new Realtime({ authUrl: "/x" });`,

@@ -34,7 +34,8 @@ export interface Env {
 }
 
 export const PROTOCOL = "syncbridge.json.v1";
-const MAX_TIMER = 2 ** 31 - 1;
+/** A timer with more ends at once. */
+export const MAX_TIMER = 2 ** 31 - 1;
 
 /** The surroundings of a browser, or of Node with a `WebSocket` given. */
 export function environment(open: (url: string, protocol: string) => SocketLike): Env {

@@ -28,10 +28,12 @@ export class Updates {
   submit(edits: Edits, limits: Limits): Pending {
     check(edits, limits);
     const guarded = this.bounds.conflict !== undefined && [...edits.values()].every(isPlain);
-    const waiting = this.replica.queue.replaceable(edits, guarded);
-    const pending = waiting ?? new Pending(this.newId(), edits, guarded);
-    if (waiting) this.replica.queue.replace(waiting, edits, limits.message_bytes);
-    else this.replica.queue.add(pending, limits.message_bytes);
+    const { queue } = this.replica;
+    const waiting = queue.replaceable(edits, guarded);
+    const unsent = waiting?.sent ? undefined : waiting;
+    const pending = unsent ?? new Pending(this.newId(), edits, guarded);
+    if (unsent) queue.replace(unsent, edits, limits.message_bytes);
+    else queue.add(pending, limits.message_bytes, waiting);
     this.sink.changed(this.replica.show(edits.keys()));
     return pending;
   }
@@ -51,7 +53,8 @@ export class Updates {
     if (!pending) return undefined;
     const { queue } = this.replica;
     queue.send(pending, now);
-    const body = { ...pending.payload(), stream: queue.stream, seq: pending.seq };
+    const replaces = queue.handed ? pending.replaces : undefined;
+    const body = { ...pending.payload(), stream: queue.stream, seq: pending.seq, replaces };
     return write(T.STATE_UPDATE, body, pending.id);
   }
 
@@ -143,9 +146,9 @@ function check(edits: Edits, limits: Limits): void {
   if (!edits.size || edits.size > limits.changes)
     throw new InvalidUpdate(`an update names 1 to ${limits.changes} keys`);
   for (const key of edits.keys()) {
-    const size = bytes(key);
-    const valid = key.isWellFormed() && !key.includes("\0") && key !== "__proto__";
-    if (!size || size > limits.key_bytes || !valid)
+    const size = typeof key === "string" && bytes(key);
+    const valid = size && key.isWellFormed() && !key.includes("\0") && key !== "__proto__";
+    if (!valid || size > limits.key_bytes)
       throw new InvalidUpdate(
         `key ${JSON.stringify(key)}: not text of 1 to ${limits.key_bytes} bytes, or reserved`,
       );

@@ -65,6 +65,8 @@ export class Pending {
   mark = 0;
   /** Ids of updates of other tabs whose place it has taken. */
   aliases: readonly string[] = [];
+  /** The update that it has taken the place of, which was handed to another tab already. */
+  replaces: string | undefined;
 
   constructor(id: string, edits: Edits, guarded = false) {
     this.id = id;
@@ -163,14 +165,16 @@ export class Queue {
   }
 
   /**
-   * Append an update.
+   * Append an update; `instead` of another one.
    *
    * @throws QueueFull when it does not fit; nothing changed
    * @throws InvalidUpdate when it is larger than a message of `maxMessage` bytes can be
    */
-  add(pending: Pending, maxMessage: number): void {
+  add(pending: Pending, maxMessage: number, instead?: Pending): void {
     this.#check(pending.size, maxMessage);
-    this.#fits(pending.size, 1);
+    this.#fits(pending.size - (instead?.size ?? 0), instead ? 0 : 1);
+    pending.replaces = instead?.id;
+    if (instead) this.remove(instead);
     this.restore(pending);
     this.#stored(pending);
   }
@@ -184,14 +188,15 @@ export class Queue {
 
   /**
    * The update whose value a newer one of the same key may take over: not sent yet, of one key, and
-   * nothing later touches that key.
+   * nothing later touches that key. One that was handed over may be replaced, too, under another id:
+   * the peer takes the newer value for the older one, or passes on both.
    */
   replaceable(edits: Edits, guarded: boolean): Pending | undefined {
     if (edits.size !== 1) return undefined;
     const [[key, edit]] = [...edits] as [[string, Edit]];
     const last = this.touching(key).at(-1);
-    if (!last || last.sent || last.ackVersion !== undefined || last.edits.size !== 1)
-      return undefined;
+    if (!last || last.ackVersion !== undefined || last.edits.size !== 1) return undefined;
+    if (last.sent && (guarded || this.journal || !this.handed)) return undefined;
     const plain = isPlain(edit) && isPlain(last.edits.get(key)!);
     return plain && last.guarded === guarded ? last : undefined;
   }
@@ -238,7 +243,7 @@ export class Queue {
     if ((this.#stalled && !pending.seq) || pending.notBefore > now) return false;
     if (this.flushed < Math.max(pending.mark, this.#barrier)) return false;
     for (const key of pending.edits.keys()) {
-      if (blocked.has(key) && (pending.guarded || !(this.sequenced || this.#handed))) return false;
+      if (blocked.has(key) && (pending.guarded || !(this.sequenced || this.handed))) return false;
       if (pending.guarded && unseen.has(key)) return false;
     }
     return true;
@@ -248,19 +253,19 @@ export class Queue {
   send(pending: Pending, now: number): void {
     if (!pending.seq) pending.seq = ++this.#last;
     pending.inFlight = pending.sent = true;
-    this.#repeated ||= pending.copies > 0 && !this.#handed;
-    pending.copies = this.#handed ? 1 : pending.copies + 1;
+    this.#repeated ||= pending.copies > 0 && !this.handed;
+    pending.copies = this.handed ? 1 : pending.copies + 1;
     pending.sentAt = now;
   }
 
   /** Each is known by its id there, and they are not done in order. */
-  get #handed(): boolean {
+  get handed(): boolean {
     return this.window === NEVER;
   }
 
   /** What an acknowledgement speaks of: the answers of those before may have been left out. */
   upTo(last: Pending): Pending[] {
-    if (!this.sequenced || this.#handed) return [last];
+    if (!this.sequenced || this.handed) return [last];
     const done = (p: Pending) => p.seq && p.seq < last.seq && p.ackVersion === undefined;
     return [...this].filter((p) => p === last || done(p));
   }
@@ -289,7 +294,7 @@ export class Queue {
     pending.inFlight = pending.doubtful = false;
     // A server that knows ids only may have carried it out before, and refuse to look now. A tab that
     // leads looks first.
-    pending.sent = pending.tried && !this.sequenced && !this.#handed;
+    pending.sent = pending.tried && !this.sequenced && !this.handed;
     this.#barrier = ++this.marks;
     this.journal?.moved();
     this.#stalled = true;
@@ -319,7 +324,7 @@ export class Queue {
 
   /** A server that takes streams does not tell what it has of ours: it does not know. */
   forgotten(): void {
-    if (this.sequenced && !this.#handed) this.newStream();
+    if (this.sequenced && !this.handed) this.newStream();
   }
 
   #setAcked(last: number): void {
@@ -396,7 +401,7 @@ export class Queue {
       if (!p.inFlight || p.sentAt > than) continue;
       p.inFlight = false;
       this.astray ||= p.doubtful;
-      p.doubtful = !this.#handed;
+      p.doubtful = !this.handed;
     }
   }
 

@@ -56,7 +56,8 @@ export class Session<S extends object = AnyState> {
   readonly #bounds: Bounds;
   readonly #keeper: TokenKeeper;
   readonly #events = new Emitter<Events>();
-  readonly #updates = new Map<string, Update[]>();
+  /** One handle for each update of the queue, whichever call of `set` gave it its value. */
+  readonly #updates = new Map<string, Update>();
   readonly #listeners = new Emitter<{ all: Change<S> }>();
   readonly #keyListeners = new Emitter<Record<string, Json | undefined>>();
   readonly #unwatch: () => void;
@@ -136,7 +137,7 @@ export class Session<S extends object = AnyState> {
 
   /** Updates that the server has not acknowledged, oldest first. */
   get pending(): readonly Update[] {
-    return [...this.#updates.values()].map((handles) => handles.at(-1)!);
+    return [...this.#updates.values()];
   }
 
   // Changing the state
@@ -223,7 +224,7 @@ export class Session<S extends object = AnyState> {
    * @throws SessionClosed, TimedOut
    */
   async synced(within?: number): Promise<void> {
-    const made = [...this.#updates.values()].flat();
+    const made = this.pending;
     await inTime(Promise.all(made.map((u) => u.settled())), within, "not synced");
     for (const update of made) if (update.error instanceof SessionClosed) throw update.error;
   }
@@ -309,8 +310,11 @@ export class Session<S extends object = AnyState> {
   #submit(edits: Iterable<readonly [string, Edit]>): Update {
     this.#requireOpen();
     const pending = this.dialogue.submit(new Map(edits));
-    const update = new Update(pending);
-    this.#updates.set(pending.id, [...(this.#updates.get(pending.id) ?? []), update]);
+    const { id, replaces } = pending;
+    const update = this.#updates.get(id) ?? this.#updates.get(replaces!) ?? new Update(pending);
+    this.#updates.delete(replaces!);
+    this.#updates.set(id, update);
+    update.id = id;
     this.link.wake();
     return update;
   }
@@ -359,9 +363,8 @@ export class Session<S extends object = AnyState> {
   /** @internal An update is done, or refused for good. */
   finished(pending: Pending, error?: Error): void {
     this.hello.store?.finished(pending, error);
-    const handles = this.#updates.get(pending.id) ?? [];
+    this.#updates.get(pending.id)?.finish(pending.version, error);
     this.#updates.delete(pending.id);
-    for (const update of handles) update.finish(pending.version, error);
   }
 
   /** @internal */
@@ -399,7 +402,7 @@ export class Session<S extends object = AnyState> {
   /** @internal There are updates in the queue that this session did not make. */
   adopt(keys: ReadonlySet<string>): void {
     for (const pending of this.dialogue.replica.queue) {
-      if (!this.#updates.has(pending.id)) this.#updates.set(pending.id, [new Update(pending)]);
+      if (!this.#updates.has(pending.id)) this.#updates.set(pending.id, new Update(pending));
     }
     this.changed(keys);
   }
@@ -430,7 +433,7 @@ export class Session<S extends object = AnyState> {
     this.#end = new SessionClosed(code, reason);
     this.#unwatch();
     this.hello.store?.close(code, reason);
-    for (const update of [...this.#updates.values()].flat()) update.finish(0, this.#end);
+    for (const update of this.pending) update.finish(0, this.#end);
     this.#updates.clear();
     this.move("closed");
     this.#events.emit("closed", { code, reason });

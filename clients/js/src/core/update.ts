@@ -1,10 +1,12 @@
 /** The handle of one update. */
+import { MAX_TIMER } from "./env";
 import { TimedOut } from "./errors";
 import type { Pending } from "./queue";
 
 /** One update that was queued. Nobody has to wait for it. */
 export class Update {
-  readonly id: string;
+  /** Another one once a newer value was handed over; see `Queue.replaceable`. */
+  id: string;
   readonly keys: readonly string[];
   /** That the server gave it. */
   version: number | undefined;
@@ -58,7 +60,8 @@ export async function inTime<T>(
   if (within === undefined) return work;
   let id: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_resolve, reject) => {
-    id = setTimeout(() => reject(new TimedOut(`${what} in time`)), within);
+    const late = () => reject(new TimedOut(`${what} in time`));
+    id = setTimeout(late, Math.min(within, MAX_TIMER));
   });
   return Promise.race([work, late]).finally(() => clearTimeout(id));
 }

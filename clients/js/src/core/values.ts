@@ -63,7 +63,7 @@ export const MAX_DEPTH = 64;
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
 export const INTEGER = /^-?\d+$/;
 const LONG = /\d{16}|\d[eE]/;
-const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
+const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g;
 
 /**
  * A frozen copy of a value, as the other end will read it.
@@ -131,11 +131,12 @@ export function toText(value: unknown): string {
  * @throws SyntaxError when it is not JSON
  */
 export function fromText(data: string, numbers: Numbers = "bigint"): unknown {
-  if (!LONG.test(data)) return JSON.parse(data);
+  // First, as in what is not JSON the search for tokens could take for ever.
+  const plain = JSON.parse(data);
+  if (!LONG.test(data)) return plain;
   const marked = data.replace(TOKEN, (token) =>
     token[0] === '"' || isExact(token, numbers) ? token : `"${MARK}${token}"`,
   );
-  if (marked === data) return JSON.parse(data);
   return JSON.parse(marked, (_name, value) => {
     if (typeof value !== "string" || !value.startsWith(MARK)) return value;
     const text = value.slice(MARK.length);

@@ -100,10 +100,14 @@ export class Disk implements Store {
   }
 
   async stored(): Promise<boolean> {
-    while (this.durable && (this.#writing || this.#dirty.size || !this.#meta.generation)) {
+    while (this.#keeps && (this.#writing || this.#dirty.size || !this.#meta.generation)) {
       await (this.#writing ?? new Promise((resolve) => setTimeout(resolve, 1)));
     }
-    return this.durable;
+    return this.#keeps;
+  }
+
+  get #keeps(): boolean {
+    return this.durable && !this.#leaving;
   }
 
   /** What became of an update that is not in the queue any more. */

@@ -100,7 +100,8 @@ export class Hub {
       return this.#refuse(from, id, "behind", "the state has changed", true);
     try {
       const pending = new Pending(id, editsOf(message), guarded);
-      this.keeping.adopt(this.#add(pending, dialogue.limits.message_bytes));
+      const replaces = message.text("replaces");
+      this.keeping.adopt(this.#add(pending, dialogue.limits.message_bytes, replaces));
       link.wake();
     } catch (error) {
       const { code, message, retryable } = error as InvalidUpdate;
@@ -109,12 +110,12 @@ export class Hub {
   }
 
   /** A newer value of a key takes the place of one that waits, whoever made it. */
-  #add(pending: Pending, maxMessage: number): ReadonlySet<string> {
+  #add(pending: Pending, maxMessage: number, replaces: string): ReadonlySet<string> {
     const { replica } = this.keeping.dialogue;
     const waiting = replica.queue.replaceable(pending.edits, pending.guarded);
     if (waiting) {
       replica.queue.replace(waiting, pending.edits, maxMessage);
-      waiting.aliases = [...waiting.aliases, pending.id];
+      waiting.aliases = [...waiting.aliases.filter((id) => id !== replaces), pending.id];
     } else replica.queue.add(pending, maxMessage);
     return replica.show(pending.edits.keys());
   }

@@ -22,6 +22,15 @@ export interface Offline extends Store {
 export function offline({ user, name = "" }: OfflineOptions): Offline {
   const id = `syncbridge:${user}:${name}`;
   const disk = new Disk(id);
-  const able = disk.durable && globalThis.navigator?.locks && globalThis.BroadcastChannel;
-  return able ? new Tabs(id, disk) : disk;
+  return disk.durable && globalThis.navigator?.locks && hasChannels() ? new Tabs(id, disk) : disk;
+}
+
+/** Where a browser blocks storage it may refuse channels, too. */
+function hasChannels(): boolean {
+  try {
+    new BroadcastChannel("syncbridge").close();
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -81,6 +81,7 @@ export class Tabs implements Store {
 
   async open(keeping: Keeping): Promise<boolean> {
     this.#keeping = keeping;
+    this.#ended = false;
     const { replica, bounds } = keeping.dialogue;
     this.#window = replica.queue.window;
     this.#wake();
@@ -113,7 +114,10 @@ export class Tabs implements Store {
   async stored(): Promise<boolean> {
     const { queue } = this.#keeping!.dialogue.replica;
     while (!this.#ended) {
-      if (this.#hub) return this.disk.stored();
+      const hub = this.#hub;
+      const safe = hub && (await this.disk.stored());
+      if (hub && hub === this.#hub) return safe!;
+      if (hub) continue;
       const handed = [...queue].every((p) => p.inFlight || p.ackVersion !== undefined);
       const answer = handed ? await this.#ask("stored") : await pause();
       if (answer !== undefined) return answer === true;
@@ -144,6 +148,7 @@ export class Tabs implements Store {
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#keeping!.dialogue.replica.queue.window = Number.POSITIVE_INFINITY;
     this.#wantLock(false);
+    for (const question of this.#questions.keys()) this.#say({ kind: question });
   }
 
   #wantLock(steal: boolean): void {

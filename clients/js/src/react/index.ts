@@ -29,6 +29,8 @@ export type { Call, Participant } from "../voice/calls";
 
 /** Before a session is closed: strict mode, and a move in the tree, take it up again at once. */
 const LINGER = 100;
+/** What waits for an acknowledgement then has so long. */
+const PATIENCE = 5_000;
 
 const Current = createContext<Session<never> | undefined>(undefined);
 
@@ -54,40 +56,53 @@ export function SyncBridgeProvider({ session, options, children }: ProviderProps
 }
 
 interface Owned {
-  key: string;
-  session: Session<never>;
-  closing: ReturnType<typeof setTimeout> | undefined;
+  readonly key: string;
+  readonly options: Options;
+  readonly session: Session<never>;
+  closing?: ReturnType<typeof setTimeout>;
 }
+
+/** Sessions whose component has gone. */
+const leaving = new Set<Owned>();
 
 /** A session that is opened once the component is on the page. */
 function useOwned(options: Options | undefined): Session<never> | undefined {
   const latest = useRef(options);
   latest.current = options;
-  const held = useRef<Owned>(undefined);
-  const [shown, show] = useState<Session<never>>();
+  const [shown, show] = useState<Owned>();
   const key = options && JSON.stringify([options.url, options.deviceId, options.sessionId]);
   useEffect(() => {
     if (key === undefined) return;
-    clearTimeout(held.current?.closing);
-    if (held.current?.key !== key) {
-      close(held.current);
-      held.current = { key, session: createSession<never>(latest.current!), closing: undefined };
-    }
-    const { current } = held;
-    show(current.session);
-    return () => {
-      current.closing = setTimeout(() => {
-        if (held.current === current) held.current = undefined;
-        close(current);
-      }, LINGER);
-    };
+    const owned = taken(key, latest.current!);
+    show(owned);
+    return () => leave(owned);
   }, [key]);
-  return key === undefined || held.current?.session !== shown ? undefined : shown;
+  return shown?.key === key ? shown?.session : undefined;
 }
 
-/** What was not acknowledged is told by the handles of the updates. */
-function close(owned: Owned | undefined): void {
-  void owned?.session.close().catch(() => {});
+/** One that leaves, if it is the same: two of one device would take turns at the connection. */
+function taken(key: string, options: Options): Owned {
+  const fits = (it: Owned) =>
+    it.key === key &&
+    it.options.token === options.token &&
+    it.options.store === options.store &&
+    it.session.status !== "closed";
+  const again = [...leaving].find(fits);
+  if (!again) return { key, options, session: createSession<never>(options) };
+  clearTimeout(again.closing);
+  leaving.delete(again);
+  return again;
+}
+
+/** Close a session once nothing waits, unless it is taken again. What is lost its handles tell. */
+function leave(owned: Owned): void {
+  leaving.add(owned);
+  owned.closing = setTimeout(async () => {
+    const { closing, session, options } = owned;
+    await session.synced(options.closeTimeout ?? PATIENCE).catch(() => {});
+    if (owned.closing !== closing || !leaving.delete(owned)) return;
+    await session.close().catch(() => {});
+  }, LINGER);
 }
 
 const nothing = () => () => {};

@@ -6,5 +6,4 @@ scriptedRuns({
   name: "Firefox",
   launch: firefoxBrowser,
   freezes: false,
-  count: Number(process.env.SYNCBRIDGE_BROWSER_RUNS ?? 5),
 });

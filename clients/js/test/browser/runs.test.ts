@@ -6,5 +6,4 @@ scriptedRuns({
   name: "Chromium",
   launch: chromiumBrowser,
   freezes: true,
-  count: Number(process.env.SYNCBRIDGE_BROWSER_RUNS ?? 5),
 });

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { Server } from "node:http";
 import type { Browser, BrowserContext, Page, WebSocket } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
-import type { Session } from "../../src/core/session";
+import type { Options, Session } from "../../src/core/session";
 import { connect } from "../../src/node";
 import { launch, serve } from "../support/pages";
 import { freePort } from "../support/ports";
@@ -13,6 +13,8 @@ import { mint, Site, until } from "../support/server";
 type State = { n: number; log: number[]; mood: string };
 declare global {
   var tab: Session<State>;
+  var options: Options;
+  var createSession: (options: Options) => Session;
   var problems: string[];
   var made: number;
 }
@@ -21,9 +23,11 @@ const APP = `<script type="module">
   import { createSession } from "@syncbridge/client";
   import { offline } from "@syncbridge/client/offline";
   const { url, token, user } = await (await fetch("/login")).json();
+  globalThis.createSession = createSession;
   globalThis.problems = [];
   globalThis.made = 0;
-  globalThis.tab = createSession({ url, token, deviceId: "tab", store: offline({ user }) });
+  globalThis.options = { url, token, deviceId: "tab", store: offline({ user }) };
+  globalThis.tab = createSession(options);
   for (const name of ["storage", "refused", "lost", "closed"])
     tab.on(name, (event) => problems.push(name + " " + (event.message ?? event.reason ?? event.error)));
 </script>`;
@@ -73,24 +77,37 @@ async function opened(): Promise<Page> {
   return page;
 }
 
+/** The tab that leads, and one that follows. */
+const two = async () => [await opened(), await opened()] as const;
+
 const online = (page: Page) => page.waitForFunction(() => globalThis.tab?.status === "online");
 const settled = (page: Page) =>
   page.waitForFunction(() => tab.status === "online" && !tab.pending.length);
 const leads = (page: Page) => sockets.get(page)!.some((socket) => !socket.isClosed());
 const problemsOf = (page: Page) => page.evaluate(() => problems);
-/** Increments, one every 20 ms, counted. */
-const work = (page: Page) =>
-  page.evaluate(() => {
+/** 150 increments, one every 20 ms; the first of them have arrived. */
+async function work(page: Page): Promise<void> {
+  await page.evaluate(() => {
     setInterval(() => {
       if (made >= 150) return;
       made += 1;
       tab.incr("n");
     }, 20);
   });
+  await until(() => (phone.get("n") ?? 0) > 20);
+}
+/** There is no network until `back`. */
+async function cut(...pages: Page[]): Promise<() => void> {
+  proxy.fault = "refuse";
+  proxy.cut();
+  for (const page of pages) await page.waitForFunction(() => tab.status === "offline");
+  return () => {
+    proxy.fault = "none";
+  };
+}
 
 it("shares one connection and one queue", async () => {
-  const first = await opened();
-  const second = await opened();
+  const [first, second] = await two();
   expect(proxy.accepted).toBe(1);
   await second.evaluate(() => tab.set("mood", "calm").acknowledged(5_000));
   await first.waitForFunction(() => tab.get("mood") === "calm");
@@ -110,11 +127,8 @@ it("shares one connection and one queue", async () => {
 });
 
 it("keeps what a follower makes without a network", async () => {
-  const first = await opened();
-  const second = await opened();
-  proxy.fault = "refuse";
-  proxy.cut();
-  await second.waitForFunction(() => tab.status === "offline");
+  const [first, second] = await two();
+  const back = await cut(second);
   const durable = await second.evaluate(() => {
     for (let i = 0; i < 50; i++) tab.incr("n");
     for (let i = 0; i < 50; i++) tab.set("mood", `m${i}`);
@@ -124,11 +138,46 @@ it("keeps what a follower makes without a network", async () => {
   await first.waitForFunction(() => tab.get("n") === 50 && tab.get("mood") === "m49");
   await first.close();
   await second.close();
-  proxy.fault = "none";
+  back();
   const third = await opened();
   await settled(third);
   await until(() => phone.get("n") === 50 && phone.get("mood") === "m49");
   expect(await problemsOf(third)).toEqual([]);
+});
+
+it("takes any number of values of one key without a network, in every tab", async () => {
+  const [first, second] = await two();
+  const back = await cut(first, second);
+  const handles = await second.evaluate(() => {
+    const made = new Set(Array.from({ length: 3_000 }, (_, i) => tab.set("mood", `m${i}`)));
+    return made.size;
+  });
+  expect(handles).toBe(1);
+  await first.waitForFunction(() => tab.get("mood") === "m2999");
+  expect(await first.evaluate(() => tab.pending.length)).toBe(1);
+  await second.evaluate(() => tab.stored());
+  back();
+  const version = await second.evaluate(() => tab.set("mood", "last").acknowledged(30_000));
+  await until(() => phone.get("mood") === "last");
+  expect(phone.version).toBe(version);
+  for (const page of [first, second]) {
+    await settled(page);
+    expect(await problemsOf(page)).toEqual([]);
+  }
+});
+
+it("uses a store again whose session has ended", async () => {
+  const page = await opened();
+  const state = await page.evaluate(async () => {
+    await tab.set("mood", "calm").acknowledged(5_000);
+    await tab.close();
+    globalThis.tab = createSession(options) as typeof tab;
+    await tab.online(5_000);
+    tab.incr("n");
+    const safe = await tab.stored();
+    return { safe, ...tab.state };
+  });
+  expect(state).toEqual({ safe: true, mood: "calm", n: 1 });
 });
 
 const ENDS: Record<string, (leader: Page) => Promise<unknown>> = {
@@ -141,10 +190,8 @@ const ENDS: Record<string, (leader: Page) => Promise<unknown>> = {
   "goes elsewhere": (leader) => leader.goto(`${address}/other`),
 };
 it.each(Object.keys(ENDS))("goes on when the leader %s", async (how) => {
-  const first = await opened();
-  const second = await opened();
+  const [first, second] = await two();
   await work(second);
-  await until(() => (phone.get("n") ?? 0) > 20);
   await ENDS[how]!(first);
   await until(() => leads(second));
   await settled(second);
@@ -154,10 +201,8 @@ it.each(Object.keys(ENDS))("goes on when the leader %s", async (how) => {
 });
 
 it("replaces a leader that hangs, which then follows", async () => {
-  const first = await opened();
-  const second = await opened();
+  const [first, second] = await two();
   await work(second);
-  await until(() => (phone.get("n") ?? 0) > 20);
   // Timers of a page that is not seen are slowed down after that: everything is made at once.
   const hung = first.evaluate(() => {
     for (let i = 0; i < 50; i++) tab.incr("n");
@@ -174,8 +219,7 @@ it("replaces a leader that hangs, which then follows", async () => {
 });
 
 it("leads again, or follows, when it comes back", async () => {
-  const first = await opened();
-  const second = await opened();
+  const [first, second] = await two();
   await first.goto(`${address}/other`);
   await until(() => leads(second));
   await first.goBack({ waitUntil: "commit" });

@@ -8,11 +8,15 @@ export interface Runs {
   launch: () => Promise<Browser>;
   /** Whether the browser can be told to freeze a page. */
   freezes: boolean;
-  count: number;
 }
 
-export function scriptedRuns({ name, launch, freezes, count }: Runs): void {
+/** How many runs, and the first of them: a run has its number as its seed. */
+const COUNT = Number(process.env.SYNCBRIDGE_BROWSER_RUNS ?? 5);
+const FIRST = Number(process.env.SYNCBRIDGE_BROWSER_FIRST ?? 0);
+
+export function scriptedRuns({ name, launch, freezes }: Runs): void {
   const synced: number[] = [];
+  let operations = 0;
   let stage: Stage;
 
   beforeAll(async () => {
@@ -20,10 +24,15 @@ export function scriptedRuns({ name, launch, freezes, count }: Runs): void {
   });
   afterAll(async () => {
     await stage?.close();
-    if (synced.length) console.log(`${name}, ${count} runs: ${summary(synced)}`);
+    if (synced.length)
+      console.log(
+        `${name}, runs ${FIRST} to ${FIRST + COUNT - 1}: ${operations} operations, ` +
+          summary(synced),
+      );
   });
 
-  const runs = Array.from({ length: count }, (_, run) => [run, script(run, freezes)] as const);
+  const numbers = Array.from({ length: COUNT }, (_, i) => FIRST + i);
+  const runs = numbers.map((run) => [run, script(run, freezes)] as const);
   const timeout = 300_000;
 
   it.each(runs)("loses and doubles nothing, run %i: %s", { timeout }, async (seed, steps) => {
@@ -34,6 +43,7 @@ export function scriptedRuns({ name, launch, freezes, count }: Runs): void {
     expect(state.log.length).toBeGreaterThanOrEqual(run.told.size);
     expect(run.told.size).toBeGreaterThan(steps.length);
     synced.push(...run.synced);
+    operations += state.n + state.log.length;
     await run.close();
   });
 

@@ -234,3 +234,31 @@ it("goes on in memory, alone, where the browser gives a page no lock", async () 
   expect(world.server.state.get("a")).toBe(1);
   await page.close();
 });
+
+it("says that nothing is stored any more when its session has ended, and can be used again", async () => {
+  const world = new World();
+  const kept = store();
+  const first = world.session<{ n: number }>({ store: kept });
+  first.incr("n");
+  await work(world);
+  await first.close();
+  expect(await first.stored()).toBe(false);
+  const second = world.session<{ n: number }>({ store: kept });
+  second.incr("n");
+  await work(world);
+  expect([second.get("n"), await second.stored(), second.pending]).toEqual([2, true, []]);
+});
+
+it("keeps everything in one page where a browser refuses channels", () => {
+  vi.stubGlobal("navigator", { locks: {} });
+  vi.stubGlobal(
+    "BroadcastChannel",
+    class {
+      constructor() {
+        throw new DOMException("blocked", "SecurityError");
+      }
+    },
+  );
+  expect(offline({ user: "u" })).toBeInstanceOf(Disk);
+  vi.unstubAllGlobals();
+});

@@ -130,9 +130,46 @@ it("opens another session for another device, with the same page", async () => {
   await pass();
   expect(made.length).toBe(1);
   await show(page("b"));
+  await wait(150);
   await pass();
   expect(made.map((s) => s.status)).toEqual(["closed", "online"]);
   expect(box.textContent).toBe("online b");
+});
+
+it("takes a session up again that has something to send", async () => {
+  const page = (
+    <SyncBridgeProvider options={options}>
+      <Mood />
+    </SyncBridgeProvider>
+  );
+  await show(page);
+  await pass();
+  await act(async () => {
+    world.down = true;
+    world.cut();
+    made[0]!.set("mood", "calm");
+  });
+  await show(null);
+  await wait(150);
+  await show(page);
+  world.down = false;
+  await pass(5_000);
+  expect(made.map((s) => s.status)).toEqual(["online"]);
+  expect([box.textContent, world.server.state.get("mood")]).toEqual(["calm", "calm"]);
+});
+
+it("opens a session of its own for another token", async () => {
+  const page = (token: string) => (
+    <SyncBridgeProvider options={{ ...options, token }}>
+      <Mood />
+    </SyncBridgeProvider>
+  );
+  await show(page("one user's"));
+  await pass();
+  await show(null);
+  await show(page("another's"));
+  await pass();
+  expect(made.map((s) => s.hello.token)).toEqual(["one user's", "another's"]);
 });
 
 it("renders on a server, without a connection", () => {

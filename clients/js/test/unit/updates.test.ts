@@ -35,6 +35,32 @@ it("paces a slider: 125 changes a second for 5 s, never above the rate, the last
   expect(handles.every((h) => h.done && !h.error)).toBe(true);
 });
 
+it("has one handle for all values of a key that replace one another", async () => {
+  const world = new World();
+  world.down = true;
+  const session = world.session();
+  const handles = new Set(Array.from({ length: 2_000 }, (_, i) => session.set("v", i)));
+
+  expect(handles.size).toBe(1);
+  world.down = false;
+  await world.quiet([session]);
+  expect([...handles][0]!.version).toBe(1);
+  expect(world.server.state.get("v")).toBe(1_999);
+});
+
+it("waits without an end when it is told to", async () => {
+  const world = new World();
+  const session = world.session();
+  const waits = [
+    session.set("v", 1).acknowledged(Number.POSITIVE_INFINITY),
+    session.online(Number.MAX_SAFE_INTEGER),
+  ];
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await world.quiet([session]);
+
+  expect(await Promise.all(waits)).toEqual([1, undefined]);
+});
+
 it("does not replace a value that is on its way, nor one that a later update builds on", async () => {
   const world = new World();
   const session = world.session();
@@ -115,6 +141,7 @@ it("refuses a key that no server can read, which would be asked again for ever",
   const session = new World().session();
 
   expect(() => session.set("half \ud800", 1)).toThrow(InvalidUpdate);
+  expect(() => session.set(undefined as never, 1)).toThrow(InvalidUpdate);
   expect(session.pending).toEqual([]);
 });
 

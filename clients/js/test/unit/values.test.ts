@@ -42,6 +42,12 @@ it("does not take a string of digits for a number, however it is written", () =>
   expect((fromText(text) as { list: string[] }).list).toEqual(tricky);
 });
 
+it("refuses what is not JSON before it looks for long numbers in it", () => {
+  // To look for the end of each of these strings would take minutes.
+  const endless = `[12345678901234567890,"${'\\"'.repeat(300_000)}`;
+  expect(() => fromText(endless)).toThrow(SyntaxError);
+});
+
 it("reads what JSON.parse reads, and writes what JSON.stringify writes", () => {
   fc.assert(
     fc.property(fc.jsonValue(), (value) => {
