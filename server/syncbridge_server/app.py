@@ -156,7 +156,7 @@ class Server:
         readiness.on_break(self.gateway.doubt)
         self.calls: Attachment | None = None
         if voice is not None:
-            self.calls = attach(self.gateway, voice.desk, bus)
+            self.calls = attach(self.gateway, voice.writer, bus)
             voice.worker.on_speaking(self.calls.speaking.report_now)
             observability.register_reading(registry, "syncbridge_voice_sockets", self.calls.figures)
         self.refusals = Refusals()
@@ -450,7 +450,7 @@ class Server:
         if self.voice is None or self.calls is None:
             return None
         voice = self.voice
-        return Handover(self.calls.board, voice.desk, voice.tokens, voice.metrics.calls)
+        return Handover(self.calls.board, voice.writer, voice.tokens, voice.metrics.calls)
 
     def _routes(self) -> list[BaseRoute]:
         bearer = self.auth.bearer

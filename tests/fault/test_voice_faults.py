@@ -227,7 +227,7 @@ async def test_the_figures_of_a_call_of_a_day(
     async with voice_server(redis_server.url, voice_sync=600.0) as rig:
         await rig.join("ann", "lobby")
         ahead = [0]
-        monkeypatch.setattr(rig.voice.desk, "_clock", lambda: time.time() + ahead[0])
+        monkeypatch.setattr(rig.voice.writer, "_clock", lambda: time.time() + ahead[0])
         ahead[0] = 86_401
         channel = await rig.until_channel("lobby", lambda c: c.record.previous is not None)
         assert channel.record.room is not None

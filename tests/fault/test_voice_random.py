@@ -207,7 +207,7 @@ async def believed(
         ]
         channel.hear([left(room.generation, now, user, one) for user, one in gone], now)
 
-    await self._desk.change(channel_id, forget)
+    await self._writer.change(channel_id, forget)
     return Sight.SEEN
 
 

@@ -30,7 +30,7 @@ from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.voice import assembly
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.chores import Chores
 from syncbridge_server.voice.rooms.opening import MAX_RETIRED, Opening
 from syncbridge_server.voice.rooms.timers import Timers
@@ -105,7 +105,7 @@ class Part:
     """The parts of one node. `now`: Unix ms."""
 
     provider: Provider
-    desk: Desk
+    writer: ChannelWriter
     opening: Opening
     chores: Chores
     timers: Timers
@@ -114,7 +114,7 @@ class Part:
 
     async def record(self) -> Any:
         """The record of the channel."""
-        return (await self.desk.look("c")).record
+        return (await self.writer.look("c")).record
 
 
 class Clock:
@@ -134,13 +134,13 @@ async def part(redis_url: str, patience: float = 5.0) -> AsyncIterator[Part]:
         bus = RedisBus(io, "node")
         async with bus.running():
             clock, provider = Clock(), Provider()
-            desk = Desk(RedisChannels(io, bus, "node", 1000.0), LIMITS, clock)
+            writer = ChannelWriter(RedisChannels(io, bus, "node", 1000.0), LIMITS, clock)
             port: Any = provider
-            opening = Opening(port, desk, ChannelConfig(), patience)
-            chores = Chores(port, desk, opening, patience)
-            timers = Timers(desk, opening, chores, NoMigration(), NoLook())
-            tokens = Tokens(port, desk, opening, 3600.0, patience)
-            yield Part(provider, desk, opening, chores, timers, tokens, clock)
+            opening = Opening(port, writer, ChannelConfig(), patience)
+            chores = Chores(port, writer, opening, patience)
+            timers = Timers(writer, opening, chores, NoMigration(), NoLook())
+            tokens = Tokens(port, writer, opening, 3600.0, patience)
+            yield Part(provider, writer, opening, chores, timers, tokens, clock)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ async def one(redis_server: RedisServer) -> AsyncIterator[Part]:
 
 
 async def change(parts: Part, deed: Callable[[Channel, int], Any]) -> None:
-    await parts.desk.change("c", deed)
+    await parts.writer.change("c", deed)
 
 
 async def join(parts: Part, user: str) -> None:
@@ -233,7 +233,7 @@ async def test_what_was_ended_while_it_was_opened_is_not_live(one: Part) -> None
         await change(one, lambda channel, now: channel.end(now, "ended"))
         one.provider.gate.set()
     await one.chores.do("c")
-    channel = await one.desk.look("c")
+    channel = await one.writer.look("c")
 
     [key] = set(one.provider.created)
     assert ([f"s-{key}"], False, []) == (one.provider.ended, channel.live, channel.record.retired)
@@ -377,7 +377,7 @@ async def test_who_died_while_opening_is_followed(one: Part) -> None:
     early = list(one.provider.created)
     one.clock.now += LIMITS.opening_ms
     await one.timers.look_after("c")
-    channel = await one.desk.look("c")
+    channel = await one.writer.look("c")
 
     assert noted is not None
     assert ([], [noted.key], True) == (early, one.provider.created, channel.live)
@@ -428,7 +428,9 @@ async def test_one_channel_that_fails_does_not_stop_the_others(
 
     monkeypatch.setattr(one.timers, "look_after", look_after)
     for name in ("a", "b"):
-        await one.desk.change(name, lambda channel, now: channel.opening(now, ChannelConfig(), ""))
+        await one.writer.change(
+            name, lambda channel, now: channel.opening(now, ChannelConfig(), "")
+        )
     one.clock.now += LIMITS.opening_ms
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.timers.run)

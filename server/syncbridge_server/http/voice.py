@@ -316,7 +316,7 @@ class VoiceRoutes:
         quality = await voice.monitor.quality(channel)
         health = await voice.monitor.health(channel)
         seer = None if grants.unlimited(identity) else identity.user_id
-        return encoded(body_of(channel, voice.desk.now(), health, quality, seer))
+        return encoded(body_of(channel, voice.writer.now(), health, quality, seer))
 
     @describe(
         "Calls of a voice channel that have ended",
@@ -367,7 +367,7 @@ class VoiceRoutes:
         user_id = self._leaver(identity, body)
         voice = required(self._voice)
         try:
-            leaving, sent_away = Leaving(voice.provider, voice.desk), user_id != identity.user_id
+            leaving, sent_away = Leaving(voice.provider, voice.writer), user_id != identity.user_id
             by = identity.user_id if sent_away else ""
             left = await leaving.leave(channel_id, user_id, by=by, keep_out=sent_away)
         except NotLive:

@@ -185,7 +185,7 @@ class VoiceEvidenceRoutes:
         found, damaged = read(voice, await voice.channels.read_many(listed))
         unverified = await voice.evidence.all_unverified()
         rows = [
-            row_of(channel, voice.desk.now(), unverified)
+            row_of(channel, voice.writer.now(), unverified)
             for channel in found
             if channel.live and may_see(identity, channel)
         ]
@@ -255,7 +255,7 @@ def read(voice: Voice, stored: Iterable[Stored | StoreError]) -> tuple[list[Chan
             if isinstance(one, StoreError):
                 raise one
             if one.revision:
-                found.append(voice.desk.channel_of(one))
+                found.append(voice.writer.channel_of(one))
         except StateDamaged:
             damaged += 1
     return found, damaged

@@ -33,12 +33,12 @@ from syncbridge_server.redis.stores.registrations import RedisNotes
 from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.aside import ChannelsAside
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.repairs import Repairs
 from syncbridge_server.voice.checks.room_check import RoomCheck
 from syncbridge_server.voice.checks.sweep import Sweep
 from syncbridge_server.voice.checks.synchronizer import Synchronizer
-from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.figures.metrics import VoiceMetrics, voice_metrics
 from syncbridge_server.voice.figures.monitor import Monitor
 from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
@@ -83,7 +83,7 @@ class Voice:
 
     provider: VoiceProvider
     channels: Channels
-    desk: Desk
+    writer: ChannelWriter
     metrics: VoiceMetrics
     opening: Opening
     tokens: Tokens
@@ -154,37 +154,37 @@ async def build_voice(
         aside = ChannelsAside(channels, inbox)
         inbox.register(aside)
         isolation = Isolation(aside, isolated)
-        desk = Desk(channels, channel_limits(settings), judged_by or clock, isolation)
+        writer = ChannelWriter(channels, channel_limits(settings), judged_by or clock, isolation)
         patience = opening_patience(settings)
-        opening = Opening(provider, desk, default_config(settings), patience)
+        opening = Opening(provider, writer, default_config(settings), patience)
         count = partial(count_one, metrics.calls.recordings)
-        chores = Chores(provider, desk, opening, 2 * patience, count)
-        migration = Migration(desk, opening, metrics.calls)
+        chores = Chores(provider, writer, opening, 2 * patience, count)
+        migration = Migration(writer, opening, metrics.calls)
         recordings = RedisRecordings(io, settings.recording_ttl)
-        texts = Texts(desk, recordings, downloads(client), count)
+        texts = Texts(writer, recordings, downloads(client), count)
         webhook_metrics = WebhookMetrics()
         worker = InboxWorker(
             provider,
             inbox,
             channels,
-            desk,
+            writer,
             recordings,
             webhook_metrics,
             id_bytes=settings.id_bytes,
             count_recording=count,
         )
-        looker = Looker(provider, desk, opening, metrics.sync)
+        looker = Looker(provider, writer, opening, metrics.sync)
         evidence = RedisEvidence(io)
-        revoking = Revoking(desk, evidence)
+        revoking = Revoking(writer, evidence)
         observe = partial(revoking_readings, revoking)
         register_reading(registry, "syncbridge_voice_revocations", observe)
-        Repairs(desk, metrics.sync)
-        synchronizer = build_synchronizer(settings, provider, desk, looker, metrics, evidence)
+        Repairs(writer, metrics.sync)
+        synchronizer = build_synchronizer(settings, provider, writer, looker, metrics, evidence)
         worker.on_look(synchronizer.look)
         analytics = build_analytics(settings, client, metrics)
         monitor = Monitor(
             provider,
-            desk,
+            writer,
             metrics.calls,
             monitor_limits(settings),
             analytics,
@@ -195,19 +195,19 @@ async def build_voice(
         yield Voice(
             provider=provider,
             channels=channels,
-            desk=desk,
+            writer=writer,
             metrics=metrics,
             opening=opening,
             tokens=Tokens(
                 provider,
-                desk,
+                writer,
                 opening,
                 settings.voice_token_ttl,
                 token_patience(settings),
                 RoomCheck(looker) if provider.capabilities.token_local else None,
             ),
             chores=chores,
-            timers=Timers(desk, opening, chores, migration, looker, texts),
+            timers=Timers(writer, opening, chores, migration, looker, texts),
             migration=migration,
             inbox=inbox,
             recordings=recordings,
@@ -218,7 +218,7 @@ async def build_voice(
             monitor=monitor,
             analytics=analytics,
             evidence=evidence,
-            user_calls=UserCalls(desk, evidence),
+            user_calls=UserCalls(writer, evidence),
             revoking=revoking,
         )
 
@@ -247,23 +247,23 @@ def build_registration(
 def build_synchronizer(
     settings: Settings,
     provider: VoiceProvider,
-    desk: Desk,
+    writer: ChannelWriter,
     looker: Looker,
     metrics: VoiceMetrics,
     evidence: CallEvidence,
 ) -> Synchronizer:
     """The comparison with the provider."""
     limits = sync_limits(settings)
-    sweep = Sweep(provider, desk, looker, metrics.sync, limits)
+    sweep = Sweep(provider, writer, looker, metrics.sync, limits)
     return Synchronizer(
         sweep,
         looker,
-        desk.channels,
+        writer.channels,
         metrics.sync,
         limits,
-        desk.isolation,
+        writer.isolation,
         evidence=evidence,
-        now=desk.now,
+        now=writer.now,
     )
 
 

@@ -8,7 +8,7 @@ from syncbridge.kernels import Throttle
 from syncbridge.records.sessions import Notice
 from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.redis.bus.bus import ALL_NODES, RedisBus
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.sockets.audience import Audience
 from syncbridge_server.voice.sockets.board import Board
 from syncbridge_server.voice.sockets.reports import Reports
@@ -49,10 +49,10 @@ class Attachment:
 
 
 def attach(
-    gateway: Gateway, desk: Desk, bus: RedisBus, *, throttle: Throttle | None = None
+    gateway: Gateway, writer: ChannelWriter, bus: RedisBus, *, throttle: Throttle | None = None
 ) -> Attachment:
     """Voice for the sockets of a gateway that has none yet. `throttle`: see `Speaking`."""
-    board = Board(desk.channels, bus, isolation=desk.isolation)
+    board = Board(writer.channels, bus, isolation=writer.isolation)
     audience = Audience(gateway.hub, gateway.post, board)
 
     def share(data: bytes) -> None:
@@ -69,7 +69,7 @@ def attach(
         throttle=throttle,
     )
     bus.on_notice(SPEAKING, lambda notice: speaking.hear(notice.data))
-    reports = Reports(desk, board, gateway.hub.flush)
+    reports = Reports(writer, board, gateway.hub.flush)
     sockets = VoiceSockets(
         gateway.post,
         board,
@@ -77,7 +77,7 @@ def attach(
         speaking,
         reports,
         flush=gateway.hub.flush,
-        lease_ms=desk.limits.call.lease_ms,
+        lease_ms=writer.limits.call.lease_ms,
         monotonic=gateway.monotonic,
     )
     gateway.voice.attach(sockets)

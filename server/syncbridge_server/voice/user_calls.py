@@ -14,7 +14,7 @@ from syncbridge.voice.call_records import What
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.timeline import TOKEN
 from syncbridge_server.ports.evidence import CallEvidence
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 
 log = structlog.get_logger("voice")
 
@@ -32,16 +32,16 @@ MOVES = (What.JOINED, What.LEFT, TOKEN)
 class UserCalls:
     """Notes who was in which call."""
 
-    def __init__(self, desk: Desk, evidence: CallEvidence) -> None:
-        self._desk = desk
+    def __init__(self, writer: ChannelWriter, evidence: CallEvidence) -> None:
+        self._writer = writer
         self._evidence = evidence
         self._waiting: dict[tuple[str, str], int] = {}
         self._more = trio.Event()
-        desk.on_written(self.written)
+        writer.on_written(self.written)
 
     def written(self, channel: Channel) -> None:
         """A channel was written here. Does not wait."""
-        now, channel_id = self._desk.now(), channel.record.channel_id
+        now, channel_id = self._writer.now(), channel.record.channel_id
         entries = channel.timeline.entries
         users = {entry.user_id for entry in entries if entry.what in MOVES}
         if channel.compared and channel.call is not None:

@@ -160,7 +160,7 @@ async def test_trouble_of_the_store_is_held_against_nobody(
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as broken:
-        broken.setattr(node.desk, "change", away)
+        broken.setattr(node.writer, "change", away)
         await put(node, joined("ann"))
         for _ in range(2 * ATTEMPTS):
             with pytest.raises(StoreUnavailable):

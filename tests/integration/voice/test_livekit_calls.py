@@ -307,7 +307,7 @@ async def test_a_call_is_handed_over(redis_url: str) -> None:
     """The other device comes in beside the first, holds the call then, and nobody is told to go."""
     async with site_of(redis_url, voice_sync=NEVER) as site:
         phone = await site.come("ann", "lobby", "phone")
-        await site.voice.desk.change(
+        await site.voice.writer.change(
             "lobby", lambda channel, now: hand_over(channel, "ann", "laptop", "s", now)
         )
         laptop = await site.come("ann", "lobby", "laptop")

@@ -170,7 +170,7 @@ async def test_everybody_left_and_nothing_arrived(redis_server: RedisServer, kin
     async with servers(redis_server, kind=kind) as rig:
         sessions = await calls(rig, lobby=("ann", "bob"), other=("zoe",))
         await unheard(rig, sessions["lobby"], ("ann", "leave"), ("bob", "leave"))
-        before = rig.voice.desk.now()
+        before = rig.voice.writer.now()
         await make_pass(rig)
         after_one = await rig.channel("lobby")
         assert after_one.call is not None
@@ -179,7 +179,7 @@ async def test_everybody_left_and_nothing_arrived(redis_server: RedisServer, kin
             assert after_one.call.doubtful
             return
         assert Phase.EMPTY is after_one.call.phase
-        total = after_one.call.statistics(rig.voice.desk.now()).total_ms
+        total = after_one.call.statistics(rig.voice.writer.now()).total_ms
         assert 0 < total <= 2 * (before - after_one.record.created_at)
 
 
@@ -448,8 +448,8 @@ async def test_monitoring_counts_and_measures(redis_server: RedisServer) -> None
         totals = await rig.voice.monitor.make_pass()
         document = await rig.voice.monitor.collect(await rig.channel("lobby"))
         finals: list[Final] = []
-        rig.voice.desk.on_written(lambda channel: finals.extend(channel.finals))
-        await rig.voice.desk.change("lobby", lambda channel, now: channel.end(now, "ended"))
+        rig.voice.writer.on_written(lambda channel: finals.extend(channel.finals))
+        await rig.voice.writer.change("lobby", lambda channel, now: channel.end(now, "ended"))
 
         assert (2, 3, 2) == (totals.live, totals.participants, totals.asked)
         assert 2.0 == counted(rig, "health", status="healthy")

@@ -220,7 +220,7 @@ async def a_silent_client(scene: Scene) -> float:
     """The provider goes on listing the user, and then says nothing at all."""
     await scene.come("lobby", "ann")
     said = Report("ann", "s", "phone")
-    await scene.rig.voice.desk.change("lobby", lambda channel, now: report(channel, said, now))
+    await scene.rig.voice.writer.change("lobby", lambda channel, now: report(channel, said, now))
     await scene.lose()
     scene.there["lobby"].clear()
     began = scene.clock.ahead

@@ -15,7 +15,7 @@ from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.claims import Grant
 from syncbridge_server.voice.attachment import Attachment
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.sockets.board import Board
 
 WADDLE = "w"
@@ -30,9 +30,9 @@ def pass_for(user: str, *words: str, waddle: str = WADDLE, channel: str = "*") -
     return tokens.mint_access(grant, time.time(), 900.0)[0]
 
 
-def desk_of(node: Node) -> Desk:
+def desk_of(node: Node) -> ChannelWriter:
     assert node.server.voice is not None
-    return node.server.voice.desk
+    return node.server.voice.writer
 
 
 def calls_of(node: Node) -> Attachment:

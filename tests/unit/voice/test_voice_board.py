@@ -41,7 +41,7 @@ class Memory:
         self.damaged: set[str] = set()
 
     def change(self, channel_id: str, change: Change) -> None:
-        """Write a channel as the desk does."""
+        """Write a channel as the writer does."""
         data, revision = self.stored.get(channel_id, (b"", 0))
         record = decode_record(data) if data else ChannelRecord(channel_id)
         before = view.of_record(record)

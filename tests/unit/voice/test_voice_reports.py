@@ -21,7 +21,7 @@ from syncbridge_server.voice.sockets.speaking import Speaking
 NOW = 5000
 
 
-class Desk:
+class ChannelWriter:
     """Channels in memory; a change takes a while. `changes`: how many there were of which."""
 
     def __init__(self) -> None:
@@ -87,9 +87,9 @@ async def test_what_waits_for_a_channel_is_one_change(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A hundred reports cost two writes: the first, and all that came during it."""
-    desk, answers = Desk(), Answers()
-    desk.open("c")
-    reports = Reports(desk, Board(), lambda: None)  # type: ignore[arg-type]
+    writer, answers = ChannelWriter(), Answers()
+    writer.open("c")
+    reports = Reports(writer, Board(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
     reports.say("c", said(answers, "first"))
     await trio.sleep(0.05)
@@ -98,7 +98,7 @@ async def test_what_waits_for_a_channel_is_one_change(
         reports.renew("c", "first")
     await trio.sleep(1)
 
-    assert ["c", "c"] == desk.changes
+    assert ["c", "c"] == writer.changes
     assert [("first", ""), *((f"u{n}", "") for n in range(100))] == answers
     assert 0 == reports.waiting
 
@@ -107,11 +107,11 @@ async def test_channels_do_not_wait_for_each_other(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Eight at a time, and none twice at once."""
-    desk, answers = Desk(), Answers()
-    reports = Reports(desk, Board(), lambda: None)  # type: ignore[arg-type]
+    writer, answers = ChannelWriter(), Answers()
+    reports = Reports(writer, Board(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
     for number in range(16):
-        desk.open(f"c{number}")
+        writer.open(f"c{number}")
         reports.say(f"c{number}", said(answers, f"u{number}"))
     began = trio.current_time()
     while len(answers) < 16:  # noqa: ASYNC110 - a clock that jumps
@@ -124,20 +124,20 @@ async def test_each_report_is_told_its_own_refusal(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Forbidden is one's own; no call, and a store that is away, are everybody's."""
-    desk, answers = Desk(), Answers()
-    desk.open("c")
-    reports = Reports(desk, Board(), lambda: None)  # type: ignore[arg-type]
+    writer, answers = ChannelWriter(), Answers()
+    writer.open("c")
+    reports = Reports(writer, Board(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
     reports.say("c", said(answers, "ann"))
     reports.say("c", said(answers, "eve", forbidden=True))
     reports.say("none", said(answers, "bob"))
     await trio.sleep(1)
     assert {("ann", ""), ("eve", "forbidden"), ("bob", "not_found")} == set(answers)
-    call = desk.channels["c"].call
+    call = writer.channels["c"].call
     assert call is not None
     assert ("ann",) == call.users
 
-    desk.away = True
+    writer.away = True
     reports.say("c", said(answers, "ann", joins=False))
     await trio.sleep(1)
     assert ("ann", "store_unavailable") == answers[-1]
@@ -147,20 +147,20 @@ async def test_only_refusals_write_nothing(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Who may not speak of a channel does not cost it a write."""
-    desk, answers = Desk(), Answers()
-    desk.open("c")
-    reports = Reports(desk, Board(), lambda: None)  # type: ignore[arg-type]
+    writer, answers = ChannelWriter(), Answers()
+    writer.open("c")
+    reports = Reports(writer, Board(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
     reports.say("c", said(answers, "eve", forbidden=True))
     await trio.sleep(1)
 
-    assert ([("eve", "forbidden")], []) == (answers, desk.changes)
+    assert ([("eve", "forbidden")], []) == (answers, writer.changes)
 
 
 def test_what_waits_is_bounded() -> None:
     """The next report is refused with a time; a sign that is there already takes no room."""
     answers = Answers()
-    reports = Reports(Desk(), Board(), lambda: None, max_waiting=3)  # type: ignore[arg-type]
+    reports = Reports(ChannelWriter(), Board(), lambda: None, max_waiting=3)  # type: ignore[arg-type]
     reports.say("c", said(answers, "ann"))
     for _ in range(10):
         reports.renew("c", "ann")

@@ -78,21 +78,21 @@ class Rig:
         there = {f"s-{n}": ("ann", "bob") for n in NAMES}
         self.provider = Provider(there | {f"s-{n}": ("ann",) for n in NAMES[:5]})
         self.channels = MemoryChannels()
-        self.desk = desk_of(self.channels)
+        self.writer = desk_of(self.channels)
         self.opening = Opening()
         metrics = voice_metrics(CollectorRegistry()).sync
         provider: Any = self.provider
-        looker = Looker(provider, self.desk, self.opening, metrics)
-        self.sweep = Sweep(provider, self.desk, looker, metrics, LIMITS)
+        looker = Looker(provider, self.writer, self.opening, metrics)
+        self.sweep = Sweep(provider, self.writer, looker, metrics, LIMITS)
 
     async def fill(self) -> None:
         for name in NAMES:
-            await open_call(self.desk, name, "ann", "bob")
+            await open_call(self.writer, name, "ann", "bob")
         await trio.sleep(1)
         self.channels.reads = self.channels.writes = 0
 
     async def users(self, name: str) -> tuple[str, ...]:
-        call = (await self.desk.look(name)).call
+        call = (await self.writer.look(name)).call
         return call.users if call is not None else ()
 
     async def pass_later(self) -> Report:
@@ -192,7 +192,7 @@ async def test_an_empty_list_agrees_when_nobody_is_in_a_call(
     results = []
     for name, users in (("", ()), ("c0", ()), ("c1", ("ann",))):
         if name:
-            await open_call(rig.desk, name, *users)
+            await open_call(rig.writer, name, *users)
         rig.provider.calls = {}
         rig.provider.broken = {0: CannotVerify(Doubt.EMPTY)}
         results.append((await rig.pass_later()).result)

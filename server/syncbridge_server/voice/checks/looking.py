@@ -28,7 +28,7 @@ from syncbridge.voice.provider.records import CannotVerify, Doubt, Gone, Session
 from syncbridge.voice.records import Room
 from syncbridge.voice.timeline import UNKNOWN_ROOM
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 
 log = structlog.get_logger("voice")
@@ -74,10 +74,14 @@ class Looker:
     """
 
     def __init__(
-        self, provider: VoiceProvider, desk: Desk, opening: Recreates, metrics: SyncMetrics
+        self,
+        provider: VoiceProvider,
+        writer: ChannelWriter,
+        opening: Recreates,
+        metrics: SyncMetrics,
     ) -> None:
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
         self._opening = opening
         self._metrics = metrics
         self.spent_until = 0.0
@@ -89,11 +93,11 @@ class Looker:
 
     async def look(self, channel_id: str, listing: Listing | None = None) -> Sight:
         """Look at a channel's call. Raises StoreError."""
-        channel = await self._desk.look(channel_id)
+        channel = await self._writer.look(channel_id)
         room = channel.record.room
         if not channel.live or room is None:
             return Sight.GONE
-        began = self._desk.now()
+        began = self._writer.now()
         nobody = channel.call is not None and not channel.call.users and not channel.record.lost
         state = await self._provider.fetch_state(room.session_id)
         if nobody and isinstance(state, CannotVerify) and state.doubt is Doubt.EMPTY:
@@ -173,7 +177,7 @@ class Looker:
             doubts = Sight.DOUBTS if again else Sight.VACANT
             return doubts if doubtful else Sight.SEEN, found
 
-        sight, found = await self._desk.change(channel_id, hear)
+        sight, found = await self._writer.change(channel_id, hear)
         for one in found:
             self._metrics.drift.labels(str(one.type)).inc()
         if found:
@@ -190,9 +194,9 @@ class Looker:
                 channel.hear([nobody], now)
             return channel
 
-        channel = await self._desk.look(channel_id)
+        channel = await self._writer.look(channel_id)
         if channel.record.lost or (channel.call is not None and channel.call.doubtful):
-            channel = await self._desk.change(channel_id, find)
+            channel = await self._writer.change(channel_id, find)
         held = channel.call is not None and channel.call.users
         return Sight.BLIND if held else Sight.SEEN
 
@@ -213,7 +217,7 @@ class Looker:
                 channel.end(now, "ended", LIST)
             return sure and present
 
-        if await self._desk.change(channel_id, miss):
+        if await self._writer.change(channel_id, miss):
             await self._recreate(channel_id, room.session_id)
         return Sight.LOST
 

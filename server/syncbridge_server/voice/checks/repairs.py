@@ -8,7 +8,7 @@ import structlog
 
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.timeline import repair_of
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 
 log = structlog.get_logger("voice")
@@ -17,9 +17,9 @@ log = structlog.get_logger("voice")
 class Repairs:
     """Counts and logs the repairs of the changes that this node writes."""
 
-    def __init__(self, desk: Desk, metrics: SyncMetrics) -> None:
+    def __init__(self, writer: ChannelWriter, metrics: SyncMetrics) -> None:
         self._metrics = metrics
-        desk.on_written(self._tell)
+        writer.on_written(self._tell)
 
     def _tell(self, channel: Channel) -> None:
         for entry in channel.timeline.entries:

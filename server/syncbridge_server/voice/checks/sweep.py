@@ -32,9 +32,9 @@ from syncbridge.voice.provider.records import ActivePage, CannotVerify, Doubt
 from syncbridge.voice.stored import Stored
 from syncbridge.voice.verification import ALL, ERROR, WAITING
 from syncbridge_server.ports.provider import VoiceProvider
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.rounds import Round, SyncLimits
-from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 
 log = structlog.get_logger("voice")
@@ -80,13 +80,13 @@ class Sweep:
     def __init__(
         self,
         provider: VoiceProvider,
-        desk: Desk,
+        writer: ChannelWriter,
         looker: Looker,
         metrics: SyncMetrics,
         limits: SyncLimits,
     ) -> None:
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
         self._looker = looker
         self._metrics = metrics
         self._limits = limits
@@ -95,7 +95,7 @@ class Sweep:
 
     async def run_pass(self) -> Report:
         """One pass. Raises StoreError when a read of ours failed; then nothing was changed."""
-        report = Report(live=await self._desk.channels.live_count())
+        report = Report(live=await self._writer.channels.live_count())
         answer = await self._list(report)
         if isinstance(answer, CannotVerify):
             report.result = f"list_{answer.doubt}"
@@ -108,7 +108,7 @@ class Sweep:
         wanted = suspects(
             held,
             listing.sessions if listing else None,
-            self._desk.now(),
+            self._writer.now(),
             round(self._limits.stale_s * 1000),
         )
         await self._look_at(self._in_turn(wanted), listing, report)
@@ -120,7 +120,7 @@ class Sweep:
 
     async def _list(self, report: Report) -> Listing | CannotVerify:
         """The whole list, or why there is none."""
-        began, sessions, cursor = self._desk.now(), dict[str, int](), ""
+        began, sessions, cursor = self._writer.now(), dict[str, int](), ""
         while report.pages < self._limits.pages:
             page = await self._page(cursor, report)
             if isinstance(page, CannotVerify):
@@ -149,16 +149,16 @@ class Sweep:
     async def _held(self) -> list[Held]:
         """All live channels in brief. Raises StoreError when any read failed."""
         held: list[Held] = []
-        live = cast("AsyncGenerator[list[str], None]", self._desk.channels.live())
+        live = cast("AsyncGenerator[list[str], None]", self._writer.channels.live())
         async with aclosing(live) as pages:
             async for page in pages:
-                read = zip(page, await self._desk.channels.read_many(page), strict=True)
-                for one in await self._desk.isolation.each("sync", read, self._brief):
+                read = zip(page, await self._writer.channels.read_many(page), strict=True)
+                for one in await self._writer.isolation.each("sync", read, self._brief):
                     held += [one] if one is not None else []
         return held
 
     def _brief(self, stored: Stored) -> Held | None:
-        return held_of(Channel(stored.record, self._desk.limits))
+        return held_of(Channel(stored.record, self._writer.limits))
 
     def _in_turn(self, wanted: dict[str, Reason]) -> dict[str, Reason]:
         """Those that waited in the pass before come first."""
@@ -177,7 +177,7 @@ class Sweep:
             wanted,
             listing,
             left,
-            self._desk.isolation,
+            self._writer.isolation,
         )
         try:
             await looks.run()
@@ -194,11 +194,11 @@ class Sweep:
         again = [session_id for session_id in found if session_id in self._strange]
         self._strange = set(found)
         for session_id in again[: self._limits.orphans]:
-            channel_id = await self._desk.channels.channel_of(session_id)
+            channel_id = await self._writer.channels.channel_of(session_id)
             if channel_id is None:
                 continue
             noting = partial(self._orphaned, channel_id, session_id)
-            if await self._desk.isolation.run("orphans", channel_id, noting, False):
+            if await self._writer.isolation.run("orphans", channel_id, noting, False):
                 report.orphans += 1
                 self._metrics.orphans.inc()
                 log.warning("voice_orphan", channel_id=channel_id)
@@ -213,4 +213,4 @@ class Sweep:
                 return False
             return channel.orphaned(session_id, now)
 
-        return await self._desk.change(channel_id, judge)
+        return await self._writer.change(channel_id, judge)

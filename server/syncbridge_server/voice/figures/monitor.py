@@ -23,7 +23,7 @@ from syncbridge.voice.stored import Stored
 from syncbridge.voice.verification import ALL, Unverified, worst
 from syncbridge_server.ports.evidence import CallEvidence
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.figures.metrics import CallMetrics
 from syncbridge_server.voice.turns import LONGEST, take_turns
 
@@ -77,7 +77,7 @@ class Monitor:
     def __init__(
         self,
         provider: VoiceProvider,
-        desk: Desk,
+        writer: ChannelWriter,
         metrics: CallMetrics,
         limits: MonitorLimits,
         analytics: Sink | None = None,
@@ -87,17 +87,17 @@ class Monitor:
         self._evidence = evidence
         self._unverified: dict[str, Unverified] = {}
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
         self._metrics = metrics
         self._limits = limits
         self._analytics = analytics
         self._failing = failing
         self._measured: OrderedDict[str, tuple[float, Metrics | CannotVerify]] = OrderedDict()
-        desk.on_written(self._report_finals)
+        writer.on_written(self._report_finals)
 
     async def run(self) -> None:
         """Passes, for ever."""
-        await take_turns(self._desk.channels, PURPOSE, self._limits.interval_s, self._turn)
+        await take_turns(self._writer.channels, PURPOSE, self._limits.interval_s, self._turn)
 
     async def collect(self, channel: Channel) -> dict[str, Any]:
         """The metrics of one call, with its quality."""
@@ -116,19 +116,19 @@ class Monitor:
         found = None
         if self._evidence is not None and channel.live:
             found = await self._evidence.unverified(channel.record.channel_id)
-        return self._as_served(check_health(channel, self._desk.now(), found))
+        return self._as_served(check_health(channel, self._writer.now(), found))
 
     async def make_pass(self) -> Totals:
         """One pass over all live calls. Raises StoreError."""
         totals, calls = Totals(), dict[str, tuple[dict[str, Any], Health]]()
         self._unverified, asked = {}, False
-        live = cast("AsyncGenerator[list[str], None]", self._desk.channels.live())
+        live = cast("AsyncGenerator[list[str], None]", self._writer.channels.live())
         async with aclosing(live) as pages:
             async for page in pages:
                 if self._evidence is not None and not asked:
                     self._unverified, asked = await self._evidence.all_unverified(), True
-                read = zip(page, await self._desk.channels.read_many(page), strict=True)
-                calls.update(await self._desk.isolation.each("monitor", read, self._seen))
+                read = zip(page, await self._writer.channels.read_many(page), strict=True)
+                calls.update(await self._writer.isolation.each("monitor", read, self._seen))
         calls.pop("", None)
         await self._measure_oldest(calls, totals)
         for session_id, (facts, health) in calls.items():
@@ -153,10 +153,10 @@ class Monitor:
 
     def _seen(self, stored: Stored) -> tuple[str, tuple[dict[str, Any], Health]]:
         """A call under its session; under nothing when the channel is not live."""
-        channel = Channel(stored.record, self._desk.limits)
+        channel = Channel(stored.record, self._writer.limits)
         known = self._unverified
         found = worst(known.get(stored.record.channel_id), known.get(ALL))
-        health = check_health(channel, self._desk.now(), found)
+        health = check_health(channel, self._writer.now(), found)
         return _session(channel) if channel.live else "", (self._facts(channel), health)
 
     async def _measure(self, session_id: str) -> Metrics | CannotVerify:
@@ -183,7 +183,7 @@ class Monitor:
 
     def _facts(self, channel: Channel) -> dict[str, Any]:
         """The metrics of one call, without what the provider has to do with."""
-        now = self._desk.now()
+        now = self._writer.now()
         record, call = channel.record, channel.call
         return {
             "sessionId": _session(channel),

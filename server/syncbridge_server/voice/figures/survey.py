@@ -11,7 +11,7 @@ import trio
 
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.stored import Stored
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 
 MOST = 20_000
 """Channels that are looked at."""
@@ -41,20 +41,20 @@ class VoiceFigures(msgspec.Struct, rename="camel"):
     complete: bool = True
 
 
-async def survey(desk: Desk) -> VoiceFigures:
+async def survey(writer: ChannelWriter) -> VoiceFigures:
     """Look at the live channels, at most `MOST`, for some seconds. Raises StoreError. O(calls)."""
     figures, phases, seen = VoiceFigures(), Counter[str](), set[str]()
-    figures.channels = await desk.channels.live_count()
-    live = cast("AsyncGenerator[list[str], None]", desk.channels.live())
+    figures.channels = await writer.channels.live_count()
+    live = cast("AsyncGenerator[list[str], None]", writer.channels.live())
     with trio.move_on_after(SECONDS) as scope:
         async with aclosing(live) as pages:
             async for page in pages:
                 fresh = [channel_id for channel_id in page if channel_id not in seen]
                 seen.update(fresh)
-                now = desk.now()
-                read = zip(fresh, await desk.channels.read_many(fresh), strict=True)
-                add = partial(_add, figures, phases, desk.limits, now)
-                await desk.isolation.each("survey", read, add)
+                now = writer.now()
+                read = zip(fresh, await writer.channels.read_many(fresh), strict=True)
+                add = partial(_add, figures, phases, writer.limits, now)
+                await writer.isolation.each("survey", read, add)
                 if len(seen) >= MOST:
                     figures.complete = False
                     break

@@ -30,7 +30,7 @@ from syncbridge.voice.provider.errors import (
 from syncbridge.voice.records import Room
 from syncbridge_server.isolation import LEFT, Left
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.leaving import put_out
 from syncbridge_server.voice.rooms.opening import Opening, failed
 
@@ -52,19 +52,19 @@ class Chores:
     def __init__(
         self,
         provider: VoiceProvider,
-        desk: Desk,
+        writer: ChannelWriter,
         opening: Opening,
         patience: float,
         count_recording: Callable[[str], None] = lambda outcome: None,
     ) -> None:
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
         self._opening = opening
         self._patience = patience
         self._count_recording = count_recording
         self._waiting: dict[str, None] = {}
         self._more = trio.Event()
-        desk.on_chores(self.wake)
+        writer.on_chores(self.wake)
 
     def wake(self, channel_id: str) -> None:
         """There is something to do in this channel. Does not wait."""
@@ -81,7 +81,7 @@ class Chores:
     async def do(self, channel_id: str) -> Left | None:
         """Do what is to be done in one channel; LEFT when somebody else does. Raises StoreError."""
         life_ms = round((self._patience + MARGIN) * 1000)
-        async with self._desk.channels.lock(channel_id, CHORES, life_ms, 0) as got:
+        async with self._writer.channels.lock(channel_id, CHORES, life_ms, 0) as got:
             if not got:
                 return LEFT
             with trio.move_on_after(self._patience):
@@ -96,15 +96,15 @@ class Chores:
             channel_id = next(iter(self._waiting))
             del self._waiting[channel_id]
             try:
-                await self._desk.isolation.run(
+                await self._writer.isolation.run(
                     "provider", channel_id, partial(self.do, channel_id), None
                 )
             except StoreError as error:
                 log.info("voice_chores_wait", channel_id=channel_id, reason=error.detail)
 
     async def _do(self, channel_id: str) -> None:
-        channel = await self._desk.look(channel_id)
-        if channel.record.retry_at > self._desk.now():
+        channel = await self._writer.look(channel_id)
+        if channel.record.retry_at > self._writer.now():
             return
         try:
             for user_id in list(channel.record.unwelcome):
@@ -120,7 +120,7 @@ class Chores:
                 code=error.code.value,
                 reason=error.detail,
             )
-            await self._desk.change(channel_id, partial(failed, error=error))
+            await self._writer.change(channel_id, partial(failed, error=error))
 
     async def _end(self, channel: Channel, room: Room) -> None:
         """End a retired room, and confirm it."""
@@ -131,10 +131,10 @@ class Chores:
         except (SessionNotFound, InvalidRequest):
             log.info("voice_room_gone", channel_id=channel_id, key=room.key)
         except ProviderError:
-            if self._desk.now() - max(room.asked_at, room.opened_at) < GIVE_UP_MS:
+            if self._writer.now() - max(room.asked_at, room.opened_at) < GIVE_UP_MS:
                 raise
             log.error("voice_room_given_up", channel_id=channel_id, key=room.key)
-        await self._desk.change(channel_id, partial(confirmed, room=room))
+        await self._writer.change(channel_id, partial(confirmed, room=room))
         log.info("voice_room_ended", channel_id=channel_id, session_id=room.session_id)
 
     async def _send_away(self, channel: Channel, user_id: str) -> None:
@@ -146,7 +146,7 @@ class Chores:
                 if room is not None:
                     await self._provider.kick(room.session_id, user_id)
         rule = partial(sent_away, user_id=user_id, connections=connections)
-        await self._desk.change(record.channel_id, rule)
+        await self._writer.change(record.channel_id, rule)
         log.info("voice_sent_away_again", channel_id=record.channel_id, user_id=user_id)
 
     async def _identify(self, channel: Channel, room: Room) -> str:
@@ -155,7 +155,7 @@ class Chores:
         async with self._opening.locked(channel_id):
             session_id = await self._opening.ask(channel.record, room)
         rule = partial(identified, room=room, session_id=session_id)
-        await self._desk.change(channel_id, rule)
+        await self._writer.change(channel_id, rule)
         return session_id
 
     async def _start_recording(self, channel: Channel) -> None:
@@ -174,7 +174,7 @@ class Chores:
             log.warning("voice_recording_refused", channel_id=record.channel_id, state=state)
             log.debug("voice_recording_refused", reason=error.detail)
         self._count_recording("started" if state == "started" else "refused")
-        await self._desk.change(
+        await self._writer.change(
             record.channel_id, partial(recorded, session_id=session_id, state=state)
         )
 

@@ -23,7 +23,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.grants import require
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.reporting import hand_over
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.figures.metrics import CallMetrics
 from syncbridge_server.voice.rooms.tokens import Tokens, VoiceToken
 from syncbridge_server.voice.sockets.board import Board, LiveCall
@@ -52,12 +52,14 @@ class Handover:
     """Moves calls from device to device, and counts how that goes: `failed`, or `begun` and then
     `moved` or `expired`."""
 
-    def __init__(self, board: Board, desk: Desk, tokens: Tokens, metrics: CallMetrics) -> None:
+    def __init__(
+        self, board: Board, writer: ChannelWriter, tokens: Tokens, metrics: CallMetrics
+    ) -> None:
         self._board = board
-        self._desk = desk
+        self._writer = writer
         self._tokens = tokens
         self._steps = metrics.handovers
-        desk.on_written(self._count)
+        writer.on_written(self._count)
 
     async def take_along(
         self, identity: Identity, session_id: str, source: str, target: str
@@ -95,7 +97,7 @@ class Handover:
     async def _move(
         self, identity: Identity, channel_id: str, user_id: str, session_id: str, target: str
     ) -> HandedCall | None:
-        record = (await self._desk.look(channel_id)).record
+        record = (await self._writer.look(channel_id)).record
         guest = record.guests.get(user_id)
         if guest is None:
             return None
@@ -111,7 +113,7 @@ class Handover:
             device_id=target,
             sid=session_id,
         )
-        await self._desk.change(
+        await self._writer.change(
             channel_id, lambda channel, now: hand_over(channel, user_id, target, session_id, now)
         )
         return HandedCall(channel_id, token)

@@ -16,7 +16,7 @@ from syncbridge.voice.channel import PROVIDER, Channel
 from syncbridge.voice.evidence import Evidence, Left, Origin, Source, Teller
 from syncbridge.voice.timeline import SENT_AWAY
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.opening import NotLive
 
 Says = Callable[[str], Left]
@@ -26,9 +26,9 @@ Says = Callable[[str], Left]
 class Leaving:
     """Removes users from calls."""
 
-    def __init__(self, provider: VoiceProvider, desk: Desk) -> None:
+    def __init__(self, provider: VoiceProvider, writer: ChannelWriter) -> None:
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
 
     async def leave(
         self, channel_id: str, user_id: str, *, by: str = "", keep_out: bool = False
@@ -40,15 +40,15 @@ class Leaving:
 
         Raises NotLive, ProviderError (the user may still be there), StoreError.
         """
-        began = self._desk.now()
-        sessions, connections = await self._desk.change(
+        began = self._writer.now()
+        sessions, connections = await self._writer.change(
             channel_id, partial(asked_out, user_id=user_id, by=by, keep_out=keep_out)
         )
         removed = False
         for session_id in sessions:
             removed = await self._provider.kick(session_id, user_id) or removed
         rule = partial(put_out, user_id=user_id, connections=connections, removed=removed, at=began)
-        await self._desk.change(channel_id, rule)
+        await self._writer.change(channel_id, rule)
         return removed or bool(connections)
 
 

@@ -18,7 +18,7 @@ import structlog
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import Move, Room
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.figures.metrics import CallMetrics
 
 log = structlog.get_logger("voice")
@@ -37,11 +37,11 @@ class NothingToMigrate(Exception):
 class Migration:
     """Moves calls."""
 
-    def __init__(self, desk: Desk, opening: OpensComing, metrics: CallMetrics) -> None:
-        self._desk = desk
+    def __init__(self, writer: ChannelWriter, opening: OpensComing, metrics: CallMetrics) -> None:
+        self._writer = writer
         self._opening = opening
         self._metrics = metrics
-        desk.on_written(self._count)
+        writer.on_written(self._count)
 
     async def begin(self, channel_id: str, reason: str) -> bool:
         """Move a channel's call. True: its participants were told to come over.
@@ -55,7 +55,7 @@ class Migration:
                 raise NothingToMigrate
 
         try:
-            await self._desk.change(channel_id, note)
+            await self._writer.change(channel_id, note)
         except NothingToMigrate:
             return False
         return await self.carry_on(channel_id)
@@ -81,7 +81,7 @@ class Migration:
             channel.abandon(asked=asked)
 
         try:
-            await self._desk.change(channel_id, abandon)
+            await self._writer.change(channel_id, abandon)
         except NothingToMigrate:
             pass
 

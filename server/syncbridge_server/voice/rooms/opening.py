@@ -26,7 +26,7 @@ from syncbridge.voice.provider.errors import NetworkFailed, ProviderError, Provi
 from syncbridge.voice.provider.records import SessionRequest
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, Room
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 
 log = structlog.get_logger("voice")
 
@@ -77,10 +77,14 @@ class Opening:
     """
 
     def __init__(
-        self, provider: VoiceProvider, desk: Desk, default: ChannelConfig, patience: float
+        self,
+        provider: VoiceProvider,
+        writer: ChannelWriter,
+        default: ChannelConfig,
+        patience: float,
     ) -> None:
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
         self._default = default
         self._patience = patience
         self._attempts: dict[tuple[str, str], Attempt] = {}
@@ -92,7 +96,7 @@ class Opening:
 
         Raises ProviderError, StoreError, and FORBIDDEN for a channel of another waddle.
         """
-        channel = await self._desk.look(channel_id)
+        channel = await self._writer.look(channel_id)
         require_waddle(channel, waddle_id)
         if channel.live and channel.record.room is not None:
             return channel.record.room
@@ -109,7 +113,7 @@ class Opening:
         try:
             return await self._together((LOST, channel_id), deed)
         except NotLive:
-            record = (await self._desk.look(channel_id)).record
+            record = (await self._writer.look(channel_id)).record
             return await self.room(channel_id, record.waddle_id)
 
     async def coming(self, channel_id: str) -> Room | None:
@@ -137,7 +141,7 @@ class Opening:
         takes too long.
         """
         life_ms, wait_ms = (round(s * 1000) for s in (self._patience + MARGIN, self._patience))
-        async with self._desk.channels.lock(channel_id, OPEN, life_ms, wait_ms) as got:
+        async with self._writer.channels.lock(channel_id, OPEN, life_ms, wait_ms) as got:
             if not got:
                 raise ProviderUnavailable("the room is being opened elsewhere", retry_after=1.0)
             try:
@@ -192,13 +196,13 @@ class Opening:
 
         async with self.locked(channel_id):
             try:
-                asking = await self._desk.change(channel_id, note)
+                asking = await self._writer.change(channel_id, note)
             except Done as done:
                 return done.room
             if asking.room.session_id:
                 return asking.room
             session_id = await self._ask_or_note(channel_id, asking)
-            return await self._desk.change(
+            return await self._writer.change(
                 channel_id, partial(opened, key=asking.room.key, session_id=session_id)
             )
 
@@ -210,13 +214,13 @@ class Opening:
             if room.session_id != lost_session_id:
                 raise Done(room)
             if channel.migrate(now, LOST) is None:
-                wait = self._desk.limits.call.migration_ms / 1000
+                wait = self._writer.limits.call.migration_ms / 1000
                 raise ProviderUnavailable("a migration is under way", retry_after=wait)
             record.lost = 0
 
         async with self.locked(channel_id):
             try:
-                await self._desk.change(channel_id, note)
+                await self._writer.change(channel_id, note)
             except Done as done:
                 return done.room
             log.warning("voice_room_lost", channel_id=channel_id, session_id=lost_session_id)
@@ -228,13 +232,13 @@ class Opening:
 
     async def _move(self, channel_id: str) -> Room:
         """Ask for the coming room, and make it the room. Raises NotLive when there is none."""
-        record = (await self._desk.look(channel_id)).record
+        record = (await self._writer.look(channel_id)).record
         if record.coming is None:
             raise NotLive
         origin = record.room.session_id if record.room is not None else ""
         asking = Asking(record.coming, record.waddle_id, record.config, origin)
         session_id = await self._ask_or_note(channel_id, asking)
-        return await self._desk.change(
+        return await self._writer.change(
             channel_id, partial(moved, key=asking.room.key, session_id=session_id)
         )
 
@@ -253,7 +257,7 @@ class Opening:
                 reason=error.detail,
             )
             with suppress(StoreError):
-                await self._desk.change(channel_id, partial(failed, error=error))
+                await self._writer.change(channel_id, partial(failed, error=error))
             raise
 
     async def _ask(self, channel_id: str, asking: Asking) -> str:
@@ -270,7 +274,7 @@ class Opening:
             room.reason if asking.origin else "",
         )
         session = await self._provider.create_session(request, room.key)
-        await self._desk.channels.note_session(session.id, channel_id)
+        await self._writer.channels.note_session(session.id, channel_id)
         log.info(
             "voice_room_opened",
             channel_id=channel_id,

@@ -27,7 +27,7 @@ from syncbridge.voice.records import Guest
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.isolation import of_record
 from syncbridge_server.ports.evidence import CallEvidence
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.opening import NotLive
 
 log = structlog.get_logger("voice")
@@ -59,8 +59,8 @@ class Taken(NamedTuple):
 class Revoking:
     """Removes users from calls. `pending`: what the calls have not been told yet."""
 
-    def __init__(self, desk: Desk, evidence: CallEvidence) -> None:
-        self._desk = desk
+    def __init__(self, writer: ChannelWriter, evidence: CallEvidence) -> None:
+        self._writer = writer
         self._evidence = evidence
         self._known: OrderedDict[str, dict[str, None]] = OrderedDict()
         self.pending: dict[Taken, None] = {}
@@ -136,7 +136,7 @@ class Revoking:
 
         Raises StoreError.
         """
-        since = taken.at - self._desk.limits.removed_ms
+        since = taken.at - self._writer.limits.removed_ms
         noted = await self._evidence.calls_of(taken.user_id)
         return [
             channel_id
@@ -146,12 +146,12 @@ class Revoking:
 
     async def _tell(self, channel_id: str, taken: Taken) -> bool:
         try:
-            if not concerned(await self._desk.look(channel_id), taken):
+            if not concerned(await self._writer.look(channel_id), taken):
                 return False
             with suppress(NotLive):
-                await self._desk.change(channel_id, partial(removed, taken=taken))
+                await self._writer.change(channel_id, partial(removed, taken=taken))
                 log.info("voice_revoked", channel_id=channel_id, user_id=taken.user_id)
-            return taken.user_id in (await self._desk.look(channel_id)).record.unwelcome
+            return taken.user_id in (await self._writer.look(channel_id)).record.unwelcome
         except StoreError as error:
             if not of_record(error):
                 raise

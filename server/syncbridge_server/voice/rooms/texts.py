@@ -16,7 +16,7 @@ import trio
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.recordings import Recorded
 from syncbridge_server.ports.recordings import Recordings
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 
 if TYPE_CHECKING:
     import httpx
@@ -45,32 +45,36 @@ class Texts:
     """Fetches texts. `count`: gets `fetched` or `lost`."""
 
     def __init__(
-        self, desk: Desk, recordings: Recordings, download: Download, count: Callable[[str], None]
+        self,
+        writer: ChannelWriter,
+        recordings: Recordings,
+        download: Download,
+        count: Callable[[str], None],
     ) -> None:
-        self._desk = desk
+        self._writer = writer
         self._recordings = recordings
         self._download = download
         self._count = count
 
     async def fetch(self, channel_id: str) -> None:
         """Fetch what a channel wants, unless another node does. Raises StoreError."""
-        async with self._desk.channels.lock(channel_id, TEXTS, LIFE_MS, 0) as got:
+        async with self._writer.channels.lock(channel_id, TEXTS, LIFE_MS, 0) as got:
             if not got:
                 return
-            wanted = (await self._desk.look(channel_id)).record.texts
+            wanted = (await self._writer.look(channel_id)).record.texts
             listed = {
                 one.recording_id: one for one in await self._recordings.of_channel(channel_id)
             }
             for recording_id in list(wanted):
                 done = await self._fetch(channel_id, listed.get(recording_id))
                 rule = partial(fetched, recording_id=recording_id, done=done)
-                await self._desk.change(channel_id, rule)
+                await self._writer.change(channel_id, rule)
                 if not done:
                     return
 
     async def _fetch(self, channel_id: str, one: Recorded | None) -> bool:
         """Whether there is nothing to be done about a text any more."""
-        if one is None or 0 < one.expires_at <= self._desk.now():
+        if one is None or 0 < one.expires_at <= self._writer.now():
             return self._lost(channel_id, "it has expired")
         try:
             text = await self._download(one.url)

@@ -20,7 +20,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.timeline import TIMEOUT
 from syncbridge_server.isolation import Left
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.chores import Chores
 from syncbridge_server.voice.rooms.opening import Opening
 
@@ -76,7 +76,7 @@ class Timers:
 
     def __init__(
         self,
-        desk: Desk,
+        writer: ChannelWriter,
         opening: Opening,
         chores: Chores,
         migration: Migrating,
@@ -84,7 +84,7 @@ class Timers:
         texts: Fetches | None = None,
     ) -> None:
         self._texts = texts
-        self._desk = desk
+        self._writer = writer
         self._opening = opening
         self._chores = chores
         self._migration = migration
@@ -105,7 +105,7 @@ class Timers:
 
     async def look_after(self, channel_id: str) -> Left | None:
         """Carry out what is due in one channel; LEFT as `Chores.do`. Raises StoreError."""
-        wanted = await self._desk.change(channel_id, settled)
+        wanted = await self._writer.change(channel_id, settled)
         if wanted.stragglers:
             await self._looker.look(channel_id)
         try:
@@ -128,7 +128,7 @@ class Timers:
         if free <= 0:
             return []
         try:
-            claimed = await self._desk.channels.claim_due(self._desk.now(), LEASE_MS, free)
+            claimed = await self._writer.channels.claim_due(self._writer.now(), LEASE_MS, free)
         except StoreError as error:
             if not self.waiting:
                 log.warning("voice_timers_wait", reason=error.detail)
@@ -141,7 +141,7 @@ class Timers:
         try:
             with trio.move_on_after(LEASE_MS / 1000):
                 work = partial(self.look_after, channel_id)
-                await self._desk.isolation.run("due", channel_id, work, None)
+                await self._writer.isolation.run("due", channel_id, work, None)
         except StoreError as error:
             log.info("voice_due_again", channel_id=channel_id, reason=error.detail)
         finally:

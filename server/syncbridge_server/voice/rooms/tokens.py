@@ -32,8 +32,8 @@ from syncbridge.voice.provider.errors import (
 from syncbridge.voice.provider.records import IssuedToken, Participant, Permissions
 from syncbridge.voice.records import Room
 from syncbridge_server.ports.provider import VoiceProvider
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.checks.room_check import RoomCheck
-from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.rooms.opening import NotLive, Opening, require_waddle
 
 log = structlog.get_logger("voice")
@@ -83,14 +83,14 @@ class Tokens:
     def __init__(
         self,
         provider: VoiceProvider,
-        desk: Desk,
+        writer: ChannelWriter,
         opening: Opening,
         life: float,
         patience: float,
         check: RoomCheck | None = None,
     ) -> None:
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
         self._opening = opening
         self._life = life
         self._patience = patience
@@ -127,7 +127,7 @@ class Tokens:
             permissions=permissions,
             device=(device_id, sid),
             logins=logins,
-            began=self._desk.now(),
+            began=self._writer.now(),
         )
         who = Participant(user_id, name, device_id)
         try:
@@ -146,7 +146,7 @@ class Tokens:
     ) -> VoiceToken:
         for _ in range(ATTEMPTS):
             try:
-                got = await self._desk.change(channel_id, seat)
+                got = await self._writer.change(channel_id, seat)
             except NotLive:
                 await self._opening.room(channel_id, waddle_id)
                 continue
@@ -157,7 +157,7 @@ class Tokens:
                 continue
             if got.changed:
                 await self._change(channel_id, got.room.session_id, who.user_id, permissions)
-            expires_at = min(issued.expires_at, self._desk.now() / 1000 + self._life)
+            expires_at = min(issued.expires_at, self._writer.now() / 1000 + self._life)
             return VoiceToken(issued.token, got.room.session_id, expires_at, got.room.generation)
         raise ProviderUnavailable("the channel's call changes all the time", retry_after=2.0)
 
@@ -207,7 +207,7 @@ class Tokens:
         with trio.move_on_after(RELEASE_SECONDS) as scope:
             scope.shield = True
             try:
-                await self._desk.change(channel_id, partial(unseated, user_id=user_id))
+                await self._writer.change(channel_id, partial(unseated, user_id=user_id))
             except StoreError as error:
                 log.info("voice_seat_kept", channel_id=channel_id, reason=error.detail)
 

@@ -18,7 +18,7 @@ from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.holding import Report
 from syncbridge.voice.view import View, of_record
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.sockets.board import Board
 
 log = structlog.get_logger("voice")
@@ -62,13 +62,13 @@ class Reports:
 
     def __init__(
         self,
-        desk: Desk,
+        writer: ChannelWriter,
         board: Board,
         flush: Callable[[], object],
         *,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        self._desk = desk
+        self._writer = writer
         self._board = board
         self._flush = flush
         self._max = max_waiting
@@ -137,7 +137,7 @@ class Reports:
 
     async def _change(self, channel_id: str, batch: Batch) -> View | None:
         """One change of the channel. Raises NOT_FOUND when it has no call."""
-        channel = await self._desk.change(channel_id, lambda c, now: apply(c, now, batch))
+        channel = await self._writer.change(channel_id, lambda c, now: apply(c, now, batch))
         await self._board.caught_up(channel_id, channel.revision, BOARD_SECONDS)
         call = self._board.calls.get(channel_id)
         return call.view if call is not None else of_record(channel.record)

@@ -30,7 +30,7 @@ from syncbridge_server.ports.channels import Channels, WebhookInbox
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.ports.recordings import Recordings
 from syncbridge_server.telemetry.tracing import TRACING
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.webhooks.inbox_sorting import Fate, Item, Reports, Sorter
 
 log = structlog.get_logger("voice")
@@ -91,7 +91,7 @@ class InboxWorker:
         provider: VoiceProvider,
         inbox: WebhookInbox,
         channels: Channels,
-        desk: Desk,
+        writer: ChannelWriter,
         recordings: Recordings,
         effects: Effects,
         *,
@@ -103,7 +103,7 @@ class InboxWorker:
         self._count_recording = count_recording
         self._inbox = inbox
         self._sorter = Sorter(provider, channels, id_bytes)
-        self._desk = desk
+        self._writer = writer
         self._recordings = recordings
         self._effects = effects
         self._batch = batch
@@ -202,8 +202,8 @@ class InboxWorker:
                 for item in items:
                     item.fail(Fate.WAIT)
                 return [error]
-            if self._desk.isolation.ready("webhooks", channel_id):
-                await self._desk.isolation.failed("webhooks", channel_id, error)
+            if self._writer.isolation.ready("webhooks", channel_id):
+                await self._writer.isolation.failed("webhooks", channel_id, error)
             again(items, error)
         except Exception as error:  # whatever one delivery breaks, the others go on
             if len(items) > 1:
@@ -233,7 +233,7 @@ class InboxWorker:
             return taken
 
         try:
-            taken = await self._desk.change(channel_id, rule)
+            taken = await self._writer.change(channel_id, rule)
         except NotConcerned:
             return
         if taken.look:
@@ -271,7 +271,7 @@ class InboxWorker:
     def _spoke(self, channel_id: str, report: Report) -> None:
         event = report.event
         assert isinstance(event, events.ParticipantSpeaking)
-        if event.is_speaking and self._desk.now() - report.at > STALE_SPEECH_MS:
+        if event.is_speaking and self._writer.now() - report.at > STALE_SPEECH_MS:
             return
         if self._overtaken(channel_id, event.user_id, report.at):
             return
@@ -296,7 +296,7 @@ class InboxWorker:
         done = [item.delivery for item in items if item.fate is Fate.DONE]
         await self._inbox.done(done)
         for delivery in done:
-            self._effects.took_effect(max(self._desk.now() - delivery.received_at, 0) / 1000)
+            self._effects.took_effect(max(self._writer.now() - delivery.received_at, 0) / 1000)
         for item in items:
             spent = item.fate is Fate.AGAIN and item.delivery.attempts >= ATTEMPTS
             if item.fate is Fate.BURY or spent:

@@ -29,7 +29,7 @@ Rule = Callable[[Channel, int], T]
 somebody else wrote meanwhile, and must change nothing but the channel."""
 
 
-class Desk:
+class ChannelWriter:
     """Changes channels.
 
     Args:
