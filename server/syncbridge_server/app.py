@@ -323,7 +323,7 @@ class Server:
             if self.calls is not None:
                 nursery.start_soon(kept_up, "sockets", self.calls.run)
                 with trio.move_on_after(CALLS_SECONDS):
-                    await self.calls.board.loaded.wait()
+                    await self.calls.live_calls.loaded.wait()
             await serve(
                 self.app,
                 self.listener,
@@ -450,7 +450,7 @@ class Server:
         if self.voice is None or self.calls is None:
             return None
         voice = self.voice
-        return Handover(self.calls.board, voice.writer, voice.tokens, voice.metrics.calls)
+        return Handover(self.calls.live_calls, voice.writer, voice.tokens, voice.metrics.calls)
 
     def _routes(self) -> list[BaseRoute]:
         bearer = self.auth.bearer

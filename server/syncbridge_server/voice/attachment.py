@@ -10,7 +10,7 @@ from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.redis.bus.bus import ALL_NODES, RedisBus
 from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.sockets.audience import Audience
-from syncbridge_server.voice.sockets.board import Board
+from syncbridge_server.voice.sockets.live_calls import LiveCalls
 from syncbridge_server.voice.sockets.reports import Reports
 from syncbridge_server.voice.sockets.sockets import VoiceSockets
 from syncbridge_server.voice.sockets.speaking import Speaking
@@ -23,7 +23,7 @@ SPEAKING = "speaking"
 class Attachment:
     """The parts that `attach` made."""
 
-    board: Board
+    live_calls: LiveCalls
     audience: Audience
     speaking: Speaking
     reports: Reports
@@ -32,8 +32,8 @@ class Attachment:
     def figures(self) -> list[tuple[str, float]]:
         """Numbers for the metrics."""
         return [
-            ("channels", len(self.board.calls)),
-            ("channels_refused_total", self.board.refused),
+            ("channels", len(self.live_calls.calls)),
+            ("channels_refused_total", self.live_calls.refused),
             ("reports_waiting", self.reports.waiting),
             ("speakers_held", self.speaking.held),
             ("speakers_refused_total", self.speaking.refused),
@@ -43,7 +43,7 @@ class Attachment:
     async def run(self) -> None:
         """Keep them at work, for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.board.run)
+            nursery.start_soon(self.live_calls.run)
             nursery.start_soon(self.speaking.run)
             nursery.start_soon(self.reports.run)
 
@@ -52,15 +52,15 @@ def attach(
     gateway: Gateway, writer: ChannelWriter, bus: RedisBus, *, throttle: Throttle | None = None
 ) -> Attachment:
     """Voice for the sockets of a gateway that has none yet. `throttle`: see `Speaking`."""
-    board = Board(writer.channels, bus, isolation=writer.isolation)
-    audience = Audience(gateway.hub, gateway.post, board)
+    live_calls = LiveCalls(writer.channels, bus, isolation=writer.isolation)
+    audience = Audience(gateway.hub, gateway.post, live_calls)
 
     def share(data: bytes) -> None:
         if not bus.alone:
             bus.tell(ALL_NODES, Notice(SPEAKING, "", data))
 
     speaking = Speaking(
-        board,
+        live_calls,
         audience.tell,
         share,
         gateway.hub.flush,
@@ -69,10 +69,10 @@ def attach(
         throttle=throttle,
     )
     bus.on_notice(SPEAKING, lambda notice: speaking.hear(notice.data))
-    reports = Reports(writer, board, gateway.hub.flush)
+    reports = Reports(writer, live_calls, gateway.hub.flush)
     sockets = VoiceSockets(
         gateway.post,
-        board,
+        live_calls,
         audience,
         speaking,
         reports,
@@ -81,4 +81,4 @@ def attach(
         monotonic=gateway.monotonic,
     )
     gateway.voice.attach(sockets)
-    return Attachment(board, audience, speaking, reports, sockets)
+    return Attachment(live_calls, audience, speaking, reports, sockets)

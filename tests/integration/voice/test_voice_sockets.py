@@ -138,7 +138,7 @@ async def test_who_leaves_is_told_and_hears_no_more(nodes: tuple[Node, Node]) ->
         assert ("ann", "left") == (gone["userId"], gone["reason"])
         await states(bob, "disconnected")
         await join(bob, "c", muted=True)
-        await kit.until(one, lambda board: kit.muted(board, "c", "bob"))
+        await kit.until(one, lambda live_calls: kit.muted(live_calls, "c", "bob"))
         await ann.request(HEARTBEAT)
 
         assert [] == told_of(ann, "muted")
@@ -160,7 +160,7 @@ async def test_a_watcher_hears_of_a_channel_and_can_stop(nodes: tuple[Node, Node
         assert {"ann"} == people(again)
         await eve.request("voice_unwatch", {"channelId": "c"})
         await join(ann, "c", muted=True)
-        await kit.until(one, lambda board: kit.muted(board, "c", "ann"))
+        await kit.until(one, lambda live_calls: kit.muted(live_calls, "c", "ann"))
         await eve.request(HEARTBEAT)
         assert [] == told_of(eve, "muted")
 
@@ -177,7 +177,7 @@ async def test_a_channel_may_be_called_anything(nodes: tuple[Node, Node], channe
         await eve.request("voice_watch", {"channelId": channel, "waddleId": kit.WADDLE})
         assert channel == (await join(ann, channel))["channelId"]
         assert channel == (await states(eve, "connected"))[0]["channelId"]
-        await kit.until(two, lambda board: board.member(channel, "ann") is not None)
+        await kit.until(two, lambda live_calls: live_calls.member(channel, "ann") is not None)
         await ann.send("speaking", {"channelId": channel, "isSpeaking": True})
         assert channel == (await eve.receive("speaking_update"))["channelId"]
         left = await ann.request("voice_leave", {"channelId": channel})
@@ -287,7 +287,7 @@ async def test_a_live_socket_keeps_nobody_in_the_call(redis_url: str) -> None:
             await join(ann, "c")
             beats = 0
             with trio.fail_after(10):
-                while kit.calls_of(node).board.member("c", "ann") is not None:
+                while kit.calls_of(node).live_calls.member("c", "ann") is not None:
                     await ann.request(HEARTBEAT)
                     await join(bob, "c")
                     beats += 1

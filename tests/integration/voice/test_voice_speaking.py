@@ -68,7 +68,7 @@ async def test_a_change_is_heard_everywhere_and_the_last_one_always(
     ):
         await join(ann, "c")
         await join(bob, "c")
-        await kit.until(one, lambda board: board.member("c", "bob") is not None)
+        await kit.until(one, lambda live_calls: live_calls.member("c", "bob") is not None)
         await speak(ann, True)
         first = [(await heard(device, ("ann", True)))[0] for device in (ann, bob)]
         await speak(ann, False, True, False, True, False)
@@ -152,7 +152,7 @@ async def test_who_leaves_does_not_speak(nodes: tuple[Node, Node]) -> None:
         await hear(two, "c", went("ann", "c1"))
         await heard(bob, ("ann", False))
         await hear(two, "c", came("ann", "c2"))
-        await kit.until(two, lambda board: board.member("c", "ann") is not None)
+        await kit.until(two, lambda live_calls: live_calls.member("c", "ann") is not None)
         state = await bob.request("voice_watch", {"channelId": "c"})
         assert [False, False] == [person["speaking"] for person in state["participants"]]
 
@@ -166,7 +166,7 @@ async def test_the_providers_word_counts_on_any_node(nodes: tuple[Node, Node]) -
     ):
         await join(ann, "c")
         await join(bob, "c")
-        await kit.until(one, lambda board: board.member("c", "bob") is not None)
+        await kit.until(one, lambda live_calls: live_calls.member("c", "bob") is not None)
         kit.calls_of(one).speaking.report_now("c", "ann", True)
         await heard(ann, ("ann", True))
         await heard(bob, ("ann", True))
@@ -199,9 +199,9 @@ async def test_several_changes_of_a_tick_are_one_message(nodes: tuple[Node, Node
         await join(bob, "c")
         for name in ("ann", "eve"):
             await hear(one, "c", came(name, f"of-{name}"))
-        await kit.until(two, lambda board: board.member("c", "eve") is not None)
+        await kit.until(two, lambda live_calls: live_calls.member("c", "eve") is not None)
         attachment = kit.calls_of(two)
-        call = attachment.board.calls["c"]
+        call = attachment.live_calls.calls["c"]
         for name in ("ann", "eve"):
             attachment.speaking.report(call, name, True)
         await bob.request(HEARTBEAT)
@@ -249,7 +249,7 @@ async def test_a_node_that_dies_leaves_nobody_speaking(redis_url: str) -> None:
             await join(bob, "c")
             await hear(two, "c", came("ann", "c1"))
             async with running_node(redis_url, **fast) as one:
-                await kit.until(one, lambda board: board.member("c", "ann") is not None)
+                await kit.until(one, lambda live_calls: live_calls.member("c", "ann") is not None)
                 kit.calls_of(one).speaking.report_now("c", "ann", True)
                 await heard(bob, ("ann", True))
             await heard(bob, ("ann", False))

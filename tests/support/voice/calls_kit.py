@@ -16,7 +16,7 @@ from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.claims import Grant
 from syncbridge_server.voice.attachment import Attachment
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.sockets.board import Board
+from syncbridge_server.voice.sockets.live_calls import LiveCalls
 
 WADDLE = "w"
 NOWHERE = {"rtk_api_url": "http://127.0.0.1:9", "rtk_api_key": "k"}
@@ -101,17 +101,17 @@ async def states(device: Device, *wanted: str) -> list[dict[str, Any]]:
     return found
 
 
-async def until(node: Node, shows: Callable[[Board], bool]) -> None:
-    """Wait until a node's board shows something."""
-    board = calls_of(node).board
+async def until(node: Node, shows: Callable[[LiveCalls], bool]) -> None:
+    """Wait until a node's live_calls shows something."""
+    live_calls = calls_of(node).live_calls
     with trio.fail_after(10):
-        while not shows(board):  # noqa: ASYNC110 - any change of it may be the one
+        while not shows(live_calls):  # noqa: ASYNC110 - any change of it may be the one
             await trio.sleep(0.005)
 
 
-def muted(board: Board, channel_id: str, user: str) -> bool:
-    """Whether a board shows a participant as muted."""
-    person = board.member(channel_id, user)
+def muted(live_calls: LiveCalls, channel_id: str, user: str) -> bool:
+    """Whether a live_calls shows a participant as muted."""
+    person = live_calls.member(channel_id, user)
     return person is not None and person.muted
 
 

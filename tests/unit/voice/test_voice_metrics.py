@@ -25,7 +25,7 @@ def described() -> set[str]:
 def of_sockets() -> set[str]:
     """What is read from the sockets' side of voice."""
     parts = SimpleNamespace(
-        board=SimpleNamespace(calls={}, refused=0),
+        live_calls=SimpleNamespace(calls={}, refused=0),
         reports=SimpleNamespace(waiting=0),
         speaking=SimpleNamespace(held=0, refused=0, shared=0),
     )

@@ -13,7 +13,7 @@ from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.holding import Report
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
 from syncbridge.voice.view import Head, Participant, View
-from syncbridge_server.voice.sockets.board import LiveCall
+from syncbridge_server.voice.sockets.live_calls import LiveCall
 from syncbridge_server.voice.sockets.reports import Reports, Said
 from syncbridge_server.voice.sockets.sockets import anybody
 from syncbridge_server.voice.sockets.speaking import Speaking
@@ -51,8 +51,8 @@ class ChannelWriter:
             self.at_once.remove(channel_id)
 
 
-class Board:
-    """A board that shows one call with these people, or nothing."""
+class LiveCalls:
+    """A live_calls that shows one call with these people, or nothing."""
 
     def __init__(self, *people: str, muted: str = "") -> None:
         shown = View(
@@ -89,7 +89,7 @@ async def test_what_waits_for_a_channel_is_one_change(
     """A hundred reports cost two writes: the first, and all that came during it."""
     writer, answers = ChannelWriter(), Answers()
     writer.open("c")
-    reports = Reports(writer, Board(), lambda: None)  # type: ignore[arg-type]
+    reports = Reports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
     reports.say("c", said(answers, "first"))
     await trio.sleep(0.05)
@@ -108,7 +108,7 @@ async def test_channels_do_not_wait_for_each_other(
 ) -> None:
     """Eight at a time, and none twice at once."""
     writer, answers = ChannelWriter(), Answers()
-    reports = Reports(writer, Board(), lambda: None)  # type: ignore[arg-type]
+    reports = Reports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
     for number in range(16):
         writer.open(f"c{number}")
@@ -126,7 +126,7 @@ async def test_each_report_is_told_its_own_refusal(
     """Forbidden is one's own; no call, and a store that is away, are everybody's."""
     writer, answers = ChannelWriter(), Answers()
     writer.open("c")
-    reports = Reports(writer, Board(), lambda: None)  # type: ignore[arg-type]
+    reports = Reports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
     reports.say("c", said(answers, "ann"))
     reports.say("c", said(answers, "eve", forbidden=True))
@@ -149,7 +149,7 @@ async def test_only_refusals_write_nothing(
     """Who may not speak of a channel does not cost it a write."""
     writer, answers = ChannelWriter(), Answers()
     writer.open("c")
-    reports = Reports(writer, Board(), lambda: None)  # type: ignore[arg-type]
+    reports = Reports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
     reports.say("c", said(answers, "eve", forbidden=True))
     await trio.sleep(1)
@@ -160,7 +160,7 @@ async def test_only_refusals_write_nothing(
 def test_what_waits_is_bounded() -> None:
     """The next report is refused with a time; a sign that is there already takes no room."""
     answers = Answers()
-    reports = Reports(ChannelWriter(), Board(), lambda: None, max_waiting=3)  # type: ignore[arg-type]
+    reports = Reports(ChannelWriter(), LiveCalls(), lambda: None, max_waiting=3)  # type: ignore[arg-type]
     reports.say("c", said(answers, "ann"))
     for _ in range(10):
         reports.renew("c", "ann")
@@ -178,20 +178,20 @@ def test_what_waits_is_bounded() -> None:
 class Rig:
     """Speaking with a clock of the test's, and what it sent to `listeners`."""
 
-    def __init__(self, board: Board, listeners: int = 2) -> None:
+    def __init__(self, live_calls: LiveCalls, listeners: int = 2) -> None:
         self.now = 1000
         self.told: list[list[tuple[str, bool]]] = []
         self.shared: list[bytes] = []
         self.listeners = listeners
         self.speaking = Speaking(
-            board,  # type: ignore[arg-type]
+            live_calls,  # type: ignore[arg-type]
             self.tell,
             self.shared.append,
             lambda: None,
             node="here",
             monotonic=lambda: self.now,
         )
-        self.call = board.calls["c"]
+        self.call = live_calls.calls["c"]
 
     def tell(self, channel_id: str, message: dict[str, Any], kind: int) -> int:
         changes = message.get("updates", [message])
@@ -207,7 +207,7 @@ class Rig:
 def test_a_large_channel_is_told_after_a_pause() -> None:
     """10,000 listeners: four who begin to speak are told of at once, one after another; the fifth
     waits until 100 ms for each are over but those of three, and takes others along."""
-    rig = Rig(Board("ann", "bob", "cat", "sue", "eve", "dan"), listeners=10_000)
+    rig = Rig(LiveCalls("ann", "bob", "cat", "sue", "eve", "dan"), listeners=10_000)
     for user in ("ann", "bob", "cat", "sue"):
         rig.says(user, True)
         rig.now += 10
@@ -225,7 +225,7 @@ def test_a_large_channel_is_told_after_a_pause() -> None:
 def test_a_large_channel_is_not_told_more_than_ten_times_a_second() -> None:
     """Whatever came before: what is owed does not grow while nothing is said."""
     people = [f"user-{number}" for number in range(1000)]
-    rig = Rig(Board(*people), listeners=10_000)
+    rig = Rig(LiveCalls(*people), listeners=10_000)
     rig.now += 60_000
     for number, user in enumerate(people):
         rig.says(user, True)
@@ -237,7 +237,7 @@ def test_a_large_channel_is_not_told_more_than_ten_times_a_second() -> None:
 
 def test_a_small_channel_is_told_at_once() -> None:
     """No pause can be noticed."""
-    rig = Rig(Board("ann", "bob"), listeners=20)
+    rig = Rig(LiveCalls("ann", "bob"), listeners=20)
     rig.says("ann", True)
     rig.says("bob", True)
     assert [[("ann", True)], [("bob", True)]] == rig.told
@@ -245,7 +245,7 @@ def test_a_small_channel_is_told_at_once() -> None:
 
 def test_what_another_node_tells_is_not_passed_on() -> None:
     """Each change is shared once, by the node that heard of it last."""
-    rig, other = Rig(Board("ann")), Rig(Board("ann"))
+    rig, other = Rig(LiveCalls("ann")), Rig(LiveCalls("ann"))
     other.speaking._node = "there"
     rig.says("ann", True)
     [notice] = rig.shared
@@ -263,14 +263,14 @@ def test_what_another_node_tells_is_not_passed_on() -> None:
 @pytest.mark.parametrize("data", [b"", b"[]", b'["x",[["c",[["ann",2]]]]]', b'{"node":1}'])
 def test_a_notice_that_cannot_be_read_is_nothing(data: bytes) -> None:
     """Nobody speaks for it, and nothing breaks."""
-    rig = Rig(Board("ann"))
+    rig = Rig(LiveCalls("ann"))
     rig.speaking.hear(data)
     assert [] == rig.told
 
 
 def test_strangers_and_muted_people_do_not_speak() -> None:
     """Not by the word of another node, and not by the provider's."""
-    rig = Rig(Board("ann", "bob", muted="bob"))
+    rig = Rig(LiveCalls("ann", "bob", muted="bob"))
     rig.speaking.hear(b'["there",[["c",[["bob",true],["nobody",true]]],["other",[["ann",true]]]]]')
     rig.speaking.report_now("c", "bob", True)
     rig.speaking.report_now("c", "nobody", True)
@@ -280,7 +280,7 @@ def test_strangers_and_muted_people_do_not_speak() -> None:
 
 def test_an_ended_call_leaves_nothing_behind() -> None:
     """Neither in the throttle nor among those that are repeated."""
-    rig = Rig(Board("ann"))
+    rig = Rig(LiveCalls("ann"))
     rig.says("ann", True)
     rig.speaking.forget(rig.call)
     assert (0, {}) == (rig.speaking._throttle.held, rig.speaking._ours)

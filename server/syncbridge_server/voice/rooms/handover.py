@@ -26,7 +26,7 @@ from syncbridge.voice.reporting import hand_over
 from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.figures.metrics import CallMetrics
 from syncbridge_server.voice.rooms.tokens import Tokens, VoiceToken
-from syncbridge_server.voice.sockets.board import Board, LiveCall
+from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 
 log = structlog.get_logger("voice")
 
@@ -53,9 +53,9 @@ class Handover:
     `moved` or `expired`."""
 
     def __init__(
-        self, board: Board, writer: ChannelWriter, tokens: Tokens, metrics: CallMetrics
+        self, live_calls: LiveCalls, writer: ChannelWriter, tokens: Tokens, metrics: CallMetrics
     ) -> None:
-        self._board = board
+        self._live_calls = live_calls
         self._writer = writer
         self._tokens = tokens
         self._steps = metrics.handovers
@@ -69,7 +69,7 @@ class Handover:
         Args:
             identity: who asks for it; without a grant for the channel there is no token.
         """
-        call = self._board.calls.get(self._board.held_by(session_id, source))
+        call = self._live_calls.calls.get(self._live_calls.held_by(session_id, source))
         if call is None:
             return None
         handed = await self._try(identity, call, session_id, source, target)

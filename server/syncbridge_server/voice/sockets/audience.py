@@ -14,7 +14,7 @@ from syncbridge.voice.announcements import Message
 from syncbridge_core.hub import KIND_NOTICE, Hub
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.post import Post
-from syncbridge_server.voice.sockets.board import Board
+from syncbridge_server.voice.sockets.live_calls import LiveCalls
 
 MAX_WATCHED = 32
 """Channels that one connection may watch."""
@@ -23,10 +23,10 @@ MAX_WATCHED = 32
 class Audience:
     """Topics of channels, and the connections of users. All costs O(devices concerned)."""
 
-    def __init__(self, hub: Hub, post: Post, board: Board) -> None:
+    def __init__(self, hub: Hub, post: Post, live_calls: LiveCalls) -> None:
         self._hub = hub
         self._post = post
-        self._board = board
+        self._live_calls = live_calls
         self._topics: dict[str, int] = {}
         self._devices: dict[str, Connection | dict[int, Connection]] = {}
         self._watchers: dict[str, dict[int, Connection]] = {}
@@ -50,7 +50,7 @@ class Audience:
             self._devices[user_id] = connection  # most users have one; a dict costs 230 bytes
         else:
             self._devices[user_id] = {held.cid: held, connection.cid: connection}
-        for call in self._board.calls_of(user_id):
+        for call in self._live_calls.calls_of(user_id):
             self._subscribe(call.channel_id, connection)
 
     def remove(self, connection: Connection, user_id: str) -> None:
@@ -63,7 +63,7 @@ class Audience:
         for channel_id in list(self._watched.get(connection.cid, ())):
             self._forget(channel_id, connection)
             self._unsubscribe(channel_id, connection)
-        for call in self._board.calls_of(user_id):
+        for call in self._live_calls.calls_of(user_id):
             self._unsubscribe(call.channel_id, connection)
 
     # Watching
@@ -85,7 +85,7 @@ class Audience:
         """End that; a participant goes on to hear of the call."""
         self._forget(channel_id, connection)
         identity = connection.identity
-        if identity is None or self._board.member(channel_id, identity.user_id) is None:
+        if identity is None or self._live_calls.member(channel_id, identity.user_id) is None:
             self._unsubscribe(channel_id, connection)
 
     def review(self, channel_id: str, waddle_id: str) -> None:
@@ -96,7 +96,7 @@ class Audience:
     def review_connection(self, connection: Connection) -> None:
         """A connection has another token."""
         for channel_id in list(self._watched.get(connection.cid, ())):
-            call = self._board.calls.get(channel_id)
+            call = self._live_calls.calls.get(channel_id)
             if call is not None:
                 self._review(channel_id, call.view.head.waddle_id, connection)
 
@@ -129,8 +129,8 @@ class Audience:
 
     def heard_by(self, connection: Connection, user_id: str) -> list[str]:
         """The channels of which a connection hears and that have a call."""
-        watched = [c for c in self._watched.get(connection.cid, ()) if c in self._board.calls]
-        calls = (call.channel_id for call in self._board.calls_of(user_id))
+        watched = [c for c in self._watched.get(connection.cid, ()) if c in self._live_calls.calls]
+        calls = (call.channel_id for call in self._live_calls.calls_of(user_id))
         return list(dict.fromkeys([*watched, *calls]))
 
     def tell(self, channel_id: str, message: Message, kind: int = KIND_NOTICE) -> int:

@@ -19,14 +19,14 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.holding import Report
 from syncbridge.voice.view import View, of_record
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.sockets.board import Board
+from syncbridge_server.voice.sockets.live_calls import LiveCalls
 
 log = structlog.get_logger("voice")
 
 MAX_WAITING = 8_192
 WORKERS = 8
-BOARD_SECONDS = 1.0
-"""How long an answer waits for this node's board, so that news and answers come in order."""
+CATCH_UP_SECONDS = 1.0
+"""How long an answer waits for this node's live_calls, so that news and answers come in order."""
 
 RETRY_AFTER = 1.0
 
@@ -63,13 +63,13 @@ class Reports:
     def __init__(
         self,
         writer: ChannelWriter,
-        board: Board,
+        live_calls: LiveCalls,
         flush: Callable[[], object],
         *,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self._writer = writer
-        self._board = board
+        self._live_calls = live_calls
         self._flush = flush
         self._max = max_waiting
         self._batches: dict[str, Batch] = {}
@@ -138,8 +138,8 @@ class Reports:
     async def _change(self, channel_id: str, batch: Batch) -> View | None:
         """One change of the channel. Raises NOT_FOUND when it has no call."""
         channel = await self._writer.change(channel_id, lambda c, now: apply(c, now, batch))
-        await self._board.caught_up(channel_id, channel.revision, BOARD_SECONDS)
-        call = self._board.calls.get(channel_id)
+        await self._live_calls.caught_up(channel_id, channel.revision, CATCH_UP_SECONDS)
+        call = self._live_calls.calls.get(channel_id)
         return call.view if call is not None else of_record(channel.record)
 
 

@@ -2,7 +2,7 @@
 
 A device says that it is in a call (`voice_join`, repeated as its sign of life), that it has left,
 or that it speaks; it may watch channels. What is heard goes to the channel as evidence, in the
-background (`reports`); who speaks goes to `speaking`. What changes on the board becomes messages
+background (`reports`); who speaks goes to `speaking`. What changes on the live_calls becomes messages
 for those who hear of the channel (`audience`).
 
 A socket that comes, goes or breaks says nothing about a call: who is in it is known from the media,
@@ -27,7 +27,7 @@ from syncbridge.voice.view import View
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.voice.sockets.audience import Audience
-from syncbridge_server.voice.sockets.board import Board, LiveCall
+from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 from syncbridge_server.voice.sockets.reports import Reports, Said
 from syncbridge_server.voice.sockets.speaking import Speaking
 
@@ -47,7 +47,7 @@ class VoiceSockets:
     def __init__(
         self,
         post: Post,
-        board: Board,
+        live_calls: LiveCalls,
         audience: Audience,
         speaking: Speaking,
         reports: Reports,
@@ -56,7 +56,7 @@ class VoiceSockets:
         lease_ms: int,
         monotonic: Callable[[], int],
     ) -> None:
-        self.board = board
+        self.live_calls = live_calls
         self.speaking = speaking
         self.reports = reports
         self._post = post
@@ -72,7 +72,7 @@ class VoiceSockets:
             messages.VOICE_UNWATCH: (messages.voice_watch_decoder, self._on_unwatch),
             messages.SPEAKING: (messages.speaking_decoder, self._on_speaking),
         }
-        board.on_change(self._changed)
+        live_calls.on_change(self._changed)
 
     # The gateway's side
 
@@ -92,7 +92,7 @@ class VoiceSockets:
     def hushed(self, connection: Connection) -> None:
         """See `VoiceSide`."""
         for channel_id in self._audience.heard_by(connection, identity_of(connection).user_id):
-            state = self._state(connection, channel_id, self.board.calls[channel_id].view)
+            state = self._state(connection, channel_id, self.live_calls.calls[channel_id].view)
             self._post.raw(connection, encode.to_json(state))
 
     def tick(self) -> None:
@@ -101,16 +101,16 @@ class VoiceSockets:
 
     def held_by(self, session_id: str, device_id: str) -> str:
         """See `VoiceSide`."""
-        return self.board.held_by(session_id, device_id)
+        return self.live_calls.held_by(session_id, device_id)
 
     def calls_part(self, connection: Connection) -> bytes:
-        """See `VoiceSide`. Nothing is said before the board is known: "no call" might be untrue."""
-        if not self.board.loaded.is_set():
+        """See `VoiceSide`. Nothing is said before the live_calls is known: "no call" might be untrue."""
+        if not self.live_calls.loaded.is_set():
             return b""
         user_id = identity_of(connection).user_id
         calls = [
             view.public(call.channel_id, call.view, user_id, self.speaking.speakers(call))
-            for call in self.board.calls_of(user_id)
+            for call in self.live_calls.calls_of(user_id)
         ]
         return b',"voice":%b' % encode.to_json(calls)
 
@@ -126,7 +126,7 @@ class VoiceSockets:
     ) -> None:
         self._require_calls()
         user_id = identity_of(connection).user_id
-        call = self.board.calls.get(message.channel_id)
+        call = self.live_calls.calls.get(message.channel_id)
         person = call.view.participants.get(user_id) if call is not None else None
         if call is None or person is None:
             raise SyncBridgeError(
@@ -157,7 +157,7 @@ class VoiceSockets:
     ) -> None:
         self._check(message)
         identity = identity_of(connection)
-        call = self.board.calls.get(message.channel_id)
+        call = self.live_calls.calls.get(message.channel_id)
         if call is not None:
             permit(identity, message.channel_id, message.waddle_id, call.view.head.waddle_id)
         report = msgspec.structs.replace(
@@ -181,7 +181,7 @@ class VoiceSockets:
         self._check(message)
         self._require_calls()
         channel_id = message.channel_id
-        call = self.board.calls.get(channel_id)
+        call = self.live_calls.calls.get(channel_id)
         waddle_id = call.view.head.waddle_id if call is not None else message.waddle_id or ""
         permit(identity_of(connection), channel_id, message.waddle_id, waddle_id)
         self._audience.watch(channel_id, connection)
@@ -192,14 +192,14 @@ class VoiceSockets:
     ) -> None:
         self._check(message)
         self._audience.unwatch(message.channel_id, connection)
-        call = self.board.calls.get(message.channel_id)
+        call = self.live_calls.calls.get(message.channel_id)
         user_id = identity_of(connection).user_id
         shown = call.view if call is not None and user_id in call.view.participants else None
         self._answer(connection, message.channel_id, correlation_id, shown, None)
 
     def _require_calls(self) -> None:
         """Raises StoreUnavailable on a node that has not read the calls since it was started."""
-        if not self.board.loaded.is_set():
+        if not self.live_calls.loaded.is_set():
             raise StoreUnavailable("the calls under way are not known here yet")
 
     def _check(self, message: Any) -> None:
@@ -241,7 +241,7 @@ class VoiceSockets:
 
     def _state(self, connection: Connection, channel_id: str, shown: View | None) -> Message:
         """`voice_state`, as a device sees it."""
-        call = self.board.calls.get(channel_id)
+        call = self.live_calls.calls.get(channel_id)
         speakers = self.speaking.speakers(call) if call is not None else set()
         body = NO_CALL | {"channelId": channel_id}
         if shown is not None:
@@ -263,7 +263,7 @@ class VoiceSockets:
         shown: View | None,
         events: Sequence[Message],
     ) -> None:
-        """The board shows something else: who hears of it, and what they hear."""
+        """The live_calls shows something else: who hears of it, and what they hear."""
         old = before.participants if before is not None else {}
         new = shown.participants if shown is not None else {}
         if before is None and shown is not None:

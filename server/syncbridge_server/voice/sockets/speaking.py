@@ -31,7 +31,7 @@ from syncbridge.integrity import UNREADABLE
 from syncbridge.kernels import RESTED, Throttle
 from syncbridge.voice.announcements import Message
 from syncbridge_core.hub import KIND_SPEAKING
-from syncbridge_server.voice.sockets.board import Board, LiveCall
+from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 
 log = structlog.get_logger("voice")
 
@@ -78,7 +78,7 @@ class Speaking:
 
     def __init__(
         self,
-        board: Board,
+        live_calls: LiveCalls,
         tell: Tell,
         share: Callable[[bytes], None],
         flush: Callable[[], object],
@@ -87,7 +87,7 @@ class Speaking:
         monotonic: Callable[[], int],
         throttle: Throttle | None = None,
     ) -> None:
-        self._board = board
+        self._live_calls = live_calls
         self._tell = tell
         self._share = share
         self._flush = flush
@@ -131,7 +131,7 @@ class Speaking:
 
     def report_now(self, channel_id: str, user_id: str, speaking: bool) -> None:
         """The same from outside of a tick, by the provider's word; what is not true is dropped."""
-        call = self._board.calls.get(channel_id)
+        call = self._live_calls.calls.get(channel_id)
         person = call.view.participants.get(user_id) if call is not None else None
         if call is None or person is None or (speaking and person.muted):
             return
@@ -150,7 +150,7 @@ class Speaking:
             return
         now = self._monotonic()
         for channel_id, batch in shared.channels:
-            call = self._board.calls.get(channel_id)
+            call = self._live_calls.calls.get(channel_id)
             if call is not None:
                 self._hear(call, batch, now)
         self.tick()
@@ -183,7 +183,7 @@ class Speaking:
         now, sent = self._monotonic(), 0
         shared: list[tuple[str, Batch]] = []
         for number, batch in self._throttle.collect(now):
-            call = self._board.numbers.get(number)
+            call = self._live_calls.numbers.get(number)
             if call is None:
                 self._throttle.drop(number)
                 continue
@@ -296,7 +296,7 @@ class Speaking:
             await trio.sleep(REPEAT_SECONDS)
             speaking: list[tuple[str, Batch]] = []
             for number, ours in self._ours.items():
-                call = self._board.numbers.get(number)
+                call = self._live_calls.numbers.get(number)
                 told = [(user_id, True) for user_id, said in ours.items() if said]
                 if call is not None and told:
                     speaking.append((call.channel_id, told))

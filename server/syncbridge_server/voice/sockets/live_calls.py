@@ -45,7 +45,7 @@ class Resyncs(Protocol):
 
 
 class LiveCall:
-    """A live channel as it stands on the board. `number`: its name in the compiled parts."""
+    """A live channel as it stands on the live_calls. `number`: its name in the compiled parts."""
 
     __slots__ = ("channel_id", "number", "revision", "view")
 
@@ -61,12 +61,12 @@ Handler = Callable[[str, LiveCall | None, View | None, View | None, Sequence[Mes
 ended when there is no view now, and None for a channel that is not live."""
 
 
-class Board:
+class LiveCalls:
     """The views of all live channels; see the module's text.
 
     Attributes:
         calls: by channel id. numbers: by number.
-        refused: channels that were not taken because the board was full.
+        refused: channels that were not taken because the live_calls was full.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Board:
         bus.on_resync(self.resync)
 
     def on_change(self, handler: Handler) -> None:
-        """`handler` is called for every change, after the board shows it."""
+        """`handler` is called for every change, after the live_calls shows it."""
         self._handlers.append(handler)
 
     # What is asked
@@ -118,7 +118,7 @@ class Board:
         return call.view.participants.get(user_id) if call is not None else None
 
     async def caught_up(self, channel_id: str, revision: int, seconds: float) -> None:
-        """Wait until the board shows a write that was done, at most for a while."""
+        """Wait until the live_calls shows a write that was done, at most for a while."""
         with trio.move_on_after(seconds):
             while (call := self.calls.get(channel_id)) is None or call.revision < revision:
                 await self._moved.setdefault(channel_id, trio.Event()).wait()
