@@ -109,7 +109,7 @@ class Bench:
     async def check(self) -> None:
         """Raise RuntimeError unless every call that had drifted is true now."""
         for number in sorted(self.gone):
-            call = (await self.writer.look(f"c{number}")).call
+            call = (await self.writer.read(f"c{number}")).call
             if call is None or call.users != ("ann",):
                 raise RuntimeError(f"c{number} is wrong after the pass")
 
@@ -141,7 +141,7 @@ def known_call(session_id: str) -> Callable[[Channel, int], None]:
         room = channel.opening(now, ChannelConfig(), "w")
         channel.opened(session_id, now)
         there = (("ann", ""), ("bob", ""))
-        channel.hear([Polled(generation=room.generation, at=now, present=there)], now)
+        channel.apply([Polled(generation=room.generation, at=now, present=there)], now)
         channel.record.last_sync_at = now
 
     return rule

@@ -205,7 +205,7 @@ async def believed(
         gone = [
             (user, one) for user in channel.call.users for one in channel.call.connections(user)
         ]
-        channel.hear([left(room.generation, now, user, one) for user, one in gone], now)
+        channel.apply([left(room.generation, now, user, one) for user, one in gone], now)
 
     await self._writer.change(channel_id, forget)
     return Sight.SEEN

@@ -114,7 +114,7 @@ class Part:
 
     async def record(self) -> Any:
         """The record of the channel."""
-        return (await self.writer.look("c")).record
+        return (await self.writer.read("c")).record
 
 
 class Clock:
@@ -165,7 +165,7 @@ async def join(parts: Part, user: str) -> None:
             user_id=user,
             connection_id=f"{user}-1",
         )
-        channel.hear([sign], now)
+        channel.apply([sign], now)
 
     await change(parts, rule)
 
@@ -233,7 +233,7 @@ async def test_what_was_ended_while_it_was_opened_is_not_live(one: Part) -> None
         await change(one, lambda channel, now: channel.end(now, "ended"))
         one.provider.gate.set()
     await one.chores.do("c")
-    channel = await one.writer.look("c")
+    channel = await one.writer.read("c")
 
     [key] = set(one.provider.created)
     assert ([f"s-{key}"], False, []) == (one.provider.ended, channel.live, channel.record.retired)
@@ -377,7 +377,7 @@ async def test_who_died_while_opening_is_followed(one: Part) -> None:
     early = list(one.provider.created)
     one.clock.now += LIMITS.opening_ms
     await one.timers.look_after("c")
-    channel = await one.writer.look("c")
+    channel = await one.writer.read("c")
 
     assert noted is not None
     assert ([], [noted.key], True) == (early, one.provider.created, channel.live)

@@ -249,7 +249,7 @@ class Channel:
 
     # Evidence
 
-    def hear(self, evidence: Sequence[Evidence], now: int) -> list[Event]:
+    def apply(self, evidence: Sequence[Evidence], now: int) -> list[Event]:
         """Take in evidence, in the order given. What it changed, in order."""
         if self.call is None:
             return []

@@ -94,7 +94,7 @@ def take_in(channel: Channel, reports: Sequence[Report], now: int) -> Taken:
 
 def _hear(channel: Channel, evidence: Sequence[Evidence], now: int, taken: Taken) -> None:
     """Take evidence in. A `left` that names none of our connections is not enough: ask at once."""
-    channel.hear(evidence, now)
+    channel.apply(evidence, now)
     call = channel.call
     for one in evidence:
         if isinstance(one, Left) and call is not None and call.since(one.user_id) is not None:
@@ -176,7 +176,7 @@ def _ended(channel: Channel, report: Report, generation: int, now: int, taken: T
         )
         for user_id, connection_id in channel.call.unseen_since(report.at)
     ]
-    channel.hear(gone, now)
+    channel.apply(gone, now)
     taken.look = True
     if not occupancy and not record.lost and channel.call is not None and not channel.call.users:
         # A look that begins from now on is the second statement.

@@ -1,7 +1,7 @@
 """What clients say of themselves to a channel: that they are in its media, or have left it.
 
 A report is evidence about one connection (`call`), says which device holds the call (`holding`),
-and how its switches are. The provider's word about the same things comes through `Channel.hear`.
+and how its switches are. The provider's word about the same things comes through `Channel.apply`.
 """
 
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ def report(channel: Channel, said: Report, now: int) -> list[Event]:
     moving = (held.moving_to, held.moving_sid, held.moving_until) if held else ("", "", 0)
     if held is not None:
         holding.begin_move(held, "", "", 0)  # whose connection this is, the report says
-    events = channel.hear([sign], now)
+    events = channel.apply([sign], now)
     if channel.call is None or channel.call.since(said.user_id) is None:
         return events
     guest = guests.setdefault(said.user_id, Guest())
@@ -59,7 +59,7 @@ def renew(channel: Channel, user_ids: Iterable[str], now: int) -> list[Event]:
         if user_id in members
         and any(one.lease is not None for one in members[user_id].connections.values())
     ]
-    return channel.hear(
+    return channel.apply(
         [
             Joined(generation=generation, at=now, source=Source.CLIENT, user_id=user_id)
             for user_id in present
@@ -75,7 +75,7 @@ def part(channel: Channel, said: Report, now: int) -> list[Event]:
         return []
     told = holding.let_go(channel.record.channel_id, guest, said)
     channel.tell_devices(told, _origin(said), now)
-    return channel.hear([_sign(Left, channel, said, now)], now)
+    return channel.apply([_sign(Left, channel, said, now)], now)
 
 
 def hand_over(channel: Channel, user_id: str, device_id: str, sid: str, now: int) -> bool:

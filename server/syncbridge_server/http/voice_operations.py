@@ -148,7 +148,7 @@ class VoiceOperationRoutes:
         opens_at = self._opens_at(body, now)
         given = body.config is not None and body.config != ConfigBody()
         base = wanted_config(
-            await voice.writer.look(channel_id), now, default_config(self._settings)
+            await voice.writer.read(channel_id), now, default_config(self._settings)
         )
         config = self._config(body.config, base)
         rule = partial(
@@ -227,7 +227,7 @@ class VoiceOperationRoutes:
                 ErrorCode.CALL_MOVING, "participants are still coming over", retry_after=10.0
             )
         await self._move(channel_id)
-        room = (await voice.writer.look(channel_id)).record.room
+        room = (await voice.writer.read(channel_id)).record.room
         return encoded(MigrateAnswer(channel_id, room.session_id if room is not None else ""))
 
     @describe(

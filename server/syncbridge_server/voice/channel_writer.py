@@ -64,7 +64,7 @@ class ChannelWriter:
         """`handler` gets each channel that this node has changed, once it is written."""
         self._written.append(handler)
 
-    async def look(self, channel_id: str) -> Channel:
+    async def read(self, channel_id: str) -> Channel:
         """A channel as it is stored now, to look at. Raises StoreError."""
         return self.channel_of(await self.channels.read(channel_id))
 

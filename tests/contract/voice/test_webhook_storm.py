@@ -84,7 +84,7 @@ async def work_off(workers: list[Worker]) -> None:
 
 async def view(one: Worker, channel_id: str) -> tuple[int, dict[str, set[str]]]:
     """How many are in the call, and the connections of each."""
-    call = (await one.writer.look(channel_id)).call
+    call = (await one.writer.read(channel_id)).call
     assert call is not None
     total = call.statistics(one.writer.now()).participants
     return total, {user: set(call.connections(user)) for user in call.users}

@@ -81,7 +81,7 @@ async def users(node: Node) -> tuple[str, ...]:
     voice = node.server.voice
     assert voice is not None
     await voice.worker.step()
-    call = (await voice.writer.look("lobby")).call
+    call = (await voice.writer.read("lobby")).call
     return call.users if call is not None else ()
 
 

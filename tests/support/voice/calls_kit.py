@@ -52,7 +52,7 @@ async def open_call(node: Node, channel_id: str, session_id: str = "s1") -> None
 
 async def hear(node: Node, channel_id: str, *evidence: Evidence) -> None:
     """What the provider says."""
-    await desk_of(node).change(channel_id, lambda channel, now: channel.hear(evidence, now))
+    await desk_of(node).change(channel_id, lambda channel, now: channel.apply(evidence, now))
 
 
 def came(user: str, connection: str, generation: int = 1) -> Joined:

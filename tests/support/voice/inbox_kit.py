@@ -60,7 +60,7 @@ class Worker:
 
     async def users(self, channel_id: str) -> tuple[str, ...]:
         """Who is in the call."""
-        call = (await self.writer.look(channel_id)).call
+        call = (await self.writer.read(channel_id)).call
         return call.users if call is not None else ()
 
 

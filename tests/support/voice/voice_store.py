@@ -94,7 +94,7 @@ async def open_call(writer: ChannelWriter, channel_id: str, *users: str) -> None
         room = channel.opening(now, ChannelConfig(), "w")
         channel.opened(f"s-{channel_id}", now)
         there = tuple((user, "") for user in users)
-        channel.hear([Polled(generation=room.generation, at=now, present=there)], now)
+        channel.apply([Polled(generation=room.generation, at=now, present=there)], now)
         channel.record.last_sync_at = now
 
     await writer.change(channel_id, rule)

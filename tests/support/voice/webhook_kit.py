@@ -138,7 +138,7 @@ class Site:
 
     async def look(self, channel_id: str) -> Channel:
         """A channel as it is stored."""
-        return await self.voice.writer.look(channel_id)
+        return await self.voice.writer.read(channel_id)
 
     async def users(self, channel_id: str) -> set[str]:
         """Who is in the call."""

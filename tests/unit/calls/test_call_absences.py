@@ -189,7 +189,7 @@ def live() -> Channel:
     channel = Channel(ChannelRecord("c"), ChannelLimits())
     channel.opening(500, ChannelConfig(), "w")
     channel.opened("s1", 500)
-    channel.hear([polled(600, "ann")], 600)
+    channel.apply([polled(600, "ann")], 600)
     return channel
 
 
@@ -205,5 +205,5 @@ def test_a_left_of_an_unheard_connection_asks_for_a_look() -> None:
 
     assert not asks(channel, "p0", 550)
     assert asks(channel, "p1", 700)
-    channel.hear([polled(800, "ann")], 800)
+    channel.apply([polled(800, "ann")], 800)
     assert not asks(channel, "p1", 900)

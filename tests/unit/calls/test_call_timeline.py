@@ -51,7 +51,7 @@ def told(channel: Channel) -> list[tuple[str, str, str, str]]:
 def hear(channel: Channel, now: int, *evidence: Evidence) -> Channel:
     """The channel after it was read again and heard something."""
     channel = again(channel)
-    channel.hear(evidence, now)
+    channel.apply(evidence, now)
     return channel
 
 
@@ -198,7 +198,7 @@ def test_a_change_of_everybody_is_folded() -> None:
     """So many entries at once, and how many more there were; what is about the call is kept."""
     channel = opened(most=10_000)
     many = [joined(f"u{number}", NOW + 1) for number in range(MOST_AT_ONCE + 9)]
-    channel.hear(many, NOW + 1)
+    channel.apply(many, NOW + 1)
     channel.end(NOW + 2, "ended")
 
     *entries, ended, folded = channel.timeline.entries

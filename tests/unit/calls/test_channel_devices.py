@@ -81,7 +81,7 @@ def test_a_webhook_before_the_report_does_not_keep_the_call_from_moving() -> Non
     """The provider shows the second device's connection first; its own word then moves the call."""
     channel = in_call()
 
-    channel.hear([webhook("c2", 2500)], 3000)
+    channel.apply([webhook("c2", 2500)], 3000)
     assert ("phone", []) == (holder(channel), told(channel))
     reporting.report(channel, report("tablet", connection_id="c2"), 4000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
@@ -97,7 +97,7 @@ def test_who_got_the_token_holds_the_call_until_another_device_says_so() -> None
     channel.admit("ann", Permissions(), 1500)
     guess(channel.record.guests["ann"], "phone", SID)
 
-    channel.hear([webhook("c1", 2000)], 2000)
+    channel.apply([webhook("c1", 2000)], 2000)
     assert ("phone", [("connected", "")]) == (holder(channel), told(channel))
     reporting.report(channel, report("tablet"), 3000)
     assert ("tablet", [("held", "tablet")]) == (holder(channel), told(channel))
@@ -137,12 +137,12 @@ def test_a_handoff_is_done_when_the_provider_shows_a_new_connection(seen: str) -
     told(channel)
 
     again = [("ann", "c1")]
-    channel.hear([Polled(generation=1, at=3500, present=tuple(again))], 3500)
+    channel.apply([Polled(generation=1, at=3500, present=tuple(again))], 3500)
     assert "phone" == holder(channel)
     if seen == "webhook":
-        channel.hear([webhook("c2", 4000)], 4000)
+        channel.apply([webhook("c2", 4000)], 4000)
     else:
-        channel.hear([Polled(generation=1, at=4000, present=(*again, ("ann", "c2")))], 4000)
+        channel.apply([Polled(generation=1, at=4000, present=(*again, ("ann", "c2")))], 4000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
     assert ("c1", "c2") == (channel.call.connections("ann") if channel.call else ())
 
@@ -153,7 +153,7 @@ def test_the_old_devices_new_connection_is_not_the_new_device() -> None:
     reporting.hand_over(channel, "ann", "tablet", SID, 3000)
 
     reporting.report(channel, report("phone", connection_id="c9"), 3500)
-    channel.hear([webhook("c9", 3600)], 3600)
+    channel.apply([webhook("c9", 3600)], 3600)
     assert ("phone", "tablet") == (holder(channel), channel.record.guests["ann"].moving_to)
 
 
@@ -163,9 +163,9 @@ def test_a_name_for_the_unnamed_connection_is_not_a_new_device() -> None:
     reporting.report(channel, report("phone"), 2000)
     reporting.hand_over(channel, "ann", "tablet", SID, 3000)
 
-    channel.hear([webhook("c1", 3500)], 3500)
+    channel.apply([webhook("c1", 3500)], 3500)
     assert "phone" == holder(channel)
-    channel.hear([webhook("c2", 3600)], 3600)
+    channel.apply([webhook("c2", 3600)], 3600)
     assert "tablet" == holder(channel)
 
 
@@ -177,10 +177,10 @@ def test_a_handoff_that_does_not_come_about_is_forgotten() -> None:
     end = 3000 + LIMITS.handoff_ms
 
     assert end == channel.next_due(3000)
-    channel.hear([Joined(generation=1, at=end, source=Source.CLIENT, user_id="ann")], end)
+    channel.apply([Joined(generation=1, at=end, source=Source.CLIENT, user_id="ann")], end)
     channel.expire(end)
     assert [("held", "phone")] == told(channel)
-    channel.hear([webhook("c2", end + 1)], end + 1)
+    channel.apply([webhook("c2", end + 1)], end + 1)
     assert "phone" == holder(channel)
 
 
@@ -196,11 +196,11 @@ def test_a_released_device_cannot_speak_against_the_call() -> None:
     """What a device without the call says of no connection is not evidence."""
     channel = in_call()
     reporting.report(channel, report("tablet", connection_id="c2"), 3000)
-    channel.hear([webhook("c1", 3500, Left)], 3500)
+    channel.apply([webhook("c1", 3500, Left)], 3500)
     told(channel)
 
     reporting.part(channel, report("phone"), 4000)
-    channel.hear([Polled(generation=1, at=5000, present=(("bob", "b1"),))], 5000)
+    channel.apply([Polled(generation=1, at=5000, present=(("bob", "b1"),))], 5000)
     assert ("c2",) == (channel.call.connections("ann") if channel.call else ())
 
 
@@ -211,7 +211,7 @@ def test_leaving_is_one_negative_and_lets_the_call_go() -> None:
     reporting.part(channel, report("phone"), 3000)
     assert [("released", "phone")] == told(channel)
     assert ("ann",) == (channel.call.users if channel.call else ())
-    channel.hear([Polled(generation=1, at=4000, present=(("bob", "b1"),))], 4000)
+    channel.apply([Polled(generation=1, at=4000, present=(("bob", "b1"),))], 4000)
     assert [("connected", ""), ("disconnected", "")] == sorted(told(channel))
 
 
@@ -222,7 +222,7 @@ def test_switches_are_told_when_they_change() -> None:
     for muted in (True, True, None, False, True):
         reporting.report(channel, report("phone", connection_id="c1", muted=muted), 3000)
     assert ["muted", "unmuted", "muted"] == [state for state, _ in told(channel)]
-    channel.hear([webhook("c1", 4000, Left)], 4000)
+    channel.apply([webhook("c1", 4000, Left)], 4000)
     guest = channel.record.guests["ann"]
     assert (False, "", "") == (guest.muted, guest.device_id, guest.sid)
 
@@ -254,7 +254,7 @@ def test_a_sign_renews_only_who_is_there() -> None:
 def test_a_sign_does_not_oblige_who_never_reported() -> None:
     """A participant whom only the provider has shown gets no lease by speaking."""
     channel = live()
-    channel.hear([webhook("c1", 2000)], 2000)
+    channel.apply([webhook("c1", 2000)], 2000)
     due = channel.next_due(2000)
 
     reporting.renew(channel, ["ann"], 60_000)
@@ -270,7 +270,7 @@ def connections(channel: Channel) -> tuple[str, ...]:
 def handing_over(*others: str) -> Channel:
     """Ann's call is about to move from her phone, connection c1, to the tablet."""
     channel = in_call()
-    channel.hear([webhook(name, 2500) for name in ("c1", *others)], 2500)
+    channel.apply([webhook(name, 2500) for name in ("c1", *others)], 2500)
     reporting.hand_over(channel, "ann", "tablet", SID, 3000)
     told(channel)
     return channel
@@ -283,28 +283,28 @@ def test_a_connection_in_the_place_of_another_is_not_the_new_device(order: str) 
     lost, back = webhook("c1", 4000, Left), webhook("c2", 4001)
     match order:
         case "lost first":
-            channel.hear([lost, back], 4100)
+            channel.apply([lost, back], 4100)
         case "both at once":
-            channel.hear([back, lost], 4100)
+            channel.apply([back, lost], 4100)
         case "poll":
             shown = (("ann", "watch"), ("ann", "c2"))
-            channel.hear([Polled(generation=1, at=4000, present=shown)], 4100)
+            channel.apply([Polled(generation=1, at=4000, present=shown)], 4100)
         case _:
-            channel.hear([lost], 4000)
+            channel.apply([lost], 4000)
             channel = Channel(decode_record(encode_record(channel.dump())), LIMITS)
-            channel.hear([webhook("c2", 4000 + RECONNECT_MS - 1)], 4000 + RECONNECT_MS - 1)
+            channel.apply([webhook("c2", 4000 + RECONNECT_MS - 1)], 4000 + RECONNECT_MS - 1)
 
     assert "c2" in connections(channel)
     assert ("phone", []) == (holder(channel), told(channel))
-    channel.hear([webhook("c3", 20_000)], 20_000)
+    channel.apply([webhook("c3", 20_000)], 20_000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
 
 
 def test_a_connection_long_after_a_loss_is_the_new_device() -> None:
     """Nobody takes so long to reconnect; and one loss accounts for one connection only."""
     channel = handing_over("watch")
-    channel.hear([webhook("c1", 4000, Left)], 4000)
-    channel.hear([webhook("c2", 4000 + RECONNECT_MS)], 4000 + RECONNECT_MS)
+    channel.apply([webhook("c1", 4000, Left)], 4000)
+    channel.apply([webhook("c2", 4000 + RECONNECT_MS)], 4000 + RECONNECT_MS)
     assert "tablet" == holder(channel)
 
     other = handing_over("watch")
@@ -320,7 +320,7 @@ def test_who_comes_over_to_another_session_is_not_the_new_device() -> None:
     channel.moved("s2", 3500)
     came = Joined(generation=2, at=4000, source=Source.WEBHOOK, user_id="ann", connection_id="c2")
 
-    channel.hear([came], 4000)
+    channel.apply([came], 4000)
     assert "phone" == holder(channel)
     reporting.report(channel, report("tablet", session_id="s2"), 5000)
     assert "tablet" == holder(channel)
@@ -329,7 +329,7 @@ def test_who_comes_over_to_another_session_is_not_the_new_device() -> None:
 def test_a_report_of_the_target_moves_the_call_also_after_a_reconnection() -> None:
     """Whatever was made of the connections, the target's own word decides."""
     channel = handing_over()
-    channel.hear([webhook("c2", 4000), webhook("c1", 4000, Left)], 4100)
+    channel.apply([webhook("c2", 4000), webhook("c1", 4000, Left)], 4100)
     assert "phone" == holder(channel)
 
     reporting.report(channel, report("tablet"), 4200)
@@ -339,7 +339,7 @@ def test_a_report_of_the_target_moves_the_call_also_after_a_reconnection() -> No
 def test_who_held_the_call_takes_it_back_with_the_connection_that_moved_it() -> None:
     """It was the phone's own, shown beside its old one; the tablet is waited for as before."""
     channel = handing_over()
-    channel.hear([webhook("c2", 4000)], 4000)
+    channel.apply([webhook("c2", 4000)], 4000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
     channel = Channel(decode_record(encode_record(channel.dump())), LIMITS)
 
@@ -355,7 +355,7 @@ def test_who_held_the_call_takes_it_back_with_the_connection_that_moved_it() -> 
 def test_a_device_that_has_reported_is_not_turned_out() -> None:
     """After the tablet's own report the phone takes nothing back with that connection."""
     channel = handing_over()
-    channel.hear([webhook("c2", 4000)], 4000)
+    channel.apply([webhook("c2", 4000)], 4000)
     reporting.report(channel, report("tablet"), 4100)
     told(channel)
 
@@ -367,6 +367,6 @@ def test_after_the_source_has_left_any_new_connection_is_the_new_device() -> Non
     """The phone has said that it is out: its connection's end accounts for nothing."""
     channel = handing_over("watch")
     reporting.part(channel, report("phone", connection_id="c1"), 4000)
-    channel.hear([webhook("c1", 4001, Left), webhook("c2", 4002)], 4100)
+    channel.apply([webhook("c1", 4001, Left), webhook("c2", 4002)], 4100)
 
     assert "tablet" == holder(channel)

@@ -162,7 +162,7 @@ class World:
 
     def _hear(self, channel: Channel, evidence: tuple[str, str, str, Source], back: int) -> None:
         generation = channel.call.generation if channel.call else 1
-        channel.hear([said(self.now - back, generation, evidence)], self.now)
+        channel.apply([said(self.now - back, generation, evidence)], self.now)
 
     def _admit(self, channel: Channel, evidence: tuple[str, str, str, Source], _: int) -> None:
         try:

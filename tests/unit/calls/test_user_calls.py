@@ -47,7 +47,7 @@ async def test_who_comes_and_who_goes_is_noted(autojump_clock: trio.testing.Mock
             Left(generation=1, at=now, source=source, user_id="ann")
             for source in (Source.WEBHOOK, Source.CLIENT)
         ]
-        channel.hear(said, now)
+        channel.apply(said, now)
 
     del noted.notes[:]
     await trio.sleep(1)
@@ -58,7 +58,7 @@ async def test_who_comes_and_who_goes_is_noted(autojump_clock: trio.testing.Mock
     del noted.notes[:]
     seen = (("bob", ""),)
     await writer.change(
-        "c", lambda c, now: c.hear([Polled(generation=1, at=now, present=seen)], now)
+        "c", lambda c, now: c.apply([Polled(generation=1, at=now, present=seen)], now)
     )
     await calls.write()
     assert [("bob", "c")] == noted.notes

@@ -135,7 +135,7 @@ def leaves(user: str) -> Change:
     sign = Left(
         generation=1, at=3000, source=Source.WEBHOOK, user_id=user, connection_id=f"{user}-1"
     )
-    return lambda channel: channel.hear([sign], 3000)
+    return lambda channel: channel.apply([sign], 3000)
 
 
 def is_true(live_calls: LiveCalls, memory: Memory) -> bool:
@@ -386,7 +386,7 @@ def test_evidence_without_a_view_only_counts_up() -> None:
     memory.change("c", begin)
     memory.change("c", joins("ann"))
     sign = Joined(generation=1, at=2500, source=Source.CLIENT, user_id="ann")
-    memory.change("c", lambda channel: channel.hear([sign], 2500))
+    memory.change("c", lambda channel: channel.apply([sign], 2500))
     memory.change("c", joins("bob"))
     memory.deliver()
     assert 4 == live_calls.calls["c"].revision

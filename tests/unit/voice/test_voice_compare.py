@@ -145,9 +145,9 @@ def test_a_channel_in_brief() -> None:
         sign = Joined(
             generation=1, at=3, source=Source.WEBHOOK, user_id=user, connection_id=connection
         )
-        channel.hear([sign], 3)
+        channel.apply([sign], 3)
     left = Left(generation=1, at=4, source=Source.CLIENT, user_id="bob", connection_id="b1")
-    channel.hear([left], 4)
+    channel.apply([left], 4)
 
     assert before is None
     assert held_of(channel) == Held("x", "s-x", 2, 3, doubtful=True)

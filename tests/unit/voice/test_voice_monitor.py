@@ -88,7 +88,7 @@ async def test_who_asks_gets_what_was_measured(autojump_clock: trio.testing.Mock
     provider = Provider()
     rig = Rig(provider)
     await rig.fill()
-    channel = await rig.writer.look("c0")
+    channel = await rig.writer.read("c0")
     documents = [await rig.monitor.collect(channel) for _ in range(3)]
     soon = len(provider.asked)
     await trio.sleep(31)

@@ -92,7 +92,7 @@ class Rig:
         self.channels.reads = self.channels.writes = 0
 
     async def users(self, name: str) -> tuple[str, ...]:
-        call = (await self.writer.look(name)).call
+        call = (await self.writer.read(name)).call
         return call.users if call is not None else ()
 
     async def pass_later(self) -> Report:

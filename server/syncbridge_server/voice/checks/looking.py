@@ -170,7 +170,7 @@ class Looker:
             ours = [user_id for user_id in channel.call.arrived if user_id not in unsaid]
             found = compare_states(ours, [name for name in named if name not in unsaid])
             found = unknown_yet(found, channel.call.doubted)
-            channel.hear([*_departures(channel, room, gone, now), evidence], now)
+            channel.apply([*_departures(channel, room, gone, now), evidence], now)
             channel.record.last_sync_at, channel.record.lost = now, 0
             doubtful = channel.call is not None and channel.call.doubtful
             again = state is not None and not self._apart_ms
@@ -191,7 +191,7 @@ class Looker:
         def find(channel: Channel, now: int) -> Channel:
             if channel.record.room is not None and channel.record.room.key == room.key:
                 channel.record.lost = 0
-                channel.hear([nobody], now)
+                channel.apply([nobody], now)
             return channel
 
         channel = await self._writer.look(channel_id)

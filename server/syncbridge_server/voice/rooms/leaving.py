@@ -81,7 +81,7 @@ def asked_out(
     if keep_out:
         channel.timeline.note(origin, SENT_AWAY, now, user_id=user_id)
     rooms = (record.room, record.previous)
-    channel.hear(said, now)
+    channel.apply(said, now)
     return [room.session_id for room in rooms if room is not None], connections
 
 
@@ -110,4 +110,4 @@ def put_out(
         )
         for connection in told
     ]
-    channel.hear(said, now)
+    channel.apply(said, now)
