@@ -102,7 +102,7 @@ async def states(device: Device, *wanted: str) -> list[dict[str, Any]]:
 
 
 async def until(node: Node, shows: Callable[[LiveCalls], bool]) -> None:
-    """Wait until a node's live_calls shows something."""
+    """Wait until a node's copy shows something."""
     live_calls = calls_of(node).live_calls
     with trio.fail_after(10):
         while not shows(live_calls):  # noqa: ASYNC110 - any change of it may be the one
@@ -110,7 +110,7 @@ async def until(node: Node, shows: Callable[[LiveCalls], bool]) -> None:
 
 
 def muted(live_calls: LiveCalls, channel_id: str, user: str) -> bool:
-    """Whether a live_calls shows a participant as muted."""
+    """Whether a copy shows a participant as muted."""
     person = live_calls.member(channel_id, user)
     return person is not None and person.muted
 

@@ -248,7 +248,7 @@ def test_an_ended_call_leaves_nothing_behind() -> None:
     for channel in (by_us, by_provider):
         channel.admit("cy", MAY, NOW + 5)
     by_us.end(NOW + 1001, "admin")
-    by_provider.hear([Ended(generation=1, at=NOW + 1001)], NOW + 1001)
+    by_provider.apply([Ended(generation=1, at=NOW + 1001)], NOW + 1001)
     for channel, reason in ((by_us, "admin"), (by_provider, "ended")):
         final = channel.finals[0]
         assert (reason, 2, 2000) == (

@@ -309,7 +309,7 @@ def test_a_connection_long_after_a_loss_is_the_new_device() -> None:
 
     other = handing_over("watch")
     both = [webhook("c1", 4000, Left), webhook("c2", 4001), webhook("c3", 4002)]
-    other.hear(both, 4100)
+    other.apply(both, 4100)
     assert "tablet" == holder(other)
 
 

@@ -80,7 +80,7 @@ def test_who_does_not_come_is_stranded() -> None:
 def test_who_is_missed_is_looked_for_before_the_end() -> None:
     """Due once before the deadline, then at it; not when all have come."""
     channel, over = moving("ann"), moving("ann")
-    over.hear([joined(2, 120, "ann", "ann2")], 120)
+    over.apply([joined(2, 120, "ann", "ann2")], 120)
 
     assert (25_110, 30_110) == (channel.next_due(120), channel.next_due(25_110))
     assert [False, True] == [channel.stragglers(now) for now in (25_109, 25_110)]

@@ -62,7 +62,7 @@ def test_a_migration_ends_when_everybody_has_come_over() -> None:
     assert (None, ["s1"]) == (channel.record.previous, sessions(channel.record.retired))
     assert ("ann", "bob") == users(channel)
     assert [] == kinds(channel)
-    assert [] == again(channel).hear([left("ann", NOW + 3)], NOW + 3)
+    assert [] == again(channel).apply([left("ann", NOW + 3)], NOW + 3)
 
 
 def test_who_has_not_come_over_by_the_deadline_is_gone() -> None:

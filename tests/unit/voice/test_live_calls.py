@@ -1,4 +1,4 @@
-"""The live_calls of live calls against a store in memory: news in any order, lost, late or damaged."""
+"""The copy of live calls against a store in memory: news in any order, lost, late or damaged."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -83,7 +83,7 @@ class Memory:
         self.resync = handler
 
     def deliver(self, *which: int) -> None:
-        """Give the live_calls news, by default all that wait."""
+        """Give the copy news, by default all that wait."""
         waiting, self.news = self.news, []
         for one in [waiting[index] for index in which] if which else waiting:
             self.handler(one)
@@ -104,7 +104,7 @@ def told() -> Told:
 
 @pytest.fixture
 async def live_calls(memory: Memory, told: Told, nursery: trio.Nursery) -> LiveCalls:
-    """A live_calls that runs, and notes what it tells."""
+    """A copy that runs, and notes what it tells."""
     live_calls = LiveCalls(memory, memory)  # type: ignore[arg-type]
 
     def note(
@@ -139,7 +139,7 @@ def leaves(user: str) -> Change:
 
 
 def is_true(live_calls: LiveCalls, memory: Memory) -> bool:
-    """Whether a live_calls shows exactly what is stored, and its indexes are right."""
+    """Whether a copy shows exactly what is stored, and its indexes are right."""
     views = {i: view.of_record(decode_record(d)) for i, (d, _) in memory.stored.items()}
     live = {channel_id: shown for channel_id, shown in views.items() if shown is not None}
     users: dict[str, set[str]] = {}

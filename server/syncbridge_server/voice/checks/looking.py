@@ -93,7 +93,7 @@ class Looker:
 
     async def look(self, channel_id: str, listing: Listing | None = None) -> Sight:
         """Look at a channel's call. Raises StoreError."""
-        channel = await self._writer.look(channel_id)
+        channel = await self._writer.read(channel_id)
         room = channel.record.room
         if not channel.live or room is None:
             return Sight.GONE
@@ -194,7 +194,7 @@ class Looker:
                 channel.apply([nobody], now)
             return channel
 
-        channel = await self._writer.look(channel_id)
+        channel = await self._writer.read(channel_id)
         if channel.record.lost or (channel.call is not None and channel.call.doubtful):
             channel = await self._writer.change(channel_id, find)
         held = channel.call is not None and channel.call.users

@@ -103,7 +103,7 @@ class Chores:
                 log.info("voice_chores_wait", channel_id=channel_id, reason=error.detail)
 
     async def _do(self, channel_id: str) -> None:
-        channel = await self._writer.look(channel_id)
+        channel = await self._writer.read(channel_id)
         if channel.record.retry_at > self._writer.now():
             return
         try:

@@ -97,7 +97,7 @@ class Handover:
     async def _move(
         self, identity: Identity, channel_id: str, user_id: str, session_id: str, target: str
     ) -> HandedCall | None:
-        record = (await self._writer.look(channel_id)).record
+        record = (await self._writer.read(channel_id)).record
         guest = record.guests.get(user_id)
         if guest is None:
             return None

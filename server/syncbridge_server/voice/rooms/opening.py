@@ -96,7 +96,7 @@ class Opening:
 
         Raises ProviderError, StoreError, and FORBIDDEN for a channel of another waddle.
         """
-        channel = await self._writer.look(channel_id)
+        channel = await self._writer.read(channel_id)
         require_waddle(channel, waddle_id)
         if channel.live and channel.record.room is not None:
             return channel.record.room
@@ -113,7 +113,7 @@ class Opening:
         try:
             return await self._together((LOST, channel_id), deed)
         except NotLive:
-            record = (await self._writer.look(channel_id)).record
+            record = (await self._writer.read(channel_id)).record
             return await self.room(channel_id, record.waddle_id)
 
     async def coming(self, channel_id: str) -> Room | None:
@@ -232,7 +232,7 @@ class Opening:
 
     async def _move(self, channel_id: str) -> Room:
         """Ask for the coming room, and make it the room. Raises NotLive when there is none."""
-        record = (await self._writer.look(channel_id)).record
+        record = (await self._writer.read(channel_id)).record
         if record.coming is None:
             raise NotLive
         origin = record.room.session_id if record.room is not None else ""

@@ -146,12 +146,12 @@ class Revoking:
 
     async def _tell(self, channel_id: str, taken: Taken) -> bool:
         try:
-            if not concerned(await self._writer.look(channel_id), taken):
+            if not concerned(await self._writer.read(channel_id), taken):
                 return False
             with suppress(NotLive):
                 await self._writer.change(channel_id, partial(removed, taken=taken))
                 log.info("voice_revoked", channel_id=channel_id, user_id=taken.user_id)
-            return taken.user_id in (await self._writer.look(channel_id)).record.unwelcome
+            return taken.user_id in (await self._writer.read(channel_id)).record.unwelcome
         except StoreError as error:
             if not of_record(error):
                 raise

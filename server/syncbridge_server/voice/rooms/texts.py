@@ -61,7 +61,7 @@ class Texts:
         async with self._writer.channels.lock(channel_id, TEXTS, LIFE_MS, 0) as got:
             if not got:
                 return
-            wanted = (await self._writer.look(channel_id)).record.texts
+            wanted = (await self._writer.read(channel_id)).record.texts
             listed = {
                 one.recording_id: one for one in await self._recordings.of_channel(channel_id)
             }

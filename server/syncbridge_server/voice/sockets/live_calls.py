@@ -66,7 +66,7 @@ class LiveCalls:
 
     Attributes:
         calls: by channel id. numbers: by number.
-        refused: channels that were not taken because the live_calls was full.
+        refused: channels that were not taken because the copy was full.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class LiveCalls:
         bus.on_resync(self.resync)
 
     def on_change(self, handler: Handler) -> None:
-        """`handler` is called for every change, after the live_calls shows it."""
+        """`handler` is called for every change, after the copy shows it."""
         self._handlers.append(handler)
 
     # What is asked
@@ -118,7 +118,7 @@ class LiveCalls:
         return call.view.participants.get(user_id) if call is not None else None
 
     async def caught_up(self, channel_id: str, revision: int, seconds: float) -> None:
-        """Wait until the live_calls shows a write that was done, at most for a while."""
+        """Wait until the copy shows a write that was done, at most for a while."""
         with trio.move_on_after(seconds):
             while (call := self.calls.get(channel_id)) is None or call.revision < revision:
                 await self._moved.setdefault(channel_id, trio.Event()).wait()

@@ -2,7 +2,7 @@
 
 A device says that it is in a call (`voice_join`, repeated as its sign of life), that it has left,
 or that it speaks; it may watch channels. What is heard goes to the channel as evidence, in the
-background (`reports`); who speaks goes to `speaking`. What changes on the live_calls becomes messages
+background (`reports`); who speaks goes to `speaking`. What changes in `LiveCalls` becomes messages
 for those who hear of the channel (`audience`).
 
 A socket that comes, goes or breaks says nothing about a call: who is in it is known from the media,
@@ -104,7 +104,7 @@ class VoiceSockets:
         return self.live_calls.held_by(session_id, device_id)
 
     def calls_part(self, connection: Connection) -> bytes:
-        """See `VoiceSide`. Nothing is said before the live_calls is known: "no call" might be untrue."""
+        """See `VoiceSide`. Nothing is said before the copy is known: "no call" might be untrue."""
         if not self.live_calls.loaded.is_set():
             return b""
         user_id = identity_of(connection).user_id
@@ -263,7 +263,7 @@ class VoiceSockets:
         shown: View | None,
         events: Sequence[Message],
     ) -> None:
-        """The live_calls shows something else: who hears of it, and what they hear."""
+        """The copy shows something else: who hears of it, and what they hear."""
         old = before.participants if before is not None else {}
         new = shown.participants if shown is not None else {}
         if before is None and shown is not None:
