@@ -23,7 +23,7 @@ VIEW = "view"
 """`type` of the message that carries a ViewChange to the nodes. It is not for sockets."""
 
 
-class Participant(msgspec.Struct, frozen=True, omit_defaults=True):
+class ParticipantView(msgspec.Struct, frozen=True, omit_defaults=True):
     """Somebody who is in a call.
 
     Attributes:
@@ -52,7 +52,7 @@ class View(msgspec.Struct, frozen=True):
     """A live channel as others are shown it; never changed in place."""
 
     head: Head
-    participants: Mapping[str, Participant]
+    participants: Mapping[str, ParticipantView]
 
 
 class ViewChange(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,7 +66,7 @@ class ViewChange(msgspec.Struct, frozen=True, omit_defaults=True):
     whole: bool = False
     ended: bool = False
     head: Head | None = None
-    present: dict[str, Participant] = {}
+    present: dict[str, ParticipantView] = {}
     gone: list[str] = []
 
 
@@ -83,10 +83,12 @@ def of_record(record: ChannelRecord) -> View | None:
     return View(head, people)
 
 
-def _participant(since: int, guest: Guest | None) -> Participant:
+def _participant(since: int, guest: Guest | None) -> ParticipantView:
     if guest is None:
-        return Participant(since)
-    return Participant(since, guest.device_id, guest.sid, guest.moving_to, guest.muted, guest.video)
+        return ParticipantView(since)
+    return ParticipantView(
+        since, guest.device_id, guest.sid, guest.moving_to, guest.muted, guest.video
+    )
 
 
 def difference(old: View | None, new: View | None) -> ViewChange | None:
@@ -154,7 +156,7 @@ def _migrated(channel_id: str, old: Head, new: Head) -> Message:
 
 
 def _changes(
-    channel_id: str, user_id: str, old: Participant | None, new: Participant
+    channel_id: str, user_id: str, old: ParticipantView | None, new: ParticipantView
 ) -> list[Message]:
     """What is to be said of one participant."""
     update = announcements.state_update
@@ -187,7 +189,7 @@ def public(
 
 
 def _public_participant(
-    user_id: str, person: Participant, own: bool, speaking: bool
+    user_id: str, person: ParticipantView, own: bool, speaking: bool
 ) -> dict[str, Any]:
     members: dict[str, Any] = {
         "userId": user_id,

@@ -112,7 +112,7 @@ class LiveCalls:
         held = self._devices.get((sid, device_id))
         return next(reversed(held)) if held else ""
 
-    def member(self, channel_id: str, user_id: str) -> view.Participant | None:
+    def member(self, channel_id: str, user_id: str) -> view.ParticipantView | None:
         """A participant of a live call."""
         call = self.calls.get(channel_id)
         return call.view.participants.get(user_id) if call is not None else None
