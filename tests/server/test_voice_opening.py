@@ -19,11 +19,11 @@ from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.capabilities import Capabilities
 from syncbridge.voice.provider.records import (
     IssuedToken,
-    Participant,
     Permissions,
     ProviderSession,
     Recording,
     SessionRequest,
+    TokenHolder,
 )
 from syncbridge.voice.records import ChannelConfig, Room
 from syncbridge_server.redis.bus.bus import RedisBus
@@ -59,7 +59,7 @@ class Provider:
         return ProviderSession(f"s-{key}", key)
 
     async def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
         self.tokens += 1
         await self._answer()

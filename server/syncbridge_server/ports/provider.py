@@ -21,13 +21,13 @@ from syncbridge.voice.provider.records import (
     CannotVerify,
     IssuedToken,
     Metrics,
-    Participant,
     Permissions,
     ProviderSession,
     Recording,
     Refused,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Vacated,
     Verified,
     WebhookRegistration,
@@ -52,7 +52,7 @@ class VoiceProvider(Protocol):
         """Open a call; the same key answers the same call, also after an answer that was lost."""
 
     def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> Awaitable[IssuedToken]:
         """Let somebody in. Raises SessionNotFound, SessionFull, PermissionDenied."""
 

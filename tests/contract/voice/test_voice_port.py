@@ -21,12 +21,12 @@ from syncbridge.voice.provider.events import Unreadable
 from syncbridge.voice.provider.records import (
     CannotVerify,
     Doubt,
-    Participant,
     Permissions,
     Refusal,
     Refused,
     SessionRequest,
     SessionState,
+    TokenHolder,
 )
 from syncbridge_server.ports.provider import VoiceProvider
 
@@ -61,7 +61,7 @@ class SimStage:
         self._rig, self._kind = rig, kind
 
     async def join(self, session: str, user: str, device: str = "phone") -> None:
-        await self.provider.issue_token(session, Participant(user), Permissions())
+        await self.provider.issue_token(session, TokenHolder(user), Permissions())
         await self._rig.move(session, user)
 
     async def leave(self, session: str, user: str, device: str = "phone") -> None:
@@ -81,7 +81,7 @@ class LiveKitStage:
         self._server, self._clients = server, clients
 
     async def join(self, session: str, user: str, device: str = "phone") -> None:
-        who = Participant(user, device_id=device)
+        who = TokenHolder(user, device_id=device)
         issued = await self.provider.issue_token(session, who, Permissions())
         name = f"{session}/{user}/{device}"
         url = self._server.url.replace("http", "ws")
@@ -164,7 +164,7 @@ async def test_a_token_has_an_end_and_a_holder(kind: str, servers: Servers) -> N
     """The same holder the second time; another device may be another holder."""
     async with stage(kind, servers) as where:
         session = await opened(where, "tokens")
-        people = [Participant("ann", "Ann", device) for device in ("a", "a", "b")]
+        people = [TokenHolder("ann", "Ann", device) for device in ("a", "a", "b")]
         issued = [await where.provider.issue_token(session, p, Permissions()) for p in people]
         ids = [one.participant_id for one in issued]
         apart = where.provider.capabilities.identity is Identity.DEVICE

@@ -17,16 +17,16 @@ from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.provider.records import (
     CannotVerify,
     Doubt,
-    Participant,
     Permissions,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Vacated,
 )
 from syncbridge_server.ports.provider import VoiceProvider
 
 REQUEST = SessionRequest("lounge", "waddle", max_participants=2)
-ALICE = Participant("alice", "Alice")
+ALICE = TokenHolder("alice", "Alice")
 MEDIA = ("audio", "screenshare", "video")
 pytestmark = pytest.mark.parametrize("kind", [*KINDS, GUARDED])
 
@@ -120,7 +120,7 @@ async def test_a_token_has_the_rights_of_its_holder_and_no_others(
     async with sim_kit.rig() as rig:
         session_id = await opened(rig, kind)
         provider = rig.provider(kind)
-        await provider.issue_token(session_id, Participant("bob"), Permissions())
+        await provider.issue_token(session_id, TokenHolder("bob"), Permissions())
         issued = await provider.issue_token(session_id, ALICE, may)
 
         found = await rights(rig, kind, session_id, issued.token, "alice")
@@ -436,7 +436,7 @@ async def test_a_full_session_is_told_where_the_provider_knows(kind: str) -> Non
         session_id = await opened(rig, kind)
         provider = rig.provider(kind)
         for user in ("a", "b"):
-            await provider.issue_token(session_id, Participant(user), Permissions())
+            await provider.issue_token(session_id, TokenHolder(user), Permissions())
         if kind in ("rtk", GUARDED):
             with pytest.raises(errors.SessionFull):
                 await provider.issue_token(session_id, ALICE, Permissions())

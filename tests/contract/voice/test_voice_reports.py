@@ -14,11 +14,11 @@ from support.voice.sim_kit import Inbox, Rig, kind_of
 from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.provider.events import ParticipantJoined
 from syncbridge.voice.provider.records import (
-    Participant,
     Permissions,
     Refusal,
     Refused,
     SessionRequest,
+    TokenHolder,
     Verified,
 )
 from syncbridge_server.voice.provider.calling import ProviderCalls
@@ -363,7 +363,7 @@ async def test_a_minted_token_says_what_the_specification_says() -> None:
     async with sim_kit.rig() as rig:
         wanted = Permissions(can_speak=False, can_record=True)
         provider = rig.provider("rtk-minted")
-        issued = await provider.issue_token("room-1", Participant("alice"), wanted)
+        issued = await provider.issue_token("room-1", TokenHolder("alice"), wanted)
         claims = jwt.decode(issued.token, sim_kit.SECRET, algorithms=["HS256"])
 
         assert claims == {

@@ -15,12 +15,12 @@ from syncbridge.voice.provider.records import (
     CannotVerify,
     Doubt,
     IssuedToken,
-    Participant,
     Permissions,
     Present,
     ProviderSession,
     SessionRequest,
     SessionState,
+    TokenHolder,
 )
 from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.provider.guarded import GuardedProvider, Repetition
@@ -250,6 +250,6 @@ async def test_tokens_that_are_signed_here_pass(autojump_clock: trio.testing.Moc
     """They cost no request; and that they are made says nothing about the provider."""
     provider = Provider(local_tokens=True)
     rig = await opened(provider)
-    token = await rig.guarded.issue_token("s", Participant("ann"), Permissions())
+    token = await rig.guarded.issue_token("s", TokenHolder("ann"), Permissions())
 
     assert ("t", State.OPEN) == (token.token, rig.guarded.changes)

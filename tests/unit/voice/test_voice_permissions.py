@@ -11,14 +11,14 @@ from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import Identity, Role, VoiceGrant
 from syncbridge.voice.grants import permissions_of, require
 from syncbridge.voice.provider.budget import RequestBudget
-from syncbridge.voice.provider.records import Participant, Permissions
+from syncbridge.voice.provider.records import Permissions, TokenHolder
 from syncbridge_server.voice.provider.calling import ProviderCalls
 from syncbridge_server.voice.provider.presets import Wanted, is_missing, preset_body, preset_name
 from syncbridge_server.voice.provider.rtk import RtkProvider
 
 SECRET = "a-secret-of-32-bytes-or-more-0000"
 NOW = 1_800_000_000.0
-ANN = Participant("ann", "Ann")
+ANN = TokenHolder("ann", "Ann")
 WORDS: dict[tuple[str, ...], tuple[bool, bool, bool, bool]] = {
     (): (False, False, False, False),
     ("listen",): (False, False, False, False),

@@ -12,7 +12,7 @@ from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.holding import Report
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
-from syncbridge.voice.view import Head, Participant, View
+from syncbridge.voice.view import Head, ParticipantView, View
 from syncbridge_server.voice.sockets.live_calls import LiveCall
 from syncbridge_server.voice.sockets.reports import Reports, Said
 from syncbridge_server.voice.sockets.sockets import anybody
@@ -57,7 +57,7 @@ class LiveCalls:
     def __init__(self, *people: str, muted: str = "") -> None:
         shown = View(
             Head("s", 1, Phase.ACTIVE),
-            {user: Participant(1, muted=user == muted) for user in people},
+            {user: ParticipantView(1, muted=user == muted) for user in people},
         )
         call = LiveCall("c", 1, 1, shown)
         self.calls = {"c": call} if people else {}

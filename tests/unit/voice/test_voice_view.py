@@ -10,12 +10,12 @@ from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.holding import Report
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
-from syncbridge.voice.view import Head, Participant, View
+from syncbridge.voice.view import Head, ParticipantView, View
 
 users = st.sampled_from(["ann", "bob", "eve"])
 devices = st.sampled_from(["", "phone", "tablet"])
 people = st.builds(
-    Participant,
+    ParticipantView,
     st.integers(0, 3),
     device_id=devices,
     moving_to=devices,
@@ -82,7 +82,7 @@ def test_a_channel_is_shown_from_its_opening_to_its_end() -> None:
     shown = view.of_record(channel.dump())
     assert shown == View(
         Head("s1", 1, Phase.ACTIVE, "w"),
-        {"ann": Participant(3, "phone", "sid", muted=True)},
+        {"ann": ParticipantView(3, "phone", "sid", muted=True)},
     )
     channel.end(4, "ended")
     assert view.of_record(channel.dump()) is None
@@ -90,7 +90,7 @@ def test_a_channel_is_shown_from_its_opening_to_its_end() -> None:
 
 def test_devices_are_shown_to_their_user_alone() -> None:
     """Everybody sees who speaks and who is muted; the device is seen by its user."""
-    shown = View(Head("s1", 1, Phase.ACTIVE), {"ann": Participant(3, "phone", "sid")})
+    shown = View(Head("s1", 1, Phase.ACTIVE), {"ann": ParticipantView(3, "phone", "sid")})
 
     own = view.public("c", shown, "ann", ["ann"])["participants"]
     others = view.public("c", shown, "bob")["participants"]
@@ -108,7 +108,7 @@ def test_devices_are_shown_to_their_user_alone() -> None:
 
 def test_who_is_muted_is_not_shown_as_speaking() -> None:
     """Also while the last change of the indicator has not gone out."""
-    shown = View(Head("s1", 1, Phase.ACTIVE), {"ann": Participant(3, muted=True)})
+    shown = View(Head("s1", 1, Phase.ACTIVE), {"ann": ParticipantView(3, muted=True)})
 
     ann = view.public("c", shown, "bob", ["ann"])["participants"][0]
     assert (True, False) == (ann["muted"], ann["speaking"])

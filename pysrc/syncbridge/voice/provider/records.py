@@ -24,7 +24,7 @@ class Permissions(msgspec.Struct, frozen=True):
     max_video_bitrate: int = 1_500_000
 
 
-class Participant(msgspec.Struct, frozen=True):
+class TokenHolder(msgspec.Struct, frozen=True):
     """Who asks for a token, and with which device, where that is known.
 
     `transcribed`: the call is to be written down.

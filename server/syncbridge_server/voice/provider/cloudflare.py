@@ -34,7 +34,6 @@ from syncbridge.voice.provider.records import (
     Gone,
     IssuedToken,
     Metrics,
-    Participant,
     Permissions,
     Present,
     ProviderSession,
@@ -42,6 +41,7 @@ from syncbridge.voice.provider.records import (
     Refused,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Vacated,
     Verified,
     WebhookRegistration,
@@ -135,7 +135,7 @@ class CloudflareProvider:
         return ProviderSession(text(_data(made.body), "id"), idempotency_key)
 
     async def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
         """Enrol the user, or, when that is refused, the enrolment that is there already."""
         wanted = Wanted(permissions, participant.transcribed)

@@ -36,13 +36,13 @@ from syncbridge.voice.provider.records import (
     Doubt,
     IssuedToken,
     Metrics,
-    Participant,
     Permissions,
     ProviderSession,
     Recording,
     Refused,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Vacated,
     Verified,
     WebhookRegistration,
@@ -126,7 +126,7 @@ class GuardedProvider:
         )
 
     async def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
         """See `VoiceProvider`. One that is signed here needs no provider."""
         if self.capabilities.token_local:

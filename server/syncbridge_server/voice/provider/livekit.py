@@ -41,7 +41,6 @@ from syncbridge.voice.provider.records import (
     Doubt,
     IssuedToken,
     Metrics,
-    Participant,
     Permissions,
     Present,
     ProviderSession,
@@ -49,6 +48,7 @@ from syncbridge.voice.provider.records import (
     Refused,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Verified,
     WebhookRegistration,
 )
@@ -127,7 +127,7 @@ class LiveKitProvider:
         return ProviderSession(text(room, "name"), idempotency_key)
 
     async def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
         """Signed here, after the room was asked for again: it may have been forgotten."""
         await self._api.create_room(session_id, self._times)

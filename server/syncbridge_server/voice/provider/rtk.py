@@ -29,7 +29,6 @@ from syncbridge.voice.provider.records import (
     Doubt,
     IssuedToken,
     Metrics,
-    Participant,
     Permissions,
     Present,
     ProviderSession,
@@ -37,6 +36,7 @@ from syncbridge.voice.provider.records import (
     Refused,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Verified,
     WebhookRegistration,
 )
@@ -110,7 +110,7 @@ class RtkProvider:
         return ProviderSession(text(answer.body, "sessionId"), idempotency_key)
 
     async def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
         """Signed here with a secret, else `POST /sessions/{id}/tokens`."""
         if self._secret:
@@ -207,7 +207,7 @@ class RtkProvider:
 def mint_token(
     secret: str,
     session_id: str,
-    who: Participant,
+    who: TokenHolder,
     permissions: Permissions,
     now: float,
     seconds: int = TOKEN_SECONDS,
@@ -261,7 +261,7 @@ def _metadata(request: SessionRequest) -> dict[str, Any]:
 
 
 def _token_body(
-    session_id: str, who: Participant, permissions: Permissions, now: float, seconds: int
+    session_id: str, who: TokenHolder, permissions: Permissions, now: float, seconds: int
 ) -> dict[str, Any]:
     return {
         "sessionId": session_id,

@@ -29,7 +29,7 @@ from syncbridge.voice.provider.errors import (
     ProviderUnavailable,
     SessionNotFound,
 )
-from syncbridge.voice.provider.records import IssuedToken, Participant, Permissions
+from syncbridge.voice.provider.records import IssuedToken, Permissions, TokenHolder
 from syncbridge.voice.records import Room
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.channel_writer import ChannelWriter
@@ -129,7 +129,7 @@ class Tokens:
             logins=logins,
             began=self._writer.now(),
         )
-        who = Participant(user_id, name, device_id)
+        who = TokenHolder(user_id, name, device_id)
         try:
             with trio.fail_after(self._patience):
                 return await self._issue(channel_id, waddle_id, who, permissions, seat)
@@ -140,7 +140,7 @@ class Tokens:
         self,
         channel_id: str,
         waddle_id: str,
-        who: Participant,
+        who: TokenHolder,
         permissions: Permissions,
         seat: "partial[Seat]",
     ) -> VoiceToken:
@@ -162,7 +162,7 @@ class Tokens:
         raise ProviderUnavailable("the channel's call changes all the time", retry_after=2.0)
 
     async def _ask(
-        self, channel_id: str, seat: Seat, who: Participant, permissions: Permissions
+        self, channel_id: str, seat: Seat, who: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
         """Ask for a token, once more when it is over already; without one the seat is free."""
         issued, session_id = None, seat.room.session_id
