@@ -285,7 +285,7 @@ async def test_a_token_that_is_over_is_asked_for_once_more(one: Part) -> None:
         await one.tokens.issue("bob", "", "w", "c", Permissions())
 
     assert ("t-2", 4) == (token.token, one.provider.tokens)
-    assert ["ann"] == list((await one.record()).guests)
+    assert ["ann"] == list((await one.record()).participants)
     assert START / 1000 + 3600 == token.expires_at
 
 
@@ -304,7 +304,7 @@ async def test_a_slow_provider_is_given_up(redis_server: RedisServer) -> None:
         with pytest.raises(errors.NetworkFailed):
             await one.tokens.issue("ann", "", "w", "c", Permissions())
 
-        assert {} == (await one.record()).guests
+        assert {} == (await one.record()).participants
 
 
 # Chores

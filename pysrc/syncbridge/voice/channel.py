@@ -36,7 +36,7 @@ from syncbridge.voice.evidence import (
 from syncbridge.voice.naming import provider_name
 from syncbridge.voice.provider.errors import SessionFull
 from syncbridge.voice.provider.records import Permissions
-from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Guest, Move, Room
+from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Move, Participant, Room
 from syncbridge.voice.timeline import (
     ENDED,
     MIGRATED,
@@ -189,20 +189,20 @@ class Channel:
     def admit(
         self, user_id: str, permissions: Permissions, now: int, logins: tuple[str, ...] = ()
     ) -> None:
-        """Keep a seat for a user. Raises SessionFull; who is in the call has a seat. O(guests)."""
+        """Keep a seat for a user. Raises SessionFull; who is in the call has a seat. O(participants)."""
         record = self.record
         self._forget(now)
-        guest = record.guests.get(user_id)
+        participant = record.participants.get(user_id)
         present = self.call is not None and self.call.since(user_id) is not None
         if not present and self.taken(now, but=user_id) >= record.config.max_participants:
             raise SessionFull(
                 "the channel has no seat left", retry_after=self.limits.seat_ms / 1000
             )
         self.welcome(user_id)
-        guest = guest or Guest()
-        guest.permissions, guest.token_at, guest.logins = permissions, now, logins
-        guest.seat_until = now + self.limits.seat_ms
-        record.guests[user_id] = guest
+        participant = participant or Participant()
+        participant.permissions, participant.token_at, participant.logins = permissions, now, logins
+        participant.seat_until = now + self.limits.seat_ms
+        record.participants[user_id] = participant
         record.last_activity = now
         self.timeline.note(Origin(Teller.TOKEN), TOKEN, now, user_id=user_id)
 
@@ -236,15 +236,17 @@ class Channel:
 
     def unseat(self, user_id: str, now: int) -> None:
         """Give back the seat of a user who got no token, or says that it is not used."""
-        guest = self.record.guests.get(user_id)
-        if guest is not None:
-            guest.seat_until = 0
+        participant = self.record.participants.get(user_id)
+        if participant is not None:
+            participant.seat_until = 0
             self._forget(now)
 
     def taken(self, now: int, but: str = "") -> int:
         """How many seats are taken, by participants and by tokens that were just issued."""
         present = set(self.call.users) if self.call is not None else set()
-        kept = {u for u, guest in self.record.guests.items() if guest.seat_until > now}
+        kept = {
+            u for u, participant in self.record.participants.items() if participant.seat_until > now
+        }
         return len((present | kept) - {but})
 
     # Evidence
@@ -348,7 +350,7 @@ class Channel:
         if record.warm_until <= now:
             record.warm_from = record.warm_until = 0
             record.warm_config = None
-        self.tell_devices(holding.stayed(record.channel_id, record.guests, now), TIMEOUT, now)
+        self.tell_devices(holding.stayed(record.channel_id, record.participants, now), TIMEOUT, now)
         if record.coming is not None and record.coming_until <= now:
             self.abandon()
         if self.call is None:
@@ -368,7 +370,7 @@ class Channel:
         if self.call is not None:
             self._keep(now)
             due += [at for at in (self.call.next_due(),) if at is not None]
-            due += holding.next_due(record.guests)
+            due += holding.next_due(record.participants)
             due += [at for at in self._look_at() if at > now]
         if record.room is not None and not record.room.session_id:
             due.append(max(record.room.asked_at + limits.opening_ms, record.retry_at))
@@ -464,8 +466,12 @@ class Channel:
 
     def _moving(self) -> dict[str, holding.Media]:
         """Connections of the users whose call is about to move to another device."""
-        guests = self.record.guests.items()
-        return {user_id: self._media(user_id) for user_id, guest in guests if guest.moving_to}
+        participants = self.record.participants.items()
+        return {
+            user_id: self._media(user_id)
+            for user_id, participant in participants
+            if participant.moving_to
+        }
 
     def _media(self, user_id: str) -> holding.Media:
         assert self.call is not None
@@ -474,29 +480,31 @@ class Channel:
 
     def _arrive(self, user_id: str, before: holding.Media, now: int) -> None:
         """The call has moved if a connection has come that is not the old device's."""
-        guest = self.record.guests.get(user_id)
-        if self.call is None or guest is None or not guest.moving_to:
+        participant = self.record.participants.get(user_id)
+        if self.call is None or participant is None or not participant.moving_to:
             return
-        came = holding.come_beside(guest, before, self._media(user_id), now)
+        came = holding.come_beside(participant, before, self._media(user_id), now)
         if came:
-            told = holding.moved(self.record.channel_id, user_id, guest, came)
+            told = holding.moved(self.record.channel_id, user_id, participant, came)
             self.tell_devices(told, PROVIDER, now)
 
     def _keep(self, now: int) -> None:
         """While an event is near, or a seat is kept, a call waits for who may come."""
         if self.call is not None:
-            seats = [guest.seat_until for guest in self.record.guests.values()]
+            seats = [participant.seat_until for participant in self.record.participants.values()]
             self.call.kept_until = max([self._warm_until(now), *seats])
 
     def _forget(self, now: int) -> None:
-        """Guests who are not in the call, and for whom no seat is kept."""
-        guests, state = self.record.guests, self.call
+        """Participants who are not in the call, and for whom no seat is kept."""
+        participants, state = self.record.participants, self.call
         over = [user_id for user_id, until in self.record.removed.items() if until <= now]
         for user_id in over:
             del self.record.removed[user_id]
-        for user_id in [u for u, guest in guests.items() if guest.seat_until <= now]:
+        for user_id in [
+            u for u, participant in participants.items() if participant.seat_until <= now
+        ]:
             if state is None or state.since(user_id) is None:
-                del guests[user_id]
+                del participants[user_id]
 
     def _apply(self, evidence: Evidence, now: int) -> list[Event]:
         """Let the call hear one thing, and note what became of it."""
@@ -513,8 +521,8 @@ class Channel:
         assert state is not None
         self.news += announcements.of_events(record.channel_id, events)
         for event in events:
-            if isinstance(event, UserLeft) and event.user_id in record.guests:
-                holding.left(record.guests[event.user_id])
+            if isinstance(event, UserLeft) and event.user_id in record.participants:
+                holding.left(record.participants[event.user_id])
             elif isinstance(event, UserJoined) and record.removed.get(event.user_id, 0) > now:
                 record.unwelcome = [*record.unwelcome, event.user_id]
         if record.previous is not None and state.phase is not Phase.MIGRATING:
@@ -567,7 +575,7 @@ class Channel:
         )
         self.news.append(announcements.session_ended(record.channel_id, room.session_id, reason))
         self.call = None
-        record.guests, record.migrations, record.recording = {}, 0, ""
+        record.participants, record.migrations, record.recording = {}, 0, ""
         record.unwelcome = []
         if record.coming is not None:
             record.generation = record.coming.generation  # no number, and no key, a second time

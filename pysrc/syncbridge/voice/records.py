@@ -52,7 +52,7 @@ class Arrival(msgspec.Struct, frozen=True, omit_defaults=True):
     until: int = 0
 
 
-class Guest(msgspec.Struct, omit_defaults=True):
+class Participant(msgspec.Struct, omit_defaults=True):
     """What is known of a user beside the connections.
 
     Attributes:
@@ -138,7 +138,7 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
     previous: Room | None = None
     retired: list[Room] = []
     call: CallRecord | None = None
-    guests: dict[str, Guest] = {}
+    participants: dict[str, Participant] = msgspec.field(default_factory=dict, name="guests")
     created_at: int = 0
     last_activity: int = 0
     last_sync_at: int = 0

@@ -13,7 +13,7 @@ from syncbridge.voice.call_records import Event
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Joined, Left, Origin, Source, Teller
 from syncbridge.voice.holding import Report
-from syncbridge.voice.records import Guest
+from syncbridge.voice.records import Participant
 
 
 def report(channel: Channel, said: Report, now: int) -> list[Event]:
@@ -24,23 +24,23 @@ def report(channel: Channel, said: Report, now: int) -> list[Event]:
     shown = channel.call.unreported(said.user_id)  # the provider's word of it came first
     sign = _sign(Joined, channel, said, now)
     sign = msgspec.structs.replace(sign, session_named=bool(said.session_id))
-    guests = channel.record.guests
-    held = guests.get(said.user_id)
+    participants = channel.record.participants
+    held = participants.get(said.user_id)
     moving = (held.moving_to, held.moving_sid, held.moving_until) if held else ("", "", 0)
     if held is not None:
         holding.begin_move(held, "", "", 0)  # whose connection this is, the report says
     events = channel.apply([sign], now)
     if channel.call is None or channel.call.since(said.user_id) is None:
         return events
-    guest = guests.setdefault(said.user_id, Guest())
-    holding.begin_move(guest, *moving)
+    participant = participants.setdefault(said.user_id, Participant())
+    holding.begin_move(participant, *moving)
     after = channel.call.connections(said.user_id)
     fresh = said.connection_id in shown
     fresh |= bool(said.connection_id) and holding.arrived(known, after)
     channel_id = channel.record.channel_id
-    told = holding.taken(channel_id, guest, said, fresh=fresh)
+    told = holding.taken(channel_id, participant, said, fresh=fresh)
     channel.tell_devices(told, _origin(said), now)
-    channel.news += holding.switched(channel_id, guest, said)
+    channel.news += holding.switched(channel_id, participant, said)
     return events
 
 
@@ -70,10 +70,10 @@ def renew(channel: Channel, user_ids: Iterable[str], now: int) -> list[Event]:
 
 def part(channel: Channel, said: Report, now: int) -> list[Event]:
     """A client says that its device has left the media: one negative about its connection."""
-    guest = channel.record.guests.get(said.user_id)
-    if channel.call is None or not (holding.holds(guest, said) or said.connection_id):
+    participant = channel.record.participants.get(said.user_id)
+    if channel.call is None or not (holding.holds(participant, said) or said.connection_id):
         return []
-    told = holding.let_go(channel.record.channel_id, guest, said)
+    told = holding.let_go(channel.record.channel_id, participant, said)
     channel.tell_devices(told, _origin(said), now)
     return channel.apply([_sign(Left, channel, said, now)], now)
 
@@ -82,9 +82,9 @@ def hand_over(channel: Channel, user_id: str, device_id: str, sid: str, now: int
     """A device of a participant is to take the call over; False when the user is not in it."""
     if channel.call is None or channel.call.since(user_id) is None:
         return False
-    guest = channel.record.guests.setdefault(user_id, Guest())
-    holding.begin_move(guest, device_id, sid, now + channel.limits.handoff_ms)
-    guest.lost_at, guest.arrival = 0, None
+    participant = channel.record.participants.setdefault(user_id, Participant())
+    holding.begin_move(participant, device_id, sid, now + channel.limits.handoff_ms)
+    participant.lost_at, participant.arrival = 0, None
     told = [announcements.moving(channel.record.channel_id, user_id, device_id)]
     channel.tell_devices(told, Origin(Teller.TOKEN), now)
     return True

@@ -17,7 +17,7 @@ import msgspec
 from syncbridge.voice import announcements
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.call_records import CallLimits, Phase
-from syncbridge.voice.records import ChannelRecord, Guest, Room
+from syncbridge.voice.records import ChannelRecord, Participant, Room
 
 VIEW = "view"
 """`type` of the message that carries a ViewChange to the nodes. It is not for sockets."""
@@ -77,17 +77,22 @@ def of_record(record: ChannelRecord) -> View | None:
         return None
     head = Head(room.session_id, room.generation, call.phase, record.waddle_id)
     people = {
-        user_id: _participant(member.since, record.guests.get(user_id))
+        user_id: _participant(member.since, record.participants.get(user_id))
         for user_id, member in call.members.items()
     }
     return View(head, people)
 
 
-def _participant(since: int, guest: Guest | None) -> ParticipantView:
-    if guest is None:
+def _participant(since: int, participant: Participant | None) -> ParticipantView:
+    if participant is None:
         return ParticipantView(since)
     return ParticipantView(
-        since, guest.device_id, guest.sid, guest.moving_to, guest.muted, guest.video
+        since,
+        participant.device_id,
+        participant.sid,
+        participant.moving_to,
+        participant.muted,
+        participant.video,
     )
 
 

@@ -466,14 +466,14 @@ def _room(channel: Channel) -> RoomBody | None:
 def _participants(channel: Channel, seer: str | None) -> list[ParticipantBody]:
     call, shown = channel.call, []
     for user_id in call.users if call is not None else ():
-        guest = channel.record.guests.get(user_id)
+        participant = channel.record.participants.get(user_id)
         shown.append(
             ParticipantBody(
                 user_id,
                 timestamp((call.since(user_id) if call is not None else None) or 0),
-                "moving" if guest is not None and guest.moving_to else "connected",
-                guest is not None and guest.muted,
-                guest is not None and guest.video,
+                "moving" if participant is not None and participant.moving_to else "connected",
+                participant is not None and participant.muted,
+                participant is not None and participant.video,
                 _evidence(channel, user_id) if seer in (None, user_id) else None,
             )
         )
@@ -484,14 +484,14 @@ def _evidence(channel: Channel, user_id: str) -> EvidenceBody | None:
     member = channel.call.member(user_id) if channel.call is not None else None
     if member is None:
         return None
-    guest, held = channel.record.guests.get(user_id), list(member.connections.values())
+    participant, held = channel.record.participants.get(user_id), list(member.connections.values())
     last = max(held, key=lambda one: one.seen_at)
     return EvidenceBody(
         member.by.teller.value if member.by is not None else "",
         member.by.ref if member.by is not None else "",
         timestamp(last.seen_at),
         last.seen_by,
-        guest.device_id if guest is not None else "",
+        participant.device_id if participant is not None else "",
         [_connection(one) for one in held],
     )
 

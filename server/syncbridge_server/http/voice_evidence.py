@@ -316,8 +316,14 @@ def user_call(channel: Channel, user_id: str, at: int) -> UserCallRow:
     """A channel in whose call a user is, or was at a time."""
     record, call = channel.record, channel.call
     since = call.since(user_id) if call is not None else None
-    guest = record.guests.get(user_id)
-    state = "left" if since is None else "moving" if guest and guest.moving_to else "connected"
+    participant = record.participants.get(user_id)
+    state = (
+        "left"
+        if since is None
+        else "moving"
+        if participant and participant.moving_to
+        else "connected"
+    )
     return UserCallRow(
         record.channel_id,
         record.waddle_id,
@@ -325,5 +331,5 @@ def user_call(channel: Channel, user_id: str, at: int) -> UserCallRow:
         state,
         timestamp(since) if since is not None else None,
         timestamp(at),
-        guest.device_id if guest is not None and since is not None else "",
+        participant.device_id if participant is not None and since is not None else "",
     )

@@ -312,8 +312,8 @@ async def test_a_call_is_handed_over(redis_url: str) -> None:
         )
         laptop = await site.come("ann", "lobby", "laptop")
         await only(site, "lobby", phone, laptop)
-        guest = (await site.channel("lobby")).record.guests["ann"]
-        assert ("laptop", "") == (guest.device_id, guest.moving_to)
+        participant = (await site.channel("lobby")).record.participants["ann"]
+        assert ("laptop", "") == (participant.device_id, participant.moving_to)
         await phone.leave()
         await only(site, "lobby", laptop)
 

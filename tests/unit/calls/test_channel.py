@@ -117,7 +117,7 @@ def test_seats_are_kept_for_tokens_and_participants() -> None:
     assert LIMITS.seat_ms / 1000 == caught.value.retry_after
     assert [2, 1] == [channel.taken(now) for now in (over - 1, over)]
     channel.admit("cy", MAY, over)
-    assert ["ann", "cy"] == sorted(channel.record.guests)
+    assert ["ann", "cy"] == sorted(channel.record.participants)
 
 
 def test_who_is_in_the_call_always_has_a_seat() -> None:
@@ -128,7 +128,7 @@ def test_who_is_in_the_call_always_has_a_seat() -> None:
     with pytest.raises(SessionFull):
         channel.admit("cy", MAY, NOW + 1)
 
-    assert {"bob"} == set(channel.record.guests)
+    assert {"bob"} == set(channel.record.participants)
 
 
 def test_a_seat_is_given_back() -> None:
@@ -140,7 +140,7 @@ def test_a_seat_is_given_back() -> None:
     for user in ("ann", "bob", "nobody"):
         channel.unseat(user, NOW)
 
-    assert (1, {"bob"}) == (channel.taken(NOW), set(channel.record.guests))
+    assert (1, {"bob"}) == (channel.taken(NOW), set(channel.record.participants))
 
 
 def test_guests_are_forgotten_when_they_are_gone() -> None:
@@ -148,11 +148,11 @@ def test_guests_are_forgotten_when_they_are_gone() -> None:
     channel = peopled("ann")
     for n, user in enumerate(("ann", "bob")):
         channel.admit(user, Permissions(can_record=True), NOW + n)
-    assert {"ann", "bob"} == set(channel.record.guests)
+    assert {"ann", "bob"} == set(channel.record.participants)
     channel.expire(NOW + 1 + LIMITS.seat_ms)
 
-    assert {"ann"} == set(channel.record.guests)
-    assert channel.record.guests["ann"].permissions.can_record
+    assert {"ann"} == set(channel.record.participants)
+    assert channel.record.participants["ann"].permissions.can_record
 
 
 # The call
@@ -257,7 +257,7 @@ def test_an_ended_call_leaves_nothing_behind() -> None:
             final.total_participant_ms,
         )
         assert ["disconnected", "disconnected", "session_ended"] == kinds(channel)
-        assert {} == channel.record.guests
+        assert {} == channel.record.participants
         channel = again(channel)
         assert [] == channel.end(NOW + 1002, "again") == channel.finals
         room = channel.record.retired[0]

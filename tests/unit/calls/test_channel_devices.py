@@ -45,7 +45,7 @@ def told(channel: Channel) -> list[tuple[str, str]]:
 
 
 def holder(channel: Channel) -> str:
-    return channel.record.guests["ann"].device_id
+    return channel.record.participants["ann"].device_id
 
 
 def in_call() -> Channel:
@@ -95,13 +95,13 @@ def test_who_got_the_token_holds_the_call_until_another_device_says_so() -> None
     """A guess is shown and told by nobody's word; the first report counts, whoever's it is."""
     channel = live()
     channel.admit("ann", Permissions(), 1500)
-    guess(channel.record.guests["ann"], "phone", SID)
+    guess(channel.record.participants["ann"], "phone", SID)
 
     channel.apply([webhook("c1", 2000)], 2000)
     assert ("phone", [("connected", "")]) == (holder(channel), told(channel))
     reporting.report(channel, report("tablet"), 3000)
     assert ("tablet", [("held", "tablet")]) == (holder(channel), told(channel))
-    guess(channel.record.guests["ann"], "phone", SID)
+    guess(channel.record.participants["ann"], "phone", SID)
     assert "tablet" == holder(channel)
 
 
@@ -109,7 +109,7 @@ def test_a_guessed_device_that_reports_is_told_of() -> None:
     """What was a guess becomes known with the first report; it can leave without one, too."""
     channel = live()
     channel.admit("ann", Permissions(), 1500)
-    guess(channel.record.guests["ann"], "phone", SID)
+    guess(channel.record.participants["ann"], "phone", SID)
 
     reporting.report(channel, report("phone", connection_id="c1"), 2000)
     assert [("connected", ""), ("held", "phone")] == told(channel)
@@ -154,7 +154,7 @@ def test_the_old_devices_new_connection_is_not_the_new_device() -> None:
 
     reporting.report(channel, report("phone", connection_id="c9"), 3500)
     channel.apply([webhook("c9", 3600)], 3600)
-    assert ("phone", "tablet") == (holder(channel), channel.record.guests["ann"].moving_to)
+    assert ("phone", "tablet") == (holder(channel), channel.record.participants["ann"].moving_to)
 
 
 def test_a_name_for_the_unnamed_connection_is_not_a_new_device() -> None:
@@ -189,7 +189,7 @@ def test_nobody_hands_over_a_call_without_being_in_it() -> None:
     channel = live()
 
     assert not reporting.hand_over(channel, "ann", "tablet", SID, 3000)
-    assert ({}, []) == (channel.record.guests, channel.news)
+    assert ({}, []) == (channel.record.participants, channel.news)
 
 
 def test_a_released_device_cannot_speak_against_the_call() -> None:
@@ -223,8 +223,8 @@ def test_switches_are_told_when_they_change() -> None:
         reporting.report(channel, report("phone", connection_id="c1", muted=muted), 3000)
     assert ["muted", "unmuted", "muted"] == [state for state, _ in told(channel)]
     channel.apply([webhook("c1", 4000, Left)], 4000)
-    guest = channel.record.guests["ann"]
-    assert (False, "", "") == (guest.muted, guest.device_id, guest.sid)
+    participant = channel.record.participants["ann"]
+    assert (False, "", "") == (participant.muted, participant.device_id, participant.sid)
 
 
 def test_during_a_migration_only_who_says_so_has_come_over() -> None:
@@ -347,7 +347,7 @@ def test_who_held_the_call_takes_it_back_with_the_connection_that_moved_it() -> 
     assert "tablet" == holder(channel)
     reporting.report(channel, report("phone", connection_id="c2"), 4200)
     assert [("held", "phone"), ("moving", "tablet")] == told(channel)
-    assert 3000 + LIMITS.handoff_ms == channel.record.guests["ann"].moving_until
+    assert 3000 + LIMITS.handoff_ms == channel.record.participants["ann"].moving_until
     reporting.report(channel, report("tablet"), 5000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
 

@@ -98,10 +98,10 @@ class Handover:
         self, identity: Identity, channel_id: str, user_id: str, session_id: str, target: str
     ) -> HandedCall | None:
         record = (await self._writer.read(channel_id)).record
-        guest = record.guests.get(user_id)
-        if guest is None:
+        participant = record.participants.get(user_id)
+        if participant is None:
             return None
-        allowed = guest.permissions
+        allowed = participant.permissions
         if not identity.privileged:
             allowed = require(identity, record.waddle_id, channel_id)
         token = await self._tokens.issue(

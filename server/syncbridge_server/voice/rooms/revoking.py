@@ -23,7 +23,7 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.records import Guest
+from syncbridge.voice.records import Participant
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.isolation import of_record
 from syncbridge_server.ports.evidence import CallEvidence
@@ -175,14 +175,17 @@ def concerned(channel: Channel, taken: Taken) -> bool:
 
     Nobody knows with which token somebody came of whom nothing is noted: they are meant.
     """
-    guest = channel.record.guests.get(taken.user_id)
-    return channel.live and (guest is None or concerns(taken, guest))
+    participant = channel.record.participants.get(taken.user_id)
+    return channel.live and (participant is None or concerns(taken, participant))
 
 
-def concerns(taken: Taken, guest: Guest) -> bool:
-    """Whether the voice token of a guest was got with what was taken back."""
-    if guest.token_at > taken.at:
+def concerns(taken: Taken, participant: Participant) -> bool:
+    """Whether the voice token of a participant was got with what was taken back."""
+    if participant.token_at > taken.at:
         return False
     if taken.kind == "device":
-        return not guest.device_id or taken.value in (guest.device_id, guest.moving_to)
-    return taken.kind == "user" or not guest.logins or taken.value in guest.logins
+        return not participant.device_id or taken.value in (
+            participant.device_id,
+            participant.moving_to,
+        )
+    return taken.kind == "user" or not participant.logins or taken.value in participant.logins

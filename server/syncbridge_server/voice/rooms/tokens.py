@@ -231,11 +231,11 @@ def seated(
     call, room = channel.call, channel.record.room
     if call is None or room is None:
         raise NotLive
-    known = channel.record.guests.get(user_id)
+    known = channel.record.participants.get(user_id)
     there = known is not None and call.since(user_id) is not None
     changed = there and known is not None and known.permissions != permissions
     channel.admit(user_id, permissions, now, logins)
-    holding.guess(channel.record.guests[user_id], *device)
+    holding.guess(channel.record.participants[user_id], *device)
     empty = not call.arrived and room.opened_at < began
     transcribed = channel.record.config.transcription
     return Seat(room, empty or channel.record.lost > 0, changed, transcribed)
