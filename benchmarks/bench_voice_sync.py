@@ -46,8 +46,8 @@ from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.checks.state_check import StateCheck
 from syncbridge_server.voice.checks.sweep import Report, Sweep
 from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.from_settings import sync_limits
@@ -91,8 +91,8 @@ class Bench:
         self.gone = drifted(sessions, share)
         metrics = voice_metrics(CollectorRegistry()).sync
         limits = SyncLimits(calls=10**9, rate=UNBOUNDED, stale_s=1e6, together=TOGETHER)
-        looker = Looker(provider, writer, _Nobody(), metrics)
-        self.sweep = Sweep(provider, writer, looker, metrics, limits)
+        state_check = StateCheck(provider, writer, _Nobody(), metrics)
+        self.sweep = Sweep(provider, writer, state_check, metrics, limits)
 
     async def fill(self) -> None:
         """Every call as we know it: two users, compared just now."""

@@ -96,7 +96,7 @@ class NoMigration:
 class NoLook:
     """Looks that nobody takes."""
 
-    async def look(self, channel_id: str) -> object:
+    async def check(self, channel_id: str) -> object:
         raise AssertionError(channel_id)
 
 

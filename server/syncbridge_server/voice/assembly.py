@@ -34,9 +34,9 @@ from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.aside import ChannelsAside
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.repairs import Repairs
 from syncbridge_server.voice.checks.room_check import RoomCheck
+from syncbridge_server.voice.checks.state_check import StateCheck
 from syncbridge_server.voice.checks.sweep import Sweep
 from syncbridge_server.voice.checks.synchronizer import Synchronizer
 from syncbridge_server.voice.figures.metrics import VoiceMetrics, voice_metrics
@@ -173,13 +173,15 @@ async def build_voice(
             id_bytes=settings.id_bytes,
             count_recording=count,
         )
-        looker = Looker(provider, writer, opening, metrics.sync)
+        state_check = StateCheck(provider, writer, opening, metrics.sync)
         evidence = RedisEvidence(io)
         revoking = Revoking(writer, evidence)
         observe = partial(revoking_readings, revoking)
         register_reading(registry, "syncbridge_voice_revocations", observe)
         Repairs(writer, metrics.sync)
-        synchronizer = build_synchronizer(settings, provider, writer, looker, metrics, evidence)
+        synchronizer = build_synchronizer(
+            settings, provider, writer, state_check, metrics, evidence
+        )
         worker.on_look(synchronizer.look)
         analytics = build_analytics(settings, client, metrics)
         monitor = Monitor(
@@ -204,10 +206,10 @@ async def build_voice(
                 opening,
                 settings.voice_token_ttl,
                 token_patience(settings),
-                RoomCheck(looker) if provider.capabilities.token_local else None,
+                RoomCheck(state_check) if provider.capabilities.token_local else None,
             ),
             chores=chores,
-            timers=Timers(writer, opening, chores, migration, looker, texts),
+            timers=Timers(writer, opening, chores, migration, state_check, texts),
             migration=migration,
             inbox=inbox,
             recordings=recordings,
@@ -248,16 +250,16 @@ def build_synchronizer(
     settings: Settings,
     provider: VoiceProvider,
     writer: ChannelWriter,
-    looker: Looker,
+    state_check: StateCheck,
     metrics: VoiceMetrics,
     evidence: CallEvidence,
 ) -> Synchronizer:
     """The comparison with the provider."""
     limits = sync_limits(settings)
-    sweep = Sweep(provider, writer, looker, metrics.sync, limits)
+    sweep = Sweep(provider, writer, state_check, metrics.sync, limits)
     return Synchronizer(
         sweep,
-        looker,
+        state_check,
         writer.channels,
         metrics.sync,
         limits,

@@ -20,8 +20,8 @@ from syncbridge.voice.provider.records import (
 )
 from syncbridge.voice.records import Room
 from syncbridge.voice.verification import ALL, WAITING
-from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.checks.state_check import StateCheck
 from syncbridge_server.voice.checks.sweep import Report, Sweep
 from syncbridge_server.voice.figures.metrics import voice_metrics
 
@@ -82,8 +82,8 @@ class Rig:
         self.opening = Opening()
         metrics = voice_metrics(CollectorRegistry()).sync
         provider: Any = self.provider
-        looker = Looker(provider, self.writer, self.opening, metrics)
-        self.sweep = Sweep(provider, self.writer, looker, metrics, LIMITS)
+        state_check = StateCheck(provider, self.writer, self.opening, metrics)
+        self.sweep = Sweep(provider, self.writer, state_check, metrics, LIMITS)
 
     async def fill(self) -> None:
         for name in NAMES:
@@ -237,7 +237,7 @@ async def test_a_room_that_is_found_again_is_not_lost(
         rig.provider.calls.pop("s-c9", None)
         if state:
             rig.provider.calls["s-c9"] = state
-            await rig.sweep._looker.look("c9")
+            await rig.sweep._state_check.check("c9")
             continue
         await rig.pass_later()
     thrice = list(rig.opening.recreated)

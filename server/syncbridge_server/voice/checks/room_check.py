@@ -12,7 +12,7 @@ from typing import Protocol
 
 import trio
 
-from syncbridge_server.voice.checks.looking import Sight
+from syncbridge_server.voice.checks.state_check import CheckResult
 
 SHARED_S = 3.0
 """For so long a look at a session holds."""
@@ -21,24 +21,24 @@ SHARED_S = 3.0
 class Looks(Protocol):
     """Asks the provider who is in a call."""
 
-    async def look(self, channel_id: str) -> Sight:
+    async def check(self, channel_id: str) -> CheckResult:
         """Let a channel's call hear who is in it. Raises StoreError."""
 
 
 class Look:
-    """A look that was begun; `sight` is None when nothing came of it."""
+    """A look that was begun; `result` is None when nothing came of it."""
 
     def __init__(self) -> None:
         self.began = trio.current_time()
         self.over = trio.Event()
-        self.sight: Sight | None = None
+        self.result: CheckResult | None = None
 
 
 class RoomCheck:
     """Looks at rooms before somebody is let in."""
 
-    def __init__(self, looker: Looks) -> None:
-        self._looker = looker
+    def __init__(self, state_check: Looks) -> None:
+        self._state_check = state_check
         self._looks: dict[str, Look] = {}
 
     async def lost(self, channel_id: str, session_id: str) -> bool:
@@ -50,19 +50,19 @@ class RoomCheck:
             self._forget()
             known = self._looks.get(session_id)
             if known is None:
-                return await self._look(channel_id, session_id) is Sight.LOST
+                return await self._look(channel_id, session_id) is CheckResult.LOST
             await known.over.wait()
-            if known.sight is not None:
-                return known.sight is Sight.LOST
+            if known.result is not None:
+                return known.result is CheckResult.LOST
 
-    async def _look(self, channel_id: str, session_id: str) -> Sight:
+    async def _look(self, channel_id: str, session_id: str) -> CheckResult:
         """Look for those who wait; when we are cancelled, one of them does."""
         look = self._looks[session_id] = Look()
         try:
-            look.sight = await self._looker.look(channel_id)
-            return look.sight
+            look.result = await self._state_check.check(channel_id)
+            return look.result
         finally:
-            if look.sight is None and self._looks.get(session_id) is look:
+            if look.result is None and self._looks.get(session_id) is look:
                 del self._looks[session_id]
             look.over.set()
 

@@ -10,7 +10,7 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.voice.compare import Listing, Reason
 from syncbridge_server.isolation import Isolation
-from syncbridge_server.voice.checks.looking import Looker, Sight
+from syncbridge_server.voice.checks.state_check import CheckResult, StateCheck
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 from syncbridge_server.voice.provider.metering import Meter, metered
 
@@ -53,7 +53,7 @@ class Round:
 
     def __init__(
         self,
-        looker: Looker,
+        state_check: StateCheck,
         metrics: SyncMetrics,
         limits: SyncLimits,
         wanted: Mapping[str, Reason],
@@ -65,7 +65,7 @@ class Round:
         self.queue = deque(wanted)
         self.made = 0
         self.blind: set[str] = set()
-        self._looker = looker
+        self._state_check = state_check
         self._metrics = metrics
         self._limits = limits
         self._wanted = wanted
@@ -111,15 +111,15 @@ class Round:
                 return
             channel_id = queue.popleft()
             self._running += 1
-            sight = Sight.SPENT
+            result = CheckResult.RATE_LIMITED
             try:
                 look = partial(self._look, channel_id)
-                sight = await self._isolation.run("look", channel_id, look, Sight.BLIND)
+                result = await self._isolation.run("look", channel_id, look, CheckResult.UNVERIFIED)
             except StoreError as error:
                 self._stopped, self._error = True, error
             finally:
                 self._running -= 1
-                self._settle(channel_id, sight, queue)
+                self._settle(channel_id, result, queue)
 
     def _taken(self) -> float:
         """What of the share is used, and kept for second looks at what those so far have cost.
@@ -129,27 +129,27 @@ class Round:
         used = max(self.sent, self.made)
         return used + (self._running + len(self._again)) * used / max(self.made, 1)
 
-    async def _look(self, channel_id: str) -> Sight:
+    async def _look(self, channel_id: str) -> CheckResult:
         """A look. Our own budget is waited for once, when that does not take long."""
         self._metrics.looks.labels(str(self._wanted[channel_id])).inc()
         for patient in (True, False):
             self.made += 1
-            sight = await self._looker.look(channel_id, self._listing)
-            if sight is not Sight.SPENT:
-                return sight
+            result = await self._state_check.check(channel_id, self._listing)
+            if result is not CheckResult.RATE_LIMITED:
+                return result
             self.made -= 1
-            wait = self._looker.spent_until - trio.current_time()
+            wait = self._state_check.limited_until - trio.current_time()
             if not patient or wait > self._limits.patience_s:
                 break
             await trio.sleep(max(wait, 0.0))
         self._stopped = True
-        return Sight.SPENT
+        return CheckResult.RATE_LIMITED
 
-    def _settle(self, channel_id: str, sight: Sight, queue: deque[str]) -> None:
+    def _settle(self, channel_id: str, result: CheckResult, queue: deque[str]) -> None:
         """Note what came of a look."""
-        if sight is Sight.SPENT:
+        if result is CheckResult.RATE_LIMITED:
             queue.appendleft(channel_id)
-        elif sight is Sight.DOUBTS:
+        elif result is CheckResult.DOUBTFUL:
             self._again.append(channel_id)
-        elif sight in (Sight.BLIND, Sight.LOST):
+        elif result in (CheckResult.UNVERIFIED, CheckResult.LOST):
             self.blind.add(channel_id)

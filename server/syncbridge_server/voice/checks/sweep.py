@@ -33,8 +33,8 @@ from syncbridge.voice.stored import Stored
 from syncbridge.voice.verification import ALL, ERROR, WAITING
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.checks.looking import Looker
 from syncbridge_server.voice.checks.rounds import Round, SyncLimits
+from syncbridge_server.voice.checks.state_check import StateCheck
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 
 log = structlog.get_logger("voice")
@@ -81,13 +81,13 @@ class Sweep:
         self,
         provider: VoiceProvider,
         writer: ChannelWriter,
-        looker: Looker,
+        state_check: StateCheck,
         metrics: SyncMetrics,
         limits: SyncLimits,
     ) -> None:
         self._provider = provider
         self._writer = writer
-        self._looker = looker
+        self._state_check = state_check
         self._metrics = metrics
         self._limits = limits
         self._waiting: dict[str, Reason] = {}
@@ -171,7 +171,7 @@ class Sweep:
         """Look at suspects, within the share, and twice at doubts; the rest waits."""
         left = max(self._limits.calls - report.pages, self._limits.calls // 4, 1)
         looks = Round(
-            self._looker,
+            self._state_check,
             self._metrics,
             self._limits,
             wanted,
@@ -185,7 +185,7 @@ class Sweep:
             self._waiting = {one: wanted[one] for one in looks.queue}
             report.waiting, report.looks, report.sent = len(self._waiting), looks.made, looks.sent
             report.unverified = len(looks.blind)
-            why = self._looker.doubts
+            why = self._state_check.doubts
             report.failed = {one: str(why.get(one, ERROR)) for one in sorted(looks.blind)}
             report.failed |= dict.fromkeys(looks.queue, WAITING)
 

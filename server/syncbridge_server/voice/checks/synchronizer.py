@@ -21,8 +21,8 @@ from syncbridge.voice.verification import ALL, BROKEN_OFF, counted
 from syncbridge_server.isolation import Isolation
 from syncbridge_server.ports.channels import Channels
 from syncbridge_server.ports.evidence import CallEvidence
-from syncbridge_server.voice.checks.looking import Looker, Sight
 from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.checks.state_check import CheckResult, StateCheck
 from syncbridge_server.voice.checks.sweep import Report, Sweep
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 from syncbridge_server.voice.provider.metering import metered
@@ -45,7 +45,7 @@ class Synchronizer:
     def __init__(
         self,
         sweep: Sweep,
-        looker: Looker,
+        state_check: StateCheck,
         channels: Channels,
         metrics: SyncMetrics,
         limits: SyncLimits,
@@ -59,7 +59,7 @@ class Synchronizer:
         self._noted = True  # perhaps by another node
         self.passes = 0
         self._sweep = sweep
-        self._looker = looker
+        self._state_check = state_check
         self._channels = channels
         self._metrics = metrics
         self._limits = limits
@@ -156,10 +156,10 @@ class Synchronizer:
             await self._allowed()
             self._metrics.looks.labels(str(Reason.ASKED)).inc()
             with metered() as meter:
-                sight = await self._looker.look(channel_id)
+                result = await self._state_check.check(channel_id)
             for _ in range(meter.sent - 1):
                 await self._allowed()
-            if sight is not Sight.DOUBTS:
+            if result is not CheckResult.DOUBTFUL:
                 return
             await trio.sleep(self._limits.second_s)
 

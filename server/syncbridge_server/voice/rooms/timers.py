@@ -48,7 +48,7 @@ class Migrating(Protocol):
 class Looks(Protocol):
     """Asks the provider who is in a call."""
 
-    def look(self, channel_id: str) -> Awaitable[object]:
+    def check(self, channel_id: str) -> Awaitable[object]:
         """Let a channel's call hear who is in it. Raises StoreError."""
 
 
@@ -80,7 +80,7 @@ class Timers:
         opening: Opening,
         chores: Chores,
         migration: Migrating,
-        looker: Looks,
+        state_check: Looks,
         texts: Fetches | None = None,
     ) -> None:
         self._texts = texts
@@ -88,7 +88,7 @@ class Timers:
         self._opening = opening
         self._chores = chores
         self._migration = migration
-        self._looker = looker
+        self._state_check = state_check
         self._at_work: set[str] = set()
         self.waiting = False
 
@@ -107,7 +107,7 @@ class Timers:
         """Carry out what is due in one channel; LEFT as `Chores.do`. Raises StoreError."""
         wanted = await self._writer.change(channel_id, settled)
         if wanted.stragglers:
-            await self._looker.look(channel_id)
+            await self._state_check.check(channel_id)
         try:
             if wanted.opening:
                 await self._opening.room(channel_id, wanted.waddle_id)

@@ -48,28 +48,28 @@ class Recreates(Protocol):
     def recreate(self, channel_id: str, lost_session_id: str) -> Awaitable[Room]: ...
 
 
-class Sight(Enum):
+class CheckResult(Enum):
     """What came of a look.
 
-    DOUBTS: the state spoke against somebody; a second look settles it. VACANT: it does, too, but
-    not in the same pass: it needs a second list, or more time. SPENT: the provider, or the budget,
+    DOUBTFUL: the state spoke against somebody; a second look settles it. VACANT: it does, too, but
+    not in the same pass: it needs a second list, or more time. RATE_LIMITED: the provider, or the budget,
     allows no more now.
     """
 
-    SEEN = "seen"
-    DOUBTS = "doubts"
+    VERIFIED = "verified"
+    DOUBTFUL = "doubtful"
     VACANT = "vacant"
     LOST = "lost"
-    BLIND = "blind"
-    SPENT = "spent"
-    GONE = "gone"
+    UNVERIFIED = "unverified"
+    RATE_LIMITED = "rate_limited"
+    NO_CALL = "no_call"
 
 
-class Looker:
+class StateCheck:
     """Looks at calls.
 
     Attributes:
-        spent_until: Trio time before which the provider is not to be asked.
+        limited_until: Trio time before which the provider is not to be asked.
         doubts: why the latest look at a channel verified nothing; the oldest are forgotten.
     """
 
@@ -84,24 +84,24 @@ class Looker:
         self._writer = writer
         self._opening = opening
         self._metrics = metrics
-        self.spent_until = 0.0
+        self.limited_until = 0.0
         self.doubts: dict[str, Doubt] = {}
         capabilities = provider.capabilities
         self._empty_counts = capabilities.empty_list is EmptyList.NEGATIVE
         self._apart_ms = round(capabilities.second_look_s * 1000)
         self._empty_apart_ms = round(max(EMPTY_APART_S, capabilities.second_look_s) * 1000)
 
-    async def look(self, channel_id: str, listing: Listing | None = None) -> Sight:
+    async def check(self, channel_id: str, listing: Listing | None = None) -> CheckResult:
         """Look at a channel's call. Raises StoreError."""
         channel = await self._writer.read(channel_id)
         room = channel.record.room
         if not channel.live or room is None:
-            return Sight.GONE
+            return CheckResult.NO_CALL
         began = self._writer.now()
         nobody = channel.call is not None and not channel.call.users and not channel.record.lost
         state = await self._provider.fetch_state(room.session_id)
         if nobody and isinstance(state, CannotVerify) and state.doubt is Doubt.EMPTY:
-            return Sight.SEEN
+            return CheckResult.VERIFIED
         if isinstance(state, SessionState):
             return await self._heard(channel_id, room, self._polled(room, state, began), state)
         if isinstance(state, Vacated):
@@ -126,13 +126,13 @@ class Looker:
 
     async def _unsure(
         self, channel_id: str, room: Room, answer: CannotVerify, began: int, listing: Listing | None
-    ) -> Sight:
+    ) -> CheckResult:
         """An answer that is no statement by itself."""
         session_id = room.session_id
         self._note(channel_id, answer.doubt)
         if answer.doubt is Doubt.RATE_LIMITED:
-            self.spent_until = trio.current_time() + (answer.retry_after or 1.0)
-            return Sight.SPENT
+            self.limited_until = trio.current_time() + (answer.retry_after or 1.0)
+            return CheckResult.RATE_LIMITED
         if answer.doubt is Doubt.EMPTY and self._empty_counts:
             return await self._heard(channel_id, room, self._vacant(room, began, answer.life))
         if answer.doubt is Doubt.EMPTY and listing is not None and listing.leaves_out(session_id):
@@ -142,7 +142,7 @@ class Looker:
             return await self._found(channel_id, room, began)
         if answer.doubt is Doubt.NOT_FOUND and not (listing and listing.sessions.get(session_id)):
             return await self._missed(channel_id, room, began)
-        return Sight.BLIND
+        return CheckResult.UNVERIFIED
 
     def _note(self, channel_id: str, doubt: Doubt) -> None:
         self.doubts.pop(channel_id, None)
@@ -157,16 +157,16 @@ class Looker:
         evidence: Evidence,
         state: SessionState | None = None,
         gone: tuple[Gone, ...] = (),
-    ) -> Sight:
+    ) -> CheckResult:
         """Let the channel hear it, and count how the two views differed."""
         gone = state.gone if state is not None else gone
         named = [p.user_id for p in state.participants if p.user_id] if state is not None else []
         unsaid = state.pending if state is not None else ()
 
-        def hear(channel: Channel, now: int) -> tuple[Sight, list[Discrepancy]]:
+        def hear(channel: Channel, now: int) -> tuple[CheckResult, list[Discrepancy]]:
             held = channel.record.room
             if channel.call is None or held is None or held.session_id != room.session_id:
-                return Sight.GONE, []
+                return CheckResult.NO_CALL, []
             ours = [user_id for user_id in channel.call.arrived if user_id not in unsaid]
             found = compare_states(ours, [name for name in named if name not in unsaid])
             found = unknown_yet(found, channel.call.doubted)
@@ -174,17 +174,17 @@ class Looker:
             channel.record.last_sync_at, channel.record.lost = now, 0
             doubtful = channel.call is not None and channel.call.doubtful
             again = state is not None and not self._apart_ms
-            doubts = Sight.DOUBTS if again else Sight.VACANT
-            return doubts if doubtful else Sight.SEEN, found
+            doubts = CheckResult.DOUBTFUL if again else CheckResult.VACANT
+            return doubts if doubtful else CheckResult.VERIFIED, found
 
-        sight, found = await self._writer.change(channel_id, hear)
+        result, found = await self._writer.change(channel_id, hear)
         for one in found:
             self._metrics.drift.labels(str(one.type)).inc()
         if found:
             log.info("voice_drift", channel_id=channel_id, differences=len(found))
-        return sight
+        return result
 
-    async def _found(self, channel_id: str, room: Room, began: int) -> Sight:
+    async def _found(self, channel_id: str, room: Room, began: int) -> CheckResult:
         """The provider knows the room, so it is not lost; nobody is in it, it says."""
         nobody = Polled(generation=room.generation, at=began, present=())
 
@@ -198,9 +198,9 @@ class Looker:
         if channel.record.lost or (channel.call is not None and channel.call.doubtful):
             channel = await self._writer.change(channel_id, find)
         held = channel.call is not None and channel.call.users
-        return Sight.BLIND if held else Sight.SEEN
+        return CheckResult.UNVERIFIED if held else CheckResult.VERIFIED
 
-    async def _missed(self, channel_id: str, room: Room, began: int) -> Sight:
+    async def _missed(self, channel_id: str, room: Room, began: int) -> CheckResult:
         """The provider does not know the room: once sure, replace it, or end an empty call."""
 
         def miss(channel: Channel, now: int) -> bool:
@@ -219,7 +219,7 @@ class Looker:
 
         if await self._writer.change(channel_id, miss):
             await self._recreate(channel_id, room.session_id)
-        return Sight.LOST
+        return CheckResult.LOST
 
     async def _recreate(self, channel_id: str, session_id: str) -> None:
         """Replace a lost room; what fails is tried again at the next look."""
