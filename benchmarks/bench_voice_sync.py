@@ -46,9 +46,9 @@ from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.checks.check_round import SyncLimits
 from syncbridge_server.voice.checks.state_check import StateCheck
-from syncbridge_server.voice.checks.sweep import Report, Sweep
+from syncbridge_server.voice.checks.sync_pass import PassReport, SyncPass
 from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.from_settings import sync_limits
 from syncbridge_server.voice.provider.calling import ProviderCalls, new_client
@@ -92,7 +92,7 @@ class Bench:
         metrics = voice_metrics(CollectorRegistry()).sync
         limits = SyncLimits(calls=10**9, rate=UNBOUNDED, stale_s=1e6, together=TOGETHER)
         state_check = StateCheck(provider, writer, _Nobody(), metrics)
-        self.sweep = Sweep(provider, writer, state_check, metrics, limits)
+        self.sync_pass = SyncPass(provider, writer, state_check, metrics, limits)
 
     async def fill(self) -> None:
         """Every call as we know it: two users, compared just now."""
@@ -177,9 +177,9 @@ async def measure(redis: Path, port: int, sessions: int, share: float) -> dict[s
     """One round: fill, heal, agree, each."""
     async with bench(redis, port, sessions, share) as one:
         await one.fill()
-        healed = await timed(one.sweep.run_pass, sessions)
+        healed = await timed(one.sync_pass.run_pass, sessions)
         await one.check()
-        agreed = await timed(one.sweep.run_pass, sessions)
+        agreed = await timed(one.sync_pass.run_pass, sessions)
         return {"heal": healed, "agree": agreed, "each": await timed(one.each, sessions)}
 
 

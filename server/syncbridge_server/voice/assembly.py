@@ -37,7 +37,7 @@ from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.checks.repairs import Repairs
 from syncbridge_server.voice.checks.room_check import RoomCheck
 from syncbridge_server.voice.checks.state_check import StateCheck
-from syncbridge_server.voice.checks.sweep import Sweep
+from syncbridge_server.voice.checks.sync_pass import SyncPass
 from syncbridge_server.voice.checks.synchronizer import Synchronizer
 from syncbridge_server.voice.figures.metrics import VoiceMetrics, voice_metrics
 from syncbridge_server.voice.figures.monitor import Monitor
@@ -256,9 +256,9 @@ def build_synchronizer(
 ) -> Synchronizer:
     """The comparison with the provider."""
     limits = sync_limits(settings)
-    sweep = Sweep(provider, writer, state_check, metrics.sync, limits)
+    sync_pass = SyncPass(provider, writer, state_check, metrics.sync, limits)
     return Synchronizer(
-        sweep,
+        sync_pass,
         state_check,
         writer.channels,
         metrics.sync,

@@ -10,7 +10,7 @@ from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.settings import Settings
-from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.checks.check_round import SyncLimits
 from syncbridge_server.voice.figures.metrics import ProviderMetrics
 from syncbridge_server.voice.figures.monitor import MonitorLimits
 from syncbridge_server.voice.provider.guarded import GuardedProvider, Repetition

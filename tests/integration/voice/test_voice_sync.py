@@ -17,7 +17,7 @@ from syncbridge.errors import StoreError
 from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.records import Final
-from syncbridge_server.voice.checks.sweep import Report
+from syncbridge_server.voice.checks.sync_pass import PassReport
 from syncbridge_server.voice.provider.calling import ProviderCalls
 
 MANUALLY = {"voice_sync": 86_400.0, "voice_monitor": 86_400.0, "voice_deadline": 1.0}

@@ -21,9 +21,9 @@ from syncbridge.voice.verification import ALL, BROKEN_OFF, counted
 from syncbridge_server.isolation import Isolation
 from syncbridge_server.ports.channels import Channels
 from syncbridge_server.ports.evidence import CallEvidence
-from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.checks.check_round import SyncLimits
 from syncbridge_server.voice.checks.state_check import CheckResult, StateCheck
-from syncbridge_server.voice.checks.sweep import Report, Sweep
+from syncbridge_server.voice.checks.sync_pass import PassReport, SyncPass
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 from syncbridge_server.voice.provider.metering import metered
 from syncbridge_server.voice.turns import LONGEST, take_turns
@@ -44,7 +44,7 @@ class Synchronizer:
 
     def __init__(
         self,
-        sweep: Sweep,
+        sync_pass: SyncPass,
         state_check: StateCheck,
         channels: Channels,
         metrics: SyncMetrics,
@@ -58,7 +58,7 @@ class Synchronizer:
         self._now = now
         self._noted = True  # perhaps by another node
         self.passes = 0
-        self._sweep = sweep
+        self._sync_pass = sync_pass
         self._state_check = state_check
         self._channels = channels
         self._metrics = metrics
@@ -86,12 +86,12 @@ class Synchronizer:
             )
             nursery.start_soon(self._run_looks)
 
-    async def make_pass(self) -> Report | None:
+    async def make_pass(self) -> PassReport | None:
         """One pass now, whoever has the lock. None when it did not come to an end."""
         began, report = trio.current_time(), None
         try:
             with trio.move_on_after(LONGEST * self._limits.interval_s):
-                report = await self._sweep.run_pass()
+                report = await self._sync_pass.run_pass()
         except StoreError as error:
             self._metrics.passes.labels("store").inc()
             log.warning("voice_sync_store", reason=error.detail)
@@ -118,7 +118,7 @@ class Synchronizer:
         report = await self.make_pass()
         return report.calls / self._limits.rate if report is not None else 0.0
 
-    def _note(self, report: Report | None, seconds: float) -> None:
+    def _note(self, report: PassReport | None, seconds: float) -> None:
         metrics = self._metrics
         metrics.passes.labels(report.result if report is not None else "broken_off").inc()
         metrics.seconds.observe(seconds)

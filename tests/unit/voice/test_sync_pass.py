@@ -20,9 +20,9 @@ from syncbridge.voice.provider.records import (
 )
 from syncbridge.voice.records import Room
 from syncbridge.voice.verification import ALL, WAITING
-from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.checks.check_round import SyncLimits
 from syncbridge_server.voice.checks.state_check import StateCheck
-from syncbridge_server.voice.checks.sweep import Report, Sweep
+from syncbridge_server.voice.checks.sync_pass import PassReport, SyncPass
 from syncbridge_server.voice.figures.metrics import voice_metrics
 
 LIMITS = SyncLimits(calls=100, stale_s=1e6)
@@ -83,7 +83,7 @@ class Rig:
         metrics = voice_metrics(CollectorRegistry()).sync
         provider: Any = self.provider
         state_check = StateCheck(provider, self.writer, self.opening, metrics)
-        self.sweep = Sweep(provider, self.writer, state_check, metrics, LIMITS)
+        self.sync_pass = SyncPass(provider, self.writer, state_check, metrics, LIMITS)
 
     async def fill(self) -> None:
         for name in NAMES:
@@ -97,14 +97,14 @@ class Rig:
 
     async def pass_later(self) -> Report:
         await trio.sleep(30)
-        return await self.sweep.run_pass()
+        return await self.sync_pass.run_pass()
 
 
 async def test_a_pass_looks_at_what_differs(autojump_clock: trio.testing.MockClock) -> None:
     """Four pages, two looks at each of five calls, and the other five are left alone."""
     rig = Rig()
     await rig.fill()
-    report = await rig.sweep.run_pass()
+    report = await rig.sync_pass.run_pass()
 
     assert (4, 10, 0) == (report.pages, report.looks, report.unverified)
     assert {f"s-{n}" for n in NAMES[:5]} == set(rig.provider.looked)
@@ -120,7 +120,7 @@ async def test_a_read_that_fails_ends_the_pass(
     await rig.fill()
     rig.channels.fail_at = fail_at
     with pytest.raises(StoreUnavailable):
-        await rig.sweep.run_pass()
+        await rig.sync_pass.run_pass()
 
     assert ([], 0) == (rig.provider.looked, rig.channels.writes)
 
@@ -132,7 +132,7 @@ async def test_a_damaged_channel_does_not_hold_up_the_others(
     rig = Rig()
     await rig.fill()
     rig.channels.damaged = {"c1"}
-    report = await rig.sweep.run_pass()
+    report = await rig.sync_pass.run_pass()
     rig.channels.damaged = set()
 
     assert ("verified", 8) == (report.result, report.looks)
@@ -148,7 +148,7 @@ async def test_a_page_that_is_not_answered_ends_the_pass(
     rig = Rig()
     await rig.fill()
     rig.provider.broken = {page: CannotVerify(doubt, retry_after=60.0)}
-    report = await rig.sweep.run_pass()
+    report = await rig.sync_pass.run_pass()
     reads = rig.channels.reads
     later = await rig.pass_later()
 
@@ -169,7 +169,7 @@ async def test_a_page_that_says_nothing_leaves_the_looks(
     rig = Rig()
     await rig.fill()
     rig.provider.broken = {0: CannotVerify(doubt)}
-    report = await rig.sweep.run_pass()
+    report = await rig.sync_pass.run_pass()
 
     assert (f"list_{doubt}", 15) == (report.result, report.looks)
     assert [("ann",)] * 5 + [("ann", "bob")] * 5 == [await rig.users(n) for n in NAMES]
@@ -181,7 +181,7 @@ async def test_a_list_that_became_shorter_is_whole(autojump_clock: trio.testing.
     await rig.fill()
     rig.provider.broken = {3: CannotVerify(Doubt.EMPTY)}
 
-    assert "verified" == (await rig.sweep.run_pass()).result
+    assert "verified" == (await rig.sync_pass.run_pass()).result
 
 
 async def test_an_empty_list_agrees_when_nobody_is_in_a_call(
@@ -237,7 +237,7 @@ async def test_a_room_that_is_found_again_is_not_lost(
         rig.provider.calls.pop("s-c9", None)
         if state:
             rig.provider.calls["s-c9"] = state
-            await rig.sweep._state_check.check("c9")
+            await rig.sync_pass._state_check.check("c9")
             continue
         await rig.pass_later()
     thrice = list(rig.opening.recreated)
@@ -255,10 +255,10 @@ async def test_a_pass_says_which_calls_it_could_not_verify(
     rig.provider.calls |= {"s-c0": ()}
     del rig.provider.calls["s-c1"]
     rig.provider.broken = {0: CannotVerify(Doubt.EMPTY)}
-    report = await rig.sweep.run_pass()
+    report = await rig.sync_pass.run_pass()
     assert {"c0": "empty", "c1": "not_found"} == report.failed
 
-    rig.sweep._limits = SyncLimits(calls=5, stale_s=0.0)
+    rig.sync_pass._limits = SyncLimits(calls=5, stale_s=0.0)
     few = await rig.pass_later()
     waiting = [name for name, why in few.failed.items() if why == WAITING]
     assert len(waiting) == few.waiting > 0

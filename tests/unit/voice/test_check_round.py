@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from syncbridge.errors import StoreUnavailable
 from syncbridge.voice.compare import Reason
-from syncbridge_server.voice.checks.rounds import Round, SyncLimits
+from syncbridge_server.voice.checks.check_round import CheckRound, SyncLimits
 from syncbridge_server.voice.checks.state_check import CheckResult
 from syncbridge_server.voice.figures.metrics import voice_metrics
 
@@ -44,10 +44,10 @@ class StateCheck:
         return result
 
 
-def round_of(state_check: StateCheck, names: list[str], share: int) -> Round:
+def round_of(state_check: StateCheck, names: list[str], share: int) -> CheckRound:
     metrics = voice_metrics(CollectorRegistry()).sync
     wanted = dict.fromkeys(names, Reason.COUNT)
-    return Round(state_check, metrics, LIMITS, wanted, None, share)  # type: ignore[arg-type]
+    return CheckRound(state_check, metrics, LIMITS, wanted, None, share)  # type: ignore[arg-type]
 
 
 async def test_doubts_are_looked_at_twice(autojump_clock: trio.testing.MockClock) -> None:
@@ -77,7 +77,7 @@ async def test_nothing_is_learnt(autojump_clock: trio.testing.MockClock) -> None
     )
     await one.run()
 
-    assert ({"b", "c"}, 4) == (one.blind, one.made)
+    assert ({"b", "c"}, 4) == (one.unverified, one.made)
 
 
 async def test_a_spent_budget_is_waited_for_once(autojump_clock: trio.testing.MockClock) -> None:

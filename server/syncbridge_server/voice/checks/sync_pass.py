@@ -33,7 +33,7 @@ from syncbridge.voice.stored import Stored
 from syncbridge.voice.verification import ALL, ERROR, WAITING
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.checks.rounds import Round, SyncLimits
+from syncbridge_server.voice.checks.check_round import CheckRound, SyncLimits
 from syncbridge_server.voice.checks.state_check import StateCheck
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 
@@ -43,7 +43,7 @@ NO_PASS = frozenset({Doubt.UNREACHABLE, Doubt.RATE_LIMITED, Doubt.REFUSED, Doubt
 """Doubts about the list after which nothing is asked any more in this pass."""
 
 
-class Report(msgspec.Struct):
+class PassReport(msgspec.Struct):
     """What a pass did.
 
     Attributes:
@@ -74,7 +74,7 @@ def _agrees(answer: Listing | CannotVerify, held: list[Held]) -> bool:
     return empty and not any(one.users for one in held)
 
 
-class Sweep:
+class SyncPass:
     """Passes over all live calls."""
 
     def __init__(
@@ -93,9 +93,9 @@ class Sweep:
         self._waiting: dict[str, Reason] = {}
         self._strange: set[str] = set()
 
-    async def run_pass(self) -> Report:
+    async def run_pass(self) -> PassReport:
         """One pass. Raises StoreError when a read of ours failed; then nothing was changed."""
-        report = Report(live=await self._writer.channels.live_count())
+        report = PassReport(live=await self._writer.channels.live_count())
         answer = await self._list(report)
         if isinstance(answer, CannotVerify):
             report.result = f"list_{answer.doubt}"
@@ -118,7 +118,7 @@ class Sweep:
             report.result = "verified"
         return report
 
-    async def _list(self, report: Report) -> Listing | CannotVerify:
+    async def _list(self, report: PassReport) -> Listing | CannotVerify:
         """The whole list, or why there is none."""
         began, sessions, cursor = self._writer.now(), dict[str, int](), ""
         while report.pages < self._limits.pages:
@@ -133,7 +133,7 @@ class Sweep:
                 return Listing(began, sessions)
         return CannotVerify(Doubt.PARTIAL, "the list has too many pages")
 
-    async def _page(self, cursor: str, report: Report) -> ActivePage | CannotVerify:
+    async def _page(self, cursor: str, report: PassReport) -> ActivePage | CannotVerify:
         """A page; our own budget is waited for when that does not take long."""
         while True:
             report.pages += 1
@@ -166,11 +166,11 @@ class Sweep:
         return first | wanted
 
     async def _look_at(
-        self, wanted: dict[str, Reason], listing: Listing | None, report: Report
+        self, wanted: dict[str, Reason], listing: Listing | None, report: PassReport
     ) -> None:
         """Look at suspects, within the share, and twice at doubts; the rest waits."""
         left = max(self._limits.calls - report.pages, self._limits.calls // 4, 1)
-        looks = Round(
+        looks = CheckRound(
             self._state_check,
             self._metrics,
             self._limits,
@@ -184,12 +184,12 @@ class Sweep:
         finally:
             self._waiting = {one: wanted[one] for one in looks.queue}
             report.waiting, report.looks, report.sent = len(self._waiting), looks.made, looks.sent
-            report.unverified = len(looks.blind)
+            report.unverified = len(looks.unverified)
             why = self._state_check.doubts
-            report.failed = {one: str(why.get(one, ERROR)) for one in sorted(looks.blind)}
+            report.failed = {one: str(why.get(one, ERROR)) for one in sorted(looks.unverified)}
             report.failed |= dict.fromkeys(looks.queue, WAITING)
 
-    async def _end_orphans(self, found: list[str], report: Report) -> None:
+    async def _end_orphans(self, found: list[str], report: PassReport) -> None:
         """Have rooms ended that are ours, and that nobody held in two passes in a row."""
         again = [session_id for session_id in found if session_id in self._strange]
         self._strange = set(found)

@@ -39,7 +39,7 @@ class SyncLimits(msgspec.Struct, frozen=True):
     orphans: int = 20
 
 
-class Round:
+class CheckRound:
     """One round of looks.
 
     Args:
@@ -64,7 +64,7 @@ class Round:
         self._isolation = isolation or Isolation()
         self.queue = deque(wanted)
         self.made = 0
-        self.blind: set[str] = set()
+        self.unverified: set[str] = set()
         self._state_check = state_check
         self._metrics = metrics
         self._limits = limits
@@ -152,4 +152,4 @@ class Round:
         elif result is CheckResult.DOUBTFUL:
             self._again.append(channel_id)
         elif result in (CheckResult.UNVERIFIED, CheckResult.LOST):
-            self.blind.add(channel_id)
+            self.unverified.add(channel_id)
