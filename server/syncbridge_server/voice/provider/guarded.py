@@ -49,7 +49,7 @@ from syncbridge.voice.provider.records import (
 )
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.figures.metrics import ProviderMetrics
-from syncbridge_server.voice.provider.lately import Lately
+from syncbridge_server.voice.provider.recent_errors import RecentErrors
 
 log = structlog.get_logger("voice")
 
@@ -95,12 +95,12 @@ class GuardedProvider:
         self._repetition = repetition or Repetition()
         self._clock = clock
         self._chance = chance
-        self._lately = Lately()
+        self._recent_errors = RecentErrors()
 
     @property
     def failing(self) -> bool:
-        """Whether it answers some kind of request with errors; see `Lately`."""
-        return self._lately.failing(self._clock())
+        """Whether it answers some kind of request with errors; see `RecentErrors`."""
+        return self._recent_errors.failing(self._clock())
 
     @property
     def capabilities(self) -> Capabilities:
@@ -263,7 +263,7 @@ class GuardedProvider:
     def _note(self, breaker: Breaker, call: str, ticket: Ticket, outcome: str) -> None:
         """Tell the breaker how an attempt ended, and the log when it changed its mind."""
         now = self._clock()
-        self._lately.note(call, outcome, now)
+        self._recent_errors.note(call, outcome, now)
         before = breaker.state(now)
         if outcome in FAILURES:
             breaker.failed(ticket, now)

@@ -21,7 +21,7 @@ UNKNOWN = frozenset({"cancelled"})
 SECONDS = 300.0
 
 
-class Lately:
+class RecentErrors:
     """The latest errors. Times are seconds of the caller's clock."""
 
     def __init__(self) -> None:
