@@ -22,7 +22,7 @@ from syncbridge.voice.holding import Report
 from syncbridge.voice.provider.capabilities import EMPTY_APART_S
 from syncbridge.voice.provider.records import CannotVerify
 from syncbridge.voice.reporting import report
-from syncbridge_server.voice.turns import SPREAD
+from syncbridge_server.voice.leader import SPREAD
 
 DOCS = Path(__file__).parents[3] / "docs" / "voice-sync.md"
 HEADING = "## How long a view can be wrong"

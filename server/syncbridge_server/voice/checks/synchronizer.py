@@ -1,6 +1,6 @@
 """When the provider is asked: every 30 seconds on one node, and about single calls when asked to.
 
-The nodes take turns with passes (`turns`), so that any number of them asks the provider as often as
+The nodes take turns with passes (`leader`), so that any number of them asks the provider as often as
 one does. A pass that cost more requests than its share earns in an interval is followed by a longer
 pause: on the whole the share is kept.
 
@@ -25,8 +25,8 @@ from syncbridge_server.voice.checks.check_round import SyncLimits
 from syncbridge_server.voice.checks.state_check import CheckResult, StateCheck
 from syncbridge_server.voice.checks.sync_pass import PassReport, SyncPass
 from syncbridge_server.voice.figures.metrics import SyncMetrics
+from syncbridge_server.voice.leader import LONGEST, run_as_leader
 from syncbridge_server.voice.provider.metering import metered
-from syncbridge_server.voice.turns import LONGEST, take_turns
 
 log = structlog.get_logger("voice")
 
@@ -82,7 +82,7 @@ class Synchronizer:
         """Passes and looks, for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                take_turns, self._channels, PURPOSE, self._limits.interval_s, self._turn
+                run_as_leader, self._channels, PURPOSE, self._limits.interval_s, self._turn
             )
             nursery.start_soon(self._run_looks)
 

@@ -1,6 +1,6 @@
 """How calls are: measured once in an interval, kept for whoever asks, and sent to analytics.
 
-One node at a time makes a pass over all live calls (`turns`). What is known here costs nothing; the
+One node at a time makes a pass over all live calls (`leader`). What is known here costs nothing; the
 quality of a call costs one request to the provider, so each pass measures as many calls as its
 share of the budget allows, those first that were measured longest ago. A call that was not measured
 says so in the place of the figures. Measurements are kept for a while, in a bounded table.
@@ -25,7 +25,7 @@ from syncbridge_server.ports.evidence import CallEvidence
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.figures.metrics import CallMetrics
-from syncbridge_server.voice.turns import LONGEST, take_turns
+from syncbridge_server.voice.leader import LONGEST, run_as_leader
 
 log = structlog.get_logger("voice")
 
@@ -97,7 +97,7 @@ class Monitor:
 
     async def run(self) -> None:
         """Passes, for ever."""
-        await take_turns(self._writer.channels, PURPOSE, self._limits.interval_s, self._turn)
+        await run_as_leader(self._writer.channels, PURPOSE, self._limits.interval_s, self._turn)
 
     async def collect(self, channel: Channel) -> dict[str, Any]:
         """The metrics of one call, with its quality."""

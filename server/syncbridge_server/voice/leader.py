@@ -25,7 +25,7 @@ SPREAD = (0.95, 1.05)
 _chance = SystemRandom().random
 
 
-async def take_turns(
+async def run_as_leader(
     channels: Channels,
     purpose: str,
     interval_s: float,
