@@ -92,9 +92,9 @@ from syncbridge_server.settings import Settings
 from syncbridge_server.telemetry.siblings import FOLDER, Siblings
 from syncbridge_server.telemetry.tracing import TRACING
 from syncbridge_server.voice.assembly import Voice, build_voice, kept_up, new_inbox
-from syncbridge_server.voice.attachment import Attachment, attach
 from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
 from syncbridge_server.voice.rooms.handover import Handover
+from syncbridge_server.voice.voice_gateway import VoiceGateway, attach
 
 log = structlog.get_logger("server")
 
@@ -154,7 +154,7 @@ class Server:
             policy=self.policy,
         )
         readiness.on_break(self.gateway.doubt)
-        self.calls: Attachment | None = None
+        self.calls: VoiceGateway | None = None
         if voice is not None:
             self.calls = attach(self.gateway, voice.writer, bus)
             voice.worker.on_speaking(self.calls.speaking.report_now)

@@ -200,10 +200,10 @@ async def test_several_changes_of_a_tick_are_one_message(nodes: tuple[Node, Node
         for name in ("ann", "eve"):
             await hear(one, "c", came(name, f"of-{name}"))
         await kit.until(two, lambda live_calls: live_calls.member("c", "eve") is not None)
-        attachment = kit.calls_of(two)
-        call = attachment.live_calls.calls["c"]
+        voice_gateway = kit.calls_of(two)
+        call = voice_gateway.live_calls.calls["c"]
         for name in ("ann", "eve"):
-            attachment.speaking.report(call, name, True)
+            voice_gateway.speaking.report(call, name, True)
         await bob.request(HEARTBEAT)
         told = [m for m in bob.seen if m["type"] == "speaking_update"]
 
@@ -215,7 +215,7 @@ async def test_one_node_alone_tells_nobody(redis_url: str, monkeypatch: pytest.M
     monkeypatch.setattr("syncbridge_server.redis.bus.bus.ALONE_SECONDS", 60.0)
     async with running_node(redis_url, rate_limit_enabled=False, **kit.NOWHERE) as node:
         await open_call(node, "c")
-        attachment = kit.calls_of(node)
+        voice_gateway = kit.calls_of(node)
         bus = node.server.bus
         sent: list[str] = []
         tell = bus.tell
@@ -232,11 +232,11 @@ async def test_one_node_alone_tells_nobody(redis_url: str, monkeypatch: pytest.M
             with trio.fail_after(5):
                 while not bus.alone:  # noqa: ASYNC110 - the answer comes from another thread
                     await trio.sleep(0.005)
-            before = attachment.speaking.shared
+            before = voice_gateway.speaking.shared
             await speak(ann, False)
             await heard(ann, ("ann", False))
 
-        assert attachment.speaking.shared > before
+        assert voice_gateway.speaking.shared > before
         assert 1 == sent.count("speaking")
 
 

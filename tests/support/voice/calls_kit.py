@@ -14,9 +14,9 @@ from syncbridge.voice.evidence import Evidence, Joined, Left, Source
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.claims import Grant
-from syncbridge_server.voice.attachment import Attachment
 from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.sockets.live_calls import LiveCalls
+from syncbridge_server.voice.voice_gateway import VoiceGateway
 
 WADDLE = "w"
 NOWHERE = {"rtk_api_url": "http://127.0.0.1:9", "rtk_api_key": "k"}
@@ -35,7 +35,7 @@ def desk_of(node: Node) -> ChannelWriter:
     return node.server.voice.writer
 
 
-def calls_of(node: Node) -> Attachment:
+def calls_of(node: Node) -> VoiceGateway:
     assert node.server.calls is not None
     return node.server.calls
 

@@ -20,7 +20,7 @@ SPEAKING = "speaking"
 
 
 @dataclass(frozen=True)
-class Attachment:
+class VoiceGateway:
     """The parts that `attach` made."""
 
     live_calls: LiveCalls
@@ -50,7 +50,7 @@ class Attachment:
 
 def attach(
     gateway: Gateway, writer: ChannelWriter, bus: RedisBus, *, throttle: Throttle | None = None
-) -> Attachment:
+) -> VoiceGateway:
     """Voice for the sockets of a gateway that has none yet. `throttle`: see `Speaking`."""
     live_calls = LiveCalls(writer.channels, bus, isolation=writer.isolation)
     audience = Audience(gateway.hub, gateway.post, live_calls)
@@ -81,4 +81,4 @@ def attach(
         monotonic=gateway.monotonic,
     )
     gateway.voice.attach(sockets)
-    return Attachment(live_calls, audience, speaking, reports, sockets)
+    return VoiceGateway(live_calls, audience, speaking, reports, sockets)
