@@ -113,7 +113,7 @@ class Bench:
             if call is None or call.users != ("ann",):
                 raise RuntimeError(f"c{number} is wrong after the pass")
 
-    async def each(self) -> Report:
+    async def each(self) -> PassReport:
         """One request a session."""
         names = iter(range(self.sessions))
 
@@ -124,7 +124,7 @@ class Bench:
         async with trio.open_nursery() as nursery:
             for _ in range(TOGETHER):
                 nursery.start_soon(work)
-        return Report(looks=self.sessions, sent=self.sessions)
+        return PassReport(looks=self.sessions, sent=self.sessions)
 
 
 class _Nobody:
@@ -159,7 +159,7 @@ async def bench(redis: Path, port: int, sessions: int, share: float) -> AsyncIte
             yield Bench(RtkProvider(calls), writer, sessions, share)
 
 
-async def timed(work: Callable[[], Awaitable[Report]], sessions: int) -> dict[str, float]:
+async def timed(work: Callable[[], Awaitable[PassReport]], sessions: int) -> dict[str, float]:
     """Requests, seconds and CPU of one way to do it."""
     began, used = time.perf_counter(), time.process_time()
     report = await work()

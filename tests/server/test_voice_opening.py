@@ -1,4 +1,4 @@
-"""Opening rooms, doing chores and carrying out what is due, on a real Redis with a provider that a
+"""Opening rooms, doing provider tasks and carrying out what is due, on a real Redis with a provider that a
 test holds in its hands.
 """
 
@@ -31,8 +31,8 @@ from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.voice import assembly
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.rooms.chores import Chores
 from syncbridge_server.voice.rooms.opening import MAX_RETIRED, Opening
+from syncbridge_server.voice.rooms.provider_tasks import ProviderTasks
 from syncbridge_server.voice.rooms.timers import Timers
 from syncbridge_server.voice.rooms.tokens import Tokens
 
@@ -107,7 +107,7 @@ class Part:
     provider: Provider
     writer: ChannelWriter
     opening: Opening
-    chores: Chores
+    tasks: ProviderTasks
     timers: Timers
     tokens: Tokens
     clock: "Clock" = field(default_factory=lambda: Clock())
@@ -137,10 +137,10 @@ async def part(redis_url: str, patience: float = 5.0) -> AsyncIterator[Part]:
             writer = ChannelWriter(RedisChannels(io, bus, "node", 1000.0), LIMITS, clock)
             port: Any = provider
             opening = Opening(port, writer, ChannelConfig(), patience)
-            chores = Chores(port, writer, opening, patience)
-            timers = Timers(writer, opening, chores, NoMigration(), NoLook())
+            tasks = ProviderTasks(port, writer, opening, patience)
+            timers = Timers(writer, opening, tasks, NoMigration(), NoLook())
             tokens = Tokens(port, writer, opening, 3600.0, patience)
-            yield Part(provider, writer, opening, chores, timers, tokens, clock)
+            yield Part(provider, writer, opening, tasks, timers, tokens, clock)
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ async def test_what_was_ended_while_it_was_opened_is_not_live(one: Part) -> None
         await until(lambda: bool(one.provider.created))
         await change(one, lambda channel, now: channel.end(now, "ended"))
         one.provider.gate.set()
-    await one.chores.do("c")
+    await one.tasks.do("c")
     channel = await one.writer.read("c")
 
     [key] = set(one.provider.created)
@@ -307,7 +307,7 @@ async def test_a_slow_provider_is_given_up(redis_server: RedisServer) -> None:
         assert {} == (await one.record()).participants
 
 
-# Chores
+# ProviderTasks
 
 
 async def test_a_room_that_cannot_be_ended_waits_longer_each_time(one: Part) -> None:
@@ -317,12 +317,12 @@ async def test_a_room_that_cannot_be_ended_waits_longer_each_time(one: Part) -> 
     one.provider.refuse = [errors.NetworkFailed() for _ in range(3)]
     waits = []
     for _ in range(2):
-        await one.chores.do("c")
+        await one.tasks.do("c")
         waits.append((await one.record()).retry_at - one.clock.now)
-        await one.chores.do("c")
+        await one.tasks.do("c")
         one.clock.now = (await one.record()).retry_at
     one.clock.now += 86_400_000
-    await one.chores.do("c")
+    await one.tasks.do("c")
 
     assert [10_000, 20_000] == waits
     assert ([], []) == (one.provider.refuse, (await one.record()).retired)
@@ -341,14 +341,14 @@ async def test_a_room_that_cannot_be_ended_waits_longer_each_time(one: Part) -> 
 async def test_recordings(one: Part, error: errors.ProviderError | None, state: str) -> None:
     """Started once somebody is there; what is refused is not asked again, what failed is."""
     await one.opening.room("c", "w", ChannelConfig(recording=True))
-    await one.chores.do("c")
+    await one.tasks.do("c")
     before = list(one.provider.recorded)
     await join(one, "ann")
     one.provider.refuse = [error]
-    await one.chores.do("c")
+    await one.tasks.do("c")
     after = (await one.record()).recording
     one.clock.now += 10_000
-    await one.chores.do("c")
+    await one.tasks.do("c")
 
     assert ([], state) == (before, after)
     assert (2 if state == "wanted" else 1) == len(one.provider.recorded)
@@ -359,9 +359,9 @@ async def test_a_refusal_after_a_lost_answer_means_that_it_is_recorded(one: Part
     await one.opening.room("c", "w", ChannelConfig(recording=True))
     await join(one, "ann")
     one.provider.refuse = [errors.NetworkFailed(outcome_unknown=True), errors.InvalidRequest()]
-    await one.chores.do("c")
+    await one.tasks.do("c")
     one.clock.now += 10_000
-    await one.chores.do("c")
+    await one.tasks.do("c")
 
     assert "started" == (await one.record()).recording
 

@@ -101,7 +101,7 @@ class Channel:
         return not rooms and not record.warm_until and record.standing is None
 
     @property
-    def chores(self) -> bool:
+    def has_tasks(self) -> bool:
         """Whether something is to be done at the provider that no caller is doing already."""
         record = self.record
         present = self.call is not None and bool(self.call.users)
@@ -381,7 +381,7 @@ class Channel:
         if record.coming is not None:
             asked_again = record.coming.asked_at + limits.opening_ms
             due.append(asked_again if asked_again > now else record.coming_until)
-        if self.chores:
+        if self.has_tasks:
             due.append(max(record.retry_at, now + limits.retry_ms))
         if record.warm_until > now and record.room is None:
             due.append(max(record.warm_from, record.retry_at))

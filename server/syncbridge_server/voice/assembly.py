@@ -56,9 +56,9 @@ from syncbridge_server.voice.provider.guarded import GuardedProvider
 from syncbridge_server.voice.provider.kind import Needs
 from syncbridge_server.voice.provider.kinds import kind_of
 from syncbridge_server.voice.provider.registration import Registration
-from syncbridge_server.voice.rooms.chores import Chores
 from syncbridge_server.voice.rooms.migration import Migration
 from syncbridge_server.voice.rooms.opening import Opening
+from syncbridge_server.voice.rooms.provider_tasks import ProviderTasks
 from syncbridge_server.voice.rooms.revoking import Revoking
 from syncbridge_server.voice.rooms.texts import Texts, downloads
 from syncbridge_server.voice.rooms.timers import Timers
@@ -87,7 +87,7 @@ class Voice:
     metrics: VoiceMetrics
     opening: Opening
     tokens: Tokens
-    chores: Chores
+    tasks: ProviderTasks
     timers: Timers
     migration: Migration
     inbox: RedisInbox
@@ -105,7 +105,7 @@ class Voice:
     async def run(self) -> None:
         """Keep the parts at work, for ever."""
         parts: dict[str, Callable[[], Awaitable[None]]] = {
-            "chores": self.chores.run,
+            "provider_tasks": self.tasks.run,
             "timers": self.timers.run,
             "webhooks": self.worker.run,
             "sync": self.synchronizer.run,
@@ -158,7 +158,7 @@ async def build_voice(
         patience = opening_patience(settings)
         opening = Opening(provider, writer, default_config(settings), patience)
         count = partial(count_one, metrics.calls.recordings)
-        chores = Chores(provider, writer, opening, 2 * patience, count)
+        tasks = ProviderTasks(provider, writer, opening, 2 * patience, count)
         migration = Migration(writer, opening, metrics.calls)
         recordings = RedisRecordings(io, settings.recording_ttl)
         texts = Texts(writer, recordings, downloads(client), count)
@@ -208,8 +208,8 @@ async def build_voice(
                 token_patience(settings),
                 RoomCheck(state_check) if provider.capabilities.token_local else None,
             ),
-            chores=chores,
-            timers=Timers(writer, opening, chores, migration, state_check, texts),
+            tasks=tasks,
+            timers=Timers(writer, opening, tasks, migration, state_check, texts),
             migration=migration,
             inbox=inbox,
             recordings=recordings,

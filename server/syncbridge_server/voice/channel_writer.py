@@ -1,7 +1,7 @@
 """Changes channels: reads one, lets a rule change it, writes it back, again if somebody was faster.
 
 One change at a time for each channel on this node, so that only other nodes are in the way. What a
-change left to be done at the provider (`Channel`, theory of operation) is handed to `on_chores`.
+change left to be done at the provider (`Channel`, theory of operation) is handed to `on_tasks`.
 With the news of a write goes what it changed for those who look at the channel (`view`).
 """
 
@@ -49,16 +49,16 @@ class ChannelWriter:
         self.limits = limits
         self._clock = clock
         self._turns: dict[str, tuple[trio.Lock, int]] = {}
-        self._chores: list[Callable[[str], None]] = []
+        self._tasks: list[Callable[[str], None]] = []
         self._written: list[Callable[[Channel], None]] = []
 
     def now(self) -> int:
         """Unix ms."""
         return int(self._clock() * 1000)
 
-    def on_chores(self, handler: Callable[[str], None]) -> None:
+    def on_tasks(self, handler: Callable[[str], None]) -> None:
         """`handler` gets the id of a channel after a change that left something to be done."""
-        self._chores.append(handler)
+        self._tasks.append(handler)
 
     def on_written(self, handler: Callable[[Channel], None]) -> None:
         """`handler` gets each channel that this node has changed, once it is written."""
@@ -106,8 +106,8 @@ class ChannelWriter:
         channel.revision = revision
         for told in self._written:
             told(channel)
-        if channel.chores:
-            for handler in self._chores:
+        if channel.has_tasks:
+            for handler in self._tasks:
                 handler(record.channel_id)
         return True
 

@@ -153,7 +153,7 @@ async def test_whoever_was_sent_away_is_kept_out(redis_url: str) -> None:
         back = await site.come("ann", "lobby")
 
         assert {"ann", "bob"} == await site.listed(back.session)
-        assert not (await site.channel("lobby")).chores
+        assert not (await site.channel("lobby")).has_tasks
 
 
 async def test_other_rights_hold_at_once(redis_url: str) -> None:

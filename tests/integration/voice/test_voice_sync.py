@@ -49,7 +49,7 @@ async def unheard(rig: VoiceRig, session_id: str, *moves: tuple[str, str]) -> No
         await rig.sim.move(session_id, user, action)
 
 
-async def make_pass(rig: VoiceRig, node: int = 0) -> Report:
+async def make_pass(rig: VoiceRig, node: int = 0) -> PassReport:
     """One comparison, which must come to an end."""
     voice = rig.nodes[node].server.voice
     assert voice is not None

@@ -92,10 +92,10 @@ def test_a_recording_is_wanted_when_somebody_is_there() -> None:
     channel = empty()
     channel.opening(NOW, ChannelConfig(recording=True), "w")
     channel.opened("s1", NOW)
-    assert ("wanted", False) == (channel.record.recording, channel.chores)
+    assert ("wanted", False) == (channel.record.recording, channel.has_tasks)
     channel.apply([joined("ann", NOW + 1)], NOW + 1)
 
-    assert channel.chores
+    assert channel.has_tasks
     assert channel.next_due(NOW + 1) == NOW + 1 + LIMITS.retry_ms
 
 
@@ -263,7 +263,11 @@ def test_an_ended_call_leaves_nothing_behind() -> None:
         room = channel.record.retired[0]
         assert NOW + 1002 + LIMITS.retry_ms == channel.next_due(NOW + 1002)
         channel.confirm_ended(room)
-        assert (True, False, None) == (channel.idle, channel.chores, channel.next_due(NOW + 1002))
+        assert (True, False, None) == (
+            channel.idle,
+            channel.has_tasks,
+            channel.next_due(NOW + 1002),
+        )
 
 
 def test_the_next_call_has_a_room_and_a_generation_of_its_own() -> None:

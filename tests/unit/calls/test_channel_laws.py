@@ -176,7 +176,7 @@ class World:
     def _end(self, channel: Channel, *_: object) -> None:
         channel.end(self.now, "ended")
 
-    def _chores(self, channel: Channel, *_: object) -> None:
+    def _tasks(self, channel: Channel, *_: object) -> None:
         for room in list(channel.record.retired):
             self.ended.append(room.key)
             channel.confirm_ended(room)
@@ -205,7 +205,7 @@ class World:
 
 DEEDS = (
     *("open", "open", "answer", "answer", "answer", "answer", "hear", "hear", "hear", "hear"),
-    *("admit", "expire", "expire", "chores", "migrate", "migrate", "lose", "end"),
+    *("admit", "expire", "expire", "tasks", "migrate", "migrate", "lose", "end"),
 )
 STEPS = st.lists(
     st.tuples(
@@ -231,7 +231,7 @@ def test_no_room_is_forgotten_and_everything_comes_to_an_end(
 def test_a_room_that_was_kept_and_ended_leaves_no_trace() -> None:
     """The room after it is asked for, and nobody answers: it is not taken for a kept one."""
     nothing = ("polled", "ann", "", Source.POLL)
-    deeds = [(5, "open"), (1, "answer"), (2, "end"), (1, "chores"), (1, "open"), (1, "answer")]
+    deeds = [(5, "open"), (1, "answer"), (2, "end"), (1, "tasks"), (1, "open"), (1, "answer")]
     kept = [(40, "expire"), (1, "end"), (1, "open")]
     play([(wait, deed, nothing, 0) for wait, deed in [*deeds, *kept]])
 
@@ -251,7 +251,7 @@ def play(steps: list[tuple[int, str, tuple[str, str, str, Source], int]]) -> Non
         if due is None:
             break
         world.now = max(due, world.now + 1)
-        for what in ("expire", "hear", "chores"):
+        for what in ("expire", "hear", "tasks"):
             channel = world.change(what, nobody, 0)
             world.check(channel)
         if channel.record.room is not None and not channel.live and not channel.record.pooled_until:

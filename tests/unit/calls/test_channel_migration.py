@@ -163,7 +163,7 @@ def test_a_session_that_nobody_holds_is_to_be_ended() -> None:
 
     assert ([False] * 3, [True, False]) == (known, found)
     assert ["s1", "s0"] == [room.session_id for room in channel.record.retired]
-    assert channel.chores
+    assert channel.has_tasks
 
 
 def test_a_call_that_ends_while_it_migrates() -> None:

@@ -26,15 +26,15 @@ def comes_back(channel: Channel, at: int = LATER) -> list[str]:
 def test_whoever_comes_back_without_a_token_is_to_be_removed() -> None:
     """It is a chore of the channel until it is done; what is true is shown meanwhile."""
     channel = sent_away("bob")
-    assert not channel.chores
+    assert not channel.has_tasks
     assert ["ann"] == comes_back(channel)
     assert channel.call is not None
     assert ("bob", "ann") == channel.call.users
-    assert channel.chores
+    assert channel.has_tasks
     channel = again(channel)
     channel.sent_away("ann")
 
-    assert not channel.chores
+    assert not channel.has_tasks
 
 
 def test_a_new_token_lets_somebody_in() -> None:

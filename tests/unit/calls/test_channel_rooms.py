@@ -187,7 +187,7 @@ def test_every_deed_that_is_noted_is_due() -> None:
     assert NOW + 20_000 + 15 * MINUTE == channel.next_due(NOW + 20_000)
     channel.end(NOW + 30_000, "ended")
 
-    assert channel.chores
+    assert channel.has_tasks
     assert NOW + 30_000 + LIMITS.retry_ms == channel.next_due(NOW + 30_000)
     channel.postpone(NOW + 30_000, 60_000)
     assert NOW + 90_000 == channel.next_due(NOW + 30_000)

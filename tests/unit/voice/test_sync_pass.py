@@ -95,7 +95,7 @@ class Rig:
         call = (await self.writer.read(name)).call
         return call.users if call is not None else ()
 
-    async def pass_later(self) -> Report:
+    async def pass_later(self) -> PassReport:
         await trio.sleep(30)
         return await self.sync_pass.run_pass()
 

@@ -6,7 +6,7 @@ user is a second negative. So what we show does not wait for a webhook, and one 
 meanwhile with another connection stays.
 
 No provider takes back a token that was given out. So who was sent away is watched for: one who
-comes back before a new token was asked for is removed again (`chores`), as often as that is.
+comes back before a new token was asked for is removed again (`provider_tasks`), as often as that is.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 Every node hears of a revocation, and does the same: it notes in each call that the user may be in
 that the user is to be removed, and kept out (`Channel.remove`). That is written with the channel,
-so it is pending there until the provider has done it, however often it has to be asked (`chores`);
+so it is pending there until the provider has done it, however often it has to be asked (`provider_tasks`);
 and who comes back with what the provider still takes for a token is removed again. Nodes do not
 get in each other's way: what has been noted since the revocation is not noted again, and a voice
 token that was asked for after it is none of those that are meant.

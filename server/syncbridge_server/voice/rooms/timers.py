@@ -21,8 +21,8 @@ from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.timeline import TIMEOUT
 from syncbridge_server.isolation import Left
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.rooms.chores import Chores
 from syncbridge_server.voice.rooms.opening import Opening
+from syncbridge_server.voice.rooms.provider_tasks import ProviderTasks
 
 log = structlog.get_logger("voice")
 
@@ -64,7 +64,7 @@ class Wanted(NamedTuple):
 
     waddle_id: str = ""
     opening: bool = False
-    chores: bool = False
+    tasks: bool = False
     coming: bool = False
     too_old: bool = False
     stragglers: bool = False
@@ -78,7 +78,7 @@ class Timers:
         self,
         writer: ChannelWriter,
         opening: Opening,
-        chores: Chores,
+        tasks: ProviderTasks,
         migration: Migrating,
         state_check: Looks,
         texts: Fetches | None = None,
@@ -86,7 +86,7 @@ class Timers:
         self._texts = texts
         self._writer = writer
         self._opening = opening
-        self._chores = chores
+        self._tasks = tasks
         self._migration = migration
         self._state_check = state_check
         self._at_work: set[str] = set()
@@ -104,7 +104,7 @@ class Timers:
                     await trio.sleep(POLL_SECONDS * uniform(0.5, 1.5))  # noqa: S311
 
     async def look_after(self, channel_id: str) -> Left | None:
-        """Carry out what is due in one channel; LEFT as `Chores.do`. Raises StoreError."""
+        """Carry out what is due in one channel; LEFT as `ProviderTasks.do`. Raises StoreError."""
         wanted = await self._writer.change(channel_id, settled)
         if wanted.stragglers:
             await self._state_check.check(channel_id)
@@ -117,7 +117,7 @@ class Timers:
                 await self._migration.begin(channel_id, "age")
         except ProviderError:
             pass  # noted in the channel, which is due again
-        done = await self._chores.do(channel_id) if wanted.chores else None
+        done = await self._tasks.do(channel_id) if wanted.tasks else None
         if wanted.texts and self._texts is not None:
             await self._texts.fetch(channel_id)
         return done
@@ -162,7 +162,7 @@ def settled(channel: Channel, now: int) -> Wanted:
     return Wanted(
         waddle_id=record.waddle_id,
         opening=ready and (channel.cold(now) or (unopened and late)),
-        chores=ready and channel.chores,
+        tasks=ready and channel.has_tasks,
         coming=channel.unfinished(now),
         too_old=channel.too_old(now),
         stragglers=channel.stragglers(now),

@@ -45,7 +45,7 @@ MARGIN = 5.0
 GIVE_UP_MS = 86_400_000
 
 
-class Chores:
+class ProviderTasks:
     """Carries out chores. `patience`: seconds for all of one channel. `count_recording`: gets
     `started` or `refused`."""
 
@@ -64,7 +64,7 @@ class Chores:
         self._count_recording = count_recording
         self._waiting: dict[str, None] = {}
         self._more = trio.Event()
-        writer.on_chores(self.wake)
+        writer.on_tasks(self.wake)
 
     def wake(self, channel_id: str) -> None:
         """There is something to do in this channel. Does not wait."""
