@@ -31,7 +31,7 @@ UNKNOWN = 0
 MAX_VACATED = 8
 
 
-class Report(msgspec.Struct, frozen=True):
+class WebhookReport(msgspec.Struct, frozen=True):
     """An event, when it arrived, in Unix ms, and the id of the webhook that brought it."""
 
     event: Event
@@ -51,30 +51,30 @@ class Report(msgspec.Struct, frozen=True):
         return at if 0 < at <= self.received_at else self.received_at
 
 
-class Taken(msgspec.Struct):
+class IntakeResult(msgspec.Struct):
     """What became of reports.
 
     Attributes:
         concerned: something of it was about this channel as it is; else there is nothing to write.
-        look: they contradict each other, or what others say: ask the provider who is there.
+        check_state: they contradict each other, or what others say: ask the provider who is there.
     """
 
     concerned: bool = False
-    look: bool = False
+    check_state: bool = False
 
 
-def take_in(channel: Channel, reports: Sequence[Report], now: int) -> Taken:
+def apply_webhooks(channel: Channel, reports: Sequence[WebhookReport], now: int) -> IntakeResult:
     """Take reports of a channel's sessions in, the earliest first. `now` in Unix ms."""
-    taken = Taken()
+    result = IntakeResult()
     waiting: list[Evidence] = []
     for report in sorted(reports, key=_turn):
         if isinstance(report.event, events.RecordingReady | events.RecordingFailed):
-            _recording(channel, report.event, taken)
+            _recording(channel, report.event, result)
             continue
         generation = channel.generation_of(report.event.session_id)
         if generation is None:
             continue
-        taken.concerned = True
+        result.concerned = True
         if _too_late(channel, report.event):
             continue
         evidence = _evidence(report, generation)
@@ -82,27 +82,27 @@ def take_in(channel: Channel, reports: Sequence[Report], now: int) -> Taken:
             _revive(channel, evidence, now)
             waiting.append(evidence)
             continue
-        _hear(channel, waiting, now, taken)
+        _apply(channel, waiting, now, result)
         waiting = []
         if isinstance(report.event, events.SessionEnded):
-            _ended(channel, report, generation, now, taken)
+            _ended(channel, report, generation, now, result)
         else:
             channel.record.last_activity = max(channel.record.last_activity, report.at)
-    _hear(channel, waiting, now, taken)
-    return taken
+    _apply(channel, waiting, now, result)
+    return result
 
 
-def _hear(channel: Channel, evidence: Sequence[Evidence], now: int, taken: Taken) -> None:
+def _apply(channel: Channel, evidence: Sequence[Evidence], now: int, result: IntakeResult) -> None:
     """Take evidence in. A `left` that names none of our connections is not enough: ask at once."""
     channel.apply(evidence, now)
     call = channel.call
     for one in evidence:
         if isinstance(one, Left) and call is not None and call.since(one.user_id) is not None:
             unsettled = not one.connection_id or one.user_id in call.doubted
-            taken.look = taken.look or unsettled
+            result.check_state = result.check_state or unsettled
 
 
-def _turn(report: Report) -> tuple[bool, int]:
+def _turn(report: WebhookReport) -> tuple[bool, int]:
     """By time; the end of a whole session after everything that may contradict it."""
     event = report.event
     whole = isinstance(event, events.SessionEnded) and not event.provider_session_id
@@ -115,7 +115,7 @@ def _too_late(channel: Channel, event: Event) -> bool:
     return joined and event.provider_session_id in channel.record.vacated
 
 
-def _evidence(report: Report, generation: int) -> Evidence | None:
+def _evidence(report: WebhookReport, generation: int) -> Evidence | None:
     """What a report says of one connection; None when it is about something else."""
     match report.event:
         case events.ParticipantJoined(user_id=user_id, peer_id=peer_id):
@@ -153,7 +153,9 @@ def _revive(channel: Channel, evidence: Evidence, now: int) -> None:
         channel.opened(room.session_id, now)
 
 
-def _ended(channel: Channel, report: Report, generation: int, now: int, taken: Taken) -> None:
+def _ended(
+    channel: Channel, report: WebhookReport, generation: int, now: int, result: IntakeResult
+) -> None:
     """The provider says that a session, or an occupancy of it, is over."""
     record, occupancy = channel.record, report.event.provider_session_id
     if channel.call is None:
@@ -177,20 +179,20 @@ def _ended(channel: Channel, report: Report, generation: int, now: int, taken: T
         for user_id, connection_id in channel.call.unseen_since(report.at)
     ]
     channel.apply(gone, now)
-    taken.look = True
+    result.check_state = True
     if not occupancy and not record.lost and channel.call is not None and not channel.call.users:
         # A look that begins from now on is the second statement.
         record.lost, record.last_sync_at = 1, now - 1
 
 
 def _recording(
-    channel: Channel, event: events.RecordingReady | events.RecordingFailed, taken: Taken
+    channel: Channel, event: events.RecordingReady | events.RecordingFailed, result: IntakeResult
 ) -> None:
     """Tell that a recording is ready; it often is so only when its session has long ended."""
     record = channel.record
     if record.generation == UNKNOWN:
         return
-    taken.concerned = True
+    result.concerned = True
     ready = isinstance(event, events.RecordingReady)
     if isinstance(event, events.RecordingReady) and event.kind is not RECORDING:
         told = announcements.text_ready(record.channel_id, event.recording_id, event.kind)

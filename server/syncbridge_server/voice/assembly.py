@@ -182,7 +182,7 @@ async def build_voice(
         synchronizer = build_synchronizer(
             settings, provider, writer, state_check, metrics, evidence
         )
-        worker.on_look(synchronizer.look)
+        worker.on_contradiction(synchronizer.request_check)
         analytics = build_analytics(settings, client, metrics)
         monitor = Monitor(
             provider,

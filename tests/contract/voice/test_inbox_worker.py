@@ -13,7 +13,7 @@ from support.redis_servers import RedisServer, until
 from support.voice.inbox_kit import Worker, worker
 from support.voice.webhook_kit import event
 from syncbridge.errors import StoreUnavailable
-from syncbridge.voice.intake import take_in
+from syncbridge.voice.intake import apply_webhooks
 from syncbridge.voice.recordings import Recorded
 from syncbridge.voice.stored import Delivery
 from syncbridge_server.redis.stores.recordings import MOST, keys_of
@@ -128,9 +128,9 @@ async def test_a_poisonous_delivery_harms_no_other(
     def fails(channel: Any, reports: Any, now: int) -> Any:
         if any(getattr(report.event, "user_id", "") == "poison" for report in reports):
             raise ZeroDivisionError
-        return take_in(channel, reports, now)
+        return apply_webhooks(channel, reports, now)
 
-    monkeypatch.setattr(inbox_worker, "take_in", fails)
+    monkeypatch.setattr(inbox_worker, "apply_webhooks", fails)
     await put(node, joined("ann"), joined("poison"), joined("bob"))
     for _ in range(ATTEMPTS):
         await node.worker.step()
@@ -186,7 +186,7 @@ async def test_strangers_are_left_out(node: Worker) -> None:
 async def test_contradictions_ask_for_a_look(node: Worker) -> None:
     """Somebody was seen after the end: the provider is to be asked who is there."""
     asked: list[str] = []
-    node.worker.on_look(asked.append)
+    node.worker.on_contradiction(asked.append)
     await put(node, joined("ann"), event("rtk", "ended", "s", at=NOW - 20))
     await node.worker.step()
 

@@ -382,7 +382,7 @@ async def test_a_look_that_is_asked_for(redis_server: RedisServer) -> None:
         sessions = await calls(rig, lobby=("ann", "bob"))
         await unheard(rig, sessions["lobby"], ("bob", "leave"))
         for _ in range(5):
-            rig.voice.synchronizer.look("lobby")
+            rig.voice.synchronizer.request_check("lobby")
         await rig.until_channel("lobby", lambda c: users_of(c) == ("ann",))
 
         assert 0 == rig.voice.synchronizer.passes

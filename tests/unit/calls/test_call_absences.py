@@ -8,7 +8,7 @@ from syncbridge.voice.call import Call
 from syncbridge.voice.call_records import Event, UserLeft
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Evidence, Joined, Left, Migrated, Polled, Source
-from syncbridge.voice.intake import Report, take_in
+from syncbridge.voice.intake import WebhookReport, apply_webhooks
 from syncbridge.voice.provider.events import ParticipantLeft
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
 
@@ -65,7 +65,7 @@ def test_it_says_nothing_while_somebody_is_not_in_doubt() -> None:
 @pytest.mark.parametrize(
     ("before", "at"),
     [
-        ((left("ann", 100),), 104),  # it was asked before the webhook had taken effect
+        ((left("ann", 100),), 104),  # it was asked before the webhook had result effect
         ((left("ann", 100), joined("ann", 110)), 120),  # who was there later
         ((left("ann", 9),), 120),  # a late webhook, of before
         ((left("ann", 100, source=Source.CLIENT),), 120),  # a client's word
@@ -73,7 +73,7 @@ def test_it_says_nothing_while_somebody_is_not_in_doubt() -> None:
     ],
 )
 def test_what_it_does_not_confirm(before: tuple[Evidence, ...], at: int) -> None:
-    """Nobody goes who is not taken out by a webhook that holds when the answer was asked for."""
+    """Nobody goes who is not result out by a webhook that holds when the answer was asked for."""
     call = in_call("ann")
     heard(call, *before)
 
@@ -196,7 +196,7 @@ def live() -> Channel:
 def asks(channel: Channel, peer: str, at: int) -> bool:
     """Whether a webhook that Ann has left has the provider asked."""
     event = ParticipantLeft(session_id="s1", user_id="ann", peer_id=peer, occurred_at=at / 1000)
-    return take_in(channel, [Report(event, at)], at).look
+    return apply_webhooks(channel, [WebhookReport(event, at)], at).check_state
 
 
 def test_a_left_of_an_unheard_connection_asks_for_a_look() -> None:

@@ -61,7 +61,7 @@ def test_a_webhook_is_named_by_its_id() -> None:
     event = ParticipantJoined(
         session_id="s1", user_id="ann", peer_id="p1", occurred_at=(NOW + 5) / 1000
     )
-    intake.take_in(channel, [intake.Report(event, NOW + 20, "msg_1")], NOW + 30)
+    intake.apply_webhooks(channel, [intake.WebhookReport(event, NOW + 20, "msg_1")], NOW + 30)
 
     [entry] = channel.timeline.entries
     assert entry == Entry(
@@ -89,10 +89,10 @@ def test_a_user_goes_by_the_word_of_a_webhook() -> None:
     assert [("webhook", "disconnected", "ann", "left")] == told(channel)
     gone = ParticipantLeft(session_id="s1", user_id="ann", peer_id="A2")
     channel = again(channel)
-    intake.take_in(channel, [intake.Report(gone, NOW + 4, "m")], NOW + 4)
+    intake.apply_webhooks(channel, [intake.WebhookReport(gone, NOW + 4, "m")], NOW + 4)
     assert ("webhook", "left", "ann", "left") in told(channel)
     channel = again(channel)
-    intake.take_in(channel, [intake.Report(gone, NOW + 4, "m2")], NOW + 5)
+    intake.apply_webhooks(channel, [intake.WebhookReport(gone, NOW + 4, "m2")], NOW + 5)
     assert [("webhook", "ignored", "ann", "gone")] == told(channel)
 
 

@@ -4,7 +4,7 @@ The nodes take turns with passes (`leader`), so that any number of them asks the
 one does. A pass that cost more requests than its share earns in an interval is followed by a longer
 pause: on the whole the share is kept.
 
-`look` is for whoever has heard something that contradicts what is known. Such looks are gathered
+`request_check` is for whoever has heard something that contradicts what is known. Such looks are gathered
 for a moment, made once for each call, and have a share of their own.
 """
 
@@ -67,7 +67,7 @@ class Synchronizer:
         self._arrived = trio.Event()
         self._allowance = RequestBudget(limits.rate, max(1.0, limits.calls / 2))
 
-    def look(self, channel_id: str) -> None:
+    def request_check(self, channel_id: str) -> None:
         """Ask for a look at a channel soon. Asked for twice, it is made once.
 
         When too many wait, the oldest is forgotten: the next pass finds what is wrong.

@@ -13,7 +13,7 @@ import trio
 
 from syncbridge import ids
 from syncbridge.errors import StoreError, SyncBridgeError
-from syncbridge.voice.intake import Report
+from syncbridge.voice.intake import WebhookReport
 from syncbridge.voice.provider import events
 from syncbridge.voice.provider.events import Event, Unreadable
 from syncbridge.voice.stored import Delivery
@@ -28,7 +28,7 @@ UNKNOWN_SESSION = "unknown session"
 UNREADABLE = "unreadable"
 BAD_USER = "user id not acceptable"
 
-Reports = list[Report]
+Reports = list[WebhookReport]
 
 
 class Fate(StrEnum):
@@ -83,7 +83,7 @@ class Sorter:
                 fate = Fate.WAIT if trouble is not None else Fate.AGAIN
                 item.fail(fate, UNKNOWN_SESSION)
                 continue
-            report = Report(event, item.delivery.received_at, item.delivery.delivery_id)
+            report = WebhookReport(event, item.delivery.received_at, item.delivery.delivery_id)
             item.reports.setdefault(channel_id, []).append(report)
         return trouble
 

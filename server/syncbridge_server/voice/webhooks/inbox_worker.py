@@ -22,7 +22,7 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.intake import RECORDING, Report, Taken, take_in
+from syncbridge.voice.intake import RECORDING, IntakeResult, WebhookReport, apply_webhooks
 from syncbridge.voice.provider import events
 from syncbridge.voice.recordings import Recorded
 from syncbridge_server.isolation import of_record
@@ -57,7 +57,7 @@ KNOWN_SPEAKERS = 16_384
 
 OnSpeaking = Callable[[str, str, bool], None]
 """(channel, user, speaks): told of webhooks that say who speaks. It must not wait."""
-Look = Callable[[str], None]
+CheckRequest = Callable[[str], None]
 """Ask the provider soon who is in the call of this channel. It must not wait."""
 
 
@@ -113,16 +113,16 @@ class InboxWorker:
         self._waiting = 0
         self._speaking: list[OnSpeaking] = []
         self._spoke_at: dict[tuple[str, str], int] = {}
-        self._looks: list[Look] = []
+        self._contradiction_handlers: list[CheckRequest] = []
         inbox.on_arrival(self.wake)
 
     def on_speaking(self, handler: OnSpeaking) -> None:
         """`handler` is told who speaks, as far as webhooks say so."""
         self._speaking.append(handler)
 
-    def on_look(self, handler: Look) -> None:
+    def on_contradiction(self, handler: CheckRequest) -> None:
         """`handler` is told of channels about which webhooks contradict what is known."""
-        self._looks.append(handler)
+        self._contradiction_handlers.append(handler)
 
     def wake(self) -> None:
         """Look at the inbox now."""
@@ -226,22 +226,22 @@ class InboxWorker:
         if not reports:
             return
 
-        def rule(channel: Channel, now: int) -> Taken:
-            taken = take_in(channel, reports, now)
-            if not taken.concerned:
+        def rule(channel: Channel, now: int) -> IntakeResult:
+            result = apply_webhooks(channel, reports, now)
+            if not result.concerned:
                 raise NotConcerned
-            return taken
+            return result
 
         try:
-            taken = await self._writer.change(channel_id, rule)
+            result = await self._writer.change(channel_id, rule)
         except NotConcerned:
             return
-        if taken.look:
+        if result.check_state:
             log.info("webhooks_contradict", channel_id=channel_id)
-            for handler in self._looks:
+            for handler in self._contradiction_handlers:
                 handler(channel_id)
 
-    async def _keep(self, channel_id: str, item: Item, report: Report) -> bool:
+    async def _keep(self, channel_id: str, item: Item, report: WebhookReport) -> bool:
         """Keep a recording; False when it is known and was told of. True for other events."""
         event = report.event
         if isinstance(event, events.RecordingFailed):
@@ -268,7 +268,7 @@ class InboxWorker:
             self._count_recording("ready" if event.kind is RECORDING else event.kind.value)
         return recorded.recording_id in item.kept or item.delivery.attempts > 1
 
-    def _spoke(self, channel_id: str, report: Report) -> None:
+    def _spoke(self, channel_id: str, report: WebhookReport) -> None:
         event = report.event
         assert isinstance(event, events.ParticipantSpeaking)
         if event.is_speaking and self._writer.now() - report.at > STALE_SPEECH_MS:
@@ -315,7 +315,7 @@ def again(items: Sequence[Item], error: Exception) -> None:
         item.fail(Fate.AGAIN, f"failed: {type(error).__name__}")
 
 
-def _log_start(channel_id: str, report: Report) -> None:
+def _log_start(channel_id: str, report: WebhookReport) -> None:
     log.info(
         "voice_session_started",
         channel_id=channel_id,
