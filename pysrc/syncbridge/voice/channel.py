@@ -350,7 +350,9 @@ class Channel:
         if record.warm_until <= now:
             record.warm_from = record.warm_until = 0
             record.warm_config = None
-        self.tell_devices(holding.stayed(record.channel_id, record.participants, now), TIMEOUT, now)
+        self.tell_devices(
+            holding.expire_moves(record.channel_id, record.participants, now), TIMEOUT, now
+        )
         if record.coming is not None and record.coming_until <= now:
             self.abandon()
         if self.call is None:
@@ -483,9 +485,9 @@ class Channel:
         participant = self.record.participants.get(user_id)
         if self.call is None or participant is None or not participant.moving_to:
             return
-        came = holding.come_beside(participant, before, self._media(user_id), now)
+        came = holding.new_connection(participant, before, self._media(user_id), now)
         if came:
-            told = holding.moved(self.record.channel_id, user_id, participant, came)
+            told = holding.complete_move(self.record.channel_id, user_id, participant, came)
             self.tell_devices(told, PROVIDER, now)
 
     def _keep(self, now: int) -> None:
@@ -522,7 +524,7 @@ class Channel:
         self.news += announcements.of_events(record.channel_id, events)
         for event in events:
             if isinstance(event, UserLeft) and event.user_id in record.participants:
-                holding.left(record.participants[event.user_id])
+                holding.clear(record.participants[event.user_id])
             elif isinstance(event, UserJoined) and record.removed.get(event.user_id, 0) > now:
                 record.unwelcome = [*record.unwelcome, event.user_id]
         if record.previous is not None and state.phase is not Phase.MIGRATING:

@@ -35,7 +35,7 @@ class Media(NamedTuple):
     standing: frozenset[str]
 
 
-class Report(msgspec.Struct, frozen=True):
+class ClientReport(msgspec.Struct, frozen=True):
     """What a client says of itself: that it is in the call, with which device and connection.
 
     Attributes:
@@ -52,7 +52,9 @@ class Report(msgspec.Struct, frozen=True):
     video: bool | None = None
 
 
-def switched(channel_id: str, participant: Participant, report: Report) -> list[Message]:
+def apply_switches(
+    channel_id: str, participant: Participant, report: ClientReport
+) -> list[Message]:
     """Note the switches of a report. What others are told of it."""
     if report.video is not None:
         participant.video = report.video
@@ -63,8 +65,8 @@ def switched(channel_id: str, participant: Participant, report: Report) -> list[
     return [announcements.state_update(channel_id, report.user_id, state)]
 
 
-def taken(
-    channel_id: str, participant: Participant, report: Report, *, fresh: bool
+def claim(
+    channel_id: str, participant: Participant, report: ClientReport, *, fresh: bool
 ) -> list[Message]:
     """Let the device of a report hold the call, if it may. `fresh`: its connection is a new one."""
     if participant.guessed:
@@ -72,7 +74,7 @@ def taken(
     if (participant.device_id, participant.sid) == (report.device_id, report.sid):
         participant.arrival = None
         return []
-    if _was_taken_from(participant, report):
+    if _lost_by_mistake(participant, report):
         return _take_back(channel_id, participant, report)
     awaited = (participant.moving_to, participant.moving_sid) == (report.device_id, report.sid)
     if participant.device_id and not awaited and not fresh:
@@ -81,20 +83,22 @@ def taken(
     return _hold(channel_id, report.user_id, participant, report.device_id, report.sid, reason)
 
 
-def guess(participant: Participant, device_id: str, sid: str) -> None:
+def assume(participant: Participant, device_id: str, sid: str) -> None:
     """A device got a token: it will hold the call, unless another one says that it does."""
     if device_id and (participant.guessed or not participant.device_id):
         participant.device_id, participant.sid, participant.guessed = device_id, sid, True
 
 
-def holds(participant: Participant | None, report: Report) -> bool:
+def holds(participant: Participant | None, report: ClientReport) -> bool:
     """Whether the device of a report may be the one that holds the call."""
     if participant is None or participant.guessed or not participant.device_id:
         return True
     return (participant.device_id, participant.sid) == (report.device_id, report.sid)
 
 
-def let_go(channel_id: str, participant: Participant | None, report: Report) -> list[Message]:
+def release(
+    channel_id: str, participant: Participant | None, report: ClientReport
+) -> list[Message]:
     """The device that holds the call says that it has left it."""
     if participant is None or not participant.device_id or not holds(participant, report):
         return []
@@ -108,7 +112,7 @@ def begin_move(participant: Participant, device_id: str, sid: str, until: int) -
     participant.moving_to, participant.moving_sid, participant.moving_until = device_id, sid, until
 
 
-def come_beside(participant: Participant, before: Media, after: Media, now: int) -> str:
+def new_connection(participant: Participant, before: Media, after: Media, now: int) -> str:
     """The connection that came beside those that stand; empty if none did. Notes what went.
 
     Each that went accounts for one that came, unless no device holds the call: then whoever held
@@ -126,7 +130,7 @@ def come_beside(participant: Participant, before: Media, after: Media, now: int)
     return came[-1] if came else ""
 
 
-def moved(
+def complete_move(
     channel_id: str, user_id: str, participant: Participant, connection_id: str
 ) -> list[Message]:
     """The device that was awaited is in the media, by the provider's word of a connection."""
@@ -140,7 +144,7 @@ def moved(
     return told
 
 
-def stayed(channel_id: str, participants: Participants, now: int) -> list[Message]:
+def expire_moves(channel_id: str, participants: Participants, now: int) -> list[Message]:
     """Forget the moves that did not come about in time."""
     told = []
     for user_id, participant in participants.items():
@@ -152,7 +156,7 @@ def stayed(channel_id: str, participants: Participants, now: int) -> list[Messag
     return told
 
 
-def left(participant: Participant) -> None:
+def clear(participant: Participant) -> None:
     """The user is not in the call: no device holds it, and switches are as for a newcomer."""
     begin_move(participant, "", "", 0)
     participant.device_id, participant.sid, participant.guessed = "", "", False
@@ -167,7 +171,7 @@ def next_due(participants: Participants) -> list[int]:
     ]
 
 
-def arrived(before: tuple[str, ...], after: tuple[str, ...]) -> bool:
+def has_new_connection(before: tuple[str, ...], after: tuple[str, ...]) -> bool:
     """Whether a connection has come; a name for the one that had none is no new connection."""
     new = [one for one in after if one and one not in before]
     named = "" in before and "" not in after
@@ -187,7 +191,7 @@ def _hold(
     return told
 
 
-def _was_taken_from(participant: Participant, report: Report) -> bool:
+def _lost_by_mistake(participant: Participant, report: ClientReport) -> bool:
     """Whether the connection that completed a move is that of the device that held the call."""
     arrival = participant.arrival
     if arrival is None or not report.connection_id:
@@ -196,7 +200,7 @@ def _was_taken_from(participant: Participant, report: Report) -> bool:
     return mine == (report.device_id, report.sid, report.connection_id)
 
 
-def _take_back(channel_id: str, participant: Participant, report: Report) -> list[Message]:
+def _take_back(channel_id: str, participant: Participant, report: ClientReport) -> list[Message]:
     """The device holds the call again, and the other one is waited for as before."""
     awaited, until = (
         (participant.device_id, participant.sid),

@@ -12,11 +12,11 @@ from syncbridge.voice import announcements, holding
 from syncbridge.voice.call_records import Event
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Joined, Left, Origin, Source, Teller
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.records import Participant
 
 
-def report(channel: Channel, said: Report, now: int) -> list[Event]:
+def report(channel: Channel, said: ClientReport, now: int) -> list[Event]:
     """A client says that it is in the media: a sign of it, its device and its switches."""
     if channel.call is None:
         return []
@@ -36,11 +36,11 @@ def report(channel: Channel, said: Report, now: int) -> list[Event]:
     holding.begin_move(participant, *moving)
     after = channel.call.connections(said.user_id)
     fresh = said.connection_id in shown
-    fresh |= bool(said.connection_id) and holding.arrived(known, after)
+    fresh |= bool(said.connection_id) and holding.has_new_connection(known, after)
     channel_id = channel.record.channel_id
-    told = holding.taken(channel_id, participant, said, fresh=fresh)
+    told = holding.claim(channel_id, participant, said, fresh=fresh)
     channel.tell_devices(told, _origin(said), now)
-    channel.news += holding.switched(channel_id, participant, said)
+    channel.news += holding.apply_switches(channel_id, participant, said)
     return events
 
 
@@ -68,12 +68,12 @@ def renew(channel: Channel, user_ids: Iterable[str], now: int) -> list[Event]:
     )
 
 
-def part(channel: Channel, said: Report, now: int) -> list[Event]:
+def part(channel: Channel, said: ClientReport, now: int) -> list[Event]:
     """A client says that its device has left the media: one negative about its connection."""
     participant = channel.record.participants.get(said.user_id)
     if channel.call is None or not (holding.holds(participant, said) or said.connection_id):
         return []
-    told = holding.let_go(channel.record.channel_id, participant, said)
+    told = holding.release(channel.record.channel_id, participant, said)
     channel.tell_devices(told, _origin(said), now)
     return channel.apply([_sign(Left, channel, said, now)], now)
 
@@ -91,7 +91,7 @@ def hand_over(channel: Channel, user_id: str, device_id: str, sid: str, now: int
 
 
 def _sign(
-    kind: type[Joined] | type[Left], channel: Channel, said: Report, now: int
+    kind: type[Joined] | type[Left], channel: Channel, said: ClientReport, now: int
 ) -> Joined | Left:
     """A client's word about one connection, as evidence."""
     return kind(
@@ -104,7 +104,7 @@ def _sign(
     )
 
 
-def _origin(said: Report) -> Origin:
+def _origin(said: ClientReport) -> Origin:
     """The device that reports."""
     return Origin(Teller.REPORT, said.device_id)
 

@@ -18,7 +18,7 @@ from support.voice.channel_kit import (
 from syncbridge.voice import intake, reporting
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Evidence, Joined, Left, Origin, Polled, Source, Teller
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.provider.events import ParticipantJoined, ParticipantLeft
 from syncbridge.voice.timeline import (
     CAUSES,
@@ -130,7 +130,7 @@ def test_whoever_a_list_finds_was_missed_since_the_look_before() -> None:
 def test_a_client_that_falls_silent_is_gone_by_a_deadline() -> None:
     """Its first report begins a promise, which is an entry; others only move the last sign."""
     channel = again(peopled("ann"))
-    said = Report("ann", "phone", "sid", "ANN1", "s1")
+    said = ClientReport("ann", "phone", "sid", "ANN1", "s1")
     reporting.report(channel, said, NOW + 10)
     assert [("report", "confirmed", "ann", ""), ("report", "holds", "ann", "")] == told(channel)
     assert ["phone", "phone"] == [entry.ref for entry in channel.timeline.entries]
@@ -154,7 +154,7 @@ def test_a_client_that_falls_silent_is_gone_by_a_deadline() -> None:
 def test_a_deadline_that_passed_is_not_laid_to_whoever_speaks_next() -> None:
     """What was due is done first, and by nobody's word."""
     channel = again(peopled("ann", "bob"))
-    reporting.report(channel, Report("bob", "phone", "sid", "BOB1", "s1"), NOW + 10)
+    reporting.report(channel, ClientReport("bob", "phone", "sid", "BOB1", "s1"), NOW + 10)
     channel = hear(channel, NOW + 10 + LEASE, joined("cleo", NOW + 10 + LEASE))
 
     assert [
@@ -168,7 +168,7 @@ def test_why_somebody_is_not_shown_is_noted_once_in_a_while() -> None:
     channel = peopled("ann", "bob")
     for at in (NOW + 10, NOW + 1_000):
         channel = hear(channel, at, polled(at - 1, "ann"))
-    said = Report("bob", "phone", "sid", "BOB1", "s1")
+    said = ClientReport("bob", "phone", "sid", "BOB1", "s1")
     noted = []
     for at in (2_000, 30_000, IGNORED_MS - 1, IGNORED_MS + 2_000):
         channel = again(channel)

@@ -7,7 +7,7 @@ import pytest
 from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Joined, Left, Polled, Source
-from syncbridge.voice.holding import RECONNECT_MS, Report, guess
+from syncbridge.voice.holding import RECONNECT_MS, ClientReport, assume
 from syncbridge.voice.provider.records import Permissions
 from syncbridge.voice.records import (
     ChannelConfig,
@@ -29,8 +29,8 @@ def live(now: int = 1000) -> Channel:
     return channel
 
 
-def report(device: str, **more: Any) -> Report:
-    return Report("ann", device, SID, **more)
+def report(device: str, **more: Any) -> ClientReport:
+    return ClientReport("ann", device, SID, **more)
 
 
 def webhook(connection: str, at: int, kind: type[Joined] | type[Left] = Joined) -> Joined | Left:
@@ -95,13 +95,13 @@ def test_who_got_the_token_holds_the_call_until_another_device_says_so() -> None
     """A guess is shown and told by nobody's word; the first report counts, whoever's it is."""
     channel = live()
     channel.admit("ann", Permissions(), 1500)
-    guess(channel.record.participants["ann"], "phone", SID)
+    assume(channel.record.participants["ann"], "phone", SID)
 
     channel.apply([webhook("c1", 2000)], 2000)
     assert ("phone", [("connected", "")]) == (holder(channel), told(channel))
     reporting.report(channel, report("tablet"), 3000)
     assert ("tablet", [("held", "tablet")]) == (holder(channel), told(channel))
-    guess(channel.record.participants["ann"], "phone", SID)
+    assume(channel.record.participants["ann"], "phone", SID)
     assert "tablet" == holder(channel)
 
 
@@ -109,7 +109,7 @@ def test_a_guessed_device_that_reports_is_told_of() -> None:
     """What was a guess becomes known with the first report; it can leave without one, too."""
     channel = live()
     channel.admit("ann", Permissions(), 1500)
-    guess(channel.record.participants["ann"], "phone", SID)
+    assume(channel.record.participants["ann"], "phone", SID)
 
     reporting.report(channel, report("phone", connection_id="c1"), 2000)
     assert [("connected", ""), ("held", "phone")] == told(channel)

@@ -8,7 +8,7 @@ from support.voice.channel_kit import LIMITS, NOW, again, kinds, opened, users
 from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Evidence, Joined, Polled, Source
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 
 LEASE = LIMITS.call.lease_ms
 OVER = NOW + LIMITS.call.migration_ms
@@ -28,14 +28,14 @@ def shown(connection: str, user: str = "ann", generation: int = 2) -> Joined:
 
 def says(channel: Channel, connection: str = "", session: str = "", at: int = LATER) -> None:
     """Ann's phone reports."""
-    said = Report("ann", "phone", "sid", connection, session)
+    said = ClientReport("ann", "phone", "sid", connection, session)
     reporting.report(channel, said, at)
 
 
 def stranded(connection: str = "c1") -> Channel:
     """Ann's phone was in session s1 and reported; Bob has come over to s2, she has not."""
     channel = opened(NOW - 1000)
-    said = Report("ann", "phone", "sid", connection)
+    said = ClientReport("ann", "phone", "sid", connection)
     reporting.report(channel, said, NOW - 500)
     room = channel.migrate(NOW, "age")
     assert room is not None

@@ -12,7 +12,7 @@ from syncbridge.voice import reporting, view
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Joined, Left, Source
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, decode_record, encode_record
 from syncbridge.voice.stored import ChannelNews, Stored
 from syncbridge.voice.view import View
@@ -127,7 +127,7 @@ def begin(channel: Channel) -> None:
 
 
 def joins(user: str) -> Change:
-    said = Report(user, f"phone of {user}", "sid", f"{user}-1")
+    said = ClientReport(user, f"phone of {user}", "sid", f"{user}-1")
     return lambda channel: reporting.report(channel, said, 2000)
 
 

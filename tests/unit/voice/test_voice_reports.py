@@ -10,7 +10,7 @@ import trio.testing
 from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
 from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
 from syncbridge.voice.view import Head, ParticipantView, View
 from syncbridge_server.voice.sockets.live_calls import LiveCall
@@ -79,7 +79,7 @@ def said(answers: Answers, user: str, *, joins: bool = True, forbidden: bool = F
     def refuse(waddle_id: str) -> None:
         raise SyncBridgeError(ErrorCode.FORBIDDEN, "no grant")
 
-    report = Report(user, "phone", "sid", f"{user}-1")
+    report = ClientReport(user, "phone", "sid", f"{user}-1")
     return Said(report, joins, refuse if forbidden else anybody, answer)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from syncbridge.voice import reporting, view
 from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
 from syncbridge.voice.view import Head, ParticipantView, View
 
@@ -78,7 +78,7 @@ def test_a_channel_is_shown_from_its_opening_to_its_end() -> None:
     assert view.of_record(channel.dump()) is None
 
     channel.opened("s1", 2)
-    reporting.report(channel, Report("ann", "phone", "sid", muted=True), 3)
+    reporting.report(channel, ClientReport("ann", "phone", "sid", muted=True), 3)
     shown = view.of_record(channel.dump())
     assert shown == View(
         Head("s1", 1, Phase.ACTIVE, "w"),

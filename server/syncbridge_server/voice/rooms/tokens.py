@@ -235,7 +235,7 @@ def seated(
     there = known is not None and call.since(user_id) is not None
     changed = there and known is not None and known.permissions != permissions
     channel.admit(user_id, permissions, now, logins)
-    holding.guess(channel.record.participants[user_id], *device)
+    holding.assume(channel.record.participants[user_id], *device)
     empty = not call.arrived and room.opened_at < began
     transcribed = channel.record.config.transcription
     return Seat(room, empty or channel.record.lost > 0, changed, transcribed)

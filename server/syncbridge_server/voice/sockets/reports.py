@@ -16,7 +16,7 @@ import trio
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.view import View, of_record
 from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.sockets.live_calls import LiveCalls
@@ -42,7 +42,7 @@ class Refused(Exception):
 class Said:
     """One report. `require` raises FORBIDDEN, given the channel's waddle. `joins`: or leaves."""
 
-    report: Report
+    report: ClientReport
     joins: bool
     require: Callable[[str], None]
     answer: Answer

@@ -22,7 +22,7 @@ from syncbridge.identity import Identity
 from syncbridge.messages import Envelope, SpeakingReport, VoiceJoin, VoiceLeave, VoiceWatch
 from syncbridge.voice import announcements, grants, view
 from syncbridge.voice.announcements import Message
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.view import View
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.post import Post
@@ -213,10 +213,10 @@ class VoiceSockets:
             else:
                 ids.short_id(member, text, MAX_ID)
 
-    def _report(self, connection: Connection, message: VoiceJoin | VoiceLeave) -> Report:
+    def _report(self, connection: Connection, message: VoiceJoin | VoiceLeave) -> ClientReport:
         session = connection.session
         assert session is not None
-        return Report(
+        return ClientReport(
             identity_of(connection).user_id,
             connection.device_id,
             session.id,
