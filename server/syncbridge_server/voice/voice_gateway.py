@@ -11,7 +11,7 @@ from syncbridge_server.redis.bus.bus import ALL_NODES, RedisBus
 from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.sockets.audience import Audience
 from syncbridge_server.voice.sockets.live_calls import LiveCalls
-from syncbridge_server.voice.sockets.reports import Reports
+from syncbridge_server.voice.sockets.reports import ClientReports
 from syncbridge_server.voice.sockets.sockets import VoiceSockets
 from syncbridge_server.voice.sockets.speaking import Speaking
 
@@ -26,7 +26,7 @@ class VoiceGateway:
     live_calls: LiveCalls
     audience: Audience
     speaking: Speaking
-    reports: Reports
+    reports: ClientReports
     sockets: VoiceSockets
 
     def figures(self) -> list[tuple[str, float]]:
@@ -69,7 +69,7 @@ def attach(
         throttle=throttle,
     )
     bus.on_notice(SPEAKING, lambda notice: speaking.hear(notice.data))
-    reports = Reports(writer, live_calls, gateway.hub.flush)
+    reports = ClientReports(writer, live_calls, gateway.hub.flush)
     sockets = VoiceSockets(
         gateway.post,
         live_calls,

@@ -21,7 +21,7 @@ def test_an_error_is_forgotten() -> None:
     recent_errors = RecentErrors()
     recent_errors.note("issue_token", "network_error", 1.0)
 
-    assert (True, False) == (recent_errors.failing(SECONDS), lately.failing(1.0 + SECONDS))
+    assert (True, False) == (recent_errors.failing(SECONDS), recent_errors.failing(1.0 + SECONDS))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
 from syncbridge.voice.view import Head, ParticipantView, View
 from syncbridge_server.voice.sockets.live_calls import LiveCall
-from syncbridge_server.voice.sockets.reports import Reports, Said
+from syncbridge_server.voice.sockets.reports import ClientReports, PendingReport
 from syncbridge_server.voice.sockets.sockets import anybody
 from syncbridge_server.voice.sockets.speaking import Speaking
 
@@ -70,7 +70,9 @@ class LiveCalls:
 Answers = list[tuple[str, str]]
 
 
-def said(answers: Answers, user: str, *, joins: bool = True, forbidden: bool = False) -> Said:
+def said(
+    answers: Answers, user: str, *, joins: bool = True, forbidden: bool = False
+) -> PendingReport:
     """A report that notes (user, error code) when it is answered."""
 
     def answer(shown: View | None, error: SyncBridgeError | None) -> None:
@@ -80,7 +82,7 @@ def said(answers: Answers, user: str, *, joins: bool = True, forbidden: bool = F
         raise SyncBridgeError(ErrorCode.FORBIDDEN, "no grant")
 
     report = ClientReport(user, "phone", "sid", f"{user}-1")
-    return Said(report, joins, refuse if forbidden else anybody, answer)
+    return PendingReport(report, joins, refuse if forbidden else anybody, answer)
 
 
 async def test_what_waits_for_a_channel_is_one_change(
@@ -89,12 +91,12 @@ async def test_what_waits_for_a_channel_is_one_change(
     """A hundred reports cost two writes: the first, and all that came during it."""
     writer, answers = ChannelWriter(), Answers()
     writer.open("c")
-    reports = Reports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
+    reports = ClientReports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
-    reports.say("c", said(answers, "first"))
+    reports.submit("c", said(answers, "first"))
     await trio.sleep(0.05)
     for number in range(100):
-        reports.say("c", said(answers, f"u{number}"))
+        reports.submit("c", said(answers, f"u{number}"))
         reports.renew("c", "first")
     await trio.sleep(1)
 
@@ -108,11 +110,11 @@ async def test_channels_do_not_wait_for_each_other(
 ) -> None:
     """Eight at a time, and none twice at once."""
     writer, answers = ChannelWriter(), Answers()
-    reports = Reports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
+    reports = ClientReports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
     for number in range(16):
         writer.open(f"c{number}")
-        reports.say(f"c{number}", said(answers, f"u{number}"))
+        reports.submit(f"c{number}", said(answers, f"u{number}"))
     began = trio.current_time()
     while len(answers) < 16:  # noqa: ASYNC110 - a clock that jumps
         await trio.sleep(0.01)
@@ -126,11 +128,11 @@ async def test_each_report_is_told_its_own_refusal(
     """Forbidden is one's own; no call, and a store that is away, are everybody's."""
     writer, answers = ChannelWriter(), Answers()
     writer.open("c")
-    reports = Reports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
+    reports = ClientReports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
-    reports.say("c", said(answers, "ann"))
-    reports.say("c", said(answers, "eve", forbidden=True))
-    reports.say("none", said(answers, "bob"))
+    reports.submit("c", said(answers, "ann"))
+    reports.submit("c", said(answers, "eve", forbidden=True))
+    reports.submit("none", said(answers, "bob"))
     await trio.sleep(1)
     assert {("ann", ""), ("eve", "forbidden"), ("bob", "not_found")} == set(answers)
     call = writer.channels["c"].call
@@ -138,7 +140,7 @@ async def test_each_report_is_told_its_own_refusal(
     assert ("ann",) == call.users
 
     writer.away = True
-    reports.say("c", said(answers, "ann", joins=False))
+    reports.submit("c", said(answers, "ann", joins=False))
     await trio.sleep(1)
     assert ("ann", "store_unavailable") == answers[-1]
 
@@ -149,9 +151,9 @@ async def test_only_refusals_write_nothing(
     """Who may not speak of a channel does not cost it a write."""
     writer, answers = ChannelWriter(), Answers()
     writer.open("c")
-    reports = Reports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
+    reports = ClientReports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
-    reports.say("c", said(answers, "eve", forbidden=True))
+    reports.submit("c", said(answers, "eve", forbidden=True))
     await trio.sleep(1)
 
     assert ([("eve", "forbidden")], []) == (answers, writer.changes)
@@ -160,14 +162,14 @@ async def test_only_refusals_write_nothing(
 def test_what_waits_is_bounded() -> None:
     """The next report is refused with a time; a sign that is there already takes no room."""
     answers = Answers()
-    reports = Reports(ChannelWriter(), LiveCalls(), lambda: None, max_waiting=3)  # type: ignore[arg-type]
-    reports.say("c", said(answers, "ann"))
+    reports = ClientReports(ChannelWriter(), LiveCalls(), lambda: None, max_waiting=3)  # type: ignore[arg-type]
+    reports.submit("c", said(answers, "ann"))
     for _ in range(10):
         reports.renew("c", "ann")
     reports.renew("d", "bob")
 
     with pytest.raises(SyncBridgeError) as refused:
-        reports.say("e", said(answers, "eve"))
+        reports.submit("e", said(answers, "eve"))
     assert (ErrorCode.OVERLOADED, True) == (
         refused.value.code,
         refused.value.retry_after is not None,

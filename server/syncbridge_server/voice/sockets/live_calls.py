@@ -171,7 +171,7 @@ class LiveCalls:
                     await self._read(list(islice(self._wanted, PAGE)))
                 self.loaded.set()
             except StoreError as error:
-                log.warning("Voice Board Behind", detail=error.detail, wanted=len(self._wanted))
+                log.warning("voice_live_calls_behind", detail=error.detail, wanted=len(self._wanted))
                 self._work.set()
                 await trio.sleep(RETRY_SECONDS)
 
@@ -276,7 +276,7 @@ class LiveCalls:
             try:
                 handler(channel_id, call, before, shown, events)
             except Exception:
-                log.exception("Voice Handler Failed")
+                log.exception("voice_handler_failed")
 
 
 def discard(index: dict[K, dict[str, None]], key: K, channel_id: str) -> None:

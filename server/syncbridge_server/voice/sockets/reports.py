@@ -34,12 +34,12 @@ Answer = Callable[[View | None, SyncBridgeError | None], None]
 """(the call afterwards, what went wrong). No call and no error: there is none any more."""
 
 
-class Refused(Exception):
+class NothingAllowed(Exception):
     """None of the reports may be taken in; each of them says why."""
 
 
 @dataclass(slots=True)
-class Said:
+class PendingReport:
     """One report. `require` raises FORBIDDEN, given the channel's waddle. `joins`: or leaves."""
 
     report: ClientReport
@@ -50,14 +50,14 @@ class Said:
 
 
 @dataclass(slots=True)
-class Batch:
+class ReportBatch:
     """What waits for one channel."""
 
-    said: list[Said] = field(default_factory=list)
+    said: list[PendingReport] = field(default_factory=list)
     present: dict[str, None] = field(default_factory=dict)
 
 
-class Reports:
+class ClientReports:
     """Takes reports in. `flush`: sends what answers have queued."""
 
     def __init__(
@@ -72,22 +72,22 @@ class Reports:
         self._live_calls = live_calls
         self._flush = flush
         self._max = max_waiting
-        self._batches: dict[str, Batch] = {}
+        self._batches: dict[str, ReportBatch] = {}
         self._busy: set[str] = set()
         self._send, self._receive = trio.open_memory_channel[str](max_waiting + WORKERS)
         self.waiting = 0
 
-    def say(self, channel_id: str, said: Said) -> None:
+    def submit(self, channel_id: str, said: PendingReport) -> None:
         """Keep a report; it is answered once. Raises OVERLOADED."""
-        self._room(channel_id).said.append(said)
+        self._make_room(channel_id).said.append(said)
 
     def renew(self, channel_id: str, user_id: str) -> None:
         """A client has shown that it is in the call. Raises OVERLOADED."""
         waiting = self._batches.get(channel_id)
         if waiting is None or user_id not in waiting.present:
-            self._room(channel_id).present[user_id] = None
+            self._make_room(channel_id).present[user_id] = None
 
-    def _room(self, channel_id: str) -> Batch:
+    def _make_room(self, channel_id: str) -> ReportBatch:
         """Where one more report of a channel is kept."""
         if self.waiting >= self._max:
             raise SyncBridgeError(
@@ -96,7 +96,7 @@ class Reports:
         self.waiting += 1
         batch = self._batches.get(channel_id)
         if batch is None:
-            batch = self._batches[channel_id] = Batch()
+            batch = self._batches[channel_id] = ReportBatch()
             if channel_id not in self._busy:
                 self._send.send_nowait(channel_id)
         return batch
@@ -119,23 +119,23 @@ class Reports:
                 if channel_id in self._batches:
                     self._send.send_nowait(channel_id)
 
-    async def _carry_out(self, channel_id: str, batch: Batch) -> None:
+    async def _carry_out(self, channel_id: str, batch: ReportBatch) -> None:
         error: SyncBridgeError | None = None
         shown: View | None = None
         try:
             shown = await self._change(channel_id, batch)
-        except Refused:
+        except NothingAllowed:
             pass
         except SyncBridgeError as away:
             error = away
         except Exception:
-            log.exception("Voice Report Failed")
+            log.exception("voice_report_failed")
             error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this report")
         for said in batch.said:
             said.answer(shown, error or said.error)
         self._flush()
 
-    async def _change(self, channel_id: str, batch: Batch) -> View | None:
+    async def _change(self, channel_id: str, batch: ReportBatch) -> View | None:
         """One change of the channel. Raises NOT_FOUND when it has no call."""
         channel = await self._writer.change(channel_id, lambda c, now: apply(c, now, batch))
         await self._live_calls.caught_up(channel_id, channel.revision, CATCH_UP_SECONDS)
@@ -143,7 +143,7 @@ class Reports:
         return call.view if call is not None else of_record(channel.record)
 
 
-def apply(channel: Channel, now: int, batch: Batch) -> Channel:
+def apply(channel: Channel, now: int, batch: ReportBatch) -> Channel:
     """Take a batch in. Raises NOT_FOUND, and nothing is written, when there is no call."""
     if not channel.live:
         raise SyncBridgeError(
@@ -151,7 +151,7 @@ def apply(channel: Channel, now: int, batch: Batch) -> Channel:
         )
     allowed = [said for said in batch.said if is_allowed(said, channel.record.waddle_id)]
     if not allowed and not batch.present:
-        raise Refused
+        raise NothingAllowed
     reporting.renew(channel, batch.present, now)
     for said in allowed:
         take = reporting.report if said.joins else reporting.part
@@ -159,7 +159,7 @@ def apply(channel: Channel, now: int, batch: Batch) -> Channel:
     return channel
 
 
-def is_allowed(said: Said, waddle_id: str) -> bool:
+def is_allowed(said: PendingReport, waddle_id: str) -> bool:
     """Whether a report may be taken in; notes why not."""
     said.error = None
     try:

@@ -28,7 +28,7 @@ from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.voice.sockets.audience import Audience
 from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
-from syncbridge_server.voice.sockets.reports import Reports, Said
+from syncbridge_server.voice.sockets.reports import ClientReports, PendingReport
 from syncbridge_server.voice.sockets.speaking import Speaking
 
 MAX_ID = 128
@@ -50,7 +50,7 @@ class VoiceSockets:
         live_calls: LiveCalls,
         audience: Audience,
         speaking: Speaking,
-        reports: Reports,
+        reports: ClientReports,
         *,
         flush: Callable[[], object],
         lease_ms: int,
@@ -165,15 +165,15 @@ class VoiceSockets:
         )
         require = partial(permit, identity, message.channel_id, message.waddle_id)
         answer = partial(self._answer, connection, message.channel_id, correlation_id)
-        self.reports.say(message.channel_id, Said(report, True, require, answer))
+        self.reports.submit(message.channel_id, PendingReport(report, True, require, answer))
 
     def _on_leave(
         self, connection: Connection, message: VoiceLeave, correlation_id: str | None
     ) -> None:
         self._check(message)
         answer = partial(self._answer, connection, message.channel_id, correlation_id)
-        said = Said(self._report(connection, message), False, anybody, answer)
-        self.reports.say(message.channel_id, said)
+        said = PendingReport(self._report(connection, message), False, anybody, answer)
+        self.reports.submit(message.channel_id, said)
 
     def _on_watch(
         self, connection: Connection, message: VoiceWatch, correlation_id: str | None
