@@ -455,7 +455,7 @@ class Server:
     def _routes(self) -> list[BaseRoute]:
         bearer = self.auth.bearer
         sockets = WebSockets(self.gateway, self.listener)
-        told = self.voice.revoking.told if self.voice is not None else None
+        told = self.voice.revoking.apply_now if self.voice is not None else None
         return [
             # Asked for most, so looked at first.
             *SessionRoutes(self.gateway, self.store, bearer).routes(),

@@ -38,12 +38,12 @@ WAITING_MOST = 65_536
 SETTLED_SECONDS = 1.0
 """After that a voice token that was issued before the revocation is in the index."""
 RETRY_SECONDS = 1.0
-TOLD_SECONDS = 0.5
+APPLY_SECONDS = 0.5
 NAMES_MOST = 65_536
 USERS_MOST = 16
 
 
-class Taken(NamedTuple):
+class Revocation(NamedTuple):
     """What was taken back from a user.
 
     Attributes:
@@ -63,8 +63,8 @@ class Revoking:
         self._writer = writer
         self._evidence = evidence
         self._known: OrderedDict[str, dict[str, None]] = OrderedDict()
-        self.pending: dict[Taken, None] = {}
-        self._working: set[Taken] = set()
+        self.pending: dict[Revocation, None] = {}
+        self._working: set[Revocation] = set()
         self._more = trio.Event()
 
     def note(self, user_id: str, names: Iterable[str]) -> None:
@@ -79,16 +79,16 @@ class Revoking:
             if len(self._known) > NAMES_MOST:
                 self._known.popitem(last=False)
 
-    def taken(self, rule: Rule, others: Iterable[str] = ()) -> list[Taken]:
+    def affected(self, rule: Rule, others: Iterable[str] = ()) -> list[Revocation]:
         """What a revocation means for calls. `others`: users whose sockets it closed."""
         named = rule.value if rule.kind == "user" else rule.user_id
         users = [named] if named else [*self._known.get(rule.value, ()), *others]
         at = round(rule.at * 1000)
-        return [Taken(user, rule.kind, rule.value, at) for user in dict.fromkeys(users)]
+        return [Revocation(user, rule.kind, rule.value, at) for user in dict.fromkeys(users)]
 
     def revoked(self, rule: Rule, others: Iterable[str] = ()) -> None:
-        """See to it that calls are told. Does not wait. `others`: see `taken`."""
-        for one in self.taken(rule, others):
+        """See to it that calls are told. Does not wait. `others`: see `affected`."""
+        for one in self.affected(rule, others):
             self.pending.pop(one, None)
             self.pending[one] = None
             if len(self.pending) > WAITING_MOST:
@@ -110,9 +110,9 @@ class Revoking:
                 continue
             self._working.add(one)
             try:
-                await self.tell(one)
+                await self.apply(one)
                 await trio.sleep(SETTLED_SECONDS)
-                await self.tell(one)
+                await self.apply(one)
                 self.pending.pop(one, None)
             except StoreError as error:
                 log.info("voice_revocation_waits", user_id=one.user_id, reason=error.detail)
@@ -120,38 +120,38 @@ class Revoking:
             finally:
                 self._working.discard(one)
 
-    async def told(self, rule: Rule) -> list[str]:
+    async def apply_now(self, rule: Rule) -> list[str]:
         """Tell the calls of a revocation at once; the channels in which it is still to be done.
 
-        What the store does not take in TOLD_SECONDS is done later.
+        What the store does not take in APPLY_SECONDS is done later.
         """
         found: list[str] = []
-        with trio.move_on_after(TOLD_SECONDS), suppress(StoreError):
-            for one in self.taken(rule):
-                found += await self.tell(one)
+        with trio.move_on_after(APPLY_SECONDS), suppress(StoreError):
+            for one in self.affected(rule):
+                found += await self.apply(one)
         return found
 
-    async def tell(self, taken: Taken) -> list[str]:
+    async def apply(self, revocation: Revocation) -> list[str]:
         """Tell the calls. Those from which the provider has still to remove the user.
 
         Raises StoreError.
         """
-        since = taken.at - self._writer.limits.removed_ms
-        noted = await self._evidence.calls_of(taken.user_id)
+        since = revocation.at - self._writer.limits.removed_ms
+        noted = await self._evidence.calls_of(revocation.user_id)
         return [
             channel_id
             for channel_id, at in noted
-            if at >= since and await self._tell(channel_id, taken)
+            if at >= since and await self._apply(channel_id, revocation)
         ]
 
-    async def _tell(self, channel_id: str, taken: Taken) -> bool:
+    async def _apply(self, channel_id: str, revocation: Revocation) -> bool:
         try:
-            if not concerned(await self._writer.read(channel_id), taken):
+            if not concerned(await self._writer.read(channel_id), revocation):
                 return False
             with suppress(NotLive):
-                await self._writer.change(channel_id, partial(removed, taken=taken))
-                log.info("voice_revoked", channel_id=channel_id, user_id=taken.user_id)
-            return taken.user_id in (await self._writer.read(channel_id)).record.unwelcome
+                await self._writer.change(channel_id, partial(removed, revocation=revocation))
+                log.info("voice_revoked", channel_id=channel_id, user_id=revocation.user_id)
+            return revocation.user_id in (await self._writer.read(channel_id)).record.unwelcome
         except StoreError as error:
             if not of_record(error):
                 raise
@@ -159,33 +159,37 @@ class Revoking:
             return False
 
 
-def removed(channel: Channel, now: int, *, taken: Taken) -> None:
+def removed(channel: Channel, now: int, *, revocation: Revocation) -> None:
     """Have a user removed whose tokens were taken back. Raises NotLive when nothing is to be noted.
 
     What was noted since the revocation is not noted again.
     """
-    kept_out = channel.record.removed.get(taken.user_id, 0) - channel.limits.removed_ms
-    if kept_out >= taken.at or not concerned(channel, taken):
+    kept_out = channel.record.removed.get(revocation.user_id, 0) - channel.limits.removed_ms
+    if kept_out >= revocation.at or not concerned(channel, revocation):
         raise NotLive
-    channel.remove(taken.user_id, now)
+    channel.remove(revocation.user_id, now)
 
 
-def concerned(channel: Channel, taken: Taken) -> bool:
+def concerned(channel: Channel, revocation: Revocation) -> bool:
     """Whether there is a call in which a user may be with what was taken back.
 
     Nobody knows with which token somebody came of whom nothing is noted: they are meant.
     """
-    participant = channel.record.participants.get(taken.user_id)
-    return channel.live and (participant is None or concerns(taken, participant))
+    participant = channel.record.participants.get(revocation.user_id)
+    return channel.live and (participant is None or concerns(revocation, participant))
 
 
-def concerns(taken: Taken, participant: Participant) -> bool:
+def concerns(revocation: Revocation, participant: Participant) -> bool:
     """Whether the voice token of a participant was got with what was taken back."""
-    if participant.token_at > taken.at:
+    if participant.token_at > revocation.at:
         return False
-    if taken.kind == "device":
-        return not participant.device_id or taken.value in (
+    if revocation.kind == "device":
+        return not participant.device_id or revocation.value in (
             participant.device_id,
             participant.moving_to,
         )
-    return taken.kind == "user" or not participant.logins or taken.value in participant.logins
+    return (
+        revocation.kind == "user"
+        or not participant.logins
+        or revocation.value in participant.logins
+    )
