@@ -42,7 +42,7 @@ class NotLive(Exception):
     """There is no call in the channel; nothing is to be written."""
 
 
-class Done(Exception):
+class AlreadyOpen(Exception):
     """There is nothing to change: this is the room."""
 
     def __init__(self, room: Room) -> None:
@@ -50,7 +50,7 @@ class Done(Exception):
         self.room = room
 
 
-class Asking(NamedTuple):
+class RoomRequest(NamedTuple):
     """A room that the provider is to be asked for. `origin`: the session that migrates to it."""
 
     room: Room
@@ -59,7 +59,7 @@ class Asking(NamedTuple):
     origin: str = ""
 
 
-class Attempt:
+class SharedAttempt:
     """What callers of one node wait for together."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Opening:
         self._writer = writer
         self._default = default
         self._patience = patience
-        self._attempts: dict[tuple[str, str], Attempt] = {}
+        self._attempts: dict[tuple[str, str], SharedAttempt] = {}
 
     async def room(
         self, channel_id: str, waddle_id: str, config: ChannelConfig | None = None
@@ -100,8 +100,8 @@ class Opening:
         require_waddle(channel, waddle_id)
         if channel.live and channel.record.room is not None:
             return channel.record.room
-        deed = partial(self._open, channel_id, waddle_id, config)
-        return await self._together((OPEN, channel_id), deed)
+        action = partial(self._open, channel_id, waddle_id, config)
+        return await self._together((OPEN, channel_id), action)
 
     async def recreate(self, channel_id: str, lost_session_id: str) -> Room:
         """Replace a room that the provider does not know any more; participants are told to rejoin.
@@ -109,9 +109,9 @@ class Opening:
         Once, however many ask: where another session is the channel's by now, that is the answer.
         Raises as `room`, and ProviderUnavailable while an earlier migration is under way.
         """
-        deed = partial(self._recreate, channel_id, lost_session_id)
+        action = partial(self._recreate, channel_id, lost_session_id)
         try:
-            return await self._together((LOST, channel_id), deed)
+            return await self._together((LOST, channel_id), action)
         except NotLive:
             record = (await self._writer.read(channel_id)).record
             return await self.room(channel_id, record.waddle_id)
@@ -131,7 +131,9 @@ class Opening:
 
         Raises ProviderError, StoreError.
         """
-        return await self._ask(record.channel_id, Asking(room, record.waddle_id, record.config))
+        return await self._ask(
+            record.channel_id, RoomRequest(room, record.waddle_id, record.config)
+        )
 
     @asynccontextmanager
     async def locked(self, channel_id: str) -> AsyncIterator[None]:
@@ -154,22 +156,22 @@ class Opening:
 
     # One attempt for all callers of this node
 
-    async def _together(self, key: tuple[str, str], deed: Callable[[], Awaitable[Room]]) -> Room:
+    async def _together(self, key: tuple[str, str], action: Callable[[], Awaitable[Room]]) -> Room:
         while True:
             attempt = self._attempts.get(key)
             if attempt is None:
-                return await self._lead(key, deed)
+                return await self._lead(key, action)
             await attempt.over.wait()
             if attempt.error is not None:
                 raise attempt.error
             if attempt.room is not None:
                 return attempt.room
 
-    async def _lead(self, key: tuple[str, str], deed: Callable[[], Awaitable[Room]]) -> Room:
+    async def _lead(self, key: tuple[str, str], action: Callable[[], Awaitable[Room]]) -> Room:
         """Act for those who wait; when we are cancelled, one of them does."""
-        attempt = self._attempts[key] = Attempt()
+        attempt = self._attempts[key] = SharedAttempt()
         try:
-            attempt.room = await deed()
+            attempt.room = await action()
             return attempt.room
         except Exception as error:
             attempt.error = error
@@ -178,32 +180,32 @@ class Opening:
             del self._attempts[key]
             attempt.over.set()
 
-    # Deeds
+    # Actions
 
     async def _open(self, channel_id: str, waddle_id: str, config: ChannelConfig | None) -> Room:
-        def note(channel: Channel, now: int) -> Asking:
+        def note(channel: Channel, now: int) -> RoomRequest:
             require_waddle(channel, waddle_id)
             record = channel.record
             if channel.live and record.room is not None:
-                raise Done(record.room)
+                raise AlreadyOpen(record.room)
             if record.room is None and len(record.retired) >= MAX_RETIRED:
                 raise ProviderUnavailable("earlier rooms have to be ended first", retry_after=30.0)
             chosen = config or wanted_config(channel, now, self._default)
             room = channel.opening(now, chosen, waddle_id)
             if room.session_id:
                 channel.opened(room.session_id, now)
-            return Asking(channel.record.room or room, record.waddle_id, record.config)
+            return RoomRequest(channel.record.room or room, record.waddle_id, record.config)
 
         async with self.locked(channel_id):
             try:
-                asking = await self._writer.change(channel_id, note)
-            except Done as done:
-                return done.room
-            if asking.room.session_id:
-                return asking.room
-            session_id = await self._ask_or_note(channel_id, asking)
+                request = await self._writer.change(channel_id, note)
+            except AlreadyOpen as open_already:
+                return open_already.room
+            if request.room.session_id:
+                return request.room
+            session_id = await self._ask_or_note(channel_id, request)
             return await self._writer.change(
-                channel_id, partial(opened, key=asking.room.key, session_id=session_id)
+                channel_id, partial(opened, key=request.room.key, session_id=session_id)
             )
 
     async def _recreate(self, channel_id: str, lost_session_id: str) -> Room:
@@ -212,7 +214,7 @@ class Opening:
             if not channel.live or room is None:
                 raise NotLive
             if room.session_id != lost_session_id:
-                raise Done(room)
+                raise AlreadyOpen(room)
             if channel.migrate(now, LOST) is None:
                 wait = self._writer.limits.call.migration_ms / 1000
                 raise ProviderUnavailable("a migration is under way", retry_after=wait)
@@ -221,8 +223,8 @@ class Opening:
         async with self.locked(channel_id):
             try:
                 await self._writer.change(channel_id, note)
-            except Done as done:
-                return done.room
+            except AlreadyOpen as open_already:
+                return open_already.room
             log.warning("voice_room_lost", channel_id=channel_id, session_id=lost_session_id)
             return await self._move(channel_id)
 
@@ -236,23 +238,23 @@ class Opening:
         if record.coming is None:
             raise NotLive
         origin = record.room.session_id if record.room is not None else ""
-        asking = Asking(record.coming, record.waddle_id, record.config, origin)
-        session_id = await self._ask_or_note(channel_id, asking)
+        request = RoomRequest(record.coming, record.waddle_id, record.config, origin)
+        session_id = await self._ask_or_note(channel_id, request)
         return await self._writer.change(
-            channel_id, partial(moved, key=asking.room.key, session_id=session_id)
+            channel_id, partial(moved, key=request.room.key, session_id=session_id)
         )
 
     # The provider
 
-    async def _ask_or_note(self, channel_id: str, asking: Asking) -> str:
+    async def _ask_or_note(self, channel_id: str, request: RoomRequest) -> str:
         """Ask the provider; its failure is noted in the channel, and raised."""
         try:
-            return await self._ask(channel_id, asking)
+            return await self._ask(channel_id, request)
         except ProviderError as error:
             log.warning(
                 "voice_room_not_opened",
                 channel_id=channel_id,
-                key=asking.room.key,
+                key=request.room.key,
                 code=error.code.value,
                 reason=error.detail,
             )
@@ -260,18 +262,18 @@ class Opening:
                 await self._writer.change(channel_id, partial(failed, error=error))
             raise
 
-    async def _ask(self, channel_id: str, asking: Asking) -> str:
-        config, room = asking.config, asking.room
+    async def _ask(self, channel_id: str, request: RoomRequest) -> str:
+        config, room = request.config, request.room
         request = SessionRequest(
             channel_id,
-            asking.waddle_id,
+            request.waddle_id,
             config.max_participants,
             config.recording,
             config.transcription,
             config.features,
             room.asked_at,
-            asking.origin,
-            room.reason if asking.origin else "",
+            request.origin,
+            room.reason if request.origin else "",
         )
         session = await self._provider.create_session(request, room.key)
         await self._writer.channels.note_session(session.id, channel_id)
