@@ -34,7 +34,7 @@ from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.opening import MAX_RETIRED, Opening
 from syncbridge_server.voice.rooms.provider_tasks import ProviderTasks
 from syncbridge_server.voice.rooms.timers import Timers
-from syncbridge_server.voice.rooms.tokens import Tokens
+from syncbridge_server.voice.rooms.tokens import VoiceTokens
 
 START = 1_800_000_000_000
 LIMITS = ChannelLimits(retry_ms=10_000, opening_ms=20_000)
@@ -109,7 +109,7 @@ class Part:
     opening: Opening
     tasks: ProviderTasks
     timers: Timers
-    tokens: Tokens
+    tokens: VoiceTokens
     clock: "Clock" = field(default_factory=lambda: Clock())
 
     async def record(self) -> Any:
@@ -139,7 +139,7 @@ async def part(redis_url: str, patience: float = 5.0) -> AsyncIterator[Part]:
             opening = Opening(port, writer, ChannelConfig(), patience)
             tasks = ProviderTasks(port, writer, opening, patience)
             timers = Timers(writer, opening, tasks, NoMigration(), NoLook())
-            tokens = Tokens(port, writer, opening, 3600.0, patience)
+            tokens = VoiceTokens(port, writer, opening, 3600.0, patience)
             yield Part(provider, writer, opening, tasks, timers, tokens, clock)
 
 

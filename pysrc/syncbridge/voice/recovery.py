@@ -17,7 +17,7 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.voice.provider.errors import ProviderCode, ProviderError
 
 
-class Deed(StrEnum):
+class RecoveryAction(StrEnum):
     """What we do ourselves before a client is told anything."""
 
     RECREATE = "recreate the room once, and ask its participants to rejoin"
@@ -31,7 +31,7 @@ class Deed(StrEnum):
 class Recovery(msgspec.Struct, frozen=True):
     """One row. `retry_after` in seconds, when the provider told none; None: do not repeat."""
 
-    deed: Deed
+    action: RecoveryAction
     code: ErrorCode
     told: str
     retry_after: float | None = None
@@ -41,31 +41,41 @@ class Recovery(msgspec.Struct, frozen=True):
 AWAY = ErrorCode.PROVIDER_UNAVAILABLE
 TABLE: dict[ProviderCode, Recovery] = {
     ProviderCode.SESSION_NOT_FOUND: Recovery(
-        Deed.RECREATE, AWAY, "The voice channel is unavailable. Please join again.", 2.0
+        RecoveryAction.RECREATE, AWAY, "The voice channel is unavailable. Please join again.", 2.0
     ),
     ProviderCode.TOKEN_EXPIRED: Recovery(
-        Deed.REISSUE, AWAY, "The voice token could not be renewed. Please ask for another.", 2.0
+        RecoveryAction.REISSUE,
+        AWAY,
+        "The voice token could not be renewed. Please ask for another.",
+        2.0,
     ),
     ProviderCode.RATE_LIMITED: Recovery(
-        Deed.WAIT, AWAY, "Too many people are joining right now. Please try again later.", 60.0
+        RecoveryAction.WAIT,
+        AWAY,
+        "Too many people are joining right now. Please try again later.",
+        60.0,
     ),
     ProviderCode.SERVICE_UNAVAILABLE: Recovery(
-        Deed.BREAK, AWAY, "The voice service is unavailable. Please try again later.", 5.0
+        RecoveryAction.BREAK, AWAY, "The voice service is unavailable. Please try again later.", 5.0
     ),
     ProviderCode.NETWORK_ERROR: Recovery(
-        Deed.RETRY, AWAY, "The voice service does not answer. Please try again.", 2.0
+        RecoveryAction.RETRY, AWAY, "The voice service does not answer. Please try again.", 2.0
     ),
     ProviderCode.PERMISSION_DENIED: Recovery(
-        Deed.REPORT, AWAY, "The voice service refuses us. The operator was told.", 60.0, True
+        RecoveryAction.REPORT,
+        AWAY,
+        "The voice service refuses us. The operator was told.",
+        60.0,
+        True,
     ),
     ProviderCode.INVALID_REQUEST: Recovery(
-        Deed.REPORT, AWAY, "The voice service did not understand us.", 60.0, True
+        RecoveryAction.REPORT, AWAY, "The voice service did not understand us.", 60.0, True
     ),
     ProviderCode.SESSION_FULL: Recovery(
-        Deed.REPORT, ErrorCode.VOICE_FULL, "No place is left in the call.", 30.0
+        RecoveryAction.REPORT, ErrorCode.VOICE_FULL, "No place is left in the call.", 30.0
     ),
     ProviderCode.DEVICE_ERROR: Recovery(
-        Deed.REPORT,
+        RecoveryAction.REPORT,
         ErrorCode.DEVICE_ERROR,
         "Your microphone or camera failed: allow access to it, then join again.",
     ),

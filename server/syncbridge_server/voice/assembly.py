@@ -62,7 +62,7 @@ from syncbridge_server.voice.rooms.provider_tasks import ProviderTasks
 from syncbridge_server.voice.rooms.revoking import Revoking
 from syncbridge_server.voice.rooms.texts import Texts, downloads
 from syncbridge_server.voice.rooms.timers import Timers
-from syncbridge_server.voice.rooms.tokens import Tokens
+from syncbridge_server.voice.rooms.tokens import VoiceTokens
 from syncbridge_server.voice.user_calls import UserCalls
 from syncbridge_server.voice.webhooks.inbox_worker import InboxWorker
 
@@ -86,7 +86,7 @@ class Voice:
     writer: ChannelWriter
     metrics: VoiceMetrics
     opening: Opening
-    tokens: Tokens
+    tokens: VoiceTokens
     tasks: ProviderTasks
     timers: Timers
     migration: Migration
@@ -200,7 +200,7 @@ async def build_voice(
             writer=writer,
             metrics=metrics,
             opening=opening,
-            tokens=Tokens(
+            tokens=VoiceTokens(
                 provider,
                 writer,
                 opening,

@@ -48,7 +48,12 @@ from syncbridge.voice.provider.records import (
 )
 from syncbridge_server.voice.provider.answers import count, entries, text
 from syncbridge_server.voice.provider.calling import Answer, ProviderCalls, doubt_of
-from syncbridge_server.voice.provider.presets import Wanted, is_missing, preset_body, preset_name
+from syncbridge_server.voice.provider.presets import (
+    PresetRequest,
+    is_missing,
+    preset_body,
+    preset_name,
+)
 from syncbridge_server.voice.provider.rsa_signatures import RsaSignatures
 
 log = structlog.get_logger("voice")
@@ -138,7 +143,7 @@ class CloudflareProvider:
         self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
         """Enrol the user, or, when that is refused, the enrolment that is there already."""
-        wanted = Wanted(permissions, participant.transcribed)
+        wanted = PresetRequest(permissions, participant.transcribed)
         preset = {"preset_name": preset_name(wanted)}
         body = {"custom_participant_id": participant.user_id, **preset}
         if participant.name:
@@ -290,7 +295,7 @@ class CloudflareProvider:
         return await self._calls.ask("GET", path, accept=(404,))
 
     async def _with_preset(
-        self, method: str, path: str, body: dict[str, str], wanted: Wanted
+        self, method: str, path: str, body: dict[str, str], wanted: PresetRequest
     ) -> Answer:
         """A request that names a preset; sent again after that had to be made. Refusals pass."""
         answer = await self._calls.ask(method, path, body, accept=REFUSED)
@@ -299,7 +304,7 @@ class CloudflareProvider:
             answer = await self._calls.ask(method, path, body, accept=REFUSED)
         return answer
 
-    async def _make_preset(self, wanted: Wanted) -> None:
+    async def _make_preset(self, wanted: PresetRequest) -> None:
         """Make a preset, unless somebody else just has."""
         async with self._presets:
             name = preset_name(wanted)

@@ -75,14 +75,14 @@ _APART: dict[str, Any] = {
 }
 
 
-class Wanted(NamedTuple):
+class PresetRequest(NamedTuple):
     """What a preset is to allow. `transcribed`: what its holders say is written down."""
 
     permissions: Permissions
     transcribed: bool = False
 
 
-def preset_name(wanted: Wanted) -> str:
+def preset_name(wanted: PresetRequest) -> str:
     """The preset that stands for a set of permissions."""
     permissions = wanted.permissions
     bits = (
@@ -95,7 +95,7 @@ def preset_name(wanted: Wanted) -> str:
     return name + "t1" if wanted.transcribed else name
 
 
-def preset_body(wanted: Wanted) -> dict[str, Any]:
+def preset_body(wanted: PresetRequest) -> dict[str, Any]:
     """A preset as it is made. Streams are counted from 1: none is a matter of permission."""
     permissions = wanted.permissions
     video = permissions.can_use_video

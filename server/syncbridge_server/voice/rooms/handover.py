@@ -25,7 +25,7 @@ from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.reporting import hand_over
 from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.figures.metrics import CallMetrics
-from syncbridge_server.voice.rooms.tokens import Tokens, VoiceToken
+from syncbridge_server.voice.rooms.tokens import VoiceToken, VoiceTokens
 from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 
 log = structlog.get_logger("voice")
@@ -53,7 +53,11 @@ class Handover:
     `moved` or `expired`."""
 
     def __init__(
-        self, live_calls: LiveCalls, writer: ChannelWriter, tokens: Tokens, metrics: CallMetrics
+        self,
+        live_calls: LiveCalls,
+        writer: ChannelWriter,
+        tokens: VoiceTokens,
+        metrics: CallMetrics,
     ) -> None:
         self._live_calls = live_calls
         self._writer = writer

@@ -264,7 +264,7 @@ class Opening:
 
     async def _ask(self, channel_id: str, request: RoomRequest) -> str:
         config, room = request.config, request.room
-        request = SessionRequest(
+        session_request = SessionRequest(
             channel_id,
             request.waddle_id,
             config.max_participants,
@@ -275,7 +275,7 @@ class Opening:
             request.origin,
             room.reason if request.origin else "",
         )
-        session = await self._provider.create_session(request, room.key)
+        session = await self._provider.create_session(session_request, room.key)
         await self._writer.channels.note_session(session.id, channel_id)
         log.info(
             "voice_room_opened",

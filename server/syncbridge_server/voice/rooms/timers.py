@@ -59,7 +59,7 @@ class Fetches(Protocol):
         """What a channel wants. Raises StoreError."""
 
 
-class Wanted(NamedTuple):
+class DueWork(NamedTuple):
     """What is to be done at the provider after a channel was looked at."""
 
     waddle_id: str = ""
@@ -148,7 +148,7 @@ class Timers:
             self._at_work.discard(channel_id)
 
 
-def settled(channel: Channel, now: int) -> Wanted:
+def settled(channel: Channel, now: int) -> DueWork:
     """Carry out what is due, and say what follows from it."""
     channel.expire(now)
     record, limits = channel.record, channel.limits
@@ -159,7 +159,7 @@ def settled(channel: Channel, now: int) -> Wanted:
         unopened = False
     ready = record.retry_at <= now
     late = room is not None and now - room.asked_at >= limits.opening_ms
-    return Wanted(
+    return DueWork(
         waddle_id=record.waddle_id,
         opening=ready and (channel.cold(now) or (unopened and late)),
         tasks=ready and channel.has_tasks,

@@ -171,7 +171,9 @@ class LiveCalls:
                     await self._read(list(islice(self._wanted, PAGE)))
                 self.loaded.set()
             except StoreError as error:
-                log.warning("voice_live_calls_behind", detail=error.detail, wanted=len(self._wanted))
+                log.warning(
+                    "voice_live_calls_behind", detail=error.detail, wanted=len(self._wanted)
+                )
                 self._work.set()
                 await trio.sleep(RETRY_SECONDS)
 
