@@ -4,7 +4,7 @@ Theory of operation. Every node holds the view of every live channel, so that a 
 about a call costs no round trip. Whoever writes a channel compares its view before and after, and
 the `ViewChange` travels with the news of that write. One that begins a call is whole; any other
 fits the view of the revision before, and a node that has missed one reads the channel. What sockets
-are to hear is in the news too; a node that had to read derives it from the two views (`told`).
+are to hear is in the news too; a node that had to read derives it from the two views (`missed_messages`).
 
 Times are Unix ms.
 """
@@ -134,7 +134,7 @@ def from_message(message: Message) -> ViewChange:
     return msgspec.convert(message, ViewChange)
 
 
-def told(channel_id: str, old: View | None, new: View | None) -> list[Message]:
+def missed_messages(channel_id: str, old: View | None, new: View | None) -> list[Message]:
     """What sockets are to hear of the way between two views whose news were missed."""
     messages: list[Message] = []
     before = old.participants if old is not None else {}

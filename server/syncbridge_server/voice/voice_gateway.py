@@ -68,7 +68,7 @@ def attach(
         monotonic=gateway.monotonic,
         throttle=throttle,
     )
-    bus.on_notice(SPEAKING, lambda notice: speaking.hear(notice.data))
+    bus.on_notice(SPEAKING, lambda notice: speaking.receive(notice.data))
     reports = ClientReports(writer, live_calls, gateway.hub.flush)
     sockets = VoiceSockets(
         gateway.post,

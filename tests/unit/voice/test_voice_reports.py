@@ -251,13 +251,13 @@ def test_what_another_node_tells_is_not_passed_on() -> None:
     other.speaking._node = "there"
     rig.says("ann", True)
     [notice] = rig.shared
-    rig.speaking.hear(notice)
-    other.speaking.hear(notice)
+    rig.speaking.receive(notice)
+    other.speaking.receive(notice)
     assert ([[("ann", True)]], []) == (other.told, other.shared)
     other.now += 300
     other.says("ann", False)
     rig.now += 300
-    rig.speaking.hear(other.shared[0])
+    rig.speaking.receive(other.shared[0])
     assert [[("ann", True)], [("ann", False)]] == rig.told
     assert 1 == len(rig.shared)
 
@@ -266,14 +266,16 @@ def test_what_another_node_tells_is_not_passed_on() -> None:
 def test_a_notice_that_cannot_be_read_is_nothing(data: bytes) -> None:
     """Nobody speaks for it, and nothing breaks."""
     rig = Rig(LiveCalls("ann"))
-    rig.speaking.hear(data)
+    rig.speaking.receive(data)
     assert [] == rig.told
 
 
 def test_strangers_and_muted_people_do_not_speak() -> None:
     """Not by the word of another node, and not by the provider's."""
     rig = Rig(LiveCalls("ann", "bob", muted="bob"))
-    rig.speaking.hear(b'["there",[["c",[["bob",true],["nobody",true]]],["other",[["ann",true]]]]]')
+    rig.speaking.receive(
+        b'["there",[["c",[["bob",true],["nobody",true]]],["other",[["ann",true]]]]]'
+    )
     rig.speaking.report_now("c", "bob", True)
     rig.speaking.report_now("c", "nobody", True)
     rig.speaking.report_now("other", "ann", True)

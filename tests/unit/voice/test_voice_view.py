@@ -45,7 +45,7 @@ def test_what_is_told_says_who_came_and_went(old: View | None, new: View | None)
     """A listener who takes in the messages has the participants of the new view."""
     here = set(old.participants) if old is not None else set()
     muted = {u for u, p in old.participants.items() if p.muted} if old is not None else set()
-    for message in view.told("c", old, new):
+    for message in view.missed_messages("c", old, new):
         state, who = message.get("state"), str(message.get("userId"))
         if state == "connected":
             assert who not in here

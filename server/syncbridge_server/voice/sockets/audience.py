@@ -123,11 +123,11 @@ class Audience:
 
     # Telling
 
-    def hears(self, channel_id: str) -> bool:
+    def has_listeners(self, channel_id: str) -> bool:
         """Whether anybody here hears of a channel."""
         return channel_id in self._topics
 
-    def heard_by(self, connection: Connection, user_id: str) -> list[str]:
+    def channels_of(self, connection: Connection, user_id: str) -> list[str]:
         """The channels of which a connection hears and that have a call."""
         watched = [c for c in self._watched.get(connection.cid, ()) if c in self._live_calls.calls]
         calls = (call.channel_id for call in self._live_calls.calls_of(user_id))

@@ -94,7 +94,7 @@ class LiveCalls:
         self._work.set()
         self._moved: dict[str, trio.Event] = {}
         self.loaded = trio.Event()
-        channels.on_news(self.hear)
+        channels.on_news(self.apply_news)
         bus.on_resync(self.resync)
 
     def on_change(self, handler: Handler) -> None:
@@ -125,7 +125,7 @@ class LiveCalls:
 
     # What is heard
 
-    def hear(self, news: ChannelNews) -> None:
+    def apply_news(self, news: ChannelNews) -> None:
         """The news of a write, anybody's."""
         channel_id, revision = news.channel_id, news.revision
         if self._heard is not None:
@@ -149,7 +149,7 @@ class LiveCalls:
             self._want([channel_id])
             return
         if step is not None and step.whole and before is not None:
-            events = view.told(channel_id, before, None) + events
+            events = view.missed_messages(channel_id, before, None) + events
         self._show(channel_id, revision, shown, events)
 
     def resync(self) -> None:
@@ -216,7 +216,7 @@ class LiveCalls:
             self._want([channel_id])
             return
         before, shown = call.view if call is not None else None, view.of_record(stored.record)
-        events = view.told(channel_id, before, shown)
+        events = view.missed_messages(channel_id, before, shown)
         self._show(channel_id, stored.revision, shown, events)
 
     # Parts

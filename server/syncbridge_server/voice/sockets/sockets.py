@@ -91,7 +91,7 @@ class VoiceSockets:
 
     def hushed(self, connection: Connection) -> None:
         """See `VoiceSide`."""
-        for channel_id in self._audience.heard_by(connection, identity_of(connection).user_id):
+        for channel_id in self._audience.channels_of(connection, identity_of(connection).user_id):
             state = self._state(connection, channel_id, self.live_calls.calls[channel_id].view)
             self._post.raw(connection, encode.to_json(state))
 

@@ -139,7 +139,7 @@ class Speaking:
         self.tick()
         self._flush()
 
-    def hear(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         """What another node shares."""
         try:
             shared = _decoder.decode(data)
@@ -152,12 +152,12 @@ class Speaking:
         for channel_id, batch in shared.channels:
             call = self._live_calls.calls.get(channel_id)
             if call is not None:
-                self._hear(call, batch, now)
+                self._apply(call, batch, now)
         self.tick()
         self._wake()
         self._flush()
 
-    def _hear(self, call: LiveCall, batch: Batch, now: int) -> None:
+    def _apply(self, call: LiveCall, batch: Batch, now: int) -> None:
         people, ours = call.view.participants, self._ours.get(call.number, {})
         for user_id, speaking in batch:
             person = people.get(user_id)
