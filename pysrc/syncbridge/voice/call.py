@@ -79,7 +79,7 @@ from syncbridge.voice.tombstones import Tombstones
 MIGRATION = "migration"
 
 
-class Call:
+class ChannelCall:
     """The state machine. `created_at` in Unix ms; times do not go back (a smaller one is raised).
 
     After each `apply` or `expire`, `next_due` says when `expire` is wanted at the latest.
@@ -104,7 +104,7 @@ class Call:
         self._spent_ms = 0
 
     @classmethod
-    def load(cls, record: Record, limits: CallLimits | None = None) -> "Call":
+    def load(cls, record: Record, limits: CallLimits | None = None) -> "ChannelCall":
         """The call that `dump` made a record of. The record is not to be used again."""
         call = cls(record.clock, record.generation, limits)
         call.phase, call._deadline = record.phase, record.deadline

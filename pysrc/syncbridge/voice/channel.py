@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import msgspec
 
 from syncbridge.voice import announcements, holding
-from syncbridge.voice.call import Call
+from syncbridge.voice.call import ChannelCall
 from syncbridge.voice.call_records import Cause, Event, Phase, PhaseChanged, UserJoined, UserLeft
 from syncbridge.voice.channel_limits import DAY
 from syncbridge.voice.channel_limits import ChannelLimits as ChannelLimits
@@ -75,7 +75,7 @@ class Channel:
         bound = msgspec.structs.replace(
             limits.call, max_participants=record.config.max_participants
         )
-        self.call = Call.load(record.call, bound) if record.call is not None else None
+        self.call = ChannelCall.load(record.call, bound) if record.call is not None else None
         self.finals: list[Final] = []
         self.moves: list[Move] = []
         self.news: list[announcements.Message] = []
@@ -141,7 +141,7 @@ class Channel:
         bound = msgspec.structs.replace(
             self.limits.call, max_participants=record.config.max_participants
         )
-        self.call = Call(now, record.room.generation, bound)
+        self.call = ChannelCall(now, record.room.generation, bound)
         record.created_at, record.pooled_until = now, 0
         record.retry_at = record.failures = 0
         record.last_activity, record.last_error, record.lost = now, "", 0

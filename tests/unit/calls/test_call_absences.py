@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncbridge.voice.call import Call
+from syncbridge.voice.call import ChannelCall
 from syncbridge.voice.call_records import Event, UserLeft
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Evidence, Joined, Left, Migrated, Polled, Source
@@ -25,7 +25,7 @@ def polled(at: int, *users: str) -> Polled:
     return Polled(generation=1, at=at, present=tuple((user, "") for user in users))
 
 
-def heard(call: Call, *evidence: Evidence) -> list[Event]:
+def heard(call: ChannelCall, *evidence: Evidence) -> list[Event]:
     """What each piece changed, when it was applied 5 ms after it was true."""
     return [event for one in evidence for event in call.apply(one, one.at + 5)]
 
@@ -34,9 +34,9 @@ def gone(events: list[Event]) -> list[UserLeft]:
     return [event for event in events if isinstance(event, UserLeft)]
 
 
-def in_call(*users: str) -> Call:
+def in_call(*users: str) -> ChannelCall:
     """Each is known by a webhook of 10 that names no connection."""
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, *(joined(user, 10) for user in users))
     return call
 
@@ -90,9 +90,9 @@ def test_it_says_nothing_of_the_session_before() -> None:
     assert call.users == ("ann",)
 
 
-def known_by_poll(user: str = "ann") -> Call:
+def known_by_poll(user: str = "ann") -> ChannelCall:
     """The `joined` was lost; a poll of 10 shows the user, and Bob."""
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, polled(10, user, "bob"))
     return call
 
@@ -122,12 +122,12 @@ def test_a_poll_that_shows_the_user_undoes_it() -> None:
 
 def test_connections_that_are_known_to_be_gone_say_nothing_more() -> None:
     """A `left` of what has ended, or of what polls have removed, is about nobody who is there."""
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, joined("ann", 10, "p1"), joined("bob", 10, "b1"), left("ann", 20, "p1"))
     heard(call, polled(30, "ann", "bob"), left("ann", 40, "p1"))
     assert not call.doubted
 
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, joined("ann", 10, "p1"), joined("bob", 10, "b1"))
     heard(call, polled(20, "bob"), polled(40, "bob"), polled(60, "ann", "bob"))
     heard(call, left("ann", 70, "p1"))
@@ -136,7 +136,7 @@ def test_connections_that_are_known_to_be_gone_say_nothing_more() -> None:
 
 def test_a_left_of_an_unheard_connection_spares_a_named_one() -> None:
     """Who has a connection with an id has no unnamed one."""
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, joined("ann", 10, "p2"))
 
     assert heard(call, left("ann", 100, "p1"), polled(120)) == []
@@ -160,7 +160,7 @@ def test_who_was_shown_and_is_there_stays(
     happenings: list[tuple[int, str, str, list[int]]], named: bool
 ) -> None:
     """Late, repeated and lost webhooks, and answers that are empty by mistake, remove nobody."""
-    call, now, made = Call(0), 0, 0
+    call, now, made = ChannelCall(0), 0, 0
     there: dict[str, str] = {}
     shown: set[tuple[str, str]] = set()
     post: list[tuple[int, Evidence]] = []

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncbridge.voice.call import Call
+from syncbridge.voice.call import ChannelCall
 from syncbridge.voice.call_records import CallLimits, Record
 from syncbridge.voice.channel import LOST, Channel, ChannelLimits
 from syncbridge.voice.evidence import (
@@ -79,10 +79,10 @@ CALL_EVIDENCE = st.one_of(
 )
 
 
-def reloaded(call: Call) -> Call:
+def reloaded(call: ChannelCall) -> ChannelCall:
     """The call out of the bytes in which it is stored."""
     stored = msgspec.json.encode(call.dump())
-    return Call.load(msgspec.json.decode(stored, type=Record), CALL)
+    return ChannelCall.load(msgspec.json.decode(stored, type=Record), CALL)
 
 
 @settings(max_examples=300, deadline=None)
@@ -92,7 +92,7 @@ def test_a_call_that_is_stored_after_every_step_is_the_same(
 ) -> None:
     """The same events, times and figures as one that was never stored."""
     now, generation = 1000, 1
-    kept, stored = Call(now, generation, CALL), Call(now, generation, CALL)
+    kept, stored = ChannelCall(now, generation, CALL), ChannelCall(now, generation, CALL)
     for wait, back, ahead, what in steps:
         now += wait
         generation += what[0] == "migrated"
