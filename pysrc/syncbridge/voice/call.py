@@ -47,11 +47,11 @@ import msgspec
 
 from syncbridge.voice.call_records import (
     TRANSITIONS,
+    CallChange,
     CallLimits,
     Cause,
-    Change,
-    Connection,
     Event,
+    MediaConnection,
     Member,
     Phase,
     PhaseChanged,
@@ -96,7 +96,7 @@ class ChannelCall:
         self.peak = 0
         self.ignored = 0
         self.kept_until = 0
-        self.changes: list[Change] = []
+        self.changes: list[CallChange] = []
         self._clock = created_at
         self._deadline: int | None = created_at + self.limits.unjoined_ms
         self._members: dict[str, Member] = {}
@@ -282,16 +282,16 @@ class ChannelCall:
             return evidence.generation > self.generation
         return evidence.generation == self.generation
 
-    def _held(self) -> Iterator[tuple[str, Connection]]:
+    def _held(self) -> Iterator[tuple[str, MediaConnection]]:
         for user_id, member in self._members.items():
             for connection in member.connections.values():
                 yield user_id, connection
 
-    def _leased(self) -> Iterator[tuple[str, Connection]]:
+    def _leased(self) -> Iterator[tuple[str, MediaConnection]]:
         """Connections whose lease counts: those of the generation before wait for the deadline."""
         return (held for held in self._held() if held[1].generation == self.generation)
 
-    def _current(self, user_id: str) -> list[Connection]:
+    def _current(self, user_id: str) -> list[MediaConnection]:
         """Connections of a user in this generation: evidence speaks of these alone."""
         member = self._members.get(user_id)
         held = member.connections.values() if member else ()
@@ -336,7 +336,7 @@ class ChannelCall:
         full = not known and sum(1 for _ in self._held()) >= self.limits.max_connections
         return "full" if full else ""
 
-    def _refresh(self, connection: Connection, sign: Joined, at: int) -> None:
+    def _refresh(self, connection: MediaConnection, sign: Joined, at: int) -> None:
         """A connection was there at a time, by a sign that is believed."""
         if at >= connection.seen_at:
             connection.seen_at, connection.seen_by = at, origin_of(sign).teller.value
@@ -350,7 +350,7 @@ class ChannelCall:
         if connection.lease is not None:
             connection.lease = max(connection.seen_at + self.limits.lease_ms, connection.lease)
 
-    def _shown(self, connection: Connection, at: int) -> None:
+    def _shown(self, connection: MediaConnection, at: int) -> None:
         """Another one than its client says that a connection is there."""
         connection.shown_at = max(connection.shown_at, at)
         if connection.unshown is not None and connection.unshown.at < at:
@@ -380,8 +380,8 @@ class ChannelCall:
         joined: list[Event] = [UserJoined(user_id)]
         return joined + (self._move(Cause.CAME) if self.phase is not Phase.MIGRATING else [])
 
-    def _connection(self, connection_id: str, at: int) -> Connection:
-        return Connection(connection_id, self.generation, at, shown_at=at)
+    def _connection(self, connection_id: str, at: int) -> MediaConnection:
+        return MediaConnection(connection_id, self.generation, at, shown_at=at)
 
     def _left(self, evidence: Left) -> list[Event]:
         user_id, connection_id = evidence.user_id, evidence.connection_id
@@ -402,7 +402,7 @@ class ChannelCall:
             return self._ignore(evidence, "no_proof" if named else "not_held")
         return self._doubted(user_id, named[0], Negative(evidence.source, evidence.at))
 
-    def _survive(self, user_id: str, gone: Connection, left: Left) -> None:
+    def _survive(self, user_id: str, gone: MediaConnection, left: Left) -> None:
         """A user who was there after the only connection had gone has one that is not known.
 
         So has, for a moment, a user whose connection was replaced.
@@ -452,7 +452,7 @@ class ChannelCall:
         doubts = [self._doubted(user_id, one, told) for user_id, one in list(self._leased())]
         return [event for events in doubts for event in events]
 
-    def _doubted(self, user_id: str, connection: Connection, told: Negative) -> list[Event]:
+    def _doubted(self, user_id: str, connection: MediaConnection, told: Negative) -> list[Event]:
         """Note a negative; the second independent one removes the connection."""
         before = (connection.doubt, connection.unshown)
         if told.source is Source.POLL and told.at > connection.shown_at:
@@ -478,7 +478,7 @@ class ChannelCall:
             return known
         return Doubt(told.source, told.at, self._clock, told.life, told.apart_ms)
 
-    def _unshown(self, user_id: str, connection: Connection, at: int) -> list[Event]:
+    def _unshown(self, user_id: str, connection: MediaConnection, at: int) -> list[Event]:
         """Two polls did not show a connection, the second one of `at`."""
         self._tombs.unshow(user_id, connection.id, at)
         events = self._remove(user_id, connection.id, "verified", connection.shown_at)
@@ -503,7 +503,7 @@ class ChannelCall:
         empty = not self._members and self.phase is Phase.ACTIVE
         return left + (self._move(Cause.WENT) if empty else [])
 
-    def _vouched(self, connection: Connection, reason: str, since: int | None) -> int:
+    def _vouched(self, connection: MediaConnection, reason: str, since: int | None) -> int:
         """Until when (ms) a connection that goes was there, as far as anything vouches for it.
 
         A call that is ended was one until then, for whom nothing speaks against.
@@ -523,7 +523,7 @@ class ChannelCall:
     ) -> None:
         """Note a change. `since`: from when on, at the earliest, it should have been (ms)."""
         wrong_ms = 0 if since is None else max(self._clock - since, 0)
-        self.changes.append(Change(what, user_id, connection_id, reason, wrong_ms))
+        self.changes.append(CallChange(what, user_id, connection_id, reason, wrong_ms))
 
     def _ignore(self, evidence: Evidence, reason: str, connection_id: str = "") -> list[Event]:
         """Evidence changes nothing."""

@@ -107,7 +107,7 @@ class What(StrEnum):
     IGNORED = "ignored"
 
 
-class Change(msgspec.Struct, frozen=True):
+class CallChange(msgspec.Struct, frozen=True):
     """What one statement did about one connection.
 
     Attributes:
@@ -125,7 +125,7 @@ class Change(msgspec.Struct, frozen=True):
     due: bool = False
 
 
-class Connection(msgspec.Struct, omit_defaults=True):
+class MediaConnection(msgspec.Struct, omit_defaults=True):
     """A connection that is held. Empty id: some connection of that user. Times in ms.
 
     `user_at`: when its user was last known to be there, by a sign that named no connection.
@@ -158,7 +158,7 @@ class Member(msgspec.Struct, omit_defaults=True):
     """
 
     since: int
-    connections: dict[str, Connection]
+    connections: dict[str, MediaConnection]
     by: Origin | None = None
     until: int = 0
 

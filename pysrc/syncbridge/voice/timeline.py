@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from syncbridge.voice.announcements import Message
-from syncbridge.voice.call_records import Change, What
+from syncbridge.voice.call_records import CallChange, What
 from syncbridge.voice.evidence import Evidence, Origin, Teller, origin_of
 from syncbridge.voice.records import ChannelRecord
 
@@ -47,7 +47,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
         at: when it was taken in. said_at: when it was true, if that is another time.
         source: who said it. what: what it did; one of `What`, or of the words above.
         ref: the id of the webhook, the device, the operator; of a room, its session.
-        reason: why, in one word; see `Change`.
+        reason: why, in one word; see `CallChange`.
         wrong_ms: how long at most the opposite was shown. count: entries that were folded.
     """
 
@@ -111,7 +111,7 @@ class Timeline:
         )
         self._entries.append(entry)
 
-    def changed(self, changes: list[Change], evidence: Evidence | None, now: int) -> None:
+    def changed(self, changes: list[CallChange], evidence: Evidence | None, now: int) -> None:
         """Take what a call has done about a statement; without one, because it was time."""
         origin = origin_of(evidence) if evidence is not None else TIMEOUT
         for change in changes:
@@ -142,13 +142,13 @@ class Timeline:
                     origin, what, now, user_id=user_id, reason=reason, ref=message["deviceId"]
                 )
 
-    def _wrong_ms(self, change: Change, by: Origin, now: int) -> int:
+    def _wrong_ms(self, change: CallChange, by: Origin, now: int) -> int:
         """Who is found in a list may have been missed since the look before."""
         if change.what is not What.JOINED or by.teller is not Teller.LIST:
             return change.wrong_ms
         return max(now - max(self._record.last_sync_at, self._record.created_at), 0)
 
-    def _known(self, change: Change, by: Origin, now: int) -> bool:
+    def _known(self, change: CallChange, by: Origin, now: int) -> bool:
         """Whether it was noted lately that this user's word is ignored; takes note of it."""
         if by.teller is Teller.WEBHOOK:
             return False

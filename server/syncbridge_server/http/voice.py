@@ -20,7 +20,7 @@ from syncbridge.identity import SERVICES, Identity, authorize
 from syncbridge.ids import default_session, short_id
 from syncbridge.rates.buckets import TokenBuckets
 from syncbridge.voice import grants
-from syncbridge.voice.call_records import Connection
+from syncbridge.voice.call_records import MediaConnection
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import told_by
 from syncbridge.voice.health import Health
@@ -496,7 +496,7 @@ def _evidence(channel: Channel, user_id: str) -> EvidenceBody | None:
     )
 
 
-def _connection(one: Connection) -> ConnectionBody:
+def _connection(one: MediaConnection) -> ConnectionBody:
     doubts = [doubt for doubt in (one.doubt, one.unshown) if doubt is not None]
     return ConnectionBody(
         one.id,
