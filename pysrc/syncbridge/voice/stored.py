@@ -43,7 +43,7 @@ class Due(msgspec.Struct, frozen=True):
     due_at: int
 
 
-class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
+class WebhookDelivery(msgspec.Struct, frozen=True, omit_defaults=True):
     """A webhook that was believed, as it waits. `received_at` Unix ms; `entry` is its place.
 
     `attempts`: how often it has been taken, this time included. `reason`: why it cannot be taken

@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute, Route
 from syncbridge.errors import ErrorCode, StoreError, StoreOverloaded, SyncBridgeError
 from syncbridge.voice.provider.events import OtherEvent, Unreadable
 from syncbridge.voice.provider.records import Refusal, Refused, Verified
-from syncbridge.voice.stored import Delivery
+from syncbridge.voice.stored import WebhookDelivery
 from syncbridge_server.http.support.encoding import plain
 from syncbridge_server.http.support.paths import PATHS
 from syncbridge_server.http.support.problem import read_raw
@@ -117,7 +117,7 @@ class WebhookRoutes:
         if outcome == "ignored":
             return outcome
         told = body if verdict.redact is None else verdict.redact(body)
-        kept = Delivery(
+        kept = WebhookDelivery(
             verdict.delivery_id, told[: self._max_bytes], int(now * 1000), reason=reason
         )
         if TRACING.on:

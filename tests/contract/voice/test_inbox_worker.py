@@ -15,7 +15,7 @@ from support.voice.webhook_kit import event
 from syncbridge.errors import StoreUnavailable
 from syncbridge.voice.intake import apply_webhooks
 from syncbridge.voice.recordings import Recorded
-from syncbridge.voice.stored import Delivery
+from syncbridge.voice.stored import WebhookDelivery
 from syncbridge_server.redis.stores.recordings import MOST, keys_of
 from syncbridge_server.redis.stores.voice import channel_key
 from syncbridge_server.voice.webhooks import inbox_worker
@@ -35,7 +35,7 @@ async def node() -> AsyncIterator[Worker]:
 
 async def put(node: Worker, *bodies: bytes) -> None:
     for body in bodies:
-        assert await node.inbox.put(Delivery(uuid.uuid4().hex, body, int(NOW * 1000) - 250))
+        assert await node.inbox.put(WebhookDelivery(uuid.uuid4().hex, body, int(NOW * 1000) - 250))
 
 
 def joined(user: str, session: str = "s") -> bytes:

@@ -16,7 +16,7 @@ from syncbridge.errors import StoreError, SyncBridgeError
 from syncbridge.voice.intake import WebhookReport
 from syncbridge.voice.provider import events
 from syncbridge.voice.provider.events import Event, Unreadable
-from syncbridge.voice.stored import Delivery
+from syncbridge.voice.stored import WebhookDelivery
 from syncbridge_server.isolation import of_record
 from syncbridge_server.ports.channels import Channels
 from syncbridge_server.ports.provider import VoiceProvider
@@ -31,7 +31,7 @@ BAD_USER = "user id not acceptable"
 Reports = list[WebhookReport]
 
 
-class Fate(StrEnum):
+class Outcome(StrEnum):
     """What becomes of a delivery."""
 
     DONE = "done"
@@ -41,7 +41,7 @@ class Fate(StrEnum):
 
 
 @dataclass
-class Item:
+class SortedDelivery:
     """A delivery on its way.
 
     Attributes:
@@ -50,15 +50,15 @@ class Item:
         kept: recordings that were not known before it.
     """
 
-    delivery: Delivery
-    fate: Fate = Fate.DONE
+    delivery: WebhookDelivery
+    fate: Outcome = Outcome.DONE
     reason: str = ""
     reports: dict[str, Reports] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
 
-    def fail(self, fate: Fate, reason: str = "") -> None:
+    def fail(self, fate: Outcome, reason: str = "") -> None:
         """Note trouble. To be buried outweighs everything, and then trouble of the store."""
-        worst = (Fate.DONE, Fate.AGAIN, Fate.WAIT, Fate.BURY)
+        worst = (Outcome.DONE, Outcome.AGAIN, Outcome.WAIT, Outcome.BURY)
         if worst.index(fate) > worst.index(self.fate):
             self.fate, self.reason = fate, reason
 
@@ -72,7 +72,7 @@ class Sorter:
         self._id_bytes = id_bytes
         self._known: dict[str, str] = {}
 
-    async def sort(self, items: Sequence[Item]) -> StoreError | None:
+    async def sort(self, items: Sequence[SortedDelivery]) -> StoreError | None:
         """Put the reports of each delivery into it. What of it the store could not tell, if any."""
         told = [(item, event) for item in items for event in self._events(item)]
         wanted = {event.session_id for _, event in told}
@@ -80,25 +80,25 @@ class Sorter:
         for item, event in told:
             channel_id = channels.get(event.session_id)
             if channel_id is None:
-                fate = Fate.WAIT if trouble is not None else Fate.AGAIN
+                fate = Outcome.WAIT if trouble is not None else Outcome.AGAIN
                 item.fail(fate, UNKNOWN_SESSION)
                 continue
             report = WebhookReport(event, item.delivery.received_at, item.delivery.delivery_id)
             item.reports.setdefault(channel_id, []).append(report)
         return trouble
 
-    def _events(self, item: Item) -> list[Event]:
+    def _events(self, item: SortedDelivery) -> list[Event]:
         """What a delivery says, as far as it means something to us."""
         if item.delivery.reason:
-            item.fail(Fate.BURY, item.delivery.reason)
+            item.fail(Outcome.BURY, item.delivery.reason)
             return []
         found = self._provider.parse_webhook(item.delivery.body)
         if isinstance(found, Unreadable):
-            item.fail(Fate.BURY, f"{UNREADABLE}: {found.detail}")
+            item.fail(Outcome.BURY, f"{UNREADABLE}: {found.detail}")
             found = list(found.events)
         return [event for event in found if self._meaningful(item, event)]
 
-    def _meaningful(self, item: Item, event: Event) -> bool:
+    def _meaningful(self, item: SortedDelivery, event: Event) -> bool:
         match event:
             case events.OtherEvent():
                 return False
@@ -110,14 +110,14 @@ class Sorter:
                 return self._acceptable(item, user_id)
         return True
 
-    def _acceptable(self, item: Item, user_id: str) -> bool:
+    def _acceptable(self, item: SortedDelivery, user_id: str) -> bool:
         if not user_id:
             log.info("webhook_of_a_stranger", delivery_id=item.delivery.delivery_id)
             return False
         try:
             ids.short_id("user_id", user_id, self._id_bytes)
         except SyncBridgeError:
-            item.fail(Fate.BURY, BAD_USER)
+            item.fail(Outcome.BURY, BAD_USER)
             return False
         return True
 

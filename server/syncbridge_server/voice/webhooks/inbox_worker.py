@@ -31,7 +31,7 @@ from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.ports.recordings import Recordings
 from syncbridge_server.telemetry.tracing import TRACING
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.webhooks.inbox_sorting import Fate, Item, Reports, Sorter
+from syncbridge_server.voice.webhooks.inbox_sorting import Outcome, Reports, SortedDelivery, Sorter
 
 log = structlog.get_logger("voice")
 
@@ -163,7 +163,7 @@ class InboxWorker:
         Raises StoreError when some of them have to wait for the store.
         """
         deliveries = await self._inbox.take(self._batch, self._idle_ms)
-        items = [Item(delivery) for delivery in deliveries]
+        items = [SortedDelivery(delivery) for delivery in deliveries]
         trouble = await self._sorter.sort(items)
         trouble = await self._apply(items) or trouble
         await self._finish(items)
@@ -173,16 +173,16 @@ class InboxWorker:
 
     # Effects
 
-    async def _apply(self, items: Sequence[Item]) -> StoreError | None:
+    async def _apply(self, items: Sequence[SortedDelivery]) -> StoreError | None:
         """Change each channel once, several of them at the same time."""
-        by_channel: dict[str, list[Item]] = {}
+        by_channel: dict[str, list[SortedDelivery]] = {}
         for item in items:
             for channel_id in item.reports:
                 by_channel.setdefault(channel_id, []).append(item)
         trouble: list[StoreError] = []
         limiter = trio.CapacityLimiter(CHANNELS_AT_ONCE)
 
-        async def work(channel_id: str, concerned: list[Item]) -> None:
+        async def work(channel_id: str, concerned: list[SortedDelivery]) -> None:
             trace = next((item.delivery.trace for item in concerned if item.delivery.trace), "")
             async with limiter:
                 with TRACING.child("webhook effect", trace):
@@ -193,14 +193,14 @@ class InboxWorker:
                 nursery.start_soon(work, channel_id, concerned)
         return trouble[0] if trouble else None
 
-    async def _channel(self, channel_id: str, items: list[Item]) -> list[StoreError]:
+    async def _channel(self, channel_id: str, items: list[SortedDelivery]) -> list[StoreError]:
         """Apply what is about one channel; one by one when that fails together."""
         try:
             await self._change(channel_id, items)
         except StoreError as error:
             if not of_record(error):
                 for item in items:
-                    item.fail(Fate.WAIT)
+                    item.fail(Outcome.WAIT)
                 return [error]
             if self._writer.isolation.ready("webhooks", channel_id):
                 await self._writer.isolation.failed("webhooks", channel_id, error)
@@ -213,7 +213,7 @@ class InboxWorker:
             again(items, error)
         return []
 
-    async def _change(self, channel_id: str, items: Sequence[Item]) -> None:
+    async def _change(self, channel_id: str, items: Sequence[SortedDelivery]) -> None:
         reports: Reports = []
         for item in items:
             for report in item.reports[channel_id]:
@@ -241,7 +241,7 @@ class InboxWorker:
             for handler in self._contradiction_handlers:
                 handler(channel_id)
 
-    async def _keep(self, channel_id: str, item: Item, report: WebhookReport) -> bool:
+    async def _keep(self, channel_id: str, item: SortedDelivery, report: WebhookReport) -> bool:
         """Keep a recording; False when it is known and was told of. True for other events."""
         event = report.event
         if isinstance(event, events.RecordingFailed):
@@ -291,28 +291,28 @@ class InboxWorker:
 
     # The end of a delivery
 
-    async def _finish(self, items: Sequence[Item]) -> None:
+    async def _finish(self, items: Sequence[SortedDelivery]) -> None:
         """Acknowledge what took effect, bury what never will; the rest comes back by itself."""
-        done = [item.delivery for item in items if item.fate is Fate.DONE]
+        done = [item.delivery for item in items if item.fate is Outcome.DONE]
         await self._inbox.done(done)
         for delivery in done:
             self._effects.took_effect(max(self._writer.now() - delivery.received_at, 0) / 1000)
         for item in items:
-            spent = item.fate is Fate.AGAIN and item.delivery.attempts >= ATTEMPTS
-            if item.fate is Fate.BURY or spent:
+            spent = item.fate is Outcome.AGAIN and item.delivery.attempts >= ATTEMPTS
+            if item.fate is Outcome.BURY or spent:
                 await self._bury(item)
 
-    async def _bury(self, item: Item) -> None:
+    async def _bury(self, item: SortedDelivery) -> None:
         await self._inbox.bury(item.delivery, item.reason)
         kind = item.reason.partition(":")[0]
         self._effects.buried(kind)
         log.warning("webhook_buried", delivery_id=item.delivery.delivery_id, reason=item.reason)
 
 
-def again(items: Sequence[Item], error: Exception) -> None:
+def again(items: Sequence[SortedDelivery], error: Exception) -> None:
     """Let deliveries come again that could not be taken in."""
     for item in items:
-        item.fail(Fate.AGAIN, f"failed: {type(error).__name__}")
+        item.fail(Outcome.AGAIN, f"failed: {type(error).__name__}")
 
 
 def _log_start(channel_id: str, report: WebhookReport) -> None:
