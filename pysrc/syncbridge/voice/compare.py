@@ -41,7 +41,7 @@ class Reason(StrEnum):
     STALE = "stale"
 
 
-class Held(msgspec.Struct, frozen=True):
+class ChannelSummary(msgspec.Struct, frozen=True):
     """A live channel in brief. `connections`: of this generation; `synced_at` Unix ms, 0: never.
 
     `doubtful`: somebody in it may be gone, or the provider did not know the room.
@@ -67,13 +67,13 @@ class Listing(msgspec.Struct, frozen=True):
         return session_id not in self.sessions and any(self.sessions.values())
 
 
-def held_of(channel: Channel) -> Held | None:
+def held_of(channel: Channel) -> ChannelSummary | None:
     """A channel in brief; None when there is no call in it. O(connections)."""
     record, call = channel.record, channel.call
     if call is None or record.room is None:
         return None
     others = (record.previous, *record.retired)
-    return Held(
+    return ChannelSummary(
         record.channel_id,
         record.room.session_id,
         len(call.arrived),
@@ -102,7 +102,7 @@ def unknown_yet(found: Iterable[Discrepancy], doubted: Collection[str]) -> list[
 
 
 def suspects(
-    held: Iterable[Held], listed: Mapping[str, int] | None, now: int, stale_ms: int
+    held: Iterable[ChannelSummary], listed: Mapping[str, int] | None, now: int, stale_ms: int
 ) -> dict[str, Reason]:
     """Channels that are to be looked at, the most urgent first. O(n log n).
 
@@ -120,7 +120,7 @@ def suspects(
     return {channel_id: reason for _, _, channel_id, reason in sorted(found)}
 
 
-def strangers(held: Iterable[Held], listed: Mapping[str, int]) -> list[str]:
+def strangers(held: Iterable[ChannelSummary], listed: Mapping[str, int]) -> list[str]:
     """Listed sessions that no live channel holds, in the order of the list. O(n)."""
     known: set[str] = set()
     for call in held:
@@ -129,7 +129,9 @@ def strangers(held: Iterable[Held], listed: Mapping[str, int]) -> list[str]:
     return [name for name, people in listed.items() if people and name not in known]
 
 
-def _reason(call: Held, listed: Mapping[str, int] | None, now: int, stale_ms: int) -> Reason | None:
+def _reason(
+    call: ChannelSummary, listed: Mapping[str, int] | None, now: int, stale_ms: int
+) -> Reason | None:
     """Why this call is to be looked at, if it is."""
     if call.doubtful:
         return Reason.DOUBTFUL

@@ -10,7 +10,7 @@ UNVERIFIED_MOST = 0.75
 """The score of a call that nobody could verify, at most: `degraded`."""
 
 
-class Health(msgspec.Struct, frozen=True):
+class CallHealth(msgspec.Struct, frozen=True):
     """Score from 0 to 1, the checks by name, and a word: healthy, degraded or unhealthy.
 
     `reason`: why nobody could verify the call in the latest passes; empty when that is not so.
@@ -22,7 +22,7 @@ class Health(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-def check_health(channel: Channel, now: int, unverified: Unverified | None = None) -> Health:
+def check_health(channel: Channel, now: int, unverified: Unverified | None = None) -> CallHealth:
     """The health of a channel's call at `now` (Unix ms). `unverified`: what is noted of it.
 
     Activity is whatever shows that the call is used: tokens, joins, reports, and polls that name
@@ -40,7 +40,7 @@ def check_health(channel: Channel, now: int, unverified: Unverified | None = Non
     return judged(checks, unverified.reason if unverified is not None and doubted else "")
 
 
-def judged(checks: dict[str, bool], reason: str = "") -> Health:
+def judged(checks: dict[str, bool], reason: str = "") -> CallHealth:
     """The score and the word for a set of checks.
 
     A call that could not be verified has no better score than one that fails one of four.
@@ -48,4 +48,4 @@ def judged(checks: dict[str, bool], reason: str = "") -> Health:
     score = sum(checks.values()) / len(checks)
     score = min(score, UNVERIFIED_MOST) if reason else score
     status = "healthy" if score > 0.75 else "degraded" if score > 0.5 else "unhealthy"
-    return Health(score, checks, status, reason)
+    return CallHealth(score, checks, status, reason)

@@ -23,7 +23,7 @@ from syncbridge.voice import grants
 from syncbridge.voice.call_records import MediaConnection
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import told_by
-from syncbridge.voice.health import Health
+from syncbridge.voice.health import CallHealth
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.provider.records import CannotVerify, Metrics
 from syncbridge_server.auth.http import Authenticate, named_device
@@ -404,7 +404,7 @@ class VoiceRoutes:
 def body_of(
     channel: Channel,
     now: int,
-    health: Health,
+    health: CallHealth,
     quality: Metrics | CannotVerify | None = None,
     seer: str | None = None,
 ) -> ChannelBody:

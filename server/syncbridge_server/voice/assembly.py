@@ -15,7 +15,7 @@ import structlog
 import trio
 from prometheus_client import CollectorRegistry, Counter
 
-from syncbridge.voice.provider.breaker import State
+from syncbridge.voice.provider.breaker import BreakerState
 from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.provider.capabilities import RegisteredBy
 from syncbridge_server.isolation import Isolation, IsolationMetrics
@@ -289,7 +289,7 @@ def count_one(counter: Counter, label: str) -> None:
 
 def guard_readings(provider: GuardedProvider, budget: RequestBudget) -> list[tuple[str, float]]:
     """What of the breakers and the budget is shown: 0 closed, 0.5 half open, 1 open."""
-    shut = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
+    shut = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
     return [
         ("breaker_open", shut[provider.changes]),
         ("reads_breaker_open", shut[provider.reads]),

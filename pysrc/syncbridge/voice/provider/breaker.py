@@ -14,7 +14,7 @@ from enum import StrEnum
 import msgspec
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """What the breaker lets through: everything, nothing, one probe."""
 
     CLOSED = "closed"
@@ -57,26 +57,26 @@ class Breaker:
     def __init__(self, limits: BreakerLimits, chance: Callable[[], float]) -> None:
         self._limits = limits
         self._chance = chance
-        self._state = State.CLOSED
+        self._state = BreakerState.CLOSED
         self._turn = 0
         self._failures = 0
         self._openings = 0
         self._until = 0.0
 
-    def state(self, now: float) -> State:
+    def state(self, now: float) -> BreakerState:
         """What it lets through at `now`."""
-        if self._state is State.OPEN and now >= self._until:
-            return State.HALF_OPEN
+        if self._state is BreakerState.OPEN and now >= self._until:
+            return BreakerState.HALF_OPEN
         return self._state
 
     def admit(self, now: float) -> Ticket | Wait:
         """A ticket for one call, or how long to wait."""
-        if self._state is State.CLOSED:
+        if self._state is BreakerState.CLOSED:
             return Ticket(self._turn)
         if now < self._until:
             return Wait(self._until - now)
         self._turn += 1
-        self._state, self._until = State.HALF_OPEN, now + self._limits.probe_s
+        self._state, self._until = BreakerState.HALF_OPEN, now + self._limits.probe_s
         return Ticket(self._turn, probe=True)
 
     def succeeded(self, ticket: Ticket) -> None:
@@ -86,7 +86,7 @@ class Breaker:
         self._failures = 0
         if ticket.probe:
             self._turn += 1
-            self._state, self._openings = State.CLOSED, 0
+            self._state, self._openings = BreakerState.CLOSED, 0
 
     def failed(self, ticket: Ticket, now: float) -> None:
         """The provider was in trouble, or not there."""
@@ -100,7 +100,7 @@ class Breaker:
         """Nothing was learnt: nothing was sent, or nobody waited for the answer."""
         if ticket.probe and ticket.turn == self._turn:
             self._turn += 1
-            self._state, self._until = State.OPEN, now
+            self._state, self._until = BreakerState.OPEN, now
 
     def _open(self, now: float) -> None:
         limits = self._limits
@@ -108,5 +108,5 @@ class Breaker:
         self._openings += 1
         self._turn += 1
         self._failures = 0
-        self._state = State.OPEN
+        self._state = BreakerState.OPEN
         self._until = now + limits.least_s + self._chance() * max(most - limits.least_s, 0.0)

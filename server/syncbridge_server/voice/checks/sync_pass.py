@@ -27,7 +27,7 @@ import structlog
 import trio
 
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.compare import Held, Listing, Reason, held_of, strangers, suspects
+from syncbridge.voice.compare import ChannelSummary, Listing, Reason, held_of, strangers, suspects
 from syncbridge.voice.provider.records import ActivePage, CannotVerify, Doubt
 from syncbridge.voice.stored import Stored
 from syncbridge.voice.verification import ALL, ERROR, WAITING
@@ -68,7 +68,7 @@ class PassReport(msgspec.Struct):
         return self.pages + self.sent
 
 
-def _agrees(answer: Listing | CannotVerify, held: list[Held]) -> bool:
+def _agrees(answer: Listing | CannotVerify, held: list[ChannelSummary]) -> bool:
     """Whether the provider names nobody, and nobody is in a call here either."""
     empty = isinstance(answer, CannotVerify) and answer.doubt is Doubt.EMPTY
     return empty and not any(one.users for one in held)
@@ -146,9 +146,9 @@ class SyncPass:
             report.pages -= 1  # it was not sent
             await trio.sleep(wait)
 
-    async def _held(self) -> list[Held]:
+    async def _held(self) -> list[ChannelSummary]:
         """All live channels in brief. Raises StoreError when any read failed."""
-        held: list[Held] = []
+        held: list[ChannelSummary] = []
         live = cast("AsyncGenerator[list[str], None]", self._writer.channels.live())
         async with aclosing(live) as pages:
             async for page in pages:
@@ -157,7 +157,7 @@ class SyncPass:
                     held += [one] if one is not None else []
         return held
 
-    def _brief(self, stored: Stored) -> Held | None:
+    def _brief(self, stored: Stored) -> ChannelSummary | None:
         return held_of(Channel(stored.record, self._writer.limits))
 
     def _in_turn(self, wanted: dict[str, Reason]) -> dict[str, Reason]:

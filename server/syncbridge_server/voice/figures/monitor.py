@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.health import Health, check_health, judged
+from syncbridge.voice.health import CallHealth, check_health, judged
 from syncbridge.voice.provider.records import CannotVerify, Doubt, Metrics
 from syncbridge.voice.records import Final
 from syncbridge.voice.stored import Stored
@@ -111,7 +111,7 @@ class Monitor:
             return None
         return self._fresh(session_id) or await self._measure(session_id)
 
-    async def health(self, channel: Channel) -> Health:
+    async def health(self, channel: Channel) -> CallHealth:
         """How well a call is now. Raises StoreError."""
         found = None
         if self._evidence is not None and channel.live:
@@ -120,7 +120,7 @@ class Monitor:
 
     async def make_pass(self) -> Totals:
         """One pass over all live calls. Raises StoreError."""
-        totals, calls = Totals(), dict[str, tuple[dict[str, Any], Health]]()
+        totals, calls = Totals(), dict[str, tuple[dict[str, Any], CallHealth]]()
         self._unverified, asked = {}, False
         live = cast("AsyncGenerator[list[str], None]", self._writer.channels.live())
         async with aclosing(live) as pages:
@@ -151,7 +151,7 @@ class Monitor:
             if isinstance(quality, CannotVerify) and quality.doubt in ENOUGH:
                 return
 
-    def _seen(self, stored: Stored) -> tuple[str, tuple[dict[str, Any], Health]]:
+    def _seen(self, stored: Stored) -> tuple[str, tuple[dict[str, Any], CallHealth]]:
         """A call under its session; under nothing when the channel is not live."""
         channel = Channel(stored.record, self._writer.limits)
         known = self._unverified
@@ -196,11 +196,11 @@ class Monitor:
         }
 
     def _complete(
-        self, facts: dict[str, Any], health: Health, quality: Metrics | CannotVerify | None
+        self, facts: dict[str, Any], health: CallHealth, quality: Metrics | CannotVerify | None
     ) -> dict[str, Any]:
         return facts | {"health": health_document(health), "rtk": quality_document(quality)}
 
-    def _as_served(self, health: Health) -> Health:
+    def _as_served(self, health: CallHealth) -> CallHealth:
         """With the error that the provider's latest answers to this node are."""
         if not self._failing():
             return health
@@ -220,7 +220,7 @@ class Monitor:
             self._analytics.send(final_document(final))
 
 
-def health_document(health: Health) -> dict[str, Any]:
+def health_document(health: CallHealth) -> dict[str, Any]:
     """A call's health as others are shown it."""
     told = {"score": health.score, "checks": health.checks, "status": health.status}
     return told | {"reason": health.reason} if health.reason else told

@@ -27,7 +27,7 @@ import structlog
 import trio
 
 from syncbridge.voice.provider import errors
-from syncbridge.voice.provider.breaker import Breaker, State, Ticket, Wait
+from syncbridge.voice.provider.breaker import Breaker, BreakerState, Ticket, Wait
 from syncbridge.voice.provider.capabilities import Capabilities
 from syncbridge.voice.provider.events import Event, Unreadable
 from syncbridge.voice.provider.records import (
@@ -108,12 +108,12 @@ class GuardedProvider:
         return self._provider.capabilities
 
     @property
-    def changes(self) -> State:
+    def changes(self) -> BreakerState:
         """What the breaker of changes lets through now."""
         return self._changes.state(self._clock())
 
     @property
-    def reads(self) -> State:
+    def reads(self) -> BreakerState:
         """What the breaker of reads lets through now."""
         return self._reads.state(self._clock())
 
