@@ -25,7 +25,7 @@ from support.voice_random.watching import Watcher
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Left, Source
 from syncbridge.voice.provider.capabilities import EMPTY_APART_S
-from syncbridge.voice.provider.records import CannotVerify, Doubt
+from syncbridge.voice.provider.records import CannotVerify, VerifyFailure
 from syncbridge.voice.records import Room
 from syncbridge_server.voice.checks.state_check import CheckResult, StateCheck
 
@@ -197,7 +197,7 @@ async def believed(
     self: StateCheck, channel_id: str, room: Room, answer: CannotVerify, *_: object
 ) -> CheckResult:
     """The wrong rule: an empty answer says that nobody is there."""
-    if answer.doubt is not Doubt.EMPTY:
+    if answer.doubt is not VerifyFailure.EMPTY:
         return CheckResult.UNVERIFIED
 
     def forget(channel: Channel, now: int) -> None:

@@ -20,13 +20,13 @@ from syncbridge.voice.provider.capabilities import EmptyList, Identity, Register
 from syncbridge.voice.provider.events import Unreadable
 from syncbridge.voice.provider.records import (
     CannotVerify,
-    Doubt,
     Permissions,
     Refusal,
     Refused,
     SessionRequest,
     SessionState,
     TokenHolder,
+    VerifyFailure,
 )
 from syncbridge_server.ports.provider import VoiceProvider
 
@@ -201,7 +201,7 @@ async def test_a_call_in_which_nobody_is(kind: str, servers: Servers) -> None:
         state = await where.provider.fetch_state(session)
 
         assert isinstance(state, CannotVerify)
-        assert Doubt.EMPTY is state.doubt
+        assert VerifyFailure.EMPTY is state.doubt
         assert not state.life or offers.empty_list is EmptyList.NEGATIVE
 
 
@@ -303,7 +303,7 @@ async def test_a_provider_that_is_not_there(kind: str, servers: Servers) -> None
         answers = [await gone.fetch_state("x"), await gone.list_active()]
 
         assert not failed.value.outcome_unknown
-        assert [Doubt.UNREACHABLE] * 2 == [getattr(one, "doubt", None) for one in answers]
+        assert [VerifyFailure.UNREACHABLE] * 2 == [getattr(one, "doubt", None) for one in answers]
 
 
 async def test_a_key_that_is_wrong(kind: str, servers: Servers) -> None:
@@ -313,4 +313,4 @@ async def test_a_key_that_is_wrong(kind: str, servers: Servers) -> None:
             await refused.create_session(REQUEST, "a")
         answers = [await refused.fetch_state("x"), await refused.list_active()]
 
-        assert [Doubt.REFUSED] * 2 == [getattr(one, "doubt", None) for one in answers]
+        assert [VerifyFailure.REFUSED] * 2 == [getattr(one, "doubt", None) for one in answers]

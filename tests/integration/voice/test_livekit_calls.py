@@ -17,7 +17,7 @@ from support.voice.livekit_kit import Device, LiveKitSite, adapter, livekit_site
 from support.voice.livekit_server import SECRET, recorder
 from support.voice.voice_kit import WADDLE, voice_mint
 from syncbridge.identity import Role
-from syncbridge.voice.provider.records import CannotVerify, Doubt, Permissions, SessionState
+from syncbridge.voice.provider.records import CannotVerify, Permissions, SessionState, VerifyFailure
 from syncbridge.voice.reporting import hand_over
 from syncbridge.voice.timeline import Entry
 
@@ -292,7 +292,7 @@ async def test_a_server_that_restarts_all_the_time_proves_nothing(redis_url: str
             await trio.sleep(APART_S / 2 + 1)
         lives = {one.life for one in answers if isinstance(one, CannotVerify)}
 
-        assert ([Doubt.EMPTY] * 3, 3) == (
+        assert ([VerifyFailure.EMPTY] * 3, 3) == (
             [getattr(one, "doubt", None) for one in answers],
             len(lives),
         )
@@ -454,4 +454,4 @@ async def test_lists_of_a_livekit_with_a_redis(redis_url: str, live: bool) -> No
                 assert ["ann"] == [one.user_id for one in state.participants]
             else:
                 assert isinstance(state, CannotVerify)
-                assert Doubt.UNSUPPORTED is state.doubt
+                assert VerifyFailure.UNSUPPORTED is state.doubt

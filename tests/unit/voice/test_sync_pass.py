@@ -14,9 +14,9 @@ from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,
-    Doubt,
     Present,
     SessionState,
+    VerifyFailure,
 )
 from syncbridge.voice.records import Room
 from syncbridge.voice.verification import ALL, WAITING
@@ -55,9 +55,9 @@ class Provider:
         self.looked.append(session_id)
         users = self.calls.get(session_id)
         if users is None:
-            return CannotVerify(Doubt.NOT_FOUND)
+            return CannotVerify(VerifyFailure.NOT_FOUND)
         if not users:
-            return CannotVerify(Doubt.EMPTY)
+            return CannotVerify(VerifyFailure.EMPTY)
         return SessionState(session_id, tuple(Present(user) for user in users))
 
 
@@ -140,9 +140,11 @@ async def test_a_damaged_channel_does_not_hold_up_the_others(
 
 
 @pytest.mark.parametrize("page", [0, 1, 3])
-@pytest.mark.parametrize("doubt", [Doubt.UNREACHABLE, Doubt.RATE_LIMITED, Doubt.REFUSED])
+@pytest.mark.parametrize(
+    "doubt", [VerifyFailure.UNREACHABLE, VerifyFailure.RATE_LIMITED, VerifyFailure.REFUSED]
+)
 async def test_a_page_that_is_not_answered_ends_the_pass(
-    autojump_clock: trio.testing.MockClock, page: int, doubt: Doubt
+    autojump_clock: trio.testing.MockClock, page: int, doubt: VerifyFailure
 ) -> None:
     """Nothing is read or looked at; the next pass is as if this one had not been."""
     rig = Rig()
@@ -161,9 +163,11 @@ async def test_a_page_that_is_not_answered_ends_the_pass(
     assert ("verified", ("ann",)) == (later.result, await rig.users("c0"))
 
 
-@pytest.mark.parametrize("doubt", [Doubt.EMPTY, Doubt.PARTIAL, Doubt.UNREADABLE])
+@pytest.mark.parametrize(
+    "doubt", [VerifyFailure.EMPTY, VerifyFailure.PARTIAL, VerifyFailure.UNREADABLE]
+)
 async def test_a_page_that_says_nothing_leaves_the_looks(
-    autojump_clock: trio.testing.MockClock, doubt: Doubt
+    autojump_clock: trio.testing.MockClock, doubt: VerifyFailure
 ) -> None:
     """The first page is worthless: every call is looked at by itself, and its own word holds."""
     rig = Rig()
@@ -179,7 +183,7 @@ async def test_a_list_that_became_shorter_is_whole(autojump_clock: trio.testing.
     """Calls ended while its pages were turned: the last one is empty, and that is its end."""
     rig = Rig()
     await rig.fill()
-    rig.provider.broken = {3: CannotVerify(Doubt.EMPTY)}
+    rig.provider.broken = {3: CannotVerify(VerifyFailure.EMPTY)}
 
     assert "verified" == (await rig.sync_pass.run_pass()).result
 
@@ -194,7 +198,7 @@ async def test_an_empty_list_agrees_when_nobody_is_in_a_call(
         if name:
             await open_call(rig.writer, name, *users)
         rig.provider.calls = {}
-        rig.provider.broken = {0: CannotVerify(Doubt.EMPTY)}
+        rig.provider.broken = {0: CannotVerify(VerifyFailure.EMPTY)}
         results.append((await rig.pass_later()).result)
 
     assert ["verified", "verified", "list_empty"] == results
@@ -208,7 +212,7 @@ async def test_an_empty_state_without_a_list_removes_nobody(
     await rig.fill()
     rig.provider.calls = {f"s-{n}": () for n in NAMES}
     for _ in range(10):
-        rig.provider.broken = {0: CannotVerify(Doubt.EMPTY)}
+        rig.provider.broken = {0: CannotVerify(VerifyFailure.EMPTY)}
         report = await rig.pass_later()
 
     assert 10 == report.unverified
@@ -254,7 +258,7 @@ async def test_a_pass_says_which_calls_it_could_not_verify(
     await rig.fill()
     rig.provider.calls |= {"s-c0": ()}
     del rig.provider.calls["s-c1"]
-    rig.provider.broken = {0: CannotVerify(Doubt.EMPTY)}
+    rig.provider.broken = {0: CannotVerify(VerifyFailure.EMPTY)}
     report = await rig.sync_pass.run_pass()
     assert {"c0": "empty", "c1": "not_found"} == report.failed
 
@@ -262,5 +266,5 @@ async def test_a_pass_says_which_calls_it_could_not_verify(
     few = await rig.pass_later()
     waiting = [name for name, why in few.failed.items() if why == WAITING]
     assert len(waiting) == few.waiting > 0
-    rig.provider.broken = {0: CannotVerify(Doubt.UNREACHABLE)}
+    rig.provider.broken = {0: CannotVerify(VerifyFailure.UNREACHABLE)}
     assert {ALL: "list_unreachable"} == (await rig.pass_later()).failed

@@ -13,7 +13,6 @@ from syncbridge.voice.provider.breaker import Breaker, BreakerLimits, BreakerSta
 from syncbridge.voice.provider.capabilities import Capabilities
 from syncbridge.voice.provider.records import (
     CannotVerify,
-    Doubt,
     IssuedToken,
     Permissions,
     Present,
@@ -21,13 +20,14 @@ from syncbridge.voice.provider.records import (
     SessionRequest,
     SessionState,
     TokenHolder,
+    VerifyFailure,
 )
 from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.provider.guarded import GuardedProvider, Repetition
 
 LIMITS = BreakerLimits(threshold=3, least_s=10.0, first_s=10.0, most_s=10.0, probe_s=60.0)
 STATE = SessionState("s", (Present("ann"),))
-GONE = CannotVerify(Doubt.UNREACHABLE, "no answer")
+GONE = CannotVerify(VerifyFailure.UNREACHABLE, "no answer")
 
 
 class Provider:
@@ -170,7 +170,7 @@ async def test_an_open_breaker_sends_nothing(autojump_clock: trio.testing.MockCl
 
     assert 10.0 == failed.value.retry_after
     assert isinstance(state, CannotVerify)
-    assert (Doubt.UNREACHABLE, 10.0, 0) == (state.doubt, state.retry_after, provider.asked)
+    assert (VerifyFailure.UNREACHABLE, 10.0, 0) == (state.doubt, state.retry_after, provider.asked)
     assert 1.0 == rig.counted("create_session", "breaker_open")
 
 
@@ -242,7 +242,7 @@ async def test_a_probe_that_was_cancelled_says_nothing(
 
 async def test_too_many_requests_do_not_open_it() -> None:
     """The provider is well; it, or our own budget, wants fewer requests."""
-    provider = Provider(*[CannotVerify(Doubt.RATE_LIMITED, retry_after=1.0)] * 20)
+    provider = Provider(*[CannotVerify(VerifyFailure.RATE_LIMITED, retry_after=1.0)] * 20)
     rig = Rig(provider)
     for _ in range(20):
         await rig.guarded.fetch_state("s")

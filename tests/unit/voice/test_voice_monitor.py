@@ -7,7 +7,7 @@ import trio.testing
 from prometheus_client import CollectorRegistry
 
 from support.voice.voice_store import MemoryChannels, desk_of, open_call
-from syncbridge.voice.provider.records import CannotVerify, Doubt, Metrics
+from syncbridge.voice.provider.records import CannotVerify, Metrics, VerifyFailure
 from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.figures.monitor import UNMEASURED, Monitor, MonitorLimits
 
@@ -74,7 +74,7 @@ async def test_a_provider_that_does_not_measure_is_asked_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Every document says why there are no figures, and the rest of the share is left."""
-    provider = Provider(CannotVerify(Doubt.UNSUPPORTED, "told later"))
+    provider = Provider(CannotVerify(VerifyFailure.UNSUPPORTED, "told later"))
     rig = Rig(provider)
     await rig.fill()
     totals = await rig.monitor.make_pass()

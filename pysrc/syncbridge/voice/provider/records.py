@@ -158,7 +158,7 @@ class WebhookRegistration(msgspec.Struct, frozen=True):
     url: str
 
 
-class Doubt(StrEnum):
+class VerifyFailure(StrEnum):
     """Why an answer is no statement."""
 
     UNREACHABLE = "unreachable"
@@ -177,7 +177,7 @@ class CannotVerify(msgspec.Struct, frozen=True):
     `life`: as of `SessionState`; what EMPTY is worth then, the provider's capabilities say.
     """
 
-    doubt: Doubt
+    doubt: VerifyFailure
     detail: str = ""
     retry_after: float | None = None
     life: str = ""

@@ -24,7 +24,13 @@ from syncbridge.voice.compare import Discrepancy, Listing, compare_states, unkno
 from syncbridge.voice.evidence import Evidence, Left, Origin, Polled, Source, Teller, Vacant
 from syncbridge.voice.provider.capabilities import EMPTY_APART_S, EmptyList
 from syncbridge.voice.provider.errors import ProviderError
-from syncbridge.voice.provider.records import CannotVerify, Doubt, Gone, SessionState, Vacated
+from syncbridge.voice.provider.records import (
+    CannotVerify,
+    Gone,
+    SessionState,
+    Vacated,
+    VerifyFailure,
+)
 from syncbridge.voice.records import Room
 from syncbridge.voice.timeline import UNKNOWN_ROOM
 from syncbridge_server.ports.provider import VoiceProvider
@@ -85,7 +91,7 @@ class StateCheck:
         self._opening = opening
         self._metrics = metrics
         self.limited_until = 0.0
-        self.doubts: dict[str, Doubt] = {}
+        self.doubts: dict[str, VerifyFailure] = {}
         capabilities = provider.capabilities
         self._empty_counts = capabilities.empty_list is EmptyList.NEGATIVE
         self._apart_ms = round(capabilities.second_look_s * 1000)
@@ -100,7 +106,7 @@ class StateCheck:
         began = self._writer.now()
         nobody = channel.call is not None and not channel.call.users and not channel.record.lost
         state = await self._provider.fetch_state(room.session_id)
-        if nobody and isinstance(state, CannotVerify) and state.doubt is Doubt.EMPTY:
+        if nobody and isinstance(state, CannotVerify) and state.doubt is VerifyFailure.EMPTY:
             return CheckResult.VERIFIED
         if isinstance(state, SessionState):
             return await self._heard(channel_id, room, self._polled(room, state, began), state)
@@ -130,21 +136,27 @@ class StateCheck:
         """An answer that is no statement by itself."""
         session_id = room.session_id
         self._note(channel_id, answer.doubt)
-        if answer.doubt is Doubt.RATE_LIMITED:
+        if answer.doubt is VerifyFailure.RATE_LIMITED:
             self.limited_until = trio.current_time() + (answer.retry_after or 1.0)
             return CheckResult.RATE_LIMITED
-        if answer.doubt is Doubt.EMPTY and self._empty_counts:
+        if answer.doubt is VerifyFailure.EMPTY and self._empty_counts:
             return await self._heard(channel_id, room, self._vacant(room, began, answer.life))
-        if answer.doubt is Doubt.EMPTY and listing is not None and listing.leaves_out(session_id):
+        if (
+            answer.doubt is VerifyFailure.EMPTY
+            and listing is not None
+            and listing.leaves_out(session_id)
+        ):
             at = min(began, listing.began)
             return await self._heard(channel_id, room, self._vacant(room, at))
-        if answer.doubt is Doubt.EMPTY:
+        if answer.doubt is VerifyFailure.EMPTY:
             return await self._found(channel_id, room, began)
-        if answer.doubt is Doubt.NOT_FOUND and not (listing and listing.sessions.get(session_id)):
+        if answer.doubt is VerifyFailure.NOT_FOUND and not (
+            listing and listing.sessions.get(session_id)
+        ):
             return await self._missed(channel_id, room, began)
         return CheckResult.UNVERIFIED
 
-    def _note(self, channel_id: str, doubt: Doubt) -> None:
+    def _note(self, channel_id: str, doubt: VerifyFailure) -> None:
         self.doubts.pop(channel_id, None)
         self.doubts[channel_id] = doubt
         while len(self.doubts) > DOUBTS_MOST:

@@ -28,7 +28,7 @@ import trio
 
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.compare import ChannelSummary, Listing, Reason, held_of, strangers, suspects
-from syncbridge.voice.provider.records import ActivePage, CannotVerify, Doubt
+from syncbridge.voice.provider.records import ActivePage, CannotVerify, VerifyFailure
 from syncbridge.voice.stored import Stored
 from syncbridge.voice.verification import ALL, ERROR, WAITING
 from syncbridge_server.ports.provider import VoiceProvider
@@ -39,7 +39,14 @@ from syncbridge_server.voice.figures.metrics import SyncMetrics
 
 log = structlog.get_logger("voice")
 
-NO_PASS = frozenset({Doubt.UNREACHABLE, Doubt.RATE_LIMITED, Doubt.REFUSED, Doubt.NOT_FOUND})
+NO_PASS = frozenset(
+    {
+        VerifyFailure.UNREACHABLE,
+        VerifyFailure.RATE_LIMITED,
+        VerifyFailure.REFUSED,
+        VerifyFailure.NOT_FOUND,
+    }
+)
 """Doubts about the list after which nothing is asked any more in this pass."""
 
 
@@ -70,7 +77,7 @@ class PassReport(msgspec.Struct):
 
 def _agrees(answer: Listing | CannotVerify, held: list[ChannelSummary]) -> bool:
     """Whether the provider names nobody, and nobody is in a call here either."""
-    empty = isinstance(answer, CannotVerify) and answer.doubt is Doubt.EMPTY
+    empty = isinstance(answer, CannotVerify) and answer.doubt is VerifyFailure.EMPTY
     return empty and not any(one.users for one in held)
 
 
@@ -125,20 +132,20 @@ class SyncPass:
             page = await self._page(cursor, report)
             if isinstance(page, CannotVerify):
                 # A last page without lines means that somebody left while we turned the pages
-                ended = page.doubt is Doubt.EMPTY and sessions
+                ended = page.doubt is VerifyFailure.EMPTY and sessions
                 return Listing(began, sessions) if ended else page
             sessions.update((one.session_id, one.participants) for one in page.sessions)
             cursor = page.cursor
             if not cursor:
                 return Listing(began, sessions)
-        return CannotVerify(Doubt.PARTIAL, "the list has too many pages")
+        return CannotVerify(VerifyFailure.PARTIAL, "the list has too many pages")
 
     async def _page(self, cursor: str, report: PassReport) -> ActivePage | CannotVerify:
         """A page; our own budget is waited for when that does not take long."""
         while True:
             report.pages += 1
             page = await self._provider.list_active(cursor)
-            if not isinstance(page, CannotVerify) or page.doubt is not Doubt.RATE_LIMITED:
+            if not isinstance(page, CannotVerify) or page.doubt is not VerifyFailure.RATE_LIMITED:
                 return page
             wait = page.retry_after if page.retry_after is not None else math.inf
             if wait > self._limits.patience_s:

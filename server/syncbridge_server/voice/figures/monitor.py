@@ -17,7 +17,7 @@ import trio
 
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.health import CallHealth, check_health, judged
-from syncbridge.voice.provider.records import CannotVerify, Doubt, Metrics
+from syncbridge.voice.provider.records import CannotVerify, Metrics, VerifyFailure
 from syncbridge.voice.records import Final
 from syncbridge.voice.stored import Stored
 from syncbridge.voice.verification import ALL, Unverified, worst
@@ -31,7 +31,9 @@ log = structlog.get_logger("voice")
 
 PURPOSE = "monitor"
 STATUSES = ("healthy", "degraded", "unhealthy")
-ENOUGH = frozenset({Doubt.UNSUPPORTED, Doubt.RATE_LIMITED, Doubt.UNREACHABLE})
+ENOUGH = frozenset(
+    {VerifyFailure.UNSUPPORTED, VerifyFailure.RATE_LIMITED, VerifyFailure.UNREACHABLE}
+)
 """Doubts after which no other call is measured in the same pass."""
 UNMEASURED = "not measured: the request budget allows no more"
 

@@ -18,7 +18,7 @@ import trio
 
 from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.budget import RequestBudget
-from syncbridge.voice.provider.records import CannotVerify, Doubt
+from syncbridge.voice.provider.records import CannotVerify, VerifyFailure
 from syncbridge_server.voice.payload import unbroken
 from syncbridge_server.voice.provider import metering
 
@@ -162,14 +162,16 @@ class ProviderCalls:
 
 def doubt_of(error: errors.ProviderError) -> CannotVerify:
     """The value that a read answers when it failed."""
-    return CannotVerify(_DOUBTS.get(type(error), Doubt.REFUSED), error.detail, error.retry_after)
+    return CannotVerify(
+        _DOUBTS.get(type(error), VerifyFailure.REFUSED), error.detail, error.retry_after
+    )
 
 
-_DOUBTS: dict[type[errors.ProviderError], Doubt] = {
-    errors.NetworkFailed: Doubt.UNREACHABLE,
-    errors.ProviderUnavailable: Doubt.UNREACHABLE,
-    errors.RateLimited: Doubt.RATE_LIMITED,
-    errors.SessionNotFound: Doubt.NOT_FOUND,
+_DOUBTS: dict[type[errors.ProviderError], VerifyFailure] = {
+    errors.NetworkFailed: VerifyFailure.UNREACHABLE,
+    errors.ProviderUnavailable: VerifyFailure.UNREACHABLE,
+    errors.RateLimited: VerifyFailure.RATE_LIMITED,
+    errors.SessionNotFound: VerifyFailure.NOT_FOUND,
 }
 
 

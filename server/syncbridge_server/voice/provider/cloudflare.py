@@ -30,7 +30,6 @@ from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,
-    Doubt,
     Gone,
     IssuedToken,
     Metrics,
@@ -44,6 +43,7 @@ from syncbridge.voice.provider.records import (
     TokenHolder,
     Vacated,
     Verified,
+    VerifyFailure,
     WebhookRegistration,
 )
 from syncbridge_server.voice.provider.answers import count, entries, text
@@ -179,11 +179,13 @@ class CloudflareProvider:
             listed = entries(_data(answer.body), "sessions")
             total, whole = _paging(answer.body, len(listed))
             if not whole or (total and not listed):
-                return CannotVerify(Doubt.PARTIAL, "fewer or more sessions than counted")
+                return CannotVerify(VerifyFailure.PARTIAL, "fewer or more sessions than counted")
             if not listed:
-                return CannotVerify(Doubt.EMPTY, "the list of sessions is empty")
+                return CannotVerify(VerifyFailure.EMPTY, "the list of sessions is empty")
             if any(session.get("status") != "LIVE" for session in listed):
-                return CannotVerify(Doubt.UNREADABLE, "sessions that are not live are listed")
+                return CannotVerify(
+                    VerifyFailure.UNREADABLE, "sessions that are not live are listed"
+                )
             sessions = tuple(_active(session) for session in listed)
             return ActivePage(sessions, str(number + 1) if number * limit < total else "")
         except errors.ProviderError as error:
@@ -201,7 +203,7 @@ class CloudflareProvider:
                 return await self._nobody_in(session_id)
             live = _data(answer.body)
             if live.get("associated_id") != session_id:
-                return CannotVerify(Doubt.UNREADABLE, "the answer is about another meeting")
+                return CannotVerify(VerifyFailure.UNREADABLE, "the answer is about another meeting")
             occupancy = text(live, "id")
             peers = await self._peers(occupancy)
         except errors.ProviderError as error:
@@ -209,14 +211,16 @@ class CloudflareProvider:
         people = tuple(_present(peer) for peer in peers or () if not peer.get("left_at"))
         gone = tuple(_gone(peer) for peer in peers or () if peer.get("left_at"))
         if peers is None or count(live, "live_participants") != len(people):
-            return CannotVerify(Doubt.PARTIAL, "fewer or more participants than counted")
+            return CannotVerify(VerifyFailure.PARTIAL, "fewer or more participants than counted")
         if people:
             return SessionState(session_id, people, occupancy, gone=gone)
         return _vacated(session_id, gone)
 
     async def fetch_metrics(self, session_id: str) -> Metrics | CannotVerify:
         """Not offered while a call is under way."""
-        return CannotVerify(Doubt.UNSUPPORTED, "this provider tells the quality of a call later")
+        return CannotVerify(
+            VerifyFailure.UNSUPPORTED, "this provider tells the quality of a call later"
+        )
 
     async def kick(self, session_id: str, user_id: str) -> bool:
         """Remove every peer of a user, whose tokens are worth nothing then: the enrolment goes."""
@@ -349,13 +353,13 @@ class CloudflareProvider:
         """
         meeting = _data((await self._calls.ask("GET", _meeting(session_id), poll=True)).body)
         if meeting.get("status") == "INACTIVE":
-            return CannotVerify(Doubt.NOT_FOUND, "the meeting is closed")
+            return CannotVerify(VerifyFailure.NOT_FOUND, "the meeting is closed")
         last = await self._last_session(session_id)
         if last is None or last.get("status") != "ENDED":
-            return CannotVerify(Doubt.EMPTY, "nobody is in the meeting")
+            return CannotVerify(VerifyFailure.EMPTY, "nobody is in the meeting")
         peers = await self._peers(text(last, "id"))
         if peers is None:
-            return CannotVerify(Doubt.PARTIAL, "fewer or more participants than counted")
+            return CannotVerify(VerifyFailure.PARTIAL, "fewer or more participants than counted")
         ended_at = _unix(last.get("ended_at"))
         return _vacated(session_id, tuple(_gone(peer, ended_at) for peer in peers))
 
@@ -456,7 +460,7 @@ def _gone(peer: dict[str, Any], ended_at: float | None = None) -> Gone:
 
 def _vacated(session_id: str, gone: tuple[Gone, ...]) -> Vacated | CannotVerify:
     if not gone:
-        return CannotVerify(Doubt.EMPTY, "the list of participants is empty")
+        return CannotVerify(VerifyFailure.EMPTY, "the list of participants is empty")
     return Vacated(session_id, gone)
 
 

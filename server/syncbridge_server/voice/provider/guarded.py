@@ -33,7 +33,6 @@ from syncbridge.voice.provider.events import Event, Unreadable
 from syncbridge.voice.provider.records import (
     ActivePage,
     CannotVerify,
-    Doubt,
     IssuedToken,
     Metrics,
     Permissions,
@@ -45,6 +44,7 @@ from syncbridge.voice.provider.records import (
     TokenHolder,
     Vacated,
     Verified,
+    VerifyFailure,
     WebhookRegistration,
 )
 from syncbridge_server.ports.provider import VoiceProvider
@@ -202,7 +202,7 @@ class GuardedProvider:
         try:
             return await self._once(self._reads, call, send)
         except errors.ProviderUnavailable as error:
-            return CannotVerify(Doubt.UNREACHABLE, error.detail, error.retry_after)
+            return CannotVerify(VerifyFailure.UNREACHABLE, error.detail, error.retry_after)
 
     async def _again(self, call: str, send: Callable[[], Awaitable[T]]) -> T:
         """A change that may be repeated when there was no answer."""

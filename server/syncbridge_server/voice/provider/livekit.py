@@ -38,7 +38,6 @@ from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,
-    Doubt,
     IssuedToken,
     Metrics,
     Permissions,
@@ -50,6 +49,7 @@ from syncbridge.voice.provider.records import (
     SessionState,
     TokenHolder,
     Verified,
+    VerifyFailure,
     WebhookRegistration,
 )
 from syncbridge_server.voice.provider import livekit_signatures
@@ -157,14 +157,14 @@ class LiveKitProvider:
         except errors.ProviderError as error:
             return doubt_of(error)
         if not rooms:
-            return CannotVerify(Doubt.EMPTY, "the list of rooms is empty")
+            return CannotVerify(VerifyFailure.EMPTY, "the list of rooms is empty")
         return ActivePage(tuple(rooms))
 
     async def fetch_state(self, session_id: str) -> SessionState | CannotVerify:
         """`ListParticipants`, then `ListRooms` of this room and the anchor."""
         try:
             if await self._blind():
-                return CannotVerify(Doubt.UNSUPPORTED, self._worthless)
+                return CannotVerify(VerifyFailure.UNSUPPORTED, self._worthless)
             people = await self._api.people(session_id, poll=True)
             room, life = await self._room_and_life(session_id)
             present = tuple(_present(one) for one in people or () if one.get("state") == "ACTIVE")
@@ -172,16 +172,18 @@ class LiveKitProvider:
         except errors.ProviderError as error:
             return doubt_of(error)
         except ValueError:
-            return CannotVerify(Doubt.UNREADABLE, "a participant cannot be read")
+            return CannotVerify(VerifyFailure.UNREADABLE, "a participant cannot be read")
         if room is None or not (present or coming):
-            return CannotVerify(Doubt.EMPTY, "nobody is in the room", life=life)
+            return CannotVerify(VerifyFailure.EMPTY, "nobody is in the room", life=life)
         if not present:
-            return CannotVerify(Doubt.PARTIAL, "somebody is on the way in")
+            return CannotVerify(VerifyFailure.PARTIAL, "somebody is on the way in")
         return SessionState(session_id, present, text(room, "sid"), tuple(coming), life)
 
     async def fetch_metrics(self, session_id: str) -> Metrics | CannotVerify:
         """Not offered by the server API."""
-        return CannotVerify(Doubt.UNSUPPORTED, "LiveKit does not tell the quality of a call")
+        return CannotVerify(
+            VerifyFailure.UNSUPPORTED, "LiveKit does not tell the quality of a call"
+        )
 
     async def kick(self, session_id: str, user_id: str) -> bool:
         """`RemoveParticipant`, for each device of the user."""

@@ -26,7 +26,6 @@ from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,
-    Doubt,
     IssuedToken,
     Metrics,
     Permissions,
@@ -38,6 +37,7 @@ from syncbridge.voice.provider.records import (
     SessionState,
     TokenHolder,
     Verified,
+    VerifyFailure,
     WebhookRegistration,
 )
 from syncbridge_server.voice.provider.answers import count, entries, figure, text
@@ -161,7 +161,7 @@ class RtkProvider:
         values = [figure(answer.body, name) for name in names]
         known = [value for value in values if value is not None]
         if len(known) < len(values):
-            return CannotVerify(Doubt.UNREADABLE, "a figure is missing")
+            return CannotVerify(VerifyFailure.UNREADABLE, "a figure is missing")
         return Metrics(*known)
 
     async def kick(self, session_id: str, user_id: str) -> bool:
@@ -286,9 +286,9 @@ def _rights(permissions: Permissions) -> dict[str, Any]:
 def _active_page(body: dict[str, Any]) -> ActivePage | CannotVerify:
     listed = entries(body, "sessions")
     if count(body, "count") != len(listed):
-        return CannotVerify(Doubt.PARTIAL, "fewer or more sessions than counted")
+        return CannotVerify(VerifyFailure.PARTIAL, "fewer or more sessions than counted")
     if not listed:
-        return CannotVerify(Doubt.EMPTY, "the list of sessions is empty")
+        return CannotVerify(VerifyFailure.EMPTY, "the list of sessions is empty")
     sessions = tuple(
         ActiveSession(text(entry, "sessionId"), count(entry, "participantCount") or 0)
         for entry in listed
@@ -301,9 +301,9 @@ def _state(session_id: str, body: dict[str, Any]) -> SessionState | CannotVerify
     users = tuple(Present(text(entry, "id")) for entry in entries(body, "participants"))
     told = count(body, "participantCount")
     if told is not None and told != len(users):
-        return CannotVerify(Doubt.PARTIAL, "fewer or more participants than counted")
+        return CannotVerify(VerifyFailure.PARTIAL, "fewer or more participants than counted")
     if told is None:
-        return CannotVerify(Doubt.PARTIAL, "how many participants there are is not told")
+        return CannotVerify(VerifyFailure.PARTIAL, "how many participants there are is not told")
     if not users:
-        return CannotVerify(Doubt.EMPTY, "nobody is counted, and nobody is listed")
+        return CannotVerify(VerifyFailure.EMPTY, "nobody is counted, and nobody is listed")
     return SessionState(session_id, users)
