@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from syncbridge.voice.provider.capabilities import Capabilities
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.records import (
     ActivePage,
     CannotVerify,
@@ -24,12 +24,12 @@ from syncbridge.voice.provider.records import (
     Permissions,
     ProviderSession,
     Recording,
-    Refused,
     SessionRequest,
     SessionState,
     TokenHolder,
     Vacated,
     Verified,
+    WebhookRefused,
     WebhookRegistration,
 )
 
@@ -92,8 +92,8 @@ class VoiceProvider(Protocol):
 
     def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, now: float
-    ) -> Awaitable[Verified | Refused]:
+    ) -> Awaitable[Verified | WebhookRefused]:
         """Whether the provider sent this. Header names in lower case."""
 
-    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+    def parse_webhook(self, body: bytes) -> list[Event] | UnreadableWebhook:
         """What a believed webhook says. Any bytes have an answer; nothing is raised."""

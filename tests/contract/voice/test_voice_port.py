@@ -17,16 +17,16 @@ from support.voice.livekit_server import LiveKitServer
 from support.voice.sim_kit import GUARDED, KINDS, Rig
 from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.capabilities import EmptyList, Identity, RegisteredBy
-from syncbridge.voice.provider.events import Unreadable
+from syncbridge.voice.provider.events import UnreadableWebhook
 from syncbridge.voice.provider.records import (
     CannotVerify,
     Permissions,
-    Refusal,
-    Refused,
+    RefusalReason,
     SessionRequest,
     SessionState,
     TokenHolder,
     VerifyFailure,
+    WebhookRefused,
 )
 from syncbridge_server.ports.provider import VoiceProvider
 
@@ -291,8 +291,8 @@ async def test_a_webhook_that_nobody_signed(kind: str, servers: Servers, body: b
     async with stage(kind, servers) as where:
         verdict = await where.provider.verify_webhook({}, body, 1_700_000_000.0)
 
-        assert Refused(Refusal.MISSING) == verdict
-        assert isinstance(where.provider.parse_webhook(body), list | Unreadable)
+        assert WebhookRefused(RefusalReason.MISSING) == verdict
+        assert isinstance(where.provider.parse_webhook(body), list | UnreadableWebhook)
 
 
 async def test_a_provider_that_is_not_there(kind: str, servers: Servers) -> None:

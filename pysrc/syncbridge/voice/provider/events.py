@@ -101,7 +101,7 @@ class OtherEvent(Event, frozen=True):
     kind: str
 
 
-class Unreadable(msgspec.Struct, frozen=True):
+class UnreadableWebhook(msgspec.Struct, frozen=True):
     """A body that is no event, or not only such.
 
     `detail` says in a few words why, and quotes nothing of it. `events`: what can be read of it.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from syncbridge.voice.provider import events
-from syncbridge.voice.provider.events import Event, LeaveReason, Unreadable
+from syncbridge.voice.provider.events import Event, LeaveReason, UnreadableWebhook
 from syncbridge.voice.provider.livekit_names import Person, person_of
 from syncbridge.voice.provider.webhook_text import read_document, text_of
 from syncbridge.voice.recordings import NO_ADDRESS, is_address
@@ -49,22 +49,22 @@ class _Wrong(ValueError):
     """A part of the body is missing or is not what it should be."""
 
 
-def parse_webhook(body: bytes) -> list[Event] | Unreadable:
+def parse_webhook(body: bytes) -> list[Event] | UnreadableWebhook:
     """The event of a body. O(bytes), nothing is raised."""
     if len(body) > MAX_BYTES:
-        return Unreadable("too large")
+        return UnreadableWebhook("too large")
     try:
         document = read_document(body)
     except (ValueError, RecursionError):
-        return Unreadable("not JSON")
+        return UnreadableWebhook("not JSON")
     if not isinstance(document, dict):
-        return Unreadable("an event is not an object")
+        return UnreadableWebhook("an event is not an object")
     try:
         kind = _text(document, "event")
         read = READERS.get(kind)
         return [read(document) if read else _other(kind, document)]
     except _Wrong as error:
-        return Unreadable(str(error))
+        return UnreadableWebhook(str(error))
 
 
 def delivery_id(body: bytes) -> str:

@@ -183,7 +183,7 @@ class CannotVerify(msgspec.Struct, frozen=True):
     life: str = ""
 
 
-class Refusal(StrEnum):
+class RefusalReason(StrEnum):
     """Why a webhook is not believed. UNVERIFIABLE: our own trouble, ask for it again (503)."""
 
     MISSING = "missing"
@@ -205,7 +205,7 @@ class Verified(msgspec.Struct, frozen=True):
     redact: Callable[[bytes], bytes] | None = None
 
 
-class Refused(msgspec.Struct, frozen=True):
+class WebhookRefused(msgspec.Struct, frozen=True):
     """A webhook that is not believed."""
 
-    reason: Refusal
+    reason: RefusalReason

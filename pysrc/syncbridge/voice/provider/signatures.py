@@ -12,7 +12,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 
-from syncbridge.voice.provider.records import Refusal, Refused, Verified
+from syncbridge.voice.provider.records import RefusalReason, Verified, WebhookRefused
 
 ID_HEADER = "webhook-id"
 TIMESTAMP_HEADER = "webhook-timestamp"
@@ -54,7 +54,7 @@ def verify(
     now: float,
     keys: Sequence[bytes],
     tolerance: float = TOLERANCE,
-) -> Verified | Refused:
+) -> Verified | WebhookRefused:
     """Whether one of `keys` signed this delivery within `tolerance` seconds of `now`.
 
     Args:
@@ -64,16 +64,16 @@ def verify(
     stamp = headers.get(TIMESTAMP_HEADER, "")
     signatures = headers.get(SIGNATURE_HEADER, "").split()
     if not delivery_id or not stamp or not signatures:
-        return Refused(Refusal.MISSING)
+        return WebhookRefused(RefusalReason.MISSING)
     shaped = _ID.fullmatch(delivery_id) and _TIMESTAMP.fullmatch(stamp)
     if not shaped or len(signatures) > MAX_SIGNATURES:
-        return Refused(Refusal.MALFORMED)
+        return WebhookRefused(RefusalReason.MALFORMED)
     if abs(now - int(stamp)) > tolerance:
-        return Refused(Refusal.STALE)
+        return WebhookRefused(RefusalReason.STALE)
     # The digits are signed as they came: a sender may write them with zeros in front.
     signed = b".".join((delivery_id.encode(), stamp.encode(), body))
     if not _any_fits(signed, keys, [s.encode() for s in signatures]):
-        return Refused(Refusal.MISMATCH)
+        return WebhookRefused(RefusalReason.MISMATCH)
     return Verified(delivery_id, float(stamp))
 
 

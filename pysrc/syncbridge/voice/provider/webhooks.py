@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from syncbridge.voice.provider import events
-from syncbridge.voice.provider.events import Event, RecordedKind, Unreadable
+from syncbridge.voice.provider.events import Event, RecordedKind, UnreadableWebhook
 from syncbridge.voice.provider.webhook_text import read_document, text_of
 from syncbridge.voice.recordings import NO_ADDRESS, is_address
 
@@ -31,24 +31,24 @@ class _Wrong(ValueError):
     """A part of the body is missing or is not what it should be."""
 
 
-def parse_webhook(body: bytes) -> list[Event] | Unreadable:
+def parse_webhook(body: bytes) -> list[Event] | UnreadableWebhook:
     """The events of a body: one, or a list of at most 100. O(bytes), nothing is raised.
 
-    `Unreadable` has the events beside those that could not be read.
+    `UnreadableWebhook` has the events beside those that could not be read.
     """
     if len(body) > MAX_BYTES:
-        return Unreadable("too large")
+        return UnreadableWebhook("too large")
     try:
         document = read_document(body)
     except (ValueError, RecursionError):
-        return Unreadable("not JSON")
+        return UnreadableWebhook("not JSON")
     entries = document if isinstance(document, list) else [document]
     if len(entries) > MAX_EVENTS:
-        return Unreadable("too many events")
+        return UnreadableWebhook("too many events")
     return _all_of(entries)
 
 
-def _all_of(entries: Sequence[Any]) -> list[Event] | Unreadable:
+def _all_of(entries: Sequence[Any]) -> list[Event] | UnreadableWebhook:
     """The events of a list; the first one that cannot be read says what is wrong."""
     found: list[Event] = []
     wrong = ""
@@ -57,7 +57,7 @@ def _all_of(entries: Sequence[Any]) -> list[Event] | Unreadable:
             found.append(_event(entry))
         except _Wrong as error:
             wrong = wrong or str(error)
-    return Unreadable(wrong, tuple(found)) if wrong else found
+    return UnreadableWebhook(wrong, tuple(found)) if wrong else found
 
 
 def _event(entry: Any) -> Event:

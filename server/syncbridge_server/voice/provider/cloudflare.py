@@ -24,7 +24,7 @@ import trio
 
 from syncbridge.voice.provider import errors, webhooks
 from syncbridge.voice.provider.capabilities import Capabilities, RecordingKind, RegisteredBy
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.provider.records import (
     ActivePage,
@@ -37,13 +37,13 @@ from syncbridge.voice.provider.records import (
     Present,
     ProviderSession,
     Recording,
-    Refused,
     SessionRequest,
     SessionState,
     TokenHolder,
     Vacated,
     Verified,
     VerifyFailure,
+    WebhookRefused,
     WebhookRegistration,
 )
 from syncbridge_server.voice.provider.answers import count, entries, text
@@ -285,11 +285,11 @@ class CloudflareProvider:
 
     async def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, now: float
-    ) -> Verified | Refused:
+    ) -> Verified | WebhookRefused:
         """`rtk-signature`. No time is signed, so `now` says nothing about it."""
         return await self._signatures.verify(headers, body)
 
-    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+    def parse_webhook(self, body: bytes) -> list[Event] | UnreadableWebhook:
         """RealTimeKit's events."""
         return webhooks.parse_webhook(body)
 

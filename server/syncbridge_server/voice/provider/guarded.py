@@ -29,7 +29,7 @@ import trio
 from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.breaker import Breaker, BreakerState, Ticket, Wait
 from syncbridge.voice.provider.capabilities import Capabilities
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.records import (
     ActivePage,
     CannotVerify,
@@ -38,13 +38,13 @@ from syncbridge.voice.provider.records import (
     Permissions,
     ProviderSession,
     Recording,
-    Refused,
     SessionRequest,
     SessionState,
     TokenHolder,
     Vacated,
     Verified,
     VerifyFailure,
+    WebhookRefused,
     WebhookRegistration,
 )
 from syncbridge_server.ports.provider import VoiceProvider
@@ -187,11 +187,11 @@ class GuardedProvider:
 
     async def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, now: float
-    ) -> Verified | Refused:
+    ) -> Verified | WebhookRefused:
         """See `VoiceProvider`. Webhooks that arrive are not held up by the breaker."""
         return await self._provider.verify_webhook(headers, body, now)
 
-    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+    def parse_webhook(self, body: bytes) -> list[Event] | UnreadableWebhook:
         """See `VoiceProvider`."""
         return self._provider.parse_webhook(body)
 

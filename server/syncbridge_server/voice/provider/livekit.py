@@ -30,7 +30,7 @@ import trio
 
 from syncbridge.voice.provider import errors, livekit_webhooks
 from syncbridge.voice.provider.capabilities import Capabilities, EmptyList, Identity, RecordingKind
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.provider.livekit_names import Person, identity_of
 from syncbridge.voice.provider.livekit_webhooks import milliseconds, whose
@@ -44,12 +44,12 @@ from syncbridge.voice.provider.records import (
     Present,
     ProviderSession,
     Recording,
-    Refused,
     SessionRequest,
     SessionState,
     TokenHolder,
     Verified,
     VerifyFailure,
+    WebhookRefused,
     WebhookRegistration,
 )
 from syncbridge_server.voice.provider import livekit_signatures
@@ -231,11 +231,11 @@ class LiveKitProvider:
 
     async def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, now: float
-    ) -> Verified | Refused:
+    ) -> Verified | WebhookRefused:
         """A JWT with the body's digest, of any of our keys."""
         return livekit_signatures.verify(headers, body, now, self._secrets, self._tolerance)
 
-    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+    def parse_webhook(self, body: bytes) -> list[Event] | UnreadableWebhook:
         """LiveKit's events."""
         return livekit_webhooks.parse_webhook(body)
 

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from syncbridge.voice.provider.records import Refusal, Refused, Verified
+from syncbridge.voice.provider.records import RefusalReason, Verified, WebhookRefused
 
 SIGNATURE_HEADER = "rtk-signature"
 KEY_URL = "https://api.realtime.cloudflare.com/.well-known/webhooks.json"
@@ -69,20 +69,22 @@ class RsaSignatures:
         self._key_at = -math.inf
         self._lock = trio.Lock()
 
-    async def verify(self, headers: Mapping[str, str], body: bytes) -> Verified | Refused:
+    async def verify(self, headers: Mapping[str, str], body: bytes) -> Verified | WebhookRefused:
         """Whether the provider signed this body; UNVERIFIABLE when its key of now is not known."""
         text = headers.get(SIGNATURE_HEADER, "")
         if not text:
-            return Refused(Refusal.MISSING)
+            return WebhookRefused(RefusalReason.MISSING)
         signature = _decoded(text)
         if signature is None:
-            return Refused(Refusal.MALFORMED)
+            return WebhookRefused(RefusalReason.MALFORMED)
         used, arrived = self._key, self._clock()
         if used is None or not _fits(used, signature, body):
             await self._refresh(used)
             if self._key is None or not _fits(self._key, signature, body):
                 fresh = self._key_at >= arrived - FRESH_SECONDS
-                return Refused(Refusal.MISMATCH if fresh else Refusal.UNVERIFIABLE)
+                return WebhookRefused(
+                    RefusalReason.MISMATCH if fresh else RefusalReason.UNVERIFIABLE
+                )
         return Verified(f"sha256-{hashlib.sha256(body).hexdigest()}")
 
     async def _refresh(self, used: RSAPublicKey | None) -> None:

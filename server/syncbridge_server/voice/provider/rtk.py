@@ -20,7 +20,7 @@ from syncbridge.voice.provider.capabilities import (
     RecordingKind,
     RegisteredBy,
 )
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.provider.records import (
     ActivePage,
@@ -32,12 +32,12 @@ from syncbridge.voice.provider.records import (
     Present,
     ProviderSession,
     Recording,
-    Refused,
     SessionRequest,
     SessionState,
     TokenHolder,
     Verified,
     VerifyFailure,
+    WebhookRefused,
     WebhookRegistration,
 )
 from syncbridge_server.voice.provider.answers import count, entries, figure, text
@@ -195,11 +195,11 @@ class RtkProvider:
 
     async def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, now: float
-    ) -> Verified | Refused:
+    ) -> Verified | WebhookRefused:
         """Standard Webhooks, with any of our secrets."""
         return signatures.verify(headers, body, now, self._keys, self._tolerance)
 
-    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+    def parse_webhook(self, body: bytes) -> list[Event] | UnreadableWebhook:
         """The specification's events."""
         return webhooks.parse_webhook(body)
 

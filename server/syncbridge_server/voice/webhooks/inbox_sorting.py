@@ -15,7 +15,7 @@ from syncbridge import ids
 from syncbridge.errors import StoreError, SyncBridgeError
 from syncbridge.voice.intake import WebhookReport
 from syncbridge.voice.provider import events
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.stored import WebhookDelivery
 from syncbridge_server.isolation import of_record
 from syncbridge_server.ports.channels import Channels
@@ -93,7 +93,7 @@ class Sorter:
             item.fail(Outcome.BURY, item.delivery.reason)
             return []
         found = self._provider.parse_webhook(item.delivery.body)
-        if isinstance(found, Unreadable):
+        if isinstance(found, UnreadableWebhook):
             item.fail(Outcome.BURY, f"{UNREADABLE}: {found.detail}")
             found = list(found.events)
         return [event for event in found if self._meaningful(item, event)]
