@@ -40,7 +40,7 @@ FOLDED = "folded"
 SENT_AWAY = "sent_away"
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class TimelineEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One statement, and what it changed.
 
     Attributes:
@@ -69,16 +69,16 @@ class Timeline:
 
     def __init__(self, record: ChannelRecord) -> None:
         self._record = record
-        self._entries: list[Entry] = []
+        self._entries: list[TimelineEntry] = []
         self._folded = 0
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[TimelineEntry]:
         """In order; at the end how many were folded."""
         if not self._folded:
             return self._entries
         last = self._entries[-1]
-        return [*self._entries, Entry(last.at, last.source, FOLDED, count=self._folded)]
+        return [*self._entries, TimelineEntry(last.at, last.source, FOLDED, count=self._folded)]
 
     def note(
         self,
@@ -97,7 +97,7 @@ class Timeline:
         if user_id and len(self._entries) >= MOST_AT_ONCE:
             self._folded += 1
             return
-        entry = Entry(
+        entry = TimelineEntry(
             now,
             origin.teller,
             what,
@@ -168,7 +168,7 @@ CAUSES = (MISSED_JOIN, MISSED_LEAVE, SILENT_CLIENT)
 """Why a call had to be repaired."""
 
 
-def repair_of(entry: Entry) -> str:
+def repair_of(entry: TimelineEntry) -> str:
     """Why the call was wrong, of an entry that mended who is in it; empty for any other."""
     if entry.source is Teller.LIST and entry.what == What.JOINED:
         return MISSED_JOIN
@@ -181,14 +181,14 @@ def repair_of(entry: Entry) -> str:
 
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Entry)
+_decoder = msgspec.json.Decoder(TimelineEntry)
 
 
-def encode_entry(entry: Entry) -> bytes:
+def encode_entry(entry: TimelineEntry) -> bytes:
     """An entry as bytes."""
     return _encoder.encode(entry)
 
 
-def decode_entry(stored: bytes) -> Entry:
+def decode_entry(stored: bytes) -> TimelineEntry:
     """The entry that was stored. Raises msgspec.DecodeError for anything else."""
     return _decoder.decode(stored)

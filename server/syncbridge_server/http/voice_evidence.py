@@ -21,7 +21,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Teller
 from syncbridge.voice.health import check_health
 from syncbridge.voice.stored import Stored
-from syncbridge.voice.timeline import Entry
+from syncbridge.voice.timeline import TimelineEntry
 from syncbridge.voice.verification import ALL, Unverified, worst
 from syncbridge_server.auth.http import Authenticate
 from syncbridge_server.http.support.answers import encoded, timestamp
@@ -294,7 +294,7 @@ def row_of(channel: Channel, now: int, unverified: dict[str, Unverified]) -> Cha
     )
 
 
-def entry_row(entry: Entry, *, in_charge: bool) -> EntryRow:
+def entry_row(entry: TimelineEntry, *, in_charge: bool) -> EntryRow:
     """An entry as it is shown; who the operator was is told to who is in charge."""
     hidden = entry.source is Teller.OPERATOR and not in_charge
     return EntryRow(

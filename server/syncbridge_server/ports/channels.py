@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from syncbridge.errors import StoreError
 from syncbridge.voice.records import ChannelRecord, Final
 from syncbridge.voice.stored import ChannelNews, DeadLetter, Due, Stored, WebhookDelivery
-from syncbridge.voice.timeline import Entry
+from syncbridge.voice.timeline import TimelineEntry
 
 
 class Lock(Protocol):
@@ -44,7 +44,7 @@ class Channels(Protocol):
         live: bool,
         news: Sequence[dict[str, Any]] = (),
         finals: Sequence[Final] = (),
-        timeline: Sequence[Entry] = (),
+        timeline: Sequence[TimelineEntry] = (),
     ) -> Awaitable[int | None]:
         """Write `record` where `stored` was read. The new revision, or None: read it again.
 

@@ -16,7 +16,7 @@ from support.voice.livekit_kit import Clients, adapter
 from support.voice.livekit_server import LiveKitServer
 from support.voice.sim_kit import GUARDED, KINDS, Rig
 from syncbridge.voice.provider import errors
-from syncbridge.voice.provider.capabilities import EmptyList, Identity, RegisteredBy
+from syncbridge.voice.provider.capabilities import ConnectionIdentity, EmptyList, RegisteredBy
 from syncbridge.voice.provider.events import UnreadableWebhook
 from syncbridge.voice.provider.records import (
     CannotVerify,
@@ -167,7 +167,7 @@ async def test_a_token_has_an_end_and_a_holder(kind: str, servers: Servers) -> N
         people = [TokenHolder("ann", "Ann", device) for device in ("a", "a", "b")]
         issued = [await where.provider.issue_token(session, p, Permissions()) for p in people]
         ids = [one.participant_id for one in issued]
-        apart = where.provider.capabilities.identity is Identity.DEVICE
+        apart = where.provider.capabilities.identity is ConnectionIdentity.DEVICE
 
         assert all(one.token and one.expires_at > 1_700_000_000 for one in issued)
         assert (ids[0] == ids[1], ids[0] != ids[2]) == (True, apart)
@@ -186,7 +186,7 @@ async def test_a_state_is_who_is_there(kind: str, servers: Servers) -> None:
 
         assert isinstance(state, SessionState)
         (ann,) = state.participants
-        assert (offers.connection_ids, offers.identity is Identity.DEVICE) == (
+        assert (offers.connection_ids, offers.identity is ConnectionIdentity.DEVICE) == (
             bool(ann.peer_id),
             ann.device_id == "phone",
         )

@@ -19,7 +19,7 @@ from support.voice.voice_kit import WADDLE, voice_mint
 from syncbridge.identity import Role
 from syncbridge.voice.provider.records import CannotVerify, Permissions, SessionState, VerifyFailure
 from syncbridge.voice.reporting import hand_over
-from syncbridge.voice.timeline import Entry
+from syncbridge.voice.timeline import TimelineEntry
 
 SYNC_S = 3.0
 APART_S = 20.0
@@ -50,7 +50,7 @@ async def connections(site: LiveKitSite, channel: str, user: str) -> set[str]:
     return set(call.connections(user)) if call is not None else set()
 
 
-async def evidence(site: LiveKitSite, channel: str) -> list[Entry]:
+async def evidence(site: LiveKitSite, channel: str) -> list[TimelineEntry]:
     """What was said of a channel, the earliest first."""
     found, _ = await site.voice.evidence.timeline(channel, 500)
     return [entry for _, entry in found[::-1]]

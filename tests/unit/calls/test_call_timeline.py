@@ -28,8 +28,8 @@ from syncbridge.voice.timeline import (
     IGNORED_MS,
     MOST_AT_ONCE,
     REF_MOST,
-    Entry,
     Timeline,
+    TimelineEntry,
     decode_entry,
     encode_entry,
     repair_of,
@@ -64,7 +64,7 @@ def test_a_webhook_is_named_by_its_id() -> None:
     intake.apply_webhooks(channel, [intake.WebhookReport(event, NOW + 20, "msg_1")], NOW + 30)
 
     [entry] = channel.timeline.entries
-    assert entry == Entry(
+    assert entry == TimelineEntry(
         NOW + 30,
         Teller.WEBHOOK,
         "joined",
@@ -242,21 +242,21 @@ def test_an_entry_is_read_as_it_was_written() -> None:
 
     assert REF_MOST == len(entry.ref)
     assert entry == decode_entry(encode_entry(entry))
-    plain = Entry(NOW, Teller.LIST, "left")
+    plain = TimelineEntry(NOW, Teller.LIST, "left")
     assert b'{"at":%d,"source":"list","what":"left"}' % NOW == encode_entry(plain)
 
 
 @pytest.mark.parametrize(
     ("entry", "cause"),
     [
-        (Entry(1, Teller.LIST, "joined"), "missed_join"),
-        (Entry(1, Teller.LIST, "left", reason="verified"), "missed_leave"),
-        (Entry(1, Teller.TIMEOUT, "left", reason="expired"), "silent_client"),
-        (Entry(1, Teller.WEBHOOK, "joined"), ""),
-        (Entry(1, Teller.WEBHOOK, "left", reason="left"), ""),
-        (Entry(1, Teller.TIMEOUT, "left", reason="migration"), ""),
-        (Entry(1, Teller.LIST, "left", reason="ended"), ""),
-        (Entry(1, Teller.LIST, "doubted"), ""),
+        (TimelineEntry(1, Teller.LIST, "joined"), "missed_join"),
+        (TimelineEntry(1, Teller.LIST, "left", reason="verified"), "missed_leave"),
+        (TimelineEntry(1, Teller.TIMEOUT, "left", reason="expired"), "silent_client"),
+        (TimelineEntry(1, Teller.WEBHOOK, "joined"), ""),
+        (TimelineEntry(1, Teller.WEBHOOK, "left", reason="left"), ""),
+        (TimelineEntry(1, Teller.TIMEOUT, "left", reason="migration"), ""),
+        (TimelineEntry(1, Teller.LIST, "left", reason="ended"), ""),
+        (TimelineEntry(1, Teller.LIST, "doubted"), ""),
     ],
 )
 def test_what_is_a_repair(entry: Any, cause: str) -> None:

@@ -34,7 +34,7 @@ class RegisteredBy(StrEnum):
     CONFIGURATION = "configuration"
 
 
-class Identity(StrEnum):
+class ConnectionIdentity(StrEnum):
     """Whose connections the provider tells apart by their names."""
 
     USER = "user"
@@ -74,7 +74,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     empty_list: EmptyList = EmptyList.NOTHING
     second_look_s: float = 0.0
     left_record: bool = False
-    identity: Identity = Identity.USER
+    identity: ConnectionIdentity = ConnectionIdentity.USER
     leave_reason: bool = False
     connection_ids: bool = False
     token_local: bool = False

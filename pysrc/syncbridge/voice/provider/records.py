@@ -88,7 +88,7 @@ class Present(msgspec.Struct, frozen=True):
     sip: bool = False
 
 
-class Gone(msgspec.Struct, frozen=True):
+class GoneConnection(msgspec.Struct, frozen=True):
     """One connection that the provider records as over, since when (None: not told)."""
 
     user_id: str
@@ -110,14 +110,14 @@ class SessionState(msgspec.Struct, frozen=True):
     provider_session_id: str = ""
     pending: tuple[str, ...] = ()
     life: str = ""
-    gone: tuple[Gone, ...] = ()
+    gone: tuple[GoneConnection, ...] = ()
 
 
 class Vacated(msgspec.Struct, frozen=True):
     """The provider's record of a call that everybody has left: who was there, and is gone."""
 
     session_id: str
-    gone: tuple[Gone, ...]
+    gone: tuple[GoneConnection, ...]
 
 
 class ActiveSession(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ from syncbridge.voice.provider.capabilities import EMPTY_APART_S, EmptyList
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.provider.records import (
     CannotVerify,
-    Gone,
+    GoneConnection,
     SessionState,
     Vacated,
     VerifyFailure,
@@ -168,7 +168,7 @@ class StateCheck:
         room: Room,
         evidence: Evidence,
         state: SessionState | None = None,
-        gone: tuple[Gone, ...] = (),
+        gone: tuple[GoneConnection, ...] = (),
     ) -> CheckResult:
         """Let the channel hear it, and count how the two views differed."""
         gone = state.gone if state is not None else gone
@@ -244,7 +244,9 @@ class StateCheck:
         self._metrics.recreated.labels(result).inc()
 
 
-def _departures(channel: Channel, room: Room, gone: tuple[Gone, ...], now: int) -> list[Evidence]:
+def _departures(
+    channel: Channel, room: Room, gone: tuple[GoneConnection, ...], now: int
+) -> list[Evidence]:
     """What a record of the provider says of connections that we hold, and that are over."""
     call = channel.call
     return [

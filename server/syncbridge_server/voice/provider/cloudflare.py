@@ -30,7 +30,7 @@ from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,
-    Gone,
+    GoneConnection,
     IssuedToken,
     Metrics,
     Permissions,
@@ -452,13 +452,13 @@ def _present(peer: dict[str, Any]) -> Present:
     )
 
 
-def _gone(peer: dict[str, Any], ended_at: float | None = None) -> Gone:
+def _gone(peer: dict[str, Any], ended_at: float | None = None) -> GoneConnection:
     user_id = str(peer.get("custom_participant_id") or "")
     left_at = _unix(peer.get("left_at"))
-    return Gone(user_id, text(peer, "id"), ended_at if left_at is None else left_at)
+    return GoneConnection(user_id, text(peer, "id"), ended_at if left_at is None else left_at)
 
 
-def _vacated(session_id: str, gone: tuple[Gone, ...]) -> Vacated | CannotVerify:
+def _vacated(session_id: str, gone: tuple[GoneConnection, ...]) -> Vacated | CannotVerify:
     if not gone:
         return CannotVerify(VerifyFailure.EMPTY, "the list of participants is empty")
     return Vacated(session_id, gone)

@@ -29,7 +29,12 @@ import structlog
 import trio
 
 from syncbridge.voice.provider import errors, livekit_webhooks
-from syncbridge.voice.provider.capabilities import Capabilities, EmptyList, Identity, RecordingKind
+from syncbridge.voice.provider.capabilities import (
+    Capabilities,
+    ConnectionIdentity,
+    EmptyList,
+    RecordingKind,
+)
 from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.provider.livekit_names import Person, identity_of
@@ -68,7 +73,7 @@ PROBE_S = 3600.0
 CAPABILITIES = Capabilities(
     empty_list=EmptyList.NEGATIVE,
     second_look_s=20.0,
-    identity=Identity.DEVICE,
+    identity=ConnectionIdentity.DEVICE,
     leave_reason=True,
     connection_ids=True,
     permissions_live=True,
