@@ -9,7 +9,7 @@ from syncbridge.records.sessions import Notice
 from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.redis.bus.bus import ALL_NODES, RedisBus
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.sockets.audience import Audience
+from syncbridge_server.voice.sockets.audience import ChannelAudience
 from syncbridge_server.voice.sockets.live_calls import LiveCalls
 from syncbridge_server.voice.sockets.reports import ClientReports
 from syncbridge_server.voice.sockets.sockets import VoiceSockets
@@ -24,7 +24,7 @@ class VoiceGateway:
     """The parts that `attach` made."""
 
     live_calls: LiveCalls
-    audience: Audience
+    audience: ChannelAudience
     speaking: Speaking
     reports: ClientReports
     sockets: VoiceSockets
@@ -53,7 +53,7 @@ def attach(
 ) -> VoiceGateway:
     """Voice for the sockets of a gateway that has none yet. `throttle`: see `Speaking`."""
     live_calls = LiveCalls(writer.channels, bus, isolation=writer.isolation)
-    audience = Audience(gateway.hub, gateway.post, live_calls)
+    audience = ChannelAudience(gateway.hub, gateway.post, live_calls)
 
     def share(data: bytes) -> None:
         if not bus.alone:

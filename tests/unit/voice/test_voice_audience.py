@@ -10,7 +10,7 @@ from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import Identity, Role, VoiceGrant
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Connection
-from syncbridge_server.voice.sockets.audience import MAX_WATCHED, Audience
+from syncbridge_server.voice.sockets.audience import MAX_WATCHED, ChannelAudience
 
 
 class LiveCalls:
@@ -37,7 +37,7 @@ class Rig:
     def __init__(self) -> None:
         self.hub = Hub()
         self.live_calls = LiveCalls()
-        self.audience = Audience(self.hub, None, self.live_calls)  # type: ignore[arg-type]
+        self.audience = ChannelAudience(self.hub, None, self.live_calls)  # type: ignore[arg-type]
         self.peers: list[socket.socket] = []
 
     def connect(self, user: str, waddle: str = "w") -> Connection:

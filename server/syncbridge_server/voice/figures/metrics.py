@@ -37,7 +37,7 @@ class SyncMetrics(NamedTuple):
     wrong: Histogram
 
 
-class CallMetrics(NamedTuple):
+class ChannelMetrics(NamedTuple):
     """The calls: what the monitor saw in its latest pass, and what ended."""
 
     live: Gauge
@@ -65,7 +65,7 @@ class VoiceMetrics(NamedTuple):
 
     provider: ProviderMetrics
     sync: SyncMetrics
-    calls: CallMetrics
+    calls: ChannelMetrics
     analytics: AnalyticsMetrics
 
 
@@ -119,8 +119,8 @@ def _sync(make: _Maker) -> SyncMetrics:
     )
 
 
-def _calls(make: _Maker) -> CallMetrics:
-    return CallMetrics(
+def _calls(make: _Maker) -> ChannelMetrics:
+    return ChannelMetrics(
         make.gauge("live_channels", "Live voice channels."),
         make.gauge("participants", "Users in calls."),
         make.gauge("health", "Calls by health.", "status"),

@@ -24,7 +24,7 @@ from syncbridge.voice.verification import ALL, Unverified, worst
 from syncbridge_server.ports.evidence import CallEvidence
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.figures.metrics import CallMetrics
+from syncbridge_server.voice.figures.metrics import ChannelMetrics
 from syncbridge_server.voice.leader import LONGEST, run_as_leader
 
 log = structlog.get_logger("voice")
@@ -80,7 +80,7 @@ class Monitor:
         self,
         provider: VoiceProvider,
         writer: ChannelWriter,
-        metrics: CallMetrics,
+        metrics: ChannelMetrics,
         limits: MonitorLimits,
         analytics: Sink | None = None,
         failing: Callable[[], bool] = lambda: False,

@@ -43,7 +43,7 @@ def new_client() -> httpx.AsyncClient:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProviderAnswer:
     """A response that was read to its end. `body` is {} when it is no JSON object."""
 
     status: int
@@ -93,7 +93,7 @@ class ProviderCalls:
         reads: bool = False,
         most: int = MAX_ANSWER,
         accept: tuple[int, ...] = (),
-    ) -> Answer:
+    ) -> ProviderAnswer:
         """One request and its answer.
 
         Args:
@@ -131,7 +131,7 @@ class ProviderCalls:
         query: Mapping[str, str | int],
         headers: Mapping[str, str],
         most: int,
-    ) -> Answer:
+    ) -> ProviderAnswer:
         sent = {**self._headers, **headers}
         url = self._base + path
         params = dict(query) or None
@@ -145,9 +145,11 @@ class ProviderCalls:
         async with aclosing(response):
             text = await _read(response, most)
         document = _object(text)
-        return Answer(response.status_code, document or {}, response.headers, document is not None)
+        return ProviderAnswer(
+            response.status_code, document or {}, response.headers, document is not None
+        )
 
-    def _error(self, answer: Answer, changes: bool) -> errors.ProviderError:
+    def _error(self, answer: ProviderAnswer, changes: bool) -> errors.ProviderError:
         kind = errors.BY_CODE.get(_code(answer)) or _by_status(answer.status)
         retry = _retry_after(answer)
         if answer.status == 429 or kind is errors.RateLimited:
@@ -197,7 +199,7 @@ def _object(text: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _told(answer: Answer, name: str) -> Any:
+def _told(answer: ProviderAnswer, name: str) -> Any:
     """What a body says of its error; a text alone is the code."""
     found = answer.body.get("error", answer.body)
     if isinstance(found, dict):
@@ -205,7 +207,7 @@ def _told(answer: Answer, name: str) -> Any:
     return found if name == "code" else None
 
 
-def _code(answer: Answer) -> str:
+def _code(answer: ProviderAnswer) -> str:
     """The error code in a body, as text in lower case; empty when there is none."""
     code = _told(answer, "code")
     return code.lower() if isinstance(code, str) else ""
@@ -221,7 +223,7 @@ def _by_status(status: int) -> type[errors.ProviderError]:
     return errors.ProviderUnavailable
 
 
-def _retry_after(answer: Answer) -> float | None:
+def _retry_after(answer: ProviderAnswer) -> float | None:
     """Seconds of `Retry-After`, else of the body's `retryAfter`; None when neither says any."""
     header = _seconds(answer.headers.get("retry-after"))
     return header if header is not None else _seconds(_told(answer, "retryAfter"))

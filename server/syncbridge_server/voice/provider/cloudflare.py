@@ -47,7 +47,7 @@ from syncbridge.voice.provider.records import (
     WebhookRegistration,
 )
 from syncbridge_server.voice.provider.answers import count, entries, text
-from syncbridge_server.voice.provider.calling import Answer, ProviderCalls, doubt_of
+from syncbridge_server.voice.provider.calling import ProviderAnswer, ProviderCalls, doubt_of
 from syncbridge_server.voice.provider.presets import (
     PresetRequest,
     is_missing,
@@ -293,14 +293,14 @@ class CloudflareProvider:
         """RealTimeKit's events."""
         return webhooks.parse_webhook(body)
 
-    async def _recorded(self, session_id: str) -> Answer:
+    async def _recorded(self, session_id: str) -> ProviderAnswer:
         """What is being recorded of a meeting; status 404 when nothing is."""
         path = f"/recordings/active-recording/{quote(session_id, safe='')}"
         return await self._calls.ask("GET", path, accept=(404,))
 
     async def _with_preset(
         self, method: str, path: str, body: dict[str, str], wanted: PresetRequest
-    ) -> Answer:
+    ) -> ProviderAnswer:
         """A request that names a preset; sent again after that had to be made. Refusals pass."""
         answer = await self._calls.ask(method, path, body, accept=REFUSED)
         if is_missing(answer):
@@ -398,7 +398,7 @@ def _meeting(session_id: str, *parts: str) -> str:
     return "/".join(["/meetings", *(quote(part, safe="") for part in (session_id, *parts))])
 
 
-def _refusal(answer: Answer) -> errors.ProviderError:
+def _refusal(answer: ProviderAnswer) -> errors.ProviderError:
     """The error of an answer out of `REFUSED`. A preset that is not there is no lost session."""
     gone = answer.status == 404 and not is_missing(answer)
     kind = errors.SessionNotFound if gone else errors.InvalidRequest
@@ -412,7 +412,7 @@ def _tells_all(known: dict[str, Any]) -> bool:
     return all_told and known.get("enabled") is not False
 
 
-def _recording(answer: Answer) -> Recording:
+def _recording(answer: ProviderAnswer) -> Recording:
     data = _data(answer.body)
     return Recording(text(data, "id"), str(data.get("status", "")))
 

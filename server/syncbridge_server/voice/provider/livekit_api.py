@@ -13,7 +13,7 @@ import jwt
 from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.livekit_webhooks import somebody
 from syncbridge_server.voice.provider.answers import entries, text
-from syncbridge_server.voice.provider.calling import Answer, ProviderCalls
+from syncbridge_server.voice.provider.calling import ProviderAnswer, ProviderCalls
 
 JWT_SECONDS = 60
 MAX_LIST = 16_777_216
@@ -130,15 +130,17 @@ class LiveKitApi:
 
     # Requests
 
-    async def _room(self, method: str, body: Object, grant: Object, **more: Any) -> Answer:
+    async def _room(self, method: str, body: Object, grant: Object, **more: Any) -> ProviderAnswer:
         return await self._ask("RoomService", method, body, grant, **more)
 
-    async def _in_room(self, method: str, room: str, body: Object, **more: Any) -> Answer:
+    async def _in_room(self, method: str, room: str, body: Object, **more: Any) -> ProviderAnswer:
         """`roomAdmin` holds for the room that is named beside it, and no other."""
         grant = {"roomAdmin": True, "room": room}
         return await self._room(method, {"room": room, **body}, grant, **more)
 
-    async def _egress(self, method: str, accept: tuple[int, ...] = (), **body: Any) -> Answer:
+    async def _egress(
+        self, method: str, accept: tuple[int, ...] = (), **body: Any
+    ) -> ProviderAnswer:
         """Raises Unsupported where LiveKit has no Redis."""
         grant = {"roomRecord": True}
         reads = method == "ListEgress"
@@ -151,13 +153,13 @@ class LiveKitApi:
 
     async def _ask(
         self, service: str, method: str, body: Object, grant: Object, **more: Any
-    ) -> Answer:
+    ) -> ProviderAnswer:
         token = self.sign({"video": grant}, JWT_SECONDS)
         headers = {"authorization": f"Bearer {token}"}
         path = f"/twirp/livekit.{service}/{method}"
         return await self._calls.ask("POST", path, body, headers=headers, **more)
 
-    def _require(self, answer: Answer, wanted: tuple[int, str]) -> None:
+    def _require(self, answer: ProviderAnswer, wanted: tuple[int, str]) -> None:
         """Raise ProviderUnavailable unless an answer is this error of the API itself."""
         if (answer.status, answer.body.get("code")) != wanted:
             raise errors.ProviderUnavailable(f"the provider answered {answer.status}")

@@ -10,7 +10,7 @@ others are ours to give. Bit rates cannot be told.
 from typing import Any, NamedTuple
 
 from syncbridge.voice.provider.records import Permissions
-from syncbridge_server.voice.provider.calling import Answer
+from syncbridge_server.voice.provider.calling import ProviderAnswer
 
 MISSING = "no preset found"
 _COLORS = {
@@ -129,7 +129,7 @@ def preset_body(wanted: PresetRequest) -> dict[str, Any]:
     }
 
 
-def is_missing(answer: Answer) -> bool:
+def is_missing(answer: ProviderAnswer) -> bool:
     """Whether a request was refused because the preset that it names is not there.
 
     With which status is not told anywhere, nor in which of the forms that errors have.

@@ -24,7 +24,7 @@ from syncbridge.voice.grants import require
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.reporting import hand_over
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.figures.metrics import CallMetrics
+from syncbridge_server.voice.figures.metrics import ChannelMetrics
 from syncbridge_server.voice.rooms.tokens import VoiceToken, VoiceTokens
 from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 
@@ -57,7 +57,7 @@ class Handover:
         live_calls: LiveCalls,
         writer: ChannelWriter,
         tokens: VoiceTokens,
-        metrics: CallMetrics,
+        metrics: ChannelMetrics,
     ) -> None:
         self._live_calls = live_calls
         self._writer = writer

@@ -19,7 +19,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import Move, Room
 from syncbridge_server.voice.channel_writer import ChannelWriter
-from syncbridge_server.voice.figures.metrics import CallMetrics
+from syncbridge_server.voice.figures.metrics import ChannelMetrics
 
 log = structlog.get_logger("voice")
 
@@ -37,7 +37,9 @@ class NothingToMigrate(Exception):
 class Migration:
     """Moves calls."""
 
-    def __init__(self, writer: ChannelWriter, opening: OpensComing, metrics: CallMetrics) -> None:
+    def __init__(
+        self, writer: ChannelWriter, opening: OpensComing, metrics: ChannelMetrics
+    ) -> None:
         self._writer = writer
         self._opening = opening
         self._metrics = metrics

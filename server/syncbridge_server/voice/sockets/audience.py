@@ -20,7 +20,7 @@ MAX_WATCHED = 32
 """Channels that one connection may watch."""
 
 
-class Audience:
+class ChannelAudience:
     """Topics of channels, and the connections of users. All costs O(devices concerned)."""
 
     def __init__(self, hub: Hub, post: Post, live_calls: LiveCalls) -> None:

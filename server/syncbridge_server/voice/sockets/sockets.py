@@ -26,7 +26,7 @@ from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.view import View
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.post import Post
-from syncbridge_server.voice.sockets.audience import Audience
+from syncbridge_server.voice.sockets.audience import ChannelAudience
 from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 from syncbridge_server.voice.sockets.reports import ClientReports, PendingReport
 from syncbridge_server.voice.sockets.speaking import Speaking
@@ -48,7 +48,7 @@ class VoiceSockets:
         self,
         post: Post,
         live_calls: LiveCalls,
-        audience: Audience,
+        audience: ChannelAudience,
         speaking: Speaking,
         reports: ClientReports,
         *,

@@ -51,7 +51,7 @@ MAX_FOLLOW_MS = 250
 Batch = list[tuple[str, bool]]
 
 
-class Shared(msgspec.Struct, array_like=True):
+class SpeakingNotice(msgspec.Struct, array_like=True):
     """What one node tells the others: who changed, by channel."""
 
     node: str
@@ -64,7 +64,7 @@ class Tell(Protocol):
     def __call__(self, channel_id: str, message: Message, kind: int) -> int: ...
 
 
-_decoder = msgspec.json.Decoder(Shared)
+_decoder = msgspec.json.Decoder(SpeakingNotice)
 
 
 class Speaking:
@@ -216,7 +216,7 @@ class Speaking:
 
     def _share_all(self, channels: list[tuple[str, Batch]]) -> None:
         self.shared += 1
-        self._share(msgspec.json.encode(Shared(self._node, channels)))
+        self._share(msgspec.json.encode(SpeakingNotice(self._node, channels)))
 
     # What ends speaking
 
