@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from syncbridge.voice.evidence import Doubt, Origin
+from syncbridge.voice.evidence import Doubt, EvidenceOrigin
 from syncbridge.voice.tombstones import Stone
 
 
@@ -159,7 +159,7 @@ class Member(msgspec.Struct, omit_defaults=True):
 
     since: int
     connections: dict[str, MediaConnection]
-    by: Origin | None = None
+    by: EvidenceOrigin | None = None
     until: int = 0
 
 

@@ -27,8 +27,8 @@ from syncbridge.voice.channel_limits import ChannelLimits as ChannelLimits
 from syncbridge.voice.evidence import (
     Ended,
     Evidence,
+    EvidenceOrigin,
     Migrated,
-    Origin,
     Polled,
     Teller,
     Vacant,
@@ -51,7 +51,7 @@ from syncbridge.voice.timeline import (
 LOST = "lost"
 REPLACED = "replaced"
 """Why a room is given up that is to be opened in another way."""
-PROVIDER = Origin(Teller.PROVIDER)
+PROVIDER = EvidenceOrigin(Teller.PROVIDER)
 REMOVED_MOST = 256
 """Users who are kept out of one channel."""
 RETIRED_MOST = 32
@@ -169,7 +169,7 @@ class Channel:
         if self.record.failures:
             self.record.retry_at, self.record.failures, self.record.last_error = 0, 0, ""
 
-    def end(self, now: int, reason: str, by: Origin = PROVIDER) -> list[Event]:
+    def end(self, now: int, reason: str, by: EvidenceOrigin = PROVIDER) -> list[Event]:
         """End the call, by the word of `by`; its rooms are retired."""
         if self.call is None or self.record.room is None:
             self._vacate()
@@ -204,7 +204,7 @@ class Channel:
         participant.seat_until = now + self.limits.seat_ms
         record.participants[user_id] = participant
         record.last_activity = now
-        self.timeline.note(Origin(Teller.TOKEN), TOKEN, now, user_id=user_id)
+        self.timeline.note(EvidenceOrigin(Teller.TOKEN), TOKEN, now, user_id=user_id)
 
     def keep_out(self, user_id: str, now: int) -> None:
         """Whoever was sent away comes back only with a new token; the oldest are forgotten."""
@@ -223,7 +223,7 @@ class Channel:
         self.unseat(user_id, now)
         if user_id not in self.record.unwelcome:
             self.record.unwelcome = [*self.record.unwelcome, user_id]
-        self.timeline.note(Origin(Teller.OPERATOR), SENT_AWAY, now, user_id=user_id)
+        self.timeline.note(EvidenceOrigin(Teller.OPERATOR), SENT_AWAY, now, user_id=user_id)
 
     def welcome(self, user_id: str) -> None:
         """A user who was sent away is let in again."""
@@ -271,7 +271,7 @@ class Channel:
             self._arrive(user_id, before, now)
         return events
 
-    def tell_devices(self, told: list[announcements.Message], by: Origin, now: int) -> None:
+    def tell_devices(self, told: list[announcements.Message], by: EvidenceOrigin, now: int) -> None:
         """Tell devices of a user which of them holds the call, and note it."""
         self.news += told
         self.timeline.devices(told, by, now)
@@ -516,7 +516,7 @@ class Channel:
         return events
 
     def _after(
-        self, events: list[Event], now: int, reason: str, by: Origin = TIMEOUT
+        self, events: list[Event], now: int, reason: str, by: EvidenceOrigin = TIMEOUT
     ) -> list[Event]:
         """Tell what changed, and do what follows from the phase: rooms that are not needed."""
         record, state = self.record, self.call

@@ -34,7 +34,7 @@ class Teller(StrEnum):
     PROVIDER = "provider"
 
 
-class Origin(msgspec.Struct, frozen=True, array_like=True):
+class EvidenceOrigin(msgspec.Struct, frozen=True, array_like=True):
     """Who says something. `ref`: the id of the webhook, the device that reports, the operator."""
 
     teller: Teller
@@ -46,7 +46,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     generation: int
     at: int
-    origin: Origin | None = None
+    origin: EvidenceOrigin | None = None
 
 
 class Joined(Evidence, frozen=True):
@@ -152,11 +152,11 @@ class Migrated(Evidence, frozen=True):
 
 
 _TELLERS = {
-    Source.WEBHOOK: Origin(Teller.WEBHOOK),
-    Source.CLIENT: Origin(Teller.REPORT),
-    Source.POLL: Origin(Teller.LIST),
+    Source.WEBHOOK: EvidenceOrigin(Teller.WEBHOOK),
+    Source.CLIENT: EvidenceOrigin(Teller.REPORT),
+    Source.POLL: EvidenceOrigin(Teller.LIST),
 }
-_OURS = Origin(Teller.PROVIDER)
+_OURS = EvidenceOrigin(Teller.PROVIDER)
 
 
 def told_by(source: Source) -> Teller:
@@ -164,7 +164,7 @@ def told_by(source: Source) -> Teller:
     return _TELLERS[source].teller
 
 
-def origin_of(evidence: Evidence) -> Origin:
+def origin_of(evidence: Evidence) -> EvidenceOrigin:
     """Who says it."""
     if evidence.origin is not None:
         return evidence.origin

@@ -19,7 +19,7 @@ import msgspec
 
 from syncbridge.voice import announcements
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.evidence import Evidence, Joined, Left, Origin, Source, Teller
+from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Joined, Left, Source, Teller
 from syncbridge.voice.provider import events
 from syncbridge.voice.provider.events import Event
 
@@ -39,9 +39,9 @@ class WebhookReport(msgspec.Struct, frozen=True):
     webhook_id: str = ""
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> EvidenceOrigin:
         """Who says it."""
-        return Origin(Teller.WEBHOOK, self.webhook_id)
+        return EvidenceOrigin(Teller.WEBHOOK, self.webhook_id)
 
     @property
     def at(self) -> int:

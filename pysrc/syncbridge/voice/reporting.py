@@ -11,7 +11,7 @@ import msgspec
 from syncbridge.voice import announcements, holding
 from syncbridge.voice.call_records import Event
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.evidence import Joined, Left, Origin, Source, Teller
+from syncbridge.voice.evidence import EvidenceOrigin, Joined, Left, Source, Teller
 from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.records import Participant
 
@@ -86,7 +86,7 @@ def hand_over(channel: Channel, user_id: str, device_id: str, sid: str, now: int
     holding.begin_move(participant, device_id, sid, now + channel.limits.handoff_ms)
     participant.lost_at, participant.arrival = 0, None
     told = [announcements.moving(channel.record.channel_id, user_id, device_id)]
-    channel.tell_devices(told, Origin(Teller.TOKEN), now)
+    channel.tell_devices(told, EvidenceOrigin(Teller.TOKEN), now)
     return True
 
 
@@ -104,9 +104,9 @@ def _sign(
     )
 
 
-def _origin(said: ClientReport) -> Origin:
+def _origin(said: ClientReport) -> EvidenceOrigin:
     """The device that reports."""
-    return Origin(Teller.REPORT, said.device_id)
+    return EvidenceOrigin(Teller.REPORT, said.device_id)
 
 
 def _spoken_of(channel: Channel, session_id: str) -> int:

@@ -15,7 +15,7 @@ import msgspec
 
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.call_records import CallChange, What
-from syncbridge.voice.evidence import Evidence, Origin, Teller, origin_of
+from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Teller, origin_of
 from syncbridge.voice.records import ChannelRecord
 
 MOST_AT_ONCE = 256
@@ -25,7 +25,7 @@ IGNORED_MS = 600_000
 IGNORED_MOST = 64
 """Users of whom that is remembered; the oldest makes room."""
 REF_MOST = 128
-TIMEOUT = Origin(Teller.TIMEOUT)
+TIMEOUT = EvidenceOrigin(Teller.TIMEOUT)
 
 OPENED = "opened"
 TOKEN = "token"  # noqa: S105
@@ -82,7 +82,7 @@ class Timeline:
 
     def note(
         self,
-        origin: Origin,
+        origin: EvidenceOrigin,
         what: str,
         now: int,
         *,
@@ -131,7 +131,7 @@ class Timeline:
             )
         changes.clear()
 
-    def devices(self, messages: Iterable[Message], origin: Origin, now: int) -> None:
+    def devices(self, messages: Iterable[Message], origin: EvidenceOrigin, now: int) -> None:
         """Note which devices hold the call, as the devices are told."""
         words = {"held": HOLDS, "moving": MOVING, "released": RELEASED}
         for message in messages:
@@ -142,13 +142,13 @@ class Timeline:
                     origin, what, now, user_id=user_id, reason=reason, ref=message["deviceId"]
                 )
 
-    def _wrong_ms(self, change: CallChange, by: Origin, now: int) -> int:
+    def _wrong_ms(self, change: CallChange, by: EvidenceOrigin, now: int) -> int:
         """Who is found in a list may have been missed since the look before."""
         if change.what is not What.JOINED or by.teller is not Teller.LIST:
             return change.wrong_ms
         return max(now - max(self._record.last_sync_at, self._record.created_at), 0)
 
-    def _known(self, change: CallChange, by: Origin, now: int) -> bool:
+    def _known(self, change: CallChange, by: EvidenceOrigin, now: int) -> bool:
         """Whether it was noted lately that this user's word is ignored; takes note of it."""
         if by.teller is Teller.WEBHOOK:
             return False

@@ -15,7 +15,7 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, SERVICES, Identity
 from syncbridge.voice.ahead import configure, prewarm, wanted_config
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.evidence import Origin, Teller
+from syncbridge.voice.evidence import EvidenceOrigin, Teller
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.auth.http import BearerAuth
@@ -386,4 +386,4 @@ def ended(channel: Channel, now: int, *, by: str) -> None:
     """End the call, as `by` asks. Raises NotLive when there is neither a call nor a room."""
     if channel.record.room is None:
         raise NotLive
-    channel.end(now, "ended", Origin(Teller.OPERATOR, by))
+    channel.end(now, "ended", EvidenceOrigin(Teller.OPERATOR, by))

@@ -17,7 +17,7 @@ from support.voice.channel_kit import (
 )
 from syncbridge.voice import intake, reporting
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.evidence import Evidence, Joined, Left, Origin, Polled, Source, Teller
+from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Joined, Left, Polled, Source, Teller
 from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.provider.events import ParticipantJoined, ParticipantLeft
 from syncbridge.voice.timeline import (
@@ -219,7 +219,7 @@ def test_a_call_begins_moves_and_ends() -> None:
     channel = hear(channel, NOW + 7, joined("ann", NOW + 7, 2))
     assert ("provider", "migrated", "", "moved") in told(channel)
     channel = again(channel)
-    channel.end(NOW + 8, "ended", Origin(Teller.OPERATOR, "root"))
+    channel.end(NOW + 8, "ended", EvidenceOrigin(Teller.OPERATOR, "root"))
     assert [("operator", "left", "ann", "ended"), ("operator", "ended", "", "ended")] == told(
         channel
     )
@@ -237,7 +237,7 @@ def test_an_entry_is_read_as_it_was_written() -> None:
     """And is short: what is empty is left out. A long reference is cut."""
     channel = opened()
     line = Timeline(channel.record)
-    line.note(Origin(Teller.WEBHOOK, "x" * 1_000), "joined", NOW, user_id="ann")
+    line.note(EvidenceOrigin(Teller.WEBHOOK, "x" * 1_000), "joined", NOW, user_id="ann")
     [entry] = line.entries
 
     assert REF_MOST == len(entry.ref)

@@ -21,7 +21,7 @@ import trio
 from syncbridge.errors import SyncBridgeError
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.compare import Discrepancy, Listing, compare_states, unknown_yet
-from syncbridge.voice.evidence import Evidence, Left, Origin, Polled, Source, Teller, Vacant
+from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Left, Polled, Source, Teller, Vacant
 from syncbridge.voice.provider.capabilities import EMPTY_APART_S, EmptyList
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.provider.records import (
@@ -39,7 +39,7 @@ from syncbridge_server.voice.figures.metrics import SyncMetrics
 
 log = structlog.get_logger("voice")
 
-LIST = Origin(Teller.LIST)
+LIST = EvidenceOrigin(Teller.LIST)
 LOSSES = 2
 """Looks in a row that did not find the room, after which it is replaced."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from syncbridge.voice.channel import PROVIDER, Channel
-from syncbridge.voice.evidence import Evidence, Left, Origin, Source, Teller
+from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Left, Source, Teller
 from syncbridge.voice.timeline import SENT_AWAY
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.channel_writer import ChannelWriter
@@ -66,7 +66,7 @@ def asked_out(
     channel.unseat(user_id, now)
     if keep_out:
         channel.keep_out(user_id, now)
-    origin = Origin(Teller.OPERATOR, by) if by else Origin(Teller.REPORT)
+    origin = EvidenceOrigin(Teller.OPERATOR, by) if by else EvidenceOrigin(Teller.REPORT)
     said: list[Evidence] = [
         Left(
             generation=call.generation,
