@@ -18,7 +18,7 @@ from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge_tools.rtk_sim import spec_dialect
-from syncbridge_tools.rtk_sim.handling import Call
+from syncbridge_tools.rtk_sim.handling import SimRequest
 from syncbridge_tools.rtk_sim.world import WorldError
 
 DAY = 86_400
@@ -196,7 +196,7 @@ async def test_why_there_is_no_room_is_told(
     """Who asks for a migration hears the provider's code and its time; the operator hears, too."""
     create, refused = spec_dialect.create, [False]
 
-    def answer(call: Call) -> Response:
+    def answer(call: SimRequest) -> Response:
         if refused[0]:
             raise WorldError(403, "PERMISSION_DENIED", "in the provider's own words")
         return create(call)

@@ -23,11 +23,11 @@ from syncbridge.voice.provider.signatures import secret_bytes
 from syncbridge_tools.rtk_sim import cloudflare_dialect, media, spec_dialect
 from syncbridge_tools.rtk_sim.faults import Faults, FaultSwitch
 from syncbridge_tools.rtk_sim.handling import Body, Sim, read_body, reply, text_of
-from syncbridge_tools.rtk_sim.reports import Reports, RsaSigner
-from syncbridge_tools.rtk_sim.world import Happening, Room, World, WorldError
+from syncbridge_tools.rtk_sim.reports import RsaSigner, SimReports
+from syncbridge_tools.rtk_sim.world import Happening, SimRoom, World, WorldError
 
 Steering = Callable[[Sim, Body], Body]
-Move = Callable[[World, Room, str, float], list[Happening]]
+Move = Callable[[World, SimRoom, str, float], list[Happening]]
 MOVES: dict[str, Move] = {
     "join": World.join,
     "leave": World.leave,
@@ -47,7 +47,7 @@ def new_sim(
     """
     world, switch = World(), FaultSwitch()
     hook_key = secret_bytes(secret or secrets.token_urlsafe(32))
-    reports = Reports(world, switch, hook_key, signer or RsaSigner())
+    reports = SimReports(world, switch, hook_key, signer or RsaSigner())
     return Sim(world, switch, reports, key or secrets.token_urlsafe(24), allow_remote)
 
 

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from syncbridge_tools.rtk_sim.faults import Faults, FaultSwitch
-from syncbridge_tools.rtk_sim.reports import Reports
-from syncbridge_tools.rtk_sim.world import Room, World, WorldError
+from syncbridge_tools.rtk_sim.reports import SimReports
+from syncbridge_tools.rtk_sim.world import SimRoom, World, WorldError
 
 MAX_BODY = 65_536
 MAX_OBJECT = 4096
@@ -31,7 +31,7 @@ class Sim:
 
     world: World
     switch: FaultSwitch
-    reports: Reports
+    reports: SimReports
     key: str
     allow_remote: bool = False
 
@@ -50,7 +50,7 @@ class Sim:
 
 
 @dataclass(frozen=True)
-class Call:
+class SimRequest:
     """One request that is to be answered."""
 
     sim: Sim
@@ -59,7 +59,7 @@ class Call:
     faults: Faults
     now: float
 
-    def room(self) -> Room:
+    def room(self) -> SimRoom:
         """The room that the path names."""
         return self.sim.world.find(self.request.path_params["id"])
 
@@ -70,7 +70,7 @@ class Call:
         return max(1, min(int(text), most)) if plain else default
 
 
-Answering = Callable[[Call], Response]
+Answering = Callable[[SimRequest], Response]
 
 
 def provider_route(sim: Sim, answer: Answering, refuse: Refuse, creates: bool = False) -> Route:
@@ -91,7 +91,9 @@ def provider_route(sim: Sim, answer: Answering, refuse: Refuse, creates: bool = 
         if request.headers.get("authorization") != f"Bearer {sim.key}":
             return refuse(401, "PERMISSION_DENIED", "bad key")
         try:
-            response = answer(Call(sim, request, await read_body(request), faults, time.time()))
+            response = answer(
+                SimRequest(sim, request, await read_body(request), faults, time.time())
+            )
         except WorldError as error:
             return refuse(error.status, error.code, str(error))
         if creates and faults.create_lost:

@@ -14,7 +14,7 @@ import trio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from syncbridge_tools.rtk_sim.handling import Sim
-from syncbridge_tools.rtk_sim.world import Happening, Peer, Room, WorldError
+from syncbridge_tools.rtk_sim.world import Happening, Peer, SimRoom, WorldError
 
 TOKEN_SECONDS = 5.0
 LOOK_SECONDS = 0.25
@@ -49,7 +49,7 @@ async def connect(sim: Sim, websocket: WebSocket) -> None:
         sim.reports.tell(sim.world.part(room, peer, time.time()))
 
 
-async def _enter(sim: Sim, websocket: WebSocket) -> tuple[Room, Peer, list[Happening]] | None:
+async def _enter(sim: Sim, websocket: WebSocket) -> tuple[SimRoom, Peer, list[Happening]] | None:
     try:
         with trio.fail_after(TOKEN_SECONDS):
             token = await websocket.receive_text()
@@ -66,7 +66,7 @@ async def _enter(sim: Sim, websocket: WebSocket) -> tuple[Room, Peer, list[Happe
     return room, peer, happened
 
 
-async def _listen(sim: Sim, room: Room, peer: Peer, websocket: WebSocket) -> None:
+async def _listen(sim: Sim, room: SimRoom, peer: Peer, websocket: WebSocket) -> None:
     while True:
         try:
             said = msgspec.json.decode(await websocket.receive_text(), type=Said)

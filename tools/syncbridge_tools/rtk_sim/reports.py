@@ -73,7 +73,7 @@ class RsaSigner:
         return base64.b64encode(self._key.sign(body, padding.PKCS1v15(), hashes.SHA256())).decode()
 
 
-class Reports:
+class SimReports:
     """Sends webhooks.
 
     Args:

@@ -44,7 +44,7 @@ class Past:
 
 
 @dataclass
-class Room:
+class SimRoom:
     """A room. `occupancy` is empty when nobody is in it; `past`: the latest that are over.
 
     `features`, `metadata` and `tokens` (by user, the latest) are what was asked for.
@@ -97,7 +97,7 @@ class Happening:
     """Something to report."""
 
     kind: str
-    room: Room
+    room: SimRoom
     occupancy: str
     at: float
     peer: Peer | None = None
@@ -111,12 +111,12 @@ class World:
     """All rooms and registrations."""
 
     def __init__(self) -> None:
-        self.rooms: dict[str, Room] = {}
+        self.rooms: dict[str, SimRoom] = {}
         self.hooks: dict[str, Hook] = {}
         self.presets: dict[str, Preset] = {}
         self.created = 0
 
-    def create(self, room_id: str, title: str, now: float, max_participants: int) -> Room:
+    def create(self, room_id: str, title: str, now: float, max_participants: int) -> SimRoom:
         """A new room; of a room that is there already, that one."""
         if room_id in self.rooms:
             return self.rooms[room_id]
@@ -126,21 +126,21 @@ class World:
                 raise WorldError(503, "SERVICE_UNAVAILABLE", "no place for another session")
             del self.rooms[gone]
         self.created += 1
-        room = self.rooms[room_id] = Room(room_id, title, now, max_participants)
+        room = self.rooms[room_id] = SimRoom(room_id, title, now, max_participants)
         return room
 
-    def find(self, room_id: str) -> Room:
+    def find(self, room_id: str) -> SimRoom:
         """A room that has not ended."""
         room = self.rooms.get(room_id)
         if room is None or room.ended:
             raise WorldError(404, "SESSION_NOT_FOUND", "no such session")
         return room
 
-    def occupied(self) -> list[Room]:
+    def occupied(self) -> list[SimRoom]:
         """The rooms in which somebody is."""
         return [room for room in self.rooms.values() if room.occupancy]
 
-    def enrol(self, room: Room, user_id: str, preset: str = "") -> str:
+    def enrol(self, room: SimRoom, user_id: str, preset: str = "") -> str:
         """The participant id of a user, who may then join. Enrolment takes a place."""
         if user_id not in room.enrolled and len(room.enrolled) >= room.max_participants:
             raise WorldError(409, "session_full", "the session is full")
@@ -148,7 +148,7 @@ class World:
         room.enrolled[user_id] = (known, preset)
         return known
 
-    def join(self, room: Room, user_id: str, now: float) -> list[Happening]:
+    def join(self, room: SimRoom, user_id: str, now: float) -> list[Happening]:
         """A user connects."""
         if len(room.present) >= room.max_participants or len(room.peers) >= MAX_PEERS:
             raise WorldError(409, "session_full", "the session is full")
@@ -160,7 +160,7 @@ class World:
         room.peers.append(peer)
         return [*happened, Happening("joined", room, room.occupancy, now, peer)]
 
-    def leave(self, room: Room, user_id: str, now: float) -> list[Happening]:
+    def leave(self, room: SimRoom, user_id: str, now: float) -> list[Happening]:
         """All connections of a user end; with the last one of the room, its occupancy."""
         happened = []
         for peer in room.present:
@@ -169,39 +169,39 @@ class World:
                 happened.append(Happening("left", room, room.occupancy, now, peer))
         return [*happened, *self._vacate(room, now)] if happened else []
 
-    def part(self, room: Room, peer: Peer, now: float) -> list[Happening]:
+    def part(self, room: SimRoom, peer: Peer, now: float) -> list[Happening]:
         """One connection ends; of one that has ended nothing is told."""
         if peer.left_at is not None:
             return []
         peer.left_at = now
         return [Happening("left", room, room.occupancy, now, peer), *self._vacate(room, now)]
 
-    def speak(self, room: Room, user_id: str, now: float, speaking: bool) -> list[Happening]:
+    def speak(self, room: SimRoom, user_id: str, now: float, speaking: bool) -> list[Happening]:
         """A user begins or ceases to speak; of one who is not there nothing is told."""
         peer = next((peer for peer in room.present if peer.user_id == user_id), None)
         if peer is None:
             return []
         return [Happening("speaking", room, room.occupancy, now, peer, speaking=speaking)]
 
-    def clear(self, room: Room, now: float) -> list[Happening]:
+    def clear(self, room: SimRoom, now: float) -> list[Happening]:
         """Everybody is removed. As with the real provider nobody's leaving is reported."""
         for peer in room.present:
             peer.left_at = now
         return self._vacate(room, now)
 
-    def end(self, room: Room, now: float) -> list[Happening]:
+    def end(self, room: SimRoom, now: float) -> list[Happening]:
         """The room is closed for good."""
         room.ended = True
         return self.clear(room, now) or [Happening("ended", room, room.occupancy, now)]
 
-    def record(self, room: Room) -> str:
+    def record(self, room: SimRoom) -> str:
         """Start to record; one recording at a time."""
         if not room.recording:
             room.recordings += 1
             room.recording = str(uuid.uuid4())
         return room.recording
 
-    def stop_recording(self, room: Room, now: float, *, failed: bool = False) -> list[Happening]:
+    def stop_recording(self, room: SimRoom, now: float, *, failed: bool = False) -> list[Happening]:
         """The recording is ready, or has `failed`: of that the other dialect says nothing."""
         recording, room.recording = room.recording, ""
         if not recording:
@@ -248,7 +248,7 @@ class World:
         presets = {name: preset.permissions for name, preset in self.presets.items()}
         return {"created": self.created, "rooms": rooms, "webhooks": hooks, "presets": presets}
 
-    def _vacate(self, room: Room, now: float) -> list[Happening]:
+    def _vacate(self, room: SimRoom, now: float) -> list[Happening]:
         if room.present or not room.occupancy:
             return []
         happened = [
