@@ -1,7 +1,7 @@
-"""Everything of voice in one process, put together from the settings.
+"""Builds the voice subsystem of one process from the settings.
 
-`Voice` holds the parts; `run` keeps them at work. A part that crashes is started again after a
-pause: voice that has failed must not end the sessions of everybody.
+`Voice` holds the parts and `run` runs them. A part that crashes restarts after a pause, so a
+failure in voice does not end any session.
 """
 
 import time
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("voice")
 
 PAUSES = (1.0, 30.0)
-"""Seconds before a part that crashed is started again: the first time, and at most."""
+"""Seconds before a crashed part restarts: initial and maximum."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Voice:
     revoking: Revoking
 
     async def run(self) -> None:
-        """Keep the parts at work, for ever."""
+        """Run all parts for ever."""
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "provider_tasks": self.tasks.run,
             "timers": self.timers.run,
@@ -133,10 +133,11 @@ async def build_voice(
     clock: Callable[[], float] = time.time,
     judged_by: Callable[[], float] | None = None,
 ) -> AsyncIterator[Voice | None]:
-    """The parts, not yet at work; None when no provider is configured.
+    """Build the parts without running them. Yields None when no provider is configured.
 
-    `clock`: Unix seconds, also of what is signed. `judged_by`: the one by which calls are judged,
-    if it is another one.
+    Args:
+        clock: Unix seconds, also for signed tokens.
+        judged_by: clock for the call rules, if it differs from `clock`.
     """
     if not settings.voice:
         yield None
@@ -226,7 +227,7 @@ async def build_voice(
 
 
 def new_inbox(settings: Settings, io: RedisIO, bus: Bus, node: str) -> RedisInbox:
-    """Webhooks that wait, and all dead letters."""
+    """The inbox of pending webhooks and dead letters."""
     return RedisInbox(
         io,
         bus,
@@ -239,7 +240,7 @@ def new_inbox(settings: Settings, io: RedisIO, bus: Bus, node: str) -> RedisInbo
 def build_registration(
     settings: Settings, provider: VoiceProvider, channels: Channels, io: RedisIO
 ) -> Registration | None:
-    """None when there is no address to tell, or the provider learns it in another way."""
+    """None without a public URL, or when the provider learns the URL in another way."""
     by_api = provider.capabilities.webhooks_registered_by is RegisteredBy.API
     if not by_api or not settings.worker_url:
         return None
@@ -272,7 +273,7 @@ def build_synchronizer(
 def build_analytics(
     settings: Settings, client: "httpx.AsyncClient", metrics: VoiceMetrics
 ) -> "Analytics | None":
-    """None when there is no service to tell."""
+    """None when no analytics service is configured."""
     if not settings.analytics_url:
         return None
     from syncbridge_server.voice.figures.analytics import Analytics, AnalyticsLimits
@@ -283,12 +284,12 @@ def build_analytics(
 
 
 def count_one(counter: Counter, label: str) -> None:
-    """Count one of a kind."""
+    """Increment a counter for one label."""
     counter.labels(label).inc()
 
 
 def guard_readings(provider: GuardedProvider, budget: RequestBudget) -> list[tuple[str, float]]:
-    """What of the breakers and the budget is shown: 0 closed, 0.5 half open, 1 open."""
+    """Metrics of the breakers (0 closed, 0.5 half open, 1 open) and the budget."""
     shut = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
     return [
         ("breaker_open", shut[provider.changes]),
@@ -298,12 +299,12 @@ def guard_readings(provider: GuardedProvider, budget: RequestBudget) -> list[tup
 
 
 def revoking_readings(revoking: Revoking) -> list[tuple[str, float]]:
-    """Revocations of which calls have not been told yet."""
+    """The number of revocations that have not reached the calls yet."""
     return [("pending", len(revoking.pending))]
 
 
 async def kept_up(name: str, run: Callable[[], Awaitable[None]]) -> None:
-    """Run a part for ever, again after a pause when it crashes."""
+    """Run a part for ever; restart it after a pause when it crashes."""
     pause, longest = PAUSES
     while True:
         began = trio.current_time()

@@ -1,4 +1,4 @@
-"""Puts the sockets' side of voice together and attaches it to a gateway."""
+"""Builds the socket side of voice and attaches it to a gateway."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ from syncbridge_server.voice.sockets.sockets import VoiceSockets
 from syncbridge_server.voice.sockets.speaking import Speaking
 
 SPEAKING = "speaking"
-"""Kind of the notices with which nodes tell each other who speaks."""
+"""Kind of the notices between nodes about speaking states."""
 
 
 @dataclass(frozen=True)
 class VoiceGateway:
-    """The parts that `attach` made."""
+    """The parts of voice that serve the sockets of a gateway."""
 
     live_calls: LiveCalls
     audience: ChannelAudience
@@ -30,7 +30,7 @@ class VoiceGateway:
     sockets: VoiceSockets
 
     def figures(self) -> list[tuple[str, float]]:
-        """Numbers for the metrics."""
+        """Values for the metrics."""
         return [
             ("channels", len(self.live_calls.calls)),
             ("channels_refused_total", self.live_calls.refused),
@@ -41,7 +41,7 @@ class VoiceGateway:
         ]
 
     async def run(self) -> None:
-        """Keep them at work, for ever."""
+        """Run the parts for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.live_calls.run)
             nursery.start_soon(self.speaking.run)
@@ -51,7 +51,7 @@ class VoiceGateway:
 def attach(
     gateway: Gateway, writer: ChannelWriter, bus: RedisBus, *, throttle: Throttle | None = None
 ) -> VoiceGateway:
-    """Voice for the sockets of a gateway that has none yet. `throttle`: see `Speaking`."""
+    """Attach voice to a gateway. `throttle`: see `Speaking`."""
     live_calls = LiveCalls(writer.channels, bus, isolation=writer.isolation)
     audience = ChannelAudience(gateway.hub, gateway.post, live_calls)
 

@@ -315,4 +315,6 @@ def failed(channel: Channel, now: int, *, error: ProviderError) -> None:
 def require_waddle(channel: Channel, waddle_id: str) -> None:
     """Raise FORBIDDEN for a channel that was opened for another waddle."""
     if waddle_id and not channel.belongs_to(waddle_id):
-        raise SyncBridgeError(ErrorCode.FORBIDDEN, "waddleId: the channel is another waddle's")
+        raise SyncBridgeError(
+            ErrorCode.FORBIDDEN, "waddleId: the channel belongs to another waddle"
+        )

@@ -1,10 +1,9 @@
-"""What clients say of themselves, brought into the store in the background.
+"""Writes the reports of clients to the store in the background.
 
-A socket's tick never waits. Reports are kept by channel until a worker is free; it takes all that
-wait for one channel and makes one change of them, so a hundred devices that report at once cost a
-few writes. One channel is changed by one worker at a time, in the order of arrival. Signs of life
-(`renew`) are only names, kept once each. When too many wait, a report is refused and its sender
-told to come again.
+A socket's tick never blocks. Reports are queued by channel until a worker is free. The worker
+combines all reports of a channel into one change, so a hundred simultaneous reports cost a few
+writes. One worker at a time changes a channel, in the order of arrival. A lease renewal (`renew`)
+is queued once for each user. When the queue is full, a report is rejected with a retry time.
 """
 
 from collections.abc import Callable
@@ -26,21 +25,26 @@ log = structlog.get_logger("voice")
 MAX_WAITING = 8_192
 WORKERS = 8
 CATCH_UP_SECONDS = 1.0
-"""How long an answer waits for this node's live_calls, so that news and answers come in order."""
+"""How long an answer waits for the change to reach `LiveCalls`, so that answers follow the news."""
 
 RETRY_AFTER = 1.0
 
 Answer = Callable[[View | None, SyncBridgeError | None], None]
-"""(the call afterwards, what went wrong). No call and no error: there is none any more."""
+"""(the call after the report, the error). Without call and error, the call has ended."""
 
 
 class NothingAllowed(Exception):
-    """None of the reports may be taken in; each of them says why."""
+    """No report of the batch is allowed; each report has its error."""
 
 
 @dataclass(slots=True)
 class PendingReport:
-    """One report. `require` raises FORBIDDEN, given the channel's waddle. `joins`: or leaves."""
+    """A queued report.
+
+    Attributes:
+        joins: True for a join, False for a leave.
+        require: raises FORBIDDEN for the channel's waddle if the report is not allowed.
+    """
 
     report: ClientReport
     joins: bool
@@ -51,14 +55,14 @@ class PendingReport:
 
 @dataclass(slots=True)
 class ReportBatch:
-    """What waits for one channel."""
+    """The queued reports and lease renewals of one channel."""
 
     said: list[PendingReport] = field(default_factory=list)
     present: dict[str, None] = field(default_factory=dict)
 
 
 class ClientReports:
-    """Takes reports in. `flush`: sends what answers have queued."""
+    """Queues and applies reports. `flush`: sends the queued answers."""
 
     def __init__(
         self,
@@ -78,20 +82,20 @@ class ClientReports:
         self.waiting = 0
 
     def submit(self, channel_id: str, said: PendingReport) -> None:
-        """Keep a report; it is answered once. Raises OVERLOADED."""
+        """Queue a report; it gets one answer. Raises OVERLOADED."""
         self._make_room(channel_id).said.append(said)
 
     def renew(self, channel_id: str, user_id: str) -> None:
-        """A client has shown that it is in the call. Raises OVERLOADED."""
+        """Queue a lease renewal for a user. Raises OVERLOADED."""
         waiting = self._batches.get(channel_id)
         if waiting is None or user_id not in waiting.present:
             self._make_room(channel_id).present[user_id] = None
 
     def _make_room(self, channel_id: str) -> ReportBatch:
-        """Where one more report of a channel is kept."""
+        """The batch of a channel, with room for one more report. Raises OVERLOADED."""
         if self.waiting >= self._max:
             raise SyncBridgeError(
-                ErrorCode.OVERLOADED, "too many voice reports wait", retry_after=RETRY_AFTER
+                ErrorCode.OVERLOADED, "the voice report queue is full", retry_after=RETRY_AFTER
             )
         self.waiting += 1
         batch = self._batches.get(channel_id)
@@ -102,7 +106,7 @@ class ClientReports:
         return batch
 
     async def run(self) -> None:
-        """Bring reports into the store, for ever."""
+        """Apply queued reports for ever."""
         async with trio.open_nursery() as nursery:
             for _ in range(WORKERS):
                 nursery.start_soon(self._worker)
@@ -136,7 +140,7 @@ class ClientReports:
         self._flush()
 
     async def _change(self, channel_id: str, batch: ReportBatch) -> View | None:
-        """One change of the channel. Raises NOT_FOUND when it has no call."""
+        """Apply a batch in one change. Raises NOT_FOUND when the channel has no call."""
         channel = await self._writer.change(channel_id, lambda c, now: apply(c, now, batch))
         await self._live_calls.caught_up(channel_id, channel.revision, CATCH_UP_SECONDS)
         call = self._live_calls.calls.get(channel_id)
@@ -144,7 +148,7 @@ class ClientReports:
 
 
 def apply(channel: Channel, now: int, batch: ReportBatch) -> Channel:
-    """Take a batch in. Raises NOT_FOUND, and nothing is written, when there is no call."""
+    """Apply a batch. Raises NOT_FOUND, without a write, when the channel has no call."""
     if not channel.live:
         raise SyncBridgeError(
             ErrorCode.NOT_FOUND, "the channel has no call; ask for a voice token first"
@@ -160,7 +164,7 @@ def apply(channel: Channel, now: int, batch: ReportBatch) -> Channel:
 
 
 def is_allowed(said: PendingReport, waddle_id: str) -> bool:
-    """Whether a report may be taken in; notes why not."""
+    """Whether a report is allowed; otherwise sets its error."""
     said.error = None
     try:
         said.require(waddle_id)
