@@ -22,7 +22,7 @@ class Looks(Protocol):
     """Asks the provider who is in a call."""
 
     async def check(self, channel_id: str) -> CheckResult:
-        """Let a channel's call hear who is in it. Raises StoreError."""
+        """Ask the provider and apply the answer to the channel's call. Raises StoreError."""
 
 
 class Look:

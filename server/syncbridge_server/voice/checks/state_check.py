@@ -1,14 +1,13 @@
-"""One look at one call: ask the provider who is in it, and let the channel hear the answer.
+"""A state check of one call: asks the provider who is in it and applies the answer as evidence.
 
-What an answer may do. A whole state that names somebody is evidence (`Polled`). A connection that
-the provider records as over is gone (`Left`): that is proof. A state that says "nobody" is one
-negative for everybody (`Vacant`) where the provider's capabilities say so. Elsewhere it is none by
-itself; together with a whole list of calls that leaves this one out it is one, and so it is where
-webhooks have said before that everybody has left. Two empty answers are two negatives only when
-they are `EMPTY_APART_S` apart, whoever the provider is. "No such session" counts
-as a loss of the room; the second one in a row, begun after the first was noted, has the room
-replaced, or the call ended when nobody is in it, unless the list names it with people in it.
-Everything else verifies nothing.
+Effect of an answer. A complete state with participants is evidence (`Polled`). A connection that
+the provider records as ended is proof that it is gone (`Left`). An empty state is one negative for
+every participant (`Vacant`) if the provider's capabilities say so. Otherwise it counts as a
+negative only together with a complete list of calls without this call, or if webhooks have already
+reported that everybody left. Two empty answers are two negatives only if they are `EMPTY_APART_S`
+apart, for every provider. "No such session" means that the room may be lost. The second such answer
+in a row, from a check that began after the first was noted, replaces the room, or ends the call if
+it has no participants, unless the list shows participants in it. All other answers verify nothing.
 """
 
 from collections.abc import Awaitable
@@ -41,15 +40,15 @@ log = structlog.get_logger("voice")
 
 LIST = EvidenceOrigin(Teller.LIST)
 LOSSES = 2
-"""Looks in a row that did not find the room, after which it is replaced."""
+"""State checks in a row without the room after which it is replaced."""
 
 
 DOUBTS_MOST = 4_096
-"""Channels of which it is remembered why a look verified nothing."""
+"""Maximum number of channels whose latest verification failure is remembered."""
 
 
 class Recreates(Protocol):
-    """Replaces a room that the provider has lost; its participants are asked to rejoin."""
+    """Replaces a lost room; its participants are asked to rejoin."""
 
     def recreate(self, channel_id: str, lost_session_id: str) -> Awaitable[Room]: ...
 
@@ -98,7 +97,7 @@ class StateCheck:
         self._empty_apart_ms = round(max(EMPTY_APART_S, capabilities.second_look_s) * 1000)
 
     async def check(self, channel_id: str, listing: Listing | None = None) -> CheckResult:
-        """Look at a channel's call. Raises StoreError."""
+        """Check a channel's call. Raises StoreError."""
         channel = await self._writer.read(channel_id)
         room = channel.record.room
         if not channel.live or room is None:
@@ -115,7 +114,7 @@ class StateCheck:
         return await self._unsure(channel_id, room, state, began, listing)
 
     def _polled(self, room: Room, state: SessionState, began: int) -> Polled:
-        """A state as evidence. Who is without a user id is nobody that we know."""
+        """A state as evidence. Participants without a user id are ignored."""
         present = tuple((p.user_id, p.peer_id) for p in state.participants if p.user_id)
         return Polled(
             generation=room.generation,
@@ -127,13 +126,13 @@ class StateCheck:
         )
 
     def _vacant(self, room: Room, at: int, life: str = "") -> Vacant:
-        """An empty answer, or an empty record, as evidence about whom it does not name."""
+        """An empty state, or a record of a vacated call, as evidence."""
         return Vacant(generation=room.generation, at=at, life=life, apart_ms=self._empty_apart_ms)
 
     async def _unsure(
         self, channel_id: str, room: Room, answer: CannotVerify, began: int, listing: Listing | None
     ) -> CheckResult:
-        """An answer that is no statement by itself."""
+        """Handle an answer that is not evidence by itself."""
         session_id = room.session_id
         self._note(channel_id, answer.doubt)
         if answer.doubt is VerifyFailure.RATE_LIMITED:
@@ -170,7 +169,7 @@ class StateCheck:
         state: SessionState | None = None,
         gone: tuple[GoneConnection, ...] = (),
     ) -> CheckResult:
-        """Let the channel hear it, and count how the two views differed."""
+        """Apply evidence to the channel and count the differences between the views."""
         gone = state.gone if state is not None else gone
         named = [p.user_id for p in state.participants if p.user_id] if state is not None else []
         unsaid = state.pending if state is not None else ()
@@ -197,7 +196,7 @@ class StateCheck:
         return result
 
     async def _found(self, channel_id: str, room: Room, began: int) -> CheckResult:
-        """The provider knows the room, so it is not lost; nobody is in it, it says."""
+        """Note that the provider knows the room and reports it as empty."""
         nobody = Polled(generation=room.generation, at=began, present=())
 
         def find(channel: Channel, now: int) -> Channel:
@@ -213,7 +212,7 @@ class StateCheck:
         return CheckResult.UNVERIFIED if held else CheckResult.VERIFIED
 
     async def _missed(self, channel_id: str, room: Room, began: int) -> CheckResult:
-        """The provider does not know the room: once sure, replace it, or end an empty call."""
+        """Note that the provider does not know the room; replace it, or end an empty call."""
 
         def miss(channel: Channel, now: int) -> bool:
             record = channel.record
@@ -234,7 +233,7 @@ class StateCheck:
         return CheckResult.LOST
 
     async def _recreate(self, channel_id: str, session_id: str) -> None:
-        """Replace a lost room; what fails is tried again at the next look."""
+        """Replace a lost room; a failure is retried at the next state check."""
         result = "failed"
         try:
             await self._opening.recreate(channel_id, session_id)
@@ -247,7 +246,7 @@ class StateCheck:
 def _departures(
     channel: Channel, room: Room, gone: tuple[GoneConnection, ...], now: int
 ) -> list[Evidence]:
-    """What a record of the provider says of connections that we hold, and that are over."""
+    """Evidence for held connections that the provider records as ended."""
     call = channel.call
     return [
         Left(

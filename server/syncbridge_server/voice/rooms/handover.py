@@ -1,13 +1,12 @@
-"""Hands a call over with its session: the new device gets a token before anything is taken away.
+"""Hands a call over together with its session.
 
-The order matters. First the provider gives the new device its way in; then it is noted that the
-call is about to move, and the device that holds it stays in until the new one is in the media
-(`syncbridge.voice.holding`). When the provider refuses, or is slow, the session has been handed
-over all the same and the call stays where it is; the same device may ask again while the handoff
-can be read again.
+The order matters. First the provider issues a token for the new device. Then the channel notes that
+the call is about to move; the current device keeps the call until the new device is in the media
+(`syncbridge.voice.holding`). If the provider refuses or is slow, the session is still handed over
+and the call stays on its device. The new device can retry while it can read the handoff again.
 
-A token is given out here, so the grants of who asks are looked at, as everywhere. Who asks for a
-user (role service or admin) passes on what that user was granted last, and not its own rights.
+The caller's grants are checked as for every token. A service or admin that acts for a user passes
+on the user's latest grant, not its own rights.
 """
 
 from collections.abc import Iterator
@@ -31,15 +30,15 @@ from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 log = structlog.get_logger("voice")
 
 SECONDS = 5.0
-"""How long a handoff waits for its call."""
+"""Deadline for the call's part of a handoff."""
 
 
 class HandedCall(msgspec.Struct, frozen=True):
-    """A call that goes along with a session.
+    """The result of handing a call over with its session.
 
     Attributes:
-        token: the new device's way in; None when there is none, and `error` says why.
-        retry_after: seconds after which asking again makes sense.
+        token: token for the new device; None if there is an `error`.
+        retry_after: seconds until a retry makes sense.
     """
 
     channel_id: str
@@ -49,8 +48,8 @@ class HandedCall(msgspec.Struct, frozen=True):
 
 
 class Handover:
-    """Moves calls from device to device, and counts how that goes: `failed`, or `begun` and then
-    `moved` or `expired`."""
+    """Moves calls between devices and counts the steps: `failed`, or `begun` and then `moved` or
+    `expired`."""
 
     def __init__(
         self,
@@ -71,7 +70,7 @@ class Handover:
         """Let `target` take over the call that `source` holds; None when it holds none.
 
         Args:
-            identity: who asks for it; without a grant for the channel there is no token.
+            identity: the caller; without a grant for the channel there is no token.
         """
         call = self._live_calls.calls.get(self._live_calls.held_by(session_id, source))
         if call is None:
@@ -123,13 +122,13 @@ class Handover:
         return HandedCall(channel_id, token)
 
     def _count(self, channel: Channel) -> None:
-        """Count the steps that a write has made."""
+        """Count the steps in a write."""
         for step in steps_of(channel.news):
             self._steps.labels(step).inc()
 
 
 def steps_of(news: list[Message]) -> Iterator[str]:
-    """The steps of handovers among what devices are told."""
+    """The handover steps among the messages to devices."""
     for message in news:
         match message.get("state"), message.get("reason"):
             case "moving", _:

@@ -1,14 +1,14 @@
-"""Opens rooms at the provider: on demand, ahead of an event, and in the place of one that is lost.
+"""Opens rooms at the provider: on demand, ahead of an event, and to replace a lost room.
 
-Theory of operation. What is to be opened is noted in the channel before the provider is asked, with
-the key under which it is asked. So whoever comes after a lost answer, a failure or a dead node asks
-under the same key, and gets the same room. A lock makes one node at a time ask (the provider may
-not know keys), and callers of this node wait for one attempt together. Whether there is something
-to do is decided after the lock was got, from what is stored then: of many who find a channel
-without a room, or with a lost one, the first acts and the others find it done.
+Theory of operation. The channel stores the room and its idempotency key before the provider is
+asked. So after a lost answer, a failure or the death of a node, the next attempt uses the same key
+and gets the same room. A lock lets one node at a time ask, because some providers do not support
+keys; concurrent callers on one node share one attempt. After acquiring the lock, the stored channel
+decides whether anything is left to do: of many callers who find no room, or a lost one, the first
+opens it and the others find it open.
 
-An attempt ends before its lock does. Which channel a session belongs to is stored before anybody is
-let in: its webhooks may be faster than our own answer.
+An attempt ends before its lock expires. The channel of a session is stored before any token is
+issued, because the session's webhooks can arrive before our own answer.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,19 +31,19 @@ from syncbridge_server.voice.channel_writer import ChannelWriter
 log = structlog.get_logger("voice")
 
 OPEN = "open"
-"""Purpose of the lock under which the provider is asked for rooms."""
+"""Purpose of the lock for opening rooms."""
 MARGIN = 5.0
-"""Seconds that a lock outlives the attempt."""
+"""Seconds by which the lock outlives the attempt."""
 MAX_RETIRED = 16
-"""Rooms of a channel that wait to be ended; with so many, no other one is opened."""
+"""Maximum number of retired rooms of a channel; above it, no further room is opened."""
 
 
 class NotLive(Exception):
-    """There is no call in the channel; nothing is to be written."""
+    """The channel has no call; nothing is written."""
 
 
 class AlreadyOpen(Exception):
-    """There is nothing to change: this is the room."""
+    """The room is already open; nothing is written."""
 
     def __init__(self, room: Room) -> None:
         super().__init__(room.key)
@@ -51,7 +51,7 @@ class AlreadyOpen(Exception):
 
 
 class RoomRequest(NamedTuple):
-    """A room that the provider is to be asked for. `origin`: the session that migrates to it."""
+    """A room to request from the provider. `origin`: the session that migrates to it."""
 
     room: Room
     waddle_id: str
@@ -60,7 +60,7 @@ class RoomRequest(NamedTuple):
 
 
 class SharedAttempt:
-    """What callers of one node wait for together."""
+    """One attempt that the callers on this node share."""
 
     def __init__(self) -> None:
         self.over = trio.Event()
@@ -72,8 +72,8 @@ class Opening:
     """Opens rooms.
 
     Args:
-        default: how rooms are opened that nobody said anything about.
-        patience: seconds for an attempt; waiting for one of another node takes as long at most.
+        default: configuration of rooms without an explicit one.
+        patience: deadline of an attempt, and of waiting for another node's attempt, in seconds.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Opening:
     async def room(
         self, channel_id: str, waddle_id: str, config: ChannelConfig | None = None
     ) -> Room:
-        """The room of a channel, with a call in it; opened when there is none.
+        """The room of a channel with a call; opens one if there is none.
 
         Raises ProviderError, StoreError, and FORBIDDEN for a channel of another waddle.
         """
@@ -104,10 +104,10 @@ class Opening:
         return await self._together((OPEN, channel_id), action)
 
     async def recreate(self, channel_id: str, lost_session_id: str) -> Room:
-        """Replace a room that the provider does not know any more; participants are told to rejoin.
+        """Replace a room that the provider has lost; participants are asked to rejoin.
 
-        Once, however many ask: where another session is the channel's by now, that is the answer.
-        Raises as `room`, and ProviderUnavailable while an earlier migration is under way.
+        Concurrent calls replace it once: if the channel already has another session, the result is
+        that room. Raises as `room`, and ProviderUnavailable during an earlier migration.
         """
         action = partial(self._recreate, channel_id, lost_session_id)
         try:
@@ -117,9 +117,9 @@ class Opening:
             return await self.room(channel_id, record.waddle_id)
 
     async def coming(self, channel_id: str) -> Room | None:
-        """Open the room that a migration has noted, and move the call into it.
+        """Open the coming room of a migration and move the call into it.
 
-        None when none is noted, or not any more. Raises as `room`.
+        None when the channel has no coming room. Raises as `room`.
         """
         try:
             return await self._together(("coming", channel_id), partial(self._come, channel_id))
@@ -127,7 +127,7 @@ class Opening:
             return None
 
     async def ask(self, record: ChannelRecord, room: Room) -> str:
-        """The id of a room at the provider, by its key. Hold `locked` around it.
+        """The provider's id of a room, by its key. Call it inside `locked`.
 
         Raises ProviderError, StoreError.
         """
@@ -137,10 +137,9 @@ class Opening:
 
     @asynccontextmanager
     async def locked(self, channel_id: str) -> AsyncIterator[None]:
-        """The right to ask the provider for rooms of a channel, for one attempt.
+        """Hold the lock for opening rooms of a channel during one attempt.
 
-        Raises ProviderUnavailable when others have it for too long, NetworkFailed when the attempt
-        takes too long.
+        Raises ProviderUnavailable if the lock stays taken, NetworkFailed if the attempt times out.
         """
         life_ms, wait_ms = (round(s * 1000) for s in (self._patience + MARGIN, self._patience))
         async with self._writer.channels.lock(channel_id, OPEN, life_ms, wait_ms) as got:
@@ -154,7 +153,7 @@ class Opening:
                     "the room was not opened in time", retry_after=1.0, outcome_unknown=True
                 ) from None
 
-    # One attempt for all callers of this node
+    # Shared attempts
 
     async def _together(self, key: tuple[str, str], action: Callable[[], Awaitable[Room]]) -> Room:
         while True:
@@ -168,7 +167,7 @@ class Opening:
                 return attempt.room
 
     async def _lead(self, key: tuple[str, str], action: Callable[[], Awaitable[Room]]) -> Room:
-        """Act for those who wait; when we are cancelled, one of them does."""
+        """Make the attempt for all waiting callers; when cancelled, one of them makes it."""
         attempt = self._attempts[key] = SharedAttempt()
         try:
             attempt.room = await action()
@@ -233,7 +232,7 @@ class Opening:
             return await self._move(channel_id)
 
     async def _move(self, channel_id: str) -> Room:
-        """Ask for the coming room, and make it the room. Raises NotLive when there is none."""
+        """Open the coming room and make it the current room. Raises NotLive if there is none."""
         record = (await self._writer.read(channel_id)).record
         if record.coming is None:
             raise NotLive
@@ -247,7 +246,7 @@ class Opening:
     # The provider
 
     async def _ask_or_note(self, channel_id: str, request: RoomRequest) -> str:
-        """Ask the provider; its failure is noted in the channel, and raised."""
+        """Ask the provider. A failure is stored in the channel and raised."""
         try:
             return await self._ask(channel_id, request)
         except ProviderError as error:
@@ -287,7 +286,7 @@ class Opening:
 
 
 def opened(channel: Channel, now: int, *, key: str, session_id: str) -> Room:
-    """The provider has the room of that key. Raises ProviderUnavailable when it is not wanted."""
+    """Note that the provider opened a room. Raises ProviderUnavailable if the call has ended."""
     room = channel.record.room
     if room is None or room.key != key:
         raise ProviderUnavailable("the call was ended while it was opened", retry_after=1.0)
@@ -296,7 +295,7 @@ def opened(channel: Channel, now: int, *, key: str, session_id: str) -> Room:
 
 
 def moved(channel: Channel, now: int, *, key: str, session_id: str) -> Room:
-    """The provider has the coming room of that key. Raises NotLive when it is not wanted."""
+    """Note that the provider opened the coming room. Raises NotLive if it is no longer wanted."""
     record = channel.record
     if record.coming is None or record.coming.key != key:
         raise NotLive
@@ -307,7 +306,7 @@ def moved(channel: Channel, now: int, *, key: str, session_id: str) -> Room:
 
 
 def failed(channel: Channel, now: int, *, error: ProviderError) -> None:
-    """The provider failed: note it, and when to try again."""
+    """Note a failure of the provider and the time of the next attempt."""
     channel.failed(error.code.value)
     channel.postpone(now, round((error.retry_after or 0.0) * 1000))
 

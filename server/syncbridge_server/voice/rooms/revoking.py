@@ -1,15 +1,14 @@
-"""Carries revocations of tokens on to the calls: whose tokens are taken back is removed from them.
+"""Applies token revocations to calls: removes users whose tokens were revoked.
 
-Every node hears of a revocation, and does the same: it notes in each call that the user may be in
-that the user is to be removed, and kept out (`Channel.remove`). That is written with the channel,
-so it is pending there until the provider has done it, however often it has to be asked (`provider_tasks`);
-and who comes back with what the provider still takes for a token is removed again. Nodes do not
-get in each other's way: what has been noted since the revocation is not noted again, and a voice
-token that was asked for after it is none of those that are meant.
+Every node receives a revocation and does the same. In each call that the user may be in, it notes
+that the user must be removed and kept out (`Channel.remove`). The note is stored with the channel
+until the provider has removed the user, however many attempts that takes (`provider_tasks`). A user
+who comes back with a token that the provider still accepts is removed again. Nodes do not conflict:
+a removal noted since the revocation is not noted again, and later voice tokens are not affected.
 
-Which calls: those of the index of a user's calls, in which voice tokens are noted too. It is
-written a moment later, so it is read twice. Which user: named by the revocation, or one whose
-socket it closed, or who got a voice token with it from this node.
+The calls come from the index of the user's calls, which includes voice tokens. The index is written
+with a delay, so it is read twice. The user is named by the revocation, had a socket closed by it,
+or got a voice token with the revoked token from this node.
 """
 
 from collections import OrderedDict
@@ -34,9 +33,9 @@ log = structlog.get_logger("voice")
 
 AT_ONCE = 8
 WAITING_MOST = 65_536
-"""Revocations that wait for the store; the oldest makes room."""
+"""Maximum number of queued revocations; the oldest is dropped."""
 SETTLED_SECONDS = 1.0
-"""After that a voice token that was issued before the revocation is in the index."""
+"""After this time, the index has every voice token that was issued before the revocation."""
 RETRY_SECONDS = 1.0
 APPLY_SECONDS = 0.5
 NAMES_MOST = 65_536
@@ -44,10 +43,11 @@ USERS_MOST = 16
 
 
 class Revocation(NamedTuple):
-    """What was taken back from a user.
+    """A revocation for one user.
 
     Attributes:
-        kind, value: as in `auth.revocation.Rule`. at: Unix ms; what was issued later is not meant.
+        kind, value: as in `auth.revocation.Rule`.
+        at: Unix ms; tokens issued later are not revoked.
     """
 
     user_id: str
@@ -57,7 +57,7 @@ class Revocation(NamedTuple):
 
 
 class Revoking:
-    """Removes users from calls. `pending`: what the calls have not been told yet."""
+    """Removes users from calls. `pending`: revocations that have not reached the calls yet."""
 
     def __init__(self, writer: ChannelWriter, evidence: CallEvidence) -> None:
         self._writer = writer
@@ -68,7 +68,7 @@ class Revoking:
         self._more = trio.Event()
 
     def note(self, user_id: str, names: Iterable[str]) -> None:
-        """A user gets a voice token by a token, login and device of these names. O(names)."""
+        """Remember that a user gets a voice token with these token, login and device ids. O(n)."""
         for name in names:
             users = self._known.pop(name, {})
             users.pop(user_id, None)
@@ -80,14 +80,14 @@ class Revoking:
                 self._known.popitem(last=False)
 
     def affected(self, rule: Rule, others: Iterable[str] = ()) -> list[Revocation]:
-        """What a revocation means for calls. `others`: users whose sockets it closed."""
+        """The revocations by user. `others`: users whose sockets the revocation closed."""
         named = rule.value if rule.kind == "user" else rule.user_id
         users = [named] if named else [*self._known.get(rule.value, ()), *others]
         at = round(rule.at * 1000)
         return [Revocation(user, rule.kind, rule.value, at) for user in dict.fromkeys(users)]
 
     def revoked(self, rule: Rule, others: Iterable[str] = ()) -> None:
-        """See to it that calls are told. Does not wait. `others`: see `affected`."""
+        """Queue a revocation for the calls. Does not block. `others`: see `affected`."""
         for one in self.affected(rule, others):
             self.pending.pop(one, None)
             self.pending[one] = None
@@ -96,7 +96,7 @@ class Revoking:
         self._more.set()
 
     async def run(self) -> None:
-        """Work, for ever."""
+        """Apply queued revocations for ever."""
         async with trio.open_nursery() as nursery:
             for _ in range(AT_ONCE):
                 nursery.start_soon(self._work)
@@ -121,9 +121,9 @@ class Revoking:
                 self._working.discard(one)
 
     async def apply_now(self, rule: Rule) -> list[str]:
-        """Tell the calls of a revocation at once; the channels in which it is still to be done.
+        """Apply a revocation at once; returns the channels where the provider must still act.
 
-        What the store does not take in APPLY_SECONDS is done later.
+        What the store does not accept within APPLY_SECONDS is applied later.
         """
         found: list[str] = []
         with trio.move_on_after(APPLY_SECONDS), suppress(StoreError):
@@ -132,7 +132,7 @@ class Revoking:
         return found
 
     async def apply(self, revocation: Revocation) -> list[str]:
-        """Tell the calls. Those from which the provider has still to remove the user.
+        """Apply a revocation; returns the channels where the provider must still remove the user.
 
         Raises StoreError.
         """
@@ -160,9 +160,9 @@ class Revoking:
 
 
 def removed(channel: Channel, now: int, *, revocation: Revocation) -> None:
-    """Have a user removed whose tokens were taken back. Raises NotLive when nothing is to be noted.
+    """Note that a user must be removed. Raises NotLive if nothing is to be noted.
 
-    What was noted since the revocation is not noted again.
+    A removal noted since the revocation is not noted again.
     """
     kept_out = channel.record.removed.get(revocation.user_id, 0) - channel.limits.removed_ms
     if kept_out >= revocation.at or not concerned(channel, revocation):
@@ -171,16 +171,16 @@ def removed(channel: Channel, now: int, *, revocation: Revocation) -> None:
 
 
 def concerned(channel: Channel, revocation: Revocation) -> bool:
-    """Whether there is a call in which a user may be with what was taken back.
+    """Whether the user may be in the call with a revoked token.
 
-    Nobody knows with which token somebody came of whom nothing is noted: they are meant.
+    That includes a user whose token is unknown.
     """
     participant = channel.record.participants.get(revocation.user_id)
     return channel.live and (participant is None or concerns(revocation, participant))
 
 
 def concerns(revocation: Revocation, participant: Participant) -> bool:
-    """Whether the voice token of a participant was got with what was taken back."""
+    """Whether a participant's voice token was issued for a revoked token, login or device."""
     if participant.token_at > revocation.at:
         return False
     if revocation.kind == "device":

@@ -1,15 +1,15 @@
-"""Lets users into calls: a seat in the channel, then a token from the provider.
+"""Issues voice tokens: reserves a seat in the channel, then gets a token from the provider.
 
-The seat comes first, under the same rules on every node, so that a channel does not get more
-participants than it has seats while tokens are on their way; whoever gets no token gives it back.
-A room that the provider has lost is replaced, once, and a token that is over is asked for again,
-once. Where we sign tokens ourselves, we look whether the room is still there (`room_check`). Who is
-in the call and gets other permissions has them at once, where the provider can do that.
-Nothing waits for a provider that is in trouble: the client is told when to come back.
+Every node reserves the seat first, under the same rules, so a channel never admits more users than
+it has seats. The seat is released if no token is issued. A room that the provider has lost is
+replaced once, and an expired token is requested once more. If SyncBridge signs the tokens itself, it
+first checks that the provider still has the room (`room_check`). New permissions of a participant
+apply at once if the provider supports that. A failing provider is not waited for; the client is
+told when to retry.
 
-A token opens the way into the media, and no more: it does not end a connection when it is over.
-`expires_at` is our word for how long it should be used; a provider whose tokens live longer (100
-days at RealTimeKit) lets its holder come back until the room is closed, when the call ends.
+A token only admits its holder. Its expiry does not end a connection. `expires_at` is our limit for
+its use. If the provider's tokens live longer (100 days at RealTimeKit), the holder can come back
+until the room is closed at the end of the call.
 """
 
 from functools import partial
@@ -39,13 +39,13 @@ from syncbridge_server.voice.rooms.opening import NotLive, Opening, require_wadd
 log = structlog.get_logger("voice")
 
 ATTEMPTS = 3
-"""Rooms that are tried: calls end and move while tokens are on their way."""
+"""Maximum number of rooms to try, because a call can end or migrate during a request."""
 RELEASE_SECONDS = 2.0
-"""Time to give a seat back."""
+"""Deadline for releasing a seat."""
 
 
 class VoiceToken(msgspec.Struct, frozen=True):
-    """A way into the session `session_id`. `expires_at` in Unix seconds."""
+    """A token for the session `session_id`. `expires_at` in Unix seconds."""
 
     token: str
     session_id: str
@@ -57,12 +57,12 @@ class VoiceToken(msgspec.Struct, frozen=True):
 
 
 class Seat(NamedTuple):
-    """A seat in a room.
+    """A reserved seat in a room.
 
     Attributes:
-        doubtful: nobody is known to be there, or it was not found lately.
-        changed: its user is in the call, and had other permissions.
-        transcribed: what is said there is to be written down.
+        doubtful: the room is empty, or the latest state check did not find it.
+        changed: the user is in the call with other permissions.
+        transcribed: the call is transcribed.
     """
 
     room: Room
@@ -75,9 +75,9 @@ class Tokens:
     """Issues voice tokens.
 
     Args:
-        life: seconds after which a token should not be used any more.
-        patience: seconds for everything that one token takes.
-        check: where tokens are signed here: whether the provider still has a room.
+        life: lifetime of a token in seconds.
+        patience: deadline for issuing a token, in seconds.
+        check: checks that the provider still has a room; None: the provider issues the tokens.
     """
 
     def __init__(
@@ -108,15 +108,15 @@ class Tokens:
         sid: str = "",
         logins: tuple[str, ...] = (),
     ) -> VoiceToken:
-        """A token for a user whose permission was checked; opens the channel's room if need be.
+        """Issue a token to a user whose permission was checked; opens the room if necessary.
 
         Args:
-            device_id, sid: the device that asks, and its session, if they are known.
-            logins: token id and login with which it asks; see `revoking`.
+            device_id, sid: the requesting device and its session, if known.
+            logins: token id and login of the request; see `revoking`.
 
         Raises:
-            SessionFull: there is no seat left.
-            ProviderError: the provider did not do it; `retry_after` says when to come back.
+            SessionFull: no seat is left.
+            ProviderError: the provider failed; `retry_after` says when to retry.
             SyncBridgeError: FORBIDDEN for a channel of another waddle.
             StoreError: the channel cannot be read or written.
         """
@@ -164,7 +164,7 @@ class Tokens:
     async def _ask(
         self, channel_id: str, seat: Seat, who: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
-        """Ask for a token, once more when it is over already; without one the seat is free."""
+        """Request a token, again if it has already expired; release the seat without one."""
         issued, session_id = None, seat.room.session_id
         who = msgspec.structs.replace(who, transcribed=seat.transcribed)
         try:
@@ -185,9 +185,9 @@ class Tokens:
     async def _change(
         self, channel_id: str, session_id: str, user_id: str, permissions: Permissions
     ) -> None:
-        """Let what a user may do hold for the connections that there are, where that is offered.
+        """Apply new permissions to a user's open connections, if the provider supports that.
 
-        Where it fails, it holds from the next connection on.
+        Otherwise, or after a failure, they apply from the next connection on.
         """
         if not self._provider.capabilities.permissions_live:
             return
@@ -198,12 +198,12 @@ class Tokens:
             log.warning("voice_permissions_kept", channel_id=channel_id, code=error.code.value)
 
     async def _require(self, check: RoomCheck, channel_id: str, session_id: str) -> None:
-        """Raise SessionNotFound when the provider does not know the session."""
+        """Raise SessionNotFound if the provider does not know the session."""
         if await check.lost(channel_id, session_id):
-            raise SessionNotFound("the provider does not know the session any more")
+            raise SessionNotFound("the provider no longer knows the session")
 
     async def _release(self, channel_id: str, user_id: str) -> None:
-        """Give the seat back, also when the caller has gone; it is over by itself otherwise."""
+        """Release the seat, even after cancellation; on failure it expires by itself."""
         with trio.move_on_after(RELEASE_SECONDS) as scope:
             scope.shield = True
             try:
@@ -223,9 +223,9 @@ def seated(
     began: int,
     logins: tuple[str, ...] = (),
 ) -> Seat:
-    """Keep a seat in a channel that is live. Raises NotLive, SessionFull, FORBIDDEN.
+    """Reserve a seat in a live channel. Raises NotLive, SessionFull, FORBIDDEN.
 
-    `began`: since then (Unix ms) a room that is opened is there.
+    `began`: a room opened since then (Unix ms) is known to exist.
     """
     require_waddle(channel, waddle_id)
     call, room = channel.call, channel.record.room
@@ -242,5 +242,5 @@ def seated(
 
 
 def unseated(channel: Channel, now: int, *, user_id: str) -> None:
-    """Give a seat back."""
+    """Release a seat."""
     channel.unseat(user_id, now)
