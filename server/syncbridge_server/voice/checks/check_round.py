@@ -1,4 +1,4 @@
-"""The looks of one pass: a few at a time, within a share of requests, twice at what is in doubt."""
+"""The state checks of one pass: concurrent, within a request budget, repeated for doubtful calls."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ class SyncLimits(msgspec.Struct, frozen=True):
     """Bounds of the comparison.
 
     Attributes:
-        interval_s: between passes. calls: requests of a pass; `rate` of them a second.
-        stale_s: a call that agrees is looked at all the same after so long.
-        second_s: between the first look at a doubt and the second one.
-        patience_s: how long a pass waits, once, for our own budget. pages: of the list, at most.
-        together: looks at the same time. asked: calls that wait for a look that was asked for.
-        orphans: rooms that one pass has ended, at most.
+        interval_s: between passes. calls: requests of a pass. rate: requests per second.
+        stale_s: a call that agrees with the list is still checked after this time.
+        second_s: between the first and the second check of a doubtful call.
+        patience_s: longest wait for the request budget. pages: maximum pages of the list.
+        together: concurrent checks. asked: maximum of queued check requests.
+        orphans: maximum of orphaned rooms to end in one pass.
     """
 
     interval_s: float = 30.0
@@ -79,11 +79,11 @@ class CheckRound:
 
     @property
     def sent(self) -> int:
-        """Requests that the looks took."""
+        """Number of requests sent for the checks."""
         return self._meter.sent
 
     async def run(self) -> None:
-        """First looks, then second ones at those in doubt. Raises StoreError."""
+        """Check all channels, then the doubtful ones again. Raises StoreError."""
         with metered() as self._meter:
             await self._run()
 
@@ -105,7 +105,7 @@ class CheckRound:
                 nursery.start_soon(self._take_from, queue)
 
     async def _take_from(self, queue: deque[str]) -> None:
-        """Look at one after the other; each look keeps a place for its second one."""
+        """Check channels one by one; each check reserves budget for its second one."""
         while queue and not self._stopped:
             if self._taken() >= self._share:
                 return
@@ -122,15 +122,15 @@ class CheckRound:
                 self._settle(channel_id, result, queue)
 
     def _taken(self) -> float:
-        """What of the share is used, and kept for second looks at what those so far have cost.
+        """The used part of the share, plus the reserve for second checks at the average cost.
 
-        A look that sent nothing, because the provider is not asked for a while, counts as one.
+        A check that sent nothing because the breaker is open counts as one request.
         """
         used = max(self.sent, self.made)
         return used + (self._running + len(self._again)) * used / max(self.made, 1)
 
     async def _look(self, channel_id: str) -> CheckResult:
-        """A look. Our own budget is waited for once, when that does not take long."""
+        """Check a channel. Waits once for the request budget, for at most `patience_s`."""
         self._metrics.looks.labels(str(self._wanted[channel_id])).inc()
         for patient in (True, False):
             self.made += 1
@@ -146,7 +146,7 @@ class CheckRound:
         return CheckResult.RATE_LIMITED
 
     def _settle(self, channel_id: str, result: CheckResult, queue: deque[str]) -> None:
-        """Note what came of a look."""
+        """Handle the result of a check."""
         if result is CheckResult.RATE_LIMITED:
             queue.appendleft(channel_id)
         elif result is CheckResult.DOUBTFUL:

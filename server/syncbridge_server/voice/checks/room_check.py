@@ -1,10 +1,10 @@
-"""Whether the provider still has a room, where tokens for it are signed here.
+"""Checks that the provider still has a room before a locally signed token is issued.
 
 A provider that is asked for a token says when it has lost the session. One that we sign ourselves
-asks nobody, and comparisons look after calls with people in them: a room in which nobody is could
+asks nobody, and comparisons check after calls with people in them: a room in which nobody is could
 be lost for long, and everybody would be sent there. So before somebody is let into a room that
 nobody is known to be in, or that the provider did not know the last time, we look at it; all who
-come within a few seconds share one look. It is a poll like the others, with their budget, deadline
+come within a few seconds share one check. It is a poll like the others, with their budget, deadline
 and breaker. Where it finds out nothing, the token is given out: to be let in comes first.
 """
 
@@ -18,15 +18,15 @@ SHARED_S = 3.0
 """For so long a look at a session holds."""
 
 
-class Looks(Protocol):
+class ChecksState(Protocol):
     """Asks the provider who is in a call."""
 
     async def check(self, channel_id: str) -> CheckResult:
         """Ask the provider and apply the answer to the channel's call. Raises StoreError."""
 
 
-class Look:
-    """A look that was begun; `result` is None when nothing came of it."""
+class SharedCheck:
+    """A check that was begun; `result` is None when nothing came of it."""
 
     def __init__(self) -> None:
         self.began = trio.current_time()
@@ -37,9 +37,9 @@ class Look:
 class RoomCheck:
     """Looks at rooms before somebody is let in."""
 
-    def __init__(self, state_check: Looks) -> None:
+    def __init__(self, state_check: ChecksState) -> None:
         self._state_check = state_check
-        self._looks: dict[str, Look] = {}
+        self._checks: dict[str, SharedCheck] = {}
 
     async def lost(self, channel_id: str, session_id: str) -> bool:
         """Whether the provider says that it does not know the channel's session. O(1).
@@ -48,29 +48,29 @@ class RoomCheck:
         """
         while True:
             self._forget()
-            known = self._looks.get(session_id)
+            known = self._checks.get(session_id)
             if known is None:
-                return await self._look(channel_id, session_id) is CheckResult.LOST
+                return await self._run(channel_id, session_id) is CheckResult.LOST
             await known.over.wait()
             if known.result is not None:
                 return known.result is CheckResult.LOST
 
-    async def _look(self, channel_id: str, session_id: str) -> CheckResult:
+    async def _run(self, channel_id: str, session_id: str) -> CheckResult:
         """Look for those who wait; when we are cancelled, one of them does."""
-        look = self._looks[session_id] = Look()
+        check = self._checks[session_id] = SharedCheck()
         try:
-            look.result = await self._state_check.check(channel_id)
-            return look.result
+            check.result = await self._state_check.check(channel_id)
+            return check.result
         finally:
-            if look.result is None and self._looks.get(session_id) is look:
-                del self._looks[session_id]
-            look.over.set()
+            if check.result is None and self._checks.get(session_id) is check:
+                del self._checks[session_id]
+            check.over.set()
 
     def _forget(self) -> None:
         """Looks that are too old; they are in the order in which they began."""
         oldest = trio.current_time() - SHARED_S
-        while self._looks:
-            session_id, look = next(iter(self._looks.items()))
-            if look.began > oldest:
+        while self._checks:
+            session_id, check = next(iter(self._checks.items()))
+            if check.began > oldest:
                 return
-            del self._looks[session_id]
+            del self._checks[session_id]

@@ -54,11 +54,11 @@ class Recreates(Protocol):
 
 
 class CheckResult(Enum):
-    """What came of a look.
+    """The result of a state check.
 
-    DOUBTFUL: the state spoke against somebody; a second look settles it. VACANT: it does, too, but
-    not in the same pass: it needs a second list, or more time. RATE_LIMITED: the provider, or the budget,
-    allows no more now.
+    DOUBTFUL: there is a negative; a second check in the same pass can settle it. VACANT: there is a
+    negative, but settling it needs another list or more time. RATE_LIMITED: the provider or the
+    budget allows no more requests now.
     """
 
     VERIFIED = "verified"
@@ -71,11 +71,11 @@ class CheckResult(Enum):
 
 
 class StateCheck:
-    """Looks at calls.
+    """Checks calls.
 
     Attributes:
-        limited_until: Trio time before which the provider is not to be asked.
-        doubts: why the latest look at a channel verified nothing; the oldest are forgotten.
+        limited_until: Trio time before which the provider must not be asked.
+        doubts: by channel, why the latest check verified nothing; the oldest are dropped.
     """
 
     def __init__(

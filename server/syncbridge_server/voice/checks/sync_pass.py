@@ -1,19 +1,17 @@
-"""A pass over all live calls: compare them with the provider's list, and look at what differs.
+"""A pass over all live calls: compares them with the provider's list and checks the differences.
 
-Theory of operation. The list costs one request for a hundred calls; a look costs one or two for a
-single call. So the list is asked first, whole. Calls whose number of participants it confirms are
-left alone; the others become suspects, and are looked at within the pass's share of the request
-budget. Who finds no place is looked at first in the next pass. Whoever a look doubted is looked at
-a second time in the same pass, after the first look was applied, so one pass brings the truth.
+Theory of operation. The list costs one request for a hundred calls; a state check costs one or two
+requests for one call. So a pass first reads the whole list. Calls whose participant count it
+confirms need no check. The others are suspects and are checked within the pass's request budget.
+Suspects left over come first in the next pass. A doubtful call is checked a second time in the same
+pass, after the first answer was applied, so one pass corrects a call.
 
-What is not whole says nothing. Without Redis there is no pass. Without a list (nothing answered,
-too many requests, no permission) there is none either. A list that came but is empty or cut short
-says nothing about any call, and yet the provider is there: each call is then a suspect of its own,
-and what a look at it states holds by itself.
+Incomplete data is no evidence. Without Redis, or without a list (no answer, rate limit, no
+permission), there is no pass. An empty or truncated list says nothing about any call, but the
+provider answers: then every call is a suspect, and its state check stands on its own.
 
-A session that is listed, was opened by us (the store remembers each one before anybody is let in),
-and that no channel holds in two passes in a row, is noted as a room to be ended. Sessions of others
-are left alone.
+A listed session that SyncBridge opened (the store knows each session before a token is issued) and
+that no channel holds in two passes in a row is marked as a room to end. Other sessions are ignored.
 """
 
 import math
@@ -47,16 +45,16 @@ NO_PASS = frozenset(
         VerifyFailure.NOT_FOUND,
     }
 )
-"""Doubts about the list after which nothing is asked any more in this pass."""
+"""Failures of the list that end the pass."""
 
 
 class PassReport(msgspec.Struct):
-    """What a pass did.
+    """The result of a pass.
 
     Attributes:
-        result: verified, or why the list says nothing.
-        looks: looks that were made. sent: requests that they took.
-        failed: calls that were not verified, and why; `ALL`: nothing was.
+        result: verified, or why the list could not be used.
+        looks: number of state checks. sent: requests sent for them.
+        failed: unverified calls and reasons; `ALL` stands for all calls.
     """
 
     result: str = "verified"
@@ -71,12 +69,12 @@ class PassReport(msgspec.Struct):
 
     @property
     def calls(self) -> int:
-        """Requests to the provider."""
+        """Number of requests to the provider."""
         return self.pages + self.sent
 
 
 def _agrees(answer: Listing | CannotVerify, held: list[ChannelSummary]) -> bool:
-    """Whether the provider names nobody, and nobody is in a call here either."""
+    """Whether the provider lists nobody and no channel has participants."""
     empty = isinstance(answer, CannotVerify) and answer.doubt is VerifyFailure.EMPTY
     return empty and not any(one.users for one in held)
 
@@ -101,7 +99,7 @@ class SyncPass:
         self._strange: set[str] = set()
 
     async def run_pass(self) -> PassReport:
-        """One pass. Raises StoreError when a read of ours failed; then nothing was changed."""
+        """Make one pass. Raises StoreError when a read failed; then nothing was changed."""
         report = PassReport(live=await self._writer.channels.live_count())
         answer = await self._list(report)
         if isinstance(answer, CannotVerify):
@@ -131,7 +129,7 @@ class SyncPass:
         while report.pages < self._limits.pages:
             page = await self._page(cursor, report)
             if isinstance(page, CannotVerify):
-                # A last page without lines means that somebody left while we turned the pages
+                # An empty last page means that participants left while the list was read
                 ended = page.doubt is VerifyFailure.EMPTY and sessions
                 return Listing(began, sessions) if ended else page
             sessions.update((one.session_id, one.participants) for one in page.sessions)
@@ -141,7 +139,7 @@ class SyncPass:
         return CannotVerify(VerifyFailure.PARTIAL, "the list has too many pages")
 
     async def _page(self, cursor: str, report: PassReport) -> ActivePage | CannotVerify:
-        """A page; our own budget is waited for when that does not take long."""
+        """Read a page; waits for the request budget for at most `patience_s`."""
         while True:
             report.pages += 1
             page = await self._provider.list_active(cursor)
@@ -154,7 +152,7 @@ class SyncPass:
             await trio.sleep(wait)
 
     async def _held(self) -> list[ChannelSummary]:
-        """All live channels in brief. Raises StoreError when any read failed."""
+        """Summaries of all live channels. Raises StoreError when any read failed."""
         held: list[ChannelSummary] = []
         live = cast("AsyncGenerator[list[str], None]", self._writer.channels.live())
         async with aclosing(live) as pages:
@@ -168,14 +166,14 @@ class SyncPass:
         return held_of(Channel(stored.record, self._writer.limits))
 
     def _in_turn(self, wanted: dict[str, Reason]) -> dict[str, Reason]:
-        """Those that waited in the pass before come first."""
+        """Suspects with those left over from the previous pass first."""
         first = {one: wanted[one] for one in self._waiting if one in wanted}
         return first | wanted
 
     async def _look_at(
         self, wanted: dict[str, Reason], listing: Listing | None, report: PassReport
     ) -> None:
-        """Look at suspects, within the share, and twice at doubts; the rest waits."""
+        """Check suspects within the budget; the rest waits for the next pass."""
         left = max(self._limits.calls - report.pages, self._limits.calls // 4, 1)
         looks = CheckRound(
             self._state_check,
@@ -197,7 +195,7 @@ class SyncPass:
             report.failed |= dict.fromkeys(looks.queue, WAITING)
 
     async def _end_orphans(self, found: list[str], report: PassReport) -> None:
-        """Have rooms ended that are ours, and that nobody held in two passes in a row."""
+        """Retire our rooms that no channel held in two passes in a row."""
         again = [session_id for session_id in found if session_id in self._strange]
         self._strange = set(found)
         for session_id in again[: self._limits.orphans]:
@@ -211,7 +209,7 @@ class SyncPass:
                 log.warning("voice_orphan", channel_id=channel_id)
 
     async def _orphaned(self, channel_id: str, session_id: str) -> bool:
-        """Whether a session was noted to be ended. One that was kept and has people is in use."""
+        """Whether a session was marked to end. A pooled room with participants is in use."""
 
         def judge(channel: Channel, now: int) -> bool:
             room = channel.record.room

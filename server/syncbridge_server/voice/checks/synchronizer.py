@@ -1,8 +1,8 @@
-"""When the provider is asked: every 30 seconds on one node, and about single calls when asked to.
+"""Schedules comparisons with the provider: a pass every 30 seconds on one node, and requested checks.
 
-The nodes take turns with passes (`leader`), so that any number of them asks the provider as often as
-one does. A pass that cost more requests than its share earns in an interval is followed by a longer
-pause: on the whole the share is kept.
+One node makes the passes for all (`leader`), so the request rate does not depend on the number of
+nodes. A pass that cost more requests than its share earns per interval is followed by a longer
+pause, so the average stays within the share.
 
 `request_check` is for whoever has heard something that contradicts what is known. Such looks are gathered
 for a moment, made once for each call, and have a share of their own.
@@ -35,10 +35,10 @@ GATHER_S = 0.25
 
 
 class Synchronizer:
-    """Keeps calls true to what the provider says. `passes`: how many this node has made.
+    """Keeps calls consistent with the provider. `passes`: number of passes on this node.
 
     Args:
-        evidence: where it is noted what passes could not verify; None: nowhere.
+        evidence: stores unverified calls; None: they are not stored.
         now: Unix ms.
     """
 
@@ -68,9 +68,9 @@ class Synchronizer:
         self._allowance = RequestBudget(limits.rate, max(1.0, limits.calls / 2))
 
     def request_check(self, channel_id: str) -> None:
-        """Ask for a look at a channel soon. Asked for twice, it is made once.
+        """Queue a check of a channel, once however often it is requested.
 
-        When too many wait, the oldest is forgotten: the next pass finds what is wrong.
+        When the queue is full, the oldest request is dropped; the next pass finds the difference.
         """
         self._asked.pop(channel_id, None)
         self._asked[channel_id] = None
@@ -79,7 +79,7 @@ class Synchronizer:
         self._arrived.set()
 
     async def run(self) -> None:
-        """Passes and looks, for ever."""
+        """Make passes and requested checks for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
                 run_as_leader, self._channels, PURPOSE, self._limits.interval_s, self._turn
@@ -87,7 +87,7 @@ class Synchronizer:
             nursery.start_soon(self._run_looks)
 
     async def make_pass(self) -> PassReport | None:
-        """One pass now, whoever has the lock. None when it did not come to an end."""
+        """Make a pass now, without the lock. None when it did not finish."""
         began, report = trio.current_time(), None
         try:
             with trio.move_on_after(LONGEST * self._limits.interval_s):
@@ -102,7 +102,7 @@ class Synchronizer:
         return report
 
     async def _keep(self, failed: dict[str, str]) -> None:
-        """Note which calls the pass could not verify, so that their health knows it."""
+        """Store the unverified calls for the health of calls."""
         if self._evidence is None:
             return
         try:
@@ -114,7 +114,7 @@ class Synchronizer:
             log.warning("voice_sync_store", reason=error.detail)
 
     async def _turn(self) -> float:
-        """A pass; how long the next one has to wait, so that the share is kept."""
+        """Make a pass; returns the seconds until the next one within the share."""
         report = await self.make_pass()
         return report.calls / self._limits.rate if report is not None else 0.0
 
@@ -133,7 +133,7 @@ class Synchronizer:
             log.warning("voice_sync_unverified", result=report.result, live=report.live)
 
     async def _run_looks(self) -> None:
-        """Make the looks that are asked for, one after the other."""
+        """Make the requested checks one by one."""
         while True:
             await self._arrived.wait()
             await trio.sleep(GATHER_S)
@@ -151,7 +151,7 @@ class Synchronizer:
             log.warning("voice_look_failed", channel_id=channel_id, reason=error.detail)
 
     async def _look_twice(self, channel_id: str) -> None:
-        """A look, and a second one when it left a doubt."""
+        """Check a channel, and again if the result is doubtful."""
         for _ in range(2):
             await self._allowed()
             self._metrics.looks.labels(str(Reason.ASKED)).inc()
@@ -164,7 +164,7 @@ class Synchronizer:
             await trio.sleep(self._limits.second_s)
 
     async def _allowed(self) -> None:
-        """Wait until the share of such looks allows another request."""
+        """Wait until the budget of requested checks allows another request."""
         while True:
             wait = self._allowance.take(trio.current_time())
             if not wait:

@@ -44,7 +44,7 @@ class Migrating(Protocol):
         """Open the coming room of a migration; False when the call does not move."""
 
 
-class Looks(Protocol):
+class ChecksCalls(Protocol):
     """Asks the provider who is in a call."""
 
     def check(self, channel_id: str) -> Awaitable[object]:
@@ -79,7 +79,7 @@ class Timers:
         opening: Opening,
         tasks: ProviderTasks,
         migration: Migrating,
-        state_check: Looks,
+        state_check: ChecksCalls,
         texts: Fetches | None = None,
     ) -> None:
         self._texts = texts
