@@ -1,4 +1,4 @@
-"""The state checks of one pass: concurrent, within a request budget, repeated for doubtful calls."""
+"""The state checks of one pass: concurrent, within a budget, repeated for doubtful calls."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -40,15 +40,15 @@ class SyncLimits(msgspec.Struct, frozen=True):
 
 
 class CheckRound:
-    """One round of looks.
+    """One round of state checks.
 
     Args:
-        wanted: channels and why they are looked at, in order.
-        share: requests, at most. A look is begun when as many as looks took so far have a place.
+        wanted: channels and the reasons for their checks, in order.
+        share: request budget. A check begins only if the average cost of a check is left.
 
     Attributes:
-        queue: channels that there was no place for, in order.
-        made: looks that were made. blind: channels about which nothing was learnt.
+        queue: channels left over, in order.
+        made: number of checks. unverified: channels about which nothing was learnt.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Logs and counts repairs: corrections of a call by a comparison or a deadline.
 
-Each repair has one log line with the channel, the user, the cause and the longest time for which the
-call was wrong. Metrics count repairs by cause.
+Each repair has one log line with the channel, the user, the cause and the longest time for which
+the call was wrong. Metrics count repairs by cause.
 """
 
 import structlog

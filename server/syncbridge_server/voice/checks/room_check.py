@@ -1,11 +1,10 @@
 """Checks that the provider still has a room before a locally signed token is issued.
 
-A provider that is asked for a token says when it has lost the session. One that we sign ourselves
-asks nobody, and comparisons check after calls with people in them: a room in which nobody is could
-be lost for long, and everybody would be sent there. So before somebody is let into a room that
-nobody is known to be in, or that the provider did not know the last time, we look at it; all who
-come within a few seconds share one check. It is a poll like the others, with their budget, deadline
-and breaker. Where it finds out nothing, the token is given out: to be let in comes first.
+A provider that issues a token reports a lost session. Local signing asks nobody, and passes check
+calls with participants only, so an empty room could stay lost and receive every user. So the room
+is checked before a token for it is issued if it is empty, or if the provider did not know it at the
+latest check. Requests within a few seconds share one check. The check is a poll with the usual
+budget, deadline and breaker. If it verifies nothing, the token is issued: admission comes first.
 """
 
 from typing import Protocol
@@ -15,7 +14,7 @@ import trio
 from syncbridge_server.voice.checks.state_check import CheckResult
 
 SHARED_S = 3.0
-"""For so long a look at a session holds."""
+"""Seconds for which a check of a session is shared."""
 
 
 class ChecksState(Protocol):
@@ -26,7 +25,7 @@ class ChecksState(Protocol):
 
 
 class SharedCheck:
-    """A check that was begun; `result` is None when nothing came of it."""
+    """A check in progress or done; `result` is None if it failed."""
 
     def __init__(self) -> None:
         self.began = trio.current_time()
@@ -35,14 +34,14 @@ class SharedCheck:
 
 
 class RoomCheck:
-    """Looks at rooms before somebody is let in."""
+    """Checks rooms before tokens are issued."""
 
     def __init__(self, state_check: ChecksState) -> None:
         self._state_check = state_check
         self._checks: dict[str, SharedCheck] = {}
 
     async def lost(self, channel_id: str, session_id: str) -> bool:
-        """Whether the provider says that it does not know the channel's session. O(1).
+        """Whether the provider does not know the channel's session. O(1).
 
         Raises StoreError.
         """
@@ -56,7 +55,7 @@ class RoomCheck:
                 return known.result is CheckResult.LOST
 
     async def _run(self, channel_id: str, session_id: str) -> CheckResult:
-        """Look for those who wait; when we are cancelled, one of them does."""
+        """Make the check for all waiting callers; when cancelled, one of them makes it."""
         check = self._checks[session_id] = SharedCheck()
         try:
             check.result = await self._state_check.check(channel_id)
@@ -67,7 +66,7 @@ class RoomCheck:
             check.over.set()
 
     def _forget(self) -> None:
-        """Looks that are too old; they are in the order in which they began."""
+        """Drop checks that are too old; the table is in order of their start."""
         oldest = trio.current_time() - SHARED_S
         while self._checks:
             session_id, check = next(iter(self._checks.items()))

@@ -1,11 +1,11 @@
-"""Schedules comparisons with the provider: a pass every 30 seconds on one node, and requested checks.
+"""Schedules comparisons with the provider: a pass every 30 seconds on one node, requested checks.
 
 One node makes the passes for all (`leader`), so the request rate does not depend on the number of
 nodes. A pass that cost more requests than its share earns per interval is followed by a longer
 pause, so the average stays within the share.
 
-`request_check` is for whoever has heard something that contradicts what is known. Such looks are gathered
-for a moment, made once for each call, and have a share of their own.
+`request_check` is for callers that received contradictory evidence. Requests are collected for a
+moment, result in one check for each call, and have a request budget of their own.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Figures of all live calls together, as the store has them."""
+"""Totals of all live calls, computed from the store."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -14,19 +14,19 @@ from syncbridge.voice.stored import Stored
 from syncbridge_server.voice.channel_writer import ChannelWriter
 
 MOST = 20_000
-"""Channels that are looked at."""
+"""Maximum number of channels to read."""
 SECONDS = 5.0
 
 
 class VoiceFigures(msgspec.Struct, rename="camel"):
-    """Figures of the live calls. `complete`: all of them were looked at.
+    """Totals of the live calls. `complete`: all of them were read.
 
     Attributes:
-        channels: live ones. phases: how many of them are waiting, active, empty or migrating.
-        largest: users of the call that has most. peak_participants: the most that one has had.
+        channels: number of live channels. phases: number of calls by phase.
+        largest: users in the largest call. peak_participants: highest peak of a call.
         total_participant_ms: time of all users in these calls.
-        recording: calls that are recorded. failing: those whose latest request failed.
-        retired: rooms that are to be ended at the provider.
+        recording: recorded calls. failing: calls whose latest request failed.
+        retired: rooms to end at the provider.
     """
 
     channels: int = 0
@@ -42,7 +42,7 @@ class VoiceFigures(msgspec.Struct, rename="camel"):
 
 
 async def survey(writer: ChannelWriter) -> VoiceFigures:
-    """Look at the live channels, at most `MOST`, for some seconds. Raises StoreError. O(calls)."""
+    """Read at most `MOST` live channels within `SECONDS`. Raises StoreError. O(calls)."""
     figures, phases, seen = VoiceFigures(), Counter[str](), set[str]()
     figures.channels = await writer.channels.live_count()
     live = cast("AsyncGenerator[list[str], None]", writer.channels.live())

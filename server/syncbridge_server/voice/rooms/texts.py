@@ -1,8 +1,8 @@
 """Fetches transcripts and summaries before their URLs expire, and stores their text.
 
-The channel lists the ids to fetch; the URLs are secrets and are stored with the recordings. A failed
-download is retried by any node after 10 seconds, then at longer intervals up to 5 minutes, until
-the URL expires. The channel's provider tasks do not wait for it.
+The channel lists the ids to fetch; the URLs are secrets and are stored with the recordings. Any
+node retries a failed download after 10 seconds, then at longer intervals up to 5 minutes, until the
+URL expires. The channel's provider tasks do not wait for it.
 """
 
 from collections.abc import Awaitable, Callable

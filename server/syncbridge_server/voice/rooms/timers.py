@@ -1,8 +1,8 @@
 """Due work of channels: deadlines, leases, prewarming, provider tasks, calls that are too old.
 
-Theory of operation. The time at which a channel is due is stored with it, so no timer is lost when a
-node dies. Every node claims due channels for a limited time; a dead node's claims expire. Due work
-is a change of the channel, which sets the next due time. Requests to the provider follow that
+Theory of operation. The time at which a channel is due is stored with it, so no timer is lost when
+a node dies. Every node claims due channels for a limited time; a dead node's claims expire. Due
+work is a change of the channel, which sets the next due time. Requests to the provider follow that
 change. When the store cannot be read, nothing is due.
 """
 

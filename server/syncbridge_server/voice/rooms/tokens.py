@@ -2,7 +2,7 @@
 
 Every node reserves the seat first, under the same rules, so a channel never admits more users than
 it has seats. The seat is released if no token is issued. A room that the provider has lost is
-replaced once, and an expired token is requested once more. If SyncBridge signs the tokens itself, it
+replaced once, and an expired token is requested once more. With locally signed tokens, SyncBridge
 first checks that the provider still has the room (`room_check`). New permissions of a participant
 apply at once if the provider supports that. A failing provider is not waited for; the client is
 told when to retry.

@@ -1,7 +1,7 @@
-"""What waiting webhooks are about: their events, and the channels of these.
+"""Parses pending webhooks and sorts their events by channel.
 
-A delivery says one thing or several. What is wrong with it for good is noted at once; that its
-session is not known may change.
+A delivery has one event or several. Permanent errors are noted at once; an unknown session may
+become known later.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ Reports = list[WebhookReport]
 
 
 class Outcome(StrEnum):
-    """What becomes of a delivery."""
+    """The outcome of a delivery."""
 
     DONE = "done"
     AGAIN = "again"
@@ -42,12 +42,12 @@ class Outcome(StrEnum):
 
 @dataclass
 class SortedDelivery:
-    """A delivery on its way.
+    """A delivery in progress.
 
     Attributes:
-        reason: why it is to be tried again, or buried.
-        reports: what it says, by channel.
-        kept: recordings that were not known before it.
+        reason: why it is retried or becomes a dead letter.
+        reports: its events by channel.
+        kept: ids of recordings that it added.
     """
 
     delivery: WebhookDelivery
@@ -57,14 +57,14 @@ class SortedDelivery:
     kept: set[str] = field(default_factory=set)
 
     def fail(self, fate: Outcome, reason: str = "") -> None:
-        """Note trouble. To be buried outweighs everything, and then trouble of the store."""
+        """Note a failure. The worst outcome counts: BURY, then WAIT (store errors), then AGAIN."""
         worst = (Outcome.DONE, Outcome.AGAIN, Outcome.WAIT, Outcome.BURY)
         if worst.index(fate) > worst.index(self.fate):
             self.fate, self.reason = fate, reason
 
 
 class Sorter:
-    """Sorts deliveries by channel. `id_bytes`: longest user id."""
+    """Sorts deliveries by channel. `id_bytes`: maximum length of a user id."""
 
     def __init__(self, provider: VoiceProvider, channels: Channels, id_bytes: int) -> None:
         self._provider = provider
@@ -73,7 +73,7 @@ class Sorter:
         self._known: dict[str, str] = {}
 
     async def sort(self, items: Sequence[SortedDelivery]) -> StoreError | None:
-        """Put the reports of each delivery into it. What of it the store could not tell, if any."""
+        """Set the reports of each delivery; returns the store error that prevented some, if any."""
         told = [(item, event) for item in items for event in self._events(item)]
         wanted = {event.session_id for _, event in told}
         channels, trouble = await self._find(wanted)
@@ -88,7 +88,7 @@ class Sorter:
         return trouble
 
     def _events(self, item: SortedDelivery) -> list[Event]:
-        """What a delivery says, as far as it means something to us."""
+        """The relevant events of a delivery."""
         if item.delivery.reason:
             item.fail(Outcome.BURY, item.delivery.reason)
             return []
@@ -112,7 +112,7 @@ class Sorter:
 
     def _acceptable(self, item: SortedDelivery, user_id: str) -> bool:
         if not user_id:
-            log.info("webhook_of_a_stranger", delivery_id=item.delivery.delivery_id)
+            log.info("webhook_without_user", delivery_id=item.delivery.delivery_id)
             return False
         try:
             ids.short_id("user_id", user_id, self._id_bytes)
@@ -122,7 +122,7 @@ class Sorter:
         return True
 
     async def _find(self, sessions: Iterable[str]) -> tuple[dict[str, str], StoreError | None]:
-        """The channels of sessions, as far as they are known. What was found once stays so."""
+        """The channels of sessions, as far as they are known. Results are cached."""
         found: dict[str, str] = {}
         trouble: list[StoreError] = []
 
