@@ -1,15 +1,15 @@
 """Applies webhooks from the inbox to their channels.
 
-Theory of operation. Each node has one worker, and any worker can take any delivery. A worker takes a
-batch, sorts it by channel and changes each channel once. A delivery is done when all its events
+Theory of operation. Each node has one worker, and any worker can take any delivery. A worker takes
+a batch, sorts it by channel and changes each channel once. A delivery is done when all its events
 have taken effect. Intake is idempotent (`intake`), so a node may die at any point: after `IDLE_MS`
 another node takes over its deliveries.
 
 `IDLE_MS` is also the pause between attempts. A delivery with an unknown session stays in the inbox
 and is retried, because the answer to the request that opened the session may still be in transit.
-After `ATTEMPTS` it becomes a dead letter, as does one that fails for another reason. A delivery that
-can never take effect becomes one at once. If one delivery makes the change of a channel fail, the
-others are applied without it. A store error does not count as an attempt; the worker pauses.
+After `ATTEMPTS` it becomes a dead letter, as does one that fails for another reason. A delivery
+that can never take effect becomes one at once. If one delivery makes the change of a channel fail,
+the others are applied without it. A store error buries no delivery; the worker pauses.
 """
 
 import math
