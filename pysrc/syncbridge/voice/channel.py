@@ -497,7 +497,7 @@ class Channel:
             self.call.kept_until = max([self._warm_until(now), *seats])
 
     def _forget(self, now: int) -> None:
-        """Participants who are not in the call, and for whom no seat is kept."""
+        """Drop users who are neither in the call nor have a seat, and expired removals."""
         participants, state = self.record.participants, self.call
         over = [user_id for user_id, until in self.record.removed.items() if until <= now]
         for user_id in over:

@@ -1,15 +1,15 @@
-"""Which of a user's devices holds a call, and how the call moves from one to another.
+"""Tracks which of a user's devices holds a call, and moves the call between devices.
 
-Theory of operation. A user is in a call by connections that the provider knows; which device made
-one, only the devices can tell. The device that *holds* the call is the one that reported from
-within it. Another one takes it over when it is the first to report a connection, or when the
-session was handed over to it: then it is noted as `moving_to`, the one that holds the call
-stays in it, and the call has moved as soon as the new device is in the media: it reports, or the
-provider shows a new connection of the user beside those that were there. One that comes in the
-place of another is the old device's, which has reconnected, and says nothing. When that shows
-beside the old one for a moment, the call has moved by mistake: the old device takes it back by
-reporting this very connection, unless the new one has reported. A move that does not come about is
-forgotten after a while, and nothing has changed.
+Theory of operation. A user is in a call through connections that the provider knows; only the
+devices know which of them made which connection. The device that *holds* the call is the one that
+reported from within it. Another device takes over if it is the first to report a connection, or if
+the session was handed over to it. In a handoff, the new device is noted as `moving_to` and the old
+device keeps the call. The call has moved when the new device is in the media: when it reports, or
+when the provider shows a new connection of the user besides the existing ones. A connection that
+takes the place of another is a reconnection of the old device and moves nothing. If a reconnection
+shows for a moment besides the old connection, the call moves by mistake; the old device takes it
+back by reporting that connection, unless the new device has reported. A move that does not complete
+in time is dropped without effect.
 
 Times are Unix ms.
 """
@@ -25,22 +25,22 @@ from syncbridge.voice.records import Arrival, Participant
 
 Participants = Mapping[str, Participant]
 RECONNECT_MS = 10_000
-"""A connection that comes so soon after another one went has taken its place."""
+"""A connection that comes this soon after another one went has taken its place."""
 
 
 class Media(NamedTuple):
-    """A user's connections: all, and those of the present session that nothing speaks against."""
+    """A user's connections: all, and those of the current session without a negative."""
 
     held: frozenset[str]
     standing: frozenset[str]
 
 
 class ClientReport(msgspec.Struct, frozen=True):
-    """What a client says of itself: that it is in the call, with which device and connection.
+    """A client's report that it is in the call, or left it, with its device and connection.
 
     Attributes:
-        session_id: the provider's session that it is in; empty when it does not say.
-        muted, video: None: as it was.
+        session_id: the provider's session that it is in; empty if not given.
+        muted, video: None: unchanged.
     """
 
     user_id: str
@@ -55,7 +55,7 @@ class ClientReport(msgspec.Struct, frozen=True):
 def apply_switches(
     channel_id: str, participant: Participant, report: ClientReport
 ) -> list[Message]:
-    """Note the switches of a report. What others are told of it."""
+    """Store a report's mute and video switches; returns the messages to others."""
     if report.video is not None:
         participant.video = report.video
     if report.muted is None or report.muted == participant.muted:
@@ -68,7 +68,7 @@ def apply_switches(
 def claim(
     channel_id: str, participant: Participant, report: ClientReport, *, fresh: bool
 ) -> list[Message]:
-    """Let the device of a report hold the call, if it may. `fresh`: its connection is a new one."""
+    """Let the reporting device hold the call, if it may. `fresh`: its connection is new."""
     if participant.guessed:
         participant.device_id, participant.sid, participant.guessed = "", "", False
     if (participant.device_id, participant.sid) == (report.device_id, report.sid):
@@ -84,13 +84,13 @@ def claim(
 
 
 def assume(participant: Participant, device_id: str, sid: str) -> None:
-    """A device got a token: it will hold the call, unless another one says that it does."""
+    """Assume that the device that got a token will hold the call, until a device reports."""
     if device_id and (participant.guessed or not participant.device_id):
         participant.device_id, participant.sid, participant.guessed = device_id, sid, True
 
 
 def holds(participant: Participant | None, report: ClientReport) -> bool:
-    """Whether the device of a report may be the one that holds the call."""
+    """Whether the reporting device may be the one that holds the call."""
     if participant is None or participant.guessed or not participant.device_id:
         return True
     return (participant.device_id, participant.sid) == (report.device_id, report.sid)
@@ -99,7 +99,7 @@ def holds(participant: Participant | None, report: ClientReport) -> bool:
 def release(
     channel_id: str, participant: Participant | None, report: ClientReport
 ) -> list[Message]:
-    """The device that holds the call says that it has left it."""
+    """Release the call if the device that holds it reports that it left."""
     if participant is None or not participant.device_id or not holds(participant, report):
         return []
     participant.device_id, participant.sid, participant.guessed = "", "", False
@@ -108,15 +108,15 @@ def release(
 
 
 def begin_move(participant: Participant, device_id: str, sid: str, until: int) -> None:
-    """A device is about to take the call over; it has until `until`."""
+    """Begin a move of the call to a device, which has time until `until`."""
     participant.moving_to, participant.moving_sid, participant.moving_until = device_id, sid, until
 
 
 def new_connection(participant: Participant, before: Media, after: Media, now: int) -> str:
-    """The connection that came beside those that stand; empty if none did. Notes what went.
+    """The new connection besides the existing ones; empty if there is none. Notes lost ones.
 
-    Each that went accounts for one that came, unless no device holds the call: then whoever held
-    it has said that it is out.
+    Each lost connection accounts for one new connection, unless no device holds the call: then the
+    old device has reported that it left.
     """
     came = sorted(one for one in after.standing - before.held if one)
     went = len(before.standing - after.standing)
@@ -133,7 +133,7 @@ def new_connection(participant: Participant, before: Media, after: Media, now: i
 def complete_move(
     channel_id: str, user_id: str, participant: Participant, connection_id: str
 ) -> list[Message]:
-    """The device that was awaited is in the media, by the provider's word of a connection."""
+    """Complete a move because the provider showed a new connection."""
     arrival = Arrival(
         connection_id, participant.device_id, participant.sid, participant.moving_until
     )
@@ -145,7 +145,7 @@ def complete_move(
 
 
 def expire_moves(channel_id: str, participants: Participants, now: int) -> list[Message]:
-    """Forget the moves that did not come about in time."""
+    """Drop moves that did not complete in time."""
     told = []
     for user_id, participant in participants.items():
         if participant.moving_to and participant.moving_until <= now:
@@ -157,7 +157,7 @@ def expire_moves(channel_id: str, participants: Participants, now: int) -> list[
 
 
 def clear(participant: Participant) -> None:
-    """The user is not in the call: no device holds it, and switches are as for a newcomer."""
+    """Reset a user who left the call: no device holds it, and the switches are off."""
     begin_move(participant, "", "", 0)
     participant.device_id, participant.sid, participant.guessed = "", "", False
     participant.lost_at, participant.arrival = 0, None
@@ -165,14 +165,14 @@ def clear(participant: Participant) -> None:
 
 
 def next_due(participants: Participants) -> list[int]:
-    """When moves are forgotten. O(participants)."""
+    """The deadlines of moves. O(participants)."""
     return [
         participant.moving_until for participant in participants.values() if participant.moving_to
     ]
 
 
 def has_new_connection(before: tuple[str, ...], after: tuple[str, ...]) -> bool:
-    """Whether a connection has come; a name for the one that had none is no new connection."""
+    """Whether a connection came; an id for the unnamed connection is not a new one."""
     new = [one for one in after if one and one not in before]
     named = "" in before and "" not in after
     return len(new) > named
@@ -192,7 +192,7 @@ def _hold(
 
 
 def _lost_by_mistake(participant: Participant, report: ClientReport) -> bool:
-    """Whether the connection that completed a move is that of the device that held the call."""
+    """Whether the connection that completed a move belongs to the old device."""
     arrival = participant.arrival
     if arrival is None or not report.connection_id:
         return False
@@ -201,7 +201,7 @@ def _lost_by_mistake(participant: Participant, report: ClientReport) -> bool:
 
 
 def _take_back(channel_id: str, participant: Participant, report: ClientReport) -> list[Message]:
-    """The device holds the call again, and the other one is waited for as before."""
+    """Give the call back to the old device and continue to wait for the new one."""
     awaited, until = (
         (participant.device_id, participant.sid),
         participant.arrival.until if participant.arrival else 0,
