@@ -1,7 +1,7 @@
 """Applies webhooks to a channel: events of the provider become evidence or notes.
 
-Webhooks arrive late, repeatedly and in any order, so nothing here depends on their arrival. They are
-applied in the order of the provider's event times. A missing time, or one after the arrival, is
+Webhooks arrive late, repeatedly and in any order, so nothing here depends on their arrival. They
+are applied in the order of the provider's event times. A missing time, or one after the arrival, is
 replaced by the arrival: no event is reported before it happens, and a fast clock must not make
 events newer than other evidence.
 

@@ -1,7 +1,7 @@
-"""What clients say of themselves to a channel: that they are in its media, or have left it.
+"""Applies clients' reports to a channel: joins, leaves and lease renewals.
 
-A report is evidence about one connection (`call`), says which device holds the call (`holding`),
-and how its switches are. The provider's word about the same things comes through `Channel.apply`.
+A report is evidence about one connection (`call`), tells which device holds the call (`holding`),
+and has the mute and video switches. The provider's evidence goes through `Channel.apply`.
 """
 
 from collections.abc import Iterable
@@ -17,18 +17,18 @@ from syncbridge.voice.records import Participant
 
 
 def report(channel: Channel, said: ClientReport, now: int) -> list[Event]:
-    """A client says that it is in the media: a sign of it, its device and its switches."""
+    """Apply a client's report that it is in the media: a sign, its device and its switches."""
     if channel.call is None:
         return []
     known = channel.call.connections(said.user_id)
-    shown = channel.call.unreported(said.user_id)  # the provider's word of it came first
+    shown = channel.call.unreported(said.user_id)  # the provider showed it first
     sign = _sign(Joined, channel, said, now)
     sign = msgspec.structs.replace(sign, session_named=bool(said.session_id))
     participants = channel.record.participants
     held = participants.get(said.user_id)
     moving = (held.moving_to, held.moving_sid, held.moving_until) if held else ("", "", 0)
     if held is not None:
-        holding.begin_move(held, "", "", 0)  # whose connection this is, the report says
+        holding.begin_move(held, "", "", 0)  # the report tells whose connection this is
     events = channel.apply([sign], now)
     if channel.call is None or channel.call.since(said.user_id) is None:
         return events
@@ -45,10 +45,9 @@ def report(channel: Channel, said: ClientReport, now: int) -> list[Event]:
 
 
 def renew(channel: Channel, user_ids: Iterable[str], now: int) -> list[Event]:
-    """Clients of these users have shown that they are in the call, without saying how.
+    """Renew the leases of users whose clients showed activity without a report.
 
-    Who reports is kept by it. Who never did is not made to: the first report would be a promise
-    to go on.
+    A user without a lease gets none, because a lease obliges the client to continue reporting.
     """
     if channel.call is None:
         return []
@@ -69,7 +68,7 @@ def renew(channel: Channel, user_ids: Iterable[str], now: int) -> list[Event]:
 
 
 def part(channel: Channel, said: ClientReport, now: int) -> list[Event]:
-    """A client says that its device has left the media: one negative about its connection."""
+    """Apply a client's report that its device left the media: one negative for its connection."""
     participant = channel.record.participants.get(said.user_id)
     if channel.call is None or not (holding.holds(participant, said) or said.connection_id):
         return []
@@ -79,7 +78,7 @@ def part(channel: Channel, said: ClientReport, now: int) -> list[Event]:
 
 
 def hand_over(channel: Channel, user_id: str, device_id: str, sid: str, now: int) -> bool:
-    """A device of a participant is to take the call over; False when the user is not in it."""
+    """Begin a handoff of the call to a device; False if the user is not in the call."""
     if channel.call is None or channel.call.since(user_id) is None:
         return False
     participant = channel.record.participants.setdefault(user_id, Participant())
@@ -93,7 +92,7 @@ def hand_over(channel: Channel, user_id: str, device_id: str, sid: str, now: int
 def _sign(
     kind: type[Joined] | type[Left], channel: Channel, said: ClientReport, now: int
 ) -> Joined | Left:
-    """A client's word about one connection, as evidence."""
+    """A client's report about one connection as evidence."""
     return kind(
         generation=_spoken_of(channel, said.session_id),
         at=now,
@@ -105,13 +104,13 @@ def _sign(
 
 
 def _origin(said: ClientReport) -> EvidenceOrigin:
-    """The device that reports."""
+    """The reporting device as an origin."""
     return EvidenceOrigin(Teller.REPORT, said.device_id)
 
 
 def _spoken_of(channel: Channel, session_id: str) -> int:
-    """The generation that a client means, who may not name it: while the call migrates, who
-    does not say that it has come over has not."""
+    """The generation that a client's report concerns. During a migration, a report without a
+    session concerns the old generation."""
     assert channel.call is not None
     if session_id:
         return channel.generation_of(session_id) or 0

@@ -1,10 +1,9 @@
-"""What was said about a call, by whom, and what it changed: evidence as it is kept.
+"""The timeline of a channel: statements about its calls, their origins and their effects.
 
-Theory of operation. Whatever changes a channel notes here what it did, and the entries are written
-in the step of the change itself. A sign that only repeats what is known is no entry: when a
-connection was last confirmed, and by whom, stands with the connection. What is ignored is noted
-too, for that is why somebody is not shown; a client or a list that says it again and again is
-noted once in a while.
+Theory of operation. Each change of a channel notes its effects here, and the script that writes the
+change also writes the entries. A sign without new information makes no entry; the latest sign and
+its source are stored with the connection. Ignored evidence is noted too, because it explains why a
+user is not shown. If a client or a list repeats it, it is noted once in `IGNORED_MS`.
 
 Times are Unix ms.
 """
@@ -19,11 +18,11 @@ from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Teller, origin_o
 from syncbridge.voice.records import ChannelRecord
 
 MOST_AT_ONCE = 256
-"""Entries about users of one change of a channel; the others are counted."""
+"""Maximum number of entries about users in one change; further ones are only counted."""
 IGNORED_MS = 600_000
-"""So long what somebody says of the same user is ignored without another entry."""
+"""Time for which repeated ignored evidence about a user makes no entry."""
 IGNORED_MOST = 64
-"""Users of whom that is remembered; the oldest makes room."""
+"""Maximum number of users for whom that is remembered; the oldest is dropped."""
 REF_MOST = 128
 TIMEOUT = EvidenceOrigin(Teller.TIMEOUT)
 
@@ -41,14 +40,14 @@ SENT_AWAY = "sent_away"
 
 
 class TimelineEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One statement, and what it changed.
+    """One statement and its effect.
 
     Attributes:
-        at: when it was taken in. said_at: when it was true, if that is another time.
-        source: who said it. what: what it did; one of `What`, or of the words above.
-        ref: the id of the webhook, the device, the operator; of a room, its session.
+        at: time at which it took effect. said_at: time at which it was true, if different.
+        source: its origin. what: its effect: a `What`, or one of the constants above.
+        ref: id of the webhook, the device or the operator; for a room, its session.
         reason: why, in one word; see `CallChange`.
-        wrong_ms: how long at most the opposite was shown. count: entries that were folded.
+        wrong_ms: the longest time for which the opposite was shown. count: folded entries.
     """
 
     at: int
@@ -65,7 +64,7 @@ class TimelineEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Timeline:
-    """The entries of one change of a channel, whose record it may mark."""
+    """The entries of one change of a channel. Updates `ignored` of its record."""
 
     def __init__(self, record: ChannelRecord) -> None:
         self._record = record
@@ -74,7 +73,7 @@ class Timeline:
 
     @property
     def entries(self) -> list[TimelineEntry]:
-        """In order; at the end how many were folded."""
+        """The entries in order, with the number of folded entries at the end."""
         if not self._folded:
             return self._entries
         last = self._entries[-1]
@@ -93,7 +92,7 @@ class Timeline:
         said_at: int = 0,
         wrong_ms: int = 0,
     ) -> None:
-        """Add an entry. An empty `ref` is the origin's."""
+        """Add an entry. An empty `ref` defaults to the origin's."""
         if user_id and len(self._entries) >= MOST_AT_ONCE:
             self._folded += 1
             return
@@ -112,7 +111,7 @@ class Timeline:
         self._entries.append(entry)
 
     def changed(self, changes: list[CallChange], evidence: Evidence | None, now: int) -> None:
-        """Take what a call has done about a statement; without one, because it was time."""
+        """Take a call's changes by a statement, or by a deadline if there is none."""
         origin = origin_of(evidence) if evidence is not None else TIMEOUT
         for change in changes:
             by = TIMEOUT if change.due else origin
@@ -132,7 +131,7 @@ class Timeline:
         changes.clear()
 
     def devices(self, messages: Iterable[Message], origin: EvidenceOrigin, now: int) -> None:
-        """Note which devices hold the call, as the devices are told."""
+        """Note which devices hold the call, from the messages to devices."""
         words = {"held": HOLDS, "moving": MOVING, "released": RELEASED}
         for message in messages:
             if "deviceId" in message:
@@ -143,13 +142,13 @@ class Timeline:
                 )
 
     def _wrong_ms(self, change: CallChange, by: EvidenceOrigin, now: int) -> int:
-        """Who is found in a list may have been missed since the look before."""
+        """The longest wrong time; a join found by a list may date back to the previous check."""
         if change.what is not What.JOINED or by.teller is not Teller.LIST:
             return change.wrong_ms
         return max(now - max(self._record.last_sync_at, self._record.created_at), 0)
 
     def _known(self, change: CallChange, by: EvidenceOrigin, now: int) -> bool:
-        """Whether it was noted lately that this user's word is ignored; takes note of it."""
+        """Whether ignored evidence about this user was noted recently; updates the record."""
         if by.teller is Teller.WEBHOOK:
             return False
         ignored = self._record.ignored
@@ -165,11 +164,11 @@ MISSED_JOIN = "missed_join"
 MISSED_LEAVE = "missed_leave"
 SILENT_CLIENT = "silent_client"
 CAUSES = (MISSED_JOIN, MISSED_LEAVE, SILENT_CLIENT)
-"""Why a call had to be repaired."""
+"""Causes of repairs."""
 
 
 def repair_of(entry: TimelineEntry) -> str:
-    """Why the call was wrong, of an entry that mended who is in it; empty for any other."""
+    """The cause of a repair; empty for an entry that is not a repair."""
     if entry.source is Teller.LIST and entry.what == What.JOINED:
         return MISSED_JOIN
     if entry.what != What.LEFT:
