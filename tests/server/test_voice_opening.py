@@ -1,4 +1,4 @@
-"""Opening rooms, doing provider tasks and carrying out what is due, on a real Redis with a provider that a
+"""Opening rooms, provider tasks and due work, on a real Redis with a provider that a
 test holds in its hands.
 """
 

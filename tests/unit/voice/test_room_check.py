@@ -55,7 +55,7 @@ async def test_a_look_holds_for_a_few_seconds(autojump_clock: trio.testing.MockC
     assert 2 == len(state_check.asked)
     await trio.sleep(2 * SHARED_S)
     await check.lost("c", "another")
-    assert ["another"] == list(check._looks)
+    assert ["another"] == list(check._checks)
 
 
 @pytest.mark.parametrize(
