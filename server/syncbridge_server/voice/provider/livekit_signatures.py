@@ -1,8 +1,8 @@
-"""Who sent a webhook of LiveKit: a JWT in `Authorization`, which has the digest of the body.
+"""Signatures of LiveKit's webhooks: a JWT in `Authorization` with the digest of the body.
 
-The key of the JWT (`iss`) chooses the secret; during a rotation there are several. The time is
-signed, so a body can be sent again for a few minutes only, and then its id is known. LiveKit sends
-a repetition with the same token, at most half a minute after the first.
+The API key in the JWT (`iss`) selects the secret; during a rotation there are several. The time is
+signed, so a body can be replayed for a few minutes only, while its id is known. LiveKit redelivers
+with the same token, at most half a minute after the first delivery.
 """
 
 import base64
@@ -18,7 +18,7 @@ from syncbridge.voice.provider.livekit_webhooks import delivery_id, without_secr
 from syncbridge.voice.provider.records import RefusalReason, Verified, WebhookRefused
 
 LEEWAY = 60.0
-"""Seconds between two clocks that are forgiven, as LiveKit does."""
+"""Clock leeway in seconds, the same as LiveKit's."""
 MAX_TOKEN = 4_096
 _LATER: Options = {
     "verify_exp": False,
@@ -62,7 +62,7 @@ def verify(
 
 
 def _claims(token: str, secrets: Mapping[str, str]) -> dict[str, Any] | RefusalReason:
-    """What a token says, if one of our keys signed it. Its times are not looked at."""
+    """The claims of a token that one of our keys signed. Its times are not checked."""
     if len(token) > MAX_TOKEN:
         return RefusalReason.MALFORMED
     try:
@@ -81,7 +81,7 @@ def _claims(token: str, secrets: Mapping[str, str]) -> dict[str, Any] | RefusalR
 
 
 def _time(claims: Mapping[str, Any], *names: str) -> float | None:
-    """The first of these claims that is a time."""
+    """The first of these claims that is a number."""
     found = [claims[name] for name in names if isinstance(claims.get(name), int | float)]
     try:
         return float(found[0]) if found else None
