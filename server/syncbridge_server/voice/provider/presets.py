@@ -1,10 +1,9 @@
-"""Presets of RealTimeKit: what a participant may do there, under a name.
+"""Presets of RealTimeKit: named sets of a participant's permissions.
 
-A token's permissions are those of a preset of the application, so there is one for each set of
-permissions: `voice_p1s0v0r0` for publish, screen, video and record, with `t1` behind it for calls
-that are transcribed. One that is not there is made
-when it is first needed. Everything but these four is forbidden: chat, polls, plugins and power over
-others are ours to give. Bit rates cannot be told.
+A token has the permissions of one of the application's presets, so there is a preset for each set
+of permissions: `voice_p1s0v0r0` for publish, screen, video and record, with the suffix `t1` for
+transcribed calls. A missing preset is created when it is first needed. All other permissions are
+denied: chat, polls, plugins and control over other participants. Presets have no bit rates.
 """
 
 from typing import Any, NamedTuple
@@ -44,7 +43,7 @@ _LOOKS = {
         "colors": _COLORS,
     }
 }
-"""How the provider's own user interface looks; a preset must say it."""
+"""Design of the provider's own user interface, which a preset must include."""
 _FORBIDDEN = (
     "can_livestream",
     "kick_participant",
@@ -76,14 +75,14 @@ _APART: dict[str, Any] = {
 
 
 class PresetRequest(NamedTuple):
-    """What a preset is to allow. `transcribed`: what its holders say is written down."""
+    """The permissions of a preset. `transcribed`: the call is transcribed."""
 
     permissions: Permissions
     transcribed: bool = False
 
 
 def preset_name(wanted: PresetRequest) -> str:
-    """The preset that stands for a set of permissions."""
+    """The name of the preset for a set of permissions."""
     permissions = wanted.permissions
     bits = (
         permissions.can_speak,
@@ -96,7 +95,7 @@ def preset_name(wanted: PresetRequest) -> str:
 
 
 def preset_body(wanted: PresetRequest) -> dict[str, Any]:
-    """A preset as it is made. Streams are counted from 1: none is a matter of permission."""
+    """The body that creates a preset. Stream counts start at 1; permissions can deny streams."""
     permissions = wanted.permissions
     video = permissions.can_use_video
     return {
@@ -130,16 +129,16 @@ def preset_body(wanted: PresetRequest) -> dict[str, Any]:
 
 
 def is_missing(answer: ProviderAnswer) -> bool:
-    """Whether a request was refused because the preset that it names is not there.
+    """Whether a request was refused because its preset does not exist.
 
-    With which status is not told anywhere, nor in which of the forms that errors have.
+    The status and the form of that error are not documented.
     """
     told = (MISSING in words.lower() for words in _messages(answer.body))
     return answer.status in (400, 404, 422) and any(told)
 
 
 def _messages(body: dict[str, Any]) -> list[str]:
-    """What an error says: `errors[].message`, `error.message`, `error` or `message`."""
+    """The texts of an error: `errors[].message`, `error.message`, `error` or `message`."""
     several = body.get("errors")
     parts = [*(several if isinstance(several, list) else ()), body.get("error"), body]
     found = [part.get("message") if isinstance(part, dict) else part for part in parts]
