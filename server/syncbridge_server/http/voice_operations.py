@@ -247,7 +247,7 @@ class VoiceOperationRoutes:
         body = await read_json(request, MuteBody, BODY)
         user_id = ids.short_id("userId", body.user_id, self._settings.id_bytes)
         if not voice.provider.capabilities.server_mute:
-            raise SyncBridgeError(ErrorCode.UNSUPPORTED, "the voice provider mutes nobody")
+            raise SyncBridgeError(ErrorCode.UNSUPPORTED, "the voice provider cannot mute users")
         room, channel_id = channel.record.room, channel.record.channel_id
         if not channel.live or room is None:
             raise no_call()

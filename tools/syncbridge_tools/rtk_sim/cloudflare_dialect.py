@@ -1,6 +1,6 @@
 """The part of Cloudflare RealTimeKit's API v4 that a server needs, under `/client/v4`.
 
-Account and application in the path are not looked at. There are no presets until one is made.
+The account and application in the path are ignored. There are no presets until one is created.
 """
 
 import uuid
@@ -60,7 +60,7 @@ def routes(sim: Sim) -> Iterator[Route]:
 
 
 def refuse(status: int, code: str, message: str, form: ErrorForm = "error") -> Response:
-    """An error as the backend words it; of the gateway in front for 401 and 429."""
+    """An error in the form of the backend, or of its gateway for 401 and 429."""
     if form == "text":
         return reply({"success": False, "error": message}, status)
     if form == "message":
@@ -72,7 +72,7 @@ def refuse(status: int, code: str, message: str, form: ErrorForm = "error") -> R
 
 
 def create(call: SimRequest) -> Response:
-    """A meeting. Each request makes one: there are no idempotency keys."""
+    """Create a meeting with each request, without idempotency keys."""
     title = text_of(call.body, "title")
     room = call.sim.world.create(str(uuid.uuid4()), title, call.now, MAX_PARTICIPANTS)
     room.features = {name: call.body.get(name, False) is True for name in FEATURES}
@@ -98,14 +98,14 @@ def show_meeting(call: SimRequest) -> Response:
 
 
 def patch_meeting(call: SimRequest) -> Response:
-    """Close a meeting. Who is in it stays."""
+    """Close a meeting. Its participants stay."""
     room = call.room()
     room.ended = call.body.get("status") == "INACTIVE"
     return _done(_meeting(room))
 
 
 def add_participant(call: SimRequest) -> Response:
-    """Enrol a user. A second time is a conflict."""
+    """Enrol a user. A second enrolment is a conflict."""
     room, user_id = call.room(), text_of(call.body, "custom_participant_id")
     preset = _preset(call, text_of(call.body, "preset_name"))
     if user_id in room.enrolled:
@@ -117,14 +117,14 @@ def add_participant(call: SimRequest) -> Response:
 
 
 def list_participants(call: SimRequest) -> Response:
-    """Who is enrolled."""
+    """The enrolled users."""
     room = call.room()
     page, paging = _page(call, [_enrolled(room, user_id) for user_id in room.enrolled])
     return reply({"success": True, "data": page, "paging": paging})
 
 
 def patch_participant(call: SimRequest) -> Response:
-    """Another preset, and a new token."""
+    """Change the preset and issue a new token."""
     room, wanted = call.room(), call.request.path_params["participant"]
     for user_id, (known, preset) in room.enrolled.items():
         if known == wanted:
@@ -135,7 +135,7 @@ def patch_participant(call: SimRequest) -> Response:
 
 
 def delete_participant(call: SimRequest) -> Response:
-    """End an enrolment, and the worth of its tokens."""
+    """Delete an enrolment, which invalidates its tokens."""
     room, wanted = call.room(), call.request.path_params["participant"]
     for user_id, (known, _) in list(room.enrolled.items()):
         if known == wanted:
@@ -145,14 +145,14 @@ def delete_participant(call: SimRequest) -> Response:
 
 
 def list_presets(call: SimRequest) -> Response:
-    """All presets, without what they allow."""
+    """All presets, without their permissions."""
     presets = call.sim.world.presets.items()
     page, paging = _page(call, [{"id": preset.id, "name": name} for name, preset in presets])
     return reply({"success": True, "data": page, "paging": paging})
 
 
 def make_preset(call: SimRequest) -> Response:
-    """A preset. All of its parts are needed."""
+    """Create a preset. All parts are required."""
     name, world = text_of(call.body, "name"), call.sim.world
     if not all(isinstance(call.body.get(part), dict) for part in ("config", "permissions", "ui")):
         raise WorldError(400, "invalid_request", "config, permissions and ui are needed")
@@ -203,7 +203,7 @@ def kick_all(call: SimRequest) -> Response:
 
 
 def list_sessions(call: SimRequest) -> Response:
-    """Occupancies: those that last, and with `associated_id` also those that are over."""
+    """Active occupancies; with `associated_id`, also ended ones."""
     wanted = call.request.query_params.get("associated_id", "")
     rooms = [] if call.faults.lists == "empty" else list(call.sim.world.rooms.values())
     ours = [room for room in rooms if wanted in ("", room.id)]
@@ -217,7 +217,7 @@ def list_sessions(call: SimRequest) -> Response:
 
 
 def session_participants(call: SimRequest) -> Response:
-    """Everybody who is or was in an occupancy."""
+    """All present and past peers of an occupancy."""
     wanted = call.request.path_params["session"]
     found = next(((room, peers) for room, peers in _occupancies(call, wanted)), None)
     if found is None:
@@ -239,7 +239,7 @@ def record(call: SimRequest) -> Response:
 
 
 def active_recording(call: SimRequest) -> Response:
-    """The recording under way."""
+    """The active recording."""
     recording = call.room().recording
     if not recording:
         raise WorldError(404, "invalid_request", "No active recording")
@@ -257,7 +257,7 @@ def change_recording(call: SimRequest) -> Response:
 
 
 def register(call: SimRequest) -> Response:
-    """Report to a URL; one that is known is a conflict."""
+    """Register a webhook URL; a registered URL is a conflict."""
     url = call.sim.check_url(call.body.get("url"))
     known = [h for h in call.sim.world.hooks.values() if h.url == url]
     if any(hook.dialect == "cloudflare" for hook in known):
@@ -274,7 +274,7 @@ def list_webhooks(call: SimRequest) -> Response:
 
 
 def patch_webhook(call: SimRequest) -> Response:
-    """Other events, or switched on or off."""
+    """Change the events of a registration, or enable or disable it."""
     hook = call.sim.world.hooks.get(call.request.path_params["hook"])
     if hook is None or hook.dialect != "cloudflare":
         raise WorldError(404, "invalid_request", "no such webhook")
@@ -303,7 +303,7 @@ def _published_key(sim: Sim) -> Any:
 
 
 def _occupied(call: SimRequest) -> SimRoom:
-    """The room of the path, also one that is closed, if somebody is in it."""
+    """The occupied room in the path, even if it is closed."""
     room = call.sim.world.rooms.get(call.request.path_params["id"])
     if room is None or not room.occupancy:
         raise WorldError(404, "SESSION_NOT_FOUND", "No active session found for meeting_id")
@@ -361,7 +361,7 @@ def _ended(room: SimRoom, past: Past) -> Body:
 
 
 def _occupancies(call: SimRequest, wanted: str) -> Iterator[tuple[SimRoom, list[Peer]]]:
-    """The peers of an occupancy, of now or before."""
+    """The peers of a present or past occupancy."""
     for room in call.sim.world.rooms.values():
         if room.occupancy == wanted:
             yield room, room.peers

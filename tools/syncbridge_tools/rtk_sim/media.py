@@ -1,8 +1,8 @@
-"""Media connections of the stand-in provider: `GET /media`, one WebSocket for each.
+"""Media connections of the simulated provider: `GET /media`, one WebSocket for each.
 
-The first message is a participant's token, the first answer `{"connectionId"}`. From then on the
-participant is in the room, and says `{"speaking": true}` or `false`; the end of the WebSocket is
-the end of the connection. No sound is carried: it is only known who would be heard.
+The first message is a participant's token, the first answer `{"connectionId"}`. Then the
+participant is in the room and sends `{"speaking": true}` or `false`. The end of the WebSocket ends
+the connection. No audio is carried, only the speaking state.
 """
 
 import time
@@ -18,7 +18,7 @@ from syncbridge_tools.rtk_sim.world import Happening, Peer, SimRoom, WorldError
 
 TOKEN_SECONDS = 5.0
 LOOK_SECONDS = 0.25
-"""Between two looks whether a participant was removed."""
+"""Interval of checks whether a participant was removed."""
 WEBHOOK_SECONDS = 0.2
 """As with real providers, a participant knows of the connection before a webhook tells of it."""
 REFUSED, REMOVED = 4001, 4000
@@ -79,7 +79,7 @@ async def _listen(sim: Sim, room: SimRoom, peer: Peer, websocket: WebSocket) -> 
 
 
 async def _see_off(peer: Peer, websocket: WebSocket) -> None:
-    """Close the connection once its participant was removed, or the room has ended."""
+    """Close the connection after its participant was removed or the room ended."""
     while peer.left_at is None:  # noqa: ASYNC110, the world is not asynchronous
         await trio.sleep(LOOK_SECONDS)
     await websocket.close(REMOVED, "removed")

@@ -48,7 +48,7 @@ def refuse(status: int, code: str, message: str) -> Response:
 
 
 def create(call: SimRequest) -> Response:
-    """A session; the same id again is the same session, as it was asked for first."""
+    """Create a session; the same id again returns the first session unchanged."""
     room_id = text_of(call.body, "sessionId")
     most = call.body.get("maxParticipants", 100)
     if not isinstance(most, int) or not 1 <= most <= MAX_PARTICIPANTS:
@@ -69,7 +69,7 @@ def create(call: SimRequest) -> Response:
 
 
 def list_active(call: SimRequest) -> Response:
-    """Sessions in which somebody is, in pages."""
+    """Sessions with participants, in pages."""
     limit = call.number("limit", 100, 1000)
     start = call.number("cursor", 1, 1_000_000) - 1
     rooms = call.sim.world.occupied()
@@ -86,7 +86,7 @@ def list_active(call: SimRequest) -> Response:
 
 
 def issue_token(call: SimRequest) -> Response:
-    """A participant's token. It is signed with a key that nobody knows: who holds it is let in."""
+    """Issue a token, signed with a random key. Any issued token admits its holder."""
     room, user_id = call.room(), text_of(call.body, "participantId")
     seconds = call.body.get("expiresIn", TOKEN_SECONDS)
     if not isinstance(seconds, int) or not 1 <= seconds <= MAX_TOKEN_SECONDS:
@@ -114,7 +114,7 @@ def end(call: SimRequest) -> Response:
 
 
 def state(call: SimRequest) -> Response:
-    """Who is in a session; a user with several connections is there once."""
+    """The users in a session, each once, whatever the number of connections."""
     users = list(dict.fromkeys(peer.user_id for peer in call.room().present))
     body: Body = {"participantCount": len(users), "participants": [{"id": u} for u in users]}
     if call.faults.lists == "empty":
@@ -125,7 +125,7 @@ def state(call: SimRequest) -> Response:
 
 
 def metrics(call: SimRequest) -> Response:
-    """Figures of a call that goes well."""
+    """The metrics of a healthy call."""
     people = len(call.room().present)
     figures = {"packetsLost": 0, "jitter": 2.5, "latency": 40.0, "bandwidth": 64_000.0 * people}
     return reply(figures)
@@ -146,6 +146,6 @@ def kick(call: SimRequest) -> Response:
 
 
 def register(call: SimRequest) -> Response:
-    """Report everything to a URL."""
+    """Register a URL for all events."""
     url = call.sim.check_url(call.body.get("url"))
     return reply({"id": call.sim.world.register(url, "spec").id, "url": url}, 201)

@@ -71,7 +71,7 @@ class Seat(NamedTuple):
     transcribed: bool = False
 
 
-class Tokens:
+class VoiceTokens:
     """Issues voice tokens.
 
     Args:
