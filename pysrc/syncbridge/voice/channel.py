@@ -215,10 +215,7 @@ class Channel:
             del removed[next(iter(removed))]
 
     def remove(self, user_id: str, now: int) -> None:
-        """Have a user whose tokens were revoked removed at the provider and kept out.
-
-        The user is in `unwelcome` until the provider has done it.
-        """
+        """Keep out a user whose tokens were revoked; in `unwelcome` until the provider did it."""
         self.keep_out(user_id, now)
         self.unseat(user_id, now)
         if user_id not in self.record.unwelcome:
@@ -294,9 +291,9 @@ class Channel:
         return record.coming
 
     def moved(self, session_id: str, now: int, key: str = "") -> list[Event]:
-        """Note that the provider opened the coming room requested under `key`.
+        """Make the coming room requested under `key` the current one; participants must rejoin.
 
-        Participants are asked to rejoin. No effect if another room is coming meanwhile.
+        No effect if another room is coming meanwhile.
         """
         record = self.record
         if record.coming is None or self.call is None or record.room is None:

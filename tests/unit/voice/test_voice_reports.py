@@ -162,7 +162,8 @@ async def test_only_refusals_write_nothing(
 def test_what_waits_is_bounded() -> None:
     """The next report is refused with a time; a sign that is there already takes no room."""
     answers = Answers()
-    reports = ClientReports(ChannelWriter(), LiveCalls(), lambda: None, max_waiting=3)  # type: ignore[arg-type]
+    writer, calls = ChannelWriter(), LiveCalls()
+    reports = ClientReports(writer, calls, lambda: None, max_waiting=3)  # type: ignore[arg-type]
     reports.submit("c", said(answers, "ann"))
     for _ in range(10):
         reports.renew("c", "ann")
