@@ -27,7 +27,7 @@ from harness.machine import describe
 from harness.process import prepare_this_process
 from harness.servers import Workplace, redis_server
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.intake import Report, take_in
+from syncbridge.voice.intake import WebhookReport, apply_webhooks
 from syncbridge.voice.provider.events import ParticipantJoined
 from syncbridge.voice.records import ChannelConfig
 from syncbridge.voice.timeline import Timeline
@@ -66,7 +66,7 @@ def opened(channel: Channel, now: int) -> None:
 def joined(channel: Channel, now: int, user: str) -> None:
     """What a webhook does."""
     event = ParticipantJoined(session_id="s", user_id=user, peer_id=f"{user}-{'x' * 30}")
-    take_in(channel, [Report(event, now, "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W")], now)
+    apply_webhooks(channel, [WebhookReport(event, now, "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W")], now)
 
 
 class Bench:
