@@ -60,7 +60,7 @@ from syncbridge_server.auth.claims import Grant
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_tools.bench.credentials import token_mint
 from syncbridge_tools.bench.usage import cpu_seconds
 
@@ -99,10 +99,10 @@ async def open_channel(redis: Path) -> None:
     """A call in which nobody is yet."""
     async with RedisIO(f"unix://{redis}").running() as io, RedisBus(io, "bench").running() as bus:
         channels = RedisChannels(io, bus, "bench", 3600)
-        desk = Desk(channels, ChannelLimits(), time.time)
+        writer = ChannelWriter(channels, ChannelLimits(), time.time)
         config = ChannelConfig(max_participants=1000)
-        await desk.change(CHANNEL, lambda c, now: c.opening(now, config, "w"))
-        await desk.change(CHANNEL, opened)
+        await writer.change(CHANNEL, lambda c, now: c.opening(now, config, "w"))
+        await writer.change(CHANNEL, opened)
 
 
 def opened(channel: Channel, now: int) -> None:

@@ -27,7 +27,7 @@ from harness.machine import describe
 from harness.process import prepare_this_process
 from harness.servers import Workplace, redis_server
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.intake import Report, take_in
+from syncbridge.voice.intake import WebhookReport, apply_webhooks
 from syncbridge.voice.provider.events import ParticipantJoined
 from syncbridge.voice.records import ChannelConfig
 from syncbridge.voice.timeline import Timeline
@@ -35,7 +35,7 @@ from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.evidence import RedisEvidence
 from syncbridge_server.redis.stores.voice import RedisChannels
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 
 PEOPLE = 30
 BATCH = 200
@@ -66,7 +66,7 @@ def opened(channel: Channel, now: int) -> None:
 def joined(channel: Channel, now: int, user: str) -> None:
     """What a webhook does."""
     event = ParticipantJoined(session_id="s", user_id=user, peer_id=f"{user}-{'x' * 30}")
-    take_in(channel, [Report(event, now, "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W")], now)
+    apply_webhooks(channel, [WebhookReport(event, now, "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W")], now)
 
 
 class Bench:
@@ -74,7 +74,9 @@ class Bench:
 
     def __init__(self, io: RedisIO, bus: RedisBus, store: redis.Redis) -> None:
         self.evidence = RedisEvidence(io)
-        self.desk = Desk(RedisChannels(io, bus, "n", 3600.0), ChannelLimits(), lambda: NOW / 1000)
+        self.writer = ChannelWriter(
+            RedisChannels(io, bus, "n", 3600.0), ChannelLimits(), lambda: NOW / 1000
+        )
         self.store = store
         self.count = 0
 
@@ -83,13 +85,13 @@ class Bench:
         switch(on=on)
         self.count += 1
         name = f"c{self.count}"
-        await self.desk.change(name, opened)
+        await self.writer.change(name, opened)
         await trio.sleep(0.05)
         ours, theirs = time.process_time(), redis_cpu(self.store)
         notes = []
         for number in range(BATCH):
             user = f"v{number % 8}"
-            await self.desk.change(name, partial(joined, user=user))
+            await self.writer.change(name, partial(joined, user=user))
             notes.append((user, name, NOW))
         if on:
             await self.evidence.note_calls(notes)

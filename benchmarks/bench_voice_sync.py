@@ -45,10 +45,10 @@ from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.settings import Settings
-from syncbridge_server.voice.checks.looking import Looker
-from syncbridge_server.voice.checks.rounds import SyncLimits
-from syncbridge_server.voice.checks.sweep import Report, Sweep
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
+from syncbridge_server.voice.checks.check_round import SyncLimits
+from syncbridge_server.voice.checks.state_check import StateCheck
+from syncbridge_server.voice.checks.sync_pass import PassReport, SyncPass
 from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.from_settings import sync_limits
 from syncbridge_server.voice.provider.calling import ProviderCalls, new_client
@@ -82,15 +82,17 @@ async def provide(port: int, sessions: int, share: float) -> None:
 class Bench:
     """Calls in Redis, and a provider to compare them with."""
 
-    def __init__(self, provider: RtkProvider, desk: Desk, sessions: int, share: float) -> None:
+    def __init__(
+        self, provider: RtkProvider, writer: ChannelWriter, sessions: int, share: float
+    ) -> None:
         self.provider = provider
-        self.desk = desk
+        self.writer = writer
         self.sessions = sessions
         self.gone = drifted(sessions, share)
         metrics = voice_metrics(CollectorRegistry()).sync
         limits = SyncLimits(calls=10**9, rate=UNBOUNDED, stale_s=1e6, together=TOGETHER)
-        looker = Looker(provider, desk, _Nobody(), metrics)
-        self.sweep = Sweep(provider, desk, looker, metrics, limits)
+        state_check = StateCheck(provider, writer, _Nobody(), metrics)
+        self.sync_pass = SyncPass(provider, writer, state_check, metrics, limits)
 
     async def fill(self) -> None:
         """Every call as we know it: two users, compared just now."""
@@ -98,7 +100,7 @@ class Bench:
 
         async def one(number: int) -> None:
             async with limit:
-                await self.desk.change(f"c{number}", known_call(f"s{number}"))
+                await self.writer.change(f"c{number}", known_call(f"s{number}"))
 
         async with trio.open_nursery() as nursery:
             for number in range(self.sessions):
@@ -107,11 +109,11 @@ class Bench:
     async def check(self) -> None:
         """Raise RuntimeError unless every call that had drifted is true now."""
         for number in sorted(self.gone):
-            call = (await self.desk.look(f"c{number}")).call
+            call = (await self.writer.read(f"c{number}")).call
             if call is None or call.users != ("ann",):
                 raise RuntimeError(f"c{number} is wrong after the pass")
 
-    async def each(self) -> Report:
+    async def each(self) -> PassReport:
         """One request a session."""
         names = iter(range(self.sessions))
 
@@ -122,7 +124,7 @@ class Bench:
         async with trio.open_nursery() as nursery:
             for _ in range(TOGETHER):
                 nursery.start_soon(work)
-        return Report(looks=self.sessions, sent=self.sessions)
+        return PassReport(looks=self.sessions, sent=self.sessions)
 
 
 class _Nobody:
@@ -139,7 +141,7 @@ def known_call(session_id: str) -> Callable[[Channel, int], None]:
         room = channel.opening(now, ChannelConfig(), "w")
         channel.opened(session_id, now)
         there = (("ann", ""), ("bob", ""))
-        channel.hear([Polled(generation=room.generation, at=now, present=there)], now)
+        channel.apply([Polled(generation=room.generation, at=now, present=there)], now)
         channel.record.last_sync_at = now
 
     return rule
@@ -150,14 +152,14 @@ async def bench(redis: Path, port: int, sessions: int, share: float) -> AsyncIte
     """Everything connected."""
     async with RedisIO(f"unix://{redis}").running() as io, RedisBus(io, "bench").running() as bus:
         channels = RedisChannels(io, bus, "bench", 3600)
-        desk = Desk(channels, ChannelLimits(), time.time)
+        writer = ChannelWriter(channels, ChannelLimits(), time.time)
         async with new_client() as client:
             budget = RequestBudget(UNBOUNDED, UNBOUNDED)
             calls = ProviderCalls(client, f"http://127.0.0.1:{port}", KEY, budget, 30.0)
-            yield Bench(RtkProvider(calls), desk, sessions, share)
+            yield Bench(RtkProvider(calls), writer, sessions, share)
 
 
-async def timed(work: Callable[[], Awaitable[Report]], sessions: int) -> dict[str, float]:
+async def timed(work: Callable[[], Awaitable[PassReport]], sessions: int) -> dict[str, float]:
     """Requests, seconds and CPU of one way to do it."""
     began, used = time.perf_counter(), time.process_time()
     report = await work()
@@ -175,9 +177,9 @@ async def measure(redis: Path, port: int, sessions: int, share: float) -> dict[s
     """One round: fill, heal, agree, each."""
     async with bench(redis, port, sessions, share) as one:
         await one.fill()
-        healed = await timed(one.sweep.run_pass, sessions)
+        healed = await timed(one.sync_pass.run_pass, sessions)
         await one.check()
-        agreed = await timed(one.sweep.run_pass, sessions)
+        agreed = await timed(one.sync_pass.run_pass, sessions)
         return {"heal": healed, "agree": agreed, "each": await timed(one.each, sessions)}
 
 

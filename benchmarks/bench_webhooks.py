@@ -35,7 +35,7 @@ from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_tools.bench.usage import cpu_seconds
 
 SECRETS = {"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "b" * 40}
@@ -67,12 +67,12 @@ async def open_channels(redis: Path, run: str) -> None:
     """Calls that participants can join."""
     async with RedisIO(f"unix://{redis}").running() as io, RedisBus(io, run).running() as bus:
         channels = RedisChannels(io, bus, run, 3600)
-        desk = Desk(channels, ChannelLimits(), time.time)
+        writer = ChannelWriter(channels, ChannelLimits(), time.time)
         for number in range(CHANNELS):
             channel, session = f"{run}-c{number}", f"{run}-s{number}"
             await channels.note_session(session, channel)
-            await desk.change(channel, lambda c, now: c.opening(now, ChannelConfig(), "w"))
-            await desk.change(channel, partial(opened, session))
+            await writer.change(channel, lambda c, now: c.opening(now, ChannelConfig(), "w"))
+            await writer.change(channel, partial(opened, session))
 
 
 def opened(session: str, channel: Channel, now: int) -> None:

@@ -92,9 +92,9 @@ from syncbridge_server.settings import Settings
 from syncbridge_server.telemetry.siblings import FOLDER, Siblings
 from syncbridge_server.telemetry.tracing import TRACING
 from syncbridge_server.voice.assembly import Voice, build_voice, kept_up, new_inbox
-from syncbridge_server.voice.attachment import Attachment, attach
 from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
 from syncbridge_server.voice.rooms.handover import Handover
+from syncbridge_server.voice.voice_gateway import VoiceGateway, attach
 
 log = structlog.get_logger("server")
 
@@ -154,9 +154,9 @@ class Server:
             policy=self.policy,
         )
         readiness.on_break(self.gateway.doubt)
-        self.calls: Attachment | None = None
+        self.calls: VoiceGateway | None = None
         if voice is not None:
-            self.calls = attach(self.gateway, voice.desk, bus)
+            self.calls = attach(self.gateway, voice.writer, bus)
             voice.worker.on_speaking(self.calls.speaking.report_now)
             observability.register_reading(registry, "syncbridge_voice_sockets", self.calls.figures)
         self.refusals = Refusals()
@@ -323,7 +323,7 @@ class Server:
             if self.calls is not None:
                 nursery.start_soon(kept_up, "sockets", self.calls.run)
                 with trio.move_on_after(CALLS_SECONDS):
-                    await self.calls.board.loaded.wait()
+                    await self.calls.live_calls.loaded.wait()
             await serve(
                 self.app,
                 self.listener,
@@ -450,12 +450,12 @@ class Server:
         if self.voice is None or self.calls is None:
             return None
         voice = self.voice
-        return Handover(self.calls.board, voice.desk, voice.tokens, voice.metrics.calls)
+        return Handover(self.calls.live_calls, voice.writer, voice.tokens, voice.metrics.calls)
 
     def _routes(self) -> list[BaseRoute]:
         bearer = self.auth.bearer
         sockets = WebSockets(self.gateway, self.listener)
-        told = self.voice.revoking.told if self.voice is not None else None
+        told = self.voice.revoking.apply_now if self.voice is not None else None
         return [
             # Asked for most, so looked at first.
             *SessionRoutes(self.gateway, self.store, bearer).routes(),

@@ -243,7 +243,7 @@ async def test_a_chore_that_fails_is_set_aside_and_can_be_replayed(
         await end(session)
 
     async with voice_server(redis_server.url, **BRIEF) as rig:
-        rig.voice.desk.limits = msgspec.structs.replace(rig.voice.desk.limits, retry_ms=50)
+        rig.voice.writer.limits = msgspec.structs.replace(rig.voice.writer.limits, retry_ms=50)
         bad = (await rig.token("ann", "bad"))["sessionId"]
         good = (await rig.token("ann", "good"))["sessionId"]
         provider: Any = rig.voice.provider

@@ -19,7 +19,7 @@ from support.voice.voice_kit import voice_mint, voice_server
 from support.voice_random.place import Deployed, Place, place
 from support.ws_client import Device
 from syncbridge.identity import Role
-from syncbridge_server.voice.sockets.board import Board
+from syncbridge_server.voice.sockets.live_calls import LiveCalls
 
 TESTS = Path(__file__).parents[1]
 SOCKETS = "integration/voice/test_voice_sockets.py"
@@ -227,7 +227,7 @@ async def test_the_figures_of_a_call_of_a_day(
     async with voice_server(redis_server.url, voice_sync=600.0) as rig:
         await rig.join("ann", "lobby")
         ahead = [0]
-        monkeypatch.setattr(rig.voice.desk, "_clock", lambda: time.time() + ahead[0])
+        monkeypatch.setattr(rig.voice.writer, "_clock", lambda: time.time() + ahead[0])
         ahead[0] = 86_401
         channel = await rig.until_channel("lobby", lambda c: c.record.previous is not None)
         assert channel.record.room is not None
@@ -254,13 +254,13 @@ async def test_a_node_says_nothing_of_calls_that_it_does_not_know(
     """It was started while the store was away: "no call" would be untrue, and so is not said."""
     async with voice_server(redis_server.url) as rig:
         await rig.join("ann", "lobby")
-        may_load, load = trio.Event(), Board._load
+        may_load, load = trio.Event(), LiveCalls._load
 
-        async def later(board: Board) -> None:
+        async def later(live_calls: LiveCalls) -> None:
             await may_load.wait()
-            await load(board)
+            await load(live_calls)
 
-        monkeypatch.setattr(Board, "_load", later)
+        monkeypatch.setattr(LiveCalls, "_load", later)
         monkeypatch.setattr("syncbridge_server.app.CALLS_SECONDS", 0.0)
         config = rig.node.server.settings.model_dump()
         async with running_node(redis_server.url, **(config | {"server_addr": "127.0.0.1:0"})) as b:

@@ -26,9 +26,9 @@ from support.voice_random.watching import Watcher
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Left, Source
 from syncbridge.voice.provider.capabilities import EMPTY_APART_S
-from syncbridge.voice.provider.records import CannotVerify, Doubt
+from syncbridge.voice.provider.records import CannotVerify, VerifyFailure
 from syncbridge.voice.records import Room
-from syncbridge_server.voice.checks.looking import Looker, Sight
+from syncbridge_server.voice.checks.state_check import CheckResult, StateCheck
 
 EVENTS = int(os.environ.get("SYNCBRIDGE_VOICE_EVENTS", "600"))
 SEED = int(os.environ.get("SYNCBRIDGE_VOICE_SEED", "1"))
@@ -198,21 +198,21 @@ def left(generation: int, at: int, user: str, connection: str) -> Left:
 
 
 async def believed(
-    self: Looker, channel_id: str, room: Room, answer: CannotVerify, *_: object
-) -> Sight:
+    self: StateCheck, channel_id: str, room: Room, answer: CannotVerify, *_: object
+) -> CheckResult:
     """The wrong rule: an empty answer says that nobody is there."""
-    if answer.doubt is not Doubt.EMPTY:
-        return Sight.BLIND
+    if answer.doubt is not VerifyFailure.EMPTY:
+        return CheckResult.UNVERIFIED
 
     def forget(channel: Channel, now: int) -> None:
         assert channel.call is not None
         gone = [
             (user, one) for user in channel.call.users for one in channel.call.connections(user)
         ]
-        channel.hear([left(room.generation, now, user, one) for user, one in gone], now)
+        channel.apply([left(room.generation, now, user, one) for user, one in gone], now)
 
-    await self._desk.change(channel_id, forget)
-    return Sight.SEEN
+    await self._writer.change(channel_id, forget)
+    return CheckResult.VERIFIED
 
 
 @pytest.mark.parametrize("wrong", [False, True])
@@ -221,7 +221,7 @@ async def test_control_a_wrong_rule_is_found_out(
 ) -> None:
     """The same people, watchers and judgement, with and without a rule that others had."""
     if wrong:
-        monkeypatch.setattr(Looker, "_unsure", believed)
+        monkeypatch.setattr(StateCheck, "_unsure", believed)
     sync: dict[str, Any] = {"voice_sync": 0.3, "voice_sync_stale": 0.3}
     async with voice_server(redis_server.url, **sync) as rig, httpx.AsyncClient() as http:
         where = Place(One(rig.nodes), rig.sim, http)

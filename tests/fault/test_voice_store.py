@@ -11,7 +11,7 @@ from support.cutting_proxy import CuttingProxy
 from support.redis_servers import RedisServer, until
 from syncbridge.errors import StoreTimeout, StoreUnavailable
 from syncbridge.voice.records import ChannelRecord, Final
-from syncbridge.voice.stored import ChannelNews, Delivery, Due
+from syncbridge.voice.stored import ChannelNews, Due, WebhookDelivery
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.inbox import RedisInbox
@@ -80,10 +80,10 @@ DEEDS: dict[str, Deed] = {
     "channel_of": lambda channels, _: channels.channel_of("s"),
     "note_session": lambda channels, _: channels.note_session("s", "c"),
     "lock": _lock,
-    "put": lambda _, inbox: inbox.put(Delivery("d", b"", 1)),
+    "put": lambda _, inbox: inbox.put(WebhookDelivery("d", b"", 1)),
     "take": lambda _, inbox: inbox.take(1, 1),
-    "done": lambda _, inbox: inbox.done([Delivery("d", b"", 1, "1-1")]),
-    "bury": lambda _, inbox: inbox.bury(Delivery("d", b"", 1, "1-1"), "x"),
+    "done": lambda _, inbox: inbox.done([WebhookDelivery("d", b"", 1, "1-1")]),
+    "bury": lambda _, inbox: inbox.bury(WebhookDelivery("d", b"", 1, "1-1"), "x"),
     "dead": lambda _, inbox: inbox.dead(1),
     "replay": lambda _, inbox: inbox.replay("1-1"),
     "discard": lambda _, inbox: inbox.discard("1-1"),
@@ -95,7 +95,7 @@ async def test_every_deed_is_refused_while_redis_is_away(redis_server: RedisServ
     """StoreUnavailable in time; what was acknowledged before is there when Redis is back."""
     async with running(redis_server) as node:
         revision = await _write(node.channels, node.inbox)
-        await node.inbox.put(Delivery("d", b"body", 1))
+        await node.inbox.put(WebhookDelivery("d", b"body", 1))
         redis_server.kill()
         await until(lambda: not node.io.connected)
         with trio.fail_after(GUARD):
@@ -109,7 +109,7 @@ async def test_every_deed_is_refused_while_redis_is_away(redis_server: RedisServ
         assert (revision, ChannelRecord("c")) == (stored.revision, stored.record)
         assert [Due("c", 1)] == await node.channels.claim_due(1, 10, 10)
         assert [["c"]] == await _live(node.channels, node.inbox)
-        assert not await node.inbox.put(Delivery("d", b"body", 1))
+        assert not await node.inbox.put(WebhookDelivery("d", b"body", 1))
         assert [b"body"] == [one.body for one in await node.inbox.take(9, HOUR)]
 
 
@@ -167,8 +167,8 @@ async def test_a_delivery_whose_answer_was_lost_is_kept_once(
     async with running(redis_server, proxy.url) as node:
         inbox = node.inbox
         proxy.cut_next_reply()
-        await inbox.put(Delivery("d", b"", 1))
-        await inbox.put(Delivery("e", b"", 1))
+        await inbox.put(WebhookDelivery("d", b"", 1))
+        await inbox.put(WebhookDelivery("e", b"", 1))
         first, second = await inbox.take(9, HOUR)
         proxy.cut_next_reply()
         await inbox.done([first])

@@ -1,4 +1,4 @@
-"""Opening rooms, doing chores and carrying out what is due, on a real Redis with a provider that a
+"""Opening rooms, provider tasks and due work, on a real Redis with a provider that a
 test holds in its hands.
 """
 
@@ -19,22 +19,22 @@ from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.capabilities import Capabilities
 from syncbridge.voice.provider.records import (
     IssuedToken,
-    Participant,
     Permissions,
     ProviderSession,
     Recording,
     SessionRequest,
+    TokenHolder,
 )
 from syncbridge.voice.records import ChannelConfig, Room
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.voice import assembly
-from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.rooms.chores import Chores
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.opening import MAX_RETIRED, Opening
+from syncbridge_server.voice.rooms.provider_tasks import ProviderTasks
 from syncbridge_server.voice.rooms.timers import Timers
-from syncbridge_server.voice.rooms.tokens import Tokens
+from syncbridge_server.voice.rooms.tokens import VoiceTokens
 
 START = 1_800_000_000_000
 LIMITS = ChannelLimits(retry_ms=10_000, opening_ms=20_000)
@@ -59,7 +59,7 @@ class Provider:
         return ProviderSession(f"s-{key}", key)
 
     async def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
         self.tokens += 1
         await self._answer()
@@ -96,7 +96,7 @@ class NoMigration:
 class NoLook:
     """Looks that nobody takes."""
 
-    async def look(self, channel_id: str) -> object:
+    async def check(self, channel_id: str) -> object:
         raise AssertionError(channel_id)
 
 
@@ -105,16 +105,16 @@ class Part:
     """The parts of one node. `now`: Unix ms."""
 
     provider: Provider
-    desk: Desk
+    writer: ChannelWriter
     opening: Opening
-    chores: Chores
+    tasks: ProviderTasks
     timers: Timers
-    tokens: Tokens
+    tokens: VoiceTokens
     clock: "Clock" = field(default_factory=lambda: Clock())
 
     async def record(self) -> Any:
         """The record of the channel."""
-        return (await self.desk.look("c")).record
+        return (await self.writer.read("c")).record
 
 
 class Clock:
@@ -134,13 +134,13 @@ async def part(redis_url: str, patience: float = 5.0) -> AsyncIterator[Part]:
         bus = RedisBus(io, "node")
         async with bus.running():
             clock, provider = Clock(), Provider()
-            desk = Desk(RedisChannels(io, bus, "node", 1000.0), LIMITS, clock)
+            writer = ChannelWriter(RedisChannels(io, bus, "node", 1000.0), LIMITS, clock)
             port: Any = provider
-            opening = Opening(port, desk, ChannelConfig(), patience)
-            chores = Chores(port, desk, opening, patience)
-            timers = Timers(desk, opening, chores, NoMigration(), NoLook())
-            tokens = Tokens(port, desk, opening, 3600.0, patience)
-            yield Part(provider, desk, opening, chores, timers, tokens, clock)
+            opening = Opening(port, writer, ChannelConfig(), patience)
+            tasks = ProviderTasks(port, writer, opening, patience)
+            timers = Timers(writer, opening, tasks, NoMigration(), NoLook())
+            tokens = VoiceTokens(port, writer, opening, 3600.0, patience)
+            yield Part(provider, writer, opening, tasks, timers, tokens, clock)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ async def one(redis_server: RedisServer) -> AsyncIterator[Part]:
 
 
 async def change(parts: Part, deed: Callable[[Channel, int], Any]) -> None:
-    await parts.desk.change("c", deed)
+    await parts.writer.change("c", deed)
 
 
 async def join(parts: Part, user: str) -> None:
@@ -165,7 +165,7 @@ async def join(parts: Part, user: str) -> None:
             user_id=user,
             connection_id=f"{user}-1",
         )
-        channel.hear([sign], now)
+        channel.apply([sign], now)
 
     await change(parts, rule)
 
@@ -232,8 +232,8 @@ async def test_what_was_ended_while_it_was_opened_is_not_live(one: Part) -> None
         await until(lambda: bool(one.provider.created))
         await change(one, lambda channel, now: channel.end(now, "ended"))
         one.provider.gate.set()
-    await one.chores.do("c")
-    channel = await one.desk.look("c")
+    await one.tasks.do("c")
+    channel = await one.writer.read("c")
 
     [key] = set(one.provider.created)
     assert ([f"s-{key}"], False, []) == (one.provider.ended, channel.live, channel.record.retired)
@@ -285,7 +285,7 @@ async def test_a_token_that_is_over_is_asked_for_once_more(one: Part) -> None:
         await one.tokens.issue("bob", "", "w", "c", Permissions())
 
     assert ("t-2", 4) == (token.token, one.provider.tokens)
-    assert ["ann"] == list((await one.record()).guests)
+    assert ["ann"] == list((await one.record()).participants)
     assert START / 1000 + 3600 == token.expires_at
 
 
@@ -304,10 +304,10 @@ async def test_a_slow_provider_is_given_up(redis_server: RedisServer) -> None:
         with pytest.raises(errors.NetworkFailed):
             await one.tokens.issue("ann", "", "w", "c", Permissions())
 
-        assert {} == (await one.record()).guests
+        assert {} == (await one.record()).participants
 
 
-# Chores
+# ProviderTasks
 
 
 async def test_a_room_that_cannot_be_ended_waits_longer_each_time(one: Part) -> None:
@@ -317,12 +317,12 @@ async def test_a_room_that_cannot_be_ended_waits_longer_each_time(one: Part) -> 
     one.provider.refuse = [errors.NetworkFailed() for _ in range(3)]
     waits = []
     for _ in range(2):
-        await one.chores.do("c")
+        await one.tasks.do("c")
         waits.append((await one.record()).retry_at - one.clock.now)
-        await one.chores.do("c")
+        await one.tasks.do("c")
         one.clock.now = (await one.record()).retry_at
     one.clock.now += 86_400_000
-    await one.chores.do("c")
+    await one.tasks.do("c")
 
     assert [10_000, 20_000] == waits
     assert ([], []) == (one.provider.refuse, (await one.record()).retired)
@@ -341,14 +341,14 @@ async def test_a_room_that_cannot_be_ended_waits_longer_each_time(one: Part) -> 
 async def test_recordings(one: Part, error: errors.ProviderError | None, state: str) -> None:
     """Started once somebody is there; what is refused is not asked again, what failed is."""
     await one.opening.room("c", "w", ChannelConfig(recording=True))
-    await one.chores.do("c")
+    await one.tasks.do("c")
     before = list(one.provider.recorded)
     await join(one, "ann")
     one.provider.refuse = [error]
-    await one.chores.do("c")
+    await one.tasks.do("c")
     after = (await one.record()).recording
     one.clock.now += 10_000
-    await one.chores.do("c")
+    await one.tasks.do("c")
 
     assert ([], state) == (before, after)
     assert (2 if state == "wanted" else 1) == len(one.provider.recorded)
@@ -359,9 +359,9 @@ async def test_a_refusal_after_a_lost_answer_means_that_it_is_recorded(one: Part
     await one.opening.room("c", "w", ChannelConfig(recording=True))
     await join(one, "ann")
     one.provider.refuse = [errors.NetworkFailed(outcome_unknown=True), errors.InvalidRequest()]
-    await one.chores.do("c")
+    await one.tasks.do("c")
     one.clock.now += 10_000
-    await one.chores.do("c")
+    await one.tasks.do("c")
 
     assert "started" == (await one.record()).recording
 
@@ -377,7 +377,7 @@ async def test_who_died_while_opening_is_followed(one: Part) -> None:
     early = list(one.provider.created)
     one.clock.now += LIMITS.opening_ms
     await one.timers.look_after("c")
-    channel = await one.desk.look("c")
+    channel = await one.writer.read("c")
 
     assert noted is not None
     assert ([], [noted.key], True) == (early, one.provider.created, channel.live)
@@ -428,7 +428,9 @@ async def test_one_channel_that_fails_does_not_stop_the_others(
 
     monkeypatch.setattr(one.timers, "look_after", look_after)
     for name in ("a", "b"):
-        await one.desk.change(name, lambda channel, now: channel.opening(now, ChannelConfig(), ""))
+        await one.writer.change(
+            name, lambda channel, now: channel.opening(now, ChannelConfig(), "")
+        )
     one.clock.now += LIMITS.opening_ms
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.timers.run)

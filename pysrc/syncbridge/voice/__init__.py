@@ -1,1 +1,1 @@
-"""Calls: what a voice provider must do, what it reports, and the rules over both."""
+"""Rules of calls and voice channels, and the data types of voice providers."""

@@ -1,7 +1,7 @@
-"""How the rooms of a channel are opened, as it is said ahead: for an event, or until further word.
+"""Configuration of a channel's future rooms: for one event (prewarming), or permanently.
 
-A room in which nobody is, and for which nobody has a seat, is given up when another way to open it
-is asked for. One with people in it stays as it is.
+A new configuration retires an open room without participants and reserved seats. A room with
+participants keeps its configuration.
 """
 
 from syncbridge.voice.channel import REPLACED, Channel
@@ -11,9 +11,9 @@ from syncbridge.voice.records import ChannelConfig
 def prewarm(
     channel: Channel, now: int, starts_at: int, config: ChannelConfig, waddle_id: str
 ) -> None:
-    """Have a room open from `starts_at` on, and keep it until somebody should have come.
+    """Open a room at `starts_at`, and keep it for the time in which users should join.
 
-    One such time is remembered, the latest. Times in Unix ms.
+    A channel remembers one such time, the latest. Times in Unix ms.
     """
     record = channel.record
     _give_up(channel, now, config)
@@ -27,14 +27,14 @@ def prewarm(
 def configure(
     channel: Channel, now: int, config: ChannelConfig | None, default: ChannelConfig
 ) -> None:
-    """How rooms are opened from now on; None: by default."""
+    """Set the configuration of future rooms; None: the default."""
     channel.record.standing = config
     _give_up(channel, now, wanted_config(channel, now, default))
 
 
 def wanted_config(channel: Channel, now: int, default: ChannelConfig) -> ChannelConfig:
-    """How a room is to be opened now: as an event ahead has it, as the channel has it by
-    `configure`, else as `default`.
+    """The configuration for a room opened now: that of a prewarmed event, else that of `configure`,
+    else `default`.
     """
     record = channel.record
     ahead = record.warm_config if record.warm_until > now else None
@@ -42,7 +42,7 @@ def wanted_config(channel: Channel, now: int, default: ChannelConfig) -> Channel
 
 
 def _give_up(channel: Channel, now: int, config: ChannelConfig) -> None:
-    """Give up a room that is opened in another way, and that nobody needs."""
+    """Retire an unused room with another configuration."""
     record = channel.record
     if record.room is not None and record.config != config and not channel.taken(now):
         channel.end(now, REPLACED)

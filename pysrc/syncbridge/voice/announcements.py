@@ -1,6 +1,6 @@
-"""What the sockets of a channel are told, as messages: a string `type` and members in camelCase.
+"""Messages to the sockets of a channel: a string `type` and members in camelCase.
 
-The shapes are those of the specification of session management, section 6 and 4.
+The shapes follow the specification of session management, sections 4 and 6.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ Message = dict[str, Any]
 def state_update(channel_id: str, user_id: str, state: str, **more: Any) -> Message:
     """`voice_state_update`: connected, disconnected, muted or unmuted.
 
-    With a `deviceId` it is for the user's own devices: held, moving or released.
+    With a `deviceId`, it is for the user's own devices: held, moving or released.
     """
     return {
         "type": "voice_state_update",
@@ -27,7 +27,7 @@ def state_update(channel_id: str, user_id: str, state: str, **more: Any) -> Mess
 
 
 def held(channel_id: str, user_id: str, device_id: str, **more: Any) -> Message:
-    """A device of the user holds the call from here on."""
+    """A device of the user now holds the call."""
     return state_update(channel_id, user_id, "held", deviceId=device_id, **more)
 
 
@@ -37,17 +37,17 @@ def moving(channel_id: str, user_id: str, device_id: str) -> Message:
 
 
 def released(channel_id: str, user_id: str, device_id: str, reason: str) -> Message:
-    """A device of the user does not hold the call any more: handoff, replaced or left."""
+    """A device of the user no longer holds the call: handoff, replaced or left."""
     return state_update(channel_id, user_id, "released", deviceId=device_id, reason=reason)
 
 
 def is_private(message: Message) -> bool:
-    """Whether a message is for the devices of its user alone."""
+    """Whether a message is only for the devices of its user."""
     return "deviceId" in message
 
 
 def of_events(channel_id: str, events: Iterable[Event]) -> list[Message]:
-    """Who came and who went, in order."""
+    """Messages about users who joined and left, in order."""
     told: list[Message] = []
     for event in events:
         if isinstance(event, UserJoined):
@@ -59,7 +59,7 @@ def of_events(channel_id: str, events: Iterable[Event]) -> list[Message]:
 
 
 def migration(channel_id: str, old: Room, new: Room, deadline_ms: int) -> Message:
-    """`session_migration`: every participant is to ask for a token and join the new session."""
+    """`session_migration`: participants must request a token and join the new session."""
     return {
         "type": "session_migration",
         "channelId": channel_id,
@@ -73,7 +73,7 @@ def migration(channel_id: str, old: Room, new: Room, deadline_ms: int) -> Messag
 
 
 def session_ended(channel_id: str, session_id: str, reason: str) -> Message:
-    """`session_ended`: the call of a channel is over."""
+    """`session_ended`: the call of a channel has ended."""
     return {
         "type": "session_ended",
         "channelId": channel_id,
@@ -83,7 +83,7 @@ def session_ended(channel_id: str, session_id: str, reason: str) -> Message:
 
 
 def recording_ready(channel_id: str, recording_id: str, duration: float | None) -> Message:
-    """`recording_ready`, without the address: that opens the recording to whoever has it."""
+    """`recording_ready`, without the URL, which gives access to the recording."""
     told: Message = {
         "type": "recording_ready",
         "channelId": channel_id,
@@ -93,7 +93,7 @@ def recording_ready(channel_id: str, recording_id: str, duration: float | None) 
 
 
 def text_ready(channel_id: str, recording_id: str, kind: str) -> Message:
-    """`transcript_ready` or `summary_ready`: what was said can be read, without the address."""
+    """`transcript_ready` or `summary_ready`, without the URL."""
     return {
         "type": f"{kind}_ready",
         "channelId": channel_id,
@@ -102,7 +102,7 @@ def text_ready(channel_id: str, recording_id: str, kind: str) -> Message:
 
 
 def recording_failed(channel_id: str, recording_id: str) -> Message:
-    """`recording_failed`: there will be none. Without an id it was not even begun."""
+    """`recording_failed`: there is no recording. Without an id, it did not start."""
     return {
         "type": "recording_failed",
         "channelId": channel_id,

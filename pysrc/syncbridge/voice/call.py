@@ -1,44 +1,43 @@
-"""The call of one channel: who is in it, as far as the evidence goes.
+"""The call of one channel: its participants, derived from evidence.
 
-What is stored. For each user the connections that the provider has made for them; a user is in the
-call while one connection is held. For each connection: when it was last known to be there
-(`seen_at`), also by more than its client's own word (`shown_at`), the negative that speaks against
-it (`doubt`), the poll that did not show it (`unshown`), and until when its client's own reports
-hold (`lease`). Of connections that are gone, the ids stay for a while (`tombstones`).
+State. Each user has the connections that the provider made for them, and is in the call while at
+least one connection is held. A connection has the time of its latest sign (`seen_at`), the latest
+sign by another source than its client (`shown_at`), the negative against it (`doubt`), the poll
+that did not show it (`unshown`), and the expiry of its client's reports (`lease`). The ids of gone
+connections are kept for a while (`tombstones`).
 
 Rules.
 
-* `left` of the provider with a connection id is proof: exactly this connection goes, whatever else
-  arrives before or after it. A user with a newer connection stays; so does one who was there later
-  by a sign that named no connection: there must be another one, of which we have not heard.
-* Every other absence (a poll without it, the client's own word) is one negative. A negative counts
-  only when it is newer than `seen_at`; two independent ones remove. Independent are two sources, or
-  two polls of which the second began after the first had been applied. Some providers' polls must
-  also be some time apart, and the provider must not have restarted between: else the second is the
-  first one again.
-* A connection that another one of its device replaces is gone, and its user stays for the moment
-  that the news of the other one takes (`until`).
-* Anything that shows a connection clears its doubt, if it is newer than the doubt.
-* A client whose media are dead may go on saying that it is there. So polls are also counted against
-  what the provider has shown alone (or the first report, if it never did): two polls after that,
-  one after the other, remove a connection whatever its client says. One poll never does.
-* The time of a user ends when it was last vouched for: at that of a `left`, else with the latest
-  sign.
-* A client that has reported once must go on: its lease ends `lease_ms` after the last sign of the
-  connection from anybody, the first one `lease_ms` after it was granted. A connection whose client
-  never spoke has no lease.
-* `left` of a connection that was never heard of is one negative about the user's unnamed one.
-* An empty poll says nothing by itself. It is one negative where webhooks have said before it that
-  everybody is gone, each of whom has one negative from them. A failed poll is not evidence at all.
-  An empty state together with a whole list of calls that names others and not this one (`Vacant`)
-  is one negative for everybody.
-* While a call migrates, what is said of the generation before is ignored, and users who have not
-  come over stay until the deadline. Then they are gone, also if their clients go on as before.
+* A provider's `left` with a connection id is proof: it removes exactly this connection, in any
+  order of arrival. A user with a newer connection stays. So does a user with a later sign without a
+  connection id, because that sign implies another connection that is not known yet.
+* Every other absence (a poll without the connection, the client's own report) is one negative. A
+  negative counts only if it is newer than `seen_at`; two independent negatives remove the
+  connection. Negatives are independent if they come from two sources, or from two polls of which
+  the second began after the first was applied. For some providers, the polls must also be some time
+  apart, without a restart of the provider between them; otherwise the second counts as the first.
+* A connection that was replaced by another one of its device is gone. Its user stays until the
+  other connection is expected to be reported (`until`).
+* Any sign of a connection clears a doubt that is older than the sign.
+* A client whose media are dead may still report. So polls also count against the signs of the
+  provider alone (or the first report, if there is none): two consecutive polls after those remove a
+  connection, whatever its client reports. One poll never removes a connection.
+* A user's participation time ends at the time of a `left`, otherwise at the latest sign.
+* A client that has reported once must continue: its lease ends `lease_ms` after the latest sign of
+  the connection from any source; the first lease ends `lease_ms` after it was granted. A connection
+  whose client never reported has no lease.
+* A `left` of an unknown connection is one negative for the user's unnamed connection.
+* An empty poll is no evidence by itself. It is one negative for every user if webhooks gave each of
+  them a negative before it. A failed poll is never evidence. An empty state, together with a
+  complete list of calls that names others but not this one (`Vacant`), is one negative for every
+  user.
+* During a migration, evidence about the previous generation is ignored, and users who have not come
+  over stay until the deadline. Then they are removed, even if their clients continue to report.
 
-So delayed, repeated and lost evidence cannot remove a connection that is there, unless its client
-falls silent or two statements newer than every sign of it say so, or two polls newer than all but
-its client's own; and two good polls after the last change bring the truth. Each `apply` costs
-O(users held) for a poll, else O(connections of a user).
+So late, repeated and lost evidence cannot remove an existing connection, unless its client falls
+silent, or two statements newer than all its signs agree, or two polls newer than all signs except
+its client's. Two correct polls after the last change correct the call. Each `apply` costs O(users
+held) for a poll, otherwise O(connections of a user).
 """
 
 from collections.abc import Iterator
@@ -47,11 +46,11 @@ import msgspec
 
 from syncbridge.voice.call_records import (
     TRANSITIONS,
+    CallChange,
     CallLimits,
     Cause,
-    Change,
-    Connection,
     Event,
+    MediaConnection,
     Member,
     Phase,
     PhaseChanged,
@@ -79,14 +78,14 @@ from syncbridge.voice.tombstones import Tombstones
 MIGRATION = "migration"
 
 
-class Call:
-    """The state machine. `created_at` in Unix ms; times do not go back (a smaller one is raised).
+class ChannelCall:
+    """The state machine. `created_at` in Unix ms; an earlier time than the latest is raised to it.
 
-    After each `apply` or `expire`, `next_due` says when `expire` is wanted at the latest.
+    After each `apply` or `expire`, `next_due` is the latest time for the next `expire`.
 
     Attributes:
-        kept_until: until then (ms) a call in which nobody is does not end by itself; not stored.
-        changes: what became of each statement and deadline, until somebody takes them; not stored.
+        kept_until: an empty call does not end by itself before this time (ms); not stored.
+        changes: effects of evidence and deadlines, until the caller takes them; not stored.
     """
 
     def __init__(self, created_at: int, generation: int = 1, limits: CallLimits | None = None):
@@ -96,7 +95,7 @@ class Call:
         self.peak = 0
         self.ignored = 0
         self.kept_until = 0
-        self.changes: list[Change] = []
+        self.changes: list[CallChange] = []
         self._clock = created_at
         self._deadline: int | None = created_at + self.limits.unjoined_ms
         self._members: dict[str, Member] = {}
@@ -104,8 +103,8 @@ class Call:
         self._spent_ms = 0
 
     @classmethod
-    def load(cls, record: Record, limits: CallLimits | None = None) -> "Call":
-        """The call that `dump` made a record of. The record is not to be used again."""
+    def load(cls, record: Record, limits: CallLimits | None = None) -> "ChannelCall":
+        """Load a call from the record that `dump` made. The record must not be used again."""
         call = cls(record.clock, record.generation, limits)
         call.phase, call._deadline = record.phase, record.deadline
         call.peak, call.ignored = record.peak, record.ignored
@@ -116,7 +115,7 @@ class Call:
         return call
 
     def dump(self) -> Record:
-        """The call as it is stored; it shares its members with the call. O(users held)."""
+        """The call as a record, which shares its members with the call. O(users held)."""
         return Record(
             self.generation,
             self.phase,
@@ -133,31 +132,31 @@ class Call:
 
     @property
     def users(self) -> tuple[str, ...]:
-        """Who is in the call, longest first."""
+        """The users in the call, in order of joining."""
         return tuple(self._members)
 
     def since(self, user_id: str) -> int | None:
-        """Since when (ms) a user is in the call; None when not there."""
+        """The time (ms) at which a user joined; None if not in the call."""
         member = self._members.get(user_id)
         return member.since if member else None
 
     def member(self, user_id: str) -> Member | None:
-        """What is held of a user, not to be changed; None when not there."""
+        """The read-only member record of a user; None if not in the call."""
         return self._members.get(user_id)
 
     @property
     def doubtful(self) -> bool:
-        """Whether a negative speaks against somebody: a second look would settle it."""
+        """Whether any connection has a negative, which a second state check would settle."""
         return bool(self.doubted)
 
     @property
     def doubted(self) -> frozenset[str]:
-        """Users with a connection that a negative speaks against."""
+        """Users with a connection that has a negative."""
         return frozenset(user_id for user_id, c in self._held() if c.doubtful)
 
     @property
     def second_look_at(self) -> int | None:
-        """When (ms) a look can settle what one look has left in doubt; None: any time, or never."""
+        """When (ms) a state check can settle a doubt of a poll; None: at any time, or no doubt."""
         doubts = (doubt for _, one in self._held() for doubt in (one.doubt, one.unshown))
         return min(
             (d.at + d.apart_ms for d in doubts if d is not None and d.apart_ms), default=None
@@ -165,40 +164,40 @@ class Call:
 
     @property
     def last_seen(self) -> int:
-        """The latest sign (ms) of any connection that is held; 0 when nobody is there."""
+        """The latest sign (ms) of any held connection; 0 for an empty call."""
         return max((connection.seen_at for _, connection in self._held()), default=0)
 
     @property
     def arrived(self) -> tuple[str, ...]:
-        """Users who have a connection of this generation: all, unless the call migrates."""
+        """Users with a connection of this generation: all, except during a migration."""
         return tuple(user_id for user_id in self._members if self._current(user_id))
 
     @property
     def current_connections(self) -> int:
-        """How many connections of this generation are held."""
+        """The number of held connections of this generation."""
         return sum(1 for _ in self._leased())
 
     def unseen_since(self, at: int) -> list[tuple[str, str]]:
-        """(user, connection) of this generation that nothing has shown after `at` (ms)."""
+        """(user, connection) of this generation without a sign after `at` (ms)."""
         return [(user_id, c.id) for user_id, c in self._leased() if c.seen_at <= at]
 
     def connections(self, user_id: str) -> tuple[str, ...]:
-        """Connections of a user that are held."""
+        """The held connections of a user."""
         member = self._members.get(user_id)
         return tuple(member.connections) if member else ()
 
     def unreported(self, user_id: str) -> frozenset[str]:
-        """Connections of a user of which no client has spoken yet."""
+        """Named connections of a user that no client has reported yet."""
         member = self._members.get(user_id)
         held = member.connections.values() if member else ()
         return frozenset(one.id for one in held if one.id and one.lease is None)
 
     def standing(self, user_id: str) -> frozenset[str]:
-        """Connections of a user in this generation that nothing speaks against."""
+        """Connections of a user in this generation without a negative."""
         return frozenset(c.id for c in self._current(user_id) if not c.doubtful)
 
     def session_full(self, user_id: str) -> bool:
-        """Whether there is no room for this user. Who is in the call always has room."""
+        """Whether the call has no seat for this user. Participants always have a seat."""
         return user_id not in self._members and len(self._members) >= self.limits.max_participants
 
     def statistics(self, now: int) -> Statistics:
@@ -212,13 +211,13 @@ class Call:
         return self._deadline if self.phase is Phase.MIGRATING else None
 
     def next_due(self) -> int | None:
-        """When `expire` has work, in ms; None after the end. O(connections)."""
+        """The time of the next `expire`, in ms; None after the end. O(connections)."""
         ends = [end for _, c in self._leased() for end in (c.lease, c.until) if end is not None]
         over = self._over_at()
         return min(ends if over is None else [*ends, over], default=None)
 
     def apply(self, evidence: Evidence, now: int) -> list[Event]:
-        """Take in evidence at `now` (ms). Answers what changed, in order."""
+        """Apply evidence at `now` (ms); returns the changes in order."""
         events = self.expire(now)
         if not self._concerns(evidence):
             self._ignore(evidence, "ended" if self.phase is Phase.ENDED else "other_session")
@@ -239,7 +238,7 @@ class Call:
         return events
 
     def expire(self, now: int) -> list[Event]:
-        """Carry out the leases and the deadline that are due at `now` (ms)."""
+        """Expire the leases and the deadline that are due at `now` (ms)."""
         self._clock = max(now, self._clock)
         events: list[Event] = []
         made = len(self.changes)
@@ -256,9 +255,9 @@ class Call:
         return events
 
     def settle(self, now: int) -> list[Event]:
-        """End a migration before its deadline if everybody has come over and somebody has.
+        """End a migration early if all users, and at least one, have come over.
 
-        With as many connections as before: the second device of a user is waited for, too.
+        Each user needs as many connections as before, so a user's second device is waited for.
         """
         waiting = any(
             2 * len(self._current(user_id)) < len(member.connections)
@@ -270,7 +269,7 @@ class Call:
         return self._moved()
 
     def _over_at(self) -> int | None:
-        """The deadline; that of a call in which nobody is, not before `kept_until`."""
+        """The deadline; for an empty call, at least `kept_until`."""
         if self._deadline is None or self.phase is Phase.MIGRATING:
             return self._deadline
         return max(self._deadline, self.kept_until)
@@ -282,23 +281,23 @@ class Call:
             return evidence.generation > self.generation
         return evidence.generation == self.generation
 
-    def _held(self) -> Iterator[tuple[str, Connection]]:
+    def _held(self) -> Iterator[tuple[str, MediaConnection]]:
         for user_id, member in self._members.items():
             for connection in member.connections.values():
                 yield user_id, connection
 
-    def _leased(self) -> Iterator[tuple[str, Connection]]:
-        """Connections whose lease counts: those of the generation before wait for the deadline."""
+    def _leased(self) -> Iterator[tuple[str, MediaConnection]]:
+        """Connections of this generation; those of the previous one wait for the deadline."""
         return (held for held in self._held() if held[1].generation == self.generation)
 
-    def _current(self, user_id: str) -> list[Connection]:
-        """Connections of a user in this generation: evidence speaks of these alone."""
+    def _current(self, user_id: str) -> list[MediaConnection]:
+        """Connections of a user in this generation, the only ones that evidence concerns."""
         member = self._members.get(user_id)
         held = member.connections.values() if member else ()
         return [c for c in held if c.generation == self.generation]
 
     def _joined(self, evidence: Joined) -> list[Event]:
-        """A sign of one connection, or of all that a user has."""
+        """Apply a sign of one connection, or of all connections of a user."""
         if evidence.connection_id:
             return self._seen(evidence, evidence.connection_id)
         connections = self._current(evidence.user_id)
@@ -309,7 +308,7 @@ class Call:
         return [event for events in seen for event in events]
 
     def _seen(self, sign: Joined, connection_id: str) -> list[Event]:
-        """A connection of the user is there. One that is known to be gone stays gone."""
+        """Apply a sign of a connection. A connection known to be gone stays gone."""
         user_id, at = sign.user_id, min(sign.at, self._clock)
         refusal = self._refusal(sign, connection_id)
         if refusal:
@@ -329,15 +328,15 @@ class Call:
         return events
 
     def _refusal(self, sign: Joined, connection_id: str) -> str:
-        """Why a sign does not show a connection; empty if it does."""
+        """Why a sign is refused; empty if it is accepted."""
         if self._tombs.refuses(sign, connection_id):
             return "gone"
         known = connection_id in self.connections(sign.user_id)
         full = not known and sum(1 for _ in self._held()) >= self.limits.max_connections
         return "full" if full else ""
 
-    def _refresh(self, connection: Connection, sign: Joined, at: int) -> None:
-        """A connection was there at a time, by a sign that is believed."""
+    def _refresh(self, connection: MediaConnection, sign: Joined, at: int) -> None:
+        """Update a connection with an accepted sign."""
         if at >= connection.seen_at:
             connection.seen_at, connection.seen_by = at, origin_of(sign).teller.value
         connection.until = None
@@ -350,14 +349,14 @@ class Call:
         if connection.lease is not None:
             connection.lease = max(connection.seen_at + self.limits.lease_ms, connection.lease)
 
-    def _shown(self, connection: Connection, at: int) -> None:
-        """Another one than its client says that a connection is there."""
+    def _shown(self, connection: MediaConnection, at: int) -> None:
+        """Update a connection with a sign by another source than its client."""
         connection.shown_at = max(connection.shown_at, at)
         if connection.unshown is not None and connection.unshown.at < at:
             connection.unshown = None
 
     def _hold(self, sign: Joined, connection_id: str, at: int) -> list[Event]:
-        """Hold a connection; a real id takes the place of an unnamed one."""
+        """Hold a connection; a connection with an id replaces the unnamed one."""
         user_id = sign.user_id
         member = self._members.get(user_id)
         if member is not None:
@@ -380,8 +379,8 @@ class Call:
         joined: list[Event] = [UserJoined(user_id)]
         return joined + (self._move(Cause.CAME) if self.phase is not Phase.MIGRATING else [])
 
-    def _connection(self, connection_id: str, at: int) -> Connection:
-        return Connection(connection_id, self.generation, at, shown_at=at)
+    def _connection(self, connection_id: str, at: int) -> MediaConnection:
+        return MediaConnection(connection_id, self.generation, at, shown_at=at)
 
     def _left(self, evidence: Left) -> list[Event]:
         user_id, connection_id = evidence.user_id, evidence.connection_id
@@ -402,10 +401,10 @@ class Call:
             return self._ignore(evidence, "no_proof" if named else "not_held")
         return self._doubted(user_id, named[0], Negative(evidence.source, evidence.at))
 
-    def _survive(self, user_id: str, gone: Connection, left: Left) -> None:
-        """A user who was there after the only connection had gone has one that is not known.
+    def _survive(self, user_id: str, gone: MediaConnection, left: Left) -> None:
+        """Keep an unnamed connection for a user with a sign later than the `left`.
 
-        So has, for a moment, a user whose connection was replaced.
+        The same, for a short time, for a user whose connection was replaced.
         """
         held = self._members[user_id].connections
         later = gone.user_at > left.at
@@ -416,7 +415,7 @@ class Call:
             survivor.until = None if later else self._clock + self.limits.replaced_ms
 
     def _polled(self, evidence: Polled) -> list[Event]:
-        """Show those whom the list names, doubt the others."""
+        """Apply a list: a sign for each named connection, a negative for the others."""
         if not evidence.present:
             return self._emptied(evidence)
         events: list[Event] = []
@@ -441,19 +440,19 @@ class Call:
         return events
 
     def _emptied(self, evidence: Polled) -> list[Event]:
-        """An empty list says nothing, but agrees with webhooks that said so of everybody before."""
+        """Apply an empty list, which counts only if webhooks gave everybody a negative before."""
         held = list(self._leased())
         if not held or not all(one.doubt and one.doubt.reported(evidence.at) for _, one in held):
             return self._ignore(evidence, "no_proof")
         return self._all_doubted(Negative(Source.POLL, evidence.at))
 
     def _all_doubted(self, told: Negative) -> list[Event]:
-        """Doubt everybody of this generation."""
+        """Apply a negative to all connections of this generation."""
         doubts = [self._doubted(user_id, one, told) for user_id, one in list(self._leased())]
         return [event for events in doubts for event in events]
 
-    def _doubted(self, user_id: str, connection: Connection, told: Negative) -> list[Event]:
-        """Note a negative; the second independent one removes the connection."""
+    def _doubted(self, user_id: str, connection: MediaConnection, told: Negative) -> list[Event]:
+        """Apply a negative; the second independent one removes the connection."""
         before = (connection.doubt, connection.unshown)
         if told.source is Source.POLL and told.at > connection.shown_at:
             if connection.unshown is not None and connection.unshown.settled_by(told):
@@ -473,13 +472,13 @@ class Call:
         return []
 
     def _first(self, known: Doubt | None, told: Negative) -> Doubt:
-        """The negative that a later one has to be independent of."""
+        """The doubt of which a later negative must be independent."""
         if known is not None and not known.void(told):
             return known
         return Doubt(told.source, told.at, self._clock, told.life, told.apart_ms)
 
-    def _unshown(self, user_id: str, connection: Connection, at: int) -> list[Event]:
-        """Two polls did not show a connection, the second one of `at`."""
+    def _unshown(self, user_id: str, connection: MediaConnection, at: int) -> list[Event]:
+        """Remove a connection that two polls did not show, the second one at `at`."""
         self._tombs.unshow(user_id, connection.id, at)
         events = self._remove(user_id, connection.id, "verified", connection.shown_at)
         if user_id not in self._members:
@@ -489,7 +488,7 @@ class Call:
     def _remove(
         self, user_id: str, connection_id: str, reason: str, since: int | None = None
     ) -> list[Event]:
-        """Let a connection go, and the user with the last one. `since`: as of `_note`."""
+        """Remove a connection, and the user with the last one. `since`: as for `_note`."""
         member = self._members[user_id]
         connection = member.connections.pop(connection_id)
         member.until = max(member.until, self._vouched(connection, reason, since))
@@ -503,10 +502,10 @@ class Call:
         empty = not self._members and self.phase is Phase.ACTIVE
         return left + (self._move(Cause.WENT) if empty else [])
 
-    def _vouched(self, connection: Connection, reason: str, since: int | None) -> int:
-        """Until when (ms) a connection that goes was there, as far as anything vouches for it.
+    def _vouched(self, connection: MediaConnection, reason: str, since: int | None) -> int:
+        """The latest time (ms) at which a removed connection is known to have existed.
 
-        A call that is ended was one until then, for whom nothing speaks against.
+        When the call is ended, that is now for a connection without a negative.
         """
         if since is not None:
             return since
@@ -521,12 +520,12 @@ class Call:
         reason: str = "",
         since: int | None = None,
     ) -> None:
-        """Note a change. `since`: from when on, at the earliest, it should have been (ms)."""
+        """Note a change. `since`: the earliest time (ms) at which it may have happened."""
         wrong_ms = 0 if since is None else max(self._clock - since, 0)
-        self.changes.append(Change(what, user_id, connection_id, reason, wrong_ms))
+        self.changes.append(CallChange(what, user_id, connection_id, reason, wrong_ms))
 
     def _ignore(self, evidence: Evidence, reason: str, connection_id: str = "") -> list[Event]:
-        """Evidence changes nothing."""
+        """Note evidence without an effect."""
         self.ignored += 1
         user_id = ""
         if isinstance(evidence, Joined | Left):
@@ -541,7 +540,7 @@ class Call:
         return self._move(Cause.MIGRATE)
 
     def _moved(self) -> list[Event]:
-        """The migration is over: connections of generations before go."""
+        """End the migration: remove connections of previous generations."""
         events: list[Event] = []
         for user_id, connection in list(self._held()):
             if connection.generation != self.generation:
@@ -557,7 +556,7 @@ class Call:
         return events
 
     def _move(self, cause: Cause) -> list[Event]:
-        """Go where TRANSITIONS says; a cause that is not listed for this phase changes nothing."""
+        """Move as TRANSITIONS says; a cause that is not listed for the phase has no effect."""
         phase = TRANSITIONS.get((self.phase, cause))
         if phase is None:
             return []

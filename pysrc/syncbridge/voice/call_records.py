@@ -1,4 +1,4 @@
-"""What a call is made of: its phases, its bounds, who is held, what changes, and how it is stored.
+"""Data types of a call: phases, bounds, members, changes and the stored record.
 
 The rules are in `call`. Times are Unix ms.
 """
@@ -7,12 +7,12 @@ from enum import StrEnum
 
 import msgspec
 
-from syncbridge.voice.evidence import Doubt, Origin
+from syncbridge.voice.evidence import Doubt, EvidenceOrigin
 from syncbridge.voice.tombstones import Stone
 
 
 class Phase(StrEnum):
-    """How far a call is."""
+    """The phase of a call."""
 
     WAITING = "waiting"
     ACTIVE = "active"
@@ -22,7 +22,7 @@ class Phase(StrEnum):
 
 
 class Cause(StrEnum):
-    """What moves a call from one phase to the next."""
+    """The cause of a transition between phases."""
 
     CAME = "somebody is there"
     WENT = "the last one is gone"
@@ -50,14 +50,14 @@ TRANSITIONS: dict[tuple[Phase, Cause], Phase] = {
     (Phase.MIGRATING, Cause.MIGRATE): Phase.MIGRATING,
     (Phase.MIGRATING, Cause.END): Phase.ENDED,
 }
-"""(phase, cause) -> phase. What is not listed does not happen; nothing follows ENDED."""
+"""(phase, cause) -> phase. Other pairs have no transition; ENDED is final."""
 
 
 class CallLimits(msgspec.Struct, frozen=True):
-    """Bounds of a call. Times in ms. `tombstones`: ids of gone connections that are kept.
+    """Bounds of a call. Times in ms. `tombstones`: maximum of kept ids of gone connections.
 
-    `max_participants` is for admission (`session_full`); who is there all the same is held, up to
-    `max_connections` in all.
+    `max_participants` limits admission (`session_full`). Users who are in the call anyway are held,
+    up to `max_connections` in total.
     """
 
     max_participants: int = 100
@@ -71,20 +71,20 @@ class CallLimits(msgspec.Struct, frozen=True):
 
 
 class UserJoined(msgspec.Struct, frozen=True):
-    """A user is in the call who was not."""
+    """A user joined the call."""
 
     user_id: str
 
 
 class UserLeft(msgspec.Struct, frozen=True):
-    """A user has no connection any more. `reason`: left, verified, expired, migration, ended."""
+    """A user has no connection left. `reason`: left, verified, expired, migration, ended."""
 
     user_id: str
     reason: str
 
 
 class PhaseChanged(msgspec.Struct, frozen=True):
-    """The call came into a phase; `cause` says why, `generation` where it is now."""
+    """The call entered a phase. `generation`: of its current room."""
 
     phase: Phase
     cause: Cause
@@ -95,7 +95,7 @@ Event = UserJoined | UserLeft | PhaseChanged
 
 
 class What(StrEnum):
-    """What became of a statement, or of a deadline."""
+    """The effect of a statement or a deadline."""
 
     JOINED = "joined"
     CONNECTED = "connected"
@@ -107,14 +107,14 @@ class What(StrEnum):
     IGNORED = "ignored"
 
 
-class Change(msgspec.Struct, frozen=True):
-    """What one statement did about one connection.
+class CallChange(msgspec.Struct, frozen=True):
+    """The effect of one statement on one connection.
 
     Attributes:
-        reason: of a connection that goes as of `UserLeft`; of what is ignored: gone, full,
-            not_held, other_session, ended, no_proof.
-        wrong_ms: how long at most the opposite was shown: since the last sign of it.
-        due: a deadline did it, and nobody's statement.
+        reason: for a removed connection as for `UserLeft`; for ignored evidence: gone, full,
+            not_held, other_session, ended, no_proof, older, repeated.
+        wrong_ms: the longest time for which the opposite was shown, since its last sign.
+        due: the effect is that of a deadline.
     """
 
     what: What
@@ -125,13 +125,15 @@ class Change(msgspec.Struct, frozen=True):
     due: bool = False
 
 
-class Connection(msgspec.Struct, omit_defaults=True):
-    """A connection that is held. Empty id: some connection of that user. Times in ms.
+class MediaConnection(msgspec.Struct, omit_defaults=True):
+    """A held connection. Empty id: an unnamed connection of the user. Times in ms.
 
-    `user_at`: when its user was last known to be there, by a sign that named no connection.
-    `shown_at`: when anybody but its client last showed it, or when it was first heard of.
-    `unshown`: the first poll since then that did not show it. `until`: it is held for who is about
-    to be told of, no longer. `seen_by`: whose sign `seen_at` is, a `Teller`.
+    Attributes:
+        user_at: latest sign of its user without a connection id.
+        shown_at: latest sign by another source than its client, or the first sign.
+        unshown: the first poll since then that did not show it.
+        until: end of a placeholder for a connection that is about to be reported.
+        seen_by: the source of `seen_at`, a `Teller`.
     """
 
     id: str
@@ -147,24 +149,24 @@ class Connection(msgspec.Struct, omit_defaults=True):
 
     @property
     def doubtful(self) -> bool:
-        """Whether something speaks against it."""
+        """Whether it has a negative."""
         return self.doubt is not None or self.unshown is not None
 
 
 class Member(msgspec.Struct, omit_defaults=True):
-    """A user in the call, since `since` ms, by the word of `by`.
+    """A user in the call since `since` (ms), first reported by `by`.
 
-    `until`: how long (ms) connections that are gone were vouched for; 0: none is.
+    `until`: latest time (ms) at which a removed connection is known to have existed; 0: none.
     """
 
     since: int
-    connections: dict[str, Connection]
-    by: Origin | None = None
+    connections: dict[str, MediaConnection]
+    by: EvidenceOrigin | None = None
     until: int = 0
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A call as it is stored. `gone`, `unshown`, `stranded`: its tombstones, oldest first."""
+    """A stored call. `gone`, `unshown`, `stranded`: its tombstones, oldest first."""
 
     generation: int
     phase: Phase
@@ -180,7 +182,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """Figures of a call. `total_ms`: time of all participants together."""
+    """Figures of a call. `total_ms`: sum of all participants' times."""
 
     participants: int
     peak: int

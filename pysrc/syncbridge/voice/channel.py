@@ -1,16 +1,16 @@
-"""The rules of a voice channel: its rooms, its seats, its call, and what is due when.
+"""The rules of a voice channel: its rooms, seats, call and due times.
 
-Theory of operation. A channel is a value: read from the store, changed here, and written back if
-nobody else wrote meanwhile (`stored`). So nothing here waits or talks to a provider. What
-is to be done at the provider is *noted in the record* (a room without a session id, a room in
-`retired`, a recording that is wanted), with a time at which `next_due` asks for it again: a node
-that dies between writing and doing leaves a channel that another node finds due, and each of these
-deeds can be repeated, because a room is always asked for under the same key.
+Theory of operation. A channel is a value: it is read from the store, changed here, and written back
+if no other node wrote meanwhile (`stored`). Nothing here waits or talks to a provider. Work at the
+provider is *noted in the record* (a room without a session id, a room in `retired`, a wanted
+recording), and `next_due` returns the time at which it is due again. If a node dies between the
+write and the work, another node finds the channel due. All this work can be repeated, because a
+room is always requested under the same key.
 
-Opening: `opening` notes a room, the provider is asked, `opened` notes its id and begins the call.
-Migration: `migrate` notes the room that is coming, `moved` makes it the room; participants of the
-old one have until the call's deadline to come over, then the old one is retired. A room that the
-provider has lost is replaced the same way (`reason` "lost"), but not retired.
+Opening: `opening` notes a room, the provider is asked, and `opened` stores its id and begins the
+call. Migration: `migrate` notes the coming room, and `moved` makes it the current room.
+Participants of the old room can come over until the call's deadline; then the old room is retired.
+A lost room is replaced the same way (`reason` "lost") but not retired.
 
 Times are Unix ms.
 """
@@ -20,15 +20,15 @@ from collections.abc import Sequence
 import msgspec
 
 from syncbridge.voice import announcements, holding
-from syncbridge.voice.call import Call
+from syncbridge.voice.call import ChannelCall
 from syncbridge.voice.call_records import Cause, Event, Phase, PhaseChanged, UserJoined, UserLeft
 from syncbridge.voice.channel_limits import DAY
 from syncbridge.voice.channel_limits import ChannelLimits as ChannelLimits
 from syncbridge.voice.evidence import (
     Ended,
     Evidence,
+    EvidenceOrigin,
     Migrated,
-    Origin,
     Polled,
     Teller,
     Vacant,
@@ -36,7 +36,7 @@ from syncbridge.voice.evidence import (
 from syncbridge.voice.naming import provider_name
 from syncbridge.voice.provider.errors import SessionFull
 from syncbridge.voice.provider.records import Permissions
-from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Guest, Move, Room
+from syncbridge.voice.records import ChannelConfig, ChannelRecord, Final, Move, Participant, Room
 from syncbridge.voice.timeline import (
     ENDED,
     MIGRATED,
@@ -50,23 +50,23 @@ from syncbridge.voice.timeline import (
 
 LOST = "lost"
 REPLACED = "replaced"
-"""Why a room is given up that is to be opened in another way."""
-PROVIDER = Origin(Teller.PROVIDER)
+"""Reason for retiring a room with an outdated configuration."""
+PROVIDER = EvidenceOrigin(Teller.PROVIDER)
 REMOVED_MOST = 256
-"""Users who are kept out of one channel."""
+"""Maximum number of users kept out of a channel."""
 RETIRED_MOST = 32
-"""No migration begins while so many rooms are to be ended."""
+"""Number of retired rooms from which no migration begins."""
 
 
 class Channel:
-    """A channel and its call, out of a record that is not to be used again.
+    """A channel and its call, from a record that must not be used again.
 
     Attributes:
-        news: messages for the sockets of the channel, of what was changed here.
-        finals: figures of calls that ended here, to be kept.
-        moves: migrations that were over here.
-        timeline: what was said and done here, to be kept. compared: a whole list was heard.
-        revision: of the write that stored it; 0 until then.
+        news: messages to the channel's sockets about this change.
+        finals: figures of calls that ended in this change.
+        moves: migrations that finished in this change.
+        timeline: timeline entries of this change. compared: a complete list was applied.
+        revision: of the write that stored the change; 0 before.
     """
 
     def __init__(self, record: ChannelRecord, limits: ChannelLimits) -> None:
@@ -75,7 +75,7 @@ class Channel:
         bound = msgspec.structs.replace(
             limits.call, max_participants=record.config.max_participants
         )
-        self.call = Call.load(record.call, bound) if record.call is not None else None
+        self.call = ChannelCall.load(record.call, bound) if record.call is not None else None
         self.finals: list[Final] = []
         self.moves: list[Move] = []
         self.news: list[announcements.Message] = []
@@ -84,32 +84,32 @@ class Channel:
         self.revision = 0
 
     def dump(self) -> ChannelRecord:
-        """The record as it is to be stored now."""
+        """The record to store."""
         self.record.call = self.call.dump() if self.call is not None else None
         return self.record
 
     @property
     def live(self) -> bool:
-        """Whether there is a room that the provider has opened, and a call in it."""
+        """Whether there is an open room with a call."""
         return self.call is not None and self.record.room is not None
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to keep beside what is remembered of earlier calls."""
+        """Whether the channel has no rooms, prewarming or configuration."""
         record = self.record
         rooms = record.room or record.coming or record.previous or record.retired
         return not rooms and not record.warm_until and record.standing is None
 
     @property
-    def chores(self) -> bool:
-        """Whether something is to be done at the provider that no caller is doing already."""
+    def has_tasks(self) -> bool:
+        """Whether there is work at the provider that no caller is already doing."""
         record = self.record
         present = self.call is not None and bool(self.call.users)
         waiting = record.retired or record.unwelcome
         return bool(waiting) or (record.recording == "wanted" and present)
 
     def generation_of(self, session_id: str) -> int | None:
-        """Which generation a provider's session is; None for one that is not ours (any more)."""
+        """The generation of a provider's session; None for a session that is not current."""
         for room in (self.record.room, self.record.previous):
             if room is not None and session_id and room.session_id == session_id:
                 return room.generation
@@ -118,7 +118,7 @@ class Channel:
     # Opening and ending
 
     def opening(self, now: int, config: ChannelConfig, waddle_id: str) -> Room:
-        """The room that is to be opened; the same until `opened`. Call it when not `live`."""
+        """The room to open; the same until `opened`. Call it when not `live`."""
         record = self.record
         if record.room is None:
             record.generation += 1
@@ -127,21 +127,21 @@ class Channel:
         return record.room
 
     def opened(self, session_id: str, now: int, key: str = "") -> None:
-        """The provider has the room that was asked for under `key`.
+        """Note that the provider opened the room requested under `key`, and begin the call.
 
-        Nothing happens if that was noted before, or if another room is wanted meanwhile.
+        No effect if that was noted before, or if another room is wanted meanwhile.
         """
         record = self.record
         if record.room is None or self.call is not None or key not in ("", record.room.key):
             return
         if record.config.recording:
             record.recording = "wanted"
-        since = record.room.opened_at or now  # a room that was kept is as old as it is
+        since = record.room.opened_at or now  # a pooled room keeps its age
         record.room = msgspec.structs.replace(record.room, session_id=session_id, opened_at=since)
         bound = msgspec.structs.replace(
             self.limits.call, max_participants=record.config.max_participants
         )
-        self.call = Call(now, record.room.generation, bound)
+        self.call = ChannelCall(now, record.room.generation, bound)
         record.created_at, record.pooled_until = now, 0
         record.retry_at = record.failures = 0
         record.last_activity, record.last_error, record.lost = now, "", 0
@@ -150,27 +150,27 @@ class Channel:
         self.timeline.note(PROVIDER, OPENED, now, ref=session_id)
 
     def belongs_to(self, waddle_id: str) -> bool:
-        """Whether a channel is one of this waddle: of the one for which it was opened first."""
+        """Whether the channel belongs to this waddle, the one that opened it first."""
         return self.record.waddle_id in ("", waddle_id)
 
     def failed(self, error: str) -> None:
-        """The provider refused something; `error` is a code."""
+        """Note an error code of the provider."""
         self.record.last_error = error
 
     def postpone(self, now: int, least_ms: int = 0) -> None:
-        """What is to be done at the provider failed: after a while again, longer each time."""
+        """Delay the work at the provider after a failure, longer each time."""
         record = self.record
         pause = min(self.limits.retry_ms << min(record.failures, 16), self.limits.retry_most_ms)
         record.failures += 1
         record.retry_at = now + max(pause, least_ms)
 
     def succeeded(self) -> None:
-        """Something that was to be done at the provider is done."""
+        """Reset the delay after a success at the provider."""
         if self.record.failures:
             self.record.retry_at, self.record.failures, self.record.last_error = 0, 0, ""
 
-    def end(self, now: int, reason: str, by: Origin = PROVIDER) -> list[Event]:
-        """End the call, by the word of `by`; its rooms are retired."""
+    def end(self, now: int, reason: str, by: EvidenceOrigin = PROVIDER) -> list[Event]:
+        """End the call on behalf of `by`; its rooms are retired."""
         if self.call is None or self.record.room is None:
             self._vacate()
             return []
@@ -181,7 +181,7 @@ class Channel:
         return self._after(events, now, reason, by)
 
     def confirm_ended(self, room: Room) -> None:
-        """The provider has ended a retired room."""
+        """Note that the provider ended a retired room."""
         self.record.retired = [r for r in self.record.retired if r.key != room.key]
 
     # Seats
@@ -189,25 +189,25 @@ class Channel:
     def admit(
         self, user_id: str, permissions: Permissions, now: int, logins: tuple[str, ...] = ()
     ) -> None:
-        """Keep a seat for a user. Raises SessionFull; who is in the call has a seat. O(guests)."""
+        """Reserve a seat. Raises SessionFull; participants have a seat. O(participants)."""
         record = self.record
         self._forget(now)
-        guest = record.guests.get(user_id)
+        participant = record.participants.get(user_id)
         present = self.call is not None and self.call.since(user_id) is not None
         if not present and self.taken(now, but=user_id) >= record.config.max_participants:
             raise SessionFull(
                 "the channel has no seat left", retry_after=self.limits.seat_ms / 1000
             )
         self.welcome(user_id)
-        guest = guest or Guest()
-        guest.permissions, guest.token_at, guest.logins = permissions, now, logins
-        guest.seat_until = now + self.limits.seat_ms
-        record.guests[user_id] = guest
+        participant = participant or Participant()
+        participant.permissions, participant.token_at, participant.logins = permissions, now, logins
+        participant.seat_until = now + self.limits.seat_ms
+        record.participants[user_id] = participant
         record.last_activity = now
-        self.timeline.note(Origin(Teller.TOKEN), TOKEN, now, user_id=user_id)
+        self.timeline.note(EvidenceOrigin(Teller.TOKEN), TOKEN, now, user_id=user_id)
 
     def keep_out(self, user_id: str, now: int) -> None:
-        """Whoever was sent away comes back only with a new token; the oldest are forgotten."""
+        """Let a removed user come back only with a new token; the oldest entries are dropped."""
         removed = self.record.removed
         removed.pop(user_id, None)
         removed[user_id] = now + self.limits.removed_ms
@@ -215,42 +215,41 @@ class Channel:
             del removed[next(iter(removed))]
 
     def remove(self, user_id: str, now: int) -> None:
-        """The tokens of a user were taken back: the provider is to remove them, and keep them out.
-
-        Until it has, they stand in `unwelcome`.
-        """
+        """Keep out a user whose tokens were revoked; in `unwelcome` until the provider did it."""
         self.keep_out(user_id, now)
         self.unseat(user_id, now)
         if user_id not in self.record.unwelcome:
             self.record.unwelcome = [*self.record.unwelcome, user_id]
-        self.timeline.note(Origin(Teller.OPERATOR), SENT_AWAY, now, user_id=user_id)
+        self.timeline.note(EvidenceOrigin(Teller.OPERATOR), SENT_AWAY, now, user_id=user_id)
 
     def welcome(self, user_id: str) -> None:
-        """A user who was sent away is let in again."""
+        """Admit a removed user again."""
         self.record.removed.pop(user_id, None)
         self.sent_away(user_id)
 
     def sent_away(self, user_id: str) -> None:
-        """Who came back without a new token has been removed at the provider."""
+        """Note that a user who came back without a new token was removed at the provider."""
         self.record.unwelcome = [one for one in self.record.unwelcome if one != user_id]
 
     def unseat(self, user_id: str, now: int) -> None:
-        """Give back the seat of a user who got no token, or says that it is not used."""
-        guest = self.record.guests.get(user_id)
-        if guest is not None:
-            guest.seat_until = 0
+        """Release the seat of a user who got no token or does not use it."""
+        participant = self.record.participants.get(user_id)
+        if participant is not None:
+            participant.seat_until = 0
             self._forget(now)
 
     def taken(self, now: int, but: str = "") -> int:
-        """How many seats are taken, by participants and by tokens that were just issued."""
+        """The number of seats taken by participants and reserved by issued tokens."""
         present = set(self.call.users) if self.call is not None else set()
-        kept = {u for u, guest in self.record.guests.items() if guest.seat_until > now}
+        kept = {
+            u for u, participant in self.record.participants.items() if participant.seat_until > now
+        }
         return len((present | kept) - {but})
 
     # Evidence
 
-    def hear(self, evidence: Sequence[Evidence], now: int) -> list[Event]:
-        """Take in evidence, in the order given. What it changed, in order."""
+    def apply(self, evidence: Sequence[Evidence], now: int) -> list[Event]:
+        """Apply evidence in the order given; returns the changes in order."""
         if self.call is None:
             return []
         events: list[Event] = []
@@ -269,15 +268,15 @@ class Channel:
             self._arrive(user_id, before, now)
         return events
 
-    def tell_devices(self, told: list[announcements.Message], by: Origin, now: int) -> None:
-        """Tell devices of a user which of them holds the call, and note it."""
+    def tell_devices(self, told: list[announcements.Message], by: EvidenceOrigin, now: int) -> None:
+        """Add messages about the device that holds the call, and note them in the timeline."""
         self.news += told
         self.timeline.devices(told, by, now)
 
     # Migration
 
     def migrate(self, now: int, reason: str) -> Room | None:
-        """The room that is to be opened for a migration; None when there is nothing to migrate.
+        """The room to open for a migration; None when the call cannot migrate.
 
         The same room until `moved` or `abandon`.
         """
@@ -292,9 +291,9 @@ class Channel:
         return record.coming
 
     def moved(self, session_id: str, now: int, key: str = "") -> list[Event]:
-        """The provider has the coming room that was asked for under `key`.
+        """Make the coming room requested under `key` the current one; participants must rejoin.
 
-        Participants are asked to come over. Nothing happens if another room is coming meanwhile.
+        No effect if another room is coming meanwhile.
         """
         record = self.record
         if record.coming is None or self.call is None or record.room is None:
@@ -324,10 +323,10 @@ class Channel:
         return self._after(events, now, "idle")
 
     def abandon(self, *, asked: bool = True) -> None:
-        """The migration did not come about; the call goes on where it is.
+        """Abandon a migration; the call stays in its room.
 
-        `coming_until` stays: a call that is too old is not migrated again before then. `asked`: the
-        provider may have opened the coming room; it is to be ended.
+        `coming_until` stays, so a call that is too old does not migrate again before then. `asked`:
+        the provider may have opened the coming room, so it must be ended.
         """
         record = self.record
         if record.coming is None:
@@ -342,13 +341,15 @@ class Channel:
     # Time
 
     def expire(self, now: int) -> list[Event]:
-        """Carry out what is due at `now`: leases, deadlines, pooled rooms."""
+        """Carry out what is due at `now`: leases, deadlines, expiry of pooled rooms."""
         record = self.record
         self._forget(now)
         if record.warm_until <= now:
             record.warm_from = record.warm_until = 0
             record.warm_config = None
-        self.tell_devices(holding.stayed(record.channel_id, record.guests, now), TIMEOUT, now)
+        self.tell_devices(
+            holding.expire_moves(record.channel_id, record.participants, now), TIMEOUT, now
+        )
         if record.coming is not None and record.coming_until <= now:
             self.abandon()
         if self.call is None:
@@ -362,13 +363,13 @@ class Channel:
         return self._after(events, now, "idle")
 
     def next_due(self, now: int) -> int | None:
-        """When somebody is to look at this channel again, in ms; None: never by itself."""
+        """When the channel is due next, in ms; None: never by itself."""
         record, limits = self.record, self.limits
         due: list[int] = []
         if self.call is not None:
             self._keep(now)
             due += [at for at in (self.call.next_due(),) if at is not None]
-            due += holding.next_due(record.guests)
+            due += holding.next_due(record.participants)
             due += [at for at in self._look_at() if at > now]
         if record.room is not None and not record.room.session_id:
             due.append(max(record.room.asked_at + limits.opening_ms, record.retry_at))
@@ -379,7 +380,7 @@ class Channel:
         if record.coming is not None:
             asked_again = record.coming.asked_at + limits.opening_ms
             due.append(asked_again if asked_again > now else record.coming_until)
-        if self.chores:
+        if self.has_tasks:
             due.append(max(record.retry_at, now + limits.retry_ms))
         if record.warm_until > now and record.room is None:
             due.append(max(record.warm_from, record.retry_at))
@@ -390,35 +391,35 @@ class Channel:
         return min(due, default=None)
 
     def stragglers(self, now: int) -> bool:
-        """Whether who is missed must be looked for, or whoever one look has left in doubt."""
+        """Whether a state check is due, near the end of a migration or for a doubt."""
         return any(at <= now for at in self._look_at())
 
     def cold(self, now: int) -> bool:
-        """Whether an event is near for which no room has been opened."""
+        """Whether a prewarmed event is near and has no room yet."""
         return self.record.room is None and bool(self._warm_until(now))
 
     def too_old(self, now: int) -> bool:
-        """Whether the call has been in its room for so long that it is to be migrated."""
+        """Whether the room has reached the age at which the call migrates."""
         room, age = self.record.room, self.limits.max_age_ms
         if room is None or not age or not self._movable:
             return False
         return now - room.opened_at >= age and now >= self.record.coming_until
 
     def unfinished(self, now: int) -> bool:
-        """Whether who began a migration has not opened its room in time: anybody may."""
+        """Whether a coming room was not opened in time, so that any node may open it."""
         coming = self.record.coming
         return coming is not None and now >= coming.asked_at + self.limits.opening_ms
 
-    # What the provider lists
+    # Sessions that the provider lists
 
     def holds(self, session_id: str) -> bool:
-        """Whether a provider's session is a room of this channel, also one that is to be ended."""
+        """Whether a provider's session is a room of this channel, retired rooms included."""
         record = self.record
         rooms = (record.room, record.coming, record.previous, *record.retired)
         return any(r is not None and session_id in (r.session_id, r.key) for r in rooms)
 
     def orphaned(self, session_id: str, now: int) -> bool:
-        """A session that we opened for this channel and hold no more: it is to be ended."""
+        """Retire a session that was opened for this channel and is no longer held."""
         if self.holds(session_id):
             return False
         self._retire(Room(0, session_id, now, session_id, reason="orphan"))
@@ -428,7 +429,7 @@ class Channel:
 
     @property
     def _movable(self) -> bool:
-        """Whether a migration can begin, or has: not with too many rooms that are to be ended."""
+        """Whether a migration can begin or has begun; not with too many retired rooms."""
         record = self.record
         return self.live and record.previous is None and len(record.retired) < RETIRED_MOST
 
@@ -437,25 +438,25 @@ class Channel:
         return f"waddle_{name}_{now}_{generation or self.record.generation}"
 
     def _retire(self, room: Room | None) -> None:
-        """A room that the provider may have: it is to be ended there.
+        """Mark a room that may exist at the provider to be ended.
 
-        One without a session id has to be asked for again, under its key, to learn its id.
+        A room without a session id is requested again under its key, to learn its id.
         """
         if room is not None:
             self.record.retired.append(room)
 
     def _vacate(self) -> None:
-        """Give up the room, also one that was kept for the next call."""
+        """Retire the current or pooled room."""
         self._retire(self.record.room)
         self.record.room, self.record.pooled_until = None, 0
 
     def _warm_until(self, now: int) -> int:
-        """Until when a room that was opened ahead is kept; 0 when no event is near."""
+        """Until when a prewarmed room is kept; 0 when no event is near."""
         record = self.record
         return record.warm_until if record.warm_from <= now < record.warm_until else 0
 
     def _look_at(self) -> list[int]:
-        """When the provider is to be asked who is there: near the end of a migration, and again."""
+        """When state checks are due: near the end of a migration, and for doubts."""
         if self.call is None:
             return []
         over, again, limits = self.call.moving_until, self.call.second_look_at, self.limits
@@ -463,9 +464,13 @@ class Channel:
         return [at for at in (over and over - early, again) if at is not None]
 
     def _moving(self) -> dict[str, holding.Media]:
-        """Connections of the users whose call is about to move to another device."""
-        guests = self.record.guests.items()
-        return {user_id: self._media(user_id) for user_id, guest in guests if guest.moving_to}
+        """Connections of the users whose call is moving to another device."""
+        participants = self.record.participants.items()
+        return {
+            user_id: self._media(user_id)
+            for user_id, participant in participants
+            if participant.moving_to
+        }
 
     def _media(self, user_id: str) -> holding.Media:
         assert self.call is not None
@@ -473,48 +478,50 @@ class Channel:
         return holding.Media(held, self.call.standing(user_id))
 
     def _arrive(self, user_id: str, before: holding.Media, now: int) -> None:
-        """The call has moved if a connection has come that is not the old device's."""
-        guest = self.record.guests.get(user_id)
-        if self.call is None or guest is None or not guest.moving_to:
+        """Complete the move if a connection came that is not the old device's."""
+        participant = self.record.participants.get(user_id)
+        if self.call is None or participant is None or not participant.moving_to:
             return
-        came = holding.come_beside(guest, before, self._media(user_id), now)
+        came = holding.new_connection(participant, before, self._media(user_id), now)
         if came:
-            told = holding.moved(self.record.channel_id, user_id, guest, came)
+            told = holding.complete_move(self.record.channel_id, user_id, participant, came)
             self.tell_devices(told, PROVIDER, now)
 
     def _keep(self, now: int) -> None:
-        """While an event is near, or a seat is kept, a call waits for who may come."""
+        """Keep an empty call while an event is near or a seat is reserved."""
         if self.call is not None:
-            seats = [guest.seat_until for guest in self.record.guests.values()]
+            seats = [participant.seat_until for participant in self.record.participants.values()]
             self.call.kept_until = max([self._warm_until(now), *seats])
 
     def _forget(self, now: int) -> None:
-        """Guests who are not in the call, and for whom no seat is kept."""
-        guests, state = self.record.guests, self.call
+        """Drop users who are neither in the call nor have a seat, and expired removals."""
+        participants, state = self.record.participants, self.call
         over = [user_id for user_id, until in self.record.removed.items() if until <= now]
         for user_id in over:
             del self.record.removed[user_id]
-        for user_id in [u for u, guest in guests.items() if guest.seat_until <= now]:
+        for user_id in [
+            u for u, participant in participants.items() if participant.seat_until <= now
+        ]:
             if state is None or state.since(user_id) is None:
-                del guests[user_id]
+                del participants[user_id]
 
     def _apply(self, evidence: Evidence, now: int) -> list[Event]:
-        """Let the call hear one thing, and note what became of it."""
+        """Apply one piece of evidence and note its effect in the timeline."""
         assert self.call is not None
         events = self.call.apply(evidence, now)
         self.timeline.changed(self.call.changes, evidence, now)
         return events
 
     def _after(
-        self, events: list[Event], now: int, reason: str, by: Origin = TIMEOUT
+        self, events: list[Event], now: int, reason: str, by: EvidenceOrigin = TIMEOUT
     ) -> list[Event]:
-        """Tell what changed, and do what follows from the phase: rooms that are not needed."""
+        """Add messages about the changes, and retire rooms that the phase no longer needs."""
         record, state = self.record, self.call
         assert state is not None
         self.news += announcements.of_events(record.channel_id, events)
         for event in events:
-            if isinstance(event, UserLeft) and event.user_id in record.guests:
-                holding.left(record.guests[event.user_id])
+            if isinstance(event, UserLeft) and event.user_id in record.participants:
+                holding.clear(record.participants[event.user_id])
             elif isinstance(event, UserJoined) and record.removed.get(event.user_id, 0) > now:
                 record.unwelcome = [*record.unwelcome, event.user_id]
         if record.previous is not None and state.phase is not Phase.MIGRATING:
@@ -528,7 +535,7 @@ class Channel:
         return events
 
     def _note_move(self, events: list[Event], now: int) -> None:
-        """A migration is over: who came, and who did not."""
+        """Note the result of a finished migration."""
         state = self.call
         if self.record.move is None or state is None:
             return
@@ -546,7 +553,7 @@ class Channel:
         self.timeline.note(PROVIDER, MIGRATED, now, reason=self.record.move.result)
 
     def _close(self, now: int, reason: str) -> None:
-        """The call has ended: note its figures, and keep or retire its room."""
+        """Close an ended call: note its figures, and pool or retire its room."""
         record, room, state = self.record, self.record.room, self.call
         assert state is not None
         assert room is not None
@@ -567,10 +574,10 @@ class Channel:
         )
         self.news.append(announcements.session_ended(record.channel_id, room.session_id, reason))
         self.call = None
-        record.guests, record.migrations, record.recording = {}, 0, ""
+        record.participants, record.migrations, record.recording = {}, 0, ""
         record.unwelcome = []
         if record.coming is not None:
-            record.generation = record.coming.generation  # no number, and no key, a second time
+            record.generation = record.coming.generation  # never reuse a generation or its key
         self._retire(record.coming)
         record.coming, record.coming_until = None, 0
         if self._warm_until(now) and reason != REPLACED:
@@ -586,6 +593,6 @@ class Channel:
         return bool(self.limits.pool_uses) and len(recent) >= self.limits.pool_uses
 
     def _lasting(self, room: Room, now: int) -> bool:
-        """Whether a room that is kept now is not too old before its time in the pool is over."""
+        """Whether a room pooled now does not reach its maximum age in the pool."""
         age = self.limits.max_age_ms
         return not age or now + self.limits.pool_ms <= room.opened_at + age

@@ -1,4 +1,4 @@
-"""The bounds of a voice channel: how long seats, rooms and attempts last."""
+"""Bounds of a voice channel: lifetimes of seats, rooms and attempts."""
 
 import msgspec
 
@@ -11,19 +11,19 @@ class ChannelLimits(msgspec.Struct, frozen=True):
     """Bounds of a channel, in ms.
 
     Attributes:
-        seat_ms: how long a token keeps a seat for who has not come yet.
-        retry_ms: after which a deed at the provider that was not confirmed is due again; twice as
-            long after each failure, at most `retry_most_ms`.
-        opening_ms: after which a room that was asked for may be asked for by somebody else.
-        max_age_ms: age of a room at which the call is migrated; 0: never.
-        pool_uses: calls within a day that make a channel a frequent one; 0: no pooling.
-        pool_ms: how long the room of a frequent channel is kept after its call.
-        handoff_ms: how long a device has to take a call over.
-        last_look_ms: before the deadline of a migration, when the provider is asked who has come
-            over: the news of somebody may be lost. At most half of the time there is.
-        renew_ms: a channel that has a configuration is written again so often, so that it is not
-            forgotten.
-        removed_ms: how long who was sent away is kept out: longer than a token lives.
+        seat_ms: how long a token reserves a seat for a user who has not joined yet.
+        retry_ms: delay of the first retry of work at the provider; doubles after each failure, up
+            to `retry_most_ms`.
+        opening_ms: after this time, another node may request a room again.
+        max_age_ms: age of a room at which the call migrates; 0: never.
+        pool_uses: calls within a day from which a channel's room is pooled; 0: no pooling.
+        pool_ms: how long a pooled room is kept after its call.
+        handoff_ms: how long a device has to take over a call.
+        last_look_ms: time before the deadline of a migration at which the provider is asked who
+            came over, because webhooks can be lost; at most half of the migration time.
+        renew_ms: interval at which a channel with a configuration is rewritten, so that it does not
+            expire.
+        removed_ms: how long a removed user is kept out; longer than a token is valid.
     """
 
     call: CallLimits = CallLimits()

@@ -1,9 +1,8 @@
-"""What we hold about calls beside what the provider says about them.
+"""Compares the calls of channels with those of the provider.
 
-`compare_states` is the comparison of one call. `suspects` and `strangers` compare all calls with
-one whole pass over the provider's list, in which a call is one number: the list decides who is
-looked at and in which order, and nothing else, for it says nothing about persons and nothing about
-calls that it leaves out.
+`compare_states` compares one call. `suspects` and `strangers` compare all calls with the provider's
+list, which has a participant count for each call. The list only decides which calls are checked and
+in which order, because it says nothing about individual users or about calls that it omits.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -23,7 +22,7 @@ class Mismatch(StrEnum):
 
 
 class Discrepancy(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One difference: two counts, or a participant whom only one side has."""
+    """One difference: two counts, or a participant that only one side has."""
 
     type: Mismatch
     participant_id: str = ""
@@ -32,7 +31,7 @@ class Discrepancy(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Reason(StrEnum):
-    """Why a call is looked at, the most urgent first."""
+    """Why a call is checked, the most urgent first."""
 
     ASKED = "asked"
     DOUBTFUL = "doubtful"
@@ -41,10 +40,10 @@ class Reason(StrEnum):
     STALE = "stale"
 
 
-class Held(msgspec.Struct, frozen=True):
-    """A live channel in brief. `connections`: of this generation; `synced_at` Unix ms, 0: never.
+class ChannelSummary(msgspec.Struct, frozen=True):
+    """A summary of a live channel. `connections`: of this generation. `synced_at`: Unix ms or 0.
 
-    `doubtful`: somebody in it may be gone, or the provider did not know the room.
+    `doubtful`: a connection has a negative, or the provider did not know the room.
     """
 
     channel_id: str
@@ -57,23 +56,23 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """A whole list of the provider's calls: session id -> participants. `began` Unix ms."""
+    """A complete list of the provider's calls: session id -> participants. `began`: Unix ms."""
 
     began: int
     sessions: dict[str, int]
 
     def leaves_out(self, session_id: str) -> bool:
-        """Whether it names calls with people in them, and not this one."""
+        """Whether it has calls with participants but not this call."""
         return session_id not in self.sessions and any(self.sessions.values())
 
 
-def held_of(channel: Channel) -> Held | None:
-    """A channel in brief; None when there is no call in it. O(connections)."""
+def held_of(channel: Channel) -> ChannelSummary | None:
+    """The summary of a channel; None without a call. O(connections)."""
     record, call = channel.record, channel.call
     if call is None or record.room is None:
         return None
     others = (record.previous, *record.retired)
-    return Held(
+    return ChannelSummary(
         record.channel_id,
         record.room.session_id,
         len(call.arrived),
@@ -85,7 +84,7 @@ def held_of(channel: Channel) -> Held | None:
 
 
 def compare_states(local: Collection[str], remote: Collection[str]) -> list[Discrepancy]:
-    """How the users that we hold differ from those that the provider names. O(users)."""
+    """The differences between our users and the provider's. O(users)."""
     ours, theirs = set(local), set(remote)
     found: list[Discrepancy] = []
     if len(ours) != len(theirs):
@@ -96,21 +95,21 @@ def compare_states(local: Collection[str], remote: Collection[str]) -> list[Disc
 
 
 def unknown_yet(found: Iterable[Discrepancy], doubted: Collection[str]) -> list[Discrepancy]:
-    """Differences that no earlier look has found: those about users who are not in doubt. O(n)."""
+    """Differences that no earlier check found, those about users without a negative. O(n)."""
     new = [one for one in found if one.participant_id not in doubted]
     return new if any(one.participant_id for one in new) else []
 
 
 def suspects(
-    held: Iterable[Held], listed: Mapping[str, int] | None, now: int, stale_ms: int
+    held: Iterable[ChannelSummary], listed: Mapping[str, int] | None, now: int, stale_ms: int
 ) -> dict[str, Reason]:
-    """Channels that are to be looked at, the most urgent first. O(n log n).
+    """Channels to check, the most urgent first. O(n log n).
 
     Args:
-        listed: session id -> participants, of a whole list; None when there is no such list: then
-            every call with somebody in it may be wrong.
-        stale_ms: after which a call that seems right is looked at all the same: two people who
-            changed places are the same number.
+        listed: session id -> participants, from a complete list; None without one: then every call
+            with participants is a suspect.
+        stale_ms: after this time, a call with the right count is checked as well, because one user
+            may have replaced another.
     """
     found: list[tuple[int, int, str, Reason]] = []
     for call in held:
@@ -120,7 +119,7 @@ def suspects(
     return {channel_id: reason for _, _, channel_id, reason in sorted(found)}
 
 
-def strangers(held: Iterable[Held], listed: Mapping[str, int]) -> list[str]:
+def strangers(held: Iterable[ChannelSummary], listed: Mapping[str, int]) -> list[str]:
     """Listed sessions that no live channel holds, in the order of the list. O(n)."""
     known: set[str] = set()
     for call in held:
@@ -129,8 +128,10 @@ def strangers(held: Iterable[Held], listed: Mapping[str, int]) -> list[str]:
     return [name for name, people in listed.items() if people and name not in known]
 
 
-def _reason(call: Held, listed: Mapping[str, int] | None, now: int, stale_ms: int) -> Reason | None:
-    """Why this call is to be looked at, if it is."""
+def _reason(
+    call: ChannelSummary, listed: Mapping[str, int] | None, now: int, stale_ms: int
+) -> Reason | None:
+    """Why the call is a suspect; None if it is not."""
     if call.doubtful:
         return Reason.DOUBTFUL
     people = (listed or {}).get(call.session_id)

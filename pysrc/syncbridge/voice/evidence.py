@@ -1,8 +1,8 @@
-"""What is said about a call, by whom: the only input of the state machine in `call`.
+"""Evidence about a call and its source: the only input of the state machine in `call`.
 
-`at` is when it was true, in Unix ms as we count them (a webhook's own time if it has one, else the
-time of its arrival); it may lie in the past when `apply` gets it. `generation` numbers the sessions
-that a channel has had at the provider; evidence about another one than the call's is ignored.
+`at` is the time at which it was true, in Unix ms of our clock (a webhook's own time if it has one,
+otherwise its arrival). It may be in the past when `apply` gets it. `generation` numbers a channel's
+sessions at the provider; evidence about another generation than the call's is ignored.
 """
 
 from enum import StrEnum
@@ -11,7 +11,7 @@ import msgspec
 
 
 class Source(StrEnum):
-    """Who says it. Two sources are independent of each other."""
+    """The source of evidence. Different sources are independent."""
 
     WEBHOOK = "webhook"
     CLIENT = "client"
@@ -19,10 +19,10 @@ class Source(StrEnum):
 
 
 class Teller(StrEnum):
-    """Where a statement, or a change, comes from: more exactly than what `Source` sets apart.
+    """The origin of a statement or change, in more detail than `Source`.
 
-    LIST: what the provider answers when it is asked who is there; PROVIDER: when it is asked to do
-    something. OPERATOR: a service or an admin. TIMEOUT: a deadline of ours.
+    LIST: the provider's answer to a poll. PROVIDER: its answer to another request. OPERATOR: a
+    service or an admin. TIMEOUT: a deadline of ours.
     """
 
     WEBHOOK = "webhook"
@@ -34,25 +34,25 @@ class Teller(StrEnum):
     PROVIDER = "provider"
 
 
-class Origin(msgspec.Struct, frozen=True, array_like=True):
-    """Who says something. `ref`: the id of the webhook, the device that reports, the operator."""
+class EvidenceOrigin(msgspec.Struct, frozen=True, array_like=True):
+    """The origin of a statement. `ref`: id of the webhook, the reporting device or the operator."""
 
     teller: Teller
     ref: str = ""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that was said about one generation of a call. `origin`: for the record alone."""
+    """A statement about one generation of a call. `origin`: only for the timeline."""
 
     generation: int
     at: int
-    origin: Origin | None = None
+    origin: EvidenceOrigin | None = None
 
 
 class Joined(Evidence, frozen=True):
-    """A connection of a user is there. Empty `connection_id`: some connection of that user.
+    """A connection of a user exists. Empty `connection_id`: some connection of that user.
 
-    `session_named`: it was said of this generation's session by its name, not by default.
+    `session_named`: the statement names this generation's session.
     """
 
     source: Source
@@ -62,12 +62,12 @@ class Joined(Evidence, frozen=True):
 
 
 class Left(Evidence, frozen=True):
-    """A connection of a user is not there.
+    """A connection of a user does not exist.
 
-    From the provider with a `connection_id` it is proof: these ids never come back. Otherwise it is
-    one negative. Without an id it speaks of a user who has one connection, and of nobody else; with
-    an id that nobody has heard of, of the user's connection that has none. `replaced`: by another
-    connection of the same device, which is about to be told of.
+    From the provider with a `connection_id`, it is proof, because these ids are never reused.
+    Otherwise it is one negative. Without an id, it concerns only a user with one connection; with
+    an unknown id, it concerns the user's unnamed connection. `replaced`: another connection of the
+    same device replaced it and is about to be reported.
     """
 
     source: Source
@@ -77,10 +77,10 @@ class Left(Evidence, frozen=True):
 
 
 class Negative(msgspec.Struct, frozen=True):
-    """One word against a connection: who said it, and when it was true.
+    """One statement against a connection: its source and the time at which it was true.
 
-    Of a poll also: in which life of the provider, if that is known, and how much later than the
-    first one (ms) it has to be to be independent of it.
+    For a poll, `life` identifies the run of the provider, if known, and `apart_ms` is the minimum
+    distance to the first negative for independence.
     """
 
     source: Source
@@ -90,7 +90,7 @@ class Negative(msgspec.Struct, frozen=True):
 
 
 class Doubt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A negative that was applied, and when. `apart_ms`: as of `Negative`."""
+    """A negative and the time at which it was applied. `apart_ms`: as for `Negative`."""
 
     source: Source
     at: int
@@ -99,28 +99,28 @@ class Doubt(msgspec.Struct, frozen=True, omit_defaults=True):
     apart_ms: int = 0
 
     def settled_by(self, later: Negative) -> bool:
-        """Whether a later negative is independent of this one: so both together are proof."""
+        """Whether a later negative is independent of this one, so that both are proof."""
         if later.source is not self.source:
             return True
         apart = later.at > self.applied_at and later.at - self.at >= later.apart_ms
         return later.source is Source.POLL and apart and later.life == self.life
 
     def void(self, later: Negative) -> bool:
-        """Whether it is from another life of the provider than a later one: that is the first."""
+        """Whether a later negative is from another run of the provider and replaces this one."""
         both = later.source is self.source is Source.POLL
         return both and later.life != self.life
 
     def reported(self, before: int) -> bool:
-        """Whether it came by a webhook, and was applied before that time."""
+        """Whether it came by a webhook and was applied before a time."""
         return self.source is Source.WEBHOOK and self.applied_at < before
 
 
 class Polled(Evidence, frozen=True):
-    """A whole list of `(user_id, connection_id)`; `at` is when the request *began*.
+    """A complete list of `(user_id, connection_id)`; `at` is the *start* of the request.
 
-    Empty it says nothing by itself; it agrees with webhooks that, before it began, have taken out
-    everybody. A list that failed or was cut short is no evidence: do not apply it. `pending`: users
-    of whom it says nothing. `life`, `apart_ms`: as of `Negative`.
+    An empty list is no evidence by itself; it confirms webhooks that removed everybody before it
+    began. A failed or truncated list is no evidence and must not be applied. `pending`: users about
+    whom it says nothing. `life`, `apart_ms`: as for `Negative`.
     """
 
     present: tuple[tuple[str, str], ...]
@@ -130,11 +130,11 @@ class Polled(Evidence, frozen=True):
 
 
 class Vacant(Evidence, frozen=True):
-    """The provider says that nobody is in this call any more, and its word is worth a negative.
+    """The provider reports an empty call in a way that counts as one negative for each connection.
 
-    Where an empty state alone says nothing (`Polled`), a whole list of calls under way, which names
-    others, does not name this one, either. One negative for every connection; `at` is when the
-    first of the requests began. `life`, `apart_ms`: as of `Negative`.
+    If an empty state alone is no evidence (`Polled`), a complete list of active calls that names
+    others but not this one has confirmed it. `at` is the start of the first of these requests.
+    `life`, `apart_ms`: as for `Negative`.
     """
 
     life: str = ""
@@ -142,30 +142,30 @@ class Vacant(Evidence, frozen=True):
 
 
 class Ended(Evidence, frozen=True):
-    """The provider, or we, ended this generation."""
+    """The provider or SyncBridge ended this generation."""
 
     reason: str = "ended"
 
 
 class Migrated(Evidence, frozen=True):
-    """Participants are asked to move on to `generation`, which is newer than the call's."""
+    """Participants are asked to move to `generation`, which is newer than the call's."""
 
 
 _TELLERS = {
-    Source.WEBHOOK: Origin(Teller.WEBHOOK),
-    Source.CLIENT: Origin(Teller.REPORT),
-    Source.POLL: Origin(Teller.LIST),
+    Source.WEBHOOK: EvidenceOrigin(Teller.WEBHOOK),
+    Source.CLIENT: EvidenceOrigin(Teller.REPORT),
+    Source.POLL: EvidenceOrigin(Teller.LIST),
 }
-_OURS = Origin(Teller.PROVIDER)
+_OURS = EvidenceOrigin(Teller.PROVIDER)
 
 
 def told_by(source: Source) -> Teller:
-    """Who a source is, where nobody says it more exactly."""
+    """The default origin of a source."""
     return _TELLERS[source].teller
 
 
-def origin_of(evidence: Evidence) -> Origin:
-    """Who says it."""
+def origin_of(evidence: Evidence) -> EvidenceOrigin:
+    """The origin of evidence, or the default of its source."""
     if evidence.origin is not None:
         return evidence.origin
     if isinstance(evidence, Joined | Left):

@@ -1,9 +1,8 @@
-"""What a token's holder may do in a voice channel: the one rule, for REST and sockets alike.
+"""The permissions of a token's holder in a voice channel, for REST and sockets.
 
-A token has a list of grants, each for a waddle and a channel or for every one (`*`). Any grant that
-matches lets its holder into the call, to listen; the words in it allow more. A token of role
-service or admin speaks for users, and may do everything, unless it is bound to a session: then it
-has what its grants say, as a user.
+A token has a list of grants, each for a waddle and a channel; `*` matches any. Any matching grant
+lets its holder listen; its permissions allow more. A token of role service or admin acts for users
+and may do everything, unless it is bound to a session; then its grants apply as for a user.
 """
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
@@ -15,7 +14,7 @@ EVERYTHING = Permissions(can_speak=True, can_record=True, can_stream=True, can_u
 
 
 def matches(grant: VoiceGrant, waddle_id: str, channel_id: str) -> bool:
-    """Whether a grant is for a channel of a waddle."""
+    """Whether a grant matches a channel of a waddle."""
     return grant.waddle in (ANY, waddle_id) and grant.channel in (ANY, channel_id)
 
 
@@ -25,7 +24,7 @@ def unlimited(identity: Identity) -> bool:
 
 
 def permissions_of(identity: Identity, waddle_id: str, channel_id: str) -> Permissions | None:
-    """What all matching grants allow together; None when there is none."""
+    """The combined permissions of all matching grants; None if no grant matches."""
     if unlimited(identity):
         return EVERYTHING
     granted = [grant for grant in identity.voice if matches(grant, waddle_id, channel_id)]
@@ -42,7 +41,7 @@ def permissions_of(identity: Identity, waddle_id: str, channel_id: str) -> Permi
 
 
 def require(identity: Identity, waddle_id: str, channel_id: str) -> Permissions:
-    """What is allowed. Raises FORBIDDEN for who may not even listen."""
+    """The permissions of an identity. Raises FORBIDDEN if no grant matches."""
     permissions = permissions_of(identity, waddle_id, channel_id)
     if permissions is None:
         raise SyncBridgeError(ErrorCode.FORBIDDEN, "the token has no voice grant for this channel")

@@ -1,4 +1,4 @@
-"""How well a call is, as one score of four checks, and whether anybody could verify it."""
+"""The health of a call: a score of four checks, and whether the call could be verified."""
 
 import msgspec
 
@@ -7,13 +7,13 @@ from syncbridge.voice.verification import DEGRADED, Unverified
 
 RECENT_MS = 300_000
 UNVERIFIED_MOST = 0.75
-"""The score of a call that nobody could verify, at most: `degraded`."""
+"""The maximum score of an unverified call: `degraded`."""
 
 
-class Health(msgspec.Struct, frozen=True):
-    """Score from 0 to 1, the checks by name, and a word: healthy, degraded or unhealthy.
+class CallHealth(msgspec.Struct, frozen=True):
+    """Score from 0 to 1, the checks by name, and the status: healthy, degraded or unhealthy.
 
-    `reason`: why nobody could verify the call in the latest passes; empty when that is not so.
+    `reason`: why the latest passes could not verify the call; empty if they could.
     """
 
     score: float
@@ -22,11 +22,10 @@ class Health(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-def check_health(channel: Channel, now: int, unverified: Unverified | None = None) -> Health:
-    """The health of a channel's call at `now` (Unix ms). `unverified`: what is noted of it.
+def check_health(channel: Channel, now: int, unverified: Unverified | None = None) -> CallHealth:
+    """The health of a channel's call at `now` (Unix ms). `unverified`: from the latest passes.
 
-    Activity is whatever shows that the call is used: tokens, joins, reports, and polls that name
-    somebody.
+    Tokens, joins, reports, and polls that name participants count as activity.
     """
     call, record = channel.call, channel.record
     seen = max(record.last_activity, call.last_seen if call is not None else 0)
@@ -40,12 +39,12 @@ def check_health(channel: Channel, now: int, unverified: Unverified | None = Non
     return judged(checks, unverified.reason if unverified is not None and doubted else "")
 
 
-def judged(checks: dict[str, bool], reason: str = "") -> Health:
-    """The score and the word for a set of checks.
+def judged(checks: dict[str, bool], reason: str = "") -> CallHealth:
+    """The score and the status for a set of checks.
 
-    A call that could not be verified has no better score than one that fails one of four.
+    An unverified call has at most the score of a call that fails one check of four.
     """
     score = sum(checks.values()) / len(checks)
     score = min(score, UNVERIFIED_MOST) if reason else score
     status = "healthy" if score > 0.75 else "degraded" if score > 0.5 else "unhealthy"
-    return Health(score, checks, status, reason)
+    return CallHealth(score, checks, status, reason)

@@ -1,16 +1,15 @@
-"""What webhooks do to a channel: what the provider reports becomes evidence, or a note.
+"""Applies webhooks to a channel: events of the provider become evidence or notes.
 
-Webhooks arrive late, twice and in any order, so nothing here depends on when they came. They are
-taken in by the time at which the provider says it happened; a time that is missing, or lies after
-the arrival, counts as the time of the arrival: nothing is reported before it happened, and a clock
-that runs ahead must not make its words newer than everybody else's.
+Webhooks arrive late, repeatedly and in any order, so nothing here depends on their arrival. They
+are applied in the order of the provider's event times. A missing time, or one after the arrival, is
+replaced by the arrival: no event is reported before it happens, and a fast clock must not make
+events newer than other evidence.
 
-The end of a session says that its connections are gone: all that nothing has shown since. It does
-not say that the room is closed, for some providers report the end of every *occupancy*: the last
-one has left, and the next may come at once, with a token that is still good. So the provider is
-asked; if it does not know the room, that is the second statement, and the call ends
-(`record.lost`). Where occupancies have names, the latest that are over are remembered: who is said
-to have joined one of them is not there.
+The end of a session means that its connections without a later sign are gone. It does not mean that
+the room is closed, because some providers report the end of each *occupancy*: the last participant
+left, and the next can join at once with a valid token. So the provider is asked. If it does not
+know the room, that is the second statement, and the call ends (`record.lost`). If occupancies have
+ids, the latest ended ones are remembered, and joins of them are ignored.
 """
 
 from collections.abc import Sequence
@@ -19,62 +18,62 @@ import msgspec
 
 from syncbridge.voice import announcements
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.evidence import Evidence, Joined, Left, Origin, Source, Teller
+from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Joined, Left, Source, Teller
 from syncbridge.voice.provider import events
 from syncbridge.voice.provider.events import Event
 
 TEXTS_MOST = 50
-"""Texts of one channel that wait to be fetched."""
+"""Maximum number of texts to fetch for one channel."""
 RECORDING = events.RecordedKind.RECORDING
 UNKNOWN = 0
 """Generation of a channel that never had a room."""
 MAX_VACATED = 8
 
 
-class Report(msgspec.Struct, frozen=True):
-    """An event, when it arrived, in Unix ms, and the id of the webhook that brought it."""
+class WebhookReport(msgspec.Struct, frozen=True):
+    """An event, its arrival in Unix ms, and the id of its webhook."""
 
     event: Event
     received_at: int
     webhook_id: str = ""
 
     @property
-    def origin(self) -> Origin:
-        """Who says it."""
-        return Origin(Teller.WEBHOOK, self.webhook_id)
+    def origin(self) -> EvidenceOrigin:
+        """The origin for evidence."""
+        return EvidenceOrigin(Teller.WEBHOOK, self.webhook_id)
 
     @property
     def at(self) -> int:
-        """When it happened, in Unix ms, as far as that can be believed."""
+        """The event time in Unix ms, or the arrival if that time is not plausible."""
         told = self.event.occurred_at
         at = int(told * 1000) if told is not None else 0
         return at if 0 < at <= self.received_at else self.received_at
 
 
-class Taken(msgspec.Struct):
-    """What became of reports.
+class IntakeResult(msgspec.Struct):
+    """The result of applying reports.
 
     Attributes:
-        concerned: something of it was about this channel as it is; else there is nothing to write.
-        look: they contradict each other, or what others say: ask the provider who is there.
+        concerned: a report concerned the channel as it is; otherwise nothing is written.
+        check_state: reports contradict each other or other evidence, so a state check is needed.
     """
 
     concerned: bool = False
-    look: bool = False
+    check_state: bool = False
 
 
-def take_in(channel: Channel, reports: Sequence[Report], now: int) -> Taken:
-    """Take reports of a channel's sessions in, the earliest first. `now` in Unix ms."""
-    taken = Taken()
+def apply_webhooks(channel: Channel, reports: Sequence[WebhookReport], now: int) -> IntakeResult:
+    """Apply the reports about a channel's sessions, the earliest first. `now` in Unix ms."""
+    result = IntakeResult()
     waiting: list[Evidence] = []
     for report in sorted(reports, key=_turn):
         if isinstance(report.event, events.RecordingReady | events.RecordingFailed):
-            _recording(channel, report.event, taken)
+            _recording(channel, report.event, result)
             continue
         generation = channel.generation_of(report.event.session_id)
         if generation is None:
             continue
-        taken.concerned = True
+        result.concerned = True
         if _too_late(channel, report.event):
             continue
         evidence = _evidence(report, generation)
@@ -82,41 +81,41 @@ def take_in(channel: Channel, reports: Sequence[Report], now: int) -> Taken:
             _revive(channel, evidence, now)
             waiting.append(evidence)
             continue
-        _hear(channel, waiting, now, taken)
+        _apply(channel, waiting, now, result)
         waiting = []
         if isinstance(report.event, events.SessionEnded):
-            _ended(channel, report, generation, now, taken)
+            _ended(channel, report, generation, now, result)
         else:
             channel.record.last_activity = max(channel.record.last_activity, report.at)
-    _hear(channel, waiting, now, taken)
-    return taken
+    _apply(channel, waiting, now, result)
+    return result
 
 
-def _hear(channel: Channel, evidence: Sequence[Evidence], now: int, taken: Taken) -> None:
-    """Take evidence in. A `left` that names none of our connections is not enough: ask at once."""
-    channel.hear(evidence, now)
+def _apply(channel: Channel, evidence: Sequence[Evidence], now: int, result: IntakeResult) -> None:
+    """Apply evidence. A `left` that does not remove its user needs a state check."""
+    channel.apply(evidence, now)
     call = channel.call
     for one in evidence:
         if isinstance(one, Left) and call is not None and call.since(one.user_id) is not None:
             unsettled = not one.connection_id or one.user_id in call.doubted
-            taken.look = taken.look or unsettled
+            result.check_state = result.check_state or unsettled
 
 
-def _turn(report: Report) -> tuple[bool, int]:
-    """By time; the end of a whole session after everything that may contradict it."""
+def _turn(report: WebhookReport) -> tuple[bool, int]:
+    """Sort key: by time; the end of a whole session after all evidence that may contradict it."""
     event = report.event
     whole = isinstance(event, events.SessionEnded) and not event.provider_session_id
     return whole, report.at
 
 
 def _too_late(channel: Channel, event: Event) -> bool:
-    """Whether somebody joined an occupancy that is known to be over."""
+    """Whether an event is a join of an occupancy that has ended."""
     joined = isinstance(event, events.ParticipantJoined)
     return joined and event.provider_session_id in channel.record.vacated
 
 
-def _evidence(report: Report, generation: int) -> Evidence | None:
-    """What a report says of one connection; None when it is about something else."""
+def _evidence(report: WebhookReport, generation: int) -> Evidence | None:
+    """The evidence in a report about one connection; None for other reports."""
     match report.event:
         case events.ParticipantJoined(user_id=user_id, peer_id=peer_id):
             kind: type[Joined | Left] = Joined
@@ -138,13 +137,13 @@ def _evidence(report: Report, generation: int) -> Evidence | None:
 
 
 def _replaced(event: Event) -> bool:
-    """Whether another connection of the same device has taken the place of one that ended."""
+    """Whether another connection of the same device replaced the one that ended."""
     reason = event.reason if isinstance(event, events.ParticipantLeft) else None
     return reason is events.LeaveReason.REPLACED
 
 
 def _revive(channel: Channel, evidence: Evidence, now: int) -> None:
-    """Begin a call when somebody enters a room that was kept after the last one had ended."""
+    """Begin a call when a user joins a pooled room."""
     room = channel.record.room
     if channel.call is not None or room is None or not channel.record.pooled_until:
         return
@@ -153,8 +152,10 @@ def _revive(channel: Channel, evidence: Evidence, now: int) -> None:
         channel.opened(room.session_id, now)
 
 
-def _ended(channel: Channel, report: Report, generation: int, now: int, taken: Taken) -> None:
-    """The provider says that a session, or an occupancy of it, is over."""
+def _ended(
+    channel: Channel, report: WebhookReport, generation: int, now: int, result: IntakeResult
+) -> None:
+    """Apply the end of a session or of one of its occupancies."""
     record, occupancy = channel.record, report.event.provider_session_id
     if channel.call is None:
         if not occupancy:
@@ -176,21 +177,21 @@ def _ended(channel: Channel, report: Report, generation: int, now: int, taken: T
         )
         for user_id, connection_id in channel.call.unseen_since(report.at)
     ]
-    channel.hear(gone, now)
-    taken.look = True
+    channel.apply(gone, now)
+    result.check_state = True
     if not occupancy and not record.lost and channel.call is not None and not channel.call.users:
-        # A look that begins from now on is the second statement.
+        # A state check that begins after now is the second statement.
         record.lost, record.last_sync_at = 1, now - 1
 
 
 def _recording(
-    channel: Channel, event: events.RecordingReady | events.RecordingFailed, taken: Taken
+    channel: Channel, event: events.RecordingReady | events.RecordingFailed, result: IntakeResult
 ) -> None:
-    """Tell that a recording is ready; it often is so only when its session has long ended."""
+    """Announce a ready or failed recording, often long after its session ended."""
     record = channel.record
     if record.generation == UNKNOWN:
         return
-    taken.concerned = True
+    result.concerned = True
     ready = isinstance(event, events.RecordingReady)
     if isinstance(event, events.RecordingReady) and event.kind is not RECORDING:
         told = announcements.text_ready(record.channel_id, event.recording_id, event.kind)

@@ -1,8 +1,8 @@
-"""What a channel is called at a provider, whose names of rooms have a small alphabet and a bound.
+"""The name of a channel at a provider, whose room names have a small alphabet and a maximum length.
 
-The name becomes part of titles, headers and paths. A plain id stands for itself, so that an
-operator finds it; every other one is called by a digest. No plain id looks like a digest, so two
-channels never have one name.
+The name becomes part of titles, headers and paths. A plain id is used as it is, so that operators
+recognize it; any other id is replaced by a digest. A plain id that looks like a digest is replaced
+too, so two channels never share a name.
 """
 
 import hashlib

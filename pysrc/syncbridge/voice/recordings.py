@@ -1,7 +1,7 @@
-"""Recordings that can be fetched. Their addresses are secrets: who has one needs no other key.
+"""Recordings that can be downloaded. Their URLs are secrets: a URL alone gives access.
 
-So they are not in a channel's record, which travels, nor in what sockets are told; they are kept
-apart, a bounded number for a bounded time, and shown to services and admins who ask.
+So the URLs are neither in a channel's record, which is published, nor in messages to sockets. They
+are stored separately, a bounded number for a bounded time, and shown only to services and admins.
 """
 
 import re
@@ -9,20 +9,20 @@ import re
 import msgspec
 
 _ADDRESS = re.compile(r"https?://[^\s/?#\\\x00-\x1f\x7f]+[^\s\x00-\x1f\x7f]*", re.IGNORECASE)
-NO_ADDRESS = "the address of a recording is neither http nor https"
-"""Why a webhook that tells of another one cannot be read."""
+NO_ADDRESS = "the URL of a recording is neither http nor https"
+"""Error of a webhook with any other URL."""
 
 
 def is_address(url: str) -> bool:
-    """Whether this is an http or https URL with a host: what may be shown as a link. Others, such
-    as `javascript:` and `file:`, would do something else where somebody follows them."""
+    """Whether this is an http or https URL with a host, which may be shown as a link. Links with
+    other schemes, such as `javascript:` and `file:`, would be dangerous."""
     return _ADDRESS.fullmatch(url) is not None
 
 
 class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A recording, or a `kind` of text about a call. `duration` in seconds; times in Unix ms.
+    """A recording, or a text of a `kind` about a call. `duration` in seconds; times in Unix ms.
 
-    `expires_at`: from then on the address is worth nothing; 0: not told.
+    `expires_at`: expiry of the URL; 0: unknown.
     """
 
     recording_id: str

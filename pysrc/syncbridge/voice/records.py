@@ -1,7 +1,7 @@
-"""What is stored about a voice channel: the shapes, and what of them others are shown.
+"""The stored data of a voice channel, and the public form of a room.
 
-A channel outlives its rooms. A *room* is one session at the provider; a channel has one at a time,
-two while it migrates, and each has a generation. Times are Unix ms.
+A channel outlives its rooms. A *room* is one session at the provider. A channel has one room at a
+time, or two during a migration, and each room has a generation. Times are Unix ms.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from syncbridge.voice.provider.records import Permissions
 
 
 class ChannelConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How rooms of a channel are opened. `features`: further ones, as `features.Feature` names."""
+    """The configuration of a channel's rooms. `features`: by the names in `features.Feature`."""
 
     max_participants: int = 100
     recording: bool = False
@@ -25,9 +25,9 @@ class Room(msgspec.Struct, frozen=True, omit_defaults=True):
     """One session at the provider.
 
     Attributes:
-        key: our idempotency key; the same for every attempt to open this room.
-        session_id: the provider's id; empty until the provider is known to have opened it.
-        reason: why it took the place of the one before; empty for the first.
+        key: our idempotency key, the same for each attempt to open this room.
+        session_id: the provider's id; empty until the room is known to be open.
+        reason: why it replaced the previous room; empty for the first.
     """
 
     generation: int
@@ -39,11 +39,11 @@ class Room(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Arrival(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A move to another device that the provider's word alone completed.
+    """A move to another device that was completed only by the provider's evidence.
 
     Attributes:
-        connection_id: the one that came, and was taken for the other device's.
-        device_id, sid: the device that held the call before. until: how long the other one had.
+        connection_id: the new connection that was attributed to the new device.
+        device_id, sid: the device that held the call before. until: deadline of the move.
     """
 
     connection_id: str
@@ -52,18 +52,18 @@ class Arrival(msgspec.Struct, frozen=True, omit_defaults=True):
     until: int = 0
 
 
-class Guest(msgspec.Struct, omit_defaults=True):
-    """What is known of a user beside the connections.
+class Participant(msgspec.Struct, omit_defaults=True):
+    """The data about a user besides the connections.
 
     Attributes:
-        permissions: those of the latest token; of who is known by the provider's word, to listen.
-        seat_until: a token was issued; until then the seat is kept.
-        device_id: the device that holds the call, in session `sid`; empty when not told.
-        guessed: it is the one that got the token, and has not said yet that it holds the call.
-        moving_to: the device that takes the call over, until it is in the media.
-        logins: token id and login of the token with which the latest voice token was got.
-        lost_at: meanwhile a connection has gone for which none has come yet.
-        arrival: how it was completed, until one of the two devices reports.
+        permissions: those of the latest token; without a token, to listen.
+        seat_until: expiry of the seat that a token reserved.
+        device_id: the device that holds the call, in session `sid`; empty if unknown.
+        guessed: `device_id` is the device that got the token, and it has not reported yet.
+        moving_to: the device that is taking over the call.
+        logins: token id and login with which the latest voice token was requested.
+        lost_at: during a move, the time at which a connection went without a replacement.
+        arrival: how the move was completed, until one of the two devices reports.
     """
 
     permissions: Permissions = Permissions(can_speak=False)
@@ -87,8 +87,8 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         result: opening, moving; then moved, stranded (nobody came), failed (no room), or ended.
-        participants: users in the call when they were asked to come over.
-        migrated: users who had come over at the end. stranded: users who had not.
+        participants: users in the call when they were asked to rejoin.
+        migrated: users who came over. stranded: users who did not.
     """
 
     reason: str
@@ -104,28 +104,28 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
     """A channel as it is stored.
 
     Attributes:
-        room: where people are let in. It has a session id before anybody is.
-        coming: the room that a migration is opening, at the latest until `coming_until`; after
-            one that failed, no other one begins by itself before then.
+        room: the room for which tokens are issued; it has a session id by then.
+        coming: the room that a migration is opening, until `coming_until` at the latest; after a
+            failure, no migration begins by itself before that time.
         previous: the room that a migration leaves, while participants come over.
-        retired: rooms that are to be ended at the provider, and have not been yet.
-        retry_at: the provider failed: what is to be done there waits until then.
-        failures: how often in a row it did.
-        pooled_until: the call has ended, and its room is kept for the next one until then.
-        waddle_id: the one for which it was opened first; it stays.
-        warm_from: a scheduled event: the room is to be open from then on.
-        warm_until: a room that was opened ahead is kept until then.
-        warm_config: how the room of that event is to be opened.
-        texts: transcripts and summaries that are to be fetched from the provider, by id.
-        texts_at: when that is tried again.
-        standing: how rooms are opened about which nobody says anything; None: as by default.
-        uses: when the latest calls began, for pooling. migrations: how many there were.
-        lost: how many polls in a row the provider did not know the room.
-        vacated: the latest occupancies of rooms that are known to be over.
-        move: the latest migration of the call, or of the one before.
-        removed: users who were sent away, and until when (ms) their tokens may open the room.
-        unwelcome: those of them who came back all the same, and are to be sent away again.
-        ignored: users of whom something was said that does not count, and when that was noted.
+        retired: rooms that must be ended at the provider.
+        retry_at: earliest time of the next work at the provider, after a failure.
+        failures: number of consecutive failures.
+        pooled_until: the call has ended, and its room is kept for the next call until then.
+        waddle_id: the waddle that opened the channel first; it does not change.
+        warm_from: start of a prewarmed event, from which the room is open.
+        warm_until: end of the time for which a prewarmed room is kept.
+        warm_config: configuration of the prewarmed room.
+        texts: ids of transcripts and summaries to fetch from the provider.
+        texts_at: time of the next attempt to fetch them.
+        standing: the channel's configuration of rooms; None: the default.
+        uses: start times of the latest calls, for pooling. migrations: number of migrations.
+        lost: number of polls in a row in which the provider did not know the room.
+        vacated: the latest occupancies that have ended.
+        move: the latest migration, of this call or the previous one.
+        removed: removed users, and until when (ms) their tokens may still be valid.
+        unwelcome: users who must be removed at the provider, such as removed ones who came back.
+        ignored: users with ignored evidence, and when that was noted.
     """
 
     channel_id: str
@@ -138,7 +138,7 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
     previous: Room | None = None
     retired: list[Room] = []
     call: CallRecord | None = None
-    guests: dict[str, Guest] = {}
+    participants: dict[str, Participant] = msgspec.field(default_factory=dict, name="guests")
     created_at: int = 0
     last_activity: int = 0
     last_sync_at: int = 0
@@ -165,7 +165,7 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
 
 
 class Final(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Figures of a call that has ended, as they are kept."""
+    """The stored figures of an ended call."""
 
     channel_id: str
     waddle_id: str
@@ -194,7 +194,7 @@ def decode_record(stored: bytes) -> ChannelRecord:
 
 
 def public_room(room: Room | None) -> dict[str, Any]:
-    """A room as clients see it; empty when there is none."""
+    """The public form of a room; empty without an open room."""
     if room is None or not room.session_id:
         return {}
     return {"sessionId": room.session_id, "generation": room.generation}

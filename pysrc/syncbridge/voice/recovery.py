@@ -1,12 +1,11 @@
-"""What we do about each error of a voice provider, and what the client is told: one table.
+"""The table of recoveries: our action and the client's error for each error of a voice provider.
 
-Two documents describe the provider's errors, in different words and cases; `ProviderCode` has them
-all. A code that neither names is the provider's failure (`ProviderUnavailable`) like an answer that
-makes no sense.
+Two documents describe the provider's errors with different names; `ProviderCode` has all of them.
+An unknown code counts as a failure of the provider (`ProviderUnavailable`), like an invalid answer.
 
-A client is never told the provider's words, only ours; what our own credentials may not do is our
-trouble and not the client's, so it is told that the provider is away, and the operator's log says
-why. Whoever may try again is told when.
+A client gets our error text, never the provider's. If our own credentials are refused, the client
+is told that the provider is unavailable, and the log tells the operator why. An error that may be
+retried has a retry time.
 """
 
 from enum import StrEnum
@@ -17,21 +16,21 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.voice.provider.errors import ProviderCode, ProviderError
 
 
-class Deed(StrEnum):
-    """What we do ourselves before a client is told anything."""
+class RecoveryAction(StrEnum):
+    """The server's own action before the client gets an error."""
 
-    RECREATE = "recreate the room once, and ask its participants to rejoin"
+    RECREATE = "recreate the room once and ask its participants to rejoin"
     REISSUE = "issue another token once"
-    WAIT = "ask nothing before the time that the provider named"
-    BREAK = "count it for the circuit breaker; tokens that we sign ourselves are still given out"
-    RETRY = "repeat a few times, with full jitter, what may be repeated"
-    REPORT = "nothing: it would fail again"
+    WAIT = "send no request before the time that the provider named"
+    BREAK = "count it for the circuit breaker; locally signed tokens are still issued"
+    RETRY = "retry idempotent requests a few times with full jitter"
+    REPORT = "none: it would fail again"
 
 
 class Recovery(msgspec.Struct, frozen=True):
-    """One row. `retry_after` in seconds, when the provider told none; None: do not repeat."""
+    """One row. `retry_after`: default retry time in seconds; None: do not retry."""
 
-    deed: Deed
+    action: RecoveryAction
     code: ErrorCode
     told: str
     retry_after: float | None = None
@@ -41,45 +40,55 @@ class Recovery(msgspec.Struct, frozen=True):
 AWAY = ErrorCode.PROVIDER_UNAVAILABLE
 TABLE: dict[ProviderCode, Recovery] = {
     ProviderCode.SESSION_NOT_FOUND: Recovery(
-        Deed.RECREATE, AWAY, "The voice channel is unavailable. Please join again.", 2.0
+        RecoveryAction.RECREATE, AWAY, "The voice channel is unavailable. Please join again.", 2.0
     ),
     ProviderCode.TOKEN_EXPIRED: Recovery(
-        Deed.REISSUE, AWAY, "The voice token could not be renewed. Please ask for another.", 2.0
+        RecoveryAction.REISSUE,
+        AWAY,
+        "The voice token could not be renewed. Please ask for another.",
+        2.0,
     ),
     ProviderCode.RATE_LIMITED: Recovery(
-        Deed.WAIT, AWAY, "Too many people are joining right now. Please try again later.", 60.0
+        RecoveryAction.WAIT,
+        AWAY,
+        "Too many people are joining right now. Please try again later.",
+        60.0,
     ),
     ProviderCode.SERVICE_UNAVAILABLE: Recovery(
-        Deed.BREAK, AWAY, "The voice service is unavailable. Please try again later.", 5.0
+        RecoveryAction.BREAK, AWAY, "The voice service is unavailable. Please try again later.", 5.0
     ),
     ProviderCode.NETWORK_ERROR: Recovery(
-        Deed.RETRY, AWAY, "The voice service does not answer. Please try again.", 2.0
+        RecoveryAction.RETRY, AWAY, "The voice service does not answer. Please try again.", 2.0
     ),
     ProviderCode.PERMISSION_DENIED: Recovery(
-        Deed.REPORT, AWAY, "The voice service refuses us. The operator was told.", 60.0, True
+        RecoveryAction.REPORT,
+        AWAY,
+        "The voice service refused the server. The operator was notified.",
+        60.0,
+        True,
     ),
     ProviderCode.INVALID_REQUEST: Recovery(
-        Deed.REPORT, AWAY, "The voice service did not understand us.", 60.0, True
+        RecoveryAction.REPORT, AWAY, "The voice service rejected the request.", 60.0, True
     ),
     ProviderCode.SESSION_FULL: Recovery(
-        Deed.REPORT, ErrorCode.VOICE_FULL, "No place is left in the call.", 30.0
+        RecoveryAction.REPORT, ErrorCode.VOICE_FULL, "The call is full.", 30.0
     ),
     ProviderCode.DEVICE_ERROR: Recovery(
-        Deed.REPORT,
+        RecoveryAction.REPORT,
         ErrorCode.DEVICE_ERROR,
         "Your microphone or camera failed: allow access to it, then join again.",
     ),
 }
-"""Every code of both documents. `operator`: worth an error in the log, for it does not pass."""
+"""All codes of both documents. `operator`: logged as an error, because it needs an operator."""
 
 
 def recovery_of(error: ProviderError) -> Recovery:
-    """The row of an error."""
+    """The row for an error."""
     return TABLE[error.code]
 
 
 def told_of(error: ProviderError) -> SyncBridgeError:
-    """What a client is told. `providerCode` names the provider's code, `retry_after` when."""
+    """The client's error, with the provider's code as `providerCode`."""
     row = TABLE[error.code]
     seconds = error.retry_after if error.retry_after is not None else row.retry_after
     return SyncBridgeError(row.code, row.told, retry_after=seconds, providerCode=error.code.value)

@@ -1,4 +1,4 @@
-"""Voice channels as they are stored, what their changes tell, and webhooks that wait for them.
+"""Stored voice channels, the news of their changes, and pending webhooks.
 
 Times are Unix ms, those of the caller's clock.
 """
@@ -11,10 +11,10 @@ from syncbridge.voice.records import ChannelRecord
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A channel as it was read. `revision` 0: there is none yet, and the record is a new one.
+    """A channel as it was read. `revision` 0: it does not exist yet, and the record is new.
 
-    Each write adds 1. A channel that comes into being begins above every revision that its id has
-    had before, far from 0: revisions are never used again.
+    Each write adds 1. A new channel begins above all earlier revisions of its id, far from 0, so
+    revisions are never reused.
     """
 
     record: ChannelRecord
@@ -22,11 +22,11 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class ChannelNews(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a write changed, as every node is told.
+    """The news of a write, published to all nodes.
 
     Attributes:
         events: messages for the sockets of this channel (`type` and members), in order.
-        by: the node that wrote. trace: of what made it write, as `traceparent`.
+        by: the node that wrote. trace: `traceparent` of the cause of the write.
     """
 
     channel_id: str
@@ -37,17 +37,17 @@ class ChannelNews(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Due(msgspec.Struct, frozen=True):
-    """A channel that was claimed because something is due; nobody else gets it for a while."""
+    """A due channel that a node claimed; no other node can claim it for a while."""
 
     channel_id: str
     due_at: int
 
 
-class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A webhook that was believed, as it waits. `received_at` Unix ms; `entry` is its place.
+class WebhookDelivery(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A verified webhook in the inbox. `received_at`: Unix ms. `entry`: its id in the stream.
 
-    `attempts`: how often it has been taken, this time included. `reason`: why it cannot be taken
-    in, where that was known when it came; it becomes a dead letter. `trace`: a `traceparent`.
+    `attempts`: how often it was taken, this time included. `reason`: why it cannot take effect, if
+    that was known on arrival; it becomes a dead letter. `trace`: a `traceparent`.
     """
 
     delivery_id: str
@@ -60,10 +60,10 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """What could not be taken in: a webhook, or a stored record on which a chore failed.
+    """A webhook that could not take effect, or a stored record on which work failed.
 
-    `reason` in a few words, quoting nothing of it. `kind`: of the record `record`; empty for a
-    webhook. The name of a record that is not UTF-8 is read with `surrogateescape`.
+    `reason`: a few words without quotes from it. `kind`: of the record `record`; empty for a
+    webhook. A record name that is not UTF-8 is decoded with `surrogateescape`.
     """
 
     entry: str

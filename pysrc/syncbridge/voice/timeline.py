@@ -1,10 +1,9 @@
-"""What was said about a call, by whom, and what it changed: evidence as it is kept.
+"""The timeline of a channel: statements about its calls, their origins and their effects.
 
-Theory of operation. Whatever changes a channel notes here what it did, and the entries are written
-in the step of the change itself. A sign that only repeats what is known is no entry: when a
-connection was last confirmed, and by whom, stands with the connection. What is ignored is noted
-too, for that is why somebody is not shown; a client or a list that says it again and again is
-noted once in a while.
+Theory of operation. Each change of a channel notes its effects here, and the script that writes the
+change also writes the entries. A sign without new information makes no entry; the latest sign and
+its source are stored with the connection. Ignored evidence is noted too, because it explains why a
+user is not shown. If a client or a list repeats it, it is noted once in `IGNORED_MS`.
 
 Times are Unix ms.
 """
@@ -14,18 +13,18 @@ from collections.abc import Iterable
 import msgspec
 
 from syncbridge.voice.announcements import Message
-from syncbridge.voice.call_records import Change, What
-from syncbridge.voice.evidence import Evidence, Origin, Teller, origin_of
+from syncbridge.voice.call_records import CallChange, What
+from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Teller, origin_of
 from syncbridge.voice.records import ChannelRecord
 
 MOST_AT_ONCE = 256
-"""Entries about users of one change of a channel; the others are counted."""
+"""Maximum number of entries about users in one change; further ones are only counted."""
 IGNORED_MS = 600_000
-"""So long what somebody says of the same user is ignored without another entry."""
+"""Time for which repeated ignored evidence about a user makes no entry."""
 IGNORED_MOST = 64
-"""Users of whom that is remembered; the oldest makes room."""
+"""Maximum number of users for whom that is remembered; the oldest is dropped."""
 REF_MOST = 128
-TIMEOUT = Origin(Teller.TIMEOUT)
+TIMEOUT = EvidenceOrigin(Teller.TIMEOUT)
 
 OPENED = "opened"
 TOKEN = "token"  # noqa: S105
@@ -40,15 +39,15 @@ FOLDED = "folded"
 SENT_AWAY = "sent_away"
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One statement, and what it changed.
+class TimelineEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One statement and its effect.
 
     Attributes:
-        at: when it was taken in. said_at: when it was true, if that is another time.
-        source: who said it. what: what it did; one of `What`, or of the words above.
-        ref: the id of the webhook, the device, the operator; of a room, its session.
-        reason: why, in one word; see `Change`.
-        wrong_ms: how long at most the opposite was shown. count: entries that were folded.
+        at: time at which it took effect. said_at: time at which it was true, if different.
+        source: its origin. what: its effect: a `What`, or one of the constants above.
+        ref: id of the webhook, the device or the operator; for a room, its session.
+        reason: why, in one word; see `CallChange`.
+        wrong_ms: the longest time for which the opposite was shown. count: folded entries.
     """
 
     at: int
@@ -65,24 +64,24 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Timeline:
-    """The entries of one change of a channel, whose record it may mark."""
+    """The entries of one change of a channel. Updates `ignored` of its record."""
 
     def __init__(self, record: ChannelRecord) -> None:
         self._record = record
-        self._entries: list[Entry] = []
+        self._entries: list[TimelineEntry] = []
         self._folded = 0
 
     @property
-    def entries(self) -> list[Entry]:
-        """In order; at the end how many were folded."""
+    def entries(self) -> list[TimelineEntry]:
+        """The entries in order, with the number of folded entries at the end."""
         if not self._folded:
             return self._entries
         last = self._entries[-1]
-        return [*self._entries, Entry(last.at, last.source, FOLDED, count=self._folded)]
+        return [*self._entries, TimelineEntry(last.at, last.source, FOLDED, count=self._folded)]
 
     def note(
         self,
-        origin: Origin,
+        origin: EvidenceOrigin,
         what: str,
         now: int,
         *,
@@ -93,11 +92,11 @@ class Timeline:
         said_at: int = 0,
         wrong_ms: int = 0,
     ) -> None:
-        """Add an entry. An empty `ref` is the origin's."""
+        """Add an entry. An empty `ref` defaults to the origin's."""
         if user_id and len(self._entries) >= MOST_AT_ONCE:
             self._folded += 1
             return
-        entry = Entry(
+        entry = TimelineEntry(
             now,
             origin.teller,
             what,
@@ -111,8 +110,8 @@ class Timeline:
         )
         self._entries.append(entry)
 
-    def changed(self, changes: list[Change], evidence: Evidence | None, now: int) -> None:
-        """Take what a call has done about a statement; without one, because it was time."""
+    def changed(self, changes: list[CallChange], evidence: Evidence | None, now: int) -> None:
+        """Take a call's changes by a statement, or by a deadline if there is none."""
         origin = origin_of(evidence) if evidence is not None else TIMEOUT
         for change in changes:
             by = TIMEOUT if change.due else origin
@@ -131,8 +130,8 @@ class Timeline:
             )
         changes.clear()
 
-    def devices(self, messages: Iterable[Message], origin: Origin, now: int) -> None:
-        """Note which devices hold the call, as the devices are told."""
+    def devices(self, messages: Iterable[Message], origin: EvidenceOrigin, now: int) -> None:
+        """Note which devices hold the call, from the messages to devices."""
         words = {"held": HOLDS, "moving": MOVING, "released": RELEASED}
         for message in messages:
             if "deviceId" in message:
@@ -142,14 +141,14 @@ class Timeline:
                     origin, what, now, user_id=user_id, reason=reason, ref=message["deviceId"]
                 )
 
-    def _wrong_ms(self, change: Change, by: Origin, now: int) -> int:
-        """Who is found in a list may have been missed since the look before."""
+    def _wrong_ms(self, change: CallChange, by: EvidenceOrigin, now: int) -> int:
+        """The longest wrong time; a join found by a list may date back to the previous check."""
         if change.what is not What.JOINED or by.teller is not Teller.LIST:
             return change.wrong_ms
         return max(now - max(self._record.last_sync_at, self._record.created_at), 0)
 
-    def _known(self, change: Change, by: Origin, now: int) -> bool:
-        """Whether it was noted lately that this user's word is ignored; takes note of it."""
+    def _known(self, change: CallChange, by: EvidenceOrigin, now: int) -> bool:
+        """Whether ignored evidence about this user was noted recently; updates the record."""
         if by.teller is Teller.WEBHOOK:
             return False
         ignored = self._record.ignored
@@ -165,11 +164,11 @@ MISSED_JOIN = "missed_join"
 MISSED_LEAVE = "missed_leave"
 SILENT_CLIENT = "silent_client"
 CAUSES = (MISSED_JOIN, MISSED_LEAVE, SILENT_CLIENT)
-"""Why a call had to be repaired."""
+"""Causes of repairs."""
 
 
-def repair_of(entry: Entry) -> str:
-    """Why the call was wrong, of an entry that mended who is in it; empty for any other."""
+def repair_of(entry: TimelineEntry) -> str:
+    """The cause of a repair; empty for an entry that is not a repair."""
     if entry.source is Teller.LIST and entry.what == What.JOINED:
         return MISSED_JOIN
     if entry.what != What.LEFT:
@@ -181,14 +180,14 @@ def repair_of(entry: Entry) -> str:
 
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Entry)
+_decoder = msgspec.json.Decoder(TimelineEntry)
 
 
-def encode_entry(entry: Entry) -> bytes:
+def encode_entry(entry: TimelineEntry) -> bytes:
     """An entry as bytes."""
     return _encoder.encode(entry)
 
 
-def decode_entry(stored: bytes) -> Entry:
+def decode_entry(stored: bytes) -> TimelineEntry:
     """The entry that was stored. Raises msgspec.DecodeError for anything else."""
     return _decoder.decode(stored)

@@ -1,20 +1,21 @@
-"""What is known to be gone from a call: connections, and users whom polls did not show, or who
-did not come over to another room.
+"""Tombstones of a call: removed connections, users that polls did not show, and users who did not
+come over to another room.
 
-Theory of operation. Evidence comes late and twice, so what is gone must not come back by an older
-word about it. How it went decides what brings it back:
+Theory of operation. Evidence arrives late and repeatedly, so older evidence must not bring back
+what is gone. The way it went decides what brings it back:
 
-* a connection whose end is proven, or stated by two sources: nothing; its id is never used again;
-* one that two polls did not show: a later poll that does, for polls can be wrong twice;
-* one without an id: anything that is newer;
-* a user whose last connection went because of polls: the provider, in any way. The client's own
-  word only after it was silent for as long as a report holds: until then it repeats what the polls
-  have refuted, afterwards it is a newcomer, who may come while the provider cannot be asked;
-* what stayed in the room before: the provider, in any way, and a client that names the session of
-  the present room, or a connection that was not in the one before. A client that says nothing new
-  goes on as it did there; without a name for its connection it too is a newcomer after a silence.
+* a connection whose end is proven, or stated by two sources: nothing, since its id is never reused;
+* a connection that two polls did not show: a later poll that shows it, because two polls can be
+  wrong;
+* an unnamed connection: any newer evidence;
+* a user whose last connection was removed by polls: any evidence of the provider. A client's report
+  counts only after a silence of the length of a lease: before, it repeats what the polls refuted;
+  afterwards it is a new join, which must be possible while the provider cannot be asked;
+* a user or connection left in the previous room: any evidence of the provider, and a client that
+  names the current session, or a connection that was not in the previous room. Other reports repeat
+  the state of the previous room; without a connection id, a report counts after a silence.
 
-What is held is bounded; the oldest makes room.
+Each table is bounded; the oldest entry is dropped.
 """
 
 from collections.abc import Iterable
@@ -26,7 +27,12 @@ Stone = tuple[str, str, int]
 
 
 class Tombstones:
-    """Of one call. `most`: how many of each kind; `silence_ms`: after which a client is new."""
+    """The tombstones of one call.
+
+    Args:
+        most: maximum number of each kind.
+        silence_ms: silence after which a client's report counts as a new join.
+    """
 
     def __init__(
         self,
@@ -44,21 +50,21 @@ class Tombstones:
 
     @property
     def gone(self) -> tuple[Stone, ...]:
-        """Connections that do not come back, oldest first."""
+        """Connections that cannot come back, oldest first."""
         return tuple((user_id, name, at) for (user_id, name), at in self._gone.items())
 
     @property
     def unshown(self) -> tuple[Stone, ...]:
-        """Connections that polls have removed; without a name, users. Oldest first."""
+        """Connections that polls removed; with an empty id, users. Oldest first."""
         return tuple((user_id, name, at) for (user_id, name), at in self._unshown.items())
 
     @property
     def stranded(self) -> tuple[Stone, ...]:
-        """Connections of the rooms before; without a name, users who stayed there."""
+        """Connections of previous rooms; with an empty id, users who stayed there."""
         return tuple((user_id, name, at) for (user_id, name), at in self._stranded.items())
 
     def bury(self, user_id: str, connection_id: str, at: int) -> None:
-        """A connection is gone since `at`."""
+        """Note a connection that is gone since `at`."""
         self._keep(self._gone, (user_id, connection_id), at)
 
     def knows(self, user_id: str, connection_id: str) -> bool:
@@ -67,28 +73,28 @@ class Tombstones:
         return key in self._gone or key in self._unshown
 
     def unshow(self, user_id: str, connection_id: str, at: int) -> None:
-        """Polls have removed a connection, the second one of `at`."""
+        """Note a connection that polls removed, the second one at `at`."""
         if connection_id:
             self._keep(self._unshown, (user_id, connection_id), at)
         else:
             self.bury(user_id, "", at)
 
     def doubt(self, user_id: str, now: int) -> None:
-        """Polls have removed the last connection of a user."""
+        """Note a user whose last connection was removed by polls."""
         self._keep(self._unshown, (user_id, ""), now)
 
     def strand(self, user_id: str, connection_id: str, now: int, *, whole: bool) -> None:
-        """A connection did not come over; `whole`: nor did another one of its user."""
+        """Note a connection that did not come over. `whole`: no connection of its user did."""
         if connection_id:
             self._keep(self._stranded, (user_id, connection_id), now)
         if whole:
             self._keep(self._stranded, (user_id, ""), now)
 
     def refuses(self, sign: Joined, connection_id: str) -> bool:
-        """Whether a sign does not show a connection that is not held; takes note of it."""
+        """Whether a sign of a connection is refused; updates the tombstones."""
         user_id = sign.user_id
         repeated = False
-        if sign.source is Source.CLIENT:  # both take note
+        if sign.source is Source.CLIENT:  # both update their table
             repeated = any([self._repeats(user_id, sign.at), self._strays(sign, connection_id)])
         gone = self._gone.get((user_id, connection_id))
         if gone is not None and (connection_id or sign.at <= gone):
@@ -104,12 +110,12 @@ class Tombstones:
         return False
 
     def migrated(self) -> None:
-        """The call has another room. Users whom polls did not show are left in the one before."""
+        """Handle a migration: users that polls did not show count as left in the old room."""
         for key in [key for key in self._unshown if not key[1]]:
             self._keep(self._stranded, key, self._unshown.pop(key))
 
     def _repeats(self, user_id: str, at: int) -> bool:
-        """Whether a client goes on saying what polls have refuted."""
+        """Whether a client repeats what polls refuted."""
         before = self._unshown.get((user_id, ""))
         if before is None or at > before + self._silence_ms:
             return False
@@ -117,7 +123,7 @@ class Tombstones:
         return True
 
     def _strays(self, sign: Joined, connection_id: str) -> bool:
-        """Whether a client goes on saying what was true of the room before."""
+        """Whether a client repeats what was true in the previous room."""
         key = (sign.user_id, connection_id)
         before = self._stranded.get(key)
         if before is None or sign.session_named:

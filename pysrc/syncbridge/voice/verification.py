@@ -1,7 +1,7 @@
-"""Calls that the comparison with the provider could not verify, and for how many passes in a row.
+"""Counts the passes in a row that could not verify a call.
 
-A call is verified by a list that confirms its number, and by a look that finds a statement. What a
-pass learnt nothing about is counted; after `DEGRADED` passes nobody can say that the call is right.
+A call is verified by a list that confirms its count, or by a state check with a usable answer.
+After `DEGRADED` passes without verification, the health of the call is degraded.
 """
 
 from collections.abc import Mapping
@@ -9,20 +9,20 @@ from collections.abc import Mapping
 import msgspec
 
 ALL = ""
-"""Stands for every call: the pass itself came to nothing. No channel has this id."""
+"""Stands for all calls, when the pass itself failed. No channel has this id."""
 DEGRADED = 2
 MOST = 4_096
-"""Calls of one pass that are noted, those first that have been unverified for longest."""
+"""Maximum number of stored calls; the longest unverified come first."""
 WAITING = "waiting"
 BROKEN_OFF = "broken_off"
 ERROR = "error"
 
 
 class Unverified(msgspec.Struct, frozen=True, array_like=True):
-    """So many passes in a row say nothing, the first at `since` (Unix ms); why the latest did.
+    """Number of unverified passes in a row, the time of the first (Unix ms), the latest reason.
 
-    `reason`: of a call a doubt of the provider's answer; `waiting`: the pass did not get round to
-    it; `error`: the look failed. Of all calls `list_` and the doubt, or `broken_off`.
+    `reason` of a call: the failure of the provider's answer; `waiting`: the pass left the call
+    over; `error`: the check failed. For all calls: `list_` and the failure, or `broken_off`.
     """
 
     passes: int
@@ -33,9 +33,9 @@ class Unverified(msgspec.Struct, frozen=True, array_like=True):
 def counted(
     before: Mapping[str, Unverified], failed: Mapping[str, str], now: int
 ) -> dict[str, Unverified]:
-    """What is unverified after a pass. `failed`: channel, or `ALL`, -> reason. O(n log n).
+    """The unverified calls after a pass. `failed`: channel, or `ALL`, -> reason. O(n log n).
 
-    A pass that says nothing about any call goes on counting what was noted of single ones.
+    A failed pass also counts for all calls that were unverified before.
     """
     failed = dict(failed)
     if ALL in failed:
@@ -50,6 +50,6 @@ def counted(
 
 
 def worst(*found: Unverified | None) -> Unverified | None:
-    """The one of a call and that of all calls that has lasted longer; None: there is neither."""
+    """The entry with the most passes; None without entries."""
     known = [one for one in found if one is not None]
     return max(known, key=lambda one: one.passes, default=None)

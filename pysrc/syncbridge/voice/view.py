@@ -1,10 +1,11 @@
-"""What others are shown of a live channel, and how a node's copy of that is kept up to date.
+"""The public view of a live channel, and the changes that keep each node's copy up to date.
 
-Theory of operation. Every node holds the view of every live channel, so that a socket's question
-about a call costs no round trip. Whoever writes a channel compares its view before and after, and
-the `ViewChange` travels with the news of that write. One that begins a call is whole; any other
-fits the view of the revision before, and a node that has missed one reads the channel. What sockets
-are to hear is in the news too; a node that had to read derives it from the two views (`told`).
+Theory of operation. Every node holds the view of every live channel, so a socket's request about a
+call needs no round trip. The node that writes a channel compares its view before and after, and
+publishes the `ViewChange` in the news of the write. A change that begins a call is complete; any
+other applies to the view of the previous revision, and a node that missed one reads the channel.
+The news also have the messages to sockets; after a read, a node derives them from the two views
+(`missed_messages`).
 
 Times are Unix ms.
 """
@@ -17,18 +18,18 @@ import msgspec
 from syncbridge.voice import announcements
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.call_records import CallLimits, Phase
-from syncbridge.voice.records import ChannelRecord, Guest, Room
+from syncbridge.voice.records import ChannelRecord, Participant, Room
 
 VIEW = "view"
-"""`type` of the message that carries a ViewChange to the nodes. It is not for sockets."""
+"""`type` of the message with a ViewChange for nodes; it is not sent to sockets."""
 
 
-class Participant(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Somebody who is in a call.
+class ParticipantView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A participant of a call.
 
     Attributes:
-        device_id, sid: the device that holds the call, and its session; empty when not told.
-        moving_to: the device that is about to take the call over.
+        device_id, sid: the device that holds the call, and its session; empty if unknown.
+        moving_to: the device that is taking over the call.
     """
 
     joined_at: int
@@ -40,7 +41,7 @@ class Participant(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Head(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is true of the whole call."""
+    """The data of the whole call."""
 
     session_id: str
     generation: int
@@ -49,24 +50,24 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class View(msgspec.Struct, frozen=True):
-    """A live channel as others are shown it; never changed in place."""
+    """The view of a live channel, immutable."""
 
     head: Head
-    participants: Mapping[str, Participant]
+    participants: Mapping[str, ParticipantView]
 
 
 class ViewChange(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A step from one view to the next.
+    """A change from one view to the next.
 
     Attributes:
-        whole: it begins from nothing, whatever was there. ended: there is nothing any more.
-        head: the new one, if it changed. present: who is new or different. gone: who is not there.
+        whole: complete, independent of the previous view. ended: the call has ended.
+        head: the new head, if it changed. present: new or changed participants. gone: who left.
     """
 
     whole: bool = False
     ended: bool = False
     head: Head | None = None
-    present: dict[str, Participant] = {}
+    present: dict[str, ParticipantView] = {}
     gone: list[str] = []
 
 
@@ -77,20 +78,27 @@ def of_record(record: ChannelRecord) -> View | None:
         return None
     head = Head(room.session_id, room.generation, call.phase, record.waddle_id)
     people = {
-        user_id: _participant(member.since, record.guests.get(user_id))
+        user_id: _participant(member.since, record.participants.get(user_id))
         for user_id, member in call.members.items()
     }
     return View(head, people)
 
 
-def _participant(since: int, guest: Guest | None) -> Participant:
-    if guest is None:
-        return Participant(since)
-    return Participant(since, guest.device_id, guest.sid, guest.moving_to, guest.muted, guest.video)
+def _participant(since: int, participant: Participant | None) -> ParticipantView:
+    if participant is None:
+        return ParticipantView(since)
+    return ParticipantView(
+        since,
+        participant.device_id,
+        participant.sid,
+        participant.moving_to,
+        participant.muted,
+        participant.video,
+    )
 
 
 def difference(old: View | None, new: View | None) -> ViewChange | None:
-    """The step between two views; None when they are the same. O(participants)."""
+    """The change between two views; None if they are equal. O(participants)."""
     if new is None:
         return None if old is None else ViewChange(ended=True)
     if old is None:
@@ -105,30 +113,30 @@ def difference(old: View | None, new: View | None) -> ViewChange | None:
 
 
 def applied(view: View | None, change: ViewChange) -> View | None:
-    """The view after a step. Raises ValueError for one that does not begin from this view."""
+    """The view after a change. Raises ValueError for a change that needs a missing view."""
     if change.ended:
         return None
     if change.whole and change.head is not None:
         return View(change.head, change.present)
     if view is None:
-        raise ValueError("a change of a view that is not there")
+        raise ValueError("a change needs a view that is missing")
     gone = set(change.gone)
     people = {u: p for u, p in view.participants.items() if u not in gone}
     return View(change.head or view.head, people | change.present)
 
 
 def to_message(change: ViewChange) -> Message:
-    """A change as it travels among the events of a ChannelNews."""
+    """A change as one of the events of a ChannelNews."""
     return {"type": VIEW, **msgspec.to_builtins(change)}
 
 
 def from_message(message: Message) -> ViewChange:
-    """The change that `to_message` made a message of. Raises msgspec.ValidationError."""
+    """The change in a message of `to_message`. Raises msgspec.ValidationError."""
     return msgspec.convert(message, ViewChange)
 
 
-def told(channel_id: str, old: View | None, new: View | None) -> list[Message]:
-    """What sockets are to hear of the way between two views whose news were missed."""
+def missed_messages(channel_id: str, old: View | None, new: View | None) -> list[Message]:
+    """Messages to sockets for the difference between two views whose news were missed."""
     messages: list[Message] = []
     before = old.participants if old is not None else {}
     after = new.participants if new is not None else {}
@@ -154,9 +162,9 @@ def _migrated(channel_id: str, old: Head, new: Head) -> Message:
 
 
 def _changes(
-    channel_id: str, user_id: str, old: Participant | None, new: Participant
+    channel_id: str, user_id: str, old: ParticipantView | None, new: ParticipantView
 ) -> list[Message]:
-    """What is to be said of one participant."""
+    """Messages about one participant."""
     update = announcements.state_update
     messages = []
     if old is None:
@@ -174,7 +182,7 @@ def _changes(
 def public(
     channel_id: str, view: View, user_id: str, speaking: Collection[str] = ()
 ) -> dict[str, Any]:
-    """A call as a device of `user_id` is shown it. Others' devices are nobody's business."""
+    """A call as shown to a device of `user_id`, without the devices of other users."""
     return {
         "channelId": channel_id,
         "sessionId": view.head.session_id,
@@ -187,7 +195,7 @@ def public(
 
 
 def _public_participant(
-    user_id: str, person: Participant, own: bool, speaking: bool
+    user_id: str, person: ParticipantView, own: bool, speaking: bool
 ) -> dict[str, Any]:
     members: dict[str, Any] = {
         "userId": user_id,

@@ -1,4 +1,4 @@
-"""Why somebody is shown in a call or not, in plain words, out of what the REST API tells."""
+"""Explains from answers of the REST API why a user is shown in a call or not."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 LINES = 12
-"""Entries that are told beside the answer."""
+"""Number of timeline entries printed with the explanation."""
 
 SOURCES = {
     "webhook": "a webhook of the provider",
@@ -15,37 +15,37 @@ SOURCES = {
     "token": "a request for a token",
     "timeout": "a deadline",
     "operator": "an operator",
-    "provider": "the provider's answer to us",
+    "provider": "the provider's answer to a request",
 }
 ABSENT = {
-    "left": "the connection was said to have ended, by its id",
-    "verified": "two statements, independent of each other, said that the connection is gone",
-    "expired": "the device had reported that it is in the media, and then fell silent",
+    "left": "the end of the connection was reported with its id",
+    "verified": "two independent statements said that the connection is gone",
+    "expired": "the device had reported that it is in the media, then stopped reporting",
     "migration": "the call moved to another session, and they did not come over in time",
-    "idle": "the call ended, because nobody was in it",
+    "idle": "the call ended because nobody was in it",
     "ended": "the call was ended",
 }
 UNHEARD = {
-    "gone": "what it names is known to be gone, or the provider had not shown it twice",
-    "full": "the call holds as many connections as it may",
-    "not_held": "it speaks of a connection that was not held",
+    "gone": "the connection is known to be gone, or two lists did not show it",
+    "full": "the call has the maximum number of connections",
+    "not_held": "it names a connection that was not held",
     "other_session": "it is about another session than the call's",
     "ended": "the call had ended",
-    "no_proof": "by itself it proves nothing",
-    "older": "something newer said the opposite",
-    "repeated": "the same source had said it before; it takes another one, or a later list",
+    "no_proof": "it proves nothing by itself",
+    "older": "newer evidence said the opposite",
+    "repeated": "the same source had said it before; another source or a later list is needed",
 }
 UNVERIFIED = {
     "empty": "the provider's list is empty, which proves nothing",
     "list_empty": "the provider's list of calls is empty, which proves nothing",
     "not_found": "the provider does not know the session",
-    "waiting": "the comparison did not get round to it",
+    "waiting": "the comparison had no budget left for it",
     "broken_off": "the comparison took too long",
 }
 
 
 class Statement(msgspec.Struct, rename="camel"):
-    """An entry of a timeline, as the REST API tells it."""
+    """A timeline entry of the REST API."""
 
     at: str
     source: str
@@ -60,15 +60,15 @@ class Statement(msgspec.Struct, rename="camel"):
 def explained(
     user_id: str, channel: Mapping[str, Any] | None, entries: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Lines that say why a user is shown or not. O(participants + entries).
+    """Lines that explain why a user is shown or not. O(participants + entries).
 
     Args:
         channel: the answer of `GET /voice/channels/{id}`; None: there never was a call.
-        entries: of its timeline, those about the user and the whole call, the latest first.
+        entries: timeline entries about the user and the whole call, the latest first.
     """
     said = msgspec.convert(entries, list[Statement])
     if channel is None:
-        return [f"{user_id} is not shown: there was no call in this channel yet."]
+        return [f"{user_id} is not shown: the channel has had no call yet."]
     name = channel["channelId"]
     person = next((p for p in channel["participants"] if p["userId"] == user_id), None)
     if person is not None:
@@ -80,12 +80,12 @@ def explained(
         lines = [f"{user_id} is not shown in the call of {name}.", *_absent(user_id, said)]
     lines += _verified(channel)
     if said:
-        lines += ["", "What was said, the latest first:", *map(line_of, said[:LINES])]
+        lines += ["", "Timeline, the latest first:", *map(line_of, said[:LINES])]
     return lines
 
 
 def line_of(one: Statement) -> str:
-    """An entry in one line."""
+    """A timeline entry as one line."""
     by = f"{one.source} {one.ref}".strip()
     about = " ".join(part for part in (one.user_id, one.connection_id) if part)
     known = ABSENT | UNHEARD
@@ -95,7 +95,7 @@ def line_of(one: Statement) -> str:
 
 def _shown(user_id: str, evidence: Mapping[str, Any] | None) -> Iterator[str]:
     if evidence is None:
-        yield "Why is told to services, to admins, and to the user."
+        yield "Only services, admins and the user can see the evidence."
         return
     if evidence["source"]:
         yield f"First shown by {_by(evidence['source'], evidence['ref'])}."
@@ -113,38 +113,38 @@ def _connection(user_id: str, one: Mapping[str, Any]) -> Iterator[str]:
     yield f"Connection {name}: last seen at {one['seenAt']}."
     for doubt in one["doubts"]:
         by = _by(doubt["source"])
-        yield f"  Doubted: {by} of {doubt['at']} speaks against it; one more statement removes it."
+        yield f"  Doubted: {by} at {doubt['at']} is one negative; a second one removes it."
     if one["leaseUntil"] is not None:
         yield f"  Its device has reported, and must report again before {one['leaseUntil']}."
 
 
 def _absent(user_id: str, said: Sequence[Statement]) -> Iterator[str]:
-    """Why somebody is not there: what happened last, and what was said since in vain."""
+    """Why a user is not in the call: the last leave, and later evidence without an effect."""
     about = [one for one in said if one.user_id == user_id]
     last = next((one for one in about if one.what == "left"), None)
     since = about[: about.index(last)] if last is not None else about
     for one in since:
         by = _by(one.source, one.ref)
         if one.what == "ignored":
-            yield f"At {one.at} {by} spoke of them, in vain: {UNHEARD.get(one.reason, one.reason)}."
+            yield f"At {one.at} {by} was ignored: {UNHEARD.get(one.reason, one.reason)}."
         elif one.what == "token":
-            yield f"At {one.at} they were given a token; nothing has shown them in the media since."
+            yield f"At {one.at} they got a token; nothing has shown them in the media since."
         elif one.what == "sent_away":
-            yield f"At {one.at} {by} sent them away: they need a new token to come back."
+            yield f"At {one.at} {by} removed them; they need a new token to come back."
     if last is not None:
         why, by = ABSENT.get(last.reason, last.reason), _by(last.source, last.ref)
-        yield f"They were there until {last.at}: {why}. The last word was {by}."
+        yield f"They were in the call until {last.at}: {why}. The last evidence was {by}."
         if last.wrong_ms:
             yield f"They were shown for at most {last.wrong_ms / 1000:g} s too long."
     elif not about:
-        yield "Nothing was said about them, as far back as the timeline goes."
+        yield "The timeline has no entry about them."
 
 
 def _verified(channel: Mapping[str, Any]) -> Iterator[str]:
     reason = channel["health"]["reason"]
     if reason:
         why = UNVERIFIED.get(reason, f"the provider's answer: {reason}")
-        yield f"Nobody could verify this call in the latest comparisons: {why}."
+        yield f"The latest comparisons could not verify this call: {why}."
 
 
 def _by(source: str, ref: str = "") -> str:

@@ -1,6 +1,6 @@
 """Whether the voice provider answers, with the key that is configured."""
 
-from syncbridge.voice.provider.records import CannotVerify, Doubt
+from syncbridge.voice.provider.records import CannotVerify, VerifyFailure
 from syncbridge_server.checks.findings import Finding, Level
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.from_settings import request_budget
@@ -18,7 +18,7 @@ async def check_voice(settings: Settings) -> list[Finding]:
     async with new_client() as client:
         needs = Needs(settings, client, request_budget(settings))
         answer = await kind_of(settings.voice_provider).build(needs).list_active(limit=1)
-    if isinstance(answer, CannotVerify) and answer.doubt is not Doubt.EMPTY:
+    if isinstance(answer, CannotVerify) and answer.doubt is not VerifyFailure.EMPTY:
         why = f"{answer.doubt}: {answer.detail}".removesuffix(": ")
         return [Finding(NAME, Level.FAILED, f"{settings.voice_provider}: {why}")]
     if not settings.worker_url:

@@ -20,10 +20,10 @@ from syncbridge.identity import SERVICES, Identity, authorize
 from syncbridge.ids import default_session, short_id
 from syncbridge.rates.buckets import TokenBuckets
 from syncbridge.voice import grants
-from syncbridge.voice.call_records import Connection
+from syncbridge.voice.call_records import MediaConnection
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import told_by
-from syncbridge.voice.health import Health
+from syncbridge.voice.health import CallHealth
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.provider.records import CannotVerify, Metrics
 from syncbridge_server.auth.http import Authenticate, named_device
@@ -316,7 +316,7 @@ class VoiceRoutes:
         quality = await voice.monitor.quality(channel)
         health = await voice.monitor.health(channel)
         seer = None if grants.unlimited(identity) else identity.user_id
-        return encoded(body_of(channel, voice.desk.now(), health, quality, seer))
+        return encoded(body_of(channel, voice.writer.now(), health, quality, seer))
 
     @describe(
         "Calls of a voice channel that have ended",
@@ -367,7 +367,7 @@ class VoiceRoutes:
         user_id = self._leaver(identity, body)
         voice = required(self._voice)
         try:
-            leaving, sent_away = Leaving(voice.provider, voice.desk), user_id != identity.user_id
+            leaving, sent_away = Leaving(voice.provider, voice.writer), user_id != identity.user_id
             by = identity.user_id if sent_away else ""
             left = await leaving.leave(channel_id, user_id, by=by, keep_out=sent_away)
         except NotLive:
@@ -404,7 +404,7 @@ class VoiceRoutes:
 def body_of(
     channel: Channel,
     now: int,
-    health: Health,
+    health: CallHealth,
     quality: Metrics | CannotVerify | None = None,
     seer: str | None = None,
 ) -> ChannelBody:
@@ -466,14 +466,14 @@ def _room(channel: Channel) -> RoomBody | None:
 def _participants(channel: Channel, seer: str | None) -> list[ParticipantBody]:
     call, shown = channel.call, []
     for user_id in call.users if call is not None else ():
-        guest = channel.record.guests.get(user_id)
+        participant = channel.record.participants.get(user_id)
         shown.append(
             ParticipantBody(
                 user_id,
                 timestamp((call.since(user_id) if call is not None else None) or 0),
-                "moving" if guest is not None and guest.moving_to else "connected",
-                guest is not None and guest.muted,
-                guest is not None and guest.video,
+                "moving" if participant is not None and participant.moving_to else "connected",
+                participant is not None and participant.muted,
+                participant is not None and participant.video,
                 _evidence(channel, user_id) if seer in (None, user_id) else None,
             )
         )
@@ -484,19 +484,19 @@ def _evidence(channel: Channel, user_id: str) -> EvidenceBody | None:
     member = channel.call.member(user_id) if channel.call is not None else None
     if member is None:
         return None
-    guest, held = channel.record.guests.get(user_id), list(member.connections.values())
+    participant, held = channel.record.participants.get(user_id), list(member.connections.values())
     last = max(held, key=lambda one: one.seen_at)
     return EvidenceBody(
         member.by.teller.value if member.by is not None else "",
         member.by.ref if member.by is not None else "",
         timestamp(last.seen_at),
         last.seen_by,
-        guest.device_id if guest is not None else "",
+        participant.device_id if participant is not None else "",
         [_connection(one) for one in held],
     )
 
 
-def _connection(one: Connection) -> ConnectionBody:
+def _connection(one: MediaConnection) -> ConnectionBody:
     doubts = [doubt for doubt in (one.doubt, one.unshown) if doubt is not None]
     return ConnectionBody(
         one.id,

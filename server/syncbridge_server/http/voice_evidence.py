@@ -21,7 +21,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Teller
 from syncbridge.voice.health import check_health
 from syncbridge.voice.stored import Stored
-from syncbridge.voice.timeline import Entry
+from syncbridge.voice.timeline import TimelineEntry
 from syncbridge.voice.verification import ALL, Unverified, worst
 from syncbridge_server.auth.http import Authenticate
 from syncbridge_server.http.support.answers import encoded, timestamp
@@ -185,7 +185,7 @@ class VoiceEvidenceRoutes:
         found, damaged = read(voice, await voice.channels.read_many(listed))
         unverified = await voice.evidence.all_unverified()
         rows = [
-            row_of(channel, voice.desk.now(), unverified)
+            row_of(channel, voice.writer.now(), unverified)
             for channel in found
             if channel.live and may_see(identity, channel)
         ]
@@ -255,7 +255,7 @@ def read(voice: Voice, stored: Iterable[Stored | StoreError]) -> tuple[list[Chan
             if isinstance(one, StoreError):
                 raise one
             if one.revision:
-                found.append(voice.desk.channel_of(one))
+                found.append(voice.writer.channel_of(one))
         except StateDamaged:
             damaged += 1
     return found, damaged
@@ -294,7 +294,7 @@ def row_of(channel: Channel, now: int, unverified: dict[str, Unverified]) -> Cha
     )
 
 
-def entry_row(entry: Entry, *, in_charge: bool) -> EntryRow:
+def entry_row(entry: TimelineEntry, *, in_charge: bool) -> EntryRow:
     """An entry as it is shown; who the operator was is told to who is in charge."""
     hidden = entry.source is Teller.OPERATOR and not in_charge
     return EntryRow(
@@ -316,8 +316,14 @@ def user_call(channel: Channel, user_id: str, at: int) -> UserCallRow:
     """A channel in whose call a user is, or was at a time."""
     record, call = channel.record, channel.call
     since = call.since(user_id) if call is not None else None
-    guest = record.guests.get(user_id)
-    state = "left" if since is None else "moving" if guest and guest.moving_to else "connected"
+    participant = record.participants.get(user_id)
+    state = (
+        "left"
+        if since is None
+        else "moving"
+        if participant and participant.moving_to
+        else "connected"
+    )
     return UserCallRow(
         record.channel_id,
         record.waddle_id,
@@ -325,5 +331,5 @@ def user_call(channel: Channel, user_id: str, at: int) -> UserCallRow:
         state,
         timestamp(since) if since is not None else None,
         timestamp(at),
-        guest.device_id if guest is not None and since is not None else "",
+        participant.device_id if participant is not None and since is not None else "",
     )

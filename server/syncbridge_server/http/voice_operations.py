@@ -15,7 +15,7 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, SERVICES, Identity
 from syncbridge.voice.ahead import configure, prewarm, wanted_config
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.evidence import Origin, Teller
+from syncbridge.voice.evidence import EvidenceOrigin, Teller
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.auth.http import BearerAuth
@@ -144,15 +144,17 @@ class VoiceOperationRoutes:
         channel_id = path_channel(request)
         body = await read_json(request, PrewarmBody, BODY)
         waddle_id = ids.channel_id("waddleId", body.waddle_id)
-        now = voice.desk.now()
+        now = voice.writer.now()
         opens_at = self._opens_at(body, now)
         given = body.config is not None and body.config != ConfigBody()
-        base = wanted_config(await voice.desk.look(channel_id), now, default_config(self._settings))
+        base = wanted_config(
+            await voice.writer.read(channel_id), now, default_config(self._settings)
+        )
         config = self._config(body.config, base)
         rule = partial(
             warmed, opens_at=opens_at, config=config, waddle_id=waddle_id, required=given
         )
-        warm_from, warm_until = await voice.desk.change(channel_id, rule)
+        warm_from, warm_until = await voice.writer.change(channel_id, rule)
         session_id = None
         if opens_at <= now:
             session_id = await self._open(channel_id, waddle_id)
@@ -179,7 +181,7 @@ class VoiceOperationRoutes:
         default = default_config(self._settings)
         standing = self._config(body) if body != ConfigBody() else None
         rule = partial(configured, config=standing, default=default)
-        in_use = await voice.desk.change(channel_id, rule)
+        in_use = await voice.writer.change(channel_id, rule)
         _log.info("Configured", channel_id=channel_id, by=identity.user_id)
         return encoded(self._shown(channel_id, standing, in_use))
 
@@ -225,7 +227,7 @@ class VoiceOperationRoutes:
                 ErrorCode.CALL_MOVING, "participants are still coming over", retry_after=10.0
             )
         await self._move(channel_id)
-        room = (await voice.desk.look(channel_id)).record.room
+        room = (await voice.writer.read(channel_id)).record.room
         return encoded(MigrateAnswer(channel_id, room.session_id if room is not None else ""))
 
     @describe(
@@ -245,7 +247,7 @@ class VoiceOperationRoutes:
         body = await read_json(request, MuteBody, BODY)
         user_id = ids.short_id("userId", body.user_id, self._settings.id_bytes)
         if not voice.provider.capabilities.server_mute:
-            raise SyncBridgeError(ErrorCode.UNSUPPORTED, "the voice provider mutes nobody")
+            raise SyncBridgeError(ErrorCode.UNSUPPORTED, "the voice provider cannot mute users")
         room, channel_id = channel.record.room, channel.record.channel_id
         if not channel.live or room is None:
             raise no_call()
@@ -265,7 +267,7 @@ class VoiceOperationRoutes:
         voice = required(self._voice)
         channel_id = (await self._known(identity, voice, request)).record.channel_id
         try:
-            await voice.desk.change(channel_id, partial(ended, by=identity.user_id))
+            await voice.writer.change(channel_id, partial(ended, by=identity.user_id))
             was_there = True
         except NotLive:
             was_there = False
@@ -280,12 +282,12 @@ class VoiceOperationRoutes:
         if voice is None:
             nothing = VoiceMetricsBody(enabled=False, provider="", webhooks_waiting=0, at=None)
             return encoded(nothing)
-        figures = await survey(voice.desk)
+        figures = await survey(voice.writer)
         body = VoiceMetricsBody(
             enabled=True,
             provider=self._settings.voice_provider,
             webhooks_waiting=await voice.inbox.waiting(),
-            at=timestamp(voice.desk.now()),
+            at=timestamp(voice.writer.now()),
             **msgspec.structs.asdict(figures),
         )
         return encoded(body)
@@ -384,4 +386,4 @@ def ended(channel: Channel, now: int, *, by: str) -> None:
     """End the call, as `by` asks. Raises NotLive when there is neither a call nor a room."""
     if channel.record.room is None:
         raise NotLive
-    channel.end(now, "ended", Origin(Teller.OPERATOR, by))
+    channel.end(now, "ended", EvidenceOrigin(Teller.OPERATOR, by))

@@ -21,9 +21,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, StoreError, StoreOverloaded, SyncBridgeError
-from syncbridge.voice.provider.events import OtherEvent, Unreadable
-from syncbridge.voice.provider.records import Refusal, Refused, Verified
-from syncbridge.voice.stored import Delivery
+from syncbridge.voice.provider.events import OtherEvent, UnreadableWebhook
+from syncbridge.voice.provider.records import RefusalReason, Verified, WebhookRefused
+from syncbridge.voice.stored import WebhookDelivery
 from syncbridge_server.http.support.encoding import plain
 from syncbridge_server.http.support.paths import PATHS
 from syncbridge_server.http.support.problem import read_raw
@@ -40,10 +40,10 @@ OVERSIZE = 16
 TOO_LARGE = "unreadable: too large, cut off"
 NEEDED = "webhook-id, webhook-timestamp and webhook-signature, rtk-signature, or Authorization"
 WHY = {
-    Refusal.MISSING: f"not signed: {NEEDED} are expected",
-    Refusal.MALFORMED: "the signature's headers cannot be read: v1,<base64>, base64 or a JWT",
-    Refusal.STALE: "it was signed too far from our time",
-    Refusal.MISMATCH: "the signature is not that of these bytes with a key of ours",
+    RefusalReason.MISSING: f"not signed: {NEEDED} are expected",
+    RefusalReason.MALFORMED: "the signature's headers cannot be read: v1,<base64>, base64 or a JWT",
+    RefusalReason.STALE: "it was signed too far from our time",
+    RefusalReason.MISMATCH: "the signature is not that of these bytes with a key of ours",
 }
 NO_PROVIDER = "no voice provider is configured, so no webhook can be believed"
 
@@ -117,7 +117,7 @@ class WebhookRoutes:
         if outcome == "ignored":
             return outcome
         told = body if verdict.redact is None else verdict.redact(body)
-        kept = Delivery(
+        kept = WebhookDelivery(
             verdict.delivery_id, told[: self._max_bytes], int(now * 1000), reason=reason
         )
         if TRACING.on:
@@ -135,7 +135,7 @@ class WebhookRoutes:
             _log.warning("Webhook too large", size=len(body))
             return "too_large", TOO_LARGE
         events = provider.parse_webhook(body)
-        if isinstance(events, Unreadable):
+        if isinstance(events, UnreadableWebhook):
             _log.warning("Webhook not readable", reason=events.detail, coding=fault)
             lost = bool(fault) and not events.events
             return "unreadable", f"unreadable: {fault}; {events.detail}" if lost else ""
@@ -158,9 +158,9 @@ async def _verified(
     raise refusal(verdict)
 
 
-def refusal(verdict: Refused) -> SyncBridgeError:
+def refusal(verdict: WebhookRefused) -> SyncBridgeError:
     """The error for a webhook that is not believed."""
-    if verdict.reason is Refusal.UNVERIFIABLE:
+    if verdict.reason is RefusalReason.UNVERIFIABLE:
         return SyncBridgeError(
             ErrorCode.PROVIDER_UNAVAILABLE,
             "the provider's key cannot be had at the moment",

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.records import ChannelRecord, Final
-from syncbridge.voice.stored import ChannelNews, DeadLetter, Delivery, Due, Stored
-from syncbridge.voice.timeline import Entry
+from syncbridge.voice.stored import ChannelNews, DeadLetter, Due, Stored, WebhookDelivery
+from syncbridge.voice.timeline import TimelineEntry
 
 
 class Lock(Protocol):
@@ -44,7 +44,7 @@ class Channels(Protocol):
         live: bool,
         news: Sequence[dict[str, Any]] = (),
         finals: Sequence[Final] = (),
-        timeline: Sequence[Entry] = (),
+        timeline: Sequence[TimelineEntry] = (),
     ) -> Awaitable[int | None]:
         """Write `record` where `stored` was read. The new revision, or None: read it again.
 
@@ -115,22 +115,22 @@ class Channels(Protocol):
 class WebhookInbox(Protocol):
     """Webhooks between their acceptance and their effect: a stream that all nodes work on."""
 
-    def put(self, delivery: Delivery) -> Awaitable[bool]:
+    def put(self, delivery: WebhookDelivery) -> Awaitable[bool]:
         """Keep a delivery, durably. False: it is a repetition, and was kept before.
 
         Raises StoreOverloaded when too many wait.
         """
 
-    def take(self, limit: int, idle_ms: int) -> Awaitable[list[Delivery]]:
+    def take(self, limit: int, idle_ms: int) -> Awaitable[list[WebhookDelivery]]:
         """Deliveries for this node, also those that another node took `idle_ms` ago and lost.
 
         Empty when there is nothing; it does not wait.
         """
 
-    def done(self, deliveries: Sequence[Delivery]) -> Awaitable[None]:
+    def done(self, deliveries: Sequence[WebhookDelivery]) -> Awaitable[None]:
         """These took effect."""
 
-    def bury(self, delivery: Delivery, reason: str) -> Awaitable[None]:
+    def bury(self, delivery: WebhookDelivery, reason: str) -> Awaitable[None]:
         """This one cannot be taken in: it becomes a dead letter."""
 
     def waiting(self) -> Awaitable[int]:

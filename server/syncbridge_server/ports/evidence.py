@@ -8,7 +8,7 @@ with the provider mends it. Every method raises StoreError. Times are Unix ms.
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
-from syncbridge.voice.timeline import Entry
+from syncbridge.voice.timeline import TimelineEntry
 from syncbridge.voice.verification import Unverified
 
 
@@ -17,7 +17,7 @@ class CallEvidence(Protocol):
 
     def timeline(
         self, channel_id: str, limit: int, before: str = "", user_id: str = ""
-    ) -> Awaitable[tuple[list[tuple[str, Entry]], str]]:
+    ) -> Awaitable[tuple[list[tuple[str, TimelineEntry]], str]]:
         """Entries of a channel with their places, the latest first, and where the next page begins
         (empty: nowhere).
 

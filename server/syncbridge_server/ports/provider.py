@@ -15,21 +15,21 @@ from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from syncbridge.voice.provider.capabilities import Capabilities
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.records import (
     ActivePage,
     CannotVerify,
     IssuedToken,
     Metrics,
-    Participant,
     Permissions,
     ProviderSession,
     Recording,
-    Refused,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Vacated,
     Verified,
+    WebhookRefused,
     WebhookRegistration,
 )
 
@@ -52,7 +52,7 @@ class VoiceProvider(Protocol):
         """Open a call; the same key answers the same call, also after an answer that was lost."""
 
     def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> Awaitable[IssuedToken]:
         """Let somebody in. Raises SessionNotFound, SessionFull, PermissionDenied."""
 
@@ -92,8 +92,8 @@ class VoiceProvider(Protocol):
 
     def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, now: float
-    ) -> Awaitable[Verified | Refused]:
+    ) -> Awaitable[Verified | WebhookRefused]:
         """Whether the provider sent this. Header names in lower case."""
 
-    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+    def parse_webhook(self, body: bytes) -> list[Event] | UnreadableWebhook:
         """What a believed webhook says. Any bytes have an answer; nothing is raised."""

@@ -1,8 +1,8 @@
 """Voice channels that are set aside, and how they come back.
 
-A channel on which a chore fails again and again is neither due nor live any more: no node opens,
-compares or measures anything of it. Whatever writes it, such as somebody who asks for a token,
-brings it back; so does an operator who replays its letter.
+A channel on which work fails repeatedly leaves the indexes of due and live channels. Nodes then
+open, compare and measure nothing for it. Any write to the channel, such as a token request, brings
+it back. An operator can also bring it back by replaying its dead letter.
 """
 
 from syncbridge_server.isolation import KeepsLetters
@@ -19,10 +19,9 @@ class ChannelsAside:
         self._letters = letters
 
     async def set_aside(self, record: str, reason: str) -> bool:
-        """See `Aside`. A node that dies in between leaves a channel that others set aside.
+        """See `Aside`. If this node dies halfway, another node sets the channel aside.
 
-        A channel that is found without the indexes, by its session, was set aside before, or has
-        nothing left to be done.
+        A channel outside the indexes was set aside before or has no work left.
         """
         if not await self._channels.indexed(record):
             return False
@@ -32,9 +31,9 @@ class ChannelsAside:
         return True
 
     async def replay(self, record: str) -> None:
-        """See `Aside`: it is live as well, until the next look says otherwise."""
+        """See `Aside`. The channel also counts as live until the next state check corrects that."""
         await self._channels.bring_back(record)
 
     async def discard(self, record: str) -> None:
-        """See `Aside`: what is stored of the channel goes, unless it was written meanwhile."""
+        """See `Aside`. Erases the stored channel unless it was written meanwhile."""
         await self._channels.erase(record)

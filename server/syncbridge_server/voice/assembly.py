@@ -1,7 +1,7 @@
-"""Everything of voice in one process, put together from the settings.
+"""Builds the voice subsystem of one process from the settings.
 
-`Voice` holds the parts; `run` keeps them at work. A part that crashes is started again after a
-pause: voice that has failed must not end the sessions of everybody.
+`Voice` holds the parts and `run` runs them. A part that crashes restarts after a pause, so a
+failure in voice does not end any session.
 """
 
 import time
@@ -15,7 +15,7 @@ import structlog
 import trio
 from prometheus_client import CollectorRegistry, Counter
 
-from syncbridge.voice.provider.breaker import State
+from syncbridge.voice.provider.breaker import BreakerState
 from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.provider.capabilities import RegisteredBy
 from syncbridge_server.isolation import Isolation, IsolationMetrics
@@ -33,12 +33,12 @@ from syncbridge_server.redis.stores.registrations import RedisNotes
 from syncbridge_server.redis.stores.voice import RedisChannels
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.aside import ChannelsAside
-from syncbridge_server.voice.checks.looking import Looker
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.checks.repairs import Repairs
 from syncbridge_server.voice.checks.room_check import RoomCheck
-from syncbridge_server.voice.checks.sweep import Sweep
+from syncbridge_server.voice.checks.state_check import StateCheck
+from syncbridge_server.voice.checks.sync_pass import SyncPass
 from syncbridge_server.voice.checks.synchronizer import Synchronizer
-from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.figures.metrics import VoiceMetrics, voice_metrics
 from syncbridge_server.voice.figures.monitor import Monitor
 from syncbridge_server.voice.figures.webhook_metrics import WebhookMetrics
@@ -56,13 +56,13 @@ from syncbridge_server.voice.provider.guarded import GuardedProvider
 from syncbridge_server.voice.provider.kind import Needs
 from syncbridge_server.voice.provider.kinds import kind_of
 from syncbridge_server.voice.provider.registration import Registration
-from syncbridge_server.voice.rooms.chores import Chores
 from syncbridge_server.voice.rooms.migration import Migration
 from syncbridge_server.voice.rooms.opening import Opening
+from syncbridge_server.voice.rooms.provider_tasks import ProviderTasks
 from syncbridge_server.voice.rooms.revoking import Revoking
 from syncbridge_server.voice.rooms.texts import Texts, downloads
 from syncbridge_server.voice.rooms.timers import Timers
-from syncbridge_server.voice.rooms.tokens import Tokens
+from syncbridge_server.voice.rooms.tokens import VoiceTokens
 from syncbridge_server.voice.user_calls import UserCalls
 from syncbridge_server.voice.webhooks.inbox_worker import InboxWorker
 
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("voice")
 
 PAUSES = (1.0, 30.0)
-"""Seconds before a part that crashed is started again: the first time, and at most."""
+"""Seconds before a crashed part restarts: initial and maximum."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ class Voice:
 
     provider: VoiceProvider
     channels: Channels
-    desk: Desk
+    writer: ChannelWriter
     metrics: VoiceMetrics
     opening: Opening
-    tokens: Tokens
-    chores: Chores
+    tokens: VoiceTokens
+    tasks: ProviderTasks
     timers: Timers
     migration: Migration
     inbox: RedisInbox
@@ -103,9 +103,9 @@ class Voice:
     revoking: Revoking
 
     async def run(self) -> None:
-        """Keep the parts at work, for ever."""
+        """Run all parts for ever."""
         parts: dict[str, Callable[[], Awaitable[None]]] = {
-            "chores": self.chores.run,
+            "provider_tasks": self.tasks.run,
             "timers": self.timers.run,
             "webhooks": self.worker.run,
             "sync": self.synchronizer.run,
@@ -133,10 +133,11 @@ async def build_voice(
     clock: Callable[[], float] = time.time,
     judged_by: Callable[[], float] | None = None,
 ) -> AsyncIterator[Voice | None]:
-    """The parts, not yet at work; None when no provider is configured.
+    """Build the parts without running them. Yields None when no provider is configured.
 
-    `clock`: Unix seconds, also of what is signed. `judged_by`: the one by which calls are judged,
-    if it is another one.
+    Args:
+        clock: Unix seconds, also for signed tokens.
+        judged_by: clock for the call rules, if it differs from `clock`.
     """
     if not settings.voice:
         yield None
@@ -154,37 +155,39 @@ async def build_voice(
         aside = ChannelsAside(channels, inbox)
         inbox.register(aside)
         isolation = Isolation(aside, isolated)
-        desk = Desk(channels, channel_limits(settings), judged_by or clock, isolation)
+        writer = ChannelWriter(channels, channel_limits(settings), judged_by or clock, isolation)
         patience = opening_patience(settings)
-        opening = Opening(provider, desk, default_config(settings), patience)
+        opening = Opening(provider, writer, default_config(settings), patience)
         count = partial(count_one, metrics.calls.recordings)
-        chores = Chores(provider, desk, opening, 2 * patience, count)
-        migration = Migration(desk, opening, metrics.calls)
+        tasks = ProviderTasks(provider, writer, opening, 2 * patience, count)
+        migration = Migration(writer, opening, metrics.calls)
         recordings = RedisRecordings(io, settings.recording_ttl)
-        texts = Texts(desk, recordings, downloads(client), count)
+        texts = Texts(writer, recordings, downloads(client), count)
         webhook_metrics = WebhookMetrics()
         worker = InboxWorker(
             provider,
             inbox,
             channels,
-            desk,
+            writer,
             recordings,
             webhook_metrics,
             id_bytes=settings.id_bytes,
             count_recording=count,
         )
-        looker = Looker(provider, desk, opening, metrics.sync)
+        state_check = StateCheck(provider, writer, opening, metrics.sync)
         evidence = RedisEvidence(io)
-        revoking = Revoking(desk, evidence)
+        revoking = Revoking(writer, evidence)
         observe = partial(revoking_readings, revoking)
         register_reading(registry, "syncbridge_voice_revocations", observe)
-        Repairs(desk, metrics.sync)
-        synchronizer = build_synchronizer(settings, provider, desk, looker, metrics, evidence)
-        worker.on_look(synchronizer.look)
+        Repairs(writer, metrics.sync)
+        synchronizer = build_synchronizer(
+            settings, provider, writer, state_check, metrics, evidence
+        )
+        worker.on_contradiction(synchronizer.request_check)
         analytics = build_analytics(settings, client, metrics)
         monitor = Monitor(
             provider,
-            desk,
+            writer,
             metrics.calls,
             monitor_limits(settings),
             analytics,
@@ -195,19 +198,19 @@ async def build_voice(
         yield Voice(
             provider=provider,
             channels=channels,
-            desk=desk,
+            writer=writer,
             metrics=metrics,
             opening=opening,
-            tokens=Tokens(
+            tokens=VoiceTokens(
                 provider,
-                desk,
+                writer,
                 opening,
                 settings.voice_token_ttl,
                 token_patience(settings),
-                RoomCheck(looker) if provider.capabilities.token_local else None,
+                RoomCheck(state_check) if provider.capabilities.token_local else None,
             ),
-            chores=chores,
-            timers=Timers(desk, opening, chores, migration, looker, texts),
+            tasks=tasks,
+            timers=Timers(writer, opening, tasks, migration, state_check, texts),
             migration=migration,
             inbox=inbox,
             recordings=recordings,
@@ -218,13 +221,13 @@ async def build_voice(
             monitor=monitor,
             analytics=analytics,
             evidence=evidence,
-            user_calls=UserCalls(desk, evidence),
+            user_calls=UserCalls(writer, evidence),
             revoking=revoking,
         )
 
 
 def new_inbox(settings: Settings, io: RedisIO, bus: Bus, node: str) -> RedisInbox:
-    """Webhooks that wait, and all dead letters."""
+    """The inbox of pending webhooks and dead letters."""
     return RedisInbox(
         io,
         bus,
@@ -237,7 +240,7 @@ def new_inbox(settings: Settings, io: RedisIO, bus: Bus, node: str) -> RedisInbo
 def build_registration(
     settings: Settings, provider: VoiceProvider, channels: Channels, io: RedisIO
 ) -> Registration | None:
-    """None when there is no address to tell, or the provider learns it in another way."""
+    """None without a public URL, or when the provider learns the URL in another way."""
     by_api = provider.capabilities.webhooks_registered_by is RegisteredBy.API
     if not by_api or not settings.worker_url:
         return None
@@ -247,30 +250,30 @@ def build_registration(
 def build_synchronizer(
     settings: Settings,
     provider: VoiceProvider,
-    desk: Desk,
-    looker: Looker,
+    writer: ChannelWriter,
+    state_check: StateCheck,
     metrics: VoiceMetrics,
     evidence: CallEvidence,
 ) -> Synchronizer:
     """The comparison with the provider."""
     limits = sync_limits(settings)
-    sweep = Sweep(provider, desk, looker, metrics.sync, limits)
+    sync_pass = SyncPass(provider, writer, state_check, metrics.sync, limits)
     return Synchronizer(
-        sweep,
-        looker,
-        desk.channels,
+        sync_pass,
+        state_check,
+        writer.channels,
         metrics.sync,
         limits,
-        desk.isolation,
+        writer.isolation,
         evidence=evidence,
-        now=desk.now,
+        now=writer.now,
     )
 
 
 def build_analytics(
     settings: Settings, client: "httpx.AsyncClient", metrics: VoiceMetrics
 ) -> "Analytics | None":
-    """None when there is no service to tell."""
+    """None when no analytics service is configured."""
     if not settings.analytics_url:
         return None
     from syncbridge_server.voice.figures.analytics import Analytics, AnalyticsLimits
@@ -281,13 +284,13 @@ def build_analytics(
 
 
 def count_one(counter: Counter, label: str) -> None:
-    """Count one of a kind."""
+    """Increment a counter for one label."""
     counter.labels(label).inc()
 
 
 def guard_readings(provider: GuardedProvider, budget: RequestBudget) -> list[tuple[str, float]]:
-    """What of the breakers and the budget is shown: 0 closed, 0.5 half open, 1 open."""
-    shut = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
+    """Metrics of the breakers (0 closed, 0.5 half open, 1 open) and the budget."""
+    shut = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
     return [
         ("breaker_open", shut[provider.changes]),
         ("reads_breaker_open", shut[provider.reads]),
@@ -296,12 +299,12 @@ def guard_readings(provider: GuardedProvider, budget: RequestBudget) -> list[tup
 
 
 def revoking_readings(revoking: Revoking) -> list[tuple[str, float]]:
-    """Revocations of which calls have not been told yet."""
+    """The number of revocations that have not reached the calls yet."""
     return [("pending", len(revoking.pending))]
 
 
 async def kept_up(name: str, run: Callable[[], Awaitable[None]]) -> None:
-    """Run a part for ever, again after a pause when it crashes."""
+    """Run a part for ever; restart it after a pause when it crashes."""
     pause, longest = PAUSES
     while True:
         began = trio.current_time()

@@ -1,4 +1,4 @@
-"""Parts of voice as the settings want them: the provider's guard and budget, limits, defaults."""
+"""Derives limits, defaults, the request budget and the guarded provider from the settings."""
 
 from random import SystemRandom
 
@@ -10,31 +10,31 @@ from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.settings import Settings
-from syncbridge_server.voice.checks.rounds import SyncLimits
+from syncbridge_server.voice.checks.check_round import SyncLimits
 from syncbridge_server.voice.figures.metrics import ProviderMetrics
 from syncbridge_server.voice.figures.monitor import MonitorLimits
 from syncbridge_server.voice.provider.guarded import GuardedProvider, Repetition
 
 OPENING_DEADLINES = 3
-"""Times the deadline of one request that opening a room may take, repetitions and all."""
+"""Time to open a room, retries included, in deadlines of one request."""
 MARGIN = 5.0
 RENEWED, LEEWAY = 600.0, 60.0
-"""A provider may renew a token for so many seconds, and forgive so many to a clock."""
+"""Seconds for which a provider may renew a token, and its clock leeway."""
 
 
 def request_rate(settings: Settings) -> float:
-    """Requests a second that this process may send to the provider."""
+    """Requests per second that this process may send to the provider."""
     return settings.voice_requests_per_minute / 60 / settings.workers
 
 
 def request_budget(settings: Settings) -> RequestBudget:
-    """This process's share of the requests."""
+    """This process's share of the request budget."""
     burst = max(1.0, settings.voice_request_burst / settings.workers)
     return RequestBudget(request_rate(settings), burst)
 
 
 def sync_limits(settings: Settings) -> SyncLimits:
-    """The bounds of comparisons. A pass may use what its share earns in an interval."""
+    """Bounds of the comparison. A pass may use the requests that its share earns per interval."""
     rate = request_rate(settings) * settings.voice_sync_share
     return SyncLimits(
         interval_s=settings.voice_sync,
@@ -45,7 +45,7 @@ def sync_limits(settings: Settings) -> SyncLimits:
 
 
 def monitor_limits(settings: Settings) -> MonitorLimits:
-    """The bounds of measurements."""
+    """Bounds of the quality measurements."""
     rate = request_rate(settings) * settings.voice_monitor_share
     return MonitorLimits(
         interval_s=settings.voice_monitor, calls=max(1, round(rate * settings.voice_monitor))
@@ -53,7 +53,7 @@ def monitor_limits(settings: Settings) -> MonitorLimits:
 
 
 def channel_limits(settings: Settings) -> ChannelLimits:
-    """The bounds of channels and calls, out of the settings."""
+    """Bounds of channels and calls."""
     call = CallLimits(
         max_participants=settings.voice_max_participants,
         unjoined_ms=round(settings.voice_idle_unjoined * 1000),
@@ -78,7 +78,7 @@ def channel_limits(settings: Settings) -> ChannelLimits:
 def build_guarded(
     settings: Settings, provider: VoiceProvider, metrics: ProviderMetrics
 ) -> GuardedProvider:
-    """A provider with circuit breakers and bounded repetition around it."""
+    """Wrap a provider with circuit breakers and bounded retries."""
     repetition = Repetition(settings.voice_attempts, patience_s=2.5 * settings.voice_deadline)
     limits = BreakerLimits(
         threshold=settings.voice_breaker_failures,
@@ -92,7 +92,7 @@ def build_guarded(
 
 
 def default_config(settings: Settings) -> ChannelConfig:
-    """How a room is opened that nobody said anything about."""
+    """The configuration of rooms without an explicit one."""
     return ChannelConfig(
         settings.voice_max_participants,
         settings.voice_recording,
@@ -102,10 +102,10 @@ def default_config(settings: Settings) -> ChannelConfig:
 
 
 def opening_patience(settings: Settings) -> float:
-    """Seconds for opening a room."""
+    """Deadline for opening a room, in seconds."""
     return OPENING_DEADLINES * settings.voice_deadline
 
 
 def token_patience(settings: Settings) -> float:
-    """Seconds for a token, and a room for it; less than the request for it has."""
+    """Deadline for a token and its room, in seconds; shorter than the deadline of the request."""
     return min((OPENING_DEADLINES + 1) * settings.voice_deadline, 0.8 * settings.http_timeout)

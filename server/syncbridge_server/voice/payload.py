@@ -1,14 +1,14 @@
-"""The body of a request that may be broken off while it is sent.
+"""A request body that can be cancelled while it is sent.
 
-httpx's own body is an async generator, which is left suspended when the connection breaks within
-it, and Trio then warns when it is collected. This one is a plain iterator: nothing is left behind.
+httpx's own body is an async generator. It stays suspended when the connection breaks while sending,
+and Trio then warns at garbage collection. This body is a plain iterator.
 """
 
 import httpx
 
 
 class Payload(httpx.AsyncByteStream):
-    """A body in one part, to be sent once."""
+    """A body in one chunk, sent once."""
 
     def __init__(self, data: bytes) -> None:
         self._parts = [data]

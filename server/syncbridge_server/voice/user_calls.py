@@ -1,9 +1,8 @@
-"""The index of a user's calls, written after the channels in which they come and go.
+"""The index of each user's calls, written asynchronously after the channels.
 
-A channel and its users are in different slots of a cluster, so the index is not written in the step
-of the change. What changed is kept here until it is written, in the background; what is lost with
-this node, or finds no place, is mended: each comparison of a call with the provider notes everybody
-who is in it, and whoever reads the index looks at the channels.
+A channel and its users are in different slots of a cluster, so one script cannot write both.
+Changes wait here until a background task writes them. Lost entries are repaired: each comparison of
+a call with the provider notes all its participants, and readers of the index check the channels.
 """
 
 import structlog
@@ -14,34 +13,34 @@ from syncbridge.voice.call_records import What
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.timeline import TOKEN
 from syncbridge_server.ports.evidence import CallEvidence
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 
 log = structlog.get_logger("voice")
 
 WAITING_MOST = 16_384
-"""Notes that wait; the oldest makes room."""
+"""Maximum number of pending entries; the oldest is dropped."""
 BATCH = 256
 GATHER_SECONDS = 0.25
-"""Between two batches: notes that come soon after each other cost less together."""
+"""Pause between batches; entries of one batch cost less together."""
 PAUSE_SECONDS = 1.0
-"""After trouble of the store."""
+"""Pause after a store error."""
 MOVES = (What.JOINED, What.LEFT, TOKEN)
-"""Who has a voice token may come at any moment."""
+"""A holder of a voice token can join at any moment, so tokens are indexed as well."""
 
 
 class UserCalls:
-    """Notes who was in which call."""
+    """Maintains the index of calls by user."""
 
-    def __init__(self, desk: Desk, evidence: CallEvidence) -> None:
-        self._desk = desk
+    def __init__(self, writer: ChannelWriter, evidence: CallEvidence) -> None:
+        self._writer = writer
         self._evidence = evidence
         self._waiting: dict[tuple[str, str], int] = {}
         self._more = trio.Event()
-        desk.on_written(self.written)
+        writer.on_written(self.written)
 
     def written(self, channel: Channel) -> None:
-        """A channel was written here. Does not wait."""
-        now, channel_id = self._desk.now(), channel.record.channel_id
+        """Queue the users of a channel that this node wrote. Does not block."""
+        now, channel_id = self._writer.now(), channel.record.channel_id
         entries = channel.timeline.entries
         users = {entry.user_id for entry in entries if entry.what in MOVES}
         if channel.compared and channel.call is not None:
@@ -55,7 +54,7 @@ class UserCalls:
             self._more.set()
 
     async def run(self) -> None:
-        """Write the index, for ever."""
+        """Write queued entries for ever."""
         while True:
             while not self._waiting:
                 self._more = trio.Event()
@@ -64,7 +63,7 @@ class UserCalls:
             await trio.sleep(GATHER_SECONDS)
 
     async def write(self) -> None:
-        """Write what waits, at most a batch; what the store does not take waits on."""
+        """Write at most one batch of queued entries. They stay queued on a store error."""
         taken = [(*key, self._waiting[key]) for key in list(self._waiting)[:BATCH]]
         try:
             await self._evidence.note_calls(taken)

@@ -13,9 +13,9 @@ from support.redis_servers import RedisServer, until
 from support.voice.inbox_kit import Worker, worker
 from support.voice.webhook_kit import event
 from syncbridge.errors import StoreUnavailable
-from syncbridge.voice.intake import take_in
+from syncbridge.voice.intake import apply_webhooks
 from syncbridge.voice.recordings import Recorded
-from syncbridge.voice.stored import Delivery
+from syncbridge.voice.stored import WebhookDelivery
 from syncbridge_server.redis.stores.recordings import MOST, keys_of
 from syncbridge_server.redis.stores.voice import channel_key
 from syncbridge_server.voice.webhooks import inbox_worker
@@ -35,7 +35,7 @@ async def node() -> AsyncIterator[Worker]:
 
 async def put(node: Worker, *bodies: bytes) -> None:
     for body in bodies:
-        assert await node.inbox.put(Delivery(uuid.uuid4().hex, body, int(NOW * 1000) - 250))
+        assert await node.inbox.put(WebhookDelivery(uuid.uuid4().hex, body, int(NOW * 1000) - 250))
 
 
 def joined(user: str, session: str = "s") -> bytes:
@@ -128,9 +128,9 @@ async def test_a_poisonous_delivery_harms_no_other(
     def fails(channel: Any, reports: Any, now: int) -> Any:
         if any(getattr(report.event, "user_id", "") == "poison" for report in reports):
             raise ZeroDivisionError
-        return take_in(channel, reports, now)
+        return apply_webhooks(channel, reports, now)
 
-    monkeypatch.setattr(inbox_worker, "take_in", fails)
+    monkeypatch.setattr(inbox_worker, "apply_webhooks", fails)
     await put(node, joined("ann"), joined("poison"), joined("bob"))
     for _ in range(ATTEMPTS):
         await node.worker.step()
@@ -160,7 +160,7 @@ async def test_trouble_of_the_store_is_held_against_nobody(
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as broken:
-        broken.setattr(node.desk, "change", away)
+        broken.setattr(node.writer, "change", away)
         await put(node, joined("ann"))
         for _ in range(2 * ATTEMPTS):
             with pytest.raises(StoreUnavailable):
@@ -186,7 +186,7 @@ async def test_strangers_are_left_out(node: Worker) -> None:
 async def test_contradictions_ask_for_a_look(node: Worker) -> None:
     """Somebody was seen after the end: the provider is to be asked who is there."""
     asked: list[str] = []
-    node.worker.on_look(asked.append)
+    node.worker.on_contradiction(asked.append)
     await put(node, joined("ann"), event("rtk", "ended", "s", at=NOW - 20))
     await node.worker.step()
 

@@ -12,7 +12,7 @@ from support.redis_servers import RedisServer
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.voice.evidence import Teller
 from syncbridge.voice.records import ChannelRecord
-from syncbridge.voice.timeline import Entry
+from syncbridge.voice.timeline import TimelineEntry
 from syncbridge.voice.verification import ALL, Unverified
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
@@ -43,12 +43,12 @@ class Store:
         self.channels = RedisChannels(io, bus, "n", 3600.0)
         self.evidence = RedisEvidence(io)
 
-    async def add(self, channel_id: str, *entries: Entry) -> int | None:
+    async def add(self, channel_id: str, *entries: TimelineEntry) -> int | None:
         stored = await self.channels.read(channel_id)
         record = ChannelRecord(channel_id)
         return await self.channels.write(stored, record, timeline=entries, **BARE)
 
-    async def kept(self, channel_id: str, limit: int = 10_000, **more: str) -> list[Entry]:
+    async def kept(self, channel_id: str, limit: int = 10_000, **more: str) -> list[TimelineEntry]:
         found, _ = await self.evidence.timeline(channel_id, limit, **more)
         return [entry for _, entry in found]
 
@@ -62,8 +62,8 @@ async def store(server: RedisServer, raw: redis.Redis) -> AsyncIterator[Store]:
         yield Store(io, bus)
 
 
-def entry(at: int, user: str = "ann", what: str = "joined") -> Entry:
-    return Entry(at, Teller.WEBHOOK, what, user, ref=f"m{at}")
+def entry(at: int, user: str = "ann", what: str = "joined") -> TimelineEntry:
+    return TimelineEntry(at, Teller.WEBHOOK, what, user, ref=f"m{at}")
 
 
 async def test_entries_are_kept_with_the_change(store: Store, raw: redis.Redis) -> None:
@@ -117,10 +117,10 @@ async def test_a_timeline_is_bounded(store: Store) -> None:
 
 async def test_a_timeline_is_read_in_pages(store: Store) -> None:
     """Each entry once, also those of one user; what is about the whole call is everybody's."""
-    whole = Entry(0, Teller.PROVIDER, "opened")
+    whole = TimelineEntry(0, Teller.PROVIDER, "opened")
     users = ["ann", "bob", "cleo"]
     await store.add("c", whole, *(entry(n + 1, users[n % 3]) for n in range(2 * PAGE)))
-    found, cursor, pages = list[Entry](), "", 0
+    found, cursor, pages = list[TimelineEntry](), "", 0
     while True:
         page, cursor = await store.evidence.timeline("c", 50, cursor, "bob")
         found += [one for _, one in page]

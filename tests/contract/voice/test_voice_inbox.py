@@ -11,7 +11,7 @@ import trio
 
 from support.redis_servers import RedisServer, until
 from syncbridge.errors import ErrorCode, StoreOverloaded, StoreUnavailable, SyncBridgeError
-from syncbridge.voice.stored import Delivery
+from syncbridge.voice.stored import WebhookDelivery
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.inbox import (
@@ -64,11 +64,11 @@ def inbox(nodes: list[Node]) -> RedisInbox:
     return nodes[0].inbox
 
 
-def delivery(delivery_id: str = "", body: bytes = b"{}") -> Delivery:
-    return Delivery(delivery_id or uuid.uuid4().hex, body, 1_700_000_000_000)
+def delivery(delivery_id: str = "", body: bytes = b"{}") -> WebhookDelivery:
+    return WebhookDelivery(delivery_id or uuid.uuid4().hex, body, 1_700_000_000_000)
 
 
-def ids(deliveries: list[Delivery]) -> list[str]:
+def ids(deliveries: list[WebhookDelivery]) -> list[str]:
     return [one.delivery_id for one in deliveries]
 
 

@@ -16,17 +16,17 @@ from support.voice.livekit_kit import Clients, adapter
 from support.voice.livekit_server import LiveKitServer
 from support.voice.sim_kit import GUARDED, KINDS, Rig
 from syncbridge.voice.provider import errors
-from syncbridge.voice.provider.capabilities import EmptyList, Identity, RegisteredBy
-from syncbridge.voice.provider.events import Unreadable
+from syncbridge.voice.provider.capabilities import ConnectionIdentity, EmptyList, RegisteredBy
+from syncbridge.voice.provider.events import UnreadableWebhook
 from syncbridge.voice.provider.records import (
     CannotVerify,
-    Doubt,
-    Participant,
     Permissions,
-    Refusal,
-    Refused,
+    RefusalReason,
     SessionRequest,
     SessionState,
+    TokenHolder,
+    VerifyFailure,
+    WebhookRefused,
 )
 from syncbridge_server.ports.provider import VoiceProvider
 
@@ -61,7 +61,7 @@ class SimStage:
         self._rig, self._kind = rig, kind
 
     async def join(self, session: str, user: str, device: str = "phone") -> None:
-        await self.provider.issue_token(session, Participant(user), Permissions())
+        await self.provider.issue_token(session, TokenHolder(user), Permissions())
         await self._rig.move(session, user)
 
     async def leave(self, session: str, user: str, device: str = "phone") -> None:
@@ -81,7 +81,7 @@ class LiveKitStage:
         self._server, self._clients = server, clients
 
     async def join(self, session: str, user: str, device: str = "phone") -> None:
-        who = Participant(user, device_id=device)
+        who = TokenHolder(user, device_id=device)
         issued = await self.provider.issue_token(session, who, Permissions())
         name = f"{session}/{user}/{device}"
         url = self._server.url.replace("http", "ws")
@@ -164,10 +164,10 @@ async def test_a_token_has_an_end_and_a_holder(kind: str, servers: Servers) -> N
     """The same holder the second time; another device may be another holder."""
     async with stage(kind, servers) as where:
         session = await opened(where, "tokens")
-        people = [Participant("ann", "Ann", device) for device in ("a", "a", "b")]
+        people = [TokenHolder("ann", "Ann", device) for device in ("a", "a", "b")]
         issued = [await where.provider.issue_token(session, p, Permissions()) for p in people]
         ids = [one.participant_id for one in issued]
-        apart = where.provider.capabilities.identity is Identity.DEVICE
+        apart = where.provider.capabilities.identity is ConnectionIdentity.DEVICE
 
         assert all(one.token and one.expires_at > 1_700_000_000 for one in issued)
         assert (ids[0] == ids[1], ids[0] != ids[2]) == (True, apart)
@@ -186,7 +186,7 @@ async def test_a_state_is_who_is_there(kind: str, servers: Servers) -> None:
 
         assert isinstance(state, SessionState)
         (ann,) = state.participants
-        assert (offers.connection_ids, offers.identity is Identity.DEVICE) == (
+        assert (offers.connection_ids, offers.identity is ConnectionIdentity.DEVICE) == (
             bool(ann.peer_id),
             ann.device_id == "phone",
         )
@@ -201,7 +201,7 @@ async def test_a_call_in_which_nobody_is(kind: str, servers: Servers) -> None:
         state = await where.provider.fetch_state(session)
 
         assert isinstance(state, CannotVerify)
-        assert Doubt.EMPTY is state.doubt
+        assert VerifyFailure.EMPTY is state.doubt
         assert not state.life or offers.empty_list is EmptyList.NEGATIVE
 
 
@@ -291,8 +291,8 @@ async def test_a_webhook_that_nobody_signed(kind: str, servers: Servers, body: b
     async with stage(kind, servers) as where:
         verdict = await where.provider.verify_webhook({}, body, 1_700_000_000.0)
 
-        assert Refused(Refusal.MISSING) == verdict
-        assert isinstance(where.provider.parse_webhook(body), list | Unreadable)
+        assert WebhookRefused(RefusalReason.MISSING) == verdict
+        assert isinstance(where.provider.parse_webhook(body), list | UnreadableWebhook)
 
 
 async def test_a_provider_that_is_not_there(kind: str, servers: Servers) -> None:
@@ -303,7 +303,7 @@ async def test_a_provider_that_is_not_there(kind: str, servers: Servers) -> None
         answers = [await gone.fetch_state("x"), await gone.list_active()]
 
         assert not failed.value.outcome_unknown
-        assert [Doubt.UNREACHABLE] * 2 == [getattr(one, "doubt", None) for one in answers]
+        assert [VerifyFailure.UNREACHABLE] * 2 == [getattr(one, "doubt", None) for one in answers]
 
 
 async def test_a_key_that_is_wrong(kind: str, servers: Servers) -> None:
@@ -313,4 +313,4 @@ async def test_a_key_that_is_wrong(kind: str, servers: Servers) -> None:
             await refused.create_session(REQUEST, "a")
         answers = [await refused.fetch_state("x"), await refused.list_active()]
 
-        assert [Doubt.REFUSED] * 2 == [getattr(one, "doubt", None) for one in answers]
+        assert [VerifyFailure.REFUSED] * 2 == [getattr(one, "doubt", None) for one in answers]

@@ -7,7 +7,7 @@ import trio
 
 from support.voice import sim_kit
 from syncbridge.voice.provider import errors
-from syncbridge.voice.provider.records import Participant, Permissions, SessionRequest
+from syncbridge.voice.provider.records import Permissions, SessionRequest, TokenHolder
 
 FORMS = ["error", "text", "errors", "message"]
 
@@ -19,10 +19,10 @@ async def test_a_preset_that_is_missing_is_made_once() -> None:
         provider = rig.provider("cloudflare")
         session = await provider.create_session(SessionRequest("c"), "key")
         for permissions in (listener, speaker, listener):
-            await provider.issue_token(session.id, Participant("ann"), permissions)
+            await provider.issue_token(session.id, TokenHolder("ann"), permissions)
         async with trio.open_nursery() as nursery:
             for number in range(5):
-                who = Participant(f"user-{number}")
+                who = TokenHolder(f"user-{number}")
                 nursery.start_soon(provider.issue_token, session.id, who, listener)
         presets = list(rig.sim.world.presets)
 
@@ -38,7 +38,7 @@ async def test_a_missing_preset_is_known_however_it_is_told(status: int, form: s
         session = await provider.create_session(SessionRequest("c"), "key")
         await rig.faults(no_preset=status, error_form=form)
         for permissions in (Permissions(), Permissions(can_record=True)):
-            await provider.issue_token(session.id, Participant("ann"), permissions)
+            await provider.issue_token(session.id, TokenHolder("ann"), permissions)
         truth = await rig.truth()
 
     assert ["voice_p1s0v0r0", "voice_p1s0v0r1"] == list(truth["presets"])
@@ -59,7 +59,7 @@ async def test_a_preset_that_stays_missing_is_no_lost_session(
         monkeypatch.setattr(provider, "_make_preset", made)
         await rig.faults(no_preset=404)
         with pytest.raises(errors.InvalidRequest):
-            await provider.issue_token(session.id, Participant("ann"), Permissions())
+            await provider.issue_token(session.id, TokenHolder("ann"), Permissions())
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -72,7 +72,7 @@ async def test_who_is_enrolled_gets_another_token(status: int, form: str) -> Non
         session = await provider.create_session(SessionRequest("c"), "key")
         await rig.faults(duplicate=status, error_form=form)
         issued = [
-            await provider.issue_token(session.id, Participant("ann"), permissions)
+            await provider.issue_token(session.id, TokenHolder("ann"), permissions)
             for permissions in (Permissions(), Permissions(), listener)
         ]
         room = (await rig.truth())["rooms"][session.id]
@@ -87,11 +87,11 @@ async def test_a_refusal_of_somebody_who_is_not_enrolled_is_one(status: int) -> 
     async with sim_kit.rig() as rig:
         provider = rig.provider("cloudflare")
         session = await provider.create_session(SessionRequest("c"), "key")
-        await provider.issue_token(session.id, Participant("ann"), Permissions())
+        await provider.issue_token(session.id, TokenHolder("ann"), Permissions())
         rig.sim.world.rooms[session.id].max_participants = 1
         await rig.faults(full=status)
         with pytest.raises(errors.InvalidRequest, match=str(status)):
-            await provider.issue_token(session.id, Participant("bob"), Permissions())
+            await provider.issue_token(session.id, TokenHolder("bob"), Permissions())
 
 
 @pytest.mark.parametrize("kind", ["rtk", "cloudflare"])

@@ -16,17 +16,17 @@ from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.provider.records import (
     CannotVerify,
-    Doubt,
-    Participant,
     Permissions,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Vacated,
+    VerifyFailure,
 )
 from syncbridge_server.ports.provider import VoiceProvider
 
 REQUEST = SessionRequest("lounge", "waddle", max_participants=2)
-ALICE = Participant("alice", "Alice")
+ALICE = TokenHolder("alice", "Alice")
 MEDIA = ("audio", "screenshare", "video")
 pytestmark = pytest.mark.parametrize("kind", [*KINDS, GUARDED])
 
@@ -42,11 +42,11 @@ READS: dict[str, Act] = {
     "list": lambda p, sid: p.list_active(),
 }
 FAULTS = {
-    "429": ({"rate_limit": 7}, errors.RateLimited, Doubt.RATE_LIMITED),
-    "503": ({"status": 503}, errors.ProviderUnavailable, Doubt.UNREACHABLE),
-    "500": ({"status": 500}, errors.ProviderUnavailable, Doubt.UNREACHABLE),
-    "hang": ({"hang": True}, errors.NetworkFailed, Doubt.UNREACHABLE),
-    "slow": ({"latency_ms": 30_000}, errors.NetworkFailed, Doubt.UNREACHABLE),
+    "429": ({"rate_limit": 7}, errors.RateLimited, VerifyFailure.RATE_LIMITED),
+    "503": ({"status": 503}, errors.ProviderUnavailable, VerifyFailure.UNREACHABLE),
+    "500": ({"status": 500}, errors.ProviderUnavailable, VerifyFailure.UNREACHABLE),
+    "hang": ({"hang": True}, errors.NetworkFailed, VerifyFailure.UNREACHABLE),
+    "slow": ({"latency_ms": 30_000}, errors.NetworkFailed, VerifyFailure.UNREACHABLE),
 }
 
 
@@ -120,7 +120,7 @@ async def test_a_token_has_the_rights_of_its_holder_and_no_others(
     async with sim_kit.rig() as rig:
         session_id = await opened(rig, kind)
         provider = rig.provider(kind)
-        await provider.issue_token(session_id, Participant("bob"), Permissions())
+        await provider.issue_token(session_id, TokenHolder("bob"), Permissions())
         issued = await provider.issue_token(session_id, ALICE, may)
 
         found = await rights(rig, kind, session_id, issued.token, "alice")
@@ -190,7 +190,7 @@ async def test_ending_ends_for_good_and_twice(kind: str) -> None:
 
         assert (True, [], "") == (room["ended"], room["participants"], room["recording"])
         assert isinstance(state, CannotVerify)
-        assert Doubt.NOT_FOUND is state.doubt
+        assert VerifyFailure.NOT_FOUND is state.doubt
         if kind != "rtk-minted":
             with pytest.raises(errors.SessionNotFound):
                 await provider.issue_token(session_id, ALICE, Permissions())
@@ -217,7 +217,7 @@ async def test_recording_and_metrics(kind: str) -> None:
         assert (await rig.truth())["rooms"][session_id]["recording"] == recording.id
         if kind == "cloudflare":
             assert isinstance(metrics, CannotVerify)
-            assert Doubt.UNSUPPORTED is metrics.doubt
+            assert VerifyFailure.UNSUPPORTED is metrics.doubt
         else:
             assert not isinstance(metrics, CannotVerify)
             assert 40.0 == metrics.latency
@@ -281,9 +281,11 @@ async def test_a_read_that_fails_verifies_nothing(kind: str, fault: str, act: st
 
 
 @pytest.mark.parametrize("act", READS)
-@pytest.mark.parametrize(("lists", "doubt"), [("empty", Doubt.EMPTY), ("partial", Doubt.PARTIAL)])
+@pytest.mark.parametrize(
+    ("lists", "doubt"), [("empty", VerifyFailure.EMPTY), ("partial", VerifyFailure.PARTIAL)]
+)
 async def test_a_list_that_is_not_whole_verifies_nothing(
-    kind: str, lists: str, doubt: Doubt, act: str
+    kind: str, lists: str, doubt: VerifyFailure, act: str
 ) -> None:
     """An empty or a cut list with status 200 is never taken for people who left."""
     async with sim_kit.rig() as rig:
@@ -317,7 +319,7 @@ async def test_a_wrong_key_is_permission_denied(kind: str) -> None:
         state = await provider.fetch_state(session_id)
 
         assert isinstance(state, CannotVerify)
-        assert Doubt.REFUSED is state.doubt
+        assert VerifyFailure.REFUSED is state.doubt
 
 
 async def test_an_unknown_session_is_not_found(kind: str) -> None:
@@ -329,7 +331,7 @@ async def test_an_unknown_session_is_not_found(kind: str) -> None:
         state = await provider.fetch_state("no/where?x")
 
         assert isinstance(state, CannotVerify)
-        assert Doubt.NOT_FOUND is state.doubt
+        assert VerifyFailure.NOT_FOUND is state.doubt
 
 
 async def test_a_session_without_people_is_there(kind: str) -> None:
@@ -339,7 +341,7 @@ async def test_a_session_without_people_is_there(kind: str) -> None:
         state = await rig.provider(kind).fetch_state(session_id)
 
         assert isinstance(state, CannotVerify)
-        assert Doubt.EMPTY is state.doubt
+        assert VerifyFailure.EMPTY is state.doubt
 
 
 async def test_a_session_that_everybody_left(kind: str) -> None:
@@ -353,7 +355,7 @@ async def test_a_session_that_everybody_left(kind: str) -> None:
 
         if not provider.capabilities.left_record:
             assert isinstance(state, CannotVerify)
-            assert Doubt.EMPTY is state.doubt
+            assert VerifyFailure.EMPTY is state.doubt
             return
         assert isinstance(before, SessionState)
         assert isinstance(state, Vacated)
@@ -405,7 +407,7 @@ async def test_nothing_is_asked_when_the_budget_is_spent(kind: str) -> None:
         else:
             assert isinstance(state, SessionState)
         assert isinstance(again, CannotVerify)
-        assert Doubt.RATE_LIMITED is again.doubt
+        assert VerifyFailure.RATE_LIMITED is again.doubt
 
         async def twice() -> None:
             for _ in "12":
@@ -436,7 +438,7 @@ async def test_a_full_session_is_told_where_the_provider_knows(kind: str) -> Non
         session_id = await opened(rig, kind)
         provider = rig.provider(kind)
         for user in ("a", "b"):
-            await provider.issue_token(session_id, Participant(user), Permissions())
+            await provider.issue_token(session_id, TokenHolder(user), Permissions())
         if kind in ("rtk", GUARDED):
             with pytest.raises(errors.SessionFull):
                 await provider.issue_token(session_id, ALICE, Permissions())

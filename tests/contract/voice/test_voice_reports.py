@@ -14,12 +14,12 @@ from support.voice.sim_kit import Inbox, Rig, kind_of
 from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.provider.events import ParticipantJoined
 from syncbridge.voice.provider.records import (
-    Participant,
     Permissions,
-    Refusal,
-    Refused,
+    RefusalReason,
     SessionRequest,
+    TokenHolder,
     Verified,
+    WebhookRefused,
 )
 from syncbridge_server.voice.provider.calling import ProviderCalls
 from syncbridge_server.voice.provider.rsa_signatures import RsaSignatures
@@ -97,7 +97,7 @@ async def test_a_forged_webhook_is_refused(kind: str) -> None:
         headers, body = await box.next()
         verdict = await rig.provider(kind).verify_webhook(headers, body, time.time())
 
-        assert Refused(Refusal.MISMATCH) == verdict
+        assert WebhookRefused(RefusalReason.MISMATCH) == verdict
 
 
 @both
@@ -280,20 +280,20 @@ def published(pem: str, asked: list[int]) -> httpx.AsyncClient:
     ("signature", "body", "reason"),
     [
         (RSA_SIGNATURE, RSA_BODY, None),
-        (RSA_SIGNATURE, RSA_BODY + b" ", Refusal.MISMATCH),
-        ("AAAA", RSA_BODY, Refusal.MISMATCH),
-        ("*", RSA_BODY, Refusal.MALFORMED),
-        ("é", RSA_BODY, Refusal.MALFORMED),
-        ("A" * 4096, RSA_BODY, Refusal.MALFORMED),
-        ("", RSA_BODY, Refusal.MISSING),
+        (RSA_SIGNATURE, RSA_BODY + b" ", RefusalReason.MISMATCH),
+        ("AAAA", RSA_BODY, RefusalReason.MISMATCH),
+        ("*", RSA_BODY, RefusalReason.MALFORMED),
+        ("é", RSA_BODY, RefusalReason.MALFORMED),
+        ("A" * 4096, RSA_BODY, RefusalReason.MALFORMED),
+        ("", RSA_BODY, RefusalReason.MISSING),
     ],
 )
-async def test_rsa_signatures(signature: str, body: bytes, reason: Refusal | None) -> None:
+async def test_rsa_signatures(signature: str, body: bytes, reason: RefusalReason | None) -> None:
     """The raw bytes count; what is no signature is refused with its reason."""
     async with published(RSA_KEY, []) as client:
         verdict = await RsaSignatures(client).verify({"rtk-signature": signature}, body)
 
-        assert reason == (verdict.reason if isinstance(verdict, Refused) else None)
+        assert reason == (verdict.reason if isinstance(verdict, WebhookRefused) else None)
 
 
 async def test_forged_webhooks_do_not_make_us_fetch_keys() -> None:
@@ -325,18 +325,18 @@ async def test_a_key_that_was_changed_refuses_nothing_for_good() -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
         signatures = RsaSignatures(client, clock=lambda: now[0])
 
-        async def heard(at: float, pem: str, signature: str) -> Refusal | None:
+        async def heard(at: float, pem: str, signature: str) -> RefusalReason | None:
             now[0], published_now[0] = at, pem
             verdict = await signatures.verify({"rtk-signature": signature}, RSA_BODY)
-            return verdict.reason if isinstance(verdict, Refused) else None
+            return verdict.reason if isinstance(verdict, WebhookRefused) else None
 
         assert None is await heard(0.0, old.public_pem, old.sign(RSA_BODY))
-        assert Refusal.MISMATCH is await heard(1.0, new.public_pem, "AAAA")
-        assert Refusal.UNVERIFIABLE is await heard(5.0, new.public_pem, good)
-        assert Refusal.UNVERIFIABLE is await heard(100.0, "", good)
-        assert Refusal.UNVERIFIABLE is await heard(105.0, new.public_pem, good)
+        assert RefusalReason.MISMATCH is await heard(1.0, new.public_pem, "AAAA")
+        assert RefusalReason.UNVERIFIABLE is await heard(5.0, new.public_pem, good)
+        assert RefusalReason.UNVERIFIABLE is await heard(100.0, "", good)
+        assert RefusalReason.UNVERIFIABLE is await heard(105.0, new.public_pem, good)
         assert None is await heard(111.0, new.public_pem, good)
-        assert Refusal.MISMATCH is await heard(130.0, new.public_pem, "AAAA")
+        assert RefusalReason.MISMATCH is await heard(130.0, new.public_pem, "AAAA")
 
 
 @pytest.mark.parametrize("pem", ["", "nonsense", "-----BEGIN PUBLIC KEY-----\n"])
@@ -345,7 +345,7 @@ async def test_without_a_key_nothing_can_be_said(pem: str) -> None:
     async with published(pem, []) as client:
         verdict = await RsaSignatures(client).verify({"rtk-signature": RSA_SIGNATURE}, RSA_BODY)
 
-        assert Refused(Refusal.UNVERIFIABLE) == verdict
+        assert WebhookRefused(RefusalReason.UNVERIFIABLE) == verdict
 
 
 @pytest.mark.parametrize("document", [b"[" * 10_000, b'{"data": ' * 5_000])
@@ -355,7 +355,7 @@ async def test_a_key_document_of_any_depth_is_no_fault_of_ours(document: bytes) 
     async with httpx.AsyncClient(transport=transport) as client:
         verdict = await RsaSignatures(client).verify({"rtk-signature": RSA_SIGNATURE}, RSA_BODY)
 
-        assert Refused(Refusal.UNVERIFIABLE) == verdict
+        assert WebhookRefused(RefusalReason.UNVERIFIABLE) == verdict
 
 
 async def test_a_minted_token_says_what_the_specification_says() -> None:
@@ -363,7 +363,7 @@ async def test_a_minted_token_says_what_the_specification_says() -> None:
     async with sim_kit.rig() as rig:
         wanted = Permissions(can_speak=False, can_record=True)
         provider = rig.provider("rtk-minted")
-        issued = await provider.issue_token("room-1", Participant("alice"), wanted)
+        issued = await provider.issue_token("room-1", TokenHolder("alice"), wanted)
         claims = jwt.decode(issued.token, sim_kit.SECRET, algorithms=["HS256"])
 
         assert claims == {

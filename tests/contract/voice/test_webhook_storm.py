@@ -9,7 +9,7 @@ import trio
 from support.redis_servers import RedisServer
 from support.voice.inbox_kit import Worker, worker
 from support.voice.webhook_kit import comings_and_goings
-from syncbridge.voice.stored import Delivery
+from syncbridge.voice.stored import WebhookDelivery
 from syncbridge_server.redis.stores.inbox import RedisInbox
 
 DELIVERIES = 5_000
@@ -21,15 +21,15 @@ LATER = START + 3_600
 SEEDS = (1, 2, 3)
 
 
-def story(rng: random.Random) -> list[Delivery]:
+def story(rng: random.Random) -> list[WebhookDelivery]:
     """Deliveries in the order in which things happened: people come, go, come again."""
     sessions = [f"s{number}" for number in range(CHANNELS)]
     times = [START + number * 0.5 for number in range(round(DELIVERIES * (1 - REPEATED)))]
     bodies, _ = comings_and_goings(rng, "rtk", sessions, USERS, times)
-    return [Delivery(f"d{n}", body, int(LATER * 1000)) for n, body in enumerate(bodies)]
+    return [WebhookDelivery(f"d{n}", body, int(LATER * 1000)) for n, body in enumerate(bodies)]
 
 
-def storm(told: list[Delivery], rng: random.Random) -> list[Delivery]:
+def storm(told: list[WebhookDelivery], rng: random.Random) -> list[WebhookDelivery]:
     """The same, with repetitions, in any order."""
     repeated = rng.choices(told, k=DELIVERIES - len(told))
     sent = [*told, *repeated]
@@ -37,11 +37,11 @@ def storm(told: list[Delivery], rng: random.Random) -> list[Delivery]:
     return sent
 
 
-async def send(inbox: RedisInbox, sent: list[Delivery]) -> int:
+async def send(inbox: RedisInbox, sent: list[WebhookDelivery]) -> int:
     """Put all of them, many at a time; how many were new."""
     limiter, new = trio.CapacityLimiter(64), 0
 
-    async def put(delivery: Delivery) -> None:
+    async def put(delivery: WebhookDelivery) -> None:
         nonlocal new
         async with limiter:
             kept = await inbox.put(delivery)
@@ -53,7 +53,9 @@ async def send(inbox: RedisInbox, sent: list[Delivery]) -> int:
     return new
 
 
-async def settled(url: str, told: list[Delivery], *, at_once: bool, nodes: int) -> dict[str, Any]:
+async def settled(
+    url: str, told: list[WebhookDelivery], *, at_once: bool, nodes: int
+) -> dict[str, Any]:
     """Who is in which call, with which connections, once all deliveries have taken effect."""
     async with worker(url, "n0", LATER) as first, worker(url, "n1", LATER) as second:
         for number in range(CHANNELS):
@@ -84,9 +86,9 @@ async def work_off(workers: list[Worker]) -> None:
 
 async def view(one: Worker, channel_id: str) -> tuple[int, dict[str, set[str]]]:
     """How many are in the call, and the connections of each."""
-    call = (await one.desk.look(channel_id)).call
+    call = (await one.writer.read(channel_id)).call
     assert call is not None
-    total = call.statistics(one.desk.now()).participants
+    total = call.statistics(one.writer.now()).participants
     return total, {user: set(call.connections(user)) for user in call.users}
 
 

@@ -13,7 +13,7 @@ from support.redis_cluster import RedisCluster, ask, text
 from support.redis_servers import PATIENCE, bundled, default_binary, until
 from syncbridge.records.sessions import Notice
 from syncbridge.voice.records import ChannelRecord
-from syncbridge.voice.stored import Delivery
+from syncbridge.voice.stored import WebhookDelivery
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.bus.messages import COMMON_TAGS
 from syncbridge_server.redis.link.client import RedisIO
@@ -62,7 +62,7 @@ async def test_no_notice_crosses_a_link(
     before = crossed(cluster)
 
     bus.tell("*", Notice("plain", "", b""))
-    await RedisInbox(io, bus, "n1").put(Delivery("one", b"body", 1))
+    await RedisInbox(io, bus, "n1").put(WebhookDelivery("one", b"body", 1))
     channels = RedisChannels(io, bus, "n1", DAY)
     ids = {bucket_of(text_id): text_id for text_id in map(str, range(400))}
     for channel_id in ids.values():

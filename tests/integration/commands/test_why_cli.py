@@ -44,9 +44,9 @@ async def test_why_somebody_is_shown_and_why_not() -> None:
     assert there[1][1].startswith("First shown by a webhook of the provider (")
     assert any(line.startswith("Connection p1: last seen at ") for line in there[1])
     assert "bob is not shown in the call of a/b." == gone[1][0]
-    assert "said to have ended, by its id. The last word was a webhook" in gone[1][1]
-    assert "Nothing was said about them, as far back as the timeline goes." == never[1][1]
-    assert ["ann is not shown: there was no call in this channel yet."] == nowhere[1]
+    assert "reported with its id. The last evidence was a webhook" in gone[1][1]
+    assert "The timeline has no entry about them." == never[1][1]
+    assert ["ann is not shown: the channel has had no call yet."] == nowhere[1]
     told = json.loads(raw[1][0])
     assert ["left", "joined"] == [e["what"] for e in told["entries"] if e["userId"] == "bob"]
     assert {0} == {answer[0] for answer in (there, gone, never, nowhere, raw)}

@@ -16,7 +16,7 @@ from support.redis_servers import RedisServer
 from support.server_kit import Node, bearer, mint, new_session, running_node, settings
 from syncbridge.events import delivery, retries
 from syncbridge.identity import Role
-from syncbridge.voice.provider.records import Refused
+from syncbridge.voice.provider.records import WebhookRefused
 from syncbridge.voice.provider.signatures import secret_bytes, verify
 from syncbridge_server.events import process
 from syncbridge_server.events.configured import load_endpoints
@@ -101,7 +101,7 @@ async def create(http: httpx.AsyncClient, user: str = "ann") -> str:
 
 def signed_by(got: Got, secret: str) -> bool:
     verdict = verify(got.headers, got.body, time.time(), [secret_bytes(secret)])
-    return not isinstance(verdict, Refused)
+    return not isinstance(verdict, WebhookRefused)
 
 
 def renewed(deliveries: Deliveries, secret: str) -> bool:

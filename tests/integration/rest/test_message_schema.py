@@ -142,10 +142,10 @@ async def test_voice_fits_the_schema(redis_server: RedisServer) -> None:
             await ann.receive("speaking_update")
             await ann.request("voice_leave", {"channelId": "c"})
             await ann.request(3)
-            desk = calls_kit.desk_of(node)
-            await desk.change("c", lambda channel, now: channel.migrate(now, "too_old"))
-            await desk.change("c", lambda channel, now: channel.moved("s2", now))
-            await desk.change("c", lambda channel, now: channel.end(now, "ended"))
+            writer = calls_kit.desk_of(node)
+            await writer.change("c", lambda channel, now: channel.migrate(now, "too_old"))
+            await writer.change("c", lambda channel, now: channel.moved("s2", now))
+            await writer.change("c", lambda channel, now: channel.end(now, "ended"))
             await ann.receive("session_ended")
             received = [json.loads(message) for message in ann.raw]
 

@@ -279,7 +279,7 @@ async def test_renewal_is_held_to_the_socket(node: Node, name: str) -> None:
     first = mint("ann", session=S, device="phone")
     async with await Device.open(node.port) as device, await Device.open(node.port) as other:
         await device.auth(first, "phone")
-        await other.auth(mint("ann"), "desk", session_id=S)
+        await other.auth(mint("ann"), "writer", session_id=S)
         before = other.welcome["version"]
         answer = await device.request(AUTH, {"token": mint(**claims), **payload})
         if not code:
@@ -389,7 +389,7 @@ async def test_an_admin_that_renews_as_user_hears_no_more_of_administration(
     """ADMIN_UPDATE ends with the role."""
     async with running_node(redis_url, admin_update=0.1) as node:
         async with await Device.open(node.port) as device:
-            await device.auth(mint("root", Role.ADMIN), "desk")
+            await device.auth(mint("root", Role.ADMIN), "writer")
             await device.receive(ADMIN_UPDATE)
             await device.request(AUTH, {"token": mint("root")})
             seen = len(device.seen)

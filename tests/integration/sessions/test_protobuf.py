@@ -269,7 +269,7 @@ async def test_administrators_get_metrics_in_either_encoding(redis_url: str) -> 
         members = []
         for protobuf in (False, True):
             async with await Device.open(node.port, protobuf=protobuf) as device:
-                await device.auth(mint("root", Role.ADMIN), "desk", session_id=new_session())
+                await device.auth(mint("root", Role.ADMIN), "writer", session_id=new_session())
                 update = (await device.receive(ADMIN_UPDATE))["payload"]
                 members.append((update["kind"], update["metrics"].keys()))
 

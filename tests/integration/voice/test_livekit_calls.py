@@ -17,9 +17,9 @@ from support.voice.livekit_kit import Device, LiveKitSite, adapter, livekit_site
 from support.voice.livekit_server import SECRET, recorder
 from support.voice.voice_kit import WADDLE, voice_mint
 from syncbridge.identity import Role
-from syncbridge.voice.provider.records import CannotVerify, Doubt, Permissions, SessionState
+from syncbridge.voice.provider.records import CannotVerify, Permissions, SessionState, VerifyFailure
 from syncbridge.voice.reporting import hand_over
-from syncbridge.voice.timeline import Entry
+from syncbridge.voice.timeline import TimelineEntry
 
 SYNC_S = 3.0
 APART_S = 20.0
@@ -50,7 +50,7 @@ async def connections(site: LiveKitSite, channel: str, user: str) -> set[str]:
     return set(call.connections(user)) if call is not None else set()
 
 
-async def evidence(site: LiveKitSite, channel: str) -> list[Entry]:
+async def evidence(site: LiveKitSite, channel: str) -> list[TimelineEntry]:
     """What was said of a channel, the earliest first."""
     found, _ = await site.voice.evidence.timeline(channel, 500)
     return [entry for _, entry in found[::-1]]
@@ -153,7 +153,7 @@ async def test_whoever_was_sent_away_is_kept_out(redis_url: str) -> None:
         back = await site.come("ann", "lobby")
 
         assert {"ann", "bob"} == await site.listed(back.session)
-        assert not (await site.channel("lobby")).chores
+        assert not (await site.channel("lobby")).has_tasks
 
 
 async def test_other_rights_hold_at_once(redis_url: str) -> None:
@@ -292,7 +292,7 @@ async def test_a_server_that_restarts_all_the_time_proves_nothing(redis_url: str
             await trio.sleep(APART_S / 2 + 1)
         lives = {one.life for one in answers if isinstance(one, CannotVerify)}
 
-        assert ([Doubt.EMPTY] * 3, 3) == (
+        assert ([VerifyFailure.EMPTY] * 3, 3) == (
             [getattr(one, "doubt", None) for one in answers],
             len(lives),
         )
@@ -307,13 +307,13 @@ async def test_a_call_is_handed_over(redis_url: str) -> None:
     """The other device comes in beside the first, holds the call then, and nobody is told to go."""
     async with site_of(redis_url, voice_sync=NEVER) as site:
         phone = await site.come("ann", "lobby", "phone")
-        await site.voice.desk.change(
+        await site.voice.writer.change(
             "lobby", lambda channel, now: hand_over(channel, "ann", "laptop", "s", now)
         )
         laptop = await site.come("ann", "lobby", "laptop")
         await only(site, "lobby", phone, laptop)
-        guest = (await site.channel("lobby")).record.guests["ann"]
-        assert ("laptop", "") == (guest.device_id, guest.moving_to)
+        participant = (await site.channel("lobby")).record.participants["ann"]
+        assert ("laptop", "") == (participant.device_id, participant.moving_to)
         await phone.leave()
         await only(site, "lobby", laptop)
 
@@ -454,4 +454,4 @@ async def test_lists_of_a_livekit_with_a_redis(redis_url: str, live: bool) -> No
                 assert ["ann"] == [one.user_id for one in state.participants]
             else:
                 assert isinstance(state, CannotVerify)
-                assert Doubt.UNSUPPORTED is state.doubt
+                assert VerifyFailure.UNSUPPORTED is state.doubt

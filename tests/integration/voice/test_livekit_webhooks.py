@@ -73,7 +73,7 @@ async def open_lobby(node: Node) -> None:
         channel.opened(SESSION, now, room.key)
 
     await voice.channels.note_session(SESSION, "lobby")
-    await voice.desk.change("lobby", rule)
+    await voice.writer.change("lobby", rule)
 
 
 async def users(node: Node) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ async def users(node: Node) -> tuple[str, ...]:
     voice = node.server.voice
     assert voice is not None
     await voice.worker.step()
-    call = (await voice.desk.look("lobby")).call
+    call = (await voice.writer.read("lobby")).call
     return call.users if call is not None else ()
 
 

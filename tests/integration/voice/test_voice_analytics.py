@@ -104,7 +104,7 @@ async def test_calls_are_reported_while_and_after_they_last(redis_server: RedisS
             session = await rig.join("ann", "lobby")
             await rig.voice.monitor.make_pass()
             running = json.loads((await box.next())[1])
-            await rig.voice.desk.change("lobby", lambda channel, now: channel.end(now, "ended"))
+            await rig.voice.writer.change("lobby", lambda channel, now: channel.end(now, "ended"))
             final = json.loads((await box.next())[1])
 
     assert (session, "lobby", 1, "active") == tuple(

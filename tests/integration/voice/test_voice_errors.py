@@ -14,7 +14,7 @@ from support.voice.voice_kit import VoiceRig, voice_server
 from syncbridge.voice.provider.errors import ProviderCode
 from syncbridge.voice.recovery import TABLE
 from syncbridge_tools.rtk_sim import spec_dialect
-from syncbridge_tools.rtk_sim.handling import Call
+from syncbridge_tools.rtk_sim.handling import SimRequest
 from syncbridge_tools.rtk_sim.world import WorldError
 
 QUIET = {"voice_sync": 86_400.0, "voice_deadline": 1.0}
@@ -29,7 +29,7 @@ class Tokens:
         self.asked = 0
         monkeypatch.setattr(spec_dialect, "issue_token", self.answer)
 
-    def answer(self, call: Call) -> Response:
+    def answer(self, call: SimRequest) -> Response:
         self.asked += 1
         if self.errors:
             status, code = self.errors.pop(0)

@@ -146,7 +146,7 @@ async def test_a_provider_that_fails_takes_nothing_away(rig: VoiceRig) -> None:
         assert (200, True) == (answer.status_code, answer.json()["valid"])
         assert "SERVICE_UNAVAILABLE" == answer.json()["voice"]["error"]
         assert "token" not in answer.json()["voice"]
-        assert "phone" == (await rig.channel("c")).record.guests["ann"].device_id
+        assert "phone" == (await rig.channel("c")).record.participants["ann"].device_id
         again = await redeem(rig, session, token)
         assert again.json()["voice"]["token"]
 
@@ -173,7 +173,7 @@ async def test_without_a_grant_the_call_stays(rig: VoiceRig) -> None:
 
         assert (200, True) == (answer.status_code, answer.json()["valid"])
         assert {"channelId": "c", "error": "forbidden"} == answer.json()["voice"]
-        assert "" == (await rig.channel("c")).record.guests["ann"].moving_to
+        assert "" == (await rig.channel("c")).record.participants["ann"].moving_to
         assert (0.0, 1.0) == (counted(rig, "begun"), counted(rig, "failed"))
 
 
@@ -248,5 +248,5 @@ async def test_a_race_for_the_session_is_one_for_the_call(rig: VoiceRig) -> None
         assert all(answer.json()["voice"]["token"] for answer in answers["tablet"])
         assert all(400 <= answer.status_code < 500 for answer in answers["watch"])
         assert not any("voice" in answer.json() for answer in answers["watch"])
-        ann = (await rig.channel("c")).record.guests["ann"]
+        ann = (await rig.channel("c")).record.participants["ann"]
         assert ("phone", "tablet") == (ann.device_id, ann.moving_to)

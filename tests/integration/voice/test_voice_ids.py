@@ -15,7 +15,7 @@ from support.server_kit import bearer
 from support.voice import sim_kit
 from support.voice.voice_kit import EVERYTHING, VoiceRig, voice_mint, voice_server
 from syncbridge.identity import Role
-from syncbridge.voice.provider.records import Participant, Permissions, SessionRequest
+from syncbridge.voice.provider.records import Permissions, SessionRequest, TokenHolder
 
 IDS = {
     "an accent": "café",
@@ -206,7 +206,7 @@ async def test_a_room_that_an_older_release_has_named_is_asked_for(key: str) -> 
     async with sim_kit.rig() as rig:
         provider = rig.provider("rtk")
         session = await provider.create_session(SessionRequest("café", "w", 10, False, False), key)
-        token = await provider.issue_token(session.id, Participant("ann", "ann"), Permissions())
+        token = await provider.issue_token(session.id, TokenHolder("ann", "ann"), Permissions())
         await provider.end_session(session.id)
 
         assert (key, True) == (session.id, bool(token.token))

@@ -43,7 +43,7 @@ async def until_ended(rig: VoiceRig, session: str) -> None:
 
 def over(channel: Channel) -> bool:
     """Whether there is no call, and nothing to be done at the provider."""
-    return channel.call is None and channel.record.room is None and not channel.chores
+    return channel.call is None and channel.record.room is None and not channel.has_tasks
 
 
 @pytest.mark.parametrize("kind", ["rtk", "cloudflare"])

@@ -45,7 +45,7 @@ async def pooled(rig: VoiceRig) -> str:
     """The call is over, and its room is kept."""
     session = await emptied(rig)
     deed: Callable[[Channel, int], Any] = lambda c, now: c.expire(now + 301_000)  # noqa: E731
-    await rig.voice.desk.change("lobby", deed)
+    await rig.voice.writer.change("lobby", deed)
     assert (await rig.channel("lobby")).record.pooled_until
     return session
 
@@ -56,7 +56,7 @@ async def prewarmed(rig: VoiceRig) -> str:
     def warm(channel: Channel, now: int) -> None:
         prewarm(channel, now, now, ChannelConfig(), "waddle")
 
-    await rig.voice.desk.change("lobby", warm)
+    await rig.voice.writer.change("lobby", warm)
     return (await rig.voice.opening.room("lobby", "waddle")).session_id
 
 

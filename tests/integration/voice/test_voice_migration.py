@@ -18,7 +18,7 @@ from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge_tools.rtk_sim import spec_dialect
-from syncbridge_tools.rtk_sim.handling import Call
+from syncbridge_tools.rtk_sim.handling import SimRequest
 from syncbridge_tools.rtk_sim.world import WorldError
 
 DAY = 86_400
@@ -196,7 +196,7 @@ async def test_why_there_is_no_room_is_told(
     """Who asks for a migration hears the provider's code and its time; the operator hears, too."""
     create, refused = spec_dialect.create, [False]
 
-    def answer(call: Call) -> Response:
+    def answer(call: SimRequest) -> Response:
         if refused[0]:
             raise WorldError(403, "PERMISSION_DENIED", "in the provider's own words")
         return create(call)
@@ -241,12 +241,12 @@ async def test_a_node_dies_between_noting_and_opening(
         old = await call_with(rig, "ann")
         other = rig.nodes[1].server.voice
         assert other is not None
-        noted = await rig.voice.desk.change(
+        noted = await rig.voice.writer.change(
             "lobby", lambda channel, now: channel.migrate(now, "operator")
         )
-        late = rig.voice.desk.limits.opening_ms / 1000
+        late = rig.voice.writer.limits.opening_ms / 1000
         for voice in (rig.voice, other):
-            monkeypatch.setattr(voice.desk, "_clock", lambda: time.time() + late)
+            monkeypatch.setattr(voice.writer, "_clock", lambda: time.time() + late)
         channel = await rig.until_channel("lobby", lambda c: result_of(c) == "moving")
 
         assert noted is not None
@@ -265,7 +265,7 @@ async def test_a_call_of_a_day_is_migrated(
     async with servers(redis_server) as rig:
         old = await call_with(rig, "ann")
         clock = [0.0]
-        monkeypatch.setattr(rig.voice.desk, "_clock", lambda: time.time() + clock[0])
+        monkeypatch.setattr(rig.voice.writer, "_clock", lambda: time.time() + clock[0])
         clock[0] = DAY - 100.0
         await rig.voice.timers.look_after("lobby")
         before = result_of(await rig.channel("lobby"))

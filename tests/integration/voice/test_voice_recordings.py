@@ -218,5 +218,5 @@ async def test_a_text_that_cannot_be_fetched(
         channel = await rig.until_channel("lobby", lambda c: c.record.texts_failed > 0)
 
         assert 1 == len(channel.record.texts)
-        assert channel.record.texts_at > rig.voice.desk.now() + 30_000
+        assert channel.record.texts_at > rig.voice.writer.now() + 30_000
         assert 0 == channel.record.retry_at

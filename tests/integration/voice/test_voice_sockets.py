@@ -138,7 +138,7 @@ async def test_who_leaves_is_told_and_hears_no_more(nodes: tuple[Node, Node]) ->
         assert ("ann", "left") == (gone["userId"], gone["reason"])
         await states(bob, "disconnected")
         await join(bob, "c", muted=True)
-        await kit.until(one, lambda board: kit.muted(board, "c", "bob"))
+        await kit.until(one, lambda live_calls: kit.muted(live_calls, "c", "bob"))
         await ann.request(HEARTBEAT)
 
         assert [] == told_of(ann, "muted")
@@ -148,7 +148,7 @@ async def test_a_watcher_hears_of_a_channel_and_can_stop(nodes: tuple[Node, Node
     """Before there is a call and during it; nobody sees the watcher."""
     one, two = nodes
     async with (
-        await device_of(one, "eve", "desk") as eve,
+        await device_of(one, "eve", "writer") as eve,
         await device_of(two, "ann", "phone") as ann,
     ):
         empty = await eve.request("voice_watch", {"channelId": "c", "waddleId": kit.WADDLE})
@@ -160,7 +160,7 @@ async def test_a_watcher_hears_of_a_channel_and_can_stop(nodes: tuple[Node, Node
         assert {"ann"} == people(again)
         await eve.request("voice_unwatch", {"channelId": "c"})
         await join(ann, "c", muted=True)
-        await kit.until(one, lambda board: kit.muted(board, "c", "ann"))
+        await kit.until(one, lambda live_calls: kit.muted(live_calls, "c", "ann"))
         await eve.request(HEARTBEAT)
         assert [] == told_of(eve, "muted")
 
@@ -171,13 +171,13 @@ async def test_a_channel_may_be_called_anything(nodes: tuple[Node, Node], channe
     one, two = nodes
     await open_call(two, channel)
     async with (
-        await device_of(one, "eve", "desk") as eve,
+        await device_of(one, "eve", "writer") as eve,
         await device_of(two, "ann", "phone") as ann,
     ):
         await eve.request("voice_watch", {"channelId": channel, "waddleId": kit.WADDLE})
         assert channel == (await join(ann, channel))["channelId"]
         assert channel == (await states(eve, "connected"))[0]["channelId"]
-        await kit.until(two, lambda board: board.member(channel, "ann") is not None)
+        await kit.until(two, lambda live_calls: live_calls.member(channel, "ann") is not None)
         await ann.send("speaking", {"channelId": channel, "isSpeaking": True})
         assert channel == (await eve.receive("speaking_update"))["channelId"]
         left = await ann.request("voice_leave", {"channelId": channel})
@@ -189,7 +189,7 @@ async def test_a_false_waddle_does_not_let_a_watcher_in(nodes: tuple[Node, Node]
     one, _ = nodes
     token = kit.pass_for("eve", waddle="elsewhere")
     async with (
-        await device_of(one, "eve", "desk", token=token) as eve,
+        await device_of(one, "eve", "writer", token=token) as eve,
         await device_of(one, "ann", "phone") as ann,
     ):
         early = await eve.request("voice_watch", {"channelId": "c", "waddleId": "elsewhere"})
@@ -256,10 +256,10 @@ async def test_a_migration_and_the_end_are_told(nodes: tuple[Node, Node]) -> Non
     await open_call(one, "c")
     async with await device_of(one, "ann", "phone") as ann:
         await join(ann, "c", connectionId="c1")
-        desk = kit.desk_of(two)
-        room = await desk.change("c", lambda channel, now: channel.migrate(now, "too_old"))
+        writer = kit.desk_of(two)
+        room = await writer.change("c", lambda channel, now: channel.migrate(now, "too_old"))
         assert room is not None
-        await desk.change("c", lambda channel, now: channel.moved("s2", now, room.key))
+        await writer.change("c", lambda channel, now: channel.moved("s2", now, room.key))
         told = await ann.receive("session_migration")
         assert ("s1", "s2", "rejoin_required") == (
             told["oldSessionId"],
@@ -268,7 +268,7 @@ async def test_a_migration_and_the_end_are_told(nodes: tuple[Node, Node]) -> Non
         )
         state = await join(ann, "c", connectionId="c2", sessionId="s2")
         assert ("s2", "active") == (state["sessionId"], state["phase"])
-        await desk.change("c", lambda channel, now: channel.end(now, "closed"))
+        await writer.change("c", lambda channel, now: channel.end(now, "closed"))
         await states(ann, "disconnected")
         assert "closed" == (await ann.receive("session_ended"))["reason"]
         assert "not_found" == error_of(await join(ann, "c"))
@@ -287,7 +287,7 @@ async def test_a_live_socket_keeps_nobody_in_the_call(redis_url: str) -> None:
             await join(ann, "c")
             beats = 0
             with trio.fail_after(10):
-                while kit.calls_of(node).board.member("c", "ann") is not None:
+                while kit.calls_of(node).live_calls.member("c", "ann") is not None:
                     await ann.request(HEARTBEAT)
                     await join(bob, "c")
                     beats += 1

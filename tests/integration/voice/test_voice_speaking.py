@@ -68,7 +68,7 @@ async def test_a_change_is_heard_everywhere_and_the_last_one_always(
     ):
         await join(ann, "c")
         await join(bob, "c")
-        await kit.until(one, lambda board: board.member("c", "bob") is not None)
+        await kit.until(one, lambda live_calls: live_calls.member("c", "bob") is not None)
         await speak(ann, True)
         first = [(await heard(device, ("ann", True)))[0] for device in (ann, bob)]
         await speak(ann, False, True, False, True, False)
@@ -152,7 +152,7 @@ async def test_who_leaves_does_not_speak(nodes: tuple[Node, Node]) -> None:
         await hear(two, "c", went("ann", "c1"))
         await heard(bob, ("ann", False))
         await hear(two, "c", came("ann", "c2"))
-        await kit.until(two, lambda board: board.member("c", "ann") is not None)
+        await kit.until(two, lambda live_calls: live_calls.member("c", "ann") is not None)
         state = await bob.request("voice_watch", {"channelId": "c"})
         assert [False, False] == [person["speaking"] for person in state["participants"]]
 
@@ -166,7 +166,7 @@ async def test_the_providers_word_counts_on_any_node(nodes: tuple[Node, Node]) -
     ):
         await join(ann, "c")
         await join(bob, "c")
-        await kit.until(one, lambda board: board.member("c", "bob") is not None)
+        await kit.until(one, lambda live_calls: live_calls.member("c", "bob") is not None)
         kit.calls_of(one).speaking.report_now("c", "ann", True)
         await heard(ann, ("ann", True))
         await heard(bob, ("ann", True))
@@ -199,11 +199,11 @@ async def test_several_changes_of_a_tick_are_one_message(nodes: tuple[Node, Node
         await join(bob, "c")
         for name in ("ann", "eve"):
             await hear(one, "c", came(name, f"of-{name}"))
-        await kit.until(two, lambda board: board.member("c", "eve") is not None)
-        attachment = kit.calls_of(two)
-        call = attachment.board.calls["c"]
+        await kit.until(two, lambda live_calls: live_calls.member("c", "eve") is not None)
+        voice_gateway = kit.calls_of(two)
+        call = voice_gateway.live_calls.calls["c"]
         for name in ("ann", "eve"):
-            attachment.speaking.report(call, name, True)
+            voice_gateway.speaking.report(call, name, True)
         await bob.request(HEARTBEAT)
         told = [m for m in bob.seen if m["type"] == "speaking_update"]
 
@@ -215,7 +215,7 @@ async def test_one_node_alone_tells_nobody(redis_url: str, monkeypatch: pytest.M
     monkeypatch.setattr("syncbridge_server.redis.bus.bus.ALONE_SECONDS", 60.0)
     async with running_node(redis_url, rate_limit_enabled=False, **kit.NOWHERE) as node:
         await open_call(node, "c")
-        attachment = kit.calls_of(node)
+        voice_gateway = kit.calls_of(node)
         bus = node.server.bus
         sent: list[str] = []
         tell = bus.tell
@@ -232,11 +232,11 @@ async def test_one_node_alone_tells_nobody(redis_url: str, monkeypatch: pytest.M
             with trio.fail_after(5):
                 while not bus.alone:  # noqa: ASYNC110 - the answer comes from another thread
                     await trio.sleep(0.005)
-            before = attachment.speaking.shared
+            before = voice_gateway.speaking.shared
             await speak(ann, False)
             await heard(ann, ("ann", False))
 
-        assert attachment.speaking.shared > before
+        assert voice_gateway.speaking.shared > before
         assert 1 == sent.count("speaking")
 
 
@@ -249,7 +249,7 @@ async def test_a_node_that_dies_leaves_nobody_speaking(redis_url: str) -> None:
             await join(bob, "c")
             await hear(two, "c", came("ann", "c1"))
             async with running_node(redis_url, **fast) as one:
-                await kit.until(one, lambda board: board.member("c", "ann") is not None)
+                await kit.until(one, lambda live_calls: live_calls.member("c", "ann") is not None)
                 kit.calls_of(one).speaking.report_now("c", "ann", True)
                 await heard(bob, ("ann", True))
             await heard(bob, ("ann", False))

@@ -17,7 +17,7 @@ from syncbridge.errors import StoreError
 from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.records import Final
-from syncbridge_server.voice.checks.sweep import Report
+from syncbridge_server.voice.checks.sync_pass import PassReport
 from syncbridge_server.voice.provider.calling import ProviderCalls
 
 MANUALLY = {"voice_sync": 86_400.0, "voice_monitor": 86_400.0, "voice_deadline": 1.0}
@@ -49,7 +49,7 @@ async def unheard(rig: VoiceRig, session_id: str, *moves: tuple[str, str]) -> No
         await rig.sim.move(session_id, user, action)
 
 
-async def make_pass(rig: VoiceRig, node: int = 0) -> Report:
+async def make_pass(rig: VoiceRig, node: int = 0) -> PassReport:
     """One comparison, which must come to an end."""
     voice = rig.nodes[node].server.voice
     assert voice is not None
@@ -170,7 +170,7 @@ async def test_everybody_left_and_nothing_arrived(redis_server: RedisServer, kin
     async with servers(redis_server, kind=kind) as rig:
         sessions = await calls(rig, lobby=("ann", "bob"), other=("zoe",))
         await unheard(rig, sessions["lobby"], ("ann", "leave"), ("bob", "leave"))
-        before = rig.voice.desk.now()
+        before = rig.voice.writer.now()
         await make_pass(rig)
         after_one = await rig.channel("lobby")
         assert after_one.call is not None
@@ -179,7 +179,7 @@ async def test_everybody_left_and_nothing_arrived(redis_server: RedisServer, kin
             assert after_one.call.doubtful
             return
         assert Phase.EMPTY is after_one.call.phase
-        total = after_one.call.statistics(rig.voice.desk.now()).total_ms
+        total = after_one.call.statistics(rig.voice.writer.now()).total_ms
         assert 0 < total <= 2 * (before - after_one.record.created_at)
 
 
@@ -382,7 +382,7 @@ async def test_a_look_that_is_asked_for(redis_server: RedisServer) -> None:
         sessions = await calls(rig, lobby=("ann", "bob"))
         await unheard(rig, sessions["lobby"], ("bob", "leave"))
         for _ in range(5):
-            rig.voice.synchronizer.look("lobby")
+            rig.voice.synchronizer.request_check("lobby")
         await rig.until_channel("lobby", lambda c: users_of(c) == ("ann",))
 
         assert 0 == rig.voice.synchronizer.passes
@@ -448,8 +448,8 @@ async def test_monitoring_counts_and_measures(redis_server: RedisServer) -> None
         totals = await rig.voice.monitor.make_pass()
         document = await rig.voice.monitor.collect(await rig.channel("lobby"))
         finals: list[Final] = []
-        rig.voice.desk.on_written(lambda channel: finals.extend(channel.finals))
-        await rig.voice.desk.change("lobby", lambda channel, now: channel.end(now, "ended"))
+        rig.voice.writer.on_written(lambda channel: finals.extend(channel.finals))
+        await rig.voice.writer.change("lobby", lambda channel, now: channel.end(now, "ended"))
 
         assert (2, 3, 2) == (totals.live, totals.participants, totals.asked)
         assert 2.0 == counted(rig, "health", status="healthy")

@@ -124,7 +124,7 @@ async def test_100_first_joins_at_once_on_two_servers(redis_server: RedisServer)
         channel = await rig.channel("lobby")
 
     assert (1, JOINS, 1) == (truth["created"], len(sessions), len(set(sessions)))
-    assert JOINS == len(channel.record.guests)
+    assert JOINS == len(channel.record.participants)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,12 +163,12 @@ async def test_a_refused_token_gives_its_seat_back(redis_server: RedisServer) ->
         await rig.ask("POST", "/voice/channels/lobby/leave", voice_mint("ann"), {})
         await rig.sim.faults(rate_limit=7)
         limited = await rig.ask_token("bob", "lobby")
-        guests = set((await rig.channel("lobby")).record.guests)
+        participants = set((await rig.channel("lobby")).record.participants)
 
         assert first["sessionId"]
         assert (503, "provider_unavailable") == (limited.status_code, limited.json()["code"])
         assert 1 <= int(limited.headers["retry-after"]) <= 7
-        assert set() == guests
+        assert set() == participants
 
 
 async def test_a_provider_in_trouble_is_503_with_a_time(redis_server: RedisServer) -> None:
@@ -288,8 +288,11 @@ async def test_the_device_that_asks_is_taken_to_hold_the_call(redis_server: Redi
         url = f"{rig.url}/api/voice/token"
         told = await rig.http.post(url, json=body, headers=headers)
         refused = await rig.http.post(url, json=body, headers=headers | {"X-Device-ID": "d" * 65})
-        guests = (await rig.channel("lobby")).record.guests
+        participants = (await rig.channel("lobby")).record.participants
 
     assert (200, 422) == (told.status_code, refused.status_code)
-    assert ("phone", session) == (guests["ann"].device_id, guests["ann"].sid)
-    assert ("tablet", default_session("bob")) == (guests["bob"].device_id, guests["bob"].sid)
+    assert ("phone", session) == (participants["ann"].device_id, participants["ann"].sid)
+    assert ("tablet", default_session("bob")) == (
+        participants["bob"].device_id,
+        participants["bob"].sid,
+    )

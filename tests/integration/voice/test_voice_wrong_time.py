@@ -18,11 +18,11 @@ import pytest
 from support.redis_servers import RedisServer
 from support.voice.livekit_kit import Device, LiveKitSite, livekit_site
 from support.voice.voice_kit import VoiceRig, voice_server
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.provider.capabilities import EMPTY_APART_S
 from syncbridge.voice.provider.records import CannotVerify
 from syncbridge.voice.reporting import report
-from syncbridge_server.voice.turns import SPREAD
+from syncbridge_server.voice.leader import SPREAD
 
 DOCS = Path(__file__).parents[3] / "docs" / "voice-sync.md"
 HEADING = "## How long a view can be wrong"
@@ -219,8 +219,8 @@ async def a_closed_room(scene: Scene) -> float:
 async def a_silent_client(scene: Scene) -> float:
     """The provider goes on listing the user, and then says nothing at all."""
     await scene.come("lobby", "ann")
-    said = Report("ann", "s", "phone")
-    await scene.rig.voice.desk.change("lobby", lambda channel, now: report(channel, said, now))
+    said = ClientReport("ann", "s", "phone")
+    await scene.rig.voice.writer.change("lobby", lambda channel, now: report(channel, said, now))
     await scene.lose()
     scene.there["lobby"].clear()
     began = scene.clock.ahead

@@ -14,9 +14,9 @@ from syncbridge.voice.evidence import Evidence, Joined, Left, Source
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.claims import Grant
-from syncbridge_server.voice.attachment import Attachment
-from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.sockets.board import Board
+from syncbridge_server.voice.channel_writer import ChannelWriter
+from syncbridge_server.voice.sockets.live_calls import LiveCalls
+from syncbridge_server.voice.voice_gateway import VoiceGateway
 
 WADDLE = "w"
 NOWHERE = {"rtk_api_url": "http://127.0.0.1:9", "rtk_api_key": "k"}
@@ -30,12 +30,12 @@ def pass_for(user: str, *words: str, waddle: str = WADDLE, channel: str = "*") -
     return tokens.mint_access(grant, time.time(), 900.0)[0]
 
 
-def desk_of(node: Node) -> Desk:
+def desk_of(node: Node) -> ChannelWriter:
     assert node.server.voice is not None
-    return node.server.voice.desk
+    return node.server.voice.writer
 
 
-def calls_of(node: Node) -> Attachment:
+def calls_of(node: Node) -> VoiceGateway:
     assert node.server.calls is not None
     return node.server.calls
 
@@ -52,7 +52,7 @@ async def open_call(node: Node, channel_id: str, session_id: str = "s1") -> None
 
 async def hear(node: Node, channel_id: str, *evidence: Evidence) -> None:
     """What the provider says."""
-    await desk_of(node).change(channel_id, lambda channel, now: channel.hear(evidence, now))
+    await desk_of(node).change(channel_id, lambda channel, now: channel.apply(evidence, now))
 
 
 def came(user: str, connection: str, generation: int = 1) -> Joined:
@@ -101,17 +101,17 @@ async def states(device: Device, *wanted: str) -> list[dict[str, Any]]:
     return found
 
 
-async def until(node: Node, shows: Callable[[Board], bool]) -> None:
-    """Wait until a node's board shows something."""
-    board = calls_of(node).board
+async def until(node: Node, shows: Callable[[LiveCalls], bool]) -> None:
+    """Wait until a node's copy shows something."""
+    live_calls = calls_of(node).live_calls
     with trio.fail_after(10):
-        while not shows(board):  # noqa: ASYNC110 - any change of it may be the one
+        while not shows(live_calls):  # noqa: ASYNC110 - any change of it may be the one
             await trio.sleep(0.005)
 
 
-def muted(board: Board, channel_id: str, user: str) -> bool:
-    """Whether a board shows a participant as muted."""
-    person = board.member(channel_id, user)
+def muted(live_calls: LiveCalls, channel_id: str, user: str) -> bool:
+    """Whether a copy shows a participant as muted."""
+    person = live_calls.member(channel_id, user)
     return person is not None and person.muted
 
 

@@ -65,7 +65,7 @@ def left(user: str, at: int, generation: int = 1) -> Left:
 def peopled(*users: str, now: int = NOW, limits: ChannelLimits = LIMITS) -> Channel:
     """A call in which these are."""
     channel = opened(now, limits)
-    channel.hear([joined(user, now + 1) for user in users], now + 1)
+    channel.apply([joined(user, now + 1) for user in users], now + 1)
     return again(channel, limits)
 
 

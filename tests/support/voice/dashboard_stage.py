@@ -56,7 +56,7 @@ async def people(rig: VoiceRig) -> AsyncIterator[tuple[Device, Device, Device]]:
             1, "ann", "laptop", ANN, device_type="desktop", device_name="Ann's laptop"
         )
         tablet = await device(0, "ann", "tablet", ANN, device_type="tablet")
-        bob = await device(1, "bob", "desk", BOB, device_type="desktop")
+        bob = await device(1, "bob", "writer", BOB, device_type="desktop")
         for key, value in STATE.items():
             await phone.set(key, value)
         await laptop.set("cursor", {"line": 3, "column": 14})

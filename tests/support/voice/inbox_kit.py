@@ -16,7 +16,7 @@ from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.inbox import RedisInbox
 from syncbridge_server.redis.stores.recordings import RedisRecordings
 from syncbridge_server.redis.stores.voice import RedisChannels
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.provider.calling import ProviderCalls
 from syncbridge_server.voice.provider.rtk import RtkProvider
 from syncbridge_server.voice.webhooks.inbox_worker import InboxWorker
@@ -47,7 +47,7 @@ class Worker:
     io: RedisIO
     inbox: RedisInbox
     channels: RedisChannels
-    desk: Desk
+    writer: ChannelWriter
     recordings: RedisRecordings
     effects: Effects
     worker: InboxWorker
@@ -55,12 +55,12 @@ class Worker:
     async def open(self, channel_id: str, session: str) -> None:
         """A channel with a session; no provider is asked."""
         await self.channels.note_session(session, channel_id)
-        await self.desk.change(channel_id, lambda c, now: c.opening(now, ChannelConfig(), "w"))
-        await self.desk.change(channel_id, partial(_opened, session))
+        await self.writer.change(channel_id, lambda c, now: c.opening(now, ChannelConfig(), "w"))
+        await self.writer.change(channel_id, partial(_opened, session))
 
     async def users(self, channel_id: str) -> tuple[str, ...]:
         """Who is in the call."""
-        call = (await self.desk.look(channel_id)).call
+        call = (await self.writer.read(channel_id)).call
         return call.users if call is not None else ()
 
 
@@ -77,9 +77,9 @@ async def worker(url: str, name: str, now: float, idle_ms: int = 60_000) -> Asyn
                 ProviderCalls(client, "http://127.0.0.1:9", "", RequestBudget(1, 1))
             )
             inbox, channels = RedisInbox(io, bus, name), RedisChannels(io, bus, name, 3600)
-            desk, effects = Desk(channels, ChannelLimits(), lambda: now), Effects()
+            writer, effects = ChannelWriter(channels, ChannelLimits(), lambda: now), Effects()
             recordings = RedisRecordings(io, 3600)
             made = InboxWorker(
-                provider, inbox, channels, desk, recordings, effects, idle_ms=idle_ms
+                provider, inbox, channels, writer, recordings, effects, idle_ms=idle_ms
             )
-            yield Worker(io, inbox, channels, desk, recordings, effects, made)
+            yield Worker(io, inbox, channels, writer, recordings, effects, made)

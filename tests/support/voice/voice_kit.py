@@ -141,7 +141,7 @@ class VoiceRig:
 
     async def channel(self, channel_id: str) -> Channel:
         """A channel as it is stored."""
-        return await self.voice.desk.look(channel_id)
+        return await self.voice.writer.read(channel_id)
 
     async def finals(self, channel_id: str) -> list[Final]:
         """Calls of a channel that have ended, the latest first."""

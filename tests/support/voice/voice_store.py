@@ -17,7 +17,7 @@ from syncbridge.voice.records import (
 )
 from syncbridge.voice.stored import Stored
 from syncbridge_server.redis.stores.cold import StateDamaged
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 
 
 class MemoryChannels:
@@ -79,20 +79,22 @@ class MemoryChannels:
         return self.sessions.get(session_id)
 
 
-def desk_of(channels: MemoryChannels, clock: Callable[[], float] = trio.current_time) -> Desk:
-    """A desk over these channels; its seconds are Trio's, a day ahead."""
+def desk_of(
+    channels: MemoryChannels, clock: Callable[[], float] = trio.current_time
+) -> ChannelWriter:
+    """A writer over these channels; its seconds are Trio's, a day ahead."""
     store: Any = channels
-    return Desk(store, ChannelLimits(), lambda: 86_400.0 + clock())
+    return ChannelWriter(store, ChannelLimits(), lambda: 86_400.0 + clock())
 
 
-async def open_call(desk: Desk, channel_id: str, *users: str) -> None:
+async def open_call(writer: ChannelWriter, channel_id: str, *users: str) -> None:
     """A call in session `s-<channel>`, in which users have been seen just now."""
 
     def rule(channel: Channel, now: int) -> None:
         room = channel.opening(now, ChannelConfig(), "w")
         channel.opened(f"s-{channel_id}", now)
         there = tuple((user, "") for user in users)
-        channel.hear([Polled(generation=room.generation, at=now, present=there)], now)
+        channel.apply([Polled(generation=room.generation, at=now, present=there)], now)
         channel.record.last_sync_at = now
 
-    await desk.change(channel_id, rule)
+    await writer.change(channel_id, rule)

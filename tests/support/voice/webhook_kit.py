@@ -122,14 +122,14 @@ class Site:
     async def open(self, channel_id: str, session: str = "") -> str:
         """A channel with a session; at the provider, too, unless its id is given."""
         voice = self.voice
-        room = await voice.desk.change(
+        room = await voice.writer.change(
             channel_id, lambda c, now: c.opening(now, ChannelConfig(), "w")
         )
         if not session:
             made = await voice.provider.create_session(SessionRequest(channel_id), room.key)
             session = made.id
         await voice.channels.note_session(session, channel_id)
-        await voice.desk.change(channel_id, lambda c, now: c.opened(session, now))
+        await voice.writer.change(channel_id, lambda c, now: c.opened(session, now))
         return session
 
     async def report_to(self, node: Node) -> None:
@@ -138,7 +138,7 @@ class Site:
 
     async def look(self, channel_id: str) -> Channel:
         """A channel as it is stored."""
-        return await self.voice.desk.look(channel_id)
+        return await self.voice.writer.read(channel_id)
 
     async def users(self, channel_id: str) -> set[str]:
         """Who is in the call."""

@@ -28,7 +28,7 @@ from support.voice_random.people import Events
 from support.voice_random.truth import Truth
 from syncbridge.identity import Role
 from syncbridge.voice.provider import errors
-from syncbridge.voice.provider.records import CannotVerify, Doubt
+from syncbridge.voice.provider.records import CannotVerify, VerifyFailure
 from syncbridge_server.voice.payload import unbroken
 from syncbridge_server.voice.provider.livekit import LiveKitProvider
 
@@ -299,7 +299,7 @@ class LiveKitPlace:
         state = await self.provider.fetch_state(session)
         if isinstance(state, CannotVerify):
             listed: set[str] = set()
-            if state.doubt is not Doubt.EMPTY:
+            if state.doubt is not VerifyFailure.EMPTY:
                 return f"{session}: {state}"
         else:
             listed = {one.user_id for one in state.participants}

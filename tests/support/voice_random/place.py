@@ -24,7 +24,7 @@ from support.voice_random.truth import Truth
 from syncbridge.identity import Role
 from syncbridge_server.voice.payload import unbroken
 from syncbridge_tools.rtk_sim.reports import Delivery
-from syncbridge_tools.rtk_sim.world import Happening, Room, WorldError
+from syncbridge_tools.rtk_sim.world import Happening, SimRoom, WorldError
 
 SYNC_S = 2.0
 SETTINGS = {
@@ -137,7 +137,7 @@ class Place:
         self.rig.sim.reports.tell(happened)
         return True
 
-    def _cleared(self, room: Room, now: float) -> list[Happening]:
+    def _cleared(self, room: SimRoom, now: float) -> list[Happening]:
         """Somebody has ended a room: that can only have been the service."""
         channel = self._channels.get(room.id, "")
         moved = any(self._follows(name, room) for name in self._channels)
@@ -146,7 +146,7 @@ class Place:
             self.truth.went(channel, room.id, peer.user_id, now)
         return self._clear(room, now)
 
-    def _follows(self, session: str, room: Room) -> bool:
+    def _follows(self, session: str, room: SimRoom) -> bool:
         """Whether the call of a room may have moved to a session: of its channel, and younger."""
         if self._channels[session] != self._channels.get(room.id, ""):
             return False

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from syncbridge.voice.call import Call
+from syncbridge.voice.call import ChannelCall
 from syncbridge.voice.call_records import (
     TRANSITIONS,
     CallLimits,
@@ -33,9 +33,9 @@ def polled(at: int, *present: tuple[str, str]) -> Polled:
     return Polled(generation=1, at=at, present=present)
 
 
-def call_with(*users: str) -> Call:
+def call_with(*users: str) -> ChannelCall:
     """A call since 0 in which each user has the connection `<user>1`, seen at 10."""
-    call = Call(0)
+    call = ChannelCall(0)
     for user in users:
         call.apply(joined(user, f"{user}1", 10), 10)
     return call
@@ -43,7 +43,7 @@ def call_with(*users: str) -> Call:
 
 def test_the_first_one_makes_it_active() -> None:
     """Somebody comes: the user is told, and the call is active."""
-    events: list[Event] = Call(0).apply(joined("ann", "a1", 5), 5)
+    events: list[Event] = ChannelCall(0).apply(joined("ann", "a1", 5), 5)
 
     assert events == [UserJoined("ann"), PhaseChanged(Phase.ACTIVE, Cause.CAME, 1)]
 
@@ -79,7 +79,7 @@ def test_left_of_a_connection_whose_user_was_there_later() -> None:
 
 def test_old_news_do_not_hide_that_a_user_was_there_later() -> None:
     """Both ends of an older connection are reported when polls have long shown the next one."""
-    call = Call(0)
+    call = ChannelCall(0)
     call.apply(polled(40, ("ann", "")), 41)
 
     assert [] == call.apply(joined("ann", "ann1", 10), 50) + call.apply(left("ann", "ann1", 20), 50)
@@ -88,7 +88,7 @@ def test_old_news_do_not_hide_that_a_user_was_there_later() -> None:
 
 def test_left_before_its_joined() -> None:
     """Swapped deliveries end like the right order: nobody is there."""
-    call = Call(0)
+    call = ChannelCall(0)
 
     assert call.apply(left("ann", "a1", 20), 20) == []
     assert call.apply(joined("ann", "a1", 10), 21) == []
@@ -163,7 +163,7 @@ def test_without_a_lease_silence_is_no_evidence() -> None:
 @pytest.mark.parametrize(("ever", "wait"), [(False, 15 * MINUTE), (True, 5 * MINUTE)])
 def test_idle_calls_end(ever: bool, wait: int) -> None:
     """15 minutes if nobody came, 5 after the last one left."""
-    call = call_with("ann") if ever else Call(0)
+    call = call_with("ann") if ever else ChannelCall(0)
     if ever:
         call.apply(left("ann", "ann1", 0), 10)
     began = 10 if ever else 0
@@ -202,7 +202,7 @@ def test_the_end_tells_everybody() -> None:
 
 def test_the_room_is_for_so_many() -> None:
     """A full call has room for those who are in it."""
-    call = Call(0, limits=CallLimits(max_participants=1))
+    call = ChannelCall(0, limits=CallLimits(max_participants=1))
     call.apply(joined("ann", "a1", 1), 1)
 
     assert (call.session_full("ann"), call.session_full("bob")) == (False, True)
@@ -219,7 +219,7 @@ def test_peak_and_total_time() -> None:
 
 def test_what_is_held_is_bounded() -> None:
     """Connections and tombstones have a bound."""
-    call = Call(0, limits=CallLimits(max_connections=2, tombstones=1))
+    call = ChannelCall(0, limits=CallLimits(max_connections=2, tombstones=1))
     for n in range(5):
         call.apply(joined(f"u{n}", "c", 1), 1)
     for n in range(5):

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncbridge.voice.call import Call
+from syncbridge.voice.call import ChannelCall
 from syncbridge.voice.call_records import Event, UserLeft
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Evidence, Joined, Left, Migrated, Polled, Source
-from syncbridge.voice.intake import Report, take_in
+from syncbridge.voice.intake import WebhookReport, apply_webhooks
 from syncbridge.voice.provider.events import ParticipantLeft
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
 
@@ -25,7 +25,7 @@ def polled(at: int, *users: str) -> Polled:
     return Polled(generation=1, at=at, present=tuple((user, "") for user in users))
 
 
-def heard(call: Call, *evidence: Evidence) -> list[Event]:
+def heard(call: ChannelCall, *evidence: Evidence) -> list[Event]:
     """What each piece changed, when it was applied 5 ms after it was true."""
     return [event for one in evidence for event in call.apply(one, one.at + 5)]
 
@@ -34,9 +34,9 @@ def gone(events: list[Event]) -> list[UserLeft]:
     return [event for event in events if isinstance(event, UserLeft)]
 
 
-def in_call(*users: str) -> Call:
+def in_call(*users: str) -> ChannelCall:
     """Each is known by a webhook of 10 that names no connection."""
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, *(joined(user, 10) for user in users))
     return call
 
@@ -65,7 +65,7 @@ def test_it_says_nothing_while_somebody_is_not_in_doubt() -> None:
 @pytest.mark.parametrize(
     ("before", "at"),
     [
-        ((left("ann", 100),), 104),  # it was asked before the webhook had taken effect
+        ((left("ann", 100),), 104),  # it was asked before the webhook had result effect
         ((left("ann", 100), joined("ann", 110)), 120),  # who was there later
         ((left("ann", 9),), 120),  # a late webhook, of before
         ((left("ann", 100, source=Source.CLIENT),), 120),  # a client's word
@@ -73,7 +73,7 @@ def test_it_says_nothing_while_somebody_is_not_in_doubt() -> None:
     ],
 )
 def test_what_it_does_not_confirm(before: tuple[Evidence, ...], at: int) -> None:
-    """Nobody goes who is not taken out by a webhook that holds when the answer was asked for."""
+    """Nobody goes who is not result out by a webhook that holds when the answer was asked for."""
     call = in_call("ann")
     heard(call, *before)
 
@@ -90,9 +90,9 @@ def test_it_says_nothing_of_the_session_before() -> None:
     assert call.users == ("ann",)
 
 
-def known_by_poll(user: str = "ann") -> Call:
+def known_by_poll(user: str = "ann") -> ChannelCall:
     """The `joined` was lost; a poll of 10 shows the user, and Bob."""
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, polled(10, user, "bob"))
     return call
 
@@ -122,12 +122,12 @@ def test_a_poll_that_shows_the_user_undoes_it() -> None:
 
 def test_connections_that_are_known_to_be_gone_say_nothing_more() -> None:
     """A `left` of what has ended, or of what polls have removed, is about nobody who is there."""
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, joined("ann", 10, "p1"), joined("bob", 10, "b1"), left("ann", 20, "p1"))
     heard(call, polled(30, "ann", "bob"), left("ann", 40, "p1"))
     assert not call.doubted
 
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, joined("ann", 10, "p1"), joined("bob", 10, "b1"))
     heard(call, polled(20, "bob"), polled(40, "bob"), polled(60, "ann", "bob"))
     heard(call, left("ann", 70, "p1"))
@@ -136,7 +136,7 @@ def test_connections_that_are_known_to_be_gone_say_nothing_more() -> None:
 
 def test_a_left_of_an_unheard_connection_spares_a_named_one() -> None:
     """Who has a connection with an id has no unnamed one."""
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, joined("ann", 10, "p2"))
 
     assert heard(call, left("ann", 100, "p1"), polled(120)) == []
@@ -160,7 +160,7 @@ def test_who_was_shown_and_is_there_stays(
     happenings: list[tuple[int, str, str, list[int]]], named: bool
 ) -> None:
     """Late, repeated and lost webhooks, and answers that are empty by mistake, remove nobody."""
-    call, now, made = Call(0), 0, 0
+    call, now, made = ChannelCall(0), 0, 0
     there: dict[str, str] = {}
     shown: set[tuple[str, str]] = set()
     post: list[tuple[int, Evidence]] = []
@@ -189,14 +189,14 @@ def live() -> Channel:
     channel = Channel(ChannelRecord("c"), ChannelLimits())
     channel.opening(500, ChannelConfig(), "w")
     channel.opened("s1", 500)
-    channel.hear([polled(600, "ann")], 600)
+    channel.apply([polled(600, "ann")], 600)
     return channel
 
 
 def asks(channel: Channel, peer: str, at: int) -> bool:
     """Whether a webhook that Ann has left has the provider asked."""
     event = ParticipantLeft(session_id="s1", user_id="ann", peer_id=peer, occurred_at=at / 1000)
-    return take_in(channel, [Report(event, at)], at).look
+    return apply_webhooks(channel, [WebhookReport(event, at)], at).check_state
 
 
 def test_a_left_of_an_unheard_connection_asks_for_a_look() -> None:
@@ -205,5 +205,5 @@ def test_a_left_of_an_unheard_connection_asks_for_a_look() -> None:
 
     assert not asks(channel, "p0", 550)
     assert asks(channel, "p1", 700)
-    channel.hear([polled(800, "ann")], 800)
+    channel.apply([polled(800, "ann")], 800)
     assert not asks(channel, "p1", 900)

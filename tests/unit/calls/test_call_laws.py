@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncbridge.voice.call import Call
+from syncbridge.voice.call import ChannelCall
 from syncbridge.voice.evidence import Evidence, Joined, Left, Polled, Source, Vacant
 
 USERS = ("ann", "bob", "cy")
@@ -87,7 +87,7 @@ def said(
     return kind(generation=1, at=at, source=source, user_id=user_id, connection_id=connection_id)
 
 
-def twice(call: Call, now: int, look: Callable[[int], Evidence]) -> int:
+def twice(call: ChannelCall, now: int, look: Callable[[int], Evidence]) -> int:
     """Two looks, the second after the first was applied; the time after them."""
     for _ in range(2):
         call.apply(look(now + 1), now + 2)
@@ -95,13 +95,13 @@ def twice(call: Call, now: int, look: Callable[[int], Evidence]) -> int:
     return now
 
 
-def held(call: Call) -> set[Connection]:
+def held(call: ChannelCall) -> set[Connection]:
     return {(user, connection) for user in call.users for connection in call.connections(user)}
 
 
-def played(steps: list[Step]) -> tuple[Call, Truth, int]:
+def played(steps: list[Step]) -> tuple[ChannelCall, Truth, int]:
     """Play the steps; on the way no connection is let go that is there."""
-    call, truth, now = Call(0), Truth(), 0
+    call, truth, now = ChannelCall(0), Truth(), 0
     post: list[tuple[int, Evidence]] = [(0, said(Joined, truth.there[0], 0, Source.WEBHOOK))]
     for number, step in enumerate(steps):
         now += step.wait
@@ -181,7 +181,7 @@ def test_one_good_poll_undoes_what_two_wrong_ones_did(steps: list[Step]) -> None
 @given(STEPS)
 def test_whom_a_poll_without_ids_has_shown_stays(steps: list[Step]) -> None:
     """Users with one connection at a time come, go and come again; webhooks are late or lost."""
-    call, truth, now = Call(0), Truth(), 0
+    call, truth, now = ChannelCall(0), Truth(), 0
     post: list[tuple[int, Evidence]] = []
     shown: set[Connection] = set()
     for number, step in enumerate(steps):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncbridge.voice.call import Call
+from syncbridge.voice.call import ChannelCall
 from syncbridge.voice.call_records import CallLimits, Event, UserJoined, UserLeft
 from syncbridge.voice.evidence import Evidence, Joined, Left, Polled, Source, Vacant
 
@@ -12,7 +12,7 @@ GONE = [UserLeft("ann", "verified")]
 REPLACED_MS = CallLimits().replaced_ms
 
 
-def heard(call: Call, *evidence: Evidence) -> list[Event]:
+def heard(call: ChannelCall, *evidence: Evidence) -> list[Event]:
     """What each piece changed, when it was applied 5 ms after it was true."""
     return [event for one in evidence for event in call.apply(one, one.at + 5)]
 
@@ -43,9 +43,9 @@ def vacant(at: int, life: str = "L1") -> Vacant:
     return Vacant(generation=1, at=at, life=life, apart_ms=APART)
 
 
-def in_call() -> Call:
+def in_call() -> ChannelCall:
     """Bob and Ann have a connection each, since 10."""
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, shown("bob", "b1", 10), shown("ann", "a1", 10))
     return call
 
@@ -93,7 +93,7 @@ def test_an_empty_call_ends_by_two_looks() -> None:
 
 def test_a_webhook_and_a_look_are_independent_at_once() -> None:
     """A word of another source needs neither time nor life."""
-    call = Call(0)
+    call = ChannelCall(0)
     heard(call, shown("bob", "b1", 10), shown("ann", "", 10))
 
     assert heard(call, left(100, "a9"), polled(200)) == GONE
@@ -157,7 +157,7 @@ def test_a_moment_and_a_life_are_stored() -> None:
     """A node that dies leaves both to the next one."""
     call = in_call()
     heard(call, left(100, replaced=True), polled(200))
-    again = Call.load(call.dump())
+    again = ChannelCall.load(call.dump())
 
     assert again.next_due() == 105 + REPLACED_MS
     assert heard(again, shown("ann", "a2", 300), polled(400), polled(450 + APART)) == GONE

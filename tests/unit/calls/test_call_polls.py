@@ -1,6 +1,6 @@
 """What polls may do against a client's word: two remove, one never, a later one undoes it."""
 
-from syncbridge.voice.call import Call
+from syncbridge.voice.call import ChannelCall
 from syncbridge.voice.call_records import Event, UserJoined, UserLeft
 from syncbridge.voice.evidence import Evidence, Joined, Left, Migrated, Polled, Source, Vacant
 
@@ -21,20 +21,20 @@ def polled(at: int, *present: tuple[str, str]) -> Polled:
     return Polled(generation=1, at=at, present=(BOB, *present))
 
 
-def heard(call: Call, *evidence: Evidence) -> list[Event]:
+def heard(call: ChannelCall, *evidence: Evidence) -> list[Event]:
     """What each piece changed, when it was applied 5 ms after it was true."""
     return [event for one in evidence for event in call.apply(one, one.at + 5)]
 
 
-def in_call() -> Call:
+def in_call() -> ChannelCall:
     """Bob and Ann have a connection each, since 10, and Ann's client reports."""
-    call = Call(0)
+    call = ChannelCall(0)
     bob = Joined(generation=1, at=10, source=Source.WEBHOOK, user_id="bob", connection_id="b1")
     heard(call, bob, says("a1", 10, Source.WEBHOOK), says("a1", 10))
     return call
 
 
-def removed() -> Call:
+def removed() -> ChannelCall:
     """Two polls have removed Ann."""
     call = in_call()
     assert heard(call, polled(100), says("a1", 110), polled(120), says("a1", 130)) == GONE

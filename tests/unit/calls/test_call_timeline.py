@@ -17,8 +17,8 @@ from support.voice.channel_kit import (
 )
 from syncbridge.voice import intake, reporting
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.evidence import Evidence, Joined, Left, Origin, Polled, Source, Teller
-from syncbridge.voice.holding import Report
+from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Joined, Left, Polled, Source, Teller
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.provider.events import ParticipantJoined, ParticipantLeft
 from syncbridge.voice.timeline import (
     CAUSES,
@@ -28,8 +28,8 @@ from syncbridge.voice.timeline import (
     IGNORED_MS,
     MOST_AT_ONCE,
     REF_MOST,
-    Entry,
     Timeline,
+    TimelineEntry,
     decode_entry,
     encode_entry,
     repair_of,
@@ -51,7 +51,7 @@ def told(channel: Channel) -> list[tuple[str, str, str, str]]:
 def hear(channel: Channel, now: int, *evidence: Evidence) -> Channel:
     """The channel after it was read again and heard something."""
     channel = again(channel)
-    channel.hear(evidence, now)
+    channel.apply(evidence, now)
     return channel
 
 
@@ -61,10 +61,10 @@ def test_a_webhook_is_named_by_its_id() -> None:
     event = ParticipantJoined(
         session_id="s1", user_id="ann", peer_id="p1", occurred_at=(NOW + 5) / 1000
     )
-    intake.take_in(channel, [intake.Report(event, NOW + 20, "msg_1")], NOW + 30)
+    intake.apply_webhooks(channel, [intake.WebhookReport(event, NOW + 20, "msg_1")], NOW + 30)
 
     [entry] = channel.timeline.entries
-    assert entry == Entry(
+    assert entry == TimelineEntry(
         NOW + 30,
         Teller.WEBHOOK,
         "joined",
@@ -89,10 +89,10 @@ def test_a_user_goes_by_the_word_of_a_webhook() -> None:
     assert [("webhook", "disconnected", "ann", "left")] == told(channel)
     gone = ParticipantLeft(session_id="s1", user_id="ann", peer_id="A2")
     channel = again(channel)
-    intake.take_in(channel, [intake.Report(gone, NOW + 4, "m")], NOW + 4)
+    intake.apply_webhooks(channel, [intake.WebhookReport(gone, NOW + 4, "m")], NOW + 4)
     assert ("webhook", "left", "ann", "left") in told(channel)
     channel = again(channel)
-    intake.take_in(channel, [intake.Report(gone, NOW + 4, "m2")], NOW + 5)
+    intake.apply_webhooks(channel, [intake.WebhookReport(gone, NOW + 4, "m2")], NOW + 5)
     assert [("webhook", "ignored", "ann", "gone")] == told(channel)
 
 
@@ -130,7 +130,7 @@ def test_whoever_a_list_finds_was_missed_since_the_look_before() -> None:
 def test_a_client_that_falls_silent_is_gone_by_a_deadline() -> None:
     """Its first report begins a promise, which is an entry; others only move the last sign."""
     channel = again(peopled("ann"))
-    said = Report("ann", "phone", "sid", "ANN1", "s1")
+    said = ClientReport("ann", "phone", "sid", "ANN1", "s1")
     reporting.report(channel, said, NOW + 10)
     assert [("report", "confirmed", "ann", ""), ("report", "holds", "ann", "")] == told(channel)
     assert ["phone", "phone"] == [entry.ref for entry in channel.timeline.entries]
@@ -154,7 +154,7 @@ def test_a_client_that_falls_silent_is_gone_by_a_deadline() -> None:
 def test_a_deadline_that_passed_is_not_laid_to_whoever_speaks_next() -> None:
     """What was due is done first, and by nobody's word."""
     channel = again(peopled("ann", "bob"))
-    reporting.report(channel, Report("bob", "phone", "sid", "BOB1", "s1"), NOW + 10)
+    reporting.report(channel, ClientReport("bob", "phone", "sid", "BOB1", "s1"), NOW + 10)
     channel = hear(channel, NOW + 10 + LEASE, joined("cleo", NOW + 10 + LEASE))
 
     assert [
@@ -168,7 +168,7 @@ def test_why_somebody_is_not_shown_is_noted_once_in_a_while() -> None:
     channel = peopled("ann", "bob")
     for at in (NOW + 10, NOW + 1_000):
         channel = hear(channel, at, polled(at - 1, "ann"))
-    said = Report("bob", "phone", "sid", "BOB1", "s1")
+    said = ClientReport("bob", "phone", "sid", "BOB1", "s1")
     noted = []
     for at in (2_000, 30_000, IGNORED_MS - 1, IGNORED_MS + 2_000):
         channel = again(channel)
@@ -198,7 +198,7 @@ def test_a_change_of_everybody_is_folded() -> None:
     """So many entries at once, and how many more there were; what is about the call is kept."""
     channel = opened(most=10_000)
     many = [joined(f"u{number}", NOW + 1) for number in range(MOST_AT_ONCE + 9)]
-    channel.hear(many, NOW + 1)
+    channel.apply(many, NOW + 1)
     channel.end(NOW + 2, "ended")
 
     *entries, ended, folded = channel.timeline.entries
@@ -219,7 +219,7 @@ def test_a_call_begins_moves_and_ends() -> None:
     channel = hear(channel, NOW + 7, joined("ann", NOW + 7, 2))
     assert ("provider", "migrated", "", "moved") in told(channel)
     channel = again(channel)
-    channel.end(NOW + 8, "ended", Origin(Teller.OPERATOR, "root"))
+    channel.end(NOW + 8, "ended", EvidenceOrigin(Teller.OPERATOR, "root"))
     assert [("operator", "left", "ann", "ended"), ("operator", "ended", "", "ended")] == told(
         channel
     )
@@ -237,26 +237,26 @@ def test_an_entry_is_read_as_it_was_written() -> None:
     """And is short: what is empty is left out. A long reference is cut."""
     channel = opened()
     line = Timeline(channel.record)
-    line.note(Origin(Teller.WEBHOOK, "x" * 1_000), "joined", NOW, user_id="ann")
+    line.note(EvidenceOrigin(Teller.WEBHOOK, "x" * 1_000), "joined", NOW, user_id="ann")
     [entry] = line.entries
 
     assert REF_MOST == len(entry.ref)
     assert entry == decode_entry(encode_entry(entry))
-    plain = Entry(NOW, Teller.LIST, "left")
+    plain = TimelineEntry(NOW, Teller.LIST, "left")
     assert b'{"at":%d,"source":"list","what":"left"}' % NOW == encode_entry(plain)
 
 
 @pytest.mark.parametrize(
     ("entry", "cause"),
     [
-        (Entry(1, Teller.LIST, "joined"), "missed_join"),
-        (Entry(1, Teller.LIST, "left", reason="verified"), "missed_leave"),
-        (Entry(1, Teller.TIMEOUT, "left", reason="expired"), "silent_client"),
-        (Entry(1, Teller.WEBHOOK, "joined"), ""),
-        (Entry(1, Teller.WEBHOOK, "left", reason="left"), ""),
-        (Entry(1, Teller.TIMEOUT, "left", reason="migration"), ""),
-        (Entry(1, Teller.LIST, "left", reason="ended"), ""),
-        (Entry(1, Teller.LIST, "doubted"), ""),
+        (TimelineEntry(1, Teller.LIST, "joined"), "missed_join"),
+        (TimelineEntry(1, Teller.LIST, "left", reason="verified"), "missed_leave"),
+        (TimelineEntry(1, Teller.TIMEOUT, "left", reason="expired"), "silent_client"),
+        (TimelineEntry(1, Teller.WEBHOOK, "joined"), ""),
+        (TimelineEntry(1, Teller.WEBHOOK, "left", reason="left"), ""),
+        (TimelineEntry(1, Teller.TIMEOUT, "left", reason="migration"), ""),
+        (TimelineEntry(1, Teller.LIST, "left", reason="ended"), ""),
+        (TimelineEntry(1, Teller.LIST, "doubted"), ""),
     ],
 )
 def test_what_is_a_repair(entry: Any, cause: str) -> None:

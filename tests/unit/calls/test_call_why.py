@@ -50,13 +50,13 @@ def test_why_somebody_is_shown() -> None:
         "Last confirmed at T3 by the provider's list.",
         "Device phone holds the call.",
         "Connection p1: last seen at T3.",
-        "  Doubted: the provider's list of T4 speaks against it; one more statement removes it.",
+        "  Doubted: the provider's list at T4 is one negative; a second one removes it.",
         "  Its device has reported, and must report again before T5.",
     ] == explained("bob", channel(person("bob", SHOWN)), [])
 
 
 def test_why_somebody_is_not_shown() -> None:
-    """How they went, and what was said since in vain."""
+    """How they went, and later ignored evidence."""
     entries = [
         entry("ignored", source="report", ref="phone", reason="gone"),
         entry("token", source="token"),
@@ -67,11 +67,11 @@ def test_why_somebody_is_not_shown() -> None:
 
     assert [
         "bob is not shown in the call of lobby.",
-        "At T2 a report of the device (phone) spoke of them, in vain: what it names is known to be"
-        " gone, or the provider had not shown it twice.",
-        "At T2 they were given a token; nothing has shown them in the media since.",
-        "They were there until T2: two statements, independent of each other, said that the"
-        " connection is gone. The last word was the provider's list.",
+        "At T2 a report of the device (phone) was ignored: the connection is known to be"
+        " gone, or two lists did not show it.",
+        "At T2 they got a token; nothing has shown them in the media since.",
+        "They were in the call until T2: two independent statements said that the connection is"
+        " gone. The last evidence was the provider's list.",
         "They were shown for at most 30.5 s too long.",
         "",
     ] == lines[:6]
@@ -83,11 +83,9 @@ def test_who_was_never_spoken_of() -> None:
     whole = explained("bob", channel(), [entry("opened", user="")])
     nothing = explained("bob", channel(session=None), [])
 
-    assert "Nothing was said about them, as far back as the timeline goes." == whole[1]
+    assert "The timeline has no entry about them." == whole[1]
     assert "bob is not shown: there is no call in lobby." == nothing[0]
-    assert ["bob is not shown: there was no call in this channel yet."] == explained(
-        "bob", None, []
-    )
+    assert ["bob is not shown: the channel has had no call yet."] == explained("bob", None, [])
 
 
 def test_a_call_that_cannot_be_verified_says_so() -> None:
@@ -95,7 +93,7 @@ def test_a_call_that_cannot_be_verified_says_so() -> None:
     entries = [entry("confirmed", ref=f"m{number}") for number in range(LINES + 3)]
     lines = explained("bob", channel(person("bob", None), reason="empty"), entries)
 
-    assert "Why is told to services, to admins, and to the user." == lines[1]
+    assert "Only services, admins and the user can see the evidence." == lines[1]
     assert lines[2].endswith("the provider's list is empty, which proves nothing.")
     assert "  T2  webhook m0: confirmed bob" == lines[5]
     assert LINES == len(lines[5:])

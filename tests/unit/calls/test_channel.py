@@ -92,10 +92,10 @@ def test_a_recording_is_wanted_when_somebody_is_there() -> None:
     channel = empty()
     channel.opening(NOW, ChannelConfig(recording=True), "w")
     channel.opened("s1", NOW)
-    assert ("wanted", False) == (channel.record.recording, channel.chores)
-    channel.hear([joined("ann", NOW + 1)], NOW + 1)
+    assert ("wanted", False) == (channel.record.recording, channel.has_tasks)
+    channel.apply([joined("ann", NOW + 1)], NOW + 1)
 
-    assert channel.chores
+    assert channel.has_tasks
     assert channel.next_due(NOW + 1) == NOW + 1 + LIMITS.retry_ms
 
 
@@ -107,7 +107,7 @@ def test_seats_are_kept_for_tokens_and_participants() -> None:
     channel = opened(most=2)
     channel.admit("ann", MAY, NOW)
     channel.admit("ann", MAY, NOW + 1)
-    channel.hear([joined("ann", NOW + 2)], NOW + 2)
+    channel.apply([joined("ann", NOW + 2)], NOW + 2)
     channel.admit("bob", MAY, NOW + 3)
     with pytest.raises(SessionFull) as caught:
         channel.admit("cy", MAY, NOW + 4)
@@ -117,18 +117,18 @@ def test_seats_are_kept_for_tokens_and_participants() -> None:
     assert LIMITS.seat_ms / 1000 == caught.value.retry_after
     assert [2, 1] == [channel.taken(now) for now in (over - 1, over)]
     channel.admit("cy", MAY, over)
-    assert ["ann", "cy"] == sorted(channel.record.guests)
+    assert ["ann", "cy"] == sorted(channel.record.participants)
 
 
 def test_who_is_in_the_call_always_has_a_seat() -> None:
     """Also when the provider lets in more than there are seats: a token may have to be renewed."""
     channel = opened(most=1)
-    channel.hear([joined("ann", NOW), joined("bob", NOW)], NOW)
+    channel.apply([joined("ann", NOW), joined("bob", NOW)], NOW)
     channel.admit("bob", MAY, NOW + 1)
     with pytest.raises(SessionFull):
         channel.admit("cy", MAY, NOW + 1)
 
-    assert {"bob"} == set(channel.record.guests)
+    assert {"bob"} == set(channel.record.participants)
 
 
 def test_a_seat_is_given_back() -> None:
@@ -136,11 +136,11 @@ def test_a_seat_is_given_back() -> None:
     channel = opened(most=2)
     channel.admit("ann", MAY, NOW)
     channel.admit("bob", MAY, NOW)
-    channel.hear([joined("bob", NOW)], NOW)
+    channel.apply([joined("bob", NOW)], NOW)
     for user in ("ann", "bob", "nobody"):
         channel.unseat(user, NOW)
 
-    assert (1, {"bob"}) == (channel.taken(NOW), set(channel.record.guests))
+    assert (1, {"bob"}) == (channel.taken(NOW), set(channel.record.participants))
 
 
 def test_guests_are_forgotten_when_they_are_gone() -> None:
@@ -148,11 +148,11 @@ def test_guests_are_forgotten_when_they_are_gone() -> None:
     channel = peopled("ann")
     for n, user in enumerate(("ann", "bob")):
         channel.admit(user, Permissions(can_record=True), NOW + n)
-    assert {"ann", "bob"} == set(channel.record.guests)
+    assert {"ann", "bob"} == set(channel.record.participants)
     channel.expire(NOW + 1 + LIMITS.seat_ms)
 
-    assert {"ann"} == set(channel.record.guests)
-    assert channel.record.guests["ann"].permissions.can_record
+    assert {"ann"} == set(channel.record.participants)
+    assert channel.record.participants["ann"].permissions.can_record
 
 
 # The call
@@ -162,10 +162,10 @@ def test_evidence_is_told_once() -> None:
     """Who comes and who goes, in order; repetitions tell nothing."""
     channel = opened()
     come = [joined("ann", NOW + 1), joined("bob", NOW + 2)]
-    events = channel.hear([*come, left("ann", NOW + 3), *come], NOW + 3)
+    events = channel.apply([*come, left("ann", NOW + 3), *come], NOW + 3)
     told = kinds(channel)
     channel = again(channel)
-    channel.hear([*come, left("ann", NOW + 3)], NOW + 4)
+    channel.apply([*come, left("ann", NOW + 3)], NOW + 4)
 
     assert {"ann", "bob"} == {e.user_id for e in events if isinstance(e, UserJoined | UserLeft)}
     assert ["connected", "connected", "disconnected"] == told
@@ -176,10 +176,10 @@ def test_evidence_is_told_once() -> None:
 def test_nothing_is_heard_without_a_call() -> None:
     """No room, or one that is being opened."""
     channel = empty()
-    assert [] == channel.hear([joined("ann", NOW)], NOW)
+    assert [] == channel.apply([joined("ann", NOW)], NOW)
     channel.opening(NOW, ChannelConfig(), "w")
 
-    assert [] == channel.hear([joined("ann", NOW)], NOW)
+    assert [] == channel.apply([joined("ann", NOW)], NOW)
     assert [] == channel.expire(NOW)
     assert not channel.live
 
@@ -187,10 +187,10 @@ def test_nothing_is_heard_without_a_call() -> None:
 def test_what_a_poll_repeats_is_no_activity() -> None:
     """Looking is not doing; a poll that shows somebody new is."""
     channel = peopled("ann")
-    channel.hear([Polled(generation=1, at=NOW + 50, present=(("ann", "ANN1"),))], NOW + 50)
+    channel.apply([Polled(generation=1, at=NOW + 50, present=(("ann", "ANN1"),))], NOW + 50)
     assert NOW + 1 == channel.record.last_activity
     both = (("ann", "ANN1"), ("bob", "BOB1"))
-    channel.hear([Polled(generation=1, at=NOW + 60, present=both)], NOW + 60)
+    channel.apply([Polled(generation=1, at=NOW + 60, present=both)], NOW + 60)
 
     assert NOW + 60 == channel.record.last_activity
 
@@ -218,7 +218,7 @@ def test_a_call_that_nobody_joined_ends() -> None:
 def test_late_news_do_not_save_a_call_that_is_over() -> None:
     """Evidence after the deadline finds it ended, for the reason that it was idle."""
     channel = opened()
-    channel.hear([joined("ann", NOW + 15 * MINUTE)], NOW + 15 * MINUTE)
+    channel.apply([joined("ann", NOW + 15 * MINUTE)], NOW + 15 * MINUTE)
 
     assert [("idle", 0)] == [(f.reason, f.peak_participants) for f in channel.finals]
     assert ["s1"] == sessions(channel.record.retired)
@@ -233,7 +233,7 @@ def test_a_call_waits_for_who_has_a_token() -> None:
     kept = over - 1 + LIMITS.seat_ms
     assert kept == channel.next_due(over)
     channel.expire(kept - 1)
-    channel.hear([joined("ann", kept - 1)], kept - 1)
+    channel.apply([joined("ann", kept - 1)], kept - 1)
     assert ("ann",) == users(channel)
 
     other = opened()
@@ -248,7 +248,7 @@ def test_an_ended_call_leaves_nothing_behind() -> None:
     for channel in (by_us, by_provider):
         channel.admit("cy", MAY, NOW + 5)
     by_us.end(NOW + 1001, "admin")
-    by_provider.hear([Ended(generation=1, at=NOW + 1001)], NOW + 1001)
+    by_provider.apply([Ended(generation=1, at=NOW + 1001)], NOW + 1001)
     for channel, reason in ((by_us, "admin"), (by_provider, "ended")):
         final = channel.finals[0]
         assert (reason, 2, 2000) == (
@@ -257,13 +257,17 @@ def test_an_ended_call_leaves_nothing_behind() -> None:
             final.total_participant_ms,
         )
         assert ["disconnected", "disconnected", "session_ended"] == kinds(channel)
-        assert {} == channel.record.guests
+        assert {} == channel.record.participants
         channel = again(channel)
         assert [] == channel.end(NOW + 1002, "again") == channel.finals
         room = channel.record.retired[0]
         assert NOW + 1002 + LIMITS.retry_ms == channel.next_due(NOW + 1002)
         channel.confirm_ended(room)
-        assert (True, False, None) == (channel.idle, channel.chores, channel.next_due(NOW + 1002))
+        assert (True, False, None) == (
+            channel.idle,
+            channel.has_tasks,
+            channel.next_due(NOW + 1002),
+        )
 
 
 def test_the_next_call_has_a_room_and_a_generation_of_its_own() -> None:
@@ -272,7 +276,7 @@ def test_the_next_call_has_a_room_and_a_generation_of_its_own() -> None:
     channel.end(NOW + 10, "ended")
     room = channel.opening(NOW + 11, ChannelConfig(), "w")
     channel.opened("s2", NOW + 11, room.key)
-    channel.hear([joined("ann", NOW + 12, 1), joined("bob", NOW + 12, 2)], NOW + 12)
+    channel.apply([joined("ann", NOW + 12, 1), joined("bob", NOW + 12, 2)], NOW + 12)
 
     assert ("bob",) == users(channel)
     assert (None, 2) == (channel.generation_of("s1"), channel.generation_of("s2"))
@@ -351,7 +355,7 @@ def test_a_room_is_opened_ahead_of_an_event_and_kept_for_it() -> None:
 
     assert until == channel.next_due(starts)
     channel.expire(until - 1)
-    channel.hear([joined("ann", until - 1)], until - 1)
+    channel.apply([joined("ann", until - 1)], until - 1)
     assert ("ann",) == users(channel)
     channel = again(channel)
     assert 3 == channel.record.config.max_participants
@@ -364,7 +368,7 @@ def test_a_room_that_is_open_stays_for_an_event() -> None:
     until = channel.record.warm_until
     assert until == NOW + 25 * MINUTE
     channel.expire(NOW + 15 * MINUTE)
-    channel.hear([Polled(generation=1, at=NOW, present=())], NOW + 20 * MINUTE)
+    channel.apply([Polled(generation=1, at=NOW, present=())], NOW + 20 * MINUTE)
     assert channel.live
     channel.expire(until)
 
@@ -377,7 +381,7 @@ def test_leases_end_while_an_event_is_near() -> None:
     channel = opened()
     prewarm(channel, NOW, NOW, ChannelConfig(), "w")
     sign = Joined(generation=1, at=NOW, source=Source.CLIENT, user_id="ann", connection_id="ANN1")
-    channel.hear([sign], NOW)
+    channel.apply([sign], NOW)
     lease = NOW + LIMITS.call.lease_ms
 
     assert lease == channel.next_due(NOW)

@@ -7,7 +7,7 @@ import pytest
 from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Joined, Left, Polled, Source
-from syncbridge.voice.holding import RECONNECT_MS, Report, guess
+from syncbridge.voice.holding import RECONNECT_MS, ClientReport, assume
 from syncbridge.voice.provider.records import Permissions
 from syncbridge.voice.records import (
     ChannelConfig,
@@ -29,8 +29,8 @@ def live(now: int = 1000) -> Channel:
     return channel
 
 
-def report(device: str, **more: Any) -> Report:
-    return Report("ann", device, SID, **more)
+def report(device: str, **more: Any) -> ClientReport:
+    return ClientReport("ann", device, SID, **more)
 
 
 def webhook(connection: str, at: int, kind: type[Joined] | type[Left] = Joined) -> Joined | Left:
@@ -45,7 +45,7 @@ def told(channel: Channel) -> list[tuple[str, str]]:
 
 
 def holder(channel: Channel) -> str:
-    return channel.record.guests["ann"].device_id
+    return channel.record.participants["ann"].device_id
 
 
 def in_call() -> Channel:
@@ -81,7 +81,7 @@ def test_a_webhook_before_the_report_does_not_keep_the_call_from_moving() -> Non
     """The provider shows the second device's connection first; its own word then moves the call."""
     channel = in_call()
 
-    channel.hear([webhook("c2", 2500)], 3000)
+    channel.apply([webhook("c2", 2500)], 3000)
     assert ("phone", []) == (holder(channel), told(channel))
     reporting.report(channel, report("tablet", connection_id="c2"), 4000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
@@ -95,13 +95,13 @@ def test_who_got_the_token_holds_the_call_until_another_device_says_so() -> None
     """A guess is shown and told by nobody's word; the first report counts, whoever's it is."""
     channel = live()
     channel.admit("ann", Permissions(), 1500)
-    guess(channel.record.guests["ann"], "phone", SID)
+    assume(channel.record.participants["ann"], "phone", SID)
 
-    channel.hear([webhook("c1", 2000)], 2000)
+    channel.apply([webhook("c1", 2000)], 2000)
     assert ("phone", [("connected", "")]) == (holder(channel), told(channel))
     reporting.report(channel, report("tablet"), 3000)
     assert ("tablet", [("held", "tablet")]) == (holder(channel), told(channel))
-    guess(channel.record.guests["ann"], "phone", SID)
+    assume(channel.record.participants["ann"], "phone", SID)
     assert "tablet" == holder(channel)
 
 
@@ -109,7 +109,7 @@ def test_a_guessed_device_that_reports_is_told_of() -> None:
     """What was a guess becomes known with the first report; it can leave without one, too."""
     channel = live()
     channel.admit("ann", Permissions(), 1500)
-    guess(channel.record.guests["ann"], "phone", SID)
+    assume(channel.record.participants["ann"], "phone", SID)
 
     reporting.report(channel, report("phone", connection_id="c1"), 2000)
     assert [("connected", ""), ("held", "phone")] == told(channel)
@@ -137,12 +137,12 @@ def test_a_handoff_is_done_when_the_provider_shows_a_new_connection(seen: str) -
     told(channel)
 
     again = [("ann", "c1")]
-    channel.hear([Polled(generation=1, at=3500, present=tuple(again))], 3500)
+    channel.apply([Polled(generation=1, at=3500, present=tuple(again))], 3500)
     assert "phone" == holder(channel)
     if seen == "webhook":
-        channel.hear([webhook("c2", 4000)], 4000)
+        channel.apply([webhook("c2", 4000)], 4000)
     else:
-        channel.hear([Polled(generation=1, at=4000, present=(*again, ("ann", "c2")))], 4000)
+        channel.apply([Polled(generation=1, at=4000, present=(*again, ("ann", "c2")))], 4000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
     assert ("c1", "c2") == (channel.call.connections("ann") if channel.call else ())
 
@@ -153,8 +153,8 @@ def test_the_old_devices_new_connection_is_not_the_new_device() -> None:
     reporting.hand_over(channel, "ann", "tablet", SID, 3000)
 
     reporting.report(channel, report("phone", connection_id="c9"), 3500)
-    channel.hear([webhook("c9", 3600)], 3600)
-    assert ("phone", "tablet") == (holder(channel), channel.record.guests["ann"].moving_to)
+    channel.apply([webhook("c9", 3600)], 3600)
+    assert ("phone", "tablet") == (holder(channel), channel.record.participants["ann"].moving_to)
 
 
 def test_a_name_for_the_unnamed_connection_is_not_a_new_device() -> None:
@@ -163,9 +163,9 @@ def test_a_name_for_the_unnamed_connection_is_not_a_new_device() -> None:
     reporting.report(channel, report("phone"), 2000)
     reporting.hand_over(channel, "ann", "tablet", SID, 3000)
 
-    channel.hear([webhook("c1", 3500)], 3500)
+    channel.apply([webhook("c1", 3500)], 3500)
     assert "phone" == holder(channel)
-    channel.hear([webhook("c2", 3600)], 3600)
+    channel.apply([webhook("c2", 3600)], 3600)
     assert "tablet" == holder(channel)
 
 
@@ -177,10 +177,10 @@ def test_a_handoff_that_does_not_come_about_is_forgotten() -> None:
     end = 3000 + LIMITS.handoff_ms
 
     assert end == channel.next_due(3000)
-    channel.hear([Joined(generation=1, at=end, source=Source.CLIENT, user_id="ann")], end)
+    channel.apply([Joined(generation=1, at=end, source=Source.CLIENT, user_id="ann")], end)
     channel.expire(end)
     assert [("held", "phone")] == told(channel)
-    channel.hear([webhook("c2", end + 1)], end + 1)
+    channel.apply([webhook("c2", end + 1)], end + 1)
     assert "phone" == holder(channel)
 
 
@@ -189,18 +189,18 @@ def test_nobody_hands_over_a_call_without_being_in_it() -> None:
     channel = live()
 
     assert not reporting.hand_over(channel, "ann", "tablet", SID, 3000)
-    assert ({}, []) == (channel.record.guests, channel.news)
+    assert ({}, []) == (channel.record.participants, channel.news)
 
 
 def test_a_released_device_cannot_speak_against_the_call() -> None:
     """What a device without the call says of no connection is not evidence."""
     channel = in_call()
     reporting.report(channel, report("tablet", connection_id="c2"), 3000)
-    channel.hear([webhook("c1", 3500, Left)], 3500)
+    channel.apply([webhook("c1", 3500, Left)], 3500)
     told(channel)
 
     reporting.part(channel, report("phone"), 4000)
-    channel.hear([Polled(generation=1, at=5000, present=(("bob", "b1"),))], 5000)
+    channel.apply([Polled(generation=1, at=5000, present=(("bob", "b1"),))], 5000)
     assert ("c2",) == (channel.call.connections("ann") if channel.call else ())
 
 
@@ -211,7 +211,7 @@ def test_leaving_is_one_negative_and_lets_the_call_go() -> None:
     reporting.part(channel, report("phone"), 3000)
     assert [("released", "phone")] == told(channel)
     assert ("ann",) == (channel.call.users if channel.call else ())
-    channel.hear([Polled(generation=1, at=4000, present=(("bob", "b1"),))], 4000)
+    channel.apply([Polled(generation=1, at=4000, present=(("bob", "b1"),))], 4000)
     assert [("connected", ""), ("disconnected", "")] == sorted(told(channel))
 
 
@@ -222,9 +222,9 @@ def test_switches_are_told_when_they_change() -> None:
     for muted in (True, True, None, False, True):
         reporting.report(channel, report("phone", connection_id="c1", muted=muted), 3000)
     assert ["muted", "unmuted", "muted"] == [state for state, _ in told(channel)]
-    channel.hear([webhook("c1", 4000, Left)], 4000)
-    guest = channel.record.guests["ann"]
-    assert (False, "", "") == (guest.muted, guest.device_id, guest.sid)
+    channel.apply([webhook("c1", 4000, Left)], 4000)
+    participant = channel.record.participants["ann"]
+    assert (False, "", "") == (participant.muted, participant.device_id, participant.sid)
 
 
 def test_during_a_migration_only_who_says_so_has_come_over() -> None:
@@ -254,7 +254,7 @@ def test_a_sign_renews_only_who_is_there() -> None:
 def test_a_sign_does_not_oblige_who_never_reported() -> None:
     """A participant whom only the provider has shown gets no lease by speaking."""
     channel = live()
-    channel.hear([webhook("c1", 2000)], 2000)
+    channel.apply([webhook("c1", 2000)], 2000)
     due = channel.next_due(2000)
 
     reporting.renew(channel, ["ann"], 60_000)
@@ -270,7 +270,7 @@ def connections(channel: Channel) -> tuple[str, ...]:
 def handing_over(*others: str) -> Channel:
     """Ann's call is about to move from her phone, connection c1, to the tablet."""
     channel = in_call()
-    channel.hear([webhook(name, 2500) for name in ("c1", *others)], 2500)
+    channel.apply([webhook(name, 2500) for name in ("c1", *others)], 2500)
     reporting.hand_over(channel, "ann", "tablet", SID, 3000)
     told(channel)
     return channel
@@ -283,33 +283,33 @@ def test_a_connection_in_the_place_of_another_is_not_the_new_device(order: str) 
     lost, back = webhook("c1", 4000, Left), webhook("c2", 4001)
     match order:
         case "lost first":
-            channel.hear([lost, back], 4100)
+            channel.apply([lost, back], 4100)
         case "both at once":
-            channel.hear([back, lost], 4100)
+            channel.apply([back, lost], 4100)
         case "poll":
             shown = (("ann", "watch"), ("ann", "c2"))
-            channel.hear([Polled(generation=1, at=4000, present=shown)], 4100)
+            channel.apply([Polled(generation=1, at=4000, present=shown)], 4100)
         case _:
-            channel.hear([lost], 4000)
+            channel.apply([lost], 4000)
             channel = Channel(decode_record(encode_record(channel.dump())), LIMITS)
-            channel.hear([webhook("c2", 4000 + RECONNECT_MS - 1)], 4000 + RECONNECT_MS - 1)
+            channel.apply([webhook("c2", 4000 + RECONNECT_MS - 1)], 4000 + RECONNECT_MS - 1)
 
     assert "c2" in connections(channel)
     assert ("phone", []) == (holder(channel), told(channel))
-    channel.hear([webhook("c3", 20_000)], 20_000)
+    channel.apply([webhook("c3", 20_000)], 20_000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
 
 
 def test_a_connection_long_after_a_loss_is_the_new_device() -> None:
     """Nobody takes so long to reconnect; and one loss accounts for one connection only."""
     channel = handing_over("watch")
-    channel.hear([webhook("c1", 4000, Left)], 4000)
-    channel.hear([webhook("c2", 4000 + RECONNECT_MS)], 4000 + RECONNECT_MS)
+    channel.apply([webhook("c1", 4000, Left)], 4000)
+    channel.apply([webhook("c2", 4000 + RECONNECT_MS)], 4000 + RECONNECT_MS)
     assert "tablet" == holder(channel)
 
     other = handing_over("watch")
     both = [webhook("c1", 4000, Left), webhook("c2", 4001), webhook("c3", 4002)]
-    other.hear(both, 4100)
+    other.apply(both, 4100)
     assert "tablet" == holder(other)
 
 
@@ -320,7 +320,7 @@ def test_who_comes_over_to_another_session_is_not_the_new_device() -> None:
     channel.moved("s2", 3500)
     came = Joined(generation=2, at=4000, source=Source.WEBHOOK, user_id="ann", connection_id="c2")
 
-    channel.hear([came], 4000)
+    channel.apply([came], 4000)
     assert "phone" == holder(channel)
     reporting.report(channel, report("tablet", session_id="s2"), 5000)
     assert "tablet" == holder(channel)
@@ -329,7 +329,7 @@ def test_who_comes_over_to_another_session_is_not_the_new_device() -> None:
 def test_a_report_of_the_target_moves_the_call_also_after_a_reconnection() -> None:
     """Whatever was made of the connections, the target's own word decides."""
     channel = handing_over()
-    channel.hear([webhook("c2", 4000), webhook("c1", 4000, Left)], 4100)
+    channel.apply([webhook("c2", 4000), webhook("c1", 4000, Left)], 4100)
     assert "phone" == holder(channel)
 
     reporting.report(channel, report("tablet"), 4200)
@@ -339,7 +339,7 @@ def test_a_report_of_the_target_moves_the_call_also_after_a_reconnection() -> No
 def test_who_held_the_call_takes_it_back_with_the_connection_that_moved_it() -> None:
     """It was the phone's own, shown beside its old one; the tablet is waited for as before."""
     channel = handing_over()
-    channel.hear([webhook("c2", 4000)], 4000)
+    channel.apply([webhook("c2", 4000)], 4000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
     channel = Channel(decode_record(encode_record(channel.dump())), LIMITS)
 
@@ -347,7 +347,7 @@ def test_who_held_the_call_takes_it_back_with_the_connection_that_moved_it() -> 
     assert "tablet" == holder(channel)
     reporting.report(channel, report("phone", connection_id="c2"), 4200)
     assert [("held", "phone"), ("moving", "tablet")] == told(channel)
-    assert 3000 + LIMITS.handoff_ms == channel.record.guests["ann"].moving_until
+    assert 3000 + LIMITS.handoff_ms == channel.record.participants["ann"].moving_until
     reporting.report(channel, report("tablet"), 5000)
     assert [("held", "tablet"), ("released", "phone")] == told(channel)
 
@@ -355,7 +355,7 @@ def test_who_held_the_call_takes_it_back_with_the_connection_that_moved_it() -> 
 def test_a_device_that_has_reported_is_not_turned_out() -> None:
     """After the tablet's own report the phone takes nothing back with that connection."""
     channel = handing_over()
-    channel.hear([webhook("c2", 4000)], 4000)
+    channel.apply([webhook("c2", 4000)], 4000)
     reporting.report(channel, report("tablet"), 4100)
     told(channel)
 
@@ -367,6 +367,6 @@ def test_after_the_source_has_left_any_new_connection_is_the_new_device() -> Non
     """The phone has said that it is out: its connection's end accounts for nothing."""
     channel = handing_over("watch")
     reporting.part(channel, report("phone", connection_id="c1"), 4000)
-    channel.hear([webhook("c1", 4001, Left), webhook("c2", 4002)], 4100)
+    channel.apply([webhook("c1", 4001, Left), webhook("c2", 4002)], 4100)
 
     assert "tablet" == holder(channel)

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncbridge.voice.call import Call
+from syncbridge.voice.call import ChannelCall
 from syncbridge.voice.call_records import CallLimits, Record
 from syncbridge.voice.channel import LOST, Channel, ChannelLimits
 from syncbridge.voice.evidence import (
@@ -79,10 +79,10 @@ CALL_EVIDENCE = st.one_of(
 )
 
 
-def reloaded(call: Call) -> Call:
+def reloaded(call: ChannelCall) -> ChannelCall:
     """The call out of the bytes in which it is stored."""
     stored = msgspec.json.encode(call.dump())
-    return Call.load(msgspec.json.decode(stored, type=Record), CALL)
+    return ChannelCall.load(msgspec.json.decode(stored, type=Record), CALL)
 
 
 @settings(max_examples=300, deadline=None)
@@ -92,7 +92,7 @@ def test_a_call_that_is_stored_after_every_step_is_the_same(
 ) -> None:
     """The same events, times and figures as one that was never stored."""
     now, generation = 1000, 1
-    kept, stored = Call(now, generation, CALL), Call(now, generation, CALL)
+    kept, stored = ChannelCall(now, generation, CALL), ChannelCall(now, generation, CALL)
     for wait, back, ahead, what in steps:
         now += wait
         generation += what[0] == "migrated"
@@ -162,7 +162,7 @@ class World:
 
     def _hear(self, channel: Channel, evidence: tuple[str, str, str, Source], back: int) -> None:
         generation = channel.call.generation if channel.call else 1
-        channel.hear([said(self.now - back, generation, evidence)], self.now)
+        channel.apply([said(self.now - back, generation, evidence)], self.now)
 
     def _admit(self, channel: Channel, evidence: tuple[str, str, str, Source], _: int) -> None:
         try:
@@ -176,7 +176,7 @@ class World:
     def _end(self, channel: Channel, *_: object) -> None:
         channel.end(self.now, "ended")
 
-    def _chores(self, channel: Channel, *_: object) -> None:
+    def _tasks(self, channel: Channel, *_: object) -> None:
         for room in list(channel.record.retired):
             self.ended.append(room.key)
             channel.confirm_ended(room)
@@ -205,7 +205,7 @@ class World:
 
 DEEDS = (
     *("open", "open", "answer", "answer", "answer", "answer", "hear", "hear", "hear", "hear"),
-    *("admit", "expire", "expire", "chores", "migrate", "migrate", "lose", "end"),
+    *("admit", "expire", "expire", "tasks", "migrate", "migrate", "lose", "end"),
 )
 STEPS = st.lists(
     st.tuples(
@@ -231,7 +231,7 @@ def test_no_room_is_forgotten_and_everything_comes_to_an_end(
 def test_a_room_that_was_kept_and_ended_leaves_no_trace() -> None:
     """The room after it is asked for, and nobody answers: it is not taken for a kept one."""
     nothing = ("polled", "ann", "", Source.POLL)
-    deeds = [(5, "open"), (1, "answer"), (2, "end"), (1, "chores"), (1, "open"), (1, "answer")]
+    deeds = [(5, "open"), (1, "answer"), (2, "end"), (1, "tasks"), (1, "open"), (1, "answer")]
     kept = [(40, "expire"), (1, "end"), (1, "open")]
     play([(wait, deed, nothing, 0) for wait, deed in [*deeds, *kept]])
 
@@ -251,7 +251,7 @@ def play(steps: list[tuple[int, str, tuple[str, str, str, Source], int]]) -> Non
         if due is None:
             break
         world.now = max(due, world.now + 1)
-        for what in ("expire", "hear", "chores"):
+        for what in ("expire", "hear", "tasks"):
             channel = world.change(what, nobody, 0)
             world.check(channel)
         if channel.record.room is not None and not channel.live and not channel.record.pooled_until:

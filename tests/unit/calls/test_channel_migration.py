@@ -37,7 +37,7 @@ def channel_with(*users: str) -> Channel:
     channel.opening(0, ChannelConfig(), "w")
     channel.opened("s1", 1)
     for user in users:
-        channel.hear([joined(1, 10, user, f"{user}1")], 10)
+        channel.apply([joined(1, 10, user, f"{user}1")], 10)
     return channel
 
 
@@ -53,9 +53,9 @@ def test_everybody_comes_over_early() -> None:
     """With the last one it is over before its deadline, and the old room is to be ended."""
     channel = moving("ann", "bob")
     told = channel.record.move
-    channel.hear([joined(2, 120, "ann", "ann2")], 120)
+    channel.apply([joined(2, 120, "ann", "ann2")], 120)
     half = channel.call.phase if channel.call else None
-    channel.hear([joined(2, 130, "bob", "bob2")], 130)
+    channel.apply([joined(2, 130, "bob", "bob2")], 130)
 
     assert Move("operator", 100, "moving", participants=2) == told
     assert Phase.MIGRATING is half
@@ -67,7 +67,7 @@ def test_everybody_comes_over_early() -> None:
 def test_who_does_not_come_is_stranded() -> None:
     """At the deadline the others are gone; the figures say how many."""
     channel = moving("ann", "bob", "cid")
-    channel.hear([joined(2, 120, "ann", "ann2")], 120)
+    channel.apply([joined(2, 120, "ann", "ann2")], 120)
     channel.expire(110 + 30_000)
 
     assert channel.record.move == Move(
@@ -80,7 +80,7 @@ def test_who_does_not_come_is_stranded() -> None:
 def test_who_is_missed_is_looked_for_before_the_end() -> None:
     """Due once before the deadline, then at it; not when all have come."""
     channel, over = moving("ann"), moving("ann")
-    over.hear([joined(2, 120, "ann", "ann2")], 120)
+    over.apply([joined(2, 120, "ann", "ann2")], 120)
 
     assert (25_110, 30_110) == (channel.next_due(120), channel.next_due(25_110))
     assert [False, True] == [channel.stragglers(now) for now in (25_109, 25_110)]
@@ -104,7 +104,7 @@ def test_reports_of_the_old_room_do_not_count() -> None:
     """Leaving the old room is how one comes over; it removes nobody from the call."""
     channel = moving("ann")
     left = Left(generation=1, at=115, source=Source.WEBHOOK, user_id="ann", connection_id="ann1")
-    channel.hear([left], 120)
+    channel.apply([left], 120)
 
     assert channel.call is not None
     assert channel.call.users == ("ann",)
@@ -147,7 +147,7 @@ def test_the_same_room_is_opened_by_whoever_carries_on() -> None:
 def test_a_lost_room_is_replaced_and_not_ended() -> None:
     """There is nothing to end at the provider."""
     channel = moving("ann", reason=LOST)
-    channel.hear([joined(2, 120, "ann", "ann2")], 120)
+    channel.apply([joined(2, 120, "ann", "ann2")], 120)
 
     assert channel.record.retired == []
 
@@ -163,7 +163,7 @@ def test_a_session_that_nobody_holds_is_to_be_ended() -> None:
 
     assert ([False] * 3, [True, False]) == (known, found)
     assert ["s1", "s0"] == [room.session_id for room in channel.record.retired]
-    assert channel.chores
+    assert channel.has_tasks
 
 
 def test_a_call_that_ends_while_it_migrates() -> None:

@@ -12,29 +12,29 @@ def sent_away(*others: str) -> Channel:
     """Ann was removed from a call in which these are."""
     channel = peopled("ann", *others)
     channel.keep_out("ann", NOW + 10)
-    channel.hear([left("ann", NOW + 20)], NOW + 20)
+    channel.apply([left("ann", NOW + 20)], NOW + 20)
     return again(channel)
 
 
 def comes_back(channel: Channel, at: int = LATER) -> list[str]:
     """Ann has another connection; who is to be removed then."""
     again = msgspec.structs.replace(joined("ann", at), connection_id="new")
-    channel.hear([again], at)
+    channel.apply([again], at)
     return channel.record.unwelcome
 
 
 def test_whoever_comes_back_without_a_token_is_to_be_removed() -> None:
     """It is a chore of the channel until it is done; what is true is shown meanwhile."""
     channel = sent_away("bob")
-    assert not channel.chores
+    assert not channel.has_tasks
     assert ["ann"] == comes_back(channel)
     assert channel.call is not None
     assert ("bob", "ann") == channel.call.users
-    assert channel.chores
+    assert channel.has_tasks
     channel = again(channel)
     channel.sent_away("ann")
 
-    assert not channel.chores
+    assert not channel.has_tasks
 
 
 def test_a_new_token_lets_somebody_in() -> None:
@@ -62,7 +62,7 @@ def test_others_come_and_go() -> None:
     """And who was sent away while not there is kept out as well."""
     channel = peopled("ann")
     channel.keep_out("bob", NOW)
-    channel.hear([joined("carl", LATER), joined("bob", LATER)], LATER)
+    channel.apply([joined("carl", LATER), joined("bob", LATER)], LATER)
 
     assert ["bob"] == channel.record.unwelcome
 

@@ -54,21 +54,21 @@ def test_a_migration_asks_for_one_room_and_moves_the_call_there() -> None:
 def test_a_migration_ends_when_everybody_has_come_over() -> None:
     """Before its deadline; the old room is to be ended, and nobody is told to have left."""
     channel = migrating("ann", "bob")
-    channel.hear([joined("ann", NOW + 1, 2), left("ann", NOW + 1)], NOW + 1)
+    channel.apply([joined("ann", NOW + 1, 2), left("ann", NOW + 1)], NOW + 1)
     channel = again(channel)
     assert channel.record.previous is not None
-    channel.hear([joined("bob", NOW + 2, 2)], NOW + 2)
+    channel.apply([joined("bob", NOW + 2, 2)], NOW + 2)
 
     assert (None, ["s1"]) == (channel.record.previous, sessions(channel.record.retired))
     assert ("ann", "bob") == users(channel)
     assert [] == kinds(channel)
-    assert [] == again(channel).hear([left("ann", NOW + 3)], NOW + 3)
+    assert [] == again(channel).apply([left("ann", NOW + 3)], NOW + 3)
 
 
 def test_who_has_not_come_over_by_the_deadline_is_gone() -> None:
     """With the old room; the call goes on with the others."""
     channel = migrating("ann", "bob")
-    channel.hear([joined("ann", NOW + 1, 2)], NOW + 1)
+    channel.apply([joined("ann", NOW + 1, 2)], NOW + 1)
     channel.expire(NOW + 29_999)
     assert ("ann", "bob") == users(channel)
     channel.expire(NOW + 30_000)
@@ -95,7 +95,7 @@ def test_a_migration_to_which_nobody_came_is_an_empty_call() -> None:
 def test_a_room_that_is_lost_is_not_to_be_ended() -> None:
     """The provider has it no more. The one that took its place is to be, in its time."""
     channel = migrating("ann", reason=LOST)
-    channel.hear([joined("ann", NOW + 1, 2)], NOW + 1)
+    channel.apply([joined("ann", NOW + 1, 2)], NOW + 1)
     assert (None, []) == (channel.record.previous, channel.record.retired)
     channel.end(NOW + 2, "ended")
 
@@ -187,7 +187,7 @@ def test_every_deed_that_is_noted_is_due() -> None:
     assert NOW + 20_000 + 15 * MINUTE == channel.next_due(NOW + 20_000)
     channel.end(NOW + 30_000, "ended")
 
-    assert channel.chores
+    assert channel.has_tasks
     assert NOW + 30_000 + LIMITS.retry_ms == channel.next_due(NOW + 30_000)
     channel.postpone(NOW + 30_000, 60_000)
     assert NOW + 90_000 == channel.next_due(NOW + 30_000)

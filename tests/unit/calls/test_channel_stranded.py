@@ -8,7 +8,7 @@ from support.voice.channel_kit import LIMITS, NOW, again, kinds, opened, users
 from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import Evidence, Joined, Polled, Source
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 
 LEASE = LIMITS.call.lease_ms
 OVER = NOW + LIMITS.call.migration_ms
@@ -28,14 +28,14 @@ def shown(connection: str, user: str = "ann", generation: int = 2) -> Joined:
 
 def says(channel: Channel, connection: str = "", session: str = "", at: int = LATER) -> None:
     """Ann's phone reports."""
-    said = Report("ann", "phone", "sid", connection, session)
+    said = ClientReport("ann", "phone", "sid", connection, session)
     reporting.report(channel, said, at)
 
 
 def stranded(connection: str = "c1") -> Channel:
     """Ann's phone was in session s1 and reported; Bob has come over to s2, she has not."""
     channel = opened(NOW - 1000)
-    said = Report("ann", "phone", "sid", connection)
+    said = ClientReport("ann", "phone", "sid", connection)
     reporting.report(channel, said, NOW - 500)
     room = channel.migrate(NOW, "age")
     assert room is not None
@@ -43,7 +43,7 @@ def stranded(connection: str = "c1") -> Channel:
     bob = Joined(
         generation=2, at=NOW + 10, source=Source.WEBHOOK, user_id="bob", connection_id="b2"
     )
-    channel.hear([bob], NOW + 10)
+    channel.apply([bob], NOW + 10)
     channel.expire(OVER)
     assert ("bob",) == users(channel)
     return again(channel)
@@ -75,7 +75,7 @@ BACK: dict[str, Callable[[Channel], None]] = {
 
 def heard(channel: Channel, evidence: Evidence) -> None:
     """The provider says it."""
-    channel.hear([evidence], LATER)
+    channel.apply([evidence], LATER)
 
 
 @pytest.mark.parametrize("case", BACK)
@@ -117,15 +117,15 @@ def test_whom_polls_have_refuted_before_does_not_come_back_by_moving() -> None:
     channel = opened(NOW - 1000)
     heard_at = [NOW - 900, NOW - 800, NOW - 700]
     bob = shown("b1", "bob", 1)
-    channel.hear([bob], NOW - 950)
+    channel.apply([bob], NOW - 950)
     says(channel, "c1", at=heard_at[0])
     for at in heard_at[1:]:
-        channel.hear([Polled(generation=1, at=at, present=(("bob", "b1"),))], at + 1)
+        channel.apply([Polled(generation=1, at=at, present=(("bob", "b1"),))], at + 1)
     assert ("bob",) == users(channel)
     room = channel.migrate(NOW, "age")
     assert room is not None
     channel.moved("s2", NOW, room.key)
-    channel.hear([shown("b2", "bob")], LATER)
+    channel.apply([shown("b2", "bob")], LATER)
 
     says(channel, "")
     says(channel, "c1")

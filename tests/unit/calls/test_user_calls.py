@@ -29,16 +29,16 @@ class Noted:
 
 
 def made(noted: Noted) -> tuple[UserCalls, Any]:
-    desk = desk_of(MemoryChannels())
+    writer = desk_of(MemoryChannels())
     evidence: Any = noted
-    return UserCalls(desk, evidence), desk
+    return UserCalls(writer, evidence), writer
 
 
 async def test_who_comes_and_who_goes_is_noted(autojump_clock: trio.testing.MockClock) -> None:
     """And a comparison notes everybody who is in the call, for what was lost."""
     noted = Noted()
-    calls, desk = made(noted)
-    await open_call(desk, "c", "ann", "bob")
+    calls, writer = made(noted)
+    await open_call(writer, "c", "ann", "bob")
     await calls.write()
     assert {("ann", "c"), ("bob", "c")} == set(noted.notes)
 
@@ -47,17 +47,19 @@ async def test_who_comes_and_who_goes_is_noted(autojump_clock: trio.testing.Mock
             Left(generation=1, at=now, source=source, user_id="ann")
             for source in (Source.WEBHOOK, Source.CLIENT)
         ]
-        channel.hear(said, now)
+        channel.apply(said, now)
 
     del noted.notes[:]
     await trio.sleep(1)
-    await desk.change("c", leaves)
+    await writer.change("c", leaves)
     await calls.write()
     assert [("ann", "c")] == noted.notes
 
     del noted.notes[:]
     seen = (("bob", ""),)
-    await desk.change("c", lambda c, now: c.hear([Polled(generation=1, at=now, present=seen)], now))
+    await writer.change(
+        "c", lambda c, now: c.apply([Polled(generation=1, at=now, present=seen)], now)
+    )
     await calls.write()
     assert [("bob", "c")] == noted.notes
 
@@ -65,8 +67,8 @@ async def test_who_comes_and_who_goes_is_noted(autojump_clock: trio.testing.Mock
 async def test_what_the_store_does_not_take_waits(autojump_clock: trio.testing.MockClock) -> None:
     """It is written when the store is back, once."""
     noted = Noted(fails=3)
-    calls, desk = made(noted)
-    await open_call(desk, "c", "ann")
+    calls, writer = made(noted)
+    await open_call(writer, "c", "ann")
     with trio.move_on_after(60):
         await calls.run()
 
@@ -77,8 +79,8 @@ async def test_what_waits_is_bounded(monkeypatch: Any) -> None:
     """The oldest make room; a change never waits for the index."""
     monkeypatch.setattr(user_calls, "WAITING_MOST", 3)
     noted = Noted()
-    calls, desk = made(noted)
-    await open_call(desk, "c", *(f"u{number}" for number in range(5)))
+    calls, writer = made(noted)
+    await open_call(writer, "c", *(f"u{number}" for number in range(5)))
     await calls.write()
 
     assert 3 == len(noted.notes)

@@ -19,7 +19,7 @@ from syncbridge.voice.provider.events import (
     RecordingFailed,
     RecordingReady,
     SessionEnded,
-    Unreadable,
+    UnreadableWebhook,
 )
 from syncbridge.voice.provider.livekit_names import LONGEST, Person, identity_of, person_of
 from syncbridge.voice.provider.livekit_webhooks import (
@@ -28,7 +28,7 @@ from syncbridge.voice.provider.livekit_webhooks import (
     parse_webhook,
     without_secrets,
 )
-from syncbridge.voice.provider.records import Refusal, Refused, Verified
+from syncbridge.voice.provider.records import RefusalReason, Verified, WebhookRefused
 from syncbridge_server.voice.provider.livekit_signatures import verify
 
 NOW = 1_700_000_000
@@ -161,7 +161,7 @@ def test_a_part_that_is_odd_is_unreadable(kind: str, member: str, value: object)
     found = parse_webhook(json.dumps({**whole, member: value}).encode())
 
     if member in needed.get(kind, ("room", "participant")):
-        assert isinstance(found, Unreadable)
+        assert isinstance(found, UnreadableWebhook)
     else:
         assert isinstance(found, list)
 
@@ -173,7 +173,7 @@ def test_a_part_that_is_odd_is_unreadable(kind: str, member: str, value: object)
 @example(b"[" * 100_000)
 def test_any_bytes_have_an_answer(body: bytes) -> None:
     """And the store gets a body for all of them."""
-    assert isinstance(parse_webhook(body), list | Unreadable)
+    assert isinstance(parse_webhook(body), list | UnreadableWebhook)
     assert isinstance(without_secrets(body), bytes)
 
 
@@ -194,7 +194,7 @@ def signed(body: bytes, key: str = "APItest", secret: str = SECRET, **claims: An
     return jwt.encode({k: v for k, v in said.items() if v is not None}, secret, "HS256")
 
 
-def judged(token: str, body: bytes = BODY, now: float = NOW) -> Verified | Refused:
+def judged(token: str, body: bytes = BODY, now: float = NOW) -> Verified | WebhookRefused:
     return verify({"authorization": token} if token else {}, body, now, KEYS, 300.0)
 
 
@@ -218,7 +218,7 @@ def test_what_a_real_server_sent_is_believed(later: float) -> None:
     assert verdict.redact is not None
     kept = json.loads(verdict.redact(SENT_BODY))
     assert {**json.loads(SENT_BODY)["room"], "turnPassword": ""} == kept["room"]
-    assert Refused(Refusal.STALE) == judged(SENT, SENT_BODY, SENT_AT + 361.0)
+    assert WebhookRefused(RefusalReason.STALE) == judged(SENT, SENT_BODY, SENT_AT + 361.0)
 
 
 def test_a_body_without_an_id_is_known_by_its_digest() -> None:
@@ -232,28 +232,31 @@ def test_a_body_without_an_id_is_known_by_its_digest() -> None:
 none = jwt.encode({"iss": "APItest", "nbf": NOW, "exp": NOW + 300}, "", "none")
 DEEP = base64.urlsafe_b64encode(b"[" * 1_400).decode()
 REFUSED = {
-    "a head nested too deeply": (f"{DEEP}.e30.e30", Refusal.MALFORMED),
-    "claims nested too deeply": (f"{none.partition('.')[0]}.{DEEP}.e30", Refusal.MALFORMED),
-    "nothing": ("", Refusal.MISSING),
-    "no token": ("Bearer x.y", Refusal.MALFORMED),
-    "too long": ("x" * 5000, Refusal.MALFORMED),
-    "an unknown key": (signed(BODY, "APIx"), Refusal.MISMATCH),
-    "no key": (signed(BODY, iss=None), Refusal.MISMATCH),
-    "the secret of another key": (signed(BODY, "APItest", OTHER), Refusal.MISMATCH),
-    "not signed": (none, Refusal.MISMATCH),
-    "another body": (signed(BODY + b" "), Refusal.MISMATCH),
-    "no digest": (signed(BODY, sha256=None), Refusal.MISMATCH),
-    "a digest that is no text": (signed(BODY, sha256=5), Refusal.MISMATCH),
-    "a digest that is not ASCII": (signed(BODY, sha256="é"), Refusal.MISMATCH),
-    "a digest with half of a surrogate pair": (signed(BODY, sha256="\ud83d"), Refusal.MISMATCH),
-    "an end beyond every time": (signed(BODY, exp=10**400), Refusal.MALFORMED),
-    "no end": (signed(BODY, exp=None), Refusal.MALFORMED),
-    "no beginning": (signed(BODY, nbf=None), Refusal.MALFORMED),
-    "over": (signed(BODY, nbf=NOW - 400, exp=NOW - 100), Refusal.STALE),
-    "not yet": (signed(BODY, nbf=NOW + 61, exp=NOW + 300), Refusal.STALE),
+    "a head nested too deeply": (f"{DEEP}.e30.e30", RefusalReason.MALFORMED),
+    "claims nested too deeply": (f"{none.partition('.')[0]}.{DEEP}.e30", RefusalReason.MALFORMED),
+    "nothing": ("", RefusalReason.MISSING),
+    "no token": ("Bearer x.y", RefusalReason.MALFORMED),
+    "too long": ("x" * 5000, RefusalReason.MALFORMED),
+    "an unknown key": (signed(BODY, "APIx"), RefusalReason.MISMATCH),
+    "no key": (signed(BODY, iss=None), RefusalReason.MISMATCH),
+    "the secret of another key": (signed(BODY, "APItest", OTHER), RefusalReason.MISMATCH),
+    "not signed": (none, RefusalReason.MISMATCH),
+    "another body": (signed(BODY + b" "), RefusalReason.MISMATCH),
+    "no digest": (signed(BODY, sha256=None), RefusalReason.MISMATCH),
+    "a digest that is no text": (signed(BODY, sha256=5), RefusalReason.MISMATCH),
+    "a digest that is not ASCII": (signed(BODY, sha256="é"), RefusalReason.MISMATCH),
+    "a digest with half of a surrogate pair": (
+        signed(BODY, sha256="\ud83d"),
+        RefusalReason.MISMATCH,
+    ),
+    "an end beyond every time": (signed(BODY, exp=10**400), RefusalReason.MALFORMED),
+    "no end": (signed(BODY, exp=None), RefusalReason.MALFORMED),
+    "no beginning": (signed(BODY, nbf=None), RefusalReason.MALFORMED),
+    "over": (signed(BODY, nbf=NOW - 400, exp=NOW - 100), RefusalReason.STALE),
+    "not yet": (signed(BODY, nbf=NOW + 61, exp=NOW + 300), RefusalReason.STALE),
     "older than we take, whatever its end": (
         signed(BODY, nbf=NOW - 361, exp=NOW + 9e9),
-        Refusal.STALE,
+        RefusalReason.STALE,
     ),
 }
 
@@ -263,7 +266,7 @@ def test_all_else_is_refused(case: str) -> None:
     """With the reason, and without a word of the token."""
     token, reason = REFUSED[case]
 
-    assert Refused(reason) == judged(token)
+    assert WebhookRefused(reason) == judged(token)
 
 
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=256)
@@ -311,5 +314,5 @@ def test_a_recording_that_is_not_on_the_web_is_refused(location: str) -> None:
     body = {"event": "egress_ended", "egressInfo": {**EGRESS, "fileResults": [file]}}
     found = parse_webhook(json.dumps(body).encode())
 
-    assert isinstance(found, Unreadable)
+    assert isinstance(found, UnreadableWebhook)
     assert "neither http nor https" in found.detail

@@ -2,11 +2,11 @@
 
 import pytest
 
-from syncbridge.voice.records import Guest
-from syncbridge_server.voice.rooms.revoking import Taken, concerns
+from syncbridge.voice.records import Participant
+from syncbridge_server.voice.rooms.revoking import Revocation, concerns
 
 AT = 1_000
-GUEST = Guest(token_at=AT, device_id="phone", logins=("token", "login"))
+PARTICIPANT = Participant(token_at=AT, device_id="phone", logins=("token", "login"))
 
 
 @pytest.mark.parametrize(
@@ -24,17 +24,19 @@ GUEST = Guest(token_at=AT, device_id="phone", logins=("token", "login"))
 def test_what_was_taken_back_decides(kind: str, value: str, meant: bool) -> None:
     """The user, the device that holds the call, or the token that the voice token was got with;
     never one that was got later; and everybody of whom that is not known."""
-    taken = Taken("ann", kind, value, AT)
+    revocation = Revocation("ann", kind, value, AT)
 
-    assert meant == concerns(taken, GUEST)
-    assert not concerns(taken._replace(at=AT - 1), GUEST)
-    assert concerns(taken, Guest(token_at=AT))
+    assert meant == concerns(revocation, PARTICIPANT)
+    assert not concerns(revocation._replace(at=AT - 1), PARTICIPANT)
+    assert concerns(revocation, Participant(token_at=AT))
 
 
 def test_a_call_that_moves_is_of_both_devices() -> None:
     """The one that holds it, and the one that takes it over."""
-    moving = Guest(device_id="phone", moving_to="tablet")
+    moving = Participant(device_id="phone", moving_to="tablet")
 
-    devices = [concerns(Taken("ann", "device", d, AT), moving) for d in ("phone", "tablet", "tv")]
+    devices = [
+        concerns(Revocation("ann", "device", d, AT), moving) for d in ("phone", "tablet", "tv")
+    ]
 
     assert [True, True, False] == devices

@@ -5,19 +5,19 @@ import trio
 import trio.testing
 
 from syncbridge.errors import StoreUnavailable
-from syncbridge_server.voice.checks.looking import Sight
 from syncbridge_server.voice.checks.room_check import SHARED_S, RoomCheck
+from syncbridge_server.voice.checks.state_check import CheckResult
 
 
-class Looker:
+class StateCheck:
     """`sights` are answered in turn, the last one for ever; each look takes a second."""
 
-    def __init__(self, *sights: Sight) -> None:
+    def __init__(self, *sights: CheckResult) -> None:
         self.sights = list(sights)
         self.asked: list[str] = []
         self.error: Exception | None = None
 
-    async def look(self, channel_id: str) -> Sight:
+    async def check(self, channel_id: str) -> CheckResult:
         self.asked.append(channel_id)
         await trio.sleep(1)
         if self.error is not None:
@@ -27,8 +27,8 @@ class Looker:
 
 async def test_who_comes_together_shares_a_look(autojump_clock: trio.testing.MockClock) -> None:
     """Ten at once and one a little later: one look for each session, the same answer for all."""
-    looker = Looker(Sight.LOST)
-    check, found = RoomCheck(looker), list[bool]()
+    state_check = StateCheck(CheckResult.LOST)
+    check, found = RoomCheck(state_check), list[bool]()
 
     async def come(number: int) -> None:
         found.append(await check.lost(f"c{number % 2}", f"s{number % 2}"))
@@ -38,38 +38,42 @@ async def test_who_comes_together_shares_a_look(autojump_clock: trio.testing.Moc
             nursery.start_soon(come, number)
     await come(1)
 
-    assert ["c0", "c1"] == sorted(looker.asked)
+    assert ["c0", "c1"] == sorted(state_check.asked)
     assert [True] * 11 == found
 
 
 async def test_a_look_holds_for_a_few_seconds(autojump_clock: trio.testing.MockClock) -> None:
     """Asked without a pause, the provider is looked at once in that time, and old looks go."""
-    looker = Looker(Sight.SEEN, Sight.LOST)
-    check = RoomCheck(looker)
+    state_check = StateCheck(CheckResult.VERIFIED, CheckResult.LOST)
+    check = RoomCheck(state_check)
     assert not await check.lost("c", "s")
     await trio.sleep(SHARED_S / 2)
     assert not await check.lost("c", "s")
     await trio.sleep(SHARED_S)
 
     assert await check.lost("c", "s")
-    assert 2 == len(looker.asked)
+    assert 2 == len(state_check.asked)
     await trio.sleep(2 * SHARED_S)
     await check.lost("c", "another")
-    assert ["another"] == list(check._looks)
+    assert ["another"] == list(check._checks)
 
 
-@pytest.mark.parametrize("sight", [sight for sight in Sight if sight is not Sight.LOST])
-async def test_only_lost_is_lost(autojump_clock: trio.testing.MockClock, sight: Sight) -> None:
+@pytest.mark.parametrize(
+    "result", [result for result in CheckResult if result is not CheckResult.LOST]
+)
+async def test_only_lost_is_lost(
+    autojump_clock: trio.testing.MockClock, result: CheckResult
+) -> None:
     """Whatever else a look finds out, or does not, lets people in."""
-    assert not await RoomCheck(Looker(sight)).lost("c", "s")
+    assert not await RoomCheck(StateCheck(result)).lost("c", "s")
 
 
 async def test_when_who_looks_goes_another_one_does(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """The first one gives up: who waits looks, and nobody waits for ever."""
-    looker, found = Looker(Sight.LOST), list[bool]()
-    check = RoomCheck(looker)
+    state_check, found = StateCheck(CheckResult.LOST), list[bool]()
+    check = RoomCheck(state_check)
 
     async def give_up() -> None:
         with trio.move_on_after(0.5):
@@ -83,16 +87,16 @@ async def test_when_who_looks_goes_another_one_does(
         nursery.start_soon(give_up)
         nursery.start_soon(stay)
 
-    assert ([True], 2) == (found, len(looker.asked))
+    assert ([True], 2) == (found, len(state_check.asked))
 
 
 async def test_a_store_that_is_away_is_told(autojump_clock: trio.testing.MockClock) -> None:
     """And nothing is remembered of that look."""
-    looker = Looker(Sight.LOST)
-    check = RoomCheck(looker)
-    looker.error = StoreUnavailable("away")
+    state_check = StateCheck(CheckResult.LOST)
+    check = RoomCheck(state_check)
+    state_check.error = StoreUnavailable("away")
     with pytest.raises(StoreUnavailable):
         await check.lost("c", "s")
-    looker.error = None
+    state_check.error = None
 
     assert await check.lost("c", "s")

@@ -10,10 +10,10 @@ from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import Identity, Role, VoiceGrant
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Connection
-from syncbridge_server.voice.sockets.audience import MAX_WATCHED, Audience
+from syncbridge_server.voice.sockets.audience import MAX_WATCHED, ChannelAudience
 
 
-class Board:
+class LiveCalls:
     """Channels that users are in, and their waddles. `calls` is empty: no call is live."""
 
     def __init__(self) -> None:
@@ -36,8 +36,8 @@ class Rig:
 
     def __init__(self) -> None:
         self.hub = Hub()
-        self.board = Board()
-        self.audience = Audience(self.hub, None, self.board)  # type: ignore[arg-type]
+        self.live_calls = LiveCalls()
+        self.audience = ChannelAudience(self.hub, None, self.live_calls)  # type: ignore[arg-type]
         self.peers: list[socket.socket] = []
 
     def connect(self, user: str, waddle: str = "w") -> Connection:
@@ -69,28 +69,28 @@ def test_all_devices_of_a_participant_hear(rig: Rig) -> None:
     """Those that are there when the user joins, and those that come later; none afterwards."""
     one, two = rig.connect("ann"), rig.connect("ann")
     rig.connect("bob")
-    rig.board.present.add(("c", "ann"))
+    rig.live_calls.present.add(("c", "ann"))
 
     assert [one, two] == rig.audience.joined("c", ["ann", "eve"])
     three = rig.connect("ann")
     assert 3 == rig.size("c")
     rig.audience.remove(two, "ann")
     assert ([one, three], 2) == (rig.audience.devices("ann"), rig.size("c"))
-    rig.board.present.clear()
+    rig.live_calls.present.clear()
     rig.audience.left("c", ["ann"])
-    assert (0, False) == (rig.size("c"), rig.audience.hears("c"))
+    assert (0, False) == (rig.size("c"), rig.audience.has_listeners("c"))
 
 
 def test_a_watcher_hears_until_it_does_not_want_to(rig: Rig) -> None:
     """Also as a participant who leaves; a participant who stops to watch goes on to hear."""
     ann = rig.connect("ann")
     rig.audience.watch("c", ann)
-    rig.board.present.add(("c", "ann"))
+    rig.live_calls.present.add(("c", "ann"))
     rig.audience.joined("c", ["ann"])
     rig.audience.unwatch("c", ann)
     assert 1 == rig.size("c")
     rig.audience.watch("c", ann)
-    rig.board.present.clear()
+    rig.live_calls.present.clear()
     rig.audience.left("c", ["ann"])
     assert 1 == rig.size("c")
     rig.audience.unwatch("c", ann)

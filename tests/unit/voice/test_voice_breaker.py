@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncbridge.voice.provider.breaker import Breaker, BreakerLimits, State, Ticket, Wait
+from syncbridge.voice.provider.breaker import Breaker, BreakerLimits, BreakerState, Ticket, Wait
 
 LIMITS = BreakerLimits(threshold=3, least_s=1.0, first_s=5.0, most_s=20.0, probe_s=10.0)
 
@@ -35,7 +35,7 @@ def test_it_opens_after_failures_in_a_row() -> None:
     before = one.state(0.0)
     one.failed(admitted(one, 0.0), 0.0)
 
-    assert (State.CLOSED, State.OPEN) == (before, one.state(0.0))
+    assert (BreakerState.CLOSED, BreakerState.OPEN) == (before, one.state(0.0))
     assert one.admit(0.0) == Wait(3.0)
 
 
@@ -49,7 +49,7 @@ def test_half_open_lets_one_probe_through() -> None:
     state = one.state(3.0)
     one.succeeded(probe)
 
-    assert state is State.HALF_OPEN
+    assert state is BreakerState.HALF_OPEN
     assert [isinstance(a, Ticket) for a in answers] == [True, False, False, False, False]
     assert isinstance(one.admit(3.0), Ticket)
 
@@ -114,7 +114,7 @@ def test_a_probe_that_never_comes_back_is_not_waited_for() -> None:
     one.succeeded(lost)
 
     assert isinstance(waits, Wait)
-    assert one.state(13.0) is State.HALF_OPEN
+    assert one.state(13.0) is BreakerState.HALF_OPEN
 
 
 @given(

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.compare import (
+    ChannelSummary,
     Discrepancy,
-    Held,
     Listing,
     Mismatch,
     Reason,
@@ -25,13 +25,13 @@ NOW, STALE = 1_000_000, 300_000
 USERS = st.sets(st.sampled_from("abcdef"))
 
 
-def held(name: str, users: int = 1, **more: object) -> Held:
+def held(name: str, users: int = 1, **more: object) -> ChannelSummary:
     """A channel with the session `s-<name>`, synchronised just now."""
     values: dict[str, object] = {"connections": users, "synced_at": NOW} | more
-    return Held(name, f"s-{name}", users, **values)  # type: ignore[arg-type]
+    return ChannelSummary(name, f"s-{name}", users, **values)  # type: ignore[arg-type]
 
 
-def reasons(listed: Mapping[str, int] | None, *calls: Held) -> dict[str, Reason]:
+def reasons(listed: Mapping[str, int] | None, *calls: ChannelSummary) -> dict[str, Reason]:
     return suspects(calls, listed, NOW, STALE)
 
 
@@ -145,12 +145,12 @@ def test_a_channel_in_brief() -> None:
         sign = Joined(
             generation=1, at=3, source=Source.WEBHOOK, user_id=user, connection_id=connection
         )
-        channel.hear([sign], 3)
+        channel.apply([sign], 3)
     left = Left(generation=1, at=4, source=Source.CLIENT, user_id="bob", connection_id="b1")
-    channel.hear([left], 4)
+    channel.apply([left], 4)
 
     assert before is None
-    assert held_of(channel) == Held("x", "s-x", 2, 3, doubtful=True)
+    assert held_of(channel) == ChannelSummary("x", "s-x", 2, 3, doubtful=True)
 
 
 def test_what_a_list_leaves_out() -> None:

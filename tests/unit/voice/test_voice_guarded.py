@@ -9,25 +9,25 @@ import trio.testing
 from prometheus_client import CollectorRegistry
 
 from syncbridge.voice.provider import errors
-from syncbridge.voice.provider.breaker import Breaker, BreakerLimits, State
+from syncbridge.voice.provider.breaker import Breaker, BreakerLimits, BreakerState
 from syncbridge.voice.provider.capabilities import Capabilities
 from syncbridge.voice.provider.records import (
     CannotVerify,
-    Doubt,
     IssuedToken,
-    Participant,
     Permissions,
     Present,
     ProviderSession,
     SessionRequest,
     SessionState,
+    TokenHolder,
+    VerifyFailure,
 )
 from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.provider.guarded import GuardedProvider, Repetition
 
 LIMITS = BreakerLimits(threshold=3, least_s=10.0, first_s=10.0, most_s=10.0, probe_s=60.0)
 STATE = SessionState("s", (Present("ann"),))
-GONE = CannotVerify(Doubt.UNREACHABLE, "no answer")
+GONE = CannotVerify(VerifyFailure.UNREACHABLE, "no answer")
 
 
 class Provider:
@@ -170,7 +170,7 @@ async def test_an_open_breaker_sends_nothing(autojump_clock: trio.testing.MockCl
 
     assert 10.0 == failed.value.retry_after
     assert isinstance(state, CannotVerify)
-    assert (Doubt.UNREACHABLE, 10.0, 0) == (state.doubt, state.retry_after, provider.asked)
+    assert (VerifyFailure.UNREACHABLE, 10.0, 0) == (state.doubt, state.retry_after, provider.asked)
     assert 1.0 == rig.counted("create_session", "breaker_open")
 
 
@@ -182,7 +182,11 @@ async def test_reads_that_fail_keep_nobody_from_joining() -> None:
         await rig.guarded.fetch_state("s")
     session = await rig.create()
 
-    assert ("s", State.OPEN, State.CLOSED) == (session.id, rig.guarded.reads, rig.guarded.changes)
+    assert ("s", BreakerState.OPEN, BreakerState.CLOSED) == (
+        session.id,
+        rig.guarded.reads,
+        rig.guarded.changes,
+    )
 
 
 async def test_half_open_is_one_probe(autojump_clock: trio.testing.MockClock) -> None:
@@ -206,7 +210,7 @@ async def test_half_open_is_one_probe(autojump_clock: trio.testing.MockClock) ->
     await rig.create()
 
     assert (1, 1, 49) == (probes, outcomes.count("in"), outcomes.count("away"))
-    assert State.CLOSED is rig.guarded.changes
+    assert BreakerState.CLOSED is rig.guarded.changes
 
 
 async def test_a_probe_that_fails_keeps_it_shut(autojump_clock: trio.testing.MockClock) -> None:
@@ -219,7 +223,7 @@ async def test_a_probe_that_fails_keeps_it_shut(autojump_clock: trio.testing.Moc
         await rig.create()
 
     assert (1, True) == (provider.asked, failed.value.outcome_unknown)
-    assert State.OPEN is rig.guarded.changes
+    assert BreakerState.OPEN is rig.guarded.changes
 
 
 async def test_a_probe_that_was_cancelled_says_nothing(
@@ -233,23 +237,23 @@ async def test_a_probe_that_was_cancelled_says_nothing(
         await rig.guarded.fetch_state("s")
     state = await rig.guarded.fetch_state("s")
 
-    assert (STATE, State.CLOSED) == (state, rig.guarded.reads)
+    assert (STATE, BreakerState.CLOSED) == (state, rig.guarded.reads)
 
 
 async def test_too_many_requests_do_not_open_it() -> None:
     """The provider is well; it, or our own budget, wants fewer requests."""
-    provider = Provider(*[CannotVerify(Doubt.RATE_LIMITED, retry_after=1.0)] * 20)
+    provider = Provider(*[CannotVerify(VerifyFailure.RATE_LIMITED, retry_after=1.0)] * 20)
     rig = Rig(provider)
     for _ in range(20):
         await rig.guarded.fetch_state("s")
 
-    assert State.CLOSED is rig.guarded.reads
+    assert BreakerState.CLOSED is rig.guarded.reads
 
 
 async def test_tokens_that_are_signed_here_pass(autojump_clock: trio.testing.MockClock) -> None:
     """They cost no request; and that they are made says nothing about the provider."""
     provider = Provider(local_tokens=True)
     rig = await opened(provider)
-    token = await rig.guarded.issue_token("s", Participant("ann"), Permissions())
+    token = await rig.guarded.issue_token("s", TokenHolder("ann"), Permissions())
 
-    assert ("t", State.OPEN) == (token.token, rig.guarded.changes)
+    assert ("t", BreakerState.OPEN) == (token.token, rig.guarded.changes)

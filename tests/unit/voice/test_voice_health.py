@@ -17,7 +17,7 @@ def channel_with(*users: str) -> Channel:
         sign = Joined(
             generation=1, at=10, source=Source.WEBHOOK, user_id=user, connection_id=f"{user}1"
         )
-        channel.hear([sign], 10)
+        channel.apply([sign], 10)
     return channel
 
 
@@ -62,7 +62,7 @@ def test_what_takes_points() -> None:
 def test_a_poll_that_names_somebody_is_activity() -> None:
     """A long call in which nobody comes or goes stays healthy as long as polls see it."""
     channel = channel_with("ann")
-    channel.hear([Polled(generation=1, at=RECENT_MS, present=(("ann", "ann1"),))], RECENT_MS)
+    channel.apply([Polled(generation=1, at=RECENT_MS, present=(("ann", "ann1"),))], RECENT_MS)
 
     assert check_health(channel, RECENT_MS + 10).checks["recentActivity"]
     assert 10 == channel.record.last_activity

@@ -7,7 +7,7 @@ import pytest
 
 from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.intake import MAX_VACATED, Report, Taken, take_in
+from syncbridge.voice.intake import MAX_VACATED, IntakeResult, WebhookReport, apply_webhooks
 from syncbridge.voice.provider.events import (
     Event,
     ParticipantJoined,
@@ -45,8 +45,8 @@ def ended(at: float | None, occupancy: str = "") -> Event:
     return SessionEnded(session_id="s1", occurred_at=at, provider_session_id=occupancy)
 
 
-def take(channel: Channel, *events: Event, now: int = NOW) -> Taken:
-    return take_in(channel, [Report(event, now) for event in events], now)
+def take(channel: Channel, *events: Event, now: int = NOW) -> IntakeResult:
+    return apply_webhooks(channel, [WebhookReport(event, now) for event in events], now)
 
 
 def users(channel: Channel) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def test_only_a_time_before_the_arrival_is_believed(occurred_at: float | None, a
     """None, the future, zero and negative times count as the time of the arrival."""
     event = SessionStarted(session_id="s1", occurred_at=occurred_at)
 
-    assert at == Report(event, NOW).at
+    assert at == WebhookReport(event, NOW).at
 
 
 def test_swapped_events_of_a_batch_are_told_in_order() -> None:
@@ -121,21 +121,21 @@ def test_the_order_of_arrival_does_not_matter(order: tuple[int, ...]) -> None:
 def test_the_end_of_a_session_empties_the_room() -> None:
     """Who was in it is gone; whether the room is closed the provider is to be asked."""
     channel = live()
-    taken = take(channel, joined("ann", "p1", 600), ended(700))
+    result = take(channel, joined("ann", "p1", 600), ended(700))
 
     assert channel.call is not None
     assert (Phase.EMPTY, ()) == (channel.call.phase, channel.call.users)
-    assert Taken(concerned=True, look=True) == taken
+    assert IntakeResult(concerned=True, check_state=True) == result
     assert (1, NOW - 1) == (channel.record.lost, channel.record.last_sync_at)
 
 
 def test_an_end_before_the_latest_sign_removes_nobody() -> None:
     """Somebody was seen after it: the provider is to be asked."""
     channel = live()
-    taken = take(channel, joined("ann", "p1", 800), ended(700))
+    result = take(channel, joined("ann", "p1", 800), ended(700))
 
     assert ("ann",) == users(channel)
-    assert (True, 0) == (taken.look, channel.record.lost)
+    assert (True, 0) == (result.check_state, channel.record.lost)
 
 
 def test_who_comes_back_at_once_is_in_the_call() -> None:
@@ -157,9 +157,9 @@ def test_an_end_in_the_midst_of_a_migration_ends_nothing() -> None:
     channel.moved("s2", NOW)
     event = SessionEnded(session_id="s2", occurred_at=None)
 
-    assert take(channel, event, now=NOW + 100).look
+    assert take(channel, event, now=NOW + 100).check_state
     assert ("ann",) == users(channel)
-    assert not take(channel, ended(None), now=NOW + 200).look
+    assert not take(channel, ended(None), now=NOW + 200).check_state
     assert ("ann",) == users(channel)
 
 
@@ -168,30 +168,30 @@ def test_a_left_without_a_connection_asks_for_a_look() -> None:
     channel = live()
     take(channel, joined("ann", "", 600), joined("bob", "p2", 600))
 
-    assert take(channel, left("ann", "", 700)).look
-    assert not take(channel, left("bob", "p2", 700)).look
-    assert not take(channel, left("eve", "", 700)).look
+    assert take(channel, left("ann", "", 700)).check_state
+    assert not take(channel, left("bob", "p2", 700)).check_state
+    assert not take(channel, left("eve", "", 700)).check_state
     assert ("ann",) == users(channel)
 
 
 def test_the_end_of_an_occupancy_empties_the_room() -> None:
     """Its connections are gone, the room stays, and the idle time begins."""
     channel = live()
-    taken = take(channel, joined("ann", "p1", 600, "o1"), ended(700, "o1"))
+    result = take(channel, joined("ann", "p1", 600, "o1"), ended(700, "o1"))
 
     assert channel.call is not None
     assert (Phase.EMPTY, ()) == (channel.call.phase, channel.call.users)
-    assert (True, 0) == (taken.look, channel.record.lost)
+    assert (True, 0) == (result.check_state, channel.record.lost)
 
 
 def test_the_end_of_an_occupancy_spares_the_next_one() -> None:
     """Who was seen after it is in another occupancy; it looks odd, so the provider is asked."""
     channel = live()
-    taken = take(channel, joined("ann", "p1", 600, "o1"), joined("bob", "p2", 800, "o2"))
-    taken = take(channel, ended(700, "o1"))
+    result = take(channel, joined("ann", "p1", 600, "o1"), joined("bob", "p2", 800, "o2"))
+    result = take(channel, ended(700, "o1"))
 
     assert ("bob",) == users(channel)
-    assert taken.look
+    assert result.check_state
 
 
 def test_remembered_occupancies_are_bounded() -> None:
@@ -208,7 +208,7 @@ def test_other_sessions_are_no_concern() -> None:
     channel = live()
     event = ParticipantJoined(session_id="s0", user_id="ann", peer_id="p")
 
-    assert Taken() == take(channel, event)
+    assert IntakeResult() == take(channel, event)
     assert () == users(channel)
 
 
@@ -282,5 +282,5 @@ def test_a_channel_that_never_was_hears_of_no_recording() -> None:
     """It was forgotten: there is nobody to tell, and nothing is to be written."""
     channel = Channel(ChannelRecord("c"), LIMITS)
 
-    assert Taken() == take(channel, RecordingReady(session_id="s1", recording_id="r1"))
+    assert IntakeResult() == take(channel, RecordingReady(session_id="s1", recording_id="r1"))
     assert [] == channel.news

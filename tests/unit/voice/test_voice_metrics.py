@@ -7,8 +7,8 @@ from typing import cast
 
 from prometheus_client import CollectorRegistry
 
-from syncbridge_server.voice.attachment import Attachment
 from syncbridge_server.voice.figures.metrics import voice_metrics
+from syncbridge_server.voice.voice_gateway import VoiceGateway
 
 PAGE = Path(__file__).parents[3] / "docs" / "voice-sync.md"
 READ = {"breaker_open", "reads_breaker_open", "budget_left", "revocations_pending"}
@@ -25,11 +25,11 @@ def described() -> set[str]:
 def of_sockets() -> set[str]:
     """What is read from the sockets' side of voice."""
     parts = SimpleNamespace(
-        board=SimpleNamespace(calls={}, refused=0),
+        live_calls=SimpleNamespace(calls={}, refused=0),
         reports=SimpleNamespace(waiting=0),
         speaking=SimpleNamespace(held=0, refused=0, shared=0),
     )
-    return {f"sockets_{name}" for name, _ in Attachment.figures(cast(Attachment, parts))}
+    return {f"sockets_{name}" for name, _ in VoiceGateway.figures(cast(VoiceGateway, parts))}
 
 
 def test_every_metric_is_described_and_no_other() -> None:

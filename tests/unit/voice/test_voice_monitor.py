@@ -7,7 +7,7 @@ import trio.testing
 from prometheus_client import CollectorRegistry
 
 from support.voice.voice_store import MemoryChannels, desk_of, open_call
-from syncbridge.voice.provider.records import CannotVerify, Doubt, Metrics
+from syncbridge.voice.provider.records import CannotVerify, Metrics, VerifyFailure
 from syncbridge_server.voice.figures.metrics import voice_metrics
 from syncbridge_server.voice.figures.monitor import UNMEASURED, Monitor, MonitorLimits
 
@@ -39,16 +39,16 @@ class Sink:
 class Rig:
     def __init__(self, provider: Provider) -> None:
         self.failing = False
-        self.desk = desk_of(MemoryChannels())
+        self.writer = desk_of(MemoryChannels())
         self.sink = Sink()
         metrics = voice_metrics(CollectorRegistry()).calls
         limits = MonitorLimits(interval_s=60.0, calls=3, fresh_s=30.0, kept=100)
         asked: Any = provider
-        self.monitor = Monitor(asked, self.desk, metrics, limits, self.sink, lambda: self.failing)
+        self.monitor = Monitor(asked, self.writer, metrics, limits, self.sink, lambda: self.failing)
 
     async def fill(self) -> None:
         for name in NAMES:
-            await open_call(self.desk, name, "ann")
+            await open_call(self.writer, name, "ann")
         self.sink.documents.clear()
 
 
@@ -74,7 +74,7 @@ async def test_a_provider_that_does_not_measure_is_asked_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Every document says why there are no figures, and the rest of the share is left."""
-    provider = Provider(CannotVerify(Doubt.UNSUPPORTED, "told later"))
+    provider = Provider(CannotVerify(VerifyFailure.UNSUPPORTED, "told later"))
     rig = Rig(provider)
     await rig.fill()
     totals = await rig.monitor.make_pass()
@@ -88,7 +88,7 @@ async def test_who_asks_gets_what_was_measured(autojump_clock: trio.testing.Mock
     provider = Provider()
     rig = Rig(provider)
     await rig.fill()
-    channel = await rig.desk.look("c0")
+    channel = await rig.writer.read("c0")
     documents = [await rig.monitor.collect(channel) for _ in range(3)]
     soon = len(provider.asked)
     await trio.sleep(31)
@@ -106,7 +106,7 @@ async def test_a_call_that_ended_is_reported_once(autojump_clock: trio.testing.M
     rig = Rig(provider)
     await rig.fill()
     await trio.sleep(10)
-    await rig.desk.change("c0", lambda channel, now: channel.end(now, "ended"))
+    await rig.writer.change("c0", lambda channel, now: channel.end(now, "ended"))
 
     assert [("s-c0", "ended", 10_000, 1)] == [
         (d["sessionId"], d["state"], d["duration"], d["peakParticipants"])

@@ -11,14 +11,19 @@ from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import Identity, Role, VoiceGrant
 from syncbridge.voice.grants import permissions_of, require
 from syncbridge.voice.provider.budget import RequestBudget
-from syncbridge.voice.provider.records import Participant, Permissions
+from syncbridge.voice.provider.records import Permissions, TokenHolder
 from syncbridge_server.voice.provider.calling import ProviderCalls
-from syncbridge_server.voice.provider.presets import Wanted, is_missing, preset_body, preset_name
+from syncbridge_server.voice.provider.presets import (
+    PresetRequest,
+    is_missing,
+    preset_body,
+    preset_name,
+)
 from syncbridge_server.voice.provider.rtk import RtkProvider
 
 SECRET = "a-secret-of-32-bytes-or-more-0000"
 NOW = 1_800_000_000.0
-ANN = Participant("ann", "Ann")
+ANN = TokenHolder("ann", "Ann")
 WORDS: dict[tuple[str, ...], tuple[bool, bool, bool, bool]] = {
     (): (False, False, False, False),
     ("listen",): (False, False, False, False),
@@ -143,12 +148,12 @@ async def test_words_are_in_the_request_for_a_token(words: tuple[str, ...]) -> N
 def test_words_are_a_preset(words: tuple[str, ...]) -> None:
     """Its name says the rights, and its body gives them: to send, and to record."""
     speak, record, stream, video = WORDS[words]
-    preset = preset_body(Wanted(allowed(words)))
+    preset = preset_body(PresetRequest(allowed(words)))
     media = preset["permissions"]["media"]
     sends = [media[m]["can_produce"] == "ALLOWED" for m in ("audio", "screenshare", "video")]
 
     assert f"voice_p{speak:d}s{stream:d}v{video:d}r{record:d}" == preset["name"]
-    assert preset["name"] == preset_name(Wanted(allowed(words)))
+    assert preset["name"] == preset_name(PresetRequest(allowed(words)))
     assert ([speak, stream, video], record) == (sends, preset["permissions"]["can_record"])
 
 

@@ -10,18 +10,18 @@ import trio.testing
 from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
 from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
-from syncbridge.voice.view import Head, Participant, View
-from syncbridge_server.voice.sockets.board import LiveCall
-from syncbridge_server.voice.sockets.reports import Reports, Said
+from syncbridge.voice.view import Head, ParticipantView, View
+from syncbridge_server.voice.sockets.live_calls import LiveCall
+from syncbridge_server.voice.sockets.reports import ClientReports, PendingReport
 from syncbridge_server.voice.sockets.sockets import anybody
 from syncbridge_server.voice.sockets.speaking import Speaking
 
 NOW = 5000
 
 
-class Desk:
+class ChannelWriter:
     """Channels in memory; a change takes a while. `changes`: how many there were of which."""
 
     def __init__(self) -> None:
@@ -51,13 +51,13 @@ class Desk:
             self.at_once.remove(channel_id)
 
 
-class Board:
-    """A board that shows one call with these people, or nothing."""
+class LiveCalls:
+    """A live_calls that shows one call with these people, or nothing."""
 
     def __init__(self, *people: str, muted: str = "") -> None:
         shown = View(
             Head("s", 1, Phase.ACTIVE),
-            {user: Participant(1, muted=user == muted) for user in people},
+            {user: ParticipantView(1, muted=user == muted) for user in people},
         )
         call = LiveCall("c", 1, 1, shown)
         self.calls = {"c": call} if people else {}
@@ -70,7 +70,9 @@ class Board:
 Answers = list[tuple[str, str]]
 
 
-def said(answers: Answers, user: str, *, joins: bool = True, forbidden: bool = False) -> Said:
+def said(
+    answers: Answers, user: str, *, joins: bool = True, forbidden: bool = False
+) -> PendingReport:
     """A report that notes (user, error code) when it is answered."""
 
     def answer(shown: View | None, error: SyncBridgeError | None) -> None:
@@ -79,26 +81,26 @@ def said(answers: Answers, user: str, *, joins: bool = True, forbidden: bool = F
     def refuse(waddle_id: str) -> None:
         raise SyncBridgeError(ErrorCode.FORBIDDEN, "no grant")
 
-    report = Report(user, "phone", "sid", f"{user}-1")
-    return Said(report, joins, refuse if forbidden else anybody, answer)
+    report = ClientReport(user, "phone", "sid", f"{user}-1")
+    return PendingReport(report, joins, refuse if forbidden else anybody, answer)
 
 
 async def test_what_waits_for_a_channel_is_one_change(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A hundred reports cost two writes: the first, and all that came during it."""
-    desk, answers = Desk(), Answers()
-    desk.open("c")
-    reports = Reports(desk, Board(), lambda: None)  # type: ignore[arg-type]
+    writer, answers = ChannelWriter(), Answers()
+    writer.open("c")
+    reports = ClientReports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
-    reports.say("c", said(answers, "first"))
+    reports.submit("c", said(answers, "first"))
     await trio.sleep(0.05)
     for number in range(100):
-        reports.say("c", said(answers, f"u{number}"))
+        reports.submit("c", said(answers, f"u{number}"))
         reports.renew("c", "first")
     await trio.sleep(1)
 
-    assert ["c", "c"] == desk.changes
+    assert ["c", "c"] == writer.changes
     assert [("first", ""), *((f"u{n}", "") for n in range(100))] == answers
     assert 0 == reports.waiting
 
@@ -107,12 +109,12 @@ async def test_channels_do_not_wait_for_each_other(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Eight at a time, and none twice at once."""
-    desk, answers = Desk(), Answers()
-    reports = Reports(desk, Board(), lambda: None)  # type: ignore[arg-type]
+    writer, answers = ChannelWriter(), Answers()
+    reports = ClientReports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
     for number in range(16):
-        desk.open(f"c{number}")
-        reports.say(f"c{number}", said(answers, f"u{number}"))
+        writer.open(f"c{number}")
+        reports.submit(f"c{number}", said(answers, f"u{number}"))
     began = trio.current_time()
     while len(answers) < 16:  # noqa: ASYNC110 - a clock that jumps
         await trio.sleep(0.01)
@@ -124,21 +126,21 @@ async def test_each_report_is_told_its_own_refusal(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Forbidden is one's own; no call, and a store that is away, are everybody's."""
-    desk, answers = Desk(), Answers()
-    desk.open("c")
-    reports = Reports(desk, Board(), lambda: None)  # type: ignore[arg-type]
+    writer, answers = ChannelWriter(), Answers()
+    writer.open("c")
+    reports = ClientReports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
-    reports.say("c", said(answers, "ann"))
-    reports.say("c", said(answers, "eve", forbidden=True))
-    reports.say("none", said(answers, "bob"))
+    reports.submit("c", said(answers, "ann"))
+    reports.submit("c", said(answers, "eve", forbidden=True))
+    reports.submit("none", said(answers, "bob"))
     await trio.sleep(1)
     assert {("ann", ""), ("eve", "forbidden"), ("bob", "not_found")} == set(answers)
-    call = desk.channels["c"].call
+    call = writer.channels["c"].call
     assert call is not None
     assert ("ann",) == call.users
 
-    desk.away = True
-    reports.say("c", said(answers, "ann", joins=False))
+    writer.away = True
+    reports.submit("c", said(answers, "ann", joins=False))
     await trio.sleep(1)
     assert ("ann", "store_unavailable") == answers[-1]
 
@@ -147,27 +149,28 @@ async def test_only_refusals_write_nothing(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Who may not speak of a channel does not cost it a write."""
-    desk, answers = Desk(), Answers()
-    desk.open("c")
-    reports = Reports(desk, Board(), lambda: None)  # type: ignore[arg-type]
+    writer, answers = ChannelWriter(), Answers()
+    writer.open("c")
+    reports = ClientReports(writer, LiveCalls(), lambda: None)  # type: ignore[arg-type]
     nursery.start_soon(reports.run)
-    reports.say("c", said(answers, "eve", forbidden=True))
+    reports.submit("c", said(answers, "eve", forbidden=True))
     await trio.sleep(1)
 
-    assert ([("eve", "forbidden")], []) == (answers, desk.changes)
+    assert ([("eve", "forbidden")], []) == (answers, writer.changes)
 
 
 def test_what_waits_is_bounded() -> None:
     """The next report is refused with a time; a sign that is there already takes no room."""
     answers = Answers()
-    reports = Reports(Desk(), Board(), lambda: None, max_waiting=3)  # type: ignore[arg-type]
-    reports.say("c", said(answers, "ann"))
+    writer, calls = ChannelWriter(), LiveCalls()
+    reports = ClientReports(writer, calls, lambda: None, max_waiting=3)  # type: ignore[arg-type]
+    reports.submit("c", said(answers, "ann"))
     for _ in range(10):
         reports.renew("c", "ann")
     reports.renew("d", "bob")
 
     with pytest.raises(SyncBridgeError) as refused:
-        reports.say("e", said(answers, "eve"))
+        reports.submit("e", said(answers, "eve"))
     assert (ErrorCode.OVERLOADED, True) == (
         refused.value.code,
         refused.value.retry_after is not None,
@@ -178,20 +181,20 @@ def test_what_waits_is_bounded() -> None:
 class Rig:
     """Speaking with a clock of the test's, and what it sent to `listeners`."""
 
-    def __init__(self, board: Board, listeners: int = 2) -> None:
+    def __init__(self, live_calls: LiveCalls, listeners: int = 2) -> None:
         self.now = 1000
         self.told: list[list[tuple[str, bool]]] = []
         self.shared: list[bytes] = []
         self.listeners = listeners
         self.speaking = Speaking(
-            board,  # type: ignore[arg-type]
+            live_calls,  # type: ignore[arg-type]
             self.tell,
             self.shared.append,
             lambda: None,
             node="here",
             monotonic=lambda: self.now,
         )
-        self.call = board.calls["c"]
+        self.call = live_calls.calls["c"]
 
     def tell(self, channel_id: str, message: dict[str, Any], kind: int) -> int:
         changes = message.get("updates", [message])
@@ -207,7 +210,7 @@ class Rig:
 def test_a_large_channel_is_told_after_a_pause() -> None:
     """10,000 listeners: four who begin to speak are told of at once, one after another; the fifth
     waits until 100 ms for each are over but those of three, and takes others along."""
-    rig = Rig(Board("ann", "bob", "cat", "sue", "eve", "dan"), listeners=10_000)
+    rig = Rig(LiveCalls("ann", "bob", "cat", "sue", "eve", "dan"), listeners=10_000)
     for user in ("ann", "bob", "cat", "sue"):
         rig.says(user, True)
         rig.now += 10
@@ -225,7 +228,7 @@ def test_a_large_channel_is_told_after_a_pause() -> None:
 def test_a_large_channel_is_not_told_more_than_ten_times_a_second() -> None:
     """Whatever came before: what is owed does not grow while nothing is said."""
     people = [f"user-{number}" for number in range(1000)]
-    rig = Rig(Board(*people), listeners=10_000)
+    rig = Rig(LiveCalls(*people), listeners=10_000)
     rig.now += 60_000
     for number, user in enumerate(people):
         rig.says(user, True)
@@ -237,7 +240,7 @@ def test_a_large_channel_is_not_told_more_than_ten_times_a_second() -> None:
 
 def test_a_small_channel_is_told_at_once() -> None:
     """No pause can be noticed."""
-    rig = Rig(Board("ann", "bob"), listeners=20)
+    rig = Rig(LiveCalls("ann", "bob"), listeners=20)
     rig.says("ann", True)
     rig.says("bob", True)
     assert [[("ann", True)], [("bob", True)]] == rig.told
@@ -245,17 +248,17 @@ def test_a_small_channel_is_told_at_once() -> None:
 
 def test_what_another_node_tells_is_not_passed_on() -> None:
     """Each change is shared once, by the node that heard of it last."""
-    rig, other = Rig(Board("ann")), Rig(Board("ann"))
+    rig, other = Rig(LiveCalls("ann")), Rig(LiveCalls("ann"))
     other.speaking._node = "there"
     rig.says("ann", True)
     [notice] = rig.shared
-    rig.speaking.hear(notice)
-    other.speaking.hear(notice)
+    rig.speaking.receive(notice)
+    other.speaking.receive(notice)
     assert ([[("ann", True)]], []) == (other.told, other.shared)
     other.now += 300
     other.says("ann", False)
     rig.now += 300
-    rig.speaking.hear(other.shared[0])
+    rig.speaking.receive(other.shared[0])
     assert [[("ann", True)], [("ann", False)]] == rig.told
     assert 1 == len(rig.shared)
 
@@ -263,15 +266,17 @@ def test_what_another_node_tells_is_not_passed_on() -> None:
 @pytest.mark.parametrize("data", [b"", b"[]", b'["x",[["c",[["ann",2]]]]]', b'{"node":1}'])
 def test_a_notice_that_cannot_be_read_is_nothing(data: bytes) -> None:
     """Nobody speaks for it, and nothing breaks."""
-    rig = Rig(Board("ann"))
-    rig.speaking.hear(data)
+    rig = Rig(LiveCalls("ann"))
+    rig.speaking.receive(data)
     assert [] == rig.told
 
 
 def test_strangers_and_muted_people_do_not_speak() -> None:
     """Not by the word of another node, and not by the provider's."""
-    rig = Rig(Board("ann", "bob", muted="bob"))
-    rig.speaking.hear(b'["there",[["c",[["bob",true],["nobody",true]]],["other",[["ann",true]]]]]')
+    rig = Rig(LiveCalls("ann", "bob", muted="bob"))
+    rig.speaking.receive(
+        b'["there",[["c",[["bob",true],["nobody",true]]],["other",[["ann",true]]]]]'
+    )
     rig.speaking.report_now("c", "bob", True)
     rig.speaking.report_now("c", "nobody", True)
     rig.speaking.report_now("other", "ann", True)
@@ -280,7 +285,7 @@ def test_strangers_and_muted_people_do_not_speak() -> None:
 
 def test_an_ended_call_leaves_nothing_behind() -> None:
     """Neither in the throttle nor among those that are repeated."""
-    rig = Rig(Board("ann"))
+    rig = Rig(LiveCalls("ann"))
     rig.says("ann", True)
     rig.speaking.forget(rig.call)
     assert (0, {}) == (rig.speaking._throttle.held, rig.speaking._ours)

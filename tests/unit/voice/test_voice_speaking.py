@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.view import View
-from syncbridge_server.voice.sockets.board import Board, LiveCall
+from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 from syncbridge_server.voice.sockets.speaking import MAX_FOLLOW_MS, Speaking
 
 LARGE, SMALL = 10_000, 5
@@ -25,12 +25,12 @@ class Channel:
 
     def __init__(self, listeners: int) -> None:
         self.call = LiveCall("c", 1, 1, cast(View, SimpleNamespace(participants={})))
-        board = SimpleNamespace(calls={"c": self.call}, numbers={1: self.call})
+        live_calls = SimpleNamespace(calls={"c": self.call}, numbers={1: self.call})
         self.heard: list[tuple[int, str, bool]] = []
         self.messages = 0
         self._listeners = listeners
         self.speaking = Speaking(
-            cast(Board, board),
+            cast(LiveCalls, live_calls),
             self._tell,
             lambda data: None,
             lambda: None,

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from syncbridge.voice import reporting, view
 from syncbridge.voice.call_records import Phase
 from syncbridge.voice.channel import Channel, ChannelLimits
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
-from syncbridge.voice.view import Head, Participant, View
+from syncbridge.voice.view import Head, ParticipantView, View
 
 users = st.sampled_from(["ann", "bob", "eve"])
 devices = st.sampled_from(["", "phone", "tablet"])
 people = st.builds(
-    Participant,
+    ParticipantView,
     st.integers(0, 3),
     device_id=devices,
     moving_to=devices,
@@ -45,7 +45,7 @@ def test_what_is_told_says_who_came_and_went(old: View | None, new: View | None)
     """A listener who takes in the messages has the participants of the new view."""
     here = set(old.participants) if old is not None else set()
     muted = {u for u, p in old.participants.items() if p.muted} if old is not None else set()
-    for message in view.told("c", old, new):
+    for message in view.missed_messages("c", old, new):
         state, who = message.get("state"), str(message.get("userId"))
         if state == "connected":
             assert who not in here
@@ -67,7 +67,7 @@ def test_a_change_without_its_beginning_is_refused() -> None:
     """Only a whole view, or an end, can follow on nothing."""
     change = view.ViewChange(gone=["ann"])
 
-    with pytest.raises(ValueError, match="not there"):
+    with pytest.raises(ValueError, match="missing"):
         view.applied(None, change)
 
 
@@ -78,11 +78,11 @@ def test_a_channel_is_shown_from_its_opening_to_its_end() -> None:
     assert view.of_record(channel.dump()) is None
 
     channel.opened("s1", 2)
-    reporting.report(channel, Report("ann", "phone", "sid", muted=True), 3)
+    reporting.report(channel, ClientReport("ann", "phone", "sid", muted=True), 3)
     shown = view.of_record(channel.dump())
     assert shown == View(
         Head("s1", 1, Phase.ACTIVE, "w"),
-        {"ann": Participant(3, "phone", "sid", muted=True)},
+        {"ann": ParticipantView(3, "phone", "sid", muted=True)},
     )
     channel.end(4, "ended")
     assert view.of_record(channel.dump()) is None
@@ -90,7 +90,7 @@ def test_a_channel_is_shown_from_its_opening_to_its_end() -> None:
 
 def test_devices_are_shown_to_their_user_alone() -> None:
     """Everybody sees who speaks and who is muted; the device is seen by its user."""
-    shown = View(Head("s1", 1, Phase.ACTIVE), {"ann": Participant(3, "phone", "sid")})
+    shown = View(Head("s1", 1, Phase.ACTIVE), {"ann": ParticipantView(3, "phone", "sid")})
 
     own = view.public("c", shown, "ann", ["ann"])["participants"]
     others = view.public("c", shown, "bob")["participants"]
@@ -108,7 +108,7 @@ def test_devices_are_shown_to_their_user_alone() -> None:
 
 def test_who_is_muted_is_not_shown_as_speaking() -> None:
     """Also while the last change of the indicator has not gone out."""
-    shown = View(Head("s1", 1, Phase.ACTIVE), {"ann": Participant(3, muted=True)})
+    shown = View(Head("s1", 1, Phase.ACTIVE), {"ann": ParticipantView(3, muted=True)})
 
     ann = view.public("c", shown, "bob", ["ann"])["participants"][0]
     assert (True, False) == (ann["muted"], ann["speaking"])

@@ -20,7 +20,7 @@ from syncbridge.voice.provider.events import (
     RecordingReady,
     SessionEnded,
     SessionStarted,
-    Unreadable,
+    UnreadableWebhook,
 )
 from syncbridge.voice.provider.webhook_text import DEPTH, read_document
 from syncbridge.voice.provider.webhooks import (
@@ -209,7 +209,7 @@ def test_a_list_of_events_is_read_in_order() -> None:
 )
 def test_what_is_no_event_says_why(body: bytes, detail: str) -> None:
     """The reason names the field and quotes nothing of the body."""
-    assert Unreadable(detail) == parse_webhook(body)
+    assert UnreadableWebhook(detail) == parse_webhook(body)
 
 
 def test_of_a_list_the_good_events_are_read() -> None:
@@ -219,7 +219,7 @@ def test_of_a_list_the_good_events_are_read() -> None:
     ended = SessionEnded(session_id="a")
 
     detail = "sessionId is not a text of 1 to 256 characters"
-    assert Unreadable(detail, (ended, ended)) == found
+    assert UnreadableWebhook(detail, (ended, ended)) == found
 
 
 @settings(deadline=None, max_examples=200)
@@ -281,7 +281,9 @@ def test_any_bytes_have_an_answer(body: bytes) -> None:
     """Events or a reason, for whatever a sender can think of; never an exception."""
     answer = parse_webhook(body)
 
-    assert isinstance(answer, Unreadable) or all(isinstance(event, Event) for event in answer)
+    assert isinstance(answer, UnreadableWebhook) or all(
+        isinstance(event, Event) for event in answer
+    )
 
 
 def test_urls_of_recordings_are_not_shown() -> None:
@@ -319,7 +321,7 @@ def test_an_address_that_is_not_of_the_web_is_refused(address: str) -> None:
     cloudflare = {"event": "recording.statusUpdate", "recording": told, "meeting": {"id": "a"}}
     for body in (spec, cloudflare):
         found = parse_webhook(json.dumps(body).encode())
-        assert isinstance(found, Unreadable)
+        assert isinstance(found, UnreadableWebhook)
         assert "neither http nor https" in found.detail
     spec["url"] = ""
     assert isinstance(parse_webhook(json.dumps(spec).encode()), list)

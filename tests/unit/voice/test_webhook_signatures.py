@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncbridge.voice.provider.records import Refusal, Refused, Verified
+from syncbridge.voice.provider.records import RefusalReason, Verified, WebhookRefused
 from syncbridge.voice.provider.signatures import secret_bytes, sign, verify
 
 OLD = b"an old secret of enough bytes ..."
@@ -58,42 +58,50 @@ def test_what_was_signed_is_believed(case: str) -> None:
 
 
 REFUSED = {
-    "wrong secret": (headers(OLD), [NEW], Refusal.MISMATCH),
-    "no secret of ours": (headers(NEW), [], Refusal.MISMATCH),
-    "too old": (headers(NEW, timestamp=NOW - 301), [NEW], Refusal.STALE),
-    "too far ahead": (headers(NEW, timestamp=NOW + 301), [NEW], Refusal.STALE),
-    "tampered body": (headers(NEW, body=BODY + b" "), [NEW], Refusal.MISMATCH),
-    "another id": ({**headers(NEW), "webhook-id": "msg_2"}, [NEW], Refusal.MISMATCH),
+    "wrong secret": (headers(OLD), [NEW], RefusalReason.MISMATCH),
+    "no secret of ours": (headers(NEW), [], RefusalReason.MISMATCH),
+    "too old": (headers(NEW, timestamp=NOW - 301), [NEW], RefusalReason.STALE),
+    "too far ahead": (headers(NEW, timestamp=NOW + 301), [NEW], RefusalReason.STALE),
+    "tampered body": (headers(NEW, body=BODY + b" "), [NEW], RefusalReason.MISMATCH),
+    "another id": ({**headers(NEW), "webhook-id": "msg_2"}, [NEW], RefusalReason.MISMATCH),
     "another time": (
         {**headers(NEW), "webhook-timestamp": str(NOW + 1)},
         [NEW],
-        Refusal.MISMATCH,
+        RefusalReason.MISMATCH,
     ),
-    "id with a dot": (headers(NEW, delivery_id="msg.1"), [NEW], Refusal.MALFORMED),
-    "id with a blank": (headers(NEW, delivery_id="msg 1"), [NEW], Refusal.MALFORMED),
-    "long id": (headers(NEW, delivery_id="m" * 129), [NEW], Refusal.MALFORMED),
-    "id that is not ASCII": (headers(NEW, delivery_id="mé"), [NEW], Refusal.MALFORMED),
-    "no id": (headers(NEW, delivery_id=""), [NEW], Refusal.MISSING),
-    "no signature": (headers(), [NEW], Refusal.MISSING),
-    "no time": ({**headers(NEW), "webhook-timestamp": ""}, [NEW], Refusal.MISSING),
-    "time in words": ({**headers(NEW), "webhook-timestamp": "now"}, [NEW], Refusal.MALFORMED),
-    "time with a sign": ({**headers(NEW), "webhook-timestamp": "-1"}, [NEW], Refusal.MALFORMED),
-    "time without end": ({**headers(NEW), "webhook-timestamp": "9" * 40}, [NEW], Refusal.MALFORMED),
+    "id with a dot": (headers(NEW, delivery_id="msg.1"), [NEW], RefusalReason.MALFORMED),
+    "id with a blank": (headers(NEW, delivery_id="msg 1"), [NEW], RefusalReason.MALFORMED),
+    "long id": (headers(NEW, delivery_id="m" * 129), [NEW], RefusalReason.MALFORMED),
+    "id that is not ASCII": (headers(NEW, delivery_id="mé"), [NEW], RefusalReason.MALFORMED),
+    "no id": (headers(NEW, delivery_id=""), [NEW], RefusalReason.MISSING),
+    "no signature": (headers(), [NEW], RefusalReason.MISSING),
+    "no time": ({**headers(NEW), "webhook-timestamp": ""}, [NEW], RefusalReason.MISSING),
+    "time in words": ({**headers(NEW), "webhook-timestamp": "now"}, [NEW], RefusalReason.MALFORMED),
+    "time with a sign": (
+        {**headers(NEW), "webhook-timestamp": "-1"},
+        [NEW],
+        RefusalReason.MALFORMED,
+    ),
+    "time without end": (
+        {**headers(NEW), "webhook-timestamp": "9" * 40},
+        [NEW],
+        RefusalReason.MALFORMED,
+    ),
     "time in other digits": (
         {**headers(NEW), "webhook-timestamp": "١٧"},
         [NEW],
-        Refusal.MALFORMED,
+        RefusalReason.MALFORMED,
     ),
-    "nine signatures": (headers(*[NEW] * 9), [NEW], Refusal.MALFORMED),
+    "nine signatures": (headers(*[NEW] * 9), [NEW], RefusalReason.MALFORMED),
     "other scheme only": (
         {**headers(NEW), "webhook-signature": "v2,abc"},
         [NEW],
-        Refusal.MISMATCH,
+        RefusalReason.MISMATCH,
     ),
     "signature that is not ASCII": (
         {**headers(NEW), "webhook-signature": "v1,é"},
         [NEW],
-        Refusal.MISMATCH,
+        RefusalReason.MISMATCH,
     ),
 }
 
@@ -103,12 +111,12 @@ def test_what_was_not_signed_is_refused(case: str) -> None:
     """Each defect has its reason, and none of them raises."""
     sent, keys, reason = REFUSED[case]
 
-    assert Refused(reason) == verify(sent, BODY, NOW, keys)
+    assert WebhookRefused(reason) == verify(sent, BODY, NOW, keys)
 
 
 def test_no_headers_at_all_are_missing() -> None:
     """A request that is not a webhook."""
-    assert Refused(Refusal.MISSING) == verify({}, BODY, NOW, [NEW])
+    assert WebhookRefused(RefusalReason.MISSING) == verify({}, BODY, NOW, [NEW])
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_*!*", "whsec_a"])

@@ -1,1 +1,1 @@
-"""A stand-in voice provider over real HTTP, with faults to switch on."""
+"""A simulated voice provider over real HTTP, with switchable faults."""

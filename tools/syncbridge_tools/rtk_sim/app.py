@@ -1,6 +1,6 @@
-"""The stand-in provider as one ASGI application, and how it is served and steered.
+"""The simulated provider as an ASGI application, its server and its control API.
 
-`/sim/*` steers it and needs no key: it listens on loopback unless it is told otherwise.
+The control API `/sim/*` needs no key, because the server listens on loopback by default.
 """
 
 import secrets
@@ -23,11 +23,11 @@ from syncbridge.voice.provider.signatures import secret_bytes
 from syncbridge_tools.rtk_sim import cloudflare_dialect, media, spec_dialect
 from syncbridge_tools.rtk_sim.faults import Faults, FaultSwitch
 from syncbridge_tools.rtk_sim.handling import Body, Sim, read_body, reply, text_of
-from syncbridge_tools.rtk_sim.reports import Reports, RsaSigner
-from syncbridge_tools.rtk_sim.world import Happening, Room, World, WorldError
+from syncbridge_tools.rtk_sim.reports import RsaSigner, SimReports
+from syncbridge_tools.rtk_sim.world import Happening, SimRoom, World, WorldError
 
 Steering = Callable[[Sim, Body], Body]
-Move = Callable[[World, Room, str, float], list[Happening]]
+Move = Callable[[World, SimRoom, str, float], list[Happening]]
 MOVES: dict[str, Move] = {
     "join": World.join,
     "leave": World.leave,
@@ -39,15 +39,15 @@ MOVES: dict[str, Move] = {
 def new_sim(
     key: str = "", secret: str = "", allow_remote: bool = False, signer: RsaSigner | None = None
 ) -> Sim:
-    """A provider that knows nothing yet. Must be called within Trio.
+    """Create an empty provider. Must be called within Trio.
 
     Args:
-        key: the bearer token to ask for. secret: of webhooks; both are made up when empty.
-        signer: RealTimeKit's key pair; made when None.
+        key: the expected bearer token. secret: of webhooks; both are generated if empty.
+        signer: RealTimeKit's key pair; generated if None.
     """
     world, switch = World(), FaultSwitch()
     hook_key = secret_bytes(secret or secrets.token_urlsafe(32))
-    reports = Reports(world, switch, hook_key, signer or RsaSigner())
+    reports = SimReports(world, switch, hook_key, signer or RsaSigner())
     return Sim(world, switch, reports, key or secrets.token_urlsafe(24), allow_remote)
 
 
@@ -95,7 +95,7 @@ async def running(sim: Sim, bind: str = "127.0.0.1:0") -> AsyncIterator[str]:
 
 
 def set_faults(sim: Sim, body: Body) -> Body:
-    """Replace the faults. Webhooks that were held back are sent."""
+    """Replace the faults, and send the withheld webhooks."""
     try:
         sim.switch.set(msgspec.convert(body, Faults))
     except msgspec.ValidationError as error:
@@ -115,7 +115,7 @@ def move_participant(sim: Sim, body: Body) -> Body:
 
 
 def reset(sim: Sim, body: Body) -> Body:
-    """Forget everything, and end all faults."""
+    """Reset all state and faults."""
     sim.world.rooms.clear()
     sim.world.hooks.clear()
     sim.world.presets.clear()
@@ -126,7 +126,7 @@ def reset(sim: Sim, body: Body) -> Body:
 
 
 def show_state(sim: Sim, body: Body) -> Body:
-    """The truth, the faults, and what became of the webhooks."""
+    """The state, the faults, and the outcomes of webhooks."""
     return {
         **sim.world.truth(),
         "faults": msgspec.to_builtins(sim.switch.now),

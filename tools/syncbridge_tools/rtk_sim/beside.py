@@ -1,6 +1,6 @@
-"""The stand-in provider of a development server: in its process, in a thread of its own.
+"""The simulated provider of a development server, in a thread of its process.
 
-Its socket listens from the start; what serves it is imported with the first connection, so that the
+Its socket listens from the start; its application is imported at the first connection, so the
 server's start does not wait for it.
 """
 

@@ -1,4 +1,4 @@
-"""`syncbridge rtk-sim`: run the stand-in provider on this machine."""
+"""`syncbridge rtk-sim`: run the simulated provider on this machine."""
 
 import secrets
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ EXIT_USAGE = 2
 
 app = typer.Typer(
     name="rtk-sim",
-    help="A stand-in RealTimeKit provider over real HTTP, for development and tests.",
+    help="A simulated RealTimeKit provider over real HTTP, for development and tests.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )

@@ -1,6 +1,6 @@
 """The part of Cloudflare RealTimeKit's API v4 that a server needs, under `/client/v4`.
 
-Account and application in the path are not looked at. There are no presets until one is made.
+The account and application in the path are ignored. There are no presets until one is created.
 """
 
 import uuid
@@ -13,9 +13,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from syncbridge_tools.rtk_sim.faults import ErrorForm
-from syncbridge_tools.rtk_sim.handling import Body, Call, Sim, provider_route, reply, text_of
+from syncbridge_tools.rtk_sim.handling import Body, Sim, SimRequest, provider_route, reply, text_of
 from syncbridge_tools.rtk_sim.reports import CLOUDFLARE_KINDS, iso
-from syncbridge_tools.rtk_sim.world import Hook, Past, Peer, Preset, Room, WorldError
+from syncbridge_tools.rtk_sim.world import Hook, Past, Peer, Preset, SimRoom, WorldError
 
 BASE = "/client/v4/accounts/{account}/realtime/kit/{app}"
 KEY_PATH = "/.well-known/webhooks.json"
@@ -60,7 +60,7 @@ def routes(sim: Sim) -> Iterator[Route]:
 
 
 def refuse(status: int, code: str, message: str, form: ErrorForm = "error") -> Response:
-    """An error as the backend words it; of the gateway in front for 401 and 429."""
+    """An error in the form of the backend, or of its gateway for 401 and 429."""
     if form == "text":
         return reply({"success": False, "error": message}, status)
     if form == "message":
@@ -71,15 +71,15 @@ def refuse(status: int, code: str, message: str, form: ErrorForm = "error") -> R
     return reply({"success": False, "error": {"code": status, "message": message}}, status)
 
 
-def create(call: Call) -> Response:
-    """A meeting. Each request makes one: there are no idempotency keys."""
+def create(call: SimRequest) -> Response:
+    """Create a meeting with each request, without idempotency keys."""
     title = text_of(call.body, "title")
     room = call.sim.world.create(str(uuid.uuid4()), title, call.now, MAX_PARTICIPANTS)
     room.features = {name: call.body.get(name, False) is True for name in FEATURES}
     return _done(_meeting(room), 201)
 
 
-def list_meetings(call: Call) -> Response:
+def list_meetings(call: SimRequest) -> Response:
     """Meetings whose id or title contains `search`."""
     wanted = call.request.query_params.get("search", "")
     status = call.request.query_params.get("status")
@@ -92,20 +92,20 @@ def list_meetings(call: Call) -> Response:
     return reply({"success": True, "data": page, "paging": paging})
 
 
-def show_meeting(call: Call) -> Response:
+def show_meeting(call: SimRequest) -> Response:
     """A meeting."""
     return _done(_meeting(call.room()))
 
 
-def patch_meeting(call: Call) -> Response:
-    """Close a meeting. Who is in it stays."""
+def patch_meeting(call: SimRequest) -> Response:
+    """Close a meeting. Its participants stay."""
     room = call.room()
     room.ended = call.body.get("status") == "INACTIVE"
     return _done(_meeting(room))
 
 
-def add_participant(call: Call) -> Response:
-    """Enrol a user. A second time is a conflict."""
+def add_participant(call: SimRequest) -> Response:
+    """Enrol a user. A second enrolment is a conflict."""
     room, user_id = call.room(), text_of(call.body, "custom_participant_id")
     preset = _preset(call, text_of(call.body, "preset_name"))
     if user_id in room.enrolled:
@@ -116,15 +116,15 @@ def add_participant(call: Call) -> Response:
     return _done({**_enrolled(room, user_id), "token": _token()}, 201)
 
 
-def list_participants(call: Call) -> Response:
-    """Who is enrolled."""
+def list_participants(call: SimRequest) -> Response:
+    """The enrolled users."""
     room = call.room()
     page, paging = _page(call, [_enrolled(room, user_id) for user_id in room.enrolled])
     return reply({"success": True, "data": page, "paging": paging})
 
 
-def patch_participant(call: Call) -> Response:
-    """Another preset, and a new token."""
+def patch_participant(call: SimRequest) -> Response:
+    """Change the preset and issue a new token."""
     room, wanted = call.room(), call.request.path_params["participant"]
     for user_id, (known, preset) in room.enrolled.items():
         if known == wanted:
@@ -134,8 +134,8 @@ def patch_participant(call: Call) -> Response:
     raise WorldError(404, "invalid_request", "no such participant")
 
 
-def delete_participant(call: Call) -> Response:
-    """End an enrolment, and the worth of its tokens."""
+def delete_participant(call: SimRequest) -> Response:
+    """Delete an enrolment, which invalidates its tokens."""
     room, wanted = call.room(), call.request.path_params["participant"]
     for user_id, (known, _) in list(room.enrolled.items()):
         if known == wanted:
@@ -144,15 +144,15 @@ def delete_participant(call: Call) -> Response:
     raise WorldError(404, "invalid_request", "no such participant")
 
 
-def list_presets(call: Call) -> Response:
-    """All presets, without what they allow."""
+def list_presets(call: SimRequest) -> Response:
+    """All presets, without their permissions."""
     presets = call.sim.world.presets.items()
     page, paging = _page(call, [{"id": preset.id, "name": name} for name, preset in presets])
     return reply({"success": True, "data": page, "paging": paging})
 
 
-def make_preset(call: Call) -> Response:
-    """A preset. All of its parts are needed."""
+def make_preset(call: SimRequest) -> Response:
+    """Create a preset. All parts are required."""
     name, world = text_of(call.body, "name"), call.sim.world
     if not all(isinstance(call.body.get(part), dict) for part in ("config", "permissions", "ui")):
         raise WorldError(400, "invalid_request", "config, permissions and ui are needed")
@@ -162,19 +162,19 @@ def make_preset(call: Call) -> Response:
     return _done({"id": preset.id, "name": name}, 201)
 
 
-def _preset(call: Call, name: str) -> str:
+def _preset(call: SimRequest, name: str) -> str:
     if name not in call.sim.world.presets:
         status = call.faults.no_preset
         raise WorldError(status, "invalid_request", f"No preset found with name {name}")
     return name
 
 
-def _enrol(call: Call, room: Room, user_id: str, preset: str) -> None:
+def _enrol(call: SimRequest, room: SimRoom, user_id: str, preset: str) -> None:
     call.sim.world.enrol(room, user_id, preset)
     room.tokens[user_id] = {"preset": preset}
 
 
-def active_session(call: Call) -> Response:
+def active_session(call: SimRequest) -> Response:
     """The occupancy of a meeting."""
     live = _session(_occupied(call))
     if call.faults.lists == "empty":
@@ -182,7 +182,7 @@ def active_session(call: Call) -> Response:
     return _done(live)
 
 
-def kick(call: Call) -> Response:
+def kick(call: SimRequest) -> Response:
     """Remove users with all of their peers."""
     room, users = _occupied(call), call.body.get("custom_participant_ids")
     if not isinstance(users, list) or not isinstance(call.body.get("participant_ids"), list):
@@ -194,7 +194,7 @@ def kick(call: Call) -> Response:
     return _done({"action": "kick", "participants": []})
 
 
-def kick_all(call: Call) -> Response:
+def kick_all(call: SimRequest) -> Response:
     """Remove everybody."""
     room = _occupied(call)
     people = len(room.present)
@@ -202,8 +202,8 @@ def kick_all(call: Call) -> Response:
     return _done({"action": "kick-all", "kicked_participants_count": people})
 
 
-def list_sessions(call: Call) -> Response:
-    """Occupancies: those that last, and with `associated_id` also those that are over."""
+def list_sessions(call: SimRequest) -> Response:
+    """Active occupancies; with `associated_id`, also ended ones."""
     wanted = call.request.query_params.get("associated_id", "")
     rooms = [] if call.faults.lists == "empty" else list(call.sim.world.rooms.values())
     ours = [room for room in rooms if wanted in ("", room.id)]
@@ -216,8 +216,8 @@ def list_sessions(call: Call) -> Response:
     return reply({"success": True, "data": {"sessions": page}, "paging": paging})
 
 
-def session_participants(call: Call) -> Response:
-    """Everybody who is or was in an occupancy."""
+def session_participants(call: SimRequest) -> Response:
+    """All present and past peers of an occupancy."""
     wanted = call.request.path_params["session"]
     found = next(((room, peers) for room, peers in _occupancies(call, wanted)), None)
     if found is None:
@@ -230,7 +230,7 @@ def session_participants(call: Call) -> Response:
     return reply({"success": True, "data": {"participants": page, "paging": paging}})
 
 
-def record(call: Call) -> Response:
+def record(call: SimRequest) -> Response:
     """Start to record."""
     room = call.sim.world.find(text_of(call.body, "meeting_id"))
     recording = call.sim.world.record(room)
@@ -238,15 +238,15 @@ def record(call: Call) -> Response:
     return _done({"id": recording, "status": "INVOKED", "session_id": room.occupancy or None}, 201)
 
 
-def active_recording(call: Call) -> Response:
-    """The recording under way."""
+def active_recording(call: SimRequest) -> Response:
+    """The active recording."""
     recording = call.room().recording
     if not recording:
         raise WorldError(404, "invalid_request", "No active recording")
     return _done({"id": recording, "status": "RECORDING"})
 
 
-def change_recording(call: Call) -> Response:
+def change_recording(call: SimRequest) -> Response:
     """Stop a recording."""
     wanted = call.request.path_params["recording"]
     room = next((r for r in call.sim.world.rooms.values() if r.recording == wanted), None)
@@ -256,8 +256,8 @@ def change_recording(call: Call) -> Response:
     return _done({"id": wanted, "status": "UPLOADED"})
 
 
-def register(call: Call) -> Response:
-    """Report to a URL; one that is known is a conflict."""
+def register(call: SimRequest) -> Response:
+    """Register a webhook URL; a registered URL is a conflict."""
     url = call.sim.check_url(call.body.get("url"))
     known = [h for h in call.sim.world.hooks.values() if h.url == url]
     if any(hook.dialect == "cloudflare" for hook in known):
@@ -266,15 +266,15 @@ def register(call: Call) -> Response:
     return _done(_hook(call.sim.world.register(url, "cloudflare", events, enabled)), 201)
 
 
-def list_webhooks(call: Call) -> Response:
+def list_webhooks(call: SimRequest) -> Response:
     """All registrations."""
     hooks = [h for h in call.sim.world.hooks.values() if h.dialect == "cloudflare"]
     shown = [] if call.faults.lists == "empty" else hooks
     return reply({"success": True, "data": [_hook(hook) for hook in shown]})
 
 
-def patch_webhook(call: Call) -> Response:
-    """Other events, or switched on or off."""
+def patch_webhook(call: SimRequest) -> Response:
+    """Change the events of a registration, or enable or disable it."""
     hook = call.sim.world.hooks.get(call.request.path_params["hook"])
     if hook is None or hook.dialect != "cloudflare":
         raise WorldError(404, "invalid_request", "no such webhook")
@@ -302,8 +302,8 @@ def _published_key(sim: Sim) -> Any:
     return publish
 
 
-def _occupied(call: Call) -> Room:
-    """The room of the path, also one that is closed, if somebody is in it."""
+def _occupied(call: SimRequest) -> SimRoom:
+    """The occupied room in the path, even if it is closed."""
     room = call.sim.world.rooms.get(call.request.path_params["id"])
     if room is None or not room.occupancy:
         raise WorldError(404, "SESSION_NOT_FOUND", "No active session found for meeting_id")
@@ -314,7 +314,7 @@ def _done(data: Body, status: int = 200) -> Response:
     return reply({"success": True, "data": data}, status)
 
 
-def _page(call: Call, entries: list[Body]) -> tuple[list[Body], Body]:
+def _page(call: SimRequest, entries: list[Body]) -> tuple[list[Body], Body]:
     size = call.number("per_page", 25, 100)
     start = (call.number("page_no", 1, 1_000_000) - 1) * size
     page = entries[start : start + size]
@@ -322,7 +322,7 @@ def _page(call: Call, entries: list[Body]) -> tuple[list[Body], Body]:
     return page, {"total_count": len(entries), "start_offset": start + 1, "end_offset": end}
 
 
-def _meeting(room: Room) -> Body:
+def _meeting(room: SimRoom) -> Body:
     return {
         "id": room.id,
         "title": room.title,
@@ -332,12 +332,12 @@ def _meeting(room: Room) -> Body:
     }
 
 
-def _enrolled(room: Room, user_id: str) -> Body:
+def _enrolled(room: SimRoom, user_id: str) -> Body:
     known, preset = room.enrolled[user_id]
     return {"id": known, "custom_participant_id": user_id, "preset_name": preset}
 
 
-def _session(room: Room) -> Body:
+def _session(room: SimRoom) -> Body:
     return {
         "id": room.occupancy,
         "associated_id": room.id,
@@ -350,7 +350,7 @@ def _session(room: Room) -> Body:
     }
 
 
-def _ended(room: Room, past: Past) -> Body:
+def _ended(room: SimRoom, past: Past) -> Body:
     return _session(room) | {
         "id": past.id,
         "status": "ENDED",
@@ -360,15 +360,15 @@ def _ended(room: Room, past: Past) -> Body:
     }
 
 
-def _occupancies(call: Call, wanted: str) -> Iterator[tuple[Room, list[Peer]]]:
-    """The peers of an occupancy, of now or before."""
+def _occupancies(call: SimRequest, wanted: str) -> Iterator[tuple[SimRoom, list[Peer]]]:
+    """The peers of a present or past occupancy."""
     for room in call.sim.world.rooms.values():
         if room.occupancy == wanted:
             yield room, room.peers
         yield from ((room, past.peers) for past in room.past if past.id == wanted)
 
 
-def _peer(room: Room, peer: Peer) -> Body:
+def _peer(room: SimRoom, peer: Peer) -> Body:
     return {
         "id": peer.id,
         "user_id": room.enrolled.get(peer.user_id, ("", ""))[0],

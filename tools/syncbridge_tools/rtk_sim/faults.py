@@ -1,7 +1,7 @@
-"""Faults of the stand-in provider, switched on by `POST /sim/faults`.
+"""Faults of the simulated provider, set by `POST /sim/faults`.
 
-One set of faults holds at a time and a new one replaces it. Faults of requests hit the next
-`count` requests to the provider (0: all); faults of webhooks hit all webhooks until replaced.
+One set of faults is active at a time. Faults of requests affect the next `count` requests to the
+provider (0: all); faults of webhooks affect all webhooks until the set is replaced.
 """
 
 from typing import Literal
@@ -17,16 +17,15 @@ HookFault = Literal["lost", "repeated", "reordered", "late", "forged"]
 
 
 class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What goes wrong.
+    """A set of faults.
 
-    `latency_ms` before a request is done; `hang`: it is not done, and there is no answer;
-    `rate_limit`: 429 with so many seconds in `Retry-After`; `status`: that 5xx; `create_lost`: a
-    session is created, but there is no answer; `lists`: 200 with an empty list and count, or with
-    a part of the list. `webhook_delay_ms` is for `late`.
+    `latency_ms`: delay before a request; `hang`: the request has no effect and no answer;
+    `rate_limit`: 429 with this `Retry-After` in seconds; `status`: this 5xx status; `create_lost`:
+    a session is created without an answer; `lists`: 200 with an empty list and count, or with a
+    part of the list. `webhook_delay_ms`: delay for `late`.
 
-    What RealTimeKit's reference leaves open may be varied, too: the status for a user who is
-    enrolled already, for a room that is full and for a preset that is not there, and where an
-    error's message is.
+    Details that RealTimeKit's reference leaves open can be varied as well: the status for an
+    enrolled user, for a full room and for a missing preset, and the place of an error's message.
     """
 
     latency_ms: int = msgspec.field(default=0)
@@ -56,7 +55,7 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FaultSwitch:
-    """The faults that hold now. `released` wakes whoever hangs when they change."""
+    """The active faults. `released` wakes hanging requests when the faults change."""
 
     def __init__(self) -> None:
         self.now = Faults()
@@ -64,7 +63,7 @@ class FaultSwitch:
         self._released = trio.Event()
 
     def set(self, faults: Faults) -> None:
-        """Replace the faults, and let go of requests that hang."""
+        """Replace the faults and release hanging requests."""
         self.now, self._left = faults, faults.count
         self._released.set()
         self._released = trio.Event()
@@ -79,6 +78,6 @@ class FaultSwitch:
         return self.now
 
     async def hang(self) -> None:
-        """Until the faults change, at most a minute."""
+        """Wait until the faults change, at most a minute."""
         with trio.move_on_after(MAX_HANG):
             await self._released.wait()

@@ -1,4 +1,4 @@
-"""What every route of the stand-in provider shares: its key, its faults, JSON in and out."""
+"""Shared request handling of the simulated provider: key, faults, JSON."""
 
 import ipaddress
 import time
@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from syncbridge_tools.rtk_sim.faults import Faults, FaultSwitch
-from syncbridge_tools.rtk_sim.reports import Reports
-from syncbridge_tools.rtk_sim.world import Room, World, WorldError
+from syncbridge_tools.rtk_sim.reports import SimReports
+from syncbridge_tools.rtk_sim.world import SimRoom, World, WorldError
 
 MAX_BODY = 65_536
 MAX_OBJECT = 4096
@@ -27,31 +27,31 @@ Refuse = Callable[[int, str, str], Response]
 
 @dataclass
 class Sim:
-    """All parts of one stand-in provider. `key`: the bearer token that it asks for."""
+    """All parts of one simulated provider. `key`: the expected bearer token."""
 
     world: World
     switch: FaultSwitch
-    reports: Reports
+    reports: SimReports
     key: str
     allow_remote: bool = False
 
     def check_url(self, url: Any) -> str:
-        """A URL to report to: http(s), and of this machine unless others are allowed."""
+        """Check a webhook URL: http(s), and on this machine unless others are allowed."""
         try:
             parts = urlsplit(url) if isinstance(url, str) and len(url) <= 2048 else None
             host = parts.hostname if parts else None
         except ValueError:
             parts = host = None
         if parts is None or not host or parts.scheme not in ("http", "https"):
-            raise WorldError(422, "invalid_request", "not a URL to report to")
+            raise WorldError(422, "invalid_request", "not a webhook URL")
         if not self.allow_remote and not _is_loopback(host):
             raise WorldError(422, "invalid_request", "only loopback URLs; see --allow-remote")
         return str(url)
 
 
 @dataclass(frozen=True)
-class Call:
-    """One request that is to be answered."""
+class SimRequest:
+    """One request to the simulated provider."""
 
     sim: Sim
     request: Request
@@ -59,18 +59,18 @@ class Call:
     faults: Faults
     now: float
 
-    def room(self) -> Room:
-        """The room that the path names."""
+    def room(self) -> SimRoom:
+        """The room in the path."""
         return self.sim.world.find(self.request.path_params["id"])
 
     def number(self, name: str, default: int, most: int) -> int:
-        """A whole number of the query, within 1 to `most`."""
+        """An integer in the query, from 1 to `most`."""
         text = self.request.query_params.get(name, "")
         plain = text.isascii() and text.isdigit() and len(text) < 10
         return max(1, min(int(text), most)) if plain else default
 
 
-Answering = Callable[[Call], Response]
+Answering = Callable[[SimRequest], Response]
 
 
 def provider_route(sim: Sim, answer: Answering, refuse: Refuse, creates: bool = False) -> Route:
@@ -91,7 +91,9 @@ def provider_route(sim: Sim, answer: Answering, refuse: Refuse, creates: bool = 
         if request.headers.get("authorization") != f"Bearer {sim.key}":
             return refuse(401, "PERMISSION_DENIED", "bad key")
         try:
-            response = answer(Call(sim, request, await read_body(request), faults, time.time()))
+            response = answer(
+                SimRequest(sim, request, await read_body(request), faults, time.time())
+            )
         except WorldError as error:
             return refuse(error.status, error.code, str(error))
         if creates and faults.create_lost:
@@ -102,7 +104,7 @@ def provider_route(sim: Sim, answer: Answering, refuse: Refuse, creates: bool = 
 
 
 async def read_body(request: Request) -> Body:
-    """The JSON object of a request; nothing at all counts as an empty one."""
+    """The JSON object of a request; an empty body is an empty object."""
     data = bytearray()
     async with aclosing(request.stream()) as chunks:
         async for chunk in chunks:
@@ -127,7 +129,7 @@ def text_of(body: Body, name: str, default: str | None = None) -> str:
 
 
 def object_of(body: Body, name: str) -> Body:
-    """An object in a body, of at most `MAX_OBJECT` bytes of JSON; empty when it is not given."""
+    """An object in a body, at most `MAX_OBJECT` bytes of JSON; empty if not given."""
     value = body.get(name, {})
     if not isinstance(value, dict) or len(msgspec.json.encode(value)) > MAX_OBJECT:
         raise WorldError(422, "invalid_request", f"{name} is no object, or too large")

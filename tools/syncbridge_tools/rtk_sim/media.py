@@ -1,8 +1,8 @@
-"""Media connections of the stand-in provider: `GET /media`, one WebSocket for each.
+"""Media connections of the simulated provider: `GET /media`, one WebSocket for each.
 
-The first message is a participant's token, the first answer `{"connectionId"}`. From then on the
-participant is in the room, and says `{"speaking": true}` or `false`; the end of the WebSocket is
-the end of the connection. No sound is carried: it is only known who would be heard.
+The first message is a participant's token, the first answer `{"connectionId"}`. Then the
+participant is in the room and sends `{"speaking": true}` or `false`. The end of the WebSocket ends
+the connection. No audio is carried, only the speaking state.
 """
 
 import time
@@ -14,11 +14,11 @@ import trio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from syncbridge_tools.rtk_sim.handling import Sim
-from syncbridge_tools.rtk_sim.world import Happening, Peer, Room, WorldError
+from syncbridge_tools.rtk_sim.world import Happening, Peer, SimRoom, WorldError
 
 TOKEN_SECONDS = 5.0
 LOOK_SECONDS = 0.25
-"""Between two looks whether a participant was removed."""
+"""Interval of checks whether a participant was removed."""
 WEBHOOK_SECONDS = 0.2
 """As with real providers, a participant knows of the connection before a webhook tells of it."""
 REFUSED, REMOVED = 4001, 4000
@@ -49,7 +49,7 @@ async def connect(sim: Sim, websocket: WebSocket) -> None:
         sim.reports.tell(sim.world.part(room, peer, time.time()))
 
 
-async def _enter(sim: Sim, websocket: WebSocket) -> tuple[Room, Peer, list[Happening]] | None:
+async def _enter(sim: Sim, websocket: WebSocket) -> tuple[SimRoom, Peer, list[Happening]] | None:
     try:
         with trio.fail_after(TOKEN_SECONDS):
             token = await websocket.receive_text()
@@ -66,7 +66,7 @@ async def _enter(sim: Sim, websocket: WebSocket) -> tuple[Room, Peer, list[Happe
     return room, peer, happened
 
 
-async def _listen(sim: Sim, room: Room, peer: Peer, websocket: WebSocket) -> None:
+async def _listen(sim: Sim, room: SimRoom, peer: Peer, websocket: WebSocket) -> None:
     while True:
         try:
             said = msgspec.json.decode(await websocket.receive_text(), type=Said)
@@ -79,7 +79,7 @@ async def _listen(sim: Sim, room: Room, peer: Peer, websocket: WebSocket) -> Non
 
 
 async def _see_off(peer: Peer, websocket: WebSocket) -> None:
-    """Close the connection once its participant was removed, or the room has ended."""
+    """Close the connection after its participant was removed or the room ended."""
     while peer.left_at is None:  # noqa: ASYNC110, the world is not asynchronous
         await trio.sleep(LOOK_SECONDS)
     await websocket.close(REMOVED, "removed")

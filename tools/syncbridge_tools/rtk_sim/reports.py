@@ -1,9 +1,9 @@
-"""Webhooks of the stand-in provider: bodies in both dialects, signed, sent in order.
+"""Webhooks of the simulated provider: bodies in both dialects, signed, sent in order.
 
-One task takes happenings from a bounded queue and sends each to every registration, so they arrive
-in order unless a fault says otherwise. What a fault holds back is sent when the faults change. An
-answer of 5xx or none is repeated twice, with the same id; what is given up is counted. Redirects
-are not followed.
+One task takes events from a bounded queue and sends each to every registration, so they arrive in
+order unless a fault changes that. Withheld webhooks are sent when the faults change. After a 5xx
+answer, or none, a webhook is sent again twice with the same id; abandoned webhooks are counted.
+Redirects are not followed.
 """
 
 import base64
@@ -73,7 +73,7 @@ class RsaSigner:
         return base64.b64encode(self._key.sign(body, padding.PKCS1v15(), hashes.SHA256())).decode()
 
 
-class Reports:
+class SimReports:
     """Sends webhooks.
 
     Args:
@@ -92,7 +92,7 @@ class Reports:
         self.dropped = 0
 
     def tell(self, happened: list[Happening]) -> None:
-        """Queue what happened; what does not fit is dropped and counted."""
+        """Queue events; those above the bound are dropped and counted."""
         for happening in happened:
             try:
                 self._send.send_nowait(happening)
@@ -100,13 +100,13 @@ class Reports:
                 self.dropped += 1
 
     def reset(self) -> None:
-        """Forget what was held back and logged."""
+        """Drop withheld webhooks and the log."""
         self.dropped = 0
         self._held.clear()
         self.log.clear()
 
     def let_go(self) -> None:
-        """Send what is held back, also when nothing else happens."""
+        """Send the withheld webhooks now."""
         self._letting_go = True
         with suppress(trio.WouldBlock):
             self._send.send_nowait(None)
@@ -148,7 +148,7 @@ class Reports:
         return [(hook.url, body, self._rsa_headers(body, hook.id)) for hook in hooks]
 
     async def _spoilt(self, delivery: Delivery) -> list[Delivery]:
-        """What is really sent instead of a delivery, given the faults that hold."""
+        """The deliveries to send for one delivery under the active faults."""
         faults = self._switch.now
         if "lost" in faults.webhooks:
             self._note(delivery, "lost")
@@ -201,7 +201,7 @@ class Reports:
 
 
 async def _post(client: httpx.AsyncClient, url: str, body: bytes, headers: dict[str, str]) -> str:
-    """The status, or the name of what went wrong. A stop waits for it, up to TIMEOUT seconds."""
+    """Send a webhook; returns the status or the name of the error. Shielded for TIMEOUT seconds."""
     try:
         with trio.fail_after(TIMEOUT, shield=True):
             request = client.build_request("POST", url, content=body, headers=headers)

@@ -9,15 +9,15 @@ from starlette.routing import Route
 
 from syncbridge_tools.rtk_sim.handling import (
     Body,
-    Call,
     Sim,
+    SimRequest,
     object_of,
     provider_route,
     reply,
     text_of,
 )
 from syncbridge_tools.rtk_sim.reports import ALL_ELSE
-from syncbridge_tools.rtk_sim.world import Room, WorldError
+from syncbridge_tools.rtk_sim.world import SimRoom, WorldError
 
 TOKEN_SECONDS = 3600
 MAX_TOKEN_SECONDS = 86_400
@@ -47,8 +47,8 @@ def refuse(status: int, code: str, message: str) -> Response:
     return reply({"error": {"code": code, "message": message}}, status)
 
 
-def create(call: Call) -> Response:
-    """A session; the same id again is the same session, as it was asked for first."""
+def create(call: SimRequest) -> Response:
+    """Create a session; the same id again returns the first session unchanged."""
     room_id = text_of(call.body, "sessionId")
     most = call.body.get("maxParticipants", 100)
     if not isinstance(most, int) or not 1 <= most <= MAX_PARTICIPANTS:
@@ -68,8 +68,8 @@ def create(call: Call) -> Response:
     return reply({"id": room.id, "sessionId": room.id, "createdAt": room.created_at}, 201)
 
 
-def list_active(call: Call) -> Response:
-    """Sessions in which somebody is, in pages."""
+def list_active(call: SimRequest) -> Response:
+    """Sessions with participants, in pages."""
     limit = call.number("limit", 100, 1000)
     start = call.number("cursor", 1, 1_000_000) - 1
     rooms = call.sim.world.occupied()
@@ -85,8 +85,8 @@ def list_active(call: Call) -> Response:
     return reply(body)
 
 
-def issue_token(call: Call) -> Response:
-    """A participant's token. It is signed with a key that nobody knows: who holds it is let in."""
+def issue_token(call: SimRequest) -> Response:
+    """Issue a token, signed with a random key. Any issued token admits its holder."""
     room, user_id = call.room(), text_of(call.body, "participantId")
     seconds = call.body.get("expiresIn", TOKEN_SECONDS)
     if not isinstance(seconds, int) or not 1 <= seconds <= MAX_TOKEN_SECONDS:
@@ -97,7 +97,7 @@ def issue_token(call: Call) -> Response:
     return reply({"token": _token(call, room, user_id, seconds), "expiresIn": seconds}, 201)
 
 
-def _token(call: Call, room: Room, user_id: str, seconds: int) -> str:
+def _token(call: SimRequest, room: SimRoom, user_id: str, seconds: int) -> str:
     claims = {
         "sub": user_id,
         "room": room.id,
@@ -107,14 +107,14 @@ def _token(call: Call, room: Room, user_id: str, seconds: int) -> str:
     return jwt.encode(claims, uuid.uuid4().hex, algorithm="HS256")
 
 
-def end(call: Call) -> Response:
+def end(call: SimRequest) -> Response:
     """End a session."""
     call.sim.reports.tell(call.sim.world.end(call.room(), call.now))
     return reply({"ended": True})
 
 
-def state(call: Call) -> Response:
-    """Who is in a session; a user with several connections is there once."""
+def state(call: SimRequest) -> Response:
+    """The users in a session, each once, whatever the number of connections."""
     users = list(dict.fromkeys(peer.user_id for peer in call.room().present))
     body: Body = {"participantCount": len(users), "participants": [{"id": u} for u in users]}
     if call.faults.lists == "empty":
@@ -124,19 +124,19 @@ def state(call: Call) -> Response:
     return reply(body)
 
 
-def metrics(call: Call) -> Response:
-    """Figures of a call that goes well."""
+def metrics(call: SimRequest) -> Response:
+    """The metrics of a healthy call."""
     people = len(call.room().present)
     figures = {"packetsLost": 0, "jitter": 2.5, "latency": 40.0, "bandwidth": 64_000.0 * people}
     return reply(figures)
 
 
-def record(call: Call) -> Response:
+def record(call: SimRequest) -> Response:
     """Start to record."""
     return reply({"recordingId": call.sim.world.record(call.room()), "status": "RECORDING"}, 201)
 
 
-def kick(call: Call) -> Response:
+def kick(call: SimRequest) -> Response:
     """Remove a user."""
     happened = call.sim.world.leave(call.room(), call.request.path_params["user"], call.now)
     if not happened:
@@ -145,7 +145,7 @@ def kick(call: Call) -> Response:
     return reply({"kicked": True})
 
 
-def register(call: Call) -> Response:
-    """Report everything to a URL."""
+def register(call: SimRequest) -> Response:
+    """Register a URL for all events."""
     url = call.sim.check_url(call.body.get("url"))
     return reply({"id": call.sim.world.register(url, "spec").id, "url": url}, 201)

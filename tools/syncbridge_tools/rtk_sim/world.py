@@ -1,8 +1,9 @@
-"""The truth of the stand-in provider: rooms, who is in them, and where to report. In memory.
+"""The state of the simulated provider in memory: rooms, participants and webhook registrations.
 
-Both dialects look at the same rooms. A room is a session of the specification or a meeting of
-RealTimeKit; an occupancy begins with its first peer and ends with its last one. All collections
-are bounded: a full world refuses, and the oldest ended room makes place for a new one.
+Both dialects use the same rooms. A room is a session of the specification or a meeting of
+RealTimeKit; an occupancy begins with its first peer and ends with its last one. All collections are
+bounded: the oldest ended room is dropped for a new one, and without an ended room, a new one is
+refused.
 """
 
 import uuid
@@ -16,7 +17,7 @@ MAX_PAST = 8
 
 
 class WorldError(Exception):
-    """A refusal: HTTP status, the specification's code, and a sentence."""
+    """An error with the HTTP status, the specification's code, and a sentence."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -36,7 +37,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Past:
-    """An occupancy that is over."""
+    """An ended occupancy."""
 
     id: str
     peers: list[Peer]
@@ -44,10 +45,10 @@ class Past:
 
 
 @dataclass
-class Room:
-    """A room. `occupancy` is empty when nobody is in it; `past`: the latest that are over.
+class SimRoom:
+    """A room. `occupancy`: empty without participants. `past`: the latest ended occupancies.
 
-    `features`, `metadata` and `tokens` (by user, the latest) are what was asked for.
+    `features`, `metadata` and `tokens` (the latest by user) are the requested ones.
     """
 
     id: str
@@ -94,10 +95,10 @@ class Preset:
 
 @dataclass(frozen=True)
 class Happening:
-    """Something to report."""
+    """An event for webhooks."""
 
     kind: str
-    room: Room
+    room: SimRoom
     occupancy: str
     at: float
     peer: Peer | None = None
@@ -111,13 +112,13 @@ class World:
     """All rooms and registrations."""
 
     def __init__(self) -> None:
-        self.rooms: dict[str, Room] = {}
+        self.rooms: dict[str, SimRoom] = {}
         self.hooks: dict[str, Hook] = {}
         self.presets: dict[str, Preset] = {}
         self.created = 0
 
-    def create(self, room_id: str, title: str, now: float, max_participants: int) -> Room:
-        """A new room; of a room that is there already, that one."""
+    def create(self, room_id: str, title: str, now: float, max_participants: int) -> SimRoom:
+        """Create a room, or return the existing one."""
         if room_id in self.rooms:
             return self.rooms[room_id]
         if len(self.rooms) >= MAX_ROOMS:
@@ -126,29 +127,29 @@ class World:
                 raise WorldError(503, "SERVICE_UNAVAILABLE", "no place for another session")
             del self.rooms[gone]
         self.created += 1
-        room = self.rooms[room_id] = Room(room_id, title, now, max_participants)
+        room = self.rooms[room_id] = SimRoom(room_id, title, now, max_participants)
         return room
 
-    def find(self, room_id: str) -> Room:
+    def find(self, room_id: str) -> SimRoom:
         """A room that has not ended."""
         room = self.rooms.get(room_id)
         if room is None or room.ended:
             raise WorldError(404, "SESSION_NOT_FOUND", "no such session")
         return room
 
-    def occupied(self) -> list[Room]:
-        """The rooms in which somebody is."""
+    def occupied(self) -> list[SimRoom]:
+        """The rooms with participants."""
         return [room for room in self.rooms.values() if room.occupancy]
 
-    def enrol(self, room: Room, user_id: str, preset: str = "") -> str:
-        """The participant id of a user, who may then join. Enrolment takes a place."""
+    def enrol(self, room: SimRoom, user_id: str, preset: str = "") -> str:
+        """Enrol a user, who may then join; returns the participant id. An enrolment uses a seat."""
         if user_id not in room.enrolled and len(room.enrolled) >= room.max_participants:
             raise WorldError(409, "session_full", "the session is full")
         known, _ = room.enrolled.get(user_id, (str(uuid.uuid4()), ""))
         room.enrolled[user_id] = (known, preset)
         return known
 
-    def join(self, room: Room, user_id: str, now: float) -> list[Happening]:
+    def join(self, room: SimRoom, user_id: str, now: float) -> list[Happening]:
         """A user connects."""
         if len(room.present) >= room.max_participants or len(room.peers) >= MAX_PEERS:
             raise WorldError(409, "session_full", "the session is full")
@@ -160,8 +161,8 @@ class World:
         room.peers.append(peer)
         return [*happened, Happening("joined", room, room.occupancy, now, peer)]
 
-    def leave(self, room: Room, user_id: str, now: float) -> list[Happening]:
-        """All connections of a user end; with the last one of the room, its occupancy."""
+    def leave(self, room: SimRoom, user_id: str, now: float) -> list[Happening]:
+        """End all connections of a user, and the occupancy with the room's last one."""
         happened = []
         for peer in room.present:
             if peer.user_id == user_id:
@@ -169,40 +170,40 @@ class World:
                 happened.append(Happening("left", room, room.occupancy, now, peer))
         return [*happened, *self._vacate(room, now)] if happened else []
 
-    def part(self, room: Room, peer: Peer, now: float) -> list[Happening]:
-        """One connection ends; of one that has ended nothing is told."""
+    def part(self, room: SimRoom, peer: Peer, now: float) -> list[Happening]:
+        """End one connection; no event for an ended one."""
         if peer.left_at is not None:
             return []
         peer.left_at = now
         return [Happening("left", room, room.occupancy, now, peer), *self._vacate(room, now)]
 
-    def speak(self, room: Room, user_id: str, now: float, speaking: bool) -> list[Happening]:
-        """A user begins or ceases to speak; of one who is not there nothing is told."""
+    def speak(self, room: SimRoom, user_id: str, now: float, speaking: bool) -> list[Happening]:
+        """A user starts or stops speaking; no event for an absent user."""
         peer = next((peer for peer in room.present if peer.user_id == user_id), None)
         if peer is None:
             return []
         return [Happening("speaking", room, room.occupancy, now, peer, speaking=speaking)]
 
-    def clear(self, room: Room, now: float) -> list[Happening]:
-        """Everybody is removed. As with the real provider nobody's leaving is reported."""
+    def clear(self, room: SimRoom, now: float) -> list[Happening]:
+        """Remove everybody, without leave events, as the real provider does."""
         for peer in room.present:
             peer.left_at = now
         return self._vacate(room, now)
 
-    def end(self, room: Room, now: float) -> list[Happening]:
-        """The room is closed for good."""
+    def end(self, room: SimRoom, now: float) -> list[Happening]:
+        """Close the room permanently."""
         room.ended = True
         return self.clear(room, now) or [Happening("ended", room, room.occupancy, now)]
 
-    def record(self, room: Room) -> str:
+    def record(self, room: SimRoom) -> str:
         """Start to record; one recording at a time."""
         if not room.recording:
             room.recordings += 1
             room.recording = str(uuid.uuid4())
         return room.recording
 
-    def stop_recording(self, room: Room, now: float, *, failed: bool = False) -> list[Happening]:
-        """The recording is ready, or has `failed`: of that the other dialect says nothing."""
+    def stop_recording(self, room: SimRoom, now: float, *, failed: bool = False) -> list[Happening]:
+        """Stop the recording. The specification's dialect has no event for `failed`."""
         recording, room.recording = room.recording, ""
         if not recording:
             return []
@@ -213,7 +214,7 @@ class World:
     def register(
         self, url: str, dialect: str, events: tuple[str, ...] = (), enabled: bool = True
     ) -> Hook:
-        """A registration; the same URL again is the same registration."""
+        """Register a URL; the same URL again returns the same registration."""
         for hook in self.hooks.values():
             if (hook.url, hook.dialect) == (url, dialect):
                 return hook
@@ -224,7 +225,7 @@ class World:
         return hook
 
     def truth(self) -> dict[str, Any]:
-        """Everything, for whoever tests against it."""
+        """The complete state, for tests."""
         rooms = {
             room.id: {
                 "title": room.title,
@@ -248,7 +249,7 @@ class World:
         presets = {name: preset.permissions for name, preset in self.presets.items()}
         return {"created": self.created, "rooms": rooms, "webhooks": hooks, "presets": presets}
 
-    def _vacate(self, room: Room, now: float) -> list[Happening]:
+    def _vacate(self, room: SimRoom, now: float) -> list[Happening]:
         if room.present or not room.occupancy:
             return []
         happened = [

@@ -1,1 +1,1 @@
-"""What a provider of calls is asked, answers and reports; its errors, breaker and budget."""
+"""Voice providers: requests, answers, webhooks, errors, circuit breaker and budget."""

@@ -1,11 +1,11 @@
-"""A circuit breaker: after failures in a row nothing is asked for a while, then one probe is.
+"""A circuit breaker.
 
-Closed, everything passes; `threshold` failures in a row open it. Open, nothing passes until a time
-that grows with each opening in a row (full jitter, within bounds, so that nodes do not come back
-together). Then half-open: exactly one probe passes; its success closes the breaker, its failure
-opens it for longer. Who is admitted gets a ticket and hands it back with the outcome; a ticket of
-before the latest change of state says nothing any more. A probe that never comes back counts as
-given up after `probe_s`. Everything is O(1) and told the time, in monotonic seconds.
+While closed, it admits all requests; `threshold` failures in a row open it. While open, it admits
+none for a time that grows with each opening in a row (full jitter within bounds, so that nodes do
+not return together). Then it is half-open and admits exactly one probe: success closes the breaker,
+failure opens it for longer. An admitted request gets a ticket and returns it with the outcome; a
+ticket from before the latest change of state has no effect. A probe that does not return counts as
+given up after `probe_s`. All methods are O(1); times are arguments in monotonic seconds.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from enum import StrEnum
 import msgspec
 
 
-class State(StrEnum):
-    """What the breaker lets through: everything, nothing, one probe."""
+class BreakerState(StrEnum):
+    """CLOSED admits all requests, OPEN none, HALF_OPEN one probe."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -26,9 +26,9 @@ class BreakerLimits(msgspec.Struct, frozen=True):
     """Bounds of a breaker.
 
     Attributes:
-        threshold: failures in a row that open it. probe_s: how long a probe is waited for.
-        least_s, first_s, most_s: it stays open for at least `least_s`, at first for at most
-            `first_s`, twice as long each time that a probe fails, at last for at most `most_s`.
+        threshold: failures in a row that open it. probe_s: timeout of a probe.
+        least_s, first_s, most_s: it stays open for at least `least_s` and at most `first_s`; the
+            maximum doubles each time a probe fails, up to `most_s`.
     """
 
     threshold: int = 5
@@ -39,44 +39,44 @@ class BreakerLimits(msgspec.Struct, frozen=True):
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """One call that was let through."""
+    """One admitted request."""
 
     turn: int
     probe: bool = False
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Not let through; worth another attempt after `seconds`."""
+    """Not admitted; retry after `seconds`."""
 
     seconds: float
 
 
 class Breaker:
-    """A circuit breaker. `chance`: numbers in [0, 1), evenly spread."""
+    """A circuit breaker. `chance`: uniform random numbers in [0, 1)."""
 
     def __init__(self, limits: BreakerLimits, chance: Callable[[], float]) -> None:
         self._limits = limits
         self._chance = chance
-        self._state = State.CLOSED
+        self._state = BreakerState.CLOSED
         self._turn = 0
         self._failures = 0
         self._openings = 0
         self._until = 0.0
 
-    def state(self, now: float) -> State:
-        """What it lets through at `now`."""
-        if self._state is State.OPEN and now >= self._until:
-            return State.HALF_OPEN
+    def state(self, now: float) -> BreakerState:
+        """The state at `now`."""
+        if self._state is BreakerState.OPEN and now >= self._until:
+            return BreakerState.HALF_OPEN
         return self._state
 
     def admit(self, now: float) -> Ticket | Wait:
-        """A ticket for one call, or how long to wait."""
-        if self._state is State.CLOSED:
+        """A ticket for one request, or the time to wait."""
+        if self._state is BreakerState.CLOSED:
             return Ticket(self._turn)
         if now < self._until:
             return Wait(self._until - now)
         self._turn += 1
-        self._state, self._until = State.HALF_OPEN, now + self._limits.probe_s
+        self._state, self._until = BreakerState.HALF_OPEN, now + self._limits.probe_s
         return Ticket(self._turn, probe=True)
 
     def succeeded(self, ticket: Ticket) -> None:
@@ -86,10 +86,10 @@ class Breaker:
         self._failures = 0
         if ticket.probe:
             self._turn += 1
-            self._state, self._openings = State.CLOSED, 0
+            self._state, self._openings = BreakerState.CLOSED, 0
 
     def failed(self, ticket: Ticket, now: float) -> None:
-        """The provider was in trouble, or not there."""
+        """The provider failed or did not answer."""
         if ticket.turn != self._turn:
             return
         self._failures += 1
@@ -97,10 +97,10 @@ class Breaker:
             self._open(now)
 
     def given_up(self, ticket: Ticket, now: float) -> None:
-        """Nothing was learnt: nothing was sent, or nobody waited for the answer."""
+        """The request has no outcome: it was not sent, or it was cancelled."""
         if ticket.probe and ticket.turn == self._turn:
             self._turn += 1
-            self._state, self._until = State.OPEN, now
+            self._state, self._until = BreakerState.OPEN, now
 
     def _open(self, now: float) -> None:
         limits = self._limits
@@ -108,5 +108,5 @@ class Breaker:
         self._openings += 1
         self._turn += 1
         self._failures = 0
-        self._state = State.OPEN
+        self._state = BreakerState.OPEN
         self._until = now + limits.least_s + self._chance() * max(most - limits.least_s, 0.0)

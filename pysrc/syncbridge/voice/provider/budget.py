@@ -1,20 +1,20 @@
-"""How many requests a provider is asked, as one token bucket for all calls of that provider.
+"""The request budget of a provider: one token bucket for all its requests.
 
-A provider counts per account, so one loop that polls can lock out everybody who wants to join.
-Reads that only compare (polls) therefore leave a reserve in the bucket, which only calls that
-somebody waits for may use. A 429 empties the bucket until the time that the provider named.
-Nothing waits here: who gets no token is told when to come back. O(1), told the time.
+A provider limits requests by account, so a polling loop could block joins. Polls therefore leave a
+reserve in the bucket for requests that a user waits for. A 429 answer closes the bucket until the
+time that the provider named. Nothing waits here: a rejected request gets a retry time. All methods
+are O(1); times are arguments.
 """
 
 RESERVE = 0.25
-"""Part of the burst that polls leave to others."""
+"""Part of the burst that polls leave for other requests."""
 
 
 class RequestBudget:
     """A token bucket.
 
     Args:
-        rate: requests a second in the long run. burst: requests at once, at least 1.
+        rate: sustained requests per second. burst: requests at once, at least 1.
     """
 
     def __init__(self, rate: float, burst: float) -> None:
@@ -30,7 +30,7 @@ class RequestBudget:
         """Take one token at `now` (monotonic seconds).
 
         Returns:
-            0.0 when it was taken, else the seconds after which to try again.
+            0.0 if it was taken, otherwise the seconds until a retry.
         """
         if now < self._shut_until:
             return self._shut_until - now
@@ -42,12 +42,12 @@ class RequestBudget:
         return 0.0
 
     def left(self, now: float) -> float:
-        """How many tokens there are at `now` (monotonic seconds); 0.0 while it is shut."""
+        """The number of tokens at `now` (monotonic seconds); 0.0 while closed by the provider."""
         self._fill(now)
         return self._level if now >= self._shut_until else 0.0
 
     def shut(self, until: float) -> None:
-        """Give nothing before `until` (monotonic seconds): the provider said so."""
+        """Give no token before `until` (monotonic seconds), as the provider demanded."""
         self._shut_until = max(self._shut_until, until)
 
     def _fill(self, now: float) -> None:

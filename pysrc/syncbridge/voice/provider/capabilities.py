@@ -1,7 +1,6 @@
-"""What a voice provider can do, and what its answers mean: data, so that no rule asks for its name.
+"""Capabilities of a voice provider as data, so that no rule depends on its name.
 
-The defaults are those of a provider of which nothing is known: its lists prove nothing, and it does
-not offer what is optional.
+The defaults assume the least: lists prove nothing, and no optional feature is offered.
 """
 
 from enum import StrEnum
@@ -10,9 +9,9 @@ import msgspec
 
 
 class EmptyList(StrEnum):
-    """What it means that nobody is listed in a call. NEGATIVE: one word against everybody in it.
+    """The meaning of an empty participant list. NEGATIVE: one negative for each participant.
 
-    Never proof: the second word must come `EMPTY_APART_S` later.
+    It is never proof: the second negative must come `EMPTY_APART_S` later.
     """
 
     NOTHING = "nothing"
@@ -20,13 +19,14 @@ class EmptyList(StrEnum):
 
 
 EMPTY_APART_S = 20.0
-"""Two empty lists are two negatives only if the second began so much later."""
+"""Minimum distance of two empty lists that count as two negatives."""
 
 
 class RegisteredBy(StrEnum):
-    """Who tells the provider where its webhooks go.
+    """How the provider learns the webhook URL.
 
-    API: `register_webhook`. SESSION: each call that is opened. CONFIGURATION: its operator.
+    API: by `register_webhook`. SESSION: in each request for a session. CONFIGURATION: from its
+    operator.
     """
 
     API = "api"
@@ -34,15 +34,15 @@ class RegisteredBy(StrEnum):
     CONFIGURATION = "configuration"
 
 
-class Identity(StrEnum):
-    """Whose connections the provider tells apart by their names."""
+class ConnectionIdentity(StrEnum):
+    """What a connection's name at the provider identifies."""
 
     USER = "user"
     DEVICE = "user and device"
 
 
 class RecordingKind(StrEnum):
-    """What a recording has."""
+    """The media of a recording."""
 
     AUDIO = "audio"
 
@@ -52,29 +52,29 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         empty_list: see `EmptyList`.
-        second_look_s: two looks are two negatives only if the second began so much later, and the
-            provider has not restarted between them (`life` of the answers).
-        left_record: answers record which connections are over (`Gone`), which is proof.
-        identity: of a connection. With `DEVICE` a second one of the same device replaces the first.
-        leave_reason: whether `ParticipantLeft.reason` is told.
-        connection_ids: whether lists name connections, and not users alone.
-        token_local: tokens are made without asking the provider.
-        token_revocable: whether who was removed can be kept out although the token is still good.
-        end_is_final: an ended call stays closed for who still has a token.
-        permissions_live: `set_permissions` works in the middle of a call.
+        second_look_s: minimum distance of two polls that count as two negatives; the provider must
+            not have restarted between them (`life` of the answers).
+        left_record: answers record ended connections (`GoneConnection`), which is proof.
+        identity: of a connection; with `DEVICE`, a device's second connection ends its first.
+        leave_reason: webhooks have `ParticipantLeft.reason`.
+        connection_ids: lists name connections, not only users.
+        token_local: tokens are made without a request to the provider.
+        token_revocable: a removed user cannot come back with a valid token.
+        end_is_final: an ended call stays closed for holders of tokens.
+        permissions_live: `set_permissions` works during a call.
         server_mute: `mute` works.
-        mute_seen: `Present.muted` is told.
-        features: what can be switched on and off for a call, by the names in `Feature`.
-        speaking_seen: webhooks say who speaks.
-        metrics: `fetch_metrics` has figures while a call is under way.
-        recording_kinds: what can be recorded. recording_stop: before the call ends.
+        mute_seen: answers have `Present.muted`.
+        features: what can be switched for a call, by the names in `Feature`.
+        speaking_seen: webhooks report speaking.
+        metrics: `fetch_metrics` has values during a call.
+        recording_kinds: what can be recorded. recording_stop: a recording can be stopped.
         webhooks_registered_by: see `RegisteredBy`.
     """
 
     empty_list: EmptyList = EmptyList.NOTHING
     second_look_s: float = 0.0
     left_record: bool = False
-    identity: Identity = Identity.USER
+    identity: ConnectionIdentity = ConnectionIdentity.USER
     leave_reason: bool = False
     connection_ids: bool = False
     token_local: bool = False

@@ -1,15 +1,15 @@
-"""What a voice provider can refuse, as types.
+"""Errors of voice providers.
 
-ProviderError             carries a ProviderCode, a detail and, where told, a retry time
-├── SessionNotFound       SESSION_NOT_FOUND: the room is not there (any more)
-├── ProviderTokenExpired  TOKEN_EXPIRED: the participant's token is to be issued again
+ProviderError             has a ProviderCode, a detail and an optional retry time
+├── SessionNotFound       SESSION_NOT_FOUND: the room does not exist (any more)
+├── ProviderTokenExpired  TOKEN_EXPIRED: the participant needs a new token
 ├── RateLimited           RATE_LIMITED: by the provider, or by our own budget before sending
-├── ProviderUnavailable   SERVICE_UNAVAILABLE: it answered 5xx, or with nonsense
-├── PermissionDenied      PERMISSION_DENIED: our key, or the participant, may not do that
-├── SessionFull           session_full: no place left
-├── NetworkFailed         network_error: no answer; `outcome_unknown` when it may have acted
-├── DeviceFailed          device_error: a client's microphone; providers only pass it on
-└── InvalidRequest        invalid_request: what we sent is not acceptable; repeating is useless
+├── ProviderUnavailable   SERVICE_UNAVAILABLE: a 5xx or invalid answer
+├── PermissionDenied      PERMISSION_DENIED: to our key or the participant
+├── SessionFull           session_full: no seat is left
+├── NetworkFailed         network_error: no answer; `outcome_unknown` if the request may have acted
+├── DeviceFailed          device_error: a client's microphone failed; providers only forward it
+└── InvalidRequest        invalid_request: the request was not accepted; a retry is useless
     └── Unsupported       the same: this provider does not offer it
 """
 
@@ -18,7 +18,7 @@ from typing import ClassVar
 
 
 class ProviderCode(Enum):
-    """The provider's error codes, by the names that go over the wire."""
+    """The provider's error codes by their names on the wire."""
 
     SESSION_NOT_FOUND = "SESSION_NOT_FOUND"
     TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105
@@ -32,12 +32,12 @@ class ProviderCode(Enum):
 
 
 class ProviderError(Exception):
-    """A call to the provider did not do what was asked.
+    """A request to the provider failed.
 
     Args:
         detail: one sentence without secrets and without the provider's body.
-        retry_after: seconds after which repeating makes sense, or None when unknown.
-        outcome_unknown: True when the provider may have carried the request out all the same.
+        retry_after: seconds until a retry makes sense, or None if unknown.
+        outcome_unknown: True if the provider may have carried out the request.
     """
 
     code: ClassVar[ProviderCode] = ProviderCode.SERVICE_UNAVAILABLE
@@ -57,13 +57,13 @@ class ProviderError(Exception):
 
 
 class SessionNotFound(ProviderError):
-    """The provider knows no such session."""
+    """The provider does not know the session."""
 
     code = ProviderCode.SESSION_NOT_FOUND
 
 
 class ProviderTokenExpired(ProviderError):
-    """A participant's token is over; issue another one."""
+    """A participant's token has expired; issue another one."""
 
     code = ProviderCode.TOKEN_EXPIRED
 
@@ -76,26 +76,26 @@ class RateLimited(ProviderError):
 
 
 class ProviderUnavailable(ProviderError):
-    """The provider answered that it is in trouble, or did not make sense."""
+    """The provider reported a failure or sent an invalid answer."""
 
     code = ProviderCode.SERVICE_UNAVAILABLE
     retryable = True
 
 
 class PermissionDenied(ProviderError):
-    """Our credentials or the participant's rights do not allow it."""
+    """Our credentials or the participant's permissions do not allow it."""
 
     code = ProviderCode.PERMISSION_DENIED
 
 
 class SessionFull(ProviderError):
-    """Nobody else can join."""
+    """No seat is left in the session."""
 
     code = ProviderCode.SESSION_FULL
 
 
 class NetworkFailed(ProviderError):
-    """No connection, or no whole answer within the deadline."""
+    """No connection, or no complete answer within the deadline."""
 
     code = ProviderCode.NETWORK_ERROR
     retryable = True
@@ -108,13 +108,13 @@ class DeviceFailed(ProviderError):
 
 
 class InvalidRequest(ProviderError):
-    """The provider does not accept what was sent."""
+    """The provider did not accept the request."""
 
     code = ProviderCode.INVALID_REQUEST
 
 
 class Unsupported(InvalidRequest):
-    """This provider does not offer it: its `Capabilities` say so, or it is not set up for it."""
+    """The provider does not offer it, by its `Capabilities` or its setup."""
 
 
 _KINDS: tuple[type[ProviderError], ...] = (
@@ -129,4 +129,4 @@ _KINDS: tuple[type[ProviderError], ...] = (
     InvalidRequest,
 )
 BY_CODE: dict[str, type[ProviderError]] = {kind.code.value.lower(): kind for kind in _KINDS}
-"""Kinds by lower-case code: the two descriptions of the provider differ in case."""
+"""Error types by lower-case code, because the two documents differ in case."""

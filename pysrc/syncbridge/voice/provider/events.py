@@ -1,4 +1,4 @@
-"""What a voice provider reports in its webhooks, whichever dialect it speaks."""
+"""Events in a voice provider's webhooks, independent of the dialect."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class LeaveReason(StrEnum):
-    """Why a connection ended. REPLACED: by another one of the same device, which follows."""
+    """Why a connection ended. REPLACED: by another connection of the same device."""
 
     LEFT = "left"
     REPLACED = "replaced"
@@ -19,10 +19,12 @@ class LeaveReason(StrEnum):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something happened in a call.
+    """An event of a call.
 
-    `session_id` is the call as `create_session` named it; `provider_session_id` one occupancy of
-    it, empty where the provider has no such thing. `occurred_at` in Unix seconds, None if untold.
+    Attributes:
+        session_id: the id from `create_session`.
+        provider_session_id: one occupancy of the session; empty if the provider has none.
+        occurred_at: Unix seconds, None if not given.
     """
 
     session_id: str
@@ -31,17 +33,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionStarted(Event, frozen=True):
-    """The first participant came."""
+    """The first participant joined."""
 
 
 class SessionEnded(Event, frozen=True):
-    """The call, or this occupancy of it, is over."""
+    """The call, or this occupancy of it, has ended."""
 
     reason: str = ""
 
 
 class ParticipantJoined(Event, frozen=True):
-    """One connection of a user was made. Of `peer_id` only equality means anything."""
+    """One connection of a user was made. `peer_id` is opaque."""
 
     user_id: str
     peer_id: str = ""
@@ -58,14 +60,14 @@ class ParticipantLeft(Event, frozen=True):
 
 
 class ParticipantSpeaking(Event, frozen=True):
-    """A user began or ceased to speak."""
+    """A user started or stopped speaking."""
 
     user_id: str
     is_speaking: bool
 
 
 class RecordedKind(StrEnum):
-    """What can be fetched of a call afterwards."""
+    """What can be downloaded after a call."""
 
     RECORDING = "recording"
     TRANSCRIPT = "transcript"
@@ -73,10 +75,10 @@ class RecordedKind(StrEnum):
 
 
 class RecordingReady(Event, frozen=True):
-    """A recording, or what was made of the call, can be fetched.
+    """A recording or a text of the call can be downloaded.
 
-    `url` is a secret: it needs no other key. It holds until `expires_at` (Unix seconds, None:
-    untold).
+    `url` is a secret, because it alone gives access. It is valid until `expires_at` (Unix seconds,
+    None: not given).
     """
 
     recording_id: str
@@ -96,15 +98,15 @@ class RecordingFailed(Event, frozen=True):
 
 
 class OtherEvent(Event, frozen=True):
-    """An event that means nothing to us; it is answered like every other one."""
+    """An irrelevant event, which is acknowledged like any other."""
 
     kind: str
 
 
-class Unreadable(msgspec.Struct, frozen=True):
-    """A body that is no event, or not only such.
+class UnreadableWebhook(msgspec.Struct, frozen=True):
+    """A body that is not an event, or not entirely.
 
-    `detail` says in a few words why, and quotes nothing of it. `events`: what can be read of it.
+    `detail`: the reason in a few words, without quotes from it. `events`: the readable events.
     """
 
     detail: str

@@ -1,7 +1,7 @@
-"""What a call can have beside sound, by the names that the specification gives it.
+"""Optional features of a call, by the specification's names.
 
-A provider says which of them it can switch (`Capabilities.features`); others are refused, so that
-nobody takes for recorded what is not.
+A provider lists the features that it can switch (`Capabilities.features`). Requests for others are
+refused, so that no user assumes, for example, a recording that does not exist.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 
 
 class Feature(StrEnum):
-    """One of them. `noiseSupression` is spelt as the specification has it."""
+    """A feature. `noiseSupression` is spelled as in the specification."""
 
     RECORDING = "recording"
     TRANSCRIPTION = "transcription"
@@ -22,11 +22,11 @@ class Feature(StrEnum):
 
 
 def require_offered(asked: Mapping[str, bool], offered: Collection[str], where: str) -> None:
-    """Raise INVALID_FIELD for a feature that is asked for, and that there is not.
+    """Raise INVALID_FIELD for a requested feature that is not offered.
 
     Args:
-        asked: what is to be on or off. offered: what the provider can switch.
-        where: names the field that asks for it.
+        asked: features to switch on or off. offered: features that the provider can switch.
+        where: name of the field with the request.
     """
     for name, on in asked.items():
         switchable = name in offered

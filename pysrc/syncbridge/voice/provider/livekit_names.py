@@ -1,11 +1,11 @@
-"""How users and their devices are called at LiveKit.
+"""Maps users and their devices to LiveKit identities.
 
-There one identity is one connection: a second one with the same identity ends the first. So an
-identity is a user *and* a device, `user:device`, and a user without a device that is known is
-`user`. In a user id `%` becomes `%p` and `:` becomes `%c`; the device stands as it is. What is
-longer than LiveKit allows becomes `%h` and a digest, and both ids travel as attributes of the
-participant, which nobody but the service may change. An identity that we did not make, such as that
-of a telephone, is a user of that name.
+In LiveKit, an identity has one connection: a second connection with it ends the first. So an
+identity is a user *and* a device, `user:device`, or `user` if the device is unknown. In the user
+id, `%` becomes `%p` and `:` becomes `%c`; the device id is unchanged. If the identity exceeds
+LiveKit's limit, it becomes `%h` and a digest, and both ids are attributes of the participant, which
+only the service can change. An identity that SyncBridge did not make, such as that of a telephone,
+is a user of that name.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ _DIGEST = "%h"
 
 
 class Person(NamedTuple):
-    """A user, and the device where it is known."""
+    """A user, and the device if known."""
 
     user_id: str
     device_id: str = ""
 
 
 def identity_of(person: Person) -> tuple[str, dict[str, str]]:
-    """The identity, and the attributes that go with it. O(bytes)."""
+    """The identity and its attributes. O(bytes)."""
     user = person.user_id.replace("%", "%p").replace(":", "%c")
     identity = f"{user}:{person.device_id}" if person.device_id else user
     if len(identity.encode()) <= LONGEST:
@@ -36,7 +36,7 @@ def identity_of(person: Person) -> tuple[str, dict[str, str]]:
 
 
 def person_of(identity: str, attributes: Mapping[str, object]) -> Person:
-    """Who has an identity. O(bytes)."""
+    """The user and device of an identity. O(bytes)."""
     if identity.startswith(_DIGEST):
         told = [attributes.get(name, "") for name in (USER, DEVICE)]
         user, device = (text if isinstance(text, str) else "" for text in told)

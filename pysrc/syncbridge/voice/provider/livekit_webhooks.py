@@ -1,9 +1,9 @@
-"""Reading the bodies of LiveKit's webhooks: protobuf's JSON, camelCase, without zero values.
+"""Parses the bodies of LiveKit's webhooks: protobuf JSON in camelCase, without zero values.
 
-A room is a call of ours by its name; its `sid` names one life of it, and a participant's `sid` one
-connection. Telephones are participants like others; recorders, agents and the like are nobody.
-`createdAt` is cut off to a second: somebody has left at its end at the latest, and a room was over
-at its beginning at the earliest, so that nothing of the same second is taken for older than it is.
+A room's name is our session id; its `sid` identifies one occupancy, and a participant's `sid` one
+connection. Telephones are participants; recorders, agents and the like are not. `createdAt` is
+truncated to seconds. So a leave is taken as of the end of that second, and the end of a room as of
+its beginning, so that no event of the same second counts as older than it is.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from syncbridge.voice.provider import events
-from syncbridge.voice.provider.events import Event, LeaveReason, Unreadable
+from syncbridge.voice.provider.events import Event, LeaveReason, UnreadableWebhook
 from syncbridge.voice.provider.livekit_names import Person, person_of
 from syncbridge.voice.provider.webhook_text import read_document, text_of
 from syncbridge.voice.recordings import NO_ADDRESS, is_address
@@ -21,7 +21,7 @@ MAX_ID = 256
 MAX_URL = 4096
 NANO = 1_000_000_000
 PEOPLE = frozenset({"STANDARD", "SIP", 0, 3})
-"""Kinds of participants that are somebody, by name or number: protobuf's JSON may have either."""
+"""Participant kinds that count, by name or number, because protobuf JSON may have either."""
 REASONS = {
     "CLIENT_INITIATED": LeaveReason.LEFT,
     "DUPLICATE_IDENTITY": LeaveReason.REPLACED,
@@ -46,29 +46,29 @@ Body = Mapping[str, Any]
 
 
 class _Wrong(ValueError):
-    """A part of the body is missing or is not what it should be."""
+    """A part of the body is missing or invalid."""
 
 
-def parse_webhook(body: bytes) -> list[Event] | Unreadable:
-    """The event of a body. O(bytes), nothing is raised."""
+def parse_webhook(body: bytes) -> list[Event] | UnreadableWebhook:
+    """The event of a body. O(bytes), raises nothing."""
     if len(body) > MAX_BYTES:
-        return Unreadable("too large")
+        return UnreadableWebhook("too large")
     try:
         document = read_document(body)
     except (ValueError, RecursionError):
-        return Unreadable("not JSON")
+        return UnreadableWebhook("not JSON")
     if not isinstance(document, dict):
-        return Unreadable("an event is not an object")
+        return UnreadableWebhook("an event is not an object")
     try:
         kind = _text(document, "event")
         read = READERS.get(kind)
         return [read(document) if read else _other(kind, document)]
     except _Wrong as error:
-        return Unreadable(str(error))
+        return UnreadableWebhook(str(error))
 
 
 def delivery_id(body: bytes) -> str:
-    """The id of a delivery, the same when it is sent again; empty when the body has none."""
+    """The id of a delivery, the same for a redelivery; empty if the body has none."""
     try:
         document = read_document(body)
     except (ValueError, RecursionError):
@@ -77,18 +77,18 @@ def delivery_id(body: bytes) -> str:
 
 
 def without_secrets(body: bytes) -> bytes:
-    """A body as it may be kept: the password of a room's TURN server is a live credential."""
+    """A body for storage, without the password of the TURN server, which is a live credential."""
     return _PASSWORD.sub(b'"turnPassword":""', body)
 
 
 def reason_of(told: Any) -> LeaveReason:
-    """Why somebody has left, as LiveKit names it."""
+    """The leave reason for LiveKit's name of it."""
     return REASONS.get(told, LeaveReason.UNKNOWN) if isinstance(told, str) else LeaveReason.UNKNOWN
 
 
 def somebody(participant: Body) -> bool:
-    """Whether a participant is a person: one at a telephone is, a recorder is not. Who has no kind,
-    or one that is neither text nor number, is one."""
+    """Whether a participant is a person, telephones included, and not a recorder or the like. A
+    missing or malformed kind counts as a person."""
     kind = participant.get("kind")
     return not isinstance(kind, str | int) or kind in PEOPLE
 
@@ -101,13 +101,13 @@ def whose(participant: Body) -> Person:
 
 
 def milliseconds(value: Any) -> float | None:
-    """Unix seconds of a number of milliseconds, which is written as a text."""
+    """Unix seconds from milliseconds, which are written as text."""
     found = whole(value)
     return found / 1000 if found else None
 
 
 def whole(value: Any) -> int | None:
-    """An int64 as protobuf's JSON has it: a text of digits, or a number."""
+    """A non-negative int64 of protobuf JSON: text of digits, or a number."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
     plain = isinstance(value, int) and not isinstance(value, bool)

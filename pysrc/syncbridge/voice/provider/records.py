@@ -1,8 +1,8 @@
-"""What a voice provider is asked, and what it answers.
+"""Requests to a voice provider and its answers.
 
-What was not seen is not gone: a list that is empty, cut short or could not be read is answered with
-`CannotVerify`, a value beside the answer that no caller can overlook; only a list that is whole and
-names somebody is a statement.
+Missing data is no evidence of absence: an empty, truncated or unreadable list is answered with
+`CannotVerify`, a separate type that no caller can overlook. Only a complete list with participants
+is a statement.
 
 Times are Unix seconds unless a name says otherwise.
 """
@@ -14,7 +14,7 @@ import msgspec
 
 
 class Permissions(msgspec.Struct, frozen=True):
-    """What a participant may do in a call. Bit rates in bits a second; 0: not allowed."""
+    """Permissions of a participant. Bit rates in bits per second; 0: not allowed."""
 
     can_speak: bool = True
     can_record: bool = False
@@ -24,10 +24,10 @@ class Permissions(msgspec.Struct, frozen=True):
     max_video_bitrate: int = 1_500_000
 
 
-class Participant(msgspec.Struct, frozen=True):
-    """Who asks for a token, and with which device, where that is known.
+class TokenHolder(msgspec.Struct, frozen=True):
+    """The user for whom a token is issued, and the device if known.
 
-    `transcribed`: the call is to be written down.
+    `transcribed`: the call is transcribed.
     """
 
     user_id: str
@@ -37,12 +37,13 @@ class Participant(msgspec.Struct, frozen=True):
 
 
 class SessionRequest(msgspec.Struct, frozen=True):
-    """A call to be opened for one channel.
+    """A request for a session of one channel.
 
     Attributes:
-        features: further ones that are asked for or not wanted, by name (`Feature`).
-        asked_at_ms: when it was first asked for, in Unix ms; 0: not told.
-        migrated_from: the session whose participants are to come over, and why; empty: none.
+        features: features to switch on or off, by name (`Feature`).
+        asked_at_ms: time of the first request, in Unix ms; 0: unknown.
+        migrated_from: the session that migrates to this one; empty: none.
+        migration_reason: why it migrates.
     """
 
     channel_id: str
@@ -57,14 +58,14 @@ class SessionRequest(msgspec.Struct, frozen=True):
 
 
 class ProviderSession(msgspec.Struct, frozen=True):
-    """A call that the provider knows. `id` is what every other method takes."""
+    """A session of the provider. Other methods take its `id`."""
 
     id: str
     key: str = ""
 
 
 class IssuedToken(msgspec.Struct, frozen=True):
-    """A participant's way in. `expires_at` is the provider's own limit."""
+    """A participant's token. `expires_at`: the provider's own limit."""
 
     token: str
     expires_at: float
@@ -75,10 +76,7 @@ class IssuedToken(msgspec.Struct, frozen=True):
 
 
 class Present(msgspec.Struct, frozen=True):
-    """One connection of a user. What the provider does not tell is empty or None.
-
-    `sip`: it is a telephone's.
-    """
+    """One connection of a user. Unknown fields are empty or None. `sip`: it is a telephone's."""
 
     user_id: str
     peer_id: str = ""
@@ -88,8 +86,8 @@ class Present(msgspec.Struct, frozen=True):
     sip: bool = False
 
 
-class Gone(msgspec.Struct, frozen=True):
-    """One connection that the provider records as over, since when (None: not told)."""
+class GoneConnection(msgspec.Struct, frozen=True):
+    """One connection that the provider records as ended. `left_at`: None if not given."""
 
     user_id: str
     peer_id: str
@@ -97,12 +95,12 @@ class Gone(msgspec.Struct, frozen=True):
 
 
 class SessionState(msgspec.Struct, frozen=True):
-    """Everybody who is in a call: whole, and not empty.
+    """All participants of a call: complete and not empty.
 
     Attributes:
-        pending: users who are on their way in: nothing is said about them, neither way.
-        life: names the time since the provider's last start, where that is known.
-        gone: connections that were in it, where the provider keeps a record of them.
+        pending: users who are joining, about whom the state says nothing.
+        life: identifies the provider's run since its last start, if known.
+        gone: ended connections, if the provider records them.
     """
 
     session_id: str
@@ -110,18 +108,18 @@ class SessionState(msgspec.Struct, frozen=True):
     provider_session_id: str = ""
     pending: tuple[str, ...] = ()
     life: str = ""
-    gone: tuple[Gone, ...] = ()
+    gone: tuple[GoneConnection, ...] = ()
 
 
 class Vacated(msgspec.Struct, frozen=True):
-    """The provider's record of a call that everybody has left: who was there, and is gone."""
+    """The provider's record of a call that everybody left: its ended connections."""
 
     session_id: str
-    gone: tuple[Gone, ...]
+    gone: tuple[GoneConnection, ...]
 
 
 class ActiveSession(msgspec.Struct, frozen=True):
-    """One line of the list of calls under way."""
+    """One entry of the list of active calls."""
 
     session_id: str
     participants: int
@@ -129,14 +127,14 @@ class ActiveSession(msgspec.Struct, frozen=True):
 
 
 class ActivePage(msgspec.Struct, frozen=True):
-    """A page of calls under way. `cursor` is empty after the last one."""
+    """A page of active calls. `cursor` is empty on the last one."""
 
     sessions: tuple[ActiveSession, ...]
     cursor: str = ""
 
 
 class Metrics(msgspec.Struct, frozen=True):
-    """Quality of a call: packets, milliseconds, milliseconds, bits a second."""
+    """Quality of a call: packets, milliseconds, milliseconds, bits per second."""
 
     packets_lost: float
     jitter: float
@@ -152,14 +150,14 @@ class Recording(msgspec.Struct, frozen=True):
 
 
 class WebhookRegistration(msgspec.Struct, frozen=True):
-    """Where the provider reports to."""
+    """A registered webhook URL."""
 
     id: str
     url: str
 
 
-class Doubt(StrEnum):
-    """Why an answer is no statement."""
+class VerifyFailure(StrEnum):
+    """Why an answer verifies nothing."""
 
     UNREACHABLE = "unreachable"
     RATE_LIMITED = "rate_limited"
@@ -172,19 +170,19 @@ class Doubt(StrEnum):
 
 
 class CannotVerify(msgspec.Struct, frozen=True):
-    """Nothing was learnt. `retry_after` in seconds, None when the provider did not say.
+    """An answer that verifies nothing. `retry_after` in seconds, None if not given.
 
-    `life`: as of `SessionState`; what EMPTY is worth then, the provider's capabilities say.
+    `life`: as for `SessionState`. The provider's capabilities define the meaning of EMPTY.
     """
 
-    doubt: Doubt
+    doubt: VerifyFailure
     detail: str = ""
     retry_after: float | None = None
     life: str = ""
 
 
-class Refusal(StrEnum):
-    """Why a webhook is not believed. UNVERIFIABLE: our own trouble, ask for it again (503)."""
+class RefusalReason(StrEnum):
+    """Why a webhook is refused. UNVERIFIABLE: a failure of ours; answer 503 for a redelivery."""
 
     MISSING = "missing"
     MALFORMED = "malformed"
@@ -194,10 +192,10 @@ class Refusal(StrEnum):
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """A webhook that the provider sent. Repeats have the same `delivery_id`.
+    """A verified webhook. Redeliveries have the same `delivery_id`.
 
-    `sent_at` is 0 when the provider signs no time: an old body can then be sent again for ever.
-    `redact`: makes of a body what may be stored, where bodies have secrets in them.
+    `sent_at` is 0 if the provider signs no time; an old body can then be replayed for ever.
+    `redact`: removes secrets from a body for storage, if there are any.
     """
 
     delivery_id: str
@@ -205,7 +203,7 @@ class Verified(msgspec.Struct, frozen=True):
     redact: Callable[[bytes], bytes] | None = None
 
 
-class Refused(msgspec.Struct, frozen=True):
-    """A webhook that is not believed."""
+class WebhookRefused(msgspec.Struct, frozen=True):
+    """A webhook with an invalid signature."""
 
-    reason: Refusal
+    reason: RefusalReason

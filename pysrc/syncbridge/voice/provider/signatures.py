@@ -1,8 +1,8 @@
-"""Standard Webhooks 1.0: who sent this body, and when.
+"""Signatures of Standard Webhooks 1.0.
 
 The signature covers `{webhook-id}.{webhook-timestamp}.{body}` with HMAC-SHA256, so neither the id,
-by which repeats are known, nor the time can be changed. While secrets are rotated both sides may
-have several, and any pair that fits is enough. Every pair is compared, each in constant time.
+which identifies redeliveries, nor the time can be changed. During a rotation, both sides may have
+several secrets, and one matching pair is enough. All pairs are compared, each in constant time.
 """
 
 import base64
@@ -12,7 +12,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 
-from syncbridge.voice.provider.records import Refusal, Refused, Verified
+from syncbridge.voice.provider.records import RefusalReason, Verified, WebhookRefused
 
 ID_HEADER = "webhook-id"
 TIMESTAMP_HEADER = "webhook-timestamp"
@@ -24,10 +24,10 @@ _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 def secret_bytes(secret: str) -> bytes:
-    """The key of a secret as it is written down: `whsec_<base64>`, or any other text as it is.
+    """The key of a secret: `whsec_<base64>`, or any other text as it is.
 
     Raises:
-        ValueError: when it is empty, or what follows `whsec_` is not base64.
+        ValueError: if it is empty, or if the part after `whsec_` is not base64.
     """
     if not secret.startswith("whsec_"):
         key = secret.encode()
@@ -54,7 +54,7 @@ def verify(
     now: float,
     keys: Sequence[bytes],
     tolerance: float = TOLERANCE,
-) -> Verified | Refused:
+) -> Verified | WebhookRefused:
     """Whether one of `keys` signed this delivery within `tolerance` seconds of `now`.
 
     Args:
@@ -64,16 +64,16 @@ def verify(
     stamp = headers.get(TIMESTAMP_HEADER, "")
     signatures = headers.get(SIGNATURE_HEADER, "").split()
     if not delivery_id or not stamp or not signatures:
-        return Refused(Refusal.MISSING)
+        return WebhookRefused(RefusalReason.MISSING)
     shaped = _ID.fullmatch(delivery_id) and _TIMESTAMP.fullmatch(stamp)
     if not shaped or len(signatures) > MAX_SIGNATURES:
-        return Refused(Refusal.MALFORMED)
+        return WebhookRefused(RefusalReason.MALFORMED)
     if abs(now - int(stamp)) > tolerance:
-        return Refused(Refusal.STALE)
-    # The digits are signed as they came: a sender may write them with zeros in front.
+        return WebhookRefused(RefusalReason.STALE)
+    # The digits are signed as received, because a sender may write leading zeros.
     signed = b".".join((delivery_id.encode(), stamp.encode(), body))
     if not _any_fits(signed, keys, [s.encode() for s in signatures]):
-        return Refused(Refusal.MISMATCH)
+        return WebhookRefused(RefusalReason.MISMATCH)
     return Verified(delivery_id, float(stamp))
 
 

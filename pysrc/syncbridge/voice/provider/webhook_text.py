@@ -1,10 +1,9 @@
-"""The JSON of a body that the provider has signed, read as far as it can be.
+"""A lenient JSON reader for bodies that the provider signed.
 
-What a client sends is refused when it is odd. A signed webhook is not sent again after a refusal,
-so here one odd member costs nothing but itself: half of a surrogate pair, bytes that are not UTF-8,
-a number beyond every range, NaN, a line break or another control character that is not escaped, a
-value nested without end, a byte order mark. What is left is judged by whoever needs it (`text_of`).
-Of members with one name the last counts.
+Malformed input of clients is refused. A signed webhook, however, is not sent again after a refusal,
+so here a malformed member does not affect the others: a lone surrogate, bytes that are not UTF-8, a
+number out of range, NaN, an unescaped control character, very deep nesting, a byte order mark. The
+callers check what is left (`text_of`). The last of several members with one name counts.
 """
 
 import codecs
@@ -16,14 +15,14 @@ from typing import Any
 import msgspec
 
 DEPTH = 64
-"""Levels that are read; what is nested deeper is taken for empty."""
+"""Maximum depth; deeper values are read as empty."""
 DIGITS = 32
-"""Longest whole number that is read; longer ones are null."""
+"""Maximum digits of an integer; longer ones are null."""
 _PARTS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 def read_document(body: bytes) -> Any:
-    """The document of a body. O(bytes). Raises ValueError when it is not JSON."""
+    """The document of a body. O(bytes). Raises ValueError if it is not JSON."""
     try:
         return msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -31,7 +30,7 @@ def read_document(body: bytes) -> Any:
 
 
 def text_of(value: Any, longest: int) -> str:
-    """A text of 1 to `longest` characters without half of a surrogate pair; else empty."""
+    """A text of 1 to `longest` characters without lone surrogates; otherwise empty."""
     if not isinstance(value, str) or len(value) > longest:
         return ""
     try:
@@ -42,12 +41,12 @@ def text_of(value: Any, longest: int) -> str:
 
 
 def _decoded(body: bytes) -> str:
-    """Bytes that are not UTF-8 become halves of surrogate pairs, which no text may have."""
+    """Decode; bytes that are not UTF-8 become lone surrogates, which `text_of` rejects."""
     return body.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
 
 
 def _shallow(text: str) -> str:
-    """The same without what is nested too deeply. O(characters), no recursion."""
+    """The text without values that are nested too deeply. O(characters), no recursion."""
     if text.count("[") + text.count("{") <= DEPTH:
         return text
     kept: list[str] = []

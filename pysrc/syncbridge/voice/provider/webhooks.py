@@ -1,10 +1,9 @@
-"""Reading the bodies of webhooks: the spec's dialect (`type`) and Cloudflare's (`event`).
+"""Parses the bodies of webhooks: the specification's dialect (`type`) and Cloudflare's (`event`).
 
-Any bytes have an answer. Identifiers are texts of 1 to 256 characters, whatever else is there is
-ignored, however odd it is (`webhook_text`), and an event of an unknown kind is an `OtherEvent`, so
-that a provider that learns to say more does not get errors for it. Of a list, the events that can
-be read are. A recording without an id gets one of its session, time and address, the same for the
-same body.
+Any bytes have a result. Identifiers are texts of 1 to 256 characters. Unknown members are ignored,
+even malformed ones (`webhook_text`), and an event of an unknown kind is an `OtherEvent`, so new
+kinds of events cause no errors. In a list, unreadable events do not affect the others. A recording
+without an id gets one derived from its session, time and URL, the same for the same body.
 """
 
 import hashlib
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from syncbridge.voice.provider import events
-from syncbridge.voice.provider.events import Event, RecordedKind, Unreadable
+from syncbridge.voice.provider.events import Event, RecordedKind, UnreadableWebhook
 from syncbridge.voice.provider.webhook_text import read_document, text_of
 from syncbridge.voice.recordings import NO_ADDRESS, is_address
 
@@ -22,34 +21,34 @@ MAX_EVENTS = 100
 MAX_ID = 256
 MAX_URL = 4096
 _MS_FROM = 100_000_000_000
-"""Numbers from here on are milliseconds: as seconds they would be the year 5138."""
+"""Numbers from here on are milliseconds; as seconds, this would be the year 5138."""
 
 Body = dict[str, Any]
 
 
 class _Wrong(ValueError):
-    """A part of the body is missing or is not what it should be."""
+    """A part of the body is missing or invalid."""
 
 
-def parse_webhook(body: bytes) -> list[Event] | Unreadable:
-    """The events of a body: one, or a list of at most 100. O(bytes), nothing is raised.
+def parse_webhook(body: bytes) -> list[Event] | UnreadableWebhook:
+    """The events of a body: one, or a list of at most 100. O(bytes), raises nothing.
 
-    `Unreadable` has the events beside those that could not be read.
+    `UnreadableWebhook` has the readable events of the body.
     """
     if len(body) > MAX_BYTES:
-        return Unreadable("too large")
+        return UnreadableWebhook("too large")
     try:
         document = read_document(body)
     except (ValueError, RecursionError):
-        return Unreadable("not JSON")
+        return UnreadableWebhook("not JSON")
     entries = document if isinstance(document, list) else [document]
     if len(entries) > MAX_EVENTS:
-        return Unreadable("too many events")
+        return UnreadableWebhook("too many events")
     return _all_of(entries)
 
 
-def _all_of(entries: Sequence[Any]) -> list[Event] | Unreadable:
-    """The events of a list; the first one that cannot be read says what is wrong."""
+def _all_of(entries: Sequence[Any]) -> list[Event] | UnreadableWebhook:
+    """The events of a list; the first unreadable event determines the error."""
     found: list[Event] = []
     wrong = ""
     for entry in entries:
@@ -57,7 +56,7 @@ def _all_of(entries: Sequence[Any]) -> list[Event] | Unreadable:
             found.append(_event(entry))
         except _Wrong as error:
             wrong = wrong or str(error)
-    return Unreadable(wrong, tuple(found)) if wrong else found
+    return UnreadableWebhook(wrong, tuple(found)) if wrong else found
 
 
 def _event(entry: Any) -> Event:
@@ -118,19 +117,19 @@ def _spec_recording(entry: Body, common: Body) -> Event:
 
 
 def _first(parts: Sequence[Body], name: str, longest: int = MAX_ID) -> str:
-    """The first text of that name that is not empty."""
+    """The first non-empty text with that name."""
     return next((found for part in parts if (found := _optional(part, name, longest))), "")
 
 
 def _address(url: str) -> str:
-    """Where a recording is, as far as that is told."""
+    """The checked URL of a recording, or empty."""
     if url and not is_address(url):
         raise _Wrong(NO_ADDRESS)
     return url
 
 
 def _unnamed(*known: Any) -> str:
-    """An id for a recording that came without one."""
+    """An id for a recording without one."""
     text = repr(known).encode("utf-8", "backslashreplace")
     return f"unnamed-{hashlib.sha256(text).hexdigest()[:32]}"
 
@@ -216,7 +215,7 @@ def _cloudflare_recording(entry: Body) -> Event:
 
 
 def _cloudflare_text(kind: RecordedKind) -> Callable[[Body, Body], Event]:
-    """A reader of what was made of a meeting: one of each kind for each session of it."""
+    """A reader of a meeting's texts: one of each kind for each session."""
 
     def read(entry: Body, common: Body) -> Event:
         url = _optional(entry, f"{kind}DownloadUrl", MAX_URL)
@@ -245,7 +244,7 @@ CLOUDFLARE_EVENTS: dict[str, Callable[[Body, Body], Event]] = {
 
 
 def _user(peer: Body) -> str:
-    """Our user id; empty for a peer that we did not enrol, such as a recorder."""
+    """Our user id; empty for a peer that SyncBridge did not enrol, such as a recorder."""
     return _optional(peer, "customParticipantId") or _optional(peer, "clientSpecificId")
 
 
@@ -278,7 +277,7 @@ def _number(value: Any) -> float | None:
 
 
 def _time(value: Any) -> float | None:
-    """Unix seconds of a number (seconds or milliseconds) or an ISO 8601 text; None if neither."""
+    """Unix seconds from a number (seconds or milliseconds) or ISO 8601 text; otherwise None."""
     if isinstance(value, str):
         return _iso(value)
     number = _number(value)

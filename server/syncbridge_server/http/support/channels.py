@@ -24,7 +24,7 @@ async def reached(voice: Voice, identity: Identity, channel_id: str) -> Channel:
     stored = await voice.channels.read(channel_id)
     if stored.revision:
         grants.require(identity, stored.record.waddle_id, channel_id)
-        return voice.desk.channel_of(stored)
+        return voice.writer.channel_of(stored)
     granted = (grant.channel in (grants.ANY, channel_id) for grant in identity.voice)
     if not grants.unlimited(identity) and not any(granted):
         raise SyncBridgeError(ErrorCode.FORBIDDEN, "the token has no grant for this channel")

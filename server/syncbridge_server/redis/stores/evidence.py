@@ -16,7 +16,7 @@ import structlog
 
 from syncbridge.errors import ErrorCode, StoreError, StoreRejected, SyncBridgeError
 from syncbridge.integrity import UNREADABLE
-from syncbridge.voice.timeline import Entry, decode_entry
+from syncbridge.voice.timeline import TimelineEntry, decode_entry
 from syncbridge.voice.verification import ALL, Unverified, worst
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
@@ -42,11 +42,11 @@ class RedisEvidence:
 
     async def timeline(
         self, channel_id: str, limit: int, before: str = "", user_id: str = ""
-    ) -> tuple[list[tuple[str, Entry]], str]:
+    ) -> tuple[list[tuple[str, TimelineEntry]], str]:
         """See `CallEvidence.timeline`. Raises INVALID_FIELD for a place that is none."""
         if before and not _PLACE.fullmatch(before):
             raise SyncBridgeError(ErrorCode.INVALID_FIELD, "cursor: none of ours", field="cursor")
-        found: list[tuple[str, Entry]] = []
+        found: list[tuple[str, TimelineEntry]] = []
         while len(found) < limit:
             rows = await self._rows(channel_id, f"({before}" if before else "+")
             for place, entry in _read(channel_id, rows):
@@ -134,9 +134,9 @@ def user_key(user_id: str) -> str:
     return f"voice:u:{user_id}"
 
 
-def _read(channel_id: str, rows: list[Any]) -> list[tuple[str, Entry | None]]:
+def _read(channel_id: str, rows: list[Any]) -> list[tuple[str, TimelineEntry | None]]:
     """Places and entries; None in the place of one that cannot be read."""
-    read: list[tuple[str, Entry | None]] = []
+    read: list[tuple[str, TimelineEntry | None]] = []
     for place, fields in rows:
         try:
             read.append((place.decode(), decode_entry(fields[fields.index(b"e") + 1])))

@@ -28,7 +28,7 @@ from hashlib import blake2b
 
 from syncbridge.errors import ErrorCode, StoreOverloaded, SyncBridgeError
 from syncbridge.records.sessions import Notice
-from syncbridge.voice.stored import DeadLetter, Delivery
+from syncbridge.voice.stored import DeadLetter, WebhookDelivery
 from syncbridge_server.isolation import Aside
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.bus.messages import common_channel, encode_notice
@@ -84,7 +84,7 @@ class RedisInbox:
         self._asides: dict[str, Aside] = {}
         self._tidy_at = -math.inf
 
-    async def put(self, delivery: Delivery) -> bool:
+    async def put(self, delivery: WebhookDelivery) -> bool:
         """See `WebhookInbox.put`."""
         args: list[Argument] = [
             blake2b(delivery.delivery_id.encode(), digest_size=16).digest(),
@@ -101,7 +101,7 @@ class RedisInbox:
         kept = await self._io.script("inbox_put", [WAITING, SEEN, TOLD], args, repeatable=True)
         return self._has_room(kept)
 
-    async def take(self, limit: int, idle_ms: int) -> list[Delivery]:
+    async def take(self, limit: int, idle_ms: int) -> list[WebhookDelivery]:
         """See `WebhookInbox.take`. O(limit + deliveries that are taken).
 
         Where nothing waits that is one plain command; the script, which also forgets takers that
@@ -117,13 +117,13 @@ class RedisInbox:
         entries = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         return [delivery_of(entry, times, fields) for entry, times, fields in entries]
 
-    async def done(self, deliveries: Sequence[Delivery]) -> None:
+    async def done(self, deliveries: Sequence[WebhookDelivery]) -> None:
         """See `WebhookInbox.done`."""
         if deliveries:
             args = [GROUP, *(delivery.entry for delivery in deliveries)]
             await self._io.script("inbox_done", [WAITING], args, repeatable=True)
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
+    async def bury(self, delivery: WebhookDelivery, reason: str) -> None:
         """See `WebhookInbox.bury`. Nothing happens when another node has finished with it."""
         args: list[Argument] = [GROUP, delivery.entry, reason[:REASON_MOST], self._most_dead]
         await self._io.script("inbox_bury", [WAITING, DEAD], args, repeatable=True)
@@ -219,11 +219,11 @@ def is_entry(text: str) -> bool:
     return len(parts) == 2 and digits and all(int(part) < _PART_MOST for part in parts)
 
 
-def delivery_of(entry: bytes, times: int, fields: Sequence[bytes]) -> Delivery:
+def delivery_of(entry: bytes, times: int, fields: Sequence[bytes]) -> WebhookDelivery:
     """A delivery out of its entry. Parts that are missing are empty: its reader will bury it."""
     delivery_id, received_at, body, reason = _parts(fields)
     trace = _fields(fields).get(b"p", b"").decode("ascii", "replace")
-    return Delivery(delivery_id, body, received_at, entry.decode(), times, reason, trace)
+    return WebhookDelivery(delivery_id, body, received_at, entry.decode(), times, reason, trace)
 
 
 def letter_of(entry: bytes, fields: Sequence[bytes]) -> DeadLetter:

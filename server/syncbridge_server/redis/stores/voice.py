@@ -32,7 +32,7 @@ from syncbridge.integrity import UNREADABLE
 from syncbridge.records.sessions import Notice
 from syncbridge.voice.records import ChannelRecord, Final, decode_record, encode_record
 from syncbridge.voice.stored import ChannelNews, Due, Stored
-from syncbridge.voice.timeline import Entry, encode_entry
+from syncbridge.voice.timeline import TimelineEntry, encode_entry
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.bus.messages import common_channel, encode_notice
 from syncbridge_server.redis.link.client import RedisIO
@@ -118,7 +118,7 @@ class RedisChannels:
         live: bool,
         news: Sequence[dict[str, Any]] = (),
         finals: Sequence[Final] = (),
-        timeline: Sequence[Entry] = (),
+        timeline: Sequence[TimelineEntry] = (),
     ) -> int | None:
         """See `Channels.write`."""
         channel_id = record.channel_id

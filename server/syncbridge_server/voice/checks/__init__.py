@@ -1,1 +1,1 @@
-"""Looks at calls: what the provider says of them, compared with what the channels know."""
+"""State checks: compare the calls of channels with the provider's state."""

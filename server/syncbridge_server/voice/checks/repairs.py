@@ -1,25 +1,25 @@
-"""Tells of every repair: what was wrong with a call until a comparison or a deadline mended it.
+"""Logs and counts repairs: corrections of a call by a comparison or a deadline.
 
-One log line each, with channel, user, cause and how long the call was wrong at most; and figures
-by cause, which are a fixed few.
+Each repair has one log line with the channel, the user, the cause and the longest time for which
+the call was wrong. Metrics count repairs by cause.
 """
 
 import structlog
 
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.timeline import repair_of
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 
 log = structlog.get_logger("voice")
 
 
 class Repairs:
-    """Counts and logs the repairs of the changes that this node writes."""
+    """Counts and logs the repairs in this node's writes."""
 
-    def __init__(self, desk: Desk, metrics: SyncMetrics) -> None:
+    def __init__(self, writer: ChannelWriter, metrics: SyncMetrics) -> None:
         self._metrics = metrics
-        desk.on_written(self._tell)
+        writer.on_written(self._tell)
 
     def _tell(self, channel: Channel) -> None:
         for entry in channel.timeline.entries:

@@ -1,76 +1,75 @@
-"""Whether the provider still has a room, where tokens for it are signed here.
+"""Checks that the provider still has a room before a locally signed token is issued.
 
-A provider that is asked for a token says when it has lost the session. One that we sign ourselves
-asks nobody, and comparisons look after calls with people in them: a room in which nobody is could
-be lost for long, and everybody would be sent there. So before somebody is let into a room that
-nobody is known to be in, or that the provider did not know the last time, we look at it; all who
-come within a few seconds share one look. It is a poll like the others, with their budget, deadline
-and breaker. Where it finds out nothing, the token is given out: to be let in comes first.
+A provider that issues a token reports a lost session. Local signing asks nobody, and passes check
+calls with participants only, so an empty room could stay lost and receive every user. So the room
+is checked before a token for it is issued if it is empty, or if the provider did not know it at the
+latest check. Requests within a few seconds share one check. The check is a poll with the usual
+budget, deadline and breaker. If it verifies nothing, the token is issued: admission comes first.
 """
 
 from typing import Protocol
 
 import trio
 
-from syncbridge_server.voice.checks.looking import Sight
+from syncbridge_server.voice.checks.state_check import CheckResult
 
 SHARED_S = 3.0
-"""For so long a look at a session holds."""
+"""Seconds for which a check of a session is shared."""
 
 
-class Looks(Protocol):
+class ChecksState(Protocol):
     """Asks the provider who is in a call."""
 
-    async def look(self, channel_id: str) -> Sight:
-        """Let a channel's call hear who is in it. Raises StoreError."""
+    async def check(self, channel_id: str) -> CheckResult:
+        """Ask the provider and apply the answer to the channel's call. Raises StoreError."""
 
 
-class Look:
-    """A look that was begun; `sight` is None when nothing came of it."""
+class SharedCheck:
+    """A check in progress or done; `result` is None if it failed."""
 
     def __init__(self) -> None:
         self.began = trio.current_time()
         self.over = trio.Event()
-        self.sight: Sight | None = None
+        self.result: CheckResult | None = None
 
 
 class RoomCheck:
-    """Looks at rooms before somebody is let in."""
+    """Checks rooms before tokens are issued."""
 
-    def __init__(self, looker: Looks) -> None:
-        self._looker = looker
-        self._looks: dict[str, Look] = {}
+    def __init__(self, state_check: ChecksState) -> None:
+        self._state_check = state_check
+        self._checks: dict[str, SharedCheck] = {}
 
     async def lost(self, channel_id: str, session_id: str) -> bool:
-        """Whether the provider says that it does not know the channel's session. O(1).
+        """Whether the provider does not know the channel's session. O(1).
 
         Raises StoreError.
         """
         while True:
             self._forget()
-            known = self._looks.get(session_id)
+            known = self._checks.get(session_id)
             if known is None:
-                return await self._look(channel_id, session_id) is Sight.LOST
+                return await self._run(channel_id, session_id) is CheckResult.LOST
             await known.over.wait()
-            if known.sight is not None:
-                return known.sight is Sight.LOST
+            if known.result is not None:
+                return known.result is CheckResult.LOST
 
-    async def _look(self, channel_id: str, session_id: str) -> Sight:
-        """Look for those who wait; when we are cancelled, one of them does."""
-        look = self._looks[session_id] = Look()
+    async def _run(self, channel_id: str, session_id: str) -> CheckResult:
+        """Make the check for all waiting callers; when cancelled, one of them makes it."""
+        check = self._checks[session_id] = SharedCheck()
         try:
-            look.sight = await self._looker.look(channel_id)
-            return look.sight
+            check.result = await self._state_check.check(channel_id)
+            return check.result
         finally:
-            if look.sight is None and self._looks.get(session_id) is look:
-                del self._looks[session_id]
-            look.over.set()
+            if check.result is None and self._checks.get(session_id) is check:
+                del self._checks[session_id]
+            check.over.set()
 
     def _forget(self) -> None:
-        """Looks that are too old; they are in the order in which they began."""
+        """Drop checks that are too old; the table is in order of their start."""
         oldest = trio.current_time() - SHARED_S
-        while self._looks:
-            session_id, look = next(iter(self._looks.items()))
-            if look.began > oldest:
+        while self._checks:
+            session_id, check = next(iter(self._checks.items()))
+            if check.began > oldest:
                 return
-            del self._looks[session_id]
+            del self._checks[session_id]

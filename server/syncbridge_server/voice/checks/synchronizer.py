@@ -1,11 +1,11 @@
-"""When the provider is asked: every 30 seconds on one node, and about single calls when asked to.
+"""Schedules comparisons with the provider: a pass every 30 seconds on one node, requested checks.
 
-The nodes take turns with passes (`turns`), so that any number of them asks the provider as often as
-one does. A pass that cost more requests than its share earns in an interval is followed by a longer
-pause: on the whole the share is kept.
+One node makes the passes for all (`leader`), so the request rate does not depend on the number of
+nodes. A pass that cost more requests than its share earns per interval is followed by a longer
+pause, so the average stays within the share.
 
-`look` is for whoever has heard something that contradicts what is known. Such looks are gathered
-for a moment, made once for each call, and have a share of their own.
+`request_check` is for callers that received contradictory evidence. Requests are collected for a
+moment, result in one check for each call, and have a request budget of their own.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from syncbridge.voice.verification import ALL, BROKEN_OFF, counted
 from syncbridge_server.isolation import Isolation
 from syncbridge_server.ports.channels import Channels
 from syncbridge_server.ports.evidence import CallEvidence
-from syncbridge_server.voice.checks.looking import Looker, Sight
-from syncbridge_server.voice.checks.rounds import SyncLimits
-from syncbridge_server.voice.checks.sweep import Report, Sweep
+from syncbridge_server.voice.checks.check_round import SyncLimits
+from syncbridge_server.voice.checks.state_check import CheckResult, StateCheck
+from syncbridge_server.voice.checks.sync_pass import PassReport, SyncPass
 from syncbridge_server.voice.figures.metrics import SyncMetrics
+from syncbridge_server.voice.leader import LONGEST, run_as_leader
 from syncbridge_server.voice.provider.metering import metered
-from syncbridge_server.voice.turns import LONGEST, take_turns
 
 log = structlog.get_logger("voice")
 
@@ -35,17 +35,17 @@ GATHER_S = 0.25
 
 
 class Synchronizer:
-    """Keeps calls true to what the provider says. `passes`: how many this node has made.
+    """Keeps calls consistent with the provider. `passes`: number of passes on this node.
 
     Args:
-        evidence: where it is noted what passes could not verify; None: nowhere.
+        evidence: stores unverified calls; None: they are not stored.
         now: Unix ms.
     """
 
     def __init__(
         self,
-        sweep: Sweep,
-        looker: Looker,
+        sync_pass: SyncPass,
+        state_check: StateCheck,
         channels: Channels,
         metrics: SyncMetrics,
         limits: SyncLimits,
@@ -58,8 +58,8 @@ class Synchronizer:
         self._now = now
         self._noted = True  # perhaps by another node
         self.passes = 0
-        self._sweep = sweep
-        self._looker = looker
+        self._sync_pass = sync_pass
+        self._state_check = state_check
         self._channels = channels
         self._metrics = metrics
         self._limits = limits
@@ -67,10 +67,10 @@ class Synchronizer:
         self._arrived = trio.Event()
         self._allowance = RequestBudget(limits.rate, max(1.0, limits.calls / 2))
 
-    def look(self, channel_id: str) -> None:
-        """Ask for a look at a channel soon. Asked for twice, it is made once.
+    def request_check(self, channel_id: str) -> None:
+        """Queue a check of a channel, once however often it is requested.
 
-        When too many wait, the oldest is forgotten: the next pass finds what is wrong.
+        When the queue is full, the oldest request is dropped; the next pass finds the difference.
         """
         self._asked.pop(channel_id, None)
         self._asked[channel_id] = None
@@ -79,19 +79,19 @@ class Synchronizer:
         self._arrived.set()
 
     async def run(self) -> None:
-        """Passes and looks, for ever."""
+        """Make passes and requested checks for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                take_turns, self._channels, PURPOSE, self._limits.interval_s, self._turn
+                run_as_leader, self._channels, PURPOSE, self._limits.interval_s, self._turn
             )
             nursery.start_soon(self._run_looks)
 
-    async def make_pass(self) -> Report | None:
-        """One pass now, whoever has the lock. None when it did not come to an end."""
+    async def make_pass(self) -> PassReport | None:
+        """Make a pass now, without the lock. None when it did not finish."""
         began, report = trio.current_time(), None
         try:
             with trio.move_on_after(LONGEST * self._limits.interval_s):
-                report = await self._sweep.run_pass()
+                report = await self._sync_pass.run_pass()
         except StoreError as error:
             self._metrics.passes.labels("store").inc()
             log.warning("voice_sync_store", reason=error.detail)
@@ -102,7 +102,7 @@ class Synchronizer:
         return report
 
     async def _keep(self, failed: dict[str, str]) -> None:
-        """Note which calls the pass could not verify, so that their health knows it."""
+        """Store the unverified calls for the health of calls."""
         if self._evidence is None:
             return
         try:
@@ -114,11 +114,11 @@ class Synchronizer:
             log.warning("voice_sync_store", reason=error.detail)
 
     async def _turn(self) -> float:
-        """A pass; how long the next one has to wait, so that the share is kept."""
+        """Make a pass; returns the seconds until the next one within the share."""
         report = await self.make_pass()
         return report.calls / self._limits.rate if report is not None else 0.0
 
-    def _note(self, report: Report | None, seconds: float) -> None:
+    def _note(self, report: PassReport | None, seconds: float) -> None:
         metrics = self._metrics
         metrics.passes.labels(report.result if report is not None else "broken_off").inc()
         metrics.seconds.observe(seconds)
@@ -133,7 +133,7 @@ class Synchronizer:
             log.warning("voice_sync_unverified", result=report.result, live=report.live)
 
     async def _run_looks(self) -> None:
-        """Make the looks that are asked for, one after the other."""
+        """Make the requested checks one by one."""
         while True:
             await self._arrived.wait()
             await trio.sleep(GATHER_S)
@@ -151,20 +151,20 @@ class Synchronizer:
             log.warning("voice_look_failed", channel_id=channel_id, reason=error.detail)
 
     async def _look_twice(self, channel_id: str) -> None:
-        """A look, and a second one when it left a doubt."""
+        """Check a channel, and again if the result is doubtful."""
         for _ in range(2):
             await self._allowed()
             self._metrics.looks.labels(str(Reason.ASKED)).inc()
             with metered() as meter:
-                sight = await self._looker.look(channel_id)
+                result = await self._state_check.check(channel_id)
             for _ in range(meter.sent - 1):
                 await self._allowed()
-            if sight is not Sight.DOUBTS:
+            if result is not CheckResult.DOUBTFUL:
                 return
             await trio.sleep(self._limits.second_s)
 
     async def _allowed(self) -> None:
-        """Wait until the share of such looks allows another request."""
+        """Wait until the budget of requested checks allows another request."""
         while True:
             wait = self._allowance.take(trio.current_time())
             if not wait:

@@ -1,1 +1,1 @@
-"""Figures of calls and webhooks: counted, measured, surveyed, sent to analytics."""
+"""Metrics of calls and webhooks: counters, quality measurements, surveys, analytics."""

@@ -1,8 +1,8 @@
-"""Sends documents about calls to the analytics service, in the background.
+"""Sends documents about calls to the analytics service in the background.
 
-Nobody waits for it: `send` puts a document into a bounded queue, out of which the oldest is dropped
-when the service cannot keep up. What got no answer is sent again a few times, with jitter; what is
-refused is dropped. Every loss is counted.
+`send` never blocks: it adds a document to a bounded queue, which drops its oldest document when the
+service cannot keep up. A document without an answer is retried a few times with jitter; a refused
+one is dropped. Every loss is counted.
 """
 
 from collections import deque
@@ -25,11 +25,11 @@ LATER = frozenset({408, 425, 429})
 
 
 class Undelivered(Exception):
-    """The service did not take a document, and may take it later."""
+    """The service did not accept a document but may accept it later."""
 
 
 class AnalyticsLimits(msgspec.Struct, frozen=True):
-    """Bounds of the delivery. Times in seconds; `together`: documents sent at the same time."""
+    """Bounds of the delivery. Times in seconds. `together`: concurrent requests."""
 
     queue: int = 10_000
     together: int = 4
@@ -43,7 +43,7 @@ class Analytics:
     """Delivers documents.
 
     Args:
-        url: of the service, without a slash at the end. key: bearer token; empty: none is sent.
+        url: base URL of the service, without a trailing slash. key: bearer token, or empty.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Analytics:
         self._arrived = trio.Event()
 
     def send(self, document: dict[str, Any]) -> None:
-        """Have a document sent; the oldest makes room when there is none."""
+        """Queue a document; drops the oldest when the queue is full."""
         self._queue.append(msgspec.json.encode(document))
         if len(self._queue) > self._limits.queue:
             self._queue.popleft()
@@ -74,7 +74,7 @@ class Analytics:
         self._arrived.set()
 
     async def run(self) -> None:
-        """Deliver, for ever."""
+        """Deliver queued documents for ever."""
         async with trio.open_nursery() as nursery:
             for _ in range(self._limits.together):
                 nursery.start_soon(self._work)
@@ -93,7 +93,7 @@ class Analytics:
                 log.warning("voice_analytics_undelivered", reason=str(error))
 
     async def _deliver(self, body: bytes) -> None:
-        """Send a document until it is taken. Raises Undelivered after the last attempt."""
+        """Send a document until it is accepted. Raises Undelivered after the last attempt."""
         limits = self._limits
         async for attempt in stamina.retry_context(
             Undelivered,
@@ -107,7 +107,7 @@ class Analytics:
                 await self._post(body)
 
     async def _post(self, body: bytes) -> None:
-        """One attempt. Raises Undelivered when another one makes sense."""
+        """Make one attempt. Raises Undelivered if a retry makes sense."""
         try:
             with trio.fail_after(self._limits.deadline_s):
                 status = await self._status(body)
@@ -122,7 +122,7 @@ class Analytics:
         log.warning("voice_analytics_refused", status=status)
 
     async def _status(self, body: bytes) -> int:
-        """Send it. The answer's body does not matter, so it is not read."""
+        """Send the document; returns the status. The body of the answer is not read."""
         request = self._client.build_request("POST", self._url, content=body, headers=self._headers)
         response = await self._client.send(unbroken(request), stream=True)
         async with aclosing(response):

@@ -1,4 +1,4 @@
-"""What is counted about voice, for Prometheus. Labels come from fixed sets, never from input."""
+"""Prometheus metrics of voice. Label values come from fixed sets, never from input."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ PASS_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 
 
 class ProviderMetrics(NamedTuple):
-    """Requests to the provider: by call and outcome, and how long they took."""
+    """Requests to the provider by call and outcome, and their duration."""
 
     requests: Counter
     seconds: Histogram
@@ -20,8 +20,8 @@ class ProviderMetrics(NamedTuple):
 class SyncMetrics(NamedTuple):
     """The comparison with the provider.
 
-    `unverified`: calls that the latest pass could not verify; `waiting`: those that it did not get
-    round to. `repairs`, `wrong`: who came or went unnoticed, and for how many seconds at most.
+    `unverified`: calls that the latest pass could not verify. `waiting`: calls that it left over.
+    `repairs`, `wrong`: unnoticed joins and leaves, and the longest time for which they were.
     """
 
     passes: Counter
@@ -37,8 +37,8 @@ class SyncMetrics(NamedTuple):
     wrong: Histogram
 
 
-class CallMetrics(NamedTuple):
-    """The calls: what the monitor saw in its latest pass, and what ended."""
+class ChannelMetrics(NamedTuple):
+    """Calls: results of the monitor's latest pass, and ended calls."""
 
     live: Gauge
     participants: Gauge
@@ -61,16 +61,16 @@ class AnalyticsMetrics(NamedTuple):
 
 
 class VoiceMetrics(NamedTuple):
-    """All of it."""
+    """All metrics of voice."""
 
     provider: ProviderMetrics
     sync: SyncMetrics
-    calls: CallMetrics
+    calls: ChannelMetrics
     analytics: AnalyticsMetrics
 
 
 def voice_metrics(registry: CollectorRegistry) -> VoiceMetrics:
-    """Register the metrics of voice. Once for each registry."""
+    """Register the metrics of voice, once for each registry."""
     make = _Maker(registry)
     return VoiceMetrics(_provider(make), _sync(make), _calls(make), _analytics(make))
 
@@ -108,19 +108,19 @@ def _sync(make: _Maker) -> SyncMetrics:
         make.counter("sync_passes_total", "Comparisons with the provider.", "result"),
         make.histogram("sync_seconds", "Time of comparisons.", PASS_SECONDS),
         make.counter("sync_calls_total", "Provider calls of comparisons.", "call"),
-        make.counter("sync_looks_total", "Calls that were looked at.", "reason"),
+        make.counter("sync_looks_total", "State checks of calls.", "reason"),
         make.counter("drift_total", "Differences found.", "type"),
         make.gauge("unverified", "Calls that the latest comparison could not verify."),
-        make.gauge("sync_waiting", "Calls that wait to be looked at."),
-        make.counter("orphans_total", "Rooms at the provider that nobody held any more."),
+        make.gauge("sync_waiting", "Calls that wait for a state check."),
+        make.counter("orphans_total", "Rooms at the provider that no channel held any more."),
         make.counter("recreated_total", "Rooms that the provider had lost.", "result"),
         make.counter("repairs_total", "Users who came or went unnoticed.", "cause"),
         make.histogram("wrong_seconds", "How long a call was wrong.", WRONG_SECONDS, "cause"),
     )
 
 
-def _calls(make: _Maker) -> CallMetrics:
-    return CallMetrics(
+def _calls(make: _Maker) -> ChannelMetrics:
+    return ChannelMetrics(
         make.gauge("live_channels", "Live voice channels."),
         make.gauge("participants", "Users in calls."),
         make.gauge("health", "Calls by health.", "status"),
@@ -130,13 +130,13 @@ def _calls(make: _Maker) -> CallMetrics:
         make.counter("migrated_total", "Users who came over in migrations."),
         make.counter("stranded_total", "Users who did not come over in migrations."),
         make.counter("handovers_total", "Calls handed to another device, step by step.", "step"),
-        make.counter("recordings_total", "What became of recordings.", "outcome"),
+        make.counter("recordings_total", "Recordings by outcome.", "outcome"),
     )
 
 
 def _analytics(make: _Maker) -> AnalyticsMetrics:
     return AnalyticsMetrics(
-        make.counter("analytics_sent_total", "Documents that the analytics service took."),
+        make.counter("analytics_sent_total", "Documents that the analytics service accepted."),
         make.counter("analytics_dropped_total", "Documents that were dropped.", "reason"),
-        make.gauge("analytics_queued", "Documents that wait."),
+        make.gauge("analytics_queued", "Documents in the queue."),
     )

@@ -1,9 +1,9 @@
-"""How calls are: measured once in an interval, kept for whoever asks, and sent to analytics.
+"""Measures all live calls periodically, caches the results and sends them to analytics.
 
-One node at a time makes a pass over all live calls (`turns`). What is known here costs nothing; the
-quality of a call costs one request to the provider, so each pass measures as many calls as its
-share of the budget allows, those first that were measured longest ago. A call that was not measured
-says so in the place of the figures. Measurements are kept for a while, in a bounded table.
+One node at a time makes a pass over all live calls (`leader`). Local facts cost nothing. The
+quality of a call costs one request to the provider, so a pass measures as many calls as its share
+of the budget allows, the longest unmeasured first. A call that was not measured reports that
+instead of values. Measurements are cached for a while in a bounded table.
 """
 
 from collections import OrderedDict
@@ -16,32 +16,34 @@ import structlog
 import trio
 
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.health import Health, check_health, judged
-from syncbridge.voice.provider.records import CannotVerify, Doubt, Metrics
+from syncbridge.voice.health import CallHealth, check_health, judged
+from syncbridge.voice.provider.records import CannotVerify, Metrics, VerifyFailure
 from syncbridge.voice.records import Final
 from syncbridge.voice.stored import Stored
 from syncbridge.voice.verification import ALL, Unverified, worst
 from syncbridge_server.ports.evidence import CallEvidence
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.figures.metrics import CallMetrics
-from syncbridge_server.voice.turns import LONGEST, take_turns
+from syncbridge_server.voice.channel_writer import ChannelWriter
+from syncbridge_server.voice.figures.metrics import ChannelMetrics
+from syncbridge_server.voice.leader import LONGEST, run_as_leader
 
 log = structlog.get_logger("voice")
 
 PURPOSE = "monitor"
 STATUSES = ("healthy", "degraded", "unhealthy")
-ENOUGH = frozenset({Doubt.UNSUPPORTED, Doubt.RATE_LIMITED, Doubt.UNREACHABLE})
-"""Doubts after which no other call is measured in the same pass."""
-UNMEASURED = "not measured: the request budget allows no more"
+ENOUGH = frozenset(
+    {VerifyFailure.UNSUPPORTED, VerifyFailure.RATE_LIMITED, VerifyFailure.UNREACHABLE}
+)
+"""Failures after which the pass measures no further call."""
+UNMEASURED = "not measured: the request budget is used up"
 
 
 class MonitorLimits(msgspec.Struct, frozen=True):
     """Bounds of monitoring.
 
     Attributes:
-        interval_s: between passes. calls: measurements of a pass, at most. kept: in the table.
-        fresh_s: a measurement counts, and is used again, for so long.
+        interval_s: between passes. calls: maximum measurements of a pass. kept: size of the table.
+        fresh_s: lifetime of a cached measurement.
     """
 
     interval_s: float = 60.0
@@ -51,13 +53,13 @@ class MonitorLimits(msgspec.Struct, frozen=True):
 
 
 class Sink(Protocol):
-    """Takes documents, without making anybody wait."""
+    """Takes documents without blocking."""
 
     def send(self, document: dict[str, Any]) -> None: ...
 
 
 class Totals(msgspec.Struct):
-    """What one pass saw. `asked`: requests to the provider."""
+    """Totals of one pass. `asked`: requests to the provider."""
 
     live: int = 0
     participants: int = 0
@@ -69,16 +71,16 @@ class Monitor:
     """Measures calls.
 
     Args:
-        analytics: None: the documents are sent nowhere.
-        failing: whether the provider answers with errors now; that is an error of every call.
-        evidence: what comparisons could not verify; None: that is not known.
+        analytics: None: documents are not sent.
+        failing: whether the provider currently fails; that counts as an error of every call.
+        evidence: source of unverified calls; None: unknown.
     """
 
     def __init__(
         self,
         provider: VoiceProvider,
-        desk: Desk,
-        metrics: CallMetrics,
+        writer: ChannelWriter,
+        metrics: ChannelMetrics,
         limits: MonitorLimits,
         analytics: Sink | None = None,
         failing: Callable[[], bool] = lambda: False,
@@ -87,17 +89,17 @@ class Monitor:
         self._evidence = evidence
         self._unverified: dict[str, Unverified] = {}
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
         self._metrics = metrics
         self._limits = limits
         self._analytics = analytics
         self._failing = failing
         self._measured: OrderedDict[str, tuple[float, Metrics | CannotVerify]] = OrderedDict()
-        desk.on_written(self._report_finals)
+        writer.on_written(self._report_finals)
 
     async def run(self) -> None:
-        """Passes, for ever."""
-        await take_turns(self._desk.channels, PURPOSE, self._limits.interval_s, self._turn)
+        """Make passes for ever."""
+        await run_as_leader(self._writer.channels, PURPOSE, self._limits.interval_s, self._turn)
 
     async def collect(self, channel: Channel) -> dict[str, Any]:
         """The metrics of one call, with its quality."""
@@ -105,30 +107,30 @@ class Monitor:
         return self._complete(self._facts(channel), await self.health(channel), quality)
 
     async def quality(self, channel: Channel) -> Metrics | CannotVerify | None:
-        """The quality of a call, measured unless that was done just now; None without a call."""
+        """The quality of a call, cached or measured now; None without a call."""
         session_id = _session(channel)
         if not channel.live or not session_id:
             return None
         return self._fresh(session_id) or await self._measure(session_id)
 
-    async def health(self, channel: Channel) -> Health:
-        """How well a call is now. Raises StoreError."""
+    async def health(self, channel: Channel) -> CallHealth:
+        """The health of a call now. Raises StoreError."""
         found = None
         if self._evidence is not None and channel.live:
             found = await self._evidence.unverified(channel.record.channel_id)
-        return self._as_served(check_health(channel, self._desk.now(), found))
+        return self._as_served(check_health(channel, self._writer.now(), found))
 
     async def make_pass(self) -> Totals:
-        """One pass over all live calls. Raises StoreError."""
-        totals, calls = Totals(), dict[str, tuple[dict[str, Any], Health]]()
+        """Make one pass over all live calls. Raises StoreError."""
+        totals, calls = Totals(), dict[str, tuple[dict[str, Any], CallHealth]]()
         self._unverified, asked = {}, False
-        live = cast("AsyncGenerator[list[str], None]", self._desk.channels.live())
+        live = cast("AsyncGenerator[list[str], None]", self._writer.channels.live())
         async with aclosing(live) as pages:
             async for page in pages:
                 if self._evidence is not None and not asked:
                     self._unverified, asked = await self._evidence.all_unverified(), True
-                read = zip(page, await self._desk.channels.read_many(page), strict=True)
-                calls.update(await self._desk.isolation.each("monitor", read, self._seen))
+                read = zip(page, await self._writer.channels.read_many(page), strict=True)
+                calls.update(await self._writer.isolation.each("monitor", read, self._seen))
         calls.pop("", None)
         await self._measure_oldest(calls, totals)
         for session_id, (facts, health) in calls.items():
@@ -143,7 +145,7 @@ class Monitor:
         return 0.0
 
     async def _measure_oldest(self, sessions: Iterable[str], totals: Totals) -> None:
-        """Measure the sessions that were measured longest ago, or never, within the share."""
+        """Measure the longest unmeasured sessions within the share."""
         due = sorted(sessions, key=lambda one: self._measured.get(one, (0.0, None))[0])
         for session_id in due[: self._limits.calls]:
             totals.asked += 1
@@ -151,16 +153,16 @@ class Monitor:
             if isinstance(quality, CannotVerify) and quality.doubt in ENOUGH:
                 return
 
-    def _seen(self, stored: Stored) -> tuple[str, tuple[dict[str, Any], Health]]:
-        """A call under its session; under nothing when the channel is not live."""
-        channel = Channel(stored.record, self._desk.limits)
+    def _seen(self, stored: Stored) -> tuple[str, tuple[dict[str, Any], CallHealth]]:
+        """(session id, facts and health) of a call; the id is empty when it is not live."""
+        channel = Channel(stored.record, self._writer.limits)
         known = self._unverified
         found = worst(known.get(stored.record.channel_id), known.get(ALL))
-        health = check_health(channel, self._desk.now(), found)
+        health = check_health(channel, self._writer.now(), found)
         return _session(channel) if channel.live else "", (self._facts(channel), health)
 
     async def _measure(self, session_id: str) -> Metrics | CannotVerify:
-        """Ask the provider, and keep the answer."""
+        """Ask the provider and cache the answer."""
         quality = await self._provider.fetch_metrics(session_id)
         self._measured[session_id] = (trio.current_time(), quality)
         self._measured.move_to_end(session_id)
@@ -169,7 +171,7 @@ class Monitor:
         return quality
 
     def _fresh(self, session_id: str) -> Metrics | CannotVerify | None:
-        """A measurement that is not too old."""
+        """The cached measurement, if it is fresh."""
         at, quality = self._measured.get(session_id, (float("-inf"), None))
         return quality if trio.current_time() - at < self._limits.fresh_s else None
 
@@ -182,8 +184,8 @@ class Monitor:
             self._analytics.send(document)
 
     def _facts(self, channel: Channel) -> dict[str, Any]:
-        """The metrics of one call, without what the provider has to do with."""
-        now = self._desk.now()
+        """The metrics of one call that need no request to the provider."""
+        now = self._writer.now()
         record, call = channel.record, channel.call
         return {
             "sessionId": _session(channel),
@@ -196,12 +198,12 @@ class Monitor:
         }
 
     def _complete(
-        self, facts: dict[str, Any], health: Health, quality: Metrics | CannotVerify | None
+        self, facts: dict[str, Any], health: CallHealth, quality: Metrics | CannotVerify | None
     ) -> dict[str, Any]:
         return facts | {"health": health_document(health), "rtk": quality_document(quality)}
 
-    def _as_served(self, health: Health) -> Health:
-        """With the error that the provider's latest answers to this node are."""
+    def _as_served(self, health: CallHealth) -> CallHealth:
+        """Health with the `noErrors` check failed while the provider fails."""
         if not self._failing():
             return health
         return judged(health.checks | {"noErrors": False}, health.reason)
@@ -213,21 +215,21 @@ class Monitor:
             self._metrics.health.labels(status).set(number)
 
     def _report_finals(self, channel: Channel) -> None:
-        """Send the figures of calls that have ended."""
+        """Send the figures of ended calls."""
         if self._analytics is None:
             return
         for final in channel.finals:
             self._analytics.send(final_document(final))
 
 
-def health_document(health: Health) -> dict[str, Any]:
-    """A call's health as others are shown it."""
+def health_document(health: CallHealth) -> dict[str, Any]:
+    """A call's health as a public document."""
     told = {"score": health.score, "checks": health.checks, "status": health.status}
     return told | {"reason": health.reason} if health.reason else told
 
 
 def quality_document(quality: Metrics | CannotVerify | None) -> dict[str, Any]:
-    """A call's quality as others are shown it: four figures, or why there are none."""
+    """A call's quality as a public document: four values or an error."""
     if quality is None:
         return {"error": UNMEASURED}
     if isinstance(quality, CannotVerify):
@@ -241,7 +243,7 @@ def quality_document(quality: Metrics | CannotVerify | None) -> dict[str, Any]:
 
 
 def final_document(final: Final) -> dict[str, Any]:
-    """The figures of a call that has ended."""
+    """The figures of an ended call as a document."""
     return {
         "sessionId": final.session_id,
         "channelId": final.channel_id,

@@ -1,4 +1,4 @@
-"""Figures of all live calls together, as the store has them."""
+"""Totals of all live calls, computed from the store."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -11,22 +11,22 @@ import trio
 
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.stored import Stored
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 
 MOST = 20_000
-"""Channels that are looked at."""
+"""Maximum number of channels to read."""
 SECONDS = 5.0
 
 
 class VoiceFigures(msgspec.Struct, rename="camel"):
-    """Figures of the live calls. `complete`: all of them were looked at.
+    """Totals of the live calls. `complete`: all of them were read.
 
     Attributes:
-        channels: live ones. phases: how many of them are waiting, active, empty or migrating.
-        largest: users of the call that has most. peak_participants: the most that one has had.
+        channels: number of live channels. phases: number of calls by phase.
+        largest: users in the largest call. peak_participants: highest peak of a call.
         total_participant_ms: time of all users in these calls.
-        recording: calls that are recorded. failing: those whose latest request failed.
-        retired: rooms that are to be ended at the provider.
+        recording: recorded calls. failing: calls whose latest request failed.
+        retired: rooms to end at the provider.
     """
 
     channels: int = 0
@@ -41,20 +41,20 @@ class VoiceFigures(msgspec.Struct, rename="camel"):
     complete: bool = True
 
 
-async def survey(desk: Desk) -> VoiceFigures:
-    """Look at the live channels, at most `MOST`, for some seconds. Raises StoreError. O(calls)."""
+async def survey(writer: ChannelWriter) -> VoiceFigures:
+    """Read at most `MOST` live channels within `SECONDS`. Raises StoreError. O(calls)."""
     figures, phases, seen = VoiceFigures(), Counter[str](), set[str]()
-    figures.channels = await desk.channels.live_count()
-    live = cast("AsyncGenerator[list[str], None]", desk.channels.live())
+    figures.channels = await writer.channels.live_count()
+    live = cast("AsyncGenerator[list[str], None]", writer.channels.live())
     with trio.move_on_after(SECONDS) as scope:
         async with aclosing(live) as pages:
             async for page in pages:
                 fresh = [channel_id for channel_id in page if channel_id not in seen]
                 seen.update(fresh)
-                now = desk.now()
-                read = zip(fresh, await desk.channels.read_many(fresh), strict=True)
-                add = partial(_add, figures, phases, desk.limits, now)
-                await desk.isolation.each("survey", read, add)
+                now = writer.now()
+                read = zip(fresh, await writer.channels.read_many(fresh), strict=True)
+                add = partial(_add, figures, phases, writer.limits, now)
+                await writer.isolation.each("survey", read, add)
                 if len(seen) >= MOST:
                     figures.complete = False
                     break

@@ -1,4 +1,4 @@
-"""Metrics of webhooks: what became of those that came, how many wait, and for how long they did."""
+"""Metrics of webhooks: outcomes, pending deliveries, and the time until they take effect."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -18,8 +18,8 @@ OUTCOMES = (
     "overloaded",
     "unavailable",
 )
-"""Labels of `syncbridge_webhooks_total`: kept now, kept before, without a meaning for us; then why
-a signature was not believed; then what else was wrong, and our own troubles."""
+"""Labels of `syncbridge_webhooks_total`: stored, stored before, not relevant; then the reasons for
+an invalid signature; then other errors of the request and of this server."""
 
 
 class WebhookMetrics:
@@ -50,7 +50,7 @@ class WebhookMetrics:
         )
 
     def register(self, registry: CollectorRegistry) -> None:
-        """Show them in a registry."""
+        """Register the metrics."""
         for metric in (self.received, self._dead, self._waiting, self._seconds):
             registry.register(metric)
 

@@ -1,1 +1,1 @@
-"""Providers of calls, over HTTP: their dialects, budget, breaker and webhooks."""
+"""Voice providers over HTTP: API dialects, request budget, circuit breaker and webhooks."""

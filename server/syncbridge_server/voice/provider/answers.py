@@ -1,4 +1,4 @@
-"""Reading fields of a provider's answers. What is not as described is the provider's failure."""
+"""Reads fields of a provider's answers. A malformed answer counts as a provider failure."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ LARGEST = 1e300
 
 
 def text(body: dict[str, Any], name: str) -> str:
-    """A field that must be a text and not empty. Raises ProviderUnavailable."""
+    """A required, non-empty text field. Raises ProviderUnavailable."""
     value = body.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
         raise ProviderUnavailable(f"the provider's answer has no {name}")
@@ -17,7 +17,7 @@ def text(body: dict[str, Any], name: str) -> str:
 
 
 def entries(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """A field that must be a list of objects. Raises ProviderUnavailable."""
+    """A required list of objects. Raises ProviderUnavailable."""
     value = body.get(name)
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise ProviderUnavailable(f"the provider's answer has no list of {name}")
@@ -25,7 +25,7 @@ def entries(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def count(body: dict[str, Any], name: str) -> int | None:
-    """A whole number that is not negative, or None."""
+    """A non-negative integer, or None."""
     value = body.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
         return None

@@ -1,8 +1,8 @@
-"""One HTTP request to a voice provider: a deadline, the shared budget, a bound, typed errors.
+"""One HTTP request to a voice provider, with a deadline, the shared budget and typed errors.
 
-Nothing is repeated. The key travels in a header only, redirects are not followed (a key must not
-go where a provider points), proxies of the environment are not used, and the text of an answer
-never gets into an error: it may hold tokens.
+Requests are not retried here. The key is sent in a header only. Redirects are not followed, so the
+key goes to no other host, and proxy settings of the environment are ignored. The body of an answer
+never gets into an error, because it may contain tokens.
 """
 
 import json
@@ -18,7 +18,7 @@ import trio
 
 from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.budget import RequestBudget
-from syncbridge.voice.provider.records import CannotVerify, Doubt
+from syncbridge.voice.provider.records import CannotVerify, VerifyFailure
 from syncbridge_server.voice.payload import unbroken
 from syncbridge_server.voice.provider import metering
 
@@ -32,9 +32,9 @@ Monotonic = Callable[[], float]
 
 
 def new_client() -> httpx.AsyncClient:
-    """A client for calls to providers. The caller closes it.
+    """A client for requests to providers. The caller closes it.
 
-    The timeout is of each read; `ProviderCalls` holds the deadline of the whole.
+    The timeout applies to each read; `ProviderCalls` enforces the deadline of the whole request.
     """
     limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=8)
     return httpx.AsyncClient(
@@ -43,8 +43,8 @@ def new_client() -> httpx.AsyncClient:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A response that was read to its end. `body` is {} when it is no JSON object."""
+class ProviderAnswer:
+    """A complete response. `body` is {} when it is not a JSON object."""
 
     status: int
     body: dict[str, Any]
@@ -53,7 +53,7 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """True when the provider did it and said so in JSON."""
+        """True for a 2xx answer with a readable body."""
         return 200 <= self.status < 300 and self.readable
 
 
@@ -61,7 +61,7 @@ class ProviderCalls:
     """Sends requests to one provider.
 
     Args:
-        base_url: without a slash at the end. key: bearer token.
+        base_url: without a trailing slash. key: bearer token.
         deadline: seconds for a whole request. clock: monotonic seconds.
     """
 
@@ -93,20 +93,21 @@ class ProviderCalls:
         reads: bool = False,
         most: int = MAX_ANSWER,
         accept: tuple[int, ...] = (),
-    ) -> Answer:
-        """One request and its answer.
+    ) -> ProviderAnswer:
+        """Send one request and read its answer.
 
         Args:
-            path: below the base, quoted. poll: leaves the budget's reserve to others.
-            reads: it changes nothing, although it is no GET. most: bytes of the answer.
-            accept: statuses beside 2xx that are an answer and no error.
+            path: quoted path below the base URL. poll: do not use the budget's reserve.
+            reads: the request changes nothing, although it is not a GET.
+            most: maximum bytes of the answer.
+            accept: statuses besides 2xx that are not errors.
 
         Raises:
-            ProviderError: whatever else came, or nothing.
+            ProviderError: for any other answer, or none.
         """
         wait = self._budget.take(self._clock(), poll=poll)
         if wait:
-            raise errors.RateLimited("our own budget of requests is spent", retry_after=wait)
+            raise errors.RateLimited("the request budget is used up", retry_after=wait)
         if (meter := metering.current.get()) is not None:
             meter.count()
         changes = method != "GET" and not reads
@@ -131,7 +132,7 @@ class ProviderCalls:
         query: Mapping[str, str | int],
         headers: Mapping[str, str],
         most: int,
-    ) -> Answer:
+    ) -> ProviderAnswer:
         sent = {**self._headers, **headers}
         url = self._base + path
         params = dict(query) or None
@@ -139,15 +140,17 @@ class ProviderCalls:
             request = self._client.build_request(
                 method, url, json=body, params=params, headers=sent
             )
-        except ValueError:  # a text that cannot stand in a header or a URL
-            raise errors.InvalidRequest("the request cannot be written") from None
+        except ValueError:  # text that is invalid in a header or a URL
+            raise errors.InvalidRequest("the request cannot be encoded") from None
         response = await self._client.send(unbroken(request), stream=True)
         async with aclosing(response):
             text = await _read(response, most)
         document = _object(text)
-        return Answer(response.status_code, document or {}, response.headers, document is not None)
+        return ProviderAnswer(
+            response.status_code, document or {}, response.headers, document is not None
+        )
 
-    def _error(self, answer: Answer, changes: bool) -> errors.ProviderError:
+    def _error(self, answer: ProviderAnswer, changes: bool) -> errors.ProviderError:
         kind = errors.BY_CODE.get(_code(answer)) or _by_status(answer.status)
         retry = _retry_after(answer)
         if answer.status == 429 or kind is errors.RateLimited:
@@ -161,15 +164,17 @@ class ProviderCalls:
 
 
 def doubt_of(error: errors.ProviderError) -> CannotVerify:
-    """The value that a read answers when it failed."""
-    return CannotVerify(_DOUBTS.get(type(error), Doubt.REFUSED), error.detail, error.retry_after)
+    """The result of a failed read."""
+    return CannotVerify(
+        _DOUBTS.get(type(error), VerifyFailure.REFUSED), error.detail, error.retry_after
+    )
 
 
-_DOUBTS: dict[type[errors.ProviderError], Doubt] = {
-    errors.NetworkFailed: Doubt.UNREACHABLE,
-    errors.ProviderUnavailable: Doubt.UNREACHABLE,
-    errors.RateLimited: Doubt.RATE_LIMITED,
-    errors.SessionNotFound: Doubt.NOT_FOUND,
+_DOUBTS: dict[type[errors.ProviderError], VerifyFailure] = {
+    errors.NetworkFailed: VerifyFailure.UNREACHABLE,
+    errors.ProviderUnavailable: VerifyFailure.UNREACHABLE,
+    errors.RateLimited: VerifyFailure.RATE_LIMITED,
+    errors.SessionNotFound: VerifyFailure.NOT_FOUND,
 }
 
 
@@ -185,7 +190,7 @@ async def _read(response: httpx.Response, most: int) -> bytes:
 
 
 def _object(text: bytes) -> dict[str, Any] | None:
-    """The JSON object of an answer; an empty answer is an empty object."""
+    """The JSON object of an answer; {} for an empty answer, None for anything else."""
     if not text:
         return {}
     try:
@@ -195,16 +200,16 @@ def _object(text: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _told(answer: Answer, name: str) -> Any:
-    """What a body says of its error; a text alone is the code."""
+def _told(answer: ProviderAnswer, name: str) -> Any:
+    """A field of the error in a body; an error that is only text is the code."""
     found = answer.body.get("error", answer.body)
     if isinstance(found, dict):
         return found.get(name)
     return found if name == "code" else None
 
 
-def _code(answer: Answer) -> str:
-    """The error code in a body, as text in lower case; empty when there is none."""
+def _code(answer: ProviderAnswer) -> str:
+    """The error code in a body in lower case, or empty."""
     code = _told(answer, "code")
     return code.lower() if isinstance(code, str) else ""
 
@@ -219,14 +224,14 @@ def _by_status(status: int) -> type[errors.ProviderError]:
     return errors.ProviderUnavailable
 
 
-def _retry_after(answer: Answer) -> float | None:
-    """Seconds of `Retry-After`, else of the body's `retryAfter`; None when neither says any."""
+def _retry_after(answer: ProviderAnswer) -> float | None:
+    """Seconds from `Retry-After`, else from the body's `retryAfter`, else None."""
     header = _seconds(answer.headers.get("retry-after"))
     return header if header is not None else _seconds(_told(answer, "retryAfter"))
 
 
 def _seconds(value: Any) -> float | None:
-    """A time to wait, at most an hour; a date or nonsense counts as untold."""
+    """A retry time of at most an hour; None for a date or an invalid value."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:

@@ -1,15 +1,14 @@
 """Cloudflare RealTimeKit, API version 4.
 
-It has meetings (rooms that stay) and sessions (one occupancy of a meeting, which begins when the
-first peer joins). One call of ours is one meeting, so a meeting id is our session id. Where that
-API has less than the port:
+It has meetings (permanent rooms) and sessions (one occupancy of a meeting, from its first peer on).
+A call is one meeting, so a meeting id is our session id. Differences from the port:
 
-* There are no idempotency keys: a meeting is looked for by its title, which is our key, before it
-  is made. Two creates with one key at the same time can still make two; hold a lock around it.
-* Permissions are presets, found by name, which are made when they are first needed (`presets`).
-* A session says who has left it, and when, and goes on saying so after its end: that is proof.
-* Tokens live 100 days. An ended call is made inactive, so they do not open it again.
-* There are neither live metrics nor a bound on participants.
+* There are no idempotency keys: before a meeting is created, it is searched by its title, which is
+  our key. Two concurrent creations with one key can still make two meetings, so hold a lock.
+* Permissions are presets, found by name and created when first needed (`presets`).
+* A session records who left it and when, even after its end: that is proof.
+* Tokens are valid for 100 days. An ended call is made inactive, so its tokens are useless.
+* There are no live metrics and no limit of participants.
 """
 
 import hashlib
@@ -24,31 +23,36 @@ import trio
 
 from syncbridge.voice.provider import errors, webhooks
 from syncbridge.voice.provider.capabilities import Capabilities, RecordingKind, RegisteredBy
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,
-    Doubt,
-    Gone,
+    GoneConnection,
     IssuedToken,
     Metrics,
-    Participant,
     Permissions,
     Present,
     ProviderSession,
     Recording,
-    Refused,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Vacated,
     Verified,
+    VerifyFailure,
+    WebhookRefused,
     WebhookRegistration,
 )
 from syncbridge_server.voice.provider.answers import count, entries, text
-from syncbridge_server.voice.provider.calling import Answer, ProviderCalls, doubt_of
-from syncbridge_server.voice.provider.presets import Wanted, is_missing, preset_body, preset_name
+from syncbridge_server.voice.provider.calling import ProviderAnswer, ProviderCalls, doubt_of
+from syncbridge_server.voice.provider.presets import (
+    PresetRequest,
+    is_missing,
+    preset_body,
+    preset_name,
+)
 from syncbridge_server.voice.provider.rsa_signatures import RsaSignatures
 
 log = structlog.get_logger("voice")
@@ -57,10 +61,10 @@ API_URL = "https://api.cloudflare.com/client/v4"
 TOKEN_SECONDS = 100 * 86_400
 PAGE = 100
 RECENT = 10
-"""Sessions of a meeting among which the last one is looked for."""
+"""Number of a meeting's sessions among which the latest is searched."""
 MAX_PAGES = 20
 DUPLICATE = (400, 409, 422)
-"""Which of them says that a user is enrolled already is not told anywhere."""
+"""Possible statuses for an enrolled user; the actual one is not documented."""
 REFUSED = (*DUPLICATE, 404)
 EVENTS = (
     "meeting.started",
@@ -94,7 +98,8 @@ def base_url(account_id: str, app_id: str, api_url: str = API_URL) -> str:
 class CloudflareProvider:
     """`VoiceProvider` over RealTimeKit.
 
-    `clock`: Unix seconds. `storage`: `storage_config` of recordings; without it they last 7 days.
+    `clock`: Unix seconds. `storage`: `storage_config` of recordings; without it, they are kept for
+    7 days.
     """
 
     capabilities = CAPABILITIES
@@ -115,7 +120,7 @@ class CloudflareProvider:
     async def create_session(
         self, request: SessionRequest, idempotency_key: str
     ) -> ProviderSession:
-        """The meeting with the key as its title, or a new one."""
+        """Find the meeting with the key as its title, or create it."""
         query: dict[str, str | int] = {
             "search": idempotency_key,
             "status": "ACTIVE",
@@ -125,7 +130,7 @@ class CloudflareProvider:
         for meeting in entries(found.body, "data"):
             if meeting.get("title") == idempotency_key:
                 return ProviderSession(text(meeting, "id"), idempotency_key)
-        # Who records asks for it (`start_recording`); to be asked twice would be two recordings.
+        # `start_recording` starts the recording; both together would make two recordings.
         body = {
             "title": idempotency_key,
             "record_on_start": False,
@@ -135,10 +140,10 @@ class CloudflareProvider:
         return ProviderSession(text(_data(made.body), "id"), idempotency_key)
 
     async def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
-        """Enrol the user, or, when that is refused, the enrolment that is there already."""
-        wanted = Wanted(permissions, participant.transcribed)
+        """Enrol the user, or reuse the existing enrolment if that is refused."""
+        wanted = PresetRequest(permissions, participant.transcribed)
         preset = {"preset_name": preset_name(wanted)}
         body = {"custom_participant_id": participant.user_id, **preset}
         if participant.name:
@@ -157,7 +162,7 @@ class CloudflareProvider:
         return IssuedToken(text(data, "token"), expires_at, text(data, "id"))
 
     async def end_session(self, session_id: str) -> None:
-        """Stop its recording, close the meeting, and only then remove who is in it."""
+        """Stop the recording, close the meeting, and then remove its participants."""
         await self.stop_recording(session_id)
         await self._calls.ask("PATCH", _meeting(session_id), {"status": "INACTIVE"}, accept=(404,))
         await self._calls.ask(
@@ -165,7 +170,7 @@ class CloudflareProvider:
         )
 
     async def list_active(self, cursor: str = "", limit: int = PAGE) -> ActivePage | CannotVerify:
-        """`GET /sessions?status=LIVE`; the cursor is a page's number."""
+        """`GET /sessions?status=LIVE`; the cursor is a page number."""
         number = int(cursor) if cursor.isascii() and cursor.isdigit() else 1
         limit = min(limit, PAGE)
         query: dict[str, str | int] = {"status": "LIVE", "page_no": number, "per_page": limit}
@@ -174,11 +179,13 @@ class CloudflareProvider:
             listed = entries(_data(answer.body), "sessions")
             total, whole = _paging(answer.body, len(listed))
             if not whole or (total and not listed):
-                return CannotVerify(Doubt.PARTIAL, "fewer or more sessions than counted")
+                return CannotVerify(VerifyFailure.PARTIAL, "the list does not match its count")
             if not listed:
-                return CannotVerify(Doubt.EMPTY, "the list of sessions is empty")
+                return CannotVerify(VerifyFailure.EMPTY, "the list of sessions is empty")
             if any(session.get("status") != "LIVE" for session in listed):
-                return CannotVerify(Doubt.UNREADABLE, "sessions that are not live are listed")
+                return CannotVerify(
+                    VerifyFailure.UNREADABLE, "sessions that are not live are listed"
+                )
             sessions = tuple(_active(session) for session in listed)
             return ActivePage(sessions, str(number + 1) if number * limit < total else "")
         except errors.ProviderError as error:
@@ -196,7 +203,7 @@ class CloudflareProvider:
                 return await self._nobody_in(session_id)
             live = _data(answer.body)
             if live.get("associated_id") != session_id:
-                return CannotVerify(Doubt.UNREADABLE, "the answer is about another meeting")
+                return CannotVerify(VerifyFailure.UNREADABLE, "the answer is about another meeting")
             occupancy = text(live, "id")
             peers = await self._peers(occupancy)
         except errors.ProviderError as error:
@@ -204,17 +211,19 @@ class CloudflareProvider:
         people = tuple(_present(peer) for peer in peers or () if not peer.get("left_at"))
         gone = tuple(_gone(peer) for peer in peers or () if peer.get("left_at"))
         if peers is None or count(live, "live_participants") != len(people):
-            return CannotVerify(Doubt.PARTIAL, "fewer or more participants than counted")
+            return CannotVerify(VerifyFailure.PARTIAL, "the participants do not match their count")
         if people:
             return SessionState(session_id, people, occupancy, gone=gone)
         return _vacated(session_id, gone)
 
     async def fetch_metrics(self, session_id: str) -> Metrics | CannotVerify:
-        """Not offered while a call is under way."""
-        return CannotVerify(Doubt.UNSUPPORTED, "this provider tells the quality of a call later")
+        """Not offered during a call."""
+        return CannotVerify(
+            VerifyFailure.UNSUPPORTED, "this provider tells the quality of a call later"
+        )
 
     async def kick(self, session_id: str, user_id: str) -> bool:
-        """Remove every peer of a user, whose tokens are worth nothing then: the enrolment goes."""
+        """Remove all peers of a user and delete the enrolment, which invalidates the tokens."""
         body = {"participant_ids": [], "custom_participant_ids": [user_id]}
         path = _meeting(session_id, "active-session", "kick")
         kicked = await self._calls.ask("POST", path, body, accept=(404,))
@@ -226,16 +235,16 @@ class CloudflareProvider:
 
     async def mute(self, session_id: str, user_id: str) -> bool:
         """Not offered to servers."""
-        raise errors.Unsupported("this provider mutes nobody")
+        raise errors.Unsupported("this provider cannot mute participants")
 
     async def set_permissions(
         self, session_id: str, user_id: str, permissions: Permissions
     ) -> bool:
-        """Whether a preset that is changed reaches who is in the call is not documented."""
-        raise errors.Unsupported("this provider changes no permissions during a call")
+        """Not offered: the effect of a changed preset on participants is not documented."""
+        raise errors.Unsupported("this provider cannot change permissions during a call")
 
     async def start_recording(self, session_id: str) -> Recording:
-        """One audio file of all participants; of one that is made already, that one."""
+        """Start one audio file of all participants, or return the active recording."""
         running = await self._recorded(session_id)
         if running.status != 404:
             return _recording(running)
@@ -249,7 +258,7 @@ class CloudflareProvider:
         return _recording(await self._calls.ask("POST", "/recordings", body))
 
     async def stop_recording(self, session_id: str) -> bool:
-        """`PUT /recordings/{id}` for the one that is active."""
+        """`PUT /recordings/{id}` for the active recording."""
         running = await self._recorded(session_id)
         if running.status == 404:
             return False
@@ -258,7 +267,7 @@ class CloudflareProvider:
         return True
 
     async def register_webhook(self, url: str) -> WebhookRegistration:
-        """The registration of that URL, put right, or a new one: for the whole application."""
+        """Correct the existing registration of the URL, or create one for the application."""
         body = {"name": _webhook_name(url), "url": url, "events": list(EVENTS), "enabled": True}
         known = await self._registered(url)
         if known is None:
@@ -276,31 +285,31 @@ class CloudflareProvider:
 
     async def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, now: float
-    ) -> Verified | Refused:
-        """`rtk-signature`. No time is signed, so `now` says nothing about it."""
+    ) -> Verified | WebhookRefused:
+        """`rtk-signature`. No time is signed, so `now` is not used."""
         return await self._signatures.verify(headers, body)
 
-    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+    def parse_webhook(self, body: bytes) -> list[Event] | UnreadableWebhook:
         """RealTimeKit's events."""
         return webhooks.parse_webhook(body)
 
-    async def _recorded(self, session_id: str) -> Answer:
-        """What is being recorded of a meeting; status 404 when nothing is."""
+    async def _recorded(self, session_id: str) -> ProviderAnswer:
+        """The active recording of a meeting; status 404 without one."""
         path = f"/recordings/active-recording/{quote(session_id, safe='')}"
         return await self._calls.ask("GET", path, accept=(404,))
 
     async def _with_preset(
-        self, method: str, path: str, body: dict[str, str], wanted: Wanted
-    ) -> Answer:
-        """A request that names a preset; sent again after that had to be made. Refusals pass."""
+        self, method: str, path: str, body: dict[str, str], wanted: PresetRequest
+    ) -> ProviderAnswer:
+        """Send a request that names a preset; create a missing preset and send it again."""
         answer = await self._calls.ask(method, path, body, accept=REFUSED)
         if is_missing(answer):
             await self._make_preset(wanted)
             answer = await self._calls.ask(method, path, body, accept=REFUSED)
         return answer
 
-    async def _make_preset(self, wanted: Wanted) -> None:
-        """Make a preset, unless somebody else just has."""
+    async def _make_preset(self, wanted: PresetRequest) -> None:
+        """Create a preset, unless it was just created."""
         async with self._presets:
             name = preset_name(wanted)
             for number in range(1, MAX_PAGES + 1):
@@ -315,13 +324,13 @@ class CloudflareProvider:
             log.info("voice_preset_made", preset=name)
 
     async def _registered(self, url: str) -> dict[str, Any] | None:
-        """What is known under a URL."""
+        """The registrations of a URL."""
         found = await self._calls.ask("GET", "/webhooks")
         same = (known for known in entries(found.body, "data") if known.get("url") == url)
         return next(same, None)
 
     async def _enrolled(self, session_id: str, user_id: str) -> str:
-        """The participant id of a user; empty when the user is not enrolled."""
+        """The participant id of a user; empty if the user is not enrolled."""
         path = _meeting(session_id, "participants")
         for number in range(1, MAX_PAGES + 1):
             query = {"page_no": number, "per_page": PAGE}
@@ -344,18 +353,18 @@ class CloudflareProvider:
         """
         meeting = _data((await self._calls.ask("GET", _meeting(session_id), poll=True)).body)
         if meeting.get("status") == "INACTIVE":
-            return CannotVerify(Doubt.NOT_FOUND, "the meeting is closed")
+            return CannotVerify(VerifyFailure.NOT_FOUND, "the meeting is closed")
         last = await self._last_session(session_id)
         if last is None or last.get("status") != "ENDED":
-            return CannotVerify(Doubt.EMPTY, "nobody is in the meeting")
+            return CannotVerify(VerifyFailure.EMPTY, "nobody is in the meeting")
         peers = await self._peers(text(last, "id"))
         if peers is None:
-            return CannotVerify(Doubt.PARTIAL, "fewer or more participants than counted")
+            return CannotVerify(VerifyFailure.PARTIAL, "the participants do not match their count")
         ended_at = _unix(last.get("ended_at"))
         return _vacated(session_id, tuple(_gone(peer, ended_at) for peer in peers))
 
     async def _last_session(self, session_id: str) -> dict[str, Any] | None:
-        """The latest session of a meeting; None when there was none."""
+        """The latest session of a meeting; None if there was none."""
         query: dict[str, str | int] = {
             "associated_id": session_id,
             "sort_by": "createdAt",
@@ -365,11 +374,11 @@ class CloudflareProvider:
         answer = await self._calls.ask("GET", "/sessions", query=query, poll=True)
         listed = entries(_data(answer.body), "sessions")
         ours = [one for one in listed if one.get("associated_id") == session_id]
-        # Where no order is kept, one that is live outweighs all, and then the latest start.
+        # The order is not guaranteed, so a live session wins, then the latest start.
         return max(ours, key=_recency, default=None)
 
     async def _peers(self, occupancy: str) -> list[dict[str, Any]] | None:
-        """Who was or is in a session; None when the pages do not add up to what was counted."""
+        """All past and present peers of a session; None if the pages do not match the count."""
         peers: list[dict[str, Any]] = []
         path = f"/sessions/{quote(occupancy, safe='')}/participants"
         for number in range(1, MAX_PAGES + 1):
@@ -389,21 +398,21 @@ def _meeting(session_id: str, *parts: str) -> str:
     return "/".join(["/meetings", *(quote(part, safe="") for part in (session_id, *parts))])
 
 
-def _refusal(answer: Answer) -> errors.ProviderError:
-    """The error of an answer out of `REFUSED`. A preset that is not there is no lost session."""
+def _refusal(answer: ProviderAnswer) -> errors.ProviderError:
+    """The error of an answer in `REFUSED`. A missing preset does not mean a lost session."""
     gone = answer.status == 404 and not is_missing(answer)
     kind = errors.SessionNotFound if gone else errors.InvalidRequest
     return kind(f"the provider answered {answer.status}")
 
 
 def _tells_all(known: dict[str, Any]) -> bool:
-    """Whether a registration is switched on, for all events that we want."""
+    """Whether a registration is enabled for all events that SyncBridge needs."""
     told = known.get("events")
     all_told = isinstance(told, list) and all(name in told for name in EVENTS)
     return all_told and known.get("enabled") is not False
 
 
-def _recording(answer: Answer) -> Recording:
+def _recording(answer: ProviderAnswer) -> Recording:
     data = _data(answer.body)
     return Recording(text(data, "id"), str(data.get("status", "")))
 
@@ -420,7 +429,7 @@ def _data(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _paging(body: dict[str, Any], length: int) -> tuple[int, bool]:
-    """The total that is counted, and whether this page is as long as it says."""
+    """The total count, and whether the page has the length that it claims."""
     data = body.get("data")
     paging = body.get("paging") or (data.get("paging") if isinstance(data, dict) else None)
     if not isinstance(paging, dict):
@@ -443,15 +452,15 @@ def _present(peer: dict[str, Any]) -> Present:
     )
 
 
-def _gone(peer: dict[str, Any], ended_at: float | None = None) -> Gone:
+def _gone(peer: dict[str, Any], ended_at: float | None = None) -> GoneConnection:
     user_id = str(peer.get("custom_participant_id") or "")
     left_at = _unix(peer.get("left_at"))
-    return Gone(user_id, text(peer, "id"), ended_at if left_at is None else left_at)
+    return GoneConnection(user_id, text(peer, "id"), ended_at if left_at is None else left_at)
 
 
-def _vacated(session_id: str, gone: tuple[Gone, ...]) -> Vacated | CannotVerify:
+def _vacated(session_id: str, gone: tuple[GoneConnection, ...]) -> Vacated | CannotVerify:
     if not gone:
-        return CannotVerify(Doubt.EMPTY, "the list of participants is empty")
+        return CannotVerify(VerifyFailure.EMPTY, "the list of participants is empty")
     return Vacated(session_id, gone)
 
 

@@ -1,19 +1,18 @@
-"""A provider with a circuit breaker and repetition around it; it is a `VoiceProvider` itself.
+"""A provider wrapped with circuit breakers and retries; it is itself a `VoiceProvider`.
 
-Each request passes a breaker: changes, for which somebody waits, have one, and reads, with which we
-look, another, so that a list that is broken keeps nobody from joining. While it is open, a change
-raises ProviderUnavailable with the time to come back, and a read answers `CannotVerify`; nothing is
-sent, and calls that are under way are left alone. Only "in trouble" and "no answer" count as
-failures; a refusal is an answer, and 429 says nothing about health. A call that was cancelled says
-nothing either.
+Each request passes a breaker. Changes, for which users wait, and reads, which are polls, have one
+each, so that a failing list does not block joins. While a breaker is open, nothing is sent: a
+change raises ProviderUnavailable with a retry time, a read answers `CannotVerify`, and active calls
+continue. Only server errors and missing answers count as failures. A refusal is an answer; a 429
+and a cancelled request say nothing about the provider's health.
 
-Repeated is what had no answer at all and may be: a room is asked for under its key, an
-end, a token, a removal, rights, a registration come out the same. Reads are not: who polls comes
-again. A recording is not: a second one might begin. Pauses have full jitter and keep within the
-deadline of the caller.
+A request without an answer is retried if it is idempotent: rooms (by their key), ends, tokens,
+removals, permissions and registrations. Reads are not retried, because polls repeat anyway. The
+start of a recording is not, because a second one might begin. Pauses have full jitter and respect
+the caller's deadline.
 
-Tokens that we sign ourselves cost no request: they pass the breaker, so that calls can be joined
-while the provider's API is away. That is our fallback.
+Locally signed tokens need no request and bypass the breaker, so users can join active calls while
+the provider's API is down.
 """
 
 import time
@@ -27,29 +26,29 @@ import structlog
 import trio
 
 from syncbridge.voice.provider import errors
-from syncbridge.voice.provider.breaker import Breaker, State, Ticket, Wait
+from syncbridge.voice.provider.breaker import Breaker, BreakerState, Ticket, Wait
 from syncbridge.voice.provider.capabilities import Capabilities
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.records import (
     ActivePage,
     CannotVerify,
-    Doubt,
     IssuedToken,
     Metrics,
-    Participant,
     Permissions,
     ProviderSession,
     Recording,
-    Refused,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Vacated,
     Verified,
+    VerifyFailure,
+    WebhookRefused,
     WebhookRegistration,
 )
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.figures.metrics import ProviderMetrics
-from syncbridge_server.voice.provider.lately import Lately
+from syncbridge_server.voice.provider.recent_errors import RecentErrors
 
 log = structlog.get_logger("voice")
 
@@ -57,11 +56,11 @@ T = TypeVar("T")
 _chance = SystemRandom().random
 FAILURES = frozenset({"network_error", "service_unavailable", "unreachable"})
 SILENT = frozenset({"rate_limited", "cancelled"})
-"""Outcomes from which nothing follows about the provider's health."""
+"""Outcomes that say nothing about the provider's health."""
 
 
 class Repetition(msgspec.Struct, frozen=True):
-    """How often a call is sent, at most, and the pauses between, in seconds."""
+    """Maximum number of attempts, and the pauses between them in seconds."""
 
     attempts: int = 3
     first_s: float = 0.2
@@ -95,26 +94,26 @@ class GuardedProvider:
         self._repetition = repetition or Repetition()
         self._clock = clock
         self._chance = chance
-        self._lately = Lately()
+        self._recent_errors = RecentErrors()
 
     @property
     def failing(self) -> bool:
-        """Whether it answers some kind of request with errors; see `Lately`."""
-        return self._lately.failing(self._clock())
+        """Whether any kind of request currently fails; see `RecentErrors`."""
+        return self._recent_errors.failing(self._clock())
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the other one."""
+        """The capabilities of the wrapped provider."""
         return self._provider.capabilities
 
     @property
-    def changes(self) -> State:
-        """What the breaker of changes lets through now."""
+    def changes(self) -> BreakerState:
+        """The state of the breaker for changes."""
         return self._changes.state(self._clock())
 
     @property
-    def reads(self) -> State:
-        """What the breaker of reads lets through now."""
+    def reads(self) -> BreakerState:
+        """The state of the breaker for reads."""
         return self._reads.state(self._clock())
 
     async def create_session(
@@ -126,9 +125,9 @@ class GuardedProvider:
         )
 
     async def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
-        """See `VoiceProvider`. One that is signed here needs no provider."""
+        """See `VoiceProvider`. A locally signed token bypasses the breaker."""
         if self.capabilities.token_local:
             return await self._provider.issue_token(session_id, participant, permissions)
         return await self._again(
@@ -170,7 +169,7 @@ class GuardedProvider:
         )
 
     async def start_recording(self, session_id: str) -> Recording:
-        """See `VoiceProvider`. Sent once."""
+        """See `VoiceProvider`. Not retried."""
         return await self._once(
             self._changes, "start_recording", lambda: self._provider.start_recording(session_id)
         )
@@ -187,25 +186,25 @@ class GuardedProvider:
 
     async def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, now: float
-    ) -> Verified | Refused:
-        """See `VoiceProvider`. Webhooks that arrive are not held up by the breaker."""
+    ) -> Verified | WebhookRefused:
+        """See `VoiceProvider`. Bypasses the breaker."""
         return await self._provider.verify_webhook(headers, body, now)
 
-    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+    def parse_webhook(self, body: bytes) -> list[Event] | UnreadableWebhook:
         """See `VoiceProvider`."""
         return self._provider.parse_webhook(body)
 
     async def _look(
         self, call: str, send: Callable[[], Awaitable[T | CannotVerify]]
     ) -> T | CannotVerify:
-        """A read: one attempt, and a value also while the breaker is open."""
+        """Make a read in one attempt; CannotVerify while the breaker is open."""
         try:
             return await self._once(self._reads, call, send)
         except errors.ProviderUnavailable as error:
-            return CannotVerify(Doubt.UNREACHABLE, error.detail, error.retry_after)
+            return CannotVerify(VerifyFailure.UNREACHABLE, error.detail, error.retry_after)
 
     async def _again(self, call: str, send: Callable[[], Awaitable[T]]) -> T:
-        """A change that may be repeated when there was no answer."""
+        """Make a change, with retries after missing answers."""
         lost = False
         pauses = self._pauses(call)
         limits = self._repetition
@@ -221,7 +220,7 @@ class GuardedProvider:
         raise AssertionError("the last attempt answers or raises")
 
     def _pauses(self, call: str) -> Callable[[Exception], bool | float]:
-        """Whether another attempt is made after an error, and after how many seconds."""
+        """A function of an error: the pause before a retry, or False for none."""
         limits, made = self._repetition, 0
 
         def pause_after(error: Exception) -> bool | float:
@@ -239,12 +238,12 @@ class GuardedProvider:
         return pause_after
 
     async def _once(self, breaker: Breaker, call: str, send: Callable[[], Awaitable[T]]) -> T:
-        """One attempt through a breaker. Raises ProviderUnavailable while it is open."""
+        """Make one attempt through a breaker. Raises ProviderUnavailable while it is open."""
         ticket = breaker.admit(self._clock())
         if isinstance(ticket, Wait):
             self._metrics.requests.labels(call, "breaker_open").inc()
             raise errors.ProviderUnavailable(
-                "the provider is in trouble and is not asked for a while",
+                "the provider is failing and is not asked for a while",
                 retry_after=ticket.seconds,
             )
         began, outcome = self._clock(), "cancelled"
@@ -261,9 +260,9 @@ class GuardedProvider:
             self._metrics.seconds.labels(call).observe(self._clock() - began)
 
     def _note(self, breaker: Breaker, call: str, ticket: Ticket, outcome: str) -> None:
-        """Tell the breaker how an attempt ended, and the log when it changed its mind."""
+        """Report the outcome to the breaker, and log a change of its state."""
         now = self._clock()
-        self._lately.note(call, outcome, now)
+        self._recent_errors.note(call, outcome, now)
         before = breaker.state(now)
         if outcome in FAILURES:
             breaker.failed(ticket, now)

@@ -1,7 +1,7 @@
-"""What makes a voice provider out of the settings: the object behind an entry point.
+"""The interface that builds a voice provider from the settings.
 
-A package adds a provider by an entry point in the group `syncbridge.voice_providers`. Its name is
-the value of SYNCBRIDGE_VOICE_PROVIDER that chooses it, and its object a `ProviderKind`:
+A package adds a provider with an entry point in the group `syncbridge.voice_providers`. Its name is
+the value of SYNCBRIDGE_VOICE_PROVIDER that selects it, and its object is a `ProviderKind`:
 
     [project.entry-points."syncbridge.voice_providers"]
     mine = "my_package:KIND"
@@ -24,11 +24,11 @@ GROUP = "syncbridge.voice_providers"
 
 @dataclass(frozen=True)
 class Needs:
-    """What a provider is built from.
+    """The dependencies of a provider.
 
     Attributes:
-        client: for all requests to the provider; who made it closes it.
-        budget: of requests; ask it before each. clock: Unix seconds.
+        client: for all requests to the provider; its creator closes it.
+        budget: request budget; take a token before each request. clock: Unix seconds.
     """
 
     settings: Settings
@@ -38,10 +38,10 @@ class Needs:
 
 
 class ProviderKind(Protocol):
-    """One way to have voice."""
+    """A kind of voice provider."""
 
     def check(self, settings: Settings) -> None:
-        """Raise ConfigError, one line without secrets, unless it can work with these settings."""
+        """Raise ConfigError, one line without secrets, if it cannot work with these settings."""
 
     def build(self, needs: Needs) -> VoiceProvider:
-        """The provider. Nothing is asked yet."""
+        """Build the provider without sending a request."""

@@ -1,6 +1,6 @@
-"""The providers that can be chosen: ours by name, those of other packages by entry point.
+"""The selectable providers: ours by name, those of other packages by entry point.
 
-What a provider is made of is imported when it is built: a server without voice needs none of it.
+A provider's modules are imported when it is built, so a server without voice imports none of them.
 """
 
 from importlib.metadata import entry_points
@@ -29,7 +29,7 @@ class RtkKind:
         return CAPABILITIES.features
 
     def check(self, settings: Settings) -> None:
-        """`validate_production` looks at its variables."""
+        """`validate_production` checks its variables."""
 
     def build(self, needs: Needs) -> VoiceProvider:
         """See `RtkProvider`."""
@@ -58,7 +58,7 @@ class CloudflareKind:
         return CAPABILITIES.features
 
     def check(self, settings: Settings) -> None:
-        """`validate_production` looks at its other variables."""
+        """`validate_production` checks its other variables."""
         cloudflare_storage(settings)
 
     def build(self, needs: Needs) -> VoiceProvider:
@@ -91,7 +91,7 @@ class LiveKitKind:
         return CAPABILITIES.features
 
     def check(self, settings: Settings) -> None:
-        """All three variables, and secrets that LiveKit itself would take."""
+        """Check all three variables, and that the secrets are long enough for LiveKit."""
         for name in LIVEKIT:
             if not _plain(getattr(settings, name)):
                 raise ConfigError(f"{variable(name)} is not set; LiveKit needs it")
@@ -134,15 +134,15 @@ FEATURES = {
     "voice_transcription": Feature.TRANSCRIPTION,
     "voice_ai_voice": Feature.AI_VOICE,
 }
-"""Settings that ask for something in every call."""
+"""Settings that request a feature for every call."""
 STORAGES = ("aws", "azure", "digitalocean", "gcs", "sftp")
 LIVEKIT = ("livekit_url", "livekit_api_key", "livekit_api_secret")
 
 
 def kind_of(name: str) -> ProviderKind:
-    """The provider of that name; none of another package takes the name of one of ours.
+    """The provider with that name. Other packages cannot override our names.
 
-    Raises ConfigError when there is none, or what is installed under it cannot be loaded.
+    Raises ConfigError if there is none, or if its entry point cannot be loaded.
     """
     if name in OURS:
         return OURS[name]
@@ -160,9 +160,9 @@ def kind_of(name: str) -> ProviderKind:
 
 
 def check_provider(settings: Settings) -> None:
-    """Raise ConfigError when the provider that was chosen cannot work with these settings.
+    """Raise ConfigError if the selected provider cannot work with these settings.
 
-    And when another one was set up than the one that was chosen: that would be ignored silently.
+    The same if the settings of another provider are set, which would be silently ignored.
     """
     for name in LIVEKIT if settings.voice_provider in ("rtk", "cloudflare") else ():
         if _plain(getattr(settings, name)):
@@ -177,7 +177,7 @@ def check_provider(settings: Settings) -> None:
 
 
 def cloudflare_storage(settings: Settings) -> dict[str, Any]:
-    """Where recordings go; empty: to Cloudflare. Raises ConfigError, without what was given."""
+    """Storage of recordings; empty: Cloudflare's. Raises ConfigError, without the value."""
     text = settings.cloudflare_storage.get_secret_value()
     if not text:
         return {}
@@ -194,7 +194,7 @@ def cloudflare_storage(settings: Settings) -> dict[str, Any]:
 
 
 def livekit_secrets(settings: Settings) -> dict[str, str]:
-    """The secrets of LiveKit's webhooks by API key; a rotation has several."""
+    """The secrets of LiveKit's webhooks by API key; several during a rotation."""
     written = settings.livekit_webhook_keys.get_secret_value().split(",")
     pairs = [pair.strip().partition(":") for pair in written if pair.strip()]
     ours = {settings.livekit_api_key: settings.livekit_api_secret.get_secret_value()}
@@ -202,7 +202,7 @@ def livekit_secrets(settings: Settings) -> dict[str, str]:
 
 
 def _check_features(settings: Settings, kind: ProviderKind) -> None:
-    """Nor may every call be asked for what a provider does not offer, as far as that is known."""
+    """Raise ConfigError if a setting requests a feature that the provider does not offer."""
     offered = getattr(kind, "features", tuple(Feature))
     for name, feature in FEATURES.items():
         if getattr(settings, name) and feature not in offered:
@@ -216,7 +216,7 @@ def _plain(value: str | SecretStr) -> str:
 
 
 def _calls(needs: Needs, url: str) -> "ProviderCalls":
-    """Requests to a provider at `url`, out of a budget."""
+    """Requests to a provider at `url` within the budget."""
     from syncbridge_server.voice.provider.calling import ProviderCalls
 
     key = needs.settings.rtk_api_key.get_secret_value()

@@ -1,22 +1,20 @@
 """LiveKit, the open-source server, 1.13 or newer.
 
-One call of ours is one room, by its name: the key under which it is asked for. Theory of operation:
+A call is one room, named by its idempotency key. Theory of operation:
 
-* **A room comes and goes.** LiveKit forgets one that is empty, and without Redis all of them at a
-  restart. So a room is asked for again, under its name, before each token: who has a token finds
-  it. A room that is not there is therefore never lost, only empty.
-* **One identity is one connection**, so a user's devices have one each (`livekit_names`).
-* **An empty list is one negative.** A room that never was, one that is over, and one whose people
-  are just coming back after a restart are all listed as empty. Two such looks are proof when they
-  are 20 seconds apart and the server has not restarted between them. Which life of the server an
-  answer is from is told by a room of ours, `syncbridge`, in which nobody is: its `sid` is a new
-  one after a restart. It is read after the list, so that a list is never taken for one of a life
-  that had ended when it was made.
-* **With a Redis a list that names people may be of the dead**: those of a node that was killed stay
-  listed, unless LiveKit is told to ask the node itself. So it is tried out (`_blind`) what lists
-  are worth, and where they are worth nothing they neither keep nor remove anybody.
+* **Rooms are temporary.** LiveKit drops an empty room, and without Redis all rooms at a restart. So
+  the room is created again under its name before each token is issued. A missing room therefore
+  counts as empty, never as lost.
+* **An identity has one connection**, so each of a user's devices has its own (`livekit_names`).
+* **An empty list is one negative.** A room that never existed, one that has ended, and one whose
+  participants are reconnecting after a restart are all listed as empty. Two such polls are proof if
+  they are 20 seconds apart without a restart of the server between them. The run of the server is
+  identified by the `sid` of an empty room of ours, `syncbridge`, which changes with a restart. It
+  is read after the list, so a list is never attributed to a run that began after it was made.
+* **With a Redis, a list may contain dead participants**: those of a killed node stay listed, unless
+  LiveKit is configured to ask the node. `_blind` tests for that, and useless lists are ignored.
 * **A token cannot be revoked**, and the server renews it while its holder is connected. `kick`
-  removes; who comes back by the old token shows up as a join like any other.
+  removes a participant; one who comes back with the old token appears as a new join.
 """
 
 import json
@@ -29,8 +27,13 @@ import structlog
 import trio
 
 from syncbridge.voice.provider import errors, livekit_webhooks
-from syncbridge.voice.provider.capabilities import Capabilities, EmptyList, Identity, RecordingKind
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.capabilities import (
+    Capabilities,
+    ConnectionIdentity,
+    EmptyList,
+    RecordingKind,
+)
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.provider.livekit_names import Person, identity_of
 from syncbridge.voice.provider.livekit_webhooks import milliseconds, whose
@@ -38,18 +41,18 @@ from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,
-    Doubt,
     IssuedToken,
     Metrics,
-    Participant,
     Permissions,
     Present,
     ProviderSession,
     Recording,
-    Refused,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Verified,
+    VerifyFailure,
+    WebhookRefused,
     WebhookRegistration,
 )
 from syncbridge_server.voice.provider import livekit_signatures
@@ -61,14 +64,14 @@ log = structlog.get_logger("voice")
 
 TOKEN_SECONDS = 3600
 ANCHOR = "syncbridge"
-"""Name of the room whose `sid` names the life of the server."""
+"""Name of the room whose `sid` identifies the run of the server."""
 ANCHOR_SECONDS = 31_536_000
 PROBE_S = 3600.0
-"""What lists are worth is tried out so often."""
+"""Interval of the test whether lists are usable."""
 CAPABILITIES = Capabilities(
     empty_list=EmptyList.NEGATIVE,
     second_look_s=20.0,
-    identity=Identity.DEVICE,
+    identity=ConnectionIdentity.DEVICE,
     leave_reason=True,
     connection_ids=True,
     permissions_live=True,
@@ -85,10 +88,10 @@ class LiveKitProvider:
     """`VoiceProvider` over one LiveKit server or cluster.
 
     Args:
-        secrets: of webhooks, by API key. tolerance: seconds that a webhook may be old.
-        empty_s: a room that nobody joined, and one that all left, is kept so long at least.
-        recordings: path of a recording, in the Egress worker's storage; LiveKit's `{...}` hold.
-        clock: Unix seconds. token_seconds: life of participants' tokens.
+        secrets: of webhooks, by API key. tolerance: maximum age of a webhook in seconds.
+        empty_s: minimum lifetimes of a room that nobody joined and of one that everybody left.
+        recordings: path in the Egress worker's storage, with LiveKit's placeholders `{...}`.
+        clock: Unix seconds. token_seconds: lifetime of participants' tokens.
     """
 
     capabilities = CAPABILITIES
@@ -118,7 +121,7 @@ class LiveKitProvider:
     async def create_session(
         self, request: SessionRequest, idempotency_key: str
     ) -> ProviderSession:
-        """`CreateRoom`. Seats are counted by us: LiveKit counts devices, and refuses with 500."""
+        """`CreateRoom`. SyncBridge counts seats: LiveKit counts devices and refuses with 500."""
         told = {"channelId": request.channel_id, "waddleId": request.waddle_id}
         if request.migrated_from:
             told |= {"migratedFrom": request.migrated_from, "reason": request.migration_reason}
@@ -127,9 +130,9 @@ class LiveKitProvider:
         return ProviderSession(text(room, "name"), idempotency_key)
 
     async def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
-        """Signed here, after the room was asked for again: it may have been forgotten."""
+        """Sign a token locally, after creating the room again, which may have been dropped."""
         await self._api.create_room(session_id, self._times)
         person = Person(participant.user_id, participant.device_id)
         identity, attributes = identity_of(person)
@@ -143,11 +146,11 @@ class LiveKitProvider:
         return IssuedToken(self._api.sign(claims, self._token_seconds), float(expires_at), identity)
 
     async def end_session(self, session_id: str) -> None:
-        """`DeleteRoom`, which ends its recording, too."""
+        """`DeleteRoom`, which also ends the recording."""
         await self._api.delete_room(session_id)
 
     async def list_active(self, cursor: str = "", limit: int = 100) -> ActivePage | CannotVerify:
-        """`ListRooms`: one page with all. Its numbers are up to five seconds old."""
+        """`ListRooms`: one page with all rooms. Its counts are up to five seconds old."""
         try:
             rooms = [
                 ActiveSession(text(room, "name"), people, text(room, "sid"))
@@ -157,14 +160,14 @@ class LiveKitProvider:
         except errors.ProviderError as error:
             return doubt_of(error)
         if not rooms:
-            return CannotVerify(Doubt.EMPTY, "the list of rooms is empty")
+            return CannotVerify(VerifyFailure.EMPTY, "the list of rooms is empty")
         return ActivePage(tuple(rooms))
 
     async def fetch_state(self, session_id: str) -> SessionState | CannotVerify:
         """`ListParticipants`, then `ListRooms` of this room and the anchor."""
         try:
             if await self._blind():
-                return CannotVerify(Doubt.UNSUPPORTED, self._worthless)
+                return CannotVerify(VerifyFailure.UNSUPPORTED, self._worthless)
             people = await self._api.people(session_id, poll=True)
             room, life = await self._room_and_life(session_id)
             present = tuple(_present(one) for one in people or () if one.get("state") == "ACTIVE")
@@ -172,16 +175,18 @@ class LiveKitProvider:
         except errors.ProviderError as error:
             return doubt_of(error)
         except ValueError:
-            return CannotVerify(Doubt.UNREADABLE, "a participant cannot be read")
+            return CannotVerify(VerifyFailure.UNREADABLE, "a participant cannot be read")
         if room is None or not (present or coming):
-            return CannotVerify(Doubt.EMPTY, "nobody is in the room", life=life)
+            return CannotVerify(VerifyFailure.EMPTY, "nobody is in the room", life=life)
         if not present:
-            return CannotVerify(Doubt.PARTIAL, "somebody is on the way in")
+            return CannotVerify(VerifyFailure.PARTIAL, "a participant is still joining")
         return SessionState(session_id, present, text(room, "sid"), tuple(coming), life)
 
     async def fetch_metrics(self, session_id: str) -> Metrics | CannotVerify:
         """Not offered by the server API."""
-        return CannotVerify(Doubt.UNSUPPORTED, "LiveKit does not tell the quality of a call")
+        return CannotVerify(
+            VerifyFailure.UNSUPPORTED, "LiveKit does not report the quality of a call"
+        )
 
     async def kick(self, session_id: str, user_id: str) -> bool:
         """`RemoveParticipant`, for each device of the user."""
@@ -192,7 +197,7 @@ class LiveKitProvider:
         return any(removed)
 
     async def mute(self, session_id: str, user_id: str) -> bool:
-        """`MutePublishedTrack`, for each microphone that is on."""
+        """`MutePublishedTrack`, for each unmuted microphone."""
         devices = await self._devices(session_id, user_id)
         for one in devices:
             for track in _microphones(one):
@@ -203,7 +208,7 @@ class LiveKitProvider:
     async def set_permissions(
         self, session_id: str, user_id: str, permissions: Permissions
     ) -> bool:
-        """`UpdateParticipant`, for each device; what is published and not allowed any more ends."""
+        """`UpdateParticipant`, for each device; tracks that are no longer allowed end."""
         changed = [
             await self._api.update(session_id, text(one, "identity"), _permission(permissions))
             for one in await self._devices(session_id, user_id)
@@ -211,34 +216,34 @@ class LiveKitProvider:
         return any(changed)
 
     async def start_recording(self, session_id: str) -> Recording:
-        """The one that is under way, else `StartRoomCompositeEgress`, which is not idempotent."""
+        """The active recording, or `StartRoomCompositeEgress`, which is not idempotent."""
         for running in await self._api.egress(session_id):
             return Recording(text(running, "egress_id"), str(running.get("status", "")))
         return Recording(await self._api.start_egress(session_id, self._recordings))
 
     async def stop_recording(self, session_id: str) -> bool:
-        """`StopEgress`, for each that is under way."""
+        """`StopEgress`, for each active recording."""
         running = await self._api.egress(session_id)
         for one in running:
             await self._api.stop_egress(text(one, "egress_id"))
         return bool(running)
 
     async def register_webhook(self, url: str) -> WebhookRegistration:
-        """In LiveKit's configuration only: `webhook.urls`."""
-        raise errors.Unsupported("LiveKit's webhooks are in its own configuration")
+        """Not offered: `webhook.urls` is in LiveKit's configuration."""
+        raise errors.Unsupported("LiveKit's webhooks are set in its own configuration")
 
     async def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, now: float
-    ) -> Verified | Refused:
-        """A JWT with the body's digest, of any of our keys."""
+    ) -> Verified | WebhookRefused:
+        """A JWT with the digest of the body, signed with any of our keys."""
         return livekit_signatures.verify(headers, body, now, self._secrets, self._tolerance)
 
-    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+    def parse_webhook(self, body: bytes) -> list[Event] | UnreadableWebhook:
         """LiveKit's events."""
         return livekit_webhooks.parse_webhook(body)
 
     async def _devices(self, session_id: str, user_id: str) -> list[Object]:
-        """The participants that are this user."""
+        """The participants of this user, one for each device."""
         try:
             people = await self._api.people(session_id) or []
             return [one for one in people if whose(one).user_id == user_id]
@@ -246,7 +251,7 @@ class LiveKitProvider:
             raise errors.ProviderUnavailable("a participant cannot be read") from None
 
     async def _room_and_life(self, session_id: str) -> tuple[Object | None, str]:
-        """A room, if it is there, and the life of the server in which that was asked."""
+        """A room, or None, and the run of the server that answered."""
         rooms = {text(room, "name"): room for room in await self._api.rooms(session_id, ANCHOR)}
         anchor = rooms.get(ANCHOR)
         if anchor is None:
@@ -255,11 +260,11 @@ class LiveKitProvider:
         return rooms.get(session_id), text(anchor, "sid")
 
     async def _blind(self) -> bool:
-        """Whether lists are worth nothing here; tried out from time to time.
+        """Whether lists are useless here; tested from time to time.
 
-        Asked about a room that is nowhere, a LiveKit that asks the nodes finds none; one that
-        answers from its store says that it is empty, which is as it is only where no other node
-        shares that store.
+        For a room that does not exist, a LiveKit that asks its nodes finds none. One that answers
+        from its store lists the room as empty; such lists are usable only if no other node shares
+        the store.
         """
         async with self._probing:
             now = self._clock()
@@ -274,13 +279,13 @@ class LiveKitProvider:
 
 
 WORTHLESS = (
-    "LiveKit has a Redis and lists participants from it, also those of nodes that have died:"
+    "LiveKit has a Redis and lists participants from it, including those of dead nodes:"
     " set api.enable_psrpc_for_get_list_participants"
 )
 
 
 def _rights(permissions: Permissions) -> Object:
-    """What a token allows. Its holder may never record: that right is for all rooms at once."""
+    """The grant of a token, without recording, because that right covers all rooms."""
     sources = _sources(permissions)
     return {
         "canPublish": bool(sources),
@@ -292,7 +297,7 @@ def _rights(permissions: Permissions) -> Object:
 
 
 def _permission(permissions: Permissions) -> Object:
-    """The same for who is connected. All fields: one that is left out is false."""
+    """The same for a connected participant. An omitted field would be false."""
     sources = _sources(permissions)
     return {
         "can_publish": bool(sources),
@@ -310,7 +315,7 @@ def _sources(permissions: Permissions) -> list[str]:
 
 
 def _coming(one: Object) -> bool:
-    """Whether a participant is connected and has no media yet: neither there nor not there."""
+    """Whether a participant is connected without media yet: neither present nor absent."""
     return one.get("state") in ("JOINING", "JOINED")
 
 

@@ -1,8 +1,8 @@
-"""LiveKit's server API: Twirp, JSON over POST, each request with a JWT of its own.
+"""LiveKit's server API: Twirp, JSON over POST, each request with its own JWT.
 
-LiveKit's own Python SDK needs asyncio. What is used here are a few methods; each function below is
-one of them, and answers what the adapter needs of it. A text that is not JSON is never shown: for
-a bad token LiveKit answers with the whole token in it.
+LiveKit's Python SDK needs asyncio, so this module implements the few methods that the adapter
+needs. An answer that is not JSON is never shown: for an invalid token, LiveKit's answer contains
+the whole token.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,13 +13,13 @@ import jwt
 from syncbridge.voice.provider import errors
 from syncbridge.voice.provider.livekit_webhooks import somebody
 from syncbridge_server.voice.provider.answers import entries, text
-from syncbridge_server.voice.provider.calling import Answer, ProviderCalls
+from syncbridge_server.voice.provider.calling import ProviderAnswer, ProviderCalls
 
 JWT_SECONDS = 60
 MAX_LIST = 16_777_216
-"""Bytes of the list of all rooms, which has no pages: about 20,000 of them."""
+"""Maximum bytes of the list of all rooms, which has no pages: about 20,000 rooms."""
 NO_NODE = (503, "unavailable")
-"""In the answer's body: no node has this room. The API works; it waited 3 seconds for one."""
+"""Status and code of the answer that no node has the room; the API waits 3 seconds for one."""
 NO_REDIS = "redis required"
 
 Object = dict[str, Any]
@@ -37,7 +37,7 @@ class LiveKitApi:
         self._clock = clock
 
     def sign(self, claims: Mapping[str, Any], seconds: int) -> str:
-        """A JWT of ours with these claims, `seconds` long."""
+        """Sign a JWT with these claims, valid for `seconds`."""
         now = int(self._clock())
         times = {"iss": self._key, "nbf": now, "exp": now + seconds}
         return jwt.encode({**times, **claims}, self._secret, algorithm="HS256")
@@ -45,16 +45,16 @@ class LiveKitApi:
     # Rooms
 
     async def create_room(self, name: str, options: Object, *, poll: bool = False) -> Object:
-        """The room of that name; one that is there stays as it is."""
+        """Create a room; an existing one stays unchanged."""
         body = {"name": name, **options}
         return (await self._room("CreateRoom", body, {"roomCreate": True}, poll=poll)).body
 
     async def delete_room(self, name: str) -> None:
-        """Whoever is in it is sent away. One that is not there is no error."""
+        """Delete a room and remove its participants. A missing room is no error."""
         await self._room("DeleteRoom", {"room": name}, {"roomCreate": True}, accept=(404,))
 
     async def rooms(self, *names: str) -> list[Object]:
-        """These rooms as far as they are there; without names all there are."""
+        """The existing rooms with these names; without names, all rooms."""
         body = {"names": names} if names else {}
         more: Object = {"reads": True, "poll": True, "most": MAX_LIST}
         answer = await self._room("ListRooms", body, {"roomList": True}, **more)
@@ -63,9 +63,9 @@ class LiveKitApi:
     # Participants
 
     async def people(self, room: str, *, poll: bool = False) -> list[Object] | None:
-        """Who is listed and somebody, in whatever state; None: no node has the room.
+        """The listed people in any state; None: no node has the room.
 
-        A room that is not there is an empty list, where LiveKit answers from its store.
+        If LiveKit answers from its store, a missing room is an empty list.
         """
         answer = await self._in_room(
             "ListParticipants", room, {}, reads=True, poll=poll, accept=(503,)
@@ -76,19 +76,19 @@ class LiveKitApi:
         return [one for one in entries(answer.body, "participants") if somebody(one)]
 
     async def remove(self, room: str, identity: str) -> bool:
-        """Send a participant away; False when there is none."""
+        """Remove a participant; False if there is none."""
         answer = await self._in_room(
             "RemoveParticipant", room, {"identity": identity}, accept=(404,)
         )
         return answer.status != 404
 
     async def update(self, room: str, identity: str, permission: Object) -> bool:
-        """Change what a participant may do; False when there is none."""
+        """Change a participant's permissions; False if there is none."""
         body = {"identity": identity, "permission": permission}
         return (await self._in_room("UpdateParticipant", room, body, accept=(404,))).status != 404
 
     async def mute(self, room: str, identity: str, track: str) -> None:
-        """Mute one track. One that is not there, or whose participant has left, is no error."""
+        """Mute one track. A missing track or participant is no error."""
         body = {"identity": identity, "track_sid": track, "muted": True}
         answer = await self._in_room("MutePublishedTrack", room, body, accept=(404, 503))
         if answer.status == 503:
@@ -97,13 +97,13 @@ class LiveKitApi:
     # Egress
 
     async def egress(self, room: str) -> list[Object]:
-        """What is being recorded of a room."""
+        """The active recordings of a room."""
         return entries(
             (await self._egress("ListEgress", room_name=room, active=True)).body, "items"
         )
 
     async def has_redis(self) -> bool:
-        """Whether LiveKit has a Redis, which several nodes share. Without it there is no egress."""
+        """Whether LiveKit has a Redis, which egress and several nodes need."""
         try:
             await self._egress("ListEgress", active=True)
         except errors.Unsupported:
@@ -111,7 +111,7 @@ class LiveKitApi:
         return True
 
     async def start_egress(self, room: str, path: str) -> str:
-        """Record the sound of a room into a file; the recording's id."""
+        """Record the audio of a room into a file; returns the recording's id."""
         files = [{"file_type": "OGG", "filepath": path}]
         answer = await self._egress(
             "StartRoomCompositeEgress",
@@ -120,26 +120,28 @@ class LiveKitApi:
             audio_only=True,
             file_outputs=files,
         )
-        if answer.status == 429:  # it is the recorders that are busy; our requests are no trouble
+        if answer.status == 429:  # the recorders are busy; it is no limit of our requests
             raise errors.ProviderUnavailable("no recorder is free", retry_after=30.0)
         return text(answer.body, "egress_id")
 
     async def stop_egress(self, egress_id: str) -> None:
-        """Stop a recording. One that has ended, or was never there, is no error."""
+        """Stop a recording. An ended or missing recording is no error."""
         await self._egress("StopEgress", (404, 412), egress_id=egress_id)
 
     # Requests
 
-    async def _room(self, method: str, body: Object, grant: Object, **more: Any) -> Answer:
+    async def _room(self, method: str, body: Object, grant: Object, **more: Any) -> ProviderAnswer:
         return await self._ask("RoomService", method, body, grant, **more)
 
-    async def _in_room(self, method: str, room: str, body: Object, **more: Any) -> Answer:
-        """`roomAdmin` holds for the room that is named beside it, and no other."""
+    async def _in_room(self, method: str, room: str, body: Object, **more: Any) -> ProviderAnswer:
+        """Send a request with `roomAdmin`, which applies only to the room in the grant."""
         grant = {"roomAdmin": True, "room": room}
         return await self._room(method, {"room": room, **body}, grant, **more)
 
-    async def _egress(self, method: str, accept: tuple[int, ...] = (), **body: Any) -> Answer:
-        """Raises Unsupported where LiveKit has no Redis."""
+    async def _egress(
+        self, method: str, accept: tuple[int, ...] = (), **body: Any
+    ) -> ProviderAnswer:
+        """Send a request to the Egress service. Raises Unsupported without a Redis."""
         grant = {"roomRecord": True}
         reads = method == "ListEgress"
         answer = await self._ask("Egress", method, body, grant, reads=reads, accept=(500, *accept))
@@ -151,13 +153,13 @@ class LiveKitApi:
 
     async def _ask(
         self, service: str, method: str, body: Object, grant: Object, **more: Any
-    ) -> Answer:
+    ) -> ProviderAnswer:
         token = self.sign({"video": grant}, JWT_SECONDS)
         headers = {"authorization": f"Bearer {token}"}
         path = f"/twirp/livekit.{service}/{method}"
         return await self._calls.ask("POST", path, body, headers=headers, **more)
 
-    def _require(self, answer: Answer, wanted: tuple[int, str]) -> None:
-        """Raise ProviderUnavailable unless an answer is this error of the API itself."""
+    def _require(self, answer: ProviderAnswer, wanted: tuple[int, str]) -> None:
+        """Raise ProviderUnavailable unless the answer is this error of the API."""
         if (answer.status, answer.body.get("code")) != wanted:
             raise errors.ProviderUnavailable(f"the provider answered {answer.status}")

@@ -1,8 +1,8 @@
-"""Who sent a webhook of LiveKit: a JWT in `Authorization`, which has the digest of the body.
+"""Signatures of LiveKit's webhooks: a JWT in `Authorization` with the digest of the body.
 
-The key of the JWT (`iss`) chooses the secret; during a rotation there are several. The time is
-signed, so a body can be sent again for a few minutes only, and then its id is known. LiveKit sends
-a repetition with the same token, at most half a minute after the first.
+The API key in the JWT (`iss`) selects the secret; during a rotation there are several. The time is
+signed, so a body can be replayed for a few minutes only, while its id is known. LiveKit redelivers
+with the same token, at most half a minute after the first delivery.
 """
 
 import base64
@@ -15,10 +15,10 @@ import jwt
 from jwt.types import Options
 
 from syncbridge.voice.provider.livekit_webhooks import delivery_id, without_secrets
-from syncbridge.voice.provider.records import Refusal, Refused, Verified
+from syncbridge.voice.provider.records import RefusalReason, Verified, WebhookRefused
 
 LEEWAY = 60.0
-"""Seconds between two clocks that are forgiven, as LiveKit does."""
+"""Clock leeway in seconds, the same as LiveKit's."""
 MAX_TOKEN = 4_096
 _LATER: Options = {
     "verify_exp": False,
@@ -38,7 +38,7 @@ def verify(
     now: float,
     secrets: Mapping[str, str],
     tolerance: float,
-) -> Verified | Refused:
+) -> Verified | WebhookRefused:
     """Whether the holder of one of our keys signed this body within `tolerance` seconds of `now`.
 
     Args:
@@ -46,42 +46,42 @@ def verify(
     """
     token = headers.get("authorization", "").removeprefix("Bearer ").strip()
     if not token:
-        return Refused(Refusal.MISSING)
+        return WebhookRefused(RefusalReason.MISSING)
     claims = _claims(token, secrets)
-    if isinstance(claims, Refusal):
-        return Refused(claims)
+    if isinstance(claims, RefusalReason):
+        return WebhookRefused(claims)
     begins, ends = _time(claims, "nbf", "iat"), _time(claims, "exp")
     if begins is None or ends is None:
-        return Refused(Refusal.MALFORMED)
+        return WebhookRefused(RefusalReason.MALFORMED)
     if not begins - LEEWAY <= now <= min(ends, begins + tolerance) + LEEWAY:
-        return Refused(Refusal.STALE)
+        return WebhookRefused(RefusalReason.STALE)
     digest = hashlib.sha256(body)
     if not hmac.compare_digest(base64.b64encode(digest.digest()), _told(claims)):
-        return Refused(Refusal.MISMATCH)
+        return WebhookRefused(RefusalReason.MISMATCH)
     return Verified(delivery_id(body) or digest.hexdigest(), begins, without_secrets)
 
 
-def _claims(token: str, secrets: Mapping[str, str]) -> dict[str, Any] | Refusal:
-    """What a token says, if one of our keys signed it. Its times are not looked at."""
+def _claims(token: str, secrets: Mapping[str, str]) -> dict[str, Any] | RefusalReason:
+    """The claims of a token that one of our keys signed. Its times are not checked."""
     if len(token) > MAX_TOKEN:
-        return Refusal.MALFORMED
+        return RefusalReason.MALFORMED
     try:
         unproven = jwt.decode(token, options={**_LATER, "verify_signature": False})
     except (jwt.PyJWTError, RecursionError):
-        return Refusal.MALFORMED
+        return RefusalReason.MALFORMED
     key = unproven.get("iss")
     secret = secrets.get(key) if isinstance(key, str) else None
     if secret is None:
-        return Refusal.MISMATCH
+        return RefusalReason.MISMATCH
     try:
         claims: dict[str, Any] = jwt.decode(token, secret, algorithms=["HS256"], options=_LATER)
     except jwt.PyJWTError:
-        return Refusal.MISMATCH
+        return RefusalReason.MISMATCH
     return claims
 
 
 def _time(claims: Mapping[str, Any], *names: str) -> float | None:
-    """The first of these claims that is a time."""
+    """The first of these claims that is a number."""
     found = [claims[name] for name in names if isinstance(claims.get(name), int | float)]
     try:
         return float(found[0]) if found else None

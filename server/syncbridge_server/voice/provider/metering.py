@@ -1,4 +1,4 @@
-"""How many requests to the provider a piece of work has cost."""
+"""Counts the requests to the provider within a block of code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,14 +6,14 @@ from contextvars import ContextVar
 
 
 class Meter:
-    """How many requests were sent. What it counts, the meter around it counts, too."""
+    """Counts requests; the enclosing meter counts them too."""
 
     def __init__(self, outer: "Meter | None") -> None:
         self.sent = 0
         self._outer = outer
 
     def count(self) -> None:
-        """One more was."""
+        """Count one request."""
         self.sent += 1
         if self._outer is not None:
             self._outer.count()
@@ -25,7 +25,7 @@ current: ContextVar[Meter | None] = ContextVar("provider_requests", default=None
 
 @contextmanager
 def metered() -> Iterator[Meter]:
-    """Count the requests of this task, and of those that it starts, inside of the block."""
+    """Count the requests of this task and its child tasks within the block."""
     meter = Meter(current.get())
     token = current.set(meter)
     try:

@@ -1,16 +1,15 @@
-"""Presets of RealTimeKit: what a participant may do there, under a name.
+"""Presets of RealTimeKit: named sets of a participant's permissions.
 
-A token's permissions are those of a preset of the application, so there is one for each set of
-permissions: `voice_p1s0v0r0` for publish, screen, video and record, with `t1` behind it for calls
-that are transcribed. One that is not there is made
-when it is first needed. Everything but these four is forbidden: chat, polls, plugins and power over
-others are ours to give. Bit rates cannot be told.
+A token has the permissions of one of the application's presets, so there is a preset for each set
+of permissions: `voice_p1s0v0r0` for publish, screen, video and record, with the suffix `t1` for
+transcribed calls. A missing preset is created when it is first needed. All other permissions are
+denied: chat, polls, plugins and control over other participants. Presets have no bit rates.
 """
 
 from typing import Any, NamedTuple
 
 from syncbridge.voice.provider.records import Permissions
-from syncbridge_server.voice.provider.calling import Answer
+from syncbridge_server.voice.provider.calling import ProviderAnswer
 
 MISSING = "no preset found"
 _COLORS = {
@@ -44,7 +43,7 @@ _LOOKS = {
         "colors": _COLORS,
     }
 }
-"""How the provider's own user interface looks; a preset must say it."""
+"""Design of the provider's own user interface, which a preset must include."""
 _FORBIDDEN = (
     "can_livestream",
     "kick_participant",
@@ -75,15 +74,15 @@ _APART: dict[str, Any] = {
 }
 
 
-class Wanted(NamedTuple):
-    """What a preset is to allow. `transcribed`: what its holders say is written down."""
+class PresetRequest(NamedTuple):
+    """The permissions of a preset. `transcribed`: the call is transcribed."""
 
     permissions: Permissions
     transcribed: bool = False
 
 
-def preset_name(wanted: Wanted) -> str:
-    """The preset that stands for a set of permissions."""
+def preset_name(wanted: PresetRequest) -> str:
+    """The name of the preset for a set of permissions."""
     permissions = wanted.permissions
     bits = (
         permissions.can_speak,
@@ -95,8 +94,8 @@ def preset_name(wanted: Wanted) -> str:
     return name + "t1" if wanted.transcribed else name
 
 
-def preset_body(wanted: Wanted) -> dict[str, Any]:
-    """A preset as it is made. Streams are counted from 1: none is a matter of permission."""
+def preset_body(wanted: PresetRequest) -> dict[str, Any]:
+    """The body that creates a preset. Stream counts start at 1; permissions can deny streams."""
     permissions = wanted.permissions
     video = permissions.can_use_video
     return {
@@ -129,17 +128,17 @@ def preset_body(wanted: Wanted) -> dict[str, Any]:
     }
 
 
-def is_missing(answer: Answer) -> bool:
-    """Whether a request was refused because the preset that it names is not there.
+def is_missing(answer: ProviderAnswer) -> bool:
+    """Whether a request was refused because its preset does not exist.
 
-    With which status is not told anywhere, nor in which of the forms that errors have.
+    The status and the form of that error are not documented.
     """
     told = (MISSING in words.lower() for words in _messages(answer.body))
     return answer.status in (400, 404, 422) and any(told)
 
 
 def _messages(body: dict[str, Any]) -> list[str]:
-    """What an error says: `errors[].message`, `error.message`, `error` or `message`."""
+    """The texts of an error: `errors[].message`, `error.message`, `error` or `message`."""
     several = body.get("errors")
     parts = [*(several if isinstance(several, list) else ()), body.get("error"), body]
     found = [part.get("message") if isinstance(part, dict) else part for part in parts]

@@ -1,9 +1,9 @@
-"""Tells the provider where to report to, once for all nodes, and again from time to time.
+"""Registers the webhook URL at the provider, once for all nodes, and renews it periodically.
 
-Nothing waits for it: calls work without webhooks, by polls and clients' reports. A node that finds
-no note of a registration takes the lock, registers and leaves the note, which outlives the node and
-is gone after `RENEW_SECONDS`; so a registration that somebody has deleted at the provider comes
-back. Registering the same address twice is one registration.
+Nothing waits for it: calls also work without webhooks, by polls and clients' reports. A node that
+finds no note of a registration takes the lock, registers and writes the note, which expires after
+`RENEW_SECONDS`. So a registration that was deleted at the provider comes back. Registering the same
+URL twice makes one registration.
 """
 
 from collections.abc import Awaitable
@@ -22,22 +22,22 @@ log = structlog.get_logger("voice")
 PATH = "/rtk-webhook"
 RENEW_SECONDS = 3600.0
 PAUSES = (1.0, 300.0)
-"""Seconds after a failure that may pass: the first time, and at most."""
+"""Pause after a temporary failure in seconds: initial and maximum."""
 LOCK_MS = 60_000
 NO_CHANNEL = ""
-"""The lock is of no channel."""
+"""The lock does not belong to a channel."""
 LASTING = (errors.PermissionDenied, errors.InvalidRequest, errors.SessionNotFound)
-"""What does not pass by itself; it is tried again when a registration would be renewed."""
+"""Permanent failures; they are retried when a registration would be renewed."""
 
 
 class Notes(Protocol):
-    """What nodes leave for each other about registrations. Both raise StoreError."""
+    """Shared notes about registrations. Both methods raise StoreError."""
 
     def registered(self, url: str) -> Awaitable[bool]:
-        """Whether `url` is registered, as far as anybody has noted."""
+        """Whether any node has noted `url` as registered."""
 
     def note(self, url: str, seconds: float) -> Awaitable[None]:
-        """It is; forget it after `seconds`."""
+        """Note that it is registered, for `seconds`."""
 
 
 class Registration:
@@ -50,7 +50,7 @@ class Registration:
         self.url = url.rstrip("/") + PATH
 
     async def run(self) -> None:
-        """See to it, for ever."""
+        """Register and renew for ever."""
         pause, longest = PAUSES
         while True:
             if await self._attempt():
@@ -61,7 +61,7 @@ class Registration:
                 pause = min(2 * pause, longest)
 
     async def _attempt(self) -> bool:
-        """Register unless that was done; False: try again soon."""
+        """Register if necessary; False: retry soon."""
         try:
             return await self.once()
         except StoreError as error:
@@ -74,11 +74,11 @@ class Registration:
         return False
 
     async def done(self) -> bool:
-        """Whether the provider has been told, by any node. Raises StoreError."""
+        """Whether any node has registered the URL. Raises StoreError."""
         return await self._notes.registered(self.url)
 
     async def once(self) -> bool:
-        """Register if nobody has; False: somebody is about to.
+        """Register if no node has; False: another node is registering.
 
         Raises StoreError, ProviderError.
         """

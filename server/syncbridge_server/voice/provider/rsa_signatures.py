@@ -1,13 +1,13 @@
-"""Webhooks that Cloudflare signed: RSASSA-PKCS1-v1_5 with SHA-256 over the raw body.
+"""Signatures of Cloudflare's webhooks: RSASSA-PKCS1-v1_5 with SHA-256 over the raw body.
 
-The public key stands at a fixed address and may change: a signature that does not fit makes us
-fetch it anew, at most once in 10 seconds, so forged webhooks cannot make us fetch often. What is
-refused for good is never sent again, so that is said only of a signature that does not fit the key
-as it was when the body came, or 2 seconds before. Against an older key, because the newer one could
-not be fetched or that was not due, the answer is UNVERIFIABLE: send it again.
+The public key has a fixed URL and may change. A signature that does not match makes the server
+fetch the key again, at most once in 10 seconds, so forged webhooks cannot cause many requests. A
+refused webhook is never sent again, so MISMATCH needs a key that was fetched at the arrival of the
+body or at most 2 seconds before. With an older key, because the new one could not be fetched or no
+fetch was due, the result is UNVERIFIABLE, which asks for a redelivery.
 
-The signature covers neither a time nor the delivery's id, therefore a delivery is known by its
-body: two that have the same bytes are one, whatever their headers say.
+The signature covers neither a time nor the delivery's id. So a delivery is identified by its body:
+two deliveries with the same bytes are the same, whatever their headers say.
 """
 
 import base64
@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from syncbridge.voice.provider.records import Refusal, Refused, Verified
+from syncbridge.voice.provider.records import RefusalReason, Verified, WebhookRefused
 
 SIGNATURE_HEADER = "rtk-signature"
 KEY_URL = "https://api.realtime.cloudflare.com/.well-known/webhooks.json"
@@ -37,7 +37,7 @@ MAX_SIGNATURE = 2048
 FETCH_SECONDS = 2.0
 LEAST_INTERVAL = 10.0
 FRESH_SECONDS = 2.0
-"""A key that was asked for so long before a body came may be used to refuse it."""
+"""Maximum age of a key, at the arrival of a body, that may refuse it."""
 
 
 class _KeyData(msgspec.Struct):
@@ -52,7 +52,7 @@ class RsaSignatures:
     """Verifies `rtk-signature`.
 
     Args:
-        key_url: where the key is; never taken from a request. clock: monotonic seconds.
+        key_url: URL of the key; never taken from a request. clock: monotonic seconds.
     """
 
     def __init__(
@@ -69,24 +69,26 @@ class RsaSignatures:
         self._key_at = -math.inf
         self._lock = trio.Lock()
 
-    async def verify(self, headers: Mapping[str, str], body: bytes) -> Verified | Refused:
-        """Whether the provider signed this body; UNVERIFIABLE when its key of now is not known."""
+    async def verify(self, headers: Mapping[str, str], body: bytes) -> Verified | WebhookRefused:
+        """Whether the provider signed this body; UNVERIFIABLE without its current key."""
         text = headers.get(SIGNATURE_HEADER, "")
         if not text:
-            return Refused(Refusal.MISSING)
+            return WebhookRefused(RefusalReason.MISSING)
         signature = _decoded(text)
         if signature is None:
-            return Refused(Refusal.MALFORMED)
+            return WebhookRefused(RefusalReason.MALFORMED)
         used, arrived = self._key, self._clock()
         if used is None or not _fits(used, signature, body):
             await self._refresh(used)
             if self._key is None or not _fits(self._key, signature, body):
                 fresh = self._key_at >= arrived - FRESH_SECONDS
-                return Refused(Refusal.MISMATCH if fresh else Refusal.UNVERIFIABLE)
+                return WebhookRefused(
+                    RefusalReason.MISMATCH if fresh else RefusalReason.UNVERIFIABLE
+                )
         return Verified(f"sha256-{hashlib.sha256(body).hexdigest()}")
 
     async def _refresh(self, used: RSAPublicKey | None) -> None:
-        """Fetch the key, unless another task just did or that was tried a moment ago."""
+        """Fetch the key, unless another task just did or an attempt was made recently."""
         async with self._lock:
             due = self._clock() - self._last_try >= LEAST_INTERVAL
             if self._key is not used or not due:

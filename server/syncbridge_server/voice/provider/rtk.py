@@ -1,8 +1,8 @@
-"""The provider as the project's specification describes it: sessions under `/sessions`.
+"""The provider API of the project's specification: sessions under `/sessions`.
 
-A session's id is chosen by us: the idempotency key. Creating it a second time answers the first
-one, so an answer that was lost can be asked for again. With `RTK_SECRET_KEY` we sign participants'
-tokens ourselves, which costs no request; without it the provider is asked for them.
+SyncBridge chooses a session's id: the idempotency key. A second creation returns the existing
+session, so a request whose answer was lost can be repeated. With `RTK_SECRET_KEY`, SyncBridge signs
+participants' tokens without a request; without it, the provider issues them.
 """
 
 import time
@@ -20,24 +20,24 @@ from syncbridge.voice.provider.capabilities import (
     RecordingKind,
     RegisteredBy,
 )
-from syncbridge.voice.provider.events import Event, Unreadable
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,
-    Doubt,
     IssuedToken,
     Metrics,
-    Participant,
     Permissions,
     Present,
     ProviderSession,
     Recording,
-    Refused,
     SessionRequest,
     SessionState,
+    TokenHolder,
     Verified,
+    VerifyFailure,
+    WebhookRefused,
     WebhookRegistration,
 )
 from syncbridge_server.voice.provider.answers import count, entries, figure, text
@@ -46,14 +46,14 @@ from syncbridge_server.voice.provider.registration import PATH
 
 TOKEN_SECONDS = 3600
 MAX_BITRATE = 128_000
-"""Of all that a participant sends, in tokens that we sign; the provider's own do not have it."""
+"""Maximum total bit rate of a participant in locally signed tokens; the provider's have none."""
 HOOKS = {
     "participantJoined": "/rtk/participant-joined",
     "participantLeft": "/rtk/participant-left",
     "sessionEnded": "/rtk/session-ended",
     "recordingReady": "/rtk/recording-ready",
 }
-"""Where the provider reports these to, below our public base URL; all others to `PATH`."""
+"""Webhook paths of these events below our public base URL; all others use `PATH`."""
 
 
 CAPABILITIES = Capabilities(
@@ -73,9 +73,9 @@ class RtkProvider:
 
     Args:
         secret: signs participants' tokens; empty: the provider issues them.
-        webhook_secrets: any of which may have signed a webhook. tolerance: seconds.
-        public_url: our base URL for webhooks of each session; empty: none are asked for.
-        clock: Unix seconds. token_seconds: life of participants' tokens.
+        webhook_secrets: accepted secrets of webhooks. tolerance: seconds.
+        public_url: our base URL for the webhooks of each session; empty: none are requested.
+        clock: Unix seconds. token_seconds: lifetime of participants' tokens.
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class RtkProvider:
         return ProviderSession(text(answer.body, "sessionId"), idempotency_key)
 
     async def issue_token(
-        self, session_id: str, participant: Participant, permissions: Permissions
+        self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
-        """Signed here with a secret, else `POST /sessions/{id}/tokens`."""
+        """Signed locally with a secret, otherwise `POST /sessions/{id}/tokens`."""
         if self._secret:
             return mint_token(
                 self._secret,
@@ -144,7 +144,7 @@ class RtkProvider:
             return doubt_of(error)
 
     async def fetch_state(self, session_id: str) -> SessionState | CannotVerify:
-        """`GET /sessions/{id}/state`. As many names as the count says, or it is not believed."""
+        """`GET /sessions/{id}/state`. The number of names must equal the count."""
         try:
             answer = await self._calls.ask("GET", _path(session_id, "state"), poll=True)
             return _state(session_id, answer.body)
@@ -161,7 +161,7 @@ class RtkProvider:
         values = [figure(answer.body, name) for name in names]
         known = [value for value in values if value is not None]
         if len(known) < len(values):
-            return CannotVerify(Doubt.UNREADABLE, "a figure is missing")
+            return CannotVerify(VerifyFailure.UNREADABLE, "a value is missing")
         return Metrics(*known)
 
     async def kick(self, session_id: str, user_id: str) -> bool:
@@ -171,13 +171,13 @@ class RtkProvider:
 
     async def mute(self, session_id: str, user_id: str) -> bool:
         """Not in the specification."""
-        raise errors.Unsupported("this provider mutes nobody")
+        raise errors.Unsupported("this provider cannot mute participants")
 
     async def set_permissions(
         self, session_id: str, user_id: str, permissions: Permissions
     ) -> bool:
         """Not in the specification: the next token has them."""
-        raise errors.Unsupported("this provider changes no permissions during a call")
+        raise errors.Unsupported("this provider cannot change permissions during a call")
 
     async def start_recording(self, session_id: str) -> Recording:
         """`POST /sessions/{id}/recordings`."""
@@ -186,7 +186,7 @@ class RtkProvider:
 
     async def stop_recording(self, session_id: str) -> bool:
         """Not in the specification: it stops when the session ends."""
-        raise errors.Unsupported("this provider records to the end of a call")
+        raise errors.Unsupported("this provider cannot stop a recording before the call ends")
 
     async def register_webhook(self, url: str) -> WebhookRegistration:
         """`POST /webhooks`, for the events of all sessions."""
@@ -195,11 +195,11 @@ class RtkProvider:
 
     async def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, now: float
-    ) -> Verified | Refused:
+    ) -> Verified | WebhookRefused:
         """Standard Webhooks, with any of our secrets."""
         return signatures.verify(headers, body, now, self._keys, self._tolerance)
 
-    def parse_webhook(self, body: bytes) -> list[Event] | Unreadable:
+    def parse_webhook(self, body: bytes) -> list[Event] | UnreadableWebhook:
         """The specification's events."""
         return webhooks.parse_webhook(body)
 
@@ -207,12 +207,12 @@ class RtkProvider:
 def mint_token(
     secret: str,
     session_id: str,
-    who: Participant,
+    who: TokenHolder,
     permissions: Permissions,
     now: float,
     seconds: int = TOKEN_SECONDS,
 ) -> IssuedToken:
-    """A participant's token, HS256, `seconds` long. `now` in Unix seconds."""
+    """A participant's token, HS256, valid for `seconds`. `now` in Unix seconds."""
     expires_at = int(now) + seconds
     claims = {
         "sub": who.user_id,
@@ -249,7 +249,7 @@ def _session_body(request: SessionRequest, key: str, public_url: str) -> dict[st
 
 
 def _metadata(request: SessionRequest) -> dict[str, Any]:
-    """What the specification notes about a session; of a replacement also what it replaces."""
+    """A session's metadata by the specification; for a replacement, also what it replaces."""
     told: dict[str, Any] = {"channelId": request.channel_id, "waddleId": request.waddle_id}
     if request.asked_at_ms:
         told["createdAt"] = request.asked_at_ms
@@ -261,7 +261,7 @@ def _metadata(request: SessionRequest) -> dict[str, Any]:
 
 
 def _token_body(
-    session_id: str, who: Participant, permissions: Permissions, now: float, seconds: int
+    session_id: str, who: TokenHolder, permissions: Permissions, now: float, seconds: int
 ) -> dict[str, Any]:
     return {
         "sessionId": session_id,
@@ -286,9 +286,9 @@ def _rights(permissions: Permissions) -> dict[str, Any]:
 def _active_page(body: dict[str, Any]) -> ActivePage | CannotVerify:
     listed = entries(body, "sessions")
     if count(body, "count") != len(listed):
-        return CannotVerify(Doubt.PARTIAL, "fewer or more sessions than counted")
+        return CannotVerify(VerifyFailure.PARTIAL, "the list does not match its count")
     if not listed:
-        return CannotVerify(Doubt.EMPTY, "the list of sessions is empty")
+        return CannotVerify(VerifyFailure.EMPTY, "the list of sessions is empty")
     sessions = tuple(
         ActiveSession(text(entry, "sessionId"), count(entry, "participantCount") or 0)
         for entry in listed
@@ -301,9 +301,9 @@ def _state(session_id: str, body: dict[str, Any]) -> SessionState | CannotVerify
     users = tuple(Present(text(entry, "id")) for entry in entries(body, "participants"))
     told = count(body, "participantCount")
     if told is not None and told != len(users):
-        return CannotVerify(Doubt.PARTIAL, "fewer or more participants than counted")
+        return CannotVerify(VerifyFailure.PARTIAL, "the participants do not match their count")
     if told is None:
-        return CannotVerify(Doubt.PARTIAL, "how many participants there are is not told")
+        return CannotVerify(VerifyFailure.PARTIAL, "the participant count is missing")
     if not users:
-        return CannotVerify(Doubt.EMPTY, "nobody is counted, and nobody is listed")
+        return CannotVerify(VerifyFailure.EMPTY, "the session has no participants")
     return SessionState(session_id, users)

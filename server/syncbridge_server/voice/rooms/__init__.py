@@ -1,1 +1,1 @@
-"""Rooms at the provider: opened, entered, moved, handed over, left, and what is due in them."""
+"""Rooms at the provider: opening, tokens, migration, handover, leaving and due work."""

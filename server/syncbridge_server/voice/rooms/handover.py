@@ -1,13 +1,12 @@
-"""Hands a call over with its session: the new device gets a token before anything is taken away.
+"""Hands a call over together with its session.
 
-The order matters. First the provider gives the new device its way in; then it is noted that the
-call is about to move, and the device that holds it stays in until the new one is in the media
-(`syncbridge.voice.holding`). When the provider refuses, or is slow, the session has been handed
-over all the same and the call stays where it is; the same device may ask again while the handoff
-can be read again.
+The order matters. First the provider issues a token for the new device. Then the channel notes that
+the call is about to move; the current device keeps the call until the new device is in the media
+(`syncbridge.voice.holding`). If the provider refuses or is slow, the session is still handed over
+and the call stays on its device. The new device can retry while it can read the handoff again.
 
-A token is given out here, so the grants of who asks are looked at, as everywhere. Who asks for a
-user (role service or admin) passes on what that user was granted last, and not its own rights.
+The caller's grants are checked as for every token. A service or admin that acts for a user passes
+on the user's latest grant, not its own rights.
 """
 
 from collections.abc import Iterator
@@ -23,23 +22,23 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.grants import require
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.reporting import hand_over
-from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.figures.metrics import CallMetrics
-from syncbridge_server.voice.rooms.tokens import Tokens, VoiceToken
-from syncbridge_server.voice.sockets.board import Board, LiveCall
+from syncbridge_server.voice.channel_writer import ChannelWriter
+from syncbridge_server.voice.figures.metrics import ChannelMetrics
+from syncbridge_server.voice.rooms.tokens import VoiceToken, VoiceTokens
+from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 
 log = structlog.get_logger("voice")
 
 SECONDS = 5.0
-"""How long a handoff waits for its call."""
+"""Deadline for the call's part of a handoff."""
 
 
 class HandedCall(msgspec.Struct, frozen=True):
-    """A call that goes along with a session.
+    """The result of handing a call over with its session.
 
     Attributes:
-        token: the new device's way in; None when there is none, and `error` says why.
-        retry_after: seconds after which asking again makes sense.
+        token: token for the new device; None if there is an `error`.
+        retry_after: seconds until a retry makes sense.
     """
 
     channel_id: str
@@ -49,15 +48,21 @@ class HandedCall(msgspec.Struct, frozen=True):
 
 
 class Handover:
-    """Moves calls from device to device, and counts how that goes: `failed`, or `begun` and then
-    `moved` or `expired`."""
+    """Moves calls between devices and counts the steps: `failed`, or `begun` and then `moved` or
+    `expired`."""
 
-    def __init__(self, board: Board, desk: Desk, tokens: Tokens, metrics: CallMetrics) -> None:
-        self._board = board
-        self._desk = desk
+    def __init__(
+        self,
+        live_calls: LiveCalls,
+        writer: ChannelWriter,
+        tokens: VoiceTokens,
+        metrics: ChannelMetrics,
+    ) -> None:
+        self._live_calls = live_calls
+        self._writer = writer
         self._tokens = tokens
         self._steps = metrics.handovers
-        desk.on_written(self._count)
+        writer.on_written(self._count)
 
     async def take_along(
         self, identity: Identity, session_id: str, source: str, target: str
@@ -65,9 +70,9 @@ class Handover:
         """Let `target` take over the call that `source` holds; None when it holds none.
 
         Args:
-            identity: who asks for it; without a grant for the channel there is no token.
+            identity: the caller; without a grant for the channel there is no token.
         """
-        call = self._board.calls.get(self._board.held_by(session_id, source))
+        call = self._live_calls.calls.get(self._live_calls.held_by(session_id, source))
         if call is None:
             return None
         handed = await self._try(identity, call, session_id, source, target)
@@ -95,11 +100,11 @@ class Handover:
     async def _move(
         self, identity: Identity, channel_id: str, user_id: str, session_id: str, target: str
     ) -> HandedCall | None:
-        record = (await self._desk.look(channel_id)).record
-        guest = record.guests.get(user_id)
-        if guest is None:
+        record = (await self._writer.read(channel_id)).record
+        participant = record.participants.get(user_id)
+        if participant is None:
             return None
-        allowed = guest.permissions
+        allowed = participant.permissions
         if not identity.privileged:
             allowed = require(identity, record.waddle_id, channel_id)
         token = await self._tokens.issue(
@@ -111,19 +116,19 @@ class Handover:
             device_id=target,
             sid=session_id,
         )
-        await self._desk.change(
+        await self._writer.change(
             channel_id, lambda channel, now: hand_over(channel, user_id, target, session_id, now)
         )
         return HandedCall(channel_id, token)
 
     def _count(self, channel: Channel) -> None:
-        """Count the steps that a write has made."""
+        """Count the steps in a write."""
         for step in steps_of(channel.news):
             self._steps.labels(step).inc()
 
 
 def steps_of(news: list[Message]) -> Iterator[str]:
-    """The steps of handovers among what devices are told."""
+    """The handover steps among the messages to devices."""
     for message in news:
         match message.get("state"), message.get("reason"):
             case "moving", _:

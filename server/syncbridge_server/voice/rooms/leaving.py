@@ -1,61 +1,61 @@
-"""Takes a user out of a call, because they asked for it over REST or somebody in charge did.
+"""Removes a user from a call on a REST request of the user, a service or an admin.
 
-That it was asked for is one negative about each connection. The provider is then told to remove the
-user; that it did is proof about the connections that were held before, and that it knew of no such
-user is a second negative. So what we show does not wait for a webhook, and one who came back
-meanwhile with another connection stays.
+The request is one negative for each of the user's connections. The provider is then asked to remove
+the user. Success proves that the connections held before are gone; "no such user" is a second
+negative. So the view does not wait for a webhook, and a connection made meanwhile stays.
 
-No provider takes back a token that was given out. So who was sent away is watched for: one who
-comes back before a new token was asked for is removed again (`chores`), as often as that is.
+Most providers cannot revoke an issued token. So a removed user who comes back without a new token
+is removed again (`provider_tasks`), each time.
 """
 
 from collections.abc import Callable
 from functools import partial
 
 from syncbridge.voice.channel import PROVIDER, Channel
-from syncbridge.voice.evidence import Evidence, Left, Origin, Source, Teller
+from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Left, Source, Teller
 from syncbridge.voice.timeline import SENT_AWAY
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.opening import NotLive
 
 Says = Callable[[str], Left]
-"""Connection id -> what is said about it."""
+"""Connection id -> evidence about it."""
 
 
 class Leaving:
     """Removes users from calls."""
 
-    def __init__(self, provider: VoiceProvider, desk: Desk) -> None:
+    def __init__(self, provider: VoiceProvider, writer: ChannelWriter) -> None:
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
 
     async def leave(
         self, channel_id: str, user_id: str, *, by: str = "", keep_out: bool = False
     ) -> bool:
-        """Remove a user with all connections, and free the seat. False: there was nobody to remove.
+        """Remove a user with all connections and free the seat; False if the user was not there.
 
-        `by`: who asks for it, if it is not the user. `keep_out`: somebody in charge wants it; the
-        user needs a new token to come back.
+        Args:
+            by: the caller, if not the user.
+            keep_out: the user needs a new token to come back.
 
-        Raises NotLive, ProviderError (the user may still be there), StoreError.
+        Raises NotLive, ProviderError (the user may still be in the call), StoreError.
         """
-        began = self._desk.now()
-        sessions, connections = await self._desk.change(
+        began = self._writer.now()
+        sessions, connections = await self._writer.change(
             channel_id, partial(asked_out, user_id=user_id, by=by, keep_out=keep_out)
         )
         removed = False
         for session_id in sessions:
             removed = await self._provider.kick(session_id, user_id) or removed
         rule = partial(put_out, user_id=user_id, connections=connections, removed=removed, at=began)
-        await self._desk.change(channel_id, rule)
+        await self._writer.change(channel_id, rule)
         return removed or bool(connections)
 
 
 def asked_out(
     channel: Channel, now: int, *, user_id: str, by: str = "", keep_out: bool = False
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Note that a user is to leave. The sessions to remove them from, and their connections.
+    """Note that a user is asked to leave; returns the sessions and the user's connections.
 
     Raises NotLive.
     """
@@ -66,7 +66,7 @@ def asked_out(
     channel.unseat(user_id, now)
     if keep_out:
         channel.keep_out(user_id, now)
-    origin = Origin(Teller.OPERATOR, by) if by else Origin(Teller.REPORT)
+    origin = EvidenceOrigin(Teller.OPERATOR, by) if by else EvidenceOrigin(Teller.REPORT)
     said: list[Evidence] = [
         Left(
             generation=call.generation,
@@ -81,7 +81,7 @@ def asked_out(
     if keep_out:
         channel.timeline.note(origin, SENT_AWAY, now, user_id=user_id)
     rooms = (record.room, record.previous)
-    channel.hear(said, now)
+    channel.apply(said, now)
     return [room.session_id for room in rooms if room is not None], connections
 
 
@@ -94,7 +94,7 @@ def put_out(
     removed: bool,
     at: int,
 ) -> None:
-    """The provider has removed a user, or knew of none since `at`."""
+    """Note that the provider removed a user, or that it did not know the user since `at`."""
     if channel.call is None:
         return
     generation = channel.call.generation
@@ -110,4 +110,4 @@ def put_out(
         )
         for connection in told
     ]
-    channel.hear(said, now)
+    channel.apply(said, now)

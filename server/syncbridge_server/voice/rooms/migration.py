@@ -1,13 +1,14 @@
-"""Moves a call to a new session at the provider, without anybody having to wait here.
+"""Migrates a call to a new session at the provider.
 
-`begin` notes the coming room in the channel, has it opened, and makes it the room: that news tells
-participants to rejoin. From then on the channel's own deadline (30 seconds) and its early end, when
-all have come over, decide; then the old room is retired and ended by the chores. Whoever finds a
-coming room that nobody opened in time carries on (`carry_on`): the node that began may be gone.
+`begin` notes the coming room in the channel, opens it, and makes it the current room; the news of
+that write tell participants to rejoin. The migration ends at the channel's deadline (30 seconds),
+or earlier when all participants have come over. Then the old room is retired and ended by the
+provider tasks. If the node that began dies, another node finds the unopened coming room and
+continues (`carry_on`).
 
-When the provider refuses, or does not answer, the call goes on where it is. A token opens one
-session only, so one for the old room does not open the new one, and what webhooks report of the old
-one afterwards belongs to a generation that does not count any more.
+When the provider refuses or does not answer, the call stays in its room. A token is valid for one
+session, so a token for the old room does not open the new one. Later webhooks about the old room
+belong to an old generation and are ignored.
 """
 
 from collections.abc import Awaitable
@@ -18,36 +19,38 @@ import structlog
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import Move, Room
-from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.figures.metrics import CallMetrics
+from syncbridge_server.voice.channel_writer import ChannelWriter
+from syncbridge_server.voice.figures.metrics import ChannelMetrics
 
 log = structlog.get_logger("voice")
 
 
 class OpensComing(Protocol):
-    """Opens the room that a migration has noted, and makes it the call's."""
+    """Opens the coming room of a migration and moves the call into it."""
 
     def coming(self, channel_id: str) -> Awaitable[Room | None]: ...
 
 
 class NothingToMigrate(Exception):
-    """There is no call, or it is migrating already; nothing is to be written."""
+    """There is no call, or it is already migrating; nothing is written."""
 
 
 class Migration:
-    """Moves calls."""
+    """Migrates calls."""
 
-    def __init__(self, desk: Desk, opening: OpensComing, metrics: CallMetrics) -> None:
-        self._desk = desk
+    def __init__(
+        self, writer: ChannelWriter, opening: OpensComing, metrics: ChannelMetrics
+    ) -> None:
+        self._writer = writer
         self._opening = opening
         self._metrics = metrics
-        desk.on_written(self._count)
+        writer.on_written(self._count)
 
     async def begin(self, channel_id: str, reason: str) -> bool:
-        """Move a channel's call. True: its participants were told to come over.
+        """Migrate a channel's call. True: its participants were asked to rejoin.
 
-        False when there is no call, and when it migrates already. Raises StoreError, and
-        ProviderError when no room could be opened: the call goes on where it is.
+        False when there is no call, or when it is already migrating. Raises StoreError, and
+        ProviderError when no room could be opened; the call then stays in its room.
         """
 
         def note(channel: Channel, now: int) -> None:
@@ -55,13 +58,13 @@ class Migration:
                 raise NothingToMigrate
 
         try:
-            await self._desk.change(channel_id, note)
+            await self._writer.change(channel_id, note)
         except NothingToMigrate:
             return False
         return await self.carry_on(channel_id)
 
     async def carry_on(self, channel_id: str) -> bool:
-        """Open the coming room of a migration that was begun, here or elsewhere. As `begin`."""
+        """Open the coming room of a migration that any node began. As `begin`."""
         try:
             room = await self._opening.coming(channel_id)
         except ProviderError as error:
@@ -73,7 +76,7 @@ class Migration:
         return room is not None
 
     async def _give_up(self, channel_id: str, *, asked: bool) -> None:
-        """The call goes on in its room. A room that was perhaps opened is to be ended."""
+        """Abandon the migration. `asked`: the room may have been opened and must be ended."""
 
         def abandon(channel: Channel, now: int) -> None:
             if channel.record.coming is None:
@@ -81,12 +84,12 @@ class Migration:
             channel.abandon(asked=asked)
 
         try:
-            await self._desk.change(channel_id, abandon)
+            await self._writer.change(channel_id, abandon)
         except NothingToMigrate:
             pass
 
     def _count(self, channel: Channel) -> None:
-        """Count migrations that are over, and calls that have ended, once they are written."""
+        """Count finished migrations and ended calls after the write."""
         metrics = self._metrics
         for move in channel.moves:
             metrics.migrations.labels(move.result).inc()
@@ -110,5 +113,5 @@ def _tell(channel_id: str, move: Move) -> None:
 
 
 def _reason(reason: str) -> str:
-    """A reason as a label: words that come from outside are one."""
+    """A reason as a metric label; external reasons share one label."""
     return reason if reason in ("idle", "ended", "lost") else "other"

@@ -1,14 +1,14 @@
-"""Opens rooms at the provider: on demand, ahead of an event, and in the place of one that is lost.
+"""Opens rooms at the provider: on demand, ahead of an event, and to replace a lost room.
 
-Theory of operation. What is to be opened is noted in the channel before the provider is asked, with
-the key under which it is asked. So whoever comes after a lost answer, a failure or a dead node asks
-under the same key, and gets the same room. A lock makes one node at a time ask (the provider may
-not know keys), and callers of this node wait for one attempt together. Whether there is something
-to do is decided after the lock was got, from what is stored then: of many who find a channel
-without a room, or with a lost one, the first acts and the others find it done.
+Theory of operation. The channel stores the room and its idempotency key before the provider is
+asked. So after a lost answer, a failure or the death of a node, the next attempt uses the same key
+and gets the same room. A lock lets one node at a time ask, because some providers do not support
+keys; concurrent callers on one node share one attempt. After acquiring the lock, the stored channel
+decides whether anything is left to do: of many callers who find no room, or a lost one, the first
+opens it and the others find it open.
 
-An attempt ends before its lock does. Which channel a session belongs to is stored before anybody is
-let in: its webhooks may be faster than our own answer.
+An attempt ends before its lock expires. The channel of a session is stored before any token is
+issued, because the session's webhooks can arrive before our own answer.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,32 +26,32 @@ from syncbridge.voice.provider.errors import NetworkFailed, ProviderError, Provi
 from syncbridge.voice.provider.records import SessionRequest
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, Room
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 
 log = structlog.get_logger("voice")
 
 OPEN = "open"
-"""Purpose of the lock under which the provider is asked for rooms."""
+"""Purpose of the lock for opening rooms."""
 MARGIN = 5.0
-"""Seconds that a lock outlives the attempt."""
+"""Seconds by which the lock outlives the attempt."""
 MAX_RETIRED = 16
-"""Rooms of a channel that wait to be ended; with so many, no other one is opened."""
+"""Maximum number of retired rooms of a channel; above it, no further room is opened."""
 
 
 class NotLive(Exception):
-    """There is no call in the channel; nothing is to be written."""
+    """The channel has no call; nothing is written."""
 
 
-class Done(Exception):
-    """There is nothing to change: this is the room."""
+class AlreadyOpen(Exception):
+    """The room is already open; nothing is written."""
 
     def __init__(self, room: Room) -> None:
         super().__init__(room.key)
         self.room = room
 
 
-class Asking(NamedTuple):
-    """A room that the provider is to be asked for. `origin`: the session that migrates to it."""
+class RoomRequest(NamedTuple):
+    """A room to request from the provider. `origin`: the session that migrates to it."""
 
     room: Room
     waddle_id: str
@@ -59,8 +59,8 @@ class Asking(NamedTuple):
     origin: str = ""
 
 
-class Attempt:
-    """What callers of one node wait for together."""
+class SharedAttempt:
+    """One attempt that the callers on this node share."""
 
     def __init__(self) -> None:
         self.over = trio.Event()
@@ -72,50 +72,54 @@ class Opening:
     """Opens rooms.
 
     Args:
-        default: how rooms are opened that nobody said anything about.
-        patience: seconds for an attempt; waiting for one of another node takes as long at most.
+        default: configuration of rooms without an explicit one.
+        patience: deadline of an attempt, and of waiting for another node's attempt, in seconds.
     """
 
     def __init__(
-        self, provider: VoiceProvider, desk: Desk, default: ChannelConfig, patience: float
+        self,
+        provider: VoiceProvider,
+        writer: ChannelWriter,
+        default: ChannelConfig,
+        patience: float,
     ) -> None:
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
         self._default = default
         self._patience = patience
-        self._attempts: dict[tuple[str, str], Attempt] = {}
+        self._attempts: dict[tuple[str, str], SharedAttempt] = {}
 
     async def room(
         self, channel_id: str, waddle_id: str, config: ChannelConfig | None = None
     ) -> Room:
-        """The room of a channel, with a call in it; opened when there is none.
+        """The room of a channel with a call; opens one if there is none.
 
         Raises ProviderError, StoreError, and FORBIDDEN for a channel of another waddle.
         """
-        channel = await self._desk.look(channel_id)
+        channel = await self._writer.read(channel_id)
         require_waddle(channel, waddle_id)
         if channel.live and channel.record.room is not None:
             return channel.record.room
-        deed = partial(self._open, channel_id, waddle_id, config)
-        return await self._together((OPEN, channel_id), deed)
+        action = partial(self._open, channel_id, waddle_id, config)
+        return await self._together((OPEN, channel_id), action)
 
     async def recreate(self, channel_id: str, lost_session_id: str) -> Room:
-        """Replace a room that the provider does not know any more; participants are told to rejoin.
+        """Replace a room that the provider has lost; participants are asked to rejoin.
 
-        Once, however many ask: where another session is the channel's by now, that is the answer.
-        Raises as `room`, and ProviderUnavailable while an earlier migration is under way.
+        Concurrent calls replace it once: if the channel already has another session, the result is
+        that room. Raises as `room`, and ProviderUnavailable during an earlier migration.
         """
-        deed = partial(self._recreate, channel_id, lost_session_id)
+        action = partial(self._recreate, channel_id, lost_session_id)
         try:
-            return await self._together((LOST, channel_id), deed)
+            return await self._together((LOST, channel_id), action)
         except NotLive:
-            record = (await self._desk.look(channel_id)).record
+            record = (await self._writer.read(channel_id)).record
             return await self.room(channel_id, record.waddle_id)
 
     async def coming(self, channel_id: str) -> Room | None:
-        """Open the room that a migration has noted, and move the call into it.
+        """Open the coming room of a migration and move the call into it.
 
-        None when none is noted, or not any more. Raises as `room`.
+        None when the channel has no coming room. Raises as `room`.
         """
         try:
             return await self._together(("coming", channel_id), partial(self._come, channel_id))
@@ -123,21 +127,22 @@ class Opening:
             return None
 
     async def ask(self, record: ChannelRecord, room: Room) -> str:
-        """The id of a room at the provider, by its key. Hold `locked` around it.
+        """The provider's id of a room, by its key. Call it inside `locked`.
 
         Raises ProviderError, StoreError.
         """
-        return await self._ask(record.channel_id, Asking(room, record.waddle_id, record.config))
+        return await self._ask(
+            record.channel_id, RoomRequest(room, record.waddle_id, record.config)
+        )
 
     @asynccontextmanager
     async def locked(self, channel_id: str) -> AsyncIterator[None]:
-        """The right to ask the provider for rooms of a channel, for one attempt.
+        """Hold the lock for opening rooms of a channel during one attempt.
 
-        Raises ProviderUnavailable when others have it for too long, NetworkFailed when the attempt
-        takes too long.
+        Raises ProviderUnavailable if the lock stays taken, NetworkFailed if the attempt times out.
         """
         life_ms, wait_ms = (round(s * 1000) for s in (self._patience + MARGIN, self._patience))
-        async with self._desk.channels.lock(channel_id, OPEN, life_ms, wait_ms) as got:
+        async with self._writer.channels.lock(channel_id, OPEN, life_ms, wait_ms) as got:
             if not got:
                 raise ProviderUnavailable("the room is being opened elsewhere", retry_after=1.0)
             try:
@@ -148,24 +153,24 @@ class Opening:
                     "the room was not opened in time", retry_after=1.0, outcome_unknown=True
                 ) from None
 
-    # One attempt for all callers of this node
+    # Shared attempts
 
-    async def _together(self, key: tuple[str, str], deed: Callable[[], Awaitable[Room]]) -> Room:
+    async def _together(self, key: tuple[str, str], action: Callable[[], Awaitable[Room]]) -> Room:
         while True:
             attempt = self._attempts.get(key)
             if attempt is None:
-                return await self._lead(key, deed)
+                return await self._lead(key, action)
             await attempt.over.wait()
             if attempt.error is not None:
                 raise attempt.error
             if attempt.room is not None:
                 return attempt.room
 
-    async def _lead(self, key: tuple[str, str], deed: Callable[[], Awaitable[Room]]) -> Room:
-        """Act for those who wait; when we are cancelled, one of them does."""
-        attempt = self._attempts[key] = Attempt()
+    async def _lead(self, key: tuple[str, str], action: Callable[[], Awaitable[Room]]) -> Room:
+        """Make the attempt for all waiting callers; when cancelled, one of them makes it."""
+        attempt = self._attempts[key] = SharedAttempt()
         try:
-            attempt.room = await deed()
+            attempt.room = await action()
             return attempt.room
         except Exception as error:
             attempt.error = error
@@ -174,32 +179,32 @@ class Opening:
             del self._attempts[key]
             attempt.over.set()
 
-    # Deeds
+    # Actions
 
     async def _open(self, channel_id: str, waddle_id: str, config: ChannelConfig | None) -> Room:
-        def note(channel: Channel, now: int) -> Asking:
+        def note(channel: Channel, now: int) -> RoomRequest:
             require_waddle(channel, waddle_id)
             record = channel.record
             if channel.live and record.room is not None:
-                raise Done(record.room)
+                raise AlreadyOpen(record.room)
             if record.room is None and len(record.retired) >= MAX_RETIRED:
                 raise ProviderUnavailable("earlier rooms have to be ended first", retry_after=30.0)
             chosen = config or wanted_config(channel, now, self._default)
             room = channel.opening(now, chosen, waddle_id)
             if room.session_id:
                 channel.opened(room.session_id, now)
-            return Asking(channel.record.room or room, record.waddle_id, record.config)
+            return RoomRequest(channel.record.room or room, record.waddle_id, record.config)
 
         async with self.locked(channel_id):
             try:
-                asking = await self._desk.change(channel_id, note)
-            except Done as done:
-                return done.room
-            if asking.room.session_id:
-                return asking.room
-            session_id = await self._ask_or_note(channel_id, asking)
-            return await self._desk.change(
-                channel_id, partial(opened, key=asking.room.key, session_id=session_id)
+                request = await self._writer.change(channel_id, note)
+            except AlreadyOpen as open_already:
+                return open_already.room
+            if request.room.session_id:
+                return request.room
+            session_id = await self._ask_or_note(channel_id, request)
+            return await self._writer.change(
+                channel_id, partial(opened, key=request.room.key, session_id=session_id)
             )
 
     async def _recreate(self, channel_id: str, lost_session_id: str) -> Room:
@@ -208,17 +213,17 @@ class Opening:
             if not channel.live or room is None:
                 raise NotLive
             if room.session_id != lost_session_id:
-                raise Done(room)
+                raise AlreadyOpen(room)
             if channel.migrate(now, LOST) is None:
-                wait = self._desk.limits.call.migration_ms / 1000
+                wait = self._writer.limits.call.migration_ms / 1000
                 raise ProviderUnavailable("a migration is under way", retry_after=wait)
             record.lost = 0
 
         async with self.locked(channel_id):
             try:
-                await self._desk.change(channel_id, note)
-            except Done as done:
-                return done.room
+                await self._writer.change(channel_id, note)
+            except AlreadyOpen as open_already:
+                return open_already.room
             log.warning("voice_room_lost", channel_id=channel_id, session_id=lost_session_id)
             return await self._move(channel_id)
 
@@ -227,50 +232,50 @@ class Opening:
             return await self._move(channel_id)
 
     async def _move(self, channel_id: str) -> Room:
-        """Ask for the coming room, and make it the room. Raises NotLive when there is none."""
-        record = (await self._desk.look(channel_id)).record
+        """Open the coming room and make it the current room. Raises NotLive if there is none."""
+        record = (await self._writer.read(channel_id)).record
         if record.coming is None:
             raise NotLive
         origin = record.room.session_id if record.room is not None else ""
-        asking = Asking(record.coming, record.waddle_id, record.config, origin)
-        session_id = await self._ask_or_note(channel_id, asking)
-        return await self._desk.change(
-            channel_id, partial(moved, key=asking.room.key, session_id=session_id)
+        request = RoomRequest(record.coming, record.waddle_id, record.config, origin)
+        session_id = await self._ask_or_note(channel_id, request)
+        return await self._writer.change(
+            channel_id, partial(moved, key=request.room.key, session_id=session_id)
         )
 
     # The provider
 
-    async def _ask_or_note(self, channel_id: str, asking: Asking) -> str:
-        """Ask the provider; its failure is noted in the channel, and raised."""
+    async def _ask_or_note(self, channel_id: str, request: RoomRequest) -> str:
+        """Ask the provider. A failure is stored in the channel and raised."""
         try:
-            return await self._ask(channel_id, asking)
+            return await self._ask(channel_id, request)
         except ProviderError as error:
             log.warning(
                 "voice_room_not_opened",
                 channel_id=channel_id,
-                key=asking.room.key,
+                key=request.room.key,
                 code=error.code.value,
                 reason=error.detail,
             )
             with suppress(StoreError):
-                await self._desk.change(channel_id, partial(failed, error=error))
+                await self._writer.change(channel_id, partial(failed, error=error))
             raise
 
-    async def _ask(self, channel_id: str, asking: Asking) -> str:
-        config, room = asking.config, asking.room
-        request = SessionRequest(
+    async def _ask(self, channel_id: str, request: RoomRequest) -> str:
+        config, room = request.config, request.room
+        session_request = SessionRequest(
             channel_id,
-            asking.waddle_id,
+            request.waddle_id,
             config.max_participants,
             config.recording,
             config.transcription,
             config.features,
             room.asked_at,
-            asking.origin,
-            room.reason if asking.origin else "",
+            request.origin,
+            room.reason if request.origin else "",
         )
-        session = await self._provider.create_session(request, room.key)
-        await self._desk.channels.note_session(session.id, channel_id)
+        session = await self._provider.create_session(session_request, room.key)
+        await self._writer.channels.note_session(session.id, channel_id)
         log.info(
             "voice_room_opened",
             channel_id=channel_id,
@@ -281,7 +286,7 @@ class Opening:
 
 
 def opened(channel: Channel, now: int, *, key: str, session_id: str) -> Room:
-    """The provider has the room of that key. Raises ProviderUnavailable when it is not wanted."""
+    """Note that the provider opened a room. Raises ProviderUnavailable if the call has ended."""
     room = channel.record.room
     if room is None or room.key != key:
         raise ProviderUnavailable("the call was ended while it was opened", retry_after=1.0)
@@ -290,7 +295,7 @@ def opened(channel: Channel, now: int, *, key: str, session_id: str) -> Room:
 
 
 def moved(channel: Channel, now: int, *, key: str, session_id: str) -> Room:
-    """The provider has the coming room of that key. Raises NotLive when it is not wanted."""
+    """Note that the provider opened the coming room. Raises NotLive if it is no longer wanted."""
     record = channel.record
     if record.coming is None or record.coming.key != key:
         raise NotLive
@@ -301,7 +306,7 @@ def moved(channel: Channel, now: int, *, key: str, session_id: str) -> Room:
 
 
 def failed(channel: Channel, now: int, *, error: ProviderError) -> None:
-    """The provider failed: note it, and when to try again."""
+    """Note a failure of the provider and the time of the next attempt."""
     channel.failed(error.code.value)
     channel.postpone(now, round((error.retry_after or 0.0) * 1000))
 
@@ -309,4 +314,6 @@ def failed(channel: Channel, now: int, *, error: ProviderError) -> None:
 def require_waddle(channel: Channel, waddle_id: str) -> None:
     """Raise FORBIDDEN for a channel that was opened for another waddle."""
     if waddle_id and not channel.belongs_to(waddle_id):
-        raise SyncBridgeError(ErrorCode.FORBIDDEN, "waddleId: the channel is another waddle's")
+        raise SyncBridgeError(
+            ErrorCode.FORBIDDEN, "waddleId: the channel belongs to another waddle"
+        )

@@ -1,15 +1,14 @@
-"""Carries revocations of tokens on to the calls: whose tokens are taken back is removed from them.
+"""Applies token revocations to calls: removes users whose tokens were revoked.
 
-Every node hears of a revocation, and does the same: it notes in each call that the user may be in
-that the user is to be removed, and kept out (`Channel.remove`). That is written with the channel,
-so it is pending there until the provider has done it, however often it has to be asked (`chores`);
-and who comes back with what the provider still takes for a token is removed again. Nodes do not
-get in each other's way: what has been noted since the revocation is not noted again, and a voice
-token that was asked for after it is none of those that are meant.
+Every node receives a revocation and does the same. In each call that the user may be in, it notes
+that the user must be removed and kept out (`Channel.remove`). The note is stored with the channel
+until the provider has removed the user, however many attempts that takes (`provider_tasks`). A user
+who comes back with a token that the provider still accepts is removed again. Nodes do not conflict:
+a removal noted since the revocation is not noted again, and later voice tokens are not affected.
 
-Which calls: those of the index of a user's calls, in which voice tokens are noted too. It is
-written a moment later, so it is read twice. Which user: named by the revocation, or one whose
-socket it closed, or who got a voice token with it from this node.
+The calls come from the index of the user's calls, which includes voice tokens. The index is written
+with a delay, so it is read twice. The user is named by the revocation, had a socket closed by it,
+or got a voice token with the revoked token from this node.
 """
 
 from collections import OrderedDict
@@ -23,31 +22,32 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.records import Guest
+from syncbridge.voice.records import Participant
 from syncbridge_server.auth.revocation import Rule
 from syncbridge_server.isolation import of_record
 from syncbridge_server.ports.evidence import CallEvidence
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.opening import NotLive
 
 log = structlog.get_logger("voice")
 
 AT_ONCE = 8
 WAITING_MOST = 65_536
-"""Revocations that wait for the store; the oldest makes room."""
+"""Maximum number of queued revocations; the oldest is dropped."""
 SETTLED_SECONDS = 1.0
-"""After that a voice token that was issued before the revocation is in the index."""
+"""After this time, the index has every voice token that was issued before the revocation."""
 RETRY_SECONDS = 1.0
-TOLD_SECONDS = 0.5
+APPLY_SECONDS = 0.5
 NAMES_MOST = 65_536
 USERS_MOST = 16
 
 
-class Taken(NamedTuple):
-    """What was taken back from a user.
+class Revocation(NamedTuple):
+    """A revocation for one user.
 
     Attributes:
-        kind, value: as in `auth.revocation.Rule`. at: Unix ms; what was issued later is not meant.
+        kind, value: as in `auth.revocation.Rule`.
+        at: Unix ms; tokens issued later are not revoked.
     """
 
     user_id: str
@@ -57,18 +57,18 @@ class Taken(NamedTuple):
 
 
 class Revoking:
-    """Removes users from calls. `pending`: what the calls have not been told yet."""
+    """Removes users from calls. `pending`: revocations that have not reached the calls yet."""
 
-    def __init__(self, desk: Desk, evidence: CallEvidence) -> None:
-        self._desk = desk
+    def __init__(self, writer: ChannelWriter, evidence: CallEvidence) -> None:
+        self._writer = writer
         self._evidence = evidence
         self._known: OrderedDict[str, dict[str, None]] = OrderedDict()
-        self.pending: dict[Taken, None] = {}
-        self._working: set[Taken] = set()
+        self.pending: dict[Revocation, None] = {}
+        self._working: set[Revocation] = set()
         self._more = trio.Event()
 
     def note(self, user_id: str, names: Iterable[str]) -> None:
-        """A user gets a voice token by a token, login and device of these names. O(names)."""
+        """Remember that a user gets a voice token with these token, login and device ids. O(n)."""
         for name in names:
             users = self._known.pop(name, {})
             users.pop(user_id, None)
@@ -79,16 +79,16 @@ class Revoking:
             if len(self._known) > NAMES_MOST:
                 self._known.popitem(last=False)
 
-    def taken(self, rule: Rule, others: Iterable[str] = ()) -> list[Taken]:
-        """What a revocation means for calls. `others`: users whose sockets it closed."""
+    def affected(self, rule: Rule, others: Iterable[str] = ()) -> list[Revocation]:
+        """The revocations by user. `others`: users whose sockets the revocation closed."""
         named = rule.value if rule.kind == "user" else rule.user_id
         users = [named] if named else [*self._known.get(rule.value, ()), *others]
         at = round(rule.at * 1000)
-        return [Taken(user, rule.kind, rule.value, at) for user in dict.fromkeys(users)]
+        return [Revocation(user, rule.kind, rule.value, at) for user in dict.fromkeys(users)]
 
     def revoked(self, rule: Rule, others: Iterable[str] = ()) -> None:
-        """See to it that calls are told. Does not wait. `others`: see `taken`."""
-        for one in self.taken(rule, others):
+        """Queue a revocation for the calls. Does not block. `others`: see `affected`."""
+        for one in self.affected(rule, others):
             self.pending.pop(one, None)
             self.pending[one] = None
             if len(self.pending) > WAITING_MOST:
@@ -96,7 +96,7 @@ class Revoking:
         self._more.set()
 
     async def run(self) -> None:
-        """Work, for ever."""
+        """Apply queued revocations for ever."""
         async with trio.open_nursery() as nursery:
             for _ in range(AT_ONCE):
                 nursery.start_soon(self._work)
@@ -110,9 +110,9 @@ class Revoking:
                 continue
             self._working.add(one)
             try:
-                await self.tell(one)
+                await self.apply(one)
                 await trio.sleep(SETTLED_SECONDS)
-                await self.tell(one)
+                await self.apply(one)
                 self.pending.pop(one, None)
             except StoreError as error:
                 log.info("voice_revocation_waits", user_id=one.user_id, reason=error.detail)
@@ -120,38 +120,38 @@ class Revoking:
             finally:
                 self._working.discard(one)
 
-    async def told(self, rule: Rule) -> list[str]:
-        """Tell the calls of a revocation at once; the channels in which it is still to be done.
+    async def apply_now(self, rule: Rule) -> list[str]:
+        """Apply a revocation at once; returns the channels where the provider must still act.
 
-        What the store does not take in TOLD_SECONDS is done later.
+        What the store does not accept within APPLY_SECONDS is applied later.
         """
         found: list[str] = []
-        with trio.move_on_after(TOLD_SECONDS), suppress(StoreError):
-            for one in self.taken(rule):
-                found += await self.tell(one)
+        with trio.move_on_after(APPLY_SECONDS), suppress(StoreError):
+            for one in self.affected(rule):
+                found += await self.apply(one)
         return found
 
-    async def tell(self, taken: Taken) -> list[str]:
-        """Tell the calls. Those from which the provider has still to remove the user.
+    async def apply(self, revocation: Revocation) -> list[str]:
+        """Apply a revocation; returns the channels where the provider must still remove the user.
 
         Raises StoreError.
         """
-        since = taken.at - self._desk.limits.removed_ms
-        noted = await self._evidence.calls_of(taken.user_id)
+        since = revocation.at - self._writer.limits.removed_ms
+        noted = await self._evidence.calls_of(revocation.user_id)
         return [
             channel_id
             for channel_id, at in noted
-            if at >= since and await self._tell(channel_id, taken)
+            if at >= since and await self._apply(channel_id, revocation)
         ]
 
-    async def _tell(self, channel_id: str, taken: Taken) -> bool:
+    async def _apply(self, channel_id: str, revocation: Revocation) -> bool:
         try:
-            if not concerned(await self._desk.look(channel_id), taken):
+            if not concerned(await self._writer.read(channel_id), revocation):
                 return False
             with suppress(NotLive):
-                await self._desk.change(channel_id, partial(removed, taken=taken))
-                log.info("voice_revoked", channel_id=channel_id, user_id=taken.user_id)
-            return taken.user_id in (await self._desk.look(channel_id)).record.unwelcome
+                await self._writer.change(channel_id, partial(removed, revocation=revocation))
+                log.info("voice_revoked", channel_id=channel_id, user_id=revocation.user_id)
+            return revocation.user_id in (await self._writer.read(channel_id)).record.unwelcome
         except StoreError as error:
             if not of_record(error):
                 raise
@@ -159,30 +159,37 @@ class Revoking:
             return False
 
 
-def removed(channel: Channel, now: int, *, taken: Taken) -> None:
-    """Have a user removed whose tokens were taken back. Raises NotLive when nothing is to be noted.
+def removed(channel: Channel, now: int, *, revocation: Revocation) -> None:
+    """Note that a user must be removed. Raises NotLive if nothing is to be noted.
 
-    What was noted since the revocation is not noted again.
+    A removal noted since the revocation is not noted again.
     """
-    kept_out = channel.record.removed.get(taken.user_id, 0) - channel.limits.removed_ms
-    if kept_out >= taken.at or not concerned(channel, taken):
+    kept_out = channel.record.removed.get(revocation.user_id, 0) - channel.limits.removed_ms
+    if kept_out >= revocation.at or not concerned(channel, revocation):
         raise NotLive
-    channel.remove(taken.user_id, now)
+    channel.remove(revocation.user_id, now)
 
 
-def concerned(channel: Channel, taken: Taken) -> bool:
-    """Whether there is a call in which a user may be with what was taken back.
+def concerned(channel: Channel, revocation: Revocation) -> bool:
+    """Whether the user may be in the call with a revoked token.
 
-    Nobody knows with which token somebody came of whom nothing is noted: they are meant.
+    That includes a user whose token is unknown.
     """
-    guest = channel.record.guests.get(taken.user_id)
-    return channel.live and (guest is None or concerns(taken, guest))
+    participant = channel.record.participants.get(revocation.user_id)
+    return channel.live and (participant is None or concerns(revocation, participant))
 
 
-def concerns(taken: Taken, guest: Guest) -> bool:
-    """Whether the voice token of a guest was got with what was taken back."""
-    if guest.token_at > taken.at:
+def concerns(revocation: Revocation, participant: Participant) -> bool:
+    """Whether a participant's voice token was issued for a revoked token, login or device."""
+    if participant.token_at > revocation.at:
         return False
-    if taken.kind == "device":
-        return not guest.device_id or taken.value in (guest.device_id, guest.moving_to)
-    return taken.kind == "user" or not guest.logins or taken.value in guest.logins
+    if revocation.kind == "device":
+        return not participant.device_id or revocation.value in (
+            participant.device_id,
+            participant.moving_to,
+        )
+    return (
+        revocation.kind == "user"
+        or not participant.logins
+        or revocation.value in participant.logins
+    )

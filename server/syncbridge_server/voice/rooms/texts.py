@@ -1,9 +1,8 @@
-"""Fetches transcripts and summaries before their addresses expire, and keeps what they say.
+"""Fetches transcripts and summaries before their URLs expire, and stores their text.
 
-What is to be fetched is noted in the channel, by id; the address, which is a secret, is with the
-recordings. A failure is tried again after 10 seconds, then longer each time, up to 5 minutes, by
-whichever node finds it due, until the address is worth nothing. The provider's other work in the
-channel does not wait for it.
+The channel lists the ids to fetch; the URLs are secrets and are stored with the recordings. Any
+node retries a failed download after 10 seconds, then at longer intervals up to 5 minutes, until the
+URL expires. The channel's provider tasks do not wait for it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,7 +15,7 @@ import trio
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.recordings import Recorded
 from syncbridge_server.ports.recordings import Recordings
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 
 if TYPE_CHECKING:
     import httpx
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
 log = structlog.get_logger("voice")
 
 TEXTS = "texts"
-"""Purpose of the lock under which one node fetches."""
+"""Purpose of the lock for downloads."""
 MOST_BYTES = 1_048_576
 SECONDS = 10.0
 LIFE_MS = 30_000
 GONE = (401, 403, 404, 410)
 Download = Callable[[str], Awaitable[bytes]]
-"""Address -> what is there. Raises NotFetched."""
+"""URL -> content. Raises NotFetched."""
 
 
 class NotFetched(Exception):
-    """There was no answer, or not the right one. `final`: nor will there be."""
+    """The download failed. `final`: a retry is useless."""
 
     def __init__(self, reason: str, *, final: bool = False) -> None:
         super().__init__(reason)
@@ -42,36 +41,40 @@ class NotFetched(Exception):
 
 
 class Texts:
-    """Fetches texts. `count`: gets `fetched` or `lost`."""
+    """Fetches texts. `count`: called with `fetched` or `lost`."""
 
     def __init__(
-        self, desk: Desk, recordings: Recordings, download: Download, count: Callable[[str], None]
+        self,
+        writer: ChannelWriter,
+        recordings: Recordings,
+        download: Download,
+        count: Callable[[str], None],
     ) -> None:
-        self._desk = desk
+        self._writer = writer
         self._recordings = recordings
         self._download = download
         self._count = count
 
     async def fetch(self, channel_id: str) -> None:
-        """Fetch what a channel wants, unless another node does. Raises StoreError."""
-        async with self._desk.channels.lock(channel_id, TEXTS, LIFE_MS, 0) as got:
+        """Fetch the texts that a channel lists, unless another node does. Raises StoreError."""
+        async with self._writer.channels.lock(channel_id, TEXTS, LIFE_MS, 0) as got:
             if not got:
                 return
-            wanted = (await self._desk.look(channel_id)).record.texts
+            wanted = (await self._writer.read(channel_id)).record.texts
             listed = {
                 one.recording_id: one for one in await self._recordings.of_channel(channel_id)
             }
             for recording_id in list(wanted):
                 done = await self._fetch(channel_id, listed.get(recording_id))
                 rule = partial(fetched, recording_id=recording_id, done=done)
-                await self._desk.change(channel_id, rule)
+                await self._writer.change(channel_id, rule)
                 if not done:
                     return
 
     async def _fetch(self, channel_id: str, one: Recorded | None) -> bool:
-        """Whether there is nothing to be done about a text any more."""
-        if one is None or 0 < one.expires_at <= self._desk.now():
-            return self._lost(channel_id, "it has expired")
+        """Fetch one text; True when it was fetched or is lost."""
+        if one is None or 0 < one.expires_at <= self._writer.now():
+            return self._lost(channel_id, "the URL has expired")
         try:
             text = await self._download(one.url)
         except NotFetched as error:
@@ -91,7 +94,7 @@ class Texts:
 
 
 def fetched(channel: Channel, now: int, *, recording_id: str, done: bool) -> None:
-    """A text was fetched, or is to be asked for again later."""
+    """Note that a text is done, or schedule the next attempt."""
     record, limits = channel.record, channel.limits
     if done:
         record.texts = [one for one in record.texts if one != recording_id]
@@ -103,7 +106,7 @@ def fetched(channel: Channel, now: int, *, recording_id: str, done: bool) -> Non
 
 
 def downloads(client: "httpx.AsyncClient") -> Download:
-    """Downloads with a client, in one attempt, of `MOST_BYTES` at most; no redirect is followed."""
+    """Downloads in one attempt, at most `MOST_BYTES`, without following redirects."""
     import httpx
 
     async def download(url: str) -> bytes:
@@ -124,5 +127,5 @@ async def _body(answer: "httpx.Response") -> bytes:
     async for chunk in answer.aiter_bytes():
         body += chunk
         if len(body) > MOST_BYTES:
-            raise NotFetched("it is too large", final=True)
+            raise NotFetched("the text is too large", final=True)
     return bytes(body)

@@ -1,10 +1,9 @@
-"""What is due in channels: deadlines, leases, rooms to open ahead, chores, calls that are too old.
+"""Due work of channels: deadlines, leases, prewarming, provider tasks, calls that are too old.
 
-Theory of operation. When a channel wants to be looked at is stored with it, so no timer is lost
-with a node. Every node claims channels that are due, and who claims has them for a while: a node
-that dies lets go by itself. What is due is then carried out as a change of the channel, which says
-anew when it is due; only what follows from that change is done at the provider. When the store
-cannot be read, nothing is due.
+Theory of operation. The time at which a channel is due is stored with it, so no timer is lost when
+a node dies. Every node claims due channels for a limited time; a dead node's claims expire. Due
+work is a change of the channel, which sets the next due time. Requests to the provider follow that
+change. When the store cannot be read, nothing is due.
 """
 
 from collections.abc import Awaitable
@@ -20,51 +19,51 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.timeline import TIMEOUT
 from syncbridge_server.isolation import Left
-from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.rooms.chores import Chores
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.opening import Opening
+from syncbridge_server.voice.rooms.provider_tasks import ProviderTasks
 
 log = structlog.get_logger("voice")
 
 POLL_SECONDS = 1.0
-"""Between two looks for what is due, on average."""
+"""Average interval of claims."""
 AT_ONCE = 16
-"""Channels that a node works on at the same time."""
+"""Maximum number of channels in progress on a node."""
 LEASE_MS = 30_000
 UNWANTED = "unopened"
-"""Why a room that could not be opened for so long, and for nobody any more, is given up."""
+"""Reason for abandoning a room that could not be opened in time."""
 
 
 class Migrating(Protocol):
-    """Begins and carries on migrations."""
+    """Begins and continues migrations."""
 
     def begin(self, channel_id: str, reason: str) -> Awaitable[bool]:
-        """Have the call of a channel move to another room; False when it does not."""
+        """Migrate the call of a channel; False when it does not migrate."""
 
     def carry_on(self, channel_id: str) -> Awaitable[bool]:
-        """Open the room of a migration that was begun; False when the call does not move."""
+        """Open the coming room of a migration; False when the call does not move."""
 
 
-class Looks(Protocol):
+class ChecksCalls(Protocol):
     """Asks the provider who is in a call."""
 
-    def look(self, channel_id: str) -> Awaitable[object]:
-        """Let a channel's call hear who is in it. Raises StoreError."""
+    def check(self, channel_id: str) -> Awaitable[object]:
+        """Ask the provider and apply the answer to the channel's call. Raises StoreError."""
 
 
 class Fetches(Protocol):
-    """Fetches what the provider has written down."""
+    """Fetches transcripts and summaries."""
 
     def fetch(self, channel_id: str) -> Awaitable[None]:
-        """What a channel wants. Raises StoreError."""
+        """Fetch the texts that a channel lists. Raises StoreError."""
 
 
-class Wanted(NamedTuple):
-    """What is to be done at the provider after a channel was looked at."""
+class DueWork(NamedTuple):
+    """Work at the provider that follows from a channel's due work."""
 
     waddle_id: str = ""
     opening: bool = False
-    chores: bool = False
+    tasks: bool = False
     coming: bool = False
     too_old: bool = False
     stragglers: bool = False
@@ -72,28 +71,28 @@ class Wanted(NamedTuple):
 
 
 class Timers:
-    """Carries out what is due. `waiting`: the store could not be read the last time."""
+    """Carries out due work. `waiting`: the latest claim failed at the store."""
 
     def __init__(
         self,
-        desk: Desk,
+        writer: ChannelWriter,
         opening: Opening,
-        chores: Chores,
+        tasks: ProviderTasks,
         migration: Migrating,
-        looker: Looks,
+        state_check: ChecksCalls,
         texts: Fetches | None = None,
     ) -> None:
         self._texts = texts
-        self._desk = desk
+        self._writer = writer
         self._opening = opening
-        self._chores = chores
+        self._tasks = tasks
         self._migration = migration
-        self._looker = looker
+        self._state_check = state_check
         self._at_work: set[str] = set()
         self.waiting = False
 
     async def run(self) -> None:
-        """Look for what is due, for ever."""
+        """Claim and carry out due work for ever."""
         async with trio.open_nursery() as nursery:
             while True:
                 claimed = await self._claim()
@@ -104,10 +103,10 @@ class Timers:
                     await trio.sleep(POLL_SECONDS * uniform(0.5, 1.5))  # noqa: S311
 
     async def look_after(self, channel_id: str) -> Left | None:
-        """Carry out what is due in one channel; LEFT as `Chores.do`. Raises StoreError."""
-        wanted = await self._desk.change(channel_id, settled)
+        """Carry out a channel's due work; LEFT as `ProviderTasks.do`. Raises StoreError."""
+        wanted = await self._writer.change(channel_id, settled)
         if wanted.stragglers:
-            await self._looker.look(channel_id)
+            await self._state_check.check(channel_id)
         try:
             if wanted.opening:
                 await self._opening.room(channel_id, wanted.waddle_id)
@@ -116,19 +115,19 @@ class Timers:
             elif wanted.too_old:
                 await self._migration.begin(channel_id, "age")
         except ProviderError:
-            pass  # noted in the channel, which is due again
-        done = await self._chores.do(channel_id) if wanted.chores else None
+            pass  # stored in the channel, which becomes due again
+        done = await self._tasks.do(channel_id) if wanted.tasks else None
         if wanted.texts and self._texts is not None:
             await self._texts.fetch(channel_id)
         return done
 
     async def _claim(self) -> list[str]:
-        """Channels that are due, and that nobody is at work on."""
+        """Claim due channels that are not in progress here."""
         free = AT_ONCE - len(self._at_work)
         if free <= 0:
             return []
         try:
-            claimed = await self._desk.channels.claim_due(self._desk.now(), LEASE_MS, free)
+            claimed = await self._writer.channels.claim_due(self._writer.now(), LEASE_MS, free)
         except StoreError as error:
             if not self.waiting:
                 log.warning("voice_timers_wait", reason=error.detail)
@@ -141,15 +140,15 @@ class Timers:
         try:
             with trio.move_on_after(LEASE_MS / 1000):
                 work = partial(self.look_after, channel_id)
-                await self._desk.isolation.run("due", channel_id, work, None)
+                await self._writer.isolation.run("due", channel_id, work, None)
         except StoreError as error:
             log.info("voice_due_again", channel_id=channel_id, reason=error.detail)
         finally:
             self._at_work.discard(channel_id)
 
 
-def settled(channel: Channel, now: int) -> Wanted:
-    """Carry out what is due, and say what follows from it."""
+def settled(channel: Channel, now: int) -> DueWork:
+    """Carry out a channel's due work; returns the work at the provider that follows."""
     channel.expire(now)
     record, limits = channel.record, channel.limits
     room = record.room
@@ -159,10 +158,10 @@ def settled(channel: Channel, now: int) -> Wanted:
         unopened = False
     ready = record.retry_at <= now
     late = room is not None and now - room.asked_at >= limits.opening_ms
-    return Wanted(
+    return DueWork(
         waddle_id=record.waddle_id,
         opening=ready and (channel.cold(now) or (unopened and late)),
-        chores=ready and channel.chores,
+        tasks=ready and channel.has_tasks,
         coming=channel.unfinished(now),
         too_old=channel.too_old(now),
         stragglers=channel.stragglers(now),

@@ -1,15 +1,15 @@
-"""Lets users into calls: a seat in the channel, then a token from the provider.
+"""Issues voice tokens: reserves a seat in the channel, then gets a token from the provider.
 
-The seat comes first, under the same rules on every node, so that a channel does not get more
-participants than it has seats while tokens are on their way; whoever gets no token gives it back.
-A room that the provider has lost is replaced, once, and a token that is over is asked for again,
-once. Where we sign tokens ourselves, we look whether the room is still there (`room_check`). Who is
-in the call and gets other permissions has them at once, where the provider can do that.
-Nothing waits for a provider that is in trouble: the client is told when to come back.
+Every node reserves the seat first, under the same rules, so a channel never admits more users than
+it has seats. The seat is released if no token is issued. A room that the provider has lost is
+replaced once, and an expired token is requested once more. With locally signed tokens, SyncBridge
+first checks that the provider still has the room (`room_check`). New permissions of a participant
+apply at once if the provider supports that. A failing provider is not waited for; the client is
+told when to retry.
 
-A token opens the way into the media, and no more: it does not end a connection when it is over.
-`expires_at` is our word for how long it should be used; a provider whose tokens live longer (100
-days at RealTimeKit) lets its holder come back until the room is closed, when the call ends.
+A token only admits its holder. Its expiry does not end a connection. `expires_at` is our limit for
+its use. If the provider's tokens live longer (100 days at RealTimeKit), the holder can come back
+until the room is closed at the end of the call.
 """
 
 from functools import partial
@@ -29,23 +29,23 @@ from syncbridge.voice.provider.errors import (
     ProviderUnavailable,
     SessionNotFound,
 )
-from syncbridge.voice.provider.records import IssuedToken, Participant, Permissions
+from syncbridge.voice.provider.records import IssuedToken, Permissions, TokenHolder
 from syncbridge.voice.records import Room
 from syncbridge_server.ports.provider import VoiceProvider
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.checks.room_check import RoomCheck
-from syncbridge_server.voice.desk import Desk
 from syncbridge_server.voice.rooms.opening import NotLive, Opening, require_waddle
 
 log = structlog.get_logger("voice")
 
 ATTEMPTS = 3
-"""Rooms that are tried: calls end and move while tokens are on their way."""
+"""Maximum number of rooms to try, because a call can end or migrate during a request."""
 RELEASE_SECONDS = 2.0
-"""Time to give a seat back."""
+"""Deadline for releasing a seat."""
 
 
 class VoiceToken(msgspec.Struct, frozen=True):
-    """A way into the session `session_id`. `expires_at` in Unix seconds."""
+    """A token for the session `session_id`. `expires_at` in Unix seconds."""
 
     token: str
     session_id: str
@@ -57,12 +57,12 @@ class VoiceToken(msgspec.Struct, frozen=True):
 
 
 class Seat(NamedTuple):
-    """A seat in a room.
+    """A reserved seat in a room.
 
     Attributes:
-        doubtful: nobody is known to be there, or it was not found lately.
-        changed: its user is in the call, and had other permissions.
-        transcribed: what is said there is to be written down.
+        doubtful: the room is empty, or the latest state check did not find it.
+        changed: the user is in the call with other permissions.
+        transcribed: the call is transcribed.
     """
 
     room: Room
@@ -71,26 +71,26 @@ class Seat(NamedTuple):
     transcribed: bool = False
 
 
-class Tokens:
+class VoiceTokens:
     """Issues voice tokens.
 
     Args:
-        life: seconds after which a token should not be used any more.
-        patience: seconds for everything that one token takes.
-        check: where tokens are signed here: whether the provider still has a room.
+        life: lifetime of a token in seconds.
+        patience: deadline for issuing a token, in seconds.
+        check: checks that the provider still has a room; None: the provider issues the tokens.
     """
 
     def __init__(
         self,
         provider: VoiceProvider,
-        desk: Desk,
+        writer: ChannelWriter,
         opening: Opening,
         life: float,
         patience: float,
         check: RoomCheck | None = None,
     ) -> None:
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
         self._opening = opening
         self._life = life
         self._patience = patience
@@ -108,15 +108,15 @@ class Tokens:
         sid: str = "",
         logins: tuple[str, ...] = (),
     ) -> VoiceToken:
-        """A token for a user whose permission was checked; opens the channel's room if need be.
+        """Issue a token to a user whose permission was checked; opens the room if necessary.
 
         Args:
-            device_id, sid: the device that asks, and its session, if they are known.
-            logins: token id and login with which it asks; see `revoking`.
+            device_id, sid: the requesting device and its session, if known.
+            logins: token id and login of the request; see `revoking`.
 
         Raises:
-            SessionFull: there is no seat left.
-            ProviderError: the provider did not do it; `retry_after` says when to come back.
+            SessionFull: no seat is left.
+            ProviderError: the provider failed; `retry_after` says when to retry.
             SyncBridgeError: FORBIDDEN for a channel of another waddle.
             StoreError: the channel cannot be read or written.
         """
@@ -127,9 +127,9 @@ class Tokens:
             permissions=permissions,
             device=(device_id, sid),
             logins=logins,
-            began=self._desk.now(),
+            began=self._writer.now(),
         )
-        who = Participant(user_id, name, device_id)
+        who = TokenHolder(user_id, name, device_id)
         try:
             with trio.fail_after(self._patience):
                 return await self._issue(channel_id, waddle_id, who, permissions, seat)
@@ -140,13 +140,13 @@ class Tokens:
         self,
         channel_id: str,
         waddle_id: str,
-        who: Participant,
+        who: TokenHolder,
         permissions: Permissions,
         seat: "partial[Seat]",
     ) -> VoiceToken:
         for _ in range(ATTEMPTS):
             try:
-                got = await self._desk.change(channel_id, seat)
+                got = await self._writer.change(channel_id, seat)
             except NotLive:
                 await self._opening.room(channel_id, waddle_id)
                 continue
@@ -157,14 +157,14 @@ class Tokens:
                 continue
             if got.changed:
                 await self._change(channel_id, got.room.session_id, who.user_id, permissions)
-            expires_at = min(issued.expires_at, self._desk.now() / 1000 + self._life)
+            expires_at = min(issued.expires_at, self._writer.now() / 1000 + self._life)
             return VoiceToken(issued.token, got.room.session_id, expires_at, got.room.generation)
         raise ProviderUnavailable("the channel's call changes all the time", retry_after=2.0)
 
     async def _ask(
-        self, channel_id: str, seat: Seat, who: Participant, permissions: Permissions
+        self, channel_id: str, seat: Seat, who: TokenHolder, permissions: Permissions
     ) -> IssuedToken:
-        """Ask for a token, once more when it is over already; without one the seat is free."""
+        """Request a token, again if it has already expired; release the seat without one."""
         issued, session_id = None, seat.room.session_id
         who = msgspec.structs.replace(who, transcribed=seat.transcribed)
         try:
@@ -185,9 +185,9 @@ class Tokens:
     async def _change(
         self, channel_id: str, session_id: str, user_id: str, permissions: Permissions
     ) -> None:
-        """Let what a user may do hold for the connections that there are, where that is offered.
+        """Apply new permissions to a user's open connections, if the provider supports that.
 
-        Where it fails, it holds from the next connection on.
+        Otherwise, or after a failure, they apply from the next connection on.
         """
         if not self._provider.capabilities.permissions_live:
             return
@@ -198,16 +198,16 @@ class Tokens:
             log.warning("voice_permissions_kept", channel_id=channel_id, code=error.code.value)
 
     async def _require(self, check: RoomCheck, channel_id: str, session_id: str) -> None:
-        """Raise SessionNotFound when the provider does not know the session."""
+        """Raise SessionNotFound if the provider does not know the session."""
         if await check.lost(channel_id, session_id):
-            raise SessionNotFound("the provider does not know the session any more")
+            raise SessionNotFound("the provider no longer knows the session")
 
     async def _release(self, channel_id: str, user_id: str) -> None:
-        """Give the seat back, also when the caller has gone; it is over by itself otherwise."""
+        """Release the seat, even after cancellation; on failure it expires by itself."""
         with trio.move_on_after(RELEASE_SECONDS) as scope:
             scope.shield = True
             try:
-                await self._desk.change(channel_id, partial(unseated, user_id=user_id))
+                await self._writer.change(channel_id, partial(unseated, user_id=user_id))
             except StoreError as error:
                 log.info("voice_seat_kept", channel_id=channel_id, reason=error.detail)
 
@@ -223,24 +223,24 @@ def seated(
     began: int,
     logins: tuple[str, ...] = (),
 ) -> Seat:
-    """Keep a seat in a channel that is live. Raises NotLive, SessionFull, FORBIDDEN.
+    """Reserve a seat in a live channel. Raises NotLive, SessionFull, FORBIDDEN.
 
-    `began`: since then (Unix ms) a room that is opened is there.
+    `began`: a room opened since then (Unix ms) is known to exist.
     """
     require_waddle(channel, waddle_id)
     call, room = channel.call, channel.record.room
     if call is None or room is None:
         raise NotLive
-    known = channel.record.guests.get(user_id)
+    known = channel.record.participants.get(user_id)
     there = known is not None and call.since(user_id) is not None
     changed = there and known is not None and known.permissions != permissions
     channel.admit(user_id, permissions, now, logins)
-    holding.guess(channel.record.guests[user_id], *device)
+    holding.assume(channel.record.participants[user_id], *device)
     empty = not call.arrived and room.opened_at < began
     transcribed = channel.record.config.transcription
     return Seat(room, empty or channel.record.lost > 0, changed, transcribed)
 
 
 def unseated(channel: Channel, now: int, *, user_id: str) -> None:
-    """Give a seat back."""
+    """Release a seat."""
     channel.unseat(user_id, now)

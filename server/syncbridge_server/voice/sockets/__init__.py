@@ -1,1 +1,1 @@
-"""Voice on the sockets: what devices say of calls, and what they are told."""
+"""Voice on the sockets: reports of devices and messages to devices."""

@@ -1,8 +1,8 @@
-"""Who of this node hears of which channel: the devices of its participants, and who watches.
+"""The audience of each channel on this node: devices of its participants and watchers.
 
-One hub topic a channel that somebody here hears of. A device hears of a channel for as long as its
-user is in the call, or it watches. Watching is checked against the channel's true waddle whenever a
-call begins and whenever a token is renewed: a channel without a call cannot tell its waddle.
+A channel with an audience has one hub topic. A device is subscribed while its user is in the call
+or while it watches the channel. The permission to watch is checked again when a call begins and
+when a token is renewed, because the waddle of a channel without a call is unknown.
 """
 
 from collections.abc import Iterable
@@ -14,19 +14,19 @@ from syncbridge.voice.announcements import Message
 from syncbridge_core.hub import KIND_NOTICE, Hub
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.post import Post
-from syncbridge_server.voice.sockets.board import Board
+from syncbridge_server.voice.sockets.live_calls import LiveCalls
 
 MAX_WATCHED = 32
 """Channels that one connection may watch."""
 
 
-class Audience:
-    """Topics of channels, and the connections of users. All costs O(devices concerned)."""
+class ChannelAudience:
+    """Topics of channels and connections of users. All methods are O(affected devices)."""
 
-    def __init__(self, hub: Hub, post: Post, board: Board) -> None:
+    def __init__(self, hub: Hub, post: Post, live_calls: LiveCalls) -> None:
         self._hub = hub
         self._post = post
-        self._board = board
+        self._live_calls = live_calls
         self._topics: dict[str, int] = {}
         self._devices: dict[str, Connection | dict[int, Connection]] = {}
         self._watchers: dict[str, dict[int, Connection]] = {}
@@ -42,7 +42,7 @@ class Audience:
     # Connections
 
     def add(self, connection: Connection, user_id: str) -> None:
-        """A connection is ready: it hears of its user's calls."""
+        """Subscribe a ready connection to its user's calls."""
         held = self._devices.get(user_id)
         if isinstance(held, dict):
             held[connection.cid] = connection
@@ -50,11 +50,11 @@ class Audience:
             self._devices[user_id] = connection  # most users have one; a dict costs 230 bytes
         else:
             self._devices[user_id] = {held.cid: held, connection.cid: connection}
-        for call in self._board.calls_of(user_id):
+        for call in self._live_calls.calls_of(user_id):
             self._subscribe(call.channel_id, connection)
 
     def remove(self, connection: Connection, user_id: str) -> None:
-        """A connection is gone."""
+        """Drop a closed connection."""
         held = self._devices.get(user_id)
         if isinstance(held, dict):
             held.pop(connection.cid, None)
@@ -63,13 +63,13 @@ class Audience:
         for channel_id in list(self._watched.get(connection.cid, ())):
             self._forget(channel_id, connection)
             self._unsubscribe(channel_id, connection)
-        for call in self._board.calls_of(user_id):
+        for call in self._live_calls.calls_of(user_id):
             self._unsubscribe(call.channel_id, connection)
 
     # Watching
 
     def watch(self, channel_id: str, connection: Connection) -> None:
-        """Let a connection hear of a channel. Raises SyncBridgeError when it watches too many."""
+        """Watch a channel. Raises SyncBridgeError above `MAX_WATCHED` channels."""
         watched = self._watched.setdefault(connection.cid, {})
         if channel_id not in watched and len(watched) >= MAX_WATCHED:
             raise SyncBridgeError(
@@ -82,21 +82,21 @@ class Audience:
         self._subscribe(channel_id, connection)
 
     def unwatch(self, channel_id: str, connection: Connection) -> None:
-        """End that; a participant goes on to hear of the call."""
+        """Stop watching a channel. A participant stays subscribed to the call."""
         self._forget(channel_id, connection)
         identity = connection.identity
-        if identity is None or self._board.member(channel_id, identity.user_id) is None:
+        if identity is None or self._live_calls.member(channel_id, identity.user_id) is None:
             self._unsubscribe(channel_id, connection)
 
     def review(self, channel_id: str, waddle_id: str) -> None:
-        """A call has begun: who may not hear of this waddle's channels does not watch it."""
+        """Check the permissions of all watchers when a call begins."""
         for connection in list(self._watchers.get(channel_id, {}).values()):
             self._review(channel_id, waddle_id, connection)
 
     def review_connection(self, connection: Connection) -> None:
-        """A connection has another token."""
+        """Check the permissions of a connection whose token was renewed."""
         for channel_id in list(self._watched.get(connection.cid, ())):
-            call = self._board.calls.get(channel_id)
+            call = self._live_calls.calls.get(channel_id)
             if call is not None:
                 self._review(channel_id, call.view.head.waddle_id, connection)
 
@@ -108,14 +108,14 @@ class Audience:
     # Participants
 
     def joined(self, channel_id: str, user_ids: Iterable[str]) -> list[Connection]:
-        """Users are in the call: their devices here hear of it. Answers those devices."""
+        """Subscribe the devices of users who joined; returns those devices."""
         found = [device for user_id in user_ids for device in self.devices(user_id)]
         for connection in found:
             self._subscribe(channel_id, connection)
         return found
 
     def left(self, channel_id: str, user_ids: Iterable[str]) -> None:
-        """Users are not in the call any more."""
+        """Unsubscribe the devices of users who left, except watchers."""
         for user_id in user_ids:
             for connection in self.devices(user_id):
                 if connection.cid not in self._watchers.get(channel_id, {}):
@@ -123,23 +123,23 @@ class Audience:
 
     # Telling
 
-    def hears(self, channel_id: str) -> bool:
-        """Whether anybody here hears of a channel."""
+    def has_listeners(self, channel_id: str) -> bool:
+        """Whether a channel has an audience on this node."""
         return channel_id in self._topics
 
-    def heard_by(self, connection: Connection, user_id: str) -> list[str]:
-        """The channels of which a connection hears and that have a call."""
-        watched = [c for c in self._watched.get(connection.cid, ()) if c in self._board.calls]
-        calls = (call.channel_id for call in self._board.calls_of(user_id))
+    def channels_of(self, connection: Connection, user_id: str) -> list[str]:
+        """The channels with a call to which a connection is subscribed."""
+        watched = [c for c in self._watched.get(connection.cid, ()) if c in self._live_calls.calls]
+        calls = (call.channel_id for call in self._live_calls.calls_of(user_id))
         return list(dict.fromkeys([*watched, *calls]))
 
     def tell(self, channel_id: str, message: Message, kind: int = KIND_NOTICE) -> int:
-        """Send a message to all who hear of a channel; returns to how many."""
+        """Send a message to the audience of a channel; returns the number of receivers."""
         topic = self._topics.get(channel_id)
         return self._post.everyone(topic, encode.to_json(message), kind) if topic else 0
 
     def tell_user(self, user_id: str, message: Message) -> None:
-        """Send a message to the devices of a user here."""
+        """Send a message to the user's devices on this node."""
         frame = encode.to_json(message)
         for connection in self.devices(user_id):
             self._post.raw(connection, frame)
@@ -162,7 +162,7 @@ class Audience:
             self._hub.close_topic(topic)
 
     def _forget(self, channel_id: str, connection: Connection) -> None:
-        """Drop what makes a connection a watcher."""
+        """Remove a connection from the watchers of a channel."""
         watched = self._watched.get(connection.cid, {})
         watched.pop(channel_id, None)
         if not watched:

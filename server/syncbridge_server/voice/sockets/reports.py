@@ -1,10 +1,9 @@
-"""What clients say of themselves, brought into the store in the background.
+"""Writes the reports of clients to the store in the background.
 
-A socket's tick never waits. Reports are kept by channel until a worker is free; it takes all that
-wait for one channel and makes one change of them, so a hundred devices that report at once cost a
-few writes. One channel is changed by one worker at a time, in the order of arrival. Signs of life
-(`renew`) are only names, kept once each. When too many wait, a report is refused and its sender
-told to come again.
+A socket's tick never blocks. Reports are queued by channel until a worker is free. The worker
+combines all reports of a channel into one change, so a hundred simultaneous reports cost a few
+writes. One worker at a time changes a channel, in the order of arrival. A lease renewal (`renew`)
+is queued once for each user. When the queue is full, a report is rejected with a retry time.
 """
 
 from collections.abc import Callable
@@ -16,33 +15,38 @@ import trio
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.view import View, of_record
-from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.sockets.board import Board
+from syncbridge_server.voice.channel_writer import ChannelWriter
+from syncbridge_server.voice.sockets.live_calls import LiveCalls
 
 log = structlog.get_logger("voice")
 
 MAX_WAITING = 8_192
 WORKERS = 8
-BOARD_SECONDS = 1.0
-"""How long an answer waits for this node's board, so that news and answers come in order."""
+CATCH_UP_SECONDS = 1.0
+"""How long an answer waits for the change to reach `LiveCalls`, so that answers follow the news."""
 
 RETRY_AFTER = 1.0
 
 Answer = Callable[[View | None, SyncBridgeError | None], None]
-"""(the call afterwards, what went wrong). No call and no error: there is none any more."""
+"""(the call after the report, the error). Without call and error, the call has ended."""
 
 
-class Refused(Exception):
-    """None of the reports may be taken in; each of them says why."""
+class NothingAllowed(Exception):
+    """No report of the batch is allowed; each report has its error."""
 
 
 @dataclass(slots=True)
-class Said:
-    """One report. `require` raises FORBIDDEN, given the channel's waddle. `joins`: or leaves."""
+class PendingReport:
+    """A queued report.
 
-    report: Report
+    Attributes:
+        joins: True for a join, False for a leave.
+        require: raises FORBIDDEN for the channel's waddle if the report is not allowed.
+    """
+
+    report: ClientReport
     joins: bool
     require: Callable[[str], None]
     answer: Answer
@@ -50,59 +54,59 @@ class Said:
 
 
 @dataclass(slots=True)
-class Batch:
-    """What waits for one channel."""
+class ReportBatch:
+    """The queued reports and lease renewals of one channel."""
 
-    said: list[Said] = field(default_factory=list)
+    said: list[PendingReport] = field(default_factory=list)
     present: dict[str, None] = field(default_factory=dict)
 
 
-class Reports:
-    """Takes reports in. `flush`: sends what answers have queued."""
+class ClientReports:
+    """Queues and applies reports. `flush`: sends the queued answers."""
 
     def __init__(
         self,
-        desk: Desk,
-        board: Board,
+        writer: ChannelWriter,
+        live_calls: LiveCalls,
         flush: Callable[[], object],
         *,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        self._desk = desk
-        self._board = board
+        self._writer = writer
+        self._live_calls = live_calls
         self._flush = flush
         self._max = max_waiting
-        self._batches: dict[str, Batch] = {}
+        self._batches: dict[str, ReportBatch] = {}
         self._busy: set[str] = set()
         self._send, self._receive = trio.open_memory_channel[str](max_waiting + WORKERS)
         self.waiting = 0
 
-    def say(self, channel_id: str, said: Said) -> None:
-        """Keep a report; it is answered once. Raises OVERLOADED."""
-        self._room(channel_id).said.append(said)
+    def submit(self, channel_id: str, said: PendingReport) -> None:
+        """Queue a report; it gets one answer. Raises OVERLOADED."""
+        self._make_room(channel_id).said.append(said)
 
     def renew(self, channel_id: str, user_id: str) -> None:
-        """A client has shown that it is in the call. Raises OVERLOADED."""
+        """Queue a lease renewal for a user. Raises OVERLOADED."""
         waiting = self._batches.get(channel_id)
         if waiting is None or user_id not in waiting.present:
-            self._room(channel_id).present[user_id] = None
+            self._make_room(channel_id).present[user_id] = None
 
-    def _room(self, channel_id: str) -> Batch:
-        """Where one more report of a channel is kept."""
+    def _make_room(self, channel_id: str) -> ReportBatch:
+        """The batch of a channel, with room for one more report. Raises OVERLOADED."""
         if self.waiting >= self._max:
             raise SyncBridgeError(
-                ErrorCode.OVERLOADED, "too many voice reports wait", retry_after=RETRY_AFTER
+                ErrorCode.OVERLOADED, "the voice report queue is full", retry_after=RETRY_AFTER
             )
         self.waiting += 1
         batch = self._batches.get(channel_id)
         if batch is None:
-            batch = self._batches[channel_id] = Batch()
+            batch = self._batches[channel_id] = ReportBatch()
             if channel_id not in self._busy:
                 self._send.send_nowait(channel_id)
         return batch
 
     async def run(self) -> None:
-        """Bring reports into the store, for ever."""
+        """Apply queued reports for ever."""
         async with trio.open_nursery() as nursery:
             for _ in range(WORKERS):
                 nursery.start_soon(self._worker)
@@ -119,39 +123,39 @@ class Reports:
                 if channel_id in self._batches:
                     self._send.send_nowait(channel_id)
 
-    async def _carry_out(self, channel_id: str, batch: Batch) -> None:
+    async def _carry_out(self, channel_id: str, batch: ReportBatch) -> None:
         error: SyncBridgeError | None = None
         shown: View | None = None
         try:
             shown = await self._change(channel_id, batch)
-        except Refused:
+        except NothingAllowed:
             pass
         except SyncBridgeError as away:
             error = away
         except Exception:
-            log.exception("Voice Report Failed")
+            log.exception("voice_report_failed")
             error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this report")
         for said in batch.said:
             said.answer(shown, error or said.error)
         self._flush()
 
-    async def _change(self, channel_id: str, batch: Batch) -> View | None:
-        """One change of the channel. Raises NOT_FOUND when it has no call."""
-        channel = await self._desk.change(channel_id, lambda c, now: apply(c, now, batch))
-        await self._board.caught_up(channel_id, channel.revision, BOARD_SECONDS)
-        call = self._board.calls.get(channel_id)
+    async def _change(self, channel_id: str, batch: ReportBatch) -> View | None:
+        """Apply a batch in one change. Raises NOT_FOUND when the channel has no call."""
+        channel = await self._writer.change(channel_id, lambda c, now: apply(c, now, batch))
+        await self._live_calls.caught_up(channel_id, channel.revision, CATCH_UP_SECONDS)
+        call = self._live_calls.calls.get(channel_id)
         return call.view if call is not None else of_record(channel.record)
 
 
-def apply(channel: Channel, now: int, batch: Batch) -> Channel:
-    """Take a batch in. Raises NOT_FOUND, and nothing is written, when there is no call."""
+def apply(channel: Channel, now: int, batch: ReportBatch) -> Channel:
+    """Apply a batch. Raises NOT_FOUND, without a write, when the channel has no call."""
     if not channel.live:
         raise SyncBridgeError(
             ErrorCode.NOT_FOUND, "the channel has no call; ask for a voice token first"
         )
     allowed = [said for said in batch.said if is_allowed(said, channel.record.waddle_id)]
     if not allowed and not batch.present:
-        raise Refused
+        raise NothingAllowed
     reporting.renew(channel, batch.present, now)
     for said in allowed:
         take = reporting.report if said.joins else reporting.part
@@ -159,8 +163,8 @@ def apply(channel: Channel, now: int, batch: Batch) -> Channel:
     return channel
 
 
-def is_allowed(said: Said, waddle_id: str) -> bool:
-    """Whether a report may be taken in; notes why not."""
+def is_allowed(said: PendingReport, waddle_id: str) -> bool:
+    """Whether a report is allowed; otherwise sets its error."""
     said.error = None
     try:
         said.require(waddle_id)

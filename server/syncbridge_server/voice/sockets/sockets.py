@@ -1,13 +1,12 @@
-"""Voice on the sockets: what devices say about calls, and what they are told.
+"""Handles the voice messages of sockets and sends voice messages to them.
 
-A device says that it is in a call (`voice_join`, repeated as its sign of life), that it has left,
-or that it speaks; it may watch channels. What is heard goes to the channel as evidence, in the
-background (`reports`); who speaks goes to `speaking`. What changes on the board becomes messages
-for those who hear of the channel (`audience`).
+A device reports that it is in a call (`voice_join`, repeated as a heartbeat), that it left, or that
+its user speaks; it can also watch channels. Reports become evidence in the background (`reports`).
+Speaking states go to `speaking`. A change in `LiveCalls` becomes messages to the channel's audience
+(`audience`).
 
-A socket that comes, goes or breaks says nothing about a call: who is in it is known from the media,
-and a device without a socket is told how things are when it comes back (`calls_part`). The other
-way round, a socket that is alive keeps nobody in a call.
+The state of a socket is no evidence about a call: participants are known from the media. A device
+that reconnects gets the current calls (`calls_part`). A live socket keeps nobody in a call.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,41 +21,41 @@ from syncbridge.identity import Identity
 from syncbridge.messages import Envelope, SpeakingReport, VoiceJoin, VoiceLeave, VoiceWatch
 from syncbridge.voice import announcements, grants, view
 from syncbridge.voice.announcements import Message
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.view import View
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.post import Post
-from syncbridge_server.voice.sockets.audience import Audience
-from syncbridge_server.voice.sockets.board import Board, LiveCall
-from syncbridge_server.voice.sockets.reports import Reports, Said
+from syncbridge_server.voice.sockets.audience import ChannelAudience
+from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
+from syncbridge_server.voice.sockets.reports import ClientReports, PendingReport
 from syncbridge_server.voice.sockets.speaking import Speaking
 
 MAX_ID = 128
 RENEWALS = 65_536
-"""Participants of whom it is remembered when they last gave a sign by speaking."""
+"""Maximum number of participants whose latest renewal by speaking is remembered."""
 
 
 class VoiceSockets:
     """Implements `gateway.voice.VoiceSide`.
 
     Args:
-        flush: sends what was queued outside of a tick.
-        lease_ms: how long a client's report keeps it in a call. monotonic: ms.
+        flush: sends messages that were queued outside of a tick.
+        lease_ms: lifetime of the lease of a client's report. monotonic: ms.
     """
 
     def __init__(
         self,
         post: Post,
-        board: Board,
-        audience: Audience,
+        live_calls: LiveCalls,
+        audience: ChannelAudience,
         speaking: Speaking,
-        reports: Reports,
+        reports: ClientReports,
         *,
         flush: Callable[[], object],
         lease_ms: int,
         monotonic: Callable[[], int],
     ) -> None:
-        self.board = board
+        self.live_calls = live_calls
         self.speaking = speaking
         self.reports = reports
         self._post = post
@@ -72,7 +71,7 @@ class VoiceSockets:
             messages.VOICE_UNWATCH: (messages.voice_watch_decoder, self._on_unwatch),
             messages.SPEAKING: (messages.speaking_decoder, self._on_speaking),
         }
-        board.on_change(self._changed)
+        live_calls.on_change(self._changed)
 
     # The gateway's side
 
@@ -91,8 +90,8 @@ class VoiceSockets:
 
     def hushed(self, connection: Connection) -> None:
         """See `VoiceSide`."""
-        for channel_id in self._audience.heard_by(connection, identity_of(connection).user_id):
-            state = self._state(connection, channel_id, self.board.calls[channel_id].view)
+        for channel_id in self._audience.channels_of(connection, identity_of(connection).user_id):
+            state = self._state(connection, channel_id, self.live_calls.calls[channel_id].view)
             self._post.raw(connection, encode.to_json(state))
 
     def tick(self) -> None:
@@ -101,16 +100,16 @@ class VoiceSockets:
 
     def held_by(self, session_id: str, device_id: str) -> str:
         """See `VoiceSide`."""
-        return self.board.held_by(session_id, device_id)
+        return self.live_calls.held_by(session_id, device_id)
 
     def calls_part(self, connection: Connection) -> bytes:
-        """See `VoiceSide`. Nothing is said before the board is known: "no call" might be untrue."""
-        if not self.board.loaded.is_set():
+        """See `VoiceSide`. Empty until the calls are loaded: "no call" could be wrong before."""
+        if not self.live_calls.loaded.is_set():
             return b""
         user_id = identity_of(connection).user_id
         calls = [
             view.public(call.channel_id, call.view, user_id, self.speaking.speakers(call))
-            for call in self.board.calls_of(user_id)
+            for call in self.live_calls.calls_of(user_id)
         ]
         return b',"voice":%b' % encode.to_json(calls)
 
@@ -119,26 +118,26 @@ class VoiceSockets:
         decoder, handler = self._handlers[str(envelope.type)]
         handler(connection, messages.decode_payload(decoder, envelope), envelope.correlation_id)
 
-    # What devices say
+    # Messages from devices
 
     def _on_speaking(
         self, connection: Connection, message: SpeakingReport, correlation_id: str | None
     ) -> None:
         self._require_calls()
         user_id = identity_of(connection).user_id
-        call = self.board.calls.get(message.channel_id)
+        call = self.live_calls.calls.get(message.channel_id)
         person = call.view.participants.get(user_id) if call is not None else None
         if call is None or person is None:
             raise SyncBridgeError(
-                ErrorCode.FORBIDDEN, "channelId: only participants of the call say that they speak"
+                ErrorCode.FORBIDDEN, "channelId: only participants of the call can report speaking"
             )
         if person.muted and message.is_speaking:
-            raise SyncBridgeError(ErrorCode.FORBIDDEN, "who is muted does not speak")
+            raise SyncBridgeError(ErrorCode.FORBIDDEN, "a muted participant cannot speak")
         self.speaking.report(call, user_id, message.is_speaking)
         self._sign(message.channel_id, user_id)
 
     def _sign(self, channel_id: str, user_id: str) -> None:
-        """Who speaks is there: renew the lease, but no more often than a report would."""
+        """Renew the lease of a speaking user, at most as often as a report does."""
         key, now = (channel_id, user_id), self._monotonic()
         before = self._signs.get(key)
         if before is not None and now - before < self._interval_ms:
@@ -157,7 +156,7 @@ class VoiceSockets:
     ) -> None:
         self._check(message)
         identity = identity_of(connection)
-        call = self.board.calls.get(message.channel_id)
+        call = self.live_calls.calls.get(message.channel_id)
         if call is not None:
             permit(identity, message.channel_id, message.waddle_id, call.view.head.waddle_id)
         report = msgspec.structs.replace(
@@ -165,15 +164,15 @@ class VoiceSockets:
         )
         require = partial(permit, identity, message.channel_id, message.waddle_id)
         answer = partial(self._answer, connection, message.channel_id, correlation_id)
-        self.reports.say(message.channel_id, Said(report, True, require, answer))
+        self.reports.submit(message.channel_id, PendingReport(report, True, require, answer))
 
     def _on_leave(
         self, connection: Connection, message: VoiceLeave, correlation_id: str | None
     ) -> None:
         self._check(message)
         answer = partial(self._answer, connection, message.channel_id, correlation_id)
-        said = Said(self._report(connection, message), False, anybody, answer)
-        self.reports.say(message.channel_id, said)
+        said = PendingReport(self._report(connection, message), False, anybody, answer)
+        self.reports.submit(message.channel_id, said)
 
     def _on_watch(
         self, connection: Connection, message: VoiceWatch, correlation_id: str | None
@@ -181,7 +180,7 @@ class VoiceSockets:
         self._check(message)
         self._require_calls()
         channel_id = message.channel_id
-        call = self.board.calls.get(channel_id)
+        call = self.live_calls.calls.get(channel_id)
         waddle_id = call.view.head.waddle_id if call is not None else message.waddle_id or ""
         permit(identity_of(connection), channel_id, message.waddle_id, waddle_id)
         self._audience.watch(channel_id, connection)
@@ -192,18 +191,18 @@ class VoiceSockets:
     ) -> None:
         self._check(message)
         self._audience.unwatch(message.channel_id, connection)
-        call = self.board.calls.get(message.channel_id)
+        call = self.live_calls.calls.get(message.channel_id)
         user_id = identity_of(connection).user_id
         shown = call.view if call is not None and user_id in call.view.participants else None
         self._answer(connection, message.channel_id, correlation_id, shown, None)
 
     def _require_calls(self) -> None:
-        """Raises StoreUnavailable on a node that has not read the calls since it was started."""
-        if not self.board.loaded.is_set():
-            raise StoreUnavailable("the calls under way are not known here yet")
+        """Raises StoreUnavailable until this node has loaded the calls."""
+        if not self.live_calls.loaded.is_set():
+            raise StoreUnavailable("the node has not loaded the calls yet")
 
     def _check(self, message: Any) -> None:
-        """Raises INVALID_FIELD for an id that is not one."""
+        """Raises INVALID_FIELD for an invalid id."""
         for name, member in IDS:
             text = getattr(message, name, None)
             if text is None:
@@ -213,10 +212,10 @@ class VoiceSockets:
             else:
                 ids.short_id(member, text, MAX_ID)
 
-    def _report(self, connection: Connection, message: VoiceJoin | VoiceLeave) -> Report:
+    def _report(self, connection: Connection, message: VoiceJoin | VoiceLeave) -> ClientReport:
         session = connection.session
         assert session is not None
-        return Report(
+        return ClientReport(
             identity_of(connection).user_id,
             connection.device_id,
             session.id,
@@ -232,7 +231,7 @@ class VoiceSockets:
         shown: View | None,
         error: SyncBridgeError | None,
     ) -> None:
-        """The answer to a message: the whole call, or what went wrong."""
+        """Answer a message with the call or the error."""
         if error is not None:
             self._post.error(connection, error, correlation_id)
         else:
@@ -240,8 +239,8 @@ class VoiceSockets:
             self._post.raw(connection, encode.to_json(state))
 
     def _state(self, connection: Connection, channel_id: str, shown: View | None) -> Message:
-        """`voice_state`, as a device sees it."""
-        call = self.board.calls.get(channel_id)
+        """The `voice_state` message for a device."""
+        call = self.live_calls.calls.get(channel_id)
         speakers = self.speaking.speakers(call) if call is not None else set()
         body = NO_CALL | {"channelId": channel_id}
         if shown is not None:
@@ -253,7 +252,7 @@ class VoiceSockets:
             "correlation_id": None,
         }
 
-    # What devices are told
+    # Messages to devices
 
     def _changed(
         self,
@@ -263,7 +262,7 @@ class VoiceSockets:
         shown: View | None,
         events: Sequence[Message],
     ) -> None:
-        """The board shows something else: who hears of it, and what they hear."""
+        """Handle a change in `LiveCalls`: update the audience and send messages."""
         old = before.participants if before is not None else {}
         new = shown.participants if shown is not None else {}
         if before is None and shown is not None:
@@ -300,16 +299,16 @@ IDS = (
     ("connection_id", "connectionId"),
     ("session_id", "sessionId"),
 )
-"""Members of messages that are ids, and their names on the wire."""
+"""Id fields of messages and their names on the wire."""
 
 OPEN_IDS = frozenset({"channel_id", "waddle_id"})
-"""Those of them that may be any text."""
+"""Ids that may be any text."""
 
 NO_CALL: Message = {"sessionId": "", "phase": "ended", "participants": []}
 
 
 def identity_of(connection: Connection) -> Identity:
-    """Who a ready connection is."""
+    """The identity of a ready connection."""
     assert connection.identity is not None
     return connection.identity
 
@@ -320,15 +319,17 @@ def was_muted(people: Any, user_id: str) -> bool:
 
 
 def anybody(waddle_id: str) -> None:
-    """To leave needs no grant: a token may have lost it during the call."""
+    """Leaving needs no grant, because the token may have lost it during the call."""
 
 
 def permit(identity: Identity, channel_id: str, named: str | None, waddle_id: str) -> None:
-    """Raises FORBIDDEN unless the identity may hear of a channel of this waddle.
+    """Raises FORBIDDEN unless the identity has a grant for a channel of this waddle.
 
     Args:
-        named: the waddle that the client has named, if it has.
+        named: the waddle in the client's message, if any.
     """
     if named and named != waddle_id and waddle_id:
-        raise SyncBridgeError(ErrorCode.FORBIDDEN, "waddleId: the channel is another waddle's")
+        raise SyncBridgeError(
+            ErrorCode.FORBIDDEN, "waddleId: the channel belongs to another waddle"
+        )
     grants.require(identity, waddle_id, channel_id)

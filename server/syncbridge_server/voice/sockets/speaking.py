@@ -1,23 +1,20 @@
-"""Who speaks: reports in, as few messages out as say it, on all nodes.
+"""Distributes speaking states to all nodes with as few messages as possible.
 
-Theory of operation. Every node throttles for its own listeners (`syncbridge_core.throttle`): a
-change goes out at once, then at most one for each participant in a window, and the last one always.
-A report comes to one node, from a client's socket or the provider's webhook. What that node hands
-out it shares with the others, in one notice a batch, and there it is a report like any other. So
-all reports about a participant meet in each throttle, wherever they came from, and the latest
-counts.
+Theory of operation. Each node throttles for its own listeners (`syncbridge_core.throttle`). A
+change is sent at once, then at most one change for each participant in a window, and always the
+last one. A report arrives at one node, from a client's socket or a webhook. That node shares its
+sent changes with the other nodes, one notice for each batch, and they treat them as reports. So
+each throttle sees all reports about a participant, and the latest one counts.
 
-A message to ten thousand listeners is ten thousand writes. So what was handed out is followed by a
-pause in proportion to it, in which changes of those who change all the time gather for one message.
-Somebody who had not changed for a second is not kept waiting, and takes them along; only
-where many such follow each other closely do they pause too, for a shorter time. The hub writes in
-slices, so that such a change overtakes the rest of the message before. A small channel sees nothing
-of all this.
+A message to ten thousand listeners is ten thousand writes. After sending, a node therefore pauses
+in proportion to the number of writes, and frequent changes combine into one message. A participant
+without a change in the last second is not delayed, and pending changes are sent with theirs. If
+many such changes follow each other, they are delayed too, for a shorter time. The hub writes in
+slices, so such a change overtakes the rest of the previous message. Small channels see no delay.
 
-Only the node that heard of a participant last shares: what came from another node is not passed on.
-Silence clears on each node by itself; therefore who goes on speaking is repeated to the others,
-more often than silence takes, and what a lost message or a dead node leaves behind is cleared or
-mended within that time.
+Only the node that received the latest report about a participant shares it; changes from other
+nodes are not forwarded. Each node clears silent participants by itself. So the sharing node repeats
+active speakers more often than that timeout. A lost message or a dead node is corrected within it.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,54 +28,54 @@ from syncbridge.integrity import UNREADABLE
 from syncbridge.kernels import RESTED, Throttle
 from syncbridge.voice.announcements import Message
 from syncbridge_core.hub import KIND_SPEAKING
-from syncbridge_server.voice.sockets.board import Board, LiveCall
+from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 
 log = structlog.get_logger("voice")
 
 REPEAT_SECONDS = 0.8
-"""Between two repetitions to other nodes; less than half of what clears a speaker."""
+"""Interval of repetitions to other nodes; less than half of the timeout that clears a speaker."""
 
 FIRST_PER_MS = 100
-"""Messages after which a rested participant waits for a ms: the writes take half of that."""
+"""Messages for each ms of delay of a rested participant; the writes take half of that time."""
 
 BURST_MS = 300
-"""So much of such waiting is owed before one of them really waits."""
+"""Accumulated delay below which a rested participant is not delayed."""
 
 FOLLOW_PER_MS = 40
 MAX_FOLLOW_MS = 250
-"""The same for all other changes, so that they take a third of a core; and at most so long."""
+"""The same for all other changes, which limits them to a third of a core, and its maximum."""
 
 Batch = list[tuple[str, bool]]
 
 
-class Shared(msgspec.Struct, array_like=True):
-    """What one node tells the others: who changed, by channel."""
+class SpeakingNotice(msgspec.Struct, array_like=True):
+    """A notice to the other nodes: changes by channel."""
 
     node: str
     channels: list[tuple[str, Batch]]
 
 
 class Tell(Protocol):
-    """Sends a message to all here who hear of a channel."""
+    """Sends a message to the channel's audience on this node."""
 
     def __call__(self, channel_id: str, message: Message, kind: int) -> int: ...
 
 
-_decoder = msgspec.json.Decoder(Shared)
+_decoder = msgspec.json.Decoder(SpeakingNotice)
 
 
 class Speaking:
     """Speaking states of all channels.
 
     Args:
-        tell: see `Tell`. share: gives bytes to all other nodes, if there are any.
-        flush: sends what was queued outside of a tick.
-        node: this node's name. monotonic: ms. throttle: the rule of what is said when.
+        tell: see `Tell`. share: sends bytes to all other nodes, if any.
+        flush: sends messages that were queued outside of a tick.
+        node: this node's name. monotonic: ms. throttle: decides what is sent when.
     """
 
     def __init__(
         self,
-        board: Board,
+        live_calls: LiveCalls,
         tell: Tell,
         share: Callable[[bytes], None],
         flush: Callable[[], object],
@@ -87,7 +84,7 @@ class Speaking:
         monotonic: Callable[[], int],
         throttle: Throttle | None = None,
     ) -> None:
-        self._board = board
+        self._live_calls = live_calls
         self._tell = tell
         self._share = share
         self._flush = flush
@@ -105,18 +102,18 @@ class Speaking:
 
     @property
     def held(self) -> int:
-        """Participants of whom something is remembered."""
+        """Number of participants in the throttle."""
         return self._throttle.held
 
     @property
     def refused(self) -> int:
-        """Reports that were not taken because too many participants or channels were held."""
+        """Number of reports that were rejected because the throttle was full."""
         return self._throttle.refused
 
     # In
 
     def report(self, call: LiveCall, user_id: str, speaking: bool) -> None:
-        """A participant of a call speaks or not, as this node hears. Goes out with `collect`."""
+        """Take a report that this node received. `collect` sends the change."""
         ours = self._ours.get(call.number)
         if ours is None:
             ours = self._ours[call.number] = {}
@@ -130,8 +127,8 @@ class Speaking:
             self._ready = ready
 
     def report_now(self, channel_id: str, user_id: str, speaking: bool) -> None:
-        """The same from outside of a tick, by the provider's word; what is not true is dropped."""
-        call = self._board.calls.get(channel_id)
+        """Take a provider's report outside of a tick; drop it if it contradicts the call."""
+        call = self._live_calls.calls.get(channel_id)
         person = call.view.participants.get(user_id) if call is not None else None
         if call is None or person is None or (speaking and person.muted):
             return
@@ -139,8 +136,8 @@ class Speaking:
         self.tick()
         self._flush()
 
-    def hear(self, data: bytes) -> None:
-        """What another node shares."""
+    def receive(self, data: bytes) -> None:
+        """Take a notice of another node."""
         try:
             shared = _decoder.decode(data)
         except UNREADABLE:
@@ -150,14 +147,14 @@ class Speaking:
             return
         now = self._monotonic()
         for channel_id, batch in shared.channels:
-            call = self._board.calls.get(channel_id)
+            call = self._live_calls.calls.get(channel_id)
             if call is not None:
-                self._hear(call, batch, now)
+                self._apply(call, batch, now)
         self.tick()
         self._wake()
         self._flush()
 
-    def _hear(self, call: LiveCall, batch: Batch, now: int) -> None:
+    def _apply(self, call: LiveCall, batch: Batch, now: int) -> None:
         people, ours = call.view.participants, self._ours.get(call.number, {})
         for user_id, speaking in batch:
             person = people.get(user_id)
@@ -169,21 +166,21 @@ class Speaking:
     # Out
 
     def tick(self) -> None:
-        """Messages were handled: what they changed goes out, unless it is too soon for that."""
+        """Send changes after messages were handled, unless a pause is in effect."""
         if self._ready and self._monotonic() >= self._may_at():
             self.collect()
 
     def _may_at(self) -> int:
-        """When the next message may go, in ms."""
+        """The earliest time of the next message, in ms."""
         return self._first_at if self._ready == RESTED else self._follow_at
 
     def collect(self) -> None:
-        """Hand out what is due: one message a channel, one notice for all others."""
+        """Send due changes: one message for each channel, one notice to the other nodes."""
         self._ready = 0
         now, sent = self._monotonic(), 0
         shared: list[tuple[str, Batch]] = []
         for number, batch in self._throttle.collect(now):
-            call = self._board.numbers.get(number)
+            call = self._live_calls.numbers.get(number)
             if call is None:
                 self._throttle.drop(number)
                 continue
@@ -200,7 +197,7 @@ class Speaking:
         self._wake()
 
     def _own(self, number: int, changes: Batch) -> Batch:
-        """Those of the changes that this node heard of last."""
+        """The changes whose latest report came to this node."""
         ours = self._ours.get(number)
         if ours is None:
             return []
@@ -216,22 +213,22 @@ class Speaking:
 
     def _share_all(self, channels: list[tuple[str, Batch]]) -> None:
         self.shared += 1
-        self._share(msgspec.json.encode(Shared(self._node, channels)))
+        self._share(msgspec.json.encode(SpeakingNotice(self._node, channels)))
 
     # What ends speaking
 
     def hush(self, call: LiveCall, user_ids: Sequence[str]) -> None:
-        """Who is muted does not speak; told as any change, so that muting makes no more of them."""
+        """Stop muted participants from speaking; throttled like any change."""
         now, ours = self._monotonic(), self._ours.get(call.number, {})
         for user_id in user_ids:
-            ours.pop(user_id, None)  # every node sees for itself who is muted
+            ours.pop(user_id, None)  # every node detects muting itself
             self._take(call, user_id, False, now)
         if user_ids:
             self.tick()
             self._wake()
 
     def silence(self, call: LiveCall, user_ids: Sequence[str]) -> None:
-        """Who is gone does not speak; every node sees that for itself."""
+        """Stop participants who left from speaking; every node detects that itself."""
         if not user_ids:
             return
         speakers = self.speakers(call)
@@ -244,18 +241,18 @@ class Speaking:
             self._tell(call.channel_id, speaking_update(call.channel_id, stopped), KIND_SPEAKING)
 
     def forget(self, call: LiveCall) -> None:
-        """The call has ended; that says it all."""
+        """Drop the state of a call that ended, without a message."""
         self._throttle.drop(call.number)
         self._ours.pop(call.number, None)
 
     def speakers(self, call: LiveCall) -> set[str]:
-        """Who speaks, as far as the listeners here were told."""
+        """The speakers, as last sent to the listeners of this node."""
         return {text_of(user_id) for user_id in self._throttle.snapshot(call.number)}
 
     # Time
 
     async def run(self) -> None:
-        """Close windows and clear the silent when it is time, for ever."""
+        """Send throttled changes and clear silent speakers when due, for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repeat)
             while True:
@@ -263,13 +260,13 @@ class Speaking:
                 self._sleeps_until = self._next()
                 await self._sleep(self._sleeps_until)
                 self._sleeps_until = 0
-                due = self._next()  # anew: while this slept, all may have gone out with a tick
+                due = self._next()  # a tick may have sent everything meanwhile
                 if due is not None and self._monotonic() >= due:
                     self.collect()
                     self._flush()
 
     def _next(self) -> int | None:
-        """When something is to be handed out, in ms; None: never by itself."""
+        """When the next change is due, in ms; None: no change is pending."""
         due = self._throttle.next_due()
         if due is None:
             return None
@@ -283,7 +280,7 @@ class Speaking:
             await self._due.wait()
 
     def _wake(self) -> None:
-        """Something may be due earlier than the timer thinks."""
+        """Wake the timer if a change is due earlier than it sleeps."""
         until = self._sleeps_until
         if until == 0:
             return
@@ -296,7 +293,7 @@ class Speaking:
             await trio.sleep(REPEAT_SECONDS)
             speaking: list[tuple[str, Batch]] = []
             for number, ours in self._ours.items():
-                call = self._board.numbers.get(number)
+                call = self._live_calls.numbers.get(number)
                 told = [(user_id, True) for user_id, said in ours.items() if said]
                 if call is not None and told:
                     speaking.append((call.channel_id, told))
@@ -305,7 +302,7 @@ class Speaking:
 
 
 def speaking_update(channel_id: str, changes: Batch) -> Message:
-    """`speaking_update`: in the specification's shape when it is one change."""
+    """The `speaking_update` message; a single change has the specification's shape."""
     message: Message = {"type": "speaking_update", "channelId": channel_id}
     if len(changes) == 1:
         user_id, speaking = changes[0]
@@ -315,5 +312,5 @@ def speaking_update(channel_id: str, changes: Batch) -> Message:
 
 
 def text_of(participant: str | bytes) -> str:
-    """A participant as it was reported here, which is as text."""
+    """A participant as text; only text is reported here."""
     return participant if isinstance(participant, str) else participant.decode()

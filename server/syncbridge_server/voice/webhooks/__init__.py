@@ -1,1 +1,1 @@
-"""Webhooks that were kept take effect in the channels they are about."""
+"""Applies stored webhooks to their channels."""

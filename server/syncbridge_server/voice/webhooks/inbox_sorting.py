@@ -1,7 +1,7 @@
-"""What waiting webhooks are about: their events, and the channels of these.
+"""Parses pending webhooks and sorts their events by channel.
 
-A delivery says one thing or several. What is wrong with it for good is noted at once; that its
-session is not known may change.
+A delivery has one event or several. Permanent errors are noted at once; an unknown session may
+become known later.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,10 +13,10 @@ import trio
 
 from syncbridge import ids
 from syncbridge.errors import StoreError, SyncBridgeError
-from syncbridge.voice.intake import Report
+from syncbridge.voice.intake import WebhookReport
 from syncbridge.voice.provider import events
-from syncbridge.voice.provider.events import Event, Unreadable
-from syncbridge.voice.stored import Delivery
+from syncbridge.voice.provider.events import Event, UnreadableWebhook
+from syncbridge.voice.stored import WebhookDelivery
 from syncbridge_server.isolation import of_record
 from syncbridge_server.ports.channels import Channels
 from syncbridge_server.ports.provider import VoiceProvider
@@ -28,11 +28,11 @@ UNKNOWN_SESSION = "unknown session"
 UNREADABLE = "unreadable"
 BAD_USER = "user id not acceptable"
 
-Reports = list[Report]
+Reports = list[WebhookReport]
 
 
-class Fate(StrEnum):
-    """What becomes of a delivery."""
+class Outcome(StrEnum):
+    """The outcome of a delivery."""
 
     DONE = "done"
     AGAIN = "again"
@@ -41,30 +41,30 @@ class Fate(StrEnum):
 
 
 @dataclass
-class Item:
-    """A delivery on its way.
+class SortedDelivery:
+    """A delivery in progress.
 
     Attributes:
-        reason: why it is to be tried again, or buried.
-        reports: what it says, by channel.
-        kept: recordings that were not known before it.
+        reason: why it is retried or becomes a dead letter.
+        reports: its events by channel.
+        kept: ids of recordings that it added.
     """
 
-    delivery: Delivery
-    fate: Fate = Fate.DONE
+    delivery: WebhookDelivery
+    fate: Outcome = Outcome.DONE
     reason: str = ""
     reports: dict[str, Reports] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
 
-    def fail(self, fate: Fate, reason: str = "") -> None:
-        """Note trouble. To be buried outweighs everything, and then trouble of the store."""
-        worst = (Fate.DONE, Fate.AGAIN, Fate.WAIT, Fate.BURY)
+    def fail(self, fate: Outcome, reason: str = "") -> None:
+        """Note a failure. The worst outcome counts: BURY, then WAIT (store errors), then AGAIN."""
+        worst = (Outcome.DONE, Outcome.AGAIN, Outcome.WAIT, Outcome.BURY)
         if worst.index(fate) > worst.index(self.fate):
             self.fate, self.reason = fate, reason
 
 
 class Sorter:
-    """Sorts deliveries by channel. `id_bytes`: longest user id."""
+    """Sorts deliveries by channel. `id_bytes`: maximum length of a user id."""
 
     def __init__(self, provider: VoiceProvider, channels: Channels, id_bytes: int) -> None:
         self._provider = provider
@@ -72,33 +72,33 @@ class Sorter:
         self._id_bytes = id_bytes
         self._known: dict[str, str] = {}
 
-    async def sort(self, items: Sequence[Item]) -> StoreError | None:
-        """Put the reports of each delivery into it. What of it the store could not tell, if any."""
+    async def sort(self, items: Sequence[SortedDelivery]) -> StoreError | None:
+        """Set the reports of each delivery; returns the store error that prevented some, if any."""
         told = [(item, event) for item in items for event in self._events(item)]
         wanted = {event.session_id for _, event in told}
         channels, trouble = await self._find(wanted)
         for item, event in told:
             channel_id = channels.get(event.session_id)
             if channel_id is None:
-                fate = Fate.WAIT if trouble is not None else Fate.AGAIN
+                fate = Outcome.WAIT if trouble is not None else Outcome.AGAIN
                 item.fail(fate, UNKNOWN_SESSION)
                 continue
-            report = Report(event, item.delivery.received_at, item.delivery.delivery_id)
+            report = WebhookReport(event, item.delivery.received_at, item.delivery.delivery_id)
             item.reports.setdefault(channel_id, []).append(report)
         return trouble
 
-    def _events(self, item: Item) -> list[Event]:
-        """What a delivery says, as far as it means something to us."""
+    def _events(self, item: SortedDelivery) -> list[Event]:
+        """The relevant events of a delivery."""
         if item.delivery.reason:
-            item.fail(Fate.BURY, item.delivery.reason)
+            item.fail(Outcome.BURY, item.delivery.reason)
             return []
         found = self._provider.parse_webhook(item.delivery.body)
-        if isinstance(found, Unreadable):
-            item.fail(Fate.BURY, f"{UNREADABLE}: {found.detail}")
+        if isinstance(found, UnreadableWebhook):
+            item.fail(Outcome.BURY, f"{UNREADABLE}: {found.detail}")
             found = list(found.events)
         return [event for event in found if self._meaningful(item, event)]
 
-    def _meaningful(self, item: Item, event: Event) -> bool:
+    def _meaningful(self, item: SortedDelivery, event: Event) -> bool:
         match event:
             case events.OtherEvent():
                 return False
@@ -110,19 +110,19 @@ class Sorter:
                 return self._acceptable(item, user_id)
         return True
 
-    def _acceptable(self, item: Item, user_id: str) -> bool:
+    def _acceptable(self, item: SortedDelivery, user_id: str) -> bool:
         if not user_id:
-            log.info("webhook_of_a_stranger", delivery_id=item.delivery.delivery_id)
+            log.info("webhook_without_user", delivery_id=item.delivery.delivery_id)
             return False
         try:
             ids.short_id("user_id", user_id, self._id_bytes)
         except SyncBridgeError:
-            item.fail(Fate.BURY, BAD_USER)
+            item.fail(Outcome.BURY, BAD_USER)
             return False
         return True
 
     async def _find(self, sessions: Iterable[str]) -> tuple[dict[str, str], StoreError | None]:
-        """The channels of sessions, as far as they are known. What was found once stays so."""
+        """The channels of sessions, as far as they are known. Results are cached."""
         found: dict[str, str] = {}
         trouble: list[StoreError] = []
 

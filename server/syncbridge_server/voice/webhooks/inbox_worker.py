@@ -1,16 +1,15 @@
-"""Webhooks take effect: from the inbox into the channels that they are about.
+"""Applies webhooks from the inbox to their channels.
 
-Theory of operation. Every node has one worker, and any of them may take any delivery. A batch is
-taken, sorted by channel, and each channel is changed once; a delivery is done when all its events
-have taken effect. What happens twice changes nothing the second time (`intake`), so a node may die
-anywhere: its deliveries are taken by another one after `IDLE_MS`.
+Theory of operation. Each node has one worker, and any worker can take any delivery. A worker takes
+a batch, sorts it by channel and changes each channel once. A delivery is done when all its events
+have taken effect. Intake is idempotent (`intake`), so a node may die at any point: after `IDLE_MS`
+another node takes over its deliveries.
 
-That time is also the pause between attempts. A delivery that cannot take effect yet, because its
-session is not known (the answer to the request that opened it may still be on its way), stays
-untouched and comes back; after `ATTEMPTS` it is buried. So is one that fails for a reason of its
-own, and at once one that can never take effect. When one delivery makes the change of a channel
-fail, the others of that channel are applied without it. Trouble of the store is nobody's fault:
-nothing is counted against a delivery, and the worker pauses.
+`IDLE_MS` is also the pause between attempts. A delivery with an unknown session stays in the inbox
+and is retried, because the answer to the request that opened the session may still be in transit.
+After `ATTEMPTS` it becomes a dead letter, as does one that fails for another reason. A delivery
+that can never take effect becomes one at once. If one delivery makes the change of a channel fail,
+the others are applied without it. A store error buries no delivery; the worker pauses.
 """
 
 import math
@@ -22,7 +21,7 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
-from syncbridge.voice.intake import RECORDING, Report, Taken, take_in
+from syncbridge.voice.intake import RECORDING, IntakeResult, WebhookReport, apply_webhooks
 from syncbridge.voice.provider import events
 from syncbridge.voice.recordings import Recorded
 from syncbridge_server.isolation import of_record
@@ -30,8 +29,8 @@ from syncbridge_server.ports.channels import Channels, WebhookInbox
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.ports.recordings import Recordings
 from syncbridge_server.telemetry.tracing import TRACING
-from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.webhooks.inbox_sorting import Fate, Item, Reports, Sorter
+from syncbridge_server.voice.channel_writer import ChannelWriter
+from syncbridge_server.voice.webhooks.inbox_sorting import Outcome, Reports, SortedDelivery, Sorter
 
 log = structlog.get_logger("voice")
 
@@ -39,51 +38,51 @@ BATCH = 100
 IDLE_MS = 5_000
 ATTEMPTS = 6
 LOOK_SECONDS = 2.0
-"""The inbox is looked at so often when no word of an arrival comes."""
+"""Poll interval of the inbox without notices of arrivals."""
 IDLE_LOOK_SECONDS = 10.0
-"""The same while nothing waits. Word of an arrival is lost with a connection, and that is told."""
+"""The same while the inbox is empty. Notices are lost only with a connection, which is reported."""
 LEAST_SECONDS = 0.01
-"""Between two batches that are not full: the first webhook takes effect at once, and those that
-come soon after it together, which costs a fraction of one by one."""
+"""Minimum time between partial batches: the first webhook takes effect at once, and those that
+follow soon share a batch, which is much cheaper."""
 COUNT_SECONDS = 1.0
-"""How many wait is counted so often at most."""
+"""Minimum interval for counting pending deliveries."""
 PAUSES = (0.25, 5.0)
-"""Seconds after trouble of the store: the first time, and at most."""
+"""Pause after a store error in seconds: initial and maximum."""
 CHANNELS_AT_ONCE = 16
 STALE_SPEECH_MS = 5_000
-"""Somebody who began to speak so long ago is not shown as speaking."""
+"""Age above which a report of speaking is ignored."""
 KNOWN_SPEAKERS = 16_384
-"""Users of whom this node remembers when they last began or ceased to speak."""
+"""Maximum number of users whose latest speaking report is remembered."""
 
 OnSpeaking = Callable[[str, str, bool], None]
-"""(channel, user, speaks): told of webhooks that say who speaks. It must not wait."""
-Look = Callable[[str], None]
-"""Ask the provider soon who is in the call of this channel. It must not wait."""
+"""(channel, user, speaks): called for webhooks about speaking. It must not block."""
+CheckRequest = Callable[[str], None]
+"""Request a state check of the channel. It must not block."""
 
 
 class Effects(Protocol):
-    """What is counted."""
+    """Counters of the worker."""
 
     def took_effect(self, seconds: float) -> None:
-        """One delivery did, so long after it was received."""
+        """A delivery took effect, `seconds` after it was received."""
 
     def buried(self, reason: str) -> None:
-        """One delivery became a dead letter."""
+        """A delivery became a dead letter."""
 
     def waiting(self, count: int) -> None:
-        """So many deliveries wait."""
+        """The number of pending deliveries."""
 
 
 class NotConcerned(Exception):
-    """No report is about this channel as it is: there is nothing to write."""
+    """No report concerns the channel as it is; nothing is written."""
 
 
 class InboxWorker:
-    """Takes webhooks from the inbox into the channels.
+    """Applies webhooks from the inbox to the channels.
 
     Args:
-        id_bytes: longest user id. batch: deliveries taken at once.
-        idle_ms: see the top of this file.
+        id_bytes: maximum length of a user id. batch: deliveries taken at once.
+        idle_ms: see the module docstring.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class InboxWorker:
         provider: VoiceProvider,
         inbox: WebhookInbox,
         channels: Channels,
-        desk: Desk,
+        writer: ChannelWriter,
         recordings: Recordings,
         effects: Effects,
         *,
@@ -103,7 +102,7 @@ class InboxWorker:
         self._count_recording = count_recording
         self._inbox = inbox
         self._sorter = Sorter(provider, channels, id_bytes)
-        self._desk = desk
+        self._writer = writer
         self._recordings = recordings
         self._effects = effects
         self._batch = batch
@@ -113,23 +112,23 @@ class InboxWorker:
         self._waiting = 0
         self._speaking: list[OnSpeaking] = []
         self._spoke_at: dict[tuple[str, str], int] = {}
-        self._looks: list[Look] = []
+        self._contradiction_handlers: list[CheckRequest] = []
         inbox.on_arrival(self.wake)
 
     def on_speaking(self, handler: OnSpeaking) -> None:
-        """`handler` is told who speaks, as far as webhooks say so."""
+        """Call `handler` for webhooks about speaking."""
         self._speaking.append(handler)
 
-    def on_look(self, handler: Look) -> None:
-        """`handler` is told of channels about which webhooks contradict what is known."""
-        self._looks.append(handler)
+    def on_contradiction(self, handler: CheckRequest) -> None:
+        """Call `handler` for channels whose webhooks contradict other evidence."""
+        self._contradiction_handlers.append(handler)
 
     def wake(self) -> None:
         """Look at the inbox now."""
         self._arrived.set()
 
     async def run(self) -> None:
-        """Work, for ever."""
+        """Process the inbox for ever."""
         pause, longest = PAUSES
         while True:
             self._arrived = trio.Event()
@@ -150,7 +149,7 @@ class InboxWorker:
                 await trio.sleep_until(began + LEAST_SECONDS)
 
     async def _count(self) -> None:
-        """Count how many wait, unless that was done a moment ago."""
+        """Count pending deliveries, at most every `COUNT_SECONDS`."""
         now = trio.current_time()
         if now >= self._count_at:
             self._count_at = now + COUNT_SECONDS
@@ -158,12 +157,12 @@ class InboxWorker:
             self._effects.waiting(self._waiting)
 
     async def step(self) -> int:
-        """Take one batch and bring it to its end; how many were taken.
+        """Take and process one batch; returns its size.
 
-        Raises StoreError when some of them have to wait for the store.
+        Raises StoreError when a store error delayed some deliveries.
         """
         deliveries = await self._inbox.take(self._batch, self._idle_ms)
-        items = [Item(delivery) for delivery in deliveries]
+        items = [SortedDelivery(delivery) for delivery in deliveries]
         trouble = await self._sorter.sort(items)
         trouble = await self._apply(items) or trouble
         await self._finish(items)
@@ -173,16 +172,16 @@ class InboxWorker:
 
     # Effects
 
-    async def _apply(self, items: Sequence[Item]) -> StoreError | None:
-        """Change each channel once, several of them at the same time."""
-        by_channel: dict[str, list[Item]] = {}
+    async def _apply(self, items: Sequence[SortedDelivery]) -> StoreError | None:
+        """Change each channel once; several channels concurrently."""
+        by_channel: dict[str, list[SortedDelivery]] = {}
         for item in items:
             for channel_id in item.reports:
                 by_channel.setdefault(channel_id, []).append(item)
         trouble: list[StoreError] = []
         limiter = trio.CapacityLimiter(CHANNELS_AT_ONCE)
 
-        async def work(channel_id: str, concerned: list[Item]) -> None:
+        async def work(channel_id: str, concerned: list[SortedDelivery]) -> None:
             trace = next((item.delivery.trace for item in concerned if item.delivery.trace), "")
             async with limiter:
                 with TRACING.child("webhook effect", trace):
@@ -193,19 +192,19 @@ class InboxWorker:
                 nursery.start_soon(work, channel_id, concerned)
         return trouble[0] if trouble else None
 
-    async def _channel(self, channel_id: str, items: list[Item]) -> list[StoreError]:
-        """Apply what is about one channel; one by one when that fails together."""
+    async def _channel(self, channel_id: str, items: list[SortedDelivery]) -> list[StoreError]:
+        """Apply the reports about one channel; one by one if they fail together."""
         try:
             await self._change(channel_id, items)
         except StoreError as error:
             if not of_record(error):
                 for item in items:
-                    item.fail(Fate.WAIT)
+                    item.fail(Outcome.WAIT)
                 return [error]
-            if self._desk.isolation.ready("webhooks", channel_id):
-                await self._desk.isolation.failed("webhooks", channel_id, error)
+            if self._writer.isolation.ready("webhooks", channel_id):
+                await self._writer.isolation.failed("webhooks", channel_id, error)
             again(items, error)
-        except Exception as error:  # whatever one delivery breaks, the others go on
+        except Exception as error:  # one bad delivery must not stop the others
             if len(items) > 1:
                 return [t for item in items for t in await self._channel(channel_id, [item])]
             if any(item.delivery.attempts == 1 for item in items):
@@ -213,7 +212,7 @@ class InboxWorker:
             again(items, error)
         return []
 
-    async def _change(self, channel_id: str, items: Sequence[Item]) -> None:
+    async def _change(self, channel_id: str, items: Sequence[SortedDelivery]) -> None:
         reports: Reports = []
         for item in items:
             for report in item.reports[channel_id]:
@@ -226,23 +225,23 @@ class InboxWorker:
         if not reports:
             return
 
-        def rule(channel: Channel, now: int) -> Taken:
-            taken = take_in(channel, reports, now)
-            if not taken.concerned:
+        def rule(channel: Channel, now: int) -> IntakeResult:
+            result = apply_webhooks(channel, reports, now)
+            if not result.concerned:
                 raise NotConcerned
-            return taken
+            return result
 
         try:
-            taken = await self._desk.change(channel_id, rule)
+            result = await self._writer.change(channel_id, rule)
         except NotConcerned:
             return
-        if taken.look:
+        if result.check_state:
             log.info("webhooks_contradict", channel_id=channel_id)
-            for handler in self._looks:
+            for handler in self._contradiction_handlers:
                 handler(channel_id)
 
-    async def _keep(self, channel_id: str, item: Item, report: Report) -> bool:
-        """Keep a recording; False when it is known and was told of. True for other events."""
+    async def _keep(self, channel_id: str, item: SortedDelivery, report: WebhookReport) -> bool:
+        """Store a recording; False when it was already announced. True for other events."""
         event = report.event
         if isinstance(event, events.RecordingFailed):
             self._count_recording("failed")
@@ -268,10 +267,10 @@ class InboxWorker:
             self._count_recording("ready" if event.kind is RECORDING else event.kind.value)
         return recorded.recording_id in item.kept or item.delivery.attempts > 1
 
-    def _spoke(self, channel_id: str, report: Report) -> None:
+    def _spoke(self, channel_id: str, report: WebhookReport) -> None:
         event = report.event
         assert isinstance(event, events.ParticipantSpeaking)
-        if event.is_speaking and self._desk.now() - report.at > STALE_SPEECH_MS:
+        if event.is_speaking and self._writer.now() - report.at > STALE_SPEECH_MS:
             return
         if self._overtaken(channel_id, event.user_id, report.at):
             return
@@ -279,7 +278,7 @@ class InboxWorker:
             handler(channel_id, event.user_id, event.is_speaking)
 
     def _overtaken(self, channel_id: str, user_id: str, at: int) -> bool:
-        """Whether something newer was said of a user; else this is the newest now."""
+        """Whether a newer report about a user was handled; otherwise remember this one."""
         known, key = self._spoke_at, (channel_id, user_id)
         if at < known.get(key, at):
             return True
@@ -291,31 +290,31 @@ class InboxWorker:
 
     # The end of a delivery
 
-    async def _finish(self, items: Sequence[Item]) -> None:
-        """Acknowledge what took effect, bury what never will; the rest comes back by itself."""
-        done = [item.delivery for item in items if item.fate is Fate.DONE]
+    async def _finish(self, items: Sequence[SortedDelivery]) -> None:
+        """Acknowledge done deliveries and bury failed ones; the rest is retried after `IDLE_MS`."""
+        done = [item.delivery for item in items if item.fate is Outcome.DONE]
         await self._inbox.done(done)
         for delivery in done:
-            self._effects.took_effect(max(self._desk.now() - delivery.received_at, 0) / 1000)
+            self._effects.took_effect(max(self._writer.now() - delivery.received_at, 0) / 1000)
         for item in items:
-            spent = item.fate is Fate.AGAIN and item.delivery.attempts >= ATTEMPTS
-            if item.fate is Fate.BURY or spent:
+            spent = item.fate is Outcome.AGAIN and item.delivery.attempts >= ATTEMPTS
+            if item.fate is Outcome.BURY or spent:
                 await self._bury(item)
 
-    async def _bury(self, item: Item) -> None:
+    async def _bury(self, item: SortedDelivery) -> None:
         await self._inbox.bury(item.delivery, item.reason)
         kind = item.reason.partition(":")[0]
         self._effects.buried(kind)
         log.warning("webhook_buried", delivery_id=item.delivery.delivery_id, reason=item.reason)
 
 
-def again(items: Sequence[Item], error: Exception) -> None:
-    """Let deliveries come again that could not be taken in."""
+def again(items: Sequence[SortedDelivery], error: Exception) -> None:
+    """Mark failed deliveries for a retry."""
     for item in items:
-        item.fail(Fate.AGAIN, f"failed: {type(error).__name__}")
+        item.fail(Outcome.AGAIN, f"failed: {type(error).__name__}")
 
 
-def _log_start(channel_id: str, report: Report) -> None:
+def _log_start(channel_id: str, report: WebhookReport) -> None:
     log.info(
         "voice_session_started",
         channel_id=channel_id,

@@ -1,6 +1,6 @@
-"""Which kinds of requests the provider has answered with an error lately, as this node saw it.
+"""This node's record of the kinds of requests that currently fail at the provider.
 
-Kept in memory, one time for each kind: the latest outcome counts, for a while.
+It has one time for each kind, in memory. The latest outcome counts, for a limited time.
 """
 
 ERRORS = frozenset(
@@ -15,25 +15,25 @@ ERRORS = frozenset(
         "unreadable",
     }
 )
-"""Outcomes that say that the provider does not serve us. What it says of one room is none."""
+"""Outcomes that mean a failing provider. Errors about a single room are not among them."""
 UNKNOWN = frozenset({"cancelled"})
-"""Outcomes that leave it as it was."""
+"""Outcomes without an effect."""
 SECONDS = 300.0
 
 
-class Lately:
+class RecentErrors:
     """The latest errors. Times are seconds of the caller's clock."""
 
     def __init__(self) -> None:
         self._failed_at: dict[str, float] = {}
 
     def note(self, call: str, outcome: str, now: float) -> None:
-        """A request of this kind came to an end."""
+        """Note the outcome of a request of this kind."""
         if outcome in ERRORS:
             self._failed_at[call] = now
         elif outcome not in UNKNOWN:
             self._failed_at.pop(call, None)
 
     def failing(self, now: float) -> bool:
-        """Whether the latest request of some kind failed, within the last minutes."""
+        """Whether the latest request of any kind failed within `SECONDS`."""
         return any(now - at < SECONDS for at in self._failed_at.values())

@@ -1,4 +1,4 @@
-"""Puts the sockets' side of voice together and attaches it to a gateway."""
+"""Builds the socket side of voice and attaches it to a gateway."""
 
 from dataclasses import dataclass
 
@@ -8,32 +8,32 @@ from syncbridge.kernels import Throttle
 from syncbridge.records.sessions import Notice
 from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.redis.bus.bus import ALL_NODES, RedisBus
-from syncbridge_server.voice.desk import Desk
-from syncbridge_server.voice.sockets.audience import Audience
-from syncbridge_server.voice.sockets.board import Board
-from syncbridge_server.voice.sockets.reports import Reports
+from syncbridge_server.voice.channel_writer import ChannelWriter
+from syncbridge_server.voice.sockets.audience import ChannelAudience
+from syncbridge_server.voice.sockets.live_calls import LiveCalls
+from syncbridge_server.voice.sockets.reports import ClientReports
 from syncbridge_server.voice.sockets.sockets import VoiceSockets
 from syncbridge_server.voice.sockets.speaking import Speaking
 
 SPEAKING = "speaking"
-"""Kind of the notices with which nodes tell each other who speaks."""
+"""Kind of the notices between nodes about speaking states."""
 
 
 @dataclass(frozen=True)
-class Attachment:
-    """The parts that `attach` made."""
+class VoiceGateway:
+    """The parts of voice that serve the sockets of a gateway."""
 
-    board: Board
-    audience: Audience
+    live_calls: LiveCalls
+    audience: ChannelAudience
     speaking: Speaking
-    reports: Reports
+    reports: ClientReports
     sockets: VoiceSockets
 
     def figures(self) -> list[tuple[str, float]]:
-        """Numbers for the metrics."""
+        """Values for the metrics."""
         return [
-            ("channels", len(self.board.calls)),
-            ("channels_refused_total", self.board.refused),
+            ("channels", len(self.live_calls.calls)),
+            ("channels_refused_total", self.live_calls.refused),
             ("reports_waiting", self.reports.waiting),
             ("speakers_held", self.speaking.held),
             ("speakers_refused_total", self.speaking.refused),
@@ -41,26 +41,26 @@ class Attachment:
         ]
 
     async def run(self) -> None:
-        """Keep them at work, for ever."""
+        """Run the parts for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.board.run)
+            nursery.start_soon(self.live_calls.run)
             nursery.start_soon(self.speaking.run)
             nursery.start_soon(self.reports.run)
 
 
 def attach(
-    gateway: Gateway, desk: Desk, bus: RedisBus, *, throttle: Throttle | None = None
-) -> Attachment:
-    """Voice for the sockets of a gateway that has none yet. `throttle`: see `Speaking`."""
-    board = Board(desk.channels, bus, isolation=desk.isolation)
-    audience = Audience(gateway.hub, gateway.post, board)
+    gateway: Gateway, writer: ChannelWriter, bus: RedisBus, *, throttle: Throttle | None = None
+) -> VoiceGateway:
+    """Attach voice to a gateway. `throttle`: see `Speaking`."""
+    live_calls = LiveCalls(writer.channels, bus, isolation=writer.isolation)
+    audience = ChannelAudience(gateway.hub, gateway.post, live_calls)
 
     def share(data: bytes) -> None:
         if not bus.alone:
             bus.tell(ALL_NODES, Notice(SPEAKING, "", data))
 
     speaking = Speaking(
-        board,
+        live_calls,
         audience.tell,
         share,
         gateway.hub.flush,
@@ -68,17 +68,17 @@ def attach(
         monotonic=gateway.monotonic,
         throttle=throttle,
     )
-    bus.on_notice(SPEAKING, lambda notice: speaking.hear(notice.data))
-    reports = Reports(desk, board, gateway.hub.flush)
+    bus.on_notice(SPEAKING, lambda notice: speaking.receive(notice.data))
+    reports = ClientReports(writer, live_calls, gateway.hub.flush)
     sockets = VoiceSockets(
         gateway.post,
-        board,
+        live_calls,
         audience,
         speaking,
         reports,
         flush=gateway.hub.flush,
-        lease_ms=desk.limits.call.lease_ms,
+        lease_ms=writer.limits.call.lease_ms,
         monotonic=gateway.monotonic,
     )
     gateway.voice.attach(sockets)
-    return Attachment(board, audience, speaking, reports, sockets)
+    return VoiceGateway(live_calls, audience, speaking, reports, sockets)

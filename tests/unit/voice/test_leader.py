@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from syncbridge.errors import StoreUnavailable
-from syncbridge_server.voice.turns import LONGEST, take_turns
+from syncbridge_server.voice.leader import LONGEST, run_as_leader
 
 INTERVAL = 30.0
 
@@ -72,7 +72,7 @@ class Nodes:
             return self.pause
 
         channels: Any = self.locks
-        await take_turns(channels, "sync", INTERVAL, work)
+        await run_as_leader(channels, "sync", INTERVAL, work)
 
     def gaps(self) -> list[float]:
         times = [at for at, _ in self.turns]

@@ -11,52 +11,52 @@ from prometheus_client import CollectorRegistry
 
 from syncbridge.errors import StoreUnavailable
 from syncbridge.voice.compare import Reason
-from syncbridge_server.voice.checks.looking import Sight
-from syncbridge_server.voice.checks.rounds import Round, SyncLimits
+from syncbridge_server.voice.checks.check_round import CheckRound, SyncLimits
+from syncbridge_server.voice.checks.state_check import CheckResult
 from syncbridge_server.voice.figures.metrics import voice_metrics
 
 LIMITS = SyncLimits(together=3, patience_s=2.0, second_s=0.5)
 
 
-class Looker:
+class StateCheck:
     """Sees what a table says, the last entry for ever. `log`: who was looked at, in order."""
 
     def __init__(self, **sights: list[Any]) -> None:
         self.sights = sights
         self.log: list[str] = []
-        self.spent_until = 0.0
+        self.limited_until = 0.0
         self.running = self.most = 0
 
-    async def look(self, channel_id: str, listing: object = None) -> Sight:
+    async def check(self, channel_id: str, listing: object = None) -> CheckResult:
         self.log.append(channel_id)
         self.running += 1
         self.most = max(self.most, self.running)
         await trio.sleep(0.01)
         self.running -= 1
-        plan = self.sights.get(channel_id, [Sight.SEEN])
-        sight = plan.pop(0) if len(plan) > 1 else plan[0]
-        if isinstance(sight, Exception):
-            raise sight
-        if isinstance(sight, float):
-            self.spent_until = trio.current_time() + sight
-            return Sight.SPENT
-        assert isinstance(sight, Sight)
-        return sight
+        plan = self.sights.get(channel_id, [CheckResult.VERIFIED])
+        result = plan.pop(0) if len(plan) > 1 else plan[0]
+        if isinstance(result, Exception):
+            raise result
+        if isinstance(result, float):
+            self.limited_until = trio.current_time() + result
+            return CheckResult.RATE_LIMITED
+        assert isinstance(result, CheckResult)
+        return result
 
 
-def round_of(looker: Looker, names: list[str], share: int) -> Round:
+def round_of(state_check: StateCheck, names: list[str], share: int) -> CheckRound:
     metrics = voice_metrics(CollectorRegistry()).sync
     wanted = dict.fromkeys(names, Reason.COUNT)
-    return Round(looker, metrics, LIMITS, wanted, None, share)  # type: ignore[arg-type]
+    return CheckRound(state_check, metrics, LIMITS, wanted, None, share)  # type: ignore[arg-type]
 
 
 async def test_doubts_are_looked_at_twice(autojump_clock: trio.testing.MockClock) -> None:
     """The second look comes after all first ones, and a pause; others are looked at once."""
-    looker = Looker(b=[Sight.DOUBTS, Sight.SEEN])
-    one = round_of(looker, ["a", "b", "c"], 10)
+    state_check = StateCheck(b=[CheckResult.DOUBTFUL, CheckResult.VERIFIED])
+    one = round_of(state_check, ["a", "b", "c"], 10)
     await one.run()
 
-    assert (["a", "b", "c", "b"], 4, []) == (looker.log, one.made, list(one.queue))
+    assert (["a", "b", "c", "b"], 4, []) == (state_check.log, one.made, list(one.queue))
     assert trio.current_time() >= LIMITS.second_s
 
 
@@ -64,26 +64,28 @@ async def test_a_doubt_that_stays_is_left_to_the_next_pass(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Two looks and no more, however doubtful."""
-    looker = Looker(a=[Sight.DOUBTS])
-    await round_of(looker, ["a"], 10).run()
+    state_check = StateCheck(a=[CheckResult.DOUBTFUL])
+    await round_of(state_check, ["a"], 10).run()
 
-    assert ["a", "a"] == looker.log
+    assert ["a", "a"] == state_check.log
 
 
 async def test_nothing_is_learnt(autojump_clock: trio.testing.MockClock) -> None:
     """What cannot be verified is named, and the others are looked at all the same."""
-    one = round_of(Looker(b=[Sight.BLIND], c=[Sight.LOST]), ["a", "b", "c", "d"], 10)
+    one = round_of(
+        StateCheck(b=[CheckResult.UNVERIFIED], c=[CheckResult.LOST]), ["a", "b", "c", "d"], 10
+    )
     await one.run()
 
-    assert ({"b", "c"}, 4) == (one.blind, one.made)
+    assert ({"b", "c"}, 4) == (one.unverified, one.made)
 
 
 async def test_a_spent_budget_is_waited_for_once(autojump_clock: trio.testing.MockClock) -> None:
     """Not for long: then the round stops, and who was not looked at is first in the queue."""
-    short = Looker(a=[1.0, Sight.SEEN])
+    short = StateCheck(a=[1.0, CheckResult.VERIFIED])
     patient = round_of(short, ["a", "b"], 10)
     await patient.run()
-    late = Looker(b=[60.0])
+    late = StateCheck(b=[60.0])
     stopped = round_of(late, ["a", "b", "c", "d", "e", "f", "g"], 10)
     await stopped.run()
 
@@ -94,28 +96,31 @@ async def test_a_spent_budget_is_waited_for_once(autojump_clock: trio.testing.Mo
 
 async def test_the_store_fails(autojump_clock: trio.testing.MockClock) -> None:
     """Everything stops; who is left waits; the error is the caller's."""
-    looker = Looker(b=[StoreUnavailable("away")])
-    one = round_of(looker, list("abcdefgh"), 20)
+    state_check = StateCheck(b=[StoreUnavailable("away")])
+    one = round_of(state_check, list("abcdefgh"), 20)
     with pytest.raises(StoreUnavailable):
         await one.run()
 
     assert "b" in one.queue
-    assert looker.most <= LIMITS.together
+    assert state_check.most <= LIMITS.together
 
 
 @given(
-    st.lists(st.sampled_from([Sight.SEEN, Sight.DOUBTS, Sight.BLIND]), max_size=30),
+    st.lists(
+        st.sampled_from([CheckResult.VERIFIED, CheckResult.DOUBTFUL, CheckResult.UNVERIFIED]),
+        max_size=30,
+    ),
     st.integers(1, 40),
 )
-def test_a_share_is_kept_and_nobody_is_forgotten(sights: list[Sight], share: int) -> None:
+def test_a_share_is_kept_and_nobody_is_forgotten(sights: list[CheckResult], share: int) -> None:
     """However it goes: no more looks than the share, and who was not looked at is in the queue."""
     names = [f"c{n}" for n in range(len(sights))]
-    looker = Looker(**{name: [sight] for name, sight in zip(names, sights, strict=True)})
-    one = round_of(looker, names, share)
+    state_check = StateCheck(**{name: [result] for name, result in zip(names, sights, strict=True)})
+    one = round_of(state_check, names, share)
     trio.run(one.run, clock=trio.testing.MockClock(autojump_threshold=0))
 
-    assert one.made == len(looker.log) <= share
-    assert set(names) == set(looker.log) | set(one.queue)
-    assert not {n for n, s in zip(names, sights, strict=True) if s is Sight.SEEN} & (
-        set(looker.log) & set(one.queue)
+    assert one.made == len(state_check.log) <= share
+    assert set(names) == set(state_check.log) | set(one.queue)
+    assert not {n for n, s in zip(names, sights, strict=True) if s is CheckResult.VERIFIED} & (
+        set(state_check.log) & set(one.queue)
     )

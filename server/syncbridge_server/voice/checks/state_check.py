@@ -1,14 +1,13 @@
-"""One look at one call: ask the provider who is in it, and let the channel hear the answer.
+"""A state check of one call: asks the provider who is in it and applies the answer as evidence.
 
-What an answer may do. A whole state that names somebody is evidence (`Polled`). A connection that
-the provider records as over is gone (`Left`): that is proof. A state that says "nobody" is one
-negative for everybody (`Vacant`) where the provider's capabilities say so. Elsewhere it is none by
-itself; together with a whole list of calls that leaves this one out it is one, and so it is where
-webhooks have said before that everybody has left. Two empty answers are two negatives only when
-they are `EMPTY_APART_S` apart, whoever the provider is. "No such session" counts
-as a loss of the room; the second one in a row, begun after the first was noted, has the room
-replaced, or the call ended when nobody is in it, unless the list names it with people in it.
-Everything else verifies nothing.
+Effect of an answer. A complete state with participants is evidence (`Polled`). A connection that
+the provider records as ended is proof that it is gone (`Left`). An empty state is one negative for
+every participant (`Vacant`) if the provider's capabilities say so. Otherwise it counts as a
+negative only together with a complete list of calls without this call, or if webhooks have already
+reported that everybody left. Two empty answers are two negatives only if they are `EMPTY_APART_S`
+apart, for every provider. "No such session" means that the room may be lost. The second such answer
+in a row, from a check that began after the first was noted, replaces the room, or ends the call if
+it has no participants, unless the list shows participants in it. All other answers verify nothing.
 """
 
 from collections.abc import Awaitable
@@ -21,83 +20,93 @@ import trio
 from syncbridge.errors import SyncBridgeError
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.compare import Discrepancy, Listing, compare_states, unknown_yet
-from syncbridge.voice.evidence import Evidence, Left, Origin, Polled, Source, Teller, Vacant
+from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Left, Polled, Source, Teller, Vacant
 from syncbridge.voice.provider.capabilities import EMPTY_APART_S, EmptyList
 from syncbridge.voice.provider.errors import ProviderError
-from syncbridge.voice.provider.records import CannotVerify, Doubt, Gone, SessionState, Vacated
+from syncbridge.voice.provider.records import (
+    CannotVerify,
+    GoneConnection,
+    SessionState,
+    Vacated,
+    VerifyFailure,
+)
 from syncbridge.voice.records import Room
 from syncbridge.voice.timeline import UNKNOWN_ROOM
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 
 log = structlog.get_logger("voice")
 
-LIST = Origin(Teller.LIST)
+LIST = EvidenceOrigin(Teller.LIST)
 LOSSES = 2
-"""Looks in a row that did not find the room, after which it is replaced."""
+"""State checks in a row without the room after which it is replaced."""
 
 
 DOUBTS_MOST = 4_096
-"""Channels of which it is remembered why a look verified nothing."""
+"""Maximum number of channels whose latest verification failure is remembered."""
 
 
 class Recreates(Protocol):
-    """Replaces a room that the provider has lost; its participants are asked to rejoin."""
+    """Replaces a lost room; its participants are asked to rejoin."""
 
     def recreate(self, channel_id: str, lost_session_id: str) -> Awaitable[Room]: ...
 
 
-class Sight(Enum):
-    """What came of a look.
+class CheckResult(Enum):
+    """The result of a state check.
 
-    DOUBTS: the state spoke against somebody; a second look settles it. VACANT: it does, too, but
-    not in the same pass: it needs a second list, or more time. SPENT: the provider, or the budget,
-    allows no more now.
+    DOUBTFUL: there is a negative; a second check in the same pass can settle it. VACANT: there is a
+    negative, but settling it needs another list or more time. RATE_LIMITED: the provider or the
+    budget allows no more requests now.
     """
 
-    SEEN = "seen"
-    DOUBTS = "doubts"
+    VERIFIED = "verified"
+    DOUBTFUL = "doubtful"
     VACANT = "vacant"
     LOST = "lost"
-    BLIND = "blind"
-    SPENT = "spent"
-    GONE = "gone"
+    UNVERIFIED = "unverified"
+    RATE_LIMITED = "rate_limited"
+    NO_CALL = "no_call"
 
 
-class Looker:
-    """Looks at calls.
+class StateCheck:
+    """Checks calls.
 
     Attributes:
-        spent_until: Trio time before which the provider is not to be asked.
-        doubts: why the latest look at a channel verified nothing; the oldest are forgotten.
+        limited_until: Trio time before which the provider must not be asked.
+        doubts: by channel, why the latest check verified nothing; the oldest are dropped.
     """
 
     def __init__(
-        self, provider: VoiceProvider, desk: Desk, opening: Recreates, metrics: SyncMetrics
+        self,
+        provider: VoiceProvider,
+        writer: ChannelWriter,
+        opening: Recreates,
+        metrics: SyncMetrics,
     ) -> None:
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
         self._opening = opening
         self._metrics = metrics
-        self.spent_until = 0.0
-        self.doubts: dict[str, Doubt] = {}
+        self.limited_until = 0.0
+        self.doubts: dict[str, VerifyFailure] = {}
         capabilities = provider.capabilities
         self._empty_counts = capabilities.empty_list is EmptyList.NEGATIVE
         self._apart_ms = round(capabilities.second_look_s * 1000)
         self._empty_apart_ms = round(max(EMPTY_APART_S, capabilities.second_look_s) * 1000)
 
-    async def look(self, channel_id: str, listing: Listing | None = None) -> Sight:
-        """Look at a channel's call. Raises StoreError."""
-        channel = await self._desk.look(channel_id)
+    async def check(self, channel_id: str, listing: Listing | None = None) -> CheckResult:
+        """Check a channel's call. Raises StoreError."""
+        channel = await self._writer.read(channel_id)
         room = channel.record.room
         if not channel.live or room is None:
-            return Sight.GONE
-        began = self._desk.now()
+            return CheckResult.NO_CALL
+        began = self._writer.now()
         nobody = channel.call is not None and not channel.call.users and not channel.record.lost
         state = await self._provider.fetch_state(room.session_id)
-        if nobody and isinstance(state, CannotVerify) and state.doubt is Doubt.EMPTY:
-            return Sight.SEEN
+        if nobody and isinstance(state, CannotVerify) and state.doubt is VerifyFailure.EMPTY:
+            return CheckResult.VERIFIED
         if isinstance(state, SessionState):
             return await self._heard(channel_id, room, self._polled(room, state, began), state)
         if isinstance(state, Vacated):
@@ -105,7 +114,7 @@ class Looker:
         return await self._unsure(channel_id, room, state, began, listing)
 
     def _polled(self, room: Room, state: SessionState, began: int) -> Polled:
-        """A state as evidence. Who is without a user id is nobody that we know."""
+        """A state as evidence. Participants without a user id are ignored."""
         present = tuple((p.user_id, p.peer_id) for p in state.participants if p.user_id)
         return Polled(
             generation=room.generation,
@@ -117,30 +126,36 @@ class Looker:
         )
 
     def _vacant(self, room: Room, at: int, life: str = "") -> Vacant:
-        """An empty answer, or an empty record, as evidence about whom it does not name."""
+        """An empty state, or a record of a vacated call, as evidence."""
         return Vacant(generation=room.generation, at=at, life=life, apart_ms=self._empty_apart_ms)
 
     async def _unsure(
         self, channel_id: str, room: Room, answer: CannotVerify, began: int, listing: Listing | None
-    ) -> Sight:
-        """An answer that is no statement by itself."""
+    ) -> CheckResult:
+        """Handle an answer that is not evidence by itself."""
         session_id = room.session_id
         self._note(channel_id, answer.doubt)
-        if answer.doubt is Doubt.RATE_LIMITED:
-            self.spent_until = trio.current_time() + (answer.retry_after or 1.0)
-            return Sight.SPENT
-        if answer.doubt is Doubt.EMPTY and self._empty_counts:
+        if answer.doubt is VerifyFailure.RATE_LIMITED:
+            self.limited_until = trio.current_time() + (answer.retry_after or 1.0)
+            return CheckResult.RATE_LIMITED
+        if answer.doubt is VerifyFailure.EMPTY and self._empty_counts:
             return await self._heard(channel_id, room, self._vacant(room, began, answer.life))
-        if answer.doubt is Doubt.EMPTY and listing is not None and listing.leaves_out(session_id):
+        if (
+            answer.doubt is VerifyFailure.EMPTY
+            and listing is not None
+            and listing.leaves_out(session_id)
+        ):
             at = min(began, listing.began)
             return await self._heard(channel_id, room, self._vacant(room, at))
-        if answer.doubt is Doubt.EMPTY:
+        if answer.doubt is VerifyFailure.EMPTY:
             return await self._found(channel_id, room, began)
-        if answer.doubt is Doubt.NOT_FOUND and not (listing and listing.sessions.get(session_id)):
+        if answer.doubt is VerifyFailure.NOT_FOUND and not (
+            listing and listing.sessions.get(session_id)
+        ):
             return await self._missed(channel_id, room, began)
-        return Sight.BLIND
+        return CheckResult.UNVERIFIED
 
-    def _note(self, channel_id: str, doubt: Doubt) -> None:
+    def _note(self, channel_id: str, doubt: VerifyFailure) -> None:
         self.doubts.pop(channel_id, None)
         self.doubts[channel_id] = doubt
         while len(self.doubts) > DOUBTS_MOST:
@@ -152,52 +167,52 @@ class Looker:
         room: Room,
         evidence: Evidence,
         state: SessionState | None = None,
-        gone: tuple[Gone, ...] = (),
-    ) -> Sight:
-        """Let the channel hear it, and count how the two views differed."""
+        gone: tuple[GoneConnection, ...] = (),
+    ) -> CheckResult:
+        """Apply evidence to the channel and count the differences between the views."""
         gone = state.gone if state is not None else gone
         named = [p.user_id for p in state.participants if p.user_id] if state is not None else []
         unsaid = state.pending if state is not None else ()
 
-        def hear(channel: Channel, now: int) -> tuple[Sight, list[Discrepancy]]:
+        def hear(channel: Channel, now: int) -> tuple[CheckResult, list[Discrepancy]]:
             held = channel.record.room
             if channel.call is None or held is None or held.session_id != room.session_id:
-                return Sight.GONE, []
+                return CheckResult.NO_CALL, []
             ours = [user_id for user_id in channel.call.arrived if user_id not in unsaid]
             found = compare_states(ours, [name for name in named if name not in unsaid])
             found = unknown_yet(found, channel.call.doubted)
-            channel.hear([*_departures(channel, room, gone, now), evidence], now)
+            channel.apply([*_departures(channel, room, gone, now), evidence], now)
             channel.record.last_sync_at, channel.record.lost = now, 0
             doubtful = channel.call is not None and channel.call.doubtful
             again = state is not None and not self._apart_ms
-            doubts = Sight.DOUBTS if again else Sight.VACANT
-            return doubts if doubtful else Sight.SEEN, found
+            doubts = CheckResult.DOUBTFUL if again else CheckResult.VACANT
+            return doubts if doubtful else CheckResult.VERIFIED, found
 
-        sight, found = await self._desk.change(channel_id, hear)
+        result, found = await self._writer.change(channel_id, hear)
         for one in found:
             self._metrics.drift.labels(str(one.type)).inc()
         if found:
             log.info("voice_drift", channel_id=channel_id, differences=len(found))
-        return sight
+        return result
 
-    async def _found(self, channel_id: str, room: Room, began: int) -> Sight:
-        """The provider knows the room, so it is not lost; nobody is in it, it says."""
+    async def _found(self, channel_id: str, room: Room, began: int) -> CheckResult:
+        """Note that the provider knows the room and reports it as empty."""
         nobody = Polled(generation=room.generation, at=began, present=())
 
         def find(channel: Channel, now: int) -> Channel:
             if channel.record.room is not None and channel.record.room.key == room.key:
                 channel.record.lost = 0
-                channel.hear([nobody], now)
+                channel.apply([nobody], now)
             return channel
 
-        channel = await self._desk.look(channel_id)
+        channel = await self._writer.read(channel_id)
         if channel.record.lost or (channel.call is not None and channel.call.doubtful):
-            channel = await self._desk.change(channel_id, find)
+            channel = await self._writer.change(channel_id, find)
         held = channel.call is not None and channel.call.users
-        return Sight.BLIND if held else Sight.SEEN
+        return CheckResult.UNVERIFIED if held else CheckResult.VERIFIED
 
-    async def _missed(self, channel_id: str, room: Room, began: int) -> Sight:
-        """The provider does not know the room: once sure, replace it, or end an empty call."""
+    async def _missed(self, channel_id: str, room: Room, began: int) -> CheckResult:
+        """Note that the provider does not know the room; replace it, or end an empty call."""
 
         def miss(channel: Channel, now: int) -> bool:
             record = channel.record
@@ -213,12 +228,12 @@ class Looker:
                 channel.end(now, "ended", LIST)
             return sure and present
 
-        if await self._desk.change(channel_id, miss):
+        if await self._writer.change(channel_id, miss):
             await self._recreate(channel_id, room.session_id)
-        return Sight.LOST
+        return CheckResult.LOST
 
     async def _recreate(self, channel_id: str, session_id: str) -> None:
-        """Replace a lost room; what fails is tried again at the next look."""
+        """Replace a lost room; a failure is retried at the next state check."""
         result = "failed"
         try:
             await self._opening.recreate(channel_id, session_id)
@@ -228,8 +243,10 @@ class Looker:
         self._metrics.recreated.labels(result).inc()
 
 
-def _departures(channel: Channel, room: Room, gone: tuple[Gone, ...], now: int) -> list[Evidence]:
-    """What a record of the provider says of connections that we hold, and that are over."""
+def _departures(
+    channel: Channel, room: Room, gone: tuple[GoneConnection, ...], now: int
+) -> list[Evidence]:
+    """Evidence for held connections that the provider records as ended."""
     call = channel.call
     return [
         Left(

@@ -1,14 +1,14 @@
-"""What this node knows of all live channels: a copy of their views, and how it stays right.
+"""This node's copy of the views of all live channels.
 
-Theory of operation. At the start, and whenever messages between nodes may have been lost, the live
-channels are listed and read in pages. In between the news of each write bring its channel's view
-from one revision to the next (`syncbridge.voice.view`). News that do not fit, because some before
-them are missing, are not applied: the channel is read, together with all others that are wanted at
-that time, and what its sockets missed is told from the two views. A read and the news cross each
-other, so while a read is on its way the news are noted, and what is older than they are is read
-again. So the copy goes forward only, and ends where the store is.
+Theory of operation. At startup, and whenever messages between nodes may have been lost, the node
+lists the live channels and reads them in pages. Between reads, the news of each write advance the
+view of its channel by one revision (`syncbridge.voice.view`). If a revision is missing, the news
+are not applied. The channel is read instead, in a batch, and the messages that its sockets missed
+are derived from the old and the new view. News can arrive while a read is in progress; their
+revisions are noted, and a channel that was read at an older revision is read again. So the copy
+only moves forward and converges to the store.
 
-Everything is found by channel, by user and by device in O(1).
+Lookups by channel, user and device are O(1).
 """
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -35,17 +35,17 @@ PAGE = 256
 MAX_CHANNELS = 65_536
 RETRY_SECONDS = 0.5
 LASTING = ("recording_ready", "recording_failed", "transcript_ready", "summary_ready")
-"""What is told whatever else was missed: no view shows it."""
+"""Messages that are delivered even if other news were missed, because no view contains them."""
 
 
 class Resyncs(Protocol):
-    """Says when messages may have been lost; a Bus does."""
+    """Reports when messages may have been lost; implemented by `Bus`."""
 
     def on_resync(self, handler: Callable[[], None]) -> None: ...
 
 
 class LiveCall:
-    """A live channel as it stands on the board. `number`: its name in the compiled parts."""
+    """A live channel in this node's copy. `number`: its id in the compiled parts."""
 
     __slots__ = ("channel_id", "number", "revision", "view")
 
@@ -57,16 +57,16 @@ class LiveCall:
 
 
 Handler = Callable[[str, LiveCall | None, View | None, View | None, Sequence[Message]], None]
-"""(channel id, call, view before, view now, messages for its sockets). The call is the one that has
-ended when there is no view now, and None for a channel that is not live."""
+"""(channel id, call, old view, new view, messages for the sockets). Without a new view, the call is
+the one that ended. The call is None for a channel that was not live."""
 
 
-class Board:
-    """The views of all live channels; see the module's text.
+class LiveCalls:
+    """The views of all live channels; see the module docstring.
 
     Attributes:
         calls: by channel id. numbers: by number.
-        refused: channels that were not taken because the board was full.
+        refused: number of channels that were rejected because the copy was full.
     """
 
     def __init__(
@@ -94,39 +94,39 @@ class Board:
         self._work.set()
         self._moved: dict[str, trio.Event] = {}
         self.loaded = trio.Event()
-        channels.on_news(self.hear)
+        channels.on_news(self.apply_news)
         bus.on_resync(self.resync)
 
     def on_change(self, handler: Handler) -> None:
-        """`handler` is called for every change, after the board shows it."""
+        """Call `handler` for every change, after the copy is updated."""
         self._handlers.append(handler)
 
-    # What is asked
+    # Lookups
 
     def calls_of(self, user_id: str) -> list[LiveCall]:
         """The calls that a user is in."""
         return [self.calls[channel_id] for channel_id in self._users.get(user_id, ())]
 
     def held_by(self, sid: str, device_id: str) -> str:
-        """The channel whose call a device of a session holds, the latest; empty: none."""
+        """The latest channel whose call a device of a session holds; empty: none."""
         held = self._devices.get((sid, device_id))
         return next(reversed(held)) if held else ""
 
-    def member(self, channel_id: str, user_id: str) -> view.Participant | None:
+    def member(self, channel_id: str, user_id: str) -> view.ParticipantView | None:
         """A participant of a live call."""
         call = self.calls.get(channel_id)
         return call.view.participants.get(user_id) if call is not None else None
 
     async def caught_up(self, channel_id: str, revision: int, seconds: float) -> None:
-        """Wait until the board shows a write that was done, at most for a while."""
+        """Wait until the copy has reached a revision, for at most `seconds`."""
         with trio.move_on_after(seconds):
             while (call := self.calls.get(channel_id)) is None or call.revision < revision:
                 await self._moved.setdefault(channel_id, trio.Event()).wait()
 
-    # What is heard
+    # News
 
-    def hear(self, news: ChannelNews) -> None:
-        """The news of a write, anybody's."""
+    def apply_news(self, news: ChannelNews) -> None:
+        """Apply the news of a write by any node."""
         channel_id, revision = news.channel_id, news.revision
         if self._heard is not None:
             self._heard[channel_id] = max(revision, self._heard.get(channel_id, 0))
@@ -149,18 +149,18 @@ class Board:
             self._want([channel_id])
             return
         if step is not None and step.whole and before is not None:
-            events = view.told(channel_id, before, None) + events
+            events = view.missed_messages(channel_id, before, None) + events
         self._show(channel_id, revision, shown, events)
 
     def resync(self) -> None:
-        """News may have been lost: look at everything again."""
+        """Read all live channels again because news may have been lost."""
         self._walk = True
         self._work.set()
 
-    # What is read
+    # Reads
 
     async def run(self) -> None:
-        """Read what is wanted, for ever; at first everything."""
+        """Read all live channels, then read requested channels for ever."""
         while True:
             await self._work.wait()
             self._work = trio.Event()
@@ -171,12 +171,14 @@ class Board:
                     await self._read(list(islice(self._wanted, PAGE)))
                 self.loaded.set()
             except StoreError as error:
-                log.warning("Voice Board Behind", detail=error.detail, wanted=len(self._wanted))
+                log.warning(
+                    "voice_live_calls_behind", detail=error.detail, wanted=len(self._wanted)
+                )
                 self._work.set()
                 await trio.sleep(RETRY_SECONDS)
 
     async def _load(self) -> None:
-        """Read all live channels; those that are shown and not listed are read one by one."""
+        """Read all live channels, and those of the copy that are no longer listed."""
         self._walk = False
         missing = dict.fromkeys(self.calls)
         live = cast("AsyncGenerator[list[str], None]", self._channels.live())
@@ -203,7 +205,7 @@ class Board:
         await self._isolation.each("board", read, partial(self._take, heard))
 
     def _take(self, heard_of: Mapping[str, int], stored: Stored) -> None:
-        """A channel as it was read; `heard_of`: the latest revisions heard of meanwhile."""
+        """Apply a channel that was read. `heard_of`: latest revisions in news during the read."""
         channel_id = stored.record.channel_id
         heard = heard_of.get(channel_id, 0)
         call = self.calls.get(channel_id)
@@ -214,7 +216,7 @@ class Board:
             self._want([channel_id])
             return
         before, shown = call.view if call is not None else None, view.of_record(stored.record)
-        events = view.told(channel_id, before, shown)
+        events = view.missed_messages(channel_id, before, shown)
         self._show(channel_id, stored.revision, shown, events)
 
     # Parts
@@ -226,7 +228,7 @@ class Board:
     def _show(
         self, channel_id: str, revision: int, shown: View | None, events: Sequence[Message]
     ) -> None:
-        """Put a view in the place of the one before, and tell it."""
+        """Replace the view of a channel and call the handlers."""
         call = self.calls.get(channel_id)
         before = call.view if call is not None else None
         if shown is None:
@@ -276,11 +278,11 @@ class Board:
             try:
                 handler(channel_id, call, before, shown, events)
             except Exception:
-                log.exception("Voice Handler Failed")
+                log.exception("voice_handler_failed")
 
 
 def discard(index: dict[K, dict[str, None]], key: K, channel_id: str) -> None:
-    """Take a channel out of an index."""
+    """Remove a channel from an index."""
     channels = index.get(key, {})
     channels.pop(channel_id, None)
     if not channels:
@@ -288,7 +290,7 @@ def discard(index: dict[K, dict[str, None]], key: K, channel_id: str) -> None:
 
 
 def step_of(events: Sequence[Message]) -> ViewChange | None:
-    """The step of a view among the events of a write. Raises ValueError if it cannot be read."""
+    """The view change among the events of a write. Raises ValueError if it is invalid."""
     for message in events:
         if message.get("type") == view.VIEW:
             return view.from_message(message)
@@ -296,7 +298,7 @@ def step_of(events: Sequence[Message]) -> ViewChange | None:
 
 
 def fits(call: LiveCall | None, revision: int, step: ViewChange | None) -> bool:
-    """Whether news can be applied to what is shown."""
+    """Whether news can be applied to the current view."""
     if step is not None and (step.whole or step.ended):
         return True
     return call is not None and revision == call.revision + 1

@@ -14,15 +14,15 @@ from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
     CannotVerify,
-    Doubt,
     Present,
     SessionState,
+    VerifyFailure,
 )
 from syncbridge.voice.records import Room
 from syncbridge.voice.verification import ALL, WAITING
-from syncbridge_server.voice.checks.looking import Looker
-from syncbridge_server.voice.checks.rounds import SyncLimits
-from syncbridge_server.voice.checks.sweep import Report, Sweep
+from syncbridge_server.voice.checks.check_round import SyncLimits
+from syncbridge_server.voice.checks.state_check import StateCheck
+from syncbridge_server.voice.checks.sync_pass import PassReport, SyncPass
 from syncbridge_server.voice.figures.metrics import voice_metrics
 
 LIMITS = SyncLimits(calls=100, stale_s=1e6)
@@ -55,9 +55,9 @@ class Provider:
         self.looked.append(session_id)
         users = self.calls.get(session_id)
         if users is None:
-            return CannotVerify(Doubt.NOT_FOUND)
+            return CannotVerify(VerifyFailure.NOT_FOUND)
         if not users:
-            return CannotVerify(Doubt.EMPTY)
+            return CannotVerify(VerifyFailure.EMPTY)
         return SessionState(session_id, tuple(Present(user) for user in users))
 
 
@@ -78,33 +78,33 @@ class Rig:
         there = {f"s-{n}": ("ann", "bob") for n in NAMES}
         self.provider = Provider(there | {f"s-{n}": ("ann",) for n in NAMES[:5]})
         self.channels = MemoryChannels()
-        self.desk = desk_of(self.channels)
+        self.writer = desk_of(self.channels)
         self.opening = Opening()
         metrics = voice_metrics(CollectorRegistry()).sync
         provider: Any = self.provider
-        looker = Looker(provider, self.desk, self.opening, metrics)
-        self.sweep = Sweep(provider, self.desk, looker, metrics, LIMITS)
+        state_check = StateCheck(provider, self.writer, self.opening, metrics)
+        self.sync_pass = SyncPass(provider, self.writer, state_check, metrics, LIMITS)
 
     async def fill(self) -> None:
         for name in NAMES:
-            await open_call(self.desk, name, "ann", "bob")
+            await open_call(self.writer, name, "ann", "bob")
         await trio.sleep(1)
         self.channels.reads = self.channels.writes = 0
 
     async def users(self, name: str) -> tuple[str, ...]:
-        call = (await self.desk.look(name)).call
+        call = (await self.writer.read(name)).call
         return call.users if call is not None else ()
 
-    async def pass_later(self) -> Report:
+    async def pass_later(self) -> PassReport:
         await trio.sleep(30)
-        return await self.sweep.run_pass()
+        return await self.sync_pass.run_pass()
 
 
 async def test_a_pass_looks_at_what_differs(autojump_clock: trio.testing.MockClock) -> None:
     """Four pages, two looks at each of five calls, and the other five are left alone."""
     rig = Rig()
     await rig.fill()
-    report = await rig.sweep.run_pass()
+    report = await rig.sync_pass.run_pass()
 
     assert (4, 10, 0) == (report.pages, report.looks, report.unverified)
     assert {f"s-{n}" for n in NAMES[:5]} == set(rig.provider.looked)
@@ -120,7 +120,7 @@ async def test_a_read_that_fails_ends_the_pass(
     await rig.fill()
     rig.channels.fail_at = fail_at
     with pytest.raises(StoreUnavailable):
-        await rig.sweep.run_pass()
+        await rig.sync_pass.run_pass()
 
     assert ([], 0) == (rig.provider.looked, rig.channels.writes)
 
@@ -132,7 +132,7 @@ async def test_a_damaged_channel_does_not_hold_up_the_others(
     rig = Rig()
     await rig.fill()
     rig.channels.damaged = {"c1"}
-    report = await rig.sweep.run_pass()
+    report = await rig.sync_pass.run_pass()
     rig.channels.damaged = set()
 
     assert ("verified", 8) == (report.result, report.looks)
@@ -140,15 +140,17 @@ async def test_a_damaged_channel_does_not_hold_up_the_others(
 
 
 @pytest.mark.parametrize("page", [0, 1, 3])
-@pytest.mark.parametrize("doubt", [Doubt.UNREACHABLE, Doubt.RATE_LIMITED, Doubt.REFUSED])
+@pytest.mark.parametrize(
+    "doubt", [VerifyFailure.UNREACHABLE, VerifyFailure.RATE_LIMITED, VerifyFailure.REFUSED]
+)
 async def test_a_page_that_is_not_answered_ends_the_pass(
-    autojump_clock: trio.testing.MockClock, page: int, doubt: Doubt
+    autojump_clock: trio.testing.MockClock, page: int, doubt: VerifyFailure
 ) -> None:
     """Nothing is read or looked at; the next pass is as if this one had not been."""
     rig = Rig()
     await rig.fill()
     rig.provider.broken = {page: CannotVerify(doubt, retry_after=60.0)}
-    report = await rig.sweep.run_pass()
+    report = await rig.sync_pass.run_pass()
     reads = rig.channels.reads
     later = await rig.pass_later()
 
@@ -161,15 +163,17 @@ async def test_a_page_that_is_not_answered_ends_the_pass(
     assert ("verified", ("ann",)) == (later.result, await rig.users("c0"))
 
 
-@pytest.mark.parametrize("doubt", [Doubt.EMPTY, Doubt.PARTIAL, Doubt.UNREADABLE])
+@pytest.mark.parametrize(
+    "doubt", [VerifyFailure.EMPTY, VerifyFailure.PARTIAL, VerifyFailure.UNREADABLE]
+)
 async def test_a_page_that_says_nothing_leaves_the_looks(
-    autojump_clock: trio.testing.MockClock, doubt: Doubt
+    autojump_clock: trio.testing.MockClock, doubt: VerifyFailure
 ) -> None:
     """The first page is worthless: every call is looked at by itself, and its own word holds."""
     rig = Rig()
     await rig.fill()
     rig.provider.broken = {0: CannotVerify(doubt)}
-    report = await rig.sweep.run_pass()
+    report = await rig.sync_pass.run_pass()
 
     assert (f"list_{doubt}", 15) == (report.result, report.looks)
     assert [("ann",)] * 5 + [("ann", "bob")] * 5 == [await rig.users(n) for n in NAMES]
@@ -179,9 +183,9 @@ async def test_a_list_that_became_shorter_is_whole(autojump_clock: trio.testing.
     """Calls ended while its pages were turned: the last one is empty, and that is its end."""
     rig = Rig()
     await rig.fill()
-    rig.provider.broken = {3: CannotVerify(Doubt.EMPTY)}
+    rig.provider.broken = {3: CannotVerify(VerifyFailure.EMPTY)}
 
-    assert "verified" == (await rig.sweep.run_pass()).result
+    assert "verified" == (await rig.sync_pass.run_pass()).result
 
 
 async def test_an_empty_list_agrees_when_nobody_is_in_a_call(
@@ -192,9 +196,9 @@ async def test_an_empty_list_agrees_when_nobody_is_in_a_call(
     results = []
     for name, users in (("", ()), ("c0", ()), ("c1", ("ann",))):
         if name:
-            await open_call(rig.desk, name, *users)
+            await open_call(rig.writer, name, *users)
         rig.provider.calls = {}
-        rig.provider.broken = {0: CannotVerify(Doubt.EMPTY)}
+        rig.provider.broken = {0: CannotVerify(VerifyFailure.EMPTY)}
         results.append((await rig.pass_later()).result)
 
     assert ["verified", "verified", "list_empty"] == results
@@ -208,7 +212,7 @@ async def test_an_empty_state_without_a_list_removes_nobody(
     await rig.fill()
     rig.provider.calls = {f"s-{n}": () for n in NAMES}
     for _ in range(10):
-        rig.provider.broken = {0: CannotVerify(Doubt.EMPTY)}
+        rig.provider.broken = {0: CannotVerify(VerifyFailure.EMPTY)}
         report = await rig.pass_later()
 
     assert 10 == report.unverified
@@ -237,7 +241,7 @@ async def test_a_room_that_is_found_again_is_not_lost(
         rig.provider.calls.pop("s-c9", None)
         if state:
             rig.provider.calls["s-c9"] = state
-            await rig.sweep._looker.look("c9")
+            await rig.sync_pass._state_check.check("c9")
             continue
         await rig.pass_later()
     thrice = list(rig.opening.recreated)
@@ -254,13 +258,13 @@ async def test_a_pass_says_which_calls_it_could_not_verify(
     await rig.fill()
     rig.provider.calls |= {"s-c0": ()}
     del rig.provider.calls["s-c1"]
-    rig.provider.broken = {0: CannotVerify(Doubt.EMPTY)}
-    report = await rig.sweep.run_pass()
+    rig.provider.broken = {0: CannotVerify(VerifyFailure.EMPTY)}
+    report = await rig.sync_pass.run_pass()
     assert {"c0": "empty", "c1": "not_found"} == report.failed
 
-    rig.sweep._limits = SyncLimits(calls=5, stale_s=0.0)
+    rig.sync_pass._limits = SyncLimits(calls=5, stale_s=0.0)
     few = await rig.pass_later()
     waiting = [name for name, why in few.failed.items() if why == WAITING]
     assert len(waiting) == few.waiting > 0
-    rig.provider.broken = {0: CannotVerify(Doubt.UNREACHABLE)}
+    rig.provider.broken = {0: CannotVerify(VerifyFailure.UNREACHABLE)}
     assert {ALL: "list_unreachable"} == (await rig.pass_later()).failed

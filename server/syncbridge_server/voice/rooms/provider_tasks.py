@@ -1,13 +1,14 @@
-"""Does at the provider what channels have left to be done: ends retired rooms, starts recordings,
-removes who was sent away and came back.
+"""Carries out a channel's tasks at the provider: ends retired rooms, starts recordings, and removes
+users who were removed before and came back without a new token.
 
-Every write that leaves such a chore wakes this node; where that comes to nothing, the channel is
-due again (`timers`), on any node. One node at a time works on a channel. What is done is confirmed
-in the channel; a failure makes the channel wait, longer each time (`Channel.postpone`), so that a
-provider in trouble is asked a little, by one node, and not in a loop.
+Each write that leaves a task wakes the writing node. If it fails, the channel becomes due again
+(`timers`) on any node. One node at a time works on a channel. A completed task is confirmed in the
+channel. A failure delays the channel's tasks, longer each time (`Channel.postpone`), so that one
+node sends few requests to a failing provider.
 
-A retired room without a session id may exist all the same: it is asked for under its key, to learn
-its id, and ended then. A room that cannot be ended for a day is given up, with an error in the log.
+A retired room without a session id may exist at the provider. It is requested again under its key
+to learn its id, and then ended. A room that cannot be ended within a day is abandoned with an error
+in the log.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from syncbridge.voice.provider.errors import (
 from syncbridge.voice.records import Room
 from syncbridge_server.isolation import LEFT, Left
 from syncbridge_server.ports.provider import VoiceProvider
-from syncbridge_server.voice.desk import Desk
+from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.leaving import put_out
 from syncbridge_server.voice.rooms.opening import Opening, failed
 
@@ -40,48 +41,52 @@ CHORES = "chores"
 """Purpose of the lock under which one node works on a channel."""
 AT_ONCE = 4
 WAITING_MOST = 4096
-"""Channels that wait for this node; others are found when they are due."""
+"""Maximum number of channels in this node's queue; further ones are found when they are due."""
 MARGIN = 5.0
 GIVE_UP_MS = 86_400_000
 
 
-class Chores:
-    """Carries out chores. `patience`: seconds for all of one channel. `count_recording`: gets
-    `started` or `refused`."""
+class ProviderTasks:
+    """Carries out provider tasks.
+
+    Args:
+        patience: seconds for all tasks of one channel.
+        count_recording: called with `started` or `refused`.
+    """
 
     def __init__(
         self,
         provider: VoiceProvider,
-        desk: Desk,
+        writer: ChannelWriter,
         opening: Opening,
         patience: float,
         count_recording: Callable[[str], None] = lambda outcome: None,
     ) -> None:
         self._provider = provider
-        self._desk = desk
+        self._writer = writer
         self._opening = opening
         self._patience = patience
         self._count_recording = count_recording
         self._waiting: dict[str, None] = {}
         self._more = trio.Event()
-        desk.on_chores(self.wake)
+        writer.on_tasks(self.wake)
 
     def wake(self, channel_id: str) -> None:
-        """There is something to do in this channel. Does not wait."""
+        """Queue a channel with tasks. Does not block."""
         if len(self._waiting) < WAITING_MOST:
             self._waiting[channel_id] = None
             self._more.set()
 
     async def run(self) -> None:
-        """Work, for ever."""
+        """Work on queued channels for ever."""
         async with trio.open_nursery() as nursery:
             for _ in range(AT_ONCE):
                 nursery.start_soon(self._work)
 
     async def do(self, channel_id: str) -> Left | None:
-        """Do what is to be done in one channel; LEFT when somebody else does. Raises StoreError."""
+        """Carry out a channel's tasks; LEFT when another node does. Raises StoreError."""
         life_ms = round((self._patience + MARGIN) * 1000)
-        async with self._desk.channels.lock(channel_id, CHORES, life_ms, 0) as got:
+        async with self._writer.channels.lock(channel_id, CHORES, life_ms, 0) as got:
             if not got:
                 return LEFT
             with trio.move_on_after(self._patience):
@@ -96,15 +101,15 @@ class Chores:
             channel_id = next(iter(self._waiting))
             del self._waiting[channel_id]
             try:
-                await self._desk.isolation.run(
+                await self._writer.isolation.run(
                     "provider", channel_id, partial(self.do, channel_id), None
                 )
             except StoreError as error:
-                log.info("voice_chores_wait", channel_id=channel_id, reason=error.detail)
+                log.info("voice_tasks_wait", channel_id=channel_id, reason=error.detail)
 
     async def _do(self, channel_id: str) -> None:
-        channel = await self._desk.look(channel_id)
-        if channel.record.retry_at > self._desk.now():
+        channel = await self._writer.read(channel_id)
+        if channel.record.retry_at > self._writer.now():
             return
         try:
             for user_id in list(channel.record.unwelcome):
@@ -115,12 +120,12 @@ class Chores:
                 await self._start_recording(channel)
         except ProviderError as error:
             log.warning(
-                "voice_chore_failed",
+                "voice_task_failed",
                 channel_id=channel_id,
                 code=error.code.value,
                 reason=error.detail,
             )
-            await self._desk.change(channel_id, partial(failed, error=error))
+            await self._writer.change(channel_id, partial(failed, error=error))
 
     async def _end(self, channel: Channel, room: Room) -> None:
         """End a retired room, and confirm it."""
@@ -131,14 +136,14 @@ class Chores:
         except (SessionNotFound, InvalidRequest):
             log.info("voice_room_gone", channel_id=channel_id, key=room.key)
         except ProviderError:
-            if self._desk.now() - max(room.asked_at, room.opened_at) < GIVE_UP_MS:
+            if self._writer.now() - max(room.asked_at, room.opened_at) < GIVE_UP_MS:
                 raise
             log.error("voice_room_given_up", channel_id=channel_id, key=room.key)
-        await self._desk.change(channel_id, partial(confirmed, room=room))
+        await self._writer.change(channel_id, partial(confirmed, room=room))
         log.info("voice_room_ended", channel_id=channel_id, session_id=room.session_id)
 
     async def _send_away(self, channel: Channel, user_id: str) -> None:
-        """Remove a user who came back without a new token, and confirm it."""
+        """Remove a user who came back without a new token, and confirm that."""
         record, connections = channel.record, tuple[str, ...]()
         if channel.call is not None and record.room is not None:
             connections = channel.call.connections(user_id)
@@ -146,20 +151,20 @@ class Chores:
                 if room is not None:
                     await self._provider.kick(room.session_id, user_id)
         rule = partial(sent_away, user_id=user_id, connections=connections)
-        await self._desk.change(record.channel_id, rule)
+        await self._writer.change(record.channel_id, rule)
         log.info("voice_sent_away_again", channel_id=record.channel_id, user_id=user_id)
 
     async def _identify(self, channel: Channel, room: Room) -> str:
-        """The session id of a room that may have been opened; noted, so that it is asked once."""
+        """Learn and store the session id of a room that may have been opened."""
         channel_id = channel.record.channel_id
         async with self._opening.locked(channel_id):
             session_id = await self._opening.ask(channel.record, room)
         rule = partial(identified, room=room, session_id=session_id)
-        await self._desk.change(channel_id, rule)
+        await self._writer.change(channel_id, rule)
         return session_id
 
     async def _start_recording(self, channel: Channel) -> None:
-        """Start the recording of a room, once. What is refused is not asked again."""
+        """Start the recording of a room once. A refusal is final."""
         record = channel.record
         if record.room is None:
             return
@@ -169,31 +174,31 @@ class Chores:
             state = "started"
             log.info("voice_recording", channel_id=record.channel_id, recording_id=recording.id)
         except (InvalidRequest, SessionNotFound, PermissionDenied) as error:
-            # After an answer that was lost a refusal says that it is running.
+            # After a lost answer, a refusal means that the recording is running.
             state = "started" if record.last_error == NetworkFailed.code.value else "failed"
             log.warning("voice_recording_refused", channel_id=record.channel_id, state=state)
             log.debug("voice_recording_refused", reason=error.detail)
         self._count_recording("started" if state == "started" else "refused")
-        await self._desk.change(
+        await self._writer.change(
             record.channel_id, partial(recorded, session_id=session_id, state=state)
         )
 
 
 def confirmed(channel: Channel, now: int, *, room: Room) -> None:
-    """A retired room has been ended."""
+    """Confirm that a retired room was ended."""
     channel.confirm_ended(room)
     channel.succeeded()
 
 
 def sent_away(channel: Channel, now: int, *, user_id: str, connections: tuple[str, ...]) -> None:
-    """A user who is not to be there was removed, with these connections."""
+    """Confirm that a removed user who came back was removed again, with these connections."""
     channel.sent_away(user_id)
     channel.succeeded()
     put_out(channel, now, user_id=user_id, connections=connections, removed=True, at=now)
 
 
 def identified(channel: Channel, now: int, *, room: Room, session_id: str) -> None:
-    """The provider's id of a retired room is known."""
+    """Store the provider's id of a retired room."""
     channel.record.retired = [
         msgspec.structs.replace(one, session_id=session_id) if one.key == room.key else one
         for one in channel.record.retired
@@ -201,7 +206,7 @@ def identified(channel: Channel, now: int, *, room: Room, session_id: str) -> No
 
 
 def recorded(channel: Channel, now: int, *, session_id: str, state: str) -> None:
-    """The recording of a room was started, or will not be."""
+    """Store whether the recording of a room started or failed."""
     record = channel.record
     current = record.room is not None and record.room.session_id == session_id
     if current and record.recording == "wanted":

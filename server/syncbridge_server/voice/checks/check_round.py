@@ -1,4 +1,4 @@
-"""The looks of one pass: a few at a time, within a share of requests, twice at what is in doubt."""
+"""The state checks of one pass: concurrent, within a budget, repeated for doubtful calls."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.voice.compare import Listing, Reason
 from syncbridge_server.isolation import Isolation
-from syncbridge_server.voice.checks.looking import Looker, Sight
+from syncbridge_server.voice.checks.state_check import CheckResult, StateCheck
 from syncbridge_server.voice.figures.metrics import SyncMetrics
 from syncbridge_server.voice.provider.metering import Meter, metered
 
@@ -19,12 +19,12 @@ class SyncLimits(msgspec.Struct, frozen=True):
     """Bounds of the comparison.
 
     Attributes:
-        interval_s: between passes. calls: requests of a pass; `rate` of them a second.
-        stale_s: a call that agrees is looked at all the same after so long.
-        second_s: between the first look at a doubt and the second one.
-        patience_s: how long a pass waits, once, for our own budget. pages: of the list, at most.
-        together: looks at the same time. asked: calls that wait for a look that was asked for.
-        orphans: rooms that one pass has ended, at most.
+        interval_s: between passes. calls: requests of a pass. rate: requests per second.
+        stale_s: a call that agrees with the list is still checked after this time.
+        second_s: between the first and the second check of a doubtful call.
+        patience_s: longest wait for the request budget. pages: maximum pages of the list.
+        together: concurrent checks. asked: maximum of queued check requests.
+        orphans: maximum of orphaned rooms to end in one pass.
     """
 
     interval_s: float = 30.0
@@ -39,21 +39,21 @@ class SyncLimits(msgspec.Struct, frozen=True):
     orphans: int = 20
 
 
-class Round:
-    """One round of looks.
+class CheckRound:
+    """One round of state checks.
 
     Args:
-        wanted: channels and why they are looked at, in order.
-        share: requests, at most. A look is begun when as many as looks took so far have a place.
+        wanted: channels and the reasons for their checks, in order.
+        share: request budget. A check begins only if the average cost of a check is left.
 
     Attributes:
-        queue: channels that there was no place for, in order.
-        made: looks that were made. blind: channels about which nothing was learnt.
+        queue: channels left over, in order.
+        made: number of checks. unverified: channels about which nothing was learnt.
     """
 
     def __init__(
         self,
-        looker: Looker,
+        state_check: StateCheck,
         metrics: SyncMetrics,
         limits: SyncLimits,
         wanted: Mapping[str, Reason],
@@ -64,8 +64,8 @@ class Round:
         self._isolation = isolation or Isolation()
         self.queue = deque(wanted)
         self.made = 0
-        self.blind: set[str] = set()
-        self._looker = looker
+        self.unverified: set[str] = set()
+        self._state_check = state_check
         self._metrics = metrics
         self._limits = limits
         self._wanted = wanted
@@ -79,11 +79,11 @@ class Round:
 
     @property
     def sent(self) -> int:
-        """Requests that the looks took."""
+        """Number of requests sent for the checks."""
         return self._meter.sent
 
     async def run(self) -> None:
-        """First looks, then second ones at those in doubt. Raises StoreError."""
+        """Check all channels, then the doubtful ones again. Raises StoreError."""
         with metered() as self._meter:
             await self._run()
 
@@ -105,51 +105,51 @@ class Round:
                 nursery.start_soon(self._take_from, queue)
 
     async def _take_from(self, queue: deque[str]) -> None:
-        """Look at one after the other; each look keeps a place for its second one."""
+        """Check channels one by one; each check reserves budget for its second one."""
         while queue and not self._stopped:
             if self._taken() >= self._share:
                 return
             channel_id = queue.popleft()
             self._running += 1
-            sight = Sight.SPENT
+            result = CheckResult.RATE_LIMITED
             try:
                 look = partial(self._look, channel_id)
-                sight = await self._isolation.run("look", channel_id, look, Sight.BLIND)
+                result = await self._isolation.run("look", channel_id, look, CheckResult.UNVERIFIED)
             except StoreError as error:
                 self._stopped, self._error = True, error
             finally:
                 self._running -= 1
-                self._settle(channel_id, sight, queue)
+                self._settle(channel_id, result, queue)
 
     def _taken(self) -> float:
-        """What of the share is used, and kept for second looks at what those so far have cost.
+        """The used part of the share, plus the reserve for second checks at the average cost.
 
-        A look that sent nothing, because the provider is not asked for a while, counts as one.
+        A check that sent nothing because the breaker is open counts as one request.
         """
         used = max(self.sent, self.made)
         return used + (self._running + len(self._again)) * used / max(self.made, 1)
 
-    async def _look(self, channel_id: str) -> Sight:
-        """A look. Our own budget is waited for once, when that does not take long."""
+    async def _look(self, channel_id: str) -> CheckResult:
+        """Check a channel. Waits once for the request budget, for at most `patience_s`."""
         self._metrics.looks.labels(str(self._wanted[channel_id])).inc()
         for patient in (True, False):
             self.made += 1
-            sight = await self._looker.look(channel_id, self._listing)
-            if sight is not Sight.SPENT:
-                return sight
+            result = await self._state_check.check(channel_id, self._listing)
+            if result is not CheckResult.RATE_LIMITED:
+                return result
             self.made -= 1
-            wait = self._looker.spent_until - trio.current_time()
+            wait = self._state_check.limited_until - trio.current_time()
             if not patient or wait > self._limits.patience_s:
                 break
             await trio.sleep(max(wait, 0.0))
         self._stopped = True
-        return Sight.SPENT
+        return CheckResult.RATE_LIMITED
 
-    def _settle(self, channel_id: str, sight: Sight, queue: deque[str]) -> None:
-        """Note what came of a look."""
-        if sight is Sight.SPENT:
+    def _settle(self, channel_id: str, result: CheckResult, queue: deque[str]) -> None:
+        """Handle the result of a check."""
+        if result is CheckResult.RATE_LIMITED:
             queue.appendleft(channel_id)
-        elif sight is Sight.DOUBTS:
+        elif result is CheckResult.DOUBTFUL:
             self._again.append(channel_id)
-        elif sight in (Sight.BLIND, Sight.LOST):
-            self.blind.add(channel_id)
+        elif result in (CheckResult.UNVERIFIED, CheckResult.LOST):
+            self.unverified.add(channel_id)

@@ -1,8 +1,8 @@
-"""Work that all nodes together do once in an interval.
+"""Leader election: one node does periodic work for all nodes.
 
-The nodes compete for a lock of the store. Who gets it works, and keeps it from turn to turn; so any
-number of nodes works as often as one does, and the same node goes on with what it remembers. When
-that node dies its lock runs out, and another one takes over.
+The nodes compete for a lock in the store. The holder does the work and renews the lock at each
+interval, so the work runs at the same rate with any number of nodes and the leader keeps its state.
+When the leader dies, its lock expires and another node takes over.
 """
 
 from collections.abc import Awaitable, Callable
@@ -19,25 +19,25 @@ log = structlog.get_logger("voice")
 LOCK = "*"
 """Stands for all channels in the names of locks."""
 LONGEST = 2
-"""A turn takes at most so many intervals."""
+"""Maximum duration of one run, in intervals."""
 SPREAD = (0.95, 1.05)
-"""From one turn to the next, in intervals."""
+"""Time from one run to the next, in intervals."""
 _chance = SystemRandom().random
 
 
-async def take_turns(
+async def run_as_leader(
     channels: Channels,
     purpose: str,
     interval_s: float,
     work: Callable[[], Awaitable[float]],
     chance: Callable[[], float] = _chance,
 ) -> None:
-    """Compete for turns, for ever.
+    """Compete for leadership and do the work while leading, for ever.
 
     Args:
         purpose: names the lock. chance: numbers in [0, 1), for jitter.
-        work: one turn; answers the seconds from its beginning to the next one, at least. It must
-            end within `LONGEST` intervals, and raises nothing but StoreError.
+        work: one run; returns the minimum seconds from its start to the next start. It must end
+            within `LONGEST` intervals and raise nothing but StoreError.
     """
     pause, wait = interval_s, interval_s * chance()
 
@@ -60,5 +60,5 @@ async def take_turns(
 
 
 def uniform(least: float, most: float, chance: float) -> float:
-    """A number between two, by chance."""
+    """A random number between two."""
     return least + (most - least) * chance

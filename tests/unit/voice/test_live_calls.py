@@ -1,4 +1,4 @@
-"""The board of live calls against a store in memory: news in any order, lost, late or damaged."""
+"""The copy of live calls against a store in memory: news in any order, lost, late or damaged."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from syncbridge.voice import reporting, view
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.evidence import Joined, Left, Source
-from syncbridge.voice.holding import Report
+from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, decode_record, encode_record
 from syncbridge.voice.stored import ChannelNews, Stored
 from syncbridge.voice.view import View
-from syncbridge_server.voice.sockets.board import Board, LiveCall
+from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 
 Change = Callable[[Channel], Any]
 
@@ -41,7 +41,7 @@ class Memory:
         self.damaged: set[str] = set()
 
     def change(self, channel_id: str, change: Change) -> None:
-        """Write a channel as the desk does."""
+        """Write a channel as the writer does."""
         data, revision = self.stored.get(channel_id, (b"", 0))
         record = decode_record(data) if data else ChannelRecord(channel_id)
         before = view.of_record(record)
@@ -83,7 +83,7 @@ class Memory:
         self.resync = handler
 
     def deliver(self, *which: int) -> None:
-        """Give the board news, by default all that wait."""
+        """Give the copy news, by default all that wait."""
         waiting, self.news = self.news, []
         for one in [waiting[index] for index in which] if which else waiting:
             self.handler(one)
@@ -103,9 +103,9 @@ def told() -> Told:
 
 
 @pytest.fixture
-async def board(memory: Memory, told: Told, nursery: trio.Nursery) -> Board:
-    """A board that runs, and notes what it tells."""
-    board = Board(memory, memory)  # type: ignore[arg-type]
+async def live_calls(memory: Memory, told: Told, nursery: trio.Nursery) -> LiveCalls:
+    """A copy that runs, and notes what it tells."""
+    live_calls = LiveCalls(memory, memory)  # type: ignore[arg-type]
 
     def note(
         channel_id: str,
@@ -116,9 +116,9 @@ async def board(memory: Memory, told: Told, nursery: trio.Nursery) -> Board:
     ) -> None:
         told.append((channel_id, list(events)))
 
-    board.on_change(note)
-    nursery.start_soon(board.run)
-    return board
+    live_calls.on_change(note)
+    nursery.start_soon(live_calls.run)
+    return live_calls
 
 
 def begin(channel: Channel) -> None:
@@ -127,7 +127,7 @@ def begin(channel: Channel) -> None:
 
 
 def joins(user: str) -> Change:
-    said = Report(user, f"phone of {user}", "sid", f"{user}-1")
+    said = ClientReport(user, f"phone of {user}", "sid", f"{user}-1")
     return lambda channel: reporting.report(channel, said, 2000)
 
 
@@ -135,11 +135,11 @@ def leaves(user: str) -> Change:
     sign = Left(
         generation=1, at=3000, source=Source.WEBHOOK, user_id=user, connection_id=f"{user}-1"
     )
-    return lambda channel: channel.hear([sign], 3000)
+    return lambda channel: channel.apply([sign], 3000)
 
 
-def is_true(board: Board, memory: Memory) -> bool:
-    """Whether a board shows exactly what is stored, and its indexes are right."""
+def is_true(live_calls: LiveCalls, memory: Memory) -> bool:
+    """Whether a copy shows exactly what is stored, and its indexes are right."""
     views = {i: view.of_record(decode_record(d)) for i, (d, _) in memory.stored.items()}
     live = {channel_id: shown for channel_id, shown in views.items() if shown is not None}
     users: dict[str, set[str]] = {}
@@ -148,10 +148,10 @@ def is_true(board: Board, memory: Memory) -> bool:
         for user_id, person in shown.participants.items():
             users.setdefault(user_id, set()).add(channel_id)
             devices[person.sid, person.device_id] = channel_id
-    here = {channel_id: call.view for channel_id, call in board.calls.items()}
-    found = {user: {call.channel_id for call in board.calls_of(user)} for user in users}
-    held = {key: board.held_by(*key) for key in devices}
-    numbers = {call.channel_id for call in board.numbers.values()}
+    here = {channel_id: call.view for channel_id, call in live_calls.calls.items()}
+    found = {user: {call.channel_id for call in live_calls.calls_of(user)} for user in users}
+    held = {key: live_calls.held_by(*key) for key in devices}
+    numbers = {call.channel_id for call in live_calls.numbers.values()}
     return (here, found, held, numbers) == (live, users, devices, set(live))
 
 
@@ -169,20 +169,22 @@ async def settled() -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
-async def test_news_are_followed_without_reading(board: Board, memory: Memory, told: Told) -> None:
+async def test_news_are_followed_without_reading(
+    live_calls: LiveCalls, memory: Memory, told: Told
+) -> None:
     """From the first joining to the end of the call, the store is not asked."""
     await settled()
     for change in (begin, joins("ann"), joins("bob"), leaves("ann")):
         memory.change("c", change)
         memory.deliver()
-        assert is_true(board, memory)
+        assert is_true(live_calls, memory)
     memory.change("c", lambda channel: channel.end(4000, "closed"))
     memory.deliver()
-    assert is_true(board, memory)
+    assert is_true(live_calls, memory)
     assert ({}, [], "") == (
-        board.calls,
-        board.calls_of("bob"),
-        board.held_by("sid", "phone of bob"),
+        live_calls.calls,
+        live_calls.calls_of("bob"),
+        live_calls.held_by("sid", "phone of bob"),
     )
     assert [("connected", "ann"), ("connected", "bob"), ("disconnected", "ann")] == states(told)[:3]
     assert [] == memory.reads
@@ -198,22 +200,22 @@ async def test_the_start_reads_what_is_live(
     memory.change("broken", begin)
     memory.news.clear()
     memory.away, memory.damaged = True, {"broken"}
-    board = Board(memory, memory)  # type: ignore[arg-type]
+    live_calls = LiveCalls(memory, memory)  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(board.run)
+        nursery.start_soon(live_calls.run)
         await settled()
-        assert not board.loaded.is_set()
+        assert not live_calls.loaded.is_set()
         memory.away = False
         with trio.fail_after(10):
-            await board.loaded.wait()
+            await live_calls.loaded.wait()
         nursery.cancel_scope.cancel()
 
-    assert {"c", "d"} == set(board.calls)
-    assert ["c"] == [call.channel_id for call in board.calls_of("ann")]
+    assert {"c", "d"} == set(live_calls.calls)
+    assert ["c"] == [call.channel_id for call in live_calls.calls_of("ann")]
 
 
 async def test_missing_news_are_read_and_told_once(
-    board: Board, memory: Memory, told: Told
+    live_calls: LiveCalls, memory: Memory, told: Told
 ) -> None:
     """The sockets hear what they missed out of the difference, and nothing twice."""
     await settled()
@@ -223,12 +225,12 @@ async def test_missing_news_are_read_and_told_once(
         memory.change("c", change)
     memory.deliver(3)
     await settled()
-    assert is_true(board, memory)
+    assert is_true(live_calls, memory)
     assert [["c"]] == memory.reads
     assert [("connected", "bob"), ("connected", "eve")] == states(told)
 
 
-async def test_news_during_a_read_are_not_undone(board: Board, memory: Memory) -> None:
+async def test_news_during_a_read_are_not_undone(live_calls: LiveCalls, memory: Memory) -> None:
     """The read answers with an old channel after the news of its end: it stays ended."""
     await settled()
     memory.change("c", begin)
@@ -244,12 +246,12 @@ async def test_news_during_a_read_are_not_undone(board: Board, memory: Memory) -
     memory.before_answer = end
     memory.deliver(1)
     await settled()
-    assert is_true(board, memory)
-    assert {} == board.calls
+    assert is_true(live_calls, memory)
+    assert {} == live_calls.calls
 
 
 async def test_old_and_repeated_news_change_nothing(
-    board: Board, memory: Memory, told: Told
+    live_calls: LiveCalls, memory: Memory, told: Told
 ) -> None:
     """Whatever comes late is known."""
     await settled()
@@ -261,12 +263,12 @@ async def test_old_and_repeated_news_change_nothing(
     for news in waiting * 2:
         memory.handler(news)
     await settled()
-    assert is_true(board, memory)
+    assert is_true(live_calls, memory)
     assert (count, []) == (len(told), memory.reads)
 
 
 async def test_after_a_break_everything_is_compared(
-    board: Board, memory: Memory, told: Told
+    live_calls: LiveCalls, memory: Memory, told: Told
 ) -> None:
     """Calls that began, changed or ended meanwhile: all of them are as the store says."""
     await settled()
@@ -281,14 +283,14 @@ async def test_after_a_break_everything_is_compared(
     told.clear()
     memory.resync()
     await settled()
-    assert is_true(board, memory)
+    assert is_true(live_calls, memory)
     assert {("disconnected", "ann"), ("connected", "bob")} == set(states(told))
     ended = [m for _, events in told for m in events if m["type"] == "session_ended"]
     assert ["a"] == [message["channelId"] for message in ended]
 
 
 async def test_a_call_that_ended_and_began_again_unheard(
-    board: Board, memory: Memory, told: Told
+    live_calls: LiveCalls, memory: Memory, told: Told
 ) -> None:
     """A whole view tells the end of the call before, too."""
     await settled()
@@ -299,12 +301,12 @@ async def test_a_call_that_ended_and_began_again_unheard(
     memory.change("c", lambda channel: channel.end(4000, "closed"))
     memory.change("c", begin)
     memory.deliver(1)
-    assert is_true(board, memory)
+    assert is_true(live_calls, memory)
     assert [("disconnected", "ann")] == states(told)
     assert [] == memory.reads
 
 
-async def test_an_unreadable_view_is_read(board: Board, memory: Memory) -> None:
+async def test_an_unreadable_view_is_read(live_calls: LiveCalls, memory: Memory) -> None:
     """News of a newer node, perhaps: the channel itself is asked."""
     await settled()
     memory.change("c", begin)
@@ -313,20 +315,20 @@ async def test_an_unreadable_view_is_read(board: Board, memory: Memory) -> None:
     memory.news.clear()
     memory.handler(ChannelNews("c", 2, "node", [{"type": view.VIEW, "present": 1}]))
     await settled()
-    assert is_true(board, memory)
+    assert is_true(live_calls, memory)
 
 
 async def test_the_board_is_bounded(memory: Memory) -> None:
     """More live channels than it takes are counted, and not kept."""
-    board = Board(memory, memory, max_channels=2)  # type: ignore[arg-type]
+    live_calls = LiveCalls(memory, memory, max_channels=2)  # type: ignore[arg-type]
     for name in ("a", "b", "c"):
         memory.change(name, begin)
     memory.deliver()
-    assert (2, 1) == (len(board.calls), board.refused)
+    assert (2, 1) == (len(live_calls.calls), live_calls.refused)
 
 
 async def test_a_waiter_is_woken_by_the_write_that_it_waits_for(
-    board: Board, memory: Memory, autojump_clock: trio.testing.MockClock
+    live_calls: LiveCalls, memory: Memory, autojump_clock: trio.testing.MockClock
 ) -> None:
     """`caught_up` returns with the revision, and after its time without it."""
     await settled()
@@ -335,8 +337,8 @@ async def test_a_waiter_is_woken_by_the_write_that_it_waits_for(
     shown = []
 
     async def wait() -> None:
-        await board.caught_up("c", 2, 60.0)
-        shown.append(board.member("c", "ann") is not None)
+        await live_calls.caught_up("c", 2, 60.0)
+        shown.append(live_calls.member("c", "ann") is not None)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
@@ -345,47 +347,47 @@ async def test_a_waiter_is_woken_by_the_write_that_it_waits_for(
         memory.deliver()
     assert [True] == shown
     began = trio.current_time()
-    await board.caught_up("c", 3, 5.0)
+    await live_calls.caught_up("c", 3, 5.0)
     assert 5.0 == pytest.approx(trio.current_time() - began)
 
 
 def test_a_handler_that_fails_does_not_keep_the_board_back() -> None:
-    """The others are told, and the board goes on."""
+    """The others are told, and the live_calls goes on."""
     memory = Memory()
-    board = Board(memory, memory)  # type: ignore[arg-type]
+    live_calls = LiveCalls(memory, memory)  # type: ignore[arg-type]
     heard: list[str] = []
 
     def fails(*_: Any) -> None:
         raise RuntimeError("broken")
 
-    board.on_change(fails)
-    board.on_change(lambda channel_id, *_: heard.append(channel_id))
+    live_calls.on_change(fails)
+    live_calls.on_change(lambda channel_id, *_: heard.append(channel_id))
     memory.change("c", begin)
     memory.deliver()
     assert ["c"] == heard
 
 
-async def test_a_device_can_hold_two_calls(board: Board, memory: Memory) -> None:
+async def test_a_device_can_hold_two_calls(live_calls: LiveCalls, memory: Memory) -> None:
     """The one that it took up last is shown; then the other one."""
     for name in ("c", "d"):
         memory.change(name, begin)
         memory.change(name, joins("ann"))
     memory.deliver()
-    assert "d" == board.held_by("sid", "phone of ann")
+    assert "d" == live_calls.held_by("sid", "phone of ann")
     memory.change("d", leaves("ann"))
     memory.deliver()
-    assert "c" == board.held_by("sid", "phone of ann")
+    assert "c" == live_calls.held_by("sid", "phone of ann")
 
 
 def test_evidence_without_a_view_only_counts_up() -> None:
     """A renewal that shows nothing new is the next revision all the same."""
     memory = Memory()
-    board = Board(memory, memory)  # type: ignore[arg-type]
+    live_calls = LiveCalls(memory, memory)  # type: ignore[arg-type]
     memory.change("c", begin)
     memory.change("c", joins("ann"))
     sign = Joined(generation=1, at=2500, source=Source.CLIENT, user_id="ann")
-    memory.change("c", lambda channel: channel.hear([sign], 2500))
+    memory.change("c", lambda channel: channel.apply([sign], 2500))
     memory.change("c", joins("bob"))
     memory.deliver()
-    assert 4 == board.calls["c"].revision
-    assert is_true(board, memory)
+    assert 4 == live_calls.calls["c"].revision
+    assert is_true(live_calls, memory)

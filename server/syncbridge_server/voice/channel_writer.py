@@ -1,8 +1,8 @@
-"""Changes channels: reads one, lets a rule change it, writes it back, again if somebody was faster.
+"""Changes channels: reads a channel, applies a rule, and writes it back with optimistic locking.
 
-One change at a time for each channel on this node, so that only other nodes are in the way. What a
-change left to be done at the provider (`Channel`, theory of operation) is handed to `on_chores`.
-With the news of a write goes what it changed for those who look at the channel (`view`).
+If another node wrote first, the change is retried. A node makes one change at a time for each
+channel, so only other nodes can conflict. When a change leaves provider tasks (see `Channel`), the
+`on_tasks` handlers are called. The published news of a write includes the change of the view.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -25,16 +25,16 @@ log = structlog.get_logger("voice")
 ATTEMPTS = 20
 T = TypeVar("T")
 Rule = Callable[[Channel, int], T]
-"""(channel, now in Unix ms) -> an answer for the caller. It is called again on a newer channel when
-somebody else wrote meanwhile, and must change nothing but the channel."""
+"""(channel, now in Unix ms) -> result for the caller. After a conflict, the rule is called again on
+the newer channel, so it must change nothing but the channel."""
 
 
-class Desk:
-    """Changes channels.
+class ChannelWriter:
+    """Reads and changes channels.
 
     Args:
         clock: Unix seconds.
-        isolation: in which chores on channels are done; None: one of its own.
+        isolation: isolates failures of single channels; None: a new one.
     """
 
     def __init__(
@@ -49,27 +49,27 @@ class Desk:
         self.limits = limits
         self._clock = clock
         self._turns: dict[str, tuple[trio.Lock, int]] = {}
-        self._chores: list[Callable[[str], None]] = []
+        self._tasks: list[Callable[[str], None]] = []
         self._written: list[Callable[[Channel], None]] = []
 
     def now(self) -> int:
         """Unix ms."""
         return int(self._clock() * 1000)
 
-    def on_chores(self, handler: Callable[[str], None]) -> None:
-        """`handler` gets the id of a channel after a change that left something to be done."""
-        self._chores.append(handler)
+    def on_tasks(self, handler: Callable[[str], None]) -> None:
+        """Call `handler` with the channel id after each change that leaves provider tasks."""
+        self._tasks.append(handler)
 
     def on_written(self, handler: Callable[[Channel], None]) -> None:
-        """`handler` gets each channel that this node has changed, once it is written."""
+        """Call `handler` with each channel that this node has written."""
         self._written.append(handler)
 
-    async def look(self, channel_id: str) -> Channel:
-        """A channel as it is stored now, to look at. Raises StoreError."""
+    async def read(self, channel_id: str) -> Channel:
+        """Read a channel without changing it. Raises StoreError."""
         return self.channel_of(await self.channels.read(channel_id))
 
     async def change(self, channel_id: str, rule: Rule[T]) -> T:
-        """Apply a rule to a channel and write it. Raises StoreError, and what the rule raises."""
+        """Apply a rule to a channel and write it. Raises StoreError and the rule's exceptions."""
         async with self._turn(channel_id):
             for _ in range(ATTEMPTS):
                 stored = await self.channels.read(channel_id)
@@ -81,14 +81,14 @@ class Desk:
         raise StoreUnavailable("the channel changes too often")
 
     def channel_of(self, stored: Stored) -> Channel:
-        """A channel as it was read. Raises StateDamaged for a call that cannot have been ours."""
+        """The channel of a stored record. Raises StateDamaged for an invalid call."""
         try:
             return Channel(stored.record, self.limits)
         except (ValueError, TypeError, LookupError, OverflowError) as error:
             raise StateDamaged(f"a voice channel is damaged: {type(error).__name__}") from None
 
     async def _write(self, stored: Stored, channel: Channel, before: view.View | None) -> bool:
-        """Write a channel that was changed; False when somebody was faster."""
+        """Write a changed channel; False when another node wrote first."""
         now = self.now()
         record = channel.dump()
         shown = view.difference(before, view.of_record(record))
@@ -106,14 +106,14 @@ class Desk:
         channel.revision = revision
         for told in self._written:
             told(channel)
-        if channel.chores:
-            for handler in self._chores:
+        if channel.has_tasks:
+            for handler in self._tasks:
                 handler(record.channel_id)
         return True
 
     @asynccontextmanager
     async def _turn(self, channel_id: str) -> AsyncIterator[None]:
-        """One at a time; the lock is forgotten with the last who waits."""
+        """Hold the channel's lock. The lock is dropped with its last waiter."""
         lock, users = self._turns.get(channel_id, (trio.Lock(), 0))
         self._turns[channel_id] = (lock, users + 1)
         try:
