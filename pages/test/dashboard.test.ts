@@ -487,7 +487,7 @@ describe("calls", () => {
         await button("ann", "Mute").click();
         const dialog = page.getByRole("dialog");
         await dialog.getByRole("button", { name: "Mute" }).click();
-        await dialog.getByText("the voice provider mutes nobody").waitFor();
+        await dialog.getByText("the voice provider cannot mute users").waitFor();
         await dialog.getByRole("button", { name: "Cancel" }).click();
         expect(await confirmed(page, button("bob", "Kick"), "Send away")).toBe(
           "bob was sent away.",
