@@ -18,7 +18,7 @@ from syncbridge_client.events import TokenFailed
 from syncbridge_client.options import Options
 from syncbridge_client.tokens import NoToken, TokenKeeper, margin
 from syncbridge_client.transport import ABNORMAL, ConnectionEnded, HandshakeRefused, WebSocket
-from syncbridge_client.wire import ProtocolViolation
+from syncbridge_client.wire import Failure, ProtocolViolation
 
 GOODBYE_SECONDS = 1.0
 """For the close frame, also when the program is being cancelled."""
@@ -146,7 +146,7 @@ class Link:
                 while not self._dialogue.ready:  # refused: the close code says what it means
                     await self._take(socket)
             if not self._dialogue.ready:
-                self._end = ConnectionEnded(CloseCode.AUTH_FAILED)
+                self._end = ConnectionEnded(refused_as(self._dialogue.refusal))
         except TimeoutError:
             self._end = ConnectionEnded(ABNORMAL, "no answer to AUTH in time")
         except ProtocolViolation as error:
@@ -270,3 +270,9 @@ FINAL = frozenset(int(code) for code in CloseCode if not code.should_reconnect)
 def reconnect(code: int) -> bool:
     """Whether connecting again makes sense after a close code; unknown ones are worth a try."""
     return code not in FINAL
+
+
+def refused_as(refusal: Failure | None) -> CloseCode:
+    """The close code of a refusal that no close frame followed, such as this client's own."""
+    forbidden = refusal is not None and refusal.code == ErrorCode.FORBIDDEN.wire
+    return CloseCode.FORBIDDEN if forbidden else CloseCode.AUTH_FAILED

@@ -25,6 +25,7 @@ from syncbridge_client import (
     StorageFailed,
     offline,
 )
+from syncbridge_client.catalogue import CloseCode
 
 DEAD = 1
 """A port of this machine on which nobody listens."""
@@ -154,7 +155,8 @@ async def test_another_session_s_file_is_not_used(node: Node, tmp_path: Path) ->
 
     async def other() -> None:
         async with device(node.port, "phone", new_session(), store=offline(path)) as phone:
-            await phone.wait_closed()
+            closed = await phone.wait_closed()
+            assert closed.code == CloseCode.FORBIDDEN
             with pytest.raises(SessionClosed, match="another session"):
                 await phone.set("mine", 2)
 
