@@ -13,7 +13,7 @@ exec 9> "$FOLDER/h2spec.lock"
 flock 9
 if [ ! -x "$BINARY" ]; then
     command -v go > /dev/null || { echo "h2spec: Go is needed to build it" >&2; exit 3; }
-    part=$(mktemp -d "$FOLDER/build.XXX")
+    part=$(mktemp -d "$FOLDER/build.XXXX")
     trap 'rm -rf "$part"' EXIT
     GOBIN=$part GOFLAGS=-mod=mod nice -n 15 go install "$MODULE@$VERSION" >&2
     mv "$part/h2spec" "$BINARY"

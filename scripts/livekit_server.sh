@@ -25,7 +25,7 @@ exec 9> "$FOLDER/livekit-$WANTED.lock"
 flock 9
 if [ ! -x "$BINARY" ]; then
     command -v go > /dev/null || { echo "livekit-server: Go is needed to build it" >&2; exit 3; }
-    part=$(mktemp -d "$FOLDER/build.XXX")
+    part=$(mktemp -d "$FOLDER/build.XXXX")
     trap 'rm -rf "$part"' EXIT
     if [ "$WANTED" = server ]; then
         GOBIN=$part GOFLAGS=-mod=mod nice -n 15 go install "$MODULE/cmd/server@$VERSION" >&2
