@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
+import structlog
 import trio
+from structlog.testing import LogCapture
 
 from support.contract.requests import session_id, write
 from support.redis_cluster import RedisCluster, ask, text
@@ -126,7 +128,7 @@ async def _writes(node: Watched, over: trio.Event) -> None:
         assert (await node.store.call(write(session_id(), {"n": str(number)}))).version == 1
 
 
-async def test_warnings_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_warnings_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow failover, and primaries that refuse for each other, are named, and where."""
     with RedisCluster(masters=2) as cluster:
         first, second = (f"127.0.0.1:{master.port}" for master in cluster.masters)
@@ -136,15 +138,18 @@ async def test_warnings_of_the_configuration(capsys: pytest.CaptureFixture[str])
             ask(cluster.masters[0], "CONFIG SET", "cluster-require-full-coverage", "yes")
             at = Address("127.0.0.1", cluster.masters[0].port)
             found = [setting for setting, _ in await configuration_warnings(io, at)]
+        logged = LogCapture()
+        every = structlog.make_filtering_bound_logger(0)
+        log = structlog.wrap_logger(None, processors=[logged], wrapper_class=every)
+        monkeypatch.setattr(module, "log", log)
         checked = [finding.text for finding in await check_redis(settings(cluster.url))]
-        logged = capsys.readouterr().out
     assert before == ["no persistence"]
     assert found == [*before, "cluster-node-timeout 15000", "cluster-require-full-coverage yes"]
     slow = [line for line in checked if "cluster-node-timeout" in line]
     assert [f"{first}: cluster-node-timeout 15000"] == [line.split(": use")[0] for line in slow]
     assert any(line.startswith(f"{second}: no persistence") for line in checked)
-    assert f"server={first}" in logged
-    assert f"server={second}" in logged
+    warned = {line["server"] for line in logged.entries if line["event"] == "redis_configuration"}
+    assert {first, second} == warned
 
 
 async def test_a_whole_server(cluster: RedisCluster) -> None:
