@@ -17,7 +17,6 @@ from syncbridge_server.redis.bus.readiness import (
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.embedded import find_binary
 from syncbridge_server.redis.link.pipeline import plain
-from syncbridge_server.redis.link.rights import DENIED
 from syncbridge_server.redis.link.urls import connection_url
 from syncbridge_server.settings import Settings
 
@@ -45,7 +44,7 @@ async def check_redis(settings: Settings) -> Found:
 def _refused(reason: str) -> Finding:
     """Why there is no connection; one is made only when the user may do what is needed."""
     text = f"REDIS_ADDR: {reason or 'nothing answers'}"
-    return Finding(RIGHTS.check if DENIED in reason else NAME, Level.FAILED, text)
+    return Finding(RIGHTS.check if "NOPERM" in reason else NAME, Level.FAILED, text)
 
 
 def _embedded() -> Finding:
@@ -96,13 +95,14 @@ async def _configuration(settings: Settings, io: RedisIO) -> Found:
     found: Found = []
     lacking: Found = []
     for at, server in io.connections.servers.items():
+        where = f"{at}: " if at else ""
         for setting, advice in await configuration_warnings(io, at):
-            found.append(Finding(kept, Level.WARNING, f"{setting}: {advice}"))
+            found.append(Finding(kept, Level.WARNING, f"{where}{setting}: {advice}"))
         if server is not None and server.lacks:
-            lacking.append(Finding(durable, Level.FAILED, server.lacks))
+            lacking.append(Finding(durable, Level.FAILED, f"{where}{server.lacks}"))
         elif server is not None:
             for setting, advice in durability_warnings(io, server):
-                lacking.append(Finding(durable, Level.WARNING, f"{setting}: {advice}"))
+                lacking.append(Finding(durable, Level.WARNING, f"{where}{setting}: {advice}"))
     told = await io.request([plain("CONFIG", "GET", "save")])
     if isinstance(told[0], StoreError):
         text = "CONFIG GET is refused: persistence and cluster settings are not looked at"

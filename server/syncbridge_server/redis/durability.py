@@ -44,7 +44,7 @@ def lacking_replicas(replication: Mapping[str, str], wanted: int) -> str:
     online = online_replicas(replication)
     if online >= wanted:
         return ""
-    return f"replicas:{wanted} is set, and {online} of them are connected"
+    return f"replicas:{wanted} is set, and {online} replicas are connected"
 
 
 def online_replicas(replication: Mapping[str, str]) -> int:

@@ -4,21 +4,25 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
+import structlog
 import trio
+from structlog.testing import LogCapture
 
 from support.contract.requests import session_id, write
 from support.redis_cluster import RedisCluster, ask, text
 from support.redis_servers import bundled, default_binary, until
-from support.server_kit import running_node
+from support.server_kit import running_node, settings
 from support.watched_node import Watched, watched, writes_arrive
 from syncbridge.records.sessions import Notice
 from syncbridge.slots import BUCKETS, TAGS, slot_of
 from syncbridge_server.admin.survey import Survey
+from syncbridge_server.checks.redis import check_redis
 from syncbridge_server.redis.bus import readiness as module
 from syncbridge_server.redis.bus.messages import encode_notice, node_channels
 from syncbridge_server.redis.bus.readiness import configuration_warnings
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import plain
+from syncbridge_server.redis.link.urls import Address
 
 FAILOVER_SECONDS = 60.0
 ONE_EACH = [1] * BUCKETS
@@ -124,16 +128,28 @@ async def _writes(node: Watched, over: trio.Event) -> None:
         assert (await node.store.call(write(session_id(), {"n": str(number)}))).version == 1
 
 
-async def test_warnings_of_the_configuration() -> None:
-    """A slow failover, and primaries that refuse for each other, are named."""
-    with RedisCluster(masters=1) as cluster:
+async def test_warnings_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow failover, and primaries that refuse for each other, are named, and where."""
+    with RedisCluster(masters=2) as cluster:
+        first, second = (f"127.0.0.1:{master.port}" for master in cluster.masters)
         async with RedisIO(cluster.url).running() as io:
             before = [setting for setting, _ in await configuration_warnings(io)]
             ask(cluster.masters[0], "CONFIG SET", "cluster-node-timeout", 15_000)
             ask(cluster.masters[0], "CONFIG SET", "cluster-require-full-coverage", "yes")
-            found = [setting for setting, _ in await configuration_warnings(io)]
+            at = Address("127.0.0.1", cluster.masters[0].port)
+            found = [setting for setting, _ in await configuration_warnings(io, at)]
+        logged = LogCapture()
+        every = structlog.make_filtering_bound_logger(0)
+        log = structlog.wrap_logger(None, processors=[logged], wrapper_class=every)
+        monkeypatch.setattr(module, "log", log)
+        checked = [finding.text for finding in await check_redis(settings(cluster.url))]
     assert before == ["no persistence"]
     assert found == [*before, "cluster-node-timeout 15000", "cluster-require-full-coverage yes"]
+    slow = [line for line in checked if "cluster-node-timeout" in line]
+    assert [f"{first}: cluster-node-timeout 15000"] == [line.split(": use")[0] for line in slow]
+    assert any(line.startswith(f"{second}: no persistence") for line in checked)
+    warned = {line["server"] for line in logged.entries if line["event"] == "redis_configuration"}
+    assert {first, second} == warned
 
 
 async def test_a_whole_server(cluster: RedisCluster) -> None:

@@ -159,7 +159,7 @@ async def test_too_few_replicas_at_connect() -> None:
         async with node(primary.url, REPLICAS) as one:
             assert one.readiness.reason == "durability"
             sid = session_id()
-            with pytest.raises(StoreUnavailable, match="0 of them are connected: DURABILITY"):
+            with pytest.raises(StoreUnavailable, match="0 replicas are connected: DURABILITY"):
                 await one.store.call(write(sid, {"n": "1"}))
             with RedisServer(options=("--replicaof", "127.0.0.1", primary.port)):
                 await until(lambda: not one.readiness.reason)
@@ -230,7 +230,7 @@ async def answered(store: RedisStore, request: Apply) -> object:
         ((), FSYNC, "fsync is set, and Redis has appendonly no in place of yes"),
         (("--appendonly", "yes"), FSYNC, "appendfsync everysec in place of always"),
         (("--rename-command", "CONFIG", ""), FSYNC, "CONFIG GET is refused"),
-        ((), REPLICAS, "replicas:1 is set, and 0 of them are connected"),
+        ((), REPLICAS, "replicas:1 is set, and 0 replicas are connected"),
     ],
 )
 async def test_who_may_not_start(

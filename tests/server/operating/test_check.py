@@ -70,7 +70,7 @@ async def test_redis_that_may_lose_what_it_is_told() -> None:
     assert "maxmemory-policy allkeys-lru: use noeviction" in texts
     assert "no persistence: use appendonly yes" in texts
     assert Finding(
-        "durability", Level.FAILED, "replicas:1 is set, and 0 of them are connected"
+        "durability", Level.FAILED, "replicas:1 is set, and 0 replicas are connected"
     ) in (found)
 
 
@@ -84,7 +84,7 @@ async def test_more_replicas_than_are_waited_for() -> None:
             found = await check_redis(settings(primary.url, durability="replicas:1"))
 
     assert Level.WARNING == levels(found)["durability"]
-    assert any("use replicas:2: any of them may be promoted" in f.text for f in found)
+    assert any("use replicas:2: one may be promoted that lacks a write" in f.text for f in found)
 
 
 async def test_a_cluster_with_long_timeouts() -> None:
@@ -106,16 +106,21 @@ async def test_the_rights_of_a_user(redis_server: RedisServer) -> None:
     with redis_server.client() as client:
         client.execute_command("ACL", "SETUSER", "good", *rights)
         client.execute_command("ACL", "SETUSER", "poor", *rights, "-zadd", "-lset")
+        client.execute_command("ACL", "SETUSER", "mute", *rights, "-@connection", "+auth")
     options: dict[str, Any] = {"redis_password": SECRET}
     place = redis_server.url.removeprefix("unix://")
     good = await check_redis(settings(f"unix://good@{place}", **options))
     poor = await check_redis(settings(f"unix://poor@{place}", **options))
+    mute = await check_redis(settings(f"unix://mute@{place}", **options))
     wrong = await check_redis(settings(f"unix://good@{place}", redis_password="no"))
 
     assert Level.OK == levels(good)["redis-rights"]
     assert Level.SKIPPED == levels(good)["redis-configuration"]
     denied = "REDIS_ADDR: not ready: NOPERM, the user may not: ZADD, LSET"
     assert [Finding("redis-rights", Level.FAILED, denied)] == poor
+    assert [("redis-rights", Level.FAILED)] == [(one.check, one.level) for one in mute]
+    assert "NOPERM" in mute[0].text
+    assert "client" in mute[0].text
     assert [Level.FAILED] == [finding.level for finding in wrong]
     assert SECRET not in str([good, poor, wrong])
 

@@ -418,8 +418,9 @@ class Readiness:
         present = {other.run_id for other in self._io.connections.servers.values() if other}
         self._warned = (self._warned & present) | {server.run_id}
         found = await configuration_warnings(self._io, primary.at)
+        where = {"server": str(primary.at)} if primary.at else {}
         for setting, advice in [*found, *durability_warnings(self._io, server)]:
-            log.warning("redis_configuration", setting=setting, advice=advice)
+            log.warning("redis_configuration", setting=setting, advice=advice, **where)
 
 
 async def configuration_warnings(io: RedisIO, at: Address | None = None) -> list[tuple[str, str]]:
@@ -451,7 +452,7 @@ def durability_warnings(io: RedisIO, server: ServerInfo) -> list[tuple[str, str]
     wanted = io.durability.replicas
     if not 0 < wanted < server.replicas:
         return []
-    advice = f"use replicas:{server.replicas}: any of them may be promoted, and lack what was lost"
+    advice = f"use replicas:{server.replicas}: one may be promoted that lacks a write"
     return [(f"replicas:{wanted} with {server.replicas} replicas", advice)]
 
 

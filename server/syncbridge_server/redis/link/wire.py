@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import hiredis
 from redis.connection import Connection
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 from syncbridge_server.redis.link.urls import Address
 from syncbridge_server.redis.link.waker import Waker
@@ -27,7 +27,7 @@ from syncbridge_server.redis.link.waker import Waker
 CONNECT_SECONDS = 1.0
 READ_BYTES = 65_536
 NO_LOGIN = "Redis refuses the user or the password"
-NO_DATABASE = "there is no such database; in a cluster there is 0 alone"
+NO_DATABASE = "there is no such database; a cluster has only database 0"
 WRITE_BYTES = 262_144
 IDLE_SECONDS = 0.01
 _MORE = object()
@@ -215,6 +215,8 @@ def _why(error: Exception) -> str:
         return NO_DATABASE
     if isinstance(error, AuthenticationError):
         return NO_LOGIN
+    if isinstance(error, NoPermissionError):
+        return f"NOPERM, {error}"
     if isinstance(cause, ssl.SSLError) and cause.reason:
         return str(cause.reason)
     if isinstance(cause, OSError) and cause.strerror:
