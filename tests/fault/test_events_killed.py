@@ -16,6 +16,7 @@ import trio
 from support.redis_servers import RedisServer
 from support.server_kit import Process, bearer, mint, server_process
 from syncbridge.identity import Role
+from syncbridge_server.voice.payload import unbroken
 
 KILLS = int(os.environ.get("SYNCBRIDGE_EVENT_KILLS", "4"))
 WRITERS = 4
@@ -63,7 +64,7 @@ async def ask(world: World, method: str, path: str, **parts: Any) -> httpx.Respo
         url = random.choice(world.nodes).url
         try:
             async with httpx.AsyncClient(base_url=url, timeout=15.0, headers=service()) as http:
-                answer = await http.request(method, path, **parts)
+                answer = await http.send(unbroken(http.build_request(method, path, **parts)))
         except httpx.TransportError:
             await trio.sleep(0.02)
             continue

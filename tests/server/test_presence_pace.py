@@ -78,7 +78,11 @@ class Rig:
             sure=lambda session, answer: True,
             listed=lambda answer, session: None,
         )
-        fanout = SimpleNamespace(compared=lambda *_: None, compare=lambda *_: None)
+        fanout = SimpleNamespace(
+            compared=lambda *_: None,
+            compare=lambda *_: None,
+            rollbacks=SimpleNamespace(sessions=0),
+        )
         self.presence = Presence(
             SimpleNamespace(sessions=self.sessions),  # type: ignore[arg-type]
             courier,

@@ -24,7 +24,7 @@ from syncbridge.slots import TAGS
 from syncbridge_server.events.carrier import NEWS
 from syncbridge_server.events.guard import Guard
 from syncbridge_server.events.sender import Sender
-from syncbridge_server.events.switch import CHANGED, NOTICE
+from syncbridge_server.events.switch import CHANGED, NOTED_NEWS, NOTICE
 from syncbridge_server.events.worker import Worker
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
@@ -200,6 +200,8 @@ class Deliveries:
         args += ["j", msgspec.json.encode(told)]
         await _done(self._endpoints.put(current))
         await _done(self._io.script("event_put", [outbox(TAGS[0])], args))
+        await _done(self._events.note([TAGS[0]], []))
+        self._bus.tell("*", Notice(NOTED_NEWS, "", b""))
         log.error("Endpoint disabled", endpoint=endpoint.id, reason=current.disabled)
 
 
