@@ -46,7 +46,7 @@ MOST_LINES = 12
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds instead of seconds."""
-    monkeypatch.setattr(timers, "LEASE_MS", 100)
+    monkeypatch.setattr(timers, "LEASE_MS", 1_000)  # which also bounds the work on a channel
     quick = partial(Attempts, first_s=0.02, longest_s=0.1)
     monkeypatch.setattr(isolation, "Attempts", quick)
 

@@ -3,10 +3,12 @@
 import json
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from support.redis_servers import RedisServer
@@ -174,6 +176,13 @@ def test_ports_descriptors_and_files() -> None:
     assert Level.WARNING is check_descriptors(Settings(max_connections=2**31 - 1)).level
     assert Level.OK is check_descriptors(Settings(max_connections=10, http_connections=10)).level
     assert ([Level.WARNING], [Level.OK]) == (seen, hidden)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """The command logs to what Click gives it in place of standard error, which is closed then."""
+    yield
+    structlog.reset_defaults()
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, str]:
