@@ -560,6 +560,10 @@ function Live({ id, onCommits }: { id: string; onCommits: (commits: Commit[]) =>
   const [status, setStatus] = useState("");
   const latest = useRef({ paused, onCommits });
   latest.current = { paused, onCommits };
+  const toggle = () => {
+    setStatus(on ? "" : "Joining…");
+    setOn(!on);
+  };
   useEffect(() => {
     if (!on) return;
     let kept: Line[] = [];
@@ -585,7 +589,6 @@ function Live({ id, onCommits }: { id: string; onCommits: (commits: Commit[]) =>
       if (dirty && !latest.current.paused) setLines([...kept]);
       if (!latest.current.paused) dirty = false;
     }, REDRAW);
-    setStatus("Joining…");
     return () => {
       clearInterval(timer);
       tail.stop();
@@ -608,7 +611,7 @@ function Live({ id, onCommits }: { id: string; onCommits: (commits: Commit[]) =>
               {paused ? "Go on" : "Pause"}
             </button>
           )}
-          <button type="button" class={`button ${on ? "" : "primary"}`} onClick={() => setOn(!on)}>
+          <button type="button" class={`button ${on ? "" : "primary"}`} onClick={toggle}>
             {on ? "Stop watching" : "Watch live"}
           </button>
         </>

@@ -28,7 +28,7 @@ from syncbridge_server.auth.claims import Grant
 from syncbridge_server.voice.assembly import Voice
 from syncbridge_tools.rtk_sim.cloudflare_dialect import KEY_PATH
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 REGISTERED_S = 5.0
 WADDLE = "waddle"
 EVERYTHING = ("speak", "stream", "video", "record")
