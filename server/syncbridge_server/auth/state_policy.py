@@ -5,7 +5,6 @@ it changes nothing but the log.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import jsonschema_rs
@@ -14,11 +13,11 @@ from msgspec import Meta
 
 from syncbridge.policy import Current, Policy, Rule, Writer
 from syncbridge.resolve import Strategy
+from syncbridge_server.configuration.documents import read_document, refused
 from syncbridge_server.log import get_logger
 from syncbridge_server.settings import ConfigError
 
 MOST_RULES = 1_000
-MOST_BYTES = 1_048_576
 _log = get_logger("POLICY")
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -45,20 +44,11 @@ class PolicyFile(msgspec.Struct, forbid_unknown_fields=True):
 def load_policy(path: str) -> Policy:
     """The policy of a file. Raises ConfigError, one line."""
     where = f"SYNCBRIDGE_STATE_POLICY: {path}"
+    entries = read_document(path, where, PolicyFile).rule
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{where}: {error.strerror}") from None
-    if len(data) > MOST_BYTES:
-        raise ConfigError(f"{where}: more than {MOST_BYTES} bytes")
-    decode: Callable[..., PolicyFile]
-    decode = msgspec.json.decode if path.endswith(".json") else msgspec.toml.decode
-    try:
-        entries = decode(data, type=PolicyFile).rule
         return Policy(_rule(entry) for entry in entries)
-    except (ValueError, RecursionError) as error:  # of msgspec, of the patterns and of the schema
-        raise ConfigError(f"{where}: {' '.join(str(error).split())[:300]}") from None
+    except (ValueError, RecursionError) as error:  # of the patterns and of the schema
+        raise refused(where, error) from None
 
 
 def _rule(entry: RuleEntry) -> Rule:

@@ -6,8 +6,6 @@ checked as that of a request is.
 """
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -21,11 +19,11 @@ from syncbridge.events.endpoints import (
     check_secret,
     take,
 )
+from syncbridge_server.configuration.documents import read_bounded, read_document
 from syncbridge_server.events.guard import Guard, check_spec
 from syncbridge_server.settings import ConfigError
 
 VARIABLE = "SYNCBRIDGE_WEBHOOKS"
-MOST_BYTES = 1_048_576
 MOST_SECRETS = 2
 PREFIX = "file-"
 """Of the id of such an endpoint, before its name."""
@@ -54,12 +52,7 @@ def load_endpoints(path: str, guard: Guard) -> list[Endpoint]:
     if not path:
         return []
     where = f"{VARIABLE}: {path}"
-    decode: Callable[..., EndpointsFile]
-    decode = msgspec.json.decode if path.endswith(".json") else msgspec.toml.decode
-    try:
-        entries = decode(_read(path, where), type=EndpointsFile).endpoint
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())[:300]}") from None
+    entries = read_document(path, where, EndpointsFile).endpoint
     names = [entry.name for entry in entries]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"{where}: two endpoints are called {min(twice)}")
@@ -84,15 +77,4 @@ def _secret(entry: EndpointEntry, where: str) -> str:
         raise ConfigError(f"{where}: either secret_file or secret_env is expected")
     if entry.secret_env:
         return os.environ.get(entry.secret_env, "")
-    return _read(entry.secret_file, f"{where}: secret_file").decode(errors="replace")
-
-
-def _read(path: str, where: str) -> bytes:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{where}: {error.strerror}") from None
-    if len(data) > MOST_BYTES:
-        raise ConfigError(f"{where}: more than {MOST_BYTES} bytes")
-    return data
+    return read_bounded(entry.secret_file, f"{where}: secret_file").decode(errors="replace")
