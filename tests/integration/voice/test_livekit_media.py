@@ -45,12 +45,16 @@ class Call:
     people: dict[str, Clients] = field(default_factory=dict)
 
     async def everybody(self, do: str, *events: str) -> dict[str, dict[str, Any]]:
-        """Have each do something, some at a time; what each tells of it."""
+        """Have each do something, some at a time; what each tells of it.
+
+        Speakers wait for no turn: who listens keeps its own until it hears one of them.
+        """
         told: dict[str, dict[str, Any]] = {}
-        limiter = trio.CapacityLimiter(AT_ONCE if do in ("join", "move") else len(self.people))
+        few = trio.CapacityLimiter(AT_ONCE if do in ("join", "move") else len(self.people))
+        speakers = trio.CapacityLimiter(SPEAKERS)
 
         async def one(number: int, user: str) -> None:
-            async with limiter:
+            async with speakers if number < SPEAKERS else few:
                 line: dict[str, Any] = {"do": do, "as": user}
                 if do in ("join", "move"):
                     url = self.site.livekit.url.replace("http", "ws")
