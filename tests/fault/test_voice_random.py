@@ -32,7 +32,7 @@ from syncbridge_server.voice.checks.state_check import CheckResult, StateCheck
 
 EVENTS = int(os.environ.get("SYNCBRIDGE_VOICE_EVENTS", "600"))
 SEED = int(os.environ.get("SYNCBRIDGE_VOICE_SEED", "1"))
-LIMIT = 150 + EVENTS / 10
+LIMIT = 400 + EVENTS / 5
 """Seconds after which something hangs."""
 CHANNELS = [f"channel-{number}" for number in range(10)]
 VACATED = CHANNELS[-1]

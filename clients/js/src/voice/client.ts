@@ -133,9 +133,11 @@ export class VoiceClient {
 
   /** @returns whether the microphone is off now */
   async toggleMute(): Promise<boolean> {
-    await this.#call?.connection.mute(!this.muted);
-    this.#onMuted(!this.muted);
-    return this.muted;
+    const muted = !this.muted;
+    // The media may report it before this returns.
+    await this.#call?.connection.mute(muted);
+    this.#onMuted(muted);
+    return muted;
   }
 
   /** In a click, after `playbackBlocked`. */

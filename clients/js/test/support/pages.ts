@@ -31,7 +31,11 @@ export function launch(...flags: string[]): Promise<Browser> {
   });
 }
 
-const TYPES: Record<string, string> = { js: "text/javascript", html: "text/html" };
+const TYPES: Record<string, string> = {
+  js: "text/javascript",
+  mjs: "text/javascript",
+  html: "text/html",
+};
 
 /** What a web server has beside pages. */
 interface Serving {

@@ -9,7 +9,7 @@ import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { freePort } from "./ports";
 
-const ROOT = resolve(import.meta.dirname, "../../../..");
+export const ROOT = resolve(import.meta.dirname, "../../../..");
 const PYTHON = process.env.SYNCBRIDGE_PYTHON ?? join(ROOT, ".venv/bin/python");
 const SECRET = "an-access-secret-for-tests-of-32-bytes";
 const REFRESH = "a-refresh-secret-for-tests-of-32-bytes";
@@ -44,8 +44,8 @@ export class Site {
   ) {}
 
   /** A running server. `settings`: environment variables. */
-  static async start(settings: Record<string, string> = {}): Promise<Site> {
-    const site = new Site(await freePort(), settings);
+  static async start(settings: Record<string, string> = {}, port?: number): Promise<Site> {
+    const site = new Site(port ?? (await freePort()), settings);
     await site.#startRedis();
     await site.startServer();
     return site;
@@ -175,7 +175,10 @@ function answers(where: number | string): Promise<boolean> {
   });
 }
 
-async function ended(child: ChildProcess | undefined, signal: NodeJS.Signals): Promise<void> {
+export async function ended(
+  child: ChildProcess | undefined,
+  signal: NodeJS.Signals,
+): Promise<void> {
   if (!child || child.exitCode !== null || child.signalCode !== null) return;
   const gone = new Promise((done) => child.once("exit", done));
   child.kill(signal);

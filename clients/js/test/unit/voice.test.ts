@@ -69,7 +69,8 @@ async function join(given: Grant, muted: boolean, events: MediaEvents) {
   joined.push(one);
   return {
     id: `m${joined.length}`,
-    mute: async () => {},
+    // As livekit-client does, before it returns.
+    mute: async (off: boolean) => events.muted(off),
     unlockAudio: async () => {},
     leave: async () => {
       one.left = true;
