@@ -14,8 +14,8 @@ from syncbridge.records.devices import DeviceList, ListDevices
 from syncbridge.records.nodes import Held, ListHeld
 from syncbridge.records.sessions import Compare, Compared, Lost, Place, Status, Touch, Touched
 from syncbridge.session import Session
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.presence import BOUND, Presence
+from syncbridge_server.gateway.store_queue import Courier
 from syncbridge_server.gateway.sweeper import LISTS, Sweeper
 
 SESSIONS = 6_000
@@ -69,8 +69,8 @@ class Rig:
 
     def __init__(self, nursery: trio.Nursery, *, lost: bool = False, sessions: int = SESSIONS):
         self.store = SlowStore(nursery, lost)
-        courier = Courier(self.store, lambda: courier.dispatch() and None)  # type: ignore[arg-type]
-        self._courier = courier
+        store_queue = Courier(self.store, lambda: store_queue.dispatch() and None)  # type: ignore[arg-type]
+        self._courier = store_queue
         self.sessions = {str(number): a_session(number) for number in range(sessions)}
         departures = SimpleNamespace(
             unsure=set(),
@@ -85,7 +85,7 @@ class Rig:
         )
         self.presence = Presence(
             SimpleNamespace(sessions=self.sessions),  # type: ignore[arg-type]
-            courier,
+            store_queue,
             fanout,  # type: ignore[arg-type]
             SimpleNamespace(rejoin=self._rejoin),  # type: ignore[arg-type]
             departures,  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import trio
 
 from syncbridge.errors import StoreError, StoreTimeout
 from syncbridge.records.sessions import Apply, Outcome
-from syncbridge_server.gateway.courier import Courier
+from syncbridge_server.gateway.store_queue import Courier
 
 LOOK_SECONDS = 1.0
 
@@ -28,16 +28,16 @@ class Commits:
     """See the top of this file.
 
     Args:
-        courier: takes the writes to the store.
+        store_queue: takes the writes to the store.
         done: told each write and its answer, before the task that waits for it, and also when
             that has given up.
         patience: seconds after which it has; more than the store's own deadline.
     """
 
     def __init__(
-        self, courier: Courier, done: Callable[[Apply, Answer], None], patience: float
+        self, store_queue: Courier, done: Callable[[Apply, Answer], None], patience: float
     ) -> None:
-        self._courier = courier
+        self._courier = store_queue
         self._done = done
         self._looks = 0
         self._last_look = math.ceil(patience / LOOK_SECONDS) + 1  # the first may come at once

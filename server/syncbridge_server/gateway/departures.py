@@ -24,11 +24,11 @@ from syncbridge.records.sessions import Compared, Device, Leave, Left, PresenceC
 from syncbridge.roster import News
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.devices import Summaries, decode_info, device_payload
 from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.store_queue import Courier
 from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.isolation import of_record
 
@@ -55,7 +55,7 @@ class Departures:
         hub: Hub,
         registry: Registry,
         post: Post,
-        courier: Courier,
+        store_queue: Courier,
         voice: VoiceLink,
         ephemeral: EphemeralState,
         summaries: Summaries,
@@ -68,7 +68,7 @@ class Departures:
         self._hub = hub
         self._registry = registry
         self._post = post
-        self._courier = courier
+        self._courier = store_queue
         self._summaries = summaries
         self._node = node
         self._clock = clock

@@ -20,10 +20,10 @@ from syncbridge.records.devices import DeviceList, ListDevices
 from syncbridge.records.sessions import Device, DeviceInfo, Status
 from syncbridge.roster import News, Summary, is_large
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.store_queue import Courier
 from syncbridge_server.gateway.voice import VoiceLink
 
 log = structlog.get_logger("gateway")
@@ -180,7 +180,7 @@ class DeviceLists:
     def __init__(
         self,
         post: Post,
-        courier: Courier,
+        store_queue: Courier,
         voice: VoiceLink,
         ephemeral: EphemeralState,
         summaries: Summaries,
@@ -188,7 +188,7 @@ class DeviceLists:
         self._voice = voice
         self._ephemeral = ephemeral
         self._post = post
-        self._courier = courier
+        self._courier = store_queue
         self._summaries = summaries
 
     def request(self, connection: Connection, envelope: Envelope) -> None:

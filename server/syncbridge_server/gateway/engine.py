@@ -2,7 +2,7 @@
 
 `handle` is called with everything that one poll of the hub gave. It decodes each message and acts
 on it; writes are only collected, and go to the store as one pipeline when the batch is through.
-Nothing here waits: answers come back through the courier as function calls, in order.
+Nothing here waits: answers come back through the store_queue as function calls, in order.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,6 @@ from syncbridge_core.hub import (
     Hub,
 )
 from syncbridge_server.gateway.connection import Alarm, Connection
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.devices import DeviceLists
 from syncbridge_server.gateway.ephemeral import EphemeralState
@@ -45,6 +44,7 @@ from syncbridge_server.gateway.operations import Operations
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.store_queue import Courier
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.telemetry.tracing import TRACING
@@ -68,7 +68,7 @@ class Engine:
         hub: Hub,
         registry: Registry,
         post: Post,
-        courier: Courier,
+        store_queue: Courier,
         fanout: Fanout,
         joining: Joining,
         departures: Departures,
@@ -88,14 +88,14 @@ class Engine:
         self._hub = hub
         self._registry = registry
         self._post = post
-        self._courier = courier
+        self._courier = store_queue
         self._fanout = fanout
         self._joining = joining
         joining.on_entered = self.entered
         self._departures = departures
         self._parser = parser
         self._policy = policy
-        self._operations = Operations(courier, post, parser, self._updated, policy)
+        self._operations = Operations(store_queue, post, parser, self._updated, policy)
         self._inbound = inbound
         self._quota = quota
         self._voice = voice

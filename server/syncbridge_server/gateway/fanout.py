@@ -23,10 +23,10 @@ from syncbridge.records.sessions import Commit, Compared, Place, Resume, Resumed
 from syncbridge.records.streams import last_number
 from syncbridge.session import Change, Verdict
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.courier import Courier, HandlingFailed
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.rollbacks import Rollbacks
+from syncbridge_server.gateway.store_queue import Courier, HandlingFailed
 from syncbridge_server.isolation import of_record
 from syncbridge_server.telemetry.tracing import TRACING
 
@@ -48,10 +48,10 @@ class Fanout:
             unknown, or a read that failed.
     """
 
-    def __init__(self, registry: Registry, post: Post, courier: Courier) -> None:
+    def __init__(self, registry: Registry, post: Post, store_queue: Courier) -> None:
         self._registry = registry
         self._post = post
-        self._courier = courier
+        self._courier = store_queue
         self.holes: set[str] = set()
         self.doubts: set[str] = set()
         self.wanted = trio.Event()

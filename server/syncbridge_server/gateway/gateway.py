@@ -25,7 +25,6 @@ from syncbridge_core.hub import Hub
 from syncbridge_server.auth.connect import ConnectGate, kept_open
 from syncbridge_server.gateway.commits import Commits
 from syncbridge_server.gateway.connection import Alarm, Connection
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.devices import DeviceLists, Summaries
 from syncbridge_server.gateway.engine import Engine
@@ -39,6 +38,7 @@ from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.presence import Presence
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.store_queue import Courier
 from syncbridge_server.gateway.sweeper import Sweeper
 from syncbridge_server.gateway.tally import Tally
 from syncbridge_server.gateway.users import UserIndex
@@ -127,11 +127,11 @@ class Gateway:
         silent = Silent(limits.unauthenticated_per_address, holder)
         self.registry = Registry(hub, silent)
         self._entrance = Entrance(limits, silent, holder)
-        self.courier = Courier(store, self._after)
-        self._commits = Commits(self.courier, self._committed, patience)
+        self.store_queue = Courier(store, self._after)
+        self._commits = Commits(self.store_queue, self._committed, patience)
         self.voice = VoiceLink()
         self.post = Post(hub, self.registry, clock)
-        self.fanout = Fanout(self.registry, self.post, self.courier)
+        self.fanout = Fanout(self.registry, self.post, self.store_queue)
         self.ephemeral = EphemeralState(
             hub, self.registry, self.post, bus, limits, monotonic=monotonic, clock=clock
         )
@@ -148,7 +148,7 @@ class Gateway:
             hub,
             self.registry,
             self.post,
-            self.courier,
+            self.store_queue,
             self.voice,
             self.ephemeral,
             self._summaries,
@@ -156,12 +156,12 @@ class Gateway:
             clock=clock,
         )
         self.quota = UserQuota(limits, monotonic)
-        self.users = UserIndex(store, self.courier, self.quota, clock)
+        self.users = UserIndex(store, self.store_queue, self.quota, clock)
         self._joining = Joining(
             hub,
             self.registry,
             self.post,
-            self.courier,
+            self.store_queue,
             self.fanout,
             self.departures,
             self._summaries,
@@ -184,11 +184,11 @@ class Gateway:
             hub,
             self.registry,
             self.post,
-            self.courier,
+            self.store_queue,
             self.fanout,
             self._joining,
             self.departures,
-            DeviceLists(self.post, self.courier, self.voice, self.ephemeral, self._summaries),
+            DeviceLists(self.post, self.store_queue, self.voice, self.ephemeral, self._summaries),
             self.parser,
             inbound,
             self.quota,
@@ -213,7 +213,7 @@ class Gateway:
         )
         self.presence = Presence(
             self.registry,
-            self.courier,
+            self.store_queue,
             self.fanout,
             self._joining,
             self.departures,
@@ -323,7 +323,7 @@ class Gateway:
                 break
             self.engine.handle(events)
         self.engine.leaving = True
-        while self.courier.in_flight:
+        while self.store_queue.in_flight:
             await self._quiet.wait()
 
     async def _pump(self) -> None:
@@ -342,13 +342,13 @@ class Gateway:
             self.fanout.wanted = trio.Event()
             await trio.sleep(MEND_INTERVAL)
             self.fanout.mend_holes()
-            self.courier.dispatch()
+            self.store_queue.dispatch()
 
     async def _settle_doubts(self) -> None:
         while True:
             await trio.sleep(DOUBT_INTERVAL)
             self.fanout.mend_doubts()
-            self.courier.dispatch()
+            self.store_queue.dispatch()
             if not self.presence.verifying and not self.fanout.reads:
                 self.fanout.rollbacks.report()
 
@@ -361,12 +361,12 @@ class Gateway:
             self.hub.flush()
 
     def _after(self) -> None:
-        self.courier.dispatch()
+        self.store_queue.dispatch()
         self.hub.flush()
         self._check_idle()
 
     def _check_idle(self) -> None:
-        if self.draining and not self.courier.in_flight:
+        if self.draining and not self.store_queue.in_flight:
             self._quiet.set()
             self._quiet = trio.Event()
             if not self.registry.connections:
@@ -399,7 +399,7 @@ class Gateway:
         if session is not None:
             self.fanout.mend(session)
             self.departures.verify(session)
-            self.courier.dispatch()
+            self.store_queue.dispatch()
         elif not session_id:
             self.doubt()
 
@@ -498,7 +498,7 @@ class Gateway:
     @property
     def tally(self) -> Tally:
         """What this node has written."""
-        return self.courier.tally
+        return self.store_queue.tally
 
 
 def changed(outcome: Outcome) -> bool:

@@ -33,13 +33,13 @@ from syncbridge.updates import check_acked, place_of
 from syncbridge_core.hub import Hub
 from syncbridge_server.auth.connect import ConnectGate
 from syncbridge_server.gateway.connection import Alarm, Connection, LocalSession
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import JOINED, Departures
 from syncbridge_server.gateway.devices import Summaries
 from syncbridge_server.gateway.fanout import EPOCH, ROLLED_BACK, Fanout, stream_part
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.store_queue import Courier
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
 
@@ -66,7 +66,7 @@ class Joining:
         hub: Hub,
         registry: Registry,
         post: Post,
-        courier: Courier,
+        store_queue: Courier,
         fanout: Fanout,
         departures: Departures,
         summaries: Summaries,
@@ -85,7 +85,7 @@ class Joining:
         self._hub = hub
         self._registry = registry
         self._post = post
-        self._courier = courier
+        self._courier = store_queue
         self._fanout = fanout
         self._departures = departures
         self._summaries = summaries

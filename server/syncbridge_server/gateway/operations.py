@@ -18,8 +18,8 @@ from syncbridge.policy import Current
 from syncbridge.records.sessions import Apply, Operation, Outcome, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_server.gateway.connection import Connection
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.store_queue import Courier
 
 ATTEMPTS = 8
 """How often a MERGE is computed before its sender is told to try again."""
@@ -39,13 +39,13 @@ class Operations:
 
     def __init__(
         self,
-        courier: Courier,
+        store_queue: Courier,
         post: Post,
         parser: UpdateParser,
         answered: Answered,
         policy: Current,
     ) -> None:
-        self._courier = courier
+        self._courier = store_queue
         self._post = post
         self._parser = parser
         self._answered = answered

@@ -31,12 +31,12 @@ from syncbridge.records.nodes import ListHeld
 from syncbridge.records.sessions import Compare, Compared, Lost, Place, Request, Touch, Touched
 from syncbridge.slots import BUCKETS
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.courier import Courier, Reply
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.fanout import Fanout, numbering
 from syncbridge_server.gateway.joining import Joining
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.rollbacks import Again
+from syncbridge_server.gateway.store_queue import Courier, Reply
 from syncbridge_server.gateway.sweeper import AT_ONCE, LISTS, Sweeper
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.isolation import of_record
@@ -74,7 +74,7 @@ class Presence:
     def __init__(
         self,
         registry: Registry,
-        courier: Courier,
+        store_queue: Courier,
         fanout: Fanout,
         joining: Joining,
         departures: Departures,
@@ -87,7 +87,7 @@ class Presence:
         named: Callable[[Iterable[str]], None],
     ) -> None:
         self._registry = registry
-        self._courier = courier
+        self._courier = store_queue
         self._fanout = fanout
         self._joining = joining
         self._departures = departures

@@ -17,8 +17,8 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.records.devices import ListSessions, Peek, Peeked, Remember
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.quota import UserQuota
+from syncbridge_server.gateway.store_queue import Courier
 from syncbridge_server.gateway.sweeper import ask_all
 from syncbridge_server.ports.store import Store
 
@@ -36,10 +36,10 @@ class UserIndex:
     """Writes the index, and counts by it. `clock`: Unix seconds."""
 
     def __init__(
-        self, store: Store, courier: Courier, quota: UserQuota, clock: Callable[[], float]
+        self, store: Store, store_queue: Courier, quota: UserQuota, clock: Callable[[], float]
     ) -> None:
         self._store = store
-        self._courier = courier
+        self._courier = store_queue
         self._budgets = quota.budgets
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}
