@@ -70,7 +70,7 @@ class Rig:
     def __init__(self, nursery: trio.Nursery, *, lost: bool = False, sessions: int = SESSIONS):
         self.store = SlowStore(nursery, lost)
         store_queue = Courier(self.store, lambda: store_queue.dispatch() and None)  # type: ignore[arg-type]
-        self._courier = store_queue
+        self._store_queue = store_queue
         self.sessions = {str(number): a_session(number) for number in range(sessions)}
         departures = SimpleNamespace(
             unsure=set(),
@@ -98,7 +98,7 @@ class Rig:
         )
 
     def _rejoin(self, connection: Any, done: Callable[[], None]) -> bool:
-        self._courier.ask(HELLO, lambda answer: done())  # type: ignore[arg-type]
+        self._store_queue.ask(HELLO, lambda answer: done())  # type: ignore[arg-type]
         return True
 
     async def settled(self) -> None:

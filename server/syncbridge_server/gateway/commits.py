@@ -37,7 +37,7 @@ class Commits:
     def __init__(
         self, store_queue: Courier, done: Callable[[Apply, Answer], None], patience: float
     ) -> None:
-        self._courier = store_queue
+        self._store_queue = store_queue
         self._done = done
         self._looks = 0
         self._last_look = math.ceil(patience / LOOK_SECONDS) + 1  # the first may come at once
@@ -59,7 +59,7 @@ class Commits:
             self._waiting.pop(call, None)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        self._courier.ask(request, reply)
+        self._store_queue.ask(request, reply)
         if not self._dispatching:
             self._dispatching = True
             trio.lowlevel.current_trio_token().run_sync_soon(self._dispatch)
@@ -84,4 +84,4 @@ class Commits:
 
     def _dispatch(self) -> None:
         self._dispatching = False
-        self._courier.dispatch()
+        self._store_queue.dispatch()

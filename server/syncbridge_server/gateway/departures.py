@@ -68,7 +68,7 @@ class Departures:
         self._hub = hub
         self._registry = registry
         self._post = post
-        self._courier = store_queue
+        self._store_queue = store_queue
         self._summaries = summaries
         self._node = node
         self._clock = clock
@@ -100,7 +100,7 @@ class Departures:
             last=session.empty,
             reason=connection.leave_reason,
         )
-        self._courier.ask(request, self._left, connection, session)
+        self._store_queue.ask(request, self._left, connection, session)
         self._registry.release(session)
 
     def heard(self, change: PresenceChange) -> None:
@@ -148,7 +148,7 @@ class Departures:
 
     def verify(self, session: LocalSession) -> None:
         """Hold what the devices here were told against the store: a message may be lost."""
-        self._courier.ask(ListDevices(session.id), self.listed, session)
+        self._store_queue.ask(ListDevices(session.id), self.listed, session)
 
     def sure(self, session: LocalSession, answer: Compared) -> bool:
         """Whether the store says of a session's devices what those here were told."""
@@ -212,7 +212,7 @@ class Departures:
             here = session.devices.get(device.device_id)
             if node == self._node and (here is None or here.id != device.conn):
                 request = Leave(session.id, device.device_id, device.conn, self._node)
-                self._courier.ask(request, self._ghost_left, session, device)
+                self._store_queue.ask(request, self._ghost_left, session, device)
 
     def _ghost_left(self, answer: Left | StoreError, session: LocalSession, device: Device) -> None:
         if isinstance(answer, StoreError):

@@ -188,7 +188,7 @@ class DeviceLists:
         self._voice = voice
         self._ephemeral = ephemeral
         self._post = post
-        self._courier = store_queue
+        self._store_queue = store_queue
         self._summaries = summaries
 
     def request(self, connection: Connection, envelope: Envelope) -> None:
@@ -207,7 +207,7 @@ class DeviceLists:
             self._post.send(connection, MessageType.DEVICE_LIST, window, envelope.correlation_id)
             return
         request = ListDevices(session.id)
-        self._courier.ask(request, self._listed, connection, envelope.correlation_id)
+        self._store_queue.ask(request, self._listed, connection, envelope.correlation_id)
 
     def _listed(
         self, answer: DeviceList | StoreError, connection: Connection, correlation_id: str | None

@@ -88,7 +88,7 @@ class Engine:
         self._hub = hub
         self._registry = registry
         self._post = post
-        self._courier = store_queue
+        self._store_queue = store_queue
         self._fanout = fanout
         self._joining = joining
         joining.on_entered = self.entered
@@ -136,7 +136,7 @@ class Engine:
                     self._failed(connection)
         self._voice.tick()
         self._ephemeral.tick()
-        self._courier.dispatch()
+        self._store_queue.dispatch()
 
     def _failed(self, connection: Connection) -> None:
         """A fault of ours ends one connection, never the tick."""
@@ -264,7 +264,7 @@ class Engine:
         """The store knows what this node does not: all of the state, or an older place."""
         assert connection.session is not None
         request = Resume(connection.session.id, since)
-        self._courier.ask(request, self._snapshot_read, connection, since, correlation_id)
+        self._store_queue.ask(request, self._snapshot_read, connection, since, correlation_id)
 
     def _snapshot_read(
         self,
@@ -325,7 +325,7 @@ class Engine:
         if TRACING.on:
             request.trace = TRACING.begin(request.sid, request.mutation_id)
         if payload.operation in PLAIN:
-            self._courier.ask(request, self._updated, connection, request)
+            self._store_queue.ask(request, self._updated, connection, request)
         else:
             self._operations.start(connection, request, payload)
 

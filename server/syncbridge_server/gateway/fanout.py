@@ -51,7 +51,7 @@ class Fanout:
     def __init__(self, registry: Registry, post: Post, store_queue: Courier) -> None:
         self._registry = registry
         self._post = post
-        self._courier = store_queue
+        self._store_queue = store_queue
         self.holes: set[str] = set()
         self.doubts: set[str] = set()
         self.wanted = trio.Event()
@@ -91,7 +91,7 @@ class Fanout:
         """
         change = change_of(commit)
         session = self._registry.sessions.get(commit.sid)
-        if self._courier.apart and session is not None and commit.device_id in session.devices:
+        if self._store_queue.apart and session is not None and commit.device_id in session.devices:
             change.correlation_id = ""
         return change
 
@@ -135,7 +135,7 @@ class Fanout:
         self.reads += 1
         devices = numbering(session)
         request = Resume(session.id, session.read(), devices=devices)
-        self._courier.ask(request, self._mended, session, devices)
+        self._store_queue.ask(request, self._mended, session, devices)
 
     def compare(self, session: LocalSession, place: Place) -> None:
         """Hold a session against where the store says that it is."""
@@ -168,7 +168,7 @@ class Fanout:
 
     def _ask_resync(self, connection: Connection, session: LocalSession, since: Place) -> None:
         request = Resume(session.id, since)
-        self._courier.ask(request, self._resynced, connection, since)
+        self._store_queue.ask(request, self._resynced, connection, since)
 
     def _send_whole(
         self, connection: Connection, session: LocalSession, reason: str = RESYNC

@@ -85,7 +85,7 @@ class Joining:
         self._hub = hub
         self._registry = registry
         self._post = post
-        self._courier = store_queue
+        self._store_queue = store_queue
         self._fanout = fanout
         self._departures = departures
         self._summaries = summaries
@@ -236,7 +236,9 @@ class Joining:
             max_devices=self._limits.devices,
             roster=False,
         )
-        self._courier.ask(hello, self._rejoined, connection, session, hello, then, correlation_id)
+        self._store_queue.ask(
+            hello, self._rejoined, connection, session, hello, then, correlation_id
+        )
 
     def _rejoined(
         self,
@@ -296,7 +298,7 @@ class Joining:
         part = encode.delta_part(b"{}", b"[]") + stream_part(connection)
         body = self._success(connection, session, session.place, b'"devices":[]', part)
         self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
-        self._courier.tally.count_auth()
+        self._store_queue.tally.count_auth()
         self.on_entered(connection)
 
     def _hello(
@@ -336,7 +338,9 @@ class Joining:
         correlation_id: str | None,
     ) -> None:
         asked = session.place
-        self._courier.ask(hello, self._welcomed, connection, session, hello, asked, correlation_id)
+        self._store_queue.ask(
+            hello, self._welcomed, connection, session, hello, asked, correlation_id
+        )
 
     def _welcomed(
         self,
@@ -368,7 +372,7 @@ class Joining:
         if error is not None:
             self._turn_away(connection, session, error, correlation_id)
         else:
-            self._courier.tally.count_auth()
+            self._store_queue.tally.count_auth()
             self.on_entered(connection)
 
     def _admit(
@@ -394,7 +398,7 @@ class Joining:
             return False
         self._enter(connection, session, answer, hello, part, correlation_id)
         if hello.since is not None and hello.since.version:
-            self._courier.tally.count_resume(part.startswith(encode.RESUMED), answer.reason)
+            self._store_queue.tally.count_resume(part.startswith(encode.RESUMED), answer.reason)
         return True
 
     def _turn_away(
@@ -581,7 +585,7 @@ class Joining:
         self, connection: Connection, error: SyncBridgeError, correlation_id: str | None
     ) -> None:
         """AUTH, first or repeated, has failed: AUTH_FAILURE, and the end of the connection."""
-        self._courier.tally.count_auth(error.code.wire)
+        self._store_queue.tally.count_auth(error.code.wire)
         connection.refused = True
         connection.behind = None
         body = encode.error_payload(error)

@@ -45,7 +45,7 @@ class Operations:
         answered: Answered,
         policy: Current,
     ) -> None:
-        self._courier = store_queue
+        self._store_queue = store_queue
         self._post = post
         self._parser = parser
         self._answered = answered
@@ -65,7 +65,7 @@ class Operations:
             return
         operation = operations.ATOMIC[payload.operation]
         request = operations.prepared(request, operation, self._parser.expected(payload))
-        self._courier.ask(request, self._answered, connection, request)
+        self._store_queue.ask(request, self._answered, connection, request)
 
     def _merge(self, connection: Connection, request: Apply) -> None:
         key, patch = request.sets
@@ -83,7 +83,7 @@ class Operations:
         request = msgspec.structs.replace(
             request, sets=sets, operation=Operation.CAS, expected=value
         )
-        self._courier.ask(request, self._compared, connection, request, patch, attempt)
+        self._store_queue.ask(request, self._compared, connection, request, patch, attempt)
 
     def _compared(
         self,

@@ -87,7 +87,7 @@ class Presence:
         named: Callable[[Iterable[str]], None],
     ) -> None:
         self._registry = registry
-        self._courier = store_queue
+        self._store_queue = store_queue
         self._fanout = fanout
         self._joining = joining
         self._departures = departures
@@ -214,7 +214,7 @@ class Presence:
 
     def _ask(self, request: Request, reply: Reply, *context: Any) -> None:
         self.open += 1
-        self._courier.ask(request, self._counted, reply, context)
+        self._store_queue.ask(request, self._counted, reply, context)
 
     def _counted(self, answer: Any, reply: Reply, context: tuple[Any, ...]) -> None:
         self._failed |= isinstance(answer, StoreError) and not of_record(answer)
@@ -236,7 +236,7 @@ class Presence:
             if session.joined and self._registry.sessions.get(session.id) is session:
                 devices = numbering(session)
                 self._ask(Compare(session.id, devices), self._compared, session, devices)
-        self._courier.dispatch()
+        self._store_queue.dispatch()
 
     def _compared(
         self, answer: Compared | StoreError, session: LocalSession, devices: list[str]
@@ -266,7 +266,7 @@ class Presence:
                 self._ask(Touch(session.id, self._node, pairs), self._touched, session)
                 self._ask(ListDevices(session.id), self._departures.listed, session)
                 self._users.seen(session.owner, session.id)
-        self._courier.dispatch()
+        self._store_queue.dispatch()
 
     def _touched(self, answer: Touched | StoreError, session: LocalSession) -> None:
         if not isinstance(answer, Touched):

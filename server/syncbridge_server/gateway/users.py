@@ -39,7 +39,7 @@ class UserIndex:
         self, store: Store, store_queue: Courier, quota: UserQuota, clock: Callable[[], float]
     ) -> None:
         self._store = store
-        self._courier = store_queue
+        self._store_queue = store_queue
         self._budgets = quota.budgets
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}
@@ -55,7 +55,7 @@ class UserIndex:
         self._written[key] = now
         if len(self._written) > MAX_REMEMBERED:
             del self._written[next(iter(self._written))]
-        self._courier.ask(Remember(user_id, session_id), self._remembered, key)
+        self._store_queue.ask(Remember(user_id, session_id), self._remembered, key)
 
     def _remembered(self, answer: Any, key: tuple[str, str]) -> None:
         if isinstance(answer, StoreError):
