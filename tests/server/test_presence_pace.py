@@ -15,7 +15,7 @@ from syncbridge.records.nodes import Held, ListHeld
 from syncbridge.records.sessions import Compare, Compared, Lost, Place, Status, Touch, Touched
 from syncbridge.session import Session
 from syncbridge_server.gateway.presence import BOUND, Presence
-from syncbridge_server.gateway.store_queue import Courier
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.sweeper import LISTS, Sweeper
 
 SESSIONS = 6_000
@@ -69,7 +69,7 @@ class Rig:
 
     def __init__(self, nursery: trio.Nursery, *, lost: bool = False, sessions: int = SESSIONS):
         self.store = SlowStore(nursery, lost)
-        store_queue = Courier(self.store, lambda: store_queue.dispatch() and None)  # type: ignore[arg-type]
+        store_queue = StoreQueue(self.store, lambda: store_queue.dispatch() and None)  # type: ignore[arg-type]
         self._store_queue = store_queue
         self.sessions = {str(number): a_session(number) for number in range(sessions)}
         departures = SimpleNamespace(

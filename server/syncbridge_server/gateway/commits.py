@@ -14,7 +14,7 @@ import trio
 
 from syncbridge.errors import StoreError, StoreTimeout
 from syncbridge.records.sessions import Apply, Outcome
-from syncbridge_server.gateway.store_queue import Courier
+from syncbridge_server.gateway.store_queue import StoreQueue
 
 LOOK_SECONDS = 1.0
 
@@ -35,7 +35,7 @@ class Commits:
     """
 
     def __init__(
-        self, store_queue: Courier, done: Callable[[Apply, Answer], None], patience: float
+        self, store_queue: StoreQueue, done: Callable[[Apply, Answer], None], patience: float
     ) -> None:
         self._store_queue = store_queue
         self._done = done

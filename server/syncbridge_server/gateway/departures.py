@@ -28,7 +28,7 @@ from syncbridge_server.gateway.devices import Summaries, decode_info, device_pay
 from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.registry import Registry
-from syncbridge_server.gateway.store_queue import Courier
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.isolation import of_record
 
@@ -55,7 +55,7 @@ class Departures:
         hub: Hub,
         registry: Registry,
         post: Post,
-        store_queue: Courier,
+        store_queue: StoreQueue,
         voice: VoiceLink,
         ephemeral: EphemeralState,
         summaries: Summaries,

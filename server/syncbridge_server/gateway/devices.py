@@ -23,7 +23,7 @@ from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.registry import Registry
-from syncbridge_server.gateway.store_queue import Courier
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.voice import VoiceLink
 
 log = structlog.get_logger("gateway")
@@ -180,7 +180,7 @@ class DeviceLists:
     def __init__(
         self,
         post: Post,
-        store_queue: Courier,
+        store_queue: StoreQueue,
         voice: VoiceLink,
         ephemeral: EphemeralState,
         summaries: Summaries,

@@ -44,7 +44,7 @@ from syncbridge_server.gateway.operations import Operations
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
-from syncbridge_server.gateway.store_queue import Courier
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.telemetry.tracing import TRACING
@@ -68,7 +68,7 @@ class Engine:
         hub: Hub,
         registry: Registry,
         post: Post,
-        store_queue: Courier,
+        store_queue: StoreQueue,
         fanout: Fanout,
         joining: Joining,
         departures: Departures,

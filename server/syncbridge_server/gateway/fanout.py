@@ -26,7 +26,7 @@ from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.rollbacks import Rollbacks
-from syncbridge_server.gateway.store_queue import Courier, HandlingFailed
+from syncbridge_server.gateway.store_queue import HandlingFailed, StoreQueue
 from syncbridge_server.isolation import of_record
 from syncbridge_server.telemetry.tracing import TRACING
 
@@ -48,7 +48,7 @@ class Fanout:
             unknown, or a read that failed.
     """
 
-    def __init__(self, registry: Registry, post: Post, store_queue: Courier) -> None:
+    def __init__(self, registry: Registry, post: Post, store_queue: StoreQueue) -> None:
         self._registry = registry
         self._post = post
         self._store_queue = store_queue

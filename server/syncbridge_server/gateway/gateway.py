@@ -38,7 +38,7 @@ from syncbridge_server.gateway.post import Post
 from syncbridge_server.gateway.presence import Presence
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
-from syncbridge_server.gateway.store_queue import Courier
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.sweeper import Sweeper
 from syncbridge_server.gateway.tally import Tally
 from syncbridge_server.gateway.users import UserIndex
@@ -127,7 +127,7 @@ class Gateway:
         silent = Silent(limits.unauthenticated_per_address, holder)
         self.registry = Registry(hub, silent)
         self._entrance = Entrance(limits, silent, holder)
-        self.store_queue = Courier(store, self._after)
+        self.store_queue = StoreQueue(store, self._after)
         self._commits = Commits(self.store_queue, self._committed, patience)
         self.voice = VoiceLink()
         self.post = Post(hub, self.registry, clock)

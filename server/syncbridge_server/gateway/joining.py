@@ -39,7 +39,7 @@ from syncbridge_server.gateway.fanout import EPOCH, ROLLED_BACK, Fanout, stream_
 from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
-from syncbridge_server.gateway.store_queue import Courier
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
 
@@ -66,7 +66,7 @@ class Joining:
         hub: Hub,
         registry: Registry,
         post: Post,
-        store_queue: Courier,
+        store_queue: StoreQueue,
         fanout: Fanout,
         departures: Departures,
         summaries: Summaries,

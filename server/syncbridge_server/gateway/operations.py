@@ -19,7 +19,7 @@ from syncbridge.records.sessions import Apply, Operation, Outcome, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.post import Post
-from syncbridge_server.gateway.store_queue import Courier
+from syncbridge_server.gateway.store_queue import StoreQueue
 
 ATTEMPTS = 8
 """How often a MERGE is computed before its sender is told to try again."""
@@ -39,7 +39,7 @@ class Operations:
 
     def __init__(
         self,
-        store_queue: Courier,
+        store_queue: StoreQueue,
         post: Post,
         parser: UpdateParser,
         answered: Answered,

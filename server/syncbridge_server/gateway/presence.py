@@ -36,7 +36,7 @@ from syncbridge_server.gateway.fanout import Fanout, numbering
 from syncbridge_server.gateway.joining import Joining
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.rollbacks import Again
-from syncbridge_server.gateway.store_queue import Courier, Reply
+from syncbridge_server.gateway.store_queue import Reply, StoreQueue
 from syncbridge_server.gateway.sweeper import AT_ONCE, LISTS, Sweeper
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.isolation import of_record
@@ -74,7 +74,7 @@ class Presence:
     def __init__(
         self,
         registry: Registry,
-        store_queue: Courier,
+        store_queue: StoreQueue,
         fanout: Fanout,
         joining: Joining,
         departures: Departures,

@@ -40,7 +40,7 @@ class HandlingFailed(StoreTimeout):
         self.code = ErrorCode.INTERNAL
 
 
-class Courier:
+class StoreQueue:
     """Collects requests; see the module's text.
 
     Args:

@@ -18,7 +18,7 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.records.devices import ListSessions, Peek, Peeked, Remember
 from syncbridge_server.gateway.quota import UserQuota
-from syncbridge_server.gateway.store_queue import Courier
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.sweeper import ask_all
 from syncbridge_server.ports.store import Store
 
@@ -36,7 +36,7 @@ class UserIndex:
     """Writes the index, and counts by it. `clock`: Unix seconds."""
 
     def __init__(
-        self, store: Store, store_queue: Courier, quota: UserQuota, clock: Callable[[], float]
+        self, store: Store, store_queue: StoreQueue, quota: UserQuota, clock: Callable[[], float]
     ) -> None:
         self._store = store
         self._store_queue = store_queue

@@ -5,7 +5,7 @@ from typing import Any
 
 from syncbridge.errors import ErrorCode, StoreUnavailable
 from syncbridge.records.sessions import Deliver, Read, Request
-from syncbridge_server.gateway.store_queue import Courier, HandlingFailed
+from syncbridge_server.gateway.store_queue import HandlingFailed, StoreQueue
 
 
 class Stored:
@@ -24,7 +24,7 @@ class Stored:
 
 def told(sids: Sequence[str], failing: str = "") -> dict[str, list[Any]]:
     """What each request's reply function is told; that of `failing` raises."""
-    store_queue = Courier(Stored(), lambda: None)  # type: ignore[arg-type]
+    store_queue = StoreQueue(Stored(), lambda: None)  # type: ignore[arg-type]
     heard: dict[str, list[Any]] = {sid: [] for sid in sids}
 
     def reply(answer: Any, sid: str) -> None:
