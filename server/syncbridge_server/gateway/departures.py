@@ -26,7 +26,7 @@ from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.devices import Summaries, decode_info, device_payload
 from syncbridge_server.gateway.ephemeral import EphemeralState
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.voice import VoiceLink
@@ -54,7 +54,7 @@ class Departures:
         self,
         hub: Hub,
         registry: Registry,
-        post: Post,
+        post: MessageSender,
         store_queue: StoreQueue,
         voice: VoiceLink,
         ephemeral: EphemeralState,

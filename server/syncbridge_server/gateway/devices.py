@@ -21,7 +21,7 @@ from syncbridge.records.sessions import Device, DeviceInfo, Status
 from syncbridge.roster import News, Summary, is_large
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.ephemeral import EphemeralState
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.voice import VoiceLink
@@ -44,7 +44,7 @@ class Summaries:
     def __init__(
         self,
         registry: Registry,
-        post: Post,
+        post: MessageSender,
         voice: VoiceLink,
         ephemeral: EphemeralState,
         *,
@@ -179,7 +179,7 @@ class DeviceLists:
 
     def __init__(
         self,
-        post: Post,
+        post: MessageSender,
         store_queue: StoreQueue,
         voice: VoiceLink,
         ephemeral: EphemeralState,

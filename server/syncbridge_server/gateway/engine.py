@@ -40,8 +40,8 @@ from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.fanout import Fanout, place_read, whole_state
 from syncbridge_server.gateway.inbound import TEXT, Inbound, correlation_of
 from syncbridge_server.gateway.joining import Joining
+from syncbridge_server.gateway.message_sender import MessageSender, prefix
 from syncbridge_server.gateway.operations import Operations
-from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.store_queue import StoreQueue
@@ -67,7 +67,7 @@ class Engine:
         self,
         hub: Hub,
         registry: Registry,
-        post: Post,
+        post: MessageSender,
         store_queue: StoreQueue,
         fanout: Fanout,
         joining: Joining,

@@ -26,7 +26,7 @@ from syncbridge.records.sessions import Notice
 from syncbridge.updates import document_error, document_limits
 from syncbridge_core.hub import KIND_SPEAKING, Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.ports.store import Bus
 
@@ -47,7 +47,7 @@ class EphemeralState:
         self,
         hub: Hub,
         registry: Registry,
-        post: Post,
+        post: MessageSender,
         bus: Bus,
         limits: Limits,
         *,

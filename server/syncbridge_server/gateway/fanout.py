@@ -23,7 +23,7 @@ from syncbridge.records.sessions import Commit, Compared, Place, Resume, Resumed
 from syncbridge.records.streams import last_number
 from syncbridge.session import Change, Verdict
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.post import Post, prefix
+from syncbridge_server.gateway.message_sender import MessageSender, prefix
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.rollbacks import Rollbacks
 from syncbridge_server.gateway.store_queue import HandlingFailed, StoreQueue
@@ -48,7 +48,7 @@ class Fanout:
             unknown, or a read that failed.
     """
 
-    def __init__(self, registry: Registry, post: Post, store_queue: StoreQueue) -> None:
+    def __init__(self, registry: Registry, post: MessageSender, store_queue: StoreQueue) -> None:
         self._registry = registry
         self._post = post
         self._store_queue = store_queue

@@ -34,7 +34,7 @@ from syncbridge_server.gateway.fanout import Fanout
 from syncbridge_server.gateway.inbound import Inbound
 from syncbridge_server.gateway.joining import Joining, Verify
 from syncbridge_server.gateway.membership import Membership
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.presence import Presence
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
@@ -130,7 +130,7 @@ class Gateway:
         self.store_queue = StoreQueue(store, self._after)
         self._commits = Commits(self.store_queue, self._committed, patience)
         self.voice = VoiceLink()
-        self.post = Post(hub, self.registry, clock)
+        self.post = MessageSender(hub, self.registry, clock)
         self.fanout = Fanout(self.registry, self.post, self.store_queue)
         self.ephemeral = EphemeralState(
             hub, self.registry, self.post, bus, limits, monotonic=monotonic, clock=clock

@@ -36,7 +36,7 @@ from syncbridge_server.gateway.connection import Alarm, Connection, LocalSession
 from syncbridge_server.gateway.departures import JOINED, Departures
 from syncbridge_server.gateway.devices import Summaries
 from syncbridge_server.gateway.fanout import EPOCH, ROLLED_BACK, Fanout, stream_part
-from syncbridge_server.gateway.post import Post, prefix
+from syncbridge_server.gateway.message_sender import MessageSender, prefix
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.store_queue import StoreQueue
@@ -65,7 +65,7 @@ class Joining:
         self,
         hub: Hub,
         registry: Registry,
-        post: Post,
+        post: MessageSender,
         store_queue: StoreQueue,
         fanout: Fanout,
         departures: Departures,

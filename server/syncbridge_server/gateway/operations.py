@@ -18,7 +18,7 @@ from syncbridge.policy import Current
 from syncbridge.records.sessions import Apply, Operation, Outcome, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_server.gateway.connection import Connection
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.store_queue import StoreQueue
 
 ATTEMPTS = 8
@@ -40,7 +40,7 @@ class Operations:
     def __init__(
         self,
         store_queue: StoreQueue,
-        post: Post,
+        post: MessageSender,
         parser: UpdateParser,
         answered: Answered,
         policy: Current,

@@ -23,7 +23,7 @@ OnError = Callable[[Connection, SyncBridgeError, str], None]
 """Told each error that a connection is sent; `message`, or `auth` when it is AUTH's."""
 
 
-class Post:
+class MessageSender:
     """Frames for one connection (`send`, `error`) or all of a session (`update`, `notice`).
 
     Args:
