@@ -54,7 +54,7 @@ class Departures:
         self,
         hub: Hub,
         registry: Registry,
-        post: MessageSender,
+        sender: MessageSender,
         store_queue: StoreQueue,
         voice: VoiceLink,
         ephemeral: EphemeralState,
@@ -67,7 +67,7 @@ class Departures:
         self._ephemeral = ephemeral
         self._hub = hub
         self._registry = registry
-        self._post = post
+        self._post = sender
         self._store_queue = store_queue
         self._summaries = summaries
         self._node = node

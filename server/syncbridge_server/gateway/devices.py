@@ -44,7 +44,7 @@ class Summaries:
     def __init__(
         self,
         registry: Registry,
-        post: MessageSender,
+        sender: MessageSender,
         voice: VoiceLink,
         ephemeral: EphemeralState,
         *,
@@ -53,7 +53,7 @@ class Summaries:
         monotonic: Callable[[], int],
     ) -> None:
         self._registry = registry
-        self._post = post
+        self._post = sender
         self._voice = voice
         self._ephemeral = ephemeral
         self._bound = limits.presence_list
@@ -179,7 +179,7 @@ class DeviceLists:
 
     def __init__(
         self,
-        post: MessageSender,
+        sender: MessageSender,
         store_queue: StoreQueue,
         voice: VoiceLink,
         ephemeral: EphemeralState,
@@ -187,7 +187,7 @@ class DeviceLists:
     ) -> None:
         self._voice = voice
         self._ephemeral = ephemeral
-        self._post = post
+        self._post = sender
         self._store_queue = store_queue
         self._summaries = summaries
 

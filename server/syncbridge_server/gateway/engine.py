@@ -67,7 +67,7 @@ class Engine:
         self,
         hub: Hub,
         registry: Registry,
-        post: MessageSender,
+        sender: MessageSender,
         store_queue: StoreQueue,
         fanout: Fanout,
         joining: Joining,
@@ -87,7 +87,7 @@ class Engine:
     ) -> None:
         self._hub = hub
         self._registry = registry
-        self._post = post
+        self._post = sender
         self._store_queue = store_queue
         self._fanout = fanout
         self._joining = joining
@@ -95,7 +95,7 @@ class Engine:
         self._departures = departures
         self._parser = parser
         self._policy = policy
-        self._operations = Operations(store_queue, post, parser, self._updated, policy)
+        self._operations = Operations(store_queue, sender, parser, self._updated, policy)
         self._inbound = inbound
         self._quota = quota
         self._voice = voice

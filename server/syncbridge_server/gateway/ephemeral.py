@@ -47,7 +47,7 @@ class EphemeralState:
         self,
         hub: Hub,
         registry: Registry,
-        post: MessageSender,
+        sender: MessageSender,
         bus: Bus,
         limits: Limits,
         *,
@@ -56,7 +56,7 @@ class EphemeralState:
     ) -> None:
         self._hub = hub
         self._registry = registry
-        self._post = post
+        self._post = sender
         self._bus = bus
         self._limits = limits
         self._document = document_limits(limits)

@@ -48,9 +48,9 @@ class Fanout:
             unknown, or a read that failed.
     """
 
-    def __init__(self, registry: Registry, post: MessageSender, store_queue: StoreQueue) -> None:
+    def __init__(self, registry: Registry, sender: MessageSender, store_queue: StoreQueue) -> None:
         self._registry = registry
-        self._post = post
+        self._post = sender
         self._store_queue = store_queue
         self.holes: set[str] = set()
         self.doubts: set[str] = set()

@@ -91,7 +91,7 @@ class Gateway:
 
     Attributes:
         membership, presence: this node among the others, and its sessions in the store.
-        voice: where voice is attached. post: puts messages on connections.
+        voice: where voice is attached. sender: puts messages on connections.
         ephemeral: what devices say of themselves.
         evicted: connections without AUTH that gave way to newer ones.
     """
@@ -130,14 +130,14 @@ class Gateway:
         self.store_queue = StoreQueue(store, self._after)
         self._commits = Commits(self.store_queue, self._committed, patience)
         self.voice = VoiceLink()
-        self.post = MessageSender(hub, self.registry, clock)
-        self.fanout = Fanout(self.registry, self.post, self.store_queue)
+        self.sender = MessageSender(hub, self.registry, clock)
+        self.fanout = Fanout(self.registry, self.sender, self.store_queue)
         self.ephemeral = EphemeralState(
-            hub, self.registry, self.post, bus, limits, monotonic=monotonic, clock=clock
+            hub, self.registry, self.sender, bus, limits, monotonic=monotonic, clock=clock
         )
         self._summaries = Summaries(
             self.registry,
-            self.post,
+            self.sender,
             self.voice,
             self.ephemeral,
             limits=limits,
@@ -147,7 +147,7 @@ class Gateway:
         self.departures = Departures(
             hub,
             self.registry,
-            self.post,
+            self.sender,
             self.store_queue,
             self.voice,
             self.ephemeral,
@@ -160,7 +160,7 @@ class Gateway:
         self._joining = Joining(
             hub,
             self.registry,
-            self.post,
+            self.sender,
             self.store_queue,
             self.fanout,
             self.departures,
@@ -183,12 +183,12 @@ class Gateway:
         self.engine = Engine(
             hub,
             self.registry,
-            self.post,
+            self.sender,
             self.store_queue,
             self.fanout,
             self._joining,
             self.departures,
-            DeviceLists(self.post, self.store_queue, self.voice, self.ephemeral, self._summaries),
+            DeviceLists(self.sender, self.store_queue, self.voice, self.ephemeral, self._summaries),
             self.parser,
             inbound,
             self.quota,
@@ -376,7 +376,7 @@ class Gateway:
         error = SyncBridgeError(
             ErrorCode.DRAINING, "the server restarts; reconnect", retry_after=delay
         )
-        self.post.error(connection, error, None)
+        self.sender.error(connection, error, None)
         code = CloseCode.SERVICE_RESTART
         reason = f"{code.reason}; reconnect in {math.ceil(delay * 1000)} ms"
         self.hub.close(connection.cid, code, reason)
@@ -480,7 +480,7 @@ class Gateway:
                 return 0
             topic = session.topic
         frame = encode.envelope(MessageType.BROADCAST, encode.NOWHERE, int(self._clock()), payload)
-        delivered = self.post.everyone(topic, frame)
+        delivered = self.sender.everyone(topic, frame)
         self.hub.flush()
         return delivered
 
@@ -491,7 +491,7 @@ class Gateway:
 
     def inform_admins(self, frame: bytes) -> int:
         """A message that is ready, to the sockets here that have role admin."""
-        delivered = self.post.everyone(self.registry.admins, frame)
+        delivered = self.sender.everyone(self.registry.admins, frame)
         self.hub.flush()
         return delivered
 

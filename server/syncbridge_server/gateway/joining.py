@@ -65,7 +65,7 @@ class Joining:
         self,
         hub: Hub,
         registry: Registry,
-        post: MessageSender,
+        sender: MessageSender,
         store_queue: StoreQueue,
         fanout: Fanout,
         departures: Departures,
@@ -84,7 +84,7 @@ class Joining:
     ) -> None:
         self._hub = hub
         self._registry = registry
-        self._post = post
+        self._post = sender
         self._store_queue = store_queue
         self._fanout = fanout
         self._departures = departures

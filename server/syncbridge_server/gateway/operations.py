@@ -40,13 +40,13 @@ class Operations:
     def __init__(
         self,
         store_queue: StoreQueue,
-        post: MessageSender,
+        sender: MessageSender,
         parser: UpdateParser,
         answered: Answered,
         policy: Current,
     ) -> None:
         self._store_queue = store_queue
-        self._post = post
+        self._post = sender
         self._parser = parser
         self._answered = answered
         self._policy = policy
