@@ -67,7 +67,7 @@ class Departures:
         self._ephemeral = ephemeral
         self._hub = hub
         self._registry = registry
-        self._post = sender
+        self._sender = sender
         self._store_queue = store_queue
         self._summaries = summaries
         self._node = node
@@ -139,7 +139,7 @@ class Departures:
         if unaware:
             self._tell_aware(session, frames.pop(0), unaware | {exclude})
         for frame in frames:
-            self._post.notice(session, frame, exclude)
+            self._sender.notice(session, frame, exclude)
 
     def close_replaced(self, previous: Connection) -> None:
         """The device of this connection has another one."""
@@ -277,14 +277,14 @@ class Departures:
     def _tell_aware(self, session: LocalSession, frame: bytes, unaware: set[int]) -> None:
         for connection in session.devices.values():
             if connection.cid not in unaware:
-                self._post.raw(connection, frame)
+                self._sender.raw(connection, frame)
 
     def _tell_source(self, session: LocalSession, change: PresenceChange, news: News) -> None:
         """Who hands over is told at once, in a large session too."""
         source = session.devices.get(change.device_id)
         if change.event == HANDOFF and source is not None:
             for frame in self._frames(session, change, news):
-                self._post.raw(source, frame)
+                self._sender.raw(source, frame)
 
     def _frames(self, session: LocalSession, change: PresenceChange, news: News) -> list[bytes]:
         frames = []

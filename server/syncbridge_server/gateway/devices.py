@@ -53,7 +53,7 @@ class Summaries:
         monotonic: Callable[[], int],
     ) -> None:
         self._registry = registry
-        self._post = sender
+        self._sender = sender
         self._voice = voice
         self._ephemeral = ephemeral
         self._bound = limits.presence_list
@@ -144,7 +144,7 @@ class Summaries:
     def _publish(self, session: LocalSession, payload: bytes) -> None:
         address = encode.Address(session.id, session.owner, "")
         frame = encode.envelope(MessageType.DEVICE_LIST, address, int(self._clock()), payload)
-        self._post.notice(session, frame)
+        self._sender.notice(session, frame)
 
     def _everybody(self, session: LocalSession, gone: Collection[str] = ()) -> bytes:
         return encode.join_objects(
@@ -187,7 +187,7 @@ class DeviceLists:
     ) -> None:
         self._voice = voice
         self._ephemeral = ephemeral
-        self._post = sender
+        self._sender = sender
         self._store_queue = store_queue
         self._summaries = summaries
 
@@ -204,7 +204,7 @@ class DeviceLists:
         assert session is not None
         if session.summary is not None:
             window = self._summaries.whole(session)
-            self._post.send(connection, MessageType.DEVICE_LIST, window, envelope.correlation_id)
+            self._sender.send(connection, MessageType.DEVICE_LIST, window, envelope.correlation_id)
             return
         request = ListDevices(session.id)
         self._store_queue.ask(request, self._listed, connection, envelope.correlation_id)
@@ -213,11 +213,11 @@ class DeviceLists:
         self, answer: DeviceList | StoreError, connection: Connection, correlation_id: str | None
     ) -> None:
         if isinstance(answer, StoreError):
-            self._post.error(connection, answer, correlation_id)
+            self._sender.error(connection, answer, correlation_id)
             return
         if answer.status is not Status.OK:
             error = SyncBridgeError(ErrorCode.SESSION_NOT_FOUND, "there is no such session")
-            self._post.error(connection, error, correlation_id)
+            self._sender.error(connection, error, correlation_id)
             return
         session = connection.session
         sid = session.id if session is not None else ""
@@ -233,7 +233,7 @@ class DeviceLists:
             for device in answer.devices
         )
         payload = b'{"devices":%b,"total":%d}' % (devices, len(answer.devices))
-        self._post.send(connection, MessageType.DEVICE_LIST, payload, correlation_id)
+        self._sender.send(connection, MessageType.DEVICE_LIST, payload, correlation_id)
 
 
 def is_online(device: Device) -> bool:

@@ -87,7 +87,7 @@ class Engine:
     ) -> None:
         self._hub = hub
         self._registry = registry
-        self._post = sender
+        self._sender = sender
         self._store_queue = store_queue
         self._fanout = fanout
         self._joining = joining
@@ -142,14 +142,14 @@ class Engine:
         """A fault of ours ends one connection, never the tick."""
         log.exception("Handler failed", connection=connection.id)
         error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this message")
-        self._post.error(connection, error, None)
+        self._sender.error(connection, error, None)
         code = CloseCode.INTERNAL_ERROR
         self._hub.close(connection.cid, code, code.reason)
 
     def _on_message(self, connection: Connection, data: bytes, opcode: int) -> None:
         if self.leaving and not connection.refused:
             error = SyncBridgeError(ErrorCode.DRAINING, "the server restarts; nothing was done")
-            self._post.error(connection, error, correlation_of(connection, data))
+            self._sender.error(connection, error, correlation_of(connection, data))
         else:
             self._take(connection, data, opcode)
 
@@ -168,7 +168,7 @@ class Engine:
         try:
             connection.behind.put(data, opcode)
         except SyncBridgeError as error:
-            self._post.error(connection, error, correlation_of(connection, data))
+            self._sender.error(connection, error, correlation_of(connection, data))
 
     def entered(self, connection: Connection) -> None:
         """AUTH has been accepted: act on what came behind it, and then on the close, if it has."""
@@ -187,7 +187,7 @@ class Engine:
         try:
             envelope = self._inbound.decode(connection, data, opcode)
         except SyncBridgeError as error:
-            self._post.error(connection, error, correlation_of(connection, data))
+            self._sender.error(connection, error, correlation_of(connection, data))
             return
         try:
             if envelope.type not in TRANSITIONS[connection.state]:
@@ -197,7 +197,7 @@ class Engine:
             else:
                 self._quota.require(connection.identity)
         except SyncBridgeError as error:
-            self._post.error(connection, error, short(envelope.correlation_id))
+            self._sender.error(connection, error, short(envelope.correlation_id))
             return
         self._carry_out(connection, envelope)
 
@@ -208,7 +208,7 @@ class Engine:
             self._check(connection, envelope)
             self._handlers[envelope.type](connection, envelope)
         except SyncBridgeError as error:
-            refuse = self._post.error if envelope.type != AUTH else self._joining.refuse
+            refuse = self._sender.error if envelope.type != AUTH else self._joining.refuse
             refuse(connection, error, short(envelope.correlation_id))
 
     def _check(self, connection: Connection, envelope: Envelope) -> None:
@@ -238,7 +238,7 @@ class Engine:
             session.place if session is not None else Place(),
             encode.quote(envelope.correlation_id),
         )
-        self._post.raw(connection, frame)
+        self._sender.raw(connection, frame)
 
     def _on_snapshot_request(self, connection: Connection, envelope: Envelope) -> None:
         payload = messages.decode_payload(messages.snapshot_decoder, envelope)
@@ -256,7 +256,7 @@ class Engine:
             if delta is not None
             else whole_state(session, calls)
         )
-        self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, body, envelope.correlation_id)
+        self._sender.send(connection, MessageType.SNAPSHOT_RESPONSE, body, envelope.correlation_id)
 
     def _ask_snapshot(
         self, connection: Connection, since: Place, correlation_id: str | None
@@ -275,7 +275,7 @@ class Engine:
     ) -> None:
         session = connection.session
         if isinstance(answer, StoreError):
-            self._post.error(connection, answer, correlation_id)
+            self._sender.error(connection, answer, correlation_id)
             return
         if session is None:
             return
@@ -293,7 +293,7 @@ class Engine:
             part = encode.delta_part(render_pairs(answer.sets), encode.key_list(answer.deletes))
         part += self._voice.calls_part(connection)
         body = encode.snapshot_payload(place, part)
-        self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, body, correlation_id)
+        self._sender.send(connection, MessageType.SNAPSHOT_RESPONSE, body, correlation_id)
 
     def _on_update(self, connection: Connection, envelope: Envelope) -> None:
         payload = messages.decode_payload(messages.update_decoder, envelope)
@@ -352,7 +352,7 @@ class Engine:
         if isinstance(answer, StoreError):
             if isinstance(answer, StoreTimeout):
                 self._fanout.doubts.add(request.sid)
-            self._post.error(connection, answer, correlation_id)
+            self._sender.error(connection, answer, correlation_id)
             return
         if request.seq:
             self._count(connection, answer, request)
@@ -365,7 +365,7 @@ class Engine:
         if answer.status is Status.FENCED and request.fence == connection.fence:
             connection.released = True
         error = operations.refusal(request, answer) or self.refusal(answer)
-        self._post.error(connection, error, correlation_id)
+        self._sender.error(connection, error, correlation_id)
 
     def refusal(self, answer: Outcome) -> SyncBridgeError:
         """Why a write was refused, with the rule of the policy if it was for one."""
@@ -433,7 +433,7 @@ class Engine:
             answer.last,
             answer.status is Status.DUPLICATE,
         )
-        self._post.update_one(connection, change)
+        self._sender.update_one(connection, change)
 
     def _on_closed(self, connection: Connection, reason: bytes, code: int) -> None:
         self.closes[code] = self.closes.get(code, 0) + 1
@@ -463,7 +463,7 @@ class Engine:
             "send AUTH with a new token",
             expires_at=int(identity.expires_at),
         )
-        self._post.error(connection, error, None)
+        self._sender.error(connection, error, None)
 
     def _close(self, connection: Connection, code: CloseCode) -> None:
         connection.alarm = Alarm.NONE
@@ -488,7 +488,7 @@ class Engine:
         error = SyncBridgeError(
             ErrorCode.RATE_LIMITED, "too many messages", retry_after=wait_ms / 1000
         )
-        self._post.error(connection, error, correlation_of(connection, data))
+        self._sender.error(connection, error, correlation_of(connection, data))
 
     def _spared(self, connection: Connection, data: bytes) -> Envelope | None:
         """A message above the rate that has an allowance of its own."""

@@ -56,7 +56,7 @@ class EphemeralState:
     ) -> None:
         self._hub = hub
         self._registry = registry
-        self._post = sender
+        self._sender = sender
         self._bus = bus
         self._limits = limits
         self._document = document_limits(limits)
@@ -145,7 +145,7 @@ class EphemeralState:
         """A slow reader may have missed something: give it all there is."""
         session = connection.session
         if session is not None and session.ephemeral:
-            self._post.raw(connection, self._frame(session, session.ephemeral.everything()))
+            self._sender.raw(connection, self._frame(session, session.ephemeral.everything()))
 
     def of(self, session: LocalSession | None, device_id: str) -> bytes:
         """What a device of a session says of itself, as JSON; empty when nothing."""
@@ -218,7 +218,7 @@ class EphemeralState:
         known.unshared.clear()
         if known.changed:
             frame = self._frame(session, known.take_changed())
-            self._post.notice(session, frame, kind=KIND_SPEAKING)
+            self._sender.notice(session, frame, kind=KIND_SPEAKING)
 
     def _frame(self, session: LocalSession, by_device: bytes) -> bytes:
         address = encode.Address(session.id, session.owner, "")

@@ -50,7 +50,7 @@ class Fanout:
 
     def __init__(self, registry: Registry, sender: MessageSender, store_queue: StoreQueue) -> None:
         self._registry = registry
-        self._post = sender
+        self._sender = sender
         self._store_queue = store_queue
         self.holes: set[str] = set()
         self.doubts: set[str] = set()
@@ -101,11 +101,11 @@ class Fanout:
         A commit that was swallowed by a wider change is acknowledged to its sender.
         """
         for change in changes:
-            self._post.update(session, change)
+            self._sender.update(session, change)
         for change in session.take_covered():
             connection = session.devices.get(change.device_id)
             if connection is not None and (change.correlation_id or change.seq):
-                self._post.update_one(connection, acknowledgement(change))
+                self._sender.update_one(connection, acknowledgement(change))
 
     def mend_holes(self) -> None:
         """Read the difference for every session that still has a hole."""
@@ -179,7 +179,7 @@ class Fanout:
             self._ask_resync(connection, session, Place())
             return
         payload = whole_state(session, encode.reset_part(reason) + stream_part(connection))
-        self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
+        self._sender.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
     def _found_hole(self, session_id: str) -> None:
         self.holes.add(session_id)
@@ -217,7 +217,7 @@ class Fanout:
         for change in session.give_up():
             connection = session.devices.get(change.device_id)
             if connection is not None and (change.correlation_id or change.seq):
-                self._post.error(connection, error, change.correlation_id or None)
+                self._sender.error(connection, error, change.correlation_id or None)
 
     def _check(self, session: LocalSession, records: Mapping[str, bytes]) -> None:
         """Tell each device of updates that were acknowledged, and that the store does not have."""
@@ -276,14 +276,14 @@ class Fanout:
                 last = last_number(records.get(device_id, b""), stream.text)
                 self.rollbacks.updates += stream.found(last, gone=gone)
             payload = encode.snapshot_payload(place, part + stream_part(connection))
-            self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
+            self._sender.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
     def _resynced(self, answer: Resumed | StoreError, connection: Connection, since: Place) -> None:
         session = connection.session
         if session is None:
             return
         if isinstance(answer, StoreError):
-            self._post.error(connection, answer, None)
+            self._sender.error(connection, answer, None)
             return
         place = place_read(answer)
         if place != session.place:  # what the device was sent meanwhile must not be undone
@@ -296,12 +296,12 @@ class Fanout:
                 place.version, since.version, place.epoch, "", "", answer.sets, answer.deletes
             )
             change.lineage, change.prev_lineage = place.lineage, since.lineage
-            self._post.update_one(connection, change)
+            self._sender.update_one(connection, change)
             return
         part = encode.state_part(render_pairs(answer.full))
         part += encode.reset_part(answer.reason or RESYNC) + stream_part(connection)
         payload = encode.snapshot_payload(place, part)
-        self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
+        self._sender.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
     def _send_delta(
         self,
@@ -322,7 +322,7 @@ class Fanout:
                 deleted,
             )
         )
-        self._post.send(connection, MessageType.STATE_UPDATE, payload, None)
+        self._sender.send(connection, MessageType.STATE_UPDATE, payload, None)
 
 
 def change_of(commit: Commit) -> Change:

@@ -84,7 +84,7 @@ class Joining:
     ) -> None:
         self._hub = hub
         self._registry = registry
-        self._post = sender
+        self._sender = sender
         self._store_queue = store_queue
         self._fanout = fanout
         self._departures = departures
@@ -280,7 +280,7 @@ class Joining:
             self._departures.doubt(session)
         code = AUTH_ENDS.get(error.code) if error is not None else None
         if error is not None and code is not None and not isinstance(error, StoreError):
-            self._post.error(connection, error, None)
+            self._sender.error(connection, error, None)
             self._hub.close(connection.cid, code, code.reason)
 
     def _refreshed(
@@ -297,7 +297,7 @@ class Joining:
             return
         part = encode.delta_part(b"{}", b"[]") + stream_part(connection)
         body = self._success(connection, session, session.place, b'"devices":[]', part)
-        self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
+        self._sender.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
         self._store_queue.tally.count_auth()
         self.on_entered(connection)
 
@@ -496,7 +496,7 @@ class Joining:
         devices = self._summaries.welcome(session, connection, gone)
         part += self._stream_part(connection, answer)
         body = self._success(connection, session, session.place, devices, part)
-        self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
+        self._sender.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
         self._set_alarm(connection)
         if previous is not None:
             self._departures.close_replaced(previous)
@@ -589,8 +589,8 @@ class Joining:
         connection.refused = True
         connection.behind = None
         body = encode.error_payload(error)
-        self._post.on_error(connection, error, "auth")
-        self._post.send(connection, MessageType.AUTH_FAILURE, body, correlation_id)
+        self._sender.on_error(connection, error, "auth")
+        self._sender.send(connection, MessageType.AUTH_FAILURE, body, correlation_id)
         code = AUTH_ENDS.get(error.code, CloseCode.AUTH_FAILED)
         self._hub.close(connection.cid, code, code.reason)
         if connection.gone:

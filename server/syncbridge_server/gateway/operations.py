@@ -46,7 +46,7 @@ class Operations:
         policy: Current,
     ) -> None:
         self._store_queue = store_queue
-        self._post = sender
+        self._sender = sender
         self._parser = parser
         self._answered = answered
         self._policy = policy
@@ -105,4 +105,4 @@ class Operations:
                 )
             self._attempt(connection, request, answer.conflicts[1], patch, attempt + 1)
         except SyncBridgeError as error:
-            self._post.error(connection, error, request.mutation_id or None)
+            self._sender.error(connection, error, request.mutation_id or None)
