@@ -4,7 +4,7 @@ Theory of operation. A state is a hash and a sorted set: quick to change in plac
 as large as its text. When nobody has used it for a while, both are packed into one zstd string
 (`freeze.lua`), at a fifth of the memory or less; the meta hash gets the flag `z`. A script that
 needs the state of such a session answers FROZEN and has done nothing; the store unpacks it
-(`thaw.lua`) and asks again. See `freezer` for the first half and `thawing` for the second.
+(`thaw.lua`) and asks again. See `freezer` for the first half and `frozen_queue` for the second.
 
 The packed state names its place. Both scripts compare it with the meta hash, so a
 state that was packed or read a moment too early never replaces a newer one.

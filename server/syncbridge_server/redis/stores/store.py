@@ -28,7 +28,7 @@ from syncbridge_server.redis.link.wire import pack
 from syncbridge_server.redis.stores.codec import CODECS, Settings
 from syncbridge_server.redis.stores.cold import ColdIndex, StateDamaged
 from syncbridge_server.redis.stores.device_codec import QUERY_CODECS
-from syncbridge_server.redis.stores.thawing import Thawing, session_of
+from syncbridge_server.redis.stores.frozen_queue import Thawing, session_of
 
 UNPACKED_SPARE = 16_777_216
 """Bytes that a packed state may have beyond its values: keys, versions, deleted keys."""
