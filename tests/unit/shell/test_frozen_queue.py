@@ -10,7 +10,7 @@ from syncbridge.records.sessions import Apply, Hello, Leave, Request, Touch
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.stores import frozen_queue
 from syncbridge_server.redis.stores.cold import Packed, StateDamaged, pack_state
-from syncbridge_server.redis.stores.frozen_queue import FROZEN, OLD, ROUNDS, Thawing
+from syncbridge_server.redis.stores.frozen_queue import FROZEN, OLD, ROUNDS, FrozenQueue
 
 BLOB = pack_state(Packed(b"1", b"e", b"l", [b"k", b"1"], [b"k", b"1"], []))
 OK = [0, 1]
@@ -40,13 +40,13 @@ class SlowRedis:
 
 
 class Bench:
-    """A Thawing on a slow Redis; answers are collected as (number of the batch, replies)."""
+    """A FrozenQueue on a slow Redis; answers are collected as (number of the batch, replies)."""
 
     def __init__(self) -> None:
         self.redis = SlowRedis()
         self.thawed: list[str] = []
         self.delivered: list[tuple[int, list[Any]]] = []
-        self.frozen_queue = Thawing(
+        self.frozen_queue = FrozenQueue(
             self.redis,  # type: ignore[arg-type]
             lambda request: Command(name(request).encode()),
             nonce=lambda: b"n",

@@ -109,7 +109,7 @@ def session_of(request: Request) -> str:
     return sid
 
 
-class Thawing:
+class FrozenQueue:
     """See the top of this file.
 
     Args:

@@ -28,7 +28,7 @@ from syncbridge_server.redis.link.wire import pack
 from syncbridge_server.redis.stores.codec import CODECS, Settings
 from syncbridge_server.redis.stores.cold import ColdIndex, StateDamaged
 from syncbridge_server.redis.stores.device_codec import QUERY_CODECS
-from syncbridge_server.redis.stores.frozen_queue import Thawing, session_of
+from syncbridge_server.redis.stores.frozen_queue import FrozenQueue, session_of
 
 UNPACKED_SPARE = 16_777_216
 """Bytes that a packed state may have beyond its values: keys, versions, deleted keys."""
@@ -77,8 +77,8 @@ class RedisStore:
         self._reading = self._new_thawing() if io.apart else self._thawing
         self._calls: list[Call] = []
 
-    def _new_thawing(self) -> Thawing:
-        return Thawing(
+    def _new_thawing(self) -> FrozenQueue:
+        return FrozenQueue(
             self._io,
             self._command,
             nonce=self._settings.nonce,
