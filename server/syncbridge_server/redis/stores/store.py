@@ -73,8 +73,8 @@ class RedisStore:
         self._settings = Settings.of(node, limits, partial(self._random.randbytes, 8))
         self._index = ColdIndex(io, round(freeze_after * 1000)) if freeze_after else None
         # Where reads have their own connections their answers do not wait for those of writes.
-        self._thawing = self._new_thawing()
-        self._reading = self._new_thawing() if io.apart else self._thawing
+        self._frozen_queue = self._new_thawing()
+        self._reading = self._new_thawing() if io.apart else self._frozen_queue
         self._calls: list[Call] = []
 
     def _new_thawing(self) -> FrozenQueue:
@@ -89,7 +89,7 @@ class RedisStore:
     @property
     def apart(self) -> bool:
         """Whether requests that only read have no order with the others."""
-        return self._reading is not self._thawing
+        return self._reading is not self._frozen_queue
 
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
         """Send requests as one pipeline; `deliver` gets one answer or StoreError each, in order.
@@ -109,7 +109,7 @@ class RedisStore:
             deliver(answers)
 
         reads = self.apart and all(isinstance(request, READS) for request in requests)
-        (self._reading if reads else self._thawing).submit(requests, decoded)
+        (self._reading if reads else self._frozen_queue).submit(requests, decoded)
 
     async def call(self, request: Request) -> Any:
         """One request; returns its answer type or raises StoreError.
@@ -161,7 +161,7 @@ class RedisStore:
     @property
     def thawed(self) -> int:
         """Sessions that were unpacked here since the start."""
-        return self._thawing.thawed + self._reading.thawed * self.apart
+        return self._frozen_queue.thawed + self._reading.thawed * self.apart
 
     @property
     def old_data(self) -> bool:
@@ -174,7 +174,7 @@ class RedisStore:
 
     def bar(self, reason: str) -> None:
         """From now on, refuse to change sessions for a reason; an empty one ends that."""
-        self._thawing.barred = self._reading.barred = reason
+        self._frozen_queue.barred = self._reading.barred = reason
 
     def _enter(
         self,
@@ -211,7 +211,7 @@ class RedisStore:
         ]
         if seals:
             try:
-                self._thawing.submit(seals, _ignore)
+                self._frozen_queue.submit(seals, _ignore)
             except StoreError:
                 pass  # until it is written again, the value is equal to its own text only
 
