@@ -73,11 +73,11 @@ class RedisStore:
         self._settings = Settings.of(node, limits, partial(self._random.randbytes, 8))
         self._index = ColdIndex(io, round(freeze_after * 1000)) if freeze_after else None
         # Where reads have their own connections their answers do not wait for those of writes.
-        self._frozen_queue = self._new_thawing()
-        self._reading = self._new_thawing() if io.apart else self._frozen_queue
+        self._frozen_queue = self._new_frozen_queue()
+        self._reading = self._new_frozen_queue() if io.apart else self._frozen_queue
         self._calls: list[Call] = []
 
-    def _new_thawing(self) -> FrozenQueue:
+    def _new_frozen_queue(self) -> FrozenQueue:
         return FrozenQueue(
             self._io,
             self._command,
