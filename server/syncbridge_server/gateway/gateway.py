@@ -23,12 +23,12 @@ from syncbridge.records.sessions import Apply, Outcome, PresenceChange, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
 from syncbridge_server.auth.connect import ConnectGate, kept_open
+from syncbridge_server.gateway.admission import Entrance, Silent
 from syncbridge_server.gateway.commits import Commits
 from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.devices import DeviceLists, Summaries
 from syncbridge_server.gateway.engine import Engine
-from syncbridge_server.gateway.entrance import Entrance, Silent
 from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.fanout import Fanout
 from syncbridge_server.gateway.inbound import Inbound

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from syncbridge.identity import Role
 from syncbridge.session import Session
 from syncbridge_core.hub import ENCODING_PROTOBUF, Hub
+from syncbridge_server.gateway.admission import Silent
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.entrance import Silent
 
 
 class Registry:
