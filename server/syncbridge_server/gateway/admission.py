@@ -81,7 +81,7 @@ class Silent:
         return first_to_go(self._ranking.first(), self._many, lambda connection: connection.cid)
 
 
-class Entrance:
+class AdmissionLimits:
     """Judges handshakes. A bound of 0 in the limits is none.
 
     Args:

@@ -23,7 +23,7 @@ from syncbridge.records.sessions import Apply, Outcome, PresenceChange, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
 from syncbridge_server.auth.connect import ConnectGate, kept_open
-from syncbridge_server.gateway.admission import Entrance, Silent
+from syncbridge_server.gateway.admission import AdmissionLimits, Silent
 from syncbridge_server.gateway.commits import Commits
 from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.departures import Departures
@@ -126,7 +126,7 @@ class Gateway:
         self.monotonic = monotonic
         silent = Silent(limits.unauthenticated_per_address, holder)
         self.registry = Registry(hub, silent)
-        self._entrance = Entrance(limits, silent, holder)
+        self._entrance = AdmissionLimits(limits, silent, holder)
         self.store_queue = StoreQueue(store, self._after)
         self._commits = Commits(self.store_queue, self._committed, patience)
         self.voice = VoiceLink()
