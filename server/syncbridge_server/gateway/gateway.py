@@ -26,6 +26,7 @@ from syncbridge_server.auth.connect import ConnectGate, kept_open
 from syncbridge_server.gateway.admission import AdmissionLimits, Silent
 from syncbridge_server.gateway.commits import Commits
 from syncbridge_server.gateway.connection import Alarm, Connection
+from syncbridge_server.gateway.counters import Tally
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.devices import DeviceLists, Summaries
 from syncbridge_server.gateway.engine import Engine
@@ -40,7 +41,6 @@ from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.sweeper import Sweeper
-from syncbridge_server.gateway.tally import Tally
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.isolation import Isolation
@@ -333,7 +333,7 @@ class Gateway:
             began = time.perf_counter()
             self.engine.handle(self.hub.poll(self.monotonic()))
             self.hub.flush()
-            self.tally.ticks.observe(time.perf_counter() - began)
+            self.counters.ticks.observe(time.perf_counter() - began)
             self._check_idle()
 
     async def _mend(self) -> None:
@@ -496,9 +496,9 @@ class Gateway:
         return delivered
 
     @property
-    def tally(self) -> Tally:
+    def counters(self) -> Tally:
         """What this node has written."""
-        return self.store_queue.tally
+        return self.store_queue.counters
 
 
 def changed(outcome: Outcome) -> bool:

@@ -298,7 +298,7 @@ class Joining:
         part = encode.delta_part(b"{}", b"[]") + stream_part(connection)
         body = self._success(connection, session, session.place, b'"devices":[]', part)
         self._sender.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
-        self._store_queue.tally.count_auth()
+        self._store_queue.counters.count_auth()
         self.on_entered(connection)
 
     def _hello(
@@ -372,7 +372,7 @@ class Joining:
         if error is not None:
             self._turn_away(connection, session, error, correlation_id)
         else:
-            self._store_queue.tally.count_auth()
+            self._store_queue.counters.count_auth()
             self.on_entered(connection)
 
     def _admit(
@@ -398,7 +398,7 @@ class Joining:
             return False
         self._enter(connection, session, answer, hello, part, correlation_id)
         if hello.since is not None and hello.since.version:
-            self._store_queue.tally.count_resume(part.startswith(encode.RESUMED), answer.reason)
+            self._store_queue.counters.count_resume(part.startswith(encode.RESUMED), answer.reason)
         return True
 
     def _turn_away(
@@ -585,7 +585,7 @@ class Joining:
         self, connection: Connection, error: SyncBridgeError, correlation_id: str | None
     ) -> None:
         """AUTH, first or repeated, has failed: AUTH_FAILURE, and the end of the connection."""
-        self._store_queue.tally.count_auth(error.code.wire)
+        self._store_queue.counters.count_auth(error.code.wire)
         connection.refused = True
         connection.behind = None
         body = encode.error_payload(error)

@@ -18,7 +18,7 @@ import structlog
 from syncbridge.errors import ErrorCode, StoreError, StoreTimeout
 from syncbridge.records.reads import reads_apart
 from syncbridge.records.sessions import Outcome, Request
-from syncbridge_server.gateway.tally import Tally
+from syncbridge_server.gateway.counters import Tally
 from syncbridge_server.ports.store import Store
 
 log = structlog.get_logger("gateway")
@@ -54,7 +54,7 @@ class StoreQueue:
         self._requests: list[Request] = []
         self._replies: list[Waiting] = []
         self.in_flight = 0
-        self.tally = Tally()
+        self.counters = Tally()
 
     @property
     def apart(self) -> bool:
@@ -89,10 +89,10 @@ class StoreQueue:
 
         def deliver(answers: Sequence[Any]) -> None:
             self.in_flight -= len(replies)
-            took, before = perf_counter() - began, self.tally.answered
+            took, before = perf_counter() - began, self.counters.answered
             self._hand_out(answers, replies)
-            if self.tally.answered != before:
-                self.tally.commits.observe(took, self.tally.answered - before)
+            if self.counters.answered != before:
+                self.counters.commits.observe(took, self.counters.answered - before)
             self._after()
 
         self.in_flight += len(replies)
@@ -117,7 +117,7 @@ class StoreQueue:
     def _hand_out(self, answers: Sequence[Any], replies: list[Waiting]) -> None:
         for answer, (reply, context) in zip(answers, replies, strict=True):
             if isinstance(answer, Outcome):
-                self.tally.count(answer)
+                self.counters.count(answer)
             if not _handled(answer, reply, context) and not isinstance(answer, HandlingFailed):
                 _handled(HandlingFailed(), reply, context)
 
