@@ -4,7 +4,7 @@ from syncbridge.records.sessions import Outcome, Status
 from syncbridge_server.telemetry.timing import Timing
 
 
-class Tally:
+class GatewayCounters:
     """Counts outcomes of writes.
 
     Attributes:

@@ -26,7 +26,7 @@ from syncbridge_server.auth.connect import ConnectGate, kept_open
 from syncbridge_server.gateway.admission import AdmissionLimits, Silent
 from syncbridge_server.gateway.commits import Commits
 from syncbridge_server.gateway.connection import Alarm, Connection
-from syncbridge_server.gateway.counters import Tally
+from syncbridge_server.gateway.counters import GatewayCounters
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.devices import DeviceLists, Summaries
 from syncbridge_server.gateway.engine import Engine
@@ -496,7 +496,7 @@ class Gateway:
         return delivered
 
     @property
-    def counters(self) -> Tally:
+    def counters(self) -> GatewayCounters:
         """What this node has written."""
         return self.store_queue.counters
 

@@ -18,7 +18,7 @@ import structlog
 from syncbridge.errors import ErrorCode, StoreError, StoreTimeout
 from syncbridge.records.reads import reads_apart
 from syncbridge.records.sessions import Outcome, Request
-from syncbridge_server.gateway.counters import Tally
+from syncbridge_server.gateway.counters import GatewayCounters
 from syncbridge_server.ports.store import Store
 
 log = structlog.get_logger("gateway")
@@ -54,7 +54,7 @@ class StoreQueue:
         self._requests: list[Request] = []
         self._replies: list[Waiting] = []
         self.in_flight = 0
-        self.counters = Tally()
+        self.counters = GatewayCounters()
 
     @property
     def apart(self) -> bool:
