@@ -178,7 +178,7 @@ class Server:
         self.http_metrics = observability.http_metrics(registry)
         registry.register(self.refusals)
         self.listener = replace(listener_config(settings), on_refused=self._handshake_refused)
-        self.gateway.post.on_error = self._told
+        self.gateway.sender.on_error = self._told
         self.bounds = Bounds(self.listener, self.forwarding)
         self.certificates = Certificates(self.listener)
         self.registry = registry

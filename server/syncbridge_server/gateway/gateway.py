@@ -126,7 +126,7 @@ class Gateway:
         self.monotonic = monotonic
         silent = Silent(limits.unauthenticated_per_address, holder)
         self.registry = Registry(hub, silent)
-        self._entrance = AdmissionLimits(limits, silent, holder)
+        self._admission = AdmissionLimits(limits, silent, holder)
         self.store_queue = StoreQueue(store, self._after)
         self._commits = Commits(self.store_queue, self._committed, patience)
         self.voice = VoiceLink()
@@ -236,7 +236,7 @@ class Gateway:
         if self.draining:
             return Refusal(503, ErrorCode.DRAINING.wire, "the server is shutting down", 1)
         places = len(self.registry.connections)
-        verdict = self._entrance.admit(client, self.monotonic() / 1000, places)
+        verdict = self._admission.admit(client, self.monotonic() / 1000, places)
         if isinstance(verdict, Connection):
             self._evict(verdict)
             return None
