@@ -99,7 +99,7 @@ class Settings(msgspec.Struct):
         return (*keys, old_meta_key(sid)) if self.old_data else keys
 
 
-class Call(msgspec.Struct, gc=False, frozen=True):
+class ScriptCall(msgspec.Struct, gc=False, frozen=True):
     """A script call: its name, keys and arguments, and whether it may be sent twice.
 
     Without a script, a plain command whose name is the first argument.
@@ -111,7 +111,7 @@ class Call(msgspec.Struct, gc=False, frozen=True):
     repeatable: bool
 
 
-def encode_apply(request: Apply, settings: Settings) -> Call:
+def encode_apply(request: Apply, settings: Settings) -> ScriptCall:
     """Raises ValueError when a key appears twice."""
     sets, deletes = request.sets, request.deletes
     if len(sets) + len(deletes) > 2:
@@ -165,10 +165,10 @@ def encode_apply(request: Apply, settings: Settings) -> Call:
         keys = settings.keys(request.sid, f"{meta_key(request.sid)[:-1]}f:{request.device_id}")
     else:
         keys = settings.keys(request.sid)
-    return Call("apply", keys, args, free_id or request.seq > 0)
+    return ScriptCall("apply", keys, args, free_id or request.seq > 0)
 
 
-def encode_hello(request: Hello, settings: Settings) -> Call:
+def encode_hello(request: Hello, settings: Settings) -> ScriptCall:
     args: list[Argument] = [
         settings.flags(request.owner_check) + ROSTER * request.roster,
         request.user_id,
@@ -183,32 +183,32 @@ def encode_hello(request: Hello, settings: Settings) -> Call:
     ]
     # Not repeatable: the second answer would not name the connection that the first replaced.
     keys = settings.keys(request.sid, held_key(request.sid, request.node))
-    return Call("hello", keys, args, False)
+    return ScriptCall("hello", keys, args, False)
 
 
-def encode_resume(request: Resume, settings: Settings) -> Call:
+def encode_resume(request: Resume, settings: Settings) -> ScriptCall:
     args: list[Argument] = [
         settings.flags(request.owner_check),
         request.user_id,
         *request.place,
         *request.devices,
     ]
-    return Call("resume", settings.keys(request.sid), args, True)
+    return ScriptCall("resume", settings.keys(request.sid), args, True)
 
 
-def encode_read(request: Read, settings: Settings) -> Call:
+def encode_read(request: Read, settings: Settings) -> ScriptCall:
     flags = settings.flags(request.owner_check)
     args: list[Argument] = [flags, request.user_id, *(request.etag or NOWHERE)]
-    return Call("read", settings.keys(request.sid), args, True)
+    return ScriptCall("read", settings.keys(request.sid), args, True)
 
 
-def encode_review(request: Review, settings: Settings) -> Call:
+def encode_review(request: Review, settings: Settings) -> ScriptCall:
     flags = settings.flags(request.owner_check)
     args: list[Argument] = [flags, request.user_id, request.base, request.base_lineage]
-    return Call("review", settings.keys(request.sid), args, True)
+    return ScriptCall("review", settings.keys(request.sid), args, True)
 
 
-def encode_leave(request: Leave, settings: Settings) -> Call:
+def encode_leave(request: Leave, settings: Settings) -> ScriptCall:
     args: list[Argument] = [
         settings.flags() + FORGET * request.forget + LAST * request.last,
         request.device_id,
@@ -218,25 +218,25 @@ def encode_leave(request: Leave, settings: Settings) -> Call:
     ]
     # Not repeatable: the second answer would say that nothing changed.
     keys = settings.keys(request.sid, held_key(request.sid, request.node))
-    return Call("leave", keys, args, False)
+    return ScriptCall("leave", keys, args, False)
 
 
-def encode_touch(request: Touch, settings: Settings) -> Call:
+def encode_touch(request: Touch, settings: Settings) -> ScriptCall:
     args: list[Argument] = [settings.flags(), request.node]
     for pair in request.devices:
         args += pair
     keys = settings.keys(request.sid, held_key(request.sid, request.node))
-    return Call("touch", keys, args, True)
+    return ScriptCall("touch", keys, args, True)
 
 
-def encode_compare(request: Compare, settings: Settings) -> Call:
+def encode_compare(request: Compare, settings: Settings) -> ScriptCall:
     fields = [*COMPARED, *(f"i{device}" for device in request.devices)]
-    return Call("", (meta_key(request.sid),), ["HMGET", meta_key(request.sid), *fields], True)
+    return ScriptCall("", (meta_key(request.sid),), ["HMGET", meta_key(request.sid), *fields], True)
 
 
-def encode_seal(request: Seal, settings: Settings) -> Call:
+def encode_seal(request: Seal, settings: Settings) -> ScriptCall:
     args: list[Argument] = [request.key, request.place.version, request.place.lineage]
-    return Call("seal", settings.keys(request.sid), [*args, request.spelling], True)
+    return ScriptCall("seal", settings.keys(request.sid), [*args, request.spelling], True)
 
 
 _STATUS = {int(status): status for status in Status}
@@ -453,7 +453,7 @@ def decode_seal(reply: int, request: Seal, settings: Settings) -> Sealed:
     return Sealed(bool(reply))
 
 
-CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Answer]]] = {
+CODECS: dict[type, tuple[Callable[..., ScriptCall], Callable[..., Answer]]] = {
     Apply: (encode_apply, decode_apply),
     Hello: (encode_hello, decode_hello),
     Resume: (encode_resume, decode_resume),

@@ -36,7 +36,7 @@ UNPACKED_SPARE = 16_777_216
 UNKNOWN = b"?"
 """What stands beside a value whose spelling the script could not tell."""
 
-Call = tuple[Request, Callable[[Answer | Exception], None]]
+ScriptCall = tuple[Request, Callable[[Answer | Exception], None]]
 Raise = Callable[[], None]
 """Named here: an annotation of an inner function is evaluated whenever that is made."""
 Received = Answer | Exception
@@ -75,7 +75,7 @@ class RedisStore:
         # Where reads have their own connections their answers do not wait for those of writes.
         self._frozen_queue = self._new_frozen_queue()
         self._reading = self._new_frozen_queue() if io.apart else self._frozen_queue
-        self._calls: list[Call] = []
+        self._calls: list[ScriptCall] = []
 
     def _new_frozen_queue(self) -> FrozenQueue:
         return FrozenQueue(
@@ -143,7 +143,7 @@ class RedisStore:
                 for call in part:
                     self._sent_together([call])
 
-    def _sent_together(self, calls: list[Call]) -> bool:
+    def _sent_together(self, calls: list[ScriptCall]) -> bool:
         """Send calls as one pipeline; False when that was refused and they should go singly."""
 
         def deliver(answers: Answers) -> None:
