@@ -25,7 +25,7 @@ from syncbridge.records.devices import (
     SessionList,
 )
 from syncbridge.records.sessions import Result, Status
-from syncbridge_server.redis.stores.codec import Argument, ScriptCall, Settings, devices
+from syncbridge_server.redis.stores.codec import Argument, ScriptCall, StoreSettings, devices
 from syncbridge_server.redis.stores.keys import handoff_key
 from syncbridge_server.redis.stores.node_codec import NODE_CODECS
 
@@ -43,12 +43,12 @@ def _user(user_id: str) -> tuple[str, ...]:
     return (f"u:{user_id}",)
 
 
-def _list_devices(request: ListDevices, settings: Settings) -> ScriptCall:
+def _list_devices(request: ListDevices, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [settings.flags(request.owner_check), request.user_id]
     return ScriptCall("devices", settings.keys(request.sid), args, True)
 
 
-def _expel(request: Expel, settings: Settings) -> ScriptCall:
+def _expel(request: Expel, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [
         settings.flags(request.owner_check),
         request.user_id,
@@ -59,26 +59,26 @@ def _expel(request: Expel, settings: Settings) -> ScriptCall:
     return ScriptCall("expel", settings.keys(request.sid), args, False)
 
 
-def _remember(request: Remember, settings: Settings) -> ScriptCall:
+def _remember(request: Remember, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [request.sid, settings.ttl_ms, USER_SESSIONS]
     return ScriptCall("remember", _user(request.user_id), args, True)
 
 
-def _forget(request: Forget, settings: Settings) -> ScriptCall:
+def _forget(request: Forget, settings: StoreSettings) -> ScriptCall:
     return ScriptCall("forget", _user(request.user_id), list(request.sids), True)
 
 
-def _list_sessions(request: ListSessions, settings: Settings) -> ScriptCall:
+def _list_sessions(request: ListSessions, settings: StoreSettings) -> ScriptCall:
     activity, sid = request.after or ("+inf", "")
     args: list[Argument] = [settings.ttl_ms, request.limit, activity, sid]
     return ScriptCall("usersessions", _user(request.user_id), args, True)
 
 
-def _peek(request: Peek, settings: Settings) -> ScriptCall:
+def _peek(request: Peek, settings: StoreSettings) -> ScriptCall:
     return ScriptCall("peek", settings.keys(request.sid), [settings.flags()], True)
 
 
-def _open_handoff(request: OpenHandoff, settings: Settings) -> ScriptCall:
+def _open_handoff(request: OpenHandoff, settings: StoreSettings) -> ScriptCall:
     keys = (handoff_key(request.sid, request.digest), handoff_key(request.sid))
     args: list[Argument] = [
         settings.flags(request.owner_check),
@@ -93,7 +93,7 @@ def _open_handoff(request: OpenHandoff, settings: Settings) -> ScriptCall:
     return ScriptCall("handoff_create", settings.keys(request.sid, *keys), args, True)
 
 
-def _redeem(request: Redeem, settings: Settings) -> ScriptCall:
+def _redeem(request: Redeem, settings: StoreSettings) -> ScriptCall:
     keys = (handoff_key(request.sid, request.digest), handoff_key(request.sid, "a"))
     args: list[Argument] = [
         settings.flags(request.owner_check),

@@ -24,7 +24,7 @@ from syncbridge.records.nodes import (
     Taken,
 )
 from syncbridge.records.sessions import Result
-from syncbridge_server.redis.stores.codec import Argument, ScriptCall, Settings
+from syncbridge_server.redis.stores.codec import Argument, ScriptCall, StoreSettings
 from syncbridge_server.redis.stores.keys import held_key, held_list
 
 NODES, DEAD = "nodes:{nodes}", "dead:{nodes}"
@@ -44,40 +44,40 @@ def _lease(task: str) -> str:
     return f"lease:{{nodes}}:{task}"
 
 
-def _renew(request: Renew, settings: Settings) -> ScriptCall:
+def _renew(request: Renew, settings: StoreSettings) -> ScriptCall:
     # Not repeatable: the second answer would say that the entry was there.
     return _plain(NODES, "HSET", request.node, request.entry, repeatable=False)
 
 
-def _list_nodes(request: ListNodes, settings: Settings) -> ScriptCall:
+def _list_nodes(request: ListNodes, settings: StoreSettings) -> ScriptCall:
     return _plain(_list(request.dead), "HGETALL")
 
 
-def _condemn(request: Condemn, settings: Settings) -> ScriptCall:
+def _condemn(request: Condemn, settings: StoreSettings) -> ScriptCall:
     return _plain(DEAD, "HSETNX", request.node, request.at)
 
 
-def _dismiss(request: Dismiss, settings: Settings) -> ScriptCall:
+def _dismiss(request: Dismiss, settings: StoreSettings) -> ScriptCall:
     return _plain(_list(request.dead), "HDEL", request.node)
 
 
-def _take_lease(request: TakeLease, settings: Settings) -> ScriptCall:
+def _take_lease(request: TakeLease, settings: StoreSettings) -> ScriptCall:
     return _plain(_lease(request.task), "SET", request.node, "NX", "PX", request.life_ms)
 
 
-def _keep_lease(request: KeepLease, settings: Settings) -> ScriptCall:
+def _keep_lease(request: KeepLease, settings: StoreSettings) -> ScriptCall:
     return _plain(_lease(request.task), "PEXPIRE", request.life_ms)
 
 
-def _list_held(request: ListHeld, settings: Settings) -> ScriptCall:
+def _list_held(request: ListHeld, settings: StoreSettings) -> ScriptCall:
     return _plain(held_list(request.bucket, request.node), "SSCAN", request.cursor, "COUNT", PAGE)
 
 
-def _let_go(request: LetGo, settings: Settings) -> ScriptCall:
+def _let_go(request: LetGo, settings: StoreSettings) -> ScriptCall:
     return _plain(held_key(request.sid, request.node), "SREM", request.sid)
 
 
-def _sweep(request: Sweep, settings: Settings) -> ScriptCall:
+def _sweep(request: Sweep, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [settings.flags(), request.node, request.presence_ms, request.most]
     keys = settings.keys(request.sid, held_key(request.sid, request.node))
     return ScriptCall("sweep", keys, args, True)

@@ -25,7 +25,7 @@ from syncbridge.records.sessions import (
 from syncbridge_server.redis.link.client import Outboxes, RedisIO
 from syncbridge_server.redis.link.pipeline import Command, Unconfirmed
 from syncbridge_server.redis.link.wire import pack
-from syncbridge_server.redis.stores.codec import CODECS, Settings
+from syncbridge_server.redis.stores.codec import CODECS, StoreSettings
 from syncbridge_server.redis.stores.cold import ColdIndex, StateDamaged
 from syncbridge_server.redis.stores.device_codec import QUERY_CODECS
 from syncbridge_server.redis.stores.frozen_queue import FrozenQueue, session_of
@@ -70,7 +70,7 @@ class RedisStore:
         limits = limits or Limits()
         io.scripts.limit(limits)
         self._random = random.Random()  # noqa: S311 - tokens must differ, not be secret
-        self._settings = Settings.of(node, limits, partial(self._random.randbytes, 8))
+        self._settings = StoreSettings.of(node, limits, partial(self._random.randbytes, 8))
         self._index = ColdIndex(io, round(freeze_after * 1000)) if freeze_after else None
         # Where reads have their own connections their answers do not wait for those of writes.
         self._frozen_queue = self._new_frozen_queue()
