@@ -21,7 +21,7 @@ MOST_BATCHES = 4
 """Writes under way: the first answers come while the last ones travel. More make smaller ones."""
 
 
-class State(Enum):
+class LinkState(Enum):
     """Of a link's connection."""
 
     CONNECTING = 0
@@ -51,7 +51,7 @@ class Link:
         self.address = address
         self.confirmation: Confirmation | None = None
         self.lacks = ""
-        self.state = State.CONNECTING
+        self.state = LinkState.CONNECTING
         self.reason = ""
         self.server: ServerInfo | None = None
         self.leaving = False
@@ -75,11 +75,11 @@ class Link:
     @property
     def healthy(self) -> bool:
         """Connected, and whatever is put here is written."""
-        return self.state is State.UP and not self.lacks
+        return self.state is LinkState.UP and not self.lacks
 
     def wake(self) -> None:
         """Something is to be sent: a connection that broke while it was idle is made again now."""
-        if self.state is State.CONNECTING and self.retry is not None:
+        if self.state is LinkState.CONNECTING and self.retry is not None:
             self.retry = 0.0
 
     def put(self, item: Item | Own, *, asking: bool = False) -> None:
@@ -98,7 +98,7 @@ class Link:
     def _next(self, now: float) -> bytes:
         queue, sent, size = self.queue, self.sent, 0
         pieces: list[bytes] = []
-        if self.leaving or self.state is not State.UP:
+        if self.leaving or self.state is not LinkState.UP:
             return b""
         confirmation = self.confirmation
         if confirmation is not None and confirmation.waiting:

@@ -32,7 +32,7 @@ from syncbridge.slots import TAGS, slot_of
 from syncbridge_server.redis.durability import CODE
 from syncbridge_server.redis.link.confirming import MOST_SHORT, Confirmation, Held
 from syncbridge_server.redis.link.lanes import NOT_DONE, Trouble
-from syncbridge_server.redis.link.link import Link, State
+from syncbridge_server.redis.link.link import Link, LinkState
 from syncbridge_server.redis.link.pipeline import (
     PING,
     Command,
@@ -191,7 +191,7 @@ class Router:
         if link is None:
             self.refusals.add("CLUSTERDOWN")
             self._refuse([item], "a slot without a server: CLUSTERDOWN")
-        elif link.state is State.DOWN:
+        elif link.state is LinkState.DOWN:
             self._refuse([item], link.reason)
         elif link.lacks and item.command.confirm is Confirm.YES:
             self._refuse([item], link.lacks)
@@ -317,7 +317,7 @@ class Router:
         link = self.links.get(address)
         if link is None:
             return None
-        link.state, link.server, link.failures, link.reason = State.UP, server, 0, ""
+        link.state, link.server, link.failures, link.reason = LinkState.UP, server, 0, ""
         link.retry = None
         link.used = now
         link.lacks = f"{server.lacks}: {CODE}" if server.lacks else ""
@@ -334,7 +334,7 @@ class Router:
         link = self.links.get(address)
         if link is None:
             return
-        link.state, link.reason = State.DOWN, reason
+        link.state, link.reason = LinkState.DOWN, reason
         shortest, longest = BACKOFF_SECONDS
         pause = min(shortest * 2.0**link.failures, longest)
         link.failures = min(link.failures + 1, 16)
@@ -350,7 +350,7 @@ class Router:
         self.closing.append(link)
         quiet = link.idle and not link.leaving
         done, unanswered, unwritten = link.lost()
-        link.state, link.reason = State.CONNECTING, reason
+        link.state, link.reason = LinkState.CONNECTING, reason
         link.retry = now + IDLE_SECONDS if quiet else now
         link.leaving = False
         self.changed = True
@@ -359,7 +359,7 @@ class Router:
         link.queue.extend(self._before_trouble(held))
         link.queue.extend(self._out_of_trouble([*again, *unwritten]))
         if hung:
-            link.state = State.DOWN
+            link.state = LinkState.DOWN
             self._drop(link)
 
     def _is_over(self, item: Item, reason: str, hung: bool) -> bool:
@@ -409,7 +409,7 @@ class Router:
         link = self.links.get(address)
         if link is None:
             return
-        if link.state is State.UP:
+        if link.state is LinkState.UP:
             link.leaving = True
         elif link.retry is not None:
             link.retry = 0.0
@@ -417,7 +417,7 @@ class Router:
     def wake(self, address: Address | None) -> None:
         """Another connection to a server was made: one that waits for its next attempt can, too."""
         link = self.links.get(address)
-        if link is not None and link.state is not State.UP and link.retry is not None:
+        if link is not None and link.state is not LinkState.UP and link.retry is not None:
             link.retry = 0.0
 
     # The map
@@ -475,12 +475,12 @@ class Router:
         """Whether the map may have changed."""
         assert self.map is not None
         links = (self.links.get(address) for address in self.map.primaries)
-        away = any(link is None or link.state is State.DOWN for link in links)
+        away = any(link is None or link.state is LinkState.DOWN for link in links)
         return self._map_is_old or not self.map.whole or away
 
     def _ask_map(self, now: float) -> None:
         self._map_asked = now
-        link = next((link for link in self.links.values() if link.state is State.UP), None)
+        link = next((link for link in self.links.values() if link.state is LinkState.UP), None)
         if link is None:
             self._know(None)
         else:
@@ -506,7 +506,7 @@ class Router:
         """Whether nothing is due sooner than commands submitted now: no pause, no attempt."""
         if self._lanes or self._map_is_old or (self.map is not None and not self.map.whole):
             return False
-        return all(link.state is State.UP and not link.leaving for link in self.links.values())
+        return all(link.state is LinkState.UP and not link.leaving for link in self.links.values())
 
     def due(self) -> float | None:
         """When to call `passed` at the latest; None for no such time."""
@@ -517,11 +517,11 @@ class Router:
         return min(times, default=None)
 
     def _times(self, link: Link) -> Iterator[float]:
-        if link.retry is not None and link.state is not State.UP:
+        if link.retry is not None and link.state is not LinkState.UP:
             yield link.retry
         if link.sent:
             yield link.sent[0].sent + self._answer_seconds
-        elif link.state is State.UP:
+        elif link.state is LinkState.UP:
             yield 0.0 if link.leaving else link.used + IDLE_SECONDS
         if link.queue and isinstance(item := link.queue[0], Item):
             yield item.job.expires
@@ -532,7 +532,7 @@ class Router:
         self.expire(link, now)
         if link.leaving and not link.sent:
             self._leave(link, now)
-        elif link.state is State.UP:
+        elif link.state is LinkState.UP:
             self._keep(link, now)
         elif link.retry is not None and link.retry <= now:
             self._connect(link)
@@ -560,7 +560,7 @@ class Router:
     def _connect(self, link: Link) -> None:
         """Make a connection, or forget a link that nobody needs."""
         others = (other for other in self.links.values() if other is not link)
-        seed = link.address is None and all(other.state is State.DOWN for other in others)
+        seed = link.address is None and all(other.state is LinkState.DOWN for other in others)
         if seed or self._needed(link) or not link.idle:
             link.retry = None
             self.opening.append(link.address)
@@ -584,14 +584,14 @@ class Router:
             return
         # Where ASK sends us must be reached at once: later the slot may have moved on.
         asked = self.links.get(trouble.asked) if trouble.asked else None
-        asking = asked is not None and asked.state is State.UP and not asked.leaving
+        asking = asked is not None and asked.state is LinkState.UP and not asked.leaving
         if trouble.asked and not asking:
             if asked is not None:
                 asked.wake()
             trouble.asked, trouble.resume = None, now + ASK_AGAIN_SECONDS
             return
         link = asked if asking else self._owner(trouble.failed[0])
-        if link is None or link.state is State.DOWN:
+        if link is None or link.state is LinkState.DOWN:
             del self._lanes[lane]
             reason = link.reason if link else "a slot without a server: CLUSTERDOWN"
             self._refuse((*trouble.failed, *trouble.parked), reason)
