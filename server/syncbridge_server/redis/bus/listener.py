@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import structlog
 import trio
 
-from syncbridge_server.redis.link.endpoint import Endpoint
+from syncbridge_server.redis.link.endpoint import RedisEndpoint
 from syncbridge_server.redis.link.server_info import ServerInfo, error_code, interview
 from syncbridge_server.redis.link.urls import Address
 from syncbridge_server.redis.link.waker import Waker
@@ -67,7 +67,7 @@ class Listener:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: RedisEndpoint,
         at: Address | None,
         token: trio.lowlevel.TrioToken,
         hearing: Hearing,

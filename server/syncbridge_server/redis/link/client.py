@@ -17,7 +17,7 @@ from syncbridge.slots import SLOTS
 from syncbridge_server.redis.durability import MEMORY, Durability
 from syncbridge_server.redis.link.connections import Connections
 from syncbridge_server.redis.link.driver import QUEUE_SHARE, Driver
-from syncbridge_server.redis.link.endpoint import Endpoint
+from syncbridge_server.redis.link.endpoint import RedisEndpoint
 from syncbridge_server.redis.link.pipeline import Argument, Command, Confirm, Job, plain
 from syncbridge_server.redis.link.router import HOME
 from syncbridge_server.redis.link.server_info import ServerInfo
@@ -52,7 +52,7 @@ class RedisIO:
     """Redis for Trio tasks. Implements `syncbridge_server.ports.store.RedisCommands`.
 
     Args:
-        url: as `Endpoint` reads it. Of a cluster, that of any server.
+        url: as `RedisEndpoint` reads it. Of a cluster, that of any server.
         deadline: seconds within which a command has an answer or a StoreError.
         max_commands, max_bytes: bounds of what is queued and under way together.
         durability: when a write that is to be confirmed counts as done.
@@ -71,7 +71,7 @@ class RedisIO:
         durability: Durability = MEMORY,
     ) -> None:
         self.durability = durability
-        self.endpoint = Endpoint(url)
+        self.endpoint = RedisEndpoint(url)
         self.scripts = Scripts()
         self._queue_seconds = deadline * QUEUE_SHARE
         self._deadline = deadline

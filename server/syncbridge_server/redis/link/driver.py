@@ -33,7 +33,7 @@ import trio
 from syncbridge.errors import StoreTimeout
 from syncbridge_server.redis.durability import Durability
 from syncbridge_server.redis.link.connections import Connections, snapshot
-from syncbridge_server.redis.link.endpoint import Endpoint
+from syncbridge_server.redis.link.endpoint import RedisEndpoint
 from syncbridge_server.redis.link.link import Link
 from syncbridge_server.redis.link.pipeline import Job
 from syncbridge_server.redis.link.router import IDLE_SECONDS, Router
@@ -90,7 +90,7 @@ class Driver:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: RedisEndpoint,
         scripts: Scripts,
         owner: Owner,
         deadline: float,

@@ -14,7 +14,7 @@ from syncbridge_server.redis.link.urls import Address, read_sentinel_url
 from syncbridge_server.redis.link.wire import CONNECT_SECONDS, Wire, open_wire
 
 
-class Endpoint:
+class RedisEndpoint:
     """Makes connections to one Redis.
 
     Args:
