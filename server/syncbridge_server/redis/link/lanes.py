@@ -28,7 +28,7 @@ PAUSE_SECONDS = (0.001, 0.05)
 TRIES_WITHOUT_PAUSE = 1
 
 
-class Trouble:
+class BlockedLane:
     """One lane in trouble.
 
     Attributes:

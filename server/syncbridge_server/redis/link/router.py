@@ -31,7 +31,7 @@ from syncbridge.errors import StoreError, StoreRejected, StoreTimeout, StoreUnav
 from syncbridge.slots import TAGS, slot_of
 from syncbridge_server.redis.durability import CODE
 from syncbridge_server.redis.link.confirming import MOST_SHORT, Confirmation, Held
-from syncbridge_server.redis.link.lanes import NOT_DONE, Trouble
+from syncbridge_server.redis.link.lanes import NOT_DONE, BlockedLane
 from syncbridge_server.redis.link.link import Link, LinkState
 from syncbridge_server.redis.link.pipeline import (
     PING,
@@ -99,7 +99,7 @@ class Router:
         self._answer_seconds = answer_seconds
         self._replicas = replicas
         self._jitter = jitter
-        self._lanes: dict[Lane, Trouble] = {}
+        self._lanes: dict[Lane, BlockedLane] = {}
         self._line: deque[Job] = deque()
         self._tails: dict[Lane, Job] = {}
         self._map_asked = 0.0
@@ -297,9 +297,9 @@ class Router:
         self._map_is_old |= code in ("MOVED", "CLUSTERDOWN")
         trouble.fail(item, code, asked, now)
 
-    def _open(self, lane: Lane, link: Link) -> Trouble:
+    def _open(self, lane: Lane, link: Link) -> BlockedLane:
         """From now on the order of a lane is kept here."""
-        trouble = self._lanes[lane] = Trouble(link.unanswered(lane))
+        trouble = self._lanes[lane] = BlockedLane(link.unanswered(lane))
         trouble.parked.extend(link.take(lane))
         return trouble
 
@@ -570,7 +570,7 @@ class Router:
     def _needed(self, link: Link) -> bool:
         return self.map is None or link.address in self.map.primaries
 
-    def _go_on(self, lane: Lane, trouble: Trouble, now: float) -> None:
+    def _go_on(self, lane: Lane, trouble: BlockedLane, now: float) -> None:
         """Send a lane's next command again, when nothing of it is under way after its pause."""
         late = trouble.expired(now)
         self.refusals.update({trouble.code} if late else ())
