@@ -16,7 +16,7 @@ from typing import Any
 
 import hiredis
 
-from syncbridge_server.redis.link.pipeline import ASKING, Command, Confirm, Item, Own, own
+from syncbridge_server.redis.link.pipeline import ASKING, Command, Confirm, Own, PendingCommand, own
 from syncbridge_server.redis.link.wire import pack
 
 KEY_MS = 10_000
@@ -24,7 +24,7 @@ MOST_TRIES = 5
 MOST_SHORT = 3
 """Batches in a row that fall short, after which writes are refused at once."""
 
-Held = tuple[Item, Any]
+Held = tuple[PendingCommand, Any]
 Done = Callable[[list[Held], bool], None]
 
 
@@ -64,7 +64,7 @@ class Confirmation:
         self.held: list[Held] = []
 
     def behind(
-        self, batch: Iterable[Item | Own], *, cluster: bool, lacking: bool = False
+        self, batch: Iterable[PendingCommand | Own], *, cluster: bool, lacking: bool = False
     ) -> list[Own]:
         """What is to be sent behind a batch; nothing where it has nothing to be confirmed.
 

@@ -19,7 +19,7 @@ answers.
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from syncbridge_server.redis.link.pipeline import Item
+from syncbridge_server.redis.link.pipeline import PendingCommand
 from syncbridge_server.redis.link.urls import Address
 
 NOT_DONE = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "NOSCRIPT"})
@@ -57,8 +57,8 @@ class BlockedLane:
 
     def __init__(self, waiting: int) -> None:
         self.waiting = waiting
-        self.failed: deque[Item] = deque()
-        self.parked: deque[Item] = deque()
+        self.failed: deque[PendingCommand] = deque()
+        self.parked: deque[PendingCommand] = deque()
         self.alone = False
         self.proven = False
         self.resume = 0.0
@@ -66,7 +66,7 @@ class BlockedLane:
         self.code = ""
         self.asked: Address | None = None
 
-    def fail(self, item: Item, code: str, asked: Address | None, now: float) -> None:
+    def fail(self, item: PendingCommand, code: str, asked: Address | None, now: float) -> None:
         """A command was answered with one of `NOT_DONE`; `asked` is where ASK sends it."""
         item.tries += 1
         self.code, self.proven = code, False
@@ -78,7 +78,7 @@ class BlockedLane:
         self.pause = 0.0 if at_once else min(max(2 * self.pause, shortest), longest)
         self.resume = now + self.pause
 
-    def settled(self, item: Item, *, done: bool) -> list[Item]:
+    def settled(self, item: PendingCommand, *, done: bool) -> list[PendingCommand]:
         """A command has its answer. Returns those that were before it and must not follow it."""
         self.waiting -= 1
         if self.alone:
@@ -94,7 +94,7 @@ class BlockedLane:
             self._keep(lambda failed: failed.command.key != key)
         return overtaken
 
-    def again(self, item: Item) -> None:
+    def again(self, item: PendingCommand) -> None:
         """A command's connection broke; it is sent a second time, or was never sent."""
         self.waiting -= 1
         if self.alone:
@@ -103,7 +103,7 @@ class BlockedLane:
         else:
             self.failed.append(item)
 
-    def first(self, item: Item) -> None:
+    def first(self, item: PendingCommand) -> None:
         """What was done before all of these, but perhaps for nothing, is sent again before them."""
         self.failed.appendleft(item)
         self.asked, self.proven = None, False
@@ -113,16 +113,16 @@ class BlockedLane:
         """Whether the rest may go its usual way together: the slot's owner did what it was sent."""
         return not self.failed or (self.proven and self.code in ("MOVED", "NOSCRIPT"))
 
-    def take_first(self) -> Item:
+    def take_first(self) -> PendingCommand:
         """The first that failed, which is sent alone."""
         self.alone, self.waiting, self.asked = True, 1, None
         return self.failed.popleft()
 
-    def _keep(self, stays: Callable[[Item], bool]) -> None:
+    def _keep(self, stays: Callable[[PendingCommand], bool]) -> None:
         self.failed = deque(filter(stays, self.failed))
         self.asked = None  # that was for the one that was first
 
-    def expired(self, now: float) -> list[Item]:
+    def expired(self, now: float) -> list[PendingCommand]:
         """Take out what is not to be sent any more."""
         late = [item for item in (*self.failed, *self.parked) if item.job.expires <= now]
         if late:

@@ -10,7 +10,7 @@ from enum import Enum
 from itertools import islice
 
 from syncbridge_server.redis.link.confirming import Confirmation
-from syncbridge_server.redis.link.pipeline import ASKING, Confirm, Item, Own, own
+from syncbridge_server.redis.link.pipeline import ASKING, Confirm, Own, PendingCommand, own
 from syncbridge_server.redis.link.server_info import ServerInfo
 from syncbridge_server.redis.link.urls import Address
 
@@ -59,8 +59,8 @@ class Link:
         self.failures = 0
         self.used = 0.0
         self.loaded = 0.0
-        self.queue: deque[Item | Own] = deque()
-        self.sent: deque[Item | Own] = deque()
+        self.queue: deque[PendingCommand | Own] = deque()
+        self.sent: deque[PendingCommand | Own] = deque()
         self._batches: deque[int] = deque()
         self._unwritten = 0
         self._output = b""
@@ -82,7 +82,7 @@ class Link:
         if self.state is LinkState.CONNECTING and self.retry is not None:
             self.retry = 0.0
 
-    def put(self, item: Item | Own, *, asking: bool = False) -> None:
+    def put(self, item: PendingCommand | Own, *, asking: bool = False) -> None:
         """Queue a command; `asking` lets a server take it that only imports its slot."""
         self.wake()
         if asking:
@@ -151,7 +151,7 @@ class Link:
                 return
             batches.popleft()
 
-    def lost(self) -> tuple[list[Item], list[Item], list[Item]]:
+    def lost(self) -> tuple[list[PendingCommand], list[PendingCommand], list[PendingCommand]]:
         """The connection is gone. What was done and not confirmed, not answered, not written."""
         waiting = self.queue
         while self._unwritten:
@@ -163,14 +163,14 @@ class Link:
         self._batches.clear()
         return found
 
-    def take(self, lane: object) -> list[Item]:
+    def take(self, lane: object) -> list[PendingCommand]:
         """Take out what waits in a lane."""
         taken = [item for item in self.queue if item.lane == lane]
         if taken:
             self.queue = deque(item for item in self.queue if item.lane != lane)
-        return [item for item in taken if isinstance(item, Item)]
+        return [item for item in taken if isinstance(item, PendingCommand)]
 
-    def take_confirmed(self) -> list[Item]:
+    def take_confirmed(self) -> list[PendingCommand]:
         """Take out what waits and is to be confirmed."""
         taken = [item for item in self.queue if item.command.confirm is Confirm.YES]
         if taken:
@@ -182,5 +182,5 @@ class Link:
         return sum(item.lane == lane for item in self.sent)
 
 
-def _items(found: Iterable[Item | Own]) -> list[Item]:
-    return [item for item in found if isinstance(item, Item)]
+def _items(found: Iterable[PendingCommand | Own]) -> list[PendingCommand]:
+    return [item for item in found if isinstance(item, PendingCommand)]

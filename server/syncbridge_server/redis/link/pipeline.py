@@ -169,14 +169,14 @@ class Job:
         self.after: list[Job] | None = None
 
 
-Lane = Union[str, int, "Item", None]
+Lane = Union[str, int, "PendingCommand", None]
 """What orders commands: a key, in a cluster a slot; a command without keys is alone."""
 
 
 NO_LANES: frozenset[Lane] = frozenset()
 
 
-class Item(msgspec.Struct, eq=False):
+class PendingCommand(msgspec.Struct, eq=False):
     """One command of a job on its way.
 
     Attributes:

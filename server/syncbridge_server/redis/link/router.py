@@ -37,10 +37,10 @@ from syncbridge_server.redis.link.pipeline import (
     PING,
     Command,
     Confirm,
-    Item,
     Job,
     Lane,
     Own,
+    PendingCommand,
     Unconfirmed,
     own,
     slot_of_key,
@@ -117,7 +117,9 @@ class Router:
 
     def submit(self, job: Job, now: float) -> None:
         """Send the commands of a job, or queue or refuse them. O(commands)."""
-        items = [Item(command, job, at, command.key) for at, command in enumerate(job.commands)]
+        items = [
+            PendingCommand(command, job, at, command.key) for at, command in enumerate(job.commands)
+        ]
         self._place(items)
         if self.map is None or not items:
             self._line.append(job)  # on a single Redis all keep one order
@@ -131,7 +133,7 @@ class Router:
             for item in items:
                 self._route(item)
 
-    def _place(self, items: Iterable[Item]) -> None:
+    def _place(self, items: Iterable[PendingCommand]) -> None:
         for item in items:
             if not item.lane:
                 item.lane = item
@@ -169,20 +171,20 @@ class Router:
                 if not later.before and not later.missing:
                     ready.append(later)
 
-    def _settle(self, item: Item, reply: Any) -> None:
+    def _settle(self, item: PendingCommand, reply: Any) -> None:
         job = item.job
         job.replies[item.index] = reply
         job.missing -= 1
         if not job.missing:
             self._complete(job)
 
-    def _refuse(self, items: Iterable[Item], reason: str) -> None:
+    def _refuse(self, items: Iterable[PendingCommand], reason: str) -> None:
         """Answer what was not done; of what was sent before a break that is not known."""
         for item in items:
             refusal = StoreUnavailable(f"Redis: {reason}")
             self._settle(item, unknown(reason) if item.repeated else refusal)
 
-    def _route(self, item: Item) -> None:
+    def _route(self, item: PendingCommand) -> None:
         trouble = self._lanes.get(item.lane) if self._lanes else None
         if trouble is not None:
             trouble.parked.append(item)
@@ -198,7 +200,7 @@ class Router:
         else:
             link.put(item)
 
-    def _owner(self, item: Item) -> Link | None:
+    def _owner(self, item: PendingCommand) -> Link | None:
         """The link of an item's slot."""
         if self.map is None:
             return self.links[None]
@@ -243,14 +245,14 @@ class Router:
         short = link.confirmation.short >= MOST_SHORT
         link.lacks = "" if enough else link.lacks or (few if short else "")
 
-    def _passed(self, item: Item, *, done: bool) -> None:
+    def _passed(self, item: PendingCommand, *, done: bool) -> None:
         """An item that was under way is answered for good; `done`: perhaps it had an effect."""
         trouble = self._lanes.get(item.lane)
         if trouble is not None:
             overtaken = trouble.settled(item, done=done)
             self._refuse(overtaken, f"{trouble.code}, and a later command was quicker")
 
-    def _failed(self, link: Link, item: Item, reply: Exception, now: float) -> None:
+    def _failed(self, link: Link, item: PendingCommand, reply: Exception, now: float) -> None:
         code = error_code(reply)
         often = code == "NOSCRIPT" and item.loads >= MOST_LOADS
         if code in NOT_DONE and item.job.expires > now and not often:
@@ -260,7 +262,7 @@ class Router:
             self._passed(item, done=False)
         self._settle(item, self._refusal(link, item, reply, code))
 
-    def _refusal(self, link: Link, item: Item, reply: Exception, code: str) -> StoreError:
+    def _refusal(self, link: Link, item: PendingCommand, reply: Exception, code: str) -> StoreError:
         self.refusals.add(code)
         if code == "READONLY":
             link.leaving = True
@@ -271,7 +273,7 @@ class Router:
             return StoreTimeout(f"Redis refused: {code} within a script; the outcome is not known")
         return (StoreRejected if code in OF_DATA else StoreUnavailable)(f"Redis refused: {code}")
 
-    def _not_done(self, link: Link, item: Item, code: str, text: str, now: float) -> None:
+    def _not_done(self, link: Link, item: PendingCommand, code: str, text: str, now: float) -> None:
         """Keep a command, and the order of its lane, until it can be sent again."""
         if item.lane is item and code in ("MOVED", "ASK") and self.map is not None:
             item.lane = redirection(text, None)[0]  # it has a key, though nobody said so
@@ -303,7 +305,7 @@ class Router:
         trouble.parked.extend(link.take(lane))
         return trouble
 
-    def _load(self, link: Link, item: Item, now: float) -> None:
+    def _load(self, link: Link, item: PendingCommand, now: float) -> None:
         """Load the scripts, unless that has been done since the item was sent."""
         if item.sent >= link.loaded:
             link.loaded = now
@@ -362,13 +364,13 @@ class Router:
             link.state = LinkState.DOWN
             self._drop(link)
 
-    def _is_over(self, item: Item, reason: str, hung: bool) -> bool:
+    def _is_over(self, item: PendingCommand, reason: str, hung: bool) -> bool:
         """Answer an item that was under way, unless it may be sent a second time."""
         if self._lanes and (hung or item.repeated or not item.command.repeatable):
             self._passed(item, done=True)
         return self._is_unknown(item, reason, hung)
 
-    def _is_unknown(self, item: Item, reason: str, hung: bool) -> bool:
+    def _is_unknown(self, item: PendingCommand, reason: str, hung: bool) -> bool:
         """The same for one that no lane waits for."""
         if item.command.repeatable and not item.repeated and not hung:
             item.repeated = True
@@ -376,9 +378,9 @@ class Router:
         self._settle(item, unknown(reason))
         return True
 
-    def _before_trouble(self, items: list[Item]) -> list[Item]:
+    def _before_trouble(self, items: list[PendingCommand]) -> list[PendingCommand]:
         """What was done, but not confirmed: those that are in no lane in trouble."""
-        others: list[Item] = []
+        others: list[PendingCommand] = []
         for item in reversed(items):
             trouble = self._lanes.get(item.lane)
             if trouble is None:
@@ -388,9 +390,9 @@ class Router:
         others.reverse()
         return others
 
-    def _out_of_trouble(self, items: list[Item]) -> list[Item]:
+    def _out_of_trouble(self, items: list[PendingCommand]) -> list[PendingCommand]:
         """Those that are in no lane in trouble; the others wait in theirs."""
-        others: list[Item] = []
+        others: list[PendingCommand] = []
         for item in items:
             trouble = self._lanes.get(item.lane)
             if trouble is None:
@@ -427,7 +429,7 @@ class Router:
         self._map_asked, self._map_is_old = now, False
         if self.map is None:
             for link in self.links.values():
-                self._place(item for item in link.queue if isinstance(item, Item))
+                self._place(item for item in link.queue if isinstance(item, PendingCommand))
         elif not found.news(self.map):
             return
         self.map = found
@@ -465,7 +467,7 @@ class Router:
             for item in moved:
                 self._route(item)  # type: ignore[arg-type]
 
-    def _elsewhere(self, item: Item | Own, link: Link) -> bool:
+    def _elsewhere(self, item: PendingCommand | Own, link: Link) -> bool:
         """Whether an item that is in no lane in trouble is on another link than its owner's."""
         if isinstance(item, Own) or item.lane in self._lanes:
             return False
@@ -523,7 +525,7 @@ class Router:
             yield link.sent[0].sent + self._answer_seconds
         elif link.state is LinkState.UP:
             yield 0.0 if link.leaving else link.used + IDLE_SECONDS
-        if link.queue and isinstance(item := link.queue[0], Item):
+        if link.queue and isinstance(item := link.queue[0], PendingCommand):
             yield item.job.expires
 
     def _look_after(self, link: Link, now: float) -> None:
@@ -539,7 +541,11 @@ class Router:
 
     def expire(self, link: Link, now: float) -> None:
         """Refuse what has waited too long; to be called before something is written."""
-        while link.queue and isinstance(item := link.queue[0], Item) and item.job.expires <= now:
+        while (
+            link.queue
+            and isinstance(item := link.queue[0], PendingCommand)
+            and item.job.expires <= now
+        ):
             link.queue.popleft()
             if self._lanes:
                 self._passed(item, done=False)
