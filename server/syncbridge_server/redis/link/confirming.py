@@ -16,7 +16,14 @@ from typing import Any
 
 import hiredis
 
-from syncbridge_server.redis.link.pipeline import ASKING, Command, Confirm, Own, PendingCommand, own
+from syncbridge_server.redis.link.pipeline import (
+    ASKING,
+    Command,
+    Confirm,
+    LinkCommand,
+    PendingCommand,
+    own,
+)
 from syncbridge_server.redis.link.wire import pack
 
 KEY_MS = 10_000
@@ -64,8 +71,8 @@ class Confirmation:
         self.held: list[Held] = []
 
     def behind(
-        self, batch: Iterable[PendingCommand | Own], *, cluster: bool, lacking: bool = False
-    ) -> list[Own]:
+        self, batch: Iterable[PendingCommand | LinkCommand], *, cluster: bool, lacking: bool = False
+    ) -> list[LinkCommand]:
         """What is to be sent behind a batch; nothing where it has nothing to be confirmed.
 
         While replicas are `lacking`, nobody waits for them for what is answered in any case.
@@ -80,7 +87,7 @@ class Confirmation:
         written = Command(pack("SET", f"wait:{{{self._tag}}}", "", "PX", KEY_MS))
         # A server that only imports the slot takes it after ASKING, as it took what came before.
         asking = [own(ASKING)] if cluster else []
-        return [*asking, Own(written, self._written), Own(self._wait, self._waited)]
+        return [*asking, LinkCommand(written, self._written), LinkCommand(self._wait, self._waited)]
 
     def _written(self, reply: Any) -> None:
         self._proven = not isinstance(reply, hiredis.ReplyError)

@@ -10,7 +10,7 @@ from enum import Enum
 from itertools import islice
 
 from syncbridge_server.redis.link.confirming import Confirmation
-from syncbridge_server.redis.link.pipeline import ASKING, Confirm, Own, PendingCommand, own
+from syncbridge_server.redis.link.pipeline import ASKING, Confirm, LinkCommand, PendingCommand, own
 from syncbridge_server.redis.link.server_info import ServerInfo
 from syncbridge_server.redis.link.urls import Address
 
@@ -59,8 +59,8 @@ class Link:
         self.failures = 0
         self.used = 0.0
         self.loaded = 0.0
-        self.queue: deque[PendingCommand | Own] = deque()
-        self.sent: deque[PendingCommand | Own] = deque()
+        self.queue: deque[PendingCommand | LinkCommand] = deque()
+        self.sent: deque[PendingCommand | LinkCommand] = deque()
         self._batches: deque[int] = deque()
         self._unwritten = 0
         self._output = b""
@@ -82,7 +82,7 @@ class Link:
         if self.state is LinkState.CONNECTING and self.retry is not None:
             self.retry = 0.0
 
-    def put(self, item: PendingCommand | Own, *, asking: bool = False) -> None:
+    def put(self, item: PendingCommand | LinkCommand, *, asking: bool = False) -> None:
         """Queue a command; `asking` lets a server take it that only imports its slot."""
         self.wake()
         if asking:
@@ -182,5 +182,5 @@ class Link:
         return sum(item.lane == lane for item in self.sent)
 
 
-def _items(found: Iterable[PendingCommand | Own]) -> list[PendingCommand]:
+def _items(found: Iterable[PendingCommand | LinkCommand]) -> list[PendingCommand]:
     return [item for item in found if isinstance(item, PendingCommand)]

@@ -197,7 +197,7 @@ class PendingCommand(msgspec.Struct, eq=False):
     repeated: bool = False
 
 
-class Own:
+class LinkCommand:
     """A command of the link itself, among those of jobs. `answer` gets its reply."""
 
     __slots__ = ("answer", "command", "sent")
@@ -217,6 +217,6 @@ PING = Command(pack("PING"), repeatable=True)
 ASKING = Command(pack("ASKING"))
 
 
-def own(command: Command) -> Own:
+def own(command: Command) -> LinkCommand:
     """A command whose reply nobody needs."""
-    return Own(command, _unread)
+    return LinkCommand(command, _unread)

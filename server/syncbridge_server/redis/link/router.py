@@ -39,7 +39,7 @@ from syncbridge_server.redis.link.pipeline import (
     Confirm,
     Job,
     Lane,
-    Own,
+    LinkCommand,
     PendingCommand,
     Unconfirmed,
     own,
@@ -217,7 +217,7 @@ class Router:
         link.answered(len(replies))
         for reply in replies:
             item = sent.popleft()
-            if isinstance(item, Own):
+            if isinstance(item, LinkCommand):
                 item.answer(reply)
             elif type(reply) is hiredis.ReplyError:
                 self._failed(link, item, reply, now)
@@ -467,9 +467,9 @@ class Router:
             for item in moved:
                 self._route(item)  # type: ignore[arg-type]
 
-    def _elsewhere(self, item: PendingCommand | Own, link: Link) -> bool:
+    def _elsewhere(self, item: PendingCommand | LinkCommand, link: Link) -> bool:
         """Whether an item that is in no lane in trouble is on another link than its owner's."""
-        if isinstance(item, Own) or item.lane in self._lanes:
+        if isinstance(item, LinkCommand) or item.lane in self._lanes:
             return False
         return self._owner(item) is not link
 
@@ -486,7 +486,7 @@ class Router:
         if link is None:
             self._know(None)
         else:
-            link.put(Own(CLUSTER_SLOTS, partial(self._told_map, link)))
+            link.put(LinkCommand(CLUSTER_SLOTS, partial(self._told_map, link)))
 
     def _told_map(self, link: Link, reply: Any) -> None:
         if link.server is not None and isinstance(reply, list):
