@@ -1,7 +1,7 @@
 """Answers that are held until enough replicas have what was written. No socket, no clock.
 
 Theory of operation. Behind a batch that has something to confirm go `SET` of a key that nobody
-reads and `WAIT N`. WAIT waits for the last write of its own connection alone; without the SET a
+reads and `WAIT N`. WAIT waits for the last write of its link_command connection alone; without the SET a
 repetition that only finds "it was done before" would be confirmed at once, although no replica has
 it yet. What was done is held until the answer comes; no further batch is sent meanwhile, since
 Redis would not look at it, and so the next one gathers.
@@ -22,7 +22,7 @@ from syncbridge_server.redis.link.pipeline import (
     Confirm,
     LinkCommand,
     PendingCommand,
-    own,
+    link_command,
 )
 from syncbridge_server.redis.link.wire import pack
 
@@ -86,7 +86,7 @@ class Confirmation:
         self.waiting, self.again, self._proven = True, False, False
         written = Command(pack("SET", f"wait:{{{self._tag}}}", "", "PX", KEY_MS))
         # A server that only imports the slot takes it after ASKING, as it took what came before.
-        asking = [own(ASKING)] if cluster else []
+        asking = [link_command(ASKING)] if cluster else []
         return [*asking, LinkCommand(written, self._written), LinkCommand(self._wait, self._waited)]
 
     def _written(self, reply: Any) -> None:

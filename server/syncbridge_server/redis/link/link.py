@@ -10,7 +10,13 @@ from enum import Enum
 from itertools import islice
 
 from syncbridge_server.redis.link.confirming import Confirmation
-from syncbridge_server.redis.link.pipeline import ASKING, Confirm, LinkCommand, PendingCommand, own
+from syncbridge_server.redis.link.pipeline import (
+    ASKING,
+    Confirm,
+    LinkCommand,
+    PendingCommand,
+    link_command,
+)
 from syncbridge_server.redis.link.server_info import ServerInfo
 from syncbridge_server.redis.link.urls import Address
 
@@ -86,7 +92,7 @@ class Link:
         """Queue a command; `asking` lets a server take it that only imports its slot."""
         self.wake()
         if asking:
-            self.queue.append(own(ASKING))
+            self.queue.append(link_command(ASKING))
         self.queue.append(item)
 
     def outgoing(self, now: float) -> memoryview:

@@ -217,6 +217,6 @@ PING = Command(pack("PING"), repeatable=True)
 ASKING = Command(pack("ASKING"))
 
 
-def own(command: Command) -> LinkCommand:
+def link_command(command: Command) -> LinkCommand:
     """A command whose reply nobody needs."""
     return LinkCommand(command, _unread)

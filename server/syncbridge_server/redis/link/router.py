@@ -3,7 +3,7 @@
 Theory of operation. On a single Redis there is one link and no map: everything goes to it. A server
 with `cluster_enabled:1` brings a map of slots, and then there is a link for each primary in it. The
 map is asked for again when a server answers MOVED, and ten times a second while one is away, which
-is how a promoted replica is found. A server that is away costs its own slots alone: what is for
+is how a promoted replica is found. A server that is away costs its link_command slots alone: what is for
 them is refused at once, and the others go on.
 
 Order has three parts. A connection keeps the order of what is sent on it. `lanes.py` keeps that of
@@ -42,7 +42,7 @@ from syncbridge_server.redis.link.pipeline import (
     LinkCommand,
     PendingCommand,
     Unconfirmed,
-    own,
+    link_command,
     slot_of_key,
     unknown,
 )
@@ -310,7 +310,7 @@ class Router:
         if item.sent >= link.loaded:
             link.loaded = now
             for packed in self._loads():
-                link.put(own(Command(packed)))
+                link.put(link_command(Command(packed)))
 
     # Connections
 
@@ -556,7 +556,7 @@ class Router:
         if not link.idle or now < link.used + IDLE_SECONDS:
             return
         if self._needed(link):
-            link.put(own(PING))
+            link.put(link_command(PING))
         elif now >= link.used + LINGER_SECONDS:
             self._leave(link, now)
 
