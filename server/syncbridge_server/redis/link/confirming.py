@@ -1,7 +1,7 @@
 """Answers that are held until enough replicas have what was written. No socket, no clock.
 
 Theory of operation. Behind a batch that has something to confirm go `SET` of a key that nobody
-reads and `WAIT N`. WAIT waits for the last write of its link_command connection alone; without the SET a
+reads and `WAIT N`. WAIT waits for the last write of its own connection alone; without the SET a
 repetition that only finds "it was done before" would be confirmed at once, although no replica has
 it yet. What was done is held until the answer comes; no further batch is sent meanwhile, since
 Redis would not look at it, and so the next one gathers.

@@ -3,7 +3,7 @@
 Theory of operation. On a single Redis there is one link and no map: everything goes to it. A server
 with `cluster_enabled:1` brings a map of slots, and then there is a link for each primary in it. The
 map is asked for again when a server answers MOVED, and ten times a second while one is away, which
-is how a promoted replica is found. A server that is away costs its link_command slots alone: what is for
+is how a promoted replica is found. A server that is away costs its own slots alone: what is for
 them is refused at once, and the others go on.
 
 Order has three parts. A connection keeps the order of what is sent on it. `lanes.py` keeps that of
