@@ -474,7 +474,7 @@ class Engine:
 
     def _on_hushed(self, connection: Connection, data: bytes, aux: int) -> None:
         if connection.identity is not None:
-            self._voice.hushed(connection)
+            self._voice.speaking_dropped(connection)
             self._ephemeral.caught_up(connection)
 
     def _on_limited(self, connection: Connection, data: bytes, wait_ms: int) -> None:

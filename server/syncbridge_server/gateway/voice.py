@@ -27,7 +27,7 @@ class VoiceSide(Protocol):
     def left(self, connection: Connection) -> None:
         """A connection is gone. That says nothing about a call."""
 
-    def hushed(self, connection: Connection) -> None:
+    def speaking_dropped(self, connection: Connection) -> None:
         """A slow connection has missed who speaks, and can take it again."""
 
     def handle(self, connection: Connection, envelope: Envelope) -> None:
@@ -68,10 +68,10 @@ class VoiceLink:
         if self._side is not None:
             self._side.left(connection)
 
-    def hushed(self, connection: Connection) -> None:
+    def speaking_dropped(self, connection: Connection) -> None:
         """See `VoiceSide`."""
         if self._side is not None:
-            self._side.hushed(connection)
+            self._side.speaking_dropped(connection)
 
     def handle(self, connection: Connection, envelope: Envelope) -> None:
         """See `VoiceSide`. Raises UNSUPPORTED where there is no voice."""

@@ -88,7 +88,7 @@ class VoiceSockets:
         if connection.identity is not None:
             self._audience.remove(connection, connection.identity.user_id)
 
-    def hushed(self, connection: Connection) -> None:
+    def speaking_dropped(self, connection: Connection) -> None:
         """See `VoiceSide`."""
         for channel_id in self._audience.channels_of(connection, identity_of(connection).user_id):
             state = self._state(connection, channel_id, self.live_calls.calls[channel_id].view)
