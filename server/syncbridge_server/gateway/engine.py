@@ -120,7 +120,7 @@ class Engine:
             EVENT_CLOSED: self._on_closed,
             EVENT_DEADLINE: self._on_deadline,
             EVENT_RESYNC: self._on_resync,
-            EVENT_HUSHED: self._on_hushed,
+            EVENT_HUSHED: self._on_speaking_dropped,
             EVENT_LIMITED: self._on_limited,
         }
 
@@ -472,7 +472,7 @@ class Engine:
     def _on_resync(self, connection: Connection, data: bytes, seen: int) -> None:
         self._fanout.resync(connection, seen)
 
-    def _on_hushed(self, connection: Connection, data: bytes, aux: int) -> None:
+    def _on_speaking_dropped(self, connection: Connection, data: bytes, aux: int) -> None:
         if connection.identity is not None:
             self._voice.speaking_dropped(connection)
             self._ephemeral.caught_up(connection)
