@@ -152,11 +152,11 @@ class RedisBus:
     async def aclose(self) -> None:
         """Stop listening."""
         self._token = None
-        ears, self._ears = self._ears, {}
-        for ear in ears.values():
+        subscribers, self._ears = self._ears, {}
+        for ear in subscribers.values():
             ear.listener.close()
         with trio.CancelScope(shield=True):
-            for ear in ears.values():
+            for ear in subscribers.values():
                 await trio.to_thread.run_sync(ear.listener.join, 4 * CONNECT_SECONDS)
 
     def _follow(self) -> None:
