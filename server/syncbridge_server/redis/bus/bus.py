@@ -113,12 +113,12 @@ class RedisBus:
     @property
     def connected(self) -> bool:
         """Whether every subscription stands, as far as is known."""
-        return bool(self._ears) and all(ear.server for ear in self._ears.values())
+        return bool(self._ears) and all(subscriber.server for subscriber in self._ears.values())
 
     @property
     def servers(self) -> dict[Address | None, ServerInfo | None]:
         """The primaries to which a connection with subscriptions stands; None while it does not."""
-        return {at: ear.server for at, ear in self._ears.items()}
+        return {at: subscriber.server for at, subscriber in self._ears.items()}
 
     @property
     def server(self) -> ServerInfo | None:
@@ -129,7 +129,9 @@ class RedisBus:
     @property
     def reason(self) -> str:
         """Why a subscription is missing; empty when none is."""
-        return next((ear.reason for ear in self._ears.values() if ear.reason), "")
+        return next(
+            (subscriber.reason for subscriber in self._ears.values() if subscriber.reason), ""
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["RedisBus"]:
@@ -153,11 +155,11 @@ class RedisBus:
         """Stop listening."""
         self._token = None
         subscribers, self._ears = self._ears, {}
-        for ear in subscribers.values():
-            ear.listener.close()
+        for subscriber in subscribers.values():
+            subscriber.listener.close()
         with trio.CancelScope(shield=True):
-            for ear in subscribers.values():
-                await trio.to_thread.run_sync(ear.listener.join, 4 * CONNECT_SECONDS)
+            for subscriber in subscribers.values():
+                await trio.to_thread.run_sync(subscriber.listener.join, 4 * CONNECT_SECONDS)
 
     def _follow(self) -> None:
         """Listen to each primary for the slots that it serves, and to no other server."""
@@ -213,9 +215,9 @@ class RedisBus:
 
     def renew(self, at: Address | None = None) -> None:
         """Close the connection to a primary and make another; a resync follows."""
-        ear = self._ears.get(at)
-        if ear is not None:
-            ear.listener.interrupt()
+        subscriber = self._ears.get(at)
+        if subscriber is not None:
+            subscriber.listener.interrupt()
 
     def tell(self, node: str, notice: Notice) -> None:
         """To one node, or to `*`, every node with this one. Lost when Redis is away or busy."""
@@ -279,12 +281,12 @@ class RedisBus:
 
     def subscribed(self, at: Address | None, server: ServerInfo) -> None:
         """Called by the listeners' posts: all channels of a primary stand."""
-        ear = self._ears.get(at)
-        if ear is None:
+        subscriber = self._ears.get(at)
+        if subscriber is None:
             return
-        ear.server, ear.reason = server, ""
-        missed, ear.missed = ear.missed, False
-        self._settle(ear)
+        subscriber.server, subscriber.reason = server, ""
+        missed, subscriber.missed = subscriber.missed, False
+        self._settle(subscriber)
         if missed:
             log.debug("redis_bus_up")
             for handler in self._resyncs:
@@ -292,9 +294,9 @@ class RedisBus:
 
     def incomplete(self, at: Address | None) -> None:
         """Called by the listeners' posts: a channel of a primary does not stand any more."""
-        ear = self._ears.get(at)
-        if ear is not None:
-            ear.missed = True
+        subscriber = self._ears.get(at)
+        if subscriber is not None:
+            subscriber.missed = True
             self.gaps += 1
 
     def displaced(self, at: Address | None) -> None:
@@ -303,17 +305,17 @@ class RedisBus:
 
     def lost(self, at: Address | None, reason: str) -> None:
         """Called by the listeners' posts: no connection to a primary."""
-        ear = self._ears.get(at)
-        if ear is None:
+        subscriber = self._ears.get(at)
+        if subscriber is None:
             return
-        if not ear.reason:
+        if not subscriber.reason:
             log.debug("redis_bus_down", reason=reason)
-        ear.missed = True
-        ear.server, ear.reason = None, reason
-        self._settle(ear)
+        subscriber.missed = True
+        subscriber.server, subscriber.reason = None, reason
+        self._settle(subscriber)
 
-    def _settle(self, ear: Ear) -> None:
-        ear.tried = True
+    def _settle(self, subscriber: Ear) -> None:
+        subscriber.tried = True
         if all(other.tried for other in self._ears.values()):
             self._first.set()
         self._on_change()
