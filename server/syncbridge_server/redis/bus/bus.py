@@ -92,7 +92,7 @@ class RedisBus:
         self._notices: dict[str, list[NoticeHandler]] = {}
         self._resyncs: list[Callable[[], None]] = []
         self._unreadable: list[Callable[[str], None]] = []
-        self._ears: dict[Address | None, Ear] = {}
+        self._subscribers: dict[Address | None, Ear] = {}
         self._token: trio.lowlevel.TrioToken | None = None
         self.gaps = 0
         self._first = trio.Event()
@@ -113,12 +113,14 @@ class RedisBus:
     @property
     def connected(self) -> bool:
         """Whether every subscription stands, as far as is known."""
-        return bool(self._ears) and all(subscriber.server for subscriber in self._ears.values())
+        return bool(self._subscribers) and all(
+            subscriber.server for subscriber in self._subscribers.values()
+        )
 
     @property
     def servers(self) -> dict[Address | None, ServerInfo | None]:
         """The primaries to which a connection with subscriptions stands; None while it does not."""
-        return {at: subscriber.server for at, subscriber in self._ears.items()}
+        return {at: subscriber.server for at, subscriber in self._subscribers.items()}
 
     @property
     def server(self) -> ServerInfo | None:
@@ -130,7 +132,8 @@ class RedisBus:
     def reason(self) -> str:
         """Why a subscription is missing; empty when none is."""
         return next(
-            (subscriber.reason for subscriber in self._ears.values() if subscriber.reason), ""
+            (subscriber.reason for subscriber in self._subscribers.values() if subscriber.reason),
+            "",
         )
 
     @asynccontextmanager
@@ -154,7 +157,7 @@ class RedisBus:
     async def aclose(self) -> None:
         """Stop listening."""
         self._token = None
-        subscribers, self._ears = self._ears, {}
+        subscribers, self._subscribers = self._subscribers, {}
         for subscriber in subscribers.values():
             subscriber.listener.close()
         with trio.CancelScope(shield=True):
@@ -166,17 +169,17 @@ class RedisBus:
         if self._token is None:
             return
         channels = self._channels()
-        for at in self._ears.keys() - channels.keys():
-            self._ears.pop(at).listener.close()
+        for at in self._subscribers.keys() - channels.keys():
+            self._subscribers.pop(at).listener.close()
         for at, names in channels.items():
-            if at not in self._ears:
+            if at not in self._subscribers:
                 listener = Listener(self._io.endpoint, at, self._token, self)
                 # What was published before it stood was missed, but for those of the start.
-                self._ears[at] = Ear(listener, missed=self._first.is_set())
+                self._subscribers[at] = Ear(listener, missed=self._first.is_set())
                 listener.assign(names)
                 listener.start()
             else:
-                self._ears[at].listener.assign(names)
+                self._subscribers[at].listener.assign(names)
 
     def _channels(self) -> dict[Address | None, list[str]]:
         """For each primary the channels in its slots."""
@@ -215,7 +218,7 @@ class RedisBus:
 
     def renew(self, at: Address | None = None) -> None:
         """Close the connection to a primary and make another; a resync follows."""
-        subscriber = self._ears.get(at)
+        subscriber = self._subscribers.get(at)
         if subscriber is not None:
             subscriber.listener.interrupt()
 
@@ -281,7 +284,7 @@ class RedisBus:
 
     def subscribed(self, at: Address | None, server: ServerInfo) -> None:
         """Called by the listeners' posts: all channels of a primary stand."""
-        subscriber = self._ears.get(at)
+        subscriber = self._subscribers.get(at)
         if subscriber is None:
             return
         subscriber.server, subscriber.reason = server, ""
@@ -294,7 +297,7 @@ class RedisBus:
 
     def incomplete(self, at: Address | None) -> None:
         """Called by the listeners' posts: a channel of a primary does not stand any more."""
-        subscriber = self._ears.get(at)
+        subscriber = self._subscribers.get(at)
         if subscriber is not None:
             subscriber.missed = True
             self.gaps += 1
@@ -305,7 +308,7 @@ class RedisBus:
 
     def lost(self, at: Address | None, reason: str) -> None:
         """Called by the listeners' posts: no connection to a primary."""
-        subscriber = self._ears.get(at)
+        subscriber = self._subscribers.get(at)
         if subscriber is None:
             return
         if not subscriber.reason:
@@ -316,7 +319,7 @@ class RedisBus:
 
     def _settle(self, subscriber: Ear) -> None:
         subscriber.tried = True
-        if all(other.tried for other in self._ears.values()):
+        if all(other.tried for other in self._subscribers.values()):
             self._first.set()
         self._on_change()
 
