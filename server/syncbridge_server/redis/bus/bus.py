@@ -55,7 +55,7 @@ def _ignore(replies: list[Any]) -> None:
     """Nobody waits for these."""
 
 
-class Ear:
+class Subscriber:
     """The listener of one primary, and what it has told.
 
     Attributes:
@@ -92,7 +92,7 @@ class RedisBus:
         self._notices: dict[str, list[NoticeHandler]] = {}
         self._resyncs: list[Callable[[], None]] = []
         self._unreadable: list[Callable[[str], None]] = []
-        self._subscribers: dict[Address | None, Ear] = {}
+        self._subscribers: dict[Address | None, Subscriber] = {}
         self._token: trio.lowlevel.TrioToken | None = None
         self.gaps = 0
         self._first = trio.Event()
@@ -175,7 +175,7 @@ class RedisBus:
             if at not in self._subscribers:
                 listener = Listener(self._io.endpoint, at, self._token, self)
                 # What was published before it stood was missed, but for those of the start.
-                self._subscribers[at] = Ear(listener, missed=self._first.is_set())
+                self._subscribers[at] = Subscriber(listener, missed=self._first.is_set())
                 listener.assign(names)
                 listener.start()
             else:
@@ -317,7 +317,7 @@ class RedisBus:
         subscriber.server, subscriber.reason = None, reason
         self._settle(subscriber)
 
-    def _settle(self, subscriber: Ear) -> None:
+    def _settle(self, subscriber: Subscriber) -> None:
         subscriber.tried = True
         if all(other.tried for other in self._subscribers.values()):
             self._first.set()
