@@ -38,7 +38,7 @@ BACKOFF_SECONDS = (0.05, 1.0)
 _ELSEWHERE = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
 
 
-class Hearing(Protocol):
+class SubscriptionHandler(Protocol):
     """The bus; every method runs on the Trio thread."""
 
     def receive(self, payloads: list[bytes]) -> None:
@@ -70,7 +70,7 @@ class Listener:
         endpoint: RedisEndpoint,
         at: Address | None,
         token: trio.lowlevel.TrioToken,
-        hearing: Hearing,
+        hearing: SubscriptionHandler,
     ) -> None:
         self._endpoint = endpoint
         self._at = at
