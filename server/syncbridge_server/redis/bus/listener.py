@@ -62,7 +62,7 @@ class Listener:
 
     Args:
         at: the primary; None for the one that the URL names.
-        hearing: what is told.
+        handler: what is told.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Listener:
         endpoint: RedisEndpoint,
         at: Address | None,
         token: trio.lowlevel.TrioToken,
-        hearing: SubscriptionHandler,
+        handler: SubscriptionHandler,
     ) -> None:
         self._endpoint = endpoint
         self._at = at
         self._post = token.run_sync_soon
-        self._hearing = hearing
+        self._hearing = handler
         self._closing = threading.Event()
         self._assigned: frozenset[str] = frozenset()
         self._wire: Wire | None = None
