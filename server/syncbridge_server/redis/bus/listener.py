@@ -75,7 +75,7 @@ class Listener:
         self._endpoint = endpoint
         self._at = at
         self._post = token.run_sync_soon
-        self._hearing = handler
+        self._handler = handler
         self._closing = threading.Event()
         self._assigned: frozenset[str] = frozenset()
         self._wire: Wire | None = None
@@ -116,7 +116,7 @@ class Listener:
                 except WireBroken as broken:
                     if self._closing.is_set():
                         return
-                    self._post(self._hearing.lost, self._at, broken.reason)
+                    self._post(self._handler.lost, self._at, broken.reason)
                     pause = BACKOFF_SECONDS[0] if broken.sent else min(2 * pause, longest)
                 self._closing.wait(pause * random.uniform(0.75, 1.25))  # noqa: S311
         except trio.RunFinishedError:
@@ -143,16 +143,16 @@ class Listener:
         subscription.ask(self._assigned, now)
         change = subscription.change(self._assigned, now)
         if change is True:
-            self._post(self._hearing.subscribed, self._at, server)
+            self._post(self._handler.subscribed, self._at, server)
         elif change is False:
-            self._post(self._hearing.incomplete, self._at)
+            self._post(self._handler.incomplete, self._at)
         messages = wire.receive(subscription.patience(now), self._waker)
         payloads = subscription.take(messages, time.monotonic())
         if subscription.displaced:
             subscription.displaced = False
-            self._post(self._hearing.displaced, self._at)
+            self._post(self._handler.displaced, self._at)
         if payloads:
-            self._post(self._hearing.receive, payloads)
+            self._post(self._handler.receive, payloads)
 
 
 class Subscription:
