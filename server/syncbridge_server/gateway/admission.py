@@ -27,7 +27,7 @@ from syncbridge_server.listener.shares import (
 )
 
 
-class Silent:
+class UnauthenticatedConnections:
     """Connections that have not sent a valid AUTH, by address.
 
     Args:
@@ -90,7 +90,10 @@ class AdmissionLimits:
     """
 
     def __init__(
-        self, limits: Limits, silent: Silent, holder: Callable[[str], str] = holder_name
+        self,
+        limits: Limits,
+        silent: UnauthenticatedConnections,
+        holder: Callable[[str], str] = holder_name,
     ) -> None:
         self._silent = silent
         self._holder = holder

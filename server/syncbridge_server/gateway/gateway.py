@@ -23,7 +23,7 @@ from syncbridge.records.sessions import Apply, Outcome, PresenceChange, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
 from syncbridge_server.auth.connect import ConnectGate, kept_open
-from syncbridge_server.gateway.admission import AdmissionLimits, Silent
+from syncbridge_server.gateway.admission import AdmissionLimits, UnauthenticatedConnections
 from syncbridge_server.gateway.commits import Commits
 from syncbridge_server.gateway.connection import Alarm, Connection
 from syncbridge_server.gateway.counters import GatewayCounters
@@ -124,7 +124,7 @@ class Gateway:
         self._quiet = trio.Event()
         self._clock = clock
         self.monotonic = monotonic
-        silent = Silent(limits.unauthenticated_per_address, holder)
+        silent = UnauthenticatedConnections(limits.unauthenticated_per_address, holder)
         self.registry = Registry(hub, silent)
         self._admission = AdmissionLimits(limits, silent, holder)
         self.store_queue = StoreQueue(store, self._after)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from syncbridge.identity import Role
 from syncbridge.session import Session
 from syncbridge_core.hub import ENCODING_PROTOBUF, Hub
-from syncbridge_server.gateway.admission import Silent
+from syncbridge_server.gateway.admission import UnauthenticatedConnections
 from syncbridge_server.gateway.connection import Connection, LocalSession
 
 
@@ -20,14 +20,14 @@ class Registry:
             count, so that nothing is encoded for nobody.
     """
 
-    def __init__(self, hub: Hub, silent: Silent | None = None) -> None:
+    def __init__(self, hub: Hub, silent: UnauthenticatedConnections | None = None) -> None:
         self._hub = hub
         self.everyone = hub.open_topic()
         self.admins = hub.open_topic()
         self.binary = 0
         self.connections: dict[int, Connection] = {}
         self.waiting: dict[str, int] = {}
-        self.silent = Silent() if silent is None else silent
+        self.silent = UnauthenticatedConnections() if silent is None else silent
         self.sockets: dict[str, int] = {}
         self.sessions: dict[str, LocalSession] = {}
 

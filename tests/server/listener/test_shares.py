@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncbridge.limits import Limits
-from syncbridge_server.gateway.admission import AdmissionLimits, Silent
+from syncbridge_server.gateway.admission import AdmissionLimits, UnauthenticatedConnections
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.listener.capacity import Bounds, Capacity, Occupant
 from syncbridge_server.listener.contract import ListenerConfig, Refusal
@@ -163,7 +163,9 @@ def test_the_ranking_has_the_largest_at_hand(steps: list[tuple[int, int, bool]])
         assert most == (len(first.waiting) if first is not None else 0)
 
 
-def sockets(silent: Silent, client: str, count: int, start: int) -> list[Connection]:
+def sockets(
+    silent: UnauthenticatedConnections, client: str, count: int, start: int
+) -> list[Connection]:
     made = [Connection(start + at, "node", client, 0) for at in range(count)]
     for one in made:
         silent.add(one)
@@ -172,7 +174,7 @@ def sockets(silent: Silent, client: str, count: int, start: int) -> list[Connect
 
 def test_sockets_without_auth_give_way_by_address() -> None:
     """Only once 3/4 of the places are taken; a full server takes one of the largest address."""
-    silent = Silent(share=4)
+    silent = UnauthenticatedConnections(share=4)
     admission = AdmissionLimits(Limits(connections=16, handshakes_per_second=0), silent)
     old = sockets(silent, GUEST, 2, start=1)
     large = sockets(silent, ATTACKER, 5, start=10)
@@ -193,7 +195,9 @@ def test_sockets_without_auth_give_way_by_address() -> None:
 
 def test_handshakes_of_127_0_0_2_are_held_to_the_rate() -> None:
     """Of this machine only 127.0.0.1 and ::1 are not; IPv6 counts by /64."""
-    admission = AdmissionLimits(Limits(handshakes_per_second=1, handshake_burst=1), Silent())
+    admission = AdmissionLimits(
+        Limits(handshakes_per_second=1, handshake_burst=1), UnauthenticatedConnections()
+    )
     verdicts = {
         client: [admission.admit(address, 0.0, 0) is None for address in (client, again)]
         for client, again in (
