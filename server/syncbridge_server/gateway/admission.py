@@ -85,17 +85,17 @@ class AdmissionLimits:
     """Judges handshakes. A bound of 0 in the limits is none.
 
     Args:
-        silent: who has not authenticated, kept by the registry.
+        unauthenticated: who has not authenticated, kept by the registry.
         holder: address -> whose share it counts for.
     """
 
     def __init__(
         self,
         limits: Limits,
-        silent: UnauthenticatedConnections,
+        unauthenticated: UnauthenticatedConnections,
         holder: Callable[[str], str] = holder_name,
     ) -> None:
-        self._silent = silent
+        self._silent = unauthenticated
         self._holder = holder
         self._most = limits.connections
         self._pressure = math.ceil(limits.connections * PRESSURE)

@@ -124,9 +124,9 @@ class Gateway:
         self._quiet = trio.Event()
         self._clock = clock
         self.monotonic = monotonic
-        silent = UnauthenticatedConnections(limits.unauthenticated_per_address, holder)
-        self.registry = Registry(hub, silent)
-        self._admission = AdmissionLimits(limits, silent, holder)
+        unauthenticated = UnauthenticatedConnections(limits.unauthenticated_per_address, holder)
+        self.registry = Registry(hub, unauthenticated)
+        self._admission = AdmissionLimits(limits, unauthenticated, holder)
         self.store_queue = StoreQueue(store, self._after)
         self._commits = Commits(self.store_queue, self._committed, patience)
         self.voice = VoiceLink()

@@ -15,19 +15,21 @@ class Registry:
     Attributes:
         everyone: topic of all who are in a session. admins: of those with role admin.
         waiting: client address -> connections that have not authenticated.
-        silent: those that have not sent a valid AUTH. sockets: user -> how many of them have.
+        unauthenticated: those that have not sent a valid AUTH. sockets: user -> how many of them have.
         binary: how many connections take protobuf, in a session or not; each session has its own
             count, so that nothing is encoded for nobody.
     """
 
-    def __init__(self, hub: Hub, silent: UnauthenticatedConnections | None = None) -> None:
+    def __init__(self, hub: Hub, unauthenticated: UnauthenticatedConnections | None = None) -> None:
         self._hub = hub
         self.everyone = hub.open_topic()
         self.admins = hub.open_topic()
         self.binary = 0
         self.connections: dict[int, Connection] = {}
         self.waiting: dict[str, int] = {}
-        self.silent = UnauthenticatedConnections() if silent is None else silent
+        self.unauthenticated = (
+            UnauthenticatedConnections() if unauthenticated is None else unauthenticated
+        )
         self.sockets: dict[str, int] = {}
         self.sessions: dict[str, LocalSession] = {}
 
@@ -44,13 +46,13 @@ class Registry:
         self.connections[connection.cid] = connection
         self.binary += takes_protobuf(connection)
         self.waiting[connection.client] = self.waiting.get(connection.client, 0) + 1
-        self.silent.add(connection)
+        self.unauthenticated.add(connection)
 
     def known(self, connection: Connection) -> None:
         """Its AUTH was valid: it counts for its user, and what it sends is believed to be sane."""
         assert connection.identity is not None
         user_id = connection.identity.user_id
-        self.silent.discard(connection)
+        self.unauthenticated.discard(connection)
         self._hub.trust(connection.cid)
         self.sockets[user_id] = self.sockets.get(user_id, 0) + 1
 
@@ -85,7 +87,7 @@ class Registry:
 
     def remove(self, connection: Connection) -> bool:
         """Forget a connection; True if it was its device's current one."""
-        self.silent.discard(connection)
+        self.unauthenticated.discard(connection)
         if self.connections.pop(connection.cid, None) is not None:
             self.binary -= takes_protobuf(connection)
             self._settle(connection)

@@ -164,30 +164,30 @@ def test_the_ranking_has_the_largest_at_hand(steps: list[tuple[int, int, bool]])
 
 
 def sockets(
-    silent: UnauthenticatedConnections, client: str, count: int, start: int
+    unauthenticated: UnauthenticatedConnections, client: str, count: int, start: int
 ) -> list[Connection]:
     made = [Connection(start + at, "node", client, 0) for at in range(count)]
     for one in made:
-        silent.add(one)
+        unauthenticated.add(one)
     return made
 
 
 def test_sockets_without_auth_give_way_by_address() -> None:
     """Only once 3/4 of the places are taken; a full server takes one of the largest address."""
-    silent = UnauthenticatedConnections(share=4)
-    admission = AdmissionLimits(Limits(connections=16, handshakes_per_second=0), silent)
-    old = sockets(silent, GUEST, 2, start=1)
-    large = sockets(silent, ATTACKER, 5, start=10)
+    unauthenticated = UnauthenticatedConnections(share=4)
+    admission = AdmissionLimits(Limits(connections=16, handshakes_per_second=0), unauthenticated)
+    old = sockets(unauthenticated, GUEST, 2, start=1)
+    large = sockets(unauthenticated, ATTACKER, 5, start=10)
 
     assert admission.admit(ATTACKER, 0.0, taken=11) is None
     assert large[0] is admission.admit(ATTACKER, 0.0, taken=12)
     assert admission.admit(GUEST, 0.0, taken=12) is None
     assert large[0] is admission.admit("127.0.0.1", 0.0, taken=16)
     for one in large:
-        silent.discard(one)
+        unauthenticated.discard(one)
     assert old[0] is admission.admit(ATTACKER, 0.0, taken=16)
     for one in old:
-        silent.discard(one)
+        unauthenticated.discard(one)
     full = admission.admit(ATTACKER, 0.0, taken=16)
     assert isinstance(full, Refusal)
     assert 503 == full.status
