@@ -95,7 +95,7 @@ class AdmissionLimits:
         unauthenticated: UnauthenticatedConnections,
         holder: Callable[[str], str] = holder_name,
     ) -> None:
-        self._silent = unauthenticated
+        self._unauthenticated = unauthenticated
         self._holder = holder
         self._most = limits.connections
         self._pressure = math.ceil(limits.connections * PRESSURE)
@@ -114,7 +114,7 @@ class AdmissionLimits:
             Why not; or the connection that has to give way to it; or None.
         """
         full = 0 < self._most <= taken
-        if full and not self._silent:
+        if full and not self._unauthenticated:
             return Refusal(503, ErrorCode.OVERLOADED.wire, "the server has no room", 5)
         holder = self._holder(client)
         wait = 0.0
@@ -123,5 +123,5 @@ class AdmissionLimits:
         if wait:
             code, detail = ErrorCode.RATE_LIMITED, "too many handshakes from this address"
             return Refusal(code.status, code.wire, detail, max(1, math.ceil(wait)))
-        oldest = self._silent.above_share(client) if taken >= self._pressure else None
-        return oldest or (self._silent.first() if full else None)
+        oldest = self._unauthenticated.above_share(client) if taken >= self._pressure else None
+        return oldest or (self._unauthenticated.first() if full else None)
