@@ -186,7 +186,7 @@ class Departures:
             return
         if answer.status is not Status.OK:
             return
-        self._lay_ghosts(session, answer.devices)
+        self._remove_stale_devices(session, answer.devices)
         self.meet(session, answer.devices)
         for device_id, fence in session.roster.missing(answer.devices, answer.fence):
             self.observe(
@@ -205,7 +205,7 @@ class Departures:
             else:
                 session.roster.remember(device)
 
-    def _lay_ghosts(self, session: LocalSession, devices: list[Device]) -> None:
+    def _remove_stale_devices(self, session: LocalSession, devices: list[Device]) -> None:
         """Devices are online at this node that are not here: Redis has lost that they left."""
         for device in devices:
             node, _, _ = device.conn.partition(":")

@@ -166,7 +166,7 @@ class Presence:
                 await self._room(BOUND)
             whole = not self._failed and not self._unsure
             if whole and (everything or ghosts):
-                whole = await self._lay_ghosts()
+                whole = await self._remove_stale_devices()
             self.verifying = self._failed = False
             if not whole:
                 self._doubts_all |= everything
@@ -181,7 +181,7 @@ class Presence:
             self._compare(chunk)
         await self._room(BOUND)
 
-    async def _lay_ghosts(self) -> bool:
+    async def _remove_stale_devices(self) -> bool:
         """Take devices offline that the store has at this node in sessions that are not here.
 
         They have left, and Redis has lost that, or was never told. False: not all could be read.
