@@ -212,9 +212,11 @@ class Departures:
             here = session.devices.get(device.device_id)
             if node == self._node and (here is None or here.id != device.conn):
                 request = Leave(session.id, device.device_id, device.conn, self._node)
-                self._store_queue.ask(request, self._ghost_left, session, device)
+                self._store_queue.ask(request, self._stale_device_left, session, device)
 
-    def _ghost_left(self, answer: Left | StoreError, session: LocalSession, device: Device) -> None:
+    def _stale_device_left(
+        self, answer: Left | StoreError, session: LocalSession, device: Device
+    ) -> None:
         if isinstance(answer, StoreError):
             self.doubt(session)
         elif answer.changed:
