@@ -74,7 +74,7 @@ class Rig:
         self.sessions = {str(number): a_session(number) for number in range(sessions)}
         departures = SimpleNamespace(
             unsure=set(),
-            ghosts=False,
+            stale_devices=False,
             sure=lambda session, answer: True,
             listed=lambda answer, session: None,
         )

@@ -45,7 +45,7 @@ class Departures:
 
     Attributes:
         unsure: ids of sessions whose devices are to be held against the store.
-        ghosts: the store may have devices of this node online that have left, in sessions that
+        stale_devices: the store may have devices of this node online that have left, in sessions that
             are not here any more.
         early: session -> device -> its sign-out, of which we heard while somebody was joining.
     """
@@ -73,7 +73,7 @@ class Departures:
         self._node = node
         self._clock = clock
         self.unsure: set[str] = set()
-        self.ghosts = False
+        self.stale_devices = False
         self.early: dict[str, dict[str, PresenceChange]] = {}
 
     def closed(self, connection: Connection) -> None:
@@ -176,7 +176,7 @@ class Departures:
         if self._registry.sessions.get(session.id) is session and session.devices:
             self.unsure.add(session.id)
         else:
-            self.ghosts = True
+            self.stale_devices = True
 
     def listed(self, answer: DeviceList | StoreError, session: LocalSession) -> None:
         """Bring the roster to what the store has, and tell the devices here."""

@@ -391,7 +391,7 @@ class Gateway:
 
     def _in_use(self) -> bool:
         """Whether the store may still have devices of this node online."""
-        return bool(self.registry.sessions) or self.departures.ghosts
+        return bool(self.registry.sessions) or self.departures.stale_devices
 
     def _on_unreadable(self, session_id: str) -> None:
         """A message of another node cannot be read; of one session, or nobody knows which."""

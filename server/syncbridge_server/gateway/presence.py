@@ -126,7 +126,7 @@ class Presence:
                 self._compare(part)
             if self._unsure and not self.verifying:
                 await self._settle_some()
-            if self._departures.ghosts:
+            if self._departures.stale_devices:
                 self._doubted.set()
             if self._again.due(self._fanout.rollbacks.sessions, trio.current_time()):
                 self.doubt()
@@ -156,7 +156,7 @@ class Presence:
             self.verifying, self._failed = True, False
             everything, self._doubts_all = self._doubts_all, False
             forgotten, self._forgotten = self._forgotten, False
-            ghosts, self._departures.ghosts = self._departures.ghosts, False
+            stale_devices, self._departures.stale_devices = self._departures.stale_devices, False
             if everything:
                 await self._compare_all()
             if forgotten:
@@ -165,13 +165,13 @@ class Presence:
                 await self._settle_some()
                 await self._room(BOUND)
             whole = not self._failed and not self._unsure
-            if whole and (everything or ghosts):
+            if whole and (everything or stale_devices):
                 whole = await self._remove_stale_devices()
             self.verifying = self._failed = False
             if not whole:
                 self._doubts_all |= everything
                 self._forgotten |= forgotten
-                self._departures.ghosts |= ghosts
+                self._departures.stale_devices |= stale_devices
                 self._doubted.set()
                 await trio.sleep(RETRY_SECONDS)
 
