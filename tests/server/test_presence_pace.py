@@ -75,7 +75,7 @@ class Rig:
         departures = SimpleNamespace(
             unsure=set(),
             stale_devices=False,
-            sure=lambda session, answer: True,
+            agrees=lambda session, answer: True,
             listed=lambda answer, session: None,
         )
         fanout = SimpleNamespace(

@@ -150,7 +150,7 @@ class Departures:
         """Hold what the devices here were told against the store: a message may be lost."""
         self._store_queue.ask(ListDevices(session.id), self.listed, session)
 
-    def sure(self, session: LocalSession, answer: Compared) -> bool:
+    def agrees(self, session: LocalSession, answer: Compared) -> bool:
         """Whether the store says of a session's devices what those here were told."""
         return session.roster.fits(answer.online, answer.newest) and all(
             connection.released or session.roster.is_online(device_id)

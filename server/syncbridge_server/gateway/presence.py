@@ -251,8 +251,8 @@ class Presence:
         now = trio.current_time()
         session.touched = session.touched or now
         after = self._touch_after if session.version else WAITING_TOUCH_SECONDS
-        sure = self._node in nodes and self._departures.sure(session, answer)
-        if now - session.touched >= after or not sure:
+        agrees = self._node in nodes and self._departures.agrees(session, answer)
+        if now - session.touched >= after or not agrees:
             self._unsure.add(session.id)
 
     async def _settle_some(self) -> None:
