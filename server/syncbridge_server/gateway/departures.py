@@ -187,14 +187,14 @@ class Departures:
         if answer.status is not Status.OK:
             return
         self._remove_stale_devices(session, answer.devices)
-        self.meet(session, answer.devices)
+        self.observe_all(session, answer.devices)
         for device_id, fence in session.roster.missing(answer.devices, answer.fence):
             self.observe(
                 session, PresenceChange(session.id, "disconnected", fence, 0, device_id, b"")
             )
         session.roster.listed_at(answer.fence)
 
-    def meet(self, session: LocalSession, devices: Iterable[Device]) -> None:
+    def observe_all(self, session: LocalSession, devices: Iterable[Device]) -> None:
         """Take a list from the store: tell the devices here whom they have not heard of."""
         for device in devices:
             if device.online and device.fence:

@@ -515,7 +515,7 @@ class Joining:
         """Take the list of devices; those here are told whom they have not heard of."""
         others = [each for each in answer.devices if each.device_id != hello.device_id]
         if session.devices:
-            self._departures.meet(session, others)
+            self._departures.observe_all(session, others)
             session.roster.listed_at(answer.newest)
         else:
             session.roster.begin(others, answer.newest)
