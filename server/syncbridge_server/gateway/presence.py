@@ -35,7 +35,7 @@ from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.fanout import Fanout, numbering
 from syncbridge_server.gateway.joining import Joining
 from syncbridge_server.gateway.registry import Registry
-from syncbridge_server.gateway.rollbacks import Again
+from syncbridge_server.gateway.rollbacks import ComparisonSchedule
 from syncbridge_server.gateway.store_queue import Reply, StoreQueue
 from syncbridge_server.gateway.sweeper import AT_ONCE, LISTS, Sweeper
 from syncbridge_server.gateway.users import UserIndex
@@ -101,7 +101,7 @@ class Presence:
         self._doubts_all = self._forgotten = False
         self._answered = trio.Event()
         self._failed = False
-        self._again = Again()
+        self._again = ComparisonSchedule()
         self._lost: dict[int, Connection] = {}
         self.open = 0
         self.verifying = False

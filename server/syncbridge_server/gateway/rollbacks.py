@@ -49,7 +49,7 @@ class Rollbacks:
         ]
 
 
-class Again:
+class ComparisonSchedule:
     """When to compare all sessions once more after some went back.
 
     A backup may be put back key by key under running nodes. What comes after one comparison is
