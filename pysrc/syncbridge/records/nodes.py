@@ -85,7 +85,7 @@ class Held(Result):
     cursor: int
 
 
-class LetGo(Query):
+class Release(Query):
     """Take a session off a node's list: it cannot be swept."""
 
     sid: str

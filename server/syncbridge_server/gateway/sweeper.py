@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge.records.nodes import Held, LetGo, ListHeld, Sweep, Swept
+from syncbridge.records.nodes import Held, ListHeld, Release, Sweep, Swept
 from syncbridge.records.sessions import Answer, Request
 from syncbridge_server.isolation import Isolation, of_record
 from syncbridge_server.ports.store import Store
@@ -85,7 +85,7 @@ class Sweeper:
         """Whether a session that cannot be swept is off the list now."""
         if await self._isolation.failed(CHORE, sid, error) is not None:
             return False
-        await self._store.call(LetGo(sid, node))
+        await self._store.call(Release(sid, node))
         return True
 
 
