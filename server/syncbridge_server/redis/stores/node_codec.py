@@ -73,7 +73,7 @@ def _list_held(request: ListHeld, settings: StoreSettings) -> ScriptCall:
     return _plain(held_list(request.bucket, request.node), "SSCAN", request.cursor, "COUNT", PAGE)
 
 
-def _let_go(request: Release, settings: StoreSettings) -> ScriptCall:
+def _release(request: Release, settings: StoreSettings) -> ScriptCall:
     return _plain(held_key(request.sid, request.node), "SREM", request.sid)
 
 
@@ -100,6 +100,6 @@ NODE_CODECS: dict[type, tuple[Callable[..., ScriptCall], Callable[..., Result]]]
     TakeLease: (_take_lease, lambda reply: Taken(reply is not None)),
     KeepLease: (_keep_lease, lambda reply: Taken(bool(reply))),
     ListHeld: (_list_held, _held),
-    Release: (_let_go, lambda reply: Done()),
+    Release: (_release, lambda reply: Done()),
     Sweep: (_sweep, lambda reply: Swept(reply[0], bool(reply[1]))),
 }
