@@ -27,13 +27,13 @@ R = TypeVar("R")
 REASON_MOST = 200
 
 
-class Left(Enum):
+class Busy(Enum):
     """What work answers that somebody else is at: it has neither worked nor failed."""
 
     LEFT = "left"
 
 
-LEFT: Final = Left.LEFT
+LEFT: Final = Busy.LEFT
 
 
 class Aside(Protocol):
