@@ -103,7 +103,7 @@ class Timers:
                     await trio.sleep(POLL_SECONDS * uniform(0.5, 1.5))  # noqa: S311
 
     async def look_after(self, channel_id: str) -> Busy | None:
-        """Carry out a channel's due work; LEFT as `ProviderTasks.do`. Raises StoreError."""
+        """Carry out a channel's due work; BUSY as `ProviderTasks.do`. Raises StoreError."""
         wanted = await self._writer.change(channel_id, settled)
         if wanted.stragglers:
             await self._state_check.check(channel_id)
