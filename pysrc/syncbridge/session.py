@@ -78,7 +78,7 @@ class Change(msgspec.Struct, gc=False):
     duplicate: bool = False
 
 
-class Verdict(Enum):
+class OfferResult(Enum):
     """What became of an offered commit."""
 
     APPLIED = 1
@@ -179,7 +179,7 @@ class Session(Generic[C]):
         self.joined = True
         self.release(out)
 
-    def offer(self, change: Change, out: list[Change]) -> Verdict:
+    def offer(self, change: Change, out: list[Change]) -> OfferResult:
         """Take one commit; append to `out` what the devices must be sent now, in order.
 
         O(1) plus the size of the change, but for commits that wait. FOREIGN: the commit is of
@@ -187,21 +187,21 @@ class Session(Generic[C]):
         """
         if self.reading or not self.joined:
             self._hold(change)
-            return Verdict.HELD
+            return OfferResult.HELD
         if self._follows(change):
             self._advance(change, out)
             self._go_on(out)
-            return Verdict.APPLIED
+            return OfferResult.APPLIED
         if self._seen(change):
             self._cover(change)
             self._note(change.prev_version, change.prev_lineage)
             self._drop_seen()
-            return Verdict.SEEN
+            return OfferResult.SEEN
         if self.version and change.epoch != self.epoch:
             self._owe(change)
-            return Verdict.FOREIGN
+            return OfferResult.FOREIGN
         self._hold(change)
-        return Verdict.HELD
+        return OfferResult.HELD
 
     def knows(self, place: Place) -> bool:
         """Whether a place is ours, or lies on the way to it as far as that is kept."""
@@ -242,17 +242,17 @@ class Session(Generic[C]):
         if self.doc is None and place == self.place:
             self.doc = Doc.from_flat(flat, place.version, place.epoch)
 
-    def release(self, out: list[Change]) -> Verdict:
+    def release(self, out: list[Change]) -> OfferResult:
         """A read has ended, well or not: offer what was held meanwhile.
 
         FOREIGN: another read is needed.
         """
         self.reading = False
-        verdict = Verdict.SEEN
+        verdict = OfferResult.SEEN
         held, self.held = self.held, None
         for change in (held or {}).values():
-            if self.offer(change, out) is Verdict.FOREIGN:
-                verdict = Verdict.FOREIGN
+            if self.offer(change, out) is OfferResult.FOREIGN:
+                verdict = OfferResult.FOREIGN
         self._settle(self._contains)
         return verdict
 

@@ -30,7 +30,7 @@ REASON_MOST = 200
 class Busy(Enum):
     """What work answers that somebody else is at: it has neither worked nor failed."""
 
-    BUSY = "left"
+    BUSY = "busy"
 
 
 BUSY: Final = Busy.BUSY

@@ -21,7 +21,7 @@ from syncbridge.kernels import render_pairs
 from syncbridge.messages import MessageType
 from syncbridge.records.sessions import Commit, Compared, Place, Resume, Resumed, Status
 from syncbridge.records.streams import last_number
-from syncbridge.session import Change, Verdict
+from syncbridge.session import Change, OfferResult
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.message_sender import MessageSender, prefix
 from syncbridge_server.gateway.registry import Registry
@@ -65,10 +65,10 @@ class Fanout:
             return
         out: list[Change] = []
         verdict = session.offer(change, out)
-        if verdict is Verdict.HELD:
+        if verdict is OfferResult.HELD:
             self._found_hole(session_id)
         self.publish(session, out)
-        if verdict is Verdict.FOREIGN:
+        if verdict is OfferResult.FOREIGN:
             self.mend(session)
 
     def receive(self, commits: Sequence[Commit]) -> None:
@@ -207,7 +207,7 @@ class Fanout:
         self._check(session, records)
         if damaged is not None:
             self._give_up(session, damaged)
-        elif verdict is Verdict.FOREIGN:
+        elif verdict is OfferResult.FOREIGN:
             self.mend(session)
         elif session.has_hole():
             self._found_hole(session.id)
