@@ -40,7 +40,7 @@ Key = tuple[str, str]
 Done = Callable[[SyncBridgeError | None], None]
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class GateDecision(msgspec.Struct, frozen=True):
     """The application's answer. `reason` is told to the client."""
 
     allow: bool
@@ -71,7 +71,7 @@ class ConnectGate:
             self._headers["Authorization"] = f"Bearer {key}"
         self._timeout = timeout
         self._clock = clock
-        self._known: OrderedDict[Key, tuple[Verdict, float]] = OrderedDict()
+        self._known: OrderedDict[Key, tuple[GateDecision, float]] = OrderedDict()
         self._asked: dict[Key, list[Done]] = {}
         self._nursery: trio.Nursery | None = None
         self._client: httpx.AsyncClient | None = None
@@ -148,12 +148,12 @@ class ConnectGate:
             for done in self._asked.pop(key):
                 done(error)
 
-    def _keep(self, key: Key, verdict: Verdict, expires_at: float) -> None:
+    def _keep(self, key: Key, verdict: GateDecision, expires_at: float) -> None:
         self._known[key] = verdict, expires_at
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
 
-    async def _judged(self, question: Question) -> Verdict | None:
+    async def _judged(self, question: Question) -> GateDecision | None:
         """The application's verdict; None when there is none."""
         why = "no answer in time"
         with trio.move_on_after(self._timeout):
@@ -167,14 +167,14 @@ class ConnectGate:
             _log.warning("Nobody new may join: the application gives no verdict", reason=why)
         return None
 
-    async def _post(self, body: bytes) -> Verdict:
+    async def _post(self, body: bytes) -> GateDecision:
         assert self._client is not None
         text = b""
         async with self._client.stream(
             "POST", self._url, content=body, headers=self._headers
         ) as answer:
             if answer.status_code == ErrorCode.FORBIDDEN.status:
-                return Verdict(False)
+                return GateDecision(False)
             answer.raise_for_status()
             if int(answer.headers.get("Content-Length", 0)) > MOST_BYTES:
                 raise msgspec.DecodeError("too long")
@@ -184,10 +184,10 @@ class ConnectGate:
                     text += part
                     if len(text) > MOST_BYTES:
                         raise msgspec.DecodeError("too long")
-        return msgspec.json.decode(text, type=Verdict)
+        return msgspec.json.decode(text, type=GateDecision)
 
 
-def refused(verdict: Verdict) -> SyncBridgeError:
+def refused(verdict: GateDecision) -> SyncBridgeError:
     """The application's no."""
     detail = verdict.reason[:200] or "the application does not let this user into the session"
     return SyncBridgeError(ErrorCode.FORBIDDEN, detail)
