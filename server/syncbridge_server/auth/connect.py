@@ -47,7 +47,7 @@ class GateDecision(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Question(msgspec.Struct, frozen=True):
+class GateRequest(msgspec.Struct, frozen=True):
     """What the application is asked."""
 
     user_id: str
@@ -104,7 +104,7 @@ class ConnectGate:
         if self._nursery is None or len(self._asked) >= AT_ONCE:
             raise unavailable()
         self._asked[key] = [done]
-        question = Question(identity.user_id, session_id, device_id, identity.role)
+        question = GateRequest(identity.user_id, session_id, device_id, identity.role)
         self._nursery.start_soon(self._answer, key, question, identity.expires_at)
 
     async def require(self, identity: Identity, session_id: str, device_id: str = "") -> None:
@@ -137,7 +137,7 @@ class ConnectGate:
             finally:
                 self._nursery = None
 
-    async def _answer(self, key: Key, question: Question, expires_at: float) -> None:
+    async def _answer(self, key: Key, question: GateRequest, expires_at: float) -> None:
         error: SyncBridgeError | None = unavailable()
         try:
             verdict = await self._judged(question)
@@ -153,7 +153,7 @@ class ConnectGate:
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
 
-    async def _judged(self, question: Question) -> GateDecision | None:
+    async def _judged(self, question: GateRequest) -> GateDecision | None:
         """The application's verdict; None when there is none."""
         why = "no answer in time"
         with trio.move_on_after(self._timeout):
