@@ -27,7 +27,7 @@ from syncbridge_server.listener.response import (
     switching_headers,
     to_http1,
 )
-from syncbridge_server.listener.sniff import Verdict, sniff
+from syncbridge_server.listener.sniff import SniffResult, sniff
 from syncbridge_server.listener.upgrade import (
     Agreement,
     UpgradeRequest,
@@ -186,24 +186,24 @@ class Acceptor:
         verdict, request, initial = sniff(data, self._path, self._config.max_header_bytes)
         if self._tls is not None:
             self._route_secure(sock, client, verdict, data)
-        elif verdict is Verdict.NEED_MORE:
+        elif verdict is SniffResult.NEED_MORE:
             return False
-        elif verdict is Verdict.NATIVE_UPGRADE:
+        elif verdict is SniffResult.NATIVE_UPGRADE:
             assert request is not None
             self.upgrade(sock, client, request, initial)
-        elif verdict is Verdict.HTTP:
+        elif verdict is SniffResult.HTTP:
             self._serve(self._http, sock, client, data)
-        elif verdict is Verdict.TOO_LARGE:
+        elif verdict is SniffResult.TOO_LARGE:
             self._refuse(sock, TOO_LARGE, glance(data))
         else:
             sock.close()
         return True
 
     def _route_secure(
-        self, sock: socket.socket, client: str, verdict: Verdict, data: bytes
+        self, sock: socket.socket, client: str, verdict: SniffResult, data: bytes
     ) -> None:
         assert self._tls is not None
-        if verdict is Verdict.TLS:
+        if verdict is SniffResult.TLS:
             self._serve(self._tls, sock, client, data)
         else:
             self._refuse(sock, NOT_TLS)
