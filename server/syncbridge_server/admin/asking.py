@@ -36,7 +36,7 @@ Handler = Callable[[bytes], Awaitable[bytes]]
 """Body of a question -> body of this node's answer, both JSON text."""
 
 
-class Question(msgspec.Struct):
+class NodeQuery(msgspec.Struct):
     """What travels to the other nodes. `asker`: the node to answer."""
 
     asker: str
@@ -112,7 +112,7 @@ class Asking:
         question = self._waiting[name] = _Round(others)
         try:
             if others:
-                data = Question(self._node, subject, msgspec.Raw(body))
+                data = NodeQuery(self._node, subject, msgspec.Raw(body))
                 self._bus.tell("*", Notice(KIND_ASK, name, msgspec.json.encode(data)))
             own = await self._handlers[subject](body)
             with trio.move_on_after(self._deadline):
@@ -122,7 +122,7 @@ class Asking:
         return Answers({self._node: own} | question.bodies, sorted(question.missing))
 
     def _on_ask(self, notice: Notice) -> None:
-        question = msgspec.json.decode(notice.data, type=Question)
+        question = msgspec.json.decode(notice.data, type=NodeQuery)
         handler = self._handlers.get(question.subject)
         if question.asker == self._node or handler is None or self._nursery is None:
             return
@@ -130,7 +130,7 @@ class Asking:
             self._answering += 1
             self._nursery.start_soon(self._answer, notice.sid, question, handler)
 
-    async def _answer(self, name: str, question: Question, handler: Handler) -> None:
+    async def _answer(self, name: str, question: NodeQuery, handler: Handler) -> None:
         try:
             body = await handler(bytes(question.body))
         except Exception:
