@@ -44,7 +44,7 @@ class NodeQuery(msgspec.Struct):
     body: msgspec.Raw
 
 
-class Reply(msgspec.Struct):
+class NodeReply(msgspec.Struct):
     """What travels back."""
 
     node: str
@@ -138,13 +138,13 @@ class Asking:
             return
         finally:
             self._answering -= 1
-        reply = msgspec.json.encode(Reply(self._node, msgspec.Raw(body)))
+        reply = msgspec.json.encode(NodeReply(self._node, msgspec.Raw(body)))
         self._bus.tell(question.asker, Notice(KIND_ANSWER, name, reply))
 
     def _on_answer(self, notice: Notice) -> None:
         question = self._waiting.get(notice.sid)
         if question is not None:
-            reply = msgspec.json.decode(notice.data, type=Reply)
+            reply = msgspec.json.decode(notice.data, type=NodeReply)
             question.take(reply.node, bytes(reply.body))
 
 
