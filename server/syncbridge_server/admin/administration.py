@@ -18,6 +18,12 @@ from syncbridge.messages import MessageType
 from syncbridge.outbound import AdminUpdate, Audience
 from syncbridge.records.sessions import Notice
 from syncbridge_server.admin.asking import Answers, Asking
+from syncbridge_server.admin.connection_list import (
+    ConnectionList,
+    ConnectionRow,
+    RosterQuestion,
+    merge,
+)
 from syncbridge_server.admin.directory import Directory
 from syncbridge_server.admin.figures import (
     ConnectionMetrics,
@@ -36,7 +42,6 @@ from syncbridge_server.admin.figures import (
     session_metrics,
     trouble,
 )
-from syncbridge_server.admin.roster import ConnectionRow, Roster, RosterQuestion, merge
 from syncbridge_server.admin.survey import Survey
 from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.isolation import Isolation
@@ -117,7 +122,7 @@ class Administration:
         self._reporter = Reporter(gateway, clock, lambda: (link_of(io, reason()), io.times), errors)
         self._directory = Directory(io, gateway.node, self._reporter.brief)
         self._asking = Asking(bus, gateway.node)
-        self._roster = Roster(gateway.registry, gateway.node, gateway.hub.queued)
+        self._roster = ConnectionList(gateway.registry, gateway.node, gateway.hub.queued)
         self.survey = Survey(io, isolation)
         self._volume: SnapshotMetrics | None = None
         self._volume_at = -VOLUME_SECONDS

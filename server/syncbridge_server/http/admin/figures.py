@@ -20,7 +20,7 @@ from syncbridge_server.admin.figures import (
     SnapshotMetrics,
     Trouble,
 )
-from syncbridge_server.admin.roster import ConnectionRow, question_of
+from syncbridge_server.admin.connection_list import ConnectionRow, question_of
 from syncbridge_server.admin.survey import Row
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp

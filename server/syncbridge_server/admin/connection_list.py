@@ -48,7 +48,7 @@ class ConnectionRow(msgspec.Struct):
     queued_bytes: int
 
 
-class Roster:
+class ConnectionList:
     """Answers for this node. `queued`: bytes that wait for a connection."""
 
     def __init__(self, registry: Registry, node: str, queued: Callable[[int], int]) -> None:
