@@ -20,8 +20,8 @@ from syncbridge.records.sessions import Notice
 from syncbridge_server.admin.asking import Answers, Asking
 from syncbridge_server.admin.connection_list import (
     ConnectionList,
+    ConnectionQuery,
     ConnectionRow,
-    RosterQuestion,
     merge,
 )
 from syncbridge_server.admin.directory import Directory
@@ -161,7 +161,7 @@ class Administration:
             trouble(reports),
         )
 
-    async def connections(self, question: RosterQuestion) -> tuple[list[ConnectionRow], str, bool]:
+    async def connections(self, question: ConnectionQuery) -> tuple[list[ConnectionRow], str, bool]:
         """A page of open connections, the next cursor, and whether every live node answered."""
         answers = await self._ask(ROSTER, msgspec.json.encode(question))
         rows, following = merge(answers.read(list[ConnectionRow]).values(), question.limit)
