@@ -81,7 +81,7 @@ from syncbridge_server.listener.shares import Forwarding
 from syncbridge_server.observability import HttpMetrics
 from syncbridge_server.redis import formats
 from syncbridge_server.redis.bus.bus import RedisBus
-from syncbridge_server.redis.bus.readiness import Readiness
+from syncbridge_server.redis.bus.readiness import StoreReadiness
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.sessions_aside import FreezeAside, PresenceAside, SessionsAside
 from syncbridge_server.redis.stores.call_ledger import RedisLedger
@@ -116,7 +116,7 @@ class Server:
         node: str,
         registry: CollectorRegistry,
         isolated: IsolationMetrics,
-        readiness: Readiness,
+        readiness: StoreReadiness,
         voice: Voice | None = None,
         worker: int = 0,
     ) -> None:
@@ -234,7 +234,7 @@ class Server:
             isolated = IsolationMetrics(registry)
             async with (
                 bus.running(),
-                Readiness(io, bus).running() as readiness,
+                StoreReadiness(io, bus).running() as readiness,
                 build_voice(
                     settings, io, bus, node, registry, isolated, judged_by=voice_clock
                 ) as voice,

@@ -10,7 +10,7 @@ from syncbridge_server.gateway.gateway import node_name
 from syncbridge_server.redis import formats
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.bus.readiness import (
-    Readiness,
+    StoreReadiness,
     configuration_warnings,
     durability_warnings,
 )
@@ -55,7 +55,7 @@ def _embedded() -> Finding:
 
 
 @asynccontextmanager
-async def _link(settings: Settings) -> AsyncIterator[tuple[RedisIO, Readiness]]:
+async def _link(settings: Settings) -> AsyncIterator[tuple[RedisIO, StoreReadiness]]:
     url = connection_url(
         settings.redis_url(),
         settings.redis_password.get_secret_value(),
@@ -65,7 +65,7 @@ async def _link(settings: Settings) -> AsyncIterator[tuple[RedisIO, Readiness]]:
     io = RedisIO(url, deadline=settings.store_deadline, durability=settings.durable)
     async with io.running():
         bus = RedisBus(io, node_name())
-        async with bus.running(), Readiness(io, bus).running() as readiness:
+        async with bus.running(), StoreReadiness(io, bus).running() as readiness:
             yield io, readiness
 
 
@@ -82,7 +82,7 @@ async def _admitted(io: RedisIO) -> Finding:
     return Finding(NAME, Level.OK, f"answers; version {version}, {shape}")
 
 
-def _usable(readiness: Readiness) -> Finding:
+def _usable(readiness: StoreReadiness) -> Finding:
     """A write is stored and a message comes back, by the probe that a running server makes."""
     reason = readiness.reason
     text = f"not ready: {reason}" if reason else "a write is stored, a message comes back"

@@ -110,7 +110,7 @@ class Primary:
         self.proven: Servers = (None, None, None)
 
 
-class Readiness:
+class StoreReadiness:
     """The verdict on the present connections, one of `REASONS`, or empty for ready.
 
     Runs on the Trio thread.
@@ -150,7 +150,7 @@ class Readiness:
         return self._reason
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Readiness"]:
+    async def running(self) -> AsyncIterator["StoreReadiness"]:
         """Watch around a block; it begins when there is a first verdict."""
         self._io.watch(self._changed, self._refused)
         self._bus.watch(self._changed, self._hear)
