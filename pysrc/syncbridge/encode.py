@@ -26,7 +26,7 @@ def quote(text: str | None) -> bytes:
     return NULL if text is None else to_json(text)
 
 
-class Address:
+class EnvelopeAddress:
     """The envelope's constant middle for one session and device: quoted once, used often."""
 
     __slots__ = ("middle",)
@@ -39,12 +39,12 @@ class Address:
         )
 
 
-NOWHERE = Address("", "", "")
+NOWHERE = EnvelopeAddress("", "", "")
 """For answers to a connection that has not authenticated."""
 
 
 def envelope(
-    kind: int, address: Address, now: int, payload: bytes, correlation_q: bytes = NULL
+    kind: int, address: EnvelopeAddress, now: int, payload: bytes, correlation_q: bytes = NULL
 ) -> bytes:
     """One message. `now`: Unix seconds. `payload`: JSON text."""
     return b'{"type":%d%b%d,"payload":%b,"correlation_id":%b}' % (
@@ -57,7 +57,11 @@ def envelope(
 
 
 def heartbeat_ack(
-    address: Address, now_ms: int, client_time: float | None, place: Place, correlation_q: bytes
+    address: EnvelopeAddress,
+    now_ms: int,
+    client_time: float | None,
+    place: Place,
+    correlation_q: bytes,
 ) -> bytes:
     """HEARTBEAT_ACK; `client_time` as the client sent it, `server_time` in Unix ms."""
     echo = NULL if client_time is None else to_json(client_time)

@@ -5,7 +5,7 @@ from enum import IntEnum
 from sys import intern
 
 from syncbridge import ids
-from syncbridge.encode import NOWHERE, Address
+from syncbridge.encode import NOWHERE, EnvelopeAddress
 from syncbridge.ephemeral import Values
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity
@@ -102,12 +102,12 @@ class Connection:
         return f"{self._node}:{self.cid:x}"
 
     @property
-    def address(self) -> Address:
+    def address(self) -> EnvelopeAddress:
         """What answers to it say of its session; it is made for each, as they are few."""
         if self.session is None or self.identity is None or not self.fence:
             return NOWHERE
         owner = self.session.owner or self.identity.user_id
-        return Address(self.session.id, owner, self.device_id)
+        return EnvelopeAddress(self.session.id, owner, self.device_id)
 
     def tell_known(self) -> None:
         """Its AUTH was valid: tell whoever wants to know, once."""

@@ -304,7 +304,7 @@ class Departures:
     def _frame(
         self, session: LocalSession, kind: MessageType, change: PresenceChange, payload: bytes
     ) -> bytes:
-        address = encode.Address(session.id, session.owner, change.device_id)
+        address = encode.EnvelopeAddress(session.id, session.owner, change.device_id)
         return encode.envelope(kind, address, int(self._clock()), payload)
 
 

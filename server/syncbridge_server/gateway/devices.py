@@ -142,7 +142,7 @@ class Summaries:
         )
 
     def _publish(self, session: LocalSession, payload: bytes) -> None:
-        address = encode.Address(session.id, session.owner, "")
+        address = encode.EnvelopeAddress(session.id, session.owner, "")
         frame = encode.envelope(MessageType.DEVICE_LIST, address, int(self._clock()), payload)
         self._sender.notice(session, frame)
 

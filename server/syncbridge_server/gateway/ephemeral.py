@@ -221,7 +221,7 @@ class EphemeralState:
             self._sender.notice(session, frame, kind=KIND_SPEAKING)
 
     def _frame(self, session: LocalSession, by_device: bytes) -> bytes:
-        address = encode.Address(session.id, session.owner, "")
+        address = encode.EnvelopeAddress(session.id, session.owner, "")
         payload = b'{"delta":true,"me":%b}' % by_device
         return encode.envelope(MessageType.DEVICE_LIST, address, int(self._clock()), payload)
 
