@@ -355,7 +355,7 @@ class Joining:
         if hello.roster:
             session.roster.asked = False
             if isinstance(answer, Welcome) and error is None:
-                self._send_newcomers(session, answer, hello)
+                self._take_device_list(session, answer, hello)
         if connection.state is State.CLOSED:
             self._arrived(session)
             self._abandoned(answer, connection, session)
@@ -511,7 +511,7 @@ class Joining:
         self._fanout.rollbacks.updates += lost
         return stream_part(connection)
 
-    def _send_newcomers(self, session: LocalSession, answer: Welcome, hello: Hello) -> None:
+    def _take_device_list(self, session: LocalSession, answer: Welcome, hello: Hello) -> None:
         """Take the list of devices; those here are told whom they have not heard of."""
         others = [each for each in answer.devices if each.device_id != hello.device_id]
         if session.devices:
