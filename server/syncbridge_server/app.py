@@ -359,9 +359,9 @@ class Server:
         try:
             self.certificates.reload()
         except OSError as error:
-            log.error("The TLS certificates stay as they were", reason=str(error))
+            log.error("tls_reload_failed", reason=str(error))
         else:
-            log.info("TLS certificates read")
+            log.info("tls_certificates_loaded")
 
     def _rolled_back(self, sessions: int, updates: int) -> None:
         text = "Redis came back older: its sessions were reset, and makers of lost updates told"
@@ -409,7 +409,7 @@ class Server:
 
     def _stopping(self) -> None:
         self.gateway.draining = True
-        log.info("Draining", connections=self.active_connections)
+        log.info("draining", connections=self.active_connections)
         self.administration.notice(
             "draining", "a node stops", node=self.gateway.node, connections=self.active_connections
         )

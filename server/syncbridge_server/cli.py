@@ -205,7 +205,7 @@ def _begin(settings: Settings) -> None:
     unknown = _or_exit(lambda: unknown_names({**read_dotenv(), **os.environ}, known))
     configure_logging(settings.log_format, settings.log_level)
     if unknown:
-        get_logger("APP").warning("Variables that are no settings", names=unknown)
+        get_logger("APP").warning("unknown_settings", names=unknown)
 
 
 def _load(**overrides: Any) -> Settings:

@@ -1,9 +1,9 @@
 """Log lines: `[SERVICE_NAME][LEVEL][Function_Name] Message. Details...` or one JSON object.
 
     _log = get_logger("SESSION_MANAGER")
-    _log.info("Session created", session_id=sid)
+    _log.info("session_created", session_id=sid)
 
-    [SESSION_MANAGER][INFO][create_session] Session created. session_id=6b6f...
+    [SESSION_MANAGER][INFO][create_session] session_created. session_id=6b6f...
 
 Everything that the standard library's `logging` is told (Hypercorn, redis-py, httpx) goes the same
 way. Values under names such as token, secret or password never reach a line, nor do tokens inside

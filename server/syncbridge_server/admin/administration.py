@@ -248,7 +248,7 @@ class Administration:
                 metrics = msgspec.to_builtins(await self.metrics())
                 self._inform_admins(msgspec.json.encode(AdminUpdate("metrics", metrics=metrics)))
             except Exception:
-                log.exception("Admin update failed")
+                log.exception("admin_update_failed")
 
     def _on_notice(self, notice: Notice) -> None:
         if notice.sid != self._gateway.node:

@@ -64,7 +64,7 @@ class Answers(NamedTuple):
             try:
                 found[node] = msgspec.json.decode(body, type=kind)
             except UNREADABLE:
-                log.warning("Answer not readable", node=node)
+                log.warning("node_answer_unreadable", node=node)
                 self.missing.append(node)
         return found
 
@@ -134,7 +134,7 @@ class Asking:
         try:
             body = await handler(bytes(question.body))
         except Exception:
-            log.exception("Answer failed", subject=question.subject)
+            log.exception("node_answer_failed", subject=question.subject)
             return
         finally:
             self._answering -= 1

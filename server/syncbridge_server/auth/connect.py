@@ -164,7 +164,7 @@ class ConnectGate:
             except Exception as error:  # of the HTTP client, in any of its forms
                 why = type(error).__name__
         if self._occasionally.due():
-            _log.warning("Nobody new may join: the application gives no verdict", reason=why)
+            _log.warning("connect_gate_unavailable", reason=why)
         return None
 
     async def _post(self, body: bytes) -> GateDecision:

@@ -130,7 +130,7 @@ class JwksKeys:
         self._next = self._clock() + self._pause
         reason = str(error) if isinstance(error, ValueError) else type(error).__name__
         _log.warning(
-            "The token issuer's keys cannot be read",
+            "jwks_unavailable",
             issuer=self._issuer or self._url,
             reason=reason,
             again_in=self._pause,

@@ -97,7 +97,7 @@ class RefreshRotation:
         await self._revocations.revoke("family", claims.fam, must=True)
         if status == FamilyStatus.ENDED:
             raise SyncBridgeError(ErrorCode.TOKEN_REVOKED, "this login was revoked")
-        _log.warning("A spent refresh token came back; its login is revoked", user_id=claims.sub)
+        _log.warning("refresh_token_reused", user_id=claims.sub)
         raise SyncBridgeError(
             ErrorCode.TOKEN_REUSED, "this refresh token was used before; the login is revoked"
         )

@@ -45,8 +45,8 @@ class Departures:
 
     Attributes:
         unsure: ids of sessions whose devices are to be held against the store.
-        stale_devices: the store may have devices of this node online that have left, in sessions that
-            are not here any more.
+        stale_devices: the store may still list devices of this node that have left, in sessions
+            that are not here any more.
         early: session -> device -> its sign-out, of which we heard while somebody was joining.
     """
 
@@ -161,7 +161,7 @@ class Departures:
         self, answer: Left | StoreError, connection: Connection, session: LocalSession
     ) -> None:
         if isinstance(answer, StoreError):
-            log.warning("Leave Failed", detail=answer.detail)
+            log.warning("leave_failed", detail=answer.detail)
             if not of_record(answer):
                 self.doubt(session)
             return

@@ -94,7 +94,7 @@ class Summaries:
             try:
                 self._tell(session, session.summary)
             except Exception:
-                log.exception("Summary Failed", session_id=session_id)
+                log.exception("summary_failed", session_id=session_id)
         if self._waiting:
             self.wanted.set()
 

@@ -2,7 +2,7 @@
 
 `handle` is called with everything that one poll of the hub gave. It decodes each message and acts
 on it; writes are only collected, and go to the store as one pipeline when the batch is through.
-Nothing here waits: answers come back through the store_queue as function calls, in order.
+Nothing here waits: answers come back through the store queue as function calls, in order.
 """
 
 from collections.abc import Callable, Sequence
@@ -140,7 +140,7 @@ class Engine:
 
     def _failed(self, connection: Connection) -> None:
         """A fault of ours ends one connection, never the tick."""
-        log.exception("Handler failed", connection=connection.id)
+        log.exception("message_handler_failed", connection=connection.id)
         error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this message")
         self._sender.error(connection, error, None)
         code = CloseCode.INTERNAL_ERROR

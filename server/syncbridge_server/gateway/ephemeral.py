@@ -171,7 +171,7 @@ class EphemeralState:
         try:
             known.heard(notice.data, session.roster, self._limits.presence_list)
         except ValueError:
-            log.warning("Notice unreadable", session_id=session.id)
+            log.warning("notice_unreadable", session_id=session.id)
         self._want(session)
 
     def repeat(self) -> None:

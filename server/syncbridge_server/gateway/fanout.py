@@ -81,7 +81,7 @@ class Fanout:
                 else:
                     self.commit(c.sid, self._news(c))
             except Exception:
-                log.exception("Commit Failed", session_id=c.sid)
+                log.exception("commit_failed", session_id=c.sid)
                 self.doubts.add(c.sid)
 
     def _news(self, commit: Commit) -> Change:
@@ -198,7 +198,7 @@ class Fanout:
                 damaged = answer
             else:
                 self.doubts.add(session.id)
-            log.warning("Mend Failed", session_id=session.id, detail=answer.detail)
+            log.warning("resync_failed", session_id=session.id, detail=answer.detail)
         else:
             records = dict(zip(devices, answer.streams, strict=bool(answer.streams)))
             self._take(session, answer, out, records)

@@ -252,7 +252,7 @@ class Gateway:
         self.evicted += 1
         if self._occasionally.due():
             log.warning(
-                "Places for WebSockets are short; those without AUTH give way",
+                "websocket_slots_low",
                 bound=self.limits.connections,
                 evicted=self.evicted,
             )

@@ -366,7 +366,7 @@ class Joining:
                 if not self._admit(connection, session, answer, hello, asked, correlation_id):
                     return
             except Exception:
-                log.exception("Join Failed", session_id=session.id)
+                log.exception("join_failed", session_id=session.id)
                 error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this AUTH")
         self._arrived(session)
         if error is not None:

@@ -135,5 +135,5 @@ def transcoded(frame: bytes) -> bytes | None:
     try:
         return protobuf.from_json(frame)
     except protobuf.TranscodeError:
-        log.exception("Message has no protobuf form")
+        log.exception("protobuf_encoding_failed")
         return None

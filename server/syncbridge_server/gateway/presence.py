@@ -197,7 +197,7 @@ class Presence:
                         if gone:
                             await self._sweeper.sweep_sessions(self._node, gone)
         except StoreError as error:
-            log.debug("Lists Not Read", detail=error.detail)
+            log.debug("held_lists_not_read", detail=error.detail)
             return False
         return True
 
@@ -270,7 +270,7 @@ class Presence:
 
     def _touched(self, answer: Touched | StoreError, session: LocalSession) -> None:
         if not isinstance(answer, Touched):
-            log.debug("Touch Failed", detail=answer.detail)
+            log.debug("touch_failed", detail=answer.detail)
             return
         session.touched = trio.current_time()
         self._fanout.compare(session, Place(answer.epoch, answer.version, answer.lineage))

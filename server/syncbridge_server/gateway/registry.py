@@ -15,7 +15,7 @@ class Registry:
     Attributes:
         everyone: topic of all who are in a session. admins: of those with role admin.
         waiting: client address -> connections that have not authenticated.
-        unauthenticated: those that have not sent a valid AUTH. sockets: user -> how many of them have.
+        unauthenticated: connections without a valid AUTH. sockets: user -> number of connections.
         binary: how many connections take protobuf, in a session or not; each session has its own
             count, so that nothing is encoded for nobody.
     """

@@ -1,4 +1,4 @@
-"""Brings the requests of a tick to the store, and each answer back to who asked.
+"""Sends the requests of a tick to the store, and returns each answer to its caller.
 
 Everything asked between two `dispatch` calls goes out as one pipeline. Answers come back on the
 Trio thread, in order, as plain function calls: no task waits for a write. `after` runs once a
@@ -108,7 +108,7 @@ class StoreQueue:
     def _singly(self, requests: list[Request], replies: list[Waiting]) -> None:
         """Send requests one by one, as one of them cannot be written."""
         if len(requests) == 1:
-            log.exception("Request failed", request=type(requests[0]).__name__)
+            log.exception("request_failed", request=type(requests[0]).__name__)
             self._hand_out([HandlingFailed()], replies)
             return
         for request, reply in zip(requests, replies, strict=True):
@@ -127,6 +127,6 @@ def _handled(answer: Any, reply: Reply, context: tuple[Any, ...]) -> bool:
     try:
         reply(answer, *context)
     except Exception:
-        log.exception("Reply failed", answer=type(answer).__name__)
+        log.exception("reply_failed", answer=type(answer).__name__)
         return False
     return True

@@ -83,7 +83,7 @@ class UserIndex:
             try:
                 await self._count(user_id)
             except StoreError as error:
-                log.info("User not counted", reason=error.detail)
+                log.info("user_count_failed", reason=error.detail)
 
     async def _count(self, user_id: str) -> None:
         """Count what a user has in the store. Raises StoreError."""

@@ -95,4 +95,4 @@ class VoiceLink:
             if self._side is not None:
                 self._side.tick()
         except Exception:
-            log.exception("Voice tick failed")
+            log.exception("voice_tick_failed")

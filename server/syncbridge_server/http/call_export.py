@@ -129,7 +129,7 @@ def records_of(parts: Iterable[LedgerPart]) -> Iterator[CallRecord]:
         for number, call in part.records:
             record = record_of(f"{index}-{number}", call)
             if record.damaged:
-                _log.error("Record damaged", record=record.record)
+                _log.error("call_record_damaged", record=record.record)
             yield record
 
 

@@ -122,7 +122,7 @@ class CallRoutes:
         reply = await self._calls.create(call_id, new, identity.user_id, request_key(request))
         call = accepted(reply, call_id)
         if reply.result is CallResult.DONE:
-            _log.info("Session created", session_id=call_id, type=call_type, by=identity.user_id)
+            _log.info("session_created", session_id=call_id, type=call_type, by=identity.user_id)
             self._tell("call_created", f"{call_type} call {call_id} was created", call)
         return answer(call, 201)
 
@@ -179,7 +179,9 @@ class CallRoutes:
         tag = match_of(request)
         reply = await self._calls.set_state(call_id, state, identity.user_id, cause, tag)
         if reply.result is CallResult.REFUSED and reply.call is not None:
-            _log.warning("Step refused", session_id=call_id, state=reply.call.state, asked=state)
+            _log.warning(
+                "state_change_refused", session_id=call_id, state=reply.call.state, asked=state
+            )
             raise refused_step(reply.call, state)
         call = accepted(reply, call_id)
         if reply.result is CallResult.DONE:
@@ -210,7 +212,7 @@ class CallRoutes:
             raise refused_event(reply.call, kind)
         call = accepted(reply, call_id)
         if reply.result is CallResult.DONE:
-            _log.info("Event noted", session_id=call_id, kind=kind, by=identity.user_id)
+            _log.info("call_event_recorded", session_id=call_id, kind=kind, by=identity.user_id)
             self._tell("call_event", f"{call.type} call {call_id}: {kind}", call, kind=kind)
         return answer(call)
 
@@ -246,7 +248,7 @@ class CallRoutes:
                 limit=self._max_bytes,
             )
         call = accepted(reply, call_id)
-        _log.info("Details updated", session_id=call_id, names=len(details) // 2)
+        _log.info("session_details_updated", session_id=call_id, names=len(details) // 2)
         self._tell("call_details", f"details of {call.type} call {call_id} were updated", call)
         return answer(call)
 
@@ -262,7 +264,7 @@ class CallRoutes:
         call_id = path_call(request)
         reply = await self._calls.delete(call_id, identity.user_id, match_of(request))
         call = accepted(reply, call_id)
-        _log.info("Session deleted", session_id=call_id, state=call.state, by=identity.user_id)
+        _log.info("session_deleted", session_id=call_id, state=call.state, by=identity.user_id)
         self._tell("call_deleted", f"{call.type} call {call_id} was deleted", call)
         return Response(status_code=204)
 
@@ -316,7 +318,7 @@ def match_of(request: Request) -> str:
 def tell_state(administration: Administration, call: Call, previous: CallState | None) -> None:
     """A call came into its state: a line in the log, and a notice to the admins."""
     _log.info(
-        "State updated",
+        "session_state_updated",
         session_id=call.id,
         state=call.state,
         previous=previous,
@@ -338,7 +340,7 @@ def path_call(request: Request) -> str:
 def accepted(reply: CallReply, call_id: str) -> Call:
     """The call of an answer. Raises CALL_NOT_FOUND, CALL_EXISTS."""
     if reply.result is CallResult.EXISTS:
-        _log.warning("Session exists", session_id=call_id)
+        _log.warning("session_exists", session_id=call_id)
         raise SyncBridgeError(ErrorCode.CALL_EXISTS, "there is a call session with this id")
     if reply.result is CallResult.CHANGED and reply.call is not None:
         raise SyncBridgeError(
@@ -347,7 +349,7 @@ def accepted(reply: CallReply, call_id: str) -> Call:
             etag=f'"{tag_of(reply.call)}"',
         )
     if reply.call is None:
-        _log.warning("Session not found", session_id=call_id)
+        _log.warning("session_not_found", session_id=call_id)
         raise not_found()
     return reply.call
 

@@ -117,7 +117,7 @@ class DeadLetterRoutes:
         entry = request.path_params["entry"]
         if not await self._letters.replay(entry):
             raise no_letter()
-        _log.info("Dead letter replayed", entry=entry, by=identity.user_id)
+        _log.info("dead_letter_replayed", entry=entry, by=identity.user_id)
         return Response(status_code=204)
 
     @describe("Forget a dead letter", answers={204: Answer("Forgotten.", None)}, errors=(404, 422))
@@ -130,7 +130,7 @@ class DeadLetterRoutes:
         entry = request.path_params["entry"]
         if not await self._letters.discard(entry):
             raise no_letter()
-        _log.info("Dead letter discarded", entry=entry, by=identity.user_id)
+        _log.info("dead_letter_discarded", entry=entry, by=identity.user_id)
         return Response(status_code=204)
 
 

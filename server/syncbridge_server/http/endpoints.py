@@ -206,7 +206,7 @@ class EndpointRoutes:
         take(endpoint, body, _now())
         await self._endpoints.put(endpoint)
         self._switch.endpoints_changed()
-        _log.info("Endpoint made", endpoint=endpoint.id, by=identity.user_id)
+        _log.info("endpoint_created", endpoint=endpoint.id, by=identity.user_id)
         shown = await self._shown(endpoint)
         shown.secret = secret
         return encoded_as(201, shown)
@@ -236,7 +236,7 @@ class EndpointRoutes:
         take(endpoint, body, _now())
         await self._endpoints.put(endpoint)
         self._switch.endpoints_changed()
-        _log.info("Endpoint changed", endpoint=endpoint.id, by=identity.user_id)
+        _log.info("endpoint_updated", endpoint=endpoint.id, by=identity.user_id)
         return encoded(await self._shown(endpoint))
 
     @describe("Remove an endpoint", answers={204: Answer("Removed.", None)}, errors=(404, 409))
@@ -246,7 +246,7 @@ class EndpointRoutes:
         endpoint = await self._changeable(request)
         await self._endpoints.remove(endpoint.id)
         self._switch.endpoints_changed()
-        _log.info("Endpoint removed", endpoint=endpoint.id, by=identity.user_id)
+        _log.info("endpoint_deleted", endpoint=endpoint.id, by=identity.user_id)
         return Response(status_code=204)
 
     @describe("Give an endpoint another secret", answers={200: EndpointShown}, errors=(404, 409))
@@ -259,7 +259,7 @@ class EndpointRoutes:
         endpoint.rotated_at = _now()
         await self._endpoints.put(endpoint)
         self._switch.endpoints_changed()
-        _log.info("Secret rotated", endpoint=endpoint.id, by=identity.user_id)
+        _log.info("endpoint_secret_rotated", endpoint=endpoint.id, by=identity.user_id)
         shown = await self._shown(endpoint)
         shown.secret = secret
         return encoded(shown)
@@ -273,7 +273,7 @@ class EndpointRoutes:
         event = new_event(f"test-{secrets.token_hex(8)}", "endpoint.test", _now(), told)
         await self._endpoints.replay(endpoint.id, _items(endpoint, [event]))
         self._switch.endpoints_changed()
-        _log.info("Endpoint tried", endpoint=endpoint.id, by=identity.user_id)
+        _log.info("endpoint_tested", endpoint=endpoint.id, by=identity.user_id)
         return encoded_as(202, EndpointTested(event.id))
 
     @describe(
@@ -314,7 +314,7 @@ class EndpointRoutes:
         endpoint, entry = await self._found(request), request.path_params["entry"]
         if not is_entry(entry) or not await self._endpoints.discard(endpoint.id, entry):
             raise SyncBridgeError(ErrorCode.NOT_FOUND, "there is no dead letter with this entry")
-        _log.info("Dead letter discarded", endpoint=endpoint.id, entry=entry, by=identity.user_id)
+        _log.info("dead_letter_discarded", endpoint=endpoint.id, entry=entry, by=identity.user_id)
         return Response(status_code=204)
 
     @describe(
@@ -340,7 +340,9 @@ class EndpointRoutes:
         else:
             answer = await self._replay_time(endpoint, body.since or 0, body.until or 2**53)
         self._switch.endpoints_changed()
-        _log.info("Replayed", endpoint=endpoint.id, events=answer.replayed, by=identity.user_id)
+        _log.info(
+            "events_replayed", endpoint=endpoint.id, events=answer.replayed, by=identity.user_id
+        )
         return encoded(answer)
 
     async def _replay_time(self, endpoint: Endpoint, since: int, until: int) -> ReplayAnswer:
@@ -442,7 +444,7 @@ def _event(place: Cursor, text: bytes) -> Event | None:
     try:
         return _decode(text)
     except msgspec.DecodeError:
-        _log.error("Event not readable", entry=str(place))
+        _log.error("event_unreadable", entry=str(place))
         return None
 
 

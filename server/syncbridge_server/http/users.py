@@ -172,7 +172,9 @@ class UserRoutes:
             strange = [sid for sid, _ in listed.sessions if not is_session(sid)]
             if not strange:
                 return listed
-            log.warning("Index entries dropped", user_id=question.user_id, entries=len(strange))
+            log.warning(
+                "user_index_entries_dropped", user_id=question.user_id, entries=len(strange)
+            )
             await self._store.call(Forget(question.user_id, strange))
 
     async def _look(self, user_id: str, listed: SessionList) -> tuple[list[Found], int]:

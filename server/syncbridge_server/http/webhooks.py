@@ -132,11 +132,11 @@ class WebhookRoutes:
         its coding, which is the reason if nothing of it can be read.
         """
         if len(body) > self._max_bytes:
-            _log.warning("Webhook too large", size=len(body))
+            _log.warning("webhook_too_large", size=len(body))
             return "too_large", TOO_LARGE
         events = provider.parse_webhook(body)
         if isinstance(events, UnreadableWebhook):
-            _log.warning("Webhook not readable", reason=events.detail, coding=fault)
+            _log.warning("webhook_unreadable", reason=events.detail, coding=fault)
             lost = bool(fault) and not events.events
             return "unreadable", f"unreadable: {fault}; {events.detail}" if lost else ""
         ignored = all(isinstance(event, OtherEvent) for event in events)

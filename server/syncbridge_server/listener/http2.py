@@ -2,8 +2,8 @@
 
 Hypercorn keeps frames, streams and flow control. `Http2` overrides the methods that decide what
 serves a request, and where it waits without an end: for a window that a client never opens, for
-the buffer of a stream that was reset, for what a leaving client did not take. `Http2Connection` is one
-connection over a transport. It ends when the peer leaves, when nothing was asked for
+the buffer of a stream that was reset, for what a leaving client did not take. `Http2Connection` is
+one connection over a transport. It ends when the peer leaves, when nothing was asked for
 `keep_alive_timeout`, or when a write makes no progress for `write_timeout`; what still runs then is
 cancelled after GONE_SECONDS.
 

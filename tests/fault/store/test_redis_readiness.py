@@ -1,4 +1,4 @@
-"""StoreReadiness says what is so: a write would be stored, a message to another node would arrive."""
+"""StoreReadiness: "ready" means that a write is stored and that other nodes get messages."""
 
 import re
 from collections.abc import AsyncIterator

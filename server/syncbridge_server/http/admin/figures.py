@@ -12,6 +12,7 @@ from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge.outbound import Audience
 from syncbridge_server.admin.administration import Administration, AllMetrics, Delivery
+from syncbridge_server.admin.connection_list import ConnectionRow, question_of
 from syncbridge_server.admin.figures import (
     ConnectionMetrics,
     Latency,
@@ -20,7 +21,6 @@ from syncbridge_server.admin.figures import (
     SnapshotMetrics,
     Trouble,
 )
-from syncbridge_server.admin.connection_list import ConnectionRow, question_of
 from syncbridge_server.admin.survey import Row
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
