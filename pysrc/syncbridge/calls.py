@@ -151,9 +151,9 @@ def check_id(text: str) -> str:
     if not is_id(text):
         raise invalid("id", f"1 to {ID_BYTES} bytes of printable text are expected")
     if text in DOTS:
-        raise invalid("id", f"another id than {text} is expected: no URL could name the call")
+        raise invalid("id", f"{text} cannot be an id: no URL could address it")
     if text.endswith(RESERVED_ENDS):
-        raise invalid("id", f"another end than {', '.join(RESERVED_ENDS)} is expected")
+        raise invalid("id", f"must not end in {' or '.join(RESERVED_ENDS)}")
     return text
 
 
@@ -197,11 +197,11 @@ def refused_step(call: Call, target: CallState) -> SyncBridgeError:
     """Why a call does not come into `target`."""
     if call.state is CallState.TERMINATED:
         return SyncBridgeError(
-            ErrorCode.CALL_TERMINATED, "a terminated call does not come back", state=call.state
+            ErrorCode.CALL_TERMINATED, "a terminated call cannot change", state=call.state
         )
     return SyncBridgeError(
         ErrorCode.CALL_TRANSITION,
-        f"{target} does not follow {call.state}",
+        f"{call.state} cannot change to {target}",
         state=call.state,
         allowed=sorted(FOLLOWERS[call.state]),
     )
@@ -225,7 +225,7 @@ def parse_cursor(text: str) -> Position | None:
     at, dash, call_id = text.partition("-")
     if not (dash and at.isascii() and at.isdigit() and len(at) < 16 and is_id(call_id)):
         raise SyncBridgeError(
-            ErrorCode.INVALID_FIELD, "cursor: next_cursor of a page is expected", field="cursor"
+            ErrorCode.INVALID_FIELD, "cursor: expected the next_cursor of a page", field="cursor"
         )
     return int(at), call_id
 

@@ -31,7 +31,7 @@ def session_id(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         raise SyncBridgeError(
-            ErrorCode.INVALID_FIELD, "session_id: a UUID is expected", field="session_id"
+            ErrorCode.INVALID_FIELD, "session_id: expected a UUID", field="session_id"
         ) from None
 
 

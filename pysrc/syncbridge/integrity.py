@@ -56,7 +56,7 @@ def check_state(flat: Sequence[bytes]) -> None:
     if flat:
         check_keys(flat[::2])
         if 2 * len(split(render_pairs(flat), UNLIMITED)) != len(flat):
-            raise ValueError("a value is more than one")
+            raise ValueError("a value holds more than one JSON text")
 
 
 def check_keys(keys: Sequence[bytes]) -> None:
@@ -87,7 +87,7 @@ def _token(text: str) -> None:
     if text.isalnum() and len(text) <= 64:  # as ours are
         return
     if len(text) > 64 or not text.isprintable() or '"' in text or "\\" in text:
-        raise ValueError("a mark is none of ours")
+        raise ValueError("an unknown status")
 
 
 _epoch = lru_cache(4_096)(_token)

@@ -244,10 +244,12 @@ def expression(pattern: str, rule: Rule) -> str:
     """
     before, device, after = pattern.partition(DEVICE)
     if rule.write == "device" and not device:
-        raise ValueError(f"rule {rule.name!r}: {pattern!r} needs {DEVICE}, as a device writes it")
+        raise ValueError(
+            f"rule {rule.name!r}: {pattern!r} needs {DEVICE} to be writable by a device"
+        )
     if not device:
         return fnmatch.translate(pattern)
     if _WILD.search(before) or _WILD.match(after) or DEVICE in after:
-        raise ValueError(f"rule {rule.name!r}: {DEVICE} stands alone in {pattern!r}, once")
+        raise ValueError(f"rule {rule.name!r}: {DEVICE} must be one whole segment of {pattern!r}")
     text = f"[^{re.escape(after[0])}]+" if after else ".+"
     return rf"{re.escape(before)}(?P<device>(?s:{text})){fnmatch.translate(after)}"

@@ -236,7 +236,7 @@ class Roster:
             yield device_id, entry.info or b""
 
     def info(self, device_id: str) -> bytes:
-        """What is stored of a device that is online."""
+        """Metrics of snapshots of a device that is online."""
         return self._online[device_id].info or b""
 
     def _rest(self, device_id: str, entry: Entry) -> None:

@@ -63,7 +63,7 @@ def fitting(settings: Settings, limit: int) -> dict[str, int]:
     A quarter is left to HTTP and an eighth to handshakes; WebSockets have the rest.
     """
     if limit < LEAST:
-        raise ConfigError(f"ulimit -n is {limit}; {LEAST} descriptors are the least")
+        raise ConfigError(f"ulimit -n is {limit}; {LEAST} or more are required")
     if wanted(settings) <= limit or not settings.max_connections:
         return {}
     left = limit - OTHERS - 2 * settings.http_reserve

@@ -85,7 +85,7 @@ def value_of(kind: EventKind, members: dict[str, Any]) -> str:
     member = RULES[kind].member
     for name in members:
         if name != member:
-            raise invalid(name, f"{kind} has no such member")
+            raise invalid(name, f"{kind} does not allow this member")
     if not member:
         return ""
     return check_value(member, members.get(member, ""))
@@ -107,13 +107,19 @@ def refused_event(call: Call, kind: EventKind) -> SyncBridgeError:
     """Why an event cannot have happened in a call as it is."""
     if call.state is CallState.TERMINATED:
         return SyncBridgeError(
-            ErrorCode.CALL_TERMINATED, "a terminated call does not come back", state=call.state
+            ErrorCode.CALL_TERMINATED, "a terminated call cannot change", state=call.state
         )
     if len(call.events) >= MOST_EVENTS:
         return SyncBridgeError(
-            ErrorCode.TOO_LARGE, f"events: {MOST_EVENTS} a call are kept", limit=MOST_EVENTS
+            ErrorCode.TOO_LARGE, f"events: at most {MOST_EVENTS} for one call", limit=MOST_EVENTS
         )
-    hold = "" if call.state not in RULES[kind].states else " on hold" if call.held else " and talks"
+    hold = (
+        ""
+        if call.state not in RULES[kind].states
+        else " on hold"
+        if call.held
+        else " and not on hold"
+    )
     return SyncBridgeError(
         ErrorCode.CALL_TRANSITION,
         f"{kind}: the call is {call.state}{hold}",

@@ -81,5 +81,5 @@ def parse_match(header: str) -> str:
     tag = text.removeprefix("W/")
     inner = tag[1:-1]
     if len(tag) < 2 or tag[0] != '"' or tag[-1] != '"' or len(inner) > 64 or '"' in inner:
-        raise invalid("If-Match", "the ETag of one answer is expected")
+        raise invalid("If-Match", "expected the ETag of one response")
     return inner

@@ -214,7 +214,7 @@ class Administration:
             return {}
 
     async def _stored(self, reports: list[FullReport]) -> SnapshotMetrics | None:
-        """What is stored, walked at most once in `VOLUME_SECONDS`; None while Redis is away."""
+        """What is stored, counted at most once in `VOLUME_SECONDS`; None while Redis is away."""
         now = trio.current_time()
         if self._volume is None or now - self._volume_at >= VOLUME_SECONDS:
             try:

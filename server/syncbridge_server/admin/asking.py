@@ -105,7 +105,7 @@ class Asking:
         """
         if len(self._waiting) >= MAX_WAITING:
             raise SyncBridgeError(
-                ErrorCode.OVERLOADED, "too many questions to the other nodes", retry_after=1.0
+                ErrorCode.OVERLOADED, "too many requests to the other nodes", retry_after=1.0
             )
         others = nodes - {self._node}
         name = os.urandom(8).hex()

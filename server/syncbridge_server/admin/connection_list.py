@@ -127,5 +127,7 @@ def question_of(
         return ConnectionQuery(node, int(cid, 16), *meant)
     except ValueError:
         raise SyncBridgeError(
-            ErrorCode.INVALID_FIELD, "cursor: give the one of the answer before", field="cursor"
+            ErrorCode.INVALID_FIELD,
+            "cursor: send the next_cursor of the page before",
+            field="cursor",
         ) from None

@@ -145,7 +145,7 @@ class ConnectionMetrics(msgspec.Struct):
 
 
 class SnapshotMetrics(msgspec.Struct):
-    """What is stored. `exact`: false when it is estimated from a part of the keys.
+    """Metrics of snapshots. `exact`: false when it is estimated from a part of the keys.
 
     `damaged`: sessions that cannot be read, and are in none of the other figures.
     """

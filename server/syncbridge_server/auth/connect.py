@@ -196,7 +196,9 @@ def refused(verdict: GateDecision) -> SyncBridgeError:
 def unavailable() -> SyncBridgeError:
     """There is no verdict."""
     return SyncBridgeError(
-        ErrorCode.OVERLOADED, "nobody can say whether you may join", retry_after=RETRY_SECONDS
+        ErrorCode.OVERLOADED,
+        "the application did not say whether you may join",
+        retry_after=RETRY_SECONDS,
     )
 
 

@@ -93,7 +93,7 @@ class RefreshRotation:
         if status == FamilyStatus.OK:
             return pair
         if status == FamilyStatus.UNKNOWN:
-            raise invalid("its login is not known any more")
+            raise invalid("its login is no longer known")
         await self._revocations.revoke("family", claims.fam, must=True)
         if status == FamilyStatus.ENDED:
             raise SyncBridgeError(ErrorCode.TOKEN_REVOKED, "this login was revoked")

@@ -21,7 +21,7 @@ from syncbridge_server.redis.link.urls import connection_url
 from syncbridge_server.settings import Settings
 
 NAME = "redis"
-RIGHTS = Finding("redis-rights", Level.OK, "the user may do what is needed")
+RIGHTS = Finding("redis-rights", Level.OK, "the user has all required permissions")
 
 Found = list[Finding]
 
@@ -42,7 +42,7 @@ async def check_redis(settings: Settings) -> Found:
 
 
 def _refused(reason: str) -> Finding:
-    """Why there is no connection; one is made only when the user may do what is needed."""
+    """Why there is no connection; one is made only for a user with all permissions."""
     text = f"REDIS_ADDR: {reason or 'nothing answers'}"
     return Finding(RIGHTS.check if "NOPERM" in reason else NAME, Level.FAILED, text)
 
@@ -107,7 +107,7 @@ async def _configuration(settings: Settings, io: RedisIO) -> Found:
     if isinstance(told[0], StoreError):
         text = "CONFIG GET is refused: persistence and cluster settings are not looked at"
         found.append(Finding(kept, Level.SKIPPED, text))
-    found = found or [Finding(kept, Level.OK, "persists, and evicts nothing")]
+    found = found or [Finding(kept, Level.OK, "persistence is on and eviction is off")]
     return found + (lacking or [Finding(durable, Level.OK, settings.durability)])
 
 

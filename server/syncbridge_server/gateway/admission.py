@@ -115,7 +115,7 @@ class AdmissionLimits:
         """
         full = 0 < self._most <= taken
         if full and not self._unauthenticated:
-            return Refusal(503, ErrorCode.OVERLOADED.wire, "the server has no room", 5)
+            return Refusal(503, ErrorCode.OVERLOADED.wire, "the server is full", 5)
         holder = self._holder(client)
         wait = 0.0
         if self._buckets is not None and holder != MANY:

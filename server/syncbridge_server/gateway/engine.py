@@ -148,7 +148,9 @@ class Engine:
 
     def _on_message(self, connection: Connection, data: bytes, opcode: int) -> None:
         if self.leaving and not connection.refused:
-            error = SyncBridgeError(ErrorCode.DRAINING, "the server restarts; nothing was done")
+            error = SyncBridgeError(
+                ErrorCode.DRAINING, "the server is restarting; nothing was done"
+            )
             self._sender.error(connection, error, correlation_of(connection, data))
         else:
             self._take(connection, data, opcode)
@@ -542,7 +544,9 @@ def outcome_error(answer: Outcome) -> SyncBridgeError:
         )
     if answer.status is Status.BASE_LOST:
         return SyncBridgeError(
-            ErrorCode.BASE_LOST, "base_version and base_lineage: not of this history", **place
+            ErrorCode.BASE_LOST,
+            "base_version and base_lineage: not of this session's history",
+            **place,
         )
     if answer.status is Status.GAP:
         return SyncBridgeError(
@@ -562,7 +566,7 @@ REFUSALS = {
     Status.FORBIDDEN: (ErrorCode.FORBIDDEN, "this session belongs to another user"),
     Status.TOO_LARGE: (ErrorCode.TOO_LARGE, "the state would be larger than allowed"),
     Status.TOO_MANY_KEYS: (ErrorCode.TOO_MANY_KEYS, "the state would have too many keys"),
-    Status.TOO_MANY_DEVICES: (ErrorCode.TOO_MANY_DEVICES, "the session has no room for a device"),
+    Status.TOO_MANY_DEVICES: (ErrorCode.TOO_MANY_DEVICES, "the session has too many devices"),
     Status.FENCED: (
         ErrorCode.FENCED,
         "this device has handed the session over; send AUTH to take part again",

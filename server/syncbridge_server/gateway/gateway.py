@@ -374,7 +374,7 @@ class Gateway:
 
     def _dismiss(self, connection: Connection, delay: float) -> None:
         error = SyncBridgeError(
-            ErrorCode.DRAINING, "the server restarts; reconnect", retry_after=delay
+            ErrorCode.DRAINING, "the server is restarting; reconnect", retry_after=delay
         )
         self.sender.error(connection, error, None)
         code = CloseCode.SERVICE_RESTART

@@ -177,7 +177,7 @@ class Joining:
         assert current is not None
         identity = self._verify(payload.token, connection.device_id)
         if identity.user_id != current.user_id:
-            raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: another user's")
+            raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: it belongs to another user")
         authorize(identity, session_id=session.id, device_id=connection.device_id)
         connection.require_here(payload.session_id, payload.device_id)
         check_acked(payload.stream, payload.acked)

@@ -100,7 +100,7 @@ class Operations:
             if attempt >= ATTEMPTS:
                 raise SyncBridgeError(
                     ErrorCode.OVERLOADED,
-                    "MERGE: others keep writing to the key; try again",
+                    "MERGE: other devices keep writing to the key; try again",
                     retry_after=RETRY_AFTER,
                 )
             self._attempt(connection, request, answer.conflicts[1], patch, attempt + 1)

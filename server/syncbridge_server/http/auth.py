@@ -125,7 +125,7 @@ class AuthRoutes:
         if body.name != display_name(body.name):
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD,
-                f"name: at most {NAME_BYTES} bytes that can be printed are expected",
+                f"name: at most {NAME_BYTES} bytes of printable text are expected",
                 field="name",
             )
         grant = Grant(
@@ -139,11 +139,11 @@ class AuthRoutes:
         return _secret_answer(await self._auth.rotation.issue(grant, body.ttl))
 
     @describe(
-        "New tokens for a refresh token",
+        "Exchange a refresh token for a new pair",
         body=RefreshRequest,
-        answers={200: Answer("The next pair; the old refresh token is spent.", TokenPair)},
+        answers={200: Answer("The new pair; the old refresh token no longer works.", TokenPair)},
         public=True,
-        headers={"X-Device-ID": "The device that asks; held to the token's."},
+        headers={"X-Device-ID": "The calling device; it must match the token's."},
         errors=(401, 403, 503),
     )
     async def refresh(self, request: Request) -> Response:
@@ -153,9 +153,9 @@ class AuthRoutes:
             await self._auth.rotation.rotate(body.refresh_token, named_device(request))
         )
 
-    @describe("Take tokens back", body=RevokeRequest, answers={200: Revoked})
+    @describe("Revoke tokens", body=RevokeRequest, answers={200: Revoked})
     async def revoke(self, request: Request) -> Response:
-        """Take tokens back. A user only their own; a device named by a user is the user's own.
+        """Revoke tokens. A user only their own; a device named by a user is the user's own.
 
         A token that is bound takes back itself, its login, and what lies within its bounds.
         """

@@ -96,8 +96,8 @@ class CallExportRoutes:
         return [Route("/admin/calls/export", self.export, methods=["GET"])]
 
     @describe(
-        "Calls that have ended, for billing",
-        answers={200: Answer("One record a line, as NDJSON or CSV.", RecordBody, NDJSON, (CSV,))},
+        "Export ended calls, for billing",
+        answers={200: Answer("One record per line, as NDJSON or CSV.", RecordBody, NDJSON, (CSV,))},
         query=ExportQuery,
         errors=(410,),
     )

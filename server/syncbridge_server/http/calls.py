@@ -155,7 +155,7 @@ class CallRoutes:
         return Response(encode.to_json(lives_of(call_id, calls)), media_type=JSON)
 
     @describe(
-        "Bring a call session into a state",
+        "Change the state of a call session",
         body=StateBody,
         answers={200: CallBody},
         headers=IF_MATCH,
@@ -169,7 +169,7 @@ class CallRoutes:
         state = check_state(body.state)
         cause = "" if body.cause is UNSET else check_value("cause", body.cause)
         if cause and state is not CallState.TERMINATED:
-            raise invalid("cause", "terminated is expected with it")
+            raise invalid("cause", "only terminated is allowed with it")
         return await self._bring(request, identity, call_id, state, cause)
 
     async def _bring(
@@ -189,7 +189,7 @@ class CallRoutes:
         return answer(call)
 
     @describe(
-        "Note an event of a call session",
+        "Record an event of a call session",
         body=EventBody,
         answers={200: CallBody},
         headers={"Idempotency-Key": "Repeating the request with it changes nothing.", **IF_MATCH},
@@ -243,7 +243,7 @@ class CallRoutes:
         if reply.result is CallResult.TOO_LARGE:
             raise SyncBridgeError(
                 ErrorCode.TOO_LARGE,
-                f"details: {self._max_bytes} bytes in all are allowed",
+                f"details: at most {self._max_bytes} bytes in total",
                 field="details",
                 limit=self._max_bytes,
             )
@@ -341,11 +341,11 @@ def accepted(reply: CallReply, call_id: str) -> Call:
     """The call of an answer. Raises CALL_NOT_FOUND, CALL_EXISTS."""
     if reply.result is CallResult.EXISTS:
         _log.warning("session_exists", session_id=call_id)
-        raise SyncBridgeError(ErrorCode.CALL_EXISTS, "there is a call session with this id")
+        raise SyncBridgeError(ErrorCode.CALL_EXISTS, "a call session with this id exists")
     if reply.result is CallResult.CHANGED and reply.call is not None:
         raise SyncBridgeError(
             ErrorCode.CALL_CHANGED,
-            "If-Match: the call was changed since; read it again",
+            "If-Match: the call has changed since; read it again",
             etag=f'"{tag_of(reply.call)}"',
         )
     if reply.call is None:

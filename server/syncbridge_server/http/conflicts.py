@@ -173,7 +173,7 @@ class ConflictRoutes:
         return answered(applied(write, outcome), outcome)
 
     @describe(
-        "Bring a client's whole state and the session together",
+        "Merge a client's whole state into the session",
         body=ResolveBody,
         answers={200: ResolvedBody},
         errors=(404,),
@@ -197,7 +197,7 @@ class ConflictRoutes:
                 return answered(body_of | kept, place)
         raise SyncBridgeError(
             ErrorCode.OVERLOADED,
-            "others keep writing to the session; try again",
+            "other devices keep writing to the session; try again",
             retry_after=RETRY_AFTER,
         )
 

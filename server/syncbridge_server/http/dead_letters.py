@@ -1,4 +1,4 @@
-"""What could not be taken in, for role admin: to be looked at, tried again, or forgotten.
+"""Webhooks that could not be processed, for role admin: to be looked at, tried again, or forgotten.
 
 These are webhooks of the voice provider, and stored records on which a chore failed.
 
@@ -95,7 +95,9 @@ class DeadLetterRoutes:
             Route(path + "/{entry}", self.discard, methods=["DELETE"]),
         ]
 
-    @describe("What could not be taken in", answers={200: LettersBody}, query=LettersQuery)
+    @describe(
+        "Webhooks that could not be processed", answers={200: LettersBody}, query=LettersQuery
+    )
     async def letters(self, request: Request) -> Response:
         """The latest first, each with the reason."""
         await self._authenticate(request, ADMIN_READERS)
@@ -104,8 +106,8 @@ class DeadLetterRoutes:
         return encoded(LettersBody([row_of(letter) for letter in found], following))
 
     @describe(
-        "Take a dead letter in again",
-        answers={204: Answer("It waits for its effect, as if it had just come.", None)},
+        "Replay a dead letter",
+        answers={204: Answer("It is processed like a new webhook.", None)},
         errors=(404, 422),
     )
     async def replay(self, request: Request) -> Response:
@@ -120,7 +122,7 @@ class DeadLetterRoutes:
         _log.info("dead_letter_replayed", entry=entry, by=identity.user_id)
         return Response(status_code=204)
 
-    @describe("Forget a dead letter", answers={204: Answer("Forgotten.", None)}, errors=(404, 422))
+    @describe("Discard a dead letter", answers={204: Answer("Forgotten.", None)}, errors=(404, 422))
     async def discard(self, request: Request) -> Response:
         """What it said is lost; the next comparison with the provider may say it again.
 

@@ -176,7 +176,7 @@ class EndpointRoutes:
             Route(one + "/replay", self.replay, methods=["POST"]),
         ]
 
-    @describe("Where events are posted to", answers={200: EndpointsBody})
+    @describe("List event endpoints", answers={200: EndpointsBody})
     async def all(self, request: Request) -> Response:
         """Every endpoint, and how its deliveries go. Never with a secret."""
         await self._authenticate(request, ADMIN_READERS)
@@ -184,7 +184,7 @@ class EndpointRoutes:
         return encoded(EndpointsBody([await self._shown(one) for one in found]))
 
     @describe(
-        "Have events posted",
+        "Create an event endpoint",
         answers={201: EndpointShown},
         body=EndpointBody,
         errors=(422, 503),
@@ -249,7 +249,7 @@ class EndpointRoutes:
         _log.info("endpoint_deleted", endpoint=endpoint.id, by=identity.user_id)
         return Response(status_code=204)
 
-    @describe("Give an endpoint another secret", answers={200: EndpointShown}, errors=(404, 409))
+    @describe("Rotate the secret of an endpoint", answers={200: EndpointShown}, errors=(404, 409))
     async def rotate(self, request: Request) -> Response:
         """The one before signs, too, until the next rotation: attempts have both signatures."""
         identity = await self._authenticate(request, ADMINS)
@@ -264,7 +264,7 @@ class EndpointRoutes:
         shown.secret = secret
         return encoded(shown)
 
-    @describe("Try an endpoint", answers={202: EndpointTested}, errors=(404,))
+    @describe("Send a test event to an endpoint", answers={202: EndpointTested}, errors=(404,))
     async def test(self, request: Request) -> Response:
         """With an event `endpoint.test`, whatever is selected; it is sent like any other."""
         identity = await self._authenticate(request, ADMINS)
@@ -277,7 +277,7 @@ class EndpointRoutes:
         return encoded_as(202, EndpointTested(event.id))
 
     @describe(
-        "Events that were given up",
+        "List dead letters of an endpoint",
         answers={200: EndpointLettersBody},
         query=LettersQuery,
         errors=(404,),
@@ -288,7 +288,7 @@ class EndpointRoutes:
         endpoint = await self._found(request)
         query = query_of(request, LettersQuery)
         if query.cursor and not is_entry(query.cursor):
-            detail = "cursor: next_cursor of a page is expected"
+            detail = "cursor: expected the next_cursor of a page"
             raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="cursor")
         found, following = await self._endpoints.letters(endpoint.id, query.limit, query.cursor)
         rows = [
@@ -304,7 +304,7 @@ class EndpointRoutes:
         return encoded(EndpointLettersBody(rows, following))
 
     @describe(
-        "Discard an event that was given up",
+        "Discard a dead letter of an endpoint",
         answers={204: Answer("Discarded.", None)},
         errors=(404,),
     )
@@ -318,7 +318,7 @@ class EndpointRoutes:
         return Response(status_code=204)
 
     @describe(
-        "Send events again",
+        "Replay events",
         answers={200: ReplayAnswer},
         body=ReplayBody,
         errors=(404,),

@@ -128,7 +128,7 @@ class HandoffRoutes:
         ]
 
     @describe(
-        "Begin to hand a session over to another device",
+        "Start a handoff to another device",
         body=HandoffRequest,
         answers={201: HandoffBody},
         errors=(404,),
@@ -146,7 +146,7 @@ class HandoffRoutes:
         if body.source_device == body.target_device:
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD,
-                "target_device: another device than the source is expected",
+                "target_device: must differ from the source device",
                 field="target_device",
             )
         token = new_token(identity, body.source_device)
@@ -175,7 +175,7 @@ class HandoffRoutes:
     @describe(
         "Redeem a handoff token, as the target device",
         answers={200: RedeemedBody},
-        headers={"X-Device-ID": "The device that asks; else the token's, else the target."},
+        headers={"X-Device-ID": "The calling device. Default: the token's, then the target."},
         errors=(404, 410),
     )
     async def redeem(self, request: Request) -> Response:
@@ -186,7 +186,9 @@ class HandoffRoutes:
         await self._gateway.require_join(identity, session_id)
         maker = maker_of(request.path_params["token"])
         if maker is not None and self._authenticate.is_revoked(maker, maker.device_id):
-            raise SyncBridgeError(ErrorCode.HANDOFF_EXPIRED, "its source was signed out since")
+            raise SyncBridgeError(
+                ErrorCode.HANDOFF_EXPIRED, "its source device has been signed out"
+            )
         answer: Redeemed = await self._store.call(
             Redeem(
                 session_id,

@@ -116,7 +116,7 @@ class Health:
             return "unhealthy"
         return "degraded" if self.reasons() else "healthy"
 
-    @describe("How the server is", answers={200: HealthBody}, public=True, limited=False)
+    @describe("Health of the server", answers={200: HealthBody}, public=True, limited=False)
     async def health(self, request: Request) -> Response:
         """Always 200: the process answers, and says how it is."""
         now = self._clock()
@@ -139,13 +139,13 @@ class Health:
             }
         )
 
-    @describe("Is it alive?", answers={200: StatusBody}, public=True, limited=False)
+    @describe("Liveness probe", answers={200: StatusBody}, public=True, limited=False)
     async def live(self, request: Request) -> Response:
         """200 while the event loop turns; says nothing of Redis, whose loss no restart mends."""
         return _json({"status": "alive"})
 
     @describe(
-        "Is new work welcome?",
+        "Readiness probe",
         answers={200: StatusBody, 503: Answer("Draining, or Redis cannot be used.", NotReadyBody)},
         public=True,
         limited=False,

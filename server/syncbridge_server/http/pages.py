@@ -139,7 +139,7 @@ class PageRoutes:
         ]
 
     @describe(
-        "Where everything is",
+        "Start page",
         answers={200: Answer("Paths.", WayBody, texts=("text/html",)), 304: _UNCHANGED},
         headers={"Accept": "`text/html`: the page for people."},
         public=True,

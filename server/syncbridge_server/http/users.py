@@ -131,7 +131,7 @@ class UserRoutes:
         )
 
     @describe(
-        "Whether a user is online, on any device", answers={200: UserStatusBody}, errors=(422,)
+        "Whether a user is online on any device", answers={200: UserStatusBody}, errors=(422,)
     )
     async def status(self, request: Request) -> Response:
         """Counts the devices of the sessions with recent activity."""
@@ -216,5 +216,5 @@ def parse_cursor(text: str) -> tuple[int, str] | None:
     if dash and activity.isascii() and activity.isdigit() and len(activity) < 16:
         return int(activity), ids.session_id(sid)
     raise SyncBridgeError(
-        ErrorCode.INVALID_FIELD, "cursor: the next_cursor of a page is expected", field="cursor"
+        ErrorCode.INVALID_FIELD, "cursor: expected the next_cursor of a page", field="cursor"
     )

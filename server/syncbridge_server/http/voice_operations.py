@@ -229,7 +229,7 @@ class VoiceOperationRoutes:
             raise no_call()
         if record.previous is not None or record.coming is not None:
             raise SyncBridgeError(
-                ErrorCode.CALL_MOVING, "participants are still coming over", retry_after=10.0
+                ErrorCode.CALL_MOVING, "participants are still moving", retry_after=10.0
             )
         await self._move(channel_id)
         room = (await voice.writer.read(channel_id)).record.room
@@ -279,7 +279,7 @@ class VoiceOperationRoutes:
         _log.info("voice_call_ended", channel_id=channel_id, by=identity.user_id, ended=was_there)
         return encoded(EndAnswer(channel_id, was_there))
 
-    @describe("Figures of the voice calls", answers={200: VoiceMetricsBody}, tag="admin")
+    @describe("Metrics of voice calls", answers={200: VoiceMetricsBody}, tag="admin")
     async def metrics(self, request: Request) -> Response:
         """Of all live calls, on all nodes; zeros without a voice provider."""
         await self._authenticate(request, ADMIN_READERS)

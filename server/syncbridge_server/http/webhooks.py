@@ -79,11 +79,11 @@ class WebhookRoutes:
 
     @describe(
         "A webhook of the voice provider",
-        answers={200: Answer("Kept, now or before; it will take effect.", str, "text/plain")},
+        answers={200: Answer("Stored, now or earlier; it will be processed.", str, "text/plain")},
         headers={
-            "webhook-id": "Standard Webhooks: the delivery, the same when it is sent again.",
+            "webhook-id": "Standard Webhooks: id of the delivery; a retry has the same.",
             "webhook-timestamp": "Standard Webhooks: Unix seconds of the attempt.",
-            "webhook-signature": "Standard Webhooks: one or several of v1,<base64>.",
+            "webhook-signature": "Standard Webhooks: one or more signatures v1,<base64>.",
             "rtk-signature": "RealTimeKit: RSA-SHA256 of the body, base64.",
             "authorization": "LiveKit: a JWT whose `sha256` is the digest of the body, base64.",
         },
@@ -163,7 +163,7 @@ def refusal(verdict: WebhookRefused) -> SyncBridgeError:
     if verdict.reason is RefusalReason.UNVERIFIABLE:
         return SyncBridgeError(
             ErrorCode.PROVIDER_UNAVAILABLE,
-            "the provider's key cannot be had at the moment",
+            "the provider's public key is unavailable; try again",
             retry_after=UNVERIFIABLE_RETRY,
             reason=verdict.reason.value,
         )

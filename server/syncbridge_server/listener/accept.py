@@ -44,10 +44,10 @@ LINGER_BYTES = 262_144
 _CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
 
-BUSY = Refusal(503, "overloaded", "too many connections at the moment", 1)
-TOO_LARGE = Refusal(431, "headers_too_large", "the request head is above the bound")
+BUSY = Refusal(503, "overloaded", "too many connections; try again", 1)
+TOO_LARGE = Refusal(431, "headers_too_large", "the request head is too large")
 TIMED_OUT = Refusal(408, "request_timeout", "the request head did not arrive in time")
-GAVE_WAY = Refusal(503, "overloaded", "the request came too slowly while there was no room", 1)
+GAVE_WAY = Refusal(503, "overloaded", "the request arrived too slowly while the server was full", 1)
 NOT_TLS = Refusal(400, "tls_required", "this port speaks TLS: use https or wss")
 
 logger = logging.getLogger("syncbridge.listener")
@@ -256,7 +256,7 @@ class Acceptor:
         answer = to_http1(101, switching_headers(verdict, given_id))
         try:
             if sock.send(answer) != len(answer):
-                raise OSError(errno.ENOBUFS, "the send buffer does not take a handshake")
+                raise OSError(errno.ENOBUFS, "the socket's send buffer cannot hold the handshake")
             self._sink.adopt(
                 sock,
                 encoding=verdict.encoding,

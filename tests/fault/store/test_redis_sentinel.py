@@ -176,7 +176,7 @@ def test_no_sentinel_knows() -> None:
         only.error = b"WRONGPASS invalid username-password pair"
         with pytest.raises(WireBroken) as caught:
             endpoint.connect()
-    assert "no sentinel knows the primary" in caught.value.reason
+    assert "no sentinel reports the primary" in caught.value.reason
     assert SENTINEL_PASSWORD not in caught.value.reason
 
 

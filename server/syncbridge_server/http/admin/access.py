@@ -79,7 +79,7 @@ class RevocationsQuery(msgspec.Struct):
 
 
 class RevocationRow(msgspec.Struct):
-    """Tokens that were taken back. `user_id`: whose device it is; empty: anybody's."""
+    """Revoked tokens. `user_id`: whose device it is; empty: anybody's."""
 
     kind: Kind
     value: str
@@ -143,7 +143,7 @@ class AdminAccessRoutes:
         ]
 
     @describe(
-        "Tokens for the code of a link",
+        "Exchange the code of a link for tokens",
         body=SignInBody,
         answers={200: Answer("An access and a refresh token.", TokenPair)},
         public=True,
@@ -164,7 +164,9 @@ class AdminAccessRoutes:
         authorize(caller, ADMINS, device_id=None)
         body = await read_json(request, LinkBody, BODY)
         if not self._auth.rotation.issues:
-            raise SyncBridgeError(ErrorCode.UNSUPPORTED, "tokens are issued elsewhere: paste one")
+            raise SyncBridgeError(
+                ErrorCode.UNSUPPORTED, "this server does not issue tokens: paste one"
+            )
         code, user_id = new_code(), body.user_id or caller.user_id
         ids.short_id("user_id", user_id, self._settings.id_bytes)
         await self._links.keep(code, user_id, Role(body.role))
@@ -172,7 +174,7 @@ class AdminAccessRoutes:
         path = request.scope.get("root_path", "") + address(code)
         return encoded(LinkAnswer(path, timestamp(int((self._clock() + LIFE) * 1000))))
 
-    @describe("Who is asking", answers={200: CallerBody})
+    @describe("The caller", answers={200: CallerBody})
     async def me(self, request: Request) -> Response:
         """Whose the token is, and what the dashboard can show here."""
         caller = await self._auth.bearer(request, ADMIN_READERS)
@@ -190,7 +192,7 @@ class AdminAccessRoutes:
             )
         )
 
-    @describe("Tokens that were taken back", answers={200: RevocationsBody}, query=RevocationsQuery)
+    @describe("Revoked tokens", answers={200: RevocationsBody}, query=RevocationsQuery)
     async def revocations(self, request: Request) -> Response:
         """The newest first, as this node knows them."""
         await self._auth.bearer(request, ADMIN_READERS)

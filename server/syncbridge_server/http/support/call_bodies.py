@@ -88,7 +88,7 @@ class ChangeBody(msgspec.Struct):
 
 
 class EventShown(msgspec.Struct):
-    """What happened in a call, told by the caller `by`; `value`: what it is about."""
+    """An event of a call, reported by the caller `by`; `value`: what it is about."""
 
     kind: str
     at: Timestamp

@@ -28,7 +28,7 @@ async def reached(voice: Voice, identity: Identity, channel_id: str) -> Channel:
     granted = (grant.channel in (grants.ANY, channel_id) for grant in identity.voice)
     if not grants.unlimited(identity) and not any(granted):
         raise SyncBridgeError(ErrorCode.FORBIDDEN, "the token has no grant for this channel")
-    raise SyncBridgeError(ErrorCode.CHANNEL_NOT_FOUND, "there was no call in this channel yet")
+    raise SyncBridgeError(ErrorCode.CHANNEL_NOT_FOUND, "this channel has had no call yet")
 
 
 def required(voice: Voice | None) -> Voice:

@@ -52,7 +52,7 @@ def coding_of(header: str) -> str:
     if len(named) > 1 or coding not in CODINGS:
         raise SyncBridgeError(
             ErrorCode.UNSUPPORTED_ENCODING,
-            f"Content-Encoding may be one of {ACCEPT_ENCODING}",
+            f"Content-Encoding must be one of {ACCEPT_ENCODING}",
             accepted=list(CODINGS),
         )
     return coding
@@ -67,7 +67,7 @@ def unfold(body: bytes, coding: str, limit: int) -> bytes | None:
         decoded = _unfold_zstd(body, limit) if coding == "zstd" else _inflate(body, coding, limit)
     except (zlib.error, zstandard.ZstdError, EOFError):
         raise SyncBridgeError(
-            ErrorCode.INVALID_ENCODING, f"the body is not a whole {coding} stream"
+            ErrorCode.INVALID_ENCODING, f"the body is not a complete {coding} stream"
         ) from None
     return decoded if len(decoded) <= limit else None
 

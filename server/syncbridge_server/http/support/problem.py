@@ -79,7 +79,7 @@ def internal_problem(request_id: str) -> Response:
     """The 500 of an exception that nobody expected; says nothing but where to look."""
     return problem(
         ErrorCode.INTERNAL,
-        "something went wrong here; the request id finds it in the log",
+        "the server failed; its log has the request id",
         request_id=request_id,
     )
 
@@ -251,4 +251,6 @@ def _challenge(code: ErrorCode) -> str:
 
 
 def _too_large(limit: int) -> SyncBridgeError:
-    return SyncBridgeError(ErrorCode.TOO_LARGE, f"the body may have {limit} bytes", limit=limit)
+    return SyncBridgeError(
+        ErrorCode.TOO_LARGE, f"the body must not exceed {limit} bytes", limit=limit
+    )

@@ -60,7 +60,7 @@ def decode(payload: bytes) -> Commit | Notice | PresenceChange:
         return decode_presence(payload)
     if tag == b"N2 ":
         return decode_notice(payload)
-    raise ValueError("no message of format 2")
+    raise ValueError("not a message of format 2")
 
 
 def session_of(payload: bytes) -> str:
@@ -103,7 +103,7 @@ def _commit(payload: bytes) -> Commit:
         texts.append(payload[at : at + size])
         at += size
     if at != len(payload):
-        raise ValueError("lengths do not fit")
+        raise ValueError("lengths do not match")
     last = 3 + 2 * int(numbers[3])
     return Commit(
         sid.decode(),

@@ -53,7 +53,7 @@ class Sentinels:
             answers = list(pool.map(self._ask, self._addresses))
         found = Counter(answer for answer in answers if not isinstance(answer, str))
         if not found:
-            raise WireBroken(f"no sentinel knows the primary: {answers[0]}", sent=False)
+            raise WireBroken(f"no sentinel reports the primary: {answers[0]}", sent=False)
         return max(found, key=lambda answer: (answer[0], found[answer]))[1]
 
     def _ask(self, sentinel: Address) -> tuple[int, Address] | str:

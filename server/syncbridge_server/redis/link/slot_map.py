@@ -42,7 +42,7 @@ class SlotMap:
                 ]
             )
         except (TypeError, AttributeError) as error:
-            raise ValueError("not a map of slots") from error
+            raise ValueError("not a slot map") from error
 
     def news(self, before: "SlotMap") -> bool:
         """Whether this map differs from the one before.

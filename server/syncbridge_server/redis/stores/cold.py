@@ -84,7 +84,7 @@ def unpack_state(blob: bytes, most: int) -> Packed:
         StateDamaged: it is not such a string, or not a whole one.
     """
     if not blob.startswith((FORMAT, OLD_FORMAT)):
-        raise StateDamaged("the packed state has an unknown form")
+        raise StateDamaged("the packed state has an unknown format")
     frame = memoryview(blob)[len(FORMAT) :]
     try:
         size = zstandard.frame_content_size(frame)

@@ -132,7 +132,9 @@ class RedisInbox:
         """See `WebhookInbox.dead`. Raises INVALID_FIELD for a cursor that no page has given."""
         if cursor and not is_entry(cursor):
             raise SyncBridgeError(
-                ErrorCode.INVALID_FIELD, "cursor: next_cursor of a page is expected", field="cursor"
+                ErrorCode.INVALID_FIELD,
+                "cursor: expected the next_cursor of a page",
+                field="cursor",
             )
         start, most = f"({cursor}" if cursor else "+", max(limit, 1)
         found = await self._io.execute("XREVRANGE", DEAD, start, "-", "COUNT", most + 1)
@@ -187,7 +189,7 @@ class RedisInbox:
         aside = self._asides.get(letter.kind)
         if aside is None:
             raise SyncBridgeError(
-                ErrorCode.UNSUPPORTED, f"this server has no chores for a {letter.kind}"
+                ErrorCode.UNSUPPORTED, f"this server does not process records of kind {letter.kind}"
             )
         return aside
 
