@@ -1,8 +1,8 @@
 """Writes that a task waits for, such as those of a REST request.
 
-What is asked in one turn of the event loop goes to the store together, with one system call. The
-store answers within its own deadline; that nobody waits for ever should it not is looked after by
-one task for all, which looks every `LOOK_SECONDS`.
+The writes of one turn of the event loop go to the store together, with one system call. The
+store answers within its own deadline. Should it fail to, one task for all, which checks every
+`LOOK_SECONDS`, ends the wait.
 """
 
 import math
@@ -29,9 +29,9 @@ class Commits:
 
     Args:
         store_queue: takes the writes to the store.
-        done: told each write and its answer, before the task that waits for it, and also when
-            that has given up.
-        patience: seconds after which it has; more than the store's own deadline.
+        done: called with each write and its answer, before the waiting task resumes, and also when
+            that task has given up. patience: seconds after which it gives up; more than the store's
+            own deadline.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Commits:
         return result
 
     async def run(self) -> None:
-        """Let nobody wait longer than the store may take, until cancelled."""
+        """End waits that exceed the patience, until cancelled."""
         while True:
             await trio.sleep(LOOK_SECONDS)
             self._looks += 1

@@ -1,4 +1,5 @@
-"""DEVICE_JOINED and DEVICE_LEFT: telling the devices here who came and went, here and elsewhere.
+"""DEVICE_JOINED and DEVICE_LEFT: announces joins and departures on all nodes to the devices of this
+one.
 
 The store decides: each script that takes a connection online or offline answers, and tells the
 other nodes, which connection that was. `syncbridge.roster.Roster` makes one history of what arrives
@@ -6,8 +7,8 @@ from both sides, and this file turns it into frames and into what happens to a s
 with 4009 when its device has connected elsewhere, with 4010 when it was signed out, and left open
 for reading when it has handed the session over.
 
-In a session of many devices changes are told together, see `Summaries`. What a newcomer's list has
-already, and other nodes tell only later, is news to the others alone: see `Roster.unaware`.
+In a large session, changes are sent together; see `Summaries`. A newcomer's list may already
+contain what other nodes announce later; then only the other devices are told. See `Roster.unaware`.
 """
 
 from collections.abc import Callable, Iterable
@@ -44,10 +45,10 @@ class Departures:
     """Announces devices; see the module's text.
 
     Attributes:
-        unsure: ids of sessions whose devices are to be held against the store.
+        unsure: ids of sessions whose devices must be compared with the store.
         stale_devices: the store may still list devices of this node that have left, in sessions
             that are not here any more.
-        early: session -> device -> its sign-out, of which we heard while somebody was joining.
+        early: session -> device -> its sign-out, received while a device was joining.
     """
 
     def __init__(
@@ -104,13 +105,14 @@ class Departures:
         self._registry.release(session)
 
     def heard(self, change: PresenceChange) -> None:
-        """A script that another node ran, or a sweep, tells of a device."""
+        """Handle a presence change from another node or from a sweep."""
         session = self._registry.sessions.get(change.sid)
         if session is not None:
             self.observe(session, change)
 
     def observe(self, session: LocalSession, change: PresenceChange, exclude: int = 0) -> None:
-        """Take a change, do to a socket here what it means, and tell the devices here."""
+        """Apply a presence change: to the roster, to the socket here that it concerns, and to the
+        devices."""
         session.roster.heard_of(change.newest)
         if change.event == JOINED:
             news = session.roster.joined(change.device_id, change.fence, change.detail)
@@ -142,16 +144,16 @@ class Departures:
             self._sender.notice(session, frame, exclude)
 
     def close_replaced(self, previous: Connection) -> None:
-        """The device of this connection has another one."""
+        """Close a connection whose device has connected again."""
         previous.leave_reason = "replaced"
         self._hub.close(previous.cid, CloseCode.REPLACED, CloseCode.REPLACED.reason)
 
     def verify(self, session: LocalSession) -> None:
-        """Hold what the devices here were told against the store: a message may be lost."""
+        """Compare what the devices here know with the store: a message may have been lost."""
         self._store_queue.ask(ListDevices(session.id), self.listed, session)
 
     def agrees(self, session: LocalSession, answer: Compared) -> bool:
-        """Whether the store says of a session's devices what those here were told."""
+        """Whether the devices here know what the store has of the session's devices."""
         return session.roster.fits(answer.online, answer.newest) and all(
             connection.released or session.roster.is_online(device_id)
             for device_id, connection in session.devices.items()
@@ -172,14 +174,14 @@ class Departures:
             self.observe(session, change)
 
     def doubt(self, session: LocalSession) -> None:
-        """A device that is not here may be online in the store all the same."""
+        """The store may list devices of this node that have left."""
         if self._registry.sessions.get(session.id) is session and session.devices:
             self.unsure.add(session.id)
         else:
             self.stale_devices = True
 
     def listed(self, answer: DeviceList | StoreError, session: LocalSession) -> None:
-        """Bring the roster to what the store has, and tell the devices here."""
+        """Update the roster to the store's list, and announce the differences."""
         if isinstance(answer, StoreError):
             if not of_record(answer):
                 self.doubt(session)
@@ -195,7 +197,7 @@ class Departures:
         session.roster.listed_at(answer.fence)
 
     def observe_all(self, session: LocalSession, devices: Iterable[Device]) -> None:
-        """Take a list from the store: tell the devices here whom they have not heard of."""
+        """Announce the devices of the store's list that the devices here do not know yet."""
         for device in devices:
             if device.online and device.fence:
                 change = PresenceChange(
@@ -206,7 +208,7 @@ class Departures:
                 session.roster.remember(device)
 
     def _remove_stale_devices(self, session: LocalSession, devices: list[Device]) -> None:
-        """Devices are online at this node that are not here: Redis has lost that they left."""
+        """Take devices offline that the store lists at this node and that are not here."""
         for device in devices:
             node, _, _ = device.conn.partition(":")
             here = session.devices.get(device.device_id)
@@ -226,8 +228,7 @@ class Departures:
             self.observe(session, change)
 
     def entered(self, session: LocalSession, connection: Connection) -> None:
-        """A newcomer's device may have a newer connection, or be signed out: that news can outrun
-        the answer."""
+        """Close a newcomer that was replaced or signed out while its answer was on the way."""
         early = self.early.get(session.id)
         if early is not None and connection.device_id in early:
             self._end(session, early[connection.device_id])
@@ -236,18 +237,18 @@ class Departures:
             self.close_replaced(connection)
 
     def all_arrived(self, session: LocalSession) -> None:
-        """Nobody is on the way to a session any more."""
+        """No join of this session is in progress any more."""
         self.early.pop(session.id, None)
 
     def _close_older(self, session: LocalSession, change: PresenceChange) -> None:
-        """The device has connected on another node; its socket here is the old one."""
+        """Close the socket here of a device that has connected on another node."""
         connection = session.devices.get(change.device_id)
         if connection is not None and 0 < connection.fence < change.fence:
             self._take_out(session, connection)
             self.close_replaced(connection)
 
     def _end(self, session: LocalSession, change: PresenceChange) -> int:
-        """The device left: what that means to its socket here; cid of whoever is not told."""
+        """Apply a departure to the socket here; returns the cid that is not told of it, or 0."""
         connection = session.devices.get(change.device_id)
         if change.event == REMOVED and session.joining:
             self.early.setdefault(session.id, {})[change.device_id] = change
@@ -265,13 +266,16 @@ class Departures:
             code = CloseCode.DEVICE_REMOVED
             self._hub.close(connection.cid, code, code.reason)
         elif change.event == TIMEOUT:
-            self.unsure.add(session.id)  # the node was taken for dead
+            self.unsure.add(session.id)  # the node was considered dead
         elif connection.released:
-            return 0  # the word of the handoff was lost; it still reads, and is told at least this
+            return (
+                0  # the notice of the handoff was lost; it still reads, and is told at least this
+            )
         return connection.cid
 
     def _take_out(self, session: LocalSession, connection: Connection) -> None:
-        """The store knows already; it is told only when nobody is left here."""
+        """Remove a connection that the store has removed already; tell the store only of an empty
+        session."""
         self._registry.expel(session, connection)
         if session.empty:
             self.leave(connection, session)
@@ -282,7 +286,7 @@ class Departures:
                 self._sender.raw(connection, frame)
 
     def _tell_source(self, session: LocalSession, change: PresenceChange, news: News) -> None:
-        """Who hands over is told at once, in a large session too."""
+        """Tell the source of a handoff at once, in a large session too."""
         source = session.devices.get(change.device_id)
         if change.event == HANDOFF and source is not None:
             for frame in self._frames(session, change, news):
@@ -321,7 +325,7 @@ def departure_payload(change: PresenceChange) -> bytes:
 
 
 def reason_of(change: PresenceChange) -> str:
-    """Why a device left, as clients are told."""
+    """The `reason` of DEVICE_LEFT."""
     return "disconnected" if change.event == REMOVED else change.event
 
 

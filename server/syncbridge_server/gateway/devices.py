@@ -1,8 +1,8 @@
-"""Lists of devices: what a newcomer is shown, what DEVICE_LIST asks for, and what a large session
-is told once a second in place of single notices.
+"""Lists of devices: in AUTH_SUCCESS, as the answer to DEVICE_LIST, and once a second in a large
+session in place of single notices.
 
-`syncbridge.roster` knows who is there and what was not told yet; this file makes messages of it,
-and looks after the sessions in which something waits to be told.
+`syncbridge.roster` tracks who is online and what is still to be announced; this file turns that
+into messages.
 """
 
 from collections.abc import Callable, Collection
@@ -32,13 +32,13 @@ _info_decoder = msgspec.json.Decoder(DeviceInfo)
 
 
 class Summaries:
-    """Tells sessions of more than `limits.presence_list` devices who came and went.
+    """Announces joins and departures to sessions of more than `limits.presence_list` devices.
 
     Args:
         clock: wall clock, Unix seconds. monotonic: the hub's clock in ms.
 
     Attributes:
-        wanted: set when there is something to tell.
+        wanted: set when there is something to announce.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Summaries:
         self.wanted = trio.Event()
 
     def took(self, session: LocalSession, device_id: str, news: News, reason: str) -> bool:
-        """Whether a change, which the roster has, is told by a summary and not by itself."""
+        """Whether a summary announces this change, so that it needs no message of its own."""
         large = is_large(session.roster.online, self._bound, before=session.summary is not None)
         if not large:
             if session.summary is None:
@@ -82,7 +82,7 @@ class Summaries:
         return True
 
     def tell(self) -> None:
-        """Send the summaries that are due; what is not waits for another round."""
+        """Send the summaries that are due."""
         waiting, self._waiting = self._waiting, set()
         for session_id in waiting:
             session = self._registry.sessions.get(session_id)
@@ -155,7 +155,7 @@ class Summaries:
     def _window(self, session: LocalSession, summary: Summary) -> tuple[bytes, frozenset[str]]:
         """Devices that have been online for longest, and their names; a place is left over.
 
-        While no more than the bound are online, what they say of themselves may change it.
+        Up to the bound, ephemeral values may change the order.
         """
         if summary.window is None or session.roster.online <= self._bound:
             shown = dict(session.roster.window(self._bound - 1))
@@ -175,7 +175,7 @@ class Summaries:
 
 
 class DeviceLists:
-    """Answers DEVICE_LIST, or takes what a device says of itself by it."""
+    """Answers DEVICE_LIST; with `me`, takes the ephemeral values of a device instead."""
 
     def __init__(
         self,
@@ -192,9 +192,9 @@ class DeviceLists:
         self._summaries = summaries
 
     def request(self, connection: Connection, envelope: Envelope) -> None:
-        """DEVICE_LIST in: the answer comes with the store's, or is a large session's window.
+        """Handle DEVICE_LIST. The answer is the store's list, or the window of a large session.
 
-        With `me` there is none.
+        A message with `me` gets none.
         """
         payload = messages.decode_payload(messages.devices_decoder, envelope)
         if payload.me is not msgspec.UNSET:
@@ -237,12 +237,12 @@ class DeviceLists:
 
 
 def is_online(device: Device) -> bool:
-    """A lease that runs, and a connection that holds it."""
+    """Whether a device has a running lease and a connection."""
     return device.online and device.fence > 0
 
 
 def decode_info(info: bytes) -> DeviceInfo:
-    """Stored metadata of a device; empty when it cannot be read, or cannot be ours."""
+    """Stored metadata of a device; empty when it cannot be decoded."""
     try:
         read = _info_decoder.decode(info)
     except UNREADABLE:
@@ -260,8 +260,8 @@ def device_payload(
 ) -> bytes:
     """A device as clients see it, as JSON.
 
-    `last_seen`: Unix seconds, left out when negative. `in_call`: the channel whose call it holds,
-    `me`: what it says of itself, as JSON; both left out when empty.
+    `last_seen`: Unix seconds, omitted when negative. `in_call`: the channel whose call it is in.
+        `me`: its ephemeral values, as JSON. Both are omitted when empty.
     """
     members: dict[str, object] = {
         "device_id": device_id,

@@ -1,7 +1,7 @@
 """The tick: a batch of hub events in, store requests and frames out.
 
-`handle` is called with everything that one poll of the hub gave. It decodes each message and acts
-on it; writes are only collected, and go to the store as one pipeline when the batch is through.
+`handle` gets all events of one poll of the hub. It decodes each message and acts
+on it; writes are collected, and go to the store as one pipeline at the end of the batch.
 Nothing here waits: answers come back through the store queue as function calls, in order.
 """
 
@@ -59,8 +59,8 @@ class Engine:
     """Dispatches hub events. `clock` is Unix seconds, `monotonic` the hub's clock in ms.
 
     Attributes:
-        leaving: the server is about to close all sockets: what comes from now on is refused.
-        messages: those that were carried out, by type. closes: sockets, by close code.
+        leaving: the server is about to close all sockets: new messages are refused.
+        messages: handled messages, by type. closes: closed sockets, by close code.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Engine:
         }
 
     def handle(self, events: Sequence[Event]) -> None:
-        """Act on one batch of events, then send what was asked of the store."""
+        """Handle one batch of events, then send the collected requests to the store."""
         connections, handlers = self._registry.connections, self._events
         for kind, cid, data, aux in events:
             connection = connections.get(cid)
@@ -139,7 +139,7 @@ class Engine:
         self._store_queue.dispatch()
 
     def _failed(self, connection: Connection) -> None:
-        """A fault of ours ends one connection, never the tick."""
+        """An internal error ends one connection, never the tick."""
         log.exception("message_handler_failed", connection=connection.id)
         error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this message")
         self._sender.error(connection, error, None)
@@ -164,7 +164,7 @@ class Engine:
             self._act(connection, data, opcode)
 
     def _wait(self, connection: Connection, data: bytes, opcode: int) -> None:
-        """Keep a message until AUTH, which came before it, is answered."""
+        """Keep a message until the AUTH before it is answered."""
         if connection.behind is None:
             connection.behind = BehindAuth()
         try:
@@ -173,7 +173,8 @@ class Engine:
             self._sender.error(connection, error, correlation_of(connection, data))
 
     def entered(self, connection: Connection) -> None:
-        """AUTH has been accepted: act on what came behind it, and then on the close, if it has."""
+        """AUTH was accepted: handle the messages behind it, then the close, if the socket has
+        closed."""
         behind, connection.behind = connection.behind, None
         if behind is not None:
             for data, opcode in behind.messages:
@@ -214,7 +215,7 @@ class Engine:
             refuse(connection, error, short(envelope.correlation_id))
 
     def _check(self, connection: Connection, envelope: Envelope) -> None:
-        """What holds for the envelope of every message. Raises SyncBridgeError."""
+        """Check the envelope of any message. Raises SyncBridgeError."""
         if short(envelope.correlation_id) is not envelope.correlation_id:
             raise SyncBridgeError(ErrorCode.INVALID_FIELD, "correlation_id: at most 64 characters")
         identity = connection.identity
@@ -263,7 +264,7 @@ class Engine:
     def _ask_snapshot(
         self, connection: Connection, since: Place, correlation_id: str | None
     ) -> None:
-        """The store knows what this node does not: all of the state, or an older place."""
+        """Ask the store, which has the whole state and older versions."""
         assert connection.session is not None
         request = Resume(connection.session.id, since)
         self._store_queue.ask(request, self._snapshot_read, connection, since, correlation_id)
@@ -332,7 +333,7 @@ class Engine:
             self._operations.start(connection, request, payload)
 
     def _hold(self, policy: Policy, identity: Identity, request: Apply, operation: str) -> None:
-        """Hold a write to the policy. `server_wins` is what the device does with a conflict."""
+        """Check a write against the policy."""
         policy.hold(identity, request, operation)
         if request.mode is Mode.REJECT:
             strategy = policy.strategy((*request.sets[::2], *request.deletes))
@@ -370,25 +371,25 @@ class Engine:
         self._sender.error(connection, error, correlation_id)
 
     def refusal(self, answer: Outcome) -> SyncBridgeError:
-        """Why a write was refused, with the rule of the policy if it was for one."""
+        """The error of a refused write, with the policy rule, if one refused it."""
         if answer.status is Status.ABSENT and self._policy.policy is not None:
             return self._policy.policy.absent(answer.conflicts[0])
         return outcome_error(answer)
 
     def _count(self, connection: Connection, answer: Outcome, request: Apply) -> None:
-        """What the answer to a numbered update says of its stream."""
+        """The stream fields of the answer to a numbered update."""
         stream = connection.stream
         if stream is None or stream.text != request.stream:
             stream = connection.stream = Stream(request.stream)
         if answer.status in (Status.OK, Status.DUPLICATE):
             stream.acknowledge(max(answer.last, request.seq), request.mutation_id)
         elif answer.last < stream.acked and answer.status in (Status.GAP, Status.UNKNOWN_STREAM):
-            # Either newer streams took its place, or what was acknowledged is lost.
+            # Newer streams have replaced it, or acknowledged updates are lost.
             assert connection.session is not None
             self._fanout.mend(connection.session)
 
     def committed(self, request: Apply, outcome: Outcome) -> None:
-        """Give a commit of this node to the session's devices."""
+        """Send a commit of this node to the session's devices."""
         session = self._registry.sessions.get(request.sid)
         if session is None:
             return
@@ -411,9 +412,9 @@ class Engine:
         self._fanout.commit(request.sid, change)
 
     def _acknowledge(self, connection: Connection, answer: Outcome, request: Apply) -> None:
-        """Nothing changed, or it had been done before: only the sender is told.
+        """Answer only the sender: nothing changed, or the update was a repetition.
 
-        The value that an operation left as it was goes with it.
+        An operation returns its unchanged value.
         """
         session = connection.session
         place = Place(answer.epoch, answer.version, answer.lineage)
@@ -493,7 +494,7 @@ class Engine:
         self._sender.error(connection, error, correlation_of(connection, data))
 
     def _spared(self, connection: Connection, data: bytes) -> Envelope | None:
-        """A message above the rate that has an allowance of its own."""
+        """Whether a message above the rate has a separate allowance."""
         if connection.refused or connection.behind is not None:
             return None
         if not connection.encoding and b'"me"' not in data:
@@ -506,13 +507,13 @@ class Engine:
 
 
 def short(correlation_id: str | None) -> str | None:
-    """A correlation id that can be given back; None for one that is too long."""
+    """The correlation id; None if it is too long."""
     return None if correlation_id is not None and len(correlation_id) > 64 else correlation_id
 
 
 AUTH = MessageType.AUTH
 PLAIN = frozenset({"SET", "DELETE"})
-"""Operations that are change sets."""
+"""Operations that carry a change set."""
 
 LEAVE_REASONS = {
     1000: "closed",
@@ -521,11 +522,11 @@ LEAVE_REASONS = {
     CloseCode.IDLE_TIMEOUT: "timeout",
     CloseCode.REPLACED: "replaced",
 }
-"""What other devices are told, by the code with which a socket closed."""
+"""`reason` of DEVICE_LEFT, by close code."""
 
 
 def outcome_error(answer: Outcome) -> SyncBridgeError:
-    """Why a write was refused, for the client that sent it."""
+    """The error of a refused write, for its sender."""
     place: dict[str, Any] = {
         "current_version": answer.version,
         "epoch": answer.epoch,

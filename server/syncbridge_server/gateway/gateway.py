@@ -53,22 +53,22 @@ from syncbridge_server.telemetry.tracing import TRACING
 log = structlog.get_logger("gateway")
 
 MEND_INTERVAL = 0.02
-"""Seconds that a hole between two sources of commits is given to close by itself."""
+"""Seconds after which a gap that has not closed by itself is read from the store."""
 
 DOUBT_INTERVAL = 0.5
 """Seconds between two rounds of reads for sessions in doubt, also while Redis is away."""
 
 SUMMARY_INTERVAL = 1.0
-"""Seconds for which the changes of a large session are gathered."""
+"""Seconds between two summaries of a large session."""
 
 EVICTION_LOG_SECONDS = 10.0
 
 UNFOLDED_BEFORE_AUTH = 131_072
-"""Bytes that the compressed messages of a socket may unfold to until its AUTH is valid: a browser
-compresses AUTH too."""
+"""Most bytes to which the messages of a socket without a valid AUTH may decompress: browsers
+compress AUTH too."""
 
 LAST_POLLS = 64
-"""Looks at the sockets for what arrived before a stop."""
+"""Polls of the sockets for messages that arrived before a stop."""
 
 
 def monotonic_ms() -> int:
@@ -232,7 +232,7 @@ class Gateway:
     # The listener's side
 
     def admit(self, client: str) -> Refusal | None:
-        """Whether another WebSocket is welcome."""
+        """Admit or refuse another WebSocket."""
         if self.draining:
             return Refusal(503, ErrorCode.DRAINING.wire, "the server is shutting down", 1)
         places = len(self.registry.connections)
@@ -243,7 +243,7 @@ class Gateway:
         return verdict
 
     def _evict(self, connection: Connection) -> None:
-        """Close a connection without AUTH, now: its place is needed."""
+        """Close a connection without AUTH at once, to free its slot."""
         code = CloseCode.TOO_MANY_CONNECTIONS
         self.hub.close(connection.cid, code, code.reason)
         self.hub.flush()
@@ -300,9 +300,9 @@ class Gateway:
             nursery.start_soon(self.presence.verify)
 
     async def drain(self, spread: float, deadline: float) -> None:
-        """Ask every client to reconnect, at times spread over `spread` seconds, and see them off.
+        """Tell every client to reconnect, spread over `spread` seconds, and wait for them to leave.
 
-        What has arrived is carried out and answered before; what comes later is refused. Returns
+        Messages that have arrived are handled and answered first; later ones are refused. Returns
         when all sockets are closed and all departures are stored, or after `deadline` seconds.
         """
         self.draining = True
@@ -316,7 +316,7 @@ class Gateway:
             await self._idle.wait()
 
     async def _answer_all(self) -> None:
-        """Take what has arrived, and wait until everything has its answer."""
+        """Handle what has arrived, and wait until everything is answered."""
         for _ in range(LAST_POLLS):
             events = self.hub.poll(self.monotonic())
             if not events:
@@ -382,7 +382,7 @@ class Gateway:
         self.hub.close(connection.cid, code, reason)
 
     def doubt(self) -> None:
-        """Messages or data may have been lost: hold every session here against the store."""
+        """Messages or data may have been lost: compare every session here with the store."""
         self.membership.broke()
         self.presence.doubt()
 
@@ -390,11 +390,11 @@ class Gateway:
         self.presence.forgotten()
 
     def _in_use(self) -> bool:
-        """Whether the store may still have devices of this node online."""
+        """Whether the store may still list devices of this node as online."""
         return bool(self.registry.sessions) or self.departures.stale_devices
 
     def _on_unreadable(self, session_id: str) -> None:
-        """A message of another node cannot be read; of one session, or nobody knows which."""
+        """A message of another node is unreadable: doubt its session, or all if that is unknown."""
         session = self.registry.sessions.get(session_id)
         if session is not None:
             self.fanout.mend(session)
@@ -410,17 +410,18 @@ class Gateway:
     # What REST and administration do to sockets
 
     def announce(self, change: PresenceChange) -> None:
-        """A device came or went, as the store has it: tell the devices of its session here."""
+        """Announce a presence change of the store to the devices of its session here."""
         self.departures.heard(change)
         self._after()
 
     async def require_join(self, identity: Identity, session_id: str) -> None:
-        """Hold REST to what the application says of joins. Raises FORBIDDEN, OVERLOADED."""
+        """Apply the application's decision on joins to a REST caller. Raises FORBIDDEN,
+        OVERLOADED."""
         if self.gate is not None:
             await self.gate.require(identity, session_id, identity.device_id)
 
     def commit(self, request: Apply) -> Awaitable[Outcome]:
-        """Write, and give the result to the devices here before it is returned.
+        """Write, and deliver the result to the devices here before returning it.
 
         Raises:
             StoreError: as a Store raises it. SyncBridgeError: QUOTA_EXCEEDED.
@@ -442,7 +443,7 @@ class Gateway:
             self.users.seen(request.user_id, request.sid)
 
     def close_revoked(self, matches: Callable[[Identity, str], bool]) -> list[str]:
-        """Close every connection whose token is meant; the user of each.
+        """Close every connection whose token matches; returns the user of each.
 
         Args:
             matches: (identity, device id) -> whether it is revoked.
@@ -459,7 +460,8 @@ class Gateway:
         return users
 
     def close_one(self, cid: int) -> bool:
-        """Close a connection for an operator; whether it was there. Its client may come back."""
+        """Close a connection for an operator; returns whether it existed. Its client may
+        reconnect."""
         connection = self.registry.connections.get(cid)
         if connection is None:
             return False
@@ -470,7 +472,7 @@ class Gateway:
     def broadcast(self, payload: bytes, audience: Audience, session_id: str = "") -> int:
         """BROADCAST to devices of this node; returns how many there are.
 
-        `session_id`: the one that is meant, of the audience SESSION.
+        `session_id`: required for the audience SESSION.
         """
         topics = {Audience.ADMINS: self.registry.admins, Audience.ALL: self.registry.everyone}
         topic = topics.get(audience)
@@ -490,14 +492,14 @@ class Gateway:
         return self.hub.topic_size(self.registry.admins)
 
     def inform_admins(self, frame: bytes) -> int:
-        """A message that is ready, to the sockets here that have role admin."""
+        """Send an encoded message to the sockets here with role admin."""
         delivered = self.sender.everyone(self.registry.admins, frame)
         self.hub.flush()
         return delivered
 
     @property
     def counters(self) -> GatewayCounters:
-        """What this node has written."""
+        """The counters of this node."""
         return self.store_queue.counters
 
 
@@ -507,5 +509,5 @@ def changed(outcome: Outcome) -> bool:
 
 
 def node_name() -> str:
-    """A name that no other process has."""
+    """A name that is unique to this process."""
     return os.urandom(6).hex()

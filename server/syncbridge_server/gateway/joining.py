@@ -1,8 +1,8 @@
-"""AUTH: from a token to a member of a session, in one round trip to the store.
+"""AUTH: turns a token into membership of a session, with one round trip to the store.
 
-The token is verified here; the owner is checked, the device registered and the state read by one
-script. The newcomer's AUTH_SUCCESS shows the session exactly as the other devices here have it,
-so that the next STATE_UPDATE fits for all of them.
+The token is verified here; one script checks the owner, registers the device and reads the state.
+The newcomer's AUTH_SUCCESS shows the session exactly as the other devices here have it, so that the
+next STATE_UPDATE fits for all of them.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ class Joining:
 
     Args:
         verify: see `Verify`. gate: what the application says of joins, if it is asked.
-        settle: called after work that no tick and no answer of the store began.
+        settle: called after work that neither a tick nor an answer of the store started.
         clock: wall clock in Unix seconds. monotonic: the hub's clock in ms.
     """
 
@@ -131,7 +131,7 @@ class Joining:
         self._ask(connection, session, hello, envelope.correlation_id)
 
     def _join_anew(self, connection: Connection, payload: AuthPayload, envelope: Envelope) -> None:
-        """The application allows it; the session may have gone on meanwhile."""
+        """The application has allowed the join; the session may have changed meanwhile."""
         assert connection.identity is not None
         hello = self._hello(connection, connection.identity, payload, envelope)
         self._join(connection, hello, envelope)
@@ -145,7 +145,7 @@ class Joining:
         then: Callable[[], None],
         envelope: Envelope,
     ) -> bool:
-        """Ask the application whether somebody may join; `then` is called if so. False: no need."""
+        """Ask the application whether a user may join, and call `then` if so. False: no need."""
         if self._gate is None or self._gate.is_open(identity, session_id):
             return False
         done = partial(self._judged, connection, then, envelope.correlation_id)
@@ -168,9 +168,9 @@ class Joining:
         self._settle()
 
     def refresh(self, connection: Connection, payload: AuthPayload, envelope: Envelope) -> None:
-        """AUTH on a connection that is ready: a new token for the same user, in band.
+        """AUTH on an authenticated connection: a new token for the same user.
 
-        A token that reaches less than the one before is held to the session by the store.
+        The store checks a token with narrower access than the one before.
         """
         session, current = connection.session, connection.identity
         assert session is not None
@@ -190,7 +190,7 @@ class Joining:
         self._set_alarm(connection)
         renew = partial(self._renew, connection, current, envelope.correlation_id)
         if self._ask_gate(connection, identity, session.id, connection.device_id, renew, envelope):
-            connection.behind = BehindAuth()  # what comes next waits for the verdict
+            connection.behind = BehindAuth()  # later messages wait for the decision
         else:
             renew()
 
@@ -205,9 +205,9 @@ class Joining:
         self._refreshed(None, connection, session, correlation_id)
 
     def rejoin(self, connection: Connection, done: Callable[[], None]) -> bool:
-        """Register a connection that the store has lost; `done` is called with the answer.
+        """Register a connection again that the store has lost, and call `done` with the answer.
 
-        Returns False, and asks nothing, when it is in no session any more.
+        Returns False, without a request, when it is no longer in a session.
         """
         if connection.state is not State.READY or connection.session is None:
             return False
@@ -272,7 +272,7 @@ class Joining:
         session: LocalSession,
         correlation_id: str | None,
     ) -> None:
-        """An outage is tried again soon; a refusal is the end."""
+        """Retry after an outage; close after a refusal."""
         done()
         if connection.state is State.CLOSED:
             return
@@ -384,8 +384,8 @@ class Joining:
         asked: Place,
         correlation_id: str | None,
     ) -> bool:
-        """Make a connection a member; False: the store has been asked again, for the whole."""
-        # Only a store that has lost something is older than what was here when it was asked.
+        """Make a connection a member. False: the store is asked for the whole state."""
+        # Only a store that has lost data is older than what this node had when it asked.
         older = answer.version < asked.version
         self._synchronise(session, answer, hello)
         if older:
@@ -408,7 +408,7 @@ class Joining:
         error: SyncBridgeError,
         correlation_id: str | None,
     ) -> None:
-        """AUTH fails for good. A member leaves by the close; else the store may have its device."""
+        """Fail an AUTH. A member leaves by the close; otherwise the store may have its device."""
         if connection.state is not State.READY:
             connection.session = None
             if error.code in REGISTERED or isinstance(error, StoreTimeout):
@@ -417,7 +417,7 @@ class Joining:
         self.refuse(connection, error, correlation_id)
 
     def _arrived(self, session: LocalSession) -> None:
-        """One less is on its way."""
+        """A join is no longer in progress."""
         session.joining -= 1
         if not session.joining:
             self._departures.all_arrived(session)
@@ -425,7 +425,7 @@ class Joining:
     def _abandoned(
         self, answer: Welcome | StoreError, connection: Connection, session: LocalSession
     ) -> None:
-        """The socket was gone before the answer came."""
+        """The socket closed before the answer came."""
         registered = refusal_of(answer) is None or isinstance(answer, StoreError)
         previous = session.devices.get(connection.device_id)
         if registered and previous is not None and isinstance(answer, Welcome):
@@ -436,7 +436,7 @@ class Joining:
         self._registry.release(session)
 
     def _synchronise(self, session: LocalSession, answer: Welcome, hello: Hello) -> None:
-        """Bring the session here to where the script saw it, and tell the devices here."""
+        """Update the session here to the version that the script read."""
         out: list[Change] = []
         place = place_welcomed(answer)
         if not session.joined:
@@ -453,10 +453,10 @@ class Joining:
         self._fanout.publish(session, out)
 
     def _state_part(self, session: LocalSession, answer: Welcome, hello: Hello) -> bytes | None:
-        """What leads the newcomer to our place; None when the store must be asked again.
+        """The newcomer's path to the current version; None when the store must be asked again.
 
-        It enters only where the devices here are, or have just been: else it might be given a
-        state that is lost, or miss what comes between.
+        A newcomer may enter only at the current or a recent version of the devices here. Otherwise
+        it could receive a state that is lost, or miss a change.
         """
         place = place_welcomed(answer)
         if not session.knows(place):
@@ -503,7 +503,8 @@ class Joining:
         self._departures.entered(session, connection)
 
     def _stream_part(self, connection: Connection, answer: Welcome) -> bytes:
-        """What the store has of the newcomer's stream; what was acknowledged above is lost."""
+        """The last number of the newcomer's stream in the store; what was acknowledged above is
+        lost."""
         if connection.stream is None:
             return b""
         gone = answer.reason in (EPOCH, ROLLED_BACK) or not answer.version
@@ -512,7 +513,7 @@ class Joining:
         return stream_part(connection)
 
     def _take_device_list(self, session: LocalSession, answer: Welcome, hello: Hello) -> None:
-        """Take the list of devices; those here are told whom they have not heard of."""
+        """Apply the list of devices, and announce those that are new to the devices here."""
         others = [each for each in answer.devices if each.device_id != hello.device_id]
         if session.devices:
             self._departures.observe_all(session, others)
@@ -521,9 +522,10 @@ class Joining:
             session.roster.begin(others, answer.newest)
 
     def _is_listed(self, session: LocalSession, answer: Welcome, hello: Hello) -> bool:
-        """Whether the newcomer can be shown who is there; else the store is asked for the list.
+        """Whether the roster is current enough for the newcomer; else the store is asked.
 
-        Another node's news may be slower than the answer. A large session shows a part in any case.
+        A presence message of another node may arrive after the answer. A large session shows only a
+        window in any case.
         """
         roster = session.roster
         if not roster.begun:
@@ -538,7 +540,7 @@ class Joining:
     def _tell(
         self, connection: Connection, session: LocalSession, answer: Welcome, info: bytes
     ) -> None:
-        """Tell the others of a device, and the index of its user."""
+        """Announce a device to the others, and note the session in its user's index."""
         change = PresenceChange(
             session.id, JOINED, answer.fence, answer.version, connection.device_id, info
         )
@@ -584,7 +586,7 @@ class Joining:
     def refuse(
         self, connection: Connection, error: SyncBridgeError, correlation_id: str | None
     ) -> None:
-        """AUTH, first or repeated, has failed: AUTH_FAILURE, and the end of the connection."""
+        """Answer a failed AUTH, first or repeated, with AUTH_FAILURE, and close the connection."""
         self._store_queue.counters.count_auth(error.code.wire)
         connection.refused = True
         connection.behind = None
@@ -598,4 +600,4 @@ class Joining:
 
 
 def ignore(answer: Any) -> None:
-    """For requests that come again anyway."""
+    """The reply to requests that are repeated anyway."""

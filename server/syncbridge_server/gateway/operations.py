@@ -3,8 +3,8 @@
 MERGE reads the key's value from this node's replica (or assumes that there is none), applies the
 patch, and commits the result on condition that the value is still the one that it was computed
 from. When it is not, the answer carries the present value, and the next attempt starts from there.
-So a node without a replica pays one round trip more, and MERGE may take effect after later messages
-of the same device while others write to the same key.
+So a node without a replica needs one more round trip, and while other devices write to the same
+key, MERGE may take effect after later messages of the same device.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.store_queue import StoreQueue
 
 ATTEMPTS = 8
-"""How often a MERGE is computed before its sender is told to try again."""
+"""Most attempts of one MERGE; then its sender is told to try again."""
 
 RETRY_AFTER = 0.1
 
@@ -33,8 +33,8 @@ class Operations:
     """Starts operations.
 
     Args:
-        answered: takes the store's answer, as for any write.
-        policy: what merged values are held to.
+        answered: called with the store's answer, as for any write. policy: checked against merged
+            values.
     """
 
     def __init__(

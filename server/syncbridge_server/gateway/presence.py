@@ -1,4 +1,4 @@
-"""Holds the sessions here against the store: all of them, now and then, and at once after a break.
+"""Compares the sessions here with the store: all of them periodically, and at once after a break.
 
 Presence is leased by node (`membership`), so nothing need be renewed for a session. But a message
 between nodes may have been lost, so each session is compared within `COMPARE_SECONDS`, by one plain
@@ -47,19 +47,20 @@ CHUNK = 256
 """Requests that are sent together."""
 
 BOUND = 2 * CHUNK
-"""Requests of this file that have no answer, at most."""
+"""Most requests of this file without an answer."""
 
 COMPARE_SECONDS = 300.0
 TICK_SECONDS = 1.0
 TOUCH_SECONDS = 43_200.0
 WAITING_TOUCH_SECONDS = 1_200.0
-"""Between two renewals of a session's life; the second for one that is joined and not written."""
+"""Seconds between two renewals of a session's life; the second value is for sessions without a
+write."""
 
 RETRY_SECONDS = 1.0
 
 
 class Presence:
-    """Compares sessions, and enters them again.
+    """Compares sessions, and registers them again.
 
     Args:
         timeout: the lease of a node in seconds; sessions are compared in not much more.
@@ -107,9 +108,9 @@ class Presence:
         self.verifying = False
 
     async def run(self) -> None:
-        """Compare all sessions in turn, so many each second that a turn takes half of the time.
+        """Compare all sessions in rounds, evenly over half of `COMPARE_SECONDS`.
 
-        Who comes during a turn is compared in the next one.
+        Sessions that join during a round are compared in the next one.
         """
         turn = deque[LocalSession]()
         owed = 0.0
@@ -139,12 +140,12 @@ class Presence:
         self._doubted.set()
 
     def forgotten(self) -> None:
-        """The store has this node in no session any more: enter all of them again, soon."""
+        """The store no longer lists this node in any session: register all of them again, soon."""
         self._forgotten = True
         self.doubt()
 
     async def verify(self) -> None:
-        """Compare all sessions whenever there is doubt, for ever.
+        """Compare all sessions whenever there is doubt, until cancelled.
 
         First where they are, by one plain command each, so that devices are told soon; then what
         is unsure is settled. What is doubted meanwhile, or could not be asked, is done in another
@@ -182,9 +183,10 @@ class Presence:
         await self._room(BOUND)
 
     async def _remove_stale_devices(self) -> bool:
-        """Take devices offline that the store has at this node in sessions that are not here.
+        """Take devices offline that the store lists at this node in sessions that are not here.
 
-        They have left, and Redis has lost that, or was never told. False: not all could be read.
+        They have left, and Redis has lost that, or was never told. Returns False when a list could
+        not be read.
         """
         try:
             for first in range(0, BUCKETS, LISTS):
@@ -208,7 +210,7 @@ class Presence:
         return self._departures.unsure
 
     async def _room(self, wanted: int) -> None:
-        """Wait until so many requests have room below the bound."""
+        """Wait until `wanted` more requests fit below the bound."""
         while self.open + min(wanted, BOUND) > BOUND:
             await self._answered.wait()
 
@@ -256,7 +258,7 @@ class Presence:
             self._unsure.add(session.id)
 
     async def _settle_some(self) -> None:
-        """Enter some of the sessions again that are unsure, and read their devices."""
+        """Register some of the unsure sessions again, and read their devices."""
         await self._room(CHUNK)
         for session_id in list(islice(self._unsure, CHUNK // 2)):
             self._unsure.discard(session_id)
@@ -278,18 +280,18 @@ class Presence:
             self._settle(session, lost)
 
     def _settle(self, session: LocalSession, lost: Lost) -> None:
-        """A device is connected here, and the store has it elsewhere or nowhere."""
+        """Settle a device that is connected here, and that the store lists elsewhere or nowhere."""
         connection = session.devices.get(lost.device_id)
         if connection is None or connection.released:
             return
         if lost.node or lost.barred > connection.fence:
-            # Somebody has told us why, and the message was lost; the list of devices is on its way.
+            # The message that explains it was lost; the list of devices is on its way.
             connection.released = not lost.node
         else:
             self._lost[connection.cid] = connection
 
     def _rejoin(self) -> None:
-        """Have devices say hello again, as far as there is room."""
+        """Register lost connections again, within the bound."""
         while self._lost and self.open < BOUND:
             _, connection = self._lost.popitem()
             if self._joining.rejoin(connection, self._rejoined):
@@ -297,7 +299,7 @@ class Presence:
 
 
 def chunks(sessions: Iterable[LocalSession]) -> Iterator[list[LocalSession]]:
-    """Sessions as they are now, in chunks."""
+    """A snapshot of the sessions, in chunks."""
     listed = list(sessions)
     for start in range(0, len(listed), CHUNK):
         yield listed[start : start + CHUNK]

@@ -49,7 +49,7 @@ class Registry:
         self.unauthenticated.add(connection)
 
     def known(self, connection: Connection) -> None:
-        """Its AUTH was valid: it counts for its user, and what it sends is believed to be sane."""
+        """Its AUTH was valid: it counts for its user, and may send large compressed messages."""
         assert connection.identity is not None
         user_id = connection.identity.user_id
         self.unauthenticated.discard(connection)
@@ -57,7 +57,7 @@ class Registry:
         self.sockets[user_id] = self.sockets.get(user_id, 0) + 1
 
     def session(self, session_id: str) -> LocalSession:
-        """The session with this id, opened here if nobody was in it."""
+        """The session with this id, created here if it has no member."""
         session = self.sessions.get(session_id)
         if session is None:
             session = Session(session_id, self._hub.open_topic())
@@ -79,7 +79,7 @@ class Registry:
         return previous
 
     def follow_role(self, connection: Connection) -> None:
-        """Make a connection a member of `admins` exactly while its token says so."""
+        """Add a connection to `admins` or remove it, by the role of its token."""
         if connection.identity is not None and connection.identity.role is Role.ADMIN:
             self._hub.subscribe(self.admins, connection.cid)
         else:
@@ -106,7 +106,7 @@ class Registry:
             del self.sockets[user_id]
 
     def _settle(self, connection: Connection) -> None:
-        """A connection has authenticated or gone: its address has a place more."""
+        """A connection has authenticated or closed: its address has a slot more."""
         if connection.waiting:
             connection.waiting = False
             left = self.waiting[connection.client] - 1
@@ -125,7 +125,7 @@ class Registry:
         return True
 
     def release(self, session: LocalSession) -> None:
-        """Forget a session in which nobody is left."""
+        """Forget a session without members."""
         if session.empty and self.sessions.get(session.id) is session:
             del self.sessions[session.id]
             self._hub.close_topic(session.topic)

@@ -1,12 +1,12 @@
 """Sends the requests of a tick to the store, and returns each answer to its caller.
 
 Everything asked between two `dispatch` calls goes out as one pipeline. Answers come back on the
-Trio thread, in order, as plain function calls: no task waits for a write. `after` runs once a
-batch, when all of its answers have been handled.
+Trio thread, in order, as plain function calls: no task waits for a write. `after` runs once per
+batch, after all of its answers.
 
-A fault of ours costs only the request that it is about. A reply function that raises is called once
-more, with `HandlingFailed`, as whoever asked must hear something; a request that cannot even be
-written does not keep back those that were asked with it.
+An internal error affects only the request that it concerns. A reply function that raises is called
+once more, with `HandlingFailed`, because the caller must get an answer. A request that cannot even
+be encoded does not hold back the others of its batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,11 +29,11 @@ MAX_BATCH = 512
 Reply = Callable[..., None]
 
 Waiting = tuple[Reply, tuple[Any, ...]]
-"""Who asked, and what is given back with the answer."""
+"""The reply function, and the context that it gets with the answer."""
 
 
 class HandlingFailed(StoreTimeout):
-    """This node failed on a request, or on its answer; the store may have done it."""
+    """This node failed on a request or on its answer; the store may have executed it."""
 
     def __init__(self) -> None:
         super().__init__("the server failed on this message")
@@ -44,8 +44,7 @@ class StoreQueue:
     """Collects requests; see the module's text.
 
     Args:
-        store: where requests go.
-        after: called after a batch of answers was handled.
+        store: receives the requests. after: called after each batch of answers.
     """
 
     def __init__(self, store: Store, after: Callable[[], None]) -> None:
@@ -58,7 +57,7 @@ class StoreQueue:
 
     @property
     def apart(self) -> bool:
-        """Whether the store has replicas confirm what it answers."""
+        """Whether replicas confirm writes before the store answers."""
         return self._store.apart
 
     def ask(self, request: Request, reply: Reply, *context: Any) -> None:
@@ -68,7 +67,7 @@ class StoreQueue:
         self._replies.append((reply, context))
 
     def dispatch(self) -> None:
-        """Send what was asked since the last call."""
+        """Send the requests that were queued since the last call."""
         while self._requests:
             requests = self._requests[:MAX_BATCH]
             replies = self._replies[:MAX_BATCH]
@@ -79,7 +78,7 @@ class StoreQueue:
                 self._submit(requests, replies)
 
     def _submit_apart(self, requests: list[Request], replies: list[Waiting]) -> None:
-        """Reads by themselves, so that their answers need not wait for those of writes."""
+        """Submit reads separately, so that their answers need not wait for those of writes."""
         pairs = list(zip(requests, replies, strict=True))
         for part in reads_apart(pairs, lambda pair: pair[0]):
             self._submit([request for request, _ in part], [reply for _, reply in part])
@@ -106,7 +105,7 @@ class StoreQueue:
             self._singly(requests, replies)
 
     def _singly(self, requests: list[Request], replies: list[Waiting]) -> None:
-        """Send requests one by one, as one of them cannot be written."""
+        """Send requests one by one, because one of them cannot be encoded."""
         if len(requests) == 1:
             log.exception("request_failed", request=type(requests[0]).__name__)
             self._hand_out([HandlingFailed()], replies)
@@ -123,7 +122,7 @@ class StoreQueue:
 
 
 def _handled(answer: Any, reply: Reply, context: tuple[Any, ...]) -> bool:
-    """Give an answer to who asked; False when that fails."""
+    """Call a reply function; False when it raises."""
     try:
         reply(answer, *context)
     except Exception:
