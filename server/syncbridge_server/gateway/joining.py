@@ -1,8 +1,7 @@
 """AUTH: turns a token into membership of a session, with one round trip to the store.
 
 The token is verified here; one script checks the owner, registers the device and reads the state.
-The newcomer's AUTH_SUCCESS shows the session exactly as the other devices here have it, so that the
-next STATE_UPDATE fits for all of them.
+AUTH_SUCCESS shows the session as the other devices here have it: the next STATE_UPDATE fits all.
 """
 
 from collections.abc import Callable
@@ -503,8 +502,7 @@ class Joining:
         self._departures.entered(session, connection)
 
     def _stream_part(self, connection: Connection, answer: Welcome) -> bytes:
-        """The last number of the newcomer's stream in the store; what was acknowledged above is
-        lost."""
+        """The newcomer's last number in the store; what was acknowledged above is lost."""
         if connection.stream is None:
             return b""
         gone = answer.reason in (EPOCH, ROLLED_BACK) or not answer.version
@@ -524,8 +522,7 @@ class Joining:
     def _is_listed(self, session: LocalSession, answer: Welcome, hello: Hello) -> bool:
         """Whether the roster is current enough for the newcomer; else the store is asked.
 
-        A presence message of another node may arrive after the answer. A large session shows only a
-        window in any case.
+        Another node's message may arrive after the answer. A large session shows a window anyway.
         """
         roster = session.roster
         if not roster.begun:

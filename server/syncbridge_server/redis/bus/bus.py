@@ -1,12 +1,12 @@
 """Messages between nodes: `syncbridge_server.ports.store.Bus` over Redis pub/sub.
 
-A thread of its own for each primary waits on a second connection (`listener.py`), subscribed to the
-channels of this node whose slots that primary serves. What arrives together is decoded together and
-posted to Trio with one `run_sync_soon`. Sending is a command like others, and is not waited for.
+One thread for each primary waits on a second connection (`listener.py`), subscribed to the channels
+of this node whose slots that primary serves. Messages that arrive together are decoded together and
+posted to Trio with one `run_sync_soon`. Sending is an ordinary command that nobody waits for.
 
-Pub/sub is at most once: what is published while a subscription is away is lost. So whenever one has
-been made anew, the resync handlers run *after* it stands; each compares its replicas with Redis,
-and what is committed from then on arrives.
+Pub/sub is at most once: what is published while a subscription is away is lost. So the resync
+handlers run *after* each new subscription is in place: each compares its replicas with Redis, and
+later commits arrive by message.
 """
 
 import time
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 ALL_NODES = "*"
 ALONE_SECONDS = 1.0
-"""How long it is believed that there is no other node."""
+"""Seconds for which this node assumes that there is no other one."""
 
 CommitHandler = Callable[[Sequence[Commit]], None]
 NoticeHandler = Callable[[Notice], None]
@@ -56,13 +56,12 @@ def _ignore(replies: list[Any]) -> None:
 
 
 class Subscriber:
-    """The listener of one primary, and what it has told.
+    """The listener of one primary, and its state.
 
     Attributes:
-        server: with whom its subscriptions stand; None while they do not.
-        reason: why the connection is away.
-        missed: something may have been published that it did not hear.
-        tried: it has succeeded or failed once.
+        server: the server that holds its subscriptions, or None. reason: why the connection is
+            down. missed: a message may have been missed. tried: the first attempt has succeeded or
+            failed.
     """
 
     def __init__(self, listener: Listener, *, missed: bool) -> None:
@@ -76,8 +75,8 @@ class Subscriber:
 class RedisBus:
     """Implements `syncbridge_server.ports.store.Bus`.
 
-    Everything but the listeners runs on the Trio thread. `gaps` counts the times that a channel did
-    not stand on a connection that was there, because its slot moved.
+    Everything but the listeners runs on the Trio thread. `gaps` counts lost channels on a working
+    connection, because a slot moved.
 
     Args:
         io: running client, used for sending and for the address.
@@ -102,7 +101,7 @@ class RedisBus:
 
     @property
     def alone(self) -> bool:
-        """Whether a moment ago no other node listened, as far as is known: news may be spared."""
+        """Whether no other node was listening a moment ago: then messages can be skipped."""
         return time.monotonic() < self._alone_until
 
     @property
@@ -112,19 +111,19 @@ class RedisBus:
 
     @property
     def connected(self) -> bool:
-        """Whether every subscription stands, as far as is known."""
+        """Whether every subscription is in place, as far as is known."""
         return bool(self._subscribers) and all(
             subscriber.server for subscriber in self._subscribers.values()
         )
 
     @property
     def servers(self) -> dict[Address | None, ServerInfo | None]:
-        """The primaries to which a connection with subscriptions stands; None while it does not."""
+        """For each primary the server that holds the subscriptions, or None."""
         return {at: subscriber.server for at, subscriber in self._subscribers.items()}
 
     @property
     def server(self) -> ServerInfo | None:
-        """Where commands without keys go, if the subscriptions stand there."""
+        """The server for commands without keys, if it holds its subscriptions."""
         slots = self._io.connections.slots
         return self.servers.get(slots.owners[HOME] if slots else None)
 
@@ -174,7 +173,7 @@ class RedisBus:
         for at, names in channels.items():
             if at not in self._subscribers:
                 listener = Listener(self._io.endpoint, at, self._token, self)
-                # What was published before it stood was missed, but for those of the start.
+                # Messages before the subscription were missed, except at the start.
                 self._subscribers[at] = Subscriber(listener, missed=self._first.is_set())
                 listener.assign(names)
                 listener.start()
@@ -197,7 +196,7 @@ class RedisBus:
         self._commits.append(handler)
 
     def on_presence(self, handler: PresenceHandler) -> None:
-        """`handler` gets the devices that came or went on other nodes."""
+        """`handler` gets joins and departures of devices on other nodes."""
         self._presence.append(handler)
 
     def on_notice(self, kind: str, handler: NoticeHandler) -> None:
@@ -223,7 +222,8 @@ class RedisBus:
             subscriber.listener.interrupt()
 
     def tell(self, node: str, notice: Notice) -> None:
-        """To one node, or to `*`, every node with this one. Lost when Redis is away or busy."""
+        """Publish to one node, or with `*` to every node, this one included. Lost when Redis is
+        away or busy."""
         if node == ALL_NODES:
             channel = common_channel(TAGS[0], self._io.endpoint.database)
             self._send(plain("SPUBLISH", channel, encode_notice(notice)), self._counted)
@@ -231,12 +231,12 @@ class RedisBus:
             self._send(plain("SPUBLISH", notice_channel(node), encode_notice(notice)))
 
     def tell_session(self, notice: Notice) -> None:
-        """To every other node that has devices in `notice.sid`."""
+        """Publish to every other node that has devices in `notice.sid`."""
         args = (self._node, encode_notice(notice))
         self._send(self._io.script_command("tell", (session_key(notice.sid, "m"),), args))
 
     def _counted(self, replies: list[Any]) -> None:
-        """How many nodes a notice for all of them has reached."""
+        """Note how many nodes a notice to all has reached."""
         if replies[0] == 1:
             self._alone_until = time.monotonic() + ALONE_SECONDS
         else:
@@ -283,7 +283,7 @@ class RedisBus:
                 _guarded(handler, commits)
 
     def subscribed(self, at: Address | None, server: ServerInfo) -> None:
-        """Called by the listeners' posts: all channels of a primary stand."""
+        """Called by the listeners' posts: all channels of a primary are subscribed."""
         subscriber = self._subscribers.get(at)
         if subscriber is None:
             return
@@ -296,7 +296,7 @@ class RedisBus:
                 _guarded(handler)
 
     def incomplete(self, at: Address | None) -> None:
-        """Called by the listeners' posts: a channel of a primary does not stand any more."""
+        """Called by the listeners' posts: a channel of a primary is no longer subscribed."""
         subscriber = self._subscribers.get(at)
         if subscriber is not None:
             subscriber.missed = True
@@ -333,7 +333,7 @@ def _nothing_of(payload: bytes) -> None:
 
 
 def _guarded(handler: Callable[..., None], *args: Any) -> None:
-    """An error in a handler must not end the Trio run, nor keep others from their messages."""
+    """Call a handler. Its error must not end the Trio run, nor stop the other handlers."""
     try:
         handler(*args)
     except Exception:

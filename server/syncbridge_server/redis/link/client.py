@@ -1,4 +1,4 @@
-"""Redis for Trio tasks: submit, wait, bounds, and whether it is there.
+"""Redis for Trio tasks: submission, waiting, bounds and availability.
 
 Commands count against the bounds from `submit` until their answers are delivered.
 """
@@ -32,7 +32,7 @@ Deliver = Callable[[list[Any]], None]
 
 
 class Outboxes(Protocol):
-    """Hears of each call of a script that writes events."""
+    """Observes each call of a script that writes events."""
 
     def written(self, name: str, keys: Sequence[str]) -> Sequence[str]:
         """The keys of a script's call, and those of events where they must be declared."""
@@ -49,7 +49,7 @@ Replies = list[Any]
 
 
 class RedisIO:
-    """Redis for Trio tasks. Implements `syncbridge_server.ports.store.RedisCommands`.
+    """The Redis client for Trio tasks. Implements `syncbridge_server.ports.store.RedisCommands`.
 
     Args:
         url: as `RedisEndpoint` reads it. Of a cluster, that of any server.
@@ -119,7 +119,7 @@ class RedisIO:
 
     @property
     def refusing(self) -> str:
-        """Why commands are refused at once, at least for some keys; empty while they are not."""
+        """Why some commands are refused at once; empty when none are."""
         return "closed" if self._closed else self.connections.reason
 
     @property
@@ -142,18 +142,18 @@ class RedisIO:
         self._on_change.append(handler)
 
     def renew(self, at: Address | None = None) -> None:
-        """Close the connection to a primary after what is under way, and make another."""
+        """Replace the connection to a primary after its pending answers."""
         if self._driver is not None:
             self._driver.renew(at)
 
     def doubt_map(self) -> None:
-        """A server did not serve a slot that is its own by the map: read that again."""
+        """A server did not serve a slot that the map assigns to it: read the map again."""
         if self._driver is not None:
             self._driver.doubt_map()
 
     @property
     def apart(self) -> bool:
-        """Whether what only reads has connections of its own, and no order with the rest."""
+        """Whether reads have separate connections, and no order relative to writes."""
         return self.durability.replicas > 0
 
     @property
@@ -185,7 +185,7 @@ class RedisIO:
     async def request(self, commands: Sequence[Command]) -> list[Any]:
         """Submit and wait; one reply or StoreError each.
 
-        When the waiting task is cancelled the commands are still sent.
+        If the waiting task is cancelled, the commands are still sent.
         """
         task = trio.lowlevel.current_task()
         waiting = True
@@ -287,7 +287,7 @@ class RedisIO:
         try:
             job.deliver(job.replies)
         except Exception:
-            # An error here would end the whole Trio run, for a bug in one receiver.
+            # An error here would end the whole Trio run because of a bug in one receiver.
             log.exception("redis_deliver_failed")
 
     def connections_changed(self, connections: Connections) -> None:

@@ -1,4 +1,4 @@
-"""What the Trio side knows of the connections: servers, the map of slots, what is missing."""
+"""The state of the connections for the Trio side: servers, slot map, missing primaries."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Commands of a slot that Redis did not do, and what came after them.
+"""Commands of a slot that Redis has not executed, and those behind them.
 
 Theory of operation. While a slot moves between servers, or a script is missing, a command answers
 MOVED, ASK, TRYAGAIN, CLUSTERDOWN or NOSCRIPT: nothing was done. Those behind it are under way
@@ -29,7 +29,7 @@ TRIES_WITHOUT_PAUSE = 1
 
 
 class BlockedLane:
-    """One lane in trouble.
+    """A lane in which a command was not executed.
 
     Attributes:
         waiting: sent commands without an answer.
@@ -79,7 +79,7 @@ class BlockedLane:
         self.resume = now + self.pause
 
     def settled(self, item: PendingCommand, *, done: bool) -> list[PendingCommand]:
-        """A command has its answer. Returns those that were before it and must not follow it."""
+        """A command was answered. Returns earlier commands that must no longer be sent."""
         self.waiting -= 1
         if self.alone:
             self.alone = False
@@ -114,7 +114,7 @@ class BlockedLane:
         return not self.failed or (self.proven and self.code in ("MOVED", "NOSCRIPT"))
 
     def take_first(self) -> PendingCommand:
-        """The first that failed, which is sent alone."""
+        """The first failed command, which is sent alone."""
         self.alone, self.waiting, self.asked = True, 1, None
         return self.failed.popleft()
 
@@ -123,7 +123,7 @@ class BlockedLane:
         self.asked = None  # that was for the one that was first
 
     def expired(self, now: float) -> list[PendingCommand]:
-        """Take out what is not to be sent any more."""
+        """Remove the commands that must no longer be sent."""
         late = [item for item in (*self.failed, *self.parked) if item.job.expires <= now]
         if late:
             self._keep(lambda item: item.job.expires > now)

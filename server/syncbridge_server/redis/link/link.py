@@ -74,13 +74,13 @@ class Link:
 
     @property
     def idle(self) -> bool:
-        """Nothing waits, nothing is unanswered."""
+        """Whether nothing waits and nothing is unanswered."""
         confirming = self.confirmation is not None and self.confirmation.waiting
         return not (self.queue or self.sent or confirming)
 
     @property
     def healthy(self) -> bool:
-        """Connected, and whatever is put here is written."""
+        """Whether the link is connected and writes what is queued."""
         return self.state is LinkState.UP and not self.lacks
 
     def wake(self) -> None:
@@ -96,7 +96,7 @@ class Link:
         self.queue.append(item)
 
     def outgoing(self, now: float) -> memoryview:
-        """What is to be written now; `wrote` tells how much was."""
+        """The bytes to write now; `wrote` reports how many were."""
         if self._at == len(self._output):
             self._output, self._at = self._next(now), 0
         return memoryview(self._output)[self._at :]
@@ -131,7 +131,7 @@ class Link:
         return packed
 
     def _confirming(self, now: float) -> bytes:
-        """What has the last batch confirmed, if it needs that."""
+        """The commands that confirm the last batch, if it needs them."""
         assert self.confirmation is not None
         batch = islice(reversed(self.sent), self._unwritten)
         cluster = self.server is not None and self.server.cluster
@@ -143,7 +143,7 @@ class Link:
         return b"".join([item.command.packed for item in asked])
 
     def wrote(self, size: int) -> None:
-        """The connection took so many bytes."""
+        """`size` bytes were written."""
         self._at += size
         self._unwritten = 0
 
@@ -170,14 +170,14 @@ class Link:
         return found
 
     def take(self, lane: object) -> list[PendingCommand]:
-        """Take out what waits in a lane."""
+        """Remove the waiting commands of a lane."""
         taken = [item for item in self.queue if item.lane == lane]
         if taken:
             self.queue = deque(item for item in self.queue if item.lane != lane)
         return [item for item in taken if isinstance(item, PendingCommand)]
 
     def take_confirmed(self) -> list[PendingCommand]:
-        """Take out what waits and is to be confirmed."""
+        """Remove the waiting commands that need confirmation."""
         taken = [item for item in self.queue if item.command.confirm is Confirm.YES]
         if taken:
             self.queue = deque(item for item in self.queue if item not in taken)

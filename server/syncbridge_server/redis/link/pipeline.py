@@ -27,7 +27,7 @@ class Confirm(IntEnum):
 
 
 class Unconfirmed(list[Any]):
-    """A reply of which it is not known whether what it tells will last."""
+    """A reply to a write that replicas have not confirmed: it may be lost."""
 
 
 def unknown(reason: str) -> StoreTimeout:
@@ -79,7 +79,7 @@ KEYLESS = frozenset(
         "TIME",
     }
 )
-"""Commands of which the first argument is no key."""
+"""Commands whose first argument is not a key."""
 
 
 READING = frozenset(
@@ -104,10 +104,10 @@ READING = frozenset(
         "ZSCAN",
     }
 )
-"""Commands of ours that change nothing."""
+"""Read-only commands."""
 
 CONFIRMED = frozenset({"XADD", "XDEL", "ZADD"})
-"""Commands of ours by which something acknowledged is stored: revocations and dead letters."""
+"""Commands that store acknowledged data: revocations and dead letters."""
 
 
 def plain(
@@ -170,7 +170,7 @@ class Job:
 
 
 Lane = Union[str, int, "PendingCommand", None]
-"""What orders commands: a key, in a cluster a slot; a command without keys is alone."""
+"""The unit of order: a key, in a cluster a slot; a command without keys has its own lane."""
 
 
 NO_LANES: frozenset[Lane] = frozenset()
@@ -218,5 +218,5 @@ ASKING = Command(pack("ASKING"))
 
 
 def link_command(command: Command) -> LinkCommand:
-    """A command whose reply nobody needs."""
+    """A command whose reply is discarded."""
     return LinkCommand(command, _unread)

@@ -1,23 +1,20 @@
-"""Which server a command goes to, and in which order answers come back. No socket, no clock.
+"""Decides which server gets a command, and in which order answers come back. No socket, no clock.
 
-Theory of operation. On a single Redis there is one link and no map: everything goes to it. A server
-with `cluster_enabled:1` brings a map of slots, and then there is a link for each primary in it. The
-map is asked for again when a server answers MOVED, and ten times a second while one is away, which
-is how a promoted replica is found. A server that is away costs its own slots alone: what is for
-them is refused at once, and the others go on.
+Theory of operation. On a single Redis there is one link and no map. A server with
+`cluster_enabled:1` reports a slot map; then there is one link for each primary in it. The map is
+read again when a server answers MOVED, and ten times a second while one is down, which finds
+promoted replicas. A server that is down affects only its own slots: their commands are refused.
 
-Order has three parts. A connection keeps the order of what is sent on it. `lanes.py` keeps that of
-a slot whose commands are redirected. And jobs that have a slot in common are delivered in the order
-of submission, though one of them may have been complete before.
+Order has three parts. A connection keeps the order of its commands. `lanes.py` keeps the order of a
+slot whose commands are redirected. Jobs with a common slot are delivered in order of submission.
 
-What a break means for what was under way: nobody knows whether it was done. Commands that are safe
-to repeat (reads, and writes that Redis recognizes) are sent a second time, once, in their order.
-The others answer StoreTimeout, which says "unknown". After a missed deadline nothing is repeated.
+After a break, it is unknown whether commands in flight were executed. Those that are safe to repeat
+(reads, and writes that Redis recognizes) are sent once more, in order. The others answer
+StoreTimeout, which means "unknown". After a missed deadline nothing is repeated.
 
-What Redis refuses otherwise (WRONGTYPE, OOM, READONLY...) was not done, because our scripts check
-before they write: StoreUnavailable with the error's code, or StoreRejected where it is the fault of
-what is stored. One refusal may come after a write: an ACL that forbids a command in the middle of a
-script. Its outcome is not known, so that it answers StoreTimeout.
+Any other refusal (WRONGTYPE, OOM, READONLY...) means "not executed", because scripts check before
+they write: StoreUnavailable with the error code, or StoreRejected if the stored data is the cause.
+Only an ACL can forbid a command in the middle of a script, after a write: that is StoreTimeout.
 """
 
 from collections import deque
@@ -52,16 +49,16 @@ from syncbridge_server.redis.link.urls import Address
 from syncbridge_server.redis.link.wire import pack
 
 OF_DATA = frozenset({"WRONGTYPE", "ERR"})
-"""Codes that are about what is stored under the keys, and not about the server."""
+"""Error codes about the stored data, not about the server."""
 MOST_LOADS = 2
 REFRESH_SECONDS = 0.1
 ASK_AGAIN_SECONDS = 0.005
 IDLE_SECONDS = 2.0
 LINGER_SECONDS = 10.0
-"""How long a connection outside of the map stays: an importing server has no slot yet."""
+"""Seconds for which a link outside of the map is kept: an importing server has no slot yet."""
 BACKOFF_SECONDS = (0.05, 1.0)
 HOME = slot_of(TAGS[0])
-"""Whose server commands without keys go to."""
+"""The slot whose server gets commands without keys."""
 WAIT_SHARE = 0.7
 """Part of the time for an answer in which replicas must have a write: the rest is Redis's."""
 CLUSTER_SLOTS = Command(pack("CLUSTER", "SLOTS"))
@@ -141,7 +138,7 @@ class Router:
                 item.lane = slot_of_key(item.command.key)
 
     def _line_up(self, job: Job, lanes: Set[Lane]) -> None:
-        """Put a job behind the last one of each of its lanes."""
+        """Queue a job behind the last one of each of its lanes."""
         job.lanes = lanes
         for lane in lanes:
             last = self._tails.get(lane)
@@ -153,7 +150,7 @@ class Router:
             self._tails[lane] = job
 
     def _complete(self, job: Job) -> None:
-        """Every command of a job is answered: hand it out, and what waited for it."""
+        """Every command of a job is answered: deliver it, and the jobs that waited for it."""
         if not job.lanes:
             line = self._line
             while line and not line[0].missing:
@@ -179,7 +176,7 @@ class Router:
             self._complete(job)
 
     def _refuse(self, items: Iterable[PendingCommand], reason: str) -> None:
-        """Answer what was not done; of what was sent before a break that is not known."""
+        """Answer commands that were not executed, or of which that is unknown."""
         for item in items:
             refusal = StoreUnavailable(f"Redis: {reason}")
             self._settle(item, unknown(reason) if item.repeated else refusal)
@@ -274,9 +271,9 @@ class Router:
         return (StoreRejected if code in OF_DATA else StoreUnavailable)(f"Redis refused: {code}")
 
     def _not_done(self, link: Link, item: PendingCommand, code: str, text: str, now: float) -> None:
-        """Keep a command, and the order of its lane, until it can be sent again."""
+        """Keep a command, and the order of its lane, until it can be repeated."""
         if item.lane is item and code in ("MOVED", "ASK") and self.map is not None:
-            item.lane = redirection(text, None)[0]  # it has a key, though nobody said so
+            item.lane = redirection(text, None)[0]  # it has a key that the caller did not name
             if item.lane in self._lanes:
                 self._lanes[item.lane].parked.append(item)
                 return
@@ -315,7 +312,7 @@ class Router:
     # Connections
 
     def opened(self, address: Address | None, server: ServerInfo, now: float) -> Link | None:
-        """A connection was made, its scripts are loaded. None when it is not wanted any more."""
+        """A connection is open, its scripts are loaded. Returns None if it is no longer wanted."""
         link = self.links.get(address)
         if link is None:
             return None
@@ -332,7 +329,7 @@ class Router:
         return link
 
     def refused(self, address: Address | None, reason: str, now: float) -> None:
-        """No connection could be made; what waits for it is refused, and it is tried again."""
+        """Connecting failed: refuse what waits for it, and retry later."""
         link = self.links.get(address)
         if link is None:
             return
@@ -345,9 +342,9 @@ class Router:
         self.changed = True
 
     def lost(self, link: Link, reason: str, now: float, *, hung: bool = False) -> None:
-        """A connection broke, or missed a deadline; another is made.
+        """A connection broke or missed a deadline: make another.
 
-        One that was idle waits for the next command with that: Redis may be restarting.
+        An idle link waits for its next command first: Redis may be restarting.
         """
         self.closing.append(link)
         quiet = link.idle and not link.leaving
@@ -371,7 +368,7 @@ class Router:
         return self._is_unknown(item, reason, hung)
 
     def _is_unknown(self, item: PendingCommand, reason: str, hung: bool) -> bool:
-        """The same for one that no lane waits for."""
+        """As `_is_over`, for a command that no lane waits for."""
         if item.command.repeatable and not item.repeated and not hung:
             item.repeated = True
             return False
@@ -379,7 +376,7 @@ class Router:
         return True
 
     def _before_trouble(self, items: list[PendingCommand]) -> list[PendingCommand]:
-        """What was done, but not confirmed: those that are in no lane in trouble."""
+        """Executed, unconfirmed commands: those of lanes that are not blocked."""
         others: list[PendingCommand] = []
         for item in reversed(items):
             trouble = self._lanes.get(item.lane)
@@ -391,7 +388,7 @@ class Router:
         return others
 
     def _out_of_trouble(self, items: list[PendingCommand]) -> list[PendingCommand]:
-        """Those that are in no lane in trouble; the others wait in theirs."""
+        """Commands of lanes that are not blocked; the others wait in their lane."""
         others: list[PendingCommand] = []
         for item in items:
             trouble = self._lanes.get(item.lane)
@@ -402,7 +399,7 @@ class Router:
         return others
 
     def _drop(self, link: Link) -> None:
-        """Refuse what waits for a connection that is not to be had."""
+        """Refuse commands that wait for a connection that failed."""
         *_, waiting = link.lost()
         self._refuse(self._out_of_trouble(waiting), link.reason)
 
@@ -425,7 +422,7 @@ class Router:
     # The map
 
     def set_map(self, found: SlotMap, now: float) -> None:
-        """Take over another map. O(slots + what is under way)."""
+        """Apply a new map. O(slots + commands in flight)."""
         self._map_asked, self._map_is_old = now, False
         if self.map is None:
             for link in self.links.values():
@@ -440,7 +437,7 @@ class Router:
             self._follow(link)
 
     def doubt_map(self) -> None:
-        """Have the map read again."""
+        """Request the map again."""
         self._map_is_old = self.map is not None
 
     def _know(self, address: Address | None) -> None:
@@ -495,7 +492,7 @@ class Router:
     # Time
 
     def passed(self, now: float) -> None:
-        """Do what is due. O(links + lanes in trouble)."""
+        """Handle what is due. O(links + blocked lanes)."""
         for link in list(self.links.values()):
             self._look_after(link, now)
         for lane, trouble in list(self._lanes.items()):
@@ -552,7 +549,7 @@ class Router:
             self._refuse([item], "waited too long to be sent")
 
     def _keep(self, link: Link, now: float) -> None:
-        """Ask an idle connection for a sign of life; close one that nobody needs."""
+        """Ping an idle connection; close an unneeded one."""
         if not link.idle or now < link.used + IDLE_SECONDS:
             return
         if self._needed(link):
@@ -564,7 +561,7 @@ class Router:
         self.lost(link, link.reason or "to be made anew", now)
 
     def _connect(self, link: Link) -> None:
-        """Make a connection, or forget a link that nobody needs."""
+        """Connect a link, or forget an unneeded one."""
         others = (other for other in self.links.values() if other is not link)
         seed = link.address is None and all(other.state is LinkState.DOWN for other in others)
         if seed or self._needed(link) or not link.idle:
