@@ -2,8 +2,8 @@
 
 A call is made `pending`, becomes `active`, and ends `terminated`; `FOLLOWERS` is the whole state
 machine. It only goes forward, so each state is entered at most once, and the history of a call is
-at most one line a state. Repeating the state that a call has is not a change: whoever lost an
-answer may ask again.
+at most one line a state. Setting the current state is not a change, so a client that lost an answer
+may repeat the request.
 
 Details are text under names, at most so many bytes as JSON. What else happens in a call (it rings,
 is held, gets a leg) is an event: `syncbridge.call_rules.events`. Nothing here waits or reads a
@@ -65,7 +65,7 @@ class StateChange(msgspec.Struct, frozen=True):
 
 
 class CallEvent(msgspec.Struct, frozen=True):
-    """What else happened in a call, at Unix ms `at`, told by the caller `by`.
+    """An event in a call at Unix ms `at`, reported by the caller `by`.
 
     `kind`: a `syncbridge.call_rules.events.EventKind`. `value`: what its kind is about, or empty.
     """
@@ -244,5 +244,5 @@ def _refused_details(error: kernels.DocumentError, max_bytes: int) -> SyncBridge
 
 
 def invalid(field: str, text: str) -> SyncBridgeError:
-    """What is said of a member that is not acceptable: INVALID_CALL."""
+    """The error for an invalid member: INVALID_CALL."""
     return SyncBridgeError(ErrorCode.INVALID_CALL, f"{field}: {text}", field=field)

@@ -136,12 +136,13 @@ def delta_part(changes: bytes, deleted: bytes) -> bytes:
 
 
 def reset_part(reason: str) -> bytes:
-    """Says that a whole state is not the continuation of what the device had, and why."""
+    """The fields of a reset: the state does not continue what the device had."""
     return b',"reset":true,"reason":"%b"' % reason.encode() if reason else b""
 
 
 def applied_part(applied: int | None, lost: Sequence[str] = ()) -> bytes:
-    """What the store has of a device's stream, and ids of acknowledged updates that it lost."""
+    """The last number of a device's stream in the store, and ids of acknowledged updates that are
+    lost."""
     if applied is None:
         return b""
     names = b',"lost":%b' % to_json(lost) if lost else b""

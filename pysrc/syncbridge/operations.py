@@ -1,4 +1,4 @@
-"""Operations on one key: which there are, what each takes, and what its refusals say.
+"""The operations on one key, their operands, and the texts of their errors.
 
 A client sends `{key, value, operation}`; `value` is the operand. All but MERGE are executed inside
 the script of the write (`ports.Operation`), so no other write comes between reading and writing.

@@ -1,8 +1,8 @@
-"""Shapes of what the server sends, as types: the counterpart of `syncbridge.messages`.
+"""The messages that the server sends, as types: the counterpart of `syncbridge.messages`.
 
-Messages are built as bytes (`syncbridge.encode`), not from these classes. They are what the
-published JSON Schema is generated from, and tests hold real traffic against that schema, so that
-the bytes and the types cannot drift apart.
+Messages are built as bytes (`syncbridge.encode`), not from these classes. The published JSON Schema
+is generated from them, and tests validate real traffic with that schema, so bytes and types cannot
+drift apart.
 """
 
 from enum import StrEnum

@@ -108,7 +108,7 @@ class Policy:
         return None if own else fit.rule
 
     def hold(self, identity: Identity, request: Apply, operation: str = "SET") -> None:
-        """Hold a write that changes some keys to the rules, before it goes to the store.
+        """Check a write of some keys against the rules, before it goes to the store.
 
         Keys that its device may not create become a condition of the write.
 
@@ -132,7 +132,7 @@ class Policy:
             self._writable(key, identity, request.device_id)
 
     def hold_value(self, key: bytes, value: bytes) -> None:
-        """Hold a value that was computed. Raises TOO_LARGE or INVALID_FIELD."""
+        """Check a computed value against the rules. Raises TOO_LARGE or INVALID_FIELD."""
         fit = self.fit(key)
         if fit is not None:
             _check_value(key, value, fit.rule, MERGE)
@@ -149,7 +149,7 @@ class Policy:
         return _refused(ErrorCode.FORBIDDEN, key, fit, f"written by {who} only")
 
     def absent(self, key: bytes) -> SyncBridgeError:
-        """Why a key that is not there may not be written."""
+        """The reason why a missing key may not be created."""
         detail = "a device may change it, and not create it"
         return _refused(ErrorCode.FORBIDDEN, key, self.fit(key), detail)
 

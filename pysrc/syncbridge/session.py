@@ -1,4 +1,4 @@
-"""What one node knows of one session: its replica, its place in the history, what is missing.
+"""The state of one session on one node: its replica, its place in the history, and the gaps.
 
 Theory of operation. Redis orders all writes of a session, numbers them 1, 2, 3… within an epoch,
 and chains a token to each, the lineage. So a place (epoch, version, lineage) names a whole history,
@@ -45,7 +45,7 @@ MAX_KEPT = 64
 """Places that are known to lie behind us."""
 
 UNLIMITED = DocumentLimits(max_bytes=1 << 30, max_keys=1 << 20, max_value_bytes=1 << 30)
-"""For state that comes from our own store, which held it to the real limits."""
+"""Limits for state from our own store, which has enforced the real ones."""
 
 MAX_OWED = 4096
 """Acknowledgements kept for commits that were dropped so; a client sends again what it misses."""
@@ -165,7 +165,7 @@ class Session(Generic[C]):
 
     @property
     def empty(self) -> bool:
-        """Nobody is here and nobody is coming."""
+        """Whether there are no devices and no joins in progress."""
         return not self.devices and not self.joining
 
     @property
@@ -180,7 +180,7 @@ class Session(Generic[C]):
         self.release(out)
 
     def offer(self, change: Change, out: list[Change]) -> OfferResult:
-        """Take one commit; append to `out` what the devices must be sent now, in order.
+        """Take one commit; append the changes that the devices must now get to `out`, in order.
 
         O(1) plus the size of the change, but for commits that wait. FOREIGN: the commit is of
         another epoch, and the caller must read from the store.

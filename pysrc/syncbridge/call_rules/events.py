@@ -1,4 +1,4 @@
-"""What happens in a call beside its states: it rings, is held, transferred, gets legs, is linked.
+"""Events of a call apart from its states: ringing, hold, transfer, legs, links.
 
 `RULES` is the whole table: in which states an event may be told, whether the call must be on hold
 or must not, what the event is about, and what it changes. A hang-up is the call's last state, with
@@ -76,7 +76,7 @@ def check_kind(text: str) -> EventKind:
 
 
 def value_of(kind: EventKind, members: dict[str, Any]) -> str:
-    """What an event is about, out of its body's other members that were given.
+    """The subject of an event, from the other members of its body.
 
     Raises:
         SyncBridgeError: INVALID_CALL (a member that this kind has not, or its own one missing or

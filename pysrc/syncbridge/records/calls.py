@@ -1,4 +1,4 @@
-"""What the store answers about call sessions. Times are Unix ms, those of the store's own clock."""
+"""Answers of the store about call sessions. Times are Unix ms, those of the store's own clock."""
 
 from enum import Enum
 
@@ -25,7 +25,7 @@ class CallResult(Enum):
 
 
 class CallReply(msgspec.Struct):
-    """What a request did.
+    """The result of a request.
 
     Attributes:
         call: as it is now; None for NOT_FOUND and TOO_LARGE. Of a deletion: as it was.

@@ -1,4 +1,4 @@
-"""What stands in a `Hello`, and what its answer means for the device that wants to join."""
+"""The contents of a `Hello`, and the meaning of its answer for the joining device."""
 
 import msgspec
 

@@ -342,10 +342,7 @@ class Router:
         self.changed = True
 
     def lost(self, link: Link, reason: str, now: float, *, hung: bool = False) -> None:
-        """A connection broke or missed a deadline: make another.
-
-        An idle link waits for its next command first: Redis may be restarting.
-        """
+        """A connection broke or missed a deadline: make another; when idle, with the next command."""
         self.closing.append(link)
         quiet = link.idle and not link.leaving
         done, unanswered, unwritten = link.lost()

@@ -65,7 +65,7 @@ Argument = bytes | str | int
 
 
 class StoreSettings(msgspec.Struct):
-    """What every call carries besides its request.
+    """Options of every script call.
 
     Attributes:
         node: id of this node. ttl_ms: life of a session after its last refresh.
@@ -88,7 +88,7 @@ class StoreSettings(msgspec.Struct):
         return cls(node, limits.session_ttl * 1000, limits.state_bytes, nonce)
 
     def flags(self, owner_check: bool = False) -> int:
-        """Those that any script may have."""
+        """The flags of any script."""
         return owner_check + OLD_DATA * (self.old_data and not self.cluster)
 
     def keys(self, sid: str, *more: str) -> tuple[str, ...]:
@@ -464,4 +464,4 @@ CODECS: dict[type, tuple[Callable[..., ScriptCall], Callable[..., Answer]]] = {
     Compare: (encode_compare, decode_compare),
     Seal: (encode_seal, decode_seal),
 }
-"""What makes the call of a request, and reads its answer."""
+"""The encoder and decoder of each request."""

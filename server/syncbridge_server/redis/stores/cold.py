@@ -1,4 +1,4 @@
-"""Cold sessions: what is packed, in which form, and the index in which they wait.
+"""Cold sessions: the packed format, and the index of sessions to pack.
 
 Theory of operation. A state is a hash and a sorted set: quick to change in place, and many times
 as large as its text. When nobody has used it for a while, both are packed into one zstd string
@@ -102,7 +102,7 @@ def _old(text: bytes) -> Packed:
 
 
 def thaw_command(io: RedisIO, sid: str, state: Packed) -> Command:
-    """The call that gives a session its state back; safe to repeat."""
+    """The call that unpacks a session; safe to repeat."""
     sizes = (len(state.flat), len(state.index))
     args: list[bytes | str | int] = [state.version, state.epoch, state.lineage, *sizes]
     args += state.flat
@@ -118,7 +118,7 @@ def bucket_keys(bucket: int, *suffixes: str) -> tuple[str, ...]:
 
 
 class ColdIndex:
-    """Enters sessions that this node changes. One pipeline a batch, one entry a session.
+    """Adds sessions that this node changes to the index. One pipeline a batch, one entry a session.
 
     Args:
         after_ms: when to look at a session that was entered.
@@ -131,7 +131,7 @@ class ColdIndex:
         self._fresh: list[str] = []
 
     def note(self, sid: str) -> None:
-        """A session was changed here. O(1), and nothing for one that was entered before."""
+        """A session was changed here. O(1)."""
         if sid in self._known:
             return
         if len(self._known) >= KNOWN_MOST:

@@ -31,7 +31,7 @@ from syncbridge_server.redis.stores.device_codec import QUERY_CODECS
 from syncbridge_server.redis.stores.frozen_queue import FrozenQueue, session_of
 
 UNPACKED_SPARE = 16_777_216
-"""Bytes that a packed state may have beyond its values: keys, versions, deleted keys."""
+"""Bytes of a packed state beyond its values: keys, versions, deleted keys."""
 
 UNKNOWN = b"?"
 """What stands beside a value whose spelling the script could not tell."""
