@@ -342,7 +342,7 @@ class Router:
         self.changed = True
 
     def lost(self, link: Link, reason: str, now: float, *, hung: bool = False) -> None:
-        """A connection broke or missed a deadline: make another; when idle, with the next command."""
+        """A connection broke or missed a deadline: make another, if idle with the next command."""
         self.closing.append(link)
         quiet = link.idle and not link.leaving
         done, unanswered, unwritten = link.lost()
