@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection
 
 import msgspec
 import structlog
-import trio
 
 from syncbridge import encode, messages
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
@@ -19,6 +18,7 @@ from syncbridge.messages import Envelope, MessageType
 from syncbridge.records.devices import DeviceList, ListDevices
 from syncbridge.records.sessions import Device, DeviceInfo, Status
 from syncbridge.roster import News, Summary, is_large
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.message_sender import MessageSender
@@ -60,7 +60,7 @@ class Summaries:
         self._clock = clock
         self._monotonic = monotonic
         self._waiting: set[str] = set()
-        self.wanted = trio.Event()
+        self.wanted = AutoResetEvent()
 
     def took(self, session: LocalSession, device_id: str, news: News, reason: str) -> bool:
         """Whether a summary announces this change, so that it needs no message of its own."""

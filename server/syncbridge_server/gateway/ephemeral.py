@@ -25,6 +25,7 @@ from syncbridge.rates.buckets import TokenBuckets
 from syncbridge.records.sessions import Notice
 from syncbridge.updates import document_error, document_limits
 from syncbridge_core.hub import KIND_SPEAKING, Hub
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.registry import Registry
@@ -67,7 +68,7 @@ class EphemeralState:
         self._allowance = TokenBuckets(rate, rate)
         self._waiting: dict[str, LocalSession] = {}
         self._saying: dict[str, LocalSession] = {}
-        self._wanted = trio.Event()
+        self._wanted = AutoResetEvent()
         bus.on_notice(NOTICE, self._heard)
         bus.on_resync(self.repeat)
 
@@ -231,7 +232,6 @@ class EphemeralState:
             nursery.start_soon(self._repeat)
             while True:
                 await self._wanted.wait()
-                self._wanted = trio.Event()
                 while wait := self.tick():
                     self._hub.flush()
                     await trio.sleep(wait / 1000)

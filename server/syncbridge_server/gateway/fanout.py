@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import structlog
-import trio
 
 from syncbridge import encode
 from syncbridge.errors import StoreError
@@ -22,6 +21,7 @@ from syncbridge.messages import MessageType
 from syncbridge.records.sessions import Commit, Compared, Place, Resume, Resumed, Status
 from syncbridge.records.streams import last_number
 from syncbridge.session import Change, OfferResult
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.message_sender import MessageSender, prefix
 from syncbridge_server.gateway.registry import Registry
@@ -54,7 +54,7 @@ class Fanout:
         self._store_queue = store_queue
         self.holes: set[str] = set()
         self.doubts: set[str] = set()
-        self.wanted = trio.Event()
+        self.wanted = AutoResetEvent()
         self.mended = self.reads = 0
         self.rollbacks = Rollbacks()
 

@@ -339,7 +339,6 @@ class Gateway:
     async def _mend(self) -> None:
         while True:
             await self.fanout.wanted.wait()
-            self.fanout.wanted = trio.Event()
             await trio.sleep(MEND_INTERVAL)
             self.fanout.mend_holes()
             self.store_queue.dispatch()
@@ -355,7 +354,6 @@ class Gateway:
     async def _summarise(self) -> None:
         while True:
             await self._summaries.wanted.wait()
-            self._summaries.wanted = trio.Event()
             await trio.sleep(SUMMARY_INTERVAL)
             self._summaries.tell()
             self.hub.flush()

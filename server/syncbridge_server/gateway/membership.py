@@ -30,6 +30,7 @@ from syncbridge.records.nodes import (
     TakeLease,
 )
 from syncbridge.slots import BUCKETS
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.sweeper import LISTS, Sweeper, ask_all
 from syncbridge_server.ports.store import Store
 
@@ -92,7 +93,7 @@ class Membership:
         self._named: dict[str, None] = {}
         self._overdue: list[str] = []
         self._leased_until = 0.0
-        self._work = trio.Event()
+        self._work = AutoResetEvent()
         self.alive: Mapping[str, str] = {}
         self.dead: Mapping[str, str] = {}
 
@@ -170,7 +171,6 @@ class Membership:
         """Sweep dead nodes as they are found, unless another node does, until cancelled."""
         while True:
             await self._work.wait()
-            self._work = trio.Event()
             try:
                 await self.sweep()
             except StoreError as error:

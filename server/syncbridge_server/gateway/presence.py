@@ -30,6 +30,7 @@ from syncbridge.records.devices import ListDevices
 from syncbridge.records.nodes import ListHeld
 from syncbridge.records.sessions import Compare, Compared, Lost, Place, Request, Touch, Touched
 from syncbridge.slots import BUCKETS
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.fanout import Fanout, numbering
@@ -98,7 +99,7 @@ class Presence:
         self._named = named
         self._turn = min(COMPARE_SECONDS, 2.5 * timeout) / 2
         self._touch_after = min(TOUCH_SECONDS, ttl / 4)
-        self._doubted = trio.Event()
+        self._doubted = AutoResetEvent()
         self._doubts_all = self._forgotten = False
         self._answered = trio.Event()
         self._failed = False
@@ -153,7 +154,6 @@ class Presence:
         """
         while True:
             await self._doubted.wait()
-            self._doubted = trio.Event()
             self.verifying, self._failed = True, False
             everything, self._doubts_all = self._doubts_all, False
             forgotten, self._forgotten = self._forgotten, False

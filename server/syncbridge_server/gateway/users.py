@@ -18,6 +18,7 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.records.devices import ListSessions, Peek, Peeked, Remember
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.sweeper import ask_all
@@ -44,7 +45,7 @@ class UserIndex:
         self._budgets = quota.budgets
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}
-        self._due = trio.Event()
+        self._due = AutoResetEvent()
         quota.on_due = self._wake
 
     def seen(self, user_id: str, session_id: str) -> None:
@@ -69,7 +70,6 @@ class UserIndex:
         """Count the users that are due, until cancelled."""
         while True:
             await self._due.wait()
-            self._due = trio.Event()
             while self._budgets.due:
                 await self._count_some()
 
