@@ -40,7 +40,7 @@ Seconds = Annotated[int, Meta(gt=0, le=31_622_400)]
 class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Body of POST /auth/token. `ttl`: life of the access token in seconds.
 
-    `name`: how others are shown who the user is, as in voice calls.
+    `name`: display name of the user, as in voice calls.
     """
 
     user_id: str
@@ -70,8 +70,8 @@ class RevokeRequest(msgspec.Struct, forbid_unknown_fields=True):
 class Revoked(msgspec.Struct):
     """Answer of POST /auth/revoke. `before`: tokens issued later are not meant, Unix seconds.
 
-    `note`: what a revocation of this kind does not reach. `calls`: voice channels from whose calls
-    the provider has still to remove somebody; it is asked until it has.
+    `note`: what this kind of revocation does not cover. `calls`: voice channels from which the
+        provider must still remove the user; the request is repeated until it has.
     """
 
     revoked: str
@@ -85,8 +85,8 @@ class AuthRoutes:
     """The three calls.
 
     Args:
-        id_bytes: longest id that may be named.
-        calls: tells the calls of a revocation; the channels in which that is not done yet.
+        id_bytes: longest id. calls: removes the user from calls; returns the channels where that is
+            not done yet.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class AuthRoutes:
 
 
 def require_right(caller: Identity, body: RevokeRequest) -> None:
-    """Raise unless a caller may take back what a body names."""
+    """Raise unless the caller may revoke what the body names."""
     for name, own in (("jti", caller.jti), ("family", caller.family)):
         named = getattr(body, name)
         if named and named == own:

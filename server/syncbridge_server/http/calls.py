@@ -1,9 +1,9 @@
-"""Call sessions over HTTP: gateways create them, move them on, and ask who is talking.
+"""Call sessions over HTTP: gateways create them, change their state, and list them.
 
-Paths, members and statuses are those that the gateways were written for: what is wrong with a
-request is a 400 here, where other routes say 422. Services and admins only: a call has no owner.
-Each write is one line in the log and one notice to the admins' sockets; neither shows details,
-which may hold numbers of persons.
+Paths, members and statuses are those that existing gateways expect: an invalid request is a 400
+here, where other routes answer 422. Services and admins only: a call has no owner. Each write is
+one line in the log and one notice to the admins' sockets; neither shows details, which may hold
+numbers of persons.
 """
 
 from typing import Any
@@ -63,7 +63,7 @@ from syncbridge_server.ports.calls import Calls
 JSON = "application/json"
 STATE_BODY = 4_096
 ENVELOPE = 4_096
-"""Bytes that a body may have beside its details."""
+"""Most bytes of a body beside its details."""
 IDEMPOTENCY_HEADER = "idempotency-key"
 MAX_KEY = 255
 
@@ -143,8 +143,8 @@ class CallRoutes:
 
     @describe("Changes of a call session's state", answers={200: HistoryBody}, errors=(404,))
     async def session_history(self, request: Request) -> Response:
-        """When it came into each of its states, what happened in it, and how long it lasted; also
-        after its deletion, for as long as the call would have been kept."""
+        """The time of each state, the events, and the duration. Available after deletion too, for
+        as long as the call would have been kept."""
         await self._authorized(request)
         call_id = path_call(request)
         call = await self._calls.read(call_id)
@@ -175,7 +175,7 @@ class CallRoutes:
     async def _bring(
         self, request: Request, identity: Identity, call_id: str, state: CallState, cause: str
     ) -> Response:
-        """Bring a call into a state, and tell of it."""
+        """Change the state of a call, and announce it."""
         tag = match_of(request)
         reply = await self._calls.set_state(call_id, state, identity.user_id, cause, tag)
         if reply.result is CallResult.REFUSED and reply.call is not None:
@@ -218,7 +218,7 @@ class CallRoutes:
 
     @describe("Keep a call session alive", answers={200: CallBody}, errors=(404, 409))
     async def heartbeat(self, request: Request) -> Response:
-        """The first one begins a lease: the call ends when no other one comes in time."""
+        """The first one starts a lease: the call ends when the next one does not come in time."""
         await self._authorized(request)
         call_id = path_call(request)
         reply = await self._calls.beat(call_id)
@@ -272,7 +272,7 @@ class CallRoutes:
         return await self._authenticate(request, SERVICES)
 
     def _details(self, body: CreateBody) -> list[bytes]:
-        """What a call begins with; null stands for nothing, as absence does."""
+        """The initial values of a call; null means the same as absence."""
         if body.details is UNSET or bytes(body.details) == NULL:
             return []
         return parse_details(body.details, self._max_bytes)
@@ -355,7 +355,7 @@ def accepted(reply: CallReply, call_id: str) -> Call:
 
 
 def not_found() -> SyncBridgeError:
-    """What is said of an id that no call has."""
+    """The error for an unknown id."""
     return SyncBridgeError(ErrorCode.CALL_NOT_FOUND, "there is no call session with this id")
 
 

@@ -41,7 +41,7 @@ AUDITED_KEYS = 20
 """Keys that an audit event names."""
 
 ATTEMPTS = 8
-"""How often a resolution is computed before the caller is told to try again."""
+"""Most attempts of one resolution; then the caller is told to try again."""
 
 RETRY_AFTER = 0.2
 
@@ -51,7 +51,7 @@ MODES = {
     Strategy.CLIENT_WINS: Mode.OVERWRITE,
     Strategy.MERGE: Mode.OVERWRITE,
 }
-"""What a change set does about keys that changed after its base, by its strategy."""
+"""How a change set treats keys that changed after its base, by strategy."""
 
 
 class IncrementalBody(msgspec.Struct):
@@ -110,7 +110,7 @@ class ResolveBody(msgspec.Struct):
 
 
 class DecidedKey(msgspec.Struct):
-    """A key on which one side lost: who won, and the value that won, or that it is deleted."""
+    """A key with a conflict: the side that won, and the winning value, or that it is deleted."""
 
     key: str
     winner: str
@@ -121,7 +121,7 @@ class DecidedKey(msgspec.Struct):
 class ResolvedBody(msgspec.Struct):
     """Answer to a resolution. `base`: `changed_keys`, `journal` or `unknown`.
 
-    `kept`, with a state policy: keys that the caller may not write, left as they were.
+    `kept`, with a state policy: keys that the caller may not write, and that are unchanged.
     """
 
     session_id: Uuid

@@ -1,9 +1,9 @@
 """Handing a session over from one device to another, with a token that works once.
 
-The token is 32 random bytes and, behind a dot, whose token made it: with that it ends. It is kept
-by nobody but its receiver: Redis has its SHA-256. Whoever
-asks with another device than the target changes nothing. The redeeming script releases the source:
-it is offline from then on, and its socket may read, but not write, until it sends AUTH again.
+The token is 32 random bytes and, behind a dot, whose token made it: with that it ends. Only its
+receiver has it: Redis stores its SHA-256. A request from another device than the target changes
+nothing. The redeeming script releases the source: it is offline from then on, and its socket may
+read, but not write, until it sends AUTH again.
 """
 
 import base64
@@ -179,7 +179,7 @@ class HandoffRoutes:
         errors=(404, 410),
     )
     async def redeem(self, request: Request) -> Response:
-        """The state as it is now; the source device is released."""
+        """The current state; the source device is released."""
         identity = await self._authenticate(request, session_bound=True)
         session_id = path_session(request)
         authorize(identity, session_id=session_id)
@@ -224,7 +224,7 @@ class HandoffRoutes:
 
 
 class Maker(msgspec.Struct, array_like=True):
-    """Who has made a handoff token, as it stands in the token: its digest vouches for it."""
+    """The creator of a handoff token, as named in it: its digest protects the name."""
 
     user_id: str
     device_id: str

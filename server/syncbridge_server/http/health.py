@@ -41,7 +41,7 @@ class HealthSource(Protocol):
 
 
 class HealthMetrics(msgspec.Struct):
-    """What the server can do, and how it is."""
+    """The health of the server and of its parts."""
 
     snapshot_ttl_hours: float
     multi_device_enabled: bool
@@ -151,7 +151,8 @@ class Health:
         limited=False,
     )
     async def ready(self, request: Request) -> Response:
-        """200 when a write would be stored and other nodes told; 503, with the reason, when not."""
+        """200 if a write would be stored and a message to other nodes would arrive; else 503 with
+        the reason."""
         reasons = self.reasons()
         if not reasons:
             return _json({"status": "ready"})

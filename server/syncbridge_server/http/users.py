@@ -37,7 +37,7 @@ ONLINE_WITHIN_MS = int(1000 * (TOUCH_SECONDS + 2 * COMPARE_SECONDS + PERIOD))
 """A session with a device online has been noted as active within this time."""
 
 MAX_LOOKED_AT = 1_024
-"""Sessions looked at to tell whether a user is online: those with the newest activity."""
+"""Most sessions read to tell whether a user is online: those with the newest activity."""
 
 Found = tuple[str, int, Peeked]
 """Session id, last activity in Unix ms, and what the session is."""

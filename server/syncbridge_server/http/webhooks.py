@@ -1,11 +1,11 @@
-"""Webhooks of the voice provider: believed, kept, and only then answered.
+"""Webhooks of the voice provider: verified, stored, and only then answered.
 
-What is answered with 200 is in the store and will take effect, here or on another node; until it
-is there the answer is 503, so that the provider sends it again. A delivery that was kept before is
-answered the same way, and nothing more happens. Nothing of a body is looked at before its signature
-was found good. Its bytes are verified as they came; where that fails and they are coded, once more
-without their coding, as a sender that signs first and compresses then has them. Content-Encoding is
-not signed: it loses no body that is.
+A webhook that is answered with 200 is stored and will be processed, here or on another node. If it
+cannot be stored the answer is 503, so that the provider repeats it. A repeated delivery gets the
+same answer and has no effect. Nothing of a body is looked at before its signature was found good.
+Its bytes are verified as they came; where that fails and they are coded, once more without their
+coding, as a sender that signs first and compresses then has them. Content-Encoding is not signed:
+it loses no body that is.
 
 The specification names a path for each kind of event, and one for all of them. The event in the
 body is the one that is signed, and the only one that counts; the path is a hint to readers of

@@ -1,4 +1,4 @@
-"""Who is at the dashboard, and what opens things: sign-in, links, revocations, configuration."""
+"""Access to the dashboard: the caller, sign-in, links, revocations, configuration."""
 
 import re
 import time
@@ -41,7 +41,8 @@ class SignInBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LinkBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /admin/links`. `user_id`: who will have signed in; the caller, if left out."""
+    """Body of `POST /admin/links`. `user_id`: the user who will be signed in; default: the
+    caller."""
 
     role: Literal["admin", "viewer"] = "admin"
     user_id: ShortId = ""
@@ -55,7 +56,7 @@ class LinkAnswer(msgspec.Struct):
 
 
 class CallerBody(msgspec.Struct):
-    """Whose token it is, and what there is here.
+    """The user of the token, and the features of this server.
 
     `node`: that answered. `voice`: there is a voice provider. `issues_tokens`: tokens can be had
     from this server.
@@ -79,7 +80,7 @@ class RevocationsQuery(msgspec.Struct):
 
 
 class RevocationRow(msgspec.Struct):
-    """Revoked tokens. `user_id`: whose device it is; empty: anybody's."""
+    """Revoked tokens. `user_id`: the owner of the device; empty: any user."""
 
     kind: Kind
     value: str
@@ -176,7 +177,7 @@ class AdminAccessRoutes:
 
     @describe("The caller", answers={200: CallerBody})
     async def me(self, request: Request) -> Response:
-        """Whose the token is, and what the dashboard can show here."""
+        """The user of the token, and the parts of the dashboard that this server has."""
         caller = await self._auth.bearer(request, ADMIN_READERS)
         return encoded(
             CallerBody(

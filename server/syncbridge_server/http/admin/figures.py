@@ -242,7 +242,7 @@ class AdminRoutes:
 
 
 def session_row(row: Row) -> SessionRow:
-    """A row of Redis as it is shown."""
+    """A row of Redis as a body."""
     return SessionRow(
         row.session_id,
         row.owner,

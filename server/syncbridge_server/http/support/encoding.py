@@ -2,8 +2,8 @@
 
 In: a request's body is unfolded within the bound of its route. Every decoder is asked for one byte
 more than the bound and no further, so that a few kilobytes that unfold to gigabytes cost no more
-than an honest body of the largest size. One coding a body: a chain of them multiplies what a byte
-can unfold to, and nobody needs it.
+than an honest body of the largest size. One coding per body: a chain multiplies the size to which a
+byte can decompress, and is not needed.
 
 Out: the coding that the client likes best, and among equals the one that is cheapest for us; at
 level 1, because the network is seldom slower than a higher level.
@@ -20,7 +20,7 @@ import zstandard
 from syncbridge.errors import ErrorCode, SyncBridgeError
 
 CODINGS = ("zstd", "gzip", "deflate")
-"""What is spoken, the cheapest first."""
+"""The supported codings, the cheapest first."""
 
 ACCEPT_ENCODING = ", ".join(CODINGS)
 
