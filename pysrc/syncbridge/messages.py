@@ -116,8 +116,7 @@ class SnapshotPayload(msgspec.Struct, gc=False):
 
 
 class DevicesPayload(msgspec.Struct, gc=False):
-    """DEVICE_LIST: a request for the list of devices, or with `me` the ephemeral values of this
-    one."""
+    """DEVICE_LIST: asks for the list, or with `me` sets the ephemeral values of this device."""
 
     me: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
