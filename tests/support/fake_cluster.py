@@ -188,7 +188,7 @@ class World:
                 self.router.submit(Job([command], 0, self.now + 1.0, _ignore), self.now)
 
     def write(self) -> None:
-        """What the router wants written is on its way."""
+        """Move what the router wants to write to the servers."""
         for link in list(self.router.links.values()):
             if link.state is not LinkState.UP or link.address is None:
                 continue
@@ -283,14 +283,14 @@ class World:
         raise AssertionError("jobs without an answer")
 
     def stored(self, key: str) -> list[int]:
-        """What the servers hold."""
+        """The contents of the servers."""
         lists = [s.lists.get(key.encode(), []) for s in self.servers.values()]
         assert not all(lists), "a key is on both servers"
         return [number for found in lists for number in found]
 
 
 def _ignore(replies: list[Any]) -> None:
-    """Nobody waits for these."""
+    """Replies that are ignored."""
 
 
 def _commands(output: bytes) -> list[list[bytes]]:
