@@ -5,9 +5,9 @@ machine. It only goes forward, so each state is entered at most once, and the hi
 at most one line a state. Setting the current state is not a change, so a client that lost an answer
 may repeat the request.
 
-Details are text under names, at most so many bytes as JSON. What else happens in a call (it rings,
-is held, gets a leg) is an event: `syncbridge.call_rules.events`. Nothing here waits or reads a
-clock.
+Details map names to text, with a limit on their size as JSON. What else happens in a call (it
+rings, is held, gets a leg) is an event: `syncbridge.call_rules.events`. Nothing here waits or reads
+a clock.
 """
 
 from collections.abc import Iterable, Sequence

@@ -88,7 +88,7 @@ def key_list(keys: Sequence[bytes]) -> bytes:
 
 
 def repetition(change: Change) -> bytes:
-    """Says that an update had been done before; with the last number of its stream."""
+    """Marks a repeated update; with the last number of its stream."""
     return b',"duplicate":true%b' % (b',"seq":%d' % change.seq if change.seq else b"")
 
 

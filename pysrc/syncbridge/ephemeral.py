@@ -58,7 +58,7 @@ class Ephemeral:
         return bool(self._said)
 
     def text(self, device_id: str) -> bytes:
-        """The whole map of a device as JSON, empty when it says nothing."""
+        """The whole map of a device as JSON; empty when it has no values."""
         said = self._said.get(device_id)
         return said.text if said is not None and said.text != EMPTY else b""
 

@@ -51,7 +51,7 @@ class HeartbeatAck(Struct):
 
 
 class DevicePayload(Struct):
-    """A device of the session. `connected_at`: Unix seconds. `in_call`: whose call it holds."""
+    """A device of the session. `connected_at`: Unix seconds. `in_call`: the channel of its call."""
 
     device_id: str
     device_type: str

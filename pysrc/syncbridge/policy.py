@@ -159,11 +159,11 @@ class Policy:
         return found.pop() if len(found) == 1 else None
 
     def spare(self, identity: Identity, request: Apply, there: Sequence[bytes]) -> list[bytes]:
-        """Have a write of a whole state, or of what differs from one, leave what it may not write.
+        """Restrict a write of a whole state, or of its differences, to the allowed keys.
 
         Args:
-            request: with `replace`, what is left stays as it is `there`; else it is taken out.
-            there: the state that the write goes to, flat.
+            request: with `replace`, forbidden keys keep their value in `there`; else they are
+                removed from it. there: the stored state, flat.
 
         Returns:
             The keys that were left.
@@ -199,7 +199,7 @@ class Policy:
 
 
 class Current:
-    """Where the policy that holds now is found; None: every key is free."""
+    """Returns the current policy; None: every key is free."""
 
     policy: Policy | None = None
 

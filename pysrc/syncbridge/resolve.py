@@ -122,7 +122,7 @@ def base_imprints(known: Reviewed, claim: Claim) -> dict[bytes, bytes]:
 
 
 def journal_reach(known: Reviewed) -> int:
-    """The oldest version of which the journal tells every change that came after it."""
+    """The oldest version after which the journal has every change."""
     return known.journal[0][0] - 1
 
 

@@ -1,12 +1,12 @@
 """The devices of a session as one node has announced them: JOINED and LEFT always pair up.
 
-Theory of operation. Redis gives every connection of a session a greater number than the one
-before, its fence, and the script that takes a device online or offline says which connection it
-was. A node reads the list of devices once, when the first of them joins here, and then hears of
-changes from several sides: answers to what it asked itself, messages of scripts that other nodes
-ran, lists read anew after a break. Each side is in order; together they are not, and messages can
-be lost. So a node keeps, for each device, the newest fence it has heard of and whether that
-connection is online, and takes a change by three rules:
+Theory of operation. Redis gives every connection of a session a greater number than the one before,
+its fence, and the script that takes a device online or offline says which connection it was. A node
+reads the list of devices once, when the first of them joins here, and then learns of changes from
+several sources: answers to its own requests, messages of scripts that other nodes ran, and lists
+read after a break. Each side is in order; together they are not, and messages can be lost. So a
+node keeps, for each device, the newest fence it has heard of and whether that connection is online,
+and takes a change by three rules:
 
 * an older fence than the known one: it is late, and dropped;
 * a device joins that is online here already: the old connection must have ended, and the devices
@@ -14,19 +14,19 @@ connection is online, and takes a change by three rules:
 * a device leaves: its devices are told only if they were told that it is there. If the departure
   overtook its own arrival, the arrival will be late, and dropped: nobody saw either.
 
-So what the devices of a node are told is a true history with, at most, blinks left out, whatever
-the order of arrival; and it ends in the truth when the newest change has arrived. O(1) a change.
+So the devices of a node see a true history, whatever the order of arrival; at most, short changes
+are left out. It is correct once the newest change has arrived. O(1) a change.
 
-A list may be newer than what the devices here were told: one is gone in it whose departure is still
-under way to this node. The others wait for that news, because only it has the reason; a newcomer
-who is shown the list never saw the device, is `unaware` of it, and must not be told.
+A list may be newer than what the devices here know: it may lack a device whose departure is still
+on its way to this node. The others wait for that message, because only it has the reason. A
+newcomer that gets the list never saw the device, is `unaware` of it, and must not be told.
 
-Summaries. With single notices, n devices that join cost n² messages. So while more
-devices are online than a bound, what changes is gathered, and told at most once a second: who
-joined and who left since the last time, each device once and blinks not at all. Too many changes to
-be named are told as a window: the devices that have been online for longest, in place of all that
-was told before. What is told to many receivers costs that many times as much, so the next summary
-waits for as long as `RATE` says. Below half the bound single notices begin again.
+Summaries. With single notices, n devices that join cost n² messages. So while more devices are
+online than a bound, changes are collected and sent at most once a second: joins and departures
+since the last time, each device once, without short changes. Too many changes are sent as a window:
+the devices that have been online for longest, which replaces all earlier lists. The cost of a
+summary grows with the number of receivers, so `RATE` delays the next one. Below half the bound
+single notices begin again.
 """
 
 from collections.abc import Container, Iterable, Iterator
@@ -50,7 +50,7 @@ NAMED = 64
 """Changes that a summary names, or as many as a window has when that is more."""
 
 RATE = 65_536
-"""Devices named a second, counted once for each receiver: about 11 MB."""
+"""Devices named per second, counted once for each receiver: about 11 MB."""
 
 
 class News(Enum):

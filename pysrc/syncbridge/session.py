@@ -4,8 +4,8 @@ Theory of operation. Redis orders all writes of a session, numbers them 1, 2, 3â
 and chains a token to each, the lineage. So a place (epoch, version, lineage) names a whole history,
 also after Redis has come back older than it was. A node learns of commits from two sides: answers
 to its own writes, and messages from other nodes. Each side is in order, but the two are not ordered
-against each other, and messages can be lost. The place here is that of the last commit which this
-node has given to its devices, and `offer` takes commits in any order:
+against each other, and messages can be lost. The place is that of the last commit that this node
+has delivered to its devices. `offer` takes commits in any order:
 
 * made on our place: it is next in line; it is applied, and so is every held commit after it;
 * it leads to our place, or to one of the last `MAX_KEPT`: seen before; dropped;
@@ -14,8 +14,8 @@ node has given to its devices, and `offer` takes commits in any order:
   does not come by itself, the caller reads from the store.
 
 From `read` on, everything that is offered is held: the replica stands still, so that the answer
-fits it. What was held before has happened before the read, so that the answer has its content, if
-the store still does. `catch_up` takes a difference from our place, `replace` a whole state that is
+fits it. Commits held before the read happened before it, so its answer contains them, unless the
+store has lost them. `catch_up` takes a difference from our place, `replace` a whole state that is
 not the continuation of what devices have. Then `release` offers what was held meanwhile.
 
 The replica (`doc`) is optional: a node that never needed the whole state of a session does not
@@ -273,7 +273,7 @@ class Session(Generic[C]):
         return self.doc.since(version)
 
     def lineage_of(self, version: int) -> str:
-        """The token of a version on the way to ours, "" when it is not known any more."""
+        """The lineage of an earlier version, "" if it is no longer known."""
         if version == self.version:
             return self.lineage
         return (self.kept or {}).get(version, "")

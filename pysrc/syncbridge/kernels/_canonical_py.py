@@ -69,7 +69,7 @@ def _built(tokens: Sequence[bytes]) -> bytes:
 
 
 def _object(parts: list[bytes]) -> bytes:
-    """`[name, value, ...]` as an object with its names in the order of their UTF-8."""
+    """`[name, value, ...]` as an object, its names sorted by their UTF-8 bytes."""
     pairs = sorted((json.loads(parts[i]).encode(), i) for i in range(0, len(parts), 2))
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a name occurs twice")

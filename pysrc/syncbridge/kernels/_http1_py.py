@@ -133,7 +133,7 @@ class Response:
         return b""
 
     def body(self, data: bytes | bytearray | memoryview, more: bool) -> bytes:
-        """Take `http.response.body`; returns the bytes to send, which may be none."""
+        """Handle `http.response.body`; returns the bytes to send, possibly none."""
         if not self.started:
             raise RuntimeError("http.response.body came before http.response.start")
         if self.complete:

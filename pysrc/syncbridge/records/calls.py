@@ -21,7 +21,7 @@ class CallResult(Enum):
     CHANGED = "changed"
     """The call has not the entity tag that the request is for."""
     LATE = "late"
-    """The event does not fit the call as it is."""
+    """The current state of the call does not allow the event."""
 
 
 class CallReply(msgspec.Struct):

@@ -326,7 +326,7 @@ class Snapshot(msgspec.Struct, gc=False):
 
 
 class Review(msgspec.Struct, gc=False):
-    """Read a session whole, with what is known of how it was at version `base`: for a merge."""
+    """Read a whole session, with what is known of its state at version `base`, for a merge."""
 
     sid: str
     user_id: str = ""

@@ -25,7 +25,7 @@ UNKNOWN, PUSHED_OUT = -1, -2
 
 @lru_cache(4_096)
 def stream_name(text: str) -> str:
-    """The 11 characters that stand for a client's name of a stream; "" for none."""
+    """The 11 characters that represent a client's name of a stream; "" for none."""
     if not text:
         return ""
     return base64.urlsafe_b64encode(sha256(text.encode()).digest()[:8]).decode()[:11]

@@ -202,7 +202,7 @@ class ConflictRoutes:
         )
 
     def _place(self, identity: Identity, body: IncrementalBody | ResolveBody) -> tuple[str, str]:
-        """The session that is written to and the device that writes; raises as `authorize`."""
+        """The session and the writing device; raises as `authorize`."""
         sid = ids.session_id(body.session_id)
         authorize(identity, user_id=body.user_id, session_id=sid, device_id=body.device_id)
         if body.device_id:

@@ -146,7 +146,7 @@ class UserRoutes:
         return Response(msgspec.json.encode(body), media_type=JSON)
 
     async def _user(self, request: Request) -> str:
-        """The user of the path, when the caller may see them."""
+        """The user in the path, if the caller may see that user."""
         identity = await self._authenticate(request)
         user_id = ids.short_id("user_id", request.path_params["user_id"], self._id_bytes)
         authorize(identity, user_id=user_id)

@@ -92,7 +92,7 @@ class WebhookRoutes:
         tag="rtk",
     )
     async def receive(self, request: Request) -> Response:
-        """Any event, told by `type` or `event` in the body. Each path takes all of them.
+        """Any event, told by `type` or `event` in the body. Each path accepts all of them.
 
         What is signed and cannot be read is kept as a dead letter, with any Content-Encoding.
         """
@@ -128,7 +128,7 @@ class WebhookRoutes:
     def _judge(self, body: bytes, fault: str, provider: VoiceProvider) -> tuple[str, str]:
         """What is to become of a body that was believed, as a label; why, if only this can tell.
 
-        What cannot be read is kept, too: whoever takes it in makes it a dead letter. `fault`: of
+        An unreadable body is stored too: the worker makes it a dead letter. `fault`: of
         its coding, which is the reason if nothing of it can be read.
         """
         if len(body) > self._max_bytes:

@@ -75,7 +75,7 @@ def unfold(body: bytes, coding: str, limit: int) -> bytes | None:
 def plain(body: bytes, header: str, limit: int) -> tuple[bytes, str]:
     """A body without the coding that its Content-Encoding names; "" without one.
 
-    Where that cannot be done within `limit` bytes, the body as it came, and why.
+    If that is impossible within `limit` bytes: the original body, and the reason.
     """
     try:
         coding = coding_of(header)

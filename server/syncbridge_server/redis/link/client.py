@@ -54,8 +54,8 @@ class RedisIO:
     Args:
         url: as `RedisEndpoint` reads it. Of a cluster, that of any server.
         deadline: seconds within which a command has an answer or a StoreError.
-        max_commands, max_bytes: bounds of what is queued and under way together.
-        durability: when a write that is to be confirmed counts as done.
+        max_commands, max_bytes: bounds of queued and sent commands together. durability: when a
+            write counts as done.
 
     Commands that block in Redis (BLPOP, WAIT, SUBSCRIBE...) must not be used: all share one
     connection, or two where replicas confirm writes: one for jobs that only read.

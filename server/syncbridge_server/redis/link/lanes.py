@@ -33,9 +33,8 @@ class BlockedLane:
 
     Attributes:
         waiting: sent commands without an answer.
-        failed: not done, to be sent again, in order.
-        parked: came later, in order.
-        alone: the first of those that failed is under way by itself.
+        failed: not executed, to be repeated, in order. parked: later ones, in order. alone: the
+            first failed one has been sent alone.
         resume: seconds of the clock at which to go on, once nothing is waited for.
         code: of the last failure.
         asked: server that ASK named for the first that failed; None for the slot's owner. It says

@@ -298,7 +298,7 @@ def devices(flat: list[bytes], now: int) -> list[Device]:
 
 
 def _device(name: bytes, record: bytes, now: int) -> Device:
-    """A device by its record. Raises ValueError for one that is damaged."""
+    """A device from its record. Raises ValueError for one that is damaged."""
     head, _, info = record.partition(b"\n")
     fence, seen, node, conn = head.split(b" ", 3)
     online = node != b"-"

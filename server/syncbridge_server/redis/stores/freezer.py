@@ -1,11 +1,11 @@
 """The background task that packs cold sessions. See `cold` for the theory.
 
 Every node runs one. It reads the first entry of each bucket of the index, by plain commands, and
-sleeps until the earliest is due: what is entered meanwhile is due later than that. In a bucket
-where something is due, a lease lets one node work at a time. Sessions that are due are claimed
-(moved aside, so that a new use enters them anew), looked at, packed where that is due, and
-released. A node that dies in the middle leaves claims that run out and are taken over; the session
-itself changes in one script or not at all.
+sleeps until the earliest is due; later entries are due later. In a bucket where something is due, a
+lease lets one node work at a time. Sessions that are due are claimed (moved aside, so that a new
+use enters them anew), looked at, packed where that is due, and released. A node that dies in the
+middle leaves claims that run out and are taken over; the session itself changes in one script or
+not at all.
 
 When: no device and no write for `after` seconds, and at least `least` bytes; or a large state
 without a write for half that time, with devices or not, because a device that only listens does

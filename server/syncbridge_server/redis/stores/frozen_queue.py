@@ -117,7 +117,7 @@ class FrozenQueue:
         command: the call of a request.
         nonce: random bytes for the place of a session that is moved from format 1.
         most_bytes: bound of an unpacked state.
-        on_thaw: told the sessions that were unpacked.
+        on_thaw: called with unpacked sessions.
 
     Attributes:
         barred: why nothing may be changed, or empty.
@@ -189,7 +189,7 @@ class FrozenQueue:
         self._drain()
 
     def _drain(self) -> None:
-        """Deliver from the head of the queue what is complete."""
+        """Deliver complete batches from the head of the queue."""
         batches = self._batches
         while batches and batches[0].replies is not None and not batches[0].frozen:
             batch = batches.popleft()

@@ -34,7 +34,7 @@ def every_key(sid: str) -> tuple[str, ...]:
 
 
 def handoff_key(sid: str, digest: str = "") -> str:
-    """The key of a handoff token; without a digest that of the list of tokens."""
+    """The key of a handoff token; without a digest, the key of the list of tokens."""
     key = "h" + meta_key(sid)[1:-2]
     return f"{key}:{digest}" if digest else key
 

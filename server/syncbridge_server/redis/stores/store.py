@@ -165,7 +165,7 @@ class RedisStore:
 
     @property
     def old_data(self) -> bool:
-        """Whether keys of format 1 are looked for. True until it is known that there are none."""
+        """Whether scripts look for keys of format 1. True until it is known that there are none."""
         return self._settings.old_data
 
     @old_data.setter
@@ -253,7 +253,7 @@ class RedisStore:
 
 
 def place_of(answer: Outcome) -> Place:
-    """Where the session is after a write."""
+    """The place of the session after a write."""
     return Place(answer.epoch, answer.version, answer.lineage)
 
 
