@@ -250,7 +250,7 @@ class Tokens:
         if claims.iat > now + leeway or claims.nbf > now + leeway:
             raise invalid("it is not valid yet")
         if not 0 < claims.exp - claims.iat <= self.rules.max_life + 1:
-            raise invalid(f"its lifetime is above {self.rules.max_life:.0f} s")
+            raise invalid(f"its lifetime must be above 0 and at most {self.rules.max_life:.0f} s")
         if now >= claims.exp + leeway:
             raise _expired()
 
