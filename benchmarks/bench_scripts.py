@@ -27,7 +27,7 @@ from syncbridge.limits import Limits
 from syncbridge.records.sessions import Apply
 from syncbridge_server.redis.link.wire import pack
 from syncbridge_server.redis.scripts import Scripts
-from syncbridge_server.redis.stores.codec import Settings, encode_apply
+from syncbridge_server.redis.stores.codec import StoreSettings, encode_apply
 
 SESSIONS = 200
 PIPELINE = 50
@@ -47,7 +47,7 @@ def update(turn: int) -> tuple[int, str, bytes, bytes, str]:
 def calls(digest: bytes, sids: list[str], *, how: str, cluster: bool = False) -> Make:
     """Calls of `apply.lua`. `how`: what tells a repetition, `stream`, `id` or `nothing`."""
     numbers: dict[tuple[int, str], Iterator[int]] = {}
-    settings = Settings.of(NODE, LIMITS, lambda: os.urandom(8))
+    settings = StoreSettings.of(NODE, LIMITS, lambda: os.urandom(8))
     settings.old_data, settings.cluster = False, cluster
 
     def make(turn: int) -> Call:

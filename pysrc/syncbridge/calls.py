@@ -2,12 +2,12 @@
 
 A call is made `pending`, becomes `active`, and ends `terminated`; `FOLLOWERS` is the whole state
 machine. It only goes forward, so each state is entered at most once, and the history of a call is
-at most one line a state. Repeating the state that a call has is not a change: whoever lost an
-answer may ask again.
+at most one line a state. Setting the current state is not a change, so a client that lost an answer
+may repeat the request.
 
-Details are text under names, at most so many bytes as JSON. What else happens in a call (it rings,
-is held, gets a leg) is an event: `syncbridge.call_rules.events`. Nothing here waits or reads a
-clock.
+Details map names to text, with a limit on their size as JSON. What else happens in a call (it
+rings, is held, gets a leg) is an event: `syncbridge.call_rules.events`. Nothing here waits or reads
+a clock.
 """
 
 from collections.abc import Iterable, Sequence
@@ -65,7 +65,7 @@ class StateChange(msgspec.Struct, frozen=True):
 
 
 class CallEvent(msgspec.Struct, frozen=True):
-    """What else happened in a call, at Unix ms `at`, told by the caller `by`.
+    """An event in a call at Unix ms `at`, reported by the caller `by`.
 
     `kind`: a `syncbridge.call_rules.events.EventKind`. `value`: what its kind is about, or empty.
     """
@@ -151,9 +151,9 @@ def check_id(text: str) -> str:
     if not is_id(text):
         raise invalid("id", f"1 to {ID_BYTES} bytes of printable text are expected")
     if text in DOTS:
-        raise invalid("id", f"another id than {text} is expected: no URL could name the call")
+        raise invalid("id", f"{text} cannot be an id: no URL could address it")
     if text.endswith(RESERVED_ENDS):
-        raise invalid("id", f"another end than {', '.join(RESERVED_ENDS)} is expected")
+        raise invalid("id", f"must not end in {' or '.join(RESERVED_ENDS)}")
     return text
 
 
@@ -197,11 +197,11 @@ def refused_step(call: Call, target: CallState) -> SyncBridgeError:
     """Why a call does not come into `target`."""
     if call.state is CallState.TERMINATED:
         return SyncBridgeError(
-            ErrorCode.CALL_TERMINATED, "a terminated call does not come back", state=call.state
+            ErrorCode.CALL_TERMINATED, "a terminated call cannot change", state=call.state
         )
     return SyncBridgeError(
         ErrorCode.CALL_TRANSITION,
-        f"{target} does not follow {call.state}",
+        f"{call.state} cannot change to {target}",
         state=call.state,
         allowed=sorted(FOLLOWERS[call.state]),
     )
@@ -225,7 +225,7 @@ def parse_cursor(text: str) -> Position | None:
     at, dash, call_id = text.partition("-")
     if not (dash and at.isascii() and at.isdigit() and len(at) < 16 and is_id(call_id)):
         raise SyncBridgeError(
-            ErrorCode.INVALID_FIELD, "cursor: next_cursor of a page is expected", field="cursor"
+            ErrorCode.INVALID_FIELD, "cursor: expected the next_cursor of a page", field="cursor"
         )
     return int(at), call_id
 
@@ -244,5 +244,5 @@ def _refused_details(error: kernels.DocumentError, max_bytes: int) -> SyncBridge
 
 
 def invalid(field: str, text: str) -> SyncBridgeError:
-    """What is said of a member that is not acceptable: INVALID_CALL."""
+    """The error for an invalid member: INVALID_CALL."""
     return SyncBridgeError(ErrorCode.INVALID_CALL, f"{field}: {text}", field=field)

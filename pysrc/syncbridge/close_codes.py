@@ -10,7 +10,7 @@ from syncbridge.errors import ErrorCode
 
 
 class CloseCode(IntEnum):
-    """A close code with its reason text and what a client should do next.
+    """A close code, its reason text, and whether a client should reconnect.
 
     Attributes:
         reason: short text sent in the close frame, at most 123 bytes (RFC 6455 section 5.5.1).

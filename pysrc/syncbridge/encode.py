@@ -26,7 +26,7 @@ def quote(text: str | None) -> bytes:
     return NULL if text is None else to_json(text)
 
 
-class Address:
+class EnvelopeAddress:
     """The envelope's constant middle for one session and device: quoted once, used often."""
 
     __slots__ = ("middle",)
@@ -39,12 +39,12 @@ class Address:
         )
 
 
-NOWHERE = Address("", "", "")
+NOWHERE = EnvelopeAddress("", "", "")
 """For answers to a connection that has not authenticated."""
 
 
 def envelope(
-    kind: int, address: Address, now: int, payload: bytes, correlation_q: bytes = NULL
+    kind: int, address: EnvelopeAddress, now: int, payload: bytes, correlation_q: bytes = NULL
 ) -> bytes:
     """One message. `now`: Unix seconds. `payload`: JSON text."""
     return b'{"type":%d%b%d,"payload":%b,"correlation_id":%b}' % (
@@ -57,7 +57,11 @@ def envelope(
 
 
 def heartbeat_ack(
-    address: Address, now_ms: int, client_time: float | None, place: Place, correlation_q: bytes
+    address: EnvelopeAddress,
+    now_ms: int,
+    client_time: float | None,
+    place: Place,
+    correlation_q: bytes,
 ) -> bytes:
     """HEARTBEAT_ACK; `client_time` as the client sent it, `server_time` in Unix ms."""
     echo = NULL if client_time is None else to_json(client_time)
@@ -84,7 +88,7 @@ def key_list(keys: Sequence[bytes]) -> bytes:
 
 
 def repetition(change: Change) -> bytes:
-    """Says that an update had been done before; with the last number of its stream."""
+    """Marks a repeated update; with the last number of its stream."""
     return b',"duplicate":true%b' % (b',"seq":%d' % change.seq if change.seq else b"")
 
 
@@ -132,12 +136,13 @@ def delta_part(changes: bytes, deleted: bytes) -> bytes:
 
 
 def reset_part(reason: str) -> bytes:
-    """Says that a whole state is not the continuation of what the device had, and why."""
+    """The fields of a reset: the state does not continue what the device had."""
     return b',"reset":true,"reason":"%b"' % reason.encode() if reason else b""
 
 
 def applied_part(applied: int | None, lost: Sequence[str] = ()) -> bytes:
-    """What the store has of a device's stream, and ids of acknowledged updates that it lost."""
+    """The last number of a device's stream in the store, and ids of acknowledged updates that are
+    lost."""
     if applied is None:
         return b""
     names = b',"lost":%b' % to_json(lost) if lost else b""

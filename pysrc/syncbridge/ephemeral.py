@@ -1,17 +1,16 @@
-"""What is true of a device only while it is there (`me`): a cursor, typing, a playback position.
+"""Ephemeral values of a device (`me`), valid while it is online: a cursor, typing, a position.
 
 Theory of operation. Every device of a session may say some keys of itself. A node keeps, for each
 device that did, the whole map as JSON text, with the fence of the connection that said it and a
-number that grows with each change. What travels, to devices and to other nodes, is always the whole
-map: so the newest of a device is all that is ever needed, what is left out costs nothing, and a
-message may be lost or come twice.
+number that grows with each change. Devices and other nodes always get the whole map. So only the
+newest map of a device matters, skipped ones cost nothing, and a message may be lost or repeated.
 
-Changes are not told one by one. `changed` are the devices whose newest map the devices here have
+Changes are not sent one by one. `changed` are the devices whose newest map the devices here have
 not been told, `unshared` those of this node that the other nodes have not; each is told at most
 once an interval, and a session's devices together in one message.
 
-A map goes with the connection that said it. What another node tells of a connection that is known
-to have ended is late, and dropped.
+A map goes with the connection that said it. Values of a connection that is known to have ended are
+late, and dropped.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +31,7 @@ _shared = msgspec.json.Decoder(dict[str, tuple[int, int, msgspec.Raw]])
 
 
 class Said(msgspec.Struct, gc=False):
-    """What one device says of itself, as a JSON object. `number`: of the change, of its fence."""
+    """The values of one device, as a JSON object. `number`: of the change, of its fence."""
 
     fence: int
     number: int
@@ -40,7 +39,7 @@ class Said(msgspec.Struct, gc=False):
 
 
 class Ephemeral:
-    """What the devices of one session say of themselves.
+    """The ephemeral values of the devices of one session.
 
     Attributes:
         changed: devices whose map is to be told here. unshared: those for the other nodes.
@@ -59,7 +58,7 @@ class Ephemeral:
         return bool(self._said)
 
     def text(self, device_id: str) -> bytes:
-        """The whole map of a device as JSON, empty when it says nothing."""
+        """The whole map of a device as JSON; empty when it has no values."""
         said = self._said.get(device_id)
         return said.text if said is not None and said.text != EMPTY else b""
 
@@ -92,7 +91,7 @@ class Ephemeral:
                 self.changed.add(device_id)
 
     def joined(self, device_id: str, fence: int) -> None:
-        """A device is there by a connection: what an older one said is gone."""
+        """A device has a new connection: drop the values of an older one."""
         known = self._said.get(device_id)
         if known is not None and known.fence < fence:
             self.left(device_id)
@@ -100,13 +99,13 @@ class Ephemeral:
             self.changed.add(device_id)
 
     def left(self, device_id: str) -> None:
-        """A device is gone, and what it said."""
+        """A device has left: drop its values."""
         self._said.pop(device_id, None)
         self.changed.discard(device_id)
         self.unshared.discard(device_id)
 
     def silence(self) -> bool:
-        """All is taken back, and the devices here are to be told so; False: nothing was said."""
+        """Drop all values, and announce it to the devices here. False: there were none."""
         saying = [device_id for device_id, said in self._said.items() if said.text != EMPTY]
         for device_id in saying:
             self._said[device_id].text = EMPTY
@@ -114,11 +113,11 @@ class Ephemeral:
         return bool(saying)
 
     def share(self, device_ids: Iterable[str]) -> None:
-        """Tell the other nodes once more what devices here say."""
+        """Mark all values of this node to be sent to the other nodes again."""
         self.unshared.update(self._said.keys() & device_ids)
 
     def take_changed(self) -> bytes:
-        """By device, as JSON, what the devices here have not been told."""
+        """By device, as JSON, the values that the devices here do not have yet."""
         changed, self.changed = self.changed, set()
         return self._object(changed)
 
@@ -127,7 +126,7 @@ class Ephemeral:
         return self._object(self._said)
 
     def take_unshared(self) -> bytes:
-        """By device, as JSON, what the other nodes are to be told; empty: nothing."""
+        """By device, as JSON, the values to send to the other nodes."""
         unshared, self.unshared = self.unshared, set()
         members = [
             b"%b:[%d,%d,%b]" % (kernels.quote(name.encode()), said.fence, said.number, said.text)

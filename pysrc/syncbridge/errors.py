@@ -1,4 +1,4 @@
-"""Every error that a client can be told, in one catalogue.
+"""Every error that a client can receive, in one catalogue.
 
     SyncBridgeError            carries an ErrorCode, a detail and extra fields
     └── StoreError             Redis did not do it, or it is not known whether it did
@@ -102,7 +102,7 @@ BY_WIRE: dict[str, ErrorCode] = {code.wire: code for code in ErrorCode}
 
 
 class SyncBridgeError(Exception):
-    """Something that the client is told.
+    """An error that is reported to the client.
 
     Args:
         code: the catalogue entry.
@@ -140,7 +140,7 @@ class StoreUnavailable(StoreError):
 class StoreRejected(StoreUnavailable):
     """Redis refused the command because of what is stored under its keys; nothing was done.
 
-    The client is told STATE_DAMAGED: the store is there, and repeating does not help.
+    The client gets STATE_DAMAGED: the store is available, and repeating does not help.
     """
 
     def __init__(self, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""Who is calling, and what they may reach. Pure rules over a verified token's claims.
+"""The identity of a caller, and its access rights. Pure rules over a verified token's claims.
 
 `authorize` is the one rule: every HTTP route, AUTH, its renewals and every other message on a
 socket ask it. Whose a session is, only the store knows: its scripts compare the owner.
@@ -13,7 +13,7 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 
 
 class Role(StrEnum):
-    """What a token lets its holder do.
+    """The role in a token.
 
     A viewer reads `/admin/*` and does nothing else. Each of the others includes the one before.
     """
@@ -25,10 +25,10 @@ class Role(StrEnum):
 
 
 CLIENTS = frozenset({Role.USER, Role.SERVICE, Role.ADMIN})
-"""Who may have a session, or something else of a user."""
+"""Roles with access to sessions and other data of users."""
 
 SERVICES = frozenset({Role.SERVICE, Role.ADMIN})
-"""Who acts for all users."""
+"""Roles that act for all users."""
 
 ADMINS = frozenset({Role.ADMIN})
 ADMIN_READERS = frozenset({Role.VIEWER, Role.ADMIN})
@@ -86,7 +86,7 @@ def authorize(
     session_id: str | None = None,
     device_id: str | None = "",
 ) -> None:
-    """Raise unless a token allows what is asked for.
+    """Raise unless a token allows the request.
 
     Args:
         roles: who may ask for it at all.

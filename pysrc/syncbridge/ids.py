@@ -1,4 +1,4 @@
-"""Ids that clients choose: what is acceptable, and the session that a user has by default."""
+"""Validation of ids that clients choose, and the default session of a user."""
 
 import re
 import uuid
@@ -31,7 +31,7 @@ def session_id(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         raise SyncBridgeError(
-            ErrorCode.INVALID_FIELD, "session_id: a UUID is expected", field="session_id"
+            ErrorCode.INVALID_FIELD, "session_id: expected a UUID", field="session_id"
         ) from None
 
 
@@ -53,7 +53,7 @@ def channel_id(name: str, text: str) -> str:
 
 
 def default_session(user_id: str) -> str:
-    """The session of a user who names none: UUIDv5 of the user id."""
+    """The default session of a user: UUIDv5 of the user id."""
     return str(uuid.uuid5(USER_SESSIONS, user_id))
 
 

@@ -1,9 +1,9 @@
-"""Answers of the store, held to what a write of ours can have left there.
+"""Checks that answers of the store can be the result of our own writes.
 
-Whoever can write to the store can leave anything in it: another program, another release, a broken
-disk. A state's bytes and the marks of its place in the history go on the wire as they are, so that
-odd ones would be malformed messages there, or numbers that no client can hold. The store itself
-takes any bytes for keys and values; that they are UTF-8 and JSON is what this server relies on.
+Another program, another release or a broken disk can leave anything in the store. A state's bytes
+and the marks of its place in the history go on the wire as they are, so that odd ones would be
+malformed messages there, or numbers that no client can hold. The store itself takes any bytes for
+keys and values; that they are UTF-8 and JSON is what this server relies on.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from syncbridge.records.sessions import (
 from syncbridge.session import UNLIMITED
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What the codec raises for a stored text that is no record: nesting without end is one of them."""
+"""Errors of the codec for a stored text that is not a record, such as endless nesting."""
 VERSION_MOST = 2**53
 """Greatest version that every client can hold exactly."""
 TIME_MOST = 253_402_300_799_999
@@ -56,7 +56,7 @@ def check_state(flat: Sequence[bytes]) -> None:
     if flat:
         check_keys(flat[::2])
         if 2 * len(split(render_pairs(flat), UNLIMITED)) != len(flat):
-            raise ValueError("a value is more than one")
+            raise ValueError("a value holds more than one JSON text")
 
 
 def check_keys(keys: Sequence[bytes]) -> None:
@@ -87,7 +87,7 @@ def _token(text: str) -> None:
     if text.isalnum() and len(text) <= 64:  # as ours are
         return
     if len(text) > 64 or not text.isprintable() or '"' in text or "\\" in text:
-        raise ValueError("a mark is none of ours")
+        raise ValueError("an unknown status")
 
 
 _epoch = lru_cache(4_096)(_token)

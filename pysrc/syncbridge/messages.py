@@ -67,7 +67,7 @@ class Position(msgspec.Struct, gc=False):
 
 
 class AuthPayload(msgspec.Struct, gc=False):
-    """AUTH: who connects, with which device, and optionally from where to resume.
+    """AUTH: the token, the device, and optionally where to resume.
 
     `stream`: the device's queue of updates. `acked`: its last number that was acknowledged.
     """
@@ -116,7 +116,7 @@ class SnapshotPayload(msgspec.Struct, gc=False):
 
 
 class DevicesPayload(msgspec.Struct, gc=False):
-    """DEVICE_LIST: who is there? Or with `me`, what is true of this device while it is there."""
+    """DEVICE_LIST: asks for the list, or with `me` sets the ephemeral values of this device."""
 
     me: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
@@ -197,7 +197,7 @@ def decode_payload(decoder: Any, envelope: Envelope) -> Any:
 
 
 def _refusal(error: Exception) -> Exception:
-    """What a decoder's error means to the client; an error of another kind is ours."""
+    """The client's error for an error of the decoder; other errors are bugs."""
     if isinstance(error, msgspec.ValidationError):
         return SyncBridgeError(ErrorCode.INVALID_MESSAGE, str(error))
     if isinstance(error, msgspec.DecodeError | RecursionError | UnicodeDecodeError):

@@ -1,14 +1,14 @@
 """Which nodes have died: those whose entry stands still for a whole lease, as one observer sees it.
 
-Each node changes its entry in a list every now and then. Nobody compares clocks: an observer notes
-when, by its own, it first saw an entry as it is now. An entry that has not changed for `timeout`
-and `gap` since then is that of a dead node.
+Each node changes its entry in a list periodically. No clocks are compared: an observer notes by its
+own clock when it first saw the current value of an entry. An entry that has not changed for
+`timeout` and `gap` since then is that of a dead node.
 
-That says something only while the observer sees what the nodes write. So a break (the store was
-away, another server answers, messages were lost) begins the time anew for all, and so does a pause
+This is valid only while the observer sees the writes of the nodes. So a break (the store was away,
+another server answers, messages were lost) begins the time anew for all, and so does a pause
 between two looks that is longer than `gap`: the observer itself may have stood still, or the store
-have answered nobody. What is shorter may go unseen, so it is granted to every node. Hence no node
-is taken for dead sooner than `timeout` after all is well again.
+have answered nobody. A shorter pause may go unnoticed, so every node gets it as an allowance. Hence
+no node is considered dead until `timeout` after recovery.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ class Watch:
         self._looked = 0.0
 
     def broke(self) -> None:
-        """What was seen so far does not count any more."""
+        """Discard all observations."""
         self._seen.clear()
 
     def look(self, entries: Mapping[str, str], asked: float, answered: float) -> list[str]:
-        """Take what the list says; returns the dead, in the order in which they were first seen.
+        """Observe the list; returns the dead nodes, in the order in which they were first seen.
 
         Args:
             asked, answered: when the question went out and the answer came. The entry was as it is

@@ -1,4 +1,4 @@
-"""Operations on one key: which there are, what each takes, and what its refusals say.
+"""The operations on one key, their operands, and the texts of their errors.
 
 A client sends `{key, value, operation}`; `value` is the operand. All but MERGE are executed inside
 the script of the write (`ports.Operation`), so no other write comes between reading and writing.
@@ -83,7 +83,7 @@ def require_id(name: str, correlation_id: str | None) -> None:
     if name in NEED_ID and not correlation_id:
         raise SyncBridgeError(
             ErrorCode.INVALID_MESSAGE,
-            f"correlation_id: {name} needs one, so that a repetition is recognised",
+            f"correlation_id: {name} requires one, to recognise a repetition",
             field="correlation_id",
         )
 
@@ -109,12 +109,12 @@ def refusal(request: Apply, answer: Outcome) -> SyncBridgeError | None:
         case Status.TYPE_MISMATCH:
             return SyncBridgeError(
                 ErrorCode.TYPE_MISMATCH,
-                f"{name} takes {_TAKES[name]}, and the key holds {json_type(value)}",
+                f"{name} takes {_TAKES[name]}; the key holds {json_type(value)}",
                 key=key,
                 actual=json_type(value),
             )
         case Status.NOT_AN_INTEGER:
-            detail = "INCR adds to an integer, and the key holds a number with fraction or exponent"
+            detail = "INCR adds to an integer; the key holds a number with fraction or exponent"
             return SyncBridgeError(ErrorCode.NOT_AN_INTEGER, detail, key=key)
         case Status.OUT_OF_RANGE:
             detail = "INCR stays within integers of 64 bits"

@@ -1,8 +1,8 @@
-"""Shapes of what the server sends, as types: the counterpart of `syncbridge.messages`.
+"""The messages that the server sends, as types: the counterpart of `syncbridge.messages`.
 
-Messages are built as bytes (`syncbridge.encode`), not from these classes. They are what the
-published JSON Schema is generated from, and tests hold real traffic against that schema, so that
-the bytes and the types cannot drift apart.
+Messages are built as bytes (`syncbridge.encode`), not from these classes. The published JSON Schema
+is generated from them, and tests validate real traffic with that schema, so bytes and types cannot
+drift apart.
 """
 
 from enum import StrEnum
@@ -51,7 +51,7 @@ class HeartbeatAck(Struct):
 
 
 class DevicePayload(Struct):
-    """A device of the session. `connected_at`: Unix seconds. `in_call`: whose call it holds."""
+    """A device of the session. `connected_at`: Unix seconds. `in_call`: the channel of its call."""
 
     device_id: str
     device_type: str

@@ -108,7 +108,7 @@ class Policy:
         return None if own else fit.rule
 
     def hold(self, identity: Identity, request: Apply, operation: str = "SET") -> None:
-        """Hold a write that changes some keys to the rules, before it goes to the store.
+        """Check a write of some keys against the rules, before it goes to the store.
 
         Keys that its device may not create become a condition of the write.
 
@@ -132,7 +132,7 @@ class Policy:
             self._writable(key, identity, request.device_id)
 
     def hold_value(self, key: bytes, value: bytes) -> None:
-        """Hold a value that was computed. Raises TOO_LARGE or INVALID_FIELD."""
+        """Check a computed value against the rules. Raises TOO_LARGE or INVALID_FIELD."""
         fit = self.fit(key)
         if fit is not None:
             _check_value(key, value, fit.rule, MERGE)
@@ -149,7 +149,7 @@ class Policy:
         return _refused(ErrorCode.FORBIDDEN, key, fit, f"written by {who} only")
 
     def absent(self, key: bytes) -> SyncBridgeError:
-        """Why a key that is not there may not be written."""
+        """The reason why a missing key may not be created."""
         detail = "a device may change it, and not create it"
         return _refused(ErrorCode.FORBIDDEN, key, self.fit(key), detail)
 
@@ -159,11 +159,11 @@ class Policy:
         return found.pop() if len(found) == 1 else None
 
     def spare(self, identity: Identity, request: Apply, there: Sequence[bytes]) -> list[bytes]:
-        """Have a write of a whole state, or of what differs from one, leave what it may not write.
+        """Restrict a write of a whole state, or of its differences, to the allowed keys.
 
         Args:
-            request: with `replace`, what is left stays as it is `there`; else it is taken out.
-            there: the state that the write goes to, flat.
+            request: with `replace`, forbidden keys keep their value in `there`; else they are
+                removed from it. there: the stored state, flat.
 
         Returns:
             The keys that were left.
@@ -199,7 +199,7 @@ class Policy:
 
 
 class Current:
-    """Where the policy that holds now is found; None: every key is free."""
+    """Returns the current policy; None: every key is free."""
 
     policy: Policy | None = None
 
@@ -244,10 +244,12 @@ def expression(pattern: str, rule: Rule) -> str:
     """
     before, device, after = pattern.partition(DEVICE)
     if rule.write == "device" and not device:
-        raise ValueError(f"rule {rule.name!r}: {pattern!r} needs {DEVICE}, as a device writes it")
+        raise ValueError(
+            f"rule {rule.name!r}: {pattern!r} needs {DEVICE} to be writable by a device"
+        )
     if not device:
         return fnmatch.translate(pattern)
     if _WILD.search(before) or _WILD.match(after) or DEVICE in after:
-        raise ValueError(f"rule {rule.name!r}: {DEVICE} stands alone in {pattern!r}, once")
+        raise ValueError(f"rule {rule.name!r}: {DEVICE} must be one whole segment of {pattern!r}")
     text = f"[^{re.escape(after[0])}]+" if after else ".+"
     return rf"{re.escape(before)}(?P<device>(?s:{text})){fnmatch.translate(after)}"

@@ -68,7 +68,7 @@ class Decoder:
 def _event(text: bytes) -> Envelope:
     envelope = messages.decode_envelope(text)
     if isinstance(envelope.type, int):
-        raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, "event: a type that is a name is expected")
+        raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, "event: expected a string as type")
     return envelope
 
 

@@ -32,7 +32,7 @@ UNKNOWN = b"?"
 
 
 class Strategy(StrEnum):
-    """Who wins where both have changed a key."""
+    """The side that wins when both have changed a key."""
 
     SERVER_WINS = "server_wins"
     CLIENT_WINS = "client_wins"
@@ -40,7 +40,7 @@ class Strategy(StrEnum):
 
 
 class Claim(msgspec.Struct):
-    """What a client holds against the session.
+    """The client's side of a conflict.
 
     Args:
         state: its keys and values. complete: it has no others.
@@ -65,7 +65,7 @@ class Conflict(msgspec.Struct):
 
 
 class Resolution(msgspec.Struct):
-    """What to write, and what to tell.
+    """The changes to write, and the conflicts to report.
 
     `base` says how the client's own changes were known: by `changed_keys`, from the `journal`, or
     `unknown` when for some key it had to be assumed.
@@ -122,7 +122,7 @@ def base_imprints(known: Reviewed, claim: Claim) -> dict[bytes, bytes]:
 
 
 def journal_reach(known: Reviewed) -> int:
-    """The oldest version of which the journal tells every change that came after it."""
+    """The oldest version after which the journal has every change."""
     return known.journal[0][0] - 1
 
 

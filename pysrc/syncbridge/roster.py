@@ -1,12 +1,12 @@
-"""Who is online in a session, as one node has told its devices: JOINED and LEFT always pair up.
+"""The devices of a session as one node has announced them: JOINED and LEFT always pair up.
 
-Theory of operation. Redis gives every connection of a session a greater number than the one
-before, its fence, and the script that takes a device online or offline says which connection it
-was. A node reads the list of devices once, when the first of them joins here, and then hears of
-changes from several sides: answers to what it asked itself, messages of scripts that other nodes
-ran, lists read anew after a break. Each side is in order; together they are not, and messages can
-be lost. So a node keeps, for each device, the newest fence it has heard of and whether that
-connection is online, and takes a change by three rules:
+Theory of operation. Redis gives every connection of a session a greater number than the one before,
+its fence, and the script that takes a device online or offline says which connection it was. A node
+reads the list of devices once, when the first of them joins here, and then learns of changes from
+several sources: answers to its own requests, messages of scripts that other nodes ran, and lists
+read after a break. Each side is in order; together they are not, and messages can be lost. So a
+node keeps, for each device, the newest fence it has heard of and whether that connection is online,
+and takes a change by three rules:
 
 * an older fence than the known one: it is late, and dropped;
 * a device joins that is online here already: the old connection must have ended, and the devices
@@ -14,19 +14,19 @@ connection is online, and takes a change by three rules:
 * a device leaves: its devices are told only if they were told that it is there. If the departure
   overtook its own arrival, the arrival will be late, and dropped: nobody saw either.
 
-So what the devices of a node are told is a true history with, at most, blinks left out, whatever
-the order of arrival; and it ends in the truth when the newest change has arrived. O(1) a change.
+So the devices of a node see a true history, whatever the order of arrival; at most, short changes
+are left out. It is correct once the newest change has arrived. O(1) a change.
 
-A list may be newer than what the devices here were told: one is gone in it whose departure is still
-under way to this node. The others wait for that news, because only it has the reason; a newcomer
-who is shown the list never saw the device, is `unaware` of it, and must not be told.
+A list may be newer than what the devices here know: it may lack a device whose departure is still
+on its way to this node. The others wait for that message, because only it has the reason. A
+newcomer that gets the list never saw the device, is `unaware` of it, and must not be told.
 
-Summaries. With single notices, n devices that join cost n² messages. So while more
-devices are online than a bound, what changes is gathered, and told at most once a second: who
-joined and who left since the last time, each device once and blinks not at all. Too many changes to
-be named are told as a window: the devices that have been online for longest, in place of all that
-was told before. What is told to many receivers costs that many times as much, so the next summary
-waits for as long as `RATE` says. Below half the bound single notices begin again.
+Summaries. With single notices, n devices that join cost n² messages. So while more devices are
+online than a bound, changes are collected and sent at most once a second: joins and departures
+since the last time, each device once, without short changes. Too many changes are sent as a window:
+the devices that have been online for longest, which replaces all earlier lists. The cost of a
+summary grows with the number of receivers, so `RATE` delays the next one. Below half the bound
+single notices begin again.
 """
 
 from collections.abc import Container, Iterable, Iterator
@@ -38,10 +38,10 @@ import msgspec
 from syncbridge.records.sessions import Device
 
 MAX_OFFLINE = 256
-"""Devices that have left and are remembered, so that what is late is known to be; the oldest go."""
+"""Most departed devices that are remembered, to recognise late messages; the oldest go."""
 
 MAX_UNAWARE = 256
-"""Newcomers that are spared the news of one device; more are told of one they never saw."""
+"""Most newcomers that are not told of one device; more get a DEVICE_LEFT for one they never saw."""
 
 PERIOD = 1.0
 """Seconds between two summaries, at least."""
@@ -50,11 +50,11 @@ NAMED = 64
 """Changes that a summary names, or as many as a window has when that is more."""
 
 RATE = 65_536
-"""Devices named a second, counted once for each receiver: about 11 MB."""
+"""Devices named per second, counted once for each receiver: about 11 MB."""
 
 
 class News(Enum):
-    """What the devices must be told."""
+    """The messages that a change causes."""
 
     NOTHING = 0
     JOINED = 1
@@ -98,7 +98,7 @@ class Roster:
         return len(self._online)
 
     def ask(self) -> bool:
-        """Whether the list is to be read now; it is then taken for asked."""
+        """Whether the list must be read now; it then counts as requested."""
         wanted = not self.begun and not self.asked
         self.asked |= wanted
         return wanted
@@ -116,7 +116,7 @@ class Roster:
         return News.JOINED if known is None else News.REPLACED
 
     def left(self, device_id: str, fence: int, *, removed: bool = False) -> News:
-        """A connection is not online any more. `removed`: nor is the device remembered."""
+        """A connection has gone offline. `removed`: nor is the device remembered."""
         known = self._online.get(device_id)
         before = known or self._offline.get(device_id)
         if before is not None and fence < before.fence:
@@ -128,7 +128,7 @@ class Roster:
         return News.NOTHING if known is None else News.LEFT
 
     def is_online(self, device_id: str) -> bool:
-        """Whether the devices here were told that this one is there."""
+        """Whether the devices here know this one as online."""
         return device_id in self._online
 
     def fence(self, device_id: str) -> int:
@@ -149,7 +149,7 @@ class Roster:
         return any(device_id not in here for device_id in self._online)
 
     def heard_of(self, fence: int) -> None:
-        """The store has given this fence."""
+        """Note a fence of the store."""
         self.newest = max(self.newest, fence)
 
     def fits(self, online: int, newest: int) -> bool:
@@ -161,7 +161,7 @@ class Roster:
         return newest == self.newest and online == self.online
 
     def begin(self, devices: Iterable[Device], newest: int = 0) -> None:
-        """Take a list from the store, before any device here has been told of one.
+        """Take the first list from the store.
 
         `newest`: the newest fence when it was read.
         """
@@ -205,7 +205,7 @@ class Roster:
         ]
 
     def newcomer(self, cid: int, devices: Iterable[Device], newest: int) -> set[str]:
-        """Who is online here and not in a newcomer's list any more: see `missing`."""
+        """Devices that are online here but no longer in a newcomer's list: see `missing`."""
         gone = {device_id for device_id, _ in self.missing(devices, newest)}
         for device_id in gone:
             self._unaware = self._unaware or {}
@@ -236,7 +236,7 @@ class Roster:
             yield device_id, entry.info or b""
 
     def info(self, device_id: str) -> bytes:
-        """What is stored of a device that is online."""
+        """Metrics of snapshots of a device that is online."""
         return self._online[device_id].info or b""
 
     def _rest(self, device_id: str, entry: Entry) -> None:
@@ -247,7 +247,7 @@ class Roster:
 
 
 class Summary:
-    """What the devices of one session here were not told yet.
+    """The changes that the devices of one session here do not know yet.
 
     Attributes:
         window: cache of what newcomers are shown until the next summary, and whom it names.
@@ -265,7 +265,7 @@ class Summary:
         self.due = now + PERIOD
 
     def joined(self, device_id: str, *, replaced: bool) -> None:
-        """A device came, or came anew. O(1)."""
+        """A device joined, or joined again. O(1)."""
         was_online, _ = self._changes.pop(device_id, (replaced, ""))
         self._note(device_id, was_online, "")
 
@@ -286,7 +286,7 @@ class Summary:
         return joined, left
 
     def told(self, named: int, receivers: int, now: float) -> None:
-        """A summary that names so many devices was sent to so many connections."""
+        """Note a sent summary: its number of devices and of receivers."""
         self.due = now + max(PERIOD, named * receivers / RATE)
 
     def _note(self, device_id: str, was_online: bool, reason: str) -> None:
@@ -299,5 +299,5 @@ class Summary:
 
 
 def is_large(online: int, bound: int, *, before: bool) -> bool:
-    """Whether a session tells summaries. `before`: it has done so until now."""
+    """Whether a session gets summaries. `before`: it has done so until now."""
     return online > bound or (before and 2 * online >= bound)

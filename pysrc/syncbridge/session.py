@@ -1,11 +1,11 @@
-"""What one node knows of one session: its replica, its place in the history, what is missing.
+"""The state of one session on one node: its replica, its place in the history, and the gaps.
 
 Theory of operation. Redis orders all writes of a session, numbers them 1, 2, 3… within an epoch,
 and chains a token to each, the lineage. So a place (epoch, version, lineage) names a whole history,
 also after Redis has come back older than it was. A node learns of commits from two sides: answers
 to its own writes, and messages from other nodes. Each side is in order, but the two are not ordered
-against each other, and messages can be lost. The place here is that of the last commit which this
-node has given to its devices, and `offer` takes commits in any order:
+against each other, and messages can be lost. The place is that of the last commit that this node
+has delivered to its devices. `offer` takes commits in any order:
 
 * made on our place: it is next in line; it is applied, and so is every held commit after it;
 * it leads to our place, or to one of the last `MAX_KEPT`: seen before; dropped;
@@ -14,8 +14,8 @@ node has given to its devices, and `offer` takes commits in any order:
   does not come by itself, the caller reads from the store.
 
 From `read` on, everything that is offered is held: the replica stands still, so that the answer
-fits it. What was held before has happened before the read, so that the answer has its content, if
-the store still does. `catch_up` takes a difference from our place, `replace` a whole state that is
+fits it. Commits held before the read happened before it, so its answer contains them, unless the
+store has lost them. `catch_up` takes a difference from our place, `replace` a whole state that is
 not the continuation of what devices have. Then `release` offers what was held meanwhile.
 
 The replica (`doc`) is optional: a node that never needed the whole state of a session does not
@@ -45,7 +45,7 @@ MAX_KEPT = 64
 """Places that are known to lie behind us."""
 
 UNLIMITED = DocumentLimits(max_bytes=1 << 30, max_keys=1 << 20, max_value_bytes=1 << 30)
-"""For state that comes from our own store, which held it to the real limits."""
+"""Limits for state from our own store, which has enforced the real ones."""
 
 MAX_OWED = 4096
 """Acknowledgements kept for commits that were dropped so; a client sends again what it misses."""
@@ -78,7 +78,7 @@ class Change(msgspec.Struct, gc=False):
     duplicate: bool = False
 
 
-class Verdict(Enum):
+class OfferResult(Enum):
     """What became of an offered commit."""
 
     APPLIED = 1
@@ -165,7 +165,7 @@ class Session(Generic[C]):
 
     @property
     def empty(self) -> bool:
-        """Nobody is here and nobody is coming."""
+        """Whether there are no devices and no joins in progress."""
         return not self.devices and not self.joining
 
     @property
@@ -179,29 +179,29 @@ class Session(Generic[C]):
         self.joined = True
         self.release(out)
 
-    def offer(self, change: Change, out: list[Change]) -> Verdict:
-        """Take one commit; append to `out` what the devices must be sent now, in order.
+    def offer(self, change: Change, out: list[Change]) -> OfferResult:
+        """Take one commit; append the changes that the devices must now get to `out`, in order.
 
         O(1) plus the size of the change, but for commits that wait. FOREIGN: the commit is of
         another epoch, and the caller must read from the store.
         """
         if self.reading or not self.joined:
             self._hold(change)
-            return Verdict.HELD
+            return OfferResult.HELD
         if self._follows(change):
             self._advance(change, out)
             self._go_on(out)
-            return Verdict.APPLIED
+            return OfferResult.APPLIED
         if self._seen(change):
             self._cover(change)
             self._note(change.prev_version, change.prev_lineage)
             self._drop_seen()
-            return Verdict.SEEN
+            return OfferResult.SEEN
         if self.version and change.epoch != self.epoch:
             self._owe(change)
-            return Verdict.FOREIGN
+            return OfferResult.FOREIGN
         self._hold(change)
-        return Verdict.HELD
+        return OfferResult.HELD
 
     def knows(self, place: Place) -> bool:
         """Whether a place is ours, or lies on the way to it as far as that is kept."""
@@ -242,17 +242,17 @@ class Session(Generic[C]):
         if self.doc is None and place == self.place:
             self.doc = Doc.from_flat(flat, place.version, place.epoch)
 
-    def release(self, out: list[Change]) -> Verdict:
+    def release(self, out: list[Change]) -> OfferResult:
         """A read has ended, well or not: offer what was held meanwhile.
 
         FOREIGN: another read is needed.
         """
         self.reading = False
-        verdict = Verdict.SEEN
+        verdict = OfferResult.SEEN
         held, self.held = self.held, None
         for change in (held or {}).values():
-            if self.offer(change, out) is Verdict.FOREIGN:
-                verdict = Verdict.FOREIGN
+            if self.offer(change, out) is OfferResult.FOREIGN:
+                verdict = OfferResult.FOREIGN
         self._settle(self._contains)
         return verdict
 
@@ -273,7 +273,7 @@ class Session(Generic[C]):
         return self.doc.since(version)
 
     def lineage_of(self, version: int) -> str:
-        """The token of a version on the way to ours, "" when it is not known any more."""
+        """The lineage of an earlier version, "" if it is no longer known."""
         if version == self.version:
             return self.lineage
         return (self.kept or {}).get(version, "")

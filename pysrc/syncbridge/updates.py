@@ -54,7 +54,7 @@ class UpdateParser:
         """
         check_version("base_version", payload.base_version)
         if payload.expected is not msgspec.UNSET and payload.operation != "CAS":
-            raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, "expected: only CAS takes it")
+            raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, "expected: allowed only with CAS")
         if payload.key is None:
             return self._several(payload)
         if payload.changes is not msgspec.UNSET or payload.deleted_keys:
@@ -120,10 +120,12 @@ class UpdateParser:
     def _several(self, payload: UpdatePayload) -> ChangeSet:
         if payload.changes is msgspec.UNSET and not payload.deleted_keys:
             raise SyncBridgeError(
-                ErrorCode.INVALID_MESSAGE, "payload: key, changes or deleted_keys is expected"
+                ErrorCode.INVALID_MESSAGE, "payload: expected key, changes or deleted_keys"
             )
         if payload.operation != "SET":
-            raise SyncBridgeError(ErrorCode.INVALID_MESSAGE, "operation: goes with a single key")
+            raise SyncBridgeError(
+                ErrorCode.INVALID_MESSAGE, "operation: allowed only with a single key"
+            )
         changes = None if payload.changes is msgspec.UNSET else payload.changes
         return self.several(changes, payload.deleted_keys)
 
@@ -165,7 +167,7 @@ def check_stream(stream: str, seq: int) -> None:
     if not (1 if stream else 0) <= seq <= (MAX_VERSION if stream else 0):
         raise SyncBridgeError(
             ErrorCode.INVALID_FIELD,
-            "seq: a number from 1, together with stream, is expected",
+            "seq: expected an integer of at least 1, together with stream",
             field="seq",
         )
 
@@ -176,7 +178,7 @@ def check_acked(stream: str, acked: int) -> None:
     if not 0 <= acked <= (MAX_VERSION if stream else 0):
         raise SyncBridgeError(
             ErrorCode.INVALID_FIELD,
-            "acked: the last acknowledged number of stream is expected",
+            "acked: expected the last acknowledged seq of stream",
             field="acked",
         )
 

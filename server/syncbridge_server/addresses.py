@@ -75,7 +75,7 @@ def redis_url(address: str) -> str:
     try:
         _ = parts.port
     except ValueError:  # its text has what stands there, which may be a part of a password
-        raise ValueError("the port is no number up to 65535") from None
+        raise ValueError("the port must be a number up to 65535") from None
     if not (parts.path if parts.scheme == "unix" else parts.hostname):
         raise ValueError(
             f"{parts.scheme}:// needs a {'path' if parts.scheme == 'unix' else 'host'}"

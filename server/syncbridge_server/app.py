@@ -81,7 +81,7 @@ from syncbridge_server.listener.shares import Forwarding
 from syncbridge_server.observability import HttpMetrics
 from syncbridge_server.redis import formats
 from syncbridge_server.redis.bus.bus import RedisBus
-from syncbridge_server.redis.bus.readiness import Readiness
+from syncbridge_server.redis.bus.readiness import StoreReadiness
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.sessions_aside import FreezeAside, PresenceAside, SessionsAside
 from syncbridge_server.redis.stores.call_ledger import RedisLedger
@@ -116,7 +116,7 @@ class Server:
         node: str,
         registry: CollectorRegistry,
         isolated: IsolationMetrics,
-        readiness: Readiness,
+        readiness: StoreReadiness,
         voice: Voice | None = None,
         worker: int = 0,
     ) -> None:
@@ -178,7 +178,7 @@ class Server:
         self.http_metrics = observability.http_metrics(registry)
         registry.register(self.refusals)
         self.listener = replace(listener_config(settings), on_refused=self._handshake_refused)
-        self.gateway.post.on_error = self._told
+        self.gateway.sender.on_error = self._told
         self.bounds = Bounds(self.listener, self.forwarding)
         self.certificates = Certificates(self.listener)
         self.registry = registry
@@ -234,7 +234,7 @@ class Server:
             isolated = IsolationMetrics(registry)
             async with (
                 bus.running(),
-                Readiness(io, bus).running() as readiness,
+                StoreReadiness(io, bus).running() as readiness,
                 build_voice(
                     settings, io, bus, node, registry, isolated, judged_by=voice_clock
                 ) as voice,
@@ -359,9 +359,9 @@ class Server:
         try:
             self.certificates.reload()
         except OSError as error:
-            log.error("The TLS certificates stay as they were", reason=str(error))
+            log.error("tls_reload_failed", reason=str(error))
         else:
-            log.info("TLS certificates read")
+            log.info("tls_certificates_loaded")
 
     def _rolled_back(self, sessions: int, updates: int) -> None:
         text = "Redis came back older: its sessions were reset, and makers of lost updates told"
@@ -409,7 +409,7 @@ class Server:
 
     def _stopping(self) -> None:
         self.gateway.draining = True
-        log.info("Draining", connections=self.active_connections)
+        log.info("draining", connections=self.active_connections)
         self.administration.notice(
             "draining", "a node stops", node=self.gateway.node, connections=self.active_connections
         )

@@ -205,7 +205,7 @@ def _begin(settings: Settings) -> None:
     unknown = _or_exit(lambda: unknown_names({**read_dotenv(), **os.environ}, known))
     configure_logging(settings.log_format, settings.log_level)
     if unknown:
-        get_logger("APP").warning("Variables that are no settings", names=unknown)
+        get_logger("APP").warning("unknown_settings", names=unknown)
 
 
 def _load(**overrides: Any) -> Settings:
@@ -226,7 +226,7 @@ def _life(text: str, longest: float) -> float:
 def _mint(settings: Settings, grant: Grant, ttl: float) -> str:
     def mint() -> str:
         if not settings.jwt_secret.get_secret_value() and settings.jwt_algorithm == "HS256":
-            raise ConfigError("JWT_SECRET is not set, and `syncbridge dev` has made none here")
+            raise ConfigError("JWT_SECRET is not set; no secret of `syncbridge dev` is here")
         tokens, _ = build_tokens(_with_any_refresh_secret(settings))
         return tokens.mint_access(grant, time.time(), ttl)[0]
 

@@ -52,7 +52,7 @@ class Collector:
             gc.unfreeze()
             self.collect()
             self._whole_at = self._clock() + WHOLE_SECONDS
-            log.info("Garbage collected", seconds=round(self._clock() - began, 3))
+            log.info("garbage_collected", seconds=round(self._clock() - began, 3))
         elif gc.get_count()[2] >= PORTION:
             self.collect()
 

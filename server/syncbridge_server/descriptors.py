@@ -53,7 +53,7 @@ def with_descriptors(settings: Settings, tell: bool = True) -> Settings:
         return settings
     if tell:
         shown = {name: value for name, value in lowered.items() if value != getattr(settings, name)}
-        _log.warning("Descriptors are short (ulimit -n): bounds are lowered", limit=limit, **shown)
+        _log.warning("descriptor_limit_low", limit=limit, hint="ulimit -n", **shown)
     return settings.with_values(**lowered)
 
 
@@ -63,7 +63,7 @@ def fitting(settings: Settings, limit: int) -> dict[str, int]:
     A quarter is left to HTTP and an eighth to handshakes; WebSockets have the rest.
     """
     if limit < LEAST:
-        raise ConfigError(f"ulimit -n is {limit}; {LEAST} descriptors are the least")
+        raise ConfigError(f"ulimit -n is {limit}; {LEAST} or more are required")
     if wanted(settings) <= limit or not settings.max_connections:
         return {}
     left = limit - OTHERS - 2 * settings.http_reserve

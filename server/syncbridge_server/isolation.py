@@ -27,13 +27,13 @@ R = TypeVar("R")
 REASON_MOST = 200
 
 
-class Left(Enum):
+class Busy(Enum):
     """What work answers that somebody else is at: it has neither worked nor failed."""
 
-    LEFT = "left"
+    BUSY = "busy"
 
 
-LEFT: Final = Left.LEFT
+BUSY: Final = Busy.BUSY
 
 
 class Aside(Protocol):
@@ -122,7 +122,7 @@ class Isolation:
         except Exception as error:
             await self.failed(chore, record, error)
             return otherwise
-        if answer is not LEFT:
+        if answer is not BUSY:
             self.worked(chore, record)
         return answer
 

@@ -1,9 +1,9 @@
 """Log lines: `[SERVICE_NAME][LEVEL][Function_Name] Message. Details...` or one JSON object.
 
     _log = get_logger("SESSION_MANAGER")
-    _log.info("Session created", session_id=sid)
+    _log.info("session_created", session_id=sid)
 
-    [SESSION_MANAGER][INFO][create_session] Session created. session_id=6b6f...
+    [SESSION_MANAGER][INFO][create_session] session_created. session_id=6b6f...
 
 Everything that the standard library's `logging` is told (Hypercorn, redis-py, httpx) goes the same
 way. Values under names such as token, secret or password never reach a line, nor do tokens inside
@@ -148,7 +148,7 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     _Way.configured = _Way(tail, out, told=LEVELS[level] <= LEVELS["info"])
-    logging.root.handlers[:] = [_Bridge(tail, out)]
+    logging.root.handlers[:] = [_StandardLibraryHandler(tail, out)]
     logging.root.setLevel(LEVELS[level])
     logging.captureWarnings(True)
     for name, least in _QUIET.items():
@@ -188,7 +188,7 @@ def _service(module: str) -> str:
     return words[1].upper() if words[0].startswith("syncbridge") and words[1:] else "SYNCBRIDGE"
 
 
-class _Bridge(logging.Handler):
+class _StandardLibraryHandler(logging.Handler):
     """Sends records of the standard library through our processors."""
 
     def __init__(self, tail: list[Processor], out: TextIO) -> None:

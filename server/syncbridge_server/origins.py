@@ -86,10 +86,11 @@ class Origins:
         self._unlogged += 1
         if self._occasionally.due():
             _log.info(
-                "Origin refused: SYNCBRIDGE_ORIGINS lists those that may connect",
+                "origin_refused",
                 origin=shown[:200],
                 door=door,
                 refused=self._unlogged,
+                hint="SYNCBRIDGE_ORIGINS lists the origins that may connect",
             )
             self._unlogged = 0
         return False

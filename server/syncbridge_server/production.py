@@ -49,7 +49,7 @@ def _require_plain(settings: Settings) -> None:
             secret = getattr(settings, name).get_secret_value()
             if secret != secret.strip() or secret[:1] in (*QUOTES,):
                 raise ConfigError(
-                    f"{variable(name)} has blanks, a line end or quotes around it; take them away"
+                    f"{variable(name)} has blanks, a line end or quotes around it; remove them"
                 )
 
 
@@ -72,16 +72,16 @@ def _require_voice(settings: Settings) -> None:
     if not settings.voice or settings.voice_provider not in ("rtk", "cloudflare"):
         return
     if not settings.rtk_api_key.get_secret_value():
-        raise ConfigError("RTK_API_KEY is not set; voice needs the key of its provider")
+        raise ConfigError("RTK_API_KEY is not set; voice requires the provider's API key")
     if settings.voice_provider == "cloudflare":
         if not settings.rtk_app_id:
-            raise ConfigError("RTK_APP_ID is not set; RealTimeKit needs the application's id")
+            raise ConfigError("RTK_APP_ID is not set; RealTimeKit requires the application id")
         return
     secrets = settings.webhook_secrets()
     if not secrets:
         raise ConfigError(
             "RTK_SECRET_KEY is not set, nor SYNCBRIDGE_VOICE_WEBHOOK_SECRETS;"
-            " webhooks could not be believed"
+            " webhooks could not be verified"
         )
     for secret in secrets:
         try:

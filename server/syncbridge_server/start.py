@@ -121,7 +121,9 @@ async def admit(url: str, durability: Durability, code: str = "") -> None:
         if NO_DATABASE in io.refusing:
             raise ConfigError(f"REDIS_DB: {NO_DATABASE}")
         if NO_LOGIN in io.refusing:
-            raise ConfigError("REDIS_PASSWORD: Redis refuses it, or the user of REDIS_ADDR")
+            raise ConfigError(
+                "REDIS_PASSWORD: Redis refuses the password, or the user in REDIS_ADDR"
+            )
         try:
             await formats.admit(io)
         except formats.FormatRefused as refused:

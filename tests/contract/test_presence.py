@@ -25,9 +25,9 @@ from syncbridge.records.nodes import (
     Condemn,
     Dismiss,
     KeepLease,
-    LetGo,
     ListHeld,
     ListNodes,
+    Release,
     Renew,
     Sweep,
     Swept,
@@ -171,7 +171,7 @@ async def test_the_list_of_a_nodes_sessions(store: RedisStore, raw: redis.Redis)
         Sweep(sid, node, MINUTE),
         touch(sid, "a", node=node),
         join(sid, "a", "c1", node),
-        LetGo(sid, node),
+        Release(sid, node),
         touch(sid, "a", node=node),
     ):
         await store.call(request)

@@ -113,7 +113,7 @@ async def test_many_newcomers_do_not_pass_the_bound(redis_url: str) -> None:
             async with trio.open_nursery() as openers:
                 for _ in range(100):
                     openers.start_soon(nursery.start, come)
-            counts = gateway.evicted, len(gateway.registry.silent)
+            counts = gateway.evicted, len(gateway.registry.unauthenticated)
             done.set()
 
     assert (97, 3) == counts

@@ -10,7 +10,7 @@ import trio.testing
 from syncbridge.errors import StoreOverloaded, StoreTimeout
 from syncbridge.records.sessions import Apply, Outcome, Request, Status
 from syncbridge_server.gateway.commits import LOOK_SECONDS, Commits
-from syncbridge_server.gateway.courier import Courier
+from syncbridge_server.gateway.store_queue import StoreQueue
 
 PATIENCE = 5.0
 
@@ -46,9 +46,9 @@ class Bench:
     def __init__(self) -> None:
         self.store = Held()
         self.done: list[tuple[str, Any]] = []
-        courier = Courier(self.store, lambda: None)
+        store_queue = StoreQueue(self.store, lambda: None)
         self.commits = Commits(
-            courier, lambda write, answer: self.done.append((write.sid, answer)), PATIENCE
+            store_queue, lambda write, answer: self.done.append((write.sid, answer)), PATIENCE
         )
 
     async def write(self, number: int) -> Outcome:

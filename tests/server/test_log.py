@@ -43,7 +43,7 @@ def start(log_format: str = "console", level: str = "info") -> io.StringIO:
 
 def create_session(**details: Any) -> None:
     """A function whose name is in the line."""
-    get_logger("SESSION_MANAGER").info("Session created", **details)
+    get_logger("SESSION_MANAGER").info("session_created", **details)
 
 
 def test_console_line_has_the_documented_form() -> None:
@@ -52,7 +52,7 @@ def test_console_line_has_the_documented_form() -> None:
 
     create_session(session_id="s-1", type="SIP")
 
-    line = "[SESSION_MANAGER][INFO][create_session] Session created. session_id=s-1 type=SIP\n"
+    line = "[SESSION_MANAGER][INFO][create_session] session_created. session_id=s-1 type=SIP\n"
     assert line == out.getvalue()
 
 
@@ -68,7 +68,7 @@ def test_json_line_has_everything_by_name() -> None:
         "service": "SESSION_MANAGER",
         "level": "info",
         "function": "create_session",
-        "message": "Session created",
+        "message": "session_created",
         "session_id": "s-1",
         "count": 3,
     } == entry
@@ -280,7 +280,7 @@ def test_a_frequent_line_is_that_of_a_logger(log_format: str) -> None:
     try:
         out = start(log_format)
         create_session(**details)
-        Frequent("SESSION_MANAGER", "create_session", "Session created")(**details)
+        Frequent("SESSION_MANAGER", "create_session", "session_created")(**details)
     finally:
         REQUEST_ID.reset(bound)
 
@@ -293,7 +293,7 @@ def test_a_frequent_line_is_that_of_a_logger(log_format: str) -> None:
 
 def test_a_frequent_line_keeps_to_the_level_and_to_the_last_configuration() -> None:
     """Where lines go, and whether, is decided anew by each configuration, structlog's own too."""
-    line = Frequent("HTTP", "finish", "Request answered")
+    line = Frequent("HTTP", "finish", "request_answered")
     quiet, loud = start(level="warning"), io.StringIO()
     line()
     configure_logging("console", "info", loud)
@@ -302,7 +302,7 @@ def test_a_frequent_line_keeps_to_the_level_and_to_the_last_configuration() -> N
         line(status=204)
 
     assert quiet.getvalue() == ""
-    assert loud.getvalue() == "[HTTP][INFO][finish] Request answered.\n"
+    assert loud.getvalue() == "[HTTP][INFO][finish] request_answered.\n"
     assert [{"service": "HTTP", "status": 204}] == [
         {name: entry[name] for name in ("service", "status")} for entry in captured
     ]

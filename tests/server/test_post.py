@@ -1,6 +1,6 @@
 """Messages that have no protobuf form."""
 
-from syncbridge_server.gateway.post import transcoded
+from syncbridge_server.gateway.message_sender import transcoded
 
 
 def test_message_without_a_protobuf_form_is_left_out() -> None:

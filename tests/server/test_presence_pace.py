@@ -14,8 +14,8 @@ from syncbridge.records.devices import DeviceList, ListDevices
 from syncbridge.records.nodes import Held, ListHeld
 from syncbridge.records.sessions import Compare, Compared, Lost, Place, Status, Touch, Touched
 from syncbridge.session import Session
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.presence import BOUND, Presence
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.sweeper import LISTS, Sweeper
 
 SESSIONS = 6_000
@@ -69,13 +69,13 @@ class Rig:
 
     def __init__(self, nursery: trio.Nursery, *, lost: bool = False, sessions: int = SESSIONS):
         self.store = SlowStore(nursery, lost)
-        courier = Courier(self.store, lambda: courier.dispatch() and None)  # type: ignore[arg-type]
-        self._courier = courier
+        store_queue = StoreQueue(self.store, lambda: store_queue.dispatch() and None)  # type: ignore[arg-type]
+        self._store_queue = store_queue
         self.sessions = {str(number): a_session(number) for number in range(sessions)}
         departures = SimpleNamespace(
             unsure=set(),
-            ghosts=False,
-            sure=lambda session, answer: True,
+            stale_devices=False,
+            agrees=lambda session, answer: True,
             listed=lambda answer, session: None,
         )
         fanout = SimpleNamespace(
@@ -85,7 +85,7 @@ class Rig:
         )
         self.presence = Presence(
             SimpleNamespace(sessions=self.sessions),  # type: ignore[arg-type]
-            courier,
+            store_queue,
             fanout,  # type: ignore[arg-type]
             SimpleNamespace(rejoin=self._rejoin),  # type: ignore[arg-type]
             departures,  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ class Rig:
         )
 
     def _rejoin(self, connection: Any, done: Callable[[], None]) -> bool:
-        self._courier.ask(HELLO, lambda answer: done())  # type: ignore[arg-type]
+        self._store_queue.ask(HELLO, lambda answer: done())  # type: ignore[arg-type]
         return True
 
     async def settled(self) -> None:

@@ -329,7 +329,7 @@ async def test_access_line_and_metrics_name_the_route() -> None:
     assert 0.0 == registry.get_sample_value("syncbridge_http_requests_running")
     lines = log.getvalue().splitlines()
     assert 5 == len(lines)
-    assert lines[0].startswith("[HTTP][INFO][_finish] Request answered. ")
+    assert lines[0].startswith("[HTTP][INFO][_finish] request_answered. ")
     assert "client=9.9.9.9" in lines[0]
 
 

@@ -19,7 +19,7 @@ SESSION = "550e8400-e29b-41d4-a716-446655440000"
 
 
 class Clock:
-    """A clock that moves when it is told."""
+    """A clock that only tests move."""
 
     def __init__(self, now: float = NOW) -> None:
         self.now = now
@@ -29,7 +29,7 @@ class Clock:
 
 
 class MemoryBus:
-    """One node's bus; `others` hear what it tells to everybody."""
+    """One node's bus; `others` receive its notices to all."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, list[Callable[[Notice], None]]] = {}

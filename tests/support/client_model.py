@@ -1,6 +1,6 @@
 """A server in a few lines, for tests of the client's rules: sessions, ids, differences, conflicts.
 
-It is told when to read a message and when to lose one; nothing happens by itself.
+The test decides when it reads a message and when it loses one; nothing happens by itself.
 """
 
 import copy
@@ -89,7 +89,7 @@ class Server:
         self.joined = False
 
     def new_lineage(self) -> None:
-        """Redis lost the session; whoever is connected is told the whole state, unasked."""
+        """Redis lost the session; connected devices get the whole state unasked."""
         self.epochs += 1
         self.state, self.version, self.key_versions, self.ids = {}, 0, {}, {}
         self.lineages, self.streams = [""], {}
@@ -106,7 +106,7 @@ class Server:
         return self._saved is not None and self._saved[0] == self.epochs
 
     def roll_back(self) -> None:
-        """Redis comes back as it was saved; whoever is connected is told the whole state."""
+        """Redis returns to the saved state; connected devices get the whole state."""
         assert self._saved is not None
         kept = copy.deepcopy(self._saved[1])
         self.state, self.version, self.key_versions, self.ids, self.lineages, self.streams = kept
@@ -146,7 +146,7 @@ class Server:
         return self.version
 
     def _at(self, key: str) -> tuple[int, Any]:
-        """When somebody else last changed a key, and its value."""
+        """The last change of a key by another device: version and value."""
         return self.others.get(key, 0), self.state.get(key, MISSING)
 
     def conflate(self) -> None:

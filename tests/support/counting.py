@@ -1,4 +1,4 @@
-"""Devices that count in Redis through a server: what they were told, and what is there."""
+"""Devices that count in Redis through a server: their acknowledgements, and the stored number."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +21,7 @@ class Counter:
     """Adds 1 again and again, over a real socket; what has no clear answer is asked again.
 
     Attributes:
-        acknowledged: how many times 1 was added, by what it was told.
+        acknowledged: how many increments were acknowledged.
         unclear: how many answers were `store_unavailable`.
     """
 
@@ -44,7 +44,8 @@ class Counter:
             await trio.sleep(PAUSE)
 
     async def add(self, count: int) -> list[str]:
-        """So many, each asked once; returns the error codes, "" for an acknowledgement."""
+        """Send `count` increments, each once; returns the error codes, "" for an
+        acknowledgement."""
         async with await Device.open(self.port) as device:
             await self._join(device)
             first = self.acknowledged + 1

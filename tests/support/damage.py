@@ -36,7 +36,7 @@ BEYOND = (None, "x", [], {}, -5, 10**18, 10**30, True)
 """The same for a member of a JSON object."""
 SCORES = (-5.0, 1e300, float("inf"))
 STRANGE = b"\xff\xfe{"
-"""Name of a field or a member that nobody has written."""
+"""Name of a field or a member that does not exist."""
 
 Way = tuple[str, Callable[[], object]]
 

@@ -15,7 +15,7 @@ import hiredis
 import pytest
 
 from syncbridge.slots import SLOTS, TAGS, slot_of
-from syncbridge_server.redis.link.link import State
+from syncbridge_server.redis.link.link import LinkState
 from syncbridge_server.redis.link.pipeline import ASKING, Confirm, Job, plain, slot_of_key
 from syncbridge_server.redis.link.router import Router
 from syncbridge_server.redis.link.server_info import ServerInfo
@@ -188,9 +188,9 @@ class World:
                 self.router.submit(Job([command], 0, self.now + 1.0, _ignore), self.now)
 
     def write(self) -> None:
-        """What the router wants written is on its way."""
+        """Move what the router wants to write to the servers."""
         for link in list(self.router.links.values()):
-            if link.state is not State.UP or link.address is None:
+            if link.state is not LinkState.UP or link.address is None:
                 continue
             while output := bytes(link.outgoing(self.now)):
                 link.wrote(len(output))
@@ -208,7 +208,7 @@ class World:
     def cut(self, address: Address) -> None:
         """A connection breaks; what the server has not read is lost."""
         link = self.router.links.get(address)
-        if link is not None and link.state is State.UP:
+        if link is not None and link.state is LinkState.UP:
             self.requests[address].clear()
             self.replies[address].clear()
             self.servers[address].reconnected()
@@ -283,14 +283,14 @@ class World:
         raise AssertionError("jobs without an answer")
 
     def stored(self, key: str) -> list[int]:
-        """What the servers hold."""
+        """The contents of the servers."""
         lists = [s.lists.get(key.encode(), []) for s in self.servers.values()]
         assert not all(lists), "a key is on both servers"
         return [number for found in lists for number in found]
 
 
 def _ignore(replies: list[Any]) -> None:
-    """Nobody waits for these."""
+    """Replies that are ignored."""
 
 
 def _commands(output: bytes) -> list[list[bytes]]:

@@ -118,7 +118,7 @@ class RedisCluster:
         return text(ask(server, "CLUSTER", "MYID"))
 
     def owner(self, slot: int) -> RedisServer:
-        """Who serves a slot, by the account of the majority of those that answer."""
+        """The owner of a slot, according to the majority of answering servers."""
         ports = [port for server in self._alive() if (port := _owner(server, slot))]
         port = max(set(ports), key=ports.count)
         return next(server for server in self.servers if server.port == port)
@@ -154,7 +154,7 @@ class RedisCluster:
             between()
 
     def end_move(self, slot: int, target: RedisServer) -> None:
-        """Tell all who serves a slot, the new one first."""
+        """Tell all servers the owner of a slot, the new owner first."""
         name = self.id_of(target)
         for server in [target, *(s for s in self.primaries() if s is not target)]:
             ask(server, "CLUSTER", "SETSLOT", slot, "NODE", name)

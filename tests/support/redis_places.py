@@ -8,7 +8,7 @@ import redis
 from support.redis_cluster import RedisCluster
 from support.redis_sentinels import PASSWORD, SentinelGroup
 from support.redis_servers import RedisServer
-from syncbridge_server.redis.link.endpoint import Endpoint
+from syncbridge_server.redis.link.endpoint import RedisEndpoint
 
 Anywhere = RedisServer | SentinelGroup | RedisCluster
 
@@ -25,7 +25,7 @@ def anywhere(kind: str) -> AbstractContextManager[Anywhere]:
 
 def client_of(url: str) -> Any:
     """A plain client of the Redis at a URL, for what a test wants to see or break."""
-    primary = Endpoint(url).primary()
+    primary = RedisEndpoint(url).primary()
     if primary is not None:
         return redis.Redis(host=primary.host, port=primary.port, password=PASSWORD)
     client = redis.Redis.from_url(url)

@@ -9,7 +9,7 @@ from support.contract.requests import join, session_id, write
 from support.redis_servers import until
 from syncbridge.records.sessions import Commit
 from syncbridge_server.redis.bus.bus import RedisBus
-from syncbridge_server.redis.bus.readiness import Readiness
+from syncbridge_server.redis.bus.readiness import StoreReadiness
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 
@@ -22,7 +22,7 @@ class Watched:
     `breaks`: how often messages may have been lost, counted once they arrive again.
     """
 
-    def __init__(self, io: RedisIO, bus: RedisBus, readiness: Readiness) -> None:
+    def __init__(self, io: RedisIO, bus: RedisBus, readiness: StoreReadiness) -> None:
         self.io, self.bus, self.readiness = io, bus, readiness
         self.store = RedisStore(io, bus.node)
         self.heard: list[int] = []
@@ -50,7 +50,7 @@ async def watched(url: str, node: str) -> AsyncIterator[Watched]:
     io = RedisIO(url)
     async with io.running():
         bus = RedisBus(io, node)
-        async with bus.running(), Readiness(io, bus).running() as readiness:
+        async with bus.running(), StoreReadiness(io, bus).running() as readiness:
             yield Watched(io, bus, readiness)
 
 

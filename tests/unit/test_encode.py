@@ -39,7 +39,11 @@ def test_envelope_is_the_one_of_the_spec(
 ) -> None:
     """Members, their order and their values survive any id."""
     frame = encode.envelope(
-        MessageType.ERROR, encode.Address(sid, user, device), 17, b'{"a":1}', encode.quote(corr)
+        MessageType.ERROR,
+        encode.EnvelopeAddress(sid, user, device),
+        17,
+        b'{"a":1}',
+        encode.quote(corr),
     )
 
     message = json.loads(frame)
@@ -51,7 +55,7 @@ def test_envelope_is_the_one_of_the_spec(
 @given(text, st.none() | st.integers(0, 2**53) | st.floats(0, 1e15))
 def test_heartbeat_ack_echoes_the_client(device: str, sent: float | None) -> None:
     """`client_time` comes back as it was sent; the server's is in milliseconds."""
-    address = encode.Address("s", "u", device)
+    address = encode.EnvelopeAddress("s", "u", device)
 
     message = json.loads(encode.heartbeat_ack(address, 5_500, sent, Place("e", 9, "l"), b'"c"'))
 

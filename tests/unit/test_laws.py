@@ -19,7 +19,7 @@ from support.contract.requests import write
 from support.kernels.merge_kit import KERNELS, MergeKernel
 from syncbridge.kernels import split
 from syncbridge.records.sessions import Apply, Mode, Place, Status
-from syncbridge.session import Change, Session, Verdict
+from syncbridge.session import Change, OfferResult, Session
 
 quick = settings(deadline=None, max_examples=200)
 
@@ -300,7 +300,7 @@ class Node(RuleBasedStateMachine):
         index = data.draw(st.integers(0, len(self.under_way) - 1))
         change = self.under_way[index] if keep else self.under_way.pop(index)
         out: list[Change] = []
-        assert self.session.offer(change, out) is not Verdict.FOREIGN
+        assert self.session.offer(change, out) is not OfferResult.FOREIGN
         self._take(out)
 
     @rule(data=st.data())
@@ -319,11 +319,11 @@ class Node(RuleBasedStateMachine):
             if (self.under_way)
             else []
         ):
-            assert self.session.offer(change, out) is Verdict.HELD
+            assert self.session.offer(change, out) is OfferResult.HELD
         sets = [part for key, value in new.items() for part in (key, value)]
         gone = [key for at in range(begin, end) for key in self.states[at] if key not in new]
         self.session.catch_up(Place("e" if end else "", end), sets, list(dict.fromkeys(gone)), out)
-        assert self.session.release(out) is not Verdict.FOREIGN
+        assert self.session.release(out) is not OfferResult.FOREIGN
         self._take(out)
 
     @invariant()

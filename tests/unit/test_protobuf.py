@@ -106,7 +106,7 @@ def test_json_survives_protobuf(kind: MessageType) -> None:
     def check(payload: Any, correlation_id: str | None, who: str, now: int) -> None:
         frame = encode.envelope(
             kind,
-            encode.Address(who, "ann", who),
+            encode.EnvelopeAddress(who, "ann", who),
             now,
             protobuf_kit.text(payload),
             encode.quote(correlation_id),
@@ -129,7 +129,7 @@ def test_state_update_says_the_same_in_both_encodings(
     payload = encode.update_payload(change, b'"phone"')
     frame = encode.envelope(
         MessageType.STATE_UPDATE,
-        encode.Address("s", "ann", "phone"),
+        encode.EnvelopeAddress("s", "ann", "phone"),
         7,
         payload,
         encode.quote(correlation_id or None),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncbridge.records.sessions import Place
-from syncbridge.session import MAX_HELD, MAX_JUMPS, Change, Session, Verdict
+from syncbridge.session import MAX_HELD, MAX_JUMPS, Change, OfferResult, Session
 
 
 def change(version: int, prev: int | None = None, epoch: str = "e", **sets: str) -> Change:
@@ -40,7 +40,7 @@ def test_next_commit_is_applied_to_replica_and_given_out() -> None:
     """The commit that follows ours goes out and into the replica."""
     s, out = session(), []
 
-    assert Verdict.APPLIED is s.offer(change(1, a="1"), out)
+    assert OfferResult.APPLIED is s.offer(change(1, a="1"), out)
 
     assert [1] == [c.version for c in out]
     assert s.doc is not None
@@ -51,7 +51,7 @@ def test_commit_seen_before_is_dropped() -> None:
     """A repeated commit does nothing."""
     s, out = session(5), []
 
-    assert Verdict.SEEN is s.offer(change(5), out)
+    assert OfferResult.SEEN is s.offer(change(5), out)
     assert [] == out
 
 
@@ -59,9 +59,9 @@ def test_hole_holds_back_what_follows_until_it_closes() -> None:
     """Version 2 waits for version 1, then both go out in order."""
     s, out = session(), []
 
-    assert Verdict.HELD is s.offer(change(2, b="2"), out)
+    assert OfferResult.HELD is s.offer(change(2, b="2"), out)
     assert s.has_hole()
-    assert Verdict.APPLIED is s.offer(change(1, a="1"), out)
+    assert OfferResult.APPLIED is s.offer(change(1, a="1"), out)
 
     assert [1, 2] == [c.version for c in out]
     assert not s.has_hole()
@@ -84,7 +84,7 @@ def test_other_epoch_is_a_new_lineage() -> None:
     """Versions of different epochs are never compared."""
     s = session(7)
 
-    assert Verdict.FOREIGN is s.offer(change(8, epoch="other"), [])
+    assert OfferResult.FOREIGN is s.offer(change(8, epoch="other"), [])
     assert 7 == s.version
 
 
@@ -92,7 +92,7 @@ def test_first_commit_of_all_gives_the_epoch() -> None:
     """A session that did not exist takes the epoch of its first write."""
     s = session(0, "")
 
-    assert Verdict.APPLIED is s.offer(change(1, epoch="new"), [])
+    assert OfferResult.APPLIED is s.offer(change(1, epoch="new"), [])
     assert "new" == s.epoch
 
 
@@ -100,8 +100,8 @@ def test_a_session_that_was_just_created_waits_for_its_first_commit() -> None:
     """The second commit of a new session overtakes the first: a hole, not another lineage."""
     s, out = session(0, ""), []
 
-    assert Verdict.HELD is s.offer(change(2, b="2"), out)
-    assert Verdict.APPLIED is s.offer(change(1, a="1"), out)
+    assert OfferResult.HELD is s.offer(change(2, b="2"), out)
+    assert OfferResult.APPLIED is s.offer(change(1, a="1"), out)
 
     assert [1, 2] == [c.version for c in out]
     assert "e" == s.epoch
@@ -188,7 +188,7 @@ def test_commit_that_was_seen_is_still_acknowledged() -> None:
     for version in (4, 5):
         s.offer(change(version), [])
 
-    assert Verdict.SEEN is s.offer(change(4), [])
+    assert OfferResult.SEEN is s.offer(change(4), [])
 
     assert [4] == [c.version for c in s.take_covered()]
 
@@ -222,7 +222,7 @@ def test_equal_number_of_another_history_is_not_seen() -> None:
     s.offer(change(5), [])
     other = msgspec.structs.replace(change(5), lineage="another")
 
-    assert Verdict.HELD is s.offer(other, [])
+    assert OfferResult.HELD is s.offer(other, [])
     assert s.has_hole()
     assert [] == s.take_covered()
 
@@ -232,7 +232,7 @@ def test_replica_stands_still_while_a_read_is_under_way() -> None:
     s, out = session(1), []
     assert at(1) == s.read()
 
-    assert [Verdict.HELD] * 3 == [s.offer(change(v, k=str(v)), out) for v in (2, 3, 4)]
+    assert [OfferResult.HELD] * 3 == [s.offer(change(v, k=str(v)), out) for v in (2, 3, 4)]
     assert [] == out
     s.catch_up(at(3), [b"k", b"3"], [], out)
     s.release(out)
@@ -254,7 +254,7 @@ def test_whole_state_of_another_history_replaces_everything() -> None:
 
     assert (5, 1) == (s.version, s.resets)
     assert not s.knows(at(10))
-    assert Verdict.APPLIED is s.offer(other, out)
+    assert OfferResult.APPLIED is s.offer(other, out)
     assert not s.knows(at(6))
 
 

@@ -15,9 +15,10 @@ from syncbridge.calls import Call, CallEvent, CallState, StateChange
 from syncbridge.errors import ErrorCode, SyncBridgeError
 
 LEASE_EXPIRED = "lease_expired"
-"""Cause of an end: no heartbeat came in time. The call has lasted until the last sign of it."""
+"""Cause of an end: no heartbeat came in time. The call counts as lasting until its last sign of
+life."""
 FORGOTTEN = "forgotten"
-"""Cause of an end: no write came for so long that the call is about to be forgotten."""
+"""Cause of an end: the call is about to be forgotten, because nothing was written for too long."""
 DELETED = "deleted"
 """Cause of an end: the call was deleted before it was terminated."""
 

@@ -1,4 +1,4 @@
-"""What happens in a call beside its states: it rings, is held, transferred, gets legs, is linked.
+"""Events of a call apart from its states: ringing, hold, transfer, legs, links.
 
 `RULES` is the whole table: in which states an event may be told, whether the call must be on hold
 or must not, what the event is about, and what it changes. A hang-up is the call's last state, with
@@ -76,7 +76,7 @@ def check_kind(text: str) -> EventKind:
 
 
 def value_of(kind: EventKind, members: dict[str, Any]) -> str:
-    """What an event is about, out of its body's other members that were given.
+    """The subject of an event, from the other members of its body.
 
     Raises:
         SyncBridgeError: INVALID_CALL (a member that this kind has not, or its own one missing or
@@ -85,7 +85,7 @@ def value_of(kind: EventKind, members: dict[str, Any]) -> str:
     member = RULES[kind].member
     for name in members:
         if name != member:
-            raise invalid(name, f"{kind} has no such member")
+            raise invalid(name, f"{kind} does not allow this member")
     if not member:
         return ""
     return check_value(member, members.get(member, ""))
@@ -107,13 +107,19 @@ def refused_event(call: Call, kind: EventKind) -> SyncBridgeError:
     """Why an event cannot have happened in a call as it is."""
     if call.state is CallState.TERMINATED:
         return SyncBridgeError(
-            ErrorCode.CALL_TERMINATED, "a terminated call does not come back", state=call.state
+            ErrorCode.CALL_TERMINATED, "a terminated call cannot change", state=call.state
         )
     if len(call.events) >= MOST_EVENTS:
         return SyncBridgeError(
-            ErrorCode.TOO_LARGE, f"events: {MOST_EVENTS} a call are kept", limit=MOST_EVENTS
+            ErrorCode.TOO_LARGE, f"events: at most {MOST_EVENTS} for one call", limit=MOST_EVENTS
         )
-    hold = "" if call.state not in RULES[kind].states else " on hold" if call.held else " and talks"
+    hold = (
+        ""
+        if call.state not in RULES[kind].states
+        else " on hold"
+        if call.held
+        else " and not on hold"
+    )
     return SyncBridgeError(
         ErrorCode.CALL_TRANSITION,
         f"{kind}: the call is {call.state}{hold}",

@@ -12,7 +12,7 @@ MOST_QUERY = 256
 
 
 class CallFilter(msgspec.Struct, frozen=True):
-    """What a list is asked for; empty members ask for nothing.
+    """The filter of a list; empty members do not filter.
 
     Attributes:
         since, until: Unix ms of the creation; from `since` on, and before `until` (0: no end).
@@ -73,7 +73,7 @@ def tag_of(call: Call) -> str:
 def parse_match(header: str) -> str:
     """The tag in an If-Match header; empty without one, and for `*`. Raises INVALID_CALL.
 
-    A weak tag is taken as the strong one: an answer that was compressed on its way has such.
+    A weak tag is treated as the strong one: proxies that compress answers weaken tags.
     """
     text = header.strip()
     if text in ("", "*"):
@@ -81,5 +81,5 @@ def parse_match(header: str) -> str:
     tag = text.removeprefix("W/")
     inner = tag[1:-1]
     if len(tag) < 2 or tag[0] != '"' or tag[-1] != '"' or len(inner) > 64 or '"' in inner:
-        raise invalid("If-Match", "the ETag of one answer is expected")
+        raise invalid("If-Match", "expected the ETag of one response")
     return inner

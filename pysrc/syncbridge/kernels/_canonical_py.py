@@ -1,4 +1,4 @@
-"""Values by what they are, in plain Python: the twin of syncbridge_core.canonical.
+"""Canonical forms of JSON values, in plain Python: the twin of syncbridge_core.canonical.
 
 Same names, same results on any bytes, checked by one test suite. It shares no idea with the C code:
 the standard library says whether a text is JSON and decodes its strings, tokens are a regular
@@ -69,7 +69,7 @@ def _built(tokens: Sequence[bytes]) -> bytes:
 
 
 def _object(parts: list[bytes]) -> bytes:
-    """`[name, value, ...]` as an object with its names in the order of their UTF-8."""
+    """`[name, value, ...]` as an object, its names sorted by their UTF-8 bytes."""
     pairs = sorted((json.loads(parts[i]).encode(), i) for i in range(0, len(parts), 2))
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a name occurs twice")
@@ -124,7 +124,7 @@ def _imprint(form: bytes) -> bytes:
 
 
 def spelling(text: bytes) -> bytes:
-    """What has to stand beside a stored text: b"", or its imprint.
+    """The imprint to store beside a text, or b"".
 
     b"" when the text is canonical and at most 2,048 bytes, so that a script can tell the imprint.
     """

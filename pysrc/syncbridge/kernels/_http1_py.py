@@ -1,6 +1,6 @@
 """What every HTTP/1.1 request costs besides its application: the pure twin of `http1.pyx`. Pure.
 
-Heads are held to a grammar before a parser sees them. Request smuggling needs two parsers that
+Heads are matched with a grammar before a parser sees them. Request smuggling needs two parsers that
 disagree about where a message ends, so that only what every parser reads in the same way passes:
 lines end in CRLF, no line is folded, no space stands before a colon, no control characters, one
 space between the parts of the request line (RFC 9112 sections 2.2, 3, 5.1, 5.2).
@@ -9,8 +9,8 @@ Answers become bytes (RFC 9112 sections 6, 7.1, 9.3; ASGI 3 http). The head wait
 piece of the body, as ASGI asks, and leaves with it: a response in one piece is one send. Its length
 is what the application says, else what that one piece has, else the body is sent in chunks, or to
 an HTTP/1.0 client up to the end of the connection. An application that breaks the protocol gets a
-RuntimeError, before a byte has left where that is possible. Header values are held to one line
-each, so that a value that came from a client cannot split the response.
+RuntimeError, before a byte has left where that is possible. A header value must be one line, so
+that a value from a client cannot split the response.
 """
 
 import re
@@ -133,7 +133,7 @@ class Response:
         return b""
 
     def body(self, data: bytes | bytearray | memoryview, more: bool) -> bytes:
-        """Take `http.response.body`; returns the bytes to send, which may be none."""
+        """Handle `http.response.body`; returns the bytes to send, possibly none."""
         if not self.started:
             raise RuntimeError("http.response.body came before http.response.start")
         if self.complete:

@@ -26,7 +26,7 @@ _KINDS = {b"[": "array", b'"': "string", b"t": "boolean", b"f": "boolean", b"n":
 
 
 class DocumentError(ValueError):
-    """Input that is not acceptable.
+    """Invalid input.
 
     `code` is a catalogue code, `status` an HTTP status hint, `where` names the byte offset and, if
     there is one, the top-level key.

@@ -87,7 +87,7 @@ def compose(first: ChangeSet, second: ChangeSet) -> tuple[list[bytes], list[byte
 def merge3(
     server: Doc, client: Split, base: Mapping[bytes, bytes], complete: bool = False
 ) -> tuple[list[bytes], list[bytes], list[bytes], list[bytes]]:
-    """What a client changed since its base, as far as the server's present state has it otherwise.
+    """The changes of a client since its base that differ from the server's current state.
 
     `base` has an imprint of the old value of each key that the server has changed since. Keys that
     the client does not have count as deleted only if `complete` says that it sent everything.

@@ -1,8 +1,8 @@
-"""The pure twin of `syncbridge_core.throttle`: who speaks, told no more often than needed.
+"""The pure twin of `syncbridge_core.throttle`: limits how often changes of speakers are reported.
 
-What is stored. One entry for each participant about whom something is still to be remembered:
-what was last reported (`wanted`), what was last handed out (`told`), and its place in one of three
-queues. A fourth queue holds the leases of those who are reported as speaking.
+What is stored. Each participant with state has one entry: the last report (`wanted`), the last
+result handed out (`told`), and a place in one of three queues. A fourth queue holds the leases of
+reported speakers.
 
 * READY: `wanted` differs from `told` and nothing forbids to say so; `collect` hands it out.
 * WINDOW: a change was handed out less than `interval_ms` ago; nothing more until its end.
@@ -10,9 +10,9 @@ queues. A fourth queue holds the leases of those who are reported as speaking.
   still speaking. Then a rested one is forgotten.
 * none of them: `told` is right, and the participant speaks.
 
-Who was reported as quiet for a while, or as speaking, and now changes is RESTED: that is news. Who
-changes all the time has only CHANGED, and a caller to whom telling costs much may let it wait for
-others. What counts are the reports, not what was handed out of them.
+Who was reported as quiet for a while, or as speaking, and now changes is RESTED: that is news. A
+participant that changes all the time only has CHANGED, which a caller may delay if sending is
+expensive. Reports count, not the results handed out.
 
 Invariant. All windows have one length and all leases have one length, and time does not go back
 (a smaller `now` counts as the largest seen). So appending keeps both queues sorted by their ends:
@@ -20,9 +20,9 @@ a report costs O(1), `collect` costs O(changes and ends that are due), and no he
 who rest are nearly sorted, as windows may be closed out of turn by a report; it may cost one of
 them a little patience to be forgotten, and nothing else depends on it.
 
-The last report of a window is what its end compares with `told`: a "stopped" cannot be lost, and
-what cancels out is not sent. The twin keeps its queues in ordered dicts, the kernel in linked
-nodes; one suite holds them together.
+At the end of a window, its last report is compared with `told`: so a "stopped" cannot be lost, and
+reports that cancel out are not sent. The twin keeps its queues in ordered dicts, the kernel in
+linked nodes; one suite holds them together.
 """
 
 from collections import OrderedDict
@@ -69,9 +69,9 @@ class _Entry:
 class Throttle:
     """Speaking states of the participants of many channels.
 
-    `interval_ms`: least time between two changes of one participant. `clear_ms`: a speaker who is
-    not reported for so long has stopped. The two bounds are counts; over them a report is refused
-    and counted in `refused`. Raises ValueError unless all four are at least 1.
+    `interval_ms`: least time between two changes of one participant. `clear_ms`: a speaker without
+    a report for this time has stopped. The two bounds are counts; over them a report is refused and
+    counted in `refused`. Raises ValueError unless all four are at least 1.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class Throttle:
 
     @property
     def channels(self) -> int:
-        """Channels of which somebody is held."""
+        """Number of channels with state."""
         return len(self._channels)
 
     def report(self, channel: int, participant: Participant, speaking: bool, now: int) -> int:
-        """Take in what a participant said of itself at `now` (integer ms). O(1).
+        """Record a report of a participant at `now` (integer ms). O(1).
 
         Returns CHANGED or RESTED when a change of this participant can be handed out, so that
         `collect` is to be called, in this tick or a later one; else 0.
@@ -124,7 +124,7 @@ class Throttle:
         return RESTED if entry.news else CHANGED
 
     def collect(self, now: int) -> list[tuple[int, Batch]]:
-        """Hand out what is due at `now`: one batch a channel, each participant at most once."""
+        """Return the changes due at `now`: one batch per channel, each participant at most once."""
         self._clock = now = max(now, self._clock)
         while self._leases and next(iter(self._leases.values())) <= now:
             entry, _ = self._leases.popitem(last=False)
@@ -154,7 +154,8 @@ class Throttle:
         return min(windows + leases + rests, default=None)
 
     def drop(self, channel: int, participant: Participant | None = None) -> int:
-        """Forget a participant, or the whole channel, without a word. How many were held."""
+        """Forget a participant, or the whole channel, without reporting a change. How many were
+        held."""
         entries = self._channels.get(channel, {})
         if participant is None:
             gone = list(entries.values())
@@ -167,7 +168,7 @@ class Throttle:
         return len(gone)
 
     def snapshot(self, channel: int) -> list[Participant]:
-        """Who speaks, as far as listeners were told: what a newcomer has to know."""
+        """The speakers that listeners know of, for a newcomer."""
         entries = self._channels.get(channel, {}).values()
         return [entry.participant for entry in entries if entry.told]
 

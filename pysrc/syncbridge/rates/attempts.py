@@ -38,7 +38,7 @@ class Attempts:
         return None if count >= self._most else pause
 
     def worked(self, key: Hashable) -> None:
-        """It did not fail, or is begun anew. O(1)."""
+        """Forget the failures of a key. O(1)."""
         self._failed.pop(key, None)
 
     def count(self, key: Hashable) -> int:

@@ -1,13 +1,13 @@
-"""What one user may keep in the store: how many sessions, and how many bytes in all of them.
+"""Budgets of one user in the store: a number of sessions, and of bytes in all of them.
 
-Theory of operation. What a user has is spread over the store, and no write could look at all of
-it. So it is estimated from above: what was found when it was last counted, and everything written
+Theory of operation. The data of a user is spread over the store, and no write could read all of it.
+So it is estimated from above: what was found when it was last counted, and everything written
 since, as if it replaced nothing. Small users are never counted. Who has written an eighth of a
 budget since the last count, or is refused, is due for the next one, which brings the estimate down
 to the truth. Each node does this for itself; n nodes let a user go over a budget by n/8 of it, and
 by what is written in the seconds that a count takes.
 
-The table is bounded: who has not written for longest is forgotten, and begins anew.
+The table is bounded: the user without a write for longest is forgotten, and starts again.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 KEPT = 16_384
 SHARE = 8
 AGAIN_SECONDS = 5.0
-"""A user who is refused is counted again after this time, not before."""
+"""Seconds after which a refused user is counted again."""
 
 NEVER = 1 << 62
 """Bytes that nobody writes."""
@@ -25,7 +25,7 @@ SESSIONS, STORED = "sessions", "stored_bytes"
 
 
 class Usage:
-    """What a user has, as far as is known.
+    """The estimated usage of a user.
 
     Attributes:
         sessions: those found by the last count, and those charged since. fresh: since only.
@@ -44,7 +44,7 @@ class Usage:
 
 
 class Budgets:
-    """Holds users to their budgets. A budget of 0 is none.
+    """Holds users to their budgets. A budget of 0 means no limit.
 
     Args:
         sessions: most of them. stored: most bytes of keys and values in all of them.
@@ -99,14 +99,14 @@ class Budgets:
         return self._most[budget]
 
     def begin(self, user_id: str) -> None:
-        """A count begins: what is charged from now on may not be in it."""
+        """A count starts: later charges may not be in it."""
         usage = self._usage(user_id)
         usage.fresh.clear()
         usage.pending += usage.written
         usage.written = usage.quiet = 0
 
     def counted(self, user_id: str, sessions: Iterable[str], stored: int) -> None:
-        """What a count has found."""
+        """Apply the result of a count."""
         usage = self._usage(user_id)
         usage.sessions = set(sessions) | usage.fresh
         usage.stored, usage.pending, usage.quiet = stored, 0, 0

@@ -1,1 +1,1 @@
-"""What the rules and the shell ask a store, and what it answers: requests, answers, news."""
+"""Requests of the rules and the shell to a store, its answers, and messages between nodes."""

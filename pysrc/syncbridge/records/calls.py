@@ -1,4 +1,4 @@
-"""What the store answers about call sessions. Times are Unix ms, those of the store's own clock."""
+"""Answers of the store about call sessions. Times are Unix ms, those of the store's own clock."""
 
 from enum import Enum
 
@@ -21,11 +21,11 @@ class CallResult(Enum):
     CHANGED = "changed"
     """The call has not the entity tag that the request is for."""
     LATE = "late"
-    """The event does not fit the call as it is."""
+    """The current state of the call does not allow the event."""
 
 
 class CallReply(msgspec.Struct):
-    """What a request did.
+    """The result of a request.
 
     Attributes:
         call: as it is now; None for NOT_FOUND and TOO_LARGE. Of a deletion: as it was.

@@ -34,7 +34,7 @@ class DeviceList(Result):
 
 
 class Expel(Query):
-    """Remove a device; its live connection may not write any more. NO_DEVICE when not known."""
+    """Remove a device; its connection may no longer write. NO_DEVICE when not known."""
 
     sid: str
     device_id: str
@@ -67,7 +67,7 @@ class Forget(Query):
 
 
 class Done(Result):
-    """Answer to what has none."""
+    """Answer to requests without a result."""
 
 
 class ListSessions(Query):
@@ -86,7 +86,7 @@ class SessionList(Result):
 
 
 class Peek(Query):
-    """What a session is, without its state."""
+    """A session without its state."""
 
     sid: str
 

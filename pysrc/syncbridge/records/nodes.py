@@ -1,7 +1,7 @@
 """Requests about nodes and the sessions that they hold, and their answers.
 
-docs/decisions/0010-nodes-presence-bus.md has the keys. All but `Sweep` are plain commands: a list
-of nodes is rarely long, and what is asked every ten seconds should be cheap.
+docs/decisions/0010-nodes-presence-bus.md has the keys. All but `Sweep` are plain commands: the list
+of nodes is short, and a request every ten seconds should be cheap.
 """
 
 from syncbridge.records.sessions import Query, Result
@@ -18,7 +18,8 @@ class Renew(Query):
 
 
 class Renewed(Result):
-    """Answer to `Renew`. `new`: there was no entry: the first, or the node was taken for dead."""
+    """Answer to `Renew`. `new`: there was no entry, because it is the first renewal, or the node
+    was considered dead."""
 
     new: bool
 
@@ -85,7 +86,7 @@ class Held(Result):
     cursor: int
 
 
-class LetGo(Query):
+class Release(Query):
     """Take a session off a node's list: it cannot be swept."""
 
     sid: str
@@ -93,7 +94,8 @@ class LetGo(Query):
 
 
 class Sweep(Query):
-    """Take a dead node's devices in a session offline, at most `most`; every node there is told.
+    """Take a dead node's devices in a session offline, at most `most`, and tell every node of the
+    session.
 
     `presence_ms`: how long ago they were seen last, at least.
     """

@@ -1,8 +1,8 @@
-"""Requests about sessions, their answers, and what nodes tell each other, written down once.
+"""Requests about sessions, their answers, and messages between nodes.
 
 Values travel as raw compact JSON text (`bytes`), keys as UTF-8 `bytes`; `sets` are flat lists
-`[key, value, key, value, ...]`. Times are Unix milliseconds unless a name says otherwise. What a
-store guarantees about them stands in `server/syncbridge_server/ports/store.py`.
+`[key, value, key, value, ...]`. Times are Unix milliseconds unless a name says otherwise.
+`server/syncbridge_server/ports/store.py` states the guarantees of a store.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ class Status(IntEnum):
 
 
 class Mode(IntEnum):
-    """What a write does about keys that changed after its `base_version`."""
+    """How a write treats keys that changed after its `base_version`."""
 
     REJECT = 0
     """Any such key: nothing is applied, `Status.CONFLICT` with the server's values."""
@@ -147,7 +147,7 @@ class Apply(msgspec.Struct, gc=False):
 
 
 class Outcome(msgspec.Struct, gc=False):
-    """What a write did.
+    """The result of a write.
 
     Attributes:
         version, prev_version: equal when nothing changed.
@@ -269,7 +269,7 @@ class Welcome(msgspec.Struct, gc=False):
 
 
 class Resume(msgspec.Struct, gc=False):
-    """Read what changed since a place; the whole state when that cannot be told.
+    """Read the changes since a place, or the whole state if those are unknown.
 
     `devices`: whose streams are read with it.
     """
@@ -326,7 +326,7 @@ class Snapshot(msgspec.Struct, gc=False):
 
 
 class Review(msgspec.Struct, gc=False):
-    """Read a session whole, with what is known of how it was at version `base`: for a merge."""
+    """Read a whole session, with what is known of its state at version `base`, for a merge."""
 
     sid: str
     user_id: str = ""
@@ -400,7 +400,7 @@ class Touch(msgspec.Struct, gc=False):
 
 
 class Lost(msgspec.Struct, gc=False):
-    """A device that is connected here and does not live here any more.
+    """A device that is connected here, but not registered here any more.
 
     `node`: where its connection is now, empty when it has none: its lease was over, it handed the
     session over, or Redis has forgotten it. `barred`: the least fence with which it may write.
@@ -520,7 +520,7 @@ class PresenceChange(msgspec.Struct, gc=False):
 
 
 class Notice(msgspec.Struct, gc=False):
-    """Anything else that nodes tell each other. `kind` names it, `data` is JSON text."""
+    """Any other message between nodes. `kind` names it, `data` is JSON text."""
 
     kind: str
     sid: str

@@ -1,4 +1,4 @@
-"""Numbered updates: what a node knows of a device's stream, and which of its updates are lost.
+"""Numbered updates: the state of a device's stream on a node, and which updates are lost.
 
 Theory of operation. A stream is one queue of a device, whose updates have the numbers 1, 2, 3 …
 The store takes an update only if its number is the next, and keeps the last one in the session, so
@@ -20,12 +20,12 @@ REMEMBERED = 256
 """Acknowledged updates of a connection whose ids are known."""
 
 UNKNOWN, PUSHED_OUT = -1, -2
-"""In place of a stream's last number: nobody knows it; newer streams took its place."""
+"""Instead of a stream's last number: unknown, because newer streams have replaced it."""
 
 
 @lru_cache(4_096)
 def stream_name(text: str) -> str:
-    """The 11 characters that stand for a client's name of a stream; "" for none."""
+    """The 11 characters that represent a client's name of a stream; "" for none."""
     if not text:
         return ""
     return base64.urlsafe_b64encode(sha256(text.encode()).digest()[:8]).decode()[:11]
@@ -42,7 +42,7 @@ def last_number(record: bytes, stream: str) -> int:
 
 
 def applied(found: int, acked: int, *, gone: bool) -> int | None:
-    """What a device is told that the store has of its stream; None when that is not known.
+    """The last number of its stream that a device is told; None if unknown.
 
     Args:
         found: the store's last number, UNKNOWN or PUSHED_OUT.

@@ -1,4 +1,4 @@
-"""What stands in a `Hello`, and what its answer means for the device that wants to join."""
+"""The contents of a `Hello`, and the meaning of its answer for the joining device."""
 
 import msgspec
 
@@ -53,5 +53,5 @@ def refusal_of(answer: Welcome | StoreError) -> SyncBridgeError | None:
     if answer.status is Status.FORBIDDEN:
         return SyncBridgeError(ErrorCode.FORBIDDEN, "this session belongs to another user")
     if answer.status is Status.TOO_MANY_DEVICES:
-        return SyncBridgeError(ErrorCode.TOO_MANY_DEVICES, "the session has no room for a device")
+        return SyncBridgeError(ErrorCode.TOO_MANY_DEVICES, "the session has too many devices")
     return SyncBridgeError(ErrorCode.INTERNAL, f"unexpected answer {answer.status.name}")

@@ -18,6 +18,12 @@ from syncbridge.messages import MessageType
 from syncbridge.outbound import AdminUpdate, Audience
 from syncbridge.records.sessions import Notice
 from syncbridge_server.admin.asking import Answers, Asking
+from syncbridge_server.admin.connection_list import (
+    ConnectionList,
+    ConnectionQuery,
+    ConnectionRow,
+    merge,
+)
 from syncbridge_server.admin.directory import Directory
 from syncbridge_server.admin.figures import (
     ConnectionMetrics,
@@ -36,7 +42,6 @@ from syncbridge_server.admin.figures import (
     session_metrics,
     trouble,
 )
-from syncbridge_server.admin.roster import ConnectionRow, Roster, RosterQuestion, merge
 from syncbridge_server.admin.survey import Survey
 from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.isolation import Isolation
@@ -117,7 +122,7 @@ class Administration:
         self._reporter = Reporter(gateway, clock, lambda: (link_of(io, reason()), io.times), errors)
         self._directory = Directory(io, gateway.node, self._reporter.brief)
         self._asking = Asking(bus, gateway.node)
-        self._roster = Roster(gateway.registry, gateway.node, gateway.hub.queued)
+        self._roster = ConnectionList(gateway.registry, gateway.node, gateway.hub.queued)
         self.survey = Survey(io, isolation)
         self._volume: SnapshotMetrics | None = None
         self._volume_at = -VOLUME_SECONDS
@@ -156,7 +161,7 @@ class Administration:
             trouble(reports),
         )
 
-    async def connections(self, question: RosterQuestion) -> tuple[list[ConnectionRow], str, bool]:
+    async def connections(self, question: ConnectionQuery) -> tuple[list[ConnectionRow], str, bool]:
         """A page of open connections, the next cursor, and whether every live node answered."""
         answers = await self._ask(ROSTER, msgspec.json.encode(question))
         rows, following = merge(answers.read(list[ConnectionRow]).values(), question.limit)
@@ -209,7 +214,7 @@ class Administration:
             return {}
 
     async def _stored(self, reports: list[FullReport]) -> SnapshotMetrics | None:
-        """What is stored, walked at most once in `VOLUME_SECONDS`; None while Redis is away."""
+        """What is stored, counted at most once in `VOLUME_SECONDS`; None while Redis is away."""
         now = trio.current_time()
         if self._volume is None or now - self._volume_at >= VOLUME_SECONDS:
             try:
@@ -243,7 +248,7 @@ class Administration:
                 metrics = msgspec.to_builtins(await self.metrics())
                 self._inform_admins(msgspec.json.encode(AdminUpdate("metrics", metrics=metrics)))
             except Exception:
-                log.exception("Admin update failed")
+                log.exception("admin_update_failed")
 
     def _on_notice(self, notice: Notice) -> None:
         if notice.sid != self._gateway.node:

@@ -36,7 +36,7 @@ Handler = Callable[[bytes], Awaitable[bytes]]
 """Body of a question -> body of this node's answer, both JSON text."""
 
 
-class Question(msgspec.Struct):
+class NodeQuery(msgspec.Struct):
     """What travels to the other nodes. `asker`: the node to answer."""
 
     asker: str
@@ -44,7 +44,7 @@ class Question(msgspec.Struct):
     body: msgspec.Raw
 
 
-class Reply(msgspec.Struct):
+class NodeReply(msgspec.Struct):
     """What travels back."""
 
     node: str
@@ -64,7 +64,7 @@ class Answers(NamedTuple):
             try:
                 found[node] = msgspec.json.decode(body, type=kind)
             except UNREADABLE:
-                log.warning("Answer not readable", node=node)
+                log.warning("node_answer_unreadable", node=node)
                 self.missing.append(node)
         return found
 
@@ -105,14 +105,14 @@ class Asking:
         """
         if len(self._waiting) >= MAX_WAITING:
             raise SyncBridgeError(
-                ErrorCode.OVERLOADED, "too many questions to the other nodes", retry_after=1.0
+                ErrorCode.OVERLOADED, "too many requests to the other nodes", retry_after=1.0
             )
         others = nodes - {self._node}
         name = os.urandom(8).hex()
         question = self._waiting[name] = _Round(others)
         try:
             if others:
-                data = Question(self._node, subject, msgspec.Raw(body))
+                data = NodeQuery(self._node, subject, msgspec.Raw(body))
                 self._bus.tell("*", Notice(KIND_ASK, name, msgspec.json.encode(data)))
             own = await self._handlers[subject](body)
             with trio.move_on_after(self._deadline):
@@ -122,7 +122,7 @@ class Asking:
         return Answers({self._node: own} | question.bodies, sorted(question.missing))
 
     def _on_ask(self, notice: Notice) -> None:
-        question = msgspec.json.decode(notice.data, type=Question)
+        question = msgspec.json.decode(notice.data, type=NodeQuery)
         handler = self._handlers.get(question.subject)
         if question.asker == self._node or handler is None or self._nursery is None:
             return
@@ -130,21 +130,21 @@ class Asking:
             self._answering += 1
             self._nursery.start_soon(self._answer, notice.sid, question, handler)
 
-    async def _answer(self, name: str, question: Question, handler: Handler) -> None:
+    async def _answer(self, name: str, question: NodeQuery, handler: Handler) -> None:
         try:
             body = await handler(bytes(question.body))
         except Exception:
-            log.exception("Answer failed", subject=question.subject)
+            log.exception("node_answer_failed", subject=question.subject)
             return
         finally:
             self._answering -= 1
-        reply = msgspec.json.encode(Reply(self._node, msgspec.Raw(body)))
+        reply = msgspec.json.encode(NodeReply(self._node, msgspec.Raw(body)))
         self._bus.tell(question.asker, Notice(KIND_ANSWER, name, reply))
 
     def _on_answer(self, notice: Notice) -> None:
         question = self._waiting.get(notice.sid)
         if question is not None:
-            reply = msgspec.json.decode(notice.data, type=Reply)
+            reply = msgspec.json.decode(notice.data, type=NodeReply)
             question.take(reply.node, bytes(reply.body))
 
 

@@ -53,7 +53,7 @@ class CallSweeper:
             try:
                 await self.sweep()
             except StoreError as error:
-                _log.warning("Calls not swept", reason=error.detail)
+                _log.warning("call_sweep_failed", reason=error.detail)
             await trio.sleep(SWEEP_SECONDS)
 
     async def sweep(self) -> int:

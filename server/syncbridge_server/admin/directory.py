@@ -61,7 +61,7 @@ class Directory:
                 try:
                     await self.publish()
                 except StoreError as error:
-                    log.debug("Node record not written", detail=error.detail)
+                    log.debug("node_record_not_written", detail=error.detail)
                 await trio.sleep(PERIOD)
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(GOODBYE_SECONDS):
@@ -95,7 +95,7 @@ class Directory:
             if not of_record(error):
                 raise
             if self._occasionally.due():
-                log.warning("Node record not readable", node=name, why=type(error).__name__)
+                log.warning("node_record_unreadable", node=name, why=type(error).__name__)
             return None
 
     async def _withdraw(self) -> None:

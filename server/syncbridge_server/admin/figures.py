@@ -145,7 +145,7 @@ class ConnectionMetrics(msgspec.Struct):
 
 
 class SnapshotMetrics(msgspec.Struct):
-    """What is stored. `exact`: false when it is estimated from a part of the keys.
+    """Metrics of snapshots. `exact`: false when it is estimated from a part of the keys.
 
     `damaged`: sessions that cannot be read, and are in none of the other figures.
     """
@@ -184,7 +184,7 @@ class Reporter:
     def brief(self) -> NodeReport:
         """O(1)."""
         gateway = self._gateway
-        tally = gateway.tally
+        counters = gateway.counters
         return NodeReport(
             gateway.node,
             os.getpid(),
@@ -192,10 +192,10 @@ class Reporter:
             int(self._clock() * 1000),
             gateway.draining,
             len(gateway.registry.sessions),
-            tally.writes,
-            tally.created,
-            tally.conflicts,
-            tally.written_bytes,
+            counters.writes,
+            counters.created,
+            counters.conflicts,
+            counters.written_bytes,
             gateway.hub.statistics()._asdict(),
         )
 
@@ -206,7 +206,7 @@ class Reporter:
         sessions = [sid for sid, s in self._gateway.registry.sessions.items() if s.devices]
         users = {c.identity.user_id for c in ready if c.identity is not None}
         redis, times = self._link() if self._link is not None else (Redis(), Timing())
-        tally = self._gateway.tally
+        counters = self._gateway.counters
         return FullReport(
             self.brief(),
             len(connections) - len(ready),
@@ -214,14 +214,14 @@ class Reporter:
             Counter(encoding_name(c) for c in connections),
             await trio.to_thread.run_sync(distinct.sketch, sessions),
             await trio.to_thread.run_sync(distinct.sketch, users),
-            Latency(tally.commits.counts, times.counts, tally.ticks.counts),
+            Latency(counters.commits.counts, times.counts, counters.ticks.counts),
             self._trouble(),
             redis,
         )
 
     def _trouble(self) -> Trouble:
         gateway = self._gateway
-        return Trouble(self._errors(), closes(gateway.engine.closes), dict(gateway.tally.auth))
+        return Trouble(self._errors(), closes(gateway.engine.closes), dict(gateway.counters.auth))
 
 
 def encoding_name(connection: Connection) -> str:

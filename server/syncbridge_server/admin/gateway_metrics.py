@@ -34,38 +34,46 @@ class GatewayMetrics(Collector):
         self._io = io
 
     def collect(self) -> Iterator[Metric]:
-        gateway, tally = self._gateway, self._gateway.tally
+        gateway, counters = self._gateway, self._gateway.counters
         registry = gateway.registry
         yield _gauge("syncbridge_sessions", "Sessions on this process.", len(registry.sessions))
         yield _gauge("syncbridge_devices", "Sockets with a valid AUTH.", registry.authenticated)
         yield _gauge("syncbridge_connections_limit", "Bound of sockets; 0: none.", self._most)
         yield _gauge("syncbridge_redis_queued", "Commands without an answer yet.", self._io.queued)
         totals = (
-            ("syncbridge_commits", "Writes that made a new version.", tally.writes),
-            ("syncbridge_conflicts", "Writes refused: another was faster.", tally.conflicts),
-            ("syncbridge_sessions_created", "Sessions made by a write.", tally.created),
-            ("syncbridge_written_bytes", "Keys and values stored, in bytes.", tally.written_bytes),
+            ("syncbridge_commits", "Writes that made a new version.", counters.writes),
+            ("syncbridge_conflicts", "Writes refused: another was faster.", counters.conflicts),
+            ("syncbridge_sessions_created", "Sessions made by a write.", counters.created),
+            (
+                "syncbridge_written_bytes",
+                "Keys and values stored, in bytes.",
+                counters.written_bytes,
+            ),
         )
         for name, text, value in totals:
             yield CounterMetricFamily(name, text, value=value)
         yield from self._labelled()
         timed = (
-            ("syncbridge_commit_seconds", "From a write to the answer of Redis.", tally.commits),
+            ("syncbridge_commit_seconds", "From a write to the answer of Redis.", counters.commits),
             ("syncbridge_redis_seconds", "Commands together, to their answers.", self._io.times),
-            ("syncbridge_tick_seconds", "Work on what one look at the sockets gave.", tally.ticks),
+            (
+                "syncbridge_tick_seconds",
+                "Work on what one look at the sockets gave.",
+                counters.ticks,
+            ),
         )
         for name, text, timing in timed:
             yield histogram(name, text, timing)
 
     def _labelled(self) -> Iterator[Metric]:
         gateway = self._gateway
-        engine, tally = gateway.engine, gateway.tally
+        engine, counters = gateway.engine, gateway.counters
         messages = {type_name(kind): n for kind, n in list(engine.messages.items())}
         yield _counter("syncbridge_messages", "Messages carried out.", "type", messages)
-        yield _counter("syncbridge_auth", "AUTH messages by result.", "result", tally.auth)
+        yield _counter("syncbridge_auth", "AUTH messages by result.", "result", counters.auth)
         yield _counter("syncbridge_closes", "Sockets closed.", "code", closes(engine.closes))
         text = "What AUTH gave a device that had a state."
-        yield _counter("syncbridge_resumes", text, "kind", tally.resumes)
+        yield _counter("syncbridge_resumes", text, "kind", counters.resumes)
 
 
 def type_name(kind: int | str) -> str:

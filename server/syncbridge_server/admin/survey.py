@@ -176,6 +176,8 @@ def parse_cursor(text: str) -> tuple[int, int]:
     match = _CURSOR.fullmatch(text)
     if match is None or int(match[1]) >= SLOTS << 64:
         raise SyncBridgeError(
-            ErrorCode.INVALID_FIELD, "cursor: give the one of the answer before", field="cursor"
+            ErrorCode.INVALID_FIELD,
+            "cursor: send the next_cursor of the page before",
+            field="cursor",
         )
     return int(match[1]), int(match[2])

@@ -118,7 +118,7 @@ class ClaimMapping(NamedTuple):
         document = _document(payload)
         for name in ("typ", "token_use"):
             if str(document.get(name, ACCESS)).lower() not in _ACCESS_KINDS:
-                raise invalid(f"it is no access token (claim {name})")
+                raise invalid(f"it is not an access token (claim {name})")
         known = {
             "sub": self._text(document, self.user),
             "role": self._role(document),
@@ -146,7 +146,7 @@ class ClaimMapping(NamedTuple):
         named = value if isinstance(value, list) else [value]
         role = next((role for role in _RANK if role in named), self.default_role)
         if role is None:
-            raise invalid("it names no role of ours")
+            raise invalid("it names no known role")
         return role
 
 

@@ -40,14 +40,14 @@ Key = tuple[str, str]
 Done = Callable[[SyncBridgeError | None], None]
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class GateDecision(msgspec.Struct, frozen=True):
     """The application's answer. `reason` is told to the client."""
 
     allow: bool
     reason: str = ""
 
 
-class Question(msgspec.Struct, frozen=True):
+class GateRequest(msgspec.Struct, frozen=True):
     """What the application is asked."""
 
     user_id: str
@@ -71,7 +71,7 @@ class ConnectGate:
             self._headers["Authorization"] = f"Bearer {key}"
         self._timeout = timeout
         self._clock = clock
-        self._known: OrderedDict[Key, tuple[Verdict, float]] = OrderedDict()
+        self._known: OrderedDict[Key, tuple[GateDecision, float]] = OrderedDict()
         self._asked: dict[Key, list[Done]] = {}
         self._nursery: trio.Nursery | None = None
         self._client: httpx.AsyncClient | None = None
@@ -104,7 +104,7 @@ class ConnectGate:
         if self._nursery is None or len(self._asked) >= AT_ONCE:
             raise unavailable()
         self._asked[key] = [done]
-        question = Question(identity.user_id, session_id, device_id, identity.role)
+        question = GateRequest(identity.user_id, session_id, device_id, identity.role)
         self._nursery.start_soon(self._answer, key, question, identity.expires_at)
 
     async def require(self, identity: Identity, session_id: str, device_id: str = "") -> None:
@@ -137,7 +137,7 @@ class ConnectGate:
             finally:
                 self._nursery = None
 
-    async def _answer(self, key: Key, question: Question, expires_at: float) -> None:
+    async def _answer(self, key: Key, question: GateRequest, expires_at: float) -> None:
         error: SyncBridgeError | None = unavailable()
         try:
             verdict = await self._judged(question)
@@ -148,12 +148,12 @@ class ConnectGate:
             for done in self._asked.pop(key):
                 done(error)
 
-    def _keep(self, key: Key, verdict: Verdict, expires_at: float) -> None:
+    def _keep(self, key: Key, verdict: GateDecision, expires_at: float) -> None:
         self._known[key] = verdict, expires_at
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
 
-    async def _judged(self, question: Question) -> Verdict | None:
+    async def _judged(self, question: GateRequest) -> GateDecision | None:
         """The application's verdict; None when there is none."""
         why = "no answer in time"
         with trio.move_on_after(self._timeout):
@@ -164,17 +164,17 @@ class ConnectGate:
             except Exception as error:  # of the HTTP client, in any of its forms
                 why = type(error).__name__
         if self._occasionally.due():
-            _log.warning("Nobody new may join: the application gives no verdict", reason=why)
+            _log.warning("connect_gate_unavailable", reason=why)
         return None
 
-    async def _post(self, body: bytes) -> Verdict:
+    async def _post(self, body: bytes) -> GateDecision:
         assert self._client is not None
         text = b""
         async with self._client.stream(
             "POST", self._url, content=body, headers=self._headers
         ) as answer:
             if answer.status_code == ErrorCode.FORBIDDEN.status:
-                return Verdict(False)
+                return GateDecision(False)
             answer.raise_for_status()
             if int(answer.headers.get("Content-Length", 0)) > MOST_BYTES:
                 raise msgspec.DecodeError("too long")
@@ -184,10 +184,10 @@ class ConnectGate:
                     text += part
                     if len(text) > MOST_BYTES:
                         raise msgspec.DecodeError("too long")
-        return msgspec.json.decode(text, type=Verdict)
+        return msgspec.json.decode(text, type=GateDecision)
 
 
-def refused(verdict: Verdict) -> SyncBridgeError:
+def refused(verdict: GateDecision) -> SyncBridgeError:
     """The application's no."""
     detail = verdict.reason[:200] or "the application does not let this user into the session"
     return SyncBridgeError(ErrorCode.FORBIDDEN, detail)
@@ -196,7 +196,9 @@ def refused(verdict: Verdict) -> SyncBridgeError:
 def unavailable() -> SyncBridgeError:
     """There is no verdict."""
     return SyncBridgeError(
-        ErrorCode.OVERLOADED, "nobody can say whether you may join", retry_after=RETRY_SECONDS
+        ErrorCode.OVERLOADED,
+        "the application did not say whether you may join",
+        retry_after=RETRY_SECONDS,
     )
 
 

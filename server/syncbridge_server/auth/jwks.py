@@ -81,7 +81,7 @@ class JwksKeys:
         if key is None:
             self._wanted.set()
             undecided = self._raw is None or self._clock() >= self._next or self._lock.locked()
-            raise UnknownKey("its key is not known", self if undecided else None)
+            raise UnknownKey("it is signed with an unknown key", self if undecided else None)
         return key
 
     async def refresh(self) -> bool:
@@ -91,7 +91,9 @@ class JwksKeys:
         """
         if self._waiting >= MAX_WAITING:
             raise SyncBridgeError(
-                ErrorCode.OVERLOADED, "the token issuer's keys are being read", retry_after=1.0
+                ErrorCode.OVERLOADED,
+                "the token issuer's keys are still being read",
+                retry_after=1.0,
             )
         self._waiting += 1
         try:
@@ -130,7 +132,7 @@ class JwksKeys:
         self._next = self._clock() + self._pause
         reason = str(error) if isinstance(error, ValueError) else type(error).__name__
         _log.warning(
-            "The token issuer's keys cannot be read",
+            "jwks_unavailable",
             issuer=self._issuer or self._url,
             reason=reason,
             again_in=self._pause,

@@ -93,11 +93,11 @@ class RefreshRotation:
         if status == FamilyStatus.OK:
             return pair
         if status == FamilyStatus.UNKNOWN:
-            raise invalid("its login is not known any more")
+            raise invalid("its login is no longer known")
         await self._revocations.revoke("family", claims.fam, must=True)
         if status == FamilyStatus.ENDED:
             raise SyncBridgeError(ErrorCode.TOKEN_REVOKED, "this login was revoked")
-        _log.warning("A spent refresh token came back; its login is revoked", user_id=claims.sub)
+        _log.warning("refresh_token_reused", user_id=claims.sub)
         raise SyncBridgeError(
             ErrorCode.TOKEN_REUSED, "this refresh token was used before; the login is revoked"
         )

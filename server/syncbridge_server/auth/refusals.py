@@ -69,7 +69,7 @@ class Refusals(Collector):
         self._told[key] = sometimes, count
         setting = {"settings": SETTINGS[code]} if code in SETTINGS else {}
         _log.info(
-            "Refused",
+            "refused",
             door=door,
             code=code,
             reason=detail,

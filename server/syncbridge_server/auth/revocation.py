@@ -220,7 +220,7 @@ class Revocations:
             except StoreError as error:
                 wait = RETRY_SECONDS
                 if not self.ready and occasionally.due():
-                    _log.warning("The revocation list cannot be read", reason=error.detail)
+                    _log.warning("revocation_list_unreadable", reason=error.detail)
             with trio.move_on_after(wait):
                 await self._wanted.wait()
 
@@ -273,7 +273,7 @@ class Revocations:
         try:
             self._learn(msgspec.json.decode(notice.data, type=Rule))
         except UNREADABLE:
-            _log.warning("A revocation notice cannot be read")
+            _log.warning("revocation_notice_unreadable")
 
     def _ask_reload(self) -> None:
         self._reload = True
@@ -297,7 +297,7 @@ def _rules(flat: Iterable[bytes]) -> list[Rule]:
         try:
             kind, value, user_id = msgspec.json.decode(member, type=tuple[Kind, str, str])
         except UNREADABLE:
-            _log.warning("A revocation rule cannot be read")
+            _log.warning("revocation_rule_unreadable")
             continue
         # A damaged time, too, is one: what it names stays revoked.
         rules.append(Rule(kind, value, user_id, min(float(score), TIME_MOST / 1000)))

@@ -96,11 +96,11 @@ class StatePolicy(Current):
     def reload(self) -> None:
         """Read the file again; the policy stays as it is when that fails."""
         if not self._path:
-            _log.info("No policy to read again: SYNCBRIDGE_STATE_POLICY is not set")
+            _log.info("state_policy_not_configured", hint="set SYNCBRIDGE_STATE_POLICY")
             return
         try:
             self.policy = load_policy(self._path)
         except ConfigError as error:
-            _log.error("The state policy stays as it was", reason=str(error))
+            _log.error("state_policy_reload_failed", reason=str(error))
             return
-        _log.info("State policy read", rules=len(self.policy.rules))
+        _log.info("state_policy_loaded", rules=len(self.policy.rules))

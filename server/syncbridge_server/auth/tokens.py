@@ -74,7 +74,9 @@ class KeyNotKnown(SyncBridgeError):
 
     def __init__(self, source: Readable | None = None) -> None:
         if source is None:
-            super().__init__(ErrorCode.TOKEN_INVALID, "token refused: its key is not known")
+            super().__init__(
+                ErrorCode.TOKEN_INVALID, "token refused: it is signed with an unknown key"
+            )
         else:
             detail = "the keys of the token's issuer are being read"
             super().__init__(ErrorCode.OVERLOADED, detail, retry_after=1.0)
@@ -122,7 +124,7 @@ class Tokens:
     def mint_access(self, grant: Grant, now: float, ttl: float | None = None) -> tuple[str, Claims]:
         """A signed access token and its claims. Raises UNSUPPORTED without a signing key."""
         if self._signer is None:
-            raise SyncBridgeError(ErrorCode.UNSUPPORTED, "tokens are issued elsewhere")
+            raise SyncBridgeError(ErrorCode.UNSUPPORTED, "this server does not issue tokens")
         claims = self._claims(grant, ACCESS, now, ttl or self.rules.access_ttl)
         return self._signer.sign(self._encoder.encode(claims)), claims
 
@@ -202,7 +204,7 @@ class Tokens:
         if issuer is not None:
             claims = _decoded(issuer.mapping.read, self._payload(issuer.verifier, token))
             if claims.iss != issuer.name:
-                raise invalid("claim iss is there twice")
+                raise invalid("claim iss appears twice")
             return claims
         payload = self._payload(self._access, token)
         if self._mapping is not None and _kind(payload) != ACCESS:
@@ -231,7 +233,7 @@ class Tokens:
             if not least <= len(value.encode()) <= self.rules.id_bytes:
                 raise invalid(f"claim {name} needs {least} to {self.rules.id_bytes} bytes")
             if not value.isprintable():
-                raise invalid(f"claim {name} has characters that cannot be printed")
+                raise invalid(f"claim {name} has characters that are not printable")
         if claims.session_id and not is_canonical_uuid(claims.session_id):
             raise invalid("claim session_id must be a lower-case UUID")
 
@@ -248,7 +250,7 @@ class Tokens:
         if claims.iat > now + leeway or claims.nbf > now + leeway:
             raise invalid("it is not valid yet")
         if not 0 < claims.exp - claims.iat <= self.rules.max_life + 1:
-            raise invalid(f"it may live {self.rules.max_life:.0f} s at most")
+            raise invalid(f"its lifetime must be above 0 and at most {self.rules.max_life:.0f} s")
         if now >= claims.exp + leeway:
             raise _expired()
 

@@ -10,7 +10,7 @@ from syncbridge_server.gateway.gateway import node_name
 from syncbridge_server.redis import formats
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.bus.readiness import (
-    Readiness,
+    StoreReadiness,
     configuration_warnings,
     durability_warnings,
 )
@@ -21,7 +21,7 @@ from syncbridge_server.redis.link.urls import connection_url
 from syncbridge_server.settings import Settings
 
 NAME = "redis"
-RIGHTS = Finding("redis-rights", Level.OK, "the user may do what is needed")
+RIGHTS = Finding("redis-rights", Level.OK, "the user has all required permissions")
 
 Found = list[Finding]
 
@@ -42,7 +42,7 @@ async def check_redis(settings: Settings) -> Found:
 
 
 def _refused(reason: str) -> Finding:
-    """Why there is no connection; one is made only when the user may do what is needed."""
+    """Why there is no connection; one is made only for a user with all permissions."""
     text = f"REDIS_ADDR: {reason or 'nothing answers'}"
     return Finding(RIGHTS.check if "NOPERM" in reason else NAME, Level.FAILED, text)
 
@@ -55,7 +55,7 @@ def _embedded() -> Finding:
 
 
 @asynccontextmanager
-async def _link(settings: Settings) -> AsyncIterator[tuple[RedisIO, Readiness]]:
+async def _link(settings: Settings) -> AsyncIterator[tuple[RedisIO, StoreReadiness]]:
     url = connection_url(
         settings.redis_url(),
         settings.redis_password.get_secret_value(),
@@ -65,7 +65,7 @@ async def _link(settings: Settings) -> AsyncIterator[tuple[RedisIO, Readiness]]:
     io = RedisIO(url, deadline=settings.store_deadline, durability=settings.durable)
     async with io.running():
         bus = RedisBus(io, node_name())
-        async with bus.running(), Readiness(io, bus).running() as readiness:
+        async with bus.running(), StoreReadiness(io, bus).running() as readiness:
             yield io, readiness
 
 
@@ -82,7 +82,7 @@ async def _admitted(io: RedisIO) -> Finding:
     return Finding(NAME, Level.OK, f"answers; version {version}, {shape}")
 
 
-def _usable(readiness: Readiness) -> Finding:
+def _usable(readiness: StoreReadiness) -> Finding:
     """A write is stored and a message comes back, by the probe that a running server makes."""
     reason = readiness.reason
     text = f"not ready: {reason}" if reason else "a write is stored, a message comes back"
@@ -107,7 +107,7 @@ async def _configuration(settings: Settings, io: RedisIO) -> Found:
     if isinstance(told[0], StoreError):
         text = "CONFIG GET is refused: persistence and cluster settings are not looked at"
         found.append(Finding(kept, Level.SKIPPED, text))
-    found = found or [Finding(kept, Level.OK, "persists, and evicts nothing")]
+    found = found or [Finding(kept, Level.OK, "persistence is on and eviction is off")]
     return found + (lacking or [Finding(durable, Level.OK, settings.durability)])
 
 

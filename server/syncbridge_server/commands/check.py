@@ -91,7 +91,7 @@ def _configuration(settings: Settings) -> list[Finding]:
         return [Finding("configuration", Level.FAILED, str(error))]
     except SyncBridgeError as error:
         return [Finding("configuration", Level.FAILED, error.detail)]
-    told = [Finding("configuration", Level.WARNING, f"{name} is no setting") for name in unknown]
+    told = [Finding("configuration", Level.WARNING, f"{name} is not a setting") for name in unknown]
     return [Finding("configuration", Level.OK, "a server would take it"), *told]
 
 

@@ -39,7 +39,7 @@ def deliver(
     try:
         settings = load_settings()
         if not settings.redis_addr:
-            raise ConfigError("set REDIS_ADDR: the embedded Redis belongs to its server")
+            raise ConfigError("set REDIS_ADDR: only its own server can use the embedded Redis")
         configured = load_endpoints(settings.webhooks, Guard(settings.webhook_networks))
         beat: Callable[[], None] = alive.touch if alive else _nothing
         beat()

@@ -75,7 +75,7 @@ def _read_toml(path: str, needed: bool) -> dict[str, Any]:
     except FileNotFoundError:
         if not needed:
             return {}
-        raise ConfigError(f"{CONFIG}: there is no file {path}") from None
+        raise ConfigError(f"{CONFIG}: no such file: {path}") from None
     except tomllib.TOMLDecodeError as error:
         where = _POSITION.search(str(error))
         raise ConfigError(f"{path}: not TOML, {where[0] if where else 'see toml.io'}") from None

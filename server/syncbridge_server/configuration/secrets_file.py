@@ -50,7 +50,7 @@ def keep_secrets(data_dir: str) -> DevSecrets:
             raise ConfigError(f"cannot write to {data_dir}: {error.strerror}") from None
         found = read_secrets(data_dir)
     if found is None:
-        raise ConfigError(f"the secrets in {data_dir} vanished while they were read")
+        raise ConfigError(f"the secrets in {data_dir} disappeared while they were being read")
     return found
 
 

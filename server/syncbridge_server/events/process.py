@@ -99,7 +99,7 @@ class Deliveries:
             try:
                 async with locked(self._io, LEASE, LEASE_MS, 0) as lease:
                     if lease is not None:
-                        log.info("Delivering events")
+                        log.info("event_delivery_started")
                         await self._deliver_while(lease)
             except StoreError as error:
                 log.warning("events_not_delivered", reason=error.detail)
@@ -202,7 +202,7 @@ class Deliveries:
         await _done(self._io.script("event_put", [outbox(TAGS[0])], args))
         await _done(self._events.note([TAGS[0]], []))
         self._bus.tell("*", Notice(NOTED_NEWS, "", b""))
-        log.error("Endpoint disabled", endpoint=endpoint.id, reason=current.disabled)
+        log.error("endpoint_disabled", endpoint=endpoint.id, reason=current.disabled)
 
 
 def _now() -> int:

@@ -1,8 +1,8 @@
 """Writes that a task waits for, such as those of a REST request.
 
-What is asked in one turn of the event loop goes to the store together, with one system call. The
-store answers within its own deadline; that nobody waits for ever should it not is looked after by
-one task for all, which looks every `LOOK_SECONDS`.
+The writes of one turn of the event loop go to the store together, with one system call. The
+store answers within its own deadline. Should it fail to, one task for all, which checks every
+`LOOK_SECONDS`, ends the wait.
 """
 
 import math
@@ -14,7 +14,7 @@ import trio
 
 from syncbridge.errors import StoreError, StoreTimeout
 from syncbridge.records.sessions import Apply, Outcome
-from syncbridge_server.gateway.courier import Courier
+from syncbridge_server.gateway.store_queue import StoreQueue
 
 LOOK_SECONDS = 1.0
 
@@ -28,16 +28,16 @@ class Commits:
     """See the top of this file.
 
     Args:
-        courier: takes the writes to the store.
-        done: told each write and its answer, before the task that waits for it, and also when
-            that has given up.
-        patience: seconds after which it has; more than the store's own deadline.
+        store_queue: takes the writes to the store.
+        done: called with each write and its answer, before the waiting task resumes, and also when
+            that task has given up. patience: seconds after which it gives up; more than the store's
+            own deadline.
     """
 
     def __init__(
-        self, courier: Courier, done: Callable[[Apply, Answer], None], patience: float
+        self, store_queue: StoreQueue, done: Callable[[Apply, Answer], None], patience: float
     ) -> None:
-        self._courier = courier
+        self._store_queue = store_queue
         self._done = done
         self._looks = 0
         self._last_look = math.ceil(patience / LOOK_SECONDS) + 1  # the first may come at once
@@ -59,7 +59,7 @@ class Commits:
             self._waiting.pop(call, None)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        self._courier.ask(request, reply)
+        self._store_queue.ask(request, reply)
         if not self._dispatching:
             self._dispatching = True
             trio.lowlevel.current_trio_token().run_sync_soon(self._dispatch)
@@ -71,7 +71,7 @@ class Commits:
         return result
 
     async def run(self) -> None:
-        """Let nobody wait longer than the store may take, until cancelled."""
+        """End waits that exceed the patience, until cancelled."""
         while True:
             await trio.sleep(LOOK_SECONDS)
             self._looks += 1
@@ -84,4 +84,4 @@ class Commits:
 
     def _dispatch(self) -> None:
         self._dispatching = False
-        self._courier.dispatch()
+        self._store_queue.dispatch()

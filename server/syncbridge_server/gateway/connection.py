@@ -5,7 +5,7 @@ from enum import IntEnum
 from sys import intern
 
 from syncbridge import ids
-from syncbridge.encode import NOWHERE, Address
+from syncbridge.encode import NOWHERE, EnvelopeAddress
 from syncbridge.ephemeral import Values
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.identity import Identity
@@ -17,7 +17,7 @@ NOTHING: Values = {}
 
 
 class Alarm(IntEnum):
-    """What the connection's one deadline stands for at the moment."""
+    """What the connection's current deadline is for."""
 
     NONE = 0
     AUTH = 1
@@ -34,17 +34,18 @@ class Connection:
         waiting: its AUTH has not been accepted yet. behind: what came after that AUTH.
         connected_at: when the socket came, Unix ms.
         info: metadata of the device as it is stored (JSON).
-        leave_reason: what the other devices will be told when it goes.
-        refused: an AUTH of it was refused, or its token taken back, so it is about to close; what
-            it sends is dropped.
-        gone: its socket has closed, and what came before that waits behind an AUTH; its departure
-            comes after it.
+        leave_reason: the reason that other devices will see in DEVICE_LEFT.
+        refused: its AUTH was refused or its token revoked, so it is about to close; its messages
+            are dropped.
+        gone: its socket has closed while messages still wait behind an AUTH; its departure follows
+            them.
         fence: its number among the connections of its session, 0 before it has joined.
         stream: the queue of its updates, if it numbers them.
-        me: what it says of itself while it is there; replaced, never changed.
-        resets: `Session.resets` when it was last given a state that fits.
+        me: its ephemeral values; replaced, never changed.
+        resets: `Session.resets` when it last received a state.
         on_known: called once its AUTH was valid.
-        released: its device has handed the session over: it may read, and write after AUTH.
+        released: its device has handed the session over: it may read, but write only after a new
+            AUTH.
     """
 
     __slots__ = (
@@ -98,25 +99,25 @@ class Connection:
 
     @property
     def id(self) -> str:
-        """Its name among all nodes, kept in Redis with the device."""
+        """Its id, unique over all nodes; Redis stores it with the device."""
         return f"{self._node}:{self.cid:x}"
 
     @property
-    def address(self) -> Address:
-        """What answers to it say of its session; it is made for each, as they are few."""
+    def address(self) -> EnvelopeAddress:
+        """The envelope fields of answers to it."""
         if self.session is None or self.identity is None or not self.fence:
             return NOWHERE
         owner = self.session.owner or self.identity.user_id
-        return Address(self.session.id, owner, self.device_id)
+        return EnvelopeAddress(self.session.id, owner, self.device_id)
 
     def tell_known(self) -> None:
-        """Its AUTH was valid: tell whoever wants to know, once."""
+        """Call `on_known`, once: its AUTH was valid."""
         told, self.on_known = self.on_known, None
         if told is not None:
             told()
 
     def require_here(self, session_id: str | None, device_id: str | None) -> None:
-        """Hold a message to the socket: it may name the session and the device of it, or none.
+        """Check that a message names the session and device of this socket, or none.
 
         Raises WRONG_SESSION, WRONG_DEVICE, and INVALID_FIELD for what is no session id.
         """

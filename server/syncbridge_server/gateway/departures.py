@@ -1,4 +1,5 @@
-"""DEVICE_JOINED and DEVICE_LEFT: telling the devices here who came and went, here and elsewhere.
+"""DEVICE_JOINED and DEVICE_LEFT: announces joins and departures on all nodes to the devices of this
+one.
 
 The store decides: each script that takes a connection online or offline answers, and tells the
 other nodes, which connection that was. `syncbridge.roster.Roster` makes one history of what arrives
@@ -6,8 +7,8 @@ from both sides, and this file turns it into frames and into what happens to a s
 with 4009 when its device has connected elsewhere, with 4010 when it was signed out, and left open
 for reading when it has handed the session over.
 
-In a session of many devices changes are told together, see `Summaries`. What a newcomer's list has
-already, and other nodes tell only later, is news to the others alone: see `Roster.unaware`.
+In a large session, changes are sent together; see `Summaries`. A newcomer's list may already
+contain what other nodes announce later; then only the other devices are told. See `Roster.unaware`.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,11 +25,11 @@ from syncbridge.records.sessions import Compared, Device, Leave, Left, PresenceC
 from syncbridge.roster import News
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.devices import Summaries, decode_info, device_payload
 from syncbridge_server.gateway.ephemeral import EphemeralState
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.isolation import of_record
 
@@ -44,18 +45,18 @@ class Departures:
     """Announces devices; see the module's text.
 
     Attributes:
-        unsure: ids of sessions whose devices are to be held against the store.
-        ghosts: the store may have devices of this node online that have left, in sessions that
-            are not here any more.
-        early: session -> device -> its sign-out, of which we heard while somebody was joining.
+        unsure: ids of sessions whose devices must be compared with the store.
+        stale_devices: the store may still list devices of this node that have left, in sessions
+            that are not here any more.
+        early: session -> device -> its sign-out, received while a device was joining.
     """
 
     def __init__(
         self,
         hub: Hub,
         registry: Registry,
-        post: Post,
-        courier: Courier,
+        sender: MessageSender,
+        store_queue: StoreQueue,
         voice: VoiceLink,
         ephemeral: EphemeralState,
         summaries: Summaries,
@@ -67,13 +68,13 @@ class Departures:
         self._ephemeral = ephemeral
         self._hub = hub
         self._registry = registry
-        self._post = post
-        self._courier = courier
+        self._sender = sender
+        self._store_queue = store_queue
         self._summaries = summaries
         self._node = node
         self._clock = clock
         self.unsure: set[str] = set()
-        self.ghosts = False
+        self.stale_devices = False
         self.early: dict[str, dict[str, PresenceChange]] = {}
 
     def closed(self, connection: Connection) -> None:
@@ -100,17 +101,18 @@ class Departures:
             last=session.empty,
             reason=connection.leave_reason,
         )
-        self._courier.ask(request, self._left, connection, session)
+        self._store_queue.ask(request, self._left, connection, session)
         self._registry.release(session)
 
     def heard(self, change: PresenceChange) -> None:
-        """A script that another node ran, or a sweep, tells of a device."""
+        """Handle a presence change from another node or from a sweep."""
         session = self._registry.sessions.get(change.sid)
         if session is not None:
             self.observe(session, change)
 
     def observe(self, session: LocalSession, change: PresenceChange, exclude: int = 0) -> None:
-        """Take a change, do to a socket here what it means, and tell the devices here."""
+        """Apply a presence change: to the roster, to the socket here that it concerns, and to the
+        devices."""
         session.roster.heard_of(change.newest)
         if change.event == JOINED:
             news = session.roster.joined(change.device_id, change.fence, change.detail)
@@ -139,19 +141,19 @@ class Departures:
         if unaware:
             self._tell_aware(session, frames.pop(0), unaware | {exclude})
         for frame in frames:
-            self._post.notice(session, frame, exclude)
+            self._sender.notice(session, frame, exclude)
 
     def close_replaced(self, previous: Connection) -> None:
-        """The device of this connection has another one."""
+        """Close a connection whose device has connected again."""
         previous.leave_reason = "replaced"
         self._hub.close(previous.cid, CloseCode.REPLACED, CloseCode.REPLACED.reason)
 
     def verify(self, session: LocalSession) -> None:
-        """Hold what the devices here were told against the store: a message may be lost."""
-        self._courier.ask(ListDevices(session.id), self.listed, session)
+        """Compare what the devices here know with the store: a message may have been lost."""
+        self._store_queue.ask(ListDevices(session.id), self.listed, session)
 
-    def sure(self, session: LocalSession, answer: Compared) -> bool:
-        """Whether the store says of a session's devices what those here were told."""
+    def agrees(self, session: LocalSession, answer: Compared) -> bool:
+        """Whether the devices here know what the store has of the session's devices."""
         return session.roster.fits(answer.online, answer.newest) and all(
             connection.released or session.roster.is_online(device_id)
             for device_id, connection in session.devices.items()
@@ -161,7 +163,7 @@ class Departures:
         self, answer: Left | StoreError, connection: Connection, session: LocalSession
     ) -> None:
         if isinstance(answer, StoreError):
-            log.warning("Leave Failed", detail=answer.detail)
+            log.warning("leave_failed", detail=answer.detail)
             if not of_record(answer):
                 self.doubt(session)
             return
@@ -172,30 +174,30 @@ class Departures:
             self.observe(session, change)
 
     def doubt(self, session: LocalSession) -> None:
-        """A device that is not here may be online in the store all the same."""
+        """The store may list devices of this node that have left."""
         if self._registry.sessions.get(session.id) is session and session.devices:
             self.unsure.add(session.id)
         else:
-            self.ghosts = True
+            self.stale_devices = True
 
     def listed(self, answer: DeviceList | StoreError, session: LocalSession) -> None:
-        """Bring the roster to what the store has, and tell the devices here."""
+        """Update the roster to the store's list, and announce the differences."""
         if isinstance(answer, StoreError):
             if not of_record(answer):
                 self.doubt(session)
             return
         if answer.status is not Status.OK:
             return
-        self._lay_ghosts(session, answer.devices)
-        self.meet(session, answer.devices)
+        self._remove_stale_devices(session, answer.devices)
+        self.observe_all(session, answer.devices)
         for device_id, fence in session.roster.missing(answer.devices, answer.fence):
             self.observe(
                 session, PresenceChange(session.id, "disconnected", fence, 0, device_id, b"")
             )
         session.roster.listed_at(answer.fence)
 
-    def meet(self, session: LocalSession, devices: Iterable[Device]) -> None:
-        """Take a list from the store: tell the devices here whom they have not heard of."""
+    def observe_all(self, session: LocalSession, devices: Iterable[Device]) -> None:
+        """Announce the devices of the store's list that the devices here do not know yet."""
         for device in devices:
             if device.online and device.fence:
                 change = PresenceChange(
@@ -205,16 +207,18 @@ class Departures:
             else:
                 session.roster.remember(device)
 
-    def _lay_ghosts(self, session: LocalSession, devices: list[Device]) -> None:
-        """Devices are online at this node that are not here: Redis has lost that they left."""
+    def _remove_stale_devices(self, session: LocalSession, devices: list[Device]) -> None:
+        """Take devices offline that the store lists at this node and that are not here."""
         for device in devices:
             node, _, _ = device.conn.partition(":")
             here = session.devices.get(device.device_id)
             if node == self._node and (here is None or here.id != device.conn):
                 request = Leave(session.id, device.device_id, device.conn, self._node)
-                self._courier.ask(request, self._ghost_left, session, device)
+                self._store_queue.ask(request, self._stale_device_left, session, device)
 
-    def _ghost_left(self, answer: Left | StoreError, session: LocalSession, device: Device) -> None:
+    def _stale_device_left(
+        self, answer: Left | StoreError, session: LocalSession, device: Device
+    ) -> None:
         if isinstance(answer, StoreError):
             self.doubt(session)
         elif answer.changed:
@@ -224,8 +228,7 @@ class Departures:
             self.observe(session, change)
 
     def entered(self, session: LocalSession, connection: Connection) -> None:
-        """A newcomer's device may have a newer connection, or be signed out: that news can outrun
-        the answer."""
+        """Close a newcomer that was replaced or signed out while its answer was on the way."""
         early = self.early.get(session.id)
         if early is not None and connection.device_id in early:
             self._end(session, early[connection.device_id])
@@ -234,18 +237,18 @@ class Departures:
             self.close_replaced(connection)
 
     def all_arrived(self, session: LocalSession) -> None:
-        """Nobody is on the way to a session any more."""
+        """No join of this session is in progress any more."""
         self.early.pop(session.id, None)
 
     def _close_older(self, session: LocalSession, change: PresenceChange) -> None:
-        """The device has connected on another node; its socket here is the old one."""
+        """Close the socket here of a device that has connected on another node."""
         connection = session.devices.get(change.device_id)
         if connection is not None and 0 < connection.fence < change.fence:
             self._take_out(session, connection)
             self.close_replaced(connection)
 
     def _end(self, session: LocalSession, change: PresenceChange) -> int:
-        """The device left: what that means to its socket here; cid of whoever is not told."""
+        """Apply a departure to the socket here; returns the cid that is not told of it, or 0."""
         connection = session.devices.get(change.device_id)
         if change.event == REMOVED and session.joining:
             self.early.setdefault(session.id, {})[change.device_id] = change
@@ -263,13 +266,16 @@ class Departures:
             code = CloseCode.DEVICE_REMOVED
             self._hub.close(connection.cid, code, code.reason)
         elif change.event == TIMEOUT:
-            self.unsure.add(session.id)  # the node was taken for dead
+            self.unsure.add(session.id)  # the node was considered dead
         elif connection.released:
-            return 0  # the word of the handoff was lost; it still reads, and is told at least this
+            return (
+                0  # the notice of the handoff was lost; it still reads, and is told at least this
+            )
         return connection.cid
 
     def _take_out(self, session: LocalSession, connection: Connection) -> None:
-        """The store knows already; it is told only when nobody is left here."""
+        """Remove a connection that the store has removed already; tell the store only of an empty
+        session."""
         self._registry.expel(session, connection)
         if session.empty:
             self.leave(connection, session)
@@ -277,14 +283,14 @@ class Departures:
     def _tell_aware(self, session: LocalSession, frame: bytes, unaware: set[int]) -> None:
         for connection in session.devices.values():
             if connection.cid not in unaware:
-                self._post.raw(connection, frame)
+                self._sender.raw(connection, frame)
 
     def _tell_source(self, session: LocalSession, change: PresenceChange, news: News) -> None:
-        """Who hands over is told at once, in a large session too."""
+        """Tell the source of a handoff at once, in a large session too."""
         source = session.devices.get(change.device_id)
         if change.event == HANDOFF and source is not None:
             for frame in self._frames(session, change, news):
-                self._post.raw(source, frame)
+                self._sender.raw(source, frame)
 
     def _frames(self, session: LocalSession, change: PresenceChange, news: News) -> list[bytes]:
         frames = []
@@ -302,7 +308,7 @@ class Departures:
     def _frame(
         self, session: LocalSession, kind: MessageType, change: PresenceChange, payload: bytes
     ) -> bytes:
-        address = encode.Address(session.id, session.owner, change.device_id)
+        address = encode.EnvelopeAddress(session.id, session.owner, change.device_id)
         return encode.envelope(kind, address, int(self._clock()), payload)
 
 
@@ -319,7 +325,7 @@ def departure_payload(change: PresenceChange) -> bytes:
 
 
 def reason_of(change: PresenceChange) -> str:
-    """Why a device left, as clients are told."""
+    """The `reason` of DEVICE_LEFT."""
     return "disconnected" if change.event == REMOVED else change.event
 
 

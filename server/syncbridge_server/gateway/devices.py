@@ -1,15 +1,14 @@
-"""Lists of devices: what a newcomer is shown, what DEVICE_LIST asks for, and what a large session
-is told once a second in place of single notices.
+"""Lists of devices: in AUTH_SUCCESS, as the answer to DEVICE_LIST, and once a second in a large
+session in place of single notices.
 
-`syncbridge.roster` knows who is there and what was not told yet; this file makes messages of it,
-and looks after the sessions in which something waits to be told.
+`syncbridge.roster` tracks who is online and what is still to be announced; this file turns that
+into messages.
 """
 
 from collections.abc import Callable, Collection
 
 import msgspec
 import structlog
-import trio
 
 from syncbridge import encode, messages
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
@@ -19,11 +18,12 @@ from syncbridge.messages import Envelope, MessageType
 from syncbridge.records.devices import DeviceList, ListDevices
 from syncbridge.records.sessions import Device, DeviceInfo, Status
 from syncbridge.roster import News, Summary, is_large
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.ephemeral import EphemeralState
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.voice import VoiceLink
 
 log = structlog.get_logger("gateway")
@@ -32,19 +32,19 @@ _info_decoder = msgspec.json.Decoder(DeviceInfo)
 
 
 class Summaries:
-    """Tells sessions of more than `limits.presence_list` devices who came and went.
+    """Announces joins and departures to sessions of more than `limits.presence_list` devices.
 
     Args:
         clock: wall clock, Unix seconds. monotonic: the hub's clock in ms.
 
     Attributes:
-        wanted: set when there is something to tell.
+        wanted: set when there is something to announce.
     """
 
     def __init__(
         self,
         registry: Registry,
-        post: Post,
+        sender: MessageSender,
         voice: VoiceLink,
         ephemeral: EphemeralState,
         *,
@@ -53,17 +53,17 @@ class Summaries:
         monotonic: Callable[[], int],
     ) -> None:
         self._registry = registry
-        self._post = post
+        self._sender = sender
         self._voice = voice
         self._ephemeral = ephemeral
         self._bound = limits.presence_list
         self._clock = clock
         self._monotonic = monotonic
         self._waiting: set[str] = set()
-        self.wanted = trio.Event()
+        self.wanted = AutoResetEvent()
 
     def took(self, session: LocalSession, device_id: str, news: News, reason: str) -> bool:
-        """Whether a change, which the roster has, is told by a summary and not by itself."""
+        """Whether a summary announces this change, so that it needs no message of its own."""
         large = is_large(session.roster.online, self._bound, before=session.summary is not None)
         if not large:
             if session.summary is None:
@@ -82,7 +82,7 @@ class Summaries:
         return True
 
     def tell(self) -> None:
-        """Send the summaries that are due; what is not waits for another round."""
+        """Send the summaries that are due."""
         waiting, self._waiting = self._waiting, set()
         for session_id in waiting:
             session = self._registry.sessions.get(session_id)
@@ -94,7 +94,7 @@ class Summaries:
             try:
                 self._tell(session, session.summary)
             except Exception:
-                log.exception("Summary Failed", session_id=session_id)
+                log.exception("summary_failed", session_id=session_id)
         if self._waiting:
             self.wanted.set()
 
@@ -142,9 +142,9 @@ class Summaries:
         )
 
     def _publish(self, session: LocalSession, payload: bytes) -> None:
-        address = encode.Address(session.id, session.owner, "")
+        address = encode.EnvelopeAddress(session.id, session.owner, "")
         frame = encode.envelope(MessageType.DEVICE_LIST, address, int(self._clock()), payload)
-        self._post.notice(session, frame)
+        self._sender.notice(session, frame)
 
     def _everybody(self, session: LocalSession, gone: Collection[str] = ()) -> bytes:
         return encode.join_objects(
@@ -155,7 +155,7 @@ class Summaries:
     def _window(self, session: LocalSession, summary: Summary) -> tuple[bytes, frozenset[str]]:
         """Devices that have been online for longest, and their names; a place is left over.
 
-        While no more than the bound are online, what they say of themselves may change it.
+        Up to the bound, ephemeral values may change the order.
         """
         if summary.window is None or session.roster.online <= self._bound:
             shown = dict(session.roster.window(self._bound - 1))
@@ -175,26 +175,26 @@ class Summaries:
 
 
 class DeviceLists:
-    """Answers DEVICE_LIST, or takes what a device says of itself by it."""
+    """Answers DEVICE_LIST; with `me`, takes the ephemeral values of a device instead."""
 
     def __init__(
         self,
-        post: Post,
-        courier: Courier,
+        sender: MessageSender,
+        store_queue: StoreQueue,
         voice: VoiceLink,
         ephemeral: EphemeralState,
         summaries: Summaries,
     ) -> None:
         self._voice = voice
         self._ephemeral = ephemeral
-        self._post = post
-        self._courier = courier
+        self._sender = sender
+        self._store_queue = store_queue
         self._summaries = summaries
 
     def request(self, connection: Connection, envelope: Envelope) -> None:
-        """DEVICE_LIST in: the answer comes with the store's, or is a large session's window.
+        """Handle DEVICE_LIST. The answer is the store's list, or the window of a large session.
 
-        With `me` there is none.
+        A message with `me` gets none.
         """
         payload = messages.decode_payload(messages.devices_decoder, envelope)
         if payload.me is not msgspec.UNSET:
@@ -204,20 +204,20 @@ class DeviceLists:
         assert session is not None
         if session.summary is not None:
             window = self._summaries.whole(session)
-            self._post.send(connection, MessageType.DEVICE_LIST, window, envelope.correlation_id)
+            self._sender.send(connection, MessageType.DEVICE_LIST, window, envelope.correlation_id)
             return
         request = ListDevices(session.id)
-        self._courier.ask(request, self._listed, connection, envelope.correlation_id)
+        self._store_queue.ask(request, self._listed, connection, envelope.correlation_id)
 
     def _listed(
         self, answer: DeviceList | StoreError, connection: Connection, correlation_id: str | None
     ) -> None:
         if isinstance(answer, StoreError):
-            self._post.error(connection, answer, correlation_id)
+            self._sender.error(connection, answer, correlation_id)
             return
         if answer.status is not Status.OK:
             error = SyncBridgeError(ErrorCode.SESSION_NOT_FOUND, "there is no such session")
-            self._post.error(connection, error, correlation_id)
+            self._sender.error(connection, error, correlation_id)
             return
         session = connection.session
         sid = session.id if session is not None else ""
@@ -233,16 +233,16 @@ class DeviceLists:
             for device in answer.devices
         )
         payload = b'{"devices":%b,"total":%d}' % (devices, len(answer.devices))
-        self._post.send(connection, MessageType.DEVICE_LIST, payload, correlation_id)
+        self._sender.send(connection, MessageType.DEVICE_LIST, payload, correlation_id)
 
 
 def is_online(device: Device) -> bool:
-    """A lease that runs, and a connection that holds it."""
+    """Whether a device has a running lease and a connection."""
     return device.online and device.fence > 0
 
 
 def decode_info(info: bytes) -> DeviceInfo:
-    """Stored metadata of a device; empty when it cannot be read, or cannot be ours."""
+    """Stored metadata of a device; empty when it cannot be decoded."""
     try:
         read = _info_decoder.decode(info)
     except UNREADABLE:
@@ -260,8 +260,8 @@ def device_payload(
 ) -> bytes:
     """A device as clients see it, as JSON.
 
-    `last_seen`: Unix seconds, left out when negative. `in_call`: the channel whose call it holds,
-    `me`: what it says of itself, as JSON; both left out when empty.
+    `last_seen`: Unix seconds, omitted when negative. `in_call`: the channel whose call it is in.
+        `me`: its ephemeral values, as JSON. Both are omitted when empty.
     """
     members: dict[str, object] = {
         "device_id": device_id,

@@ -1,8 +1,8 @@
 """The tick: a batch of hub events in, store requests and frames out.
 
-`handle` is called with everything that one poll of the hub gave. It decodes each message and acts
-on it; writes are only collected, and go to the store as one pipeline when the batch is through.
-Nothing here waits: answers come back through the courier as function calls, in order.
+`handle` gets all events of one poll of the hub. It decodes each message and acts
+on it; writes are collected, and go to the store as one pipeline at the end of the batch.
+Nothing here waits: answers come back through the store queue as function calls, in order.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,17 +34,17 @@ from syncbridge_core.hub import (
     Hub,
 )
 from syncbridge_server.gateway.connection import Alarm, Connection
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.devices import DeviceLists
 from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.fanout import Fanout, place_read, whole_state
 from syncbridge_server.gateway.inbound import TEXT, Inbound, correlation_of
 from syncbridge_server.gateway.joining import Joining
+from syncbridge_server.gateway.message_sender import MessageSender, prefix
 from syncbridge_server.gateway.operations import Operations
-from syncbridge_server.gateway.post import Post, prefix
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.telemetry.tracing import TRACING
@@ -59,16 +59,16 @@ class Engine:
     """Dispatches hub events. `clock` is Unix seconds, `monotonic` the hub's clock in ms.
 
     Attributes:
-        leaving: the server is about to close all sockets: what comes from now on is refused.
-        messages: those that were carried out, by type. closes: sockets, by close code.
+        leaving: the server is about to close all sockets: new messages are refused.
+        messages: handled messages, by type. closes: closed sockets, by close code.
     """
 
     def __init__(
         self,
         hub: Hub,
         registry: Registry,
-        post: Post,
-        courier: Courier,
+        sender: MessageSender,
+        store_queue: StoreQueue,
         fanout: Fanout,
         joining: Joining,
         departures: Departures,
@@ -87,15 +87,15 @@ class Engine:
     ) -> None:
         self._hub = hub
         self._registry = registry
-        self._post = post
-        self._courier = courier
+        self._sender = sender
+        self._store_queue = store_queue
         self._fanout = fanout
         self._joining = joining
         joining.on_entered = self.entered
         self._departures = departures
         self._parser = parser
         self._policy = policy
-        self._operations = Operations(courier, post, parser, self._updated, policy)
+        self._operations = Operations(store_queue, sender, parser, self._updated, policy)
         self._inbound = inbound
         self._quota = quota
         self._voice = voice
@@ -120,12 +120,12 @@ class Engine:
             EVENT_CLOSED: self._on_closed,
             EVENT_DEADLINE: self._on_deadline,
             EVENT_RESYNC: self._on_resync,
-            EVENT_HUSHED: self._on_hushed,
+            EVENT_HUSHED: self._on_speaking_dropped,
             EVENT_LIMITED: self._on_limited,
         }
 
     def handle(self, events: Sequence[Event]) -> None:
-        """Act on one batch of events, then send what was asked of the store."""
+        """Handle one batch of events, then send the collected requests to the store."""
         connections, handlers = self._registry.connections, self._events
         for kind, cid, data, aux in events:
             connection = connections.get(cid)
@@ -136,20 +136,22 @@ class Engine:
                     self._failed(connection)
         self._voice.tick()
         self._ephemeral.tick()
-        self._courier.dispatch()
+        self._store_queue.dispatch()
 
     def _failed(self, connection: Connection) -> None:
-        """A fault of ours ends one connection, never the tick."""
-        log.exception("Handler failed", connection=connection.id)
+        """An internal error ends one connection, never the tick."""
+        log.exception("message_handler_failed", connection=connection.id)
         error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this message")
-        self._post.error(connection, error, None)
+        self._sender.error(connection, error, None)
         code = CloseCode.INTERNAL_ERROR
         self._hub.close(connection.cid, code, code.reason)
 
     def _on_message(self, connection: Connection, data: bytes, opcode: int) -> None:
         if self.leaving and not connection.refused:
-            error = SyncBridgeError(ErrorCode.DRAINING, "the server restarts; nothing was done")
-            self._post.error(connection, error, correlation_of(connection, data))
+            error = SyncBridgeError(
+                ErrorCode.DRAINING, "the server is restarting; nothing was done"
+            )
+            self._sender.error(connection, error, correlation_of(connection, data))
         else:
             self._take(connection, data, opcode)
 
@@ -162,16 +164,17 @@ class Engine:
             self._act(connection, data, opcode)
 
     def _wait(self, connection: Connection, data: bytes, opcode: int) -> None:
-        """Keep a message until AUTH, which came before it, is answered."""
+        """Keep a message until the AUTH before it is answered."""
         if connection.behind is None:
             connection.behind = BehindAuth()
         try:
             connection.behind.put(data, opcode)
         except SyncBridgeError as error:
-            self._post.error(connection, error, correlation_of(connection, data))
+            self._sender.error(connection, error, correlation_of(connection, data))
 
     def entered(self, connection: Connection) -> None:
-        """AUTH has been accepted: act on what came behind it, and then on the close, if it has."""
+        """AUTH was accepted: handle the messages behind it, then the close, if the socket has
+        closed."""
         behind, connection.behind = connection.behind, None
         if behind is not None:
             for data, opcode in behind.messages:
@@ -187,7 +190,7 @@ class Engine:
         try:
             envelope = self._inbound.decode(connection, data, opcode)
         except SyncBridgeError as error:
-            self._post.error(connection, error, correlation_of(connection, data))
+            self._sender.error(connection, error, correlation_of(connection, data))
             return
         try:
             if envelope.type not in TRANSITIONS[connection.state]:
@@ -197,7 +200,7 @@ class Engine:
             else:
                 self._quota.require(connection.identity)
         except SyncBridgeError as error:
-            self._post.error(connection, error, short(envelope.correlation_id))
+            self._sender.error(connection, error, short(envelope.correlation_id))
             return
         self._carry_out(connection, envelope)
 
@@ -208,11 +211,11 @@ class Engine:
             self._check(connection, envelope)
             self._handlers[envelope.type](connection, envelope)
         except SyncBridgeError as error:
-            refuse = self._post.error if envelope.type != AUTH else self._joining.refuse
+            refuse = self._sender.error if envelope.type != AUTH else self._joining.refuse
             refuse(connection, error, short(envelope.correlation_id))
 
     def _check(self, connection: Connection, envelope: Envelope) -> None:
-        """What holds for the envelope of every message. Raises SyncBridgeError."""
+        """Check the envelope of any message. Raises SyncBridgeError."""
         if short(envelope.correlation_id) is not envelope.correlation_id:
             raise SyncBridgeError(ErrorCode.INVALID_FIELD, "correlation_id: at most 64 characters")
         identity = connection.identity
@@ -238,7 +241,7 @@ class Engine:
             session.place if session is not None else Place(),
             encode.quote(envelope.correlation_id),
         )
-        self._post.raw(connection, frame)
+        self._sender.raw(connection, frame)
 
     def _on_snapshot_request(self, connection: Connection, envelope: Envelope) -> None:
         payload = messages.decode_payload(messages.snapshot_decoder, envelope)
@@ -256,15 +259,15 @@ class Engine:
             if delta is not None
             else whole_state(session, calls)
         )
-        self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, body, envelope.correlation_id)
+        self._sender.send(connection, MessageType.SNAPSHOT_RESPONSE, body, envelope.correlation_id)
 
     def _ask_snapshot(
         self, connection: Connection, since: Place, correlation_id: str | None
     ) -> None:
-        """The store knows what this node does not: all of the state, or an older place."""
+        """Ask the store, which has the whole state and older versions."""
         assert connection.session is not None
         request = Resume(connection.session.id, since)
-        self._courier.ask(request, self._snapshot_read, connection, since, correlation_id)
+        self._store_queue.ask(request, self._snapshot_read, connection, since, correlation_id)
 
     def _snapshot_read(
         self,
@@ -275,7 +278,7 @@ class Engine:
     ) -> None:
         session = connection.session
         if isinstance(answer, StoreError):
-            self._post.error(connection, answer, correlation_id)
+            self._sender.error(connection, answer, correlation_id)
             return
         if session is None:
             return
@@ -293,7 +296,7 @@ class Engine:
             part = encode.delta_part(render_pairs(answer.sets), encode.key_list(answer.deletes))
         part += self._voice.calls_part(connection)
         body = encode.snapshot_payload(place, part)
-        self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, body, correlation_id)
+        self._sender.send(connection, MessageType.SNAPSHOT_RESPONSE, body, correlation_id)
 
     def _on_update(self, connection: Connection, envelope: Envelope) -> None:
         payload = messages.decode_payload(messages.update_decoder, envelope)
@@ -325,12 +328,12 @@ class Engine:
         if TRACING.on:
             request.trace = TRACING.begin(request.sid, request.mutation_id)
         if payload.operation in PLAIN:
-            self._courier.ask(request, self._updated, connection, request)
+            self._store_queue.ask(request, self._updated, connection, request)
         else:
             self._operations.start(connection, request, payload)
 
     def _hold(self, policy: Policy, identity: Identity, request: Apply, operation: str) -> None:
-        """Hold a write to the policy. `server_wins` is what the device does with a conflict."""
+        """Check a write against the policy."""
         policy.hold(identity, request, operation)
         if request.mode is Mode.REJECT:
             strategy = policy.strategy((*request.sets[::2], *request.deletes))
@@ -352,7 +355,7 @@ class Engine:
         if isinstance(answer, StoreError):
             if isinstance(answer, StoreTimeout):
                 self._fanout.doubts.add(request.sid)
-            self._post.error(connection, answer, correlation_id)
+            self._sender.error(connection, answer, correlation_id)
             return
         if request.seq:
             self._count(connection, answer, request)
@@ -365,28 +368,28 @@ class Engine:
         if answer.status is Status.FENCED and request.fence == connection.fence:
             connection.released = True
         error = operations.refusal(request, answer) or self.refusal(answer)
-        self._post.error(connection, error, correlation_id)
+        self._sender.error(connection, error, correlation_id)
 
     def refusal(self, answer: Outcome) -> SyncBridgeError:
-        """Why a write was refused, with the rule of the policy if it was for one."""
+        """The error of a refused write, with the policy rule, if one refused it."""
         if answer.status is Status.ABSENT and self._policy.policy is not None:
             return self._policy.policy.absent(answer.conflicts[0])
         return outcome_error(answer)
 
     def _count(self, connection: Connection, answer: Outcome, request: Apply) -> None:
-        """What the answer to a numbered update says of its stream."""
+        """The stream fields of the answer to a numbered update."""
         stream = connection.stream
         if stream is None or stream.text != request.stream:
             stream = connection.stream = Stream(request.stream)
         if answer.status in (Status.OK, Status.DUPLICATE):
             stream.acknowledge(max(answer.last, request.seq), request.mutation_id)
         elif answer.last < stream.acked and answer.status in (Status.GAP, Status.UNKNOWN_STREAM):
-            # Either newer streams took its place, or what was acknowledged is lost.
+            # Newer streams have replaced it, or acknowledged updates are lost.
             assert connection.session is not None
             self._fanout.mend(connection.session)
 
     def committed(self, request: Apply, outcome: Outcome) -> None:
-        """Give a commit of this node to the session's devices."""
+        """Send a commit of this node to the session's devices."""
         session = self._registry.sessions.get(request.sid)
         if session is None:
             return
@@ -409,9 +412,9 @@ class Engine:
         self._fanout.commit(request.sid, change)
 
     def _acknowledge(self, connection: Connection, answer: Outcome, request: Apply) -> None:
-        """Nothing changed, or it had been done before: only the sender is told.
+        """Answer only the sender: nothing changed, or the update was a repetition.
 
-        The value that an operation left as it was goes with it.
+        An operation returns its unchanged value.
         """
         session = connection.session
         place = Place(answer.epoch, answer.version, answer.lineage)
@@ -433,7 +436,7 @@ class Engine:
             answer.last,
             answer.status is Status.DUPLICATE,
         )
-        self._post.update_one(connection, change)
+        self._sender.update_one(connection, change)
 
     def _on_closed(self, connection: Connection, reason: bytes, code: int) -> None:
         self.closes[code] = self.closes.get(code, 0) + 1
@@ -463,7 +466,7 @@ class Engine:
             "send AUTH with a new token",
             expires_at=int(identity.expires_at),
         )
-        self._post.error(connection, error, None)
+        self._sender.error(connection, error, None)
 
     def _close(self, connection: Connection, code: CloseCode) -> None:
         connection.alarm = Alarm.NONE
@@ -472,9 +475,9 @@ class Engine:
     def _on_resync(self, connection: Connection, data: bytes, seen: int) -> None:
         self._fanout.resync(connection, seen)
 
-    def _on_hushed(self, connection: Connection, data: bytes, aux: int) -> None:
+    def _on_speaking_dropped(self, connection: Connection, data: bytes, aux: int) -> None:
         if connection.identity is not None:
-            self._voice.hushed(connection)
+            self._voice.speaking_dropped(connection)
             self._ephemeral.caught_up(connection)
 
     def _on_limited(self, connection: Connection, data: bytes, wait_ms: int) -> None:
@@ -488,10 +491,10 @@ class Engine:
         error = SyncBridgeError(
             ErrorCode.RATE_LIMITED, "too many messages", retry_after=wait_ms / 1000
         )
-        self._post.error(connection, error, correlation_of(connection, data))
+        self._sender.error(connection, error, correlation_of(connection, data))
 
     def _spared(self, connection: Connection, data: bytes) -> Envelope | None:
-        """A message above the rate that has an allowance of its own."""
+        """Whether a message above the rate has a separate allowance."""
         if connection.refused or connection.behind is not None:
             return None
         if not connection.encoding and b'"me"' not in data:
@@ -504,13 +507,13 @@ class Engine:
 
 
 def short(correlation_id: str | None) -> str | None:
-    """A correlation id that can be given back; None for one that is too long."""
+    """The correlation id; None if it is too long."""
     return None if correlation_id is not None and len(correlation_id) > 64 else correlation_id
 
 
 AUTH = MessageType.AUTH
 PLAIN = frozenset({"SET", "DELETE"})
-"""Operations that are change sets."""
+"""Operations that carry a change set."""
 
 LEAVE_REASONS = {
     1000: "closed",
@@ -519,11 +522,11 @@ LEAVE_REASONS = {
     CloseCode.IDLE_TIMEOUT: "timeout",
     CloseCode.REPLACED: "replaced",
 }
-"""What other devices are told, by the code with which a socket closed."""
+"""`reason` of DEVICE_LEFT, by close code."""
 
 
 def outcome_error(answer: Outcome) -> SyncBridgeError:
-    """Why a write was refused, for the client that sent it."""
+    """The error of a refused write, for its sender."""
     place: dict[str, Any] = {
         "current_version": answer.version,
         "epoch": answer.epoch,
@@ -542,7 +545,9 @@ def outcome_error(answer: Outcome) -> SyncBridgeError:
         )
     if answer.status is Status.BASE_LOST:
         return SyncBridgeError(
-            ErrorCode.BASE_LOST, "base_version and base_lineage: not of this history", **place
+            ErrorCode.BASE_LOST,
+            "base_version and base_lineage: not of this session's history",
+            **place,
         )
     if answer.status is Status.GAP:
         return SyncBridgeError(
@@ -562,7 +567,7 @@ REFUSALS = {
     Status.FORBIDDEN: (ErrorCode.FORBIDDEN, "this session belongs to another user"),
     Status.TOO_LARGE: (ErrorCode.TOO_LARGE, "the state would be larger than allowed"),
     Status.TOO_MANY_KEYS: (ErrorCode.TOO_MANY_KEYS, "the state would have too many keys"),
-    Status.TOO_MANY_DEVICES: (ErrorCode.TOO_MANY_DEVICES, "the session has no room for a device"),
+    Status.TOO_MANY_DEVICES: (ErrorCode.TOO_MANY_DEVICES, "the session has too many devices"),
     Status.FENCED: (
         ErrorCode.FENCED,
         "this device has handed the session over; send AUTH to take part again",

@@ -1,12 +1,12 @@
-"""`me`: what devices say of themselves while they are there, told to the others of the session.
+"""Ephemeral values (`me`): what online devices share with the other devices of the session.
 
-Nothing of it is stored. What a device says is merged into its map at once; the devices here are
-told at most once an interval a session, all that has changed in one message, which a slow reader
-may miss: when it has caught up, it is given everything. Other nodes with devices in the session are
-told by the bus, again every `REPEAT_SECONDS`, when a device joins there, and after a break.
+Nothing is stored. A change is merged into the device's map at once. Devices here get all changes of
+a session in one message, at most once per interval. A slow reader may miss it, and gets everything
+when it has caught up. Other nodes of the session are told over the bus: on a change, every
+`REPEAT_SECONDS`, when a device joins there, and after a break.
 
-Such messages have an allowance of their own, so that a cursor does not use up what a device's and a
-user's other messages may. What is above it counts as any message.
+These messages have a separate allowance, so that a moving cursor does not use up the rates of the
+device and the user. Messages above the allowance count like any other.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,9 @@ from syncbridge.rates.buckets import TokenBuckets
 from syncbridge.records.sessions import Notice
 from syncbridge.updates import document_error, document_limits
 from syncbridge_core.hub import KIND_SPEAKING, Hub
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.ports.store import Bus
 
@@ -37,7 +38,7 @@ REPEAT_SECONDS = 10.0
 
 
 class EphemeralState:
-    """Takes what devices say of themselves, and tells it.
+    """Receives and distributes ephemeral values.
 
     Args:
         monotonic: the hub's clock, ms. clock: wall clock, Unix seconds.
@@ -47,7 +48,7 @@ class EphemeralState:
         self,
         hub: Hub,
         registry: Registry,
-        post: Post,
+        sender: MessageSender,
         bus: Bus,
         limits: Limits,
         *,
@@ -56,7 +57,7 @@ class EphemeralState:
     ) -> None:
         self._hub = hub
         self._registry = registry
-        self._post = post
+        self._sender = sender
         self._bus = bus
         self._limits = limits
         self._document = document_limits(limits)
@@ -67,14 +68,14 @@ class EphemeralState:
         self._allowance = TokenBuckets(rate, rate)
         self._waiting: dict[str, LocalSession] = {}
         self._saying: dict[str, LocalSession] = {}
-        self._wanted = trio.Event()
+        self._wanted = AutoResetEvent()
         bus.on_notice(NOTICE, self._heard)
         bus.on_resync(self.repeat)
 
     # What devices here say
 
     def spares(self, connection: Connection, envelope: Envelope) -> bool:
-        """Whether a message is one of these, and within their own allowance. O(its size)."""
+        """Whether a message is within the allowance of ephemeral values. O(its size)."""
         if envelope.type != MessageType.DEVICE_LIST or connection.state is not State.READY:
             return False
         try:
@@ -86,7 +87,7 @@ class EphemeralState:
         return not self._allowance.take(connection.id, self._monotonic() / 1000)
 
     def say(self, connection: Connection, me: msgspec.Raw) -> None:
-        """A device says something of itself, or takes it back with null.
+        """Apply the values that a device sends; null removes them.
 
         Raises:
             SyncBridgeError: not an object, too much, too many devices (UNSUPPORTED), FENCED.
@@ -121,7 +122,7 @@ class EphemeralState:
     # Who comes and goes
 
     def joined(self, session: LocalSession, device_id: str, fence: int) -> None:
-        """The devices here have been told that one is there, by the connection with this fence."""
+        """A device joined, with the connection that has this fence."""
         connection = session.devices.get(device_id)
         known = session.ephemeral
         if known is not None:
@@ -137,18 +138,18 @@ class EphemeralState:
             self._own(session, connection)
 
     def left(self, session: LocalSession, device_id: str) -> None:
-        """The devices here have been told that one is gone."""
+        """A device left."""
         if session.ephemeral is not None:
             session.ephemeral.left(device_id)
 
     def caught_up(self, connection: Connection) -> None:
-        """A slow reader may have missed something: give it all there is."""
+        """Send all values to a slow reader that has caught up."""
         session = connection.session
         if session is not None and session.ephemeral:
-            self._post.raw(connection, self._frame(session, session.ephemeral.everything()))
+            self._sender.raw(connection, self._frame(session, session.ephemeral.everything()))
 
     def of(self, session: LocalSession | None, device_id: str) -> bytes:
-        """What a device of a session says of itself, as JSON; empty when nothing."""
+        """The values of a device, as JSON; empty when it has none."""
         if session is None or session.ephemeral is None:
             return b""
         return session.ephemeral.text(device_id)
@@ -171,11 +172,11 @@ class EphemeralState:
         try:
             known.heard(notice.data, session.roster, self._limits.presence_list)
         except ValueError:
-            log.warning("Notice unreadable", session_id=session.id)
+            log.warning("notice_unreadable", session_id=session.id)
         self._want(session)
 
     def repeat(self) -> None:
-        """Tell the other nodes everything once more: they may have missed it."""
+        """Send all values to the other nodes again: a message may have been lost."""
         for session in list(self._saying.values()):
             known = session.ephemeral
             saying = any(connection.me for connection in session.devices.values())
@@ -196,7 +197,7 @@ class EphemeralState:
         self._wanted.set()
 
     def tick(self) -> int:
-        """Tell what is due; returns after how many ms more will be, 0 for nothing."""
+        """Send what is due; returns the ms until more is due, or 0 when nothing waits."""
         now = self._monotonic()
         soonest = 0
         for session in list(self._waiting.values()):
@@ -218,20 +219,19 @@ class EphemeralState:
         known.unshared.clear()
         if known.changed:
             frame = self._frame(session, known.take_changed())
-            self._post.notice(session, frame, kind=KIND_SPEAKING)
+            self._sender.notice(session, frame, kind=KIND_SPEAKING)
 
     def _frame(self, session: LocalSession, by_device: bytes) -> bytes:
-        address = encode.Address(session.id, session.owner, "")
+        address = encode.EnvelopeAddress(session.id, session.owner, "")
         payload = b'{"delta":true,"me":%b}' % by_device
         return encode.envelope(MessageType.DEVICE_LIST, address, int(self._clock()), payload)
 
     async def run(self) -> None:
-        """Tell what could not be told at once, for ever."""
+        """Send delayed changes, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repeat)
             while True:
                 await self._wanted.wait()
-                self._wanted = trio.Event()
                 while wait := self.tick():
                     self._hub.flush()
                     await trio.sleep(wait / 1000)

@@ -1,4 +1,4 @@
-"""Gives commits to the devices of this node, in version order and without holes.
+"""Sends commits to the devices of this node, in version order and without gaps.
 
 Commits come from three sides: answers to our own writes (`commit`), other nodes (`receive`), and
 reads of a difference (`mend`). `syncbridge.session.Session` puts them in order; this file asks the
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import structlog
-import trio
 
 from syncbridge import encode
 from syncbridge.errors import StoreError
@@ -21,19 +20,20 @@ from syncbridge.kernels import render_pairs
 from syncbridge.messages import MessageType
 from syncbridge.records.sessions import Commit, Compared, Place, Resume, Resumed, Status
 from syncbridge.records.streams import last_number
-from syncbridge.session import Change, Verdict
+from syncbridge.session import Change, OfferResult
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.courier import Courier, HandlingFailed
-from syncbridge_server.gateway.post import Post, prefix
+from syncbridge_server.gateway.message_sender import MessageSender, prefix
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.rollbacks import Rollbacks
+from syncbridge_server.gateway.store_queue import HandlingFailed, StoreQueue
 from syncbridge_server.isolation import of_record
 from syncbridge_server.telemetry.tracing import TRACING
 
 log = structlog.get_logger("gateway")
 
 RESYNC, EPOCH, ROLLED_BACK = "resync", "epoch", "rolled_back"
-"""Why a device is given a whole state that is not the continuation of what it has."""
+"""`reason` of a reset: why a device gets a whole state."""
 
 
 class Fanout:
@@ -48,31 +48,31 @@ class Fanout:
             unknown, or a read that failed.
     """
 
-    def __init__(self, registry: Registry, post: Post, courier: Courier) -> None:
+    def __init__(self, registry: Registry, sender: MessageSender, store_queue: StoreQueue) -> None:
         self._registry = registry
-        self._post = post
-        self._courier = courier
+        self._sender = sender
+        self._store_queue = store_queue
         self.holes: set[str] = set()
         self.doubts: set[str] = set()
-        self.wanted = trio.Event()
+        self.wanted = AutoResetEvent()
         self.mended = self.reads = 0
         self.rollbacks = Rollbacks()
 
     def commit(self, session_id: str, change: Change) -> None:
-        """A commit that the store has; does nothing when the session is not here."""
+        """Take a commit of the store; does nothing when the session is not here."""
         session = self._registry.sessions.get(session_id)
         if session is None:
             return
         out: list[Change] = []
         verdict = session.offer(change, out)
-        if verdict is Verdict.HELD:
+        if verdict is OfferResult.HELD:
             self._found_hole(session_id)
         self.publish(session, out)
-        if verdict is Verdict.FOREIGN:
+        if verdict is OfferResult.FOREIGN:
             self.mend(session)
 
     def receive(self, commits: Sequence[Commit]) -> None:
-        """Commits of other nodes. One that cannot be given out costs its session a read."""
+        """Take commits of other nodes. If one cannot be delivered, its session is read again."""
         for c in commits:
             try:
                 if c.trace and TRACING.on:
@@ -81,34 +81,34 @@ class Fanout:
                 else:
                     self.commit(c.sid, self._news(c))
             except Exception:
-                log.exception("Commit Failed", session_id=c.sid)
+                log.exception("commit_failed", session_id=c.sid)
                 self.doubts.add(c.sid)
 
     def _news(self, commit: Commit) -> Change:
-        """A commit of another node, told as soon as it was made: replicas may not have it yet.
+        """A commit of another node, published before replicas have it.
 
-        Where they must, it acknowledges nothing to its device, which may have come here meanwhile.
+        Where they must have it, it acknowledges nothing to its device, which may have moved here.
         """
         change = change_of(commit)
         session = self._registry.sessions.get(commit.sid)
-        if self._courier.apart and session is not None and commit.device_id in session.devices:
+        if self._store_queue.apart and session is not None and commit.device_id in session.devices:
             change.correlation_id = ""
         return change
 
     def publish(self, session: LocalSession, changes: Iterable[Change]) -> None:
         """Send changes to every device of the session here.
 
-        A commit that was swallowed by a wider change is acknowledged to its sender.
+        A commit that is part of a wider change is acknowledged to its sender.
         """
         for change in changes:
-            self._post.update(session, change)
+            self._sender.update(session, change)
         for change in session.take_covered():
             connection = session.devices.get(change.device_id)
             if connection is not None and (change.correlation_id or change.seq):
-                self._post.update_one(connection, acknowledgement(change))
+                self._sender.update_one(connection, acknowledgement(change))
 
     def mend_holes(self) -> None:
-        """Read the difference for every session that still has a hole."""
+        """Read the delta of every session that still has a gap."""
         holes, self.holes = self.holes, set()
         for session_id in holes:
             session = self._registry.sessions.get(session_id)
@@ -120,7 +120,7 @@ class Fanout:
                 self._found_hole(session_id)
 
     def mend_doubts(self) -> None:
-        """Read the difference for every session that is in doubt."""
+        """Read the delta of every session in doubt."""
         doubts, self.doubts = self.doubts, set()
         for session_id in doubts:
             session = self._registry.sessions.get(session_id)
@@ -135,10 +135,10 @@ class Fanout:
         self.reads += 1
         devices = numbering(session)
         request = Resume(session.id, session.read(), devices=devices)
-        self._courier.ask(request, self._mended, session, devices)
+        self._store_queue.ask(request, self._mended, session, devices)
 
     def compare(self, session: LocalSession, place: Place) -> None:
-        """Hold a session against where the store says that it is."""
+        """Compare a session with its version in the store."""
         if not session.joined:
             return
         if place == session.place:
@@ -147,13 +147,13 @@ class Fanout:
             self.mend(session)
 
     def compared(self, session: LocalSession, devices: Sequence[str], answer: Compared) -> None:
-        """The same after messages or data may have been lost: with the devices' streams."""
+        """As `compare`, after messages or data may have been lost: with the devices' streams."""
         self.compare(session, answer.place)
         if not session.reading:
             self._check(session, dict(zip(devices, answer.streams, strict=True)))
 
     def resync(self, connection: Connection, seen: int) -> None:
-        """A slow reader has drained: one difference since `seen`, the version it has."""
+        """Send a slow reader that has drained one delta since `seen`, its version."""
         session = connection.session
         if session is None:
             return
@@ -168,18 +168,18 @@ class Fanout:
 
     def _ask_resync(self, connection: Connection, session: LocalSession, since: Place) -> None:
         request = Resume(session.id, since)
-        self._courier.ask(request, self._resynced, connection, since)
+        self._store_queue.ask(request, self._resynced, connection, since)
 
     def _send_whole(
         self, connection: Connection, session: LocalSession, reason: str = RESYNC
     ) -> None:
-        """What the reader has not seen began in a history that is gone."""
+        """The reader waits at a version of a history that no longer exists."""
         connection.resets = session.resets
         if session.doc is None:
             self._ask_resync(connection, session, Place())
             return
         payload = whole_state(session, encode.reset_part(reason) + stream_part(connection))
-        self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
+        self._sender.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
     def _found_hole(self, session_id: str) -> None:
         self.holes.add(session_id)
@@ -193,12 +193,12 @@ class Fanout:
         records: dict[str, bytes] = {}
         damaged = None
         if isinstance(answer, StoreError):
-            # What is damaged stays so: it is looked at again with the next comparison.
+            # A damaged session stays so: the next comparison reads it again.
             if of_record(answer) or isinstance(answer, HandlingFailed):
                 damaged = answer
             else:
                 self.doubts.add(session.id)
-            log.warning("Mend Failed", session_id=session.id, detail=answer.detail)
+            log.warning("resync_failed", session_id=session.id, detail=answer.detail)
         else:
             records = dict(zip(devices, answer.streams, strict=bool(answer.streams)))
             self._take(session, answer, out, records)
@@ -207,20 +207,20 @@ class Fanout:
         self._check(session, records)
         if damaged is not None:
             self._give_up(session, damaged)
-        elif verdict is Verdict.FOREIGN:
+        elif verdict is OfferResult.FOREIGN:
             self.mend(session)
         elif session.has_hole():
             self._found_hole(session.id)
 
     def _give_up(self, session: LocalSession, error: StoreError) -> None:
-        """The session cannot be read: who waits for what lies behind that is told so."""
+        """The session cannot be read: tell the senders of the commits that wait for it."""
         for change in session.give_up():
             connection = session.devices.get(change.device_id)
             if connection is not None and (change.correlation_id or change.seq):
-                self._post.error(connection, error, change.correlation_id or None)
+                self._sender.error(connection, error, change.correlation_id or None)
 
     def _check(self, session: LocalSession, records: Mapping[str, bytes]) -> None:
-        """Tell each device of updates that were acknowledged, and that the store does not have."""
+        """Tell each device which acknowledged updates the store has lost."""
         for device_id, record in records.items():
             connection = session.devices.get(device_id)
             stream = connection.stream if connection is not None else None
@@ -238,10 +238,10 @@ class Fanout:
         out: list[Change],
         records: Mapping[str, bytes],
     ) -> None:
-        """One difference from what the devices have, or a state that replaces it."""
+        """Apply one delta, or a state that replaces what the devices have."""
         place, full = place_read(answer), answer.full
         if place == session.place:
-            # No difference is not a state: devices that resumed have brought none to this node.
+            # An empty delta is not a state: devices that resumed have brought none to this node.
             if full is not None or not place.version:
                 session.fill(place, full or [])
         elif full is None and answer.status is Status.OK:
@@ -259,7 +259,7 @@ class Fanout:
         reason: str,
         records: Mapping[str, bytes],
     ) -> None:
-        """Every device is told; what is acknowledged of the history before, ahead of that."""
+        """Tell every device; acknowledgements of the old history come first."""
         if not reason:
             reason = RESYNC if place.epoch == session.epoch else EPOCH
         gone = reason != RESYNC
@@ -276,14 +276,14 @@ class Fanout:
                 last = last_number(records.get(device_id, b""), stream.text)
                 self.rollbacks.updates += stream.found(last, gone=gone)
             payload = encode.snapshot_payload(place, part + stream_part(connection))
-            self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
+            self._sender.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
     def _resynced(self, answer: Resumed | StoreError, connection: Connection, since: Place) -> None:
         session = connection.session
         if session is None:
             return
         if isinstance(answer, StoreError):
-            self._post.error(connection, answer, None)
+            self._sender.error(connection, answer, None)
             return
         place = place_read(answer)
         if place != session.place:  # what the device was sent meanwhile must not be undone
@@ -296,12 +296,12 @@ class Fanout:
                 place.version, since.version, place.epoch, "", "", answer.sets, answer.deletes
             )
             change.lineage, change.prev_lineage = place.lineage, since.lineage
-            self._post.update_one(connection, change)
+            self._sender.update_one(connection, change)
             return
         part = encode.state_part(render_pairs(answer.full))
         part += encode.reset_part(answer.reason or RESYNC) + stream_part(connection)
         payload = encode.snapshot_payload(place, part)
-        self._post.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
+        self._sender.send(connection, MessageType.SNAPSHOT_RESPONSE, payload, None)
 
     def _send_delta(
         self,
@@ -322,11 +322,11 @@ class Fanout:
                 deleted,
             )
         )
-        self._post.send(connection, MessageType.STATE_UPDATE, payload, None)
+        self._sender.send(connection, MessageType.STATE_UPDATE, payload, None)
 
 
 def change_of(commit: Commit) -> Change:
-    """A commit of another node as a step in its session's history."""
+    """A commit of another node as a `Change`."""
     return Change(
         commit.version,
         commit.prev_version,
@@ -346,7 +346,7 @@ def numbering(session: LocalSession) -> list[str]:
 
 
 def stream_part(connection: Connection) -> bytes:
-    """What the store has of a device's stream, and which updates it has lost."""
+    """The last number of a device's stream in the store, and the updates that it has lost."""
     stream = connection.stream
     if stream is None or not stream.known:
         return b""
@@ -354,14 +354,14 @@ def stream_part(connection: Connection) -> bytes:
 
 
 def acknowledgement(change: Change) -> Change:
-    """The same commit without news, for a sender that has its content already."""
+    """A commit without changes, for a sender that has them already."""
     return msgspec.structs.replace(
         change, prev_version=change.version, prev_lineage=change.lineage, sets=[], deletes=[]
     )
 
 
 def place_read(answer: Resumed) -> Place:
-    """Where a session was when it was read."""
+    """The version at which a session was read."""
     return Place(answer.epoch, answer.version, answer.lineage)
 
 

@@ -23,24 +23,24 @@ from syncbridge.records.sessions import Apply, Outcome, PresenceChange, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_core.hub import Hub
 from syncbridge_server.auth.connect import ConnectGate, kept_open
+from syncbridge_server.gateway.admission import AdmissionLimits, UnauthenticatedConnections
 from syncbridge_server.gateway.commits import Commits
 from syncbridge_server.gateway.connection import Alarm, Connection
-from syncbridge_server.gateway.courier import Courier
+from syncbridge_server.gateway.counters import GatewayCounters
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.devices import DeviceLists, Summaries
 from syncbridge_server.gateway.engine import Engine
-from syncbridge_server.gateway.entrance import Entrance, Silent
 from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.fanout import Fanout
 from syncbridge_server.gateway.inbound import Inbound
 from syncbridge_server.gateway.joining import Joining, Verify
 from syncbridge_server.gateway.membership import Membership
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.presence import Presence
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.sweeper import Sweeper
-from syncbridge_server.gateway.tally import Tally
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
 from syncbridge_server.isolation import Isolation
@@ -53,22 +53,22 @@ from syncbridge_server.telemetry.tracing import TRACING
 log = structlog.get_logger("gateway")
 
 MEND_INTERVAL = 0.02
-"""Seconds that a hole between two sources of commits is given to close by itself."""
+"""Seconds after which a gap that has not closed by itself is read from the store."""
 
 DOUBT_INTERVAL = 0.5
 """Seconds between two rounds of reads for sessions in doubt, also while Redis is away."""
 
 SUMMARY_INTERVAL = 1.0
-"""Seconds for which the changes of a large session are gathered."""
+"""Seconds between two summaries of a large session."""
 
 EVICTION_LOG_SECONDS = 10.0
 
 UNFOLDED_BEFORE_AUTH = 131_072
-"""Bytes that the compressed messages of a socket may unfold to until its AUTH is valid: a browser
-compresses AUTH too."""
+"""Most bytes to which the messages of a socket without a valid AUTH may decompress: browsers
+compress AUTH too."""
 
 LAST_POLLS = 64
-"""Looks at the sockets for what arrived before a stop."""
+"""Polls of the sockets for messages that arrived before a stop."""
 
 
 def monotonic_ms() -> int:
@@ -91,7 +91,7 @@ class Gateway:
 
     Attributes:
         membership, presence: this node among the others, and its sessions in the store.
-        voice: where voice is attached. post: puts messages on connections.
+        voice: where voice is attached. sender: puts messages on connections.
         ephemeral: what devices say of themselves.
         evicted: connections without AUTH that gave way to newer ones.
     """
@@ -124,20 +124,20 @@ class Gateway:
         self._quiet = trio.Event()
         self._clock = clock
         self.monotonic = monotonic
-        silent = Silent(limits.unauthenticated_per_address, holder)
-        self.registry = Registry(hub, silent)
-        self._entrance = Entrance(limits, silent, holder)
-        self.courier = Courier(store, self._after)
-        self._commits = Commits(self.courier, self._committed, patience)
+        unauthenticated = UnauthenticatedConnections(limits.unauthenticated_per_address, holder)
+        self.registry = Registry(hub, unauthenticated)
+        self._admission = AdmissionLimits(limits, unauthenticated, holder)
+        self.store_queue = StoreQueue(store, self._after)
+        self._commits = Commits(self.store_queue, self._committed, patience)
         self.voice = VoiceLink()
-        self.post = Post(hub, self.registry, clock)
-        self.fanout = Fanout(self.registry, self.post, self.courier)
+        self.sender = MessageSender(hub, self.registry, clock)
+        self.fanout = Fanout(self.registry, self.sender, self.store_queue)
         self.ephemeral = EphemeralState(
-            hub, self.registry, self.post, bus, limits, monotonic=monotonic, clock=clock
+            hub, self.registry, self.sender, bus, limits, monotonic=monotonic, clock=clock
         )
         self._summaries = Summaries(
             self.registry,
-            self.post,
+            self.sender,
             self.voice,
             self.ephemeral,
             limits=limits,
@@ -147,8 +147,8 @@ class Gateway:
         self.departures = Departures(
             hub,
             self.registry,
-            self.post,
-            self.courier,
+            self.sender,
+            self.store_queue,
             self.voice,
             self.ephemeral,
             self._summaries,
@@ -156,12 +156,12 @@ class Gateway:
             clock=clock,
         )
         self.quota = UserQuota(limits, monotonic)
-        self.users = UserIndex(store, self.courier, self.quota, clock)
+        self.users = UserIndex(store, self.store_queue, self.quota, clock)
         self._joining = Joining(
             hub,
             self.registry,
-            self.post,
-            self.courier,
+            self.sender,
+            self.store_queue,
             self.fanout,
             self.departures,
             self._summaries,
@@ -183,12 +183,12 @@ class Gateway:
         self.engine = Engine(
             hub,
             self.registry,
-            self.post,
-            self.courier,
+            self.sender,
+            self.store_queue,
             self.fanout,
             self._joining,
             self.departures,
-            DeviceLists(self.post, self.courier, self.voice, self.ephemeral, self._summaries),
+            DeviceLists(self.sender, self.store_queue, self.voice, self.ephemeral, self._summaries),
             self.parser,
             inbound,
             self.quota,
@@ -213,7 +213,7 @@ class Gateway:
         )
         self.presence = Presence(
             self.registry,
-            self.courier,
+            self.store_queue,
             self.fanout,
             self._joining,
             self.departures,
@@ -232,18 +232,18 @@ class Gateway:
     # The listener's side
 
     def admit(self, client: str) -> Refusal | None:
-        """Whether another WebSocket is welcome."""
+        """Admit or refuse another WebSocket."""
         if self.draining:
             return Refusal(503, ErrorCode.DRAINING.wire, "the server is shutting down", 1)
         places = len(self.registry.connections)
-        verdict = self._entrance.admit(client, self.monotonic() / 1000, places)
+        verdict = self._admission.admit(client, self.monotonic() / 1000, places)
         if isinstance(verdict, Connection):
             self._evict(verdict)
             return None
         return verdict
 
     def _evict(self, connection: Connection) -> None:
-        """Close a connection without AUTH, now: its place is needed."""
+        """Close a connection without AUTH at once, to free its slot."""
         code = CloseCode.TOO_MANY_CONNECTIONS
         self.hub.close(connection.cid, code, code.reason)
         self.hub.flush()
@@ -252,7 +252,7 @@ class Gateway:
         self.evicted += 1
         if self._occasionally.due():
             log.warning(
-                "Places for WebSockets are short; those without AUTH give way",
+                "websocket_slots_low",
                 bound=self.limits.connections,
                 evicted=self.evicted,
             )
@@ -300,9 +300,9 @@ class Gateway:
             nursery.start_soon(self.presence.verify)
 
     async def drain(self, spread: float, deadline: float) -> None:
-        """Ask every client to reconnect, at times spread over `spread` seconds, and see them off.
+        """Tell every client to reconnect, spread over `spread` seconds, and wait for them to leave.
 
-        What has arrived is carried out and answered before; what comes later is refused. Returns
+        Messages that have arrived are handled and answered first; later ones are refused. Returns
         when all sockets are closed and all departures are stored, or after `deadline` seconds.
         """
         self.draining = True
@@ -316,14 +316,14 @@ class Gateway:
             await self._idle.wait()
 
     async def _answer_all(self) -> None:
-        """Take what has arrived, and wait until everything has its answer."""
+        """Handle what has arrived, and wait until everything is answered."""
         for _ in range(LAST_POLLS):
             events = self.hub.poll(self.monotonic())
             if not events:
                 break
             self.engine.handle(events)
         self.engine.leaving = True
-        while self.courier.in_flight:
+        while self.store_queue.in_flight:
             await self._quiet.wait()
 
     async def _pump(self) -> None:
@@ -333,40 +333,38 @@ class Gateway:
             began = time.perf_counter()
             self.engine.handle(self.hub.poll(self.monotonic()))
             self.hub.flush()
-            self.tally.ticks.observe(time.perf_counter() - began)
+            self.counters.ticks.observe(time.perf_counter() - began)
             self._check_idle()
 
     async def _mend(self) -> None:
         while True:
             await self.fanout.wanted.wait()
-            self.fanout.wanted = trio.Event()
             await trio.sleep(MEND_INTERVAL)
             self.fanout.mend_holes()
-            self.courier.dispatch()
+            self.store_queue.dispatch()
 
     async def _settle_doubts(self) -> None:
         while True:
             await trio.sleep(DOUBT_INTERVAL)
             self.fanout.mend_doubts()
-            self.courier.dispatch()
+            self.store_queue.dispatch()
             if not self.presence.verifying and not self.fanout.reads:
                 self.fanout.rollbacks.report()
 
     async def _summarise(self) -> None:
         while True:
             await self._summaries.wanted.wait()
-            self._summaries.wanted = trio.Event()
             await trio.sleep(SUMMARY_INTERVAL)
             self._summaries.tell()
             self.hub.flush()
 
     def _after(self) -> None:
-        self.courier.dispatch()
+        self.store_queue.dispatch()
         self.hub.flush()
         self._check_idle()
 
     def _check_idle(self) -> None:
-        if self.draining and not self.courier.in_flight:
+        if self.draining and not self.store_queue.in_flight:
             self._quiet.set()
             self._quiet = trio.Event()
             if not self.registry.connections:
@@ -374,15 +372,15 @@ class Gateway:
 
     def _dismiss(self, connection: Connection, delay: float) -> None:
         error = SyncBridgeError(
-            ErrorCode.DRAINING, "the server restarts; reconnect", retry_after=delay
+            ErrorCode.DRAINING, "the server is restarting; reconnect", retry_after=delay
         )
-        self.post.error(connection, error, None)
+        self.sender.error(connection, error, None)
         code = CloseCode.SERVICE_RESTART
         reason = f"{code.reason}; reconnect in {math.ceil(delay * 1000)} ms"
         self.hub.close(connection.cid, code, reason)
 
     def doubt(self) -> None:
-        """Messages or data may have been lost: hold every session here against the store."""
+        """Messages or data may have been lost: compare every session here with the store."""
         self.membership.broke()
         self.presence.doubt()
 
@@ -390,16 +388,16 @@ class Gateway:
         self.presence.forgotten()
 
     def _in_use(self) -> bool:
-        """Whether the store may still have devices of this node online."""
-        return bool(self.registry.sessions) or self.departures.ghosts
+        """Whether the store may still list devices of this node as online."""
+        return bool(self.registry.sessions) or self.departures.stale_devices
 
     def _on_unreadable(self, session_id: str) -> None:
-        """A message of another node cannot be read; of one session, or nobody knows which."""
+        """A message of another node is unreadable: doubt its session, or all if that is unknown."""
         session = self.registry.sessions.get(session_id)
         if session is not None:
             self.fanout.mend(session)
             self.departures.verify(session)
-            self.courier.dispatch()
+            self.store_queue.dispatch()
         elif not session_id:
             self.doubt()
 
@@ -410,17 +408,18 @@ class Gateway:
     # What REST and administration do to sockets
 
     def announce(self, change: PresenceChange) -> None:
-        """A device came or went, as the store has it: tell the devices of its session here."""
+        """Announce a presence change of the store to the devices of its session here."""
         self.departures.heard(change)
         self._after()
 
     async def require_join(self, identity: Identity, session_id: str) -> None:
-        """Hold REST to what the application says of joins. Raises FORBIDDEN, OVERLOADED."""
+        """Apply the application's decision on joins to a REST caller. Raises FORBIDDEN,
+        OVERLOADED."""
         if self.gate is not None:
             await self.gate.require(identity, session_id, identity.device_id)
 
     def commit(self, request: Apply) -> Awaitable[Outcome]:
-        """Write, and give the result to the devices here before it is returned.
+        """Write, and deliver the result to the devices here before returning it.
 
         Raises:
             StoreError: as a Store raises it. SyncBridgeError: QUOTA_EXCEEDED.
@@ -442,7 +441,7 @@ class Gateway:
             self.users.seen(request.user_id, request.sid)
 
     def close_revoked(self, matches: Callable[[Identity, str], bool]) -> list[str]:
-        """Close every connection whose token is meant; the user of each.
+        """Close every connection whose token matches; returns the user of each.
 
         Args:
             matches: (identity, device id) -> whether it is revoked.
@@ -459,7 +458,8 @@ class Gateway:
         return users
 
     def close_one(self, cid: int) -> bool:
-        """Close a connection for an operator; whether it was there. Its client may come back."""
+        """Close a connection for an operator; returns whether it existed. Its client may
+        reconnect."""
         connection = self.registry.connections.get(cid)
         if connection is None:
             return False
@@ -470,7 +470,7 @@ class Gateway:
     def broadcast(self, payload: bytes, audience: Audience, session_id: str = "") -> int:
         """BROADCAST to devices of this node; returns how many there are.
 
-        `session_id`: the one that is meant, of the audience SESSION.
+        `session_id`: required for the audience SESSION.
         """
         topics = {Audience.ADMINS: self.registry.admins, Audience.ALL: self.registry.everyone}
         topic = topics.get(audience)
@@ -480,7 +480,7 @@ class Gateway:
                 return 0
             topic = session.topic
         frame = encode.envelope(MessageType.BROADCAST, encode.NOWHERE, int(self._clock()), payload)
-        delivered = self.post.everyone(topic, frame)
+        delivered = self.sender.everyone(topic, frame)
         self.hub.flush()
         return delivered
 
@@ -490,15 +490,15 @@ class Gateway:
         return self.hub.topic_size(self.registry.admins)
 
     def inform_admins(self, frame: bytes) -> int:
-        """A message that is ready, to the sockets here that have role admin."""
-        delivered = self.post.everyone(self.registry.admins, frame)
+        """Send an encoded message to the sockets here with role admin."""
+        delivered = self.sender.everyone(self.registry.admins, frame)
         self.hub.flush()
         return delivered
 
     @property
-    def tally(self) -> Tally:
-        """What this node has written."""
-        return self.courier.tally
+    def counters(self) -> GatewayCounters:
+        """The counters of this node."""
+        return self.store_queue.counters
 
 
 def changed(outcome: Outcome) -> bool:
@@ -507,5 +507,5 @@ def changed(outcome: Outcome) -> bool:
 
 
 def node_name() -> str:
-    """A name that no other process has."""
+    """A name that is unique to this process."""
     return os.urandom(6).hex()

@@ -1,4 +1,4 @@
-"""What came from a socket, decoded by the encoding that its connection agreed on."""
+"""Decodes messages from sockets, by the encoding that the connection has negotiated."""
 
 import importlib
 from functools import cached_property
@@ -25,7 +25,7 @@ EXPECTED = (
     "binary message: JSON in a text message is expected",
     "text message: protobuf in a binary message is expected",
 )
-"""What a connection is told that sends the other kind of message, by its encoding."""
+"""The error for a message of the wrong kind, by the encoding of the connection."""
 
 
 class Inbound:
@@ -35,13 +35,13 @@ class Inbound:
         self._limits = limits
 
     async def load(self) -> None:
-        """Import protobuf on a thread when the start is over, before somebody waits for it."""
+        """Import protobuf on a thread after the start, before a connection needs it."""
         await trio.sleep(PROTOBUF_AFTER)
         await trio.to_thread.run_sync(importlib.import_module, "syncbridge.protobuf")
 
     @cached_property
     def _protobuf(self) -> "protobuf.Decoder":
-        """Made with the first message: protobuf is large, and a start does not wait for it."""
+        """Made with the first message: the import is slow, and the start does not wait for it."""
         from syncbridge import protobuf
 
         return protobuf.Decoder(self._limits)
@@ -61,7 +61,7 @@ class Inbound:
 
 
 def correlation_of(connection: Connection, data: bytes) -> str | None:
-    """The `correlation_id` of a message that is going to be refused, if it can be read."""
+    """The `correlation_id` of a message that will be refused, if it is readable."""
     if takes_protobuf(connection):
         from syncbridge import protobuf
 

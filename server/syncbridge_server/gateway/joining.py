@@ -1,8 +1,7 @@
-"""AUTH: from a token to a member of a session, in one round trip to the store.
+"""AUTH: turns a token into membership of a session, with one round trip to the store.
 
-The token is verified here; the owner is checked, the device registered and the state read by one
-script. The newcomer's AUTH_SUCCESS shows the session exactly as the other devices here have it,
-so that the next STATE_UPDATE fits for all of them.
+The token is verified here; one script checks the owner, registers the device and reads the state.
+AUTH_SUCCESS shows the session as the other devices here have it: the next STATE_UPDATE fits all.
 """
 
 from collections.abc import Callable
@@ -33,13 +32,13 @@ from syncbridge.updates import check_acked, place_of
 from syncbridge_core.hub import Hub
 from syncbridge_server.auth.connect import ConnectGate
 from syncbridge_server.gateway.connection import Alarm, Connection, LocalSession
-from syncbridge_server.gateway.courier import Courier
 from syncbridge_server.gateway.departures import JOINED, Departures
 from syncbridge_server.gateway.devices import Summaries
 from syncbridge_server.gateway.fanout import EPOCH, ROLLED_BACK, Fanout, stream_part
-from syncbridge_server.gateway.post import Post, prefix
+from syncbridge_server.gateway.message_sender import MessageSender, prefix
 from syncbridge_server.gateway.quota import UserQuota
 from syncbridge_server.gateway.registry import Registry
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.gateway.voice import VoiceLink
 
@@ -57,7 +56,7 @@ class Joining:
 
     Args:
         verify: see `Verify`. gate: what the application says of joins, if it is asked.
-        settle: called after work that no tick and no answer of the store began.
+        settle: called after work that neither a tick nor an answer of the store started.
         clock: wall clock in Unix seconds. monotonic: the hub's clock in ms.
     """
 
@@ -65,8 +64,8 @@ class Joining:
         self,
         hub: Hub,
         registry: Registry,
-        post: Post,
-        courier: Courier,
+        sender: MessageSender,
+        store_queue: StoreQueue,
         fanout: Fanout,
         departures: Departures,
         summaries: Summaries,
@@ -84,8 +83,8 @@ class Joining:
     ) -> None:
         self._hub = hub
         self._registry = registry
-        self._post = post
-        self._courier = courier
+        self._sender = sender
+        self._store_queue = store_queue
         self._fanout = fanout
         self._departures = departures
         self._summaries = summaries
@@ -131,7 +130,7 @@ class Joining:
         self._ask(connection, session, hello, envelope.correlation_id)
 
     def _join_anew(self, connection: Connection, payload: AuthPayload, envelope: Envelope) -> None:
-        """The application allows it; the session may have gone on meanwhile."""
+        """The application has allowed the join; the session may have changed meanwhile."""
         assert connection.identity is not None
         hello = self._hello(connection, connection.identity, payload, envelope)
         self._join(connection, hello, envelope)
@@ -145,7 +144,7 @@ class Joining:
         then: Callable[[], None],
         envelope: Envelope,
     ) -> bool:
-        """Ask the application whether somebody may join; `then` is called if so. False: no need."""
+        """Ask the application whether a user may join, and call `then` if so. False: no need."""
         if self._gate is None or self._gate.is_open(identity, session_id):
             return False
         done = partial(self._judged, connection, then, envelope.correlation_id)
@@ -168,16 +167,16 @@ class Joining:
         self._settle()
 
     def refresh(self, connection: Connection, payload: AuthPayload, envelope: Envelope) -> None:
-        """AUTH on a connection that is ready: a new token for the same user, in band.
+        """AUTH on an authenticated connection: a new token for the same user.
 
-        A token that reaches less than the one before is held to the session by the store.
+        The store checks a token with narrower access than the one before.
         """
         session, current = connection.session, connection.identity
         assert session is not None
         assert current is not None
         identity = self._verify(payload.token, connection.device_id)
         if identity.user_id != current.user_id:
-            raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: another user's")
+            raise SyncBridgeError(ErrorCode.FORBIDDEN, "token: it belongs to another user")
         authorize(identity, session_id=session.id, device_id=connection.device_id)
         connection.require_here(payload.session_id, payload.device_id)
         check_acked(payload.stream, payload.acked)
@@ -190,7 +189,7 @@ class Joining:
         self._set_alarm(connection)
         renew = partial(self._renew, connection, current, envelope.correlation_id)
         if self._ask_gate(connection, identity, session.id, connection.device_id, renew, envelope):
-            connection.behind = BehindAuth()  # what comes next waits for the verdict
+            connection.behind = BehindAuth()  # later messages wait for the decision
         else:
             renew()
 
@@ -205,9 +204,9 @@ class Joining:
         self._refreshed(None, connection, session, correlation_id)
 
     def rejoin(self, connection: Connection, done: Callable[[], None]) -> bool:
-        """Register a connection that the store has lost; `done` is called with the answer.
+        """Register a connection again that the store has lost, and call `done` with the answer.
 
-        Returns False, and asks nothing, when it is in no session any more.
+        Returns False, without a request, when it is no longer in a session.
         """
         if connection.state is not State.READY or connection.session is None:
             return False
@@ -236,7 +235,9 @@ class Joining:
             max_devices=self._limits.devices,
             roster=False,
         )
-        self._courier.ask(hello, self._rejoined, connection, session, hello, then, correlation_id)
+        self._store_queue.ask(
+            hello, self._rejoined, connection, session, hello, then, correlation_id
+        )
 
     def _rejoined(
         self,
@@ -270,7 +271,7 @@ class Joining:
         session: LocalSession,
         correlation_id: str | None,
     ) -> None:
-        """An outage is tried again soon; a refusal is the end."""
+        """Retry after an outage; close after a refusal."""
         done()
         if connection.state is State.CLOSED:
             return
@@ -278,7 +279,7 @@ class Joining:
             self._departures.doubt(session)
         code = AUTH_ENDS.get(error.code) if error is not None else None
         if error is not None and code is not None and not isinstance(error, StoreError):
-            self._post.error(connection, error, None)
+            self._sender.error(connection, error, None)
             self._hub.close(connection.cid, code, code.reason)
 
     def _refreshed(
@@ -295,8 +296,8 @@ class Joining:
             return
         part = encode.delta_part(b"{}", b"[]") + stream_part(connection)
         body = self._success(connection, session, session.place, b'"devices":[]', part)
-        self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
-        self._courier.tally.count_auth()
+        self._sender.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
+        self._store_queue.counters.count_auth()
         self.on_entered(connection)
 
     def _hello(
@@ -336,7 +337,9 @@ class Joining:
         correlation_id: str | None,
     ) -> None:
         asked = session.place
-        self._courier.ask(hello, self._welcomed, connection, session, hello, asked, correlation_id)
+        self._store_queue.ask(
+            hello, self._welcomed, connection, session, hello, asked, correlation_id
+        )
 
     def _welcomed(
         self,
@@ -351,7 +354,7 @@ class Joining:
         if hello.roster:
             session.roster.asked = False
             if isinstance(answer, Welcome) and error is None:
-                self._meet(session, answer, hello)
+                self._take_device_list(session, answer, hello)
         if connection.state is State.CLOSED:
             self._arrived(session)
             self._abandoned(answer, connection, session)
@@ -362,13 +365,13 @@ class Joining:
                 if not self._admit(connection, session, answer, hello, asked, correlation_id):
                     return
             except Exception:
-                log.exception("Join Failed", session_id=session.id)
+                log.exception("join_failed", session_id=session.id)
                 error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this AUTH")
         self._arrived(session)
         if error is not None:
             self._turn_away(connection, session, error, correlation_id)
         else:
-            self._courier.tally.count_auth()
+            self._store_queue.counters.count_auth()
             self.on_entered(connection)
 
     def _admit(
@@ -380,8 +383,8 @@ class Joining:
         asked: Place,
         correlation_id: str | None,
     ) -> bool:
-        """Make a connection a member; False: the store has been asked again, for the whole."""
-        # Only a store that has lost something is older than what was here when it was asked.
+        """Make a connection a member. False: the store is asked for the whole state."""
+        # Only a store that has lost data is older than what this node had when it asked.
         older = answer.version < asked.version
         self._synchronise(session, answer, hello)
         if older:
@@ -394,7 +397,7 @@ class Joining:
             return False
         self._enter(connection, session, answer, hello, part, correlation_id)
         if hello.since is not None and hello.since.version:
-            self._courier.tally.count_resume(part.startswith(encode.RESUMED), answer.reason)
+            self._store_queue.counters.count_resume(part.startswith(encode.RESUMED), answer.reason)
         return True
 
     def _turn_away(
@@ -404,7 +407,7 @@ class Joining:
         error: SyncBridgeError,
         correlation_id: str | None,
     ) -> None:
-        """AUTH fails for good. A member leaves by the close; else the store may have its device."""
+        """Fail an AUTH. A member leaves by the close; otherwise the store may have its device."""
         if connection.state is not State.READY:
             connection.session = None
             if error.code in REGISTERED or isinstance(error, StoreTimeout):
@@ -413,7 +416,7 @@ class Joining:
         self.refuse(connection, error, correlation_id)
 
     def _arrived(self, session: LocalSession) -> None:
-        """One less is on its way."""
+        """A join is no longer in progress."""
         session.joining -= 1
         if not session.joining:
             self._departures.all_arrived(session)
@@ -421,7 +424,7 @@ class Joining:
     def _abandoned(
         self, answer: Welcome | StoreError, connection: Connection, session: LocalSession
     ) -> None:
-        """The socket was gone before the answer came."""
+        """The socket closed before the answer came."""
         registered = refusal_of(answer) is None or isinstance(answer, StoreError)
         previous = session.devices.get(connection.device_id)
         if registered and previous is not None and isinstance(answer, Welcome):
@@ -432,7 +435,7 @@ class Joining:
         self._registry.release(session)
 
     def _synchronise(self, session: LocalSession, answer: Welcome, hello: Hello) -> None:
-        """Bring the session here to where the script saw it, and tell the devices here."""
+        """Update the session here to the version that the script read."""
         out: list[Change] = []
         place = place_welcomed(answer)
         if not session.joined:
@@ -449,10 +452,10 @@ class Joining:
         self._fanout.publish(session, out)
 
     def _state_part(self, session: LocalSession, answer: Welcome, hello: Hello) -> bytes | None:
-        """What leads the newcomer to our place; None when the store must be asked again.
+        """The newcomer's path to the current version; None when the store must be asked again.
 
-        It enters only where the devices here are, or have just been: else it might be given a
-        state that is lost, or miss what comes between.
+        A newcomer may enter only at the current or a recent version of the devices here. Otherwise
+        it could receive a state that is lost, or miss a change.
         """
         place = place_welcomed(answer)
         if not session.knows(place):
@@ -492,14 +495,14 @@ class Joining:
         devices = self._summaries.welcome(session, connection, gone)
         part += self._stream_part(connection, answer)
         body = self._success(connection, session, session.place, devices, part)
-        self._post.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
+        self._sender.send(connection, MessageType.AUTH_SUCCESS, body, correlation_id)
         self._set_alarm(connection)
         if previous is not None:
             self._departures.close_replaced(previous)
         self._departures.entered(session, connection)
 
     def _stream_part(self, connection: Connection, answer: Welcome) -> bytes:
-        """What the store has of the newcomer's stream; what was acknowledged above is lost."""
+        """The newcomer's last number in the store; what was acknowledged above is lost."""
         if connection.stream is None:
             return b""
         gone = answer.reason in (EPOCH, ROLLED_BACK) or not answer.version
@@ -507,19 +510,19 @@ class Joining:
         self._fanout.rollbacks.updates += lost
         return stream_part(connection)
 
-    def _meet(self, session: LocalSession, answer: Welcome, hello: Hello) -> None:
-        """Take the list of devices; those here are told whom they have not heard of."""
+    def _take_device_list(self, session: LocalSession, answer: Welcome, hello: Hello) -> None:
+        """Apply the list of devices, and announce those that are new to the devices here."""
         others = [each for each in answer.devices if each.device_id != hello.device_id]
         if session.devices:
-            self._departures.meet(session, others)
+            self._departures.observe_all(session, others)
             session.roster.listed_at(answer.newest)
         else:
             session.roster.begin(others, answer.newest)
 
     def _is_listed(self, session: LocalSession, answer: Welcome, hello: Hello) -> bool:
-        """Whether the newcomer can be shown who is there; else the store is asked for the list.
+        """Whether the roster is current enough for the newcomer; else the store is asked.
 
-        Another node's news may be slower than the answer. A large session shows a part in any case.
+        Another node's message may arrive after the answer. A large session shows a window anyway.
         """
         roster = session.roster
         if not roster.begun:
@@ -534,7 +537,7 @@ class Joining:
     def _tell(
         self, connection: Connection, session: LocalSession, answer: Welcome, info: bytes
     ) -> None:
-        """Tell the others of a device, and the index of its user."""
+        """Announce a device to the others, and note the session in its user's index."""
         change = PresenceChange(
             session.id, JOINED, answer.fence, answer.version, connection.device_id, info
         )
@@ -580,13 +583,13 @@ class Joining:
     def refuse(
         self, connection: Connection, error: SyncBridgeError, correlation_id: str | None
     ) -> None:
-        """AUTH, first or repeated, has failed: AUTH_FAILURE, and the end of the connection."""
-        self._courier.tally.count_auth(error.code.wire)
+        """Answer a failed AUTH, first or repeated, with AUTH_FAILURE, and close the connection."""
+        self._store_queue.counters.count_auth(error.code.wire)
         connection.refused = True
         connection.behind = None
         body = encode.error_payload(error)
-        self._post.on_error(connection, error, "auth")
-        self._post.send(connection, MessageType.AUTH_FAILURE, body, correlation_id)
+        self._sender.on_error(connection, error, "auth")
+        self._sender.send(connection, MessageType.AUTH_FAILURE, body, correlation_id)
         code = AUTH_ENDS.get(error.code, CloseCode.AUTH_FAILED)
         self._hub.close(connection.cid, code, code.reason)
         if connection.gone:
@@ -594,4 +597,4 @@ class Joining:
 
 
 def ignore(answer: Any) -> None:
-    """For requests that come again anyway."""
+    """The reply to requests that are repeated anyway."""

@@ -1,13 +1,13 @@
-"""This node among the others: its own lease, and the death of others.
+"""The lease of this node, and the detection of dead nodes.
 
-Theory of operation. Every node changes its entry in one list, and reads the list with it, a dozen
-times in a lease. `syncbridge.nodes.Watch` tells which entries stand still. Whoever sees a dead node
-and gets the lease on sweeping moves it from the list to that of the dead, takes its devices
-offline, one script a session, and strikes it off. Whoever finds a node among the dead and gets that
-lease goes on where another has died; to do a part twice does no harm.
+Theory of operation. Every node changes its entry in one list, and reads the list, a dozen times per
+lease. `syncbridge.nodes.Watch` tells which entries stand still. The node that finds a dead one and
+gets the sweeping lease moves it to the list of the dead, takes its devices offline, with one script
+per session, and removes it. If the sweeping node dies too, the next holder of that lease continues;
+repeating a part is harmless.
 
-A node that was taken for dead finds its own entry gone. When it has been swept, `on_forgotten` has
-all of its sessions entered again. So it does when Redis has lost the list.
+A node that was wrongly considered dead finds its own entry missing. After it has been swept,
+`on_forgotten` registers all of its sessions again; likewise when Redis has lost the list.
 """
 
 import time
@@ -30,6 +30,7 @@ from syncbridge.records.nodes import (
     TakeLease,
 )
 from syncbridge.slots import BUCKETS
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.sweeper import LISTS, Sweeper, ask_all
 from syncbridge_server.ports.store import Store
 
@@ -41,23 +42,24 @@ PERIODS = 12
 """Renewals in one lease, within the bound above."""
 
 MIN_GAP = 1.0
-"""Seconds that this process may stand still between two looks at the others."""
+"""Longest pause of this process, in seconds, after which it still trusts its observations."""
 
 RETRY_SECONDS = 1.0
 LEASE_MS = 10_000
 MAX_NAMED = 1_024
-"""Nodes that sessions name and the list does not have; more are watched when others are gone."""
+"""Most watched nodes that sessions name and the list does not contain; others wait."""
 
 GOODBYE_SECONDS = 1.0
 
 
 class Membership:
-    """Renews, watches and has the dead swept.
+    """Renews the lease, watches the other nodes, and sweeps dead ones.
 
     Args:
         timeout: the lease in seconds. on_forgotten: see the module's text.
-        in_use: whether sessions here still name this node: then it is left to be swept.
-        clock: Unix seconds, for people to read.
+        in_use: whether the store may still list devices of this node: then the entry stays, to be
+            swept.
+        clock: Unix seconds, for display.
 
     Attributes:
         alive: nodes of the list when it was last read, with this one.
@@ -91,12 +93,12 @@ class Membership:
         self._named: dict[str, None] = {}
         self._overdue: list[str] = []
         self._leased_until = 0.0
-        self._work = trio.Event()
+        self._work = AutoResetEvent()
         self.alive: Mapping[str, str] = {}
         self.dead: Mapping[str, str] = {}
 
     async def run(self) -> None:
-        """Renew, and sweep who is dead, until cancelled; then leave the list."""
+        """Renew the lease and sweep dead nodes until cancelled; then leave the list."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep_dead)
@@ -112,19 +114,19 @@ class Membership:
             await trio.sleep(pause)
 
     def broke(self) -> None:
-        """The store was away, or is another: nobody has been seen to stand still."""
+        """The connection was interrupted: restart the observation of all nodes."""
         self._watch.broke()
         self._overdue = []
 
     def named(self, nodes: Iterable[str]) -> None:
-        """A session names these nodes. One that is in no list is watched like the others. O(n)."""
+        """A session names these nodes. One that is not in the list is watched too. O(n)."""
         for node in nodes:
             listed = node in self.alive or node in self.dead or node == self._node
             if not listed and len(self._named) < MAX_NAMED:
                 self._named[node] = None
 
     async def renew(self) -> bool:
-        """Renew the lease once and look at the others; False: again soon."""
+        """Renew the lease once and read the list. False: retry soon."""
         self._count += 1
         entry = f"{self._count} {FORMAT} {self._started_ms}"
         asked = trio.current_time()
@@ -155,7 +157,7 @@ class Membership:
         return True
 
     def _look(self, asked: float) -> None:
-        """Who is dead, of those in the list and those whom sessions name."""
+        """The dead nodes, of those in the list and those that sessions name."""
         for node in [n for n in self._named if n in self.alive or n in self.dead]:
             del self._named[node]
         entries = dict.fromkeys(self._named, "") | {
@@ -166,22 +168,22 @@ class Membership:
             self._work.set()
 
     async def _sweep_dead(self) -> None:
-        """Sweep dead nodes as they are found, if no other node does, for ever."""
+        """Sweep dead nodes as they are found, unless another node does, until cancelled."""
         while True:
             await self._work.wait()
-            self._work = trio.Event()
             try:
                 await self.sweep()
             except StoreError as error:
                 log.info("sweep_paused", reason=error.detail)
 
     async def sweep(self) -> None:
-        """Sweep those who are known to be dead, unless another node does. Raises StoreError."""
+        """Sweep the nodes that are known to be dead, unless another node does. Raises
+        StoreError."""
         if not await self._leased():
             return
         now_ms = round(self._clock() * 1000)
         for node in list(self._overdue):
-            if node in self._overdue:  # it may have been a break, meanwhile
+            if node in self._overdue:  # the connection may have been interrupted meanwhile
                 await self._ask(Condemn(node, now_ms), Dismiss(node))
                 self._named.pop(node, None)
                 log.warning("node_dead", node=node)
@@ -190,17 +192,17 @@ class Membership:
             await self._sweep(node)
 
     async def _sweep(self, node: str) -> None:
-        """Sweep one node and strike it off; what has failed is left for the next round."""
+        """Sweep one node and remove it; what fails is left for the next round."""
         before, done = self._sweeper.swept, True
         for first in range(0, BUCKETS, LISTS):
-            await self._leased()  # losing it does no harm: another one does the same
+            await self._leased()  # losing it is harmless: another node repeats the work
             done &= await self._sweeper.sweep_lists(node, first)
         if done:
             await self._ask(Dismiss(node, dead=True))
         log.info("node_swept", node=node, devices=self._sweeper.swept - before, whole=done)
 
     async def _leased(self) -> bool:
-        """Whether this node is the one that sweeps, now."""
+        """Whether this node holds the sweeping lease."""
         now, life = trio.current_time(), self._lease_ms / 1000
         if now < self._leased_until:
             taken = await self._store.call(KeepLease(SWEEPING, self._lease_ms))
@@ -220,4 +222,4 @@ class Membership:
         try:
             await self._ask(Dismiss(self._node))
         except StoreError:
-            pass  # the others find that it is dead
+            pass  # the other nodes find it dead

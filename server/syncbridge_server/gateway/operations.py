@@ -3,8 +3,8 @@
 MERGE reads the key's value from this node's replica (or assumes that there is none), applies the
 patch, and commits the result on condition that the value is still the one that it was computed
 from. When it is not, the answer carries the present value, and the next attempt starts from there.
-So a node without a replica pays one round trip more, and MERGE may take effect after later messages
-of the same device while others write to the same key.
+So a node without a replica needs one more round trip, and while other devices write to the same
+key, MERGE may take effect after later messages of the same device.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from syncbridge.policy import Current
 from syncbridge.records.sessions import Apply, Operation, Outcome, Status
 from syncbridge.updates import UpdateParser
 from syncbridge_server.gateway.connection import Connection
-from syncbridge_server.gateway.courier import Courier
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
+from syncbridge_server.gateway.store_queue import StoreQueue
 
 ATTEMPTS = 8
-"""How often a MERGE is computed before its sender is told to try again."""
+"""Most attempts of one MERGE; then its sender is told to try again."""
 
 RETRY_AFTER = 0.1
 
@@ -33,20 +33,20 @@ class Operations:
     """Starts operations.
 
     Args:
-        answered: takes the store's answer, as for any write.
-        policy: what merged values are held to.
+        answered: called with the store's answer, as for any write. policy: checked against merged
+            values.
     """
 
     def __init__(
         self,
-        courier: Courier,
-        post: Post,
+        store_queue: StoreQueue,
+        sender: MessageSender,
         parser: UpdateParser,
         answered: Answered,
         policy: Current,
     ) -> None:
-        self._courier = courier
-        self._post = post
+        self._store_queue = store_queue
+        self._sender = sender
         self._parser = parser
         self._answered = answered
         self._policy = policy
@@ -65,7 +65,7 @@ class Operations:
             return
         operation = operations.ATOMIC[payload.operation]
         request = operations.prepared(request, operation, self._parser.expected(payload))
-        self._courier.ask(request, self._answered, connection, request)
+        self._store_queue.ask(request, self._answered, connection, request)
 
     def _merge(self, connection: Connection, request: Apply) -> None:
         key, patch = request.sets
@@ -83,7 +83,7 @@ class Operations:
         request = msgspec.structs.replace(
             request, sets=sets, operation=Operation.CAS, expected=value
         )
-        self._courier.ask(request, self._compared, connection, request, patch, attempt)
+        self._store_queue.ask(request, self._compared, connection, request, patch, attempt)
 
     def _compared(
         self,
@@ -100,9 +100,9 @@ class Operations:
             if attempt >= ATTEMPTS:
                 raise SyncBridgeError(
                     ErrorCode.OVERLOADED,
-                    "MERGE: others keep writing to the key; try again",
+                    "MERGE: other devices keep writing to the key; try again",
                     retry_after=RETRY_AFTER,
                 )
             self._attempt(connection, request, answer.conflicts[1], patch, attempt + 1)
         except SyncBridgeError as error:
-            self._post.error(connection, error, request.mutation_id or None)
+            self._sender.error(connection, error, request.mutation_id or None)

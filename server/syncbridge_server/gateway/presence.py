@@ -1,4 +1,4 @@
-"""Holds the sessions here against the store: all of them, now and then, and at once after a break.
+"""Compares the sessions here with the store: all of them periodically, and at once after a break.
 
 Presence is leased by node (`membership`), so nothing need be renewed for a session. But a message
 between nodes may have been lost, so each session is compared within `COMPARE_SECONDS`, by one plain
@@ -30,13 +30,14 @@ from syncbridge.records.devices import ListDevices
 from syncbridge.records.nodes import ListHeld
 from syncbridge.records.sessions import Compare, Compared, Lost, Place, Request, Touch, Touched
 from syncbridge.slots import BUCKETS
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.courier import Courier, Reply
 from syncbridge_server.gateway.departures import Departures
 from syncbridge_server.gateway.fanout import Fanout, numbering
 from syncbridge_server.gateway.joining import Joining
 from syncbridge_server.gateway.registry import Registry
-from syncbridge_server.gateway.rollbacks import Again
+from syncbridge_server.gateway.rollbacks import ComparisonSchedule
+from syncbridge_server.gateway.store_queue import Reply, StoreQueue
 from syncbridge_server.gateway.sweeper import AT_ONCE, LISTS, Sweeper
 from syncbridge_server.gateway.users import UserIndex
 from syncbridge_server.isolation import of_record
@@ -47,19 +48,20 @@ CHUNK = 256
 """Requests that are sent together."""
 
 BOUND = 2 * CHUNK
-"""Requests of this file that have no answer, at most."""
+"""Most requests of this file without an answer."""
 
 COMPARE_SECONDS = 300.0
 TICK_SECONDS = 1.0
 TOUCH_SECONDS = 43_200.0
 WAITING_TOUCH_SECONDS = 1_200.0
-"""Between two renewals of a session's life; the second for one that is joined and not written."""
+"""Seconds between two renewals of a session's life; the second value is for sessions without a
+write."""
 
 RETRY_SECONDS = 1.0
 
 
 class Presence:
-    """Compares sessions, and enters them again.
+    """Compares sessions, and registers them again.
 
     Args:
         timeout: the lease of a node in seconds; sessions are compared in not much more.
@@ -74,7 +76,7 @@ class Presence:
     def __init__(
         self,
         registry: Registry,
-        courier: Courier,
+        store_queue: StoreQueue,
         fanout: Fanout,
         joining: Joining,
         departures: Departures,
@@ -87,7 +89,7 @@ class Presence:
         named: Callable[[Iterable[str]], None],
     ) -> None:
         self._registry = registry
-        self._courier = courier
+        self._store_queue = store_queue
         self._fanout = fanout
         self._joining = joining
         self._departures = departures
@@ -97,19 +99,19 @@ class Presence:
         self._named = named
         self._turn = min(COMPARE_SECONDS, 2.5 * timeout) / 2
         self._touch_after = min(TOUCH_SECONDS, ttl / 4)
-        self._doubted = trio.Event()
+        self._doubted = AutoResetEvent()
         self._doubts_all = self._forgotten = False
         self._answered = trio.Event()
         self._failed = False
-        self._again = Again()
+        self._again = ComparisonSchedule()
         self._lost: dict[int, Connection] = {}
         self.open = 0
         self.verifying = False
 
     async def run(self) -> None:
-        """Compare all sessions in turn, so many each second that a turn takes half of the time.
+        """Compare all sessions in rounds, evenly over half of `COMPARE_SECONDS`.
 
-        Who comes during a turn is compared in the next one.
+        Sessions that join during a round are compared in the next one.
         """
         turn = deque[LocalSession]()
         owed = 0.0
@@ -126,7 +128,7 @@ class Presence:
                 self._compare(part)
             if self._unsure and not self.verifying:
                 await self._settle_some()
-            if self._departures.ghosts:
+            if self._departures.stale_devices:
                 self._doubted.set()
             if self._again.due(self._fanout.rollbacks.sessions, trio.current_time()):
                 self.doubt()
@@ -139,12 +141,12 @@ class Presence:
         self._doubted.set()
 
     def forgotten(self) -> None:
-        """The store has this node in no session any more: enter all of them again, soon."""
+        """The store no longer lists this node in any session: register all of them again, soon."""
         self._forgotten = True
         self.doubt()
 
     async def verify(self) -> None:
-        """Compare all sessions whenever there is doubt, for ever.
+        """Compare all sessions whenever there is doubt, until cancelled.
 
         First where they are, by one plain command each, so that devices are told soon; then what
         is unsure is settled. What is doubted meanwhile, or could not be asked, is done in another
@@ -152,11 +154,10 @@ class Presence:
         """
         while True:
             await self._doubted.wait()
-            self._doubted = trio.Event()
             self.verifying, self._failed = True, False
             everything, self._doubts_all = self._doubts_all, False
             forgotten, self._forgotten = self._forgotten, False
-            ghosts, self._departures.ghosts = self._departures.ghosts, False
+            stale_devices, self._departures.stale_devices = self._departures.stale_devices, False
             if everything:
                 await self._compare_all()
             if forgotten:
@@ -165,13 +166,13 @@ class Presence:
                 await self._settle_some()
                 await self._room(BOUND)
             whole = not self._failed and not self._unsure
-            if whole and (everything or ghosts):
-                whole = await self._lay_ghosts()
+            if whole and (everything or stale_devices):
+                whole = await self._remove_stale_devices()
             self.verifying = self._failed = False
             if not whole:
                 self._doubts_all |= everything
                 self._forgotten |= forgotten
-                self._departures.ghosts |= ghosts
+                self._departures.stale_devices |= stale_devices
                 self._doubted.set()
                 await trio.sleep(RETRY_SECONDS)
 
@@ -181,10 +182,11 @@ class Presence:
             self._compare(chunk)
         await self._room(BOUND)
 
-    async def _lay_ghosts(self) -> bool:
-        """Take devices offline that the store has at this node in sessions that are not here.
+    async def _remove_stale_devices(self) -> bool:
+        """Take devices offline that the store lists at this node in sessions that are not here.
 
-        They have left, and Redis has lost that, or was never told. False: not all could be read.
+        They have left, and Redis has lost that, or was never told. Returns False when a list could
+        not be read.
         """
         try:
             for first in range(0, BUCKETS, LISTS):
@@ -197,7 +199,7 @@ class Presence:
                         if gone:
                             await self._sweeper.sweep_sessions(self._node, gone)
         except StoreError as error:
-            log.debug("Lists Not Read", detail=error.detail)
+            log.debug("held_lists_not_read", detail=error.detail)
             return False
         return True
 
@@ -208,13 +210,13 @@ class Presence:
         return self._departures.unsure
 
     async def _room(self, wanted: int) -> None:
-        """Wait until so many requests have room below the bound."""
+        """Wait until `wanted` more requests fit below the bound."""
         while self.open + min(wanted, BOUND) > BOUND:
             await self._answered.wait()
 
     def _ask(self, request: Request, reply: Reply, *context: Any) -> None:
         self.open += 1
-        self._courier.ask(request, self._counted, reply, context)
+        self._store_queue.ask(request, self._counted, reply, context)
 
     def _counted(self, answer: Any, reply: Reply, context: tuple[Any, ...]) -> None:
         self._failed |= isinstance(answer, StoreError) and not of_record(answer)
@@ -236,7 +238,7 @@ class Presence:
             if session.joined and self._registry.sessions.get(session.id) is session:
                 devices = numbering(session)
                 self._ask(Compare(session.id, devices), self._compared, session, devices)
-        self._courier.dispatch()
+        self._store_queue.dispatch()
 
     def _compared(
         self, answer: Compared | StoreError, session: LocalSession, devices: list[str]
@@ -251,12 +253,12 @@ class Presence:
         now = trio.current_time()
         session.touched = session.touched or now
         after = self._touch_after if session.version else WAITING_TOUCH_SECONDS
-        sure = self._node in nodes and self._departures.sure(session, answer)
-        if now - session.touched >= after or not sure:
+        agrees = self._node in nodes and self._departures.agrees(session, answer)
+        if now - session.touched >= after or not agrees:
             self._unsure.add(session.id)
 
     async def _settle_some(self) -> None:
-        """Enter some of the sessions again that are unsure, and read their devices."""
+        """Register some of the unsure sessions again, and read their devices."""
         await self._room(CHUNK)
         for session_id in list(islice(self._unsure, CHUNK // 2)):
             self._unsure.discard(session_id)
@@ -266,11 +268,11 @@ class Presence:
                 self._ask(Touch(session.id, self._node, pairs), self._touched, session)
                 self._ask(ListDevices(session.id), self._departures.listed, session)
                 self._users.seen(session.owner, session.id)
-        self._courier.dispatch()
+        self._store_queue.dispatch()
 
     def _touched(self, answer: Touched | StoreError, session: LocalSession) -> None:
         if not isinstance(answer, Touched):
-            log.debug("Touch Failed", detail=answer.detail)
+            log.debug("touch_failed", detail=answer.detail)
             return
         session.touched = trio.current_time()
         self._fanout.compare(session, Place(answer.epoch, answer.version, answer.lineage))
@@ -278,18 +280,18 @@ class Presence:
             self._settle(session, lost)
 
     def _settle(self, session: LocalSession, lost: Lost) -> None:
-        """A device is connected here, and the store has it elsewhere or nowhere."""
+        """Settle a device that is connected here, and that the store lists elsewhere or nowhere."""
         connection = session.devices.get(lost.device_id)
         if connection is None or connection.released:
             return
         if lost.node or lost.barred > connection.fence:
-            # Somebody has told us why, and the message was lost; the list of devices is on its way.
+            # The message that explains it was lost; the list of devices is on its way.
             connection.released = not lost.node
         else:
             self._lost[connection.cid] = connection
 
     def _rejoin(self) -> None:
-        """Have devices say hello again, as far as there is room."""
+        """Register lost connections again, within the bound."""
         while self._lost and self.open < BOUND:
             _, connection = self._lost.popitem()
             if self._joining.rejoin(connection, self._rejoined):
@@ -297,7 +299,7 @@ class Presence:
 
 
 def chunks(sessions: Iterable[LocalSession]) -> Iterator[list[LocalSession]]:
-    """Sessions as they are now, in chunks."""
+    """A snapshot of the sessions, in chunks."""
     listed = list(sessions)
     for start in range(0, len(listed), CHUNK):
         yield listed[start : start + CHUNK]

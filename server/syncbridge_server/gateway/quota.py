@@ -1,9 +1,9 @@
-"""What one user may do on this node, over all of their connections.
+"""Limits of one user on this node, over all connections.
 
-The hub holds each connection to a rate. A user with many devices gets these for all of them
-together: a rate of messages, a rate of joins, a number of sockets, and what may be kept in the
-store. A device has a rate of joins of its own: two tabs that throw each other out would be
-news to all others each time. Services and admins speak for many users and are not held.
+The hub limits the rate of each connection. For a user with many devices, these apply to all of them
+together: a rate of messages, a rate of joins, a number of sockets, and a volume in the store. A
+    device has a separate rate of joins: two tabs that keep replacing each other would otherwise
+    notify all other devices each time. Services and admins act for many users and have no limits.
 """
 
 from collections.abc import Callable
@@ -25,13 +25,13 @@ class UserQuota:
         monotonic: the hub's clock, ms.
 
     Attributes:
-        budgets: what users keep in the store. on_due: called when one of them is to be counted.
+        budgets: what users store. on_due: called when a user must be counted.
     """
 
     def __init__(self, limits: Limits, monotonic: Callable[[], int]) -> None:
         self._monotonic = monotonic
         most = limits.devices if limits.user_sockets else 0
-        self._sockets = max(limits.user_sockets, most)  # a full session of one user has its places
+        self._sockets = max(limits.user_sockets, most)  # a session full of devices of one user fits
         self._messages = buckets(limits.user_messages_per_second, limits.user_message_burst)
         burst = max(limits.user_join_burst, limits.devices)
         self._joins = buckets(limits.user_joins_per_second, burst)
@@ -40,12 +40,12 @@ class UserQuota:
         self.on_due: Callable[[], None] = nothing
 
     def require(self, identity: Identity | None) -> None:
-        """Take one message into account. Raises RATE_LIMITED with a time. O(1)."""
+        """Charge one message. Raises RATE_LIMITED with `retry_after`. O(1)."""
         if identity is not None and not identity.privileged:
             self._take(self._messages, identity.user_id, "too many messages of this user")
 
     def join(self, identity: Identity, session_id: str, device_id: str, sockets: int) -> None:
-        """Take an AUTH into account.
+        """Charge an AUTH.
 
         Args:
             sockets: how many the user has here already.
@@ -65,7 +65,7 @@ class UserQuota:
         self._charge(user_id, session_id, 0)
 
     def keep(self, request: Apply) -> None:
-        """Take a write into account. Raises QUOTA_EXCEEDED. O(its keys)."""
+        """Charge a write. Raises QUOTA_EXCEEDED. O(its keys)."""
         if request.owner_check:
             self._charge(request.user_id, request.sid, sum(map(len, request.sets)))
 
@@ -89,9 +89,9 @@ class UserQuota:
 
 
 def buckets(rate: float, burst: int) -> TokenBuckets | None:
-    """Buckets of a rate; None when it is 0."""
+    """Token buckets for a rate; None when it is 0."""
     return TokenBuckets(rate, burst) if rate else None
 
 
 def nothing() -> None:
-    """For who is not attached."""
+    """The default of `on_due`."""

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from syncbridge.identity import Role
 from syncbridge.session import Session
 from syncbridge_core.hub import ENCODING_PROTOBUF, Hub
+from syncbridge_server.gateway.admission import UnauthenticatedConnections
 from syncbridge_server.gateway.connection import Connection, LocalSession
-from syncbridge_server.gateway.entrance import Silent
 
 
 class Registry:
@@ -15,19 +15,21 @@ class Registry:
     Attributes:
         everyone: topic of all who are in a session. admins: of those with role admin.
         waiting: client address -> connections that have not authenticated.
-        silent: those that have not sent a valid AUTH. sockets: user -> how many of them have.
+        unauthenticated: connections without a valid AUTH. sockets: user -> number of connections.
         binary: how many connections take protobuf, in a session or not; each session has its own
             count, so that nothing is encoded for nobody.
     """
 
-    def __init__(self, hub: Hub, silent: Silent | None = None) -> None:
+    def __init__(self, hub: Hub, unauthenticated: UnauthenticatedConnections | None = None) -> None:
         self._hub = hub
         self.everyone = hub.open_topic()
         self.admins = hub.open_topic()
         self.binary = 0
         self.connections: dict[int, Connection] = {}
         self.waiting: dict[str, int] = {}
-        self.silent = Silent() if silent is None else silent
+        self.unauthenticated = (
+            UnauthenticatedConnections() if unauthenticated is None else unauthenticated
+        )
         self.sockets: dict[str, int] = {}
         self.sessions: dict[str, LocalSession] = {}
 
@@ -44,18 +46,18 @@ class Registry:
         self.connections[connection.cid] = connection
         self.binary += takes_protobuf(connection)
         self.waiting[connection.client] = self.waiting.get(connection.client, 0) + 1
-        self.silent.add(connection)
+        self.unauthenticated.add(connection)
 
     def known(self, connection: Connection) -> None:
-        """Its AUTH was valid: it counts for its user, and what it sends is believed to be sane."""
+        """Its AUTH was valid: it counts for its user, and may send large compressed messages."""
         assert connection.identity is not None
         user_id = connection.identity.user_id
-        self.silent.discard(connection)
+        self.unauthenticated.discard(connection)
         self._hub.trust(connection.cid)
         self.sockets[user_id] = self.sockets.get(user_id, 0) + 1
 
     def session(self, session_id: str) -> LocalSession:
-        """The session with this id, opened here if nobody was in it."""
+        """The session with this id, created here if it has no member."""
         session = self.sessions.get(session_id)
         if session is None:
             session = Session(session_id, self._hub.open_topic())
@@ -77,7 +79,7 @@ class Registry:
         return previous
 
     def follow_role(self, connection: Connection) -> None:
-        """Make a connection a member of `admins` exactly while its token says so."""
+        """Add a connection to `admins` or remove it, by the role of its token."""
         if connection.identity is not None and connection.identity.role is Role.ADMIN:
             self._hub.subscribe(self.admins, connection.cid)
         else:
@@ -85,7 +87,7 @@ class Registry:
 
     def remove(self, connection: Connection) -> bool:
         """Forget a connection; True if it was its device's current one."""
-        self.silent.discard(connection)
+        self.unauthenticated.discard(connection)
         if self.connections.pop(connection.cid, None) is not None:
             self.binary -= takes_protobuf(connection)
             self._settle(connection)
@@ -104,7 +106,7 @@ class Registry:
             del self.sockets[user_id]
 
     def _settle(self, connection: Connection) -> None:
-        """A connection has authenticated or gone: its address has a place more."""
+        """A connection has authenticated or closed: its address has a slot more."""
         if connection.waiting:
             connection.waiting = False
             left = self.waiting[connection.client] - 1
@@ -123,7 +125,7 @@ class Registry:
         return True
 
     def release(self, session: LocalSession) -> None:
-        """Forget a session in which nobody is left."""
+        """Forget a session without members."""
         if session.empty and self.sessions.get(session.id) is session:
             del self.sessions[session.id]
             self._hub.close_topic(session.topic)

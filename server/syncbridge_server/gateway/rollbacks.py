@@ -1,4 +1,5 @@
-"""What a store that came back older has cost, said once an event, and when to look for more."""
+"""Counts what a store has lost that came back older, reports each such event once, and schedules
+further comparisons."""
 
 import math
 from collections.abc import Callable
@@ -17,8 +18,8 @@ class Rollbacks:
 
     Attributes:
         sessions, updates: since the start of the process.
-        on_report: told (sessions, updates) of each event.
-        on_session: told of each session: its id, where it is now, and why.
+        on_report: called with (sessions, updates) of each event. on_session: called with each
+            session: its id, its new place, and the reason.
     """
 
     def __init__(self) -> None:
@@ -28,12 +29,12 @@ class Rollbacks:
         self.on_session: Callable[[str, Place, str], None] = _nobody_of
 
     def session(self, sid: str, place: Place, reason: str) -> None:
-        """A session went back, and goes on from a place."""
+        """A session was rolled back, and continues from `place`."""
         self.sessions += 1
         self.on_session(sid, place, reason)
 
     def report(self) -> None:
-        """Say what was counted since the last report, if anything: one line in the log."""
+        """Log what was counted since the last report, if anything, in one line."""
         sessions, updates = self.sessions - self._told[0], self.updates - self._told[1]
         if not sessions and not updates:
             return
@@ -49,18 +50,19 @@ class Rollbacks:
         ]
 
 
-class Again:
-    """When to compare all sessions once more after some went back.
+class ComparisonSchedule:
+    """When to compare all sessions again after some were rolled back.
 
-    A backup may be put back key by key under running nodes. What comes after one comparison is
-    found by the next, 2, 4, 8 ... 128 s later, and from the beginning once more have gone back.
+    A backup may be restored key by key under running nodes. What is restored after one comparison
+    is found by the next, 2, 4, 8 ... 128 s later; the intervals restart when more sessions were
+    rolled back.
     """
 
     def __init__(self) -> None:
         self._seen, self._pause, self._at = 0, 0.0, math.inf
 
     def due(self, sessions: int, now: float) -> bool:
-        """To be asked about once a second. `sessions`: how many have gone back so far."""
+        """Call about once a second. `sessions`: number of sessions rolled back so far."""
         first, longest = AGAIN_SECONDS
         if sessions != self._seen:
             self._seen, self._pause, self._at = sessions, first, now + first

@@ -1,12 +1,12 @@
 """Takes the devices of dead nodes offline. `membership` says which nodes are dead.
 
-A node's sessions stand in a list for each bucket. One session is one script, which tells every node
-in the session and takes the session off the list: so each departure is told once, whoever sweeps,
-whoever dies at it, and however often it is begun. A few scripts are under way at a time, so clients
-are not behind all of them.
+Each bucket has a list of the node's sessions. One script per session tells every node of the
+session and removes the session from the list, so each departure is announced once, whichever node
+sweeps, dies meanwhile, or starts again. Only a few scripts run at a time, so that clients do not
+wait behind all of them.
 
-A session that cannot be swept is tried again with the next round, and set aside when it has failed
-often enough: it is taken off the list.
+A session that cannot be swept is retried in the next round. After enough failures it is set aside,
+which removes it from the list.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge.records.nodes import Held, LetGo, ListHeld, Sweep, Swept
+from syncbridge.records.nodes import Held, ListHeld, Release, Sweep, Swept
 from syncbridge.records.sessions import Answer, Request
 from syncbridge_server.isolation import Isolation, of_record
 from syncbridge_server.ports.store import Store
@@ -29,7 +29,8 @@ AT_ONCE = 64
 
 
 class Sweeper:
-    """Sweeps; `timeout`: lease of a node, seconds. `swept`: devices that were taken offline."""
+    """Sweeps dead nodes. `timeout`: lease of a node in seconds. `swept`: number of devices taken
+    offline."""
 
     def __init__(self, store: Store, *, timeout: int, isolation: Isolation | None = None) -> None:
         self._store = store
@@ -82,10 +83,10 @@ class Sweeper:
         return done
 
     async def _failed(self, node: str, sid: str, error: StoreError) -> bool:
-        """Whether a session that cannot be swept is off the list now."""
+        """Count a failed sweep; True when the session was set aside."""
         if await self._isolation.failed(CHORE, sid, error) is not None:
             return False
-        await self._store.call(LetGo(sid, node))
+        await self._store.call(Release(sid, node))
         return True
 
 

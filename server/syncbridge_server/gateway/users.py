@@ -1,11 +1,12 @@
-"""Which sessions a user has: an index that is written beside the sessions, rarely, and counted.
+"""The sessions of each user: an index beside the sessions, written rarely, from which usage is
+counted.
 
-It stands in another slot of a cluster than the sessions, so it cannot be written with them. It is
-written when a device joins, with writes, and when the life of a session is renewed because devices
-are connected; at most once a minute for each session and node. So its order is right to a minute.
-Who reads it looks at each session and drops what is not there any more.
+In a cluster it is in another slot than the sessions, so no script can write both. A node writes it
+when a device joins, on writes, and when it renews a session with connected devices, at most once a
+minute for each session. So its order is accurate to a minute. Readers look at each session, and
+drop those that no longer exist.
 
-Users who may be near their budgets are counted by it, in the background (`rates.budgets`).
+Users near their budgets are counted from it in the background (`rates.budgets`).
 """
 
 from collections.abc import Callable
@@ -17,8 +18,9 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.records.devices import ListSessions, Peek, Peeked, Remember
-from syncbridge_server.gateway.courier import Courier
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.gateway.quota import UserQuota
+from syncbridge_server.gateway.store_queue import StoreQueue
 from syncbridge_server.gateway.sweeper import ask_all
 from syncbridge_server.ports.store import Store
 
@@ -29,25 +31,25 @@ MAX_REMEMBERED = 65_536
 COUNTED_AT_ONCE = 64
 PAGE = 256
 SETTLED_SECONDS = 1.0
-"""What was charged so long ago has been noted in the index."""
+"""Seconds after which a charge is certainly in the index."""
 
 
 class UserIndex:
-    """Writes the index, and counts by it. `clock`: Unix seconds."""
+    """Writes the index, and counts usage from it. `clock`: Unix seconds."""
 
     def __init__(
-        self, store: Store, courier: Courier, quota: UserQuota, clock: Callable[[], float]
+        self, store: Store, store_queue: StoreQueue, quota: UserQuota, clock: Callable[[], float]
     ) -> None:
         self._store = store
-        self._courier = courier
+        self._store_queue = store_queue
         self._budgets = quota.budgets
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}
-        self._due = trio.Event()
+        self._due = AutoResetEvent()
         quota.on_due = self._wake
 
     def seen(self, user_id: str, session_id: str) -> None:
-        """There was activity of this user in this session. O(1)."""
+        """Note activity of a user in a session. O(1)."""
         key, now = (user_id, session_id), self._clock()
         if not user_id or now - self._written.get(key, -PERIOD) < PERIOD:
             return
@@ -55,7 +57,7 @@ class UserIndex:
         self._written[key] = now
         if len(self._written) > MAX_REMEMBERED:
             del self._written[next(iter(self._written))]
-        self._courier.ask(Remember(user_id, session_id), self._remembered, key)
+        self._store_queue.ask(Remember(user_id, session_id), self._remembered, key)
 
     def _remembered(self, answer: Any, key: tuple[str, str]) -> None:
         if isinstance(answer, StoreError):
@@ -65,10 +67,9 @@ class UserIndex:
         self._due.set()
 
     async def run(self) -> None:
-        """Count users who are due, for ever."""
+        """Count the users that are due, until cancelled."""
         while True:
             await self._due.wait()
-            self._due = trio.Event()
             while self._budgets.due:
                 await self._count_some()
 
@@ -83,7 +84,7 @@ class UserIndex:
             try:
                 await self._count(user_id)
             except StoreError as error:
-                log.info("User not counted", reason=error.detail)
+                log.info("user_count_failed", reason=error.detail)
 
     async def _count(self, user_id: str) -> None:
         """Count what a user has in the store. Raises StoreError."""
@@ -104,5 +105,5 @@ class UserIndex:
 
 
 def is_of(peeked: Peeked, user_id: str) -> bool:
-    """Whether a session that was looked at is there, and is this user's."""
+    """Whether a session exists and belongs to this user."""
     return peeked.owner == user_id and (peeked.exists or bool(peeked.online))

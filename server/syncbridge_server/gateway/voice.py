@@ -1,7 +1,7 @@
-"""Where voice meets the gateway: what the gateway asks of it, and what holds without it.
+"""The interface between the gateway and voice, and its defaults without voice.
 
-Voice is built after the gateway, and not at all where no provider is configured. So the gateway's
-parts hold a `VoiceLink`; the sockets' side of voice is attached to it later.
+Voice is built after the gateway, and only if a provider is configured. So the gateway's parts hold
+a `VoiceLink`, to which voice is attached later.
 """
 
 from typing import Protocol
@@ -16,19 +16,19 @@ log = structlog.get_logger("gateway")
 
 
 class VoiceSide(Protocol):
-    """What the gateway asks and tells."""
+    """What the gateway calls."""
 
     def entered(self, connection: Connection) -> None:
-        """A connection is ready: from here on it hears of its user's calls."""
+        """A connection has joined: from now on it receives its user's calls."""
 
     def renewed(self, connection: Connection) -> None:
-        """A connection has a new token: what it hears may change."""
+        """A connection has a new token: its voice grants may have changed."""
 
     def left(self, connection: Connection) -> None:
-        """A connection is gone. That says nothing about a call."""
+        """A connection has closed. Calls are not affected."""
 
-    def hushed(self, connection: Connection) -> None:
-        """A slow connection has missed who speaks, and can take it again."""
+    def speaking_dropped(self, connection: Connection) -> None:
+        """A slow connection missed speaking events, and can receive them again."""
 
     def handle(self, connection: Connection, envelope: Envelope) -> None:
         """A message about voice. Raises SyncBridgeError."""
@@ -37,14 +37,14 @@ class VoiceSide(Protocol):
         """`,"voice":[...]`: the calls of the connection's user, as a member of a payload."""
 
     def held_by(self, session_id: str, device_id: str) -> str:
-        """The channel whose call a device holds; empty: none."""
+        """The channel whose call a device is in, or empty."""
 
     def tick(self) -> None:
-        """A batch of messages was handled: send what is due at once."""
+        """Called after each batch of messages: send what is due."""
 
 
 class VoiceLink:
-    """A VoiceSide, or what holds where there is none."""
+    """A VoiceSide, or the defaults where there is none."""
 
     def __init__(self) -> None:
         self._side: VoiceSide | None = None
@@ -68,10 +68,10 @@ class VoiceLink:
         if self._side is not None:
             self._side.left(connection)
 
-    def hushed(self, connection: Connection) -> None:
+    def speaking_dropped(self, connection: Connection) -> None:
         """See `VoiceSide`."""
         if self._side is not None:
-            self._side.hushed(connection)
+            self._side.speaking_dropped(connection)
 
     def handle(self, connection: Connection, envelope: Envelope) -> None:
         """See `VoiceSide`. Raises UNSUPPORTED where there is no voice."""
@@ -90,9 +90,9 @@ class VoiceLink:
         return "" if self._side is None else self._side.held_by(session_id, device_id)
 
     def tick(self) -> None:
-        """See `VoiceSide`. A fault in it must not end the tick."""
+        """See `VoiceSide`. An error in voice must not end the tick."""
         try:
             if self._side is not None:
                 self._side.tick()
         except Exception:
-            log.exception("Voice tick failed")
+            log.exception("voice_tick_failed")

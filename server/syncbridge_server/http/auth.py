@@ -40,7 +40,7 @@ Seconds = Annotated[int, Meta(gt=0, le=31_622_400)]
 class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Body of POST /auth/token. `ttl`: life of the access token in seconds.
 
-    `name`: how others are shown who the user is, as in voice calls.
+    `name`: display name of the user, as in voice calls.
     """
 
     user_id: str
@@ -70,8 +70,8 @@ class RevokeRequest(msgspec.Struct, forbid_unknown_fields=True):
 class Revoked(msgspec.Struct):
     """Answer of POST /auth/revoke. `before`: tokens issued later are not meant, Unix seconds.
 
-    `note`: what a revocation of this kind does not reach. `calls`: voice channels from whose calls
-    the provider has still to remove somebody; it is asked until it has.
+    `note`: what this kind of revocation does not cover. `calls`: voice channels from which the
+        provider must still remove the user; the request is repeated until it has.
     """
 
     revoked: str
@@ -85,8 +85,8 @@ class AuthRoutes:
     """The three calls.
 
     Args:
-        id_bytes: longest id that may be named.
-        calls: tells the calls of a revocation; the channels in which that is not done yet.
+        id_bytes: longest id. calls: removes the user from calls; returns the channels where that is
+            not done yet.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class AuthRoutes:
         if body.name != display_name(body.name):
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD,
-                f"name: at most {NAME_BYTES} bytes that can be printed are expected",
+                f"name: at most {NAME_BYTES} bytes of printable text are expected",
                 field="name",
             )
         grant = Grant(
@@ -139,11 +139,11 @@ class AuthRoutes:
         return _secret_answer(await self._auth.rotation.issue(grant, body.ttl))
 
     @describe(
-        "New tokens for a refresh token",
+        "Exchange a refresh token for a new pair",
         body=RefreshRequest,
-        answers={200: Answer("The next pair; the old refresh token is spent.", TokenPair)},
+        answers={200: Answer("The new pair; the old refresh token no longer works.", TokenPair)},
         public=True,
-        headers={"X-Device-ID": "The device that asks; held to the token's."},
+        headers={"X-Device-ID": "The calling device; it must match the token's."},
         errors=(401, 403, 503),
     )
     async def refresh(self, request: Request) -> Response:
@@ -153,9 +153,9 @@ class AuthRoutes:
             await self._auth.rotation.rotate(body.refresh_token, named_device(request))
         )
 
-    @describe("Take tokens back", body=RevokeRequest, answers={200: Revoked})
+    @describe("Revoke tokens", body=RevokeRequest, answers={200: Revoked})
     async def revoke(self, request: Request) -> Response:
-        """Take tokens back. A user only their own; a device named by a user is the user's own.
+        """Revoke tokens. A user only their own; a device named by a user is the user's own.
 
         A token that is bound takes back itself, its login, and what lies within its bounds.
         """
@@ -196,7 +196,7 @@ class AuthRoutes:
 
 
 def require_right(caller: Identity, body: RevokeRequest) -> None:
-    """Raise unless a caller may take back what a body names."""
+    """Raise unless the caller may revoke what the body names."""
     for name, own in (("jti", caller.jti), ("family", caller.family)):
         named = getattr(body, name)
         if named and named == own:

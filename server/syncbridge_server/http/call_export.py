@@ -1,8 +1,9 @@
 """The export for billing: each call that has ended, once, as NDJSON or CSV.
 
-A page says in `X-Next-Cursor` where the next one begins. Who keeps that cursor together with what
-the page had, in one step, has each record exactly once, whichever node answers and however often
-either side dies. An empty page means that there is no more now; its cursor stays good for later.
+`X-Next-Cursor` of a page is the cursor of the next one. A reader that stores the cursor together
+with the records, in one step, gets each record exactly once, whichever node answers and however
+often either side crashes. An empty page means that there are no more records now; its cursor stays
+valid.
 """
 
 import csv
@@ -59,7 +60,7 @@ class ExportQuery(msgspec.Struct):
 class RecordBody(msgspec.Struct, rename="camel"):
     """A call that has ended; a line of the export. Members are left out for what never was.
 
-    `record` names it for ever. `seconds`: of the active time, one that has begun counts.
+    `record` is its permanent id. `seconds`: of the active time, one that has begun counts.
     `damaged`: it cannot be read, and nothing else is known of it.
     """
 
@@ -82,7 +83,7 @@ class RecordBody(msgspec.Struct, rename="camel"):
 
 
 class CallExportRoutes:
-    """The route. `count`: told of each page how many records it has."""
+    """The route. `count`: called with the number of records of each page."""
 
     def __init__(
         self, ledger: Ledger, authenticate: BearerAuth, count: Callable[[int], None]
@@ -96,14 +97,14 @@ class CallExportRoutes:
         return [Route("/admin/calls/export", self.export, methods=["GET"])]
 
     @describe(
-        "Calls that have ended, for billing",
-        answers={200: Answer("One record a line, as NDJSON or CSV.", RecordBody, NDJSON, (CSV,))},
+        "Export ended calls, for billing",
+        answers={200: Answer("One record per line, as NDJSON or CSV.", RecordBody, NDJSON, (CSV,))},
         query=ExportQuery,
         errors=(410,),
     )
     async def export(self, request: Request) -> Response:
-        """Each once. The header `X-Next-Cursor` is where to go on; an empty page is the end for
-        now. 410 when records after the cursor are not kept any more."""
+        """Each once. The header `X-Next-Cursor` is the cursor of the next page; an empty page is
+        the end for now. 410 when records after the cursor have expired."""
         await self._authenticate(request, ADMIN_READERS)
         query = query_of(request, ExportQuery)
         parts = self._ledger.parts
@@ -129,12 +130,12 @@ def records_of(parts: Iterable[LedgerPart]) -> Iterator[CallRecord]:
         for number, call in part.records:
             record = record_of(f"{index}-{number}", call)
             if record.damaged:
-                _log.error("Record damaged", record=record.record)
+                _log.error("call_record_damaged", record=record.record)
             yield record
 
 
 def shown(record: CallRecord) -> RecordBody:
-    """A record as it is shown."""
+    """A record as a body."""
     if record.damaged:
         return RecordBody(record.record, damaged=True)
     return RecordBody(

@@ -1,9 +1,9 @@
-"""Call sessions over HTTP: gateways create them, move them on, and ask who is talking.
+"""Call sessions over HTTP: gateways create them, change their state, and list them.
 
-Paths, members and statuses are those that the gateways were written for: what is wrong with a
-request is a 400 here, where other routes say 422. Services and admins only: a call has no owner.
-Each write is one line in the log and one notice to the admins' sockets; neither shows details,
-which may hold numbers of persons.
+Paths, members and statuses are those that existing gateways expect: an invalid request is a 400
+here, where other routes answer 422. Services and admins only: a call has no owner. Each write is
+one line in the log and one notice to the admins' sockets; neither shows details, which may hold
+numbers of persons.
 """
 
 from typing import Any
@@ -63,7 +63,7 @@ from syncbridge_server.ports.calls import Calls
 JSON = "application/json"
 STATE_BODY = 4_096
 ENVELOPE = 4_096
-"""Bytes that a body may have beside its details."""
+"""Most bytes of a body beside its details."""
 IDEMPOTENCY_HEADER = "idempotency-key"
 MAX_KEY = 255
 
@@ -122,7 +122,7 @@ class CallRoutes:
         reply = await self._calls.create(call_id, new, identity.user_id, request_key(request))
         call = accepted(reply, call_id)
         if reply.result is CallResult.DONE:
-            _log.info("Session created", session_id=call_id, type=call_type, by=identity.user_id)
+            _log.info("session_created", session_id=call_id, type=call_type, by=identity.user_id)
             self._tell("call_created", f"{call_type} call {call_id} was created", call)
         return answer(call, 201)
 
@@ -143,8 +143,8 @@ class CallRoutes:
 
     @describe("Changes of a call session's state", answers={200: HistoryBody}, errors=(404,))
     async def session_history(self, request: Request) -> Response:
-        """When it came into each of its states, what happened in it, and how long it lasted; also
-        after its deletion, for as long as the call would have been kept."""
+        """The time of each state, the events, and the duration. Available after deletion too, for
+        as long as the call would have been kept."""
         await self._authorized(request)
         call_id = path_call(request)
         call = await self._calls.read(call_id)
@@ -155,7 +155,7 @@ class CallRoutes:
         return Response(encode.to_json(lives_of(call_id, calls)), media_type=JSON)
 
     @describe(
-        "Bring a call session into a state",
+        "Change the state of a call session",
         body=StateBody,
         answers={200: CallBody},
         headers=IF_MATCH,
@@ -169,17 +169,19 @@ class CallRoutes:
         state = check_state(body.state)
         cause = "" if body.cause is UNSET else check_value("cause", body.cause)
         if cause and state is not CallState.TERMINATED:
-            raise invalid("cause", "terminated is expected with it")
+            raise invalid("cause", "only terminated is allowed with it")
         return await self._bring(request, identity, call_id, state, cause)
 
     async def _bring(
         self, request: Request, identity: Identity, call_id: str, state: CallState, cause: str
     ) -> Response:
-        """Bring a call into a state, and tell of it."""
+        """Change the state of a call, and announce it."""
         tag = match_of(request)
         reply = await self._calls.set_state(call_id, state, identity.user_id, cause, tag)
         if reply.result is CallResult.REFUSED and reply.call is not None:
-            _log.warning("Step refused", session_id=call_id, state=reply.call.state, asked=state)
+            _log.warning(
+                "state_change_refused", session_id=call_id, state=reply.call.state, asked=state
+            )
             raise refused_step(reply.call, state)
         call = accepted(reply, call_id)
         if reply.result is CallResult.DONE:
@@ -187,7 +189,7 @@ class CallRoutes:
         return answer(call)
 
     @describe(
-        "Note an event of a call session",
+        "Record an event of a call session",
         body=EventBody,
         answers={200: CallBody},
         headers={"Idempotency-Key": "Repeating the request with it changes nothing.", **IF_MATCH},
@@ -210,13 +212,13 @@ class CallRoutes:
             raise refused_event(reply.call, kind)
         call = accepted(reply, call_id)
         if reply.result is CallResult.DONE:
-            _log.info("Event noted", session_id=call_id, kind=kind, by=identity.user_id)
+            _log.info("call_event_recorded", session_id=call_id, kind=kind, by=identity.user_id)
             self._tell("call_event", f"{call.type} call {call_id}: {kind}", call, kind=kind)
         return answer(call)
 
     @describe("Keep a call session alive", answers={200: CallBody}, errors=(404, 409))
     async def heartbeat(self, request: Request) -> Response:
-        """The first one begins a lease: the call ends when no other one comes in time."""
+        """The first one starts a lease: the call ends when the next one does not come in time."""
         await self._authorized(request)
         call_id = path_call(request)
         reply = await self._calls.beat(call_id)
@@ -241,12 +243,12 @@ class CallRoutes:
         if reply.result is CallResult.TOO_LARGE:
             raise SyncBridgeError(
                 ErrorCode.TOO_LARGE,
-                f"details: {self._max_bytes} bytes in all are allowed",
+                f"details: at most {self._max_bytes} bytes in total",
                 field="details",
                 limit=self._max_bytes,
             )
         call = accepted(reply, call_id)
-        _log.info("Details updated", session_id=call_id, names=len(details) // 2)
+        _log.info("session_details_updated", session_id=call_id, names=len(details) // 2)
         self._tell("call_details", f"details of {call.type} call {call_id} were updated", call)
         return answer(call)
 
@@ -262,7 +264,7 @@ class CallRoutes:
         call_id = path_call(request)
         reply = await self._calls.delete(call_id, identity.user_id, match_of(request))
         call = accepted(reply, call_id)
-        _log.info("Session deleted", session_id=call_id, state=call.state, by=identity.user_id)
+        _log.info("session_deleted", session_id=call_id, state=call.state, by=identity.user_id)
         self._tell("call_deleted", f"{call.type} call {call_id} was deleted", call)
         return Response(status_code=204)
 
@@ -270,7 +272,7 @@ class CallRoutes:
         return await self._authenticate(request, SERVICES)
 
     def _details(self, body: CreateBody) -> list[bytes]:
-        """What a call begins with; null stands for nothing, as absence does."""
+        """The initial values of a call; null means the same as absence."""
         if body.details is UNSET or bytes(body.details) == NULL:
             return []
         return parse_details(body.details, self._max_bytes)
@@ -316,7 +318,7 @@ def match_of(request: Request) -> str:
 def tell_state(administration: Administration, call: Call, previous: CallState | None) -> None:
     """A call came into its state: a line in the log, and a notice to the admins."""
     _log.info(
-        "State updated",
+        "session_state_updated",
         session_id=call.id,
         state=call.state,
         previous=previous,
@@ -338,22 +340,22 @@ def path_call(request: Request) -> str:
 def accepted(reply: CallReply, call_id: str) -> Call:
     """The call of an answer. Raises CALL_NOT_FOUND, CALL_EXISTS."""
     if reply.result is CallResult.EXISTS:
-        _log.warning("Session exists", session_id=call_id)
-        raise SyncBridgeError(ErrorCode.CALL_EXISTS, "there is a call session with this id")
+        _log.warning("session_exists", session_id=call_id)
+        raise SyncBridgeError(ErrorCode.CALL_EXISTS, "a call session with this id exists")
     if reply.result is CallResult.CHANGED and reply.call is not None:
         raise SyncBridgeError(
             ErrorCode.CALL_CHANGED,
-            "If-Match: the call was changed since; read it again",
+            "If-Match: the call has changed since; read it again",
             etag=f'"{tag_of(reply.call)}"',
         )
     if reply.call is None:
-        _log.warning("Session not found", session_id=call_id)
+        _log.warning("session_not_found", session_id=call_id)
         raise not_found()
     return reply.call
 
 
 def not_found() -> SyncBridgeError:
-    """What is said of an id that no call has."""
+    """The error for an unknown id."""
     return SyncBridgeError(ErrorCode.CALL_NOT_FOUND, "there is no call session with this id")
 
 

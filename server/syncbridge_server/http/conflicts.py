@@ -41,7 +41,7 @@ AUDITED_KEYS = 20
 """Keys that an audit event names."""
 
 ATTEMPTS = 8
-"""How often a resolution is computed before the caller is told to try again."""
+"""Most attempts of one resolution; then the caller is told to try again."""
 
 RETRY_AFTER = 0.2
 
@@ -51,7 +51,7 @@ MODES = {
     Strategy.CLIENT_WINS: Mode.OVERWRITE,
     Strategy.MERGE: Mode.OVERWRITE,
 }
-"""What a change set does about keys that changed after its base, by its strategy."""
+"""How a change set treats keys that changed after its base, by strategy."""
 
 
 class IncrementalBody(msgspec.Struct):
@@ -110,7 +110,7 @@ class ResolveBody(msgspec.Struct):
 
 
 class DecidedKey(msgspec.Struct):
-    """A key on which one side lost: who won, and the value that won, or that it is deleted."""
+    """A key with a conflict: the side that won, and the winning value, or that it is deleted."""
 
     key: str
     winner: str
@@ -121,7 +121,7 @@ class DecidedKey(msgspec.Struct):
 class ResolvedBody(msgspec.Struct):
     """Answer to a resolution. `base`: `changed_keys`, `journal` or `unknown`.
 
-    `kept`, with a state policy: keys that the caller may not write, left as they were.
+    `kept`, with a state policy: keys that the caller may not write, and that are unchanged.
     """
 
     session_id: Uuid
@@ -173,7 +173,7 @@ class ConflictRoutes:
         return answered(applied(write, outcome), outcome)
 
     @describe(
-        "Bring a client's whole state and the session together",
+        "Merge a client's whole state into the session",
         body=ResolveBody,
         answers={200: ResolvedBody},
         errors=(404,),
@@ -197,12 +197,12 @@ class ConflictRoutes:
                 return answered(body_of | kept, place)
         raise SyncBridgeError(
             ErrorCode.OVERLOADED,
-            "others keep writing to the session; try again",
+            "other devices keep writing to the session; try again",
             retry_after=RETRY_AFTER,
         )
 
     def _place(self, identity: Identity, body: IncrementalBody | ResolveBody) -> tuple[str, str]:
-        """The session that is written to and the device that writes; raises as `authorize`."""
+        """The session and the writing device; raises as `authorize`."""
         sid = ids.session_id(body.session_id)
         authorize(identity, user_id=body.user_id, session_id=sid, device_id=body.device_id)
         if body.device_id:

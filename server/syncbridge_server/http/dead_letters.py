@@ -1,8 +1,8 @@
-"""What could not be taken in, for role admin: to be looked at, tried again, or forgotten.
+"""Webhooks that could not be processed, for role admin: to be looked at, tried again, or forgotten.
 
 These are webhooks of the voice provider, and stored records on which a chore failed.
 
-A body holds what the provider says of people, and addresses that open recordings. It is shown with
+A body contains personal data, and addresses that open recordings. It is shown with
 every address cut down to its host, and with everything taken out that looks like a token or stands
 under a name of such; what is taken in again is the body as it came.
 """
@@ -31,7 +31,7 @@ from syncbridge_server.ports.channels import DeadLetters
 SHOWN = 4096
 REDACTED = "[redacted]"
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]{0,15}://)(?:[^/\s@]*@)?([^/?#\s]*)\S*", re.IGNORECASE)
-# Begins where a word does, and gives nothing back: linear in any text.
+# Starts at a word boundary without backtracking: linear in any text.
 _TOKEN = re.compile(r"(?<![\w-])[\w-]{8,}+\.[\w-]{8,}+\.[\w-]{8,}+", re.ASCII)
 _SECRET = re.compile(r"token|secret|password|signature|authorization|credential", re.IGNORECASE)
 
@@ -54,7 +54,8 @@ class Told(msgspec.Struct):
 
 
 class LetterRow(msgspec.Struct):
-    """One dead letter. `body`: JSON without secrets, at most 4096 characters; empty: it is none.
+    """One dead letter. `body`: JSON without secrets, at most 4096 characters; empty if it is not
+    JSON.
 
     `kind`: `webhook`, or that of a stored record (`channel`; `presence`, `freeze` for sessions) on
     which a chore failed; `record` is its id.
@@ -95,7 +96,9 @@ class DeadLetterRoutes:
             Route(path + "/{entry}", self.discard, methods=["DELETE"]),
         ]
 
-    @describe("What could not be taken in", answers={200: LettersBody}, query=LettersQuery)
+    @describe(
+        "Webhooks that could not be processed", answers={200: LettersBody}, query=LettersQuery
+    )
     async def letters(self, request: Request) -> Response:
         """The latest first, each with the reason."""
         await self._authenticate(request, ADMIN_READERS)
@@ -104,8 +107,8 @@ class DeadLetterRoutes:
         return encoded(LettersBody([row_of(letter) for letter in found], following))
 
     @describe(
-        "Take a dead letter in again",
-        answers={204: Answer("It waits for its effect, as if it had just come.", None)},
+        "Replay a dead letter",
+        answers={204: Answer("It is processed like a new webhook.", None)},
         errors=(404, 422),
     )
     async def replay(self, request: Request) -> Response:
@@ -117,30 +120,30 @@ class DeadLetterRoutes:
         entry = request.path_params["entry"]
         if not await self._letters.replay(entry):
             raise no_letter()
-        _log.info("Dead letter replayed", entry=entry, by=identity.user_id)
+        _log.info("dead_letter_replayed", entry=entry, by=identity.user_id)
         return Response(status_code=204)
 
-    @describe("Forget a dead letter", answers={204: Answer("Forgotten.", None)}, errors=(404, 422))
+    @describe("Discard a dead letter", answers={204: Answer("Forgotten.", None)}, errors=(404, 422))
     async def discard(self, request: Request) -> Response:
-        """What it said is lost; the next comparison with the provider may say it again.
+        """Its content is lost; the next comparison with the provider may recover it.
 
-        A channel that nobody has written since is forgotten with its letter; a session stays.
+        A channel without a later write is deleted with its letter; a session is kept.
         """
         identity = await self._authenticate(request, ADMINS)
         entry = request.path_params["entry"]
         if not await self._letters.discard(entry):
             raise no_letter()
-        _log.info("Dead letter discarded", entry=entry, by=identity.user_id)
+        _log.info("dead_letter_discarded", entry=entry, by=identity.user_id)
         return Response(status_code=204)
 
 
 def no_letter() -> SyncBridgeError:
-    """What is said of an entry that no letter has."""
+    """The error for an unknown entry."""
     return SyncBridgeError(ErrorCode.NOT_FOUND, "there is no dead letter with this entry")
 
 
 def row_of(letter: DeadLetter) -> LetterRow:
-    """A letter as it is shown."""
+    """A letter as a body."""
     document = document_of(letter.body)
     entries = document if isinstance(document, list) else [document]
     entries = [] if letter.kind else entries
@@ -165,7 +168,7 @@ def _json(document: Any) -> str:
 
 
 def document_of(body: bytes) -> Any:
-    """The JSON of a body; None when it is none."""
+    """The JSON of a body; None when it is not JSON."""
     try:
         return read_document(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The devices of a session over HTTP: who they are, and signing one out."""
+"""The devices of a session over HTTP: listing them, and signing one out."""
 
 from typing import Literal
 

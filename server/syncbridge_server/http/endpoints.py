@@ -176,7 +176,7 @@ class EndpointRoutes:
             Route(one + "/replay", self.replay, methods=["POST"]),
         ]
 
-    @describe("Where events are posted to", answers={200: EndpointsBody})
+    @describe("List event endpoints", answers={200: EndpointsBody})
     async def all(self, request: Request) -> Response:
         """Every endpoint, and how its deliveries go. Never with a secret."""
         await self._authenticate(request, ADMIN_READERS)
@@ -184,7 +184,7 @@ class EndpointRoutes:
         return encoded(EndpointsBody([await self._shown(one) for one in found]))
 
     @describe(
-        "Have events posted",
+        "Create an event endpoint",
         answers={201: EndpointShown},
         body=EndpointBody,
         errors=(422, 503),
@@ -206,7 +206,7 @@ class EndpointRoutes:
         take(endpoint, body, _now())
         await self._endpoints.put(endpoint)
         self._switch.endpoints_changed()
-        _log.info("Endpoint made", endpoint=endpoint.id, by=identity.user_id)
+        _log.info("endpoint_created", endpoint=endpoint.id, by=identity.user_id)
         shown = await self._shown(endpoint)
         shown.secret = secret
         return encoded_as(201, shown)
@@ -236,7 +236,7 @@ class EndpointRoutes:
         take(endpoint, body, _now())
         await self._endpoints.put(endpoint)
         self._switch.endpoints_changed()
-        _log.info("Endpoint changed", endpoint=endpoint.id, by=identity.user_id)
+        _log.info("endpoint_updated", endpoint=endpoint.id, by=identity.user_id)
         return encoded(await self._shown(endpoint))
 
     @describe("Remove an endpoint", answers={204: Answer("Removed.", None)}, errors=(404, 409))
@@ -246,10 +246,10 @@ class EndpointRoutes:
         endpoint = await self._changeable(request)
         await self._endpoints.remove(endpoint.id)
         self._switch.endpoints_changed()
-        _log.info("Endpoint removed", endpoint=endpoint.id, by=identity.user_id)
+        _log.info("endpoint_deleted", endpoint=endpoint.id, by=identity.user_id)
         return Response(status_code=204)
 
-    @describe("Give an endpoint another secret", answers={200: EndpointShown}, errors=(404, 409))
+    @describe("Rotate the secret of an endpoint", answers={200: EndpointShown}, errors=(404, 409))
     async def rotate(self, request: Request) -> Response:
         """The one before signs, too, until the next rotation: attempts have both signatures."""
         identity = await self._authenticate(request, ADMINS)
@@ -259,12 +259,12 @@ class EndpointRoutes:
         endpoint.rotated_at = _now()
         await self._endpoints.put(endpoint)
         self._switch.endpoints_changed()
-        _log.info("Secret rotated", endpoint=endpoint.id, by=identity.user_id)
+        _log.info("endpoint_secret_rotated", endpoint=endpoint.id, by=identity.user_id)
         shown = await self._shown(endpoint)
         shown.secret = secret
         return encoded(shown)
 
-    @describe("Try an endpoint", answers={202: EndpointTested}, errors=(404,))
+    @describe("Send a test event to an endpoint", answers={202: EndpointTested}, errors=(404,))
     async def test(self, request: Request) -> Response:
         """With an event `endpoint.test`, whatever is selected; it is sent like any other."""
         identity = await self._authenticate(request, ADMINS)
@@ -273,11 +273,11 @@ class EndpointRoutes:
         event = new_event(f"test-{secrets.token_hex(8)}", "endpoint.test", _now(), told)
         await self._endpoints.replay(endpoint.id, _items(endpoint, [event]))
         self._switch.endpoints_changed()
-        _log.info("Endpoint tried", endpoint=endpoint.id, by=identity.user_id)
+        _log.info("endpoint_tested", endpoint=endpoint.id, by=identity.user_id)
         return encoded_as(202, EndpointTested(event.id))
 
     @describe(
-        "Events that were given up",
+        "List dead letters of an endpoint",
         answers={200: EndpointLettersBody},
         query=LettersQuery,
         errors=(404,),
@@ -288,7 +288,7 @@ class EndpointRoutes:
         endpoint = await self._found(request)
         query = query_of(request, LettersQuery)
         if query.cursor and not is_entry(query.cursor):
-            detail = "cursor: next_cursor of a page is expected"
+            detail = "cursor: expected the next_cursor of a page"
             raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="cursor")
         found, following = await self._endpoints.letters(endpoint.id, query.limit, query.cursor)
         rows = [
@@ -304,7 +304,7 @@ class EndpointRoutes:
         return encoded(EndpointLettersBody(rows, following))
 
     @describe(
-        "Discard an event that was given up",
+        "Discard a dead letter of an endpoint",
         answers={204: Answer("Discarded.", None)},
         errors=(404,),
     )
@@ -314,11 +314,11 @@ class EndpointRoutes:
         endpoint, entry = await self._found(request), request.path_params["entry"]
         if not is_entry(entry) or not await self._endpoints.discard(endpoint.id, entry):
             raise SyncBridgeError(ErrorCode.NOT_FOUND, "there is no dead letter with this entry")
-        _log.info("Dead letter discarded", endpoint=endpoint.id, entry=entry, by=identity.user_id)
+        _log.info("dead_letter_discarded", endpoint=endpoint.id, entry=entry, by=identity.user_id)
         return Response(status_code=204)
 
     @describe(
-        "Send events again",
+        "Replay events",
         answers={200: ReplayAnswer},
         body=ReplayBody,
         errors=(404,),
@@ -340,7 +340,9 @@ class EndpointRoutes:
         else:
             answer = await self._replay_time(endpoint, body.since or 0, body.until or 2**53)
         self._switch.endpoints_changed()
-        _log.info("Replayed", endpoint=endpoint.id, events=answer.replayed, by=identity.user_id)
+        _log.info(
+            "events_replayed", endpoint=endpoint.id, events=answer.replayed, by=identity.user_id
+        )
         return encoded(answer)
 
     async def _replay_time(self, endpoint: Endpoint, since: int, until: int) -> ReplayAnswer:
@@ -442,7 +444,7 @@ def _event(place: Cursor, text: bytes) -> Event | None:
     try:
         return _decode(text)
     except msgspec.DecodeError:
-        _log.error("Event not readable", entry=str(place))
+        _log.error("event_unreadable", entry=str(place))
         return None
 
 

@@ -84,7 +84,7 @@ class EventRoutes:
         return [Route("/events", self.events, methods=["GET"])]
 
     @describe(
-        "What happened",
+        "Read events",
         answers={200: EventsBody},
         query=EventsQuery,
         errors=(410,),

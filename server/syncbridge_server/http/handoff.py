@@ -1,9 +1,9 @@
 """Handing a session over from one device to another, with a token that works once.
 
-The token is 32 random bytes and, behind a dot, whose token made it: with that it ends. It is kept
-by nobody but its receiver: Redis has its SHA-256. Whoever
-asks with another device than the target changes nothing. The redeeming script releases the source:
-it is offline from then on, and its socket may read, but not write, until it sends AUTH again.
+The token is 32 random bytes and, behind a dot, whose token made it: with that it ends. Only its
+receiver has it: Redis stores its SHA-256. A request from another device than the target changes
+nothing. The redeeming script releases the source: it is offline from then on, and its socket may
+read, but not write, until it sends AUTH again.
 """
 
 import base64
@@ -128,7 +128,7 @@ class HandoffRoutes:
         ]
 
     @describe(
-        "Begin to hand a session over to another device",
+        "Start a handoff to another device",
         body=HandoffRequest,
         answers={201: HandoffBody},
         errors=(404,),
@@ -146,7 +146,7 @@ class HandoffRoutes:
         if body.source_device == body.target_device:
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD,
-                "target_device: another device than the source is expected",
+                "target_device: must differ from the source device",
                 field="target_device",
             )
         token = new_token(identity, body.source_device)
@@ -175,18 +175,20 @@ class HandoffRoutes:
     @describe(
         "Redeem a handoff token, as the target device",
         answers={200: RedeemedBody},
-        headers={"X-Device-ID": "The device that asks; else the token's, else the target."},
+        headers={"X-Device-ID": "The calling device. Default: the token's, then the target."},
         errors=(404, 410),
     )
     async def redeem(self, request: Request) -> Response:
-        """The state as it is now; the source device is released."""
+        """The current state; the source device is released."""
         identity = await self._authenticate(request, session_bound=True)
         session_id = path_session(request)
         authorize(identity, session_id=session_id)
         await self._gateway.require_join(identity, session_id)
         maker = maker_of(request.path_params["token"])
         if maker is not None and self._authenticate.is_revoked(maker, maker.device_id):
-            raise SyncBridgeError(ErrorCode.HANDOFF_EXPIRED, "its source was signed out since")
+            raise SyncBridgeError(
+                ErrorCode.HANDOFF_EXPIRED, "its source device has been signed out"
+            )
         answer: Redeemed = await self._store.call(
             Redeem(
                 session_id,
@@ -222,7 +224,7 @@ class HandoffRoutes:
 
 
 class Maker(msgspec.Struct, array_like=True):
-    """Who has made a handoff token, as it stands in the token: its digest vouches for it."""
+    """The creator of a handoff token, as named in it: its digest protects the name."""
 
     user_id: str
     device_id: str

@@ -41,7 +41,7 @@ class HealthSource(Protocol):
 
 
 class HealthMetrics(msgspec.Struct):
-    """What the server can do, and how it is."""
+    """The health of the server and of its parts."""
 
     snapshot_ttl_hours: float
     multi_device_enabled: bool
@@ -116,7 +116,7 @@ class Health:
             return "unhealthy"
         return "degraded" if self.reasons() else "healthy"
 
-    @describe("How the server is", answers={200: HealthBody}, public=True, limited=False)
+    @describe("Health of the server", answers={200: HealthBody}, public=True, limited=False)
     async def health(self, request: Request) -> Response:
         """Always 200: the process answers, and says how it is."""
         now = self._clock()
@@ -139,19 +139,20 @@ class Health:
             }
         )
 
-    @describe("Is it alive?", answers={200: StatusBody}, public=True, limited=False)
+    @describe("Liveness probe", answers={200: StatusBody}, public=True, limited=False)
     async def live(self, request: Request) -> Response:
         """200 while the event loop turns; says nothing of Redis, whose loss no restart mends."""
         return _json({"status": "alive"})
 
     @describe(
-        "Is new work welcome?",
+        "Readiness probe",
         answers={200: StatusBody, 503: Answer("Draining, or Redis cannot be used.", NotReadyBody)},
         public=True,
         limited=False,
     )
     async def ready(self, request: Request) -> Response:
-        """200 when a write would be stored and other nodes told; 503, with the reason, when not."""
+        """200 if a write would be stored and a message to other nodes would arrive; else 503 with
+        the reason."""
         reasons = self.reasons()
         if not reasons:
             return _json({"status": "ready"})

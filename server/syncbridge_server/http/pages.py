@@ -24,7 +24,8 @@ from syncbridge_server.openapi.describe import Answer, describe
 from syncbridge_server.origins import is_loopback_origin
 
 FOLDER = Path(str(files("syncbridge_server"))) / "pages"
-"""`built`: what the build has made. `progress`: a line about the build that is under way."""
+"""`built`: the directory of the built files. `progress`: a line about the build that is under
+way."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
@@ -139,7 +140,7 @@ class PageRoutes:
         ]
 
     @describe(
-        "Where everything is",
+        "Start page",
         answers={200: Answer("Paths.", WayBody, texts=("text/html",)), 304: _UNCHANGED},
         headers={"Accept": "`text/html`: the page for people."},
         public=True,

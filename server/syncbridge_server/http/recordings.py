@@ -67,8 +67,8 @@ class RecordingRoutes:
         return encoded(RecordingsBody(channel_id, rows))
 
     @describe(
-        "What a transcript or a summary of a voice channel says",
-        answers={200: Answer("As the provider wrote it.", str, "text/plain")},
+        "Text of a transcript or summary",
+        answers={200: Answer("Unchanged from the provider.", str, "text/plain")},
         errors=(404, 422),
     )
     async def show_text(self, request: Request) -> Response:
@@ -78,7 +78,7 @@ class RecordingRoutes:
         recording_id = unquote(request.scope["raw_path"].split(b"/")[-2].decode("ascii"))
         text = await recordings.text(channel_id, recording_id) if recordings is not None else None
         if text is None:
-            raise SyncBridgeError(ErrorCode.NOT_FOUND, "no such text is kept")
+            raise SyncBridgeError(ErrorCode.NOT_FOUND, "there is no such text")
         headers = {"Cache-Control": "no-store"}
         return Response(text, media_type="text/plain", headers=headers)
 

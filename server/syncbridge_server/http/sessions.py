@@ -62,7 +62,7 @@ class WrittenBody(msgspec.Struct):
 class ReplacedBody(WrittenBody):
     """Answer to a snapshot.
 
-    `kept`, with a state policy: keys that the caller may not write, left as they were.
+    `kept`, with a state policy: keys that the caller may not write, and that are unchanged.
     """
 
     kept: list[str] | msgspec.UnsetType = msgspec.UNSET
@@ -176,8 +176,7 @@ class SessionRoutes:
     async def _spare(self, identity: Identity, write: Apply) -> dict[str, object]:
         """Have a snapshot leave the keys that its caller may not write.
 
-        What is left is taken from the state that is there, and the write holds only for that
-        version of it.
+        Those keys are taken from the stored state, and the write is valid only for that version.
         """
         policy = self._gateway.policy.policy
         if policy is None:
@@ -204,7 +203,7 @@ class SessionRoutes:
 
 
 def refuse(snapshot: Snapshot) -> None:
-    """Raise what a read was refused with."""
+    """Raise the error of a refused read."""
     if snapshot.status is Status.FORBIDDEN:
         raise SyncBridgeError(ErrorCode.FORBIDDEN, "this session belongs to another user")
     if snapshot.status is not Status.OK:
@@ -244,7 +243,7 @@ def snapshot_json(session_id: str, snapshot: Snapshot) -> bytes:
 
 
 def parse_etag(header: str) -> Place | None:
-    """The place in the first tag of ours in an If-None-Match header."""
+    """The version in the first valid tag of an If-None-Match header."""
     for part in header.split(",")[:16]:
         fields = part.strip().removeprefix("W/").strip('"').split(".")
         if len(fields) == 3 and fields[1].isascii() and fields[1].isdigit() and len(fields[1]) < 17:

@@ -1,4 +1,4 @@
-"""The WebSocket path for what does not come through our listener, and for who asks it plainly."""
+"""The WebSocket path for other ASGI servers, and for plain HTTP requests to it."""
 
 from starlette.types import Receive, Scope, Send
 
@@ -9,7 +9,7 @@ from syncbridge_server.openapi.describe import Answer, Description
 
 
 class WebSockets:
-    """ASGI application of the WebSocket path, for what does not come through our listener.
+    """ASGI application of the WebSocket path, for connections outside of our listener.
 
     `GET` with `Upgrade: websocket` opens a WebSocket. Its messages are described by
     `/schemas/messages.json`.

@@ -37,7 +37,7 @@ ONLINE_WITHIN_MS = int(1000 * (TOUCH_SECONDS + 2 * COMPARE_SECONDS + PERIOD))
 """A session with a device online has been noted as active within this time."""
 
 MAX_LOOKED_AT = 1_024
-"""Sessions looked at to tell whether a user is online: those with the newest activity."""
+"""Most sessions read to tell whether a user is online: those with the newest activity."""
 
 Found = tuple[str, int, Peeked]
 """Session id, last activity in Unix ms, and what the session is."""
@@ -131,7 +131,7 @@ class UserRoutes:
         )
 
     @describe(
-        "Whether a user is online, on any device", answers={200: UserStatusBody}, errors=(422,)
+        "Whether a user is online on any device", answers={200: UserStatusBody}, errors=(422,)
     )
     async def status(self, request: Request) -> Response:
         """Counts the devices of the sessions with recent activity."""
@@ -146,7 +146,7 @@ class UserRoutes:
         return Response(msgspec.json.encode(body), media_type=JSON)
 
     async def _user(self, request: Request) -> str:
-        """The user of the path, when the caller may see them."""
+        """The user in the path, if the caller may see that user."""
         identity = await self._authenticate(request)
         user_id = ids.short_id("user_id", request.path_params["user_id"], self._id_bytes)
         authorize(identity, user_id=user_id)
@@ -172,7 +172,9 @@ class UserRoutes:
             strange = [sid for sid, _ in listed.sessions if not is_session(sid)]
             if not strange:
                 return listed
-            log.warning("Index entries dropped", user_id=question.user_id, entries=len(strange))
+            log.warning(
+                "user_index_entries_dropped", user_id=question.user_id, entries=len(strange)
+            )
             await self._store.call(Forget(question.user_id, strange))
 
     async def _look(self, user_id: str, listed: SessionList) -> tuple[list[Found], int]:
@@ -214,5 +216,5 @@ def parse_cursor(text: str) -> tuple[int, str] | None:
     if dash and activity.isascii() and activity.isdigit() and len(activity) < 16:
         return int(activity), ids.session_id(sid)
     raise SyncBridgeError(
-        ErrorCode.INVALID_FIELD, "cursor: the next_cursor of a page is expected", field="cursor"
+        ErrorCode.INVALID_FIELD, "cursor: expected the next_cursor of a page", field="cursor"
     )

@@ -304,7 +304,7 @@ class VoiceRoutes:
             )
         except ProviderError as error:
             raise told(error, channel_id) from None
-        _log.info("Token issued", channel_id=channel_id, session_id=issued.session_id)
+        _log.info("voice_token_issued", channel_id=channel_id, session_id=issued.session_id)
         expires_at = timestamp(int(issued.expires_at * 1000))
         return encoded(TokenAnswer(issued.token, issued.session_id, [], expires_at))
 
@@ -374,7 +374,7 @@ class VoiceRoutes:
             raise no_call() from None
         except ProviderError as error:
             raise told(error, channel_id) from None
-        _log.info("Left", channel_id=channel_id, user_id=user_id, by=identity.user_id)
+        _log.info("voice_user_left", channel_id=channel_id, user_id=user_id, by=identity.user_id)
         return encoded(LeaveAnswer(channel_id, user_id, left))
 
     def _leaver(self, identity: Identity, body: LeaveBody) -> str:

@@ -193,7 +193,7 @@ class VoiceEvidenceRoutes:
         return encoded(ChannelsAnswer(rows, following, damaged))
 
     @describe(
-        "What was said about a voice channel's calls, and what it changed",
+        "Timeline of a voice channel's calls",
         answers={200: TimelineAnswer},
         query=TimelineQuery,
         errors=(404, 422, 503),
@@ -220,7 +220,7 @@ class VoiceEvidenceRoutes:
         return encoded(TimelineAnswer(channel_id, rows, following))
 
     @describe(
-        "The calls that a user is in, or was",
+        "Current and past calls of a user",
         answers={200: UserCallsAnswer},
         errors=(422, 503),
         tag="voice",

@@ -158,7 +158,12 @@ class VoiceOperationRoutes:
         session_id = None
         if opens_at <= now:
             session_id = await self._open(channel_id, waddle_id)
-        _log.info("Prewarmed", channel_id=channel_id, by=identity.user_id, session_id=session_id)
+        _log.info(
+            "voice_channel_prewarmed",
+            channel_id=channel_id,
+            by=identity.user_id,
+            session_id=session_id,
+        )
         from_at, until_at = timestamp(warm_from), timestamp(warm_until)
         shown = shown_config(config)
         return encoded(PrewarmAnswer(channel_id, session_id, from_at, until_at, shown))
@@ -182,7 +187,7 @@ class VoiceOperationRoutes:
         standing = self._config(body) if body != ConfigBody() else None
         rule = partial(configured, config=standing, default=default)
         in_use = await voice.writer.change(channel_id, rule)
-        _log.info("Configured", channel_id=channel_id, by=identity.user_id)
+        _log.info("voice_channel_configured", channel_id=channel_id, by=identity.user_id)
         return encoded(self._shown(channel_id, standing, in_use))
 
     @describe(
@@ -224,7 +229,7 @@ class VoiceOperationRoutes:
             raise no_call()
         if record.previous is not None or record.coming is not None:
             raise SyncBridgeError(
-                ErrorCode.CALL_MOVING, "participants are still coming over", retry_after=10.0
+                ErrorCode.CALL_MOVING, "participants are still moving", retry_after=10.0
             )
         await self._move(channel_id)
         room = (await voice.writer.read(channel_id)).record.room
@@ -255,7 +260,7 @@ class VoiceOperationRoutes:
             muted = await voice.provider.mute(room.session_id, user_id)
         except ProviderError as error:
             raise told(error, channel_id) from None
-        _log.info("Muted", channel_id=channel_id, user_id=user_id, by=identity.user_id)
+        _log.info("voice_user_muted", channel_id=channel_id, user_id=user_id, by=identity.user_id)
         return encoded(MuteAnswer(channel_id, user_id, muted))
 
     @describe(
@@ -271,10 +276,10 @@ class VoiceOperationRoutes:
             was_there = True
         except NotLive:
             was_there = False
-        _log.info("Ended", channel_id=channel_id, by=identity.user_id, ended=was_there)
+        _log.info("voice_call_ended", channel_id=channel_id, by=identity.user_id, ended=was_there)
         return encoded(EndAnswer(channel_id, was_there))
 
-    @describe("Figures of the voice calls", answers={200: VoiceMetricsBody}, tag="admin")
+    @describe("Metrics of voice calls", answers={200: VoiceMetricsBody}, tag="admin")
     async def metrics(self, request: Request) -> Response:
         """Of all live calls, on all nodes; zeros without a voice provider."""
         await self._authenticate(request, ADMIN_READERS)

@@ -1,11 +1,11 @@
-"""Webhooks of the voice provider: believed, kept, and only then answered.
+"""Webhooks of the voice provider: verified, stored, and only then answered.
 
-What is answered with 200 is in the store and will take effect, here or on another node; until it
-is there the answer is 503, so that the provider sends it again. A delivery that was kept before is
-answered the same way, and nothing more happens. Nothing of a body is looked at before its signature
-was found good. Its bytes are verified as they came; where that fails and they are coded, once more
-without their coding, as a sender that signs first and compresses then has them. Content-Encoding is
-not signed: it loses no body that is.
+A webhook that is answered with 200 is stored and will be processed, here or on another node. If it
+cannot be stored the answer is 503, so that the provider repeats it. A repeated delivery gets the
+same answer and has no effect. Nothing of a body is looked at before its signature was found good.
+Its bytes are verified as they came; where that fails and they are coded, once more without their
+coding, as a sender that signs first and compresses then has them. Content-Encoding is not signed:
+it loses no body that is.
 
 The specification names a path for each kind of event, and one for all of them. The event in the
 body is the one that is signed, and the only one that counts; the path is a hint to readers of
@@ -79,11 +79,11 @@ class WebhookRoutes:
 
     @describe(
         "A webhook of the voice provider",
-        answers={200: Answer("Kept, now or before; it will take effect.", str, "text/plain")},
+        answers={200: Answer("Stored, now or earlier; it will be processed.", str, "text/plain")},
         headers={
-            "webhook-id": "Standard Webhooks: the delivery, the same when it is sent again.",
+            "webhook-id": "Standard Webhooks: id of the delivery; a retry has the same.",
             "webhook-timestamp": "Standard Webhooks: Unix seconds of the attempt.",
-            "webhook-signature": "Standard Webhooks: one or several of v1,<base64>.",
+            "webhook-signature": "Standard Webhooks: one or more signatures v1,<base64>.",
             "rtk-signature": "RealTimeKit: RSA-SHA256 of the body, base64.",
             "authorization": "LiveKit: a JWT whose `sha256` is the digest of the body, base64.",
         },
@@ -92,7 +92,7 @@ class WebhookRoutes:
         tag="rtk",
     )
     async def receive(self, request: Request) -> Response:
-        """Any event, told by `type` or `event` in the body. Each path takes all of them.
+        """Any event, told by `type` or `event` in the body. Each path accepts all of them.
 
         What is signed and cannot be read is kept as a dead letter, with any Content-Encoding.
         """
@@ -128,15 +128,15 @@ class WebhookRoutes:
     def _judge(self, body: bytes, fault: str, provider: VoiceProvider) -> tuple[str, str]:
         """What is to become of a body that was believed, as a label; why, if only this can tell.
 
-        What cannot be read is kept, too: whoever takes it in makes it a dead letter. `fault`: of
+        An unreadable body is stored too: the worker makes it a dead letter. `fault`: of
         its coding, which is the reason if nothing of it can be read.
         """
         if len(body) > self._max_bytes:
-            _log.warning("Webhook too large", size=len(body))
+            _log.warning("webhook_too_large", size=len(body))
             return "too_large", TOO_LARGE
         events = provider.parse_webhook(body)
         if isinstance(events, UnreadableWebhook):
-            _log.warning("Webhook not readable", reason=events.detail, coding=fault)
+            _log.warning("webhook_unreadable", reason=events.detail, coding=fault)
             lost = bool(fault) and not events.events
             return "unreadable", f"unreadable: {fault}; {events.detail}" if lost else ""
         ignored = all(isinstance(event, OtherEvent) for event in events)
@@ -163,7 +163,7 @@ def refusal(verdict: WebhookRefused) -> SyncBridgeError:
     if verdict.reason is RefusalReason.UNVERIFIABLE:
         return SyncBridgeError(
             ErrorCode.PROVIDER_UNAVAILABLE,
-            "the provider's key cannot be had at the moment",
+            "the provider's public key is unavailable; try again",
             retry_after=UNVERIFIABLE_RETRY,
             reason=verdict.reason.value,
         )

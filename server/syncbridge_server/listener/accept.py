@@ -27,7 +27,7 @@ from syncbridge_server.listener.response import (
     switching_headers,
     to_http1,
 )
-from syncbridge_server.listener.sniff import Verdict, sniff
+from syncbridge_server.listener.sniff import SniffResult, sniff
 from syncbridge_server.listener.upgrade import (
     Agreement,
     UpgradeRequest,
@@ -44,10 +44,10 @@ LINGER_BYTES = 262_144
 _CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
 
-BUSY = Refusal(503, "overloaded", "too many connections at the moment", 1)
-TOO_LARGE = Refusal(431, "headers_too_large", "the request head is above the bound")
+BUSY = Refusal(503, "overloaded", "too many connections; try again", 1)
+TOO_LARGE = Refusal(431, "headers_too_large", "the request head is too large")
 TIMED_OUT = Refusal(408, "request_timeout", "the request head did not arrive in time")
-GAVE_WAY = Refusal(503, "overloaded", "the request came too slowly while there was no room", 1)
+GAVE_WAY = Refusal(503, "overloaded", "the request arrived too slowly while the server was full", 1)
 NOT_TLS = Refusal(400, "tls_required", "this port speaks TLS: use https or wss")
 
 logger = logging.getLogger("syncbridge.listener")
@@ -186,24 +186,24 @@ class Acceptor:
         verdict, request, initial = sniff(data, self._path, self._config.max_header_bytes)
         if self._tls is not None:
             self._route_secure(sock, client, verdict, data)
-        elif verdict is Verdict.NEED_MORE:
+        elif verdict is SniffResult.NEED_MORE:
             return False
-        elif verdict is Verdict.NATIVE_UPGRADE:
+        elif verdict is SniffResult.NATIVE_UPGRADE:
             assert request is not None
             self.upgrade(sock, client, request, initial)
-        elif verdict is Verdict.HTTP:
+        elif verdict is SniffResult.HTTP:
             self._serve(self._http, sock, client, data)
-        elif verdict is Verdict.TOO_LARGE:
+        elif verdict is SniffResult.TOO_LARGE:
             self._refuse(sock, TOO_LARGE, glance(data))
         else:
             sock.close()
         return True
 
     def _route_secure(
-        self, sock: socket.socket, client: str, verdict: Verdict, data: bytes
+        self, sock: socket.socket, client: str, verdict: SniffResult, data: bytes
     ) -> None:
         assert self._tls is not None
-        if verdict is Verdict.TLS:
+        if verdict is SniffResult.TLS:
             self._serve(self._tls, sock, client, data)
         else:
             self._refuse(sock, NOT_TLS)
@@ -256,7 +256,7 @@ class Acceptor:
         answer = to_http1(101, switching_headers(verdict, given_id))
         try:
             if sock.send(answer) != len(answer):
-                raise OSError(errno.ENOBUFS, "the send buffer does not take a handshake")
+                raise OSError(errno.ENOBUFS, "the socket's send buffer cannot hold the handshake")
             self._sink.adopt(
                 sock,
                 encoding=verdict.encoding,

@@ -39,7 +39,7 @@ CLOSE_SECONDS = 5.0
 EMPTY_CLOSE = b"\x88\x80\0\0\0\0"  # wsproto would put 1000 in it
 NOT_SENDABLE = frozenset({1005, 1006, 1015})
 UPGRADE_REQUIRED = Refusal(426, "upgrade_required", "this is a WebSocket: send an upgrade")
-FULL = Refusal(503, "overloaded", "no more connections can be taken now", 1)
+FULL = Refusal(503, "overloaded", "too many connections; try again", 1)
 
 
 async def explain_refusal(

@@ -2,8 +2,8 @@
 
 Hypercorn keeps frames, streams and flow control. `Http2` overrides the methods that decide what
 serves a request, and where it waits without an end: for a window that a client never opens, for
-the buffer of a stream that was reset, for what a leaving client did not take. `Connection` is one
-connection over a transport. It ends when the peer leaves, when nothing was asked for
+the buffer of a stream that was reset, for what a leaving client did not take. `Http2Connection` is
+one connection over a transport. It ends when the peer leaves, when nothing was asked for
 `keep_alive_timeout`, or when a write makes no progress for `write_timeout`; what still runs then is
 cancelled after GONE_SECONDS.
 
@@ -307,10 +307,10 @@ def _ordinary(fields: HeaderList) -> HeaderList:
 
 async def serve_http2(site: Site, transport: Transport) -> None:
     """Serve a connection that speaks HTTP/2 until it ends."""
-    await Connection(site, transport).run()
+    await Http2Connection(site, transport).run()
 
 
-class Connection:
+class Http2Connection:
     """One HTTP/2 connection; `run` serves it until it ends, and closes it."""
 
     def __init__(self, site: Site, transport: Transport) -> None:

@@ -13,7 +13,7 @@ _TLS_HANDSHAKE = 0x16
 _HEAD_END = b"\r\n\r\n"
 
 
-class Verdict(Enum):
+class SniffResult(Enum):
     """Where a connection goes."""
 
     NEED_MORE = auto()
@@ -28,7 +28,7 @@ class Verdict(Enum):
     """The head of a possible upgrade is above the bound."""
 
 
-Sniffed = tuple[Verdict, UpgradeRequest | None, bytes]
+Sniffed = tuple[SniffResult, UpgradeRequest | None, bytes]
 
 
 def sniff(data: bytes, path: bytes, limit: int) -> Sniffed:
@@ -42,18 +42,18 @@ def sniff(data: bytes, path: bytes, limit: int) -> Sniffed:
         The verdict; with NATIVE_UPGRADE also the request and the bytes after its head.
     """
     if data[:1] == bytes((_TLS_HANDSHAKE,)):
-        return Verdict.TLS, None, b""
+        return SniffResult.TLS, None, b""
     if not _may_be_upgrade(data, b"GET " + path):
-        return Verdict.HTTP, None, b""
+        return SniffResult.HTTP, None, b""
     end = data.find(_HEAD_END, 0, limit)
     if end >= 0:
         request = parse_head(data[: end + 4])
         if request is None:
-            return Verdict.HTTP, None, b""
-        return Verdict.NATIVE_UPGRADE, request, data[end + 4 :]
+            return SniffResult.HTTP, None, b""
+        return SniffResult.NATIVE_UPGRADE, request, data[end + 4 :]
     if _has_bare_line_feed(data[:limit]):
-        return Verdict.HTTP, None, b""
-    return (Verdict.NEED_MORE if len(data) < limit else Verdict.TOO_LARGE), None, b""
+        return SniffResult.HTTP, None, b""
+    return (SniffResult.NEED_MORE if len(data) < limit else SniffResult.TOO_LARGE), None, b""
 
 
 def _may_be_upgrade(data: bytes, start: bytes) -> bool:

@@ -45,7 +45,7 @@ from syncbridge_server.listener.upgrade import (
 )
 
 READ_BYTES = 65_536
-FULL = Refusal(503, "overloaded", "no more connections can be taken now", 1)
+FULL = Refusal(503, "overloaded", "too many connections; try again", 1)
 
 logger = logging.getLogger("syncbridge.listener")
 

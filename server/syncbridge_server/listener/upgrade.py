@@ -40,7 +40,7 @@ _GLANCE = re.compile(rb"\n(origin|host|x-request-id):([^\r\n]*)\r", re.IGNORECAS
 Headers = dict[bytes, bytes]
 
 ORIGIN_REFUSED = Refusal(
-    403, "origin_refused", "pages of this Origin may not connect: SYNCBRIDGE_ORIGINS lists others"
+    403, "origin_refused", "this Origin may not connect: SYNCBRIDGE_ORIGINS does not list it"
 )
 
 
@@ -194,7 +194,7 @@ def _check_shape(request: UpgradeRequest) -> Refusal | None:
     if not request.http2 and not is_upgrade(headers):
         return Refusal(426, "upgrade_required", "send Connection: Upgrade, Upgrade: websocket")
     if headers.get(b"sec-websocket-version") != b"13":
-        return Refusal(426, "upgrade_required", "only WebSocket version 13 is spoken here")
+        return Refusal(426, "upgrade_required", "only WebSocket version 13 is supported")
     if not request.http2 and not is_key(headers.get(b"sec-websocket-key", b"")):
         return Refusal(400, "bad_handshake", "Sec-WebSocket-Key must be 16 bytes in base64")
     return None

@@ -145,7 +145,7 @@ class WebhookInbox(Protocol):
 
 
 class DeadLetters(Protocol):
-    """What could not be taken in, for an operator."""
+    """Webhooks that could not be processed, for an operator."""
 
     def dead(self, limit: int, cursor: str = "") -> Awaitable[tuple[list[DeadLetter], str]]:
         """Dead letters, the latest first, and where the next page begins (empty: nowhere).
@@ -160,4 +160,4 @@ class DeadLetters(Protocol):
         """
 
     def discard(self, entry: str) -> Awaitable[bool]:
-        """Forget a dead letter."""
+        """Discard a dead letter."""

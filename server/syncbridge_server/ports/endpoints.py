@@ -91,7 +91,7 @@ class EndpointStore(Protocol):
         """Dead letters, the latest first, and the cursor of the next page."""
 
     def discard(self, endpoint_id: str, entry: str) -> Awaitable[bool]:
-        """Forget a dead letter; False when there is none."""
+        """Discard a dead letter; False when there is none."""
 
     def replay_letters(self, endpoint_id: str, entries: Sequence[str]) -> Awaitable[int]:
         """Have dead letters delivered again; how many there were."""

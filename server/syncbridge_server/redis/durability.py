@@ -1,4 +1,4 @@
-"""When a write counts as done: what an operator writes, and whether a server can keep it.
+"""When a write counts as done: the setting, and whether a server supports it.
 
 `memory`: the primary has it. `fsync`: its append-only file has it on disk. `replicas:N`: N replicas
 have it in memory, too.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 MOST_REPLICAS = 8
 CODE = "DURABILITY"
-"""Stands in the reason of what is refused, or left open, for this alone."""
+"""Part of the reason when this alone refuses a write or leaves its outcome open."""
 _REPLICAS = re.compile(r"replicas:(\d{1,3})")
 
 
@@ -56,7 +56,7 @@ def online_replicas(replication: Mapping[str, str]) -> int:
 def lacking_fsync(settings: Mapping[str, str]) -> str:
     """What a server lacks by `CONFIG GET appendonly appendfsync`, as one sentence; "" for nothing.
 
-    Empty settings stand for a refusal.
+    Empty settings mean that the server refused to show them.
     """
     wanted = {"appendonly": "yes", "appendfsync": "always"}
     if not settings:

@@ -1,14 +1,14 @@
-"""The format of what stands in Redis: who may start, and whether data of format 1 may be there.
+"""The format of the data in Redis: who may start, and whether data of format 1 may exist.
 
 Theory of operation. `format:{nodes}` is a HASH: `format`, and `old`, the time (Unix ms) until which
 keys of format 1 may live. The first node that finds no record writes it; in a database that is not
 empty such keys may then live as long as a session does, and nobody renews them. Until that time
 the scripts look for them, see docs/decisions/0009-the-layout-of-redis.md.
 
-Nodes of format 1 write the old keys, so they must not run beside ours. They know nothing of that;
-the names under which they are listed tell that they live. No node of ours starts while one does.
-One that starts later cannot be kept from it: every node of ours looks for such names, and changes
-no session until they are gone. What the old node has written meanwhile is moved afterwards.
+Nodes of format 1 write the old keys, so they must not run beside ours. They are recognised by the
+names under which they are listed. No node of this format starts while one runs. A later start of an
+old node cannot be prevented: every node looks for such names, and changes no session until they are
+gone. Data that the old node has written is moved afterwards.
 """
 
 import time
@@ -33,21 +33,21 @@ NODES = "nodes:{nodes}"
 
 MARGIN_MS = 7_200_000
 LOOK_SECONDS = 5.0
-"""Between two looks for nodes of format 1."""
+"""Seconds between two searches for nodes of format 1."""
 
 LOOKS = 12
-"""At one of so many the record is read too."""
+"""One of this many searches also reads the record."""
 
 
 class FormatRefused(Exception):
-    """This release cannot use the database now; the text says why, in one line."""
+    """This release cannot use the database now; the text is one line that says why."""
 
 
 async def admit(io: RedisIO) -> None:
     """Refuse a database that nodes of format 1 use, or that has a later format than ours.
 
     Raises:
-        FormatRefused: as said. StoreError: Redis does not answer.
+        FormatRefused: in these cases. StoreError: Redis does not answer.
     """
     found = await io.execute("HGET", RECORD, "format")
     if found is not None and int(found) > FORMAT:
@@ -67,13 +67,13 @@ async def admit(io: RedisIO) -> None:
 
 
 def _format_of(entry: bytes) -> int:
-    """The format in a node's entry; ours in one that cannot be read."""
+    """The format in a node's entry; the current one if it is unreadable."""
     fields = entry.split()
     return int(fields[1]) if len(fields) > 1 and fields[1].isdigit() else FORMAT
 
 
 async def old_nodes(io: RedisIO) -> list[str]:
-    """Names of the nodes of format 1 that live; those that do not are taken off the list.
+    """Names of the live nodes of format 1; dead ones are removed from the list.
 
     Raises StoreError.
     """
@@ -86,7 +86,7 @@ async def old_nodes(io: RedisIO) -> list[str]:
 
 
 async def old_data(io: RedisIO, ttl_ms: int) -> bool:
-    """Whether keys of format 1 may be there; writes the record where it is not.
+    """Whether keys of format 1 may exist; writes a missing record.
 
     Args:
         ttl_ms: life of a session.
@@ -111,12 +111,13 @@ async def _record(io: RedisIO) -> dict[bytes, bytes]:
 
 
 async def watch(io: RedisIO, ttl_ms: int, tell: Callable[[bool, list[str]], None]) -> None:
-    """Look again now and then, for ever: for nodes of format 1, and for their data.
+    """Search periodically for nodes of format 1 and for their data, until cancelled.
 
-    A backup of format 1 may be put back at any time.
+    A backup of format 1 may be restored at any time.
 
     Args:
-        ttl_ms: life of a session. tell: is given what `old_data` says, and names of old nodes.
+        ttl_ms: life of a session. tell: called with the result of `old_data` and the names of old
+            nodes.
     """
     looks = 0
     there = True

@@ -1,4 +1,4 @@
-"""Sessions that are set aside: a chore on them failed again and again.
+"""Sessions that are set aside, because a background task failed on them repeatedly.
 
 What leaves is the session's entry in the list by which the chore finds it (the chore itself lets
 it go); the session stays, and its next use enters it again. Nothing of a session is ever discarded

@@ -58,7 +58,7 @@ class Siblings:
                 async with stream:
                     await stream.send_all(self._render())
             except (trio.BrokenResourceError, OSError) as error:
-                log.debug("A sibling has gone", reason=str(error))
+                log.debug("worker_disconnected", reason=str(error))
 
     async def gather(self) -> bytes:
         """The metrics of all, in at most SECONDS; of one that is silent, only that it is."""
@@ -79,7 +79,7 @@ class Siblings:
                         if len(read) > MOST_BYTES:
                             return
             except (trio.BrokenResourceError, OSError) as error:
-                log.debug("A sibling does not answer", worker=index, reason=str(error))
+                log.debug("worker_unresponsive", worker=index, reason=str(error))
                 return
             texts[index] = read.decode()
 

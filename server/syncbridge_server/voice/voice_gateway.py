@@ -53,7 +53,7 @@ def attach(
 ) -> VoiceGateway:
     """Attach voice to a gateway. `throttle`: see `Speaking`."""
     live_calls = LiveCalls(writer.channels, bus, isolation=writer.isolation)
-    audience = ChannelAudience(gateway.hub, gateway.post, live_calls)
+    audience = ChannelAudience(gateway.hub, gateway.sender, live_calls)
 
     def share(data: bytes) -> None:
         if not bus.alone:
@@ -71,7 +71,7 @@ def attach(
     bus.on_notice(SPEAKING, lambda notice: speaking.receive(notice.data))
     reports = ClientReports(writer, live_calls, gateway.hub.flush)
     sockets = VoiceSockets(
-        gateway.post,
+        gateway.sender,
         live_calls,
         audience,
         speaking,

@@ -19,7 +19,7 @@ from syncbridge_server.redis.bus.messages import (
 from syncbridge_server.redis.link.client import RedisIO
 
 
-class Ear:
+class Subscriber:
     """What a bus has told, in order."""
 
     def __init__(self, bus: RedisBus) -> None:
@@ -33,12 +33,12 @@ class Ear:
 
 
 @asynccontextmanager
-async def listening(server: RedisServer) -> AsyncIterator[tuple[RedisIO, RedisBus, Ear]]:
+async def listening(server: RedisServer) -> AsyncIterator[tuple[RedisIO, RedisBus, Subscriber]]:
     """A running client and bus."""
     io = RedisIO(server.url)
     async with io.running():
         bus = RedisBus(io, "n1")
-        ear = Ear(bus)
+        ear = Subscriber(bus)
         async with bus.running():
             yield io, bus, ear
 

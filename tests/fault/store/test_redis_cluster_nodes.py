@@ -48,7 +48,7 @@ async def both_ready(one: Watched, other: Watched) -> None:
     await until(lambda: not one.readiness.reason and not other.readiness.reason, FAILOVER_SECONDS)
 
 
-class Ear:
+class Subscriber:
     """Numbers of the notices that a node has heard, and how often it was told to compare."""
 
     def __init__(self, node: Watched) -> None:
@@ -61,7 +61,7 @@ class Ear:
         self.resyncs += 1
 
 
-async def heard_from_every_bucket(node: Watched, ear: Ear) -> None:
+async def heard_from_every_bucket(node: Watched, ear: Subscriber) -> None:
     """Each bucket comes to have one listener, and what is published in its slot arrives once."""
     channels = node_channels(node.bus.node)
     with trio.fail_after(FAILOVER_SECONDS):
@@ -81,7 +81,7 @@ async def heard_from_every_bucket(node: Watched, ear: Ear) -> None:
 async def test_a_primary_dies(cluster: RedisCluster) -> None:
     """Not ready until its replica is promoted; then every slot hears again, and all is compared."""
     async with watched(cluster.url, "n1") as one, watched(cluster.url, "n2") as other:
-        ear = Ear(one)
+        ear = Subscriber(one)
         await both_ready(one, other)
         await heard_from_every_bucket(one, ear)
         await writes_arrive(one, other)
@@ -102,7 +102,7 @@ async def test_a_primary_dies(cluster: RedisCluster) -> None:
 async def test_slots_move_under_nodes(cluster: RedisCluster) -> None:
     """Nobody is refused or not ready; a channel that moved is subscribed where it is now."""
     async with watched(cluster.url, "n1") as one, watched(cluster.url, "n2") as other:
-        ear = Ear(one)
+        ear = Subscriber(one)
         await both_ready(one, other)
         changes = one.readiness.changes
         over = trio.Event()

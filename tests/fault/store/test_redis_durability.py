@@ -18,7 +18,7 @@ from syncbridge.records.sessions import Apply, Read, Snapshot, Status
 from syncbridge_server import start
 from syncbridge_server.redis.bus import readiness as module
 from syncbridge_server.redis.bus.bus import RedisBus
-from syncbridge_server.redis.bus.readiness import Readiness
+from syncbridge_server.redis.bus.readiness import StoreReadiness
 from syncbridge_server.redis.durability import Durability
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.wire import NO_DATABASE
@@ -63,7 +63,7 @@ def pair(kind: str = "redis") -> Iterator[Pair]:
 class Node:
     """Connections, their watch and a store."""
 
-    def __init__(self, io: RedisIO, readiness: Readiness) -> None:
+    def __init__(self, io: RedisIO, readiness: StoreReadiness) -> None:
         self.io, self.readiness = io, readiness
         self.store = RedisStore(io, "n1")
 
@@ -74,7 +74,7 @@ async def node(url: str, durability: Durability, deadline: float = PATIENCE) -> 
     io = RedisIO(url, durability=durability, deadline=deadline)
     async with io.running():
         bus = RedisBus(io, "n1")
-        async with bus.running(), Readiness(io, bus).running() as readiness:
+        async with bus.running(), StoreReadiness(io, bus).running() as readiness:
             yield Node(io, readiness)
 
 

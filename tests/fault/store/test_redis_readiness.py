@@ -1,4 +1,4 @@
-"""Readiness says what is so: a write would be stored, a message to another node would arrive."""
+"""StoreReadiness: "ready" means that a write is stored and that other nodes get messages."""
 
 import re
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from syncbridge.records.sessions import Notice, Status
 from syncbridge_server.redis.bus import readiness as module
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.bus.messages import encode_echo, notice_channel
-from syncbridge_server.redis.bus.readiness import Readiness, configuration_warnings
+from syncbridge_server.redis.bus.readiness import StoreReadiness, configuration_warnings
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.store import RedisStore
 
@@ -31,16 +31,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def watched(url: str, node: str = "n1") -> AsyncIterator[tuple[RedisIO, RedisBus, Readiness]]:
+async def watched(
+    url: str, node: str = "n1"
+) -> AsyncIterator[tuple[RedisIO, RedisBus, StoreReadiness]]:
     """Both connections, and the watch over them."""
     io = RedisIO(url)
     async with io.running():
         bus = RedisBus(io, node)
-        async with bus.running(), Readiness(io, bus).running() as readiness:
+        async with bus.running(), StoreReadiness(io, bus).running() as readiness:
             yield io, bus, readiness
 
 
-async def becomes(readiness: Readiness, reason: str) -> None:
+async def becomes(readiness: StoreReadiness, reason: str) -> None:
     """Wait for a verdict."""
     await until(lambda: readiness.reason == reason)
 

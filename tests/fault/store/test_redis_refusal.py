@@ -19,10 +19,10 @@ from syncbridge.slots import bucket_of
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.link.wire import NO_LOGIN, pack
-from syncbridge_server.redis.stores.codec import CODECS, Settings
+from syncbridge_server.redis.stores.codec import CODECS, StoreSettings
 from syncbridge_server.redis.stores.store import RedisStore
 
-SETTINGS = Settings.of("n1", Limits(), lambda: os.urandom(8))
+SETTINGS = StoreSettings.of("n1", Limits(), lambda: os.urandom(8))
 FLUSH = Command(pack("SCRIPT", "FLUSH"))
 
 

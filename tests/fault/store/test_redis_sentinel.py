@@ -13,7 +13,7 @@ from support.redis_sentinels import SENTINEL_PASSWORD, SERVICE, SentinelGroup
 from support.redis_servers import RedisServer, bundled, default_binary, until
 from support.watched_node import watched, writes_arrive
 from syncbridge_server.redis.bus import readiness as module
-from syncbridge_server.redis.link.endpoint import Endpoint
+from syncbridge_server.redis.link.endpoint import RedisEndpoint
 from syncbridge_server.redis.link.urls import Address
 from syncbridge_server.redis.link.wire import WireBroken
 
@@ -163,7 +163,7 @@ def _url(*sentinels: int, secrets: str = "") -> str:
 def test_the_newest_failover_counts() -> None:
     """One sentinel of the current epoch beats two that have slept, and one that is dead."""
     with FakeSentinel(4, 1) as slept, FakeSentinel(4, 1) as too, FakeSentinel(5, 2) as awake:
-        endpoint = Endpoint(_url(slept.port, 1, too.port, awake.port))
+        endpoint = RedisEndpoint(_url(slept.port, 1, too.port, awake.port))
         assert endpoint.primary() == Address("127.0.0.1", 2)
         awake.error = b"ERR No such master with that name"
         assert endpoint.primary() == Address("127.0.0.1", 1)
@@ -172,11 +172,11 @@ def test_the_newest_failover_counts() -> None:
 def test_no_sentinel_knows() -> None:
     """The reason is one sentence without a password."""
     with FakeSentinel(4, 1) as only:
-        endpoint = Endpoint(_url(only.port, secrets=f"?sentinel_password={SENTINEL_PASSWORD}"))
+        endpoint = RedisEndpoint(_url(only.port, secrets=f"?sentinel_password={SENTINEL_PASSWORD}"))
         only.error = b"WRONGPASS invalid username-password pair"
         with pytest.raises(WireBroken) as caught:
             endpoint.connect()
-    assert "no sentinel knows the primary" in caught.value.reason
+    assert "no sentinel reports the primary" in caught.value.reason
     assert SENTINEL_PASSWORD not in caught.value.reason
 
 

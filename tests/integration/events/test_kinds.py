@@ -114,7 +114,7 @@ async def test_a_call_session_is_told(http: httpx.AsyncClient) -> None:
 async def test_what_nodes_notice_is_told_once(
     redis_server: RedisServer, node: Node, http: httpx.AsyncClient
 ) -> None:
-    """Tokens that were taken back, and a session that went back, however many nodes know it."""
+    """Revoked tokens, and a session that went back, however many nodes know it."""
     sid = new_session()
     async with running_node(redis_server.url, rate_limit_enabled=False) as other:
         await http.post("/auth/revoke", json={"user_id": "eve"})

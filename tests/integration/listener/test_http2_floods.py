@@ -140,7 +140,7 @@ async def test_a_flood_ends_in_goaway(site: HttpSite, flood: Callable[[], Iterat
     if flood in BOUNDED:
         expected = h2.errors.ErrorCodes.PROTOCOL_ERROR
     else:
-        assert ["HTTP/2 frames that ask for nothing"] == site.log
+        assert ["too many HTTP/2 frames without a request"] == site.log
     assert expected == code
     assert b"hello" == answered.data
     for one in (stream, beside):

@@ -15,7 +15,7 @@ from support.listener.listener_site import certificate
 from support.server_kit import bearer, mint, new_session, running_node
 from syncbridge_server.log import configure_logging
 
-ANSWERED, SCRAPE = "Request answered", "/metrics"
+ANSWERED, SCRAPE = "request_answered", "/metrics"
 Seen = tuple[list[dict[str, Any]], list[str], list[dict[str, str]]]
 
 

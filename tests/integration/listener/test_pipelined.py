@@ -153,12 +153,12 @@ async def test_what_comes_behind_a_refused_auth_is_dropped(redis_url: str, token
         await answer.link.send(written(sent, False))
         refused = json.loads(await answer.open.message())
         code, _ = await answer.open.closing()
-        tally = node.server.gateway.tally
+        counters = node.server.gateway.counters
         await answer.link.abort()
 
     assert "c0" == refused["correlation_id"]
     assert code in (4002, 4003, 4011), code
-    assert 0 == tally.writes
+    assert 0 == counters.writes
 
 
 async def test_what_waits_is_bounded(redis_server: RedisServer) -> None:

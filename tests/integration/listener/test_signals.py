@@ -16,8 +16,8 @@ from support.listener.listener_site import certificate
 from support.listener.tls_client import open_tls_stream
 from support.server_kit import START_SECONDS, server_process
 
-FIRST_WORDS = "TLS certificates read"
-KEPT_WORDS = "The TLS certificates stay as they were"
+FIRST_WORDS = "tls_certificates_loaded"
+KEPT_WORDS = "tls_reload_failed"
 HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -86,7 +86,7 @@ async def test_no_other_signal_ends_a_server(tmp_path: Path, redis_url: str, wor
         assert 200 == (await peer.ask(get("/health/live"))).status
         for number in HARMLESS:
             process.popen.send_signal(number)
-        await logged(process.log, "No policy to read again", int(workers))
+        await logged(process.log, "state_policy_not_configured", int(workers))
 
         assert 200 == (await peer.ask(get("/health/live"))).status
         await peer.hang_up()
@@ -99,7 +99,7 @@ async def test_sigquit_drains(tmp_path: Path, redis_url: str) -> None:
         process.popen.send_signal(signal.SIGQUIT)
 
         assert 0 == await trio.to_thread.run_sync(process.popen.wait, 20)
-        assert "Draining" in process.log.read_text()
+        assert "draining" in process.log.read_text()
 
 
 async def test_signals_before_the_server_listens(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ async def test_signals_before_the_server_listens(tmp_path: Path) -> None:
                 process.send_signal(number)
             held.close()
             silent.close()
-            await logged(log, "No policy to read again", 1)
+            await logged(log, "state_policy_not_configured", 1)
             assert process.poll() is None
             process.terminate()
             assert 0 == await trio.to_thread.run_sync(process.wait, 20)

@@ -1,4 +1,4 @@
-"""WebSockets over HTTP/2 when the server has no room for one more socket."""
+"""WebSockets over HTTP/2 when the server is full for one more socket."""
 
 import logging
 import socket

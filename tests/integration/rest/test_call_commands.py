@@ -68,10 +68,10 @@ async def test_the_commands_of_the_document(dev: Process) -> None:
     assert (204, None) == deleted
     lines = [line for line in LINE.findall(dev.log.read_text()) if "call-12345" in line[3]]
     assert [
-        ("INFO", "create_session", "Session created"),
-        ("INFO", "tell_state", "State updated"),
-        ("INFO", "update_details", "Details updated"),
-        ("INFO", "delete_session", "Session deleted"),
+        ("INFO", "create_session", "session_created"),
+        ("INFO", "tell_state", "session_state_updated"),
+        ("INFO", "update_details", "session_details_updated"),
+        ("INFO", "delete_session", "session_deleted"),
     ] == [line[:3] for line in lines if line[0] == "INFO"]
     assert {"WARNING"} == {line[0] for line in lines} - {"INFO"}
     assert "updated_value" not in dev.log.read_text()

@@ -41,7 +41,7 @@ async def test_refused_handshakes_are_counted_and_told(node: Node) -> None:
             with pytest.raises(Refused):
                 await Device.open(node.port, headers=[(b"Origin", b"https://evil.example")])
     seen = await metrics(node)
-    lines = [line for line in logs if line["event"] == "Refused"]
+    lines = [line for line in logs if line["event"] == "refused"]
 
     assert 5 == seen[refused("handshake", "origin_refused")]
     assert 5 == seen['syncbridge_http_requests_total{method="GET",route="/ws",status="403"}']
@@ -61,7 +61,7 @@ async def test_failed_auths_are_counted_and_told(node: Node) -> None:
             await device.auth(mint("ann"), "tv")
             await device.request(5, {"key": "", "value": 1})
     seen = await metrics(node)
-    lines = [line for line in logs if line["event"] == "Refused"]
+    lines = [line for line in logs if line["event"] == "refused"]
 
     assert 5 == seen[refused("auth", "token_invalid")]
     assert 5 == seen['syncbridge_closes_total{code="4002"}']
@@ -80,7 +80,7 @@ async def test_refused_requests_are_counted_and_told(node: Node) -> None:
             await http.get("/nowhere")
             await http.put("/health")
     seen = await metrics(node)
-    lines = [line for line in logs if line["event"] == "Refused"]
+    lines = [line for line in logs if line["event"] == "refused"]
 
     for code in ("auth_required", "insufficient_role", "not_found", "method_not_allowed"):
         assert 1 == seen[refused("http", code)], code

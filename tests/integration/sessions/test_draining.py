@@ -55,7 +55,7 @@ async def test_writes_that_wait_for_redis_are_answered(redis_server: RedisServer
         try:
             for device in devices:
                 await device.send(STATE_UPDATE, {"key": "a", "value": 1}, "early")
-            await until(lambda: gateway.courier.in_flight >= len(devices))
+            await until(lambda: gateway.store_queue.in_flight >= len(devices))
             node.stop.set()
             await until(lambda: gateway.engine.leaving)
             for device in devices:

@@ -236,7 +236,7 @@ async def test_a_departure_that_redis_has_lost_is_made_again(redis_url: str) -> 
             await phone.device.kill()
         await watch.told(2)
         await until(lambda: empty not in node.server.gateway.registry.sessions)
-        await until(lambda: not node.server.gateway.courier.in_flight)
+        await until(lambda: not node.server.gateway.store_queue.in_flight)
         for key, value in kept:
             await io.execute("RESTORE", key, 0, value, "REPLACE")
         before = (await scene.online(node.port))["phone"]

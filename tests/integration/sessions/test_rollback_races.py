@@ -20,7 +20,7 @@ from support.rollback.kit import PATIENCE, Restart, Room, Way, stored, way_back
 from support.server_kit import Node, bearer, mint, new_session, running_node, server_process
 from support.ws_client import Device
 from syncbridge.records.sessions import Commit, Place
-from syncbridge.session import Session, Verdict
+from syncbridge.session import OfferResult, Session
 from syncbridge_server.gateway.fanout import Fanout
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.freezer import Freezer, Packed
@@ -142,7 +142,7 @@ def let_through(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits are taken while a read is under way."""
     original = Session.offer
 
-    def offer(self: Session[Any], change: Any, out: list[Any]) -> Verdict:
+    def offer(self: Session[Any], change: Any, out: list[Any]) -> OfferResult:
         reading, self.reading = self.reading, False
         try:
             return original(self, change, out)

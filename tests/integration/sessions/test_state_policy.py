@@ -255,7 +255,10 @@ async def test_sighup_reads_the_policy_again(tmp_path: Path, redis_url: str, wor
         tmp_path, redis_url, SYNCBRIDGE_STATE_POLICY=str(path), SYNCBRIDGE_WORKERS=workers
     ) as process:
         await logged(process.log, "listening on http", int(workers))
-        for text, lines in ((json.dumps(locked), "State policy read"), ("{", "stays as it was")):
+        for text, lines in (
+            (json.dumps(locked), "state_policy_loaded"),
+            ("{", "state_policy_reload_failed"),
+        ):
             path.write_text(text)
             await hung_up(process.popen.pid, process.log, lines, int(workers))
             for number in range(8):  # each a connection of its own, so that both workers answer

@@ -210,7 +210,7 @@ async def test_why_there_is_no_room_is_told(
             with capture_logs() as lines:
                 path = "/voice/channels/lobby/migrate"
                 told = await rig.ask("POST", path, voice_mint("op", Role.SERVICE))
-            levels = [one["log_level"] for one in lines if one["event"] == "Provider failed"]
+            levels = [one["log_level"] for one in lines if one["event"] == "voice_provider_failed"]
             document = told.json()
             heard.append((told.status_code, document["providerCode"], told.headers["retry-after"]))
             assert ["error" if fault else "warning"] == levels

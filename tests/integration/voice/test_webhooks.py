@@ -253,11 +253,11 @@ def gzipped(body: bytes) -> bytes:
 
 BOMB = zlib.compress(b" " * (17 * LIMIT))
 WRONGLY_CODED = {
-    "not coded": (BODY[:-2], "gzip", "the body is not a whole gzip stream"),
-    "cut off": (gzipped(BODY)[:-9], "gzip", "the body is not a whole gzip stream"),
-    "another coding": (gzipped(BODY), "zstd", "the body is not a whole zstd stream"),
-    "unknown": (gzipped(BODY), "br", "Content-Encoding may be one of zstd, gzip, deflate"),
-    "two": (gzipped(BODY), "gzip, gzip", "Content-Encoding may be one of zstd, gzip, deflate"),
+    "not coded": (BODY[:-2], "gzip", "the body is not a complete gzip stream"),
+    "cut off": (gzipped(BODY)[:-9], "gzip", "the body is not a complete gzip stream"),
+    "another coding": (gzipped(BODY), "zstd", "the body is not a complete zstd stream"),
+    "unknown": (gzipped(BODY), "br", "Content-Encoding must be one of zstd, gzip, deflate"),
+    "two": (gzipped(BODY), "gzip, gzip", "Content-Encoding must be one of zstd, gzip, deflate"),
     "too much": (BOMB, "deflate", f"unfolds to more than {16 * LIMIT} bytes"),
 }
 

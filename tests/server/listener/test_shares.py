@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncbridge.limits import Limits
+from syncbridge_server.gateway.admission import AdmissionLimits, UnauthenticatedConnections
 from syncbridge_server.gateway.connection import Connection
-from syncbridge_server.gateway.entrance import Entrance, Silent
 from syncbridge_server.listener.capacity import Bounds, Capacity, Occupant
 from syncbridge_server.listener.contract import ListenerConfig, Refusal
 from syncbridge_server.listener.shares import (
@@ -163,39 +163,43 @@ def test_the_ranking_has_the_largest_at_hand(steps: list[tuple[int, int, bool]])
         assert most == (len(first.waiting) if first is not None else 0)
 
 
-def sockets(silent: Silent, client: str, count: int, start: int) -> list[Connection]:
+def sockets(
+    unauthenticated: UnauthenticatedConnections, client: str, count: int, start: int
+) -> list[Connection]:
     made = [Connection(start + at, "node", client, 0) for at in range(count)]
     for one in made:
-        silent.add(one)
+        unauthenticated.add(one)
     return made
 
 
 def test_sockets_without_auth_give_way_by_address() -> None:
     """Only once 3/4 of the places are taken; a full server takes one of the largest address."""
-    silent = Silent(share=4)
-    entrance = Entrance(Limits(connections=16, handshakes_per_second=0), silent)
-    old = sockets(silent, GUEST, 2, start=1)
-    large = sockets(silent, ATTACKER, 5, start=10)
+    unauthenticated = UnauthenticatedConnections(share=4)
+    admission = AdmissionLimits(Limits(connections=16, handshakes_per_second=0), unauthenticated)
+    old = sockets(unauthenticated, GUEST, 2, start=1)
+    large = sockets(unauthenticated, ATTACKER, 5, start=10)
 
-    assert entrance.admit(ATTACKER, 0.0, taken=11) is None
-    assert large[0] is entrance.admit(ATTACKER, 0.0, taken=12)
-    assert entrance.admit(GUEST, 0.0, taken=12) is None
-    assert large[0] is entrance.admit("127.0.0.1", 0.0, taken=16)
+    assert admission.admit(ATTACKER, 0.0, taken=11) is None
+    assert large[0] is admission.admit(ATTACKER, 0.0, taken=12)
+    assert admission.admit(GUEST, 0.0, taken=12) is None
+    assert large[0] is admission.admit("127.0.0.1", 0.0, taken=16)
     for one in large:
-        silent.discard(one)
-    assert old[0] is entrance.admit(ATTACKER, 0.0, taken=16)
+        unauthenticated.discard(one)
+    assert old[0] is admission.admit(ATTACKER, 0.0, taken=16)
     for one in old:
-        silent.discard(one)
-    full = entrance.admit(ATTACKER, 0.0, taken=16)
+        unauthenticated.discard(one)
+    full = admission.admit(ATTACKER, 0.0, taken=16)
     assert isinstance(full, Refusal)
     assert 503 == full.status
 
 
 def test_handshakes_of_127_0_0_2_are_held_to_the_rate() -> None:
     """Of this machine only 127.0.0.1 and ::1 are not; IPv6 counts by /64."""
-    entrance = Entrance(Limits(handshakes_per_second=1, handshake_burst=1), Silent())
+    admission = AdmissionLimits(
+        Limits(handshakes_per_second=1, handshake_burst=1), UnauthenticatedConnections()
+    )
     verdicts = {
-        client: [entrance.admit(address, 0.0, 0) is None for address in (client, again)]
+        client: [admission.admit(address, 0.0, 0) is None for address in (client, again)]
         for client, again in (
             ("127.0.0.2", "127.0.0.2"),
             ("2001:db8::1", "2001:db8::2"),

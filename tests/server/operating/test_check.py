@@ -204,7 +204,7 @@ def test_the_command(redis_server: RedisServer) -> None:
     assert 0 == told[0]
     assert re.search(r"^ok +redis-rights ", told[1], re.M)
     assert (0, True) == (code, shown["ok"])
-    assert "SYNCBRIDGE_FOO_BAR_BAZ is no setting" in str(shown)
+    assert "SYNCBRIDGE_FOO_BAR_BAZ is not a setting" in str(shown)
     assert "voice" not in {finding["check"] for finding in shown["findings"]}
     assert (1, False) == (away, json.loads(lost)["ok"])
     assert 2 == unknown

@@ -75,7 +75,7 @@ def test_toml_has_types(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"toml": f'[JWT_SECRET]\nx = "{SECRET}"'}, "JWT_SECRET in syncbridge.toml: write a str"),
         ({"toml": f'JWT_SECRET = ["{SECRET}"]'}, "JWT_SECRET in syncbridge.toml: Input should be"),
         ({"toml": "SYNCBRIDGE_DRAIN = 1979-05-27"}, "SYNCBRIDGE_DRAIN in syncbridge.toml: write"),
-        ({"env": "SYNCBRIDGE_CONFIG=no.toml"}, "SYNCBRIDGE_CONFIG: there is no file no.toml"),
+        ({"env": "SYNCBRIDGE_CONFIG=no.toml"}, "SYNCBRIDGE_CONFIG: no such file: no.toml"),
     ],
 )
 def test_files_that_are_refused(files: dict[str, str], words: str) -> None:

@@ -75,6 +75,6 @@ def imprint(text: bytes | None) -> bytes:
 
 
 def spelling(text: bytes) -> bytes:
-    """What stands beside a stored value: nothing where the text says it all."""
+    """What is stored beside a value: nothing if the text is sufficient."""
     plain = canonical(text) == text and len(text) <= HASHED_BYTES
     return b"" if plain else imprint(text)

@@ -50,7 +50,7 @@ class Scripts:
         self._apply: Any = raw.register_script(source("apply", limits))
 
     def apply(self, write: Numbered, *, node: str = NODE, every_key: bool = True) -> list[Any]:
-        """One write; `every_key` declares what a cluster must be told."""
+        """One write; `every_key` declares all keys, as a cluster requires."""
         sid = write.request.sid
         keys = [session_key(sid, letter) for letter in (LETTERS if every_key else "m")]
         if every_key and write.request.mutation_id:

@@ -1,4 +1,4 @@
-"""What a session of format 2 must do, on top of `model.py`: places, numbers, equality.
+"""The model of a session of format 2, on top of `model.py`: places, numbers, equality.
 
 Tokens are made as the rules say, so the model knows each place; streams and ids without a stream
 are kept as plain lists; values are compared by their canonical forms.
@@ -78,7 +78,7 @@ class History(Session):
         if write.base_lineage and not self._verified(request.base_version, write.base_lineage):
             return self._told(BASE_LOST, last=last)
         before = self.version
-        # With a stream, the id is only told to others.
+        # With a stream, the id is only passed on to other devices.
         plain = msgspec.structs.replace(request, mutation_id="") if write.seq else request
         result = self.apply(plain)
         if result.status is not Status.OK:
@@ -95,7 +95,8 @@ class History(Session):
         return told
 
     def answer(self, request: Apply) -> Result:
-        """What a write without a number must answer; tokens are not those of the store."""
+        """The expected answer of a write without a number; tokens differ from those of the
+        store."""
         told = self.take(Numbered(request, b""))
         return told.result or Result(Status(told.status), told.version, told.version)
 

@@ -1,4 +1,4 @@
-"""What a session must do, in plain Python: the reference that the scripts are compared with.
+"""A model of a session in plain Python: the reference for the scripts.
 
 It is written for clarity and shares nothing with the scripts but the rules: a map of values, the
 version at which each key changed last (deleted keys too), and a counter.
@@ -15,7 +15,7 @@ Texts = dict[bytes, bytes]
 
 @dataclass
 class Result:
-    """What a write must answer; `sets` and `deletes` are what really changed."""
+    """The expected answer of a write; `sets` and `deletes` are the effective changes."""
 
     status: Status
     version: int

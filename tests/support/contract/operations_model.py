@@ -1,4 +1,4 @@
-"""What an operation on one key must come to, in plain Python: with integers and decimals."""
+"""A model of the operations on one key, in plain Python with integers and decimals."""
 
 import json
 from decimal import Decimal

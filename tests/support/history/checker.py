@@ -1,4 +1,5 @@
-"""Holds a recorded history to what the service promises. Pure: no I/O, no clock, no randomness.
+"""Checks a recorded history against the guarantees of the service. Pure: no I/O, no clock, no
+randomness.
 
 Theory of operation. Each commit returns a version, and versions are the order in which the service
 says that it did things. That order is a witness: instead of searching for an order that explains
@@ -47,7 +48,7 @@ Anomalies = dict[str, list[str]]
 
 
 def check(history: History) -> Anomalies:
-    """What is wrong, by rule; empty when nothing is."""
+    """The violations by rule; empty when there is none."""
     return Checker(history).run()
 
 

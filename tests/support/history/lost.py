@@ -54,7 +54,7 @@ def confirmed(history: History) -> set[Place]:
 
 
 def _acknowledged(history: History) -> Iterator[Place]:
-    """Where writes were told that they were done, and as which version."""
+    """The places at which writes were acknowledged."""
     for call in history.calls:
         for answer in call.answers:
             if answer.committed and answer.lineage:

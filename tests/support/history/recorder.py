@@ -49,7 +49,7 @@ class Recorder:
         call.answers.append(answer)
 
     def stream(self, device: str) -> Stream:
-        """What a device will see."""
+        """The expected view of a device."""
         stream = Stream(device)
         self.history.streams.append(stream)
         return stream

@@ -1,4 +1,4 @@
-"""What a run leaves behind: who asked for what and when, what was answered, what each device saw.
+"""The records of a run: requests with their times, answers, and what each device saw.
 
 A `Call` is one write with its id, however often it was sent. A `Step` is what one message did to a
 device's copy. Devices of one node are sent equal bytes, so equal steps are one object.
@@ -27,7 +27,7 @@ Place = tuple[int, str]
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """What a write was answered.
+    """The answer to a write.
 
     Attributes:
         version: the version it made, or the one that the answer speaks of.
@@ -72,7 +72,7 @@ class Call:
 
     @property
     def refused(self) -> bool:
-        """Whether it was told that it was not done."""
+        """Whether the answer says that it was not executed."""
         return bool(self.answers) and bool(self.answers[0].code)
 
 

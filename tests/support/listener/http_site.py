@@ -112,7 +112,7 @@ class Peer:
 
 @dataclass
 class HttpSite:
-    """A running server. `log`: what the application wants a test to know."""
+    """A running server. `log`: reports of the application to the test."""
 
     way: str
     bounds: Bounds

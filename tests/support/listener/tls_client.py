@@ -1,4 +1,4 @@
-"""A strict TLS client: it tells an end with close_notify from one without."""
+"""A strict TLS client: it distinguishes an end with close_notify from one without."""
 
 import socket
 import ssl

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncbridge_server.listener.sniff import Verdict, sniff
+from syncbridge_server.listener.sniff import SniffResult, sniff
 
 LIMIT = 1024
 PLAIN = (
@@ -13,7 +13,7 @@ PLAIN = (
 )
 
 
-def verdict(data: bytes) -> Verdict:
+def verdict(data: bytes) -> SniffResult:
     return sniff(data, b"/ws", LIMIT)[0]
 
 
@@ -21,7 +21,7 @@ def test_a_plain_upgrade_is_native_and_keeps_what_follows() -> None:
     """A well-formed upgrade at the path is native; bytes after its head are handed on."""
     kind, request, rest = sniff(PLAIN + b"\x81\x80", b"/ws", LIMIT)
 
-    assert kind is Verdict.NATIVE_UPGRADE
+    assert kind is SniffResult.NATIVE_UPGRADE
     assert request is not None
     assert (b"/ws", b"", b"\x81\x80") == (request.path, request.query, rest)
 
@@ -63,12 +63,12 @@ def test_a_query_is_taken_apart() -> None:
 )
 def test_everything_unusual_goes_to_the_general_stack(data: bytes) -> None:
     """Other requests, other versions, and heads that parsers disagree about are HTTP."""
-    assert Verdict.HTTP is verdict(data)
+    assert SniffResult.HTTP is verdict(data)
 
 
 def test_a_tls_record_is_told_by_its_first_byte() -> None:
     """0x16 is a TLS handshake record, whatever follows."""
-    assert [Verdict.TLS] * 2 == [verdict(b"\x16"), verdict(b"\x16\x03\x01\x02\x00")]
+    assert [SniffResult.TLS] * 2 == [verdict(b"\x16"), verdict(b"\x16\x03\x01\x02\x00")]
 
 
 def test_a_head_above_the_bound_is_too_large() -> None:
@@ -77,9 +77,9 @@ def test_a_head_above_the_bound_is_too_large() -> None:
     fitting = PLAIN[:-2] + b"X: " + b"a" * (LIMIT - len(PLAIN) - 5) + b"\r\n\r\n"
 
     assert LIMIT == len(fitting)
-    assert Verdict.TOO_LARGE is verdict(endless[:LIMIT])
-    assert Verdict.NATIVE_UPGRADE is verdict(fitting)
-    assert Verdict.TOO_LARGE is verdict(fitting.replace(b"X: ", b"X: a") + b"more")
+    assert SniffResult.TOO_LARGE is verdict(endless[:LIMIT])
+    assert SniffResult.NATIVE_UPGRADE is verdict(fitting)
+    assert SniffResult.TOO_LARGE is verdict(fitting.replace(b"X: ", b"X: a") + b"more")
 
 
 @given(
@@ -96,10 +96,10 @@ def test_a_head_above_the_bound_is_too_large() -> None:
 def test_a_verdict_is_final(data: bytes) -> None:
     """Byte after byte, the first verdict that is not NEED_MORE stays the verdict for all."""
     verdicts = [verdict(data[:end]) for end in range(1, len(data) + 1)]
-    final = [kind for kind in verdicts if kind is not Verdict.NEED_MORE]
+    final = [kind for kind in verdicts if kind is not SniffResult.NEED_MORE]
 
     assert len(set(final)) <= 1
-    assert all(kind is not Verdict.NEED_MORE for kind in verdicts[len(verdicts) - len(final) :])
+    assert all(kind is not SniffResult.NEED_MORE for kind in verdicts[len(verdicts) - len(final) :])
 
 
 @given(st.binary(max_size=200))

@@ -151,7 +151,7 @@ def test_signed_garbage_is_refused(payload: Any) -> None:
         ({"nbf": NOW + 61}, "not valid yet"),
         ({"exp": 1e300}, "Unix seconds"),
         ({"exp": 10**30}, "exp"),
-        ({"exp": NOW + 604_802}, "604800 s at most"),
+        ({"exp": NOW + 604_802}, "at most 604800 s"),
         ({"exp": NOW - 1}, "at most"),
     ],
 )
@@ -379,7 +379,7 @@ def test_without_a_signing_key_nothing_is_minted() -> None:
     verifier = KeyVerifier(OneKey(public_key("RS256", public_pem(RSA))))
     tokens = Tokens(TokenRules(), verifier, None, HmacKey(REFRESH_SECRET))
 
-    with pytest.raises(SyncBridgeError, match="elsewhere"):
+    with pytest.raises(SyncBridgeError, match="does not issue"):
         tokens.mint_access(Grant("alice"), NOW)
 
 

@@ -47,7 +47,7 @@ def token_mint(settings: Settings | None = None) -> Tokens:
     """
     found = with_dev_secrets(settings or load_settings(), create=False)
     if not found.jwt_secret.get_secret_value() and found.jwt_algorithm == "HS256":
-        raise ConfigError("JWT_SECRET is not set, and `syncbridge dev` has made none here")
+        raise ConfigError("JWT_SECRET is not set, and no secret of `syncbridge dev` is here")
     if not found.jwt_refresh_secret.get_secret_value():
         found = found.with_values(jwt_refresh_secret=uuid.uuid4().hex * 2)
     return build_tokens(found)[0]

@@ -1,4 +1,4 @@
-"""Who is at the dashboard, and what opens things: sign-in, links, revocations, configuration."""
+"""Access to the dashboard: the caller, sign-in, links, revocations, configuration."""
 
 import re
 import time
@@ -41,7 +41,8 @@ class SignInBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LinkBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /admin/links`. `user_id`: who will have signed in; the caller, if left out."""
+    """Body of `POST /admin/links`. `user_id`: the user who will be signed in; default: the
+    caller."""
 
     role: Literal["admin", "viewer"] = "admin"
     user_id: ShortId = ""
@@ -55,7 +56,7 @@ class LinkAnswer(msgspec.Struct):
 
 
 class CallerBody(msgspec.Struct):
-    """Whose token it is, and what there is here.
+    """The user of the token, and the features of this server.
 
     `node`: that answered. `voice`: there is a voice provider. `issues_tokens`: tokens can be had
     from this server.
@@ -79,7 +80,7 @@ class RevocationsQuery(msgspec.Struct):
 
 
 class RevocationRow(msgspec.Struct):
-    """Tokens that were taken back. `user_id`: whose device it is; empty: anybody's."""
+    """Revoked tokens. `user_id`: the owner of the device; empty: any user."""
 
     kind: Kind
     value: str
@@ -143,7 +144,7 @@ class AdminAccessRoutes:
         ]
 
     @describe(
-        "Tokens for the code of a link",
+        "Exchange the code of a link for tokens",
         body=SignInBody,
         answers={200: Answer("An access and a refresh token.", TokenPair)},
         public=True,
@@ -164,7 +165,9 @@ class AdminAccessRoutes:
         authorize(caller, ADMINS, device_id=None)
         body = await read_json(request, LinkBody, BODY)
         if not self._auth.rotation.issues:
-            raise SyncBridgeError(ErrorCode.UNSUPPORTED, "tokens are issued elsewhere: paste one")
+            raise SyncBridgeError(
+                ErrorCode.UNSUPPORTED, "this server does not issue tokens: paste one"
+            )
         code, user_id = new_code(), body.user_id or caller.user_id
         ids.short_id("user_id", user_id, self._settings.id_bytes)
         await self._links.keep(code, user_id, Role(body.role))
@@ -172,9 +175,9 @@ class AdminAccessRoutes:
         path = request.scope.get("root_path", "") + address(code)
         return encoded(LinkAnswer(path, timestamp(int((self._clock() + LIFE) * 1000))))
 
-    @describe("Who is asking", answers={200: CallerBody})
+    @describe("The caller", answers={200: CallerBody})
     async def me(self, request: Request) -> Response:
-        """Whose the token is, and what the dashboard can show here."""
+        """The user of the token, and the parts of the dashboard that this server has."""
         caller = await self._auth.bearer(request, ADMIN_READERS)
         return encoded(
             CallerBody(
@@ -190,7 +193,7 @@ class AdminAccessRoutes:
             )
         )
 
-    @describe("Tokens that were taken back", answers={200: RevocationsBody}, query=RevocationsQuery)
+    @describe("Revoked tokens", answers={200: RevocationsBody}, query=RevocationsQuery)
     async def revocations(self, request: Request) -> Response:
         """The newest first, as this node knows them."""
         await self._auth.bearer(request, ADMIN_READERS)

@@ -12,6 +12,7 @@ from syncbridge.errors import ErrorCode, StoreUnavailable, SyncBridgeError
 from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge.outbound import Audience
 from syncbridge_server.admin.administration import Administration, AllMetrics, Delivery
+from syncbridge_server.admin.connection_list import ConnectionRow, question_of
 from syncbridge_server.admin.figures import (
     ConnectionMetrics,
     Latency,
@@ -20,7 +21,6 @@ from syncbridge_server.admin.figures import (
     SnapshotMetrics,
     Trouble,
 )
-from syncbridge_server.admin.roster import ConnectionRow, question_of
 from syncbridge_server.admin.survey import Row
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
@@ -155,19 +155,19 @@ class AdminRoutes:
             Route("/admin/broadcast", self.broadcast, methods=["POST"]),
         ]
 
-    @describe("Sessions that are in use", answers={200: SessionMetricsBody})
+    @describe("Metrics of sessions", answers={200: SessionMetricsBody})
     async def session_metrics(self, request: Request) -> Response:
         """Of all nodes. A session with devices on several nodes counts once."""
         metrics = await self._metrics(request, snapshots=False)
         return answer(metrics.sessions, metrics, nodes=metrics.nodes)
 
-    @describe("Open connections and what goes through them", answers={200: ConnectionMetricsBody})
+    @describe("Metrics of connections", answers={200: ConnectionMetricsBody})
     async def connection_metrics(self, request: Request) -> Response:
         """Of all nodes; what ends in `_total` counts since each node's start."""
         metrics = await self._metrics(request, snapshots=False)
         return answer(metrics.connections, metrics, nodes=metrics.nodes)
 
-    @describe("What is stored", answers={200: SnapshotMetricsBody})
+    @describe("Metrics of snapshots", answers={200: SnapshotMetricsBody})
     async def snapshot_metrics(self, request: Request) -> Response:
         """Number and size of the stored states; an estimate when there are very many."""
         metrics = await self._metrics(request)
@@ -206,7 +206,7 @@ class AdminRoutes:
         )
         return encoded(ConnectionsBody(rows, following, complete))
 
-    @describe("A message to devices", body=BroadcastBody, answers={200: Delivery})
+    @describe("Broadcast a message to devices", body=BroadcastBody, answers={200: Delivery})
     async def broadcast(self, request: Request) -> Response:
         """BROADCAST to the admin channel, or to the `audience`, on every node; `delivered` counts
         the devices.
@@ -219,7 +219,7 @@ class AdminRoutes:
         if (body.audience is Audience.SESSION) != bool(body.session_id):
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD,
-                "session_id: it is needed with the audience session, and with no other one",
+                "session_id: required with the audience session, and allowed with no other",
                 field="session_id",
             )
         if body.session_id:
@@ -242,7 +242,7 @@ class AdminRoutes:
 
 
 def session_row(row: Row) -> SessionRow:
-    """A row of Redis as it is shown."""
+    """A row of Redis as a body."""
     return SessionRow(
         row.session_id,
         row.owner,

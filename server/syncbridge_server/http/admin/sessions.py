@@ -1,4 +1,4 @@
-"""One session for operators: what is in it and who wrote it, its end, and sockets to be closed."""
+"""One session for operators: its keys and their writers, ending it, and closing sockets."""
 
 from typing import Annotated
 
@@ -190,7 +190,7 @@ class AdminSessionRoutes:
 
 
 def inspected(sid: str, found: Inspected, devices: list[DeviceRow]) -> InspectedBody:
-    """A session as it is shown."""
+    """A session as a body."""
     shown = found.snapshot
     return InspectedBody(
         session_id=sid,
@@ -210,10 +210,10 @@ def inspected(sid: str, found: Inspected, devices: list[DeviceRow]) -> Inspected
 
 
 def moment(unix_ms: int) -> str | None:
-    """A time as it is shown; None for one that there is not."""
+    """A time as text; None for 0."""
     return timestamp(unix_ms) if unix_ms else None
 
 
 def key_row(key: Key) -> KeyRow:
-    """A key as it is shown."""
+    """A key as a body."""
     return KeyRow(key.key, key.value.decode(), key.version, key.writer, key.candidates)

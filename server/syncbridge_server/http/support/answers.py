@@ -16,7 +16,7 @@ _TAGS = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 
 
 def encoded(body: Any) -> Response:
-    """Figures of the moment: not to be kept."""
+    """Current figures: not to be cached."""
     headers = {"Cache-Control": "no-store"}
     return Response(msgspec.json.encode(body), 200, headers, "application/json")
 

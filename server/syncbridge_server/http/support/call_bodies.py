@@ -88,7 +88,7 @@ class ChangeBody(msgspec.Struct):
 
 
 class EventShown(msgspec.Struct):
-    """What happened in a call, told by the caller `by`; `value`: what it is about."""
+    """An event of a call, reported by the caller `by`; `value`: what it is about."""
 
     kind: str
     at: Timestamp
@@ -110,7 +110,7 @@ class LifeBody(msgspec.Struct, rename="camel"):
     """What became of a call, oldest change first.
 
     `deleted_at`, `deleted_by`: of a call that was deleted, and left out of one that was not.
-    `cause`: why it ended, if that was told.
+    `cause`: why it ended, if known.
     """
 
     history: list[ChangeBody]
@@ -180,7 +180,7 @@ def lives_of(call_id: str, calls: list[Call]) -> HistoryBody:
 
 
 def life_of(call: Call) -> LifeBody:
-    """A call's history as it is shown."""
+    """A call's history as a body."""
     lasted = durations(call, call.updated_at)
     body = LifeBody(
         [ChangeBody(c.state, timestamp(c.at), c.by) for c in call.history],
@@ -194,7 +194,7 @@ def life_of(call: Call) -> LifeBody:
 
 
 def body_of(call: Call) -> CallBody:
-    """A call as it is shown."""
+    """A call as a body."""
     return CallBody(
         call.id,
         call.type,

@@ -10,7 +10,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.recovery import recovery_of, told_of
 from syncbridge_server.http.support.segments import OPEN, segment_after
-from syncbridge_server.log import get_logger
+from syncbridge_server.log import LEVELS, get_logger
 from syncbridge_server.voice.assembly import Voice
 
 NO_VOICE = "no voice provider is configured here: RTK_API_URL is not set"
@@ -28,7 +28,7 @@ async def reached(voice: Voice, identity: Identity, channel_id: str) -> Channel:
     granted = (grant.channel in (grants.ANY, channel_id) for grant in identity.voice)
     if not grants.unlimited(identity) and not any(granted):
         raise SyncBridgeError(ErrorCode.FORBIDDEN, "the token has no grant for this channel")
-    raise SyncBridgeError(ErrorCode.CHANNEL_NOT_FOUND, "there was no call in this channel yet")
+    raise SyncBridgeError(ErrorCode.CHANNEL_NOT_FOUND, "this channel has had no call yet")
 
 
 def required(voice: Voice | None) -> Voice:
@@ -40,8 +40,14 @@ def required(voice: Voice | None) -> Voice:
 
 def told(error: ProviderError, channel_id: str) -> SyncBridgeError:
     """What a client is told of a provider's failure; the operator reads it in the log."""
-    write = _log.error if recovery_of(error).operator else _log.warning
-    write("Provider failed", channel_id=channel_id, code=error.code.value, reason=error.detail)
+    level = "error" if recovery_of(error).operator else "warning"
+    _log.log(
+        LEVELS[level],
+        "voice_provider_failed",
+        channel_id=channel_id,
+        code=error.code.value,
+        reason=error.detail,
+    )
     return told_of(error)
 
 

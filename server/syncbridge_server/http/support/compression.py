@@ -2,9 +2,8 @@
 
 An answer is compressed when the client accepts a coding that we speak, the body came in one piece
 of `LEAST` bytes or more, its type is text of some kind, and that makes it shorter. Everything else
-passes through as it is, at the cost of one small object a request and, where Content-Length tells
-at once, of no coroutine; a large body is compressed on a worker thread, so that the sockets do not
-wait for it.
+passes through, at the cost of one small object per request, and without a coroutine if
+Content-Length decides. A large body is compressed on a worker thread, so that sockets do not wait.
 
 Entity tags (RFC 9110 section 8.8.3): two codings of one state are different bytes, so they must not
 share a strong tag. The tag of a compressed answer is the weak form of the same tag. If-None-Match
@@ -33,7 +32,7 @@ THREAD_FROM = 65_536
 """Bytes from which on that is done on a thread."""
 
 _SHORT_DIGITS = len(str(LEAST)) - 1
-"""A Content-Length of so many digits is below `LEAST`."""
+"""A Content-Length with at most this many digits is below `LEAST`."""
 
 _TEXT = re.compile(rb"text/|application/(?:[\w.-]+\+)?(?:json|xml|yaml|javascript)\b|image/svg")
 _VARY = (b"vary", b"Accept-Encoding")

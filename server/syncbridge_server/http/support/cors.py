@@ -1,8 +1,8 @@
 """Requests of pages of another origin (CORS, Fetch standard section 3.3).
 
-`Origins` knows which pages are let in. Here is what their browsers ask and are told: a preflight is
-answered with what the routes of its path take, and every answer, errors too, says who may read it.
-Webhooks are not for browsers; at their paths nothing of this is said.
+`Origins` knows which pages are let in. This file answers a preflight with the methods of the path,
+and adds to every response, errors too, which origin may read it. Webhooks are not for browsers; at
+their paths nothing of this is said.
 """
 
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ class CrossOrigin:
         self._resources = Resources(routes)
 
     def answer_headers(self, scope: Scope) -> HeaderList:
-        """What any answer to this request says besides its own; not to be changed."""
+        """The headers of any response to this request; not to be modified."""
         if scope["path"] in WEBHOOKS:
             return []
         fields = first_fields(scope)
@@ -67,6 +67,7 @@ class CrossOrigin:
         return Ready(204, headers, b"")
 
     def _methods_at(self, scope: Scope) -> frozenset[str]:
-        """What the routes of a path take; where there is none, all: the page shall see the 404."""
+        """The methods of the routes of a path; all of them for an unknown path, so that the page
+        sees the 404."""
         found = self._resources.find(scope["path"], "")
         return self._resources.methods if found is None else found.methods

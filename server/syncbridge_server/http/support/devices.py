@@ -1,4 +1,4 @@
-"""The session in a path, and what the store refuses about its devices."""
+"""The session id in a path, and the errors of requests about its devices."""
 
 from starlette.requests import Request
 
@@ -8,7 +8,8 @@ from syncbridge.records.sessions import Status
 
 
 def path_session(request: Request) -> str:
-    """The session id in the path; what is no UUID is no session. Raises SESSION_NOT_FOUND."""
+    """The session id in the path; another text than a UUID is an unknown session. Raises
+    SESSION_NOT_FOUND."""
     try:
         return ids.session_id(request.path_params["session_id"])
     except SyncBridgeError:
@@ -29,7 +30,7 @@ REFUSALS = {
 
 
 def refuse(status: Status) -> None:
-    """Raise what a request was refused with, if it was."""
+    """Raise the error of a refused request."""
     if status is not Status.OK:
         code, detail = REFUSALS[status]
         raise SyncBridgeError(code, detail)

@@ -2,8 +2,8 @@
 
 In: a request's body is unfolded within the bound of its route. Every decoder is asked for one byte
 more than the bound and no further, so that a few kilobytes that unfold to gigabytes cost no more
-than an honest body of the largest size. One coding a body: a chain of them multiplies what a byte
-can unfold to, and nobody needs it.
+than an honest body of the largest size. One coding per body: a chain multiplies the size to which a
+byte can decompress, and is not needed.
 
 Out: the coding that the client likes best, and among equals the one that is cheapest for us; at
 level 1, because the network is seldom slower than a higher level.
@@ -20,7 +20,7 @@ import zstandard
 from syncbridge.errors import ErrorCode, SyncBridgeError
 
 CODINGS = ("zstd", "gzip", "deflate")
-"""What is spoken, the cheapest first."""
+"""The supported codings, the cheapest first."""
 
 ACCEPT_ENCODING = ", ".join(CODINGS)
 
@@ -52,7 +52,7 @@ def coding_of(header: str) -> str:
     if len(named) > 1 or coding not in CODINGS:
         raise SyncBridgeError(
             ErrorCode.UNSUPPORTED_ENCODING,
-            f"Content-Encoding may be one of {ACCEPT_ENCODING}",
+            f"Content-Encoding must be one of {ACCEPT_ENCODING}",
             accepted=list(CODINGS),
         )
     return coding
@@ -67,7 +67,7 @@ def unfold(body: bytes, coding: str, limit: int) -> bytes | None:
         decoded = _unfold_zstd(body, limit) if coding == "zstd" else _inflate(body, coding, limit)
     except (zlib.error, zstandard.ZstdError, EOFError):
         raise SyncBridgeError(
-            ErrorCode.INVALID_ENCODING, f"the body is not a whole {coding} stream"
+            ErrorCode.INVALID_ENCODING, f"the body is not a complete {coding} stream"
         ) from None
     return decoded if len(decoded) <= limit else None
 
@@ -75,7 +75,7 @@ def unfold(body: bytes, coding: str, limit: int) -> bytes | None:
 def plain(body: bytes, header: str, limit: int) -> tuple[bytes, str]:
     """A body without the coding that its Content-Encoding names; "" without one.
 
-    Where that cannot be done within `limit` bytes, the body as it came, and why.
+    If that is impossible within `limit` bytes: the original body, and the reason.
     """
     try:
         coding = coding_of(header)

@@ -37,7 +37,7 @@ _OURS = frozenset({_REQUEST_ID, *(name for name, _ in PROTECTION)})
 _PROCESS = secrets.token_hex(8)
 _numbers = itertools.count()
 _log = get_logger("HTTP")
-_answered = Frequent("HTTP", "_finish", "Request answered")
+_answered = Frequent("HTTP", "_finish", "request_answered")
 
 
 class RequestMiddleware:
@@ -166,7 +166,7 @@ class _Exchange:
             self.status = self.status or CLIENT_GONE
             return
         _log.error(
-            "Request failed",
+            "request_failed",
             method=self.scope["method"],
             path=shown_path(self.scope),
             exc_info=error,

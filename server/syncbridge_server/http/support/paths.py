@@ -1,4 +1,4 @@
-"""Where webhooks come in; the limiter of rates counts these apart."""
+"""The paths of webhooks, which have a separate rate limit."""
 
 PATHS = (
     "/rtk-webhook",

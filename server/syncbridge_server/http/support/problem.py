@@ -21,7 +21,7 @@ from syncbridge_server.listener.contract import ARRIVED
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_GONE = 499
-"""What the access log and the metrics show when the caller went away."""
+"""The status in the access log and the metrics when the caller disconnected."""
 UNDECLARED = ("", "text/plain")
 """Types of a body that say nothing about it."""
 SEND_JSON = "send Content-Type: application/json"
@@ -76,10 +76,10 @@ def problem_of(error: SyncBridgeError) -> Response:
 
 
 def internal_problem(request_id: str) -> Response:
-    """The 500 of an exception that nobody expected; says nothing but where to look."""
+    """The 500 of an unexpected exception; it says only where to look."""
     return problem(
         ErrorCode.INTERNAL,
-        "something went wrong here; the request id finds it in the log",
+        "the server failed; its log has the request id",
         request_id=request_id,
     )
 
@@ -92,7 +92,7 @@ async def handle_error(request: Request, error: Exception) -> Response:
 
 
 def refused_with(scope: MutableMapping[str, Any], error: SyncBridgeError) -> None:
-    """Leave word for `RequestMiddleware`, which counts what was refused."""
+    """Tell `RequestMiddleware`, which counts refusals."""
     scope.setdefault("state", {})["refused"] = error
 
 
@@ -118,7 +118,7 @@ async def handle_unexpected(request: Request, error: Exception) -> Response:
 
 
 async def handle_disconnect(request: Request, error: Exception) -> Response:
-    """The caller went away while the body was read: nobody hears this answer."""
+    """The caller disconnected while the body was read: nobody receives this answer."""
     return Response(None, CLIENT_GONE)
 
 
@@ -251,4 +251,6 @@ def _challenge(code: ErrorCode) -> str:
 
 
 def _too_large(limit: int) -> SyncBridgeError:
-    return SyncBridgeError(ErrorCode.TOO_LARGE, f"the body may have {limit} bytes", limit=limit)
+    return SyncBridgeError(
+        ErrorCode.TOO_LARGE, f"the body must not exceed {limit} bytes", limit=limit
+    )

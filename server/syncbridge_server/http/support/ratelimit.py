@@ -1,6 +1,6 @@
-"""Requests of one caller, held to a rate by token buckets.
+"""Limits the request rate of each caller with token buckets.
 
-A caller with a valid token is its user, wherever it comes from; anybody else is an address. So
+A caller with a valid token counts as its user, any other as its address. So
 users behind one address do not use up each other's requests, and inventing tokens gains nothing.
 
 Webhooks come from few addresses and in bursts, so they have buckets of their own, by address. Above

@@ -56,7 +56,7 @@ def tagged_json(body: bytes, tag: str, *, status: int = 200, revalidate: bool = 
 
 
 def json_of_now(body: bytes, status: int, *headers: tuple[bytes, bytes]) -> Ready:
-    """JSON that is of this moment, and not to be kept."""
+    """JSON that must not be cached."""
     length = (b"content-length", b"%d" % len(body))
     return Ready(status, [_NO_STORE, length, _JSON, *headers], body)
 

@@ -26,7 +26,7 @@ class Resource(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a path names. `parameters`: those that are in the path; they are not to be changed.
+    """The resource of a path. `parameters`: those that are in the path; they are not to be changed.
 
     `route`: takes the method; None: no route does, and `resource` says what would be taken.
     """
@@ -70,7 +70,8 @@ class Resources:
         return [*self._literal.values(), *middle, *self._deep]
 
     def find(self, path: str, method: str) -> Found | None:
-        """What a path names, or None. Where it stands in the table decides how long that takes."""
+        """The resource of a path, or None. Where it stands in the table decides how long that
+        takes."""
         found = self._exact.get((path, method))
         if found is not None:
             return found

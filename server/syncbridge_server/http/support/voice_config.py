@@ -96,7 +96,7 @@ def _told(body: ConfigBody, feature: Feature) -> bool | None:
     short, long = feature.value, f"{feature.value}_enabled"
     told = {getattr(body, short), getattr(body, long), body.features.get(short)} - {None}
     if len(told) > 1:
-        raise _invalid(f"features.{short}", f"it contradicts {short} or {short}Enabled")
+        raise _invalid(f"features.{short}", f"it conflicts with {short} or {short}Enabled")
     return bool(told.pop()) if told else None
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import trio
 
 
-class Sender(Protocol):
+class Flushable(Protocol):
     """What has something to send."""
 
     def flush(self) -> None:
@@ -25,10 +25,10 @@ class Outbox:
     """The senders of one engine, each at most once a turn for each answer."""
 
     def __init__(self) -> None:
-        self._senders: list[Sender] = []
+        self._senders: list[Flushable] = []
         self._task: trio.lowlevel.Task | None = None
 
-    def add(self, sender: Sender) -> None:
+    def add(self, sender: Flushable) -> None:
         """Have a sender flushed at the end of the turn."""
         self._senders.append(sender)
         if self._task is not None:

@@ -1,12 +1,12 @@
 """Messages between nodes: `syncbridge_server.ports.store.Bus` over Redis pub/sub.
 
-A thread of its own for each primary waits on a second connection (`listener.py`), subscribed to the
-channels of this node whose slots that primary serves. What arrives together is decoded together and
-posted to Trio with one `run_sync_soon`. Sending is a command like others, and is not waited for.
+One thread for each primary waits on a second connection (`listener.py`), subscribed to the channels
+of this node whose slots that primary serves. Messages that arrive together are decoded together and
+posted to Trio with one `run_sync_soon`. Sending is an ordinary command that nobody waits for.
 
-Pub/sub is at most once: what is published while a subscription is away is lost. So whenever one has
-been made anew, the resync handlers run *after* it stands; each compares its replicas with Redis,
-and what is committed from then on arrives.
+Pub/sub is at most once: what is published while a subscription is away is lost. So the resync
+handlers run *after* each new subscription is in place: each compares its replicas with Redis, and
+later commits arrive by message.
 """
 
 import time
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 ALL_NODES = "*"
 ALONE_SECONDS = 1.0
-"""How long it is believed that there is no other node."""
+"""Seconds for which this node assumes that there is no other one."""
 
 CommitHandler = Callable[[Sequence[Commit]], None]
 NoticeHandler = Callable[[Notice], None]
@@ -55,14 +55,13 @@ def _ignore(replies: list[Any]) -> None:
     """Nobody waits for these."""
 
 
-class Ear:
-    """The listener of one primary, and what it has told.
+class Subscriber:
+    """The listener of one primary, and its state.
 
     Attributes:
-        server: with whom its subscriptions stand; None while they do not.
-        reason: why the connection is away.
-        missed: something may have been published that it did not hear.
-        tried: it has succeeded or failed once.
+        server: the server that holds its subscriptions, or None. reason: why the connection is
+            down. missed: a message may have been missed. tried: the first attempt has succeeded or
+            failed.
     """
 
     def __init__(self, listener: Listener, *, missed: bool) -> None:
@@ -76,8 +75,8 @@ class Ear:
 class RedisBus:
     """Implements `syncbridge_server.ports.store.Bus`.
 
-    Everything but the listeners runs on the Trio thread. `gaps` counts the times that a channel did
-    not stand on a connection that was there, because its slot moved.
+    Everything but the listeners runs on the Trio thread. `gaps` counts lost channels on a working
+    connection, because a slot moved.
 
     Args:
         io: running client, used for sending and for the address.
@@ -92,7 +91,7 @@ class RedisBus:
         self._notices: dict[str, list[NoticeHandler]] = {}
         self._resyncs: list[Callable[[], None]] = []
         self._unreadable: list[Callable[[str], None]] = []
-        self._ears: dict[Address | None, Ear] = {}
+        self._subscribers: dict[Address | None, Subscriber] = {}
         self._token: trio.lowlevel.TrioToken | None = None
         self.gaps = 0
         self._first = trio.Event()
@@ -102,7 +101,7 @@ class RedisBus:
 
     @property
     def alone(self) -> bool:
-        """Whether a moment ago no other node listened, as far as is known: news may be spared."""
+        """Whether no other node was listening a moment ago: then messages can be skipped."""
         return time.monotonic() < self._alone_until
 
     @property
@@ -112,24 +111,29 @@ class RedisBus:
 
     @property
     def connected(self) -> bool:
-        """Whether every subscription stands, as far as is known."""
-        return bool(self._ears) and all(ear.server for ear in self._ears.values())
+        """Whether every subscription is in place, as far as is known."""
+        return bool(self._subscribers) and all(
+            subscriber.server for subscriber in self._subscribers.values()
+        )
 
     @property
     def servers(self) -> dict[Address | None, ServerInfo | None]:
-        """The primaries to which a connection with subscriptions stands; None while it does not."""
-        return {at: ear.server for at, ear in self._ears.items()}
+        """For each primary the server that holds the subscriptions, or None."""
+        return {at: subscriber.server for at, subscriber in self._subscribers.items()}
 
     @property
     def server(self) -> ServerInfo | None:
-        """Where commands without keys go, if the subscriptions stand there."""
+        """The server for commands without keys, if it holds its subscriptions."""
         slots = self._io.connections.slots
         return self.servers.get(slots.owners[HOME] if slots else None)
 
     @property
     def reason(self) -> str:
         """Why a subscription is missing; empty when none is."""
-        return next((ear.reason for ear in self._ears.values() if ear.reason), "")
+        return next(
+            (subscriber.reason for subscriber in self._subscribers.values() if subscriber.reason),
+            "",
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["RedisBus"]:
@@ -152,29 +156,29 @@ class RedisBus:
     async def aclose(self) -> None:
         """Stop listening."""
         self._token = None
-        ears, self._ears = self._ears, {}
-        for ear in ears.values():
-            ear.listener.close()
+        subscribers, self._subscribers = self._subscribers, {}
+        for subscriber in subscribers.values():
+            subscriber.listener.close()
         with trio.CancelScope(shield=True):
-            for ear in ears.values():
-                await trio.to_thread.run_sync(ear.listener.join, 4 * CONNECT_SECONDS)
+            for subscriber in subscribers.values():
+                await trio.to_thread.run_sync(subscriber.listener.join, 4 * CONNECT_SECONDS)
 
     def _follow(self) -> None:
         """Listen to each primary for the slots that it serves, and to no other server."""
         if self._token is None:
             return
         channels = self._channels()
-        for at in self._ears.keys() - channels.keys():
-            self._ears.pop(at).listener.close()
+        for at in self._subscribers.keys() - channels.keys():
+            self._subscribers.pop(at).listener.close()
         for at, names in channels.items():
-            if at not in self._ears:
+            if at not in self._subscribers:
                 listener = Listener(self._io.endpoint, at, self._token, self)
-                # What was published before it stood was missed, but for those of the start.
-                self._ears[at] = Ear(listener, missed=self._first.is_set())
+                # Messages before the subscription were missed, except at the start.
+                self._subscribers[at] = Subscriber(listener, missed=self._first.is_set())
                 listener.assign(names)
                 listener.start()
             else:
-                self._ears[at].listener.assign(names)
+                self._subscribers[at].listener.assign(names)
 
     def _channels(self) -> dict[Address | None, list[str]]:
         """For each primary the channels in its slots."""
@@ -192,7 +196,7 @@ class RedisBus:
         self._commits.append(handler)
 
     def on_presence(self, handler: PresenceHandler) -> None:
-        """`handler` gets the devices that came or went on other nodes."""
+        """`handler` gets joins and departures of devices on other nodes."""
         self._presence.append(handler)
 
     def on_notice(self, kind: str, handler: NoticeHandler) -> None:
@@ -213,12 +217,13 @@ class RedisBus:
 
     def renew(self, at: Address | None = None) -> None:
         """Close the connection to a primary and make another; a resync follows."""
-        ear = self._ears.get(at)
-        if ear is not None:
-            ear.listener.interrupt()
+        subscriber = self._subscribers.get(at)
+        if subscriber is not None:
+            subscriber.listener.interrupt()
 
     def tell(self, node: str, notice: Notice) -> None:
-        """To one node, or to `*`, every node with this one. Lost when Redis is away or busy."""
+        """Publish to one node, or with `*` to every node, this one included. Lost when Redis is
+        away or busy."""
         if node == ALL_NODES:
             channel = common_channel(TAGS[0], self._io.endpoint.database)
             self._send(plain("SPUBLISH", channel, encode_notice(notice)), self._counted)
@@ -226,12 +231,12 @@ class RedisBus:
             self._send(plain("SPUBLISH", notice_channel(node), encode_notice(notice)))
 
     def tell_session(self, notice: Notice) -> None:
-        """To every other node that has devices in `notice.sid`."""
+        """Publish to every other node that has devices in `notice.sid`."""
         args = (self._node, encode_notice(notice))
         self._send(self._io.script_command("tell", (session_key(notice.sid, "m"),), args))
 
     def _counted(self, replies: list[Any]) -> None:
-        """How many nodes a notice for all of them has reached."""
+        """Note how many nodes a notice to all has reached."""
         if replies[0] == 1:
             self._alone_until = time.monotonic() + ALONE_SECONDS
         else:
@@ -278,23 +283,23 @@ class RedisBus:
                 _guarded(handler, commits)
 
     def subscribed(self, at: Address | None, server: ServerInfo) -> None:
-        """Called by the listeners' posts: all channels of a primary stand."""
-        ear = self._ears.get(at)
-        if ear is None:
+        """Called by the listeners' posts: all channels of a primary are subscribed."""
+        subscriber = self._subscribers.get(at)
+        if subscriber is None:
             return
-        ear.server, ear.reason = server, ""
-        missed, ear.missed = ear.missed, False
-        self._settle(ear)
+        subscriber.server, subscriber.reason = server, ""
+        missed, subscriber.missed = subscriber.missed, False
+        self._settle(subscriber)
         if missed:
             log.debug("redis_bus_up")
             for handler in self._resyncs:
                 _guarded(handler)
 
     def incomplete(self, at: Address | None) -> None:
-        """Called by the listeners' posts: a channel of a primary does not stand any more."""
-        ear = self._ears.get(at)
-        if ear is not None:
-            ear.missed = True
+        """Called by the listeners' posts: a channel of a primary is no longer subscribed."""
+        subscriber = self._subscribers.get(at)
+        if subscriber is not None:
+            subscriber.missed = True
             self.gaps += 1
 
     def displaced(self, at: Address | None) -> None:
@@ -303,18 +308,18 @@ class RedisBus:
 
     def lost(self, at: Address | None, reason: str) -> None:
         """Called by the listeners' posts: no connection to a primary."""
-        ear = self._ears.get(at)
-        if ear is None:
+        subscriber = self._subscribers.get(at)
+        if subscriber is None:
             return
-        if not ear.reason:
+        if not subscriber.reason:
             log.debug("redis_bus_down", reason=reason)
-        ear.missed = True
-        ear.server, ear.reason = None, reason
-        self._settle(ear)
+        subscriber.missed = True
+        subscriber.server, subscriber.reason = None, reason
+        self._settle(subscriber)
 
-    def _settle(self, ear: Ear) -> None:
-        ear.tried = True
-        if all(other.tried for other in self._ears.values()):
+    def _settle(self, subscriber: Subscriber) -> None:
+        subscriber.tried = True
+        if all(other.tried for other in self._subscribers.values()):
             self._first.set()
         self._on_change()
 
@@ -328,7 +333,7 @@ def _nothing_of(payload: bytes) -> None:
 
 
 def _guarded(handler: Callable[..., None], *args: Any) -> None:
-    """An error in a handler must not end the Trio run, nor keep others from their messages."""
+    """Call a handler. Its error must not end the Trio run, nor stop the other handlers."""
     try:
         handler(*args)
     except Exception:

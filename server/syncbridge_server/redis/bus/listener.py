@@ -1,14 +1,13 @@
-"""The thread that waits for messages from one primary.
+"""The thread that receives messages from one primary.
 
-Theory of operation. It is told which channels are wanted there (`assign`), subscribes to those that
-do not stand yet, and tells the bus when all of them do. A sharded channel is where its slot is:
-when a slot moves away, the server unsubscribes us without being asked; one that does not serve the
-slot yet refuses, and is asked again `RETRY_SECONDS` later while the map is read anew. What is
-published while a channel does not stand is lost, so each time that all stand again the bus
-compares.
+Theory of operation. `assign` sets the wanted channels. The thread subscribes to those that are
+missing, and tells the bus when all are in place. A sharded channel lives where its slot is. When a
+slot moves away, the server ends the subscription. A server that does not serve the slot yet
+refuses; it is asked again after `RETRY_SECONDS`, while the slot map is read. Messages published
+meanwhile are lost, so the bus compares whenever all channels are in place again.
 
-A connection that is silent for `PING_SECONDS` is asked for a PONG, and given up when that is
-missing, so that one that died without a word is noticed within `PING_SECONDS + PONG_SECONDS`.
+A connection that is silent for `PING_SECONDS` gets a PING, and is closed without a PONG. So a dead
+connection is noticed within `PING_SECONDS + PONG_SECONDS`.
 """
 
 import random
@@ -21,7 +20,7 @@ from typing import Any, Protocol
 import structlog
 import trio
 
-from syncbridge_server.redis.link.endpoint import Endpoint
+from syncbridge_server.redis.link.endpoint import RedisEndpoint
 from syncbridge_server.redis.link.server_info import ServerInfo, error_code, interview
 from syncbridge_server.redis.link.urls import Address
 from syncbridge_server.redis.link.waker import Waker
@@ -33,22 +32,23 @@ PING_SECONDS = 5.0
 PONG_SECONDS = 2.0
 RETRY_SECONDS = 0.1
 SETTLE_SECONDS = 1.0
-"""Between two reports that all stand, while slots move: each of them makes the bus compare."""
+"""Seconds between two reports that all are in place, while slots move: each makes the bus
+compare."""
 BACKOFF_SECONDS = (0.05, 1.0)
 _ELSEWHERE = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
 
 
-class Hearing(Protocol):
+class SubscriptionHandler(Protocol):
     """The bus; every method runs on the Trio thread."""
 
     def receive(self, payloads: list[bytes]) -> None:
         """Messages that arrived together."""
 
     def subscribed(self, at: Address | None, server: ServerInfo) -> None:
-        """All channels stand."""
+        """All channels are subscribed."""
 
     def incomplete(self, at: Address | None) -> None:
-        """The connection is there, but some channel does not stand."""
+        """The connection works, but a channel is not subscribed."""
 
     def displaced(self, at: Address | None) -> None:
         """A channel was refused because its slot is not served there."""
@@ -62,20 +62,20 @@ class Listener:
 
     Args:
         at: the primary; None for the one that the URL names.
-        hearing: what is told.
+        handler: called on the Trio thread.
     """
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: RedisEndpoint,
         at: Address | None,
         token: trio.lowlevel.TrioToken,
-        hearing: Hearing,
+        handler: SubscriptionHandler,
     ) -> None:
         self._endpoint = endpoint
         self._at = at
         self._post = token.run_sync_soon
-        self._hearing = hearing
+        self._handler = handler
         self._closing = threading.Event()
         self._assigned: frozenset[str] = frozenset()
         self._wire: Wire | None = None
@@ -87,12 +87,12 @@ class Listener:
         self._thread.start()
 
     def assign(self, channels: Iterable[str]) -> None:
-        """Say which channels are wanted."""
+        """Set the wanted channels."""
         self._assigned = frozenset(channels)
         self._waker.wake()
 
     def close(self) -> None:
-        """Have the thread end soon."""
+        """Ask the thread to end."""
         self._closing.set()
         self.interrupt()
         self._waker.wake()
@@ -116,7 +116,7 @@ class Listener:
                 except WireBroken as broken:
                     if self._closing.is_set():
                         return
-                    self._post(self._hearing.lost, self._at, broken.reason)
+                    self._post(self._handler.lost, self._at, broken.reason)
                     pause = BACKOFF_SECONDS[0] if broken.sent else min(2 * pause, longest)
                 self._closing.wait(pause * random.uniform(0.75, 1.25))  # noqa: S311
         except trio.RunFinishedError:
@@ -125,7 +125,7 @@ class Listener:
             self._waker.close()
 
     def _listen(self) -> None:
-        """One connection from subscribing to its end, which is always WireBroken."""
+        """Serve one connection until it ends, always with WireBroken."""
         wire = self._wire = self._endpoint.connect(self._at)
         try:
             if self._closing.is_set():
@@ -143,20 +143,20 @@ class Listener:
         subscription.ask(self._assigned, now)
         change = subscription.change(self._assigned, now)
         if change is True:
-            self._post(self._hearing.subscribed, self._at, server)
+            self._post(self._handler.subscribed, self._at, server)
         elif change is False:
-            self._post(self._hearing.incomplete, self._at)
+            self._post(self._handler.incomplete, self._at)
         messages = wire.receive(subscription.patience(now), self._waker)
         payloads = subscription.take(messages, time.monotonic())
         if subscription.displaced:
             subscription.displaced = False
-            self._post(self._hearing.displaced, self._at)
+            self._post(self._handler.displaced, self._at)
         if payloads:
-            self._post(self._hearing.receive, payloads)
+            self._post(self._handler.receive, payloads)
 
 
 class Subscription:
-    """What stands on one connection, what was asked for, and whether the server lives.
+    """The subscriptions of one connection, those requested, and whether the server is alive.
 
     `displaced`: a channel was refused because its slot is not served there.
     """
@@ -174,7 +174,8 @@ class Subscription:
         self.displaced = False
 
     def ask(self, wanted: frozenset[str], now: float) -> None:
-        """Subscribe to what does not stand: one command each, several slots are refused together.
+        """Subscribe to the missing channels, with one command each: one for several slots is
+        refused.
 
         Raises WireBroken, also when an answer is late.
         """
@@ -190,7 +191,7 @@ class Subscription:
             self._wire.send(packed, CONNECT_SECONDS)
 
     def change(self, wanted: frozenset[str], now: float) -> bool | None:
-        """Whether all stand, if that is to be told now; else None."""
+        """Whether all are subscribed, if that must be reported now; else None."""
         complete = wanted <= self._standing
         if complete == self._told or (complete and now < self._settled):
             return None

@@ -1,12 +1,12 @@
-"""What travels between nodes over pub/sub: commits and devices (written by scripts), and notices.
+"""Messages between nodes over pub/sub: commits and presence (written by scripts), and notices.
 
 Each node has a channel in every bucket, `T:<node>`, and there are a few channels for all nodes. The
 scripts publish to the nodes that are registered for a session, so nobody subscribes to sessions.
-All channels are sharded. A classic PUBLISH travels over the links between a cluster's servers, and
-what is under way when one of them is made anew is lost, while every client's connection stands.
-A message begins with a letter, the digit of the format, a space, and the session or `-`; see
-docs/decisions/0010-nodes-presence-bus.md. Values are opaque bytes, and lengths are of bytes.
-`E2 - <number>` is an echo: a node publishes it to itself, to see that the bus works.
+All channels are sharded. A classic PUBLISH travels over the links between a cluster's servers; when
+such a link reconnects, messages on it are lost, and no client notices. A message begins with a
+letter, the digit of the format, a space, and the session or `-`; see
+docs/decisions/0010-nodes-presence-bus.md. Values are opaque bytes, and lengths are of bytes. `E2 -
+<number>` is an echo: a node publishes it to itself, to see that the bus works.
 """
 
 from syncbridge.records.sessions import Commit, Notice, PresenceChange
@@ -14,7 +14,8 @@ from syncbridge.slots import TAGS
 
 ECHO = b"E"
 COMMON_TAGS = (TAGS[0], "inbox", *map(str, range(16)))
-"""Whose slots have a channel of all nodes: notices, arriving webhooks, voice channels by bucket."""
+"""Tags whose slots have a channel of all nodes: notices, arriving webhooks, voice channels by
+bucket."""
 
 
 def encode_echo(number: int) -> bytes:
@@ -23,19 +24,19 @@ def encode_echo(number: int) -> bytes:
 
 
 def node_channels(node: str) -> list[str]:
-    """The channels of one node, one a bucket; the scripts make the same names."""
+    """The channels of one node, one for each bucket; the scripts build the same names."""
     return [f"{{{tag}}}:{node}" for tag in TAGS]
 
 
 def notice_channel(node: str) -> str:
-    """Where a notice to one node is published."""
+    """The channel for notices to one node."""
     return f"{{{TAGS[0]}}}:{node}"
 
 
 def common_channel(tag: str, database: int) -> str:
     """The channel of all nodes in the slot of a tag, one of `COMMON_TAGS`.
 
-    Pub/sub ignores the database number, so that it is in the name.
+    Pub/sub ignores the database number, so the name contains it.
     """
     return f"n2:{{{tag}}}*{database}"
 
@@ -60,11 +61,11 @@ def decode(payload: bytes) -> Commit | Notice | PresenceChange:
         return decode_presence(payload)
     if tag == b"N2 ":
         return decode_notice(payload)
-    raise ValueError("no message of format 2")
+    raise ValueError("not a message of format 2")
 
 
 def session_of(payload: bytes) -> str:
-    """The session of a message that cannot be read; "" when that cannot be told either."""
+    """The session of an unreadable message; "" if that is unreadable too."""
     parts = payload[:64].split(maxsplit=2)
     sid = parts[1] if len(parts) == 3 and len(parts[0]) == 2 else b""
     return sid.decode("ascii", "replace") if len(sid) == 36 else ""
@@ -103,7 +104,7 @@ def _commit(payload: bytes) -> Commit:
         texts.append(payload[at : at + size])
         at += size
     if at != len(payload):
-        raise ValueError("lengths do not fit")
+        raise ValueError("lengths do not match")
     last = 3 + 2 * int(numbers[3])
     return Commit(
         sid.decode(),

@@ -1,19 +1,20 @@
-"""Whether a write would be stored, and a message to another node would arrive.
+"""Readiness: a write would be stored, and a message to another node would arrive.
 
-Theory of operation. Every `PROBE_SECONDS` a plain command goes to each primary. `SET` of the node's
-witness is a write, and its reply must be what was written before: else Redis forgot, without a
-break. Devices are to be told of that within 2 s, which leaves 0.8 s to compare their sessions.
+Theory of operation. Every `PROBE_SECONDS` a plain command goes to each primary. The probe writes
+the node's witness with `SET`. The reply must be the previous value; otherwise Redis lost data
+without a connection break. Devices must learn of that within 2 s, which leaves 0.8 s to compare
+their sessions.
 
-Every third look is a whole one, and so is each while the answer is not yes or after a connection
-was made. It also asks `INFO`, whether the server is still the master it was, and publishes to our
-own channel, which must come back over the bus; a script does that until everything has worked once
-on a connection, so that EVALSHA and TIME are tried too. Witness and channel are in the first bucket
-that the primary serves. The witness of a whole look is confirmed by replicas where writes are;
-where those must be on disk, the settings that this needs are asked for besides.
+Every third probe is a full one, as is each while the node is not ready or after a new connection.
+It also asks `INFO`, whether the server is still the master it was, and publishes to our own
+channel, which must come back over the bus; a script does that until everything has worked once on a
+connection, so that EVALSHA and TIME are tried too. Witness and channel are in the first bucket that
+the primary serves. Where replicas confirm writes, they also confirm the witness of a full probe;
+where writes must be on disk, the probe reads the settings that this needs.
 
-Commands and bus are on one server, or both are made anew: a bus that stayed on a demoted primary
-would be deaf to all that the new one publishes. The same goes for a server whose history changed,
-and for one that the sentinels no longer name: cut off from them, it still calls itself the primary.
+Commands and bus must be on one server, or both reconnect: a bus that stayed on a demoted primary
+would miss all messages of the new one. The same applies to a server whose history changed, and to
+one that the sentinels no longer name: cut off from them, it still considers itself the primary.
 """
 
 import operator
@@ -48,15 +49,16 @@ log = structlog.get_logger(__name__)
 
 PROBE_SECONDS = 1.1
 WHOLE_LOOKS = 3
-"""Of so many looks one is whole: all of them would be more than three commands a second."""
+"""One of this many probes is full: otherwise they would be more than three commands a second."""
 SENTINEL_SECONDS = 2.0
 RETRY_SECONDS = 0.5
 RETURN_SECONDS = 0.1
-"""While replicas are missing: writes are refused until one of these looks is confirmed by them."""
+"""Interval while replicas are missing: writes are refused until they confirm one of these
+probes."""
 PAUSE_SECONDS = 0.1
 ECHO_SECONDS = 2.0
 HOLD_SECONDS = 10.0
-"""How long a command that an ACL refused is remembered: the probe does not try all of them."""
+"""Seconds for which a refusal by an ACL is remembered: the probe does not try every command."""
 MOST_NODE_TIMEOUT_MS = 5_000
 WITNESS_MS = 86_400_000
 REASONS = (
@@ -84,7 +86,7 @@ _BY_CODE = {
     CODE: "durability",
 }
 Servers = tuple[ServerInfo | None, ...]
-"""The servers of a primary's commands, writes and bus, which must be one."""
+"""The servers of a primary's commands, writes and bus, which must be the same."""
 _CODE = re.compile(r"\b(" + "|".join(_BY_CODE) + r")\b")
 
 
@@ -96,8 +98,8 @@ class Primary:
         tag: of the first bucket that it serves.
 
     Attributes:
-        stored: the witness that it must remember; None when it need not know it.
-        proven: the connections on which everything worked.
+        stored: the witness that it must have; None when it need not have one. proven: connections
+            that have passed a full probe.
     """
 
     def __init__(self, at: Address | None, tag: str, node: str) -> None:
@@ -110,8 +112,8 @@ class Primary:
         self.proven: Servers = (None, None, None)
 
 
-class Readiness:
-    """The verdict on the present connections, one of `REASONS`, or empty for ready.
+class StoreReadiness:
+    """The readiness of the current connections: one of `REASONS`, or empty for ready.
 
     Runs on the Trio thread.
     """
@@ -135,23 +137,24 @@ class Readiness:
         self._breaks: list[Callable[[], None]] = []
 
     def on_break(self, handler: Callable[[], None]) -> None:
-        """`handler` is called when commands have another connection than before."""
+        """`handler` is called when commands move to another connection."""
         self._breaks.append(handler)
 
     def beside(self, old_nodes: list[str]) -> None:
-        """Nodes of the format before run, by these names; we must not write beside them."""
+        """Nodes of the previous format run, with these names; this node must not write
+        meanwhile."""
         if old_nodes != self._old_nodes:
             self._old_nodes = old_nodes
             self._wake.set()
 
     @property
     def reason(self) -> str:
-        """Why a write would not be stored or a message not arrive; empty when both would."""
+        """Why the node is not ready; empty when it is."""
         return self._reason
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Readiness"]:
-        """Watch around a block; it begins when there is a first verdict."""
+    async def running(self) -> AsyncIterator["StoreReadiness"]:
+        """Probe around a block, which begins after the first probe."""
         self._io.watch(self._changed, self._refused)
         self._bus.watch(self._changed, self._hear)
         await self._probe(whole=True)
@@ -189,7 +192,7 @@ class Readiness:
         return RETURN_SECONDS if replicas else RETRY_SECONDS
 
     async def _ask_sentinels(self) -> None:
-        """Close the connections to a server that is no longer the primary by their account."""
+        """Close the connections to a server that the sentinels no longer name as the primary."""
         primary = partial(trio.to_thread.run_sync, self._io.endpoint.primary)
         while True:
             await trio.sleep(SENTINEL_SECONDS)
@@ -215,7 +218,7 @@ class Readiness:
                         self._renew(at)
             self._conclude(reason)
         except StoreOverloaded:
-            pass  # a busy node says so to each caller
+            pass  # a busy node tells each caller so
         finally:
             self._probing = False
 
@@ -226,7 +229,7 @@ class Readiness:
         return server, writes, self._bus.servers.get(at)
 
     def _unconnected(self) -> str:
-        """What can be said without asking."""
+        """The reason that is known without a probe."""
         if not self._io.connected:
             for primary in self._primaries.values():
                 primary.stored = None
@@ -298,8 +301,8 @@ class Readiness:
         return asked
 
     def _judge(self, primary: Primary, replies: Sequence[Any]) -> str:
-        """Whether it is the master it was, remembers what we wrote, and is the bus's server too."""
-        if _of_another_type(replies[0]):  # something else stands where the witness was
+        """Whether it is the same master, has the witness, and is also the bus's server."""
+        if _of_another_type(replies[0]):  # the witness was replaced
             self._io.submit([plain("DEL", primary.witness)], lambda _: None)
             replies = [None, *replies[1:]]
         reason = _refusal(replies[:3])
@@ -317,7 +320,7 @@ class Readiness:
         moved = server is not None and fields and fields.get("master_replid") != server.history
         if moved or forgot:
             self._renew(primary.at)
-            return "bus_deaf"  # until it is subscribed anew, and all has been compared
+            return "bus_deaf"  # until it has subscribed again, and all sessions are compared
         if not fields:
             return ""
         if replies[2] == 0 and self._bus.connected and self._io.connections.slots is None:
@@ -326,7 +329,7 @@ class Readiness:
         return self._on_disk(primary, replies[3]) if self._io.durability.fsync else ""
 
     def _on_disk(self, primary: Primary, reply: Any) -> str:
-        """Whether what is written is on disk, and was when the connection was made."""
+        """Whether writes go to disk, now and when the connection was made."""
         server = self._io.connections.servers.get(primary.at)
         lacks = lacking_fsync(settings_of(reply))
         if server is not None and bool(lacks) != bool(server.lacks):
@@ -334,13 +337,15 @@ class Readiness:
         return "durability" if lacks or (server is not None and server.lacks) else ""
 
     async def _echo(self, primaries: Sequence[Primary], gaps: int) -> str:
-        """Whether what was published comes back; not concluded from while slots move."""
+        """Whether the published echo comes back; inconclusive while slots move."""
         missing = {primary.number for primary in primaries}
         with trio.move_on_after(ECHO_SECONDS):
             while not missing <= self._echoes:
                 await self._heard.wait()
         if not missing <= self._echoes:
-            await trio.sleep(PAUSE_SECONDS)  # a process that stood still reads what has come first
+            await trio.sleep(
+                PAUSE_SECONDS
+            )  # a process that was paused first reads what has arrived
         deaf = [primary for primary in primaries if primary.number not in self._echoes]
         if self._bus.gaps != gaps:
             return ""
@@ -349,7 +354,7 @@ class Readiness:
         return "bus_deaf" if deaf else ""
 
     def _renew(self, at: Address | None) -> None:
-        """Close both: what was subscribed and what was known belongs to another server."""
+        """Close both connections: subscriptions and observations belong to another server."""
         if at in self._primaries:
             self._primaries[at].stored = None
         self._io.renew(at)
@@ -379,7 +384,7 @@ class Readiness:
         self._wake.set()
 
     def _refused(self, codes: set[str]) -> None:
-        """Redis refused commands of ours."""
+        """Redis refused commands."""
         reasons = {_BY_CODE[code] for code in codes if code in _BY_CODE}
         if self._probing or not reasons:
             return
@@ -389,7 +394,7 @@ class Readiness:
             self._forbidden_until = time.monotonic() + HOLD_SECONDS
             self._conclude("noperm")
         if "HALF_DONE" in codes:
-            # The next connection is not used before the user may do all that scripts do.
+            # The next connection is used only when its user may run all commands of the scripts.
             for at in self._io.primaries():
                 self._renew(at)
         if self._reason not in reasons:
@@ -411,7 +416,7 @@ class Readiness:
             log.info("store_ready")
 
     async def _warn(self, primary: Primary) -> None:
-        """Once a server: what its configuration may lose."""
+        """Warn, once for each server, about a configuration that can lose data."""
         server = self._io.connections.servers.get(primary.at)
         if server is None or server.run_id in self._warned:
             return
@@ -424,7 +429,7 @@ class Readiness:
 
 
 async def configuration_warnings(io: RedisIO, at: Address | None = None) -> list[tuple[str, str]]:
-    """Settings of Redis that lose sessions, with advice; not what it does not tell."""
+    """Settings of Redis that can lose sessions, with advice; unknown settings are skipped."""
     asked = (
         ("INFO", "memory"),
         ("INFO", "persistence"),
@@ -448,7 +453,7 @@ async def configuration_warnings(io: RedisIO, at: Address | None = None) -> list
 
 
 def durability_warnings(io: RedisIO, server: ServerInfo) -> list[tuple[str, str]]:
-    """A replica that need not have a write may be promoted all the same."""
+    """Replicas beyond N may lack a write, and can still be promoted."""
     wanted = io.durability.replicas
     if not 0 < wanted < server.replicas:
         return []

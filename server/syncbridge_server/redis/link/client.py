@@ -1,4 +1,4 @@
-"""Redis for Trio tasks: submit, wait, bounds, and whether it is there.
+"""Redis for Trio tasks: submission, waiting, bounds and availability.
 
 Commands count against the bounds from `submit` until their answers are delivered.
 """
@@ -17,7 +17,7 @@ from syncbridge.slots import SLOTS
 from syncbridge_server.redis.durability import MEMORY, Durability
 from syncbridge_server.redis.link.connections import Connections
 from syncbridge_server.redis.link.driver import QUEUE_SHARE, Driver
-from syncbridge_server.redis.link.endpoint import Endpoint
+from syncbridge_server.redis.link.endpoint import RedisEndpoint
 from syncbridge_server.redis.link.pipeline import Argument, Command, Confirm, Job, plain
 from syncbridge_server.redis.link.router import HOME
 from syncbridge_server.redis.link.server_info import ServerInfo
@@ -32,7 +32,7 @@ Deliver = Callable[[list[Any]], None]
 
 
 class Outboxes(Protocol):
-    """Hears of each call of a script that writes events."""
+    """Observes each call of a script that writes events."""
 
     def written(self, name: str, keys: Sequence[str]) -> Sequence[str]:
         """The keys of a script's call, and those of events where they must be declared."""
@@ -49,13 +49,13 @@ Replies = list[Any]
 
 
 class RedisIO:
-    """Redis for Trio tasks. Implements `syncbridge_server.ports.store.RedisCommands`.
+    """The Redis client for Trio tasks. Implements `syncbridge_server.ports.store.RedisCommands`.
 
     Args:
-        url: as `Endpoint` reads it. Of a cluster, that of any server.
+        url: as `RedisEndpoint` reads it. Of a cluster, that of any server.
         deadline: seconds within which a command has an answer or a StoreError.
-        max_commands, max_bytes: bounds of what is queued and under way together.
-        durability: when a write that is to be confirmed counts as done.
+        max_commands, max_bytes: bounds of queued and sent commands together. durability: when a
+            write counts as done.
 
     Commands that block in Redis (BLPOP, WAIT, SUBSCRIBE...) must not be used: all share one
     connection, or two where replicas confirm writes: one for jobs that only read.
@@ -71,7 +71,7 @@ class RedisIO:
         durability: Durability = MEMORY,
     ) -> None:
         self.durability = durability
-        self.endpoint = Endpoint(url)
+        self.endpoint = RedisEndpoint(url)
         self.scripts = Scripts()
         self._queue_seconds = deadline * QUEUE_SHARE
         self._deadline = deadline
@@ -119,7 +119,7 @@ class RedisIO:
 
     @property
     def refusing(self) -> str:
-        """Why commands are refused at once, at least for some keys; empty while they are not."""
+        """Why some commands are refused at once; empty when none are."""
         return "closed" if self._closed else self.connections.reason
 
     @property
@@ -142,18 +142,18 @@ class RedisIO:
         self._on_change.append(handler)
 
     def renew(self, at: Address | None = None) -> None:
-        """Close the connection to a primary after what is under way, and make another."""
+        """Replace the connection to a primary after its pending answers."""
         if self._driver is not None:
             self._driver.renew(at)
 
     def doubt_map(self) -> None:
-        """A server did not serve a slot that is its own by the map: read that again."""
+        """A server did not serve a slot that the map assigns to it: read the map again."""
         if self._driver is not None:
             self._driver.doubt_map()
 
     @property
     def apart(self) -> bool:
-        """Whether what only reads has connections of its own, and no order with the rest."""
+        """Whether reads have separate connections, and no order relative to writes."""
         return self.durability.replicas > 0
 
     @property
@@ -185,7 +185,7 @@ class RedisIO:
     async def request(self, commands: Sequence[Command]) -> list[Any]:
         """Submit and wait; one reply or StoreError each.
 
-        When the waiting task is cancelled the commands are still sent.
+        If the waiting task is cancelled, the commands are still sent.
         """
         task = trio.lowlevel.current_task()
         waiting = True
@@ -287,7 +287,7 @@ class RedisIO:
         try:
             job.deliver(job.replies)
         except Exception:
-            # An error here would end the whole Trio run, for a bug in one receiver.
+            # An error here would end the whole Trio run because of a bug in one receiver.
             log.exception("redis_deliver_failed")
 
     def connections_changed(self, connections: Connections) -> None:

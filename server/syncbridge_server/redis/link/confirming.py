@@ -1,4 +1,4 @@
-"""Answers that are held until enough replicas have what was written. No socket, no clock.
+"""Holds answers until enough replicas have the writes. No socket, no clock.
 
 Theory of operation. Behind a batch that has something to confirm go `SET` of a key that nobody
 reads and `WAIT N`. WAIT waits for the last write of its own connection alone; without the SET a
@@ -16,15 +16,22 @@ from typing import Any
 
 import hiredis
 
-from syncbridge_server.redis.link.pipeline import ASKING, Command, Confirm, Item, Own, own
+from syncbridge_server.redis.link.pipeline import (
+    ASKING,
+    Command,
+    Confirm,
+    LinkCommand,
+    PendingCommand,
+    link_command,
+)
 from syncbridge_server.redis.link.wire import pack
 
 KEY_MS = 10_000
 MOST_TRIES = 5
 MOST_SHORT = 3
-"""Batches in a row that fall short, after which writes are refused at once."""
+"""Unconfirmed batches in a row after which writes are refused at once."""
 
-Held = tuple[Item, Any]
+Held = tuple[PendingCommand, Any]
 Done = Callable[[list[Held], bool], None]
 
 
@@ -64,11 +71,11 @@ class Confirmation:
         self.held: list[Held] = []
 
     def behind(
-        self, batch: Iterable[Item | Own], *, cluster: bool, lacking: bool = False
-    ) -> list[Own]:
-        """What is to be sent behind a batch; nothing where it has nothing to be confirmed.
+        self, batch: Iterable[PendingCommand | LinkCommand], *, cluster: bool, lacking: bool = False
+    ) -> list[LinkCommand]:
+        """The commands to send after a batch; none if it has nothing to confirm.
 
-        While replicas are `lacking`, nobody waits for them for what is answered in any case.
+        While replicas are `lacking`, commands that are answered in any case do not wait.
         """
         if not self.again:
             spared = (Confirm.NO, Confirm.NOTED) if lacking else (Confirm.NO,)
@@ -79,8 +86,8 @@ class Confirmation:
         self.waiting, self.again, self._proven = True, False, False
         written = Command(pack("SET", f"wait:{{{self._tag}}}", "", "PX", KEY_MS))
         # A server that only imports the slot takes it after ASKING, as it took what came before.
-        asking = [own(ASKING)] if cluster else []
-        return [*asking, Own(written, self._written), Own(self._wait, self._waited)]
+        asking = [link_command(ASKING)] if cluster else []
+        return [*asking, LinkCommand(written, self._written), LinkCommand(self._wait, self._waited)]
 
     def _written(self, reply: Any) -> None:
         self._proven = not isinstance(reply, hiredis.ReplyError)
@@ -101,7 +108,7 @@ class Confirmation:
         self._done(held, enough)
 
     def drop(self) -> list[Held]:
-        """Begin anew; returns what was held."""
+        """Reset; returns the held commands."""
         held, self.held = self.held, []
         self.waiting = self.again = False
         self._tries = 0

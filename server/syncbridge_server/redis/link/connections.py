@@ -1,10 +1,10 @@
-"""What the Trio side knows of the connections: servers, the map of slots, what is missing."""
+"""The state of the connections for the Trio side: servers, slot map, missing primaries."""
 
 from collections.abc import Mapping
 
 import msgspec
 
-from syncbridge_server.redis.link.link import State
+from syncbridge_server.redis.link.link import LinkState
 from syncbridge_server.redis.link.router import Router
 from syncbridge_server.redis.link.server_info import ServerInfo
 from syncbridge_server.redis.link.slot_map import SlotMap
@@ -55,7 +55,7 @@ def _links(router: Router) -> Connections:
     tried = True
     for address in needed:
         link = router.links.get(address)
-        down = link is None or link.state is State.DOWN
+        down = link is None or link.state is LinkState.DOWN
         servers[address] = None if link is None or down else link.server
         if link is not None and down:
             reason = reason or link.reason or "away"

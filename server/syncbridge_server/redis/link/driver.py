@@ -1,18 +1,17 @@
-"""Redis' sockets in Trio's loop: bytes to and from them, the clock, and who is told what.
+"""Redis' sockets in Trio's loop: moves bytes, keeps time, and reports to the client.
 
-Theory of operation. `submit` gives a job to the router and writes what may be written at once, so
-that a command is on its way before `submit` returns. A task for each connection waits until it can
-be read, and hands out what came. Nothing waits for an answer before it writes: a connection has up
-to `MOST_BATCHES` writes under way, and what comes meanwhile leaves together with the next answer.
-Batches therefore grow with load, and the cost of a command falls. All decisions are the router's,
-which knows no socket; the bookkeeping of bounds is the client's. Connections are made on threads,
-because redis-py blocks.
+Theory of operation. `submit` passes a job to the router and writes at once what may be written, so
+a command is sent before `submit` returns. One task for each connection waits until it is readable,
+and hands out the replies. Writes do not wait for answers: a connection has up to `MOST_BATCHES`
+writes in flight, and later commands leave together at the next answer. Batches therefore grow with
+load, and the cost of a command falls. The router, which knows no socket, decides everything; the
+client keeps the bounds. Connections are made on threads, because redis-py blocks.
 
 A job may wait to be sent for half of the deadline (else StoreUnavailable, nothing was done), and
 Redis has the other half to answer (else StoreTimeout). When Redis pauses, for a fork or a slow
-disk, what was sent waits for its answer and all that comes meanwhile in the queue: equal halves let
-the longest pause pass without a failure. Before a deadline is judged, what has arrived is read: a
-process that stood still must not call Redis late.
+disk, sent commands wait for answers and later ones wait in the queue: equal halves tolerate the
+longest pause. Before a deadline is judged, arrived data is read: a process that was paused must not
+blame Redis.
 
 Where replicas must confirm writes there are two routers: reads have their own connections, so that
 none of them waits for a replica.
@@ -33,7 +32,7 @@ import trio
 from syncbridge.errors import StoreTimeout
 from syncbridge_server.redis.durability import Durability
 from syncbridge_server.redis.link.connections import Connections, snapshot
-from syncbridge_server.redis.link.endpoint import Endpoint
+from syncbridge_server.redis.link.endpoint import RedisEndpoint
 from syncbridge_server.redis.link.link import Link
 from syncbridge_server.redis.link.pipeline import Job
 from syncbridge_server.redis.link.router import IDLE_SECONDS, Router
@@ -53,13 +52,13 @@ log = structlog.get_logger(__name__)
 
 QUEUE_SHARE = 0.5
 MOST_CONNECTING = 16
-"""Threads on which connections are made at a time."""
+"""Most threads that connect at a time."""
 _MORE = object()
 _BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Owner(Protocol):
-    """Who is told what has happened."""
+    """The receiver of answers and changes."""
 
     def finish(self, jobs: list[Job]) -> None: ...
     def connections_changed(self, connections: Connections) -> None:
@@ -90,7 +89,7 @@ class Driver:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: RedisEndpoint,
         scripts: Scripts,
         owner: Owner,
         deadline: float,
@@ -153,7 +152,8 @@ class Driver:
         self._tell_soon()
 
     def _new_routers(self) -> list[Router]:
-        """For writes, and what keeps an order with them; for reads, where they have their own."""
+        """The routers: for writes and what is ordered with them; for reads, if they are
+        separate."""
         seconds, replicas = self._answer_seconds, self._durability.replicas
         writing = Router(self._loads, seconds, _jitter, replicas=replicas)
         return [writing, Router(self._loads, seconds, _jitter)] if replicas else [writing]
@@ -174,7 +174,7 @@ class Driver:
             self._end()
 
     def _do(self, act: Callable[..., None], *args: Any) -> None:
-        """Change the router's state, then do what it wants done."""
+        """Change the router's state, then carry out its requests."""
         try:
             act(*args)
             self._settle(monotonic())
@@ -184,7 +184,7 @@ class Driver:
             self._start_over()
 
     def _settle(self, now: float) -> None:
-        """Write, close and connect what is to be, and see to it that time is kept."""
+        """Write, close and connect as the router requests, and set the timer."""
         for conversation in tuple(self._conversations.values()):
             if not conversation.blocked:
                 self._write(conversation, now)
@@ -204,7 +204,7 @@ class Driver:
             self._alarm.deadline = trio.current_time() + due - now
 
     async def _keep_time(self) -> None:
-        """Have the router do what is due."""
+        """Let the router handle what is due."""
         while True:
             with trio.CancelScope() as self._alarm:
                 self._alarm.deadline = trio.current_time() + self._armed - monotonic()
@@ -227,7 +227,8 @@ class Driver:
         self._tell()
 
     def _open(self, address: Address | None) -> tuple[Wire | None, ServerInfo | None, str]:
-        """On a thread: connect, check version and role, load the scripts. Or why that failed."""
+        """On a thread: connect, check version and role, load the scripts; or return the reason of
+        the failure."""
         try:
             wire = self._endpoint.connect(address)
         except WireBroken as broken:
@@ -242,7 +243,7 @@ class Driver:
         except (WireBroken, ValueError) as error:
             wire.close()
             return None, None, str(error)
-        if self._ended.is_set():  # nobody waits for it any more
+        if self._ended.is_set():  # no longer wanted
             wire.close()
         return wire, server, ""
 
@@ -322,7 +323,7 @@ class Driver:
             self._do(self._arrived, conversation, replies, reason)
 
     def _receive(self, conversation: Conversation, replies: list[Any]) -> None:
-        """Read until there is nothing more; what came is in `replies` also after an error."""
+        """Read until nothing is left; after an error too, `replies` has what arrived."""
         buffer, reader = self._buffer, conversation.reader
         size = len(buffer)
         while size == len(buffer) or conversation.secure:
@@ -346,7 +347,7 @@ class Driver:
     # Who is told
 
     def _tell_soon(self) -> None:
-        """Tell in a turn of its own what a call from outside has brought about at once."""
+        """Report immediate results of an outside call in a later turn of the loop."""
         for router in self._routers:
             if (router.finished or router.changed or router.refusals) and not self._telling:
                 self._telling = True
@@ -372,7 +373,7 @@ class Driver:
             self._drained.set()
 
     def _start_over(self) -> None:
-        """Answer everything, and begin with new connections."""
+        """Answer everything, and start again with new connections."""
         self._give_up("internal error")
         self._routers[0].closing.extend(self._conversations)
         self._hang_up(self._routers[0])

@@ -1,4 +1,4 @@
-"""A Redis of our own: a private child process for machines that have none running.
+"""The embedded Redis: a private child process for machines without a running one.
 
 Theory of operation. The child listens on a Unix socket only, keeps an append-only file in the data
 directory, and never outlives us: Linux sends it SIGTERM when the thread that started it ends
@@ -6,10 +6,10 @@ directory, and never outlives us: Linux sends it SIGTERM when the thread that st
 that lives as long as the server, in practice the main thread.
 
 One directory has one server: an exclusive `flock` on `redis.lock` is held while the child runs, by
-us and by the child (which inherits the descriptor), so that a second start is refused even when
-the first parent has died and its child is still writing. A start waits `LOCK_SECONDS` for that
-child, so that being killed and started again at once works. Worker processes do not start their
-own; they are given the URL.
+us and by the child (which inherits the descriptor), so that a second start is refused even when the
+first parent has died and its child is still writing. A start waits `LOCK_SECONDS` for that child,
+so that being killed and started again at once works. Worker processes do not start their own; they
+get the URL.
 
 The socket lies in the data directory when its path fits into `sun_path` (108 bytes), else in a
 private directory below /tmp.
@@ -34,7 +34,7 @@ from urllib.parse import quote
 import redis
 
 WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
-"""Where a process that we start finds the URL."""
+"""The variable in which child processes find the URL."""
 
 OLDEST_VERSION = (7, 0)
 START_SECONDS = 15.0

@@ -1,6 +1,6 @@
-"""Where Redis is, out of a URL, and how a connection to it is made.
+"""Reads the URL of Redis, and makes connections to it.
 
-redis-py parses the URL and does what is hard about connecting: TCP, TLS and Unix sockets,
+redis-py parses the URL and does the difficult parts of connecting: TCP, TLS and Unix sockets,
 credentials, database, client name. With Sentinel the URL names the sentinels and a service, and
 each connection begins with the question where that service's primary is.
 """
@@ -14,7 +14,7 @@ from syncbridge_server.redis.link.urls import Address, read_sentinel_url
 from syncbridge_server.redis.link.wire import CONNECT_SECONDS, Wire, open_wire
 
 
-class Endpoint:
+class RedisEndpoint:
     """Makes connections to one Redis.
 
     Args:

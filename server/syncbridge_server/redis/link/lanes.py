@@ -1,4 +1,4 @@
-"""Commands of a slot that Redis did not do, and what came after them.
+"""Commands of a slot that Redis has not executed, and those behind them.
 
 Theory of operation. While a slot moves between servers, or a script is missing, a command answers
 MOVED, ASK, TRYAGAIN, CLUSTERDOWN or NOSCRIPT: nothing was done. Those behind it are under way
@@ -19,7 +19,7 @@ answers.
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from syncbridge_server.redis.link.pipeline import Item
+from syncbridge_server.redis.link.pipeline import PendingCommand
 from syncbridge_server.redis.link.urls import Address
 
 NOT_DONE = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "NOSCRIPT"})
@@ -28,14 +28,13 @@ PAUSE_SECONDS = (0.001, 0.05)
 TRIES_WITHOUT_PAUSE = 1
 
 
-class Trouble:
-    """One lane in trouble.
+class BlockedLane:
+    """A lane in which a command was not executed.
 
     Attributes:
         waiting: sent commands without an answer.
-        failed: not done, to be sent again, in order.
-        parked: came later, in order.
-        alone: the first of those that failed is under way by itself.
+        failed: not executed, to be repeated, in order. parked: later ones, in order. alone: the
+            first failed one has been sent alone.
         resume: seconds of the clock at which to go on, once nothing is waited for.
         code: of the last failure.
         asked: server that ASK named for the first that failed; None for the slot's owner. It says
@@ -57,8 +56,8 @@ class Trouble:
 
     def __init__(self, waiting: int) -> None:
         self.waiting = waiting
-        self.failed: deque[Item] = deque()
-        self.parked: deque[Item] = deque()
+        self.failed: deque[PendingCommand] = deque()
+        self.parked: deque[PendingCommand] = deque()
         self.alone = False
         self.proven = False
         self.resume = 0.0
@@ -66,7 +65,7 @@ class Trouble:
         self.code = ""
         self.asked: Address | None = None
 
-    def fail(self, item: Item, code: str, asked: Address | None, now: float) -> None:
+    def fail(self, item: PendingCommand, code: str, asked: Address | None, now: float) -> None:
         """A command was answered with one of `NOT_DONE`; `asked` is where ASK sends it."""
         item.tries += 1
         self.code, self.proven = code, False
@@ -78,8 +77,8 @@ class Trouble:
         self.pause = 0.0 if at_once else min(max(2 * self.pause, shortest), longest)
         self.resume = now + self.pause
 
-    def settled(self, item: Item, *, done: bool) -> list[Item]:
-        """A command has its answer. Returns those that were before it and must not follow it."""
+    def settled(self, item: PendingCommand, *, done: bool) -> list[PendingCommand]:
+        """A command was answered. Returns earlier commands that must no longer be sent."""
         self.waiting -= 1
         if self.alone:
             self.alone = False
@@ -94,7 +93,7 @@ class Trouble:
             self._keep(lambda failed: failed.command.key != key)
         return overtaken
 
-    def again(self, item: Item) -> None:
+    def again(self, item: PendingCommand) -> None:
         """A command's connection broke; it is sent a second time, or was never sent."""
         self.waiting -= 1
         if self.alone:
@@ -103,7 +102,7 @@ class Trouble:
         else:
             self.failed.append(item)
 
-    def first(self, item: Item) -> None:
+    def first(self, item: PendingCommand) -> None:
         """What was done before all of these, but perhaps for nothing, is sent again before them."""
         self.failed.appendleft(item)
         self.asked, self.proven = None, False
@@ -113,17 +112,17 @@ class Trouble:
         """Whether the rest may go its usual way together: the slot's owner did what it was sent."""
         return not self.failed or (self.proven and self.code in ("MOVED", "NOSCRIPT"))
 
-    def take_first(self) -> Item:
-        """The first that failed, which is sent alone."""
+    def take_first(self) -> PendingCommand:
+        """The first failed command, which is sent alone."""
         self.alone, self.waiting, self.asked = True, 1, None
         return self.failed.popleft()
 
-    def _keep(self, stays: Callable[[Item], bool]) -> None:
+    def _keep(self, stays: Callable[[PendingCommand], bool]) -> None:
         self.failed = deque(filter(stays, self.failed))
         self.asked = None  # that was for the one that was first
 
-    def expired(self, now: float) -> list[Item]:
-        """Take out what is not to be sent any more."""
+    def expired(self, now: float) -> list[PendingCommand]:
+        """Remove the commands that must no longer be sent."""
         late = [item for item in (*self.failed, *self.parked) if item.job.expires <= now]
         if late:
             self._keep(lambda item: item.job.expires > now)

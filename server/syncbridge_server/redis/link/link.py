@@ -10,7 +10,13 @@ from enum import Enum
 from itertools import islice
 
 from syncbridge_server.redis.link.confirming import Confirmation
-from syncbridge_server.redis.link.pipeline import ASKING, Confirm, Item, Own, own
+from syncbridge_server.redis.link.pipeline import (
+    ASKING,
+    Confirm,
+    LinkCommand,
+    PendingCommand,
+    link_command,
+)
 from syncbridge_server.redis.link.server_info import ServerInfo
 from syncbridge_server.redis.link.urls import Address
 
@@ -21,7 +27,7 @@ MOST_BATCHES = 4
 """Writes under way: the first answers come while the last ones travel. More make smaller ones."""
 
 
-class State(Enum):
+class LinkState(Enum):
     """Of a link's connection."""
 
     CONNECTING = 0
@@ -51,7 +57,7 @@ class Link:
         self.address = address
         self.confirmation: Confirmation | None = None
         self.lacks = ""
-        self.state = State.CONNECTING
+        self.state = LinkState.CONNECTING
         self.reason = ""
         self.server: ServerInfo | None = None
         self.leaving = False
@@ -59,8 +65,8 @@ class Link:
         self.failures = 0
         self.used = 0.0
         self.loaded = 0.0
-        self.queue: deque[Item | Own] = deque()
-        self.sent: deque[Item | Own] = deque()
+        self.queue: deque[PendingCommand | LinkCommand] = deque()
+        self.sent: deque[PendingCommand | LinkCommand] = deque()
         self._batches: deque[int] = deque()
         self._unwritten = 0
         self._output = b""
@@ -68,29 +74,29 @@ class Link:
 
     @property
     def idle(self) -> bool:
-        """Nothing waits, nothing is unanswered."""
+        """Whether nothing waits and nothing is unanswered."""
         confirming = self.confirmation is not None and self.confirmation.waiting
         return not (self.queue or self.sent or confirming)
 
     @property
     def healthy(self) -> bool:
-        """Connected, and whatever is put here is written."""
-        return self.state is State.UP and not self.lacks
+        """Whether the link is connected and writes what is queued."""
+        return self.state is LinkState.UP and not self.lacks
 
     def wake(self) -> None:
         """Something is to be sent: a connection that broke while it was idle is made again now."""
-        if self.state is State.CONNECTING and self.retry is not None:
+        if self.state is LinkState.CONNECTING and self.retry is not None:
             self.retry = 0.0
 
-    def put(self, item: Item | Own, *, asking: bool = False) -> None:
+    def put(self, item: PendingCommand | LinkCommand, *, asking: bool = False) -> None:
         """Queue a command; `asking` lets a server take it that only imports its slot."""
         self.wake()
         if asking:
-            self.queue.append(own(ASKING))
+            self.queue.append(link_command(ASKING))
         self.queue.append(item)
 
     def outgoing(self, now: float) -> memoryview:
-        """What is to be written now; `wrote` tells how much was."""
+        """The bytes to write now; `wrote` reports how many were."""
         if self._at == len(self._output):
             self._output, self._at = self._next(now), 0
         return memoryview(self._output)[self._at :]
@@ -98,7 +104,7 @@ class Link:
     def _next(self, now: float) -> bytes:
         queue, sent, size = self.queue, self.sent, 0
         pieces: list[bytes] = []
-        if self.leaving or self.state is not State.UP:
+        if self.leaving or self.state is not LinkState.UP:
             return b""
         confirmation = self.confirmation
         if confirmation is not None and confirmation.waiting:
@@ -125,7 +131,7 @@ class Link:
         return packed
 
     def _confirming(self, now: float) -> bytes:
-        """What has the last batch confirmed, if it needs that."""
+        """The commands that confirm the last batch, if it needs them."""
         assert self.confirmation is not None
         batch = islice(reversed(self.sent), self._unwritten)
         cluster = self.server is not None and self.server.cluster
@@ -137,7 +143,7 @@ class Link:
         return b"".join([item.command.packed for item in asked])
 
     def wrote(self, size: int) -> None:
-        """The connection took so many bytes."""
+        """`size` bytes were written."""
         self._at += size
         self._unwritten = 0
 
@@ -151,7 +157,7 @@ class Link:
                 return
             batches.popleft()
 
-    def lost(self) -> tuple[list[Item], list[Item], list[Item]]:
+    def lost(self) -> tuple[list[PendingCommand], list[PendingCommand], list[PendingCommand]]:
         """The connection is gone. What was done and not confirmed, not answered, not written."""
         waiting = self.queue
         while self._unwritten:
@@ -163,15 +169,15 @@ class Link:
         self._batches.clear()
         return found
 
-    def take(self, lane: object) -> list[Item]:
-        """Take out what waits in a lane."""
+    def take(self, lane: object) -> list[PendingCommand]:
+        """Remove the waiting commands of a lane."""
         taken = [item for item in self.queue if item.lane == lane]
         if taken:
             self.queue = deque(item for item in self.queue if item.lane != lane)
-        return [item for item in taken if isinstance(item, Item)]
+        return [item for item in taken if isinstance(item, PendingCommand)]
 
-    def take_confirmed(self) -> list[Item]:
-        """Take out what waits and is to be confirmed."""
+    def take_confirmed(self) -> list[PendingCommand]:
+        """Remove the waiting commands that need confirmation."""
         taken = [item for item in self.queue if item.command.confirm is Confirm.YES]
         if taken:
             self.queue = deque(item for item in self.queue if item not in taken)
@@ -182,5 +188,5 @@ class Link:
         return sum(item.lane == lane for item in self.sent)
 
 
-def _items(found: Iterable[Item | Own]) -> list[Item]:
-    return [item for item in found if isinstance(item, Item)]
+def _items(found: Iterable[PendingCommand | LinkCommand]) -> list[PendingCommand]:
+    return [item for item in found if isinstance(item, PendingCommand)]

@@ -27,7 +27,7 @@ class Confirm(IntEnum):
 
 
 class Unconfirmed(list[Any]):
-    """A reply of which it is not known whether what it tells will last."""
+    """A reply to a write that replicas have not confirmed: it may be lost."""
 
 
 def unknown(reason: str) -> StoreTimeout:
@@ -79,7 +79,7 @@ KEYLESS = frozenset(
         "TIME",
     }
 )
-"""Commands of which the first argument is no key."""
+"""Commands whose first argument is not a key."""
 
 
 READING = frozenset(
@@ -104,10 +104,10 @@ READING = frozenset(
         "ZSCAN",
     }
 )
-"""Commands of ours that change nothing."""
+"""Read-only commands."""
 
 CONFIRMED = frozenset({"XADD", "XDEL", "ZADD"})
-"""Commands of ours by which something acknowledged is stored: revocations and dead letters."""
+"""Commands that store acknowledged data: revocations and dead letters."""
 
 
 def plain(
@@ -169,14 +169,14 @@ class Job:
         self.after: list[Job] | None = None
 
 
-Lane = Union[str, int, "Item", None]
-"""What orders commands: a key, in a cluster a slot; a command without keys is alone."""
+Lane = Union[str, int, "PendingCommand", None]
+"""The unit of order: a key, in a cluster a slot; a command without keys has its own lane."""
 
 
 NO_LANES: frozenset[Lane] = frozenset()
 
 
-class Item(msgspec.Struct, eq=False):
+class PendingCommand(msgspec.Struct, eq=False):
     """One command of a job on its way.
 
     Attributes:
@@ -197,7 +197,7 @@ class Item(msgspec.Struct, eq=False):
     repeated: bool = False
 
 
-class Own:
+class LinkCommand:
     """A command of the link itself, among those of jobs. `answer` gets its reply."""
 
     __slots__ = ("answer", "command", "sent")
@@ -217,6 +217,6 @@ PING = Command(pack("PING"), repeatable=True)
 ASKING = Command(pack("ASKING"))
 
 
-def own(command: Command) -> Own:
-    """A command whose reply nobody needs."""
-    return Own(command, _unread)
+def link_command(command: Command) -> LinkCommand:
+    """A command whose reply is discarded."""
+    return LinkCommand(command, _unread)

@@ -1,8 +1,8 @@
-"""Whether the user of a connection may do what the stores and their scripts do.
+"""Checks that the user of a connection may run the commands of the stores and their scripts.
 
 A script that is refused a command in its middle has done what came before it. So no connection is
-used whose user lacks one. All are tried within a transaction that is discarded: Redis judges the
-rights when a command is queued, and none of them is run.
+used whose user lacks one. All commands are tried in a transaction that is discarded: Redis checks
+the rights when a command is queued, and executes none.
 """
 
 import hiredis
@@ -82,7 +82,8 @@ TRIALS: tuple[tuple[str, ...], ...] = (
 
 
 def require_rights(wire: Wire, deadline: float) -> None:
-    """Raise WireBroken that names what the user may not do. Skipped where MULTI is not allowed."""
+    """Raise WireBroken with the commands that the user may not run. Skipped if MULTI is
+    forbidden."""
     if not _taken(wire, [pack("MULTI")], deadline)[0]:
         return
     packed = [pack(*trial) for trial in TRIALS]

@@ -1,23 +1,20 @@
-"""Which server a command goes to, and in which order answers come back. No socket, no clock.
+"""Decides which server gets a command, and in which order answers come back. No socket, no clock.
 
-Theory of operation. On a single Redis there is one link and no map: everything goes to it. A server
-with `cluster_enabled:1` brings a map of slots, and then there is a link for each primary in it. The
-map is asked for again when a server answers MOVED, and ten times a second while one is away, which
-is how a promoted replica is found. A server that is away costs its own slots alone: what is for
-them is refused at once, and the others go on.
+Theory of operation. On a single Redis there is one link and no map. A server with
+`cluster_enabled:1` reports a slot map; then there is one link for each primary in it. The map is
+read again when a server answers MOVED, and ten times a second while one is down, which finds
+promoted replicas. A server that is down affects only its own slots: their commands are refused.
 
-Order has three parts. A connection keeps the order of what is sent on it. `lanes.py` keeps that of
-a slot whose commands are redirected. And jobs that have a slot in common are delivered in the order
-of submission, though one of them may have been complete before.
+Order has three parts. A connection keeps the order of its commands. `lanes.py` keeps the order of a
+slot whose commands are redirected. Jobs with a common slot are delivered in order of submission.
 
-What a break means for what was under way: nobody knows whether it was done. Commands that are safe
-to repeat (reads, and writes that Redis recognizes) are sent a second time, once, in their order.
-The others answer StoreTimeout, which says "unknown". After a missed deadline nothing is repeated.
+After a break, it is unknown whether commands in flight were executed. Those that are safe to repeat
+(reads, and writes that Redis recognizes) are sent once more, in order. The others answer
+StoreTimeout, which means "unknown". After a missed deadline nothing is repeated.
 
-What Redis refuses otherwise (WRONGTYPE, OOM, READONLY...) was not done, because our scripts check
-before they write: StoreUnavailable with the error's code, or StoreRejected where it is the fault of
-what is stored. One refusal may come after a write: an ACL that forbids a command in the middle of a
-script. Its outcome is not known, so that it answers StoreTimeout.
+Any other refusal (WRONGTYPE, OOM, READONLY...) means "not executed", because scripts check before
+they write: StoreUnavailable with the error code, or StoreRejected if the stored data is the cause.
+Only an ACL can forbid a command in the middle of a script, after a write: that is StoreTimeout.
 """
 
 from collections import deque
@@ -31,18 +28,18 @@ from syncbridge.errors import StoreError, StoreRejected, StoreTimeout, StoreUnav
 from syncbridge.slots import TAGS, slot_of
 from syncbridge_server.redis.durability import CODE
 from syncbridge_server.redis.link.confirming import MOST_SHORT, Confirmation, Held
-from syncbridge_server.redis.link.lanes import NOT_DONE, Trouble
-from syncbridge_server.redis.link.link import Link, State
+from syncbridge_server.redis.link.lanes import NOT_DONE, BlockedLane
+from syncbridge_server.redis.link.link import Link, LinkState
 from syncbridge_server.redis.link.pipeline import (
     PING,
     Command,
     Confirm,
-    Item,
     Job,
     Lane,
-    Own,
+    LinkCommand,
+    PendingCommand,
     Unconfirmed,
-    own,
+    link_command,
     slot_of_key,
     unknown,
 )
@@ -52,16 +49,16 @@ from syncbridge_server.redis.link.urls import Address
 from syncbridge_server.redis.link.wire import pack
 
 OF_DATA = frozenset({"WRONGTYPE", "ERR"})
-"""Codes that are about what is stored under the keys, and not about the server."""
+"""Error codes about the stored data, not about the server."""
 MOST_LOADS = 2
 REFRESH_SECONDS = 0.1
 ASK_AGAIN_SECONDS = 0.005
 IDLE_SECONDS = 2.0
 LINGER_SECONDS = 10.0
-"""How long a connection outside of the map stays: an importing server has no slot yet."""
+"""Seconds for which a link outside of the map is kept: an importing server has no slot yet."""
 BACKOFF_SECONDS = (0.05, 1.0)
 HOME = slot_of(TAGS[0])
-"""Whose server commands without keys go to."""
+"""The slot whose server gets commands without keys."""
 WAIT_SHARE = 0.7
 """Part of the time for an answer in which replicas must have a write: the rest is Redis's."""
 CLUSTER_SLOTS = Command(pack("CLUSTER", "SLOTS"))
@@ -99,7 +96,7 @@ class Router:
         self._answer_seconds = answer_seconds
         self._replicas = replicas
         self._jitter = jitter
-        self._lanes: dict[Lane, Trouble] = {}
+        self._lanes: dict[Lane, BlockedLane] = {}
         self._line: deque[Job] = deque()
         self._tails: dict[Lane, Job] = {}
         self._map_asked = 0.0
@@ -117,7 +114,9 @@ class Router:
 
     def submit(self, job: Job, now: float) -> None:
         """Send the commands of a job, or queue or refuse them. O(commands)."""
-        items = [Item(command, job, at, command.key) for at, command in enumerate(job.commands)]
+        items = [
+            PendingCommand(command, job, at, command.key) for at, command in enumerate(job.commands)
+        ]
         self._place(items)
         if self.map is None or not items:
             self._line.append(job)  # on a single Redis all keep one order
@@ -131,7 +130,7 @@ class Router:
             for item in items:
                 self._route(item)
 
-    def _place(self, items: Iterable[Item]) -> None:
+    def _place(self, items: Iterable[PendingCommand]) -> None:
         for item in items:
             if not item.lane:
                 item.lane = item
@@ -139,7 +138,7 @@ class Router:
                 item.lane = slot_of_key(item.command.key)
 
     def _line_up(self, job: Job, lanes: Set[Lane]) -> None:
-        """Put a job behind the last one of each of its lanes."""
+        """Queue a job behind the last one of each of its lanes."""
         job.lanes = lanes
         for lane in lanes:
             last = self._tails.get(lane)
@@ -151,7 +150,7 @@ class Router:
             self._tails[lane] = job
 
     def _complete(self, job: Job) -> None:
-        """Every command of a job is answered: hand it out, and what waited for it."""
+        """Every command of a job is answered: deliver it, and the jobs that waited for it."""
         if not job.lanes:
             line = self._line
             while line and not line[0].missing:
@@ -169,20 +168,20 @@ class Router:
                 if not later.before and not later.missing:
                     ready.append(later)
 
-    def _settle(self, item: Item, reply: Any) -> None:
+    def _settle(self, item: PendingCommand, reply: Any) -> None:
         job = item.job
         job.replies[item.index] = reply
         job.missing -= 1
         if not job.missing:
             self._complete(job)
 
-    def _refuse(self, items: Iterable[Item], reason: str) -> None:
-        """Answer what was not done; of what was sent before a break that is not known."""
+    def _refuse(self, items: Iterable[PendingCommand], reason: str) -> None:
+        """Answer commands that were not executed, or of which that is unknown."""
         for item in items:
             refusal = StoreUnavailable(f"Redis: {reason}")
             self._settle(item, unknown(reason) if item.repeated else refusal)
 
-    def _route(self, item: Item) -> None:
+    def _route(self, item: PendingCommand) -> None:
         trouble = self._lanes.get(item.lane) if self._lanes else None
         if trouble is not None:
             trouble.parked.append(item)
@@ -191,14 +190,14 @@ class Router:
         if link is None:
             self.refusals.add("CLUSTERDOWN")
             self._refuse([item], "a slot without a server: CLUSTERDOWN")
-        elif link.state is State.DOWN:
+        elif link.state is LinkState.DOWN:
             self._refuse([item], link.reason)
         elif link.lacks and item.command.confirm is Confirm.YES:
             self._refuse([item], link.lacks)
         else:
             link.put(item)
 
-    def _owner(self, item: Item) -> Link | None:
+    def _owner(self, item: PendingCommand) -> Link | None:
         """The link of an item's slot."""
         if self.map is None:
             return self.links[None]
@@ -215,7 +214,7 @@ class Router:
         link.answered(len(replies))
         for reply in replies:
             item = sent.popleft()
-            if isinstance(item, Own):
+            if isinstance(item, LinkCommand):
                 item.answer(reply)
             elif type(reply) is hiredis.ReplyError:
                 self._failed(link, item, reply, now)
@@ -243,14 +242,14 @@ class Router:
         short = link.confirmation.short >= MOST_SHORT
         link.lacks = "" if enough else link.lacks or (few if short else "")
 
-    def _passed(self, item: Item, *, done: bool) -> None:
+    def _passed(self, item: PendingCommand, *, done: bool) -> None:
         """An item that was under way is answered for good; `done`: perhaps it had an effect."""
         trouble = self._lanes.get(item.lane)
         if trouble is not None:
             overtaken = trouble.settled(item, done=done)
             self._refuse(overtaken, f"{trouble.code}, and a later command was quicker")
 
-    def _failed(self, link: Link, item: Item, reply: Exception, now: float) -> None:
+    def _failed(self, link: Link, item: PendingCommand, reply: Exception, now: float) -> None:
         code = error_code(reply)
         often = code == "NOSCRIPT" and item.loads >= MOST_LOADS
         if code in NOT_DONE and item.job.expires > now and not often:
@@ -260,7 +259,7 @@ class Router:
             self._passed(item, done=False)
         self._settle(item, self._refusal(link, item, reply, code))
 
-    def _refusal(self, link: Link, item: Item, reply: Exception, code: str) -> StoreError:
+    def _refusal(self, link: Link, item: PendingCommand, reply: Exception, code: str) -> StoreError:
         self.refusals.add(code)
         if code == "READONLY":
             link.leaving = True
@@ -271,10 +270,10 @@ class Router:
             return StoreTimeout(f"Redis refused: {code} within a script; the outcome is not known")
         return (StoreRejected if code in OF_DATA else StoreUnavailable)(f"Redis refused: {code}")
 
-    def _not_done(self, link: Link, item: Item, code: str, text: str, now: float) -> None:
-        """Keep a command, and the order of its lane, until it can be sent again."""
+    def _not_done(self, link: Link, item: PendingCommand, code: str, text: str, now: float) -> None:
+        """Keep a command, and the order of its lane, until it can be repeated."""
         if item.lane is item and code in ("MOVED", "ASK") and self.map is not None:
-            item.lane = redirection(text, None)[0]  # it has a key, though nobody said so
+            item.lane = redirection(text, None)[0]  # it has a key that the caller did not name
             if item.lane in self._lanes:
                 self._lanes[item.lane].parked.append(item)
                 return
@@ -297,27 +296,27 @@ class Router:
         self._map_is_old |= code in ("MOVED", "CLUSTERDOWN")
         trouble.fail(item, code, asked, now)
 
-    def _open(self, lane: Lane, link: Link) -> Trouble:
+    def _open(self, lane: Lane, link: Link) -> BlockedLane:
         """From now on the order of a lane is kept here."""
-        trouble = self._lanes[lane] = Trouble(link.unanswered(lane))
+        trouble = self._lanes[lane] = BlockedLane(link.unanswered(lane))
         trouble.parked.extend(link.take(lane))
         return trouble
 
-    def _load(self, link: Link, item: Item, now: float) -> None:
+    def _load(self, link: Link, item: PendingCommand, now: float) -> None:
         """Load the scripts, unless that has been done since the item was sent."""
         if item.sent >= link.loaded:
             link.loaded = now
             for packed in self._loads():
-                link.put(own(Command(packed)))
+                link.put(link_command(Command(packed)))
 
     # Connections
 
     def opened(self, address: Address | None, server: ServerInfo, now: float) -> Link | None:
-        """A connection was made, its scripts are loaded. None when it is not wanted any more."""
+        """A connection is open, its scripts are loaded. Returns None if it is no longer wanted."""
         link = self.links.get(address)
         if link is None:
             return None
-        link.state, link.server, link.failures, link.reason = State.UP, server, 0, ""
+        link.state, link.server, link.failures, link.reason = LinkState.UP, server, 0, ""
         link.retry = None
         link.used = now
         link.lacks = f"{server.lacks}: {CODE}" if server.lacks else ""
@@ -330,11 +329,11 @@ class Router:
         return link
 
     def refused(self, address: Address | None, reason: str, now: float) -> None:
-        """No connection could be made; what waits for it is refused, and it is tried again."""
+        """Connecting failed: refuse what waits for it, and retry later."""
         link = self.links.get(address)
         if link is None:
             return
-        link.state, link.reason = State.DOWN, reason
+        link.state, link.reason = LinkState.DOWN, reason
         shortest, longest = BACKOFF_SECONDS
         pause = min(shortest * 2.0**link.failures, longest)
         link.failures = min(link.failures + 1, 16)
@@ -343,14 +342,11 @@ class Router:
         self.changed = True
 
     def lost(self, link: Link, reason: str, now: float, *, hung: bool = False) -> None:
-        """A connection broke, or missed a deadline; another is made.
-
-        One that was idle waits for the next command with that: Redis may be restarting.
-        """
+        """A connection broke or missed a deadline: make another, if idle with the next command."""
         self.closing.append(link)
         quiet = link.idle and not link.leaving
         done, unanswered, unwritten = link.lost()
-        link.state, link.reason = State.CONNECTING, reason
+        link.state, link.reason = LinkState.CONNECTING, reason
         link.retry = now + IDLE_SECONDS if quiet else now
         link.leaving = False
         self.changed = True
@@ -359,26 +355,26 @@ class Router:
         link.queue.extend(self._before_trouble(held))
         link.queue.extend(self._out_of_trouble([*again, *unwritten]))
         if hung:
-            link.state = State.DOWN
+            link.state = LinkState.DOWN
             self._drop(link)
 
-    def _is_over(self, item: Item, reason: str, hung: bool) -> bool:
+    def _is_over(self, item: PendingCommand, reason: str, hung: bool) -> bool:
         """Answer an item that was under way, unless it may be sent a second time."""
         if self._lanes and (hung or item.repeated or not item.command.repeatable):
             self._passed(item, done=True)
         return self._is_unknown(item, reason, hung)
 
-    def _is_unknown(self, item: Item, reason: str, hung: bool) -> bool:
-        """The same for one that no lane waits for."""
+    def _is_unknown(self, item: PendingCommand, reason: str, hung: bool) -> bool:
+        """As `_is_over`, for a command that no lane waits for."""
         if item.command.repeatable and not item.repeated and not hung:
             item.repeated = True
             return False
         self._settle(item, unknown(reason))
         return True
 
-    def _before_trouble(self, items: list[Item]) -> list[Item]:
-        """What was done, but not confirmed: those that are in no lane in trouble."""
-        others: list[Item] = []
+    def _before_trouble(self, items: list[PendingCommand]) -> list[PendingCommand]:
+        """Executed, unconfirmed commands: those of lanes that are not blocked."""
+        others: list[PendingCommand] = []
         for item in reversed(items):
             trouble = self._lanes.get(item.lane)
             if trouble is None:
@@ -388,9 +384,9 @@ class Router:
         others.reverse()
         return others
 
-    def _out_of_trouble(self, items: list[Item]) -> list[Item]:
-        """Those that are in no lane in trouble; the others wait in theirs."""
-        others: list[Item] = []
+    def _out_of_trouble(self, items: list[PendingCommand]) -> list[PendingCommand]:
+        """Commands of lanes that are not blocked; the others wait in their lane."""
+        others: list[PendingCommand] = []
         for item in items:
             trouble = self._lanes.get(item.lane)
             if trouble is None:
@@ -400,7 +396,7 @@ class Router:
         return others
 
     def _drop(self, link: Link) -> None:
-        """Refuse what waits for a connection that is not to be had."""
+        """Refuse commands that wait for a connection that failed."""
         *_, waiting = link.lost()
         self._refuse(self._out_of_trouble(waiting), link.reason)
 
@@ -409,7 +405,7 @@ class Router:
         link = self.links.get(address)
         if link is None:
             return
-        if link.state is State.UP:
+        if link.state is LinkState.UP:
             link.leaving = True
         elif link.retry is not None:
             link.retry = 0.0
@@ -417,17 +413,17 @@ class Router:
     def wake(self, address: Address | None) -> None:
         """Another connection to a server was made: one that waits for its next attempt can, too."""
         link = self.links.get(address)
-        if link is not None and link.state is not State.UP and link.retry is not None:
+        if link is not None and link.state is not LinkState.UP and link.retry is not None:
             link.retry = 0.0
 
     # The map
 
     def set_map(self, found: SlotMap, now: float) -> None:
-        """Take over another map. O(slots + what is under way)."""
+        """Apply a new map. O(slots + commands in flight)."""
         self._map_asked, self._map_is_old = now, False
         if self.map is None:
             for link in self.links.values():
-                self._place(item for item in link.queue if isinstance(item, Item))
+                self._place(item for item in link.queue if isinstance(item, PendingCommand))
         elif not found.news(self.map):
             return
         self.map = found
@@ -438,7 +434,7 @@ class Router:
             self._follow(link)
 
     def doubt_map(self) -> None:
-        """Have the map read again."""
+        """Request the map again."""
         self._map_is_old = self.map is not None
 
     def _know(self, address: Address | None) -> None:
@@ -465,9 +461,9 @@ class Router:
             for item in moved:
                 self._route(item)  # type: ignore[arg-type]
 
-    def _elsewhere(self, item: Item | Own, link: Link) -> bool:
+    def _elsewhere(self, item: PendingCommand | LinkCommand, link: Link) -> bool:
         """Whether an item that is in no lane in trouble is on another link than its owner's."""
-        if isinstance(item, Own) or item.lane in self._lanes:
+        if isinstance(item, LinkCommand) or item.lane in self._lanes:
             return False
         return self._owner(item) is not link
 
@@ -475,16 +471,16 @@ class Router:
         """Whether the map may have changed."""
         assert self.map is not None
         links = (self.links.get(address) for address in self.map.primaries)
-        away = any(link is None or link.state is State.DOWN for link in links)
+        away = any(link is None or link.state is LinkState.DOWN for link in links)
         return self._map_is_old or not self.map.whole or away
 
     def _ask_map(self, now: float) -> None:
         self._map_asked = now
-        link = next((link for link in self.links.values() if link.state is State.UP), None)
+        link = next((link for link in self.links.values() if link.state is LinkState.UP), None)
         if link is None:
             self._know(None)
         else:
-            link.put(Own(CLUSTER_SLOTS, partial(self._told_map, link)))
+            link.put(LinkCommand(CLUSTER_SLOTS, partial(self._told_map, link)))
 
     def _told_map(self, link: Link, reply: Any) -> None:
         if link.server is not None and isinstance(reply, list):
@@ -493,7 +489,7 @@ class Router:
     # Time
 
     def passed(self, now: float) -> None:
-        """Do what is due. O(links + lanes in trouble)."""
+        """Handle what is due. O(links + blocked lanes)."""
         for link in list(self.links.values()):
             self._look_after(link, now)
         for lane, trouble in list(self._lanes.items()):
@@ -506,7 +502,7 @@ class Router:
         """Whether nothing is due sooner than commands submitted now: no pause, no attempt."""
         if self._lanes or self._map_is_old or (self.map is not None and not self.map.whole):
             return False
-        return all(link.state is State.UP and not link.leaving for link in self.links.values())
+        return all(link.state is LinkState.UP and not link.leaving for link in self.links.values())
 
     def due(self) -> float | None:
         """When to call `passed` at the latest; None for no such time."""
@@ -517,13 +513,13 @@ class Router:
         return min(times, default=None)
 
     def _times(self, link: Link) -> Iterator[float]:
-        if link.retry is not None and link.state is not State.UP:
+        if link.retry is not None and link.state is not LinkState.UP:
             yield link.retry
         if link.sent:
             yield link.sent[0].sent + self._answer_seconds
-        elif link.state is State.UP:
+        elif link.state is LinkState.UP:
             yield 0.0 if link.leaving else link.used + IDLE_SECONDS
-        if link.queue and isinstance(item := link.queue[0], Item):
+        if link.queue and isinstance(item := link.queue[0], PendingCommand):
             yield item.job.expires
 
     def _look_after(self, link: Link, now: float) -> None:
@@ -532,25 +528,29 @@ class Router:
         self.expire(link, now)
         if link.leaving and not link.sent:
             self._leave(link, now)
-        elif link.state is State.UP:
+        elif link.state is LinkState.UP:
             self._keep(link, now)
         elif link.retry is not None and link.retry <= now:
             self._connect(link)
 
     def expire(self, link: Link, now: float) -> None:
         """Refuse what has waited too long; to be called before something is written."""
-        while link.queue and isinstance(item := link.queue[0], Item) and item.job.expires <= now:
+        while (
+            link.queue
+            and isinstance(item := link.queue[0], PendingCommand)
+            and item.job.expires <= now
+        ):
             link.queue.popleft()
             if self._lanes:
                 self._passed(item, done=False)
             self._refuse([item], "waited too long to be sent")
 
     def _keep(self, link: Link, now: float) -> None:
-        """Ask an idle connection for a sign of life; close one that nobody needs."""
+        """Ping an idle connection; close an unneeded one."""
         if not link.idle or now < link.used + IDLE_SECONDS:
             return
         if self._needed(link):
-            link.put(own(PING))
+            link.put(link_command(PING))
         elif now >= link.used + LINGER_SECONDS:
             self._leave(link, now)
 
@@ -558,9 +558,9 @@ class Router:
         self.lost(link, link.reason or "to be made anew", now)
 
     def _connect(self, link: Link) -> None:
-        """Make a connection, or forget a link that nobody needs."""
+        """Connect a link, or forget an unneeded one."""
         others = (other for other in self.links.values() if other is not link)
-        seed = link.address is None and all(other.state is State.DOWN for other in others)
+        seed = link.address is None and all(other.state is LinkState.DOWN for other in others)
         if seed or self._needed(link) or not link.idle:
             link.retry = None
             self.opening.append(link.address)
@@ -570,7 +570,7 @@ class Router:
     def _needed(self, link: Link) -> bool:
         return self.map is None or link.address in self.map.primaries
 
-    def _go_on(self, lane: Lane, trouble: Trouble, now: float) -> None:
+    def _go_on(self, lane: Lane, trouble: BlockedLane, now: float) -> None:
         """Send a lane's next command again, when nothing of it is under way after its pause."""
         late = trouble.expired(now)
         self.refusals.update({trouble.code} if late else ())
@@ -584,14 +584,14 @@ class Router:
             return
         # Where ASK sends us must be reached at once: later the slot may have moved on.
         asked = self.links.get(trouble.asked) if trouble.asked else None
-        asking = asked is not None and asked.state is State.UP and not asked.leaving
+        asking = asked is not None and asked.state is LinkState.UP and not asked.leaving
         if trouble.asked and not asking:
             if asked is not None:
                 asked.wake()
             trouble.asked, trouble.resume = None, now + ASK_AGAIN_SECONDS
             return
         link = asked if asking else self._owner(trouble.failed[0])
-        if link is None or link.state is State.DOWN:
+        if link is None or link.state is LinkState.DOWN:
             del self._lanes[lane]
             reason = link.reason if link else "a slot without a server: CLUSTERDOWN"
             self._refuse((*trouble.failed, *trouble.parked), reason)

@@ -1,10 +1,10 @@
-"""Who is the primary of a service, asked of its sentinels.
+"""Asks the sentinels for the primary of a service.
 
 Theory of operation. Each failover has a number, the configuration epoch, which only the leader that
-a majority of sentinels elected can raise. All sentinels are asked at once, and the answer of the
-highest epoch counts: so one that was cut off, or that has slept through a failover, cannot send us
-back to the old primary. A dead sentinel delays the answer by at most `SENTINEL_SECONDS` a step.
-Whether the server is a primary by its own account is checked by whoever connects to it.
+a majority of sentinels elected can raise. All sentinels are asked at once, and the answer with the
+highest epoch wins: so a sentinel that missed a failover cannot send us back to the old primary. A
+dead sentinel delays the answer by at most `SENTINEL_SECONDS` a step. The connecting code checks
+whether the server considers itself a primary.
 """
 
 import time
@@ -53,7 +53,7 @@ class Sentinels:
             answers = list(pool.map(self._ask, self._addresses))
         found = Counter(answer for answer in answers if not isinstance(answer, str))
         if not found:
-            raise WireBroken(f"no sentinel knows the primary: {answers[0]}", sent=False)
+            raise WireBroken(f"no sentinel reports the primary: {answers[0]}", sent=False)
         return max(found, key=lambda answer: (answer[0], found[answer]))[1]
 
     def _ask(self, sentinel: Address) -> tuple[int, Address] | str:

@@ -1,4 +1,4 @@
-"""What a Redis server says of itself when a connection to it is made, and whether it will do."""
+"""What a Redis server reports on a new connection, and whether it is usable."""
 
 import re
 from collections.abc import Sequence
@@ -57,9 +57,9 @@ def interview(
 ) -> ServerInfo:
     """Ask a new connection's server.
 
-    Raises WireBroken when it is too old, no master, or does not let us do what is needed.
+    Raises WireBroken when it is too old, not a master, or denies required commands.
 
-    `for_map`: a replica will do, since it knows the map of its cluster.
+    `for_map`: a replica is accepted, because it has the slot map.
     """
     asked = [pack("INFO", section) for section in ("server", "replication", "cluster")]
     text = b"\r\n".join(ask(wire, asked, deadline)).decode(errors="replace")
@@ -118,7 +118,7 @@ def ask(wire: Wire, packed: Sequence[bytes], deadline: float) -> list[Any]:
 
 
 def error_code(reply: Exception) -> str:
-    """The error's code word. The rest may quote data, so that it is not passed on."""
+    """The error's code word. The rest may quote data, and is dropped."""
     text = str(reply)
     if NOT_ALLOWED in text:
         return "NOPERM"

@@ -1,4 +1,4 @@
-"""The map of slots of a cluster: which server each slot belongs to, out of what servers say."""
+"""The slot map of a cluster: the server of each slot, as reported by servers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -42,7 +42,7 @@ class SlotMap:
                 ]
             )
         except (TypeError, AttributeError) as error:
-            raise ValueError("not a map of slots") from error
+            raise ValueError("not a slot map") from error
 
     def news(self, before: "SlotMap") -> bool:
         """Whether this map differs from the one before.
@@ -76,7 +76,7 @@ def _address(host: bytes | None, port: int, told_by: Address | None) -> Address 
 
 
 def redirection(text: str, told_by: Address | None) -> tuple[int, Address | None]:
-    """Slot and server that MOVED or ASK name. Raises ValueError."""
+    """The slot and server in MOVED or ASK. Raises ValueError."""
     code, _, rest = text.partition(" ")
     try:
         found = MovedError(rest) if code == "MOVED" else AskError(rest)

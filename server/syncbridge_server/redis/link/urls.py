@@ -1,4 +1,4 @@
-"""The URL of `Endpoint`, out of an address, passwords and a database number."""
+"""Builds the URL of `RedisEndpoint` from an address, passwords and a database number."""
 
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -19,9 +19,9 @@ class Address(NamedTuple):
 
 
 def connection_url(url: str, password: str, db: int, sentinel_password: str = "") -> str:
-    """Add passwords and a database to a URL; what the URL says itself stays.
+    """Add passwords and a database to a URL; parts of the URL take precedence.
 
-    The result holds a secret: it is for `Endpoint` only, never for a log.
+    The result holds a secret: it is for `RedisEndpoint` only, never for a log.
     """
     parts = urlsplit(url)
     netloc, query, path = parts.netloc, dict(parse_qsl(parts.query)), parts.path

@@ -23,7 +23,7 @@ class Waker:
                 os.eventfd_write(self._descriptor, 1)
 
     def clear(self) -> None:
-        """Take note of all calls of `wake` so far."""
+        """Reset after all calls of `wake` so far."""
         try:
             os.eventfd_read(self._descriptor)
         except BlockingIOError:

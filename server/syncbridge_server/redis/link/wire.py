@@ -4,8 +4,7 @@ Redis-py's `Connection` costs about 3 us for each reply, so batches go straight 
 write of all the commands, and hiredis on what comes back. RESP2 is forced, so that replies have
 one shape on every server version.
 
-A connection that broke or that missed a deadline is never used again, because nobody knows which
-reply would come next.
+A connection that broke or missed a deadline is never reused, because the next reply is unknown.
 """
 
 import contextlib
@@ -75,7 +74,7 @@ class Wire:
         self._connection.disconnect()  # type: ignore[no-untyped-call]
 
     def interrupt(self) -> None:
-        """Make a read that another thread is waiting in end at once."""
+        """End a read of another thread at once."""
         with contextlib.suppress(OSError):
             # Not `self.socket.shutdown`: on TLS that would also take the session apart.
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
@@ -200,7 +199,7 @@ def open_wire(make: type[Connection], options: dict[str, Any]) -> Wire:
     try:
         connection.connect()  # type: ignore[no-untyped-call]
     except Exception as error:
-        # Whatever a client library can think of: the threads must live on and try again.
+        # Any error of the client library: the threads must survive and retry.
         connection.disconnect()  # type: ignore[no-untyped-call]
         raise WireBroken(f"cannot connect: {_why(error)}", sent=False) from error
     if "path" in options:
@@ -209,7 +208,7 @@ def open_wire(make: type[Connection], options: dict[str, Any]) -> Wire:
 
 
 def _why(error: Exception) -> str:
-    """What the system said, which redis-py puts into a text with other things."""
+    """The system error inside the message of redis-py."""
     cause = error.__context__
     if any(sign in str(error) for sign in ("cluster mode", "DB index")):
         return NO_DATABASE

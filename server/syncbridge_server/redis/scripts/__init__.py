@@ -16,7 +16,7 @@ from importlib.resources import files
 from syncbridge.limits import Limits
 
 WAITING_TTL_MS = 3_600_000
-"""How long the devices of a session that does not exist yet are remembered."""
+"""Seconds for which devices of a session without a write are remembered."""
 
 READING = frozenset(
     {
@@ -35,7 +35,7 @@ READING = frozenset(
 """Scripts that change nothing."""
 
 HELLO = "hello"
-"""Tells which updates were applied, and is answered in any case."""
+"""Reports which updates were applied, and is answered in any case."""
 
 RELIED_ON = frozenset(
     {
@@ -59,13 +59,13 @@ RELIED_ON = frozenset(
         "voice_write",
     }
 )
-"""Scripts whose effect somebody relies on: docs/decisions/0011-durability.md."""
+"""Scripts whose effect must be confirmed: docs/decisions/0011-durability.md."""
 
 PUT = "event_put"
 """Writes an event of its own."""
 
 TELLING = "+events"
-"""Behind the name of a script: its text that also writes events."""
+"""Suffix of the name of a script's text that also writes events."""
 
 _EVENTS = re.compile(rb"^--@ (.*\n)", re.MULTILINE)
 _FIRST_LINE = re.compile(rb"^#!lua.*\n")
@@ -107,7 +107,7 @@ class Scripts:
         self.tell(bool(self.telling))
 
     def tell(self, on: bool) -> None:
-        """From now on, have events written, or not."""
+        """Switch the writing of events on or off."""
         able = [name for name in self.sources if on and name + TELLING in self.sources]
         texts = self.sources | {name: self.sources[name + TELLING] for name in able}
         self.digests = {name: sha1(text) for name, text in texts.items()}
@@ -128,7 +128,7 @@ def _both_texts(scripts: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def _named_in(prelude: bytes, text: bytes) -> bytes:
-    """The functions of the prelude that a script calls: one that it does not would cost it time."""
+    """The functions of the prelude that a script calls; unused ones would cost time."""
     needed, found = text, b""
     for part in reversed(prelude.split(b"\n\n")):
         name = re.search(rb"^local function (\w+)", part, re.MULTILINE)
@@ -159,5 +159,5 @@ def limited(text: bytes, limits: Limits) -> bytes:
 
 
 def sha1(text: bytes) -> bytes:
-    """The name that Redis gives to a script; an identifier, not a protection."""
+    """The name that Redis gives to a script; an identifier, not a security measure."""
     return hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()

@@ -1,1 +1,1 @@
-"""What is kept in Redis: the store's ports fulfilled over the scripts."""
+"""The ports of the store, implemented with the scripts."""

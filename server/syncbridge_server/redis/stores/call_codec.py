@@ -1,4 +1,4 @@
-"""Call sessions as Redis has them: keys, hashes, entries of the ledger, answers of scripts."""
+"""Call sessions in Redis: keys, hashes, entries of the ledger, answers of scripts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ RESULTS = {
 
 
 class Part(NamedTuple):
-    """What an index has for a page, and how much of it is damaged."""
+    """The entries of an index for a page, and the number of damaged ones."""
 
     places: list[Position]
     damaged: int
@@ -62,7 +62,7 @@ def keys_of(call_id: str) -> list[str]:
 
 
 def past_key(call_id: str) -> str:
-    """Where the calls with an id stay for a while after their deletion."""
+    """The key of deleted calls with an id, which are kept for a while."""
     return f"past:{{{bucket_of(call_id)}}}:{call_id}"
 
 
@@ -73,7 +73,7 @@ def index_keys(bucket: int) -> list[str]:
 
 
 def due_key(bucket: int) -> str:
-    """When calls of a bucket are ended."""
+    """The key of the times at which calls of a bucket end."""
     return f"calls:{{{bucket}}}:due"
 
 
@@ -113,7 +113,7 @@ def lexical_range(after: Position | None, wanted: CallFilter) -> tuple[str, str]
 
 
 def maker_of(call: NewCall, by: str, request_key: str) -> str:
-    """What tells the repetition of a creation from another one for the same id."""
+    """Distinguishes a repeated creation from another one for the same id."""
     named = dict(zip(call.details[::2], call.details[1::2], strict=True))
     parts = [by, request_key, call.type]
     if call.parent or call.channel:
@@ -184,7 +184,7 @@ def record_in(entry: tuple[bytes, list[bytes]]) -> tuple[int, Call | None]:
 
 @contextmanager
 def damage_told() -> Iterator[None]:
-    """Raise StateDamaged for what a call that is damaged makes Python raise."""
+    """Raise StateDamaged for the errors that a damaged call causes."""
     try:
         yield
     except (ValueError, LookupError, msgspec.MsgspecError) as error:
@@ -233,7 +233,7 @@ def event_of(text: bytes) -> CallEvent:
 
 
 def moment(text: str | bytes) -> int:
-    """Unix ms. Raises ValueError for what is no time."""
+    """Unix ms. Raises ValueError for an invalid time."""
     ms = int(text)
     check_time(ms)
     return ms

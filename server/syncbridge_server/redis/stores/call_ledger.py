@@ -26,11 +26,11 @@ from syncbridge_server.redis.stores.calls import patience_of, step_arguments
 
 DUE_AT_ONCE = 64
 LOOK_SECONDS = 120.0
-"""Between two looks at buckets in which this node knows of nothing."""
+"""Seconds between two reads of buckets without known work."""
 RECORDS_SECONDS = 1_200.0
-"""Likewise, for records that are old: they are kept for days, so that minutes do not matter."""
+"""Likewise for old records: they are kept for days, so minutes do not matter."""
 SYNCBRIDGE = "syncbridge"
-"""Who has ended a call whose time has come."""
+"""`by` of a call that ended by its deadline."""
 
 
 class RedisLedger:

@@ -14,8 +14,7 @@ A call is ended by the time in `due` when nobody ends it: at the end of its leas
 forgotten. Whoever ends it, the same step writes its record to the bucket's ledger, so that there
 is one record of each call; its numbers have no gap.
 
-A call that is damaged is left out of the page, and counted; so are entries of an index that name
-no call, and an index that is none.
+A page omits and counts damaged calls, index entries without a call, and damaged indexes.
 """
 
 import secrets

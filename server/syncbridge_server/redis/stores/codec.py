@@ -64,8 +64,8 @@ NOWHERE = Place("", -1)
 Argument = bytes | str | int
 
 
-class Settings(msgspec.Struct):
-    """What every call carries besides its request.
+class StoreSettings(msgspec.Struct):
+    """Options of every script call.
 
     Attributes:
         node: id of this node. ttl_ms: life of a session after its last refresh.
@@ -83,12 +83,12 @@ class Settings(msgspec.Struct):
     cluster: bool = False
 
     @classmethod
-    def of(cls, node: str, limits: Limits, nonce: Callable[[], bytes]) -> "Settings":
+    def of(cls, node: str, limits: Limits, nonce: Callable[[], bytes]) -> "StoreSettings":
         """From the limits of the contract."""
         return cls(node, limits.session_ttl * 1000, limits.state_bytes, nonce)
 
     def flags(self, owner_check: bool = False) -> int:
-        """Those that any script may have."""
+        """The flags of any script."""
         return owner_check + OLD_DATA * (self.old_data and not self.cluster)
 
     def keys(self, sid: str, *more: str) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ class Settings(msgspec.Struct):
         return (*keys, old_meta_key(sid)) if self.old_data else keys
 
 
-class Call(msgspec.Struct, gc=False, frozen=True):
+class ScriptCall(msgspec.Struct, gc=False, frozen=True):
     """A script call: its name, keys and arguments, and whether it may be sent twice.
 
     Without a script, a plain command whose name is the first argument.
@@ -111,7 +111,7 @@ class Call(msgspec.Struct, gc=False, frozen=True):
     repeatable: bool
 
 
-def encode_apply(request: Apply, settings: Settings) -> Call:
+def encode_apply(request: Apply, settings: StoreSettings) -> ScriptCall:
     """Raises ValueError when a key appears twice."""
     sets, deletes = request.sets, request.deletes
     if len(sets) + len(deletes) > 2:
@@ -165,10 +165,10 @@ def encode_apply(request: Apply, settings: Settings) -> Call:
         keys = settings.keys(request.sid, f"{meta_key(request.sid)[:-1]}f:{request.device_id}")
     else:
         keys = settings.keys(request.sid)
-    return Call("apply", keys, args, free_id or request.seq > 0)
+    return ScriptCall("apply", keys, args, free_id or request.seq > 0)
 
 
-def encode_hello(request: Hello, settings: Settings) -> Call:
+def encode_hello(request: Hello, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [
         settings.flags(request.owner_check) + ROSTER * request.roster,
         request.user_id,
@@ -183,32 +183,32 @@ def encode_hello(request: Hello, settings: Settings) -> Call:
     ]
     # Not repeatable: the second answer would not name the connection that the first replaced.
     keys = settings.keys(request.sid, held_key(request.sid, request.node))
-    return Call("hello", keys, args, False)
+    return ScriptCall("hello", keys, args, False)
 
 
-def encode_resume(request: Resume, settings: Settings) -> Call:
+def encode_resume(request: Resume, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [
         settings.flags(request.owner_check),
         request.user_id,
         *request.place,
         *request.devices,
     ]
-    return Call("resume", settings.keys(request.sid), args, True)
+    return ScriptCall("resume", settings.keys(request.sid), args, True)
 
 
-def encode_read(request: Read, settings: Settings) -> Call:
+def encode_read(request: Read, settings: StoreSettings) -> ScriptCall:
     flags = settings.flags(request.owner_check)
     args: list[Argument] = [flags, request.user_id, *(request.etag or NOWHERE)]
-    return Call("read", settings.keys(request.sid), args, True)
+    return ScriptCall("read", settings.keys(request.sid), args, True)
 
 
-def encode_review(request: Review, settings: Settings) -> Call:
+def encode_review(request: Review, settings: StoreSettings) -> ScriptCall:
     flags = settings.flags(request.owner_check)
     args: list[Argument] = [flags, request.user_id, request.base, request.base_lineage]
-    return Call("review", settings.keys(request.sid), args, True)
+    return ScriptCall("review", settings.keys(request.sid), args, True)
 
 
-def encode_leave(request: Leave, settings: Settings) -> Call:
+def encode_leave(request: Leave, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [
         settings.flags() + FORGET * request.forget + LAST * request.last,
         request.device_id,
@@ -218,31 +218,31 @@ def encode_leave(request: Leave, settings: Settings) -> Call:
     ]
     # Not repeatable: the second answer would say that nothing changed.
     keys = settings.keys(request.sid, held_key(request.sid, request.node))
-    return Call("leave", keys, args, False)
+    return ScriptCall("leave", keys, args, False)
 
 
-def encode_touch(request: Touch, settings: Settings) -> Call:
+def encode_touch(request: Touch, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [settings.flags(), request.node]
     for pair in request.devices:
         args += pair
     keys = settings.keys(request.sid, held_key(request.sid, request.node))
-    return Call("touch", keys, args, True)
+    return ScriptCall("touch", keys, args, True)
 
 
-def encode_compare(request: Compare, settings: Settings) -> Call:
+def encode_compare(request: Compare, settings: StoreSettings) -> ScriptCall:
     fields = [*COMPARED, *(f"i{device}" for device in request.devices)]
-    return Call("", (meta_key(request.sid),), ["HMGET", meta_key(request.sid), *fields], True)
+    return ScriptCall("", (meta_key(request.sid),), ["HMGET", meta_key(request.sid), *fields], True)
 
 
-def encode_seal(request: Seal, settings: Settings) -> Call:
+def encode_seal(request: Seal, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [request.key, request.place.version, request.place.lineage]
-    return Call("seal", settings.keys(request.sid), [*args, request.spelling], True)
+    return ScriptCall("seal", settings.keys(request.sid), [*args, request.spelling], True)
 
 
 _STATUS = {int(status): status for status in Status}
 
 
-def decode_apply(reply: list[Any], request: Apply, settings: Settings) -> Outcome:
+def decode_apply(reply: list[Any], request: Apply, settings: StoreSettings) -> Outcome:
     """An answer is shorter than its list where the rest is 0 or empty."""
     outcome = Outcome(_STATUS[reply[0]])
     if len(reply) < 4:
@@ -298,7 +298,7 @@ def devices(flat: list[bytes], now: int) -> list[Device]:
 
 
 def _device(name: bytes, record: bytes, now: int) -> Device:
-    """A device by its record. Raises ValueError for one that is damaged."""
+    """A device from its record. Raises ValueError for one that is damaged."""
     head, _, info = record.partition(b"\n")
     fence, seen, node, conn = head.split(b" ", 3)
     online = node != b"-"
@@ -321,7 +321,7 @@ def connection(head: bytes) -> tuple[str, str, int]:
     return node, conn, held
 
 
-def decode_hello(reply: list[Any], request: Hello, settings: Settings) -> Welcome:
+def decode_hello(reply: list[Any], request: Hello, settings: StoreSettings) -> Welcome:
     status = _STATUS[reply[0]]
     if status is not Status.OK:
         place = _place(reply)
@@ -352,7 +352,7 @@ def _place(reply: list[Any]) -> Place:
     return Place(reply[2].decode(), reply[1], reply[3].decode())
 
 
-def decode_resume(reply: list[Any], request: Resume, settings: Settings) -> Resumed:
+def decode_resume(reply: list[Any], request: Resume, settings: StoreSettings) -> Resumed:
     status = _STATUS[reply[0]]
     if status is not Status.OK:
         return Resumed(status)
@@ -366,7 +366,7 @@ def decode_resume(reply: list[Any], request: Resume, settings: Settings) -> Resu
     return resumed
 
 
-def decode_read(reply: list[Any], request: Read, settings: Settings) -> Snapshot:
+def decode_read(reply: list[Any], request: Read, settings: StoreSettings) -> Snapshot:
     status = _STATUS[reply[0]]
     if status is not Status.OK:
         return Snapshot(status)
@@ -386,7 +386,7 @@ def decode_read(reply: list[Any], request: Read, settings: Settings) -> Snapshot
     )
 
 
-def decode_review(reply: list[Any], request: Review, settings: Settings) -> Reviewed:
+def decode_review(reply: list[Any], request: Review, settings: StoreSettings) -> Reviewed:
     status = _STATUS[reply[0]]
     if status is not Status.OK:
         return Reviewed(status)
@@ -417,12 +417,12 @@ def read_journal(entries: list[bytes], version: int) -> list[tuple[int, bytes, b
     return lines
 
 
-def decode_leave(reply: list[Any], request: Leave, settings: Settings) -> Left:
+def decode_leave(reply: list[Any], request: Leave, settings: StoreSettings) -> Left:
     nodes = [name.decode() for name in reply[2]]
     return Left(bool(reply[0]), reply[1], reply[3], nodes, reply[4])
 
 
-def decode_touch(reply: list[Any], request: Touch, settings: Settings) -> Touched:
+def decode_touch(reply: list[Any], request: Touch, settings: StoreSettings) -> Touched:
     lost = reply[5]
     return Touched(
         reply[0],
@@ -437,7 +437,7 @@ def decode_touch(reply: list[Any], request: Touch, settings: Settings) -> Touche
     )
 
 
-def decode_compare(reply: list[Any], request: Compare, settings: Settings) -> Compared:
+def decode_compare(reply: list[Any], request: Compare, settings: StoreSettings) -> Compared:
     version, epoch, lineage, refreshed, online, newest, nodes = (f or b"" for f in reply[:7])
     return Compared(
         Place(epoch.decode(), int(version or 0), lineage.decode()),
@@ -449,11 +449,11 @@ def decode_compare(reply: list[Any], request: Compare, settings: Settings) -> Co
     )
 
 
-def decode_seal(reply: int, request: Seal, settings: Settings) -> Sealed:
+def decode_seal(reply: int, request: Seal, settings: StoreSettings) -> Sealed:
     return Sealed(bool(reply))
 
 
-CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Answer]]] = {
+CODECS: dict[type, tuple[Callable[..., ScriptCall], Callable[..., Answer]]] = {
     Apply: (encode_apply, decode_apply),
     Hello: (encode_hello, decode_hello),
     Resume: (encode_resume, decode_resume),
@@ -464,4 +464,4 @@ CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Answer]]] = {
     Compare: (encode_compare, decode_compare),
     Seal: (encode_seal, decode_seal),
 }
-"""What makes the call of a request, and reads its answer."""
+"""The encoder and decoder of each request."""

@@ -1,10 +1,10 @@
-"""Cold sessions: what is packed, in which form, and the index in which they wait.
+"""Cold sessions: the packed format, and the index of sessions to pack.
 
 Theory of operation. A state is a hash and a sorted set: quick to change in place, and many times
 as large as its text. When nobody has used it for a while, both are packed into one zstd string
 (`freeze.lua`), at a fifth of the memory or less; the meta hash gets the flag `z`. A script that
 needs the state of such a session answers FROZEN and has done nothing; the store unpacks it
-(`thaw.lua`) and asks again. See `freezer` for the first half and `thawing` for the second.
+(`thaw.lua`) and asks again. See `freezer` for the first half and `frozen_queue` for the second.
 
 The packed state names its place. Both scripts compare it with the meta hash, so a
 state that was packed or read a moment too early never replaces a newer one.
@@ -84,7 +84,7 @@ def unpack_state(blob: bytes, most: int) -> Packed:
         StateDamaged: it is not such a string, or not a whole one.
     """
     if not blob.startswith((FORMAT, OLD_FORMAT)):
-        raise StateDamaged("the packed state has an unknown form")
+        raise StateDamaged("the packed state has an unknown format")
     frame = memoryview(blob)[len(FORMAT) :]
     try:
         size = zstandard.frame_content_size(frame)
@@ -102,7 +102,7 @@ def _old(text: bytes) -> Packed:
 
 
 def thaw_command(io: RedisIO, sid: str, state: Packed) -> Command:
-    """The call that gives a session its state back; safe to repeat."""
+    """The call that unpacks a session; safe to repeat."""
     sizes = (len(state.flat), len(state.index))
     args: list[bytes | str | int] = [state.version, state.epoch, state.lineage, *sizes]
     args += state.flat
@@ -118,7 +118,7 @@ def bucket_keys(bucket: int, *suffixes: str) -> tuple[str, ...]:
 
 
 class ColdIndex:
-    """Enters sessions that this node changes. One pipeline a batch, one entry a session.
+    """Adds sessions that this node changes to the index. One pipeline a batch, one entry a session.
 
     Args:
         after_ms: when to look at a session that was entered.
@@ -131,7 +131,7 @@ class ColdIndex:
         self._fresh: list[str] = []
 
     def note(self, sid: str) -> None:
-        """A session was changed here. O(1), and nothing for one that was entered before."""
+        """A session was changed here. O(1)."""
         if sid in self._known:
             return
         if len(self._known) >= KNOWN_MOST:

@@ -25,7 +25,7 @@ from syncbridge.records.devices import (
     SessionList,
 )
 from syncbridge.records.sessions import Result, Status
-from syncbridge_server.redis.stores.codec import Argument, Call, Settings, devices
+from syncbridge_server.redis.stores.codec import Argument, ScriptCall, StoreSettings, devices
 from syncbridge_server.redis.stores.keys import handoff_key
 from syncbridge_server.redis.stores.node_codec import NODE_CODECS
 
@@ -43,12 +43,12 @@ def _user(user_id: str) -> tuple[str, ...]:
     return (f"u:{user_id}",)
 
 
-def _list_devices(request: ListDevices, settings: Settings) -> Call:
+def _list_devices(request: ListDevices, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [settings.flags(request.owner_check), request.user_id]
-    return Call("devices", settings.keys(request.sid), args, True)
+    return ScriptCall("devices", settings.keys(request.sid), args, True)
 
 
-def _expel(request: Expel, settings: Settings) -> Call:
+def _expel(request: Expel, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [
         settings.flags(request.owner_check),
         request.user_id,
@@ -56,29 +56,29 @@ def _expel(request: Expel, settings: Settings) -> Call:
         settings.node,
     ]
     # Not repeatable: the second answer would say that there is no such device.
-    return Call("expel", settings.keys(request.sid), args, False)
+    return ScriptCall("expel", settings.keys(request.sid), args, False)
 
 
-def _remember(request: Remember, settings: Settings) -> Call:
+def _remember(request: Remember, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [request.sid, settings.ttl_ms, USER_SESSIONS]
-    return Call("remember", _user(request.user_id), args, True)
+    return ScriptCall("remember", _user(request.user_id), args, True)
 
 
-def _forget(request: Forget, settings: Settings) -> Call:
-    return Call("forget", _user(request.user_id), list(request.sids), True)
+def _forget(request: Forget, settings: StoreSettings) -> ScriptCall:
+    return ScriptCall("forget", _user(request.user_id), list(request.sids), True)
 
 
-def _list_sessions(request: ListSessions, settings: Settings) -> Call:
+def _list_sessions(request: ListSessions, settings: StoreSettings) -> ScriptCall:
     activity, sid = request.after or ("+inf", "")
     args: list[Argument] = [settings.ttl_ms, request.limit, activity, sid]
-    return Call("usersessions", _user(request.user_id), args, True)
+    return ScriptCall("usersessions", _user(request.user_id), args, True)
 
 
-def _peek(request: Peek, settings: Settings) -> Call:
-    return Call("peek", settings.keys(request.sid), [settings.flags()], True)
+def _peek(request: Peek, settings: StoreSettings) -> ScriptCall:
+    return ScriptCall("peek", settings.keys(request.sid), [settings.flags()], True)
 
 
-def _open_handoff(request: OpenHandoff, settings: Settings) -> Call:
+def _open_handoff(request: OpenHandoff, settings: StoreSettings) -> ScriptCall:
     keys = (handoff_key(request.sid, request.digest), handoff_key(request.sid))
     args: list[Argument] = [
         settings.flags(request.owner_check),
@@ -90,10 +90,10 @@ def _open_handoff(request: OpenHandoff, settings: Settings) -> Call:
         REMEMBERED_MS,
         HANDOFFS,
     ]
-    return Call("handoff_create", settings.keys(request.sid, *keys), args, True)
+    return ScriptCall("handoff_create", settings.keys(request.sid, *keys), args, True)
 
 
-def _redeem(request: Redeem, settings: Settings) -> Call:
+def _redeem(request: Redeem, settings: StoreSettings) -> ScriptCall:
     keys = (handoff_key(request.sid, request.digest), handoff_key(request.sid, "a"))
     args: list[Argument] = [
         settings.flags(request.owner_check),
@@ -105,7 +105,7 @@ def _redeem(request: Redeem, settings: Settings) -> Call:
     ]
     # Repeatable: the second time is a re-read.
     call = settings.keys(request.sid, *keys)
-    return Call("handoff_redeem", call, args, request.reread_ms > 0)
+    return ScriptCall("handoff_redeem", call, args, request.reread_ms > 0)
 
 
 def _device_list(reply: list[Any]) -> DeviceList:
@@ -156,7 +156,7 @@ def _redeemed(reply: list[Any]) -> Redeemed:
     return Redeemed(Status(reply[0]), source, target, reply[3], epoch, flat, reply[6], lineage)
 
 
-QUERY_CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Result]]] = {
+QUERY_CODECS: dict[type, tuple[Callable[..., ScriptCall], Callable[..., Result]]] = {
     **NODE_CODECS,
     ListDevices: (_list_devices, _device_list),
     Expel: (_expel, _departure),

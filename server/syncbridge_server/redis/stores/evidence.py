@@ -45,7 +45,9 @@ class RedisEvidence:
     ) -> tuple[list[tuple[str, TimelineEntry]], str]:
         """See `CallEvidence.timeline`. Raises INVALID_FIELD for a place that is none."""
         if before and not _PLACE.fullmatch(before):
-            raise SyncBridgeError(ErrorCode.INVALID_FIELD, "cursor: none of ours", field="cursor")
+            raise SyncBridgeError(
+                ErrorCode.INVALID_FIELD, "cursor: expected one of a timeline", field="cursor"
+            )
         found: list[tuple[str, TimelineEntry]] = []
         while len(found) < limit:
             rows = await self._rows(channel_id, f"({before}" if before else "+")

@@ -1,11 +1,11 @@
 """The background task that packs cold sessions. See `cold` for the theory.
 
 Every node runs one. It reads the first entry of each bucket of the index, by plain commands, and
-sleeps until the earliest is due: what is entered meanwhile is due later than that. In a bucket
-where something is due, a lease lets one node work at a time. Sessions that are due are claimed
-(moved aside, so that a new use enters them anew), looked at, packed where that is due, and
-released. A node that dies in the middle leaves claims that run out and are taken over; the session
-itself changes in one script or not at all.
+sleeps until the earliest is due; later entries are due later. In a bucket where something is due, a
+lease lets one node work at a time. Sessions that are due are claimed (moved aside, so that a new
+use enters them anew), looked at, packed where that is due, and released. A node that dies in the
+middle leaves claims that run out and are taken over; the session itself changes in one script or
+not at all.
 
 When: no device and no write for `after` seconds, and at least `least` bytes; or a large state
 without a write for half that time, with devices or not, because a device that only listens does
@@ -41,8 +41,8 @@ LARGE_BYTES = 32_768
 SMALL_AGAIN_MS = 3_600_000
 CLAIM_MS = 60_000
 LOOK_SECONDS = 300.0
-"""Between two looks at the index, at most. What others enter is due after half of `after` at the
-soonest, so that with the default nothing waits for a look."""
+"""Longest time between two reads of the index. What others enter is due after half of `after` at
+the soonest, so that with the default nothing waits for a look."""
 
 CLAIMED_MOST = 16
 THREAD_BYTES = 65_536
@@ -97,7 +97,7 @@ class Freezer:
                 log.warning("freezer_paused", reason=error.detail)
 
     async def sweep(self) -> int:
-        """Once through all buckets; returns how many sessions were packed.
+        """Work through all buckets once; returns the number of packed sessions.
 
         Raises StoreError when Redis is away.
         """
@@ -111,7 +111,7 @@ class Freezer:
         return self.frozen - before
 
     async def _due_buckets(self) -> list[int]:
-        """Those in which something is due now; notes when the next look is."""
+        """The buckets with due sessions; notes the time of the next read."""
         looks = [
             plain("ZRANGE", key, 0, 0, "WITHSCORES", repeatable=True)
             for bucket in range(BUCKETS)
@@ -139,7 +139,7 @@ class Freezer:
         return math.inf
 
     async def _bucket(self, bucket: int) -> int:
-        """Look at some sessions of a bucket that are due; returns how many those were."""
+        """Process some due sessions of a bucket; returns their number."""
         args: list[Argument] = [self._node, round(self._interval * 2000), CLAIM_MS, CLAIMED_MOST]
         claimed = await self._io.script("claim", bucket_keys(bucket, "", ":c", ":l"), args)
         sids = [sid.decode(errors="surrogateescape") for sid in claimed]
@@ -173,7 +173,7 @@ class Freezer:
         return due
 
     async def _failed(self, sid: str, error: StoreError) -> dict[str, int]:
-        """When a session is looked at again that cannot be packed; nothing: its claim runs out."""
+        """When to retry a session that cannot be packed; None: when its claim expires."""
         if not of_record(error):
             return {}
         pause = await self._isolation.failed(CHORE, sid, error)

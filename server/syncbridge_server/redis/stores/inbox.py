@@ -40,7 +40,7 @@ TOLD = "inbox:{inbox}:told"
 DEAD = "inbox:{inbox}:dead"
 GROUP = "nodes"
 ARRIVAL = "inbox"
-"""Kind of the notices that tell of arrivals."""
+"""Kind of the notices of arrivals."""
 TOLD_MS = 1_000
 TAKER_IDLE_MS = 3_600_000
 REASON_MOST = 200
@@ -132,7 +132,9 @@ class RedisInbox:
         """See `WebhookInbox.dead`. Raises INVALID_FIELD for a cursor that no page has given."""
         if cursor and not is_entry(cursor):
             raise SyncBridgeError(
-                ErrorCode.INVALID_FIELD, "cursor: next_cursor of a page is expected", field="cursor"
+                ErrorCode.INVALID_FIELD,
+                "cursor: expected the next_cursor of a page",
+                field="cursor",
             )
         start, most = f"({cursor}" if cursor else "+", max(limit, 1)
         found = await self._io.execute("XREVRANGE", DEAD, start, "-", "COUNT", most + 1)
@@ -187,7 +189,7 @@ class RedisInbox:
         aside = self._asides.get(letter.kind)
         if aside is None:
             raise SyncBridgeError(
-                ErrorCode.UNSUPPORTED, f"this server has no chores for a {letter.kind}"
+                ErrorCode.UNSUPPORTED, f"this server does not process records of kind {letter.kind}"
             )
         return aside
 
@@ -202,7 +204,7 @@ class RedisInbox:
         self._bus.on_resync(handler)
 
     def _tidings(self) -> list[Argument]:
-        """Where an arrival is told, how, and after how many ms again."""
+        """Channel, text and interval in ms of the notice of arrivals."""
         payload = encode_notice(Notice(ARRIVAL, "", b""))
         return [common_channel("inbox", self._io.endpoint.database), payload, TOLD_MS]
 
@@ -220,7 +222,7 @@ def is_entry(text: str) -> bool:
 
 
 def delivery_of(entry: bytes, times: int, fields: Sequence[bytes]) -> WebhookDelivery:
-    """A delivery out of its entry. Parts that are missing are empty: its reader will bury it."""
+    """A delivery out of its entry. Missing parts are empty; the reader makes it a dead letter."""
     delivery_id, received_at, body, reason = _parts(fields)
     trace = _fields(fields).get(b"p", b"").decode("ascii", "replace")
     return WebhookDelivery(delivery_id, body, received_at, entry.decode(), times, reason, trace)

@@ -12,7 +12,7 @@ OTHERS = "dkjcoz"
 
 OLD_LETTERS = "mdkipvojz"
 NEW_LETTERS = "mdkjcoz"
-"""What `move.lua` is given, in its order."""
+"""The keys of `move.lua`, in its order."""
 
 
 @lru_cache(4_096)
@@ -34,7 +34,7 @@ def every_key(sid: str) -> tuple[str, ...]:
 
 
 def handoff_key(sid: str, digest: str = "") -> str:
-    """The key of a handoff token; without a digest that of the list of tokens."""
+    """The key of a handoff token; without a digest, the key of the list of tokens."""
     key = "h" + meta_key(sid)[1:-2]
     return f"{key}:{digest}" if digest else key
 
@@ -45,7 +45,7 @@ def held_list(bucket: int, node: str) -> str:
 
 
 def held_key(sid: str, node: str) -> str:
-    """The list of a node's sessions in which a session stands."""
+    """The key of the list of a node's sessions that contains a session."""
     return held_list(bucket_of(sid), node)
 
 

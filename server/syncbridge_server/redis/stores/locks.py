@@ -1,10 +1,10 @@
-"""Locks in Redis: one deed at a time, on all nodes.
+"""Locks in Redis: one holder at a time, over all nodes.
 
-Theory of operation. A lock is a key that holds the token of who has it, with an expiry. It is taken
-and given back by a script, which compares. Who need not wait looks first with a plain read, and
-whoever has it begins its life anew with `GETEX`, which tells whose it is: so a lock that one node
-keeps costs no script, on any node. When the token was another's, that one's life began anew, which
-does no harm: the other works, or its lock runs out a little later.
+Theory of operation. A lock is a key that holds the token of who has it, with an expiry. A script
+acquires and releases it, and compares the token. Who need not wait looks first with a plain read,
+and whoever has it begins its life anew with `GETEX`, which tells whose it is: so a lock that one
+node keeps costs no script, on any node. When the token was another's, that one's life began anew,
+which does no harm: the other works, or its lock runs out a little later.
 """
 
 import random
@@ -26,7 +26,7 @@ POLL_SECONDS = (0.01, 0.25)
 
 
 class HeldLock:
-    """A lock that was got. Implements `syncbridge_server.ports.channels.Lock`."""
+    """A held lock. Implements `syncbridge_server.ports.channels.Lock`."""
 
     def __init__(self, io: RedisIO, key: str) -> None:
         self.token = secrets.token_hex(16)
@@ -38,11 +38,11 @@ class HeldLock:
         return await self._asked("GETEX", self._key, "PX", life_ms) == self.token.encode()
 
     async def taken(self) -> bool:
-        """Whether anybody has it."""
+        """Whether the lock is held."""
         return await self._asked("GET", self._key) is not None
 
     async def acquire(self, life_ms: int, wait_ms: int) -> bool:
-        """Take it within a time; False when others have it."""
+        """Acquire the lock within a time; False when others hold it."""
         if not wait_ms and await self.taken():
             return False
         deadline = trio.current_time() + wait_ms / 1000
@@ -56,7 +56,7 @@ class HeldLock:
         return True
 
     async def release(self) -> None:
-        """Give it back, whatever else is going on."""
+        """Release the lock, also when cancelled."""
         try:
             with trio.CancelScope(shield=True):
                 await self._compared(0)
@@ -79,7 +79,7 @@ class HeldLock:
 async def locked(
     io: RedisIO, key: str, life_ms: int, wait_ms: int
 ) -> AsyncIterator[HeldLock | None]:
-    """Hold a lock around a block; None when it was not got. Raises StoreError."""
+    """Hold a lock around a block; None when it is not acquired. Raises StoreError."""
     lock = HeldLock(io, key)
     got = True  # Also when we are cancelled while we ask for it.
     try:

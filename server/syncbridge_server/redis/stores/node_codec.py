@@ -12,10 +12,10 @@ from syncbridge.records.nodes import (
     Dismiss,
     Held,
     KeepLease,
-    LetGo,
     ListHeld,
     ListNodes,
     NodeList,
+    Release,
     Renew,
     Renewed,
     Sweep,
@@ -24,16 +24,16 @@ from syncbridge.records.nodes import (
     Taken,
 )
 from syncbridge.records.sessions import Result
-from syncbridge_server.redis.stores.codec import Argument, Call, Settings
+from syncbridge_server.redis.stores.codec import Argument, ScriptCall, StoreSettings
 from syncbridge_server.redis.stores.keys import held_key, held_list
 
 NODES, DEAD = "nodes:{nodes}", "dead:{nodes}"
 PAGE = 256
 
 
-def _plain(key: str, *args: Argument, repeatable: bool = True) -> Call:
+def _plain(key: str, *args: Argument, repeatable: bool = True) -> ScriptCall:
     """A plain command on one key, which stands behind its name."""
-    return Call("", (key,), [args[0], key, *args[1:]], repeatable)
+    return ScriptCall("", (key,), [args[0], key, *args[1:]], repeatable)
 
 
 def _list(dead: bool) -> str:
@@ -44,43 +44,43 @@ def _lease(task: str) -> str:
     return f"lease:{{nodes}}:{task}"
 
 
-def _renew(request: Renew, settings: Settings) -> Call:
+def _renew(request: Renew, settings: StoreSettings) -> ScriptCall:
     # Not repeatable: the second answer would say that the entry was there.
     return _plain(NODES, "HSET", request.node, request.entry, repeatable=False)
 
 
-def _list_nodes(request: ListNodes, settings: Settings) -> Call:
+def _list_nodes(request: ListNodes, settings: StoreSettings) -> ScriptCall:
     return _plain(_list(request.dead), "HGETALL")
 
 
-def _condemn(request: Condemn, settings: Settings) -> Call:
+def _condemn(request: Condemn, settings: StoreSettings) -> ScriptCall:
     return _plain(DEAD, "HSETNX", request.node, request.at)
 
 
-def _dismiss(request: Dismiss, settings: Settings) -> Call:
+def _dismiss(request: Dismiss, settings: StoreSettings) -> ScriptCall:
     return _plain(_list(request.dead), "HDEL", request.node)
 
 
-def _take_lease(request: TakeLease, settings: Settings) -> Call:
+def _take_lease(request: TakeLease, settings: StoreSettings) -> ScriptCall:
     return _plain(_lease(request.task), "SET", request.node, "NX", "PX", request.life_ms)
 
 
-def _keep_lease(request: KeepLease, settings: Settings) -> Call:
+def _keep_lease(request: KeepLease, settings: StoreSettings) -> ScriptCall:
     return _plain(_lease(request.task), "PEXPIRE", request.life_ms)
 
 
-def _list_held(request: ListHeld, settings: Settings) -> Call:
+def _list_held(request: ListHeld, settings: StoreSettings) -> ScriptCall:
     return _plain(held_list(request.bucket, request.node), "SSCAN", request.cursor, "COUNT", PAGE)
 
 
-def _let_go(request: LetGo, settings: Settings) -> Call:
+def _release(request: Release, settings: StoreSettings) -> ScriptCall:
     return _plain(held_key(request.sid, request.node), "SREM", request.sid)
 
 
-def _sweep(request: Sweep, settings: Settings) -> Call:
+def _sweep(request: Sweep, settings: StoreSettings) -> ScriptCall:
     args: list[Argument] = [settings.flags(), request.node, request.presence_ms, request.most]
     keys = settings.keys(request.sid, held_key(request.sid, request.node))
-    return Call("sweep", keys, args, True)
+    return ScriptCall("sweep", keys, args, True)
 
 
 def _node_list(reply: list[bytes]) -> NodeList:
@@ -92,7 +92,7 @@ def _held(reply: list[Any]) -> Held:
     return Held([sid.decode(errors="surrogateescape") for sid in reply[1]], int(reply[0]))
 
 
-NODE_CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Result]]] = {
+NODE_CODECS: dict[type, tuple[Callable[..., ScriptCall], Callable[..., Result]]] = {
     Renew: (_renew, lambda reply: Renewed(bool(reply))),
     ListNodes: (_list_nodes, _node_list),
     Condemn: (_condemn, lambda reply: Done()),
@@ -100,6 +100,6 @@ NODE_CODECS: dict[type, tuple[Callable[..., Call], Callable[..., Result]]] = {
     TakeLease: (_take_lease, lambda reply: Taken(reply is not None)),
     KeepLease: (_keep_lease, lambda reply: Taken(bool(reply))),
     ListHeld: (_list_held, _held),
-    LetGo: (_let_go, lambda reply: Done()),
+    Release: (_release, lambda reply: Done()),
     Sweep: (_sweep, lambda reply: Swept(reply[0], bool(reply[1]))),
 }

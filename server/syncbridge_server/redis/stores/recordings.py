@@ -73,7 +73,7 @@ class RedisRecordings:
 
 
 def text_key(channel_id: str) -> str:
-    """The hash of what the texts of a channel say."""
+    """The key of the texts of a channel."""
     return f"voice:{{{bucket_of(channel_id)}}}:rt:{channel_id}"
 
 

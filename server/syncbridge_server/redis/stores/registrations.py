@@ -1,4 +1,4 @@
-"""Notes in Redis of where a provider reports to: `registration.Notes`, one key an address."""
+"""Notes in Redis of registered webhook addresses: `registration.Notes`, one key per address."""
 
 from hashlib import blake2b
 

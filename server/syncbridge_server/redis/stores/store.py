@@ -25,18 +25,18 @@ from syncbridge.records.sessions import (
 from syncbridge_server.redis.link.client import Outboxes, RedisIO
 from syncbridge_server.redis.link.pipeline import Command, Unconfirmed
 from syncbridge_server.redis.link.wire import pack
-from syncbridge_server.redis.stores.codec import CODECS, Settings
+from syncbridge_server.redis.stores.codec import CODECS, StoreSettings
 from syncbridge_server.redis.stores.cold import ColdIndex, StateDamaged
 from syncbridge_server.redis.stores.device_codec import QUERY_CODECS
-from syncbridge_server.redis.stores.thawing import Thawing, session_of
+from syncbridge_server.redis.stores.frozen_queue import FrozenQueue, session_of
 
 UNPACKED_SPARE = 16_777_216
-"""Bytes that a packed state may have beyond its values: keys, versions, deleted keys."""
+"""Bytes of a packed state beyond its values: keys, versions, deleted keys."""
 
 UNKNOWN = b"?"
 """What stands beside a value whose spelling the script could not tell."""
 
-Call = tuple[Request, Callable[[Answer | Exception], None]]
+ScriptCall = tuple[Request, Callable[[Answer | Exception], None]]
 Raise = Callable[[], None]
 """Named here: an annotation of an inner function is evaluated whenever that is made."""
 Received = Answer | Exception
@@ -70,15 +70,15 @@ class RedisStore:
         limits = limits or Limits()
         io.scripts.limit(limits)
         self._random = random.Random()  # noqa: S311 - tokens must differ, not be secret
-        self._settings = Settings.of(node, limits, partial(self._random.randbytes, 8))
+        self._settings = StoreSettings.of(node, limits, partial(self._random.randbytes, 8))
         self._index = ColdIndex(io, round(freeze_after * 1000)) if freeze_after else None
         # Where reads have their own connections their answers do not wait for those of writes.
-        self._thawing = self._new_thawing()
-        self._reading = self._new_thawing() if io.apart else self._thawing
-        self._calls: list[Call] = []
+        self._frozen_queue = self._new_frozen_queue()
+        self._reading = self._new_frozen_queue() if io.apart else self._frozen_queue
+        self._calls: list[ScriptCall] = []
 
-    def _new_thawing(self) -> Thawing:
-        return Thawing(
+    def _new_frozen_queue(self) -> FrozenQueue:
+        return FrozenQueue(
             self._io,
             self._command,
             nonce=self._settings.nonce,
@@ -89,7 +89,7 @@ class RedisStore:
     @property
     def apart(self) -> bool:
         """Whether requests that only read have no order with the others."""
-        return self._reading is not self._thawing
+        return self._reading is not self._frozen_queue
 
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
         """Send requests as one pipeline; `deliver` gets one answer or StoreError each, in order.
@@ -109,7 +109,7 @@ class RedisStore:
             deliver(answers)
 
         reads = self.apart and all(isinstance(request, READS) for request in requests)
-        (self._reading if reads else self._thawing).submit(requests, decoded)
+        (self._reading if reads else self._frozen_queue).submit(requests, decoded)
 
     async def call(self, request: Request) -> Any:
         """One request; returns its answer type or raises StoreError.
@@ -143,7 +143,7 @@ class RedisStore:
                 for call in part:
                     self._sent_together([call])
 
-    def _sent_together(self, calls: list[Call]) -> bool:
+    def _sent_together(self, calls: list[ScriptCall]) -> bool:
         """Send calls as one pipeline; False when that was refused and they should go singly."""
 
         def deliver(answers: Answers) -> None:
@@ -161,11 +161,11 @@ class RedisStore:
     @property
     def thawed(self) -> int:
         """Sessions that were unpacked here since the start."""
-        return self._thawing.thawed + self._reading.thawed * self.apart
+        return self._frozen_queue.thawed + self._reading.thawed * self.apart
 
     @property
     def old_data(self) -> bool:
-        """Whether keys of format 1 are looked for. True until it is known that there are none."""
+        """Whether scripts look for keys of format 1. True until it is known that there are none."""
         return self._settings.old_data
 
     @old_data.setter
@@ -174,7 +174,7 @@ class RedisStore:
 
     def bar(self, reason: str) -> None:
         """From now on, refuse to change sessions for a reason; an empty one ends that."""
-        self._thawing.barred = self._reading.barred = reason
+        self._frozen_queue.barred = self._reading.barred = reason
 
     def _enter(
         self,
@@ -211,7 +211,7 @@ class RedisStore:
         ]
         if seals:
             try:
-                self._thawing.submit(seals, _ignore)
+                self._frozen_queue.submit(seals, _ignore)
             except StoreError:
                 pass  # until it is written again, the value is equal to its own text only
 
@@ -253,7 +253,7 @@ class RedisStore:
 
 
 def place_of(answer: Outcome) -> Place:
-    """Where the session is after a write."""
+    """The place of the session after a write."""
     return Place(answer.epoch, answer.version, answer.lineage)
 
 

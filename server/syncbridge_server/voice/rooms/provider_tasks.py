@@ -29,7 +29,7 @@ from syncbridge.voice.provider.errors import (
     SessionNotFound,
 )
 from syncbridge.voice.records import Room
-from syncbridge_server.isolation import LEFT, Left
+from syncbridge_server.isolation import BUSY, Busy
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.leaving import put_out
@@ -83,12 +83,12 @@ class ProviderTasks:
             for _ in range(AT_ONCE):
                 nursery.start_soon(self._work)
 
-    async def do(self, channel_id: str) -> Left | None:
-        """Carry out a channel's tasks; LEFT when another node does. Raises StoreError."""
+    async def do(self, channel_id: str) -> Busy | None:
+        """Carry out a channel's tasks; BUSY when another node does. Raises StoreError."""
         life_ms = round((self._patience + MARGIN) * 1000)
         async with self._writer.channels.lock(channel_id, CHORES, life_ms, 0) as got:
             if not got:
-                return LEFT
+                return BUSY
             with trio.move_on_after(self._patience):
                 await self._do(channel_id)
         return None

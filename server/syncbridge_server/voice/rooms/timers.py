@@ -18,7 +18,7 @@ from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.timeline import TIMEOUT
-from syncbridge_server.isolation import Left
+from syncbridge_server.isolation import Busy
 from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.rooms.opening import Opening
 from syncbridge_server.voice.rooms.provider_tasks import ProviderTasks
@@ -102,8 +102,8 @@ class Timers:
                 if len(claimed) < AT_ONCE:
                     await trio.sleep(POLL_SECONDS * uniform(0.5, 1.5))  # noqa: S311
 
-    async def look_after(self, channel_id: str) -> Left | None:
-        """Carry out a channel's due work; LEFT as `ProviderTasks.do`. Raises StoreError."""
+    async def look_after(self, channel_id: str) -> Busy | None:
+        """Carry out a channel's due work; BUSY as `ProviderTasks.do`. Raises StoreError."""
         wanted = await self._writer.change(channel_id, settled)
         if wanted.stragglers:
             await self._state_check.check(channel_id)

@@ -13,7 +13,7 @@ from syncbridge.voice import grants
 from syncbridge.voice.announcements import Message
 from syncbridge_core.hub import KIND_NOTICE, Hub
 from syncbridge_server.gateway.connection import Connection
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.voice.sockets.live_calls import LiveCalls
 
 MAX_WATCHED = 32
@@ -23,7 +23,7 @@ MAX_WATCHED = 32
 class ChannelAudience:
     """Topics of channels and connections of users. All methods are O(affected devices)."""
 
-    def __init__(self, hub: Hub, post: Post, live_calls: LiveCalls) -> None:
+    def __init__(self, hub: Hub, post: MessageSender, live_calls: LiveCalls) -> None:
         self._hub = hub
         self._post = post
         self._live_calls = live_calls

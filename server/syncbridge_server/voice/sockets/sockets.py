@@ -24,7 +24,7 @@ from syncbridge.voice.announcements import Message
 from syncbridge.voice.holding import ClientReport
 from syncbridge.voice.view import View
 from syncbridge_server.gateway.connection import Connection
-from syncbridge_server.gateway.post import Post
+from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.voice.sockets.audience import ChannelAudience
 from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 from syncbridge_server.voice.sockets.reports import ClientReports, PendingReport
@@ -45,7 +45,7 @@ class VoiceSockets:
 
     def __init__(
         self,
-        post: Post,
+        post: MessageSender,
         live_calls: LiveCalls,
         audience: ChannelAudience,
         speaking: Speaking,
@@ -88,7 +88,7 @@ class VoiceSockets:
         if connection.identity is not None:
             self._audience.remove(connection, connection.identity.user_id)
 
-    def hushed(self, connection: Connection) -> None:
+    def speaking_dropped(self, connection: Connection) -> None:
         """See `VoiceSide`."""
         for channel_id in self._audience.channels_of(connection, identity_of(connection).user_id):
             state = self._state(connection, channel_id, self.live_calls.calls[channel_id].view)

@@ -1,5 +1,5 @@
 #!lua
--- Note an event of a call session.
+-- Record an event of a call session.
 --
 -- KEYS  1 call, 2 x, 3 due, 4 rel, 5 relof: as 1, 2, 9, 11 and 12 in call_create
 -- ARGV  1 id   2 ttl ms   3 ms until it is ended   4 tag "created-writes" that it must have, or ""

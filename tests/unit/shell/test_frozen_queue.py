@@ -8,9 +8,9 @@ import pytest
 from syncbridge.errors import StoreError, StoreOverloaded, StoreUnavailable
 from syncbridge.records.sessions import Apply, Hello, Leave, Request, Touch
 from syncbridge_server.redis.link.pipeline import Command
-from syncbridge_server.redis.stores import thawing
+from syncbridge_server.redis.stores import frozen_queue
 from syncbridge_server.redis.stores.cold import Packed, StateDamaged, pack_state
-from syncbridge_server.redis.stores.thawing import FROZEN, OLD, ROUNDS, Thawing
+from syncbridge_server.redis.stores.frozen_queue import FROZEN, OLD, ROUNDS, FrozenQueue
 
 BLOB = pack_state(Packed(b"1", b"e", b"l", [b"k", b"1"], [b"k", b"1"], []))
 OK = [0, 1]
@@ -40,13 +40,13 @@ class SlowRedis:
 
 
 class Bench:
-    """A Thawing on a slow Redis; answers are collected as (number of the batch, replies)."""
+    """A FrozenQueue on a slow Redis; answers are collected as (number of the batch, replies)."""
 
     def __init__(self) -> None:
         self.redis = SlowRedis()
         self.thawed: list[str] = []
         self.delivered: list[tuple[int, list[Any]]] = []
-        self.thawing = Thawing(
+        self.frozen_queue = FrozenQueue(
             self.redis,  # type: ignore[arg-type]
             lambda request: Command(name(request).encode()),
             nonce=lambda: b"n",
@@ -58,7 +58,7 @@ class Bench:
     def submit(self, *requests: Request) -> None:
         self._count += 1
         number = self._count
-        self.thawing.submit(requests, lambda replies: self.delivered.append((number, replies)))
+        self.frozen_queue.submit(requests, lambda replies: self.delivered.append((number, replies)))
 
 
 def name(request: Any) -> str:
@@ -98,7 +98,7 @@ def test_a_frozen_session_is_unpacked_and_asked_again() -> None:
     assert ["thaw", "Apply:a:1", "Apply:a:2"] == bench.redis.answer(1, [0, 2], [0, 3])
 
     assert [(1, [[0, 2], OK, [0, 3]])] == bench.delivered
-    assert (["a"], 1) == (bench.thawed, bench.thawing.thawed)
+    assert (["a"], 1) == (bench.thawed, bench.frozen_queue.thawed)
 
 
 def test_a_session_of_format_1_is_moved_and_asked_again() -> None:
@@ -255,7 +255,7 @@ def test_errors_of_the_repetition_are_answers() -> None:
 
 def test_parked_requests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than the bound: StoreOverloaded, and nothing of that submission was sent."""
-    monkeypatch.setattr(thawing, "PARKED_MOST", 2)
+    monkeypatch.setattr(frozen_queue, "PARKED_MOST", 2)
     bench = Bench()
     bench.submit(write("a"))
     bench.redis.answer(FROZEN)
@@ -269,7 +269,7 @@ def test_parked_requests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_many_sessions_are_unpacked_in_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """No round is larger than its bound, and all are answered."""
-    monkeypatch.setattr(thawing, "ROUND_SESSIONS", 2)
+    monkeypatch.setattr(frozen_queue, "ROUND_SESSIONS", 2)
     bench = Bench()
     bench.submit(*(write(sid) for sid in "abc"))
     bench.redis.answer(FROZEN, FROZEN, FROZEN)
@@ -284,7 +284,7 @@ def test_many_sessions_are_unpacked_in_rounds(monkeypatch: pytest.MonkeyPatch) -
 def test_a_receiver_that_fails_does_not_stop_the_others() -> None:
     """A bug in one deliver is logged; the next batch is delivered."""
     bench = Bench()
-    bench.thawing.submit([write("a")], lambda replies: 1 / 0)
+    bench.frozen_queue.submit([write("a")], lambda replies: 1 / 0)
     bench.submit(write("b"))
     bench.redis.answer(OK)
     bench.redis.answer(OK)
@@ -295,7 +295,7 @@ def test_a_receiver_that_fails_does_not_stop_the_others() -> None:
 def test_what_is_barred_is_not_sent() -> None:
     """Writes and joins are refused in their places; what only takes away, and reads, are sent."""
     bench = Bench()
-    bench.thawing.barred = "a node of format 1 runs"
+    bench.frozen_queue.barred = "a node of format 1 runs"
     bench.submit(write("s"), Leave("s", "d", "c", "n"), hello("s"))
     assert [] == bench.delivered
     assert ["Leave:s:d"] == bench.redis.answer(OK)
@@ -306,7 +306,7 @@ def test_what_is_barred_is_not_sent() -> None:
     bench.submit(write("s"))
     assert [] == bench.redis.answer()
     assert isinstance(bench.delivered[1][1][0], StoreUnavailable)
-    bench.thawing.barred = ""
+    bench.frozen_queue.barred = ""
     bench.submit(write("s"))
     assert ["Apply:s:d"] == bench.redis.answer(OK)
     assert (3, [OK]) == bench.delivered[2]
@@ -315,7 +315,7 @@ def test_what_is_barred_is_not_sent() -> None:
 def test_old_sessions_are_not_moved_while_that_is_barred() -> None:
     """Nodes of format 1 use them: who reads one is refused as well."""
     bench = Bench()
-    bench.thawing.barred = "a node of format 1 runs"
+    bench.frozen_queue.barred = "a node of format 1 runs"
     bench.submit(Touch("s", "n", []))
     bench.redis.answer(OLD)
     assert is_get(bench.redis.answer(None))

@@ -1,11 +1,11 @@
-"""The courier: each request is answered, whatever fails about it or about another one."""
+"""The store_queue: each request is answered, whatever fails about it or about another one."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from syncbridge.errors import ErrorCode, StoreUnavailable
 from syncbridge.records.sessions import Deliver, Read, Request
-from syncbridge_server.gateway.courier import Courier, HandlingFailed
+from syncbridge_server.gateway.store_queue import HandlingFailed, StoreQueue
 
 
 class Stored:
@@ -24,7 +24,7 @@ class Stored:
 
 def told(sids: Sequence[str], failing: str = "") -> dict[str, list[Any]]:
     """What each request's reply function is told; that of `failing` raises."""
-    courier = Courier(Stored(), lambda: None)  # type: ignore[arg-type]
+    store_queue = StoreQueue(Stored(), lambda: None)  # type: ignore[arg-type]
     heard: dict[str, list[Any]] = {sid: [] for sid in sids}
 
     def reply(answer: Any, sid: str) -> None:
@@ -33,9 +33,9 @@ def told(sids: Sequence[str], failing: str = "") -> dict[str, list[Any]]:
             raise ZeroDivisionError
 
     for sid in sids:
-        courier.ask(Read(sid), reply, sid)
-    courier.dispatch()
-    assert 0 == courier.in_flight
+        store_queue.ask(Read(sid), reply, sid)
+    store_queue.dispatch()
+    assert 0 == store_queue.in_flight
     return heard
 
 

@@ -20,10 +20,10 @@ log = structlog.get_logger("gateway")
 
 
 OnError = Callable[[Connection, SyncBridgeError, str], None]
-"""Told each error that a connection is sent; `message`, or `auth` when it is AUTH's."""
+"""Called with each error that a connection is sent; `auth` for AUTH, else `message`."""
 
 
-class Post:
+class MessageSender:
     """Frames for one connection (`send`, `error`) or all of a session (`update`, `notice`).
 
     Args:
@@ -31,7 +31,7 @@ class Post:
         clock: wall clock, Unix seconds.
 
     Attributes:
-        on_error: told of each ERROR, and of AUTH_FAILURE, to whom and at which door.
+        on_error: called with each ERROR and AUTH_FAILURE.
     """
 
     def __init__(self, hub: Hub, registry: Registry, clock: Callable[[], float]) -> None:
@@ -54,7 +54,7 @@ class Post:
         self.raw(connection, frame)
 
     def raw(self, connection: Connection, frame: bytes) -> None:
-        """A message that is ready, as JSON."""
+        """Send an encoded JSON message to one connection."""
         ready = transcoded(frame) if takes_protobuf(connection) else frame
         if ready is not None:
             self._hub.send(connection.cid, ready, KIND_REPLY)
@@ -75,7 +75,7 @@ class Post:
         )
 
     def update_one(self, connection: Connection, change: Change) -> None:
-        """STATE_UPDATE to one device: an answer without news, or a coalesced difference."""
+        """STATE_UPDATE to one device: an acknowledgement without changes, or a coalesced delta."""
         if connection.session is not None:
             encoded = self._update_binary if takes_protobuf(connection) else self._update_frame
             frame = encoded(connection.session, change)
@@ -84,12 +84,12 @@ class Post:
     def notice(
         self, session: LocalSession, frame: bytes, exclude: int = 0, kind: int = KIND_NOTICE
     ) -> None:
-        """A message that is ready, to all devices of a session."""
+        """Send an encoded message to all devices of a session."""
         binary = transcoded(frame) if session.binary else None
         self._hub.publish(session.topic, frame, kind, 0, exclude, binary)
 
     def everyone(self, topic: int, frame: bytes, kind: int = KIND_NOTICE) -> int:
-        """A message that is ready, to a topic of any connections; returns how many."""
+        """Send an encoded message to all members of a topic; returns their number."""
         binary = transcoded(frame) if self._registry.binary else None
         return self._hub.publish(topic, frame, kind, 0, 0, binary)
 
@@ -101,7 +101,7 @@ class Post:
         return self._hub.publish(session.topic, frame, KIND_STATE, change.prev_version, 0, binary)
 
     def _update_binary(self, session: LocalSession, change: Change) -> bytes:
-        from syncbridge import protobuf  # large: a start does not wait for it
+        from syncbridge import protobuf  # slow to import: the start does not wait for it
 
         return protobuf.state_update(session.id, session.owner, change, int(self._clock()))
 
@@ -117,7 +117,7 @@ class Post:
 
 
 def nobody(connection: Connection, error: SyncBridgeError, door: str) -> None:
-    """Takes what nobody wants to hear."""
+    """The default of `on_error`: does nothing."""
 
 
 def prefix(session: LocalSession) -> bytes:
@@ -129,11 +129,11 @@ def prefix(session: LocalSession) -> bytes:
 
 
 def transcoded(frame: bytes) -> bytes | None:
-    """A message of ours as protobuf; None, with a word in the log, when there is no such thing."""
+    """A message as protobuf; None, with a log line, when it has no such form."""
     from syncbridge import protobuf
 
     try:
         return protobuf.from_json(frame)
     except protobuf.TranscodeError:
-        log.exception("Message has no protobuf form")
+        log.exception("protobuf_encoding_failed")
         return None

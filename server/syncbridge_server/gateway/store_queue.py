@@ -1,12 +1,12 @@
-"""Brings the requests of a tick to the store, and each answer back to who asked.
+"""Sends the requests of a tick to the store, and returns each answer to its caller.
 
 Everything asked between two `dispatch` calls goes out as one pipeline. Answers come back on the
-Trio thread, in order, as plain function calls: no task waits for a write. `after` runs once a
-batch, when all of its answers have been handled.
+Trio thread, in order, as plain function calls: no task waits for a write. `after` runs once per
+batch, after all of its answers.
 
-A fault of ours costs only the request that it is about. A reply function that raises is called once
-more, with `HandlingFailed`, as whoever asked must hear something; a request that cannot even be
-written does not keep back those that were asked with it.
+An internal error affects only the request that it concerns. A reply function that raises is called
+once more, with `HandlingFailed`, because the caller must get an answer. A request that cannot even
+be encoded does not hold back the others of its batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ import structlog
 from syncbridge.errors import ErrorCode, StoreError, StoreTimeout
 from syncbridge.records.reads import reads_apart
 from syncbridge.records.sessions import Outcome, Request
-from syncbridge_server.gateway.tally import Tally
+from syncbridge_server.gateway.counters import GatewayCounters
 from syncbridge_server.ports.store import Store
 
 log = structlog.get_logger("gateway")
@@ -29,23 +29,22 @@ MAX_BATCH = 512
 Reply = Callable[..., None]
 
 Waiting = tuple[Reply, tuple[Any, ...]]
-"""Who asked, and what is given back with the answer."""
+"""The reply function, and the context that it gets with the answer."""
 
 
 class HandlingFailed(StoreTimeout):
-    """This node failed on a request, or on its answer; the store may have done it."""
+    """This node failed on a request or on its answer; the store may have executed it."""
 
     def __init__(self) -> None:
         super().__init__("the server failed on this message")
         self.code = ErrorCode.INTERNAL
 
 
-class Courier:
+class StoreQueue:
     """Collects requests; see the module's text.
 
     Args:
-        store: where requests go.
-        after: called after a batch of answers was handled.
+        store: receives the requests. after: called after each batch of answers.
     """
 
     def __init__(self, store: Store, after: Callable[[], None]) -> None:
@@ -54,11 +53,11 @@ class Courier:
         self._requests: list[Request] = []
         self._replies: list[Waiting] = []
         self.in_flight = 0
-        self.tally = Tally()
+        self.counters = GatewayCounters()
 
     @property
     def apart(self) -> bool:
-        """Whether the store has replicas confirm what it answers."""
+        """Whether replicas confirm writes before the store answers."""
         return self._store.apart
 
     def ask(self, request: Request, reply: Reply, *context: Any) -> None:
@@ -68,7 +67,7 @@ class Courier:
         self._replies.append((reply, context))
 
     def dispatch(self) -> None:
-        """Send what was asked since the last call."""
+        """Send the requests that were queued since the last call."""
         while self._requests:
             requests = self._requests[:MAX_BATCH]
             replies = self._replies[:MAX_BATCH]
@@ -79,7 +78,7 @@ class Courier:
                 self._submit(requests, replies)
 
     def _submit_apart(self, requests: list[Request], replies: list[Waiting]) -> None:
-        """Reads by themselves, so that their answers need not wait for those of writes."""
+        """Submit reads separately, so that their answers need not wait for those of writes."""
         pairs = list(zip(requests, replies, strict=True))
         for part in reads_apart(pairs, lambda pair: pair[0]):
             self._submit([request for request, _ in part], [reply for _, reply in part])
@@ -89,10 +88,10 @@ class Courier:
 
         def deliver(answers: Sequence[Any]) -> None:
             self.in_flight -= len(replies)
-            took, before = perf_counter() - began, self.tally.answered
+            took, before = perf_counter() - began, self.counters.answered
             self._hand_out(answers, replies)
-            if self.tally.answered != before:
-                self.tally.commits.observe(took, self.tally.answered - before)
+            if self.counters.answered != before:
+                self.counters.commits.observe(took, self.counters.answered - before)
             self._after()
 
         self.in_flight += len(replies)
@@ -106,9 +105,9 @@ class Courier:
             self._singly(requests, replies)
 
     def _singly(self, requests: list[Request], replies: list[Waiting]) -> None:
-        """Send requests one by one, as one of them cannot be written."""
+        """Send requests one by one, because one of them cannot be encoded."""
         if len(requests) == 1:
-            log.exception("Request failed", request=type(requests[0]).__name__)
+            log.exception("request_failed", request=type(requests[0]).__name__)
             self._hand_out([HandlingFailed()], replies)
             return
         for request, reply in zip(requests, replies, strict=True):
@@ -117,16 +116,16 @@ class Courier:
     def _hand_out(self, answers: Sequence[Any], replies: list[Waiting]) -> None:
         for answer, (reply, context) in zip(answers, replies, strict=True):
             if isinstance(answer, Outcome):
-                self.tally.count(answer)
+                self.counters.count(answer)
             if not _handled(answer, reply, context) and not isinstance(answer, HandlingFailed):
                 _handled(HandlingFailed(), reply, context)
 
 
 def _handled(answer: Any, reply: Reply, context: tuple[Any, ...]) -> bool:
-    """Give an answer to who asked; False when that fails."""
+    """Call a reply function; False when it raises."""
     try:
         reply(answer, *context)
     except Exception:
-        log.exception("Reply failed", answer=type(answer).__name__)
+        log.exception("reply_failed", answer=type(answer).__name__)
         return False
     return True

@@ -1,12 +1,12 @@
-"""How many handshakes, and how many connections without AUTH, one address may have.
+"""Limits on handshakes, and on connections without AUTH, for each address.
 
-Before AUTH an address is all that is known of a client. It may stand for many people (a company, a
-mobile network), so the bounds are wide; they stop one machine from taking all places. Who stands
-for many people by its nature has none: `listener.shares` says who that is.
+Before AUTH, the address is all that the server knows of a client. It may stand for many people (a
+company, a mobile network), so the bounds are wide; they only stop one machine from taking all
+slots. Addresses that stand for many people by nature have no bound; `listener.shares` lists them.
 
-An address has a share of the connections without AUTH, which binds once so many places are taken
-that they could become short. Above it, and when there is no place at all, connections without AUTH
-give way to new ones, in the order of `shares.first_to_go`.
+Each address has a share of the connections without AUTH, which applies once the node is nearly
+full. Above that share, and when the node is full, new connections replace those without AUTH, in
+the order of `shares.first_to_go`.
 """
 
 import math
@@ -27,7 +27,7 @@ from syncbridge_server.listener.shares import (
 )
 
 
-class Silent:
+class UnauthenticatedConnections:
     """Connections that have not sent a valid AUTH, by address.
 
     Args:
@@ -59,7 +59,7 @@ class Silent:
         self._of[connection] = holder
 
     def discard(self, connection: Connection) -> None:
-        """It has sent a valid AUTH, or is gone."""
+        """The connection has sent a valid AUTH, or has closed."""
         holder = self._of.pop(connection, None)
         if holder is None:
             return
@@ -72,27 +72,30 @@ class Silent:
             del self._holders[holder.name]
 
     def above_share(self, client: str) -> Connection | None:
-        """The oldest of an address that has its share; None when it has not."""
+        """The oldest connection of an address that has used up its share, else None."""
         holder = self._holders.get(self._name(client))
         return holder.oldest if holder is not None and holder.full else None
 
     def first(self) -> Connection | None:
-        """Who gives way when there is no place."""
+        """The connection to replace when the node is full."""
         return first_to_go(self._ranking.first(), self._many, lambda connection: connection.cid)
 
 
-class Entrance:
-    """Judges handshakes. A bound of 0 in the limits is none.
+class AdmissionLimits:
+    """Admits or refuses handshakes. A limit of 0 means no limit.
 
     Args:
-        silent: who has not authenticated, kept by the registry.
+        unauthenticated: who has not authenticated, kept by the registry.
         holder: address -> whose share it counts for.
     """
 
     def __init__(
-        self, limits: Limits, silent: Silent, holder: Callable[[str], str] = holder_name
+        self,
+        limits: Limits,
+        unauthenticated: UnauthenticatedConnections,
+        holder: Callable[[str], str] = holder_name,
     ) -> None:
-        self._silent = silent
+        self._unauthenticated = unauthenticated
         self._holder = holder
         self._most = limits.connections
         self._pressure = math.ceil(limits.connections * PRESSURE)
@@ -105,14 +108,14 @@ class Entrance:
         """Whether an address may open another WebSocket.
 
         Args:
-            now: monotonic seconds. taken: places that are taken.
+            now: monotonic seconds. taken: connections that are open.
 
         Returns:
-            Why not; or the connection that has to give way to it; or None.
+            The refusal; or the connection that the new one replaces; or None.
         """
         full = 0 < self._most <= taken
-        if full and not self._silent:
-            return Refusal(503, ErrorCode.OVERLOADED.wire, "the server has no room", 5)
+        if full and not self._unauthenticated:
+            return Refusal(503, ErrorCode.OVERLOADED.wire, "the server is full", 5)
         holder = self._holder(client)
         wait = 0.0
         if self._buckets is not None and holder != MANY:
@@ -120,5 +123,5 @@ class Entrance:
         if wait:
             code, detail = ErrorCode.RATE_LIMITED, "too many handshakes from this address"
             return Refusal(code.status, code.wire, detail, max(1, math.ceil(wait)))
-        oldest = self._silent.above_share(client) if taken >= self._pressure else None
-        return oldest or (self._silent.first() if full else None)
+        oldest = self._unauthenticated.above_share(client) if taken >= self._pressure else None
+        return oldest or (self._unauthenticated.first() if full else None)

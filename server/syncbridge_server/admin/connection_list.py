@@ -21,7 +21,7 @@ from syncbridge_server.gateway.registry import Registry
 MAX_NODE_NAME = 64
 
 
-class RosterQuestion(msgspec.Struct):
+class ConnectionQuery(msgspec.Struct):
     """What nodes are asked: connections after a place; of a user, session and device, or of all."""
 
     node: str
@@ -48,7 +48,7 @@ class ConnectionRow(msgspec.Struct):
     queued_bytes: int
 
 
-class Roster:
+class ConnectionList:
     """Answers for this node. `queued`: bytes that wait for a connection."""
 
     def __init__(self, registry: Registry, node: str, queued: Callable[[int], int]) -> None:
@@ -57,11 +57,11 @@ class Roster:
         self._queued = queued
 
     async def answer(self, body: bytes) -> bytes:
-        """A `RosterQuestion` in, this node's rows out."""
-        question = msgspec.json.decode(body, type=RosterQuestion)
+        """A `ConnectionQuery` in, this node's rows out."""
+        question = msgspec.json.decode(body, type=ConnectionQuery)
         return msgspec.json.encode(self.rows(question))
 
-    def rows(self, question: RosterQuestion) -> list[ConnectionRow]:
+    def rows(self, question: ConnectionQuery) -> list[ConnectionRow]:
         """The first rows of this node after the question's place. O(connections)."""
         if self._node < question.node:
             return []
@@ -90,7 +90,7 @@ class Roster:
         )
 
 
-def fits(connection: Connection, question: RosterQuestion) -> bool:
+def fits(connection: Connection, question: ConnectionQuery) -> bool:
     """Whether a connection is asked for."""
     identity = connection.identity
     if connection.state is State.CLOSED:
@@ -115,17 +115,19 @@ def merge(parts: Iterable[list[ConnectionRow]], limit: int) -> tuple[list[Connec
 
 def question_of(
     cursor: str, limit: int, user_id: str, session_id: str = "", device_id: str = ""
-) -> RosterQuestion:
+) -> ConnectionQuery:
     """What to ask for a page. Raises INVALID_FIELD for a cursor that is none."""
     meant = (limit, user_id, session_id, device_id)
     if not cursor:
-        return RosterQuestion("", 0, *meant)
+        return ConnectionQuery("", 0, *meant)
     node, colon, cid = cursor.rpartition(":")
     try:
         if not colon or len(node) > MAX_NODE_NAME or len(cid) > 16 or not cid.isalnum():
             raise ValueError
-        return RosterQuestion(node, int(cid, 16), *meant)
+        return ConnectionQuery(node, int(cid, 16), *meant)
     except ValueError:
         raise SyncBridgeError(
-            ErrorCode.INVALID_FIELD, "cursor: give the one of the answer before", field="cursor"
+            ErrorCode.INVALID_FIELD,
+            "cursor: send the next_cursor of the page before",
+            field="cursor",
         ) from None

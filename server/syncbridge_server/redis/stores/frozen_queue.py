@@ -1,4 +1,4 @@
-"""Requests in order, and what happens to those that meet a frozen session.
+"""Keeps requests in order, and unpacks frozen sessions that they meet.
 
 Theory of operation. Each submission is a batch; batches stand in one queue and are delivered from
 its head, so answers come in the order of submission. Normally the head is what Redis has just
@@ -54,7 +54,8 @@ FROZEN, OLD = [int(Status.FROZEN)], [int(Status.OLD)]
 NOT_YET = (FROZEN, OLD)
 
 WRITES = (Apply, Hello, OpenHandoff, Redeem)
-"""What is not sent while `barred`. Departures and sign-outs are: they only take away."""
+"""Requests that are not sent while `barred`. Departures and sign-outs are sent: they only
+remove."""
 
 ROUNDS = 4
 ROUND_SESSIONS = 64
@@ -74,7 +75,7 @@ class Batch:
         self.frozen = 0
 
     def waiting(self) -> Iterator[tuple[int, str]]:
-        """Place and session of each request that is to be asked again."""
+        """Index and session of each request that must be repeated."""
         if self.frozen:
             places = self.parked or {} if self.replies is None else dict(enumerate(self.replies))
             for at, reply in places.items():
@@ -109,14 +110,14 @@ def session_of(request: Request) -> str:
     return sid
 
 
-class Thawing:
+class FrozenQueue:
     """See the top of this file.
 
     Args:
         command: the call of a request.
         nonce: random bytes for the place of a session that is moved from format 1.
         most_bytes: bound of an unpacked state.
-        on_thaw: told the sessions that were unpacked.
+        on_thaw: called with unpacked sessions.
 
     Attributes:
         barred: why nothing may be changed, or empty.
@@ -161,7 +162,7 @@ class Thawing:
         self._batches.append(batch)
 
     def _park(self, batch: Batch, commands: list[Command]) -> list[Command]:
-        """Keep back what is barred, or waits for sessions that are unpacked; returns the others."""
+        """Hold back requests that are barred or wait for an unpacking; returns the others."""
         parked = {at: kept for at, r in enumerate(batch.requests) if (kept := self._kept(r))}
         if not parked:
             return commands
@@ -173,7 +174,7 @@ class Thawing:
         return [command for at, command in enumerate(commands) if at not in parked]
 
     def _kept(self, request: Request) -> Any:
-        """What a request counts as answered with, without being sent; None when it is sent."""
+        """The assumed answer of a request that is not sent; None when it is sent."""
         if self.barred and isinstance(request, WRITES):
             return StoreUnavailable(self.barred)
         return FROZEN if session_of(request) in self._parking else None
@@ -188,7 +189,7 @@ class Thawing:
         self._drain()
 
     def _drain(self) -> None:
-        """Deliver from the head of the queue what is complete."""
+        """Deliver complete batches from the head of the queue."""
         batches = self._batches
         while batches and batches[0].replies is not None and not batches[0].frozen:
             batch = batches.popleft()
@@ -196,13 +197,13 @@ class Thawing:
             try:
                 batch.deliver(batch.replies)
             except Exception:
-                # The batches behind it must not suffer for a bug in one receiver.
+                # A bug in one receiver must not affect the batches behind it.
                 log.exception("store_deliver_failed")
 
     # A round
 
     def _meet(self, sids: Iterable[str]) -> None:
-        """Sessions were found frozen: park what comes for them, and read their packed states."""
+        """Sessions are frozen: park their requests, and read their packed states."""
         for sid in sids:
             if sid not in self._parking:
                 self._parking.add(sid)
@@ -225,7 +226,7 @@ class Thawing:
                     self._fail(sid, error)
 
     def _unpack(self, sids: Sequence[str], blobs: list[Any]) -> None:
-        """Send what unpacks the sessions, and behind it all that waits for them."""
+        """Send the unpack calls, and behind them all requests that wait."""
         self._reading = False
         good: list[str] = []
         thaws: list[Command] = []
@@ -238,7 +239,7 @@ class Thawing:
                         raise StoreUnavailable(self.barred)
                     self._old.discard(sid)
                     thaws.append(self._move(sid))
-                elif blob is not None:  # else somebody was quicker
+                elif blob is not None:  # else another node was faster
                     thaws.append(thaw_command(self._io, sid, unpack_state(blob, self._most_bytes)))
                 good.append(sid)
             except StoreError as error:
@@ -266,7 +267,7 @@ class Thawing:
             self._rounds[sid] = self._rounds.get(sid, 0) + 1
 
     def _in_order(self, sids: frozenset[str]) -> list[tuple[Batch, int, str]]:
-        """What waits for these sessions, oldest first; what was overtaken is refused instead."""
+        """The requests that wait for these sessions, oldest first; overtaken ones are refused."""
         found: list[tuple[Batch, int, str]] = []
         done: set[tuple[str, str]] = set()
         for batch in reversed(self._batches):
@@ -318,7 +319,7 @@ class Thawing:
 
 
 def _effect(request: Request, reply: Any) -> tuple[str, str]:
-    """What a request may have done: a write of a device, or the end of its connection."""
+    """The possible effect of a request: a write of a device, or the end of its connection."""
     if isinstance(request, Apply) and isinstance(reply, list) and reply[0] == Status.OK:
         return request.sid, "write " + request.device_id
     if isinstance(request, Leave):

@@ -1,18 +1,18 @@
-"""What this node has written since its start, for operators."""
+"""Counters of this node since its start, for operators."""
 
 from syncbridge.records.sessions import Outcome, Status
 from syncbridge_server.telemetry.timing import Timing
 
 
-class Tally:
+class GatewayCounters:
     """Counts outcomes of writes.
 
     Attributes:
         writes: commits that changed something. created: sessions made by them.
-        conflicts: writes refused because somebody else had been faster.
+        conflicts: writes refused because of an earlier write.
         written_bytes: keys and values that were stored.
-        auth: AUTH messages, by `ok` or the error's name on the wire. resumes: by what a device that
-            had a state was given: `delta`, `full`, `rolled_back`.
+        auth: AUTH messages, by `ok` or the error's name on the wire. resumes: by what a returning
+            device received: `delta`, `full`, `rolled_back`.
         answered: outcomes of any kind. commits: how long they took. ticks: the engine's work.
     """
 
@@ -50,10 +50,10 @@ class Tally:
             self.written_bytes += sum(map(len, outcome.sets))
 
     def count_auth(self, result: str = "ok") -> None:
-        """One AUTH, first or repeated, has its answer."""
+        """An AUTH, first or repeated, was answered."""
         self.auth[result] = self.auth.get(result, 0) + 1
 
     def count_resume(self, delta: bool, reason: str) -> None:
-        """A device that had a state was given one. `reason`: of a whole one, as it is told."""
+        """A returning device received a delta or a whole state, for this reason."""
         kind = "rolled_back" if reason in ("epoch", "rolled_back") else "delta" if delta else "full"
         self.resumes[kind] += 1
