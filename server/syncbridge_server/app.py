@@ -126,7 +126,9 @@ class Server:
         self.bus = bus
         self.readiness = readiness
         self.voice = voice
-        self.store = RedisStore(io, node, limits, settings.freeze_after, check)
+        self.store = RedisStore(
+            io, node, limits, settings.freeze_after, check, key_writers=settings.key_writers
+        )
         self._lists = partial(Isolation, None, isolated)
         self.letters = voice.inbox if voice is not None else new_inbox(settings, io, bus, node)
         self.freezer = Freezer(
