@@ -1,8 +1,8 @@
 /**
  * A Chromium that opens pages, told by lines of its standard input.
  *
- *     open URL   in a context of its own, so nothing is cached; answers {"paint", "content"}: ms from
- *                the start of the navigation to the first paint and to the first one with content
+ *     open URL   in a context of its own, so nothing is cached; answers {"paint", "content"}: ms
+ *                from the start of the navigation to the first paint, and to the first with content
  *     close      answers {}
  *
  * It ends with its input.
@@ -12,7 +12,7 @@ import { createInterface } from "node:readline";
 
 const require = createRequire(new URL("../../pages/package.json", import.meta.url));
 const { chromium } = require("playwright-core");
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"];
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"];
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",

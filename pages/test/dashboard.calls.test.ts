@@ -43,9 +43,11 @@ describe("calls", () => {
   it("have a timeline that is read backwards", async () => {
     await on.signedIn(async (page) => {
       await page.route(/\/timeline\?/, async (route) => {
-        const answer = await route.fetch();
+        const url = new URL(route.request().url());
+        const older = url.searchParams.get("cursor") === "earlier";
+        url.searchParams.delete("cursor");
+        const answer = await route.fetch({ url: url.href });
         const body = (await answer.json()) as { entries: TimelineEntry[]; nextCursor: string };
-        const older = route.request().url().includes("cursor=earlier");
         const entries = [{ ...body.entries[0]!, what: older ? "older" : "newer" }];
         await route.fulfill({ json: { entries, nextCursor: older ? "" : "earlier" } });
       });

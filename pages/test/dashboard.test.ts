@@ -87,7 +87,7 @@ describe("a viewer", () => {
 });
 
 describe("a person who is asked", () => {
-  it("finds which device of Ann wrote a key last, and whether Bob is in the call, in 8 steps", async () => {
+  it("finds who of Ann's devices wrote a key, and whether Bob is in the call, in 8 steps", async () => {
     await on.signedIn(async (page) => {
       let steps = 0;
       const step = async (done: Promise<unknown>) => {

@@ -1,4 +1,4 @@
-/** What the tests of the dashboard have in common: an installation, a browser, and ways to a page. */
+/** What tests of the dashboard have in common: an installation, a browser, ways to a page. */
 import { randomUUID } from "node:crypto";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect } from "vitest";

@@ -474,8 +474,8 @@ if imprints then
   if not spelled then call('HSET', KEYS[1], 'z', '2') end
 end
 if no_imprints then write('HDEL', own .. 'c', no_imprints) end
---w if made then note_writer(own .. 'w', next_text, epoch, sets or {name, value}, deletes or {},
---w     refreshed + TTL) end
+--w if made then note_writer(own .. 'w', next_text, epoch, refreshed + TTL, one and name, sets,
+--w     deletes) end
 if seq > 0 then
   last = seq
   if not streams and call('HLEN', KEYS[1]) > MOST_STREAMS then
