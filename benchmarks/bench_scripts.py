@@ -120,6 +120,10 @@ def variants(client: redis.Redis) -> list[Variant]:
     add("stream", "stream")
     add("stream, cluster", "stream", cluster=True)
     add("id without a stream", "id")
+    scripts.limit(LIMITS, writers=True)
+    client.script_load(scripts.sources["apply"])
+    add("stream, key writers", "stream", digest=scripts.digests["apply"])
+    scripts.limit(LIMITS)
     scripts.tell(True)
     add("stream, events written", "stream", digest=scripts.digests["apply"])
     return found

@@ -213,4 +213,6 @@ function App() {
   return <SignIn text={text} enter={paste} />;
 }
 
-render(<App />, document.getElementById("page")!);
+const page = document.getElementById("page")!;
+page.replaceChildren();
+render(<App />, page);

@@ -203,6 +203,17 @@ export interface TimelineEntry {
   count: number;
 }
 
+/** Whoever has `url` can fetch it; it is empty where only the text is kept. */
+export interface Recording {
+  recordingId: string;
+  sessionId: string;
+  readyAt: string;
+  url: string;
+  duration: number | null;
+  kind: string;
+  expiresAt: string | null;
+}
+
 export interface UserCall {
   channelId: string;
   waddleId: string;

@@ -40,7 +40,7 @@ from syncbridge_server.auth.state_policy import StatePolicy
 from syncbridge_server.configuration.parts import hub_limits, listener_config
 from syncbridge_server.event_routes import event_routes
 from syncbridge_server.events.assembly import Events
-from syncbridge_server.gateway.connection import Connection
+from syncbridge_server.gateway.connection import Connection, LocalSession
 from syncbridge_server.gateway.gateway import Gateway, node_name
 from syncbridge_server.http.admin.access import AdminAccessRoutes
 from syncbridge_server.http.admin.figures import AdminRoutes
@@ -126,7 +126,9 @@ class Server:
         self.bus = bus
         self.readiness = readiness
         self.voice = voice
-        self.store = RedisStore(io, node, limits, settings.freeze_after, check)
+        self.store = RedisStore(
+            io, node, limits, settings.freeze_after, check, key_writers=settings.key_writers
+        )
         self._lists = partial(Isolation, None, isolated)
         self.letters = voice.inbox if voice is not None else new_inbox(settings, io, bus, node)
         self.freezer = Freezer(
@@ -175,6 +177,8 @@ class Server:
         self.events = Events(settings, io, bus, node, registry, lambda: self.gateway.draining)
         self.gateway.fanout.rollbacks.on_session = self.events.rolled_back
         self.audit = Audit(settings.audit_log) if settings.audit_log else None
+        if self.audit is not None:
+            self.gateway.registry.on_admin = partial(_joined_by_admin, self.audit)
         self.http_metrics = observability.http_metrics(registry)
         registry.register(self.refusals)
         self.listener = replace(listener_config(settings), on_refused=self._handshake_refused)
@@ -539,3 +543,12 @@ class Server:
             *DeadLetterRoutes(self.letters, bearer).routes(),
             *RecordingRoutes(voice.recordings if voice is not None else None, bearer).routes(),
         ]
+
+
+def _joined_by_admin(audit: Audit, session: LocalSession, connection: Connection) -> None:
+    """An administrator sees somebody else's session as long as the socket is open."""
+    identity = connection.identity
+    if identity is not None and session.owner != identity.user_id:
+        audit.joined(
+            identity.user_id, connection.client, session.id, connection.device_id, time.time()
+        )

@@ -133,6 +133,8 @@ def dev(
         changes["server_addr"] = DEV_ADDRESS
     if "log_format" not in settings.model_fields_set:
         changes["log_format"] = "console"
+    if "key_writers" not in settings.model_fields_set:
+        changes["key_writers"] = True
     settings = _or_exit(lambda: with_dev_secrets(settings.with_values(**changes), create=True))
     _begin(settings)
     settings = _with_voice(settings)

@@ -339,6 +339,7 @@ class Settings(BaseSettings):
         600.0, "Time without a write or device after which a state is stored compressed; 0: never."
     )
     freeze_bytes: Bytes = var(4_096, "Smallest state that is stored compressed.")
+    key_writers: bool = var(False, "Keep which device wrote each key. `syncbridge dev`: true.")
 
     # Events
     events_kept: Count = var(100_000, "Events that can be read; the oldest make room.")

@@ -159,6 +159,15 @@ def test_dev_takes_the_environment(runs: list[tuple[Settings, bool]]) -> None:
     assert not Path("elsewhere").exists()
 
 
+def test_dev_keeps_who_wrote_each_key(runs: list[tuple[Settings, bool]]) -> None:
+    """Unless the environment says otherwise; a production server does so on demand."""
+    call("dev")
+    call("dev", SYNCBRIDGE_KEY_WRITERS="false")
+
+    assert [True, False] == [settings.key_writers for settings, _ in runs]
+    assert not Settings().key_writers
+
+
 def test_dev_has_a_stand_in_for_a_voice_provider(runs: list[tuple[Settings, bool]]) -> None:
     """Unless one is configured; its webhooks come to this server."""
     call("dev", "--addr", "127.0.0.1:9")

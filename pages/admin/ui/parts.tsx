@@ -197,6 +197,40 @@ export function Table<T>({
   );
 }
 
+/**
+ * The foot of a list that comes in pages.
+ *
+ * @param cursors where the pages begin that were passed, the one that is shown last
+ * @param next where the next one begins; empty or undefined for none
+ */
+export function Pager({
+  cursors,
+  next,
+  go,
+  children,
+}: {
+  cursors: readonly string[];
+  next: string | undefined;
+  go: (cursors: string[]) => void;
+  children?: ComponentChildren;
+}) {
+  return (
+    <div class="row foot">
+      {children}
+      {cursors.length > 1 && (
+        <button type="button" class="button" onClick={() => go(cursors.slice(0, -1))}>
+          Previous page
+        </button>
+      )}
+      {next && (
+        <button type="button" class="button" onClick={() => go([...cursors, next])}>
+          Next page
+        </button>
+      )}
+    </div>
+  );
+}
+
 /** A dialog over the page; Escape closes it. */
 export function Dialog({
   title,

@@ -2,8 +2,23 @@
 import { useEffect, useState } from "preact/hooks";
 import { ask, path, query } from "../access";
 import { age, clock, date, span } from "../format";
-import type { Channel, Participant, TimelineEntry } from "../types";
-import { Act, Badge, Card, Facts, Failure, Id, Page, Table, useLoaded, When } from "../ui/parts";
+import type { Channel, Participant, Recording, TimelineEntry } from "../types";
+import {
+  Act,
+  Badge,
+  Card,
+  download,
+  Facts,
+  Failure,
+  Id,
+  Page,
+  reason,
+  Table,
+  useAdmin,
+  useLoaded,
+  useSay,
+  When,
+} from "../ui/parts";
 
 type Told = { entries: TimelineEntry[]; nextCursor: string };
 const ROWS = 50;
@@ -53,6 +68,7 @@ export function Call({ id }: { id: string }) {
           <Facts facts={facts(channel)} />
           <Participants channel={channel} reload={reload} />
           <Timeline id={id} />
+          <Recordings id={id} />
         </>
       )}
     </Page>
@@ -343,6 +359,84 @@ function Timeline({ id }: { id: string }) {
             Show older
           </button>
         </div>
+      )}
+    </Card>
+  );
+}
+
+/** What was recorded. It is asked for on demand: whoever has an address can fetch what is there. */
+function Recordings({ id }: { id: string }) {
+  const [rows, setRows] = useState<Recording[]>();
+  const [error, setError] = useState("");
+  const admin = useAdmin();
+  const say = useSay();
+  const at = path`/voice/channels/${id}/recordings`;
+  const look = async () => {
+    try {
+      setRows((await ask<{ recordings: Recording[] }>("GET", at)).recordings);
+      setError("");
+    } catch (failed) {
+      setError(reason(failed));
+    }
+  };
+  const save = async ({ recordingId }: Recording) => {
+    try {
+      const text = await ask<string>("GET", at + path`/${recordingId}/text`);
+      download(`${recordingId}.txt`, text);
+    } catch (failed) {
+      say(reason(failed), true);
+    }
+  };
+  if (!admin) return <p class="muted small">Recordings are shown to role admin.</p>;
+  return (
+    <Card
+      title="Recordings"
+      wide
+      aside={
+        <button type="button" class="button" onClick={() => void look()}>
+          Look them up
+        </button>
+      }
+    >
+      <Failure text={error} />
+      {rows && (
+        <Table
+          caption="Recordings"
+          rows={rows}
+          by={(row) => row.recordingId}
+          empty="Nothing that was recorded here can still be fetched."
+          columns={[
+            { head: "Ready", cell: (row) => <When at={row.readyAt} /> },
+            { head: "What", cell: (row) => row.kind },
+            {
+              head: "Length",
+              number: true,
+              cell: (row) => (row.duration === null ? "–" : span(row.duration)),
+            },
+            { head: "Session", cell: (row) => <Id>{row.sessionId}</Id> },
+            {
+              head: "Until",
+              cell: (row) => (row.expiresAt === null ? "–" : <time>{date(row.expiresAt)}</time>),
+            },
+            {
+              head: "",
+              cell: (row) => (
+                <div class="row end">
+                  {row.url && (
+                    <a class="button" href={row.url} target="_blank" rel="noreferrer">
+                      Open
+                    </a>
+                  )}
+                  {row.kind !== "recording" && (
+                    <button type="button" class="button" onClick={() => void save(row)}>
+                      Download text
+                    </button>
+                  )}
+                </div>
+              ),
+            },
+          ]}
+        />
       )}
     </Card>
   );

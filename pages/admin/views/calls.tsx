@@ -9,6 +9,7 @@ import {
   Failure,
   Id,
   Page,
+  Pager,
   reason,
   Table,
   useFeed,
@@ -170,23 +171,9 @@ function Channels() {
               { head: "Begun", cell: (row) => <When at={row.createdAt} /> },
             ]}
           />
-          <div class="row foot">
+          <Pager cursors={cursors} next={value.nextCursor} go={setCursors}>
             {value.damaged > 0 && <span class="muted small">{value.damaged} cannot be read</span>}
-            {cursors.length > 1 && (
-              <button type="button" class="button" onClick={() => setCursors(cursors.slice(0, -1))}>
-                Page before
-              </button>
-            )}
-            {value.nextCursor && (
-              <button
-                type="button"
-                class="button"
-                onClick={() => setCursors([...cursors, value.nextCursor])}
-              >
-                Next page
-              </button>
-            )}
-          </div>
+          </Pager>
         </>
       )}
     </Card>

@@ -14,6 +14,7 @@ import {
   Json,
   Once,
   Page,
+  Pager,
   reason,
   Table,
   useAdmin,
@@ -462,22 +463,7 @@ function DeadLetters({ of, changed }: { of: Endpoint; changed: () => Promise<voi
           ]}
         />
       )}
-      <div class="row foot">
-        {cursors.length > 1 && (
-          <button type="button" class="button" onClick={() => setCursors(cursors.slice(0, -1))}>
-            Newer
-          </button>
-        )}
-        {value?.next_cursor && (
-          <button
-            type="button"
-            class="button"
-            onClick={() => setCursors([...cursors, value.next_cursor])}
-          >
-            Older
-          </button>
-        )}
-      </div>
+      <Pager cursors={cursors} next={value?.next_cursor} go={setCursors} />
     </Card>
   );
 }

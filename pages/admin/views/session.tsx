@@ -27,7 +27,7 @@ const SHOWN = 100;
 const LINES = 200;
 const REDRAW = 250;
 const NOT_KEPT =
-  "Redis keeps the last writer of the session, not of each key. While this page watches live, writers are exact.";
+  "The writer of each key is kept from when SYNCBRIDGE_KEY_WRITERS is set. While this page watches live, writers are exact.";
 const ONE_OF = "One of these: an update of theirs was taken at this version.";
 
 /** The state after a commit; undefined when commits are missing in between. */

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { ask, path, query } from "../access";
 import { bytes, count, preview } from "../format";
 import type { Letter, VoiceFigures } from "../types";
-import { Act, Card, Failure, Id, Page, Table, useLoaded, When } from "../ui/parts";
+import { Act, Card, Failure, Id, Page, Pager, Table, useLoaded, When } from "../ui/parts";
 
 type Letters = { dead_letters: Letter[]; next_cursor: string };
 const ROWS = 50;
@@ -139,22 +139,7 @@ function DeadLetters() {
           ]}
         />
       )}
-      <div class="row foot">
-        {cursors.length > 1 && (
-          <button type="button" class="button" onClick={() => setCursors(cursors.slice(0, -1))}>
-            Newer
-          </button>
-        )}
-        {value?.next_cursor && (
-          <button
-            type="button"
-            class="button"
-            onClick={() => setCursors([...cursors, value.next_cursor])}
-          >
-            Older
-          </button>
-        )}
-      </div>
+      <Pager cursors={cursors} next={value?.next_cursor} go={setCursors} />
     </Card>
   );
 }

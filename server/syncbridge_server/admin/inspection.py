@@ -1,7 +1,8 @@
 """One session as an operator looks at it, and the end of its life.
 
-Redis keeps the last writer of a session, not of each key. Of a key that was changed by the newest
-version the writer is therefore known. Of an older one it is known which devices have an update
+With `SYNCBRIDGE_KEY_WRITERS` Redis keeps the writer of each key. Without it, and of what was
+written before it was set, it keeps the last writer of the session: that of a key that was changed
+by the newest version is therefore known. Of an older one it is known which devices have an update
 that was taken at its version; an update that changed nothing leaves the same mark, so that these
 are candidates, not witnesses.
 """
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from syncbridge.errors import StoreUnavailable
 from syncbridge.integrity import UNREADABLE
 from syncbridge.records.sessions import Read, Snapshot, Status
+from syncbridge.records.writers import writer_of
 from syncbridge_server.ports.store import Store
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.cold import StateDamaged
@@ -74,27 +76,24 @@ class Inspection:
 def read(snapshot: Snapshot, reply: Any) -> Inspected:
     """The answer of `inspect.lua`. Raises ValueError and its like for one that cannot be right."""
     meta, state, versions, noted = dict(_pairs(reply[0])), reply[1], reply[2], reply[3]
-    current, writer = int(meta[b"v"]), meta.get(b"w", b"").decode()
+    current, newest, epoch = int(meta[b"v"]), meta.get(b"w", b"").decode(), meta[b"e"].decode()
     changed = {key: int(version) for key, version in _pairs(versions)}
-    marks = _marks(meta, noted, current)
-    keys = [
-        Key(
-            key.decode(),
-            value,
-            version := changed.get(key, 0),
-            writer if version == current else "",
-            sorted(marks.get(version, ())) if version != current else [],
-        )
-        for key, value in _pairs(state)
-    ]
-    snapshot.version, snapshot.device_id, snapshot.flat = current, writer, None
-    snapshot.epoch, snapshot.lineage = meta[b"e"].decode(), meta[b"l"].decode()
-    keys.sort(key=lambda one: one.key)
+    entries, marks = dict(_pairs(reply[4])), _marks(meta, noted, current)
+
+    def shown(key: bytes, value: bytes) -> Key:
+        version = changed.get(key, 0)
+        kept = writer_of(entries.get(key), version, epoch)
+        writer = newest if version == current else kept
+        return Key(key.decode(), value, version, writer, [] if writer else marks.get(version, []))
+
+    snapshot.version, snapshot.device_id, snapshot.flat = current, newest, None
+    snapshot.epoch, snapshot.lineage = epoch, meta[b"l"].decode()
+    keys = sorted(shown(key, value) for key, value in _pairs(state))
     return Inspected(snapshot, int(meta.get(b"n", 0)), keys)
 
 
-def _marks(meta: dict[bytes, bytes], noted: list[Any], current: int) -> dict[int, set[str]]:
-    """Version -> devices of which an update was taken at it."""
+def _marks(meta: dict[bytes, bytes], noted: list[Any], current: int) -> dict[int, list[str]]:
+    """Version -> devices of which an update was taken at it, in order."""
     marks: dict[int, set[str]] = {}
     for name, record in meta.items():
         if name.startswith(_STREAM):
@@ -105,7 +104,7 @@ def _marks(meta: dict[bytes, bytes], noted: list[Any], current: int) -> dict[int
     for device, ends in _pairs(noted):
         for end in ends:
             marks.setdefault(current - (current - end) % _VERSIONS, set()).add(device.decode())
-    return marks
+    return {version: sorted(devices) for version, devices in marks.items()}
 
 
 def _pairs(flat: Iterable[Any]) -> Iterator[tuple[Any, Any]]:

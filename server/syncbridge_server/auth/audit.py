@@ -1,5 +1,6 @@
 """The audit log: who asked for tokens, took them back, administered, handed over and removed; and
-which state of somebody else an administrator has looked into or changed.
+which state of somebody else an administrator has looked into or changed. A page that asks again
+every few seconds is one look, and leaves one line.
 
 One JSON object a line, apart from the other log lines: to a file, which is opened again when
 somebody has moved it away, or to standard output. It has who asked (user and address), what for,
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 
 from syncbridge.identity import Role
+from syncbridge.rates.looks import Looks
 from syncbridge_server.settings import ConfigError
 
 STANDARD_OUTPUT = "-"
@@ -40,10 +42,16 @@ OF_ADMINS: Mapping[tuple[str, str], str] = {
     ("POST", "/session/conflict/resolve"): "state_resolved",
     ("GET", "/voice/channels/{channel_id}"): "call_read",
     ("GET", "/voice/channels/{channel_id}/timeline"): "call_read",
+    ("GET", "/voice/channels/{channel_id}/recordings"): "recordings_read",
+    ("GET", "/voice/channels/{channel_id}/recordings/{recording_id}/text"): "recording_read",
     ("GET", "/users/{user_id}/calls"): "calls_read",
 }
 """What is written of administrators only: for users and services it is their work."""
 ADMIN = "/admin/"
+LOOK_PAUSE = 15.0
+"""Seconds without a read after which the next one is another look: three turns of a page."""
+
+LOOKS_KEPT = 4_096
 _SECRET_PARTS = frozenset({"token"})
 
 
@@ -55,6 +63,7 @@ class Audit:
     """
 
     def __init__(self, where: str) -> None:
+        self._looks = Looks(LOOK_PAUSE, LOOKS_KEPT)
         try:
             if where != STANDARD_OUTPUT:  # readable by its owner only, when it is made here
                 os.close(os.open(where, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
@@ -67,27 +76,44 @@ class Audit:
             raise ConfigError(f"SYNCBRIDGE_AUDIT_LOG: {where}: {error.strerror}") from None
 
     def request(self, scope: Mapping[str, Any], route: str, status: int, now: float) -> None:
-        """Write a line for an answered request, if it is of a kind that is audited."""
+        """Write a line for an answered request, if it is of a kind that is audited.
+
+        Args:
+            now: Unix seconds.
+        """
         state, parts = scope["state"], scope.get("path_params", {})
         asked = scope["method"], route.replace(":path}", "}")
         action = ACTIONS.get(asked)
+        looked = action is None and scope["method"] == "GET"
         if action is None and state.get("role") is Role.ADMIN:
             action = OF_ADMINS.get(asked)
         if action is None and not route.startswith(ADMIN):
             return
-        self._write(
-            {
-                "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
-                "event": "audit",
-                "action": action or f"{scope['method']} {route}",
-                "user": state.get("user", ""),
-                "client": state.get("client_address", ""),
-                "status": status,
-                "request_id": state.get("request_id", ""),
-                **{name: value for name, value in parts.items() if name not in _SECRET_PARTS},
-                **state.get("audited", {}),
-            }
-        )
+        what = {
+            "action": action or f"{scope['method']} {route}",
+            "user": state.get("user", ""),
+            "client": state.get("client_address", ""),
+            "status": status,
+        }
+        named = {name: value for name, value in parts.items() if name not in _SECRET_PARTS}
+        if looked and not self._looks.begins((*what.values(), *named.values()), now):
+            return
+        at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+        request = {"request_id": state.get("request_id", "")}
+        told = state.get("audited", {})
+        self._write({"time": at, "event": "audit", **what, **request, **named, **told})
+
+    def joined(self, user: str, client: str, session_id: str, device_id: str, now: float) -> None:
+        """Write a line for a socket of an administrator in a session of somebody else.
+
+        Args:
+            now: Unix seconds.
+        """
+        what = {"action": "session_joined", "user": user, "client": client, "status": 200}
+        named = {"session_id": session_id, "device_id": device_id}
+        if self._looks.begins((*what.values(), *named.values()), now):
+            at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+            self._write({"time": at, "event": "audit", **what, **named})
 
     def _write(self, event: dict[str, Any]) -> None:
         text = msgspec.json.encode(event, enc_hook=str).decode()

@@ -1,6 +1,6 @@
 """Who is connected here, and in which session."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from syncbridge.identity import Role
 from syncbridge.session import Session
@@ -18,6 +18,7 @@ class Registry:
         unauthenticated: connections without a valid AUTH. sockets: user -> number of connections.
         binary: how many connections take protobuf, in a session or not; each session has its own
             count, so that nothing is encoded for nobody.
+        on_admin: called with each connection of role admin that enters a session.
     """
 
     def __init__(self, hub: Hub, unauthenticated: UnauthenticatedConnections | None = None) -> None:
@@ -32,6 +33,7 @@ class Registry:
         )
         self.sockets: dict[str, int] = {}
         self.sessions: dict[str, LocalSession] = {}
+        self.on_admin: Callable[[LocalSession, Connection], None] = _ignore
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self.connections.values()))
@@ -76,6 +78,8 @@ class Registry:
         self._hub.subscribe(self.everyone, connection.cid)
         self._settle(connection)
         self.follow_role(connection)
+        if connection.identity is not None and connection.identity.role is Role.ADMIN:
+            self.on_admin(session, connection)
         return previous
 
     def follow_role(self, connection: Connection) -> None:
@@ -129,6 +133,10 @@ class Registry:
         if session.empty and self.sessions.get(session.id) is session:
             del self.sessions[session.id]
             self._hub.close_topic(session.topic)
+
+
+def _ignore(session: LocalSession, connection: Connection) -> None:
+    """Nobody wants to know."""
 
 
 def takes_protobuf(connection: Connection) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.server_kit import bearer, mint, new_session, running_node, serve_once
+from support.ws_client import Device
 from syncbridge.identity import Role
 from syncbridge_server.auth.audit import Audit
 from syncbridge_server.settings import ConfigError
@@ -40,6 +41,8 @@ async def test_what_is_audited(redis_url: str, tmp_path: Path) -> None:
         await http.get(f"/session/{session}", headers=ann)
         for verb in ("leave", "mute", "end"):
             await http.post(f"/voice/channels/stage/{verb}", json={}, headers=admin)
+        await http.get("/voice/channels/stage/recordings", headers=admin)
+        await http.get("/voice/channels/stage/recordings", headers=service)
 
     written = lines(path)
     assert [
@@ -54,6 +57,7 @@ async def test_what_is_audited(redis_url: str, tmp_path: Path) -> None:
         ("call_left", "root", 503),
         ("call_muted", "root", 503),
         ("call_ended", "root", 503),
+        ("recordings_read", "root", 200),
     ] == [(line["action"], line["user"], line["status"]) for line in written]
     assert {"audit"} == {line["event"] for line in written}
     assert {"127.0.0.1"} == {line["client"] for line in written}
@@ -64,6 +68,59 @@ async def test_what_is_audited(redis_url: str, tmp_path: Path) -> None:
     text = path.read_text()
     assert not any(token in text for token in (secret, handoff, issued.json()["access_token"]))
     assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+
+
+async def test_a_socket_of_an_administrator_in_a_session_of_somebody_else(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """It sees the state as long as it is open. Of the own session, and of users, it is no look."""
+    path, session, own = tmp_path / "audit.log", new_session(), new_session()
+    async with running_node(redis_url, audit_log=str(path)) as node:
+        for token, device, joined in (
+            (mint("ann"), "phone", session),
+            (mint("root", Role.ADMIN), "dashboard", own),
+            (mint("root", Role.ADMIN), "dashboard", session),
+            (mint("backend", Role.SERVICE), "bot", session),
+        ):
+            async with await Device.open(node.port) as one:
+                await one.auth(token, device, session_id=joined)
+
+    assert [("session_joined", "root", "127.0.0.1", session, "dashboard")] == [
+        (line["action"], line["user"], line["client"], line["session_id"], line["device_id"])
+        for line in lines(path)
+    ]
+
+
+def test_a_page_that_asks_again_leaves_one_line(tmp_path: Path) -> None:
+    """One a look: of who, from where, into what, and how it ended. Actions are never left out."""
+    path = tmp_path / "audit.log"
+    audit = Audit(str(path))
+
+    def asked(method: str, at: float, session: str = "s1", status: int = 200) -> None:
+        scope = {
+            "method": method,
+            "state": {"user": "eve", "client_address": "192.0.2.1"},
+            "path_params": {"session_id": session},
+        }
+        audit.request(scope, "/admin/sessions/{session_id}", status, at)
+
+    for at in range(0, 600, 5):
+        asked("GET", float(at))
+    asked("GET", 600.0, "s2")
+    asked("GET", 600.0, status=403)
+    asked("GET", 640.0)
+    asked("DELETE", 641.0)
+    asked("DELETE", 642.0)
+    audit.close()
+
+    assert [
+        ("s1", 200, "1970-01-01T00:00:00.000+00:00"),
+        ("s2", 200, "1970-01-01T00:10:00.000+00:00"),
+        ("s1", 403, "1970-01-01T00:10:00.000+00:00"),
+        ("s1", 200, "1970-01-01T00:10:40.000+00:00"),
+        ("s1", 200, "1970-01-01T00:10:41.000+00:00"),
+        ("s1", 200, "1970-01-01T00:10:42.000+00:00"),
+    ] == [(line["session_id"], line["status"], line["time"]) for line in lines(path)]
 
 
 async def test_a_file_that_was_moved_is_opened_again(tmp_path: Path) -> None:

@@ -159,6 +159,33 @@ async def test_a_session_is_shown_key_by_key(http: httpx.AsyncClient, node: Node
     assert (False, "") == (devices["tv"]["online"], devices["tv"]["node"])
 
 
+async def test_each_key_names_its_writer_where_that_is_kept(redis_url: str) -> None:
+    """Over REST too: of what was written long ago, by socket and by request, on any node."""
+    session = new_session()
+    async with (
+        running_node(redis_url, key_writers=True) as one,
+        running_node(redis_url, key_writers=True) as two,
+        one.http() as http,
+        await Device.open(one.port) as phone,
+        await Device.open(two.port) as tv,
+    ):
+        await phone.auth(mint("ann"), "phone", session_id=session)
+        await tv.auth(mint("ann"), "tv", session_id=session)
+        await phone.set("a", 1)
+        await phone.set("b", 1)
+        await tv.set("b", 2)
+        body = {"session_id": session, "device_id": "laptop", "base_version": 3}
+        edit = body | {"user_id": "ann", "changes": {"c": 1}, "deleted_keys": []}
+        headers = bearer(mint("ann"))
+        (await http.post("/session/incremental", json=edit, headers=headers)).raise_for_status()
+        shown = (await http.get(f"/admin/sessions/{session}", headers=viewer())).json()
+
+    assert [("a", 1, "phone"), ("b", 3, "tv"), ("c", 4, "laptop")] == [
+        (key["key"], key["version"], key["writer"]) for key in shown["keys"]
+    ]
+    assert [[], [], []] == [key["candidates"] for key in shown["keys"]]
+
+
 async def test_one_that_was_only_joined_and_one_that_is_not(
     http: httpx.AsyncClient, node: Node
 ) -> None:

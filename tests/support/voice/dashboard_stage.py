@@ -8,6 +8,7 @@ prints one JSON line: where it is, and whose tokens open it. It ends when its st
 import json
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +25,7 @@ from syncbridge.events.delivery import Item
 from syncbridge.events.kinds import SessionExpired
 from syncbridge.events.outbox import encode, new_event
 from syncbridge.identity import Role
+from syncbridge.voice.recordings import Recorded
 
 ANN = str(uuid.UUID(int=0xA22))
 BOB = str(uuid.UUID(int=0xB0B))
@@ -81,11 +83,22 @@ async def give_up(rig: VoiceRig) -> str:
     headers = bearer(mint("root", Role.ADMIN))
     answer = await rig.http.post(rig.url + "/admin/webhooks", json=asked, headers=headers)
     made: str = answer.raise_for_status().json()["id"]
-    for number in range(LETTERS):
+    for number in range(LETTERS + 1):
         event = new_event(f"given-up-{number}", "session.expired", 0, SessionExpired())
         item = Item("s" + ANN, event_id=event.id, text=encode(event))
         await rig.nodes[0].server.events.endpoints.bury(made, item, "status 500")
     return made
+
+
+async def record(rig: VoiceRig, session: str) -> None:
+    """A recording and a transcript of the call."""
+    voice = rig.nodes[0].server.voice
+    assert voice is not None
+    now = round(time.time() * 1000)
+    made = Recorded("1", session, now, "https://records.example.com/1.mp4", 120.0)
+    await voice.recordings.add(CHANNEL, made)
+    await voice.recordings.add(CHANNEL, Recorded("2", session, now, kind="transcript"))
+    await voice.recordings.keep_text(CHANNEL, "2", b"ann: hello")
 
 
 async def traffic(laptop: Device, *others: Device) -> None:
@@ -105,7 +118,7 @@ async def stage() -> None:
     folder = Path(tempfile.mkdtemp(prefix="syncbridge-stage-"))
     audit = folder / "audit.log"
     with RedisServer() as redis:
-        values = {"audit_log": str(audit), "admin_update": 1.0}
+        values = {"audit_log": str(audit), "admin_update": 1.0, "key_writers": True}
         async with (
             voice_server(redis.url, nodes=2, **values) as rig,
             people(rig) as devices,
@@ -114,6 +127,7 @@ async def stage() -> None:
             session = await rig.join("ann", CHANNEL)
             await rig.join("bob", CHANNEL)
             await bury(rig, session)
+            await record(rig, session)
             endpoint = await give_up(rig)
             nursery.start_soon(traffic, *devices)
             told = {

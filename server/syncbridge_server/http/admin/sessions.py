@@ -31,8 +31,8 @@ BODY = 1_024
 class KeyRow(msgspec.Struct):
     """A key. `value`: JSON text, as it is stored. `version`: of its last change, by `writer`.
 
-    `writer` is empty where that is not known any more. `candidates` are then devices of which an
-    update was taken at that version: one of them may be the writer.
+    `writer` is empty where that is not kept (`SYNCBRIDGE_KEY_WRITERS`). `candidates` are then
+    devices of which an update was taken at that version: one of them may be the writer.
     """
 
     key: str

@@ -6,7 +6,8 @@ those of this server.
 
 A script that changes something others may want to be told of has a second text, which also writes
 events: lines that begin with `--@ ` are part of it, behind `events/prelude.lua`. While nobody reads
-events, the first text runs, and it does not have those lines at all.
+events, the first text runs, and it does not have those lines at all. Likewise lines that begin with
+`--w `, behind `sessions/writers.lua`, note who wrote each key, where that is wanted.
 """
 
 import hashlib
@@ -68,6 +69,7 @@ TELLING = "+events"
 """Suffix of the name of a script's text that also writes events."""
 
 _EVENTS = re.compile(rb"^--@ (.*\n)", re.MULTILINE)
+_WRITERS = re.compile(rb"^--w (.*\n)", re.MULTILINE)
 _FIRST_LINE = re.compile(rb"^#!lua.*\n")
 _CONSTANTS = re.compile(rb"^local (TTL\b[A-Z_, ]*)=[\s\d,]+$", re.MULTILINE)
 
@@ -95,15 +97,22 @@ class Scripts:
     """
 
     def __init__(self) -> None:
-        self._original = _both_texts(_read_all())
+        scripts = _read_all()
+        events, writers = scripts.pop("prelude"), scripts.pop("writers")
+        self._original = _both_texts(scripts, events)
+        self._writers = writers
         self.sources: dict[str, bytes] = {}
         self.digests: dict[str, bytes] = {}
         self.telling: frozenset[str] = frozenset()
         self.limit(Limits())
 
-    def limit(self, limits: Limits) -> None:
-        """Write limits into the texts."""
-        self.sources = {name: limited(text, limits) for name, text in self._original.items()}
+    def limit(self, limits: Limits, writers: bool = False) -> None:
+        """Write limits into the texts, and whether they note who wrote each key."""
+        prelude = self._writers if writers else b""
+        self.sources = {
+            name: limited(_chosen(text, _WRITERS, prelude), limits)
+            for name, text in self._original.items()
+        }
         self.tell(bool(self.telling))
 
     def tell(self, on: bool) -> None:
@@ -114,17 +123,23 @@ class Scripts:
         self.telling = frozenset([*able, PUT]) if on else frozenset()
 
 
-def _both_texts(scripts: dict[str, bytes]) -> dict[str, bytes]:
+def _both_texts(scripts: dict[str, bytes], prelude: bytes) -> dict[str, bytes]:
     """The scripts without events, and those that have any with them, under another name."""
-    prelude = scripts.pop("prelude")
-    texts = {name: _EVENTS.sub(b"", text) for name, text in scripts.items()}
+    texts = {name: _chosen(text, _EVENTS, b"") for name, text in scripts.items()}
     for name, text in scripts.items():
         if texts[name] != text:
-            head = _FIRST_LINE.match(text)
-            at = head.end() if head else 0
-            whole = _EVENTS.sub(rb"\1", text[at:])
-            texts[name + TELLING] = text[:at] + _named_in(prelude, whole) + whole
+            texts[name + TELLING] = _chosen(text, _EVENTS, prelude)
     return texts
+
+
+def _chosen(text: bytes, lines: re.Pattern[bytes], prelude: bytes) -> bytes:
+    """A script with such lines, behind what they need of a prelude; with an empty one without."""
+    if not prelude or not lines.search(text):
+        return lines.sub(b"", text)
+    head = _FIRST_LINE.match(text)
+    at = head.end() if head else 0
+    whole = lines.sub(rb"\1", text[at:])
+    return text[:at] + _named_in(prelude, whole) + whole
 
 
 def _named_in(prelude: bytes, text: bytes) -> bytes:

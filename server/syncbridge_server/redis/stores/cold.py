@@ -44,7 +44,8 @@ class StateDamaged(StoreError):
 
 class Packed(msgspec.Struct, array_like=True, gc=False):
     """A state at a place. `flat`: key, value, ...; `index`: key, version, ...; deleted keys are
-    only in `index`. `imprints`: key, imprint, ..., of values whose text does not tell it."""
+    only in `index`. `imprints`: key, imprint, ..., of values whose text does not tell it.
+    `writers`: key, entry, ...; earlier releases have none, and leave it out."""
 
     version: bytes
     epoch: bytes
@@ -52,6 +53,7 @@ class Packed(msgspec.Struct, array_like=True, gc=False):
     flat: list[bytes]
     index: list[bytes]
     imprints: list[bytes]
+    writers: list[bytes] = []
 
 
 class OldPacked(msgspec.Struct, array_like=True, gc=False):
@@ -103,12 +105,13 @@ def _old(text: bytes) -> Packed:
 
 def thaw_command(io: RedisIO, sid: str, state: Packed) -> Command:
     """The call that unpacks a session; safe to repeat."""
-    sizes = (len(state.flat), len(state.index))
+    sizes = (len(state.flat), len(state.index), len(state.imprints))
     args: list[bytes | str | int] = [state.version, state.epoch, state.lineage, *sizes]
     args += state.flat
     for key, version in zip(state.index[::2], state.index[1::2], strict=True):
         args += (version, key)
     args += state.imprints
+    args += state.writers
     return io.script_command("thaw", every_key(sid), args, repeatable=True)
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from syncbridge.slots import TAGS, bucket_of, session_key
 
-OTHERS = "dkjcoz"
+OTHERS = "dkjcozw"
 """Letters of the keys that a session may have besides `m`."""
 
 OLD_LETTERS = "mdkipvojz"

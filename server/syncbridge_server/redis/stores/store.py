@@ -55,6 +55,7 @@ class RedisStore:
             0 when nobody does that. Sessions that are packed are unpacked in any case.
         check: raises ValueError for an answer that cannot be right; whoever asked gets
             StateDamaged in its place. None: keys and values are any bytes.
+        key_writers: whether it is noted who wrote each key.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class RedisStore:
         limits: Limits | None = None,
         freeze_after: float = 0.0,
         check: Callable[[Answer], None] | None = None,
+        *,
+        key_writers: bool = False,
     ) -> None:
         self._io = io
         self._check = check or _any
         limits = limits or Limits()
-        io.scripts.limit(limits)
+        io.scripts.limit(limits, key_writers)
         self._random = random.Random()  # noqa: S311 - tokens must differ, not be secret
         self._settings = StoreSettings.of(node, limits, partial(self._random.randbytes, 8))
         self._index = ColdIndex(io, round(freeze_after * 1000)) if freeze_after else None

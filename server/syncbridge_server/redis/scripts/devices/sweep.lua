@@ -54,7 +54,7 @@ if not more then
 end
 if meta[1] and now - tonumber(meta[4] or 0) > HOUR then
   call('HSET', KEYS[1], 't', now)
-  for letter in string.gmatch('mdkjcoz', '.') do
+  for letter in string.gmatch('mdkjcozw', '.') do
     call('PEXPIREAT', own .. letter, format('%.0f', now + TTL))
   end
 end

@@ -3,8 +3,8 @@
 -- Format 2; docs/decisions/0009-the-layout-of-redis.md says what each key and field is.
 --
 -- KEYS  1 m  meta HASH; with old data last the old meta key. The other names are made from the
---         first: d data HASH, k ZSET key -> version, j journal LIST, c HASH key -> imprint,
---         o devices HASH, f:<device> ids without a stream. In a cluster the caller declares all.
+--         first: d data HASH, k ZSET key -> version, j journal LIST, c HASH key -> imprint, o
+--         devices HASH, w HASH key -> writer, f:<device> ids. In a cluster the caller declares all.
 -- ARGV  1 flags: 1 owner check, 2 guarded, 4 trace, 8 old data, 16 create, 32 replace,
 --          64 spellings, 128 free id, 256 base, 512 deletes, 1024 * mode (Mode),
 --          4096 * operation (Operation)
@@ -435,7 +435,7 @@ if imprints then call('HLEN', own .. 'c') end  -- for its type
 
 -- From here on everything is written.
 if made and not exists then
-  call('DEL', own .. 'd', own .. 'k', own .. 'j', own .. 'c')
+  call('DEL', own .. 'd', own .. 'k', own .. 'j', own .. 'c', own .. 'w')
   if free_id then call('DEL', free_id) end
   epoch = sub(redis.sha1hex('epoch' .. ARGV[8]), 1, TOKEN)
 end
@@ -458,8 +458,7 @@ if made then
     call('HSET', KEYS[1], 'v', next_text, 'l', lineage, 'n', bytes_text, 'm', now,
         'w', device, 'i' .. device, ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. next_text .. behind)
   else
-    call('HSET', KEYS[1], 'v', next_text, 'l', lineage, 'n', bytes_text, 'm', now,
-        'w', device)
+    call('HSET', KEYS[1], 'v', next_text, 'l', lineage, 'n', bytes_text, 'm', now, 'w', device)
   end
   if not exists then
     call('HSET', KEYS[1], 'e', epoch, 'f', '0', 'u', ARGV[2], 'c', now, 't', now)
@@ -475,6 +474,8 @@ if imprints then
   if not spelled then call('HSET', KEYS[1], 'z', '2') end
 end
 if no_imprints then write('HDEL', own .. 'c', no_imprints) end
+--w if made then note_writer(own .. 'w', next_text, epoch, refreshed + TTL, one and name, sets,
+--w     deletes) end
 if seq > 0 then
   last = seq
   if not streams and call('HLEN', KEYS[1]) > MOST_STREAMS then
@@ -503,8 +504,7 @@ elseif free_id then
 end
 
 if deletes and #deletes > 0 then
-  local live = call('HLEN', own .. 'd')
-  local spare = call('ZCARD', own .. 'k') - live
+  local spare = call('ZCARD', own .. 'k') - call('HLEN', own .. 'd')
   if spare > TOMBSTONES then
     -- Drop the oldest half of the tombstones, so that this loop runs once in many deletions.
     local there, names_left = {}, call('HKEYS', own .. 'd')
@@ -552,11 +552,11 @@ if made then
 end
 
 if made and not exists then
-  expire(now + TTL, 'mdkjco')
+  expire(now + TTL, 'mdkjcow')
 elseif now - refreshed > HOUR then
   refreshed = now
   call('HSET', KEYS[1], 't', now)
-  expire(now + TTL, 'mdkjco')
+  expire(now + TTL, 'mdkjcow')
 elseif bytes == 0 and made then
   -- The data hash was empty, hence absent, and has just been made anew.
   expire(refreshed + TTL, 'dk')

@@ -7,7 +7,8 @@
 --       3 bytes of a large state   4 ms without a write after which it is frozen anyhow
 --       5 ms after which a state that is too small is looked at again
 -- Returns {GONE} for a session that does not exist or is frozen, {LATER, when, ms},
---         or {READY, version, epoch, lineage, flat state, flat key and version, flat imprints}.
+--         or {READY, version, epoch, lineage, flat state, flat key and version, flat imprints,
+--         flat writers}.
 
 local GONE, LATER, READY = 0, 1, 2
 local call, own = redis.call, string.sub(KEYS[1], 1, -2)
@@ -31,6 +32,8 @@ else
   if large then due = math.min(due, written + tonumber(ARGV[4])) end
 end
 if due > now then return {LATER, due} end
+local writers = redis.pcall('HGETALL', own .. 'w')
 return {READY, meta[1], meta[2], meta[3], call('HGETALL', own .. 'd'),
     call('ZRANGE', own .. 'k', 0, -1, 'WITHSCORES'),
-    meta[6] == '2' and call('HGETALL', own .. 'c') or {}}
+    meta[6] == '2' and call('HGETALL', own .. 'c') or {},
+    writers.err and {} or writers}

@@ -14,5 +14,6 @@ end
 --@ -- It has not expired: somebody has ended it.
 --@ redis.pcall('ZREM', 'ex:' .. string.sub(KEYS[1], 3, -40),
 --@     string.sub(KEYS[1], -38, -3) .. ' ' .. (redis.call('HGET', KEYS[1], 'u') or ''))
-redis.call('DEL', KEYS[1], own .. 'd', own .. 'k', own .. 'j', own .. 'c', own .. 'o', own .. 'z')
+redis.call('DEL', KEYS[1], own .. 'd', own .. 'k', own .. 'j', own .. 'c', own .. 'o', own .. 'z',
+    own .. 'w')
 return 0

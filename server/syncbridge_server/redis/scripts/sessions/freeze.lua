@@ -19,6 +19,6 @@ else
   call('SET', own .. 'z', ARGV[4])
 end
 call('HSET', KEYS[1], 'z', meta[4] == '2' and '3' or '1')
-call('UNLINK', own .. 'd', own .. 'k', own .. 'c')
+call('UNLINK', own .. 'd', own .. 'k', own .. 'c', own .. 'w')
 redis.pcall('LTRIM', own .. 'j', -KEPT, -1)
 return 1

@@ -119,7 +119,7 @@ end
 local letters = exists and 'o' or 'mo'
 if exists and now - refreshed > HOUR then
   call('HSET', KEYS[1], 't', now)
-  letters, expiry = 'mdkjcoz', format('%.0f', now + TTL)
+  letters, expiry = 'mdkjcozw', format('%.0f', now + TTL)
 end
 for letter in string.gmatch(letters, '.') do call('PEXPIREAT', own .. letter, expiry) end
 

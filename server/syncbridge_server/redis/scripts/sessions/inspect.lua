@@ -4,8 +4,8 @@
 --
 -- KEYS  1 m  meta HASH
 -- Returns {flat meta, flat state, flat keys and versions (deleted keys too), flat device and the
---          last six digits of the versions that its newest updates without a stream were taken at};
---          {FROZEN} while it is packed.
+--          last six digits of the versions that its newest updates without a stream were taken at,
+--          flat writers}; {FROZEN} while it is packed.
 
 local FROZEN = 10
 local packed = redis.call('HGET', KEYS[1], 'z')
@@ -21,5 +21,7 @@ for j = 1, #devices do
     noted[#noted + 1] = found
   end
 end
+local writers = redis.pcall('HGETALL', own .. 'w')
 return {redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', own .. 'd'),
-    redis.call('ZRANGE', own .. 'k', 0, -1, 'WITHSCORES'), noted}
+    redis.call('ZRANGE', own .. 'k', 0, -1, 'WITHSCORES'), noted,
+    writers.err and {} or writers}

@@ -50,7 +50,7 @@ if changed then
 end
 if meta[1] and now - tonumber(meta[5] or 0) > HOUR then
   call('HSET', KEYS[1], 't', now)
-  for letter in string.gmatch('mdkjcoz', '.') do
+  for letter in string.gmatch('mdkjcozw', '.') do
     call('PEXPIREAT', own .. letter, format('%.0f', now + TTL))
   end
 end

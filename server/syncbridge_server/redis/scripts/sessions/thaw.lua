@@ -4,8 +4,8 @@
 --
 -- KEYS  1 m  meta HASH
 -- ARGV  1 version   2 epoch   3 lineage; "" for a state that format 1 has packed
---       4 number of data arguments   5 number of index arguments
---       6.. key, value, ...; version, key, ...; key, imprint, ...
+--       4 to 6 number of arguments for data, index, imprints
+--       7.. key, value, ...; version, key, ...; key, imprint, ...; key, writer, ...
 -- Returns 1; 0 when it is not frozen (somebody was quicker); 2 when it is frozen at another
 -- place, because it was thawed, written and frozen again since the packed state was read.
 
@@ -23,12 +23,14 @@ local function fill(command, letter, from, to)
   end
   if from <= to and left > 0 then call('PEXPIRE', own .. letter, left) end
 end
-local data = 5 + tonumber(ARGV[4])
+local data = 6 + tonumber(ARGV[4])
 local index = data + tonumber(ARGV[5])
-call('DEL', own .. 'd', own .. 'k', own .. 'c')
+local imprints = index + tonumber(ARGV[6])
+call('DEL', own .. 'd', own .. 'k', own .. 'c', own .. 'w')
 fill('ZADD', 'k', data + 1, index)
-fill('HSET', 'd', 6, data)
-fill('HSET', 'c', index + 1, #ARGV)
+fill('HSET', 'd', 7, data)
+fill('HSET', 'c', index + 1, imprints)
+fill('HSET', 'w', imprints + 1, #ARGV)
 if meta[4] == '3' then call('HSET', KEYS[1], 'z', '2') else call('HDEL', KEYS[1], 'z') end
 call('DEL', own .. 'z')
 return 1

@@ -42,7 +42,7 @@ local late = exists and now - tonumber(meta[6] or 0) > HOUR
 if late then call('HSET', KEYS[1], 't', now) end
 if late or not exists then
   local expiry = format('%.0f', now + (exists and TTL or WAITING_TTL))
-  for letter in string.gmatch(exists and 'mdkjcoz' or 'mo', '.') do
+  for letter in string.gmatch(exists and 'mdkjcozw' or 'mo', '.') do
     call('PEXPIREAT', own .. letter, expiry)
   end
 end

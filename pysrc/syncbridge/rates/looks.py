@@ -1,0 +1,29 @@
+"""When reading the same thing again and again is one look.
+
+A page that stays open asks every few seconds. Reads of one key belong to one look as long as each
+follows the one before it closely. The table is bounded: the key that was not read for longest is
+forgotten, and its next read begins a look. Times are seconds of the caller's clock.
+"""
+
+from collections.abc import Hashable
+
+
+class Looks:
+    """The table.
+
+    Args:
+        pause: seconds between two reads that end a look. kept: keys.
+    """
+
+    def __init__(self, pause: float, kept: int) -> None:
+        self._pause = pause
+        self._kept = kept
+        self._seen: dict[Hashable, float] = {}
+
+    def begins(self, key: Hashable, now: float) -> bool:
+        """A read: whether it begins a look. O(1)."""
+        before = self._seen.pop(key, None)
+        self._seen[key] = now
+        if len(self._seen) > self._kept:
+            del self._seen[next(iter(self._seen))]
+        return before is None or not 0 <= now - before < self._pause
