@@ -63,7 +63,7 @@ def test_data_of_another_shape_is_refused() -> None:
 
 def test_values_are_taken_out_for_who_does_not_want_them() -> None:
     """The rest stays as it was."""
-    fields = entry(k="session.updated", f="1", v="2", c="1 a", V="3 1.5")
+    fields = entry(k="session.updated", f="1", v="2", K="1 a", V="3 1.5")
     whole = event_of("t", b"1-1", fields)
     bare = without_values(whole)
 
