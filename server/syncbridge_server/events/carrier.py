@@ -49,8 +49,8 @@ round before, at least one and at most five. What a round costs is so bounded by
 NOTED_SECONDS = 5.0
 """Between two looks at what other nodes have noted, when their notice was lost."""
 
-WHOLE_SECONDS = 10.0
-"""From an event to a look at all outboxes."""
+WHOLE_SECONDS, FAILED_SECONDS = 60.0, 10.0
+"""From an event to a look at all outboxes, and from a failure to read one."""
 
 WATCH_SECONDS, SILENT_SECONDS = 5.0, 20.0
 """Between two looks at the nodes, each of which says something every ten seconds at most; and how
@@ -259,7 +259,7 @@ class Carrier:
     def _failed(self, one: Want, error: StoreError, now: float) -> None:
         """It may have been done, and is asked for again some time later."""
         log.warning("events_not_read", outbox=one.tag, reason=error.detail)
-        self._whole_at = min(self._whole_at, now + WHOLE_SECONDS)
+        self._whole_at = min(self._whole_at, now + FAILED_SECONDS)
         if one.round is not Round.NONE:
             self._dirty.add(one.tag)
 
