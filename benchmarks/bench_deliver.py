@@ -1,9 +1,10 @@
 """`syncbridge deliver` at a steady rate: from an event in the log to its first attempt, and CPU.
 
-    python benchmarks/bench_deliver.py [events a second] [seconds] [dead endpoints]
+    python benchmarks/bench_deliver.py [events a second] [seconds] [dead endpoints] [live ones]
 
-One endpoint answers at once, and as many as asked for refuse connections. Events go straight into
-the log of a private Redis; the receiver is in this process, `syncbridge deliver` in one of its own.
+The live endpoints (one by default) answer at once, and the dead ones refuse connections. Each gets
+every event. Events go straight into the log of a private Redis; the receiver is in this process,
+`syncbridge deliver` in one of its own.
 """
 
 import os
@@ -40,7 +41,7 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def measure(url: str, pid: int, rate: int, seconds: int, dead: int) -> None:
+async def measure(url: str, pid: int, rate: int, seconds: int, dead: int, live: int) -> None:
     """Feed the log, and print what arrived when."""
     late: list[float] = []
     sent: dict[str, float] = {}
@@ -53,7 +54,8 @@ async def measure(url: str, pid: int, rate: int, seconds: int, dead: int) -> Non
         receiver.answer = answer
         events = RedisEvents(io, most=100_000, most_bytes=2**26, session_ms=1)
         endpoints = RedisEndpoints(io)
-        urls = [receiver.url(), *(f"http://127.0.0.1:{9 + n}/" for n in range(dead))]
+        urls = [receiver.url(f"/{n}") for n in range(live)]
+        urls += [f"http://127.0.0.1:{9 + n}/" for n in range(dead)]
         for number, where in enumerate(urls):
             await endpoints.put(Endpoint(f"e{number}", where, [new_secret()]))
         await trio.sleep(4)
@@ -75,20 +77,21 @@ async def measure(url: str, pid: int, rate: int, seconds: int, dead: int) -> Non
                 await events.carry([Load("0", place, after, texts)])
                 place = after
                 bus.tell("*", Notice(NEWS, "", b""))
-            await receiver.until(number, 60)
+            await receiver.until(number * live, 60)
             spent = cpu_of(pid) - cpu
             took = time.time() - began
     late.sort()
     shown = [f"p{p} {late[int(len(late) * p / 100) - 1] * 1000:.0f} ms" for p in (50, 95, 99)]
-    print(
-        f"{number} events in {took:.1f} s, {dead} dead endpoints: first attempt {', '.join(shown)}"
-    )
-    print(f"CPU of deliver: {spent / took:.2f} cores, {spent / number * 1000:.2f} ms an event")
+    print(f"{number} events in {took:.1f} s, {live} live and {dead} dead endpoints")
+    print(f"first attempt {', '.join(shown)}, longest {late[-1] * 1000:.0f} ms")
+    each = spent / len(late) * 1000
+    print(f"CPU of deliver: {spent / took:.2f} cores, {each:.2f} ms an attempt that arrived")
 
 
 def main() -> None:
     """Start the processes and measure."""
-    rate, seconds, dead = (int(text) for text in (*sys.argv[1:], "300", "20", "0")[:3])
+    given = sys.argv[1:]
+    rate, seconds, dead, live = map(int, [*given, *("300", "20", "0", "1")[len(given) :]])
     with RedisServer(aof=True) as server:
         environment = {
             **bare_environment(),
@@ -98,7 +101,7 @@ def main() -> None:
         command = [sys.executable, "-m", "syncbridge_server", "deliver"]
         popen = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         try:
-            trio.run(measure, server.url, popen.pid, rate, seconds, dead)
+            trio.run(measure, server.url, popen.pid, rate, seconds, dead, live)
         finally:
             popen.terminate()
             popen.wait()

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from support.contract.requests import join, leave, session_id, write
+from syncbridge.errors import StoreError
 from syncbridge.events.cursor import START
 from syncbridge.events.kinds import Event
 from syncbridge.events.outbox import event_of
@@ -16,13 +17,14 @@ from syncbridge.records.nodes import Sweep
 from syncbridge.records.sessions import Status
 from syncbridge.slots import TAGS, bucket_of
 from syncbridge_server.events.outboxes import carried, lost_of, place_after
-from syncbridge_server.ports.events import Load, Part, Place
+from syncbridge_server.ports.events import Load, Part, Place, Round, Want
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.events import (
     AT,
     CHANGED,
     LOG,
     NOTED,
+    TOLD_AT_ONCE,
     RedisEvents,
     dirty,
     expiring,
@@ -72,7 +74,7 @@ async def events(io: RedisIO) -> AsyncIterator[RedisEvents]:
 
 async def part_of(events: RedisEvents, sid: str, place: Place = Place(), most: int = 100) -> Part:
     """What follows in the outbox of a session, whatever else is there."""
-    (part,) = await events.take([(TAGS[bucket_of(sid)], place)], most)
+    (part,) = await events.take([Want(TAGS[bucket_of(sid)], place)], most, values=False)
     assert isinstance(part, Part)
     return part
 
@@ -91,14 +93,16 @@ def data(event: Event) -> Json:
 
 async def round_of(events: RedisEvents, sid: str, *, values: bool = False) -> list[Json]:
     """Tell what has changed; the updates of a session so far."""
-    tag, begin = TAGS[bucket_of(sid)], True
+    wanted = Want(TAGS[bucket_of(sid)], Place(), Round.BEGIN)
     while True:
-        (left,) = await events.tell([tag], begin=begin, values=values)
-        assert isinstance(left, int)
-        if not left:
+        (part,) = await events.take([wanted], 1, values=values)
+        assert isinstance(part, Part)
+        if not part.left:
             break
-        begin = False
-    return [data(one) for one in await told(events, sid) if one.type == "session.updated"]
+        wanted = wanted._replace(round=Round.GO_ON)
+    found = [one for one in await told(events, sid) if one.type == "session.updated"]
+    assert {""} >= {one.channel_id for one in found}
+    return [data(one) for one in found]
 
 
 async def test_a_write_tells_only_while_somebody_reads(
@@ -146,7 +150,7 @@ async def test_changes_of_a_round_are_one_event(telling: RedisStore, events: Red
     assert [(1, 4, True)] == [
         (one["from_version"], one["to_version"], one["keys_complete"]) for one in first
     ]
-    assert ["a", "b", "odd 5 key"] == sorted(first[0]["keys"])
+    assert ["b", "odd 5 key", "a"] == first[0]["keys"]
     assert (last.lineage, "d") == (first[0]["lineage"], first[0]["device_id"])
     assert [(4, 5, ["c"])] == [
         (one["from_version"], one["to_version"], one["keys"]) for one in second[1:]
@@ -171,23 +175,28 @@ async def test_values_are_those_of_the_version(telling: RedisStore, events: Redi
 async def test_keys_that_are_not_known_are_not_claimed(
     telling: RedisStore, events: RedisEvents
 ) -> None:
-    """More versions than the journal has, or more keys than an event may have: it says so."""
-    long, wide = session_id(), session_id()
-    for sid in (long, wide):
+    """More keys than an event may have, or deletions that are forgotten: it says so."""
+    long, wide, gone = session_id(), session_id(), session_id()
+    for sid in (long, wide, gone):
         await telling.call(write(sid, {"a": "0"}))
     for turn in range(300):
         await telling.call(write(long, {"a": str(turn + 1)}))
     for first in range(0, 200, 4):
         await telling.call(write(wide, {f"k{first + n}": "1" for n in range(4)}))
+    many = {f"k{number}": "1" for number in range(300)}
+    await telling.call(write(gone, many))
+    request = write(gone)
+    request.deletes = [key.encode() for key in many]
+    await telling.call(request)
     (of_long,) = await round_of(events, long)
     (of_wide,) = await round_of(events, wide)
+    (of_gone,) = await round_of(events, gone)
 
-    assert (1, 301, False) == (
-        of_long["from_version"],
-        of_long["to_version"],
-        of_long["keys_complete"],
+    assert (1, 301, ["a"], True) == tuple(
+        of_long[name] for name in ("from_version", "to_version", "keys", "keys_complete")
     )
     assert (128, False) == (len(of_wide["keys"]), of_wide["keys_complete"])
+    assert not of_gone["keys_complete"]
 
 
 async def test_devices_are_told(telling: RedisStore, events: RedisEvents) -> None:
@@ -383,3 +392,81 @@ async def test_what_an_outbox_dropped_is_counted(
     assert 4 == len(carried(tag, place, part))
     assert 7 == place_after(place, part, 100).number
     assert lost.id == lost_of(tag, place, part).id  # type: ignore[union-attr]
+
+
+def in_one_bucket(count: int) -> list[str]:
+    """Sessions that share an outbox."""
+    first = session_id()
+    found = [first]
+    while len(found) < count:
+        sid = session_id()
+        if bucket_of(sid) == bucket_of(first):
+            found.append(sid)
+    return found
+
+
+async def test_a_round_of_many_sessions_leaves_no_hole(
+    telling: RedisStore, events: RedisEvents
+) -> None:
+    """One that changes while its round goes on is told up to then, and next time from there."""
+    sids = in_one_bucket(TOLD_AT_ONCE + 1)
+    tag = TAGS[bucket_of(sids[0])]
+    for sid in sids:
+        await telling.call(write(sid, {"a": "1"}))
+        await telling.call(write(sid, {"a": "2"}))
+    (part,) = await events.take([Want(tag, Place(), Round.BEGIN)], 1, values=False)
+    assert isinstance(part, Part)
+    for sid in sids:
+        await telling.call(write(sid, {"a": "3"}))
+    (rest,) = await events.take([Want(tag, Place(), Round.GO_ON)], 1, values=False)
+    assert isinstance(rest, Part)
+    last = [await round_of(events, sid) for sid in sids]
+
+    ends = [[(one["from_version"], one["to_version"]) for one in each] for each in last]
+    assert (1, 0, TOLD_AT_ONCE) == (part.left, rest.left, rest.waiting)
+    assert [[(1, 2), (2, 3)]] * TOLD_AT_ONCE + [[(1, 3)]] == sorted(ends, key=len, reverse=True)
+
+
+async def test_an_outbox_that_is_damaged_keeps_no_other_back(
+    telling: RedisStore, events: RedisEvents, io: RedisIO
+) -> None:
+    """The answer has an error in its place; sessions of it are told once it is whole again."""
+    good = session_id()
+    bad = next(sid for sid in iter(session_id, "") if bucket_of(sid) != bucket_of(good))
+    tags = [TAGS[bucket_of(sid)] for sid in (bad, good)]
+    for sid in (bad, good):
+        await telling.call(write(sid, {"a": "1"}))
+        await telling.call(write(sid, {"a": "2"}))
+    await io.execute("UNLINK", outbox(tags[0]))
+    await io.execute("SET", outbox(tags[0]), "damaged")
+    wanted = [Want(tag, Place(), Round.BEGIN) for tag in tags]
+    damaged, whole = await events.take(wanted, 100, values=False)
+    await io.execute("UNLINK", outbox(tags[0]))
+    (later,) = await round_of(events, bad)
+
+    assert isinstance(damaged, StoreError)
+    assert isinstance(whole, Part)
+    assert whole.entries
+    assert (1, 2) == (later["from_version"], later["to_version"])
+
+
+async def test_what_was_carried_is_forgotten_but_for_its_last(
+    telling: RedisStore, events: RedisEvents, io: RedisIO
+) -> None:
+    """While that is there, nothing is missing, and the outbox is not asked how much it ever had."""
+    sid = session_id()
+    tag = TAGS[bucket_of(sid)]
+    await io.execute("UNLINK", outbox(tag))
+    await telling.call(write(sid, {"a": "1"}))
+    for turn in range(3):
+        await telling.call(join(sid, f"d{turn}", "c"))
+    first = await part_of(events, sid, most=2)
+    place = place_after(Place(), first, 2)
+    (part,) = await events.take([Want(tag, place, forget=place.entry)], 100, values=False)
+    assert isinstance(part, Part)
+    left = await io.execute("XLEN", outbox(tag))
+
+    assert (2, 2, 3) == (len(first.entries), len(part.entries), left)
+    assert (4, 0, b"") == (first.added, part.added, part.first)
+    assert None is lost_of(tag, place, part)
+    assert 4 == place_after(place, part, 100).number

@@ -113,7 +113,7 @@ def _created(fields: Fields) -> kinds.SessionCreated:
 
 
 def _updated(fields: Fields) -> kinds.SessionUpdated:
-    keys = [key.decode(errors="replace") for key in netstrings(fields.get("c", b""))]
+    keys = [key.decode(errors="replace") for key in netstrings(fields.get("K", b""))]
     told = kinds.SessionUpdated(
         _number(fields, "f"),
         _number(fields, "v"),

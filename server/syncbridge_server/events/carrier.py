@@ -3,12 +3,13 @@
 Theory of operation. The node with the lease reads what follows the place of an outbox, appends it
 to the log, and moves the place, both by one script that compares the place: a part is appended
 once, whoever dies and whatever is sent again. Outboxes are looked at when somebody has written to
-them; all of them at first, some time after the last event, and when a node has died, which may have
-written without saying so. While nothing happens, it sleeps. What is carried stays in its outbox for
-a while: on a cluster the log's primary may come back older than the outbox's, and the place then
-says from where to carry again.
+them; all of them at first, some time after the last event, and when a node is silent, which may
+have written without saying so. While nothing happens, it sleeps. What is carried stays in its
+outbox for a while: on a cluster the log's primary may come back older than the outbox's, and the
+place then says from where to carry again.
 
-Once a second, sessions that have changed are told, each once: see `event_tell.lua`.
+Once a second, a round: sessions that have changed are told, each once, by the script that reads
+what their outbox has. It forgets what was carried, too: an outbox costs one call a round.
 """
 
 import time
@@ -19,11 +20,12 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError
+from syncbridge.nodes import Watch
 from syncbridge.records.sessions import Notice
 from syncbridge_server.events.expiry import Expiry
 from syncbridge_server.events.outboxes import carried, place_after
 from syncbridge_server.events.switch import NOTED_NEWS, EventSwitch
-from syncbridge_server.ports.events import EventStore, Load, Part, Place
+from syncbridge_server.ports.events import EventStore, Load, Part, Place, Round, Want
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.locks import HeldLock, locked
@@ -36,17 +38,23 @@ LEASE = "lease:{nodes}:events"
 LEASE_SECONDS, KEEP_SECONDS, SEEK_SECONDS = 10.0, 3.0, 3.0
 NEWS = "events_news"
 PERIOD = 0.05
+UPDATED = b"session.updated"
 GATHER_SECONDS = 0.01
 """What is written in one go is carried in one go."""
 
-ROUND_SECONDS = 1.0
-"""Between two rounds in which changed sessions are told."""
+ROUND_SECONDS, ROUND_MOST_SECONDS, ROUND_EVENTS = 1.0, 5.0, 100
+"""Between two rounds in which changed sessions are told: a second for each so many events of the
+round before, at least one and at most five. What a round costs is so bounded by the second."""
 
 NOTED_SECONDS = 5.0
 """Between two looks at what other nodes have noted, when their notice was lost."""
 
-WHOLE_SECONDS = 10.0
-"""From an event to a look at all outboxes; and between two looks whether a node has died."""
+WHOLE_SECONDS, FAILED_SECONDS = 60.0, 10.0
+"""From an event to a look at all outboxes, and from a failure to read one."""
+
+WATCH_SECONDS, SILENT_SECONDS = 5.0, 20.0
+"""Between two looks at the nodes, each of which says something every ten seconds at most; and how
+long one is silent before all outboxes are looked at."""
 
 BACKSTOP_SECONDS = 1_800.0
 """Between two looks at all outboxes while nothing happens."""
@@ -54,7 +62,9 @@ BACKSTOP_SECONDS = 1_800.0
 SLOW_SECONDS = 60.0
 """Between two looks for sessions that have expired, and whether anybody reads."""
 
-KEPT_SECONDS = 5.0
+KEPT_SECONDS, IDLE_SECONDS = 5.0, 30.0
+"""How long an outbox keeps what was carried; and, when nothing follows, until that is trimmed."""
+
 PART = 128
 AT_ONCE = 64
 BATCH_BYTES = 1_048_576
@@ -80,10 +90,12 @@ class Carrier:
         self._places: dict[str, Place] = {}
         self._hot: set[str] = set()
         self._dirty: set[str] = set()
-        self._nodes: set[bytes] = set()
         self._whole_at = self._noted_at = 0.0
         self._trims: dict[str, tuple[float, str]] = {}
         self._telling: set[str] = set()
+        self._told = 0
+        self._watch = Watch(SILENT_SECONDS / 2, SILENT_SECONDS / 2)
+        self._nodes: set[str] = set()
         self.carried = self.dropped = 0
         self.lag = 0.0
         bus.on_notice(NOTED_NEWS, lambda _: self._wake())
@@ -131,12 +143,14 @@ class Carrier:
     async def _carry_while(self, lease: HeldLock) -> None:
         """Work until the lease is lost, or nobody reads any more."""
         self._places = await self._store.places()
-        self._hot, self._dirty, self._telling, self._trims = set(), set(), set(), {}
+        self._hot, self._dirty, self._telling = set(self._store.tags), set(), set()
+        self._trims, self._nodes, self._told = {}, set(), 0
+        self._watch = Watch(SILENT_SECONDS / 2, SILENT_SECONDS / 2)
         self._expiry.begin()
         self._switch.carrying = True
         now = trio.current_time()
         self._whole_at = self._noted_at = now
-        keep_at, look_at, round_at, slow_at = now + KEEP_SECONDS, now, now + ROUND_SECONDS, now
+        keep_at, look_at, began, slow_at = now + KEEP_SECONDS, now, now, now
         while self._switch.on:
             now = trio.current_time()
             if now >= keep_at:
@@ -148,13 +162,18 @@ class Carrier:
                 if await self._slowly(now):
                     return
             if now >= look_at:
-                look_at = now + WHOLE_SECONDS
-                await self._look()
-            begin = now >= round_at
+                look_at = now + WATCH_SECONDS
+                await self._look(now)
+            begin = now >= began + self._pause
             if begin:
-                round_at = now + ROUND_SECONDS
+                began, self._told = now, 0
             await self._step(now, begin=begin)
-            await self._rest(round_at)
+            await self._rest(began + self._pause)
+
+    @property
+    def _pause(self) -> float:
+        """From the begin of this round to the next one."""
+        return min(max(ROUND_SECONDS, self._told / ROUND_EVENTS), ROUND_MOST_SECONDS)
 
     async def _rest(self, until: float) -> None:
         """Sleep until something was written, or the next round; shortly while there is more."""
@@ -164,9 +183,11 @@ class Carrier:
             await self._switch.touched.wait()
             await trio.sleep(GATHER_SECONDS)
 
-    async def _look(self) -> None:
-        """Whether a node has died, which may have written without noting where."""
-        nodes = await self._store.nodes()
+    async def _look(self, now: float) -> None:
+        """Whether a node is silent or gone, which may have written without noting where."""
+        found = await self._store.nodes()
+        silent = self._watch.look(found, now, trio.current_time())
+        nodes = set(found).difference(silent)
         if self._nodes - nodes:
             self._whole_at = 0.0
         self._nodes = nodes
@@ -184,21 +205,21 @@ class Carrier:
         return False
 
     async def _step(self, now: float, *, begin: bool) -> None:
-        if now >= self._whole_at:
+        if begin and now >= self._whole_at:
             self._whole_at = now + BACKSTOP_SECONDS
-            self._hot.update(self._store.tags)
+            self._dirty.update(self._store.tags)
         self._stir(self._switch.take_touched(), now)
         if now >= self._noted_at:
             self._noted_at = now + NOTED_SECONDS
             self._stir(await self._store.noted(), now)
+        rounds = dict.fromkeys(self._hot, Round.NONE) | dict.fromkeys(self._telling, Round.GO_ON)
         if begin:
-            self._dirty |= self._switch.take_changed() | await self._store.changed()
-            self._telling |= self._dirty
+            changed = self._dirty | self._switch.take_changed() | await self._store.changed()
+            rounds |= dict.fromkeys(changed | self._telling, Round.BEGIN)
             self._dirty = set()
-        await self._tell(now, begin=begin)
-        hot, self._hot = self._hot, set()
-        for tags in parts(sorted(hot)):
-            await self._carry(tags, now)
+        self._hot, self._telling = set(), set()
+        for tags in parts(sorted(rounds)):
+            await self._carry([self._want(tag, rounds[tag], now) for tag in tags], now)
         await self._trim(now)
 
     def _stir(self, tags: set[str], now: float) -> None:
@@ -207,48 +228,56 @@ class Carrier:
         if tags:
             self._whole_at = min(self._whole_at, now + WHOLE_SECONDS)
 
-    async def _tell(self, now: float, *, begin: bool) -> None:
-        """Tell some of the sessions that have changed; the round goes on with the next step."""
-        told, self._telling = sorted(self._telling), set()
-        for tags in parts(told):
-            answers = await self._store.tell(tags, begin=begin, values=self._switch.values)
-            for tag, left in zip(tags, answers, strict=True):
-                if isinstance(left, StoreError):
-                    log.warning("events_not_told", outbox=tag, reason=left.detail)
-                    self._dirty.add(tag)
-                elif left:
-                    self._telling.add(tag)
-                self._stir({tag}, now)
+    def _want(self, tag: str, wanted: Round, now: float) -> Want:
+        """What to ask of an outbox, and with it to forget what was carried a while ago."""
+        forget = ""
+        if tag in self._trims and self._trims[tag][0] <= now:
+            forget = self._trims.pop(tag)[1]
+        return Want(tag, self._places.get(tag, Place()), wanted, forget)
 
-    async def _carry(self, tags: Sequence[str], now: float) -> None:
-        wanted = [(tag, self._places.get(tag, Place())) for tag in tags]
+    async def _carry(self, wanted: Sequence[Want], now: float) -> None:
         loads: list[Load] = []
         size = 0
-        for (tag, place), part in zip(wanted, await self._store.take(wanted, PART), strict=True):
+        taken = await self._store.take(wanted, PART, values=self._switch.values)
+        for one, part in zip(wanted, taken, strict=True):
             if isinstance(part, StoreError):
-                log.warning("events_not_read", outbox=tag, reason=part.detail)
-                self._whole_at = min(self._whole_at, now + WHOLE_SECONDS)
+                self._failed(one, part, now)
                 continue
-            if part.changed:
-                self._dirty.add(tag)
+            self._note(one, part, now)
             if part.entries:
+                tag, place = one.tag, one.place
                 loads.append(
                     Load(tag, place, place_after(place, part, PART), carried(tag, place, part))
                 )
                 size += sum(map(len, loads[-1].events))
-                self._note(tag, part, now)
             if size > BATCH_BYTES:
                 await self._append(loads)
                 loads, size = [], 0
         if loads:
             await self._append(loads)
 
-    def _note(self, tag: str, part: Part, now: float) -> None:
+    def _failed(self, one: Want, error: StoreError, now: float) -> None:
+        """It may have been done, and is asked for again some time later."""
+        log.warning("events_not_read", outbox=one.tag, reason=error.detail)
+        self._whole_at = min(self._whole_at, now + FAILED_SECONDS)
+        if one.round is not Round.NONE:
+            self._dirty.add(one.tag)
+
+    def _note(self, one: Want, part: Part, now: float) -> None:
         """What follows from a part, whatever becomes of it."""
+        if part.left:
+            self._telling.add(one.tag)
+        if part.waiting:
+            self._dirty.add(one.tag)
+        if not part.entries:
+            return
         if len(part.entries) == PART:
-            self._hot.add(tag)
+            self._hot.add(one.tag)
+        if one.round is not Round.NONE:
+            self._told += sum(fields[1] == UPDATED for _, fields in part.entries)
         newest = part.entries[-1][0].decode()
-        self._trims.setdefault(tag, (now + KEPT_SECONDS, newest))
+        self._trims.setdefault(one.tag, (now + KEPT_SECONDS, newest))
+        self._whole_at = min(self._whole_at, now + WHOLE_SECONDS)
         self.lag = max(self._clock() - int(newest.partition("-")[0]) / 1000, 0.0)
 
     async def _append(self, loads: Sequence[Load]) -> None:
@@ -266,7 +295,8 @@ class Carrier:
         self._bus.tell("*", Notice(NEWS, "", b""))
 
     async def _trim(self, now: float) -> None:
-        due = [(tag, entry) for tag, (at, entry) in self._trims.items() if at <= now]
+        """Outboxes that nothing came into any more forget what was carried."""
+        due = [(tag, entry) for tag, (at, entry) in self._trims.items() if at + IDLE_SECONDS <= now]
         for tag, _ in due:
             del self._trims[tag]
         for part in parts(due):

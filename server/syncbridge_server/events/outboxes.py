@@ -28,7 +28,7 @@ def place_after(place: Place, part: Part, most: int) -> Place:
     if not part.entries:
         return place
     number = number_before(place, part) + len(part.entries)
-    if len(part.entries) < most:
+    if part.added and len(part.entries) < most:
         number = part.added  # that was all
     return Place(part.entries[-1][0].decode(), number)
 

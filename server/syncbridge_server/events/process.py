@@ -5,7 +5,7 @@ changed, and now and then; one that was gets a new worker, which goes on where t
 stopped.
 
 Endpoints of a file are put beside the others, without their secrets: whoever has the lease has them
-as its own file says.
+as its own file says, also when that is read again meanwhile.
 """
 
 import time
@@ -69,6 +69,7 @@ class Deliveries:
         self._guard = Guard(settings.webhook_networks)
         self._bus = bus
         self._configured = configured
+        self._anew = False
         self._beat = beat
         self._changed = trio.Event()
         self._endpoints = RedisEndpoints(io)
@@ -93,6 +94,11 @@ class Deliveries:
         for _, worker, _ in self.workers.values():
             worker.look()
 
+    def configure(self, configured: Sequence[Endpoint]) -> None:
+        """The file has these endpoints now."""
+        self._configured, self._anew = configured, True
+        self._changed.set()
+
     async def run(self) -> None:
         """Deliver whenever this process has the lease, for ever."""
         while True:
@@ -107,6 +113,7 @@ class Deliveries:
             await trio.sleep(SEEK_SECONDS)
 
     async def _deliver_while(self, lease: HeldLock) -> None:
+        self._anew = True
         await self._configure()
         keep_at = renew_at = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -116,6 +123,8 @@ class Deliveries:
                     if await _done(lease.keep(LEASE_MS)) is False:
                         break
                     keep_at = now + KEEP_SECONDS
+                if self._anew:
+                    await _done(self._configure())
                 endpoints = await _done(self._endpoints.endpoints())
                 if endpoints is not None:
                     self._follow(nursery, endpoints)
@@ -135,12 +144,14 @@ class Deliveries:
     async def _configure(self) -> None:
         """Put the endpoints of the file beside the others, and take away those it has no more.
 
-        One that was disabled is tried again: whoever has begun this process wants it.
+        One that was disabled is tried again: whoever has begun this process, or had it read its
+        file again, wants it.
         """
+        configured = self._configured
         found = await self._endpoints.endpoints()
         there = {one.id: one for one in found if one.configured}
         last = str(await self._events.last())
-        for wanted in self._configured:
+        for wanted in configured:
             old = there.pop(wanted.id, None)
             made, start = (old.created_at, old.start) if old else (_now(), last)
             if old and old.disabled and not wanted.disabled:
@@ -152,6 +163,7 @@ class Deliveries:
             )
         for gone in there:
             await self._endpoints.remove(gone)
+        self._anew = configured is not self._configured
 
     def _own(self, found: Sequence[Endpoint]) -> dict[str, Endpoint]:
         """Those that are to be served, with their secrets."""

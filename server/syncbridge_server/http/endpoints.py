@@ -28,6 +28,7 @@ from syncbridge.events.outbox import encode, new_event, without_values
 from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.events.guard import Guard, check_spec
+from syncbridge_server.events.search import find_events
 from syncbridge_server.events.switch import EventSwitch
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.pages import Cursor as PageCursor
@@ -35,12 +36,14 @@ from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import Answer, JsonObject, Timestamp, describe
-from syncbridge_server.ports.endpoints import EndpointStore, Status
+from syncbridge_server.ports.endpoints import LETTERS_MOST, EndpointStore, Status
 from syncbridge_server.ports.events import EventStore
 from syncbridge_server.redis.stores.inbox import is_entry
 
 PATH = "/admin/webhooks"
 REPLAY_MOST = 1_000
+LETTERS_PART = 100
+EventId = Annotated[str, Meta(min_length=1, max_length=256)]
 BODY_BYTES = 65_536
 _log = get_logger("EVENTS")
 _decode = msgspec.json.Decoder(Event).decode
@@ -99,18 +102,26 @@ class EndpointsBody(msgspec.Struct):
 
 
 class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What is sent again: dead letters by their entries, or events of the log by time (Unix ms)."""
+    """What is sent again, one of three: dead letters by `entries`; events by `ids`, from the dead
+    letters or the log; events of the log by time, `since` and `until` (Unix ms).
+    """
 
     entries: Annotated[list[str], Meta(max_length=REPLAY_MOST)] = []
+    ids: Annotated[list[EventId], Meta(max_length=REPLAY_MOST)] = []
     since: int | None = None
     until: int | None = None
 
 
 class ReplayAnswer(msgspec.Struct):
-    """`replayed`: how many events are sent again. `more`: there are more in that time."""
+    """`replayed`: how many events are sent again. `more`: there are more in that time.
+
+    `missing`, only when `ids` were asked for: those that neither the dead letters nor the log have,
+    or that the endpoint does not select.
+    """
 
     replayed: int
     more: bool
+    missing: list[str] | UnsetType = UNSET
 
 
 class LettersQuery(msgspec.Struct):
@@ -324,12 +335,15 @@ class EndpointRoutes:
         errors=(404,),
     )
     async def replay(self, request: Request) -> Response:
-        """Dead letters by `entries`, or what the log still has of a time; at most 1,000 at once."""
+        """Dead letters by `entries`, events by `ids`, or what the log still has of a time.
+
+        At most 1,000 at once.
+        """
         identity = await self._authenticate(request, ADMINS)
         endpoint = await self._found(request)
         body = await read_json(request, ReplayBody, BODY_BYTES)
-        if bool(body.entries) == (body.since is not None):
-            detail = "entries: either entries or since is expected"
+        if 1 != bool(body.entries) + bool(body.ids) + (body.since is not None):
+            detail = "entries: one of entries, ids and since is expected"
             raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="entries")
         if any(not is_entry(entry) for entry in body.entries):
             detail = "entries: entries of dead letters are expected"
@@ -337,6 +351,8 @@ class EndpointRoutes:
         if body.entries:
             done = await self._endpoints.replay_letters(endpoint.id, body.entries)
             answer = ReplayAnswer(done, False)
+        elif body.ids:
+            answer = await self._replay_ids(endpoint, set(body.ids))
         else:
             answer = await self._replay_time(endpoint, body.since or 0, body.until or 2**53)
         self._switch.endpoints_changed()
@@ -344,6 +360,30 @@ class EndpointRoutes:
             "events_replayed", endpoint=endpoint.id, events=answer.replayed, by=identity.user_id
         )
         return encoded(answer)
+
+    async def _replay_ids(self, endpoint: Endpoint, wanted: set[str]) -> ReplayAnswer:
+        entries = await self._letters_of(endpoint, wanted)
+        done = await self._endpoints.replay_letters(endpoint.id, list(entries.values()))
+        left = wanted.difference(entries)
+        found = await find_events(self._events, left)
+        events = [event for event in found if endpoint.selection.wants(event)]
+        await self._endpoints.replay(endpoint.id, _items(endpoint, events))
+        missing = left.difference(event.id for event in events)
+        return ReplayAnswer(done + len(events), False, sorted(missing))
+
+    async def _letters_of(self, endpoint: Endpoint, ids: set[str]) -> dict[str, str]:
+        """The entries of the newest dead letters with these ids."""
+        entries: dict[str, str] = {}
+        cursor, seen = "", 0
+        while seen < LETTERS_MOST:
+            letters, cursor = await self._endpoints.letters(endpoint.id, LETTERS_PART, cursor)
+            for one in letters:
+                if one.event_id in ids:
+                    entries.setdefault(one.event_id, one.entry)
+            seen += LETTERS_PART
+            if not cursor:
+                break
+        return entries
 
     async def _replay_time(self, endpoint: Endpoint, since: int, until: int) -> ReplayAnswer:
         cursor = Cursor(max(since - 1, 0), 2**62)

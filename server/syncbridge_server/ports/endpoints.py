@@ -8,6 +8,9 @@ import msgspec
 from syncbridge.events.delivery import Item
 from syncbridge.events.endpoints import Endpoint
 
+LETTERS_MOST = 1_000
+"""Dead letters of an endpoint; the oldest make room."""
+
 
 class Status(msgspec.Struct, omit_defaults=True):
     """How deliveries to an endpoint go. Times in Unix ms; 0: never.

@@ -4,6 +4,7 @@ docs/decisions/0012-events.md says what stands where.
 """
 
 from collections.abc import Awaitable, Sequence
+from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -31,16 +32,18 @@ class Part(msgspec.Struct, frozen=True):
     """The next entries of an outbox.
 
     Attributes:
-        added: entries that it ever had. length: those that it has. first: the oldest of them.
         entries: name and fields, in order.
-        changed: sessions that have changed and were not told.
+        left: sessions of the round that were not told yet. waiting: those of the next one.
+        added: entries that it ever had. length: those that it has. first: the oldest of them. Not
+            asked for (0, 0, empty) while the entry before these is there: nothing is missing then.
     """
 
+    entries: Sequence[tuple[bytes, Sequence[bytes]]]
+    left: int
+    waiting: int
     added: int
     length: int
     first: bytes
-    entries: Sequence[tuple[bytes, Sequence[bytes]]]
-    changed: int
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -51,6 +54,26 @@ class Place(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.entry} {self.number}"
+
+
+class Round(IntEnum):
+    """What is done about sessions that have changed, before an outbox is read."""
+
+    NONE = 0
+    GO_ON = 1
+    BEGIN = 2
+
+
+class Want(NamedTuple):
+    """What is asked of an outbox: what follows a place.
+
+    `forget`: the entry up to which it may forget, but for that one; empty: nothing.
+    """
+
+    tag: str
+    place: Place
+    round: Round = Round.NONE
+    forget: str = ""
 
 
 class Load(NamedTuple):
@@ -97,21 +120,20 @@ class EventStore(Protocol):
     def changed(self) -> Awaitable[set[str]]:
         """Likewise, tags under which sessions have changed."""
 
-    def nodes(self) -> Awaitable[set[bytes]]:
-        """Nodes that live."""
+    def nodes(self) -> Awaitable[dict[str, str]]:
+        """Nodes that live, and what each has said last of itself, which changes while it does."""
 
     def places(self) -> Awaitable[dict[str, Place]]:
         """Up to where each outbox was carried."""
 
     def take(
-        self, wanted: Sequence[tuple[str, Place]], most: int
+        self, wanted: Sequence[Want], most: int, *, values: bool
     ) -> Awaitable[Sequence[Part | StoreError]]:
-        """What follows a place in some outboxes."""
+        """What follows a place in some outboxes, at most so many entries of each.
 
-    def tell(
-        self, tags: Sequence[str], *, begin: bool, values: bool
-    ) -> Awaitable[Sequence[int | StoreError]]:
-        """Write `session.updated` for sessions that changed; how many of the round are left."""
+        Of sessions that have changed `session.updated` is written first, with values or without,
+        where a round is asked for. One that had an error may be among those that were told.
+        """
 
     def expire(self, tags: Sequence[str]) -> Awaitable[Sequence[int | StoreError]]:
         """Write `session.expired` for those that are gone; ms until the next look at each tag."""

@@ -215,7 +215,7 @@ async def test_what_is_given_up_can_be_replayed(
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As a dead letter, and by time from the log."""
+    """As a dead letter, and by time or id from the log; what is not there is named."""
     monkeypatch.setattr(delivery, "is_enough", lambda first, now: now - first > 0.3)
     monkeypatch.setattr(delivery, "DOWN_AFTER", 1_000)
     made = await endpoint(http, receiver.url())
@@ -233,11 +233,18 @@ async def test_what_is_given_up_can_be_replayed(
         left = (await http.get(path + "/dead-letters")).json()["dead_letters"]
         by_time = await http.post(path + "/replay", json={"since": 0})
         (_, third) = await receiver.until(2)
+        told = third.headers["webhook-id"]
+        by_id = await http.post(path + "/replay", json={"ids": [told, "0-1-1", "other"]})
+        (*_, fourth) = await receiver.until(3)
+        both = await http.post(path + "/replay", json={"ids": [told], "since": 0})
 
     assert [(sid, "status 400")] == [(one["event"]["session_id"], one["reason"]) for one in letters]
     assert ({"replayed": 1, "more": False}, []) == (replayed.json(), left)
     assert 1 == by_time.json()["replayed"]
-    assert letters[0]["event_id"] == again.headers["webhook-id"] == third.headers["webhook-id"]
+    assert letters[0]["event_id"] == again.headers["webhook-id"] == told
+    assert (again.headers["webhook-id"], third.body) == (fourth.headers["webhook-id"], fourth.body)
+    assert {"replayed": 1, "more": False, "missing": ["0-1-1", "other"]} == by_id.json()
+    assert 422 == both.status_code
 
 
 @pytest.mark.usefixtures("_soon")

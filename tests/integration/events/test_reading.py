@@ -12,6 +12,7 @@ from support.server_kit import Node, bearer, mint, new_session, running_node
 from support.ws_client import Device
 from syncbridge.identity import Role
 from syncbridge.slots import TAGS, bucket_of
+from syncbridge_server.events import carrier
 
 Json = dict[str, Any]
 
@@ -308,3 +309,28 @@ async def test_who_carries_sleeps_while_nothing_happens(
     assert node.server.events.switch.carrying
     assert asked.get("spop", 0) <= 12
     assert made == found[-1]["session_id"]
+
+
+async def test_what_a_silent_node_did_not_note_is_found(
+    redis_server: RedisServer, node: Node, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed before it could: all outboxes are looked at before it counts as dead."""
+    monkeypatch.setattr(carrier, "WATCH_SECONDS", 0.2)
+    monkeypatch.setattr(carrier, "SILENT_SECONDS", 4.0)
+    monkeypatch.setattr("syncbridge_server.events.switch.KNOW_SECONDS", 0.3)
+    sid = new_session()
+    fields = ["k", "handoff.created", "s", sid, "u", "ann", "x", "0"]
+    with redis_server.client() as raw, trio.fail_after(60):
+        raw.hset("nodes:{nodes}", "killed", "1 2 0")
+        assert 503 == (await http.get("/events")).status_code
+        raw.hset("ev:{events}:known", "killed", raw.hget("ev:{events}:state", "since"))
+        cursor = (await read(http))["cursor"]
+        while node.server.events._carrier._whole_at < trio.current_time() + 60:  # noqa: ASYNC110
+            await trio.sleep(0.05)
+        raw.xadd(f"e:{{{TAGS[bucket_of(sid)]}}}", dict(zip(fields[::2], fields[1::2], strict=True)))
+        raw.hset("nodes:{nodes}", "killed", "2 2 0")
+        told = await until(http, cursor, "handoff.created")
+        listed = raw.hget("nodes:{nodes}", "killed")
+
+    assert [sid] == [event["session_id"] for event in told]
+    assert b"2 2 0" == listed

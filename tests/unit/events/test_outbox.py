@@ -63,7 +63,7 @@ def test_data_of_another_shape_is_refused() -> None:
 
 def test_values_are_taken_out_for_who_does_not_want_them() -> None:
     """The rest stays as it was."""
-    fields = entry(k="session.updated", f="1", v="2", c="1 a", V="3 1.5")
+    fields = entry(k="session.updated", f="1", v="2", K="1 a", V="3 1.5")
     whole = event_of("t", b"1-1", fields)
     bare = without_values(whole)
 
@@ -111,7 +111,7 @@ def part(first: int, count: int, added: int, start: int = 0) -> Part:
     """The entries `start`.. of an outbox whose oldest is `first`, of `added` in all."""
     names = [b"%d-0" % n for n in range(max(first, start), first + count)]
     fields = entry(k="session.expired", s="S")
-    return Part(added, count, b"%d-0" % first, [(name, fields) for name in names], 0)
+    return Part([(name, fields) for name in names], 0, 0, added, count, b"%d-0" % first)
 
 
 def test_what_was_dropped_before_it_was_carried_is_told() -> None:

@@ -24,7 +24,6 @@ READING = frozenset(
         "call_export",
         "chill",
         "devices",
-        "event_take",
         "inspect",
         "peek",
         "read",

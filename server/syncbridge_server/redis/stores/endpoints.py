@@ -14,14 +14,13 @@ import structlog
 from syncbridge.errors import StoreError
 from syncbridge.events.delivery import HELD_MOST, Item
 from syncbridge.events.endpoints import Endpoint
-from syncbridge_server.ports.endpoints import Letter, Status
+from syncbridge_server.ports.endpoints import LETTERS_MOST, Letter, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command, plain
 from syncbridge_server.redis.stores.events import ENDPOINTS
 
 log = structlog.get_logger("events")
 
-LETTERS_MOST = 1_000
 PART = 256
 REASON_MOST = 200
 _decode = msgspec.json.Decoder(Endpoint).decode

@@ -12,7 +12,7 @@ from typing import Any
 from syncbridge.errors import StoreError
 from syncbridge.events.cursor import START, Cursor
 from syncbridge.slots import TAGS
-from syncbridge_server.ports.events import Listening, Load, Part, Place
+from syncbridge_server.ports.events import Listening, Load, Part, Place, Round, Want
 from syncbridge_server.redis.bus.messages import COMMON_TAGS
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command, plain
@@ -30,6 +30,9 @@ EVENT_TAGS: tuple[str, ...] = (*TAGS, *COMMON_TAGS[1:])
 """Every tag under which scripts write events."""
 
 TOLD_AT_ONCE = 32
+TAKEN_AT_ONCE = 8
+"""Outboxes of one call of a script, where they need not be in one slot."""
+
 MOST_KEYS, MOST_KEY_BYTES, MOST_VALUE_BYTES = 128, 4_096, 16_384
 """Of one `session.updated`."""
 
@@ -132,9 +135,10 @@ class RedisEvents:
         found = await self._io.execute("SPOP", key, len(EVENT_TAGS))
         return {tag.decode(errors="replace") for tag in found} & _KNOWN_TAGS
 
-    async def nodes(self) -> set[bytes]:
+    async def nodes(self) -> dict[str, str]:
         """See `EventStore.nodes`."""
-        return set(await self._io.execute("HKEYS", NODES))
+        flat = [text.decode(errors="replace") for text in await self._io.execute("HGETALL", NODES)]
+        return dict(zip(flat[::2], flat[1::2], strict=True))
 
     async def places(self) -> dict[str, Place]:
         """See `EventStore.places`."""
@@ -143,30 +147,18 @@ class RedisEvents:
         return {tag.decode(): place_of(text) for tag, text in pairs if not tag.startswith(b"#")}
 
     async def take(
-        self, wanted: Sequence[tuple[str, Place]], most: int
+        self, wanted: Sequence[Want], most: int, *, values: bool
     ) -> Sequence[Part | StoreError]:
         """See `EventStore.take`."""
-        commands = [
-            self._script("event_take", [outbox(tag), dirty(tag)], [place.entry, most])
-            for tag, place in wanted
-        ]
-        return [
-            reply if isinstance(reply, StoreError) else Part(*reply)
-            for reply in await self._io.request(commands)
-        ]
-
-    async def tell(
-        self, tags: Sequence[str], *, begin: bool, values: bool
-    ) -> Sequence[int | StoreError]:
-        """See `EventStore.tell`."""
-        bounds = [TOLD_AT_ONCE, MOST_KEYS, MOST_KEY_BYTES, MOST_VALUE_BYTES * values]
-        args = [*bounds, int(begin)]
-        # Not repeatable: a round that was begun twice would tell a session twice in a second.
-        commands = [
-            self._io.script_command("event_tell", [outbox(tag), dirty(tag), f"et:{{{tag}}}"], args)
-            for tag in tags
-        ]
-        return await self._io.request(commands)
+        server = self._io.server
+        size = 1 if server is not None and server.cluster else TAKEN_AT_ONCE
+        asked = [wanted[first : first + size] for first in range(0, len(wanted), size)]
+        bounds = [most, TOLD_AT_ONCE, MOST_KEYS, MOST_KEY_BYTES, MOST_VALUE_BYTES * values]
+        replies = await self._io.request([_taking(some, bounds, self._io) for some in asked])
+        parts: list[Part | StoreError] = []
+        for some, reply in zip(asked, replies, strict=True):
+            parts += _parts(reply, len(some))
+        return parts
 
     async def expire(self, tags: Sequence[str]) -> Sequence[int | StoreError]:
         """See `EventStore.expire`."""
@@ -200,10 +192,10 @@ class RedisEvents:
 
     async def carry(self, loads: Sequence[Load]) -> tuple[list[Place | None], int]:
         """See `EventStore.carry`."""
-        args: list[bytes | str | int] = [*self._bounds]
+        args: list[bytes | str | int] = [*self._bounds, len(loads), *(one.tag for one in loads)]
         for load in loads:
             before = "" if load.place == Place() else str(load.place)
-            args += (load.tag, before, str(load.after), len(load.events), *load.events)
+            args += (before, str(load.after), len(load.events), *load.events)
         keys = [LOG, AT]
         dropped, *places = await self._io.script("event_carry", keys, args, repeatable=True)
         return [place_of(place) if place else None for place in places], dropped
@@ -252,6 +244,29 @@ class RedisEvents:
 
 
 _KNOWN_TAGS = frozenset(EVENT_TAGS)
+
+
+def _taking(wanted: Sequence[Want], bounds: Sequence[int], io: RedisIO) -> Command:
+    """One call for some outboxes."""
+    keys: list[str] = []
+    args: list[bytes | str | int] = [*bounds]
+    for one in wanted:
+        keys += (outbox(one.tag), dirty(one.tag), f"et:{{{one.tag}}}")
+        args += (one.place.entry, int(one.round), one.forget)
+    # A round that was begun twice would tell a session twice in a second.
+    repeatable = all(one.round is not Round.BEGIN for one in wanted)
+    return io.script_command("event_take", keys, args, repeatable=repeatable)
+
+
+def _parts(reply: Any, count: int) -> Sequence[Part | StoreError]:
+    """The answer for each outbox of a call."""
+    if isinstance(reply, StoreError):
+        return [reply] * count
+    return [Part(*one) if isinstance(one, list) else _error(one) for one in reply]
+
+
+def _error(text: bytes) -> StoreError:
+    return StoreError(f"Redis: {text.decode(errors='replace')}")
 
 
 def place_of(text: bytes) -> Place:
