@@ -9,12 +9,16 @@ type Told = { entries: TimelineEntry[]; nextCursor: string };
 const ROWS = 50;
 const EVERY = 5_000;
 
-export function Call({ id }: { id: string }) {
+/** `waddle`: the channel's; empty where it is not known. */
+export function Call({ id, waddle }: { id: string; waddle: string }) {
   const {
     value: channel,
     error,
     reload,
-  } = useLoaded(() => ask<Channel>("GET", path`/admin/voice/channels/${id}`), [id]);
+  } = useLoaded(
+    () => ask<Channel>("GET", `${path`/admin/voice/channels/${id}`}${query({ waddle })}`),
+    [id, waddle],
+  );
   const [often, setOften] = useState(false);
   useEffect(() => {
     if (!often) return;
@@ -52,7 +56,7 @@ export function Call({ id }: { id: string }) {
           </p>
           <Facts facts={facts(channel)} />
           <Participants channel={channel} reload={reload} />
-          <Timeline id={id} />
+          <Timeline channel={channel} />
         </>
       )}
     </Page>
@@ -97,9 +101,14 @@ interface OfCall {
   reload: () => Promise<void>;
 }
 
+/** The address of something that is done to a channel. */
+function deed({ channelId, waddleId }: Channel, what: string): string {
+  return `${path`/voice/channels/${channelId}/${what}`}${query({ waddle: waddleId })}`;
+}
+
 function Deeds({ channel, reload }: OfCall) {
   const act = (what: string, said: string) => async () => {
-    await ask("POST", `${path`/voice/channels/${channel.channelId}/`}${what}`);
+    await ask("POST", deed(channel, what));
     await reload();
     return said;
   };
@@ -240,7 +249,7 @@ function Mute({ channel, reload, user }: OfCall & { user: string }) {
       confirm="Mute"
       text={<p>Every microphone of theirs is switched off. They may switch it on again.</p>}
       act={async () => {
-        const where = path`/voice/channels/${channel.channelId}/mute`;
+        const where = deed(channel, "mute");
         const { muted } = await ask<{ muted: boolean }>("POST", where, { userId: user });
         await reload();
         return muted ? `${user} is muted.` : `${user} is not in the call.`;
@@ -258,7 +267,7 @@ function Kick({ channel, reload, user }: OfCall & { user: string }) {
       confirm="Send away"
       text={<p>They leave the call with all devices, and need a new token to come back.</p>}
       act={async () => {
-        const where = path`/voice/channels/${channel.channelId}/leave`;
+        const where = deed(channel, "leave");
         const { left } = await ask<{ left: boolean }>("POST", where, { userId: user });
         await reload();
         return left ? `${user} was sent away.` : `${user} is not in the call.`;
@@ -267,18 +276,18 @@ function Kick({ channel, reload, user }: OfCall & { user: string }) {
   );
 }
 
-function Timeline({ id }: { id: string }) {
+function Timeline({ channel: { channelId: id, waddleId: waddle } }: { channel: Channel }) {
   const [user, setUser] = useState("");
   const [older, setOlder] = useState<TimelineEntry[]>([]);
   const load = (cursor: string) =>
     ask<Told>(
       "GET",
-      `${path`/admin/voice/channels/${id}/timeline`}${query({ cursor, limit: ROWS, userId: user })}`,
+      `${path`/admin/voice/channels/${id}/timeline`}${query({ cursor, limit: ROWS, userId: user, waddle })}`,
     );
   const { value, error, set, reload } = useLoaded(() => {
     setOlder([]);
     return load("");
-  }, [id, user]);
+  }, [id, waddle, user]);
   const more = async () => {
     const next = await load(value!.nextCursor);
     setOlder([...older, ...value!.entries]);
