@@ -30,7 +30,9 @@ def member(user: str, waddle: str) -> str:
     return voice_mint(user, waddle=waddle, permissions=EVERYTHING)
 
 
-BOT = voice_mint("bot", Role.SERVICE)
+def bot() -> str:
+    """A token of a service."""
+    return voice_mint("bot", Role.SERVICE)
 
 
 async def enter(rig: VoiceRig, user: str, waddle: str, channel: str = ID, node: int = 0) -> str:
@@ -65,7 +67,7 @@ async def test_a_channel_is_a_waddle_and_an_id(rig: VoiceRig) -> None:
         ann = await rig.ask("GET", PATH, member("ann", "a"), node=node)
         bob = await rig.ask("GET", PATH, member("bob", "b"), node=node)
         assert ((ID, "a", ["ann"]), (ID, "b", ["bob"])) == (users_of(ann), users_of(bob))
-        for token in (BOT, voice_mint("all", waddle="*")):
+        for token in (bot(), voice_mint("all", waddle="*")):
             answer = await rig.ask("GET", PATH, token, node=node)
             assert (409, "ambiguous") == problem(answer)
             assert ["a", "b"] == answer.json()["waddles"]
@@ -91,12 +93,12 @@ async def test_every_route_takes_a_waddle(rig: VoiceRig, method: str, rest: str,
     """Without one: 409; with one that has no such channel nothing is touched; bad ones: 422."""
     await enter(rig, "ann", "a")
     await enter(rig, "bob", "b")
-    assert (409, "ambiguous") == problem(await rig.ask(method, PATH + rest, BOT, body))
+    assert (409, "ambiguous") == problem(await rig.ask(method, PATH + rest, bot(), body))
     for query in ("?waddle=", "?waddle=%00", "?waddles=a", f"?waddle={'w' * 257}"):
-        answer = await rig.ask(method, PATH + rest + query, BOT, body)
+        answer = await rig.ask(method, PATH + rest + query, bot(), body)
         assert (422, "invalid_field") == problem(answer), query
     before = (await rig.channel(ID)).dump()
-    answer = await rig.ask(method, f"{PATH}{rest}?waddle=b", BOT, body)
+    answer = await rig.ask(method, f"{PATH}{rest}?waddle=b", bot(), body)
     assert 200 == answer.status_code, answer.text
     after = (await rig.channel(ID)).dump()
     assert (before.room, before.standing, before.generation) == (
@@ -145,20 +147,20 @@ async def test_ends_migrations_and_lists_are_apart(rig: VoiceRig) -> None:
     """One moves and ends; the other notices nothing, and both stand in the list."""
     await enter(rig, "ann", "a")
     two = await enter(rig, "bob", "b")
-    listed = (await rig.ask("GET", "/voice/channels", BOT)).json()["channels"]
+    listed = (await rig.ask("GET", "/voice/channels", bot())).json()["channels"]
     assert [("a", ID), ("b", ID)] == sorted((row["waddleId"], row["channelId"]) for row in listed)
     own = (await rig.ask("GET", "/voice/channels", member("bob", "b"))).json()["channels"]
     assert [("b", ID, two)] == [
         (row["waddleId"], row["channelId"], row["sessionId"]) for row in own
     ]
-    moved = await rig.ask("POST", PATH + "/migrate?waddle=a", BOT)
+    moved = await rig.ask("POST", PATH + "/migrate?waddle=a", bot())
     assert (200, ID) == (moved.status_code, moved.json()["channelId"])
-    ended = await rig.ask("POST", PATH + "/end?waddle=a", BOT)
+    ended = await rig.ask("POST", PATH + "/end?waddle=a", bot())
     assert (ID, True) == (ended.json()["channelId"], ended.json()["ended"])
     shown = await rig.ask("GET", PATH, member("bob", "b"))
     assert ["bob"] == users_of(shown)[2]
     assert two == shown.json()["session"]["sessionId"]
-    history = await rig.ask("GET", PATH + "/history?waddle=b", BOT)
+    history = await rig.ask("GET", PATH + "/history?waddle=b", bot())
     assert [] == history.json()["calls"]
 
 
@@ -167,12 +169,13 @@ async def test_what_is_prewarmed_or_configured_is_of_its_waddle(rig: VoiceRig) -
     await enter(rig, "ann", "a")
     path = PATH + "/prewarm"
     assert (422, "invalid_field") == problem(
-        await rig.ask("POST", path + "?waddle=a", BOT, {"waddleId": "b"})
+        await rig.ask("POST", path + "?waddle=a", bot(), {"waddleId": "b"})
     )
-    warm = await rig.ask("POST", path, BOT, {"waddleId": "b"})
+    warm = await rig.ask("POST", path, bot(), {"waddleId": "b"})
     assert (200, ID) == (warm.status_code, warm.json()["channelId"])
     record = (await rig.channel(qualified_key("b", ID))).record
-    assert ("b", warm.json()["sessionId"]) == (record.waddle_id, record.room.session_id)  # type: ignore[union-attr]
+    assert record.room is not None
+    assert ("b", warm.json()["sessionId"]) == (record.waddle_id, record.room.session_id)
     assert "a" == (await rig.channel(ID)).record.waddle_id
 
 
@@ -221,7 +224,7 @@ async def test_events_name_the_waddle(rig: VoiceRig) -> None:
     """Both calls begin under one id, and each event says whose."""
 
     async def written() -> str:
-        answer = await rig.ask("GET", "/events?after=latest", BOT)
+        answer = await rig.ask("GET", "/events?after=latest", bot())
         return str(answer.json().get("cursor", ""))
 
     cursor = await rig.until(written, "every node writes events")
@@ -230,7 +233,7 @@ async def test_events_name_the_waddle(rig: VoiceRig) -> None:
     found: set[tuple[str, str]] = set()
 
     async def both() -> bool:
-        page = await rig.ask("GET", f"/events?after={cursor}&kind=participant.joined", BOT)
+        page = await rig.ask("GET", f"/events?after={cursor}&kind=participant.joined", bot())
         rows = page.json().get("events", [])
         found.update((row["channel_id"], row["waddle_id"]) for row in rows)
         return len(found) == 2

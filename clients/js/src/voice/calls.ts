@@ -137,6 +137,7 @@ export class Calls {
   }
 
   #put(call: Call): void {
+    if (call.waddleId) this.#calls.delete(key(call.channelId, "")); // of a server that named none
     this.#calls.set(key(call.channelId, call.waddleId), Object.freeze(call));
   }
 }
