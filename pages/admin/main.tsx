@@ -48,9 +48,10 @@ function useHash(): string[] {
   return parts;
 }
 
-function Shown({ parts: [page = "", id = ""] }: { parts: string[] }) {
+function Shown({ parts: [page = "", id = "", within = ""] }: { parts: string[] }) {
   if (page === "sessions") return id ? <Session key={id} id={id} /> : <Sessions />;
-  if (page === "calls") return id ? <Call key={id} id={id} /> : <Calls />;
+  if (page === "calls")
+    return id ? <Call key={`${within}/${id}`} id={id} waddle={within} /> : <Calls />;
   if (page === "users") return <Calls key={id} user={id} />;
   if (page === "webhooks") return <Webhooks />;
   if (page === "endpoints") return id ? <EndpointPage key={id} id={id} /> : <Endpoints />;

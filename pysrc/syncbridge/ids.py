@@ -4,6 +4,7 @@ import re
 import uuid
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.voice.naming import id_of_key, waddle_of
 
 USER_SESSIONS = uuid.UUID("6f1f3a52-5d0e-5c0b-9b1e-7d6f0a6f5a11")
 """Namespace of the UUIDv5 that names a user's own session (RFC 9562 section 5.5)."""
@@ -50,6 +51,18 @@ def channel_id(name: str, text: str) -> str:
         f"{name}: 1 to {CHANNEL_BYTES} bytes of UTF-8 without control characters are expected",
         field=name,
     )
+
+
+def channel_key(name: str, text: str) -> str:
+    """The key of a voice channel: an id, or an id and its waddle (`syncbridge.voice.naming`).
+
+    Raises:
+        SyncBridgeError: INVALID_FIELD naming `name`.
+    """
+    for one in (id_of_key(text), waddle_of(text)):
+        if one is not None:
+            channel_id(name, one)
+    return text
 
 
 def default_session(user_id: str) -> str:

@@ -142,6 +142,7 @@ class VoiceLeave(msgspec.Struct, gc=False, rename="camel"):
     """voice_leave: this device has left the media of a call."""
 
     channel_id: str
+    waddle_id: str | None = None
     connection_id: str | None = None
     session_id: str | None = None
 
@@ -158,6 +159,7 @@ class SpeakingReport(msgspec.Struct, gc=False, rename="camel"):
 
     channel_id: str
     is_speaking: bool
+    waddle_id: str | None = None
 
 
 _envelope = msgspec.json.Decoder(Envelope)

@@ -35,6 +35,7 @@ class VoiceCall(Struct, rename="camel"):
     """A call, as AUTH_SUCCESS and SNAPSHOT_RESPONSE list those that the user is in."""
 
     channel_id: str
+    waddle_id: str
     session_id: str
     phase: Literal["waiting", "active", "empty", "migrating", "ended"]
     participants: list[VoiceParticipant]
@@ -223,6 +224,7 @@ class VoiceStateUpdate(Struct, rename="camel"):
 
     user_id: str
     channel_id: str
+    waddle_id: str
     state: Literal["connected", "disconnected", "muted", "unmuted", "held", "moving", "released"]
     device_id: str | UnsetType = UNSET
     reason: str | UnsetType = UNSET
@@ -239,6 +241,7 @@ class SpeakingUpdate(Struct, rename="camel"):
     """speaking_update: one change, or several that came together in `updates`."""
 
     channel_id: str
+    waddle_id: str
     user_id: str | UnsetType = UNSET
     is_speaking: bool | UnsetType = UNSET
     updates: list[SpeakingChange] | UnsetType = UNSET
@@ -248,6 +251,7 @@ class SessionMigration(Struct, rename="camel"):
     """session_migration: ask for a token and join the new session before the deadline."""
 
     channel_id: str
+    waddle_id: str
     old_session_id: str
     new_session_id: str
     reason: Literal["session_migration"]
@@ -260,6 +264,7 @@ class SessionEnded(Struct, rename="camel"):
     """session_ended: the call of a channel is over."""
 
     channel_id: str
+    waddle_id: str
     session_id: str
     reason: str
 
@@ -268,6 +273,7 @@ class RecordingReady(Struct, rename="camel"):
     """recording_ready: who may have it asks for its address over HTTP."""
 
     channel_id: str
+    waddle_id: str
     recording_id: str
     duration: float | UnsetType = UNSET
 
@@ -276,6 +282,7 @@ class TranscriptReady(Struct, rename="camel"):
     """transcript_ready: who may have it asks for its address over HTTP."""
 
     channel_id: str
+    waddle_id: str
     recording_id: str
 
 
@@ -283,6 +290,7 @@ class SummaryReady(Struct, rename="camel"):
     """summary_ready: likewise."""
 
     channel_id: str
+    waddle_id: str
     recording_id: str
 
 
@@ -290,4 +298,5 @@ class RecordingFailed(Struct, rename="camel"):
     """recording_failed: there will be none. Without an id it was not even begun."""
 
     channel_id: str
+    waddle_id: str
     recording_id: str

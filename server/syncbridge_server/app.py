@@ -541,7 +541,7 @@ class Server:
         return [
             *WebhookRoutes(provider, inbox, metrics, self.settings.webhook_bytes).routes(),
             *DeadLetterRoutes(self.letters, bearer).routes(),
-            *RecordingRoutes(voice.recordings if voice is not None else None, bearer).routes(),
+            *RecordingRoutes(voice, bearer).routes(),
         ]
 
 

@@ -70,6 +70,7 @@ class ErrorCode(Enum):
     ENDPOINT_CONFIGURED = ("endpoint_configured", 409, False, "Endpoint is defined in a file")
     EXPORT_GAP = ("export_gap", 410, False, "Records after the cursor are no longer kept")
     CHANNEL_NOT_FOUND = ("channel_not_found", 404, False, "No such voice channel")
+    AMBIGUOUS = ("ambiguous", 409, False, "Several waddles have this voice channel")
     NO_CALL = ("no_call", 409, False, "No call in the voice channel")
     CALL_ACTIVE = ("call_active", 409, False, "Call was opened in another way")
     CALL_MOVING = ("call_moving", 409, True, "Call is being moved already")

@@ -32,6 +32,7 @@ class Voice:
         self,
         channel_id: str,
         *,
+        waddle_id: str | None = None,
         connection_id: str | None = None,
         session_id: str | None = None,
         muted: bool | None = None,
@@ -42,6 +43,7 @@ class Voice:
         What is left out is as it was the time before.
 
         Args:
+            waddle_id: the channel's; needed where the token has grants for several.
             connection_id: the provider's id of the connection. session_id: the provider's session,
                 as the voice token's answer named it; needed after a `session_migration`.
             muted, video: the device's switches.
@@ -51,6 +53,7 @@ class Voice:
         """
         members = {
             "channelId": channel_id,
+            "waddleId": waddle_id,
             "connectionId": connection_id,
             "sessionId": session_id,
             "muted": muted,
@@ -58,6 +61,7 @@ class Voice:
         }
         said = {name: value for name, value in members.items() if value is not None}
         body = self._dialogue.voice.said(channel_id) | said
+        self._choose(channel_id, waddle_id or "")
         await self._ask("voice_join", body)
         self._dialogue.voice.keep(body, anyio.current_time())
         self._wake()
@@ -65,8 +69,8 @@ class Voice:
 
     async def leave(self, channel_id: str, *, connection_id: str | None = None) -> None:
         """This device has left the media; raises as `join`."""
+        body = self._named(channel_id)
         self._dialogue.voice.drop(channel_id)
-        body = {"channelId": channel_id}
         if connection_id is not None:
             body["connectionId"] = connection_id
         await self._ask("voice_leave", body)
@@ -80,12 +84,24 @@ class Voice:
     async def watch(self, channel_id: str, waddle_id: str = "") -> VoiceCall:
         """Hear of a channel without taking part, on this connection; raises as `join`."""
         body = {"channelId": channel_id} | ({"waddleId": waddle_id} if waddle_id else {})
+        self._choose(channel_id, waddle_id)
         await self._ask("voice_watch", body)
         return self.calls.get(channel_id, VoiceCall(channel_id))
 
     async def unwatch(self, channel_id: str) -> None:
         """End that; raises as `join`."""
         await self._ask("voice_unwatch", {"channelId": channel_id})
+
+    def _choose(self, channel_id: str, waddle_id: str) -> None:
+        if waddle_id:
+            self._dialogue.voice.choose(channel_id, waddle_id)
+
+    def _named(self, channel_id: str) -> dict[str, Any]:
+        """A channel as it was joined."""
+        said = self._dialogue.voice.said(channel_id)
+        return {name: said[name] for name in ("channelId", "waddleId") if name in said} or {
+            "channelId": channel_id
+        }
 
     async def _ask(self, kind: str, body: dict[str, Any]) -> None:
         await self._request(lambda: self._dialogue.ask_voice(kind, body))

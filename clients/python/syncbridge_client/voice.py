@@ -60,12 +60,16 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class VoiceCall:
-    """A call of a channel. `session_id`: the provider's session; `phase`: `ended` without one."""
+    """A call of a channel.
+
+    `session_id`: the provider's session; `phase`: `ended` without one. `waddle_id`: the channel's.
+    """
 
     channel_id: str
     session_id: str = ""
     phase: str = "ended"
     participants: Mapping[str, Participant] = field(default_factory=dict)
+    waddle_id: str = ""
 
 
 class _Joined:
@@ -82,7 +86,10 @@ class _Joined:
 
 
 class VoiceCalls:
-    """Calls by channel. `device_id`: this device; `new_id`: makes correlation ids."""
+    """Calls by channel. `device_id`: this device; `new_id`: makes correlation ids.
+
+    Of an id, the call of one waddle is kept: the one that was named with it, if any.
+    """
 
     def __init__(self, device_id: str, new_id: Callable[[], str]) -> None:
         self._device_id = device_id
@@ -90,6 +97,7 @@ class VoiceCalls:
         self._user_id = ""
         self._interval = REPORT_SECONDS
         self._calls: dict[str, VoiceCall] = {}
+        self._waddles: dict[str, str] = {}
         self._joined: dict[str, _Joined] = {}
         self._reports: dict[str, str] = {}
         self.calls: Mapping[str, VoiceCall] = MappingProxyType(self._calls)
@@ -107,6 +115,13 @@ class VoiceCalls:
             joined.speaking, joined.speaking_at = old.speaking, old.speaking_at
         joined.next_at = now + self._interval
         self._joined[channel_id] = joined
+
+    def choose(self, channel_id: str, waddle_id: str) -> None:
+        """The program means the channel of this waddle."""
+        self._waddles.pop(channel_id, None)
+        self._waddles[channel_id] = waddle_id
+        while len(self._waddles) > MAX_CALLS:
+            del self._waddles[next(iter(self._waddles))]
 
     def said(self, channel_id: str) -> Body:
         """What was reported of a call that was joined; empty for any other."""
@@ -138,6 +153,8 @@ class VoiceCalls:
             if joined.speaking_at <= now:
                 joined.speaking_at = now + SPEAKING_SECONDS if joined.speaking else math.inf
                 body = {"channelId": channel_id, "isSpeaking": joined.speaking}
+                if waddle_id := joined.body.get("waddleId"):
+                    body["waddleId"] = waddle_id
                 yield wire.write("speaking", body)
 
     def next_due(self) -> float:
@@ -183,6 +200,8 @@ class VoiceCalls:
         """A message about calls: what the program is told."""
         channel_id = str(body.get("channelId", ""))
         reported = self._reports.pop(str(body.get("correlation_id") or ""), None) is not None
+        if self._other(channel_id, body):
+            return [VoiceEvent(kind, channel_id, body)]
         before = self._calls.get(channel_id)
         events: list[Event] = []
         match kind:
@@ -203,13 +222,21 @@ class VoiceCalls:
 
     # Parts
 
+    def _other(self, channel_id: str, body: Body) -> bool:
+        """Whether a message is about the channel of another waddle than the named one."""
+        meant, told = self._waddles.get(channel_id, ""), body.get("waddleId") or ""
+        return bool(meant and told) and meant != told
+
     def _take(self, body: Body) -> None:
         """A whole call."""
+        if self._other(body["channelId"], body):
+            return
         call = VoiceCall(
             body["channelId"],
             body["sessionId"],
             body["phase"],
             {person["userId"]: participant(person) for person in body["participants"]},
+            body.get("waddleId", ""),
         )
         if "reportIntervalMs" in body:
             self._interval = body["reportIntervalMs"] / 1000

@@ -24,12 +24,16 @@ type Told = { entries: TimelineEntry[]; nextCursor: string };
 const ROWS = 50;
 const EVERY = 5_000;
 
-export function Call({ id }: { id: string }) {
+/** `waddle`: the channel's; empty where it is not known. */
+export function Call({ id, waddle }: { id: string; waddle: string }) {
   const {
     value: channel,
     error,
     reload,
-  } = useLoaded(() => ask<Channel>("GET", path`/admin/voice/channels/${id}`), [id]);
+  } = useLoaded(
+    () => ask<Channel>("GET", `${path`/admin/voice/channels/${id}`}${query({ waddle })}`),
+    [id, waddle],
+  );
   const [often, setOften] = useState(false);
   useEffect(() => {
     if (!often) return;
@@ -67,8 +71,8 @@ export function Call({ id }: { id: string }) {
           </p>
           <Facts facts={facts(channel)} />
           <Participants channel={channel} reload={reload} />
-          <Timeline id={id} />
-          <Recordings id={id} />
+          <Timeline channel={channel} />
+          <Recordings channel={channel} />
         </>
       )}
     </Page>
@@ -113,9 +117,14 @@ interface OfCall {
   reload: () => Promise<void>;
 }
 
+/** The address of something that is done to a channel. */
+function deed({ channelId, waddleId }: Channel, what: string): string {
+  return `${path`/voice/channels/${channelId}/${what}`}${query({ waddle: waddleId })}`;
+}
+
 function Deeds({ channel, reload }: OfCall) {
   const act = (what: string, said: string) => async () => {
-    await ask("POST", `${path`/voice/channels/${channel.channelId}/`}${what}`);
+    await ask("POST", deed(channel, what));
     await reload();
     return said;
   };
@@ -256,7 +265,7 @@ function Mute({ channel, reload, user }: OfCall & { user: string }) {
       confirm="Mute"
       text={<p>Every microphone of theirs is switched off. They may switch it on again.</p>}
       act={async () => {
-        const where = path`/voice/channels/${channel.channelId}/mute`;
+        const where = deed(channel, "mute");
         const { muted } = await ask<{ muted: boolean }>("POST", where, { userId: user });
         await reload();
         return muted ? `${user} is muted.` : `${user} is not in the call.`;
@@ -274,7 +283,7 @@ function Kick({ channel, reload, user }: OfCall & { user: string }) {
       confirm="Send away"
       text={<p>They leave the call with all devices, and need a new token to come back.</p>}
       act={async () => {
-        const where = path`/voice/channels/${channel.channelId}/leave`;
+        const where = deed(channel, "leave");
         const { left } = await ask<{ left: boolean }>("POST", where, { userId: user });
         await reload();
         return left ? `${user} was sent away.` : `${user} is not in the call.`;
@@ -283,18 +292,18 @@ function Kick({ channel, reload, user }: OfCall & { user: string }) {
   );
 }
 
-function Timeline({ id }: { id: string }) {
+function Timeline({ channel: { channelId: id, waddleId: waddle } }: { channel: Channel }) {
   const [user, setUser] = useState("");
   const [older, setOlder] = useState<TimelineEntry[]>([]);
   const load = (cursor: string) =>
     ask<Told>(
       "GET",
-      `${path`/admin/voice/channels/${id}/timeline`}${query({ cursor, limit: ROWS, userId: user })}`,
+      `${path`/admin/voice/channels/${id}/timeline`}${query({ cursor, limit: ROWS, userId: user, waddle })}`,
     );
   const { value, error, set, reload } = useLoaded(() => {
     setOlder([]);
     return load("");
-  }, [id, user]);
+  }, [id, waddle, user]);
   const more = async () => {
     const next = await load(value!.nextCursor);
     setOlder([...older, ...value!.entries]);
@@ -365,7 +374,7 @@ function Timeline({ id }: { id: string }) {
 }
 
 /** What was recorded. It is asked for on demand: whoever has an address can fetch what is there. */
-function Recordings({ id }: { id: string }) {
+function Recordings({ channel: { channelId: id, waddleId: waddle } }: { channel: Channel }) {
   const [rows, setRows] = useState<Recording[]>();
   const [error, setError] = useState("");
   const admin = useAdmin();
@@ -373,7 +382,8 @@ function Recordings({ id }: { id: string }) {
   const at = path`/voice/channels/${id}/recordings`;
   const look = async () => {
     try {
-      setRows((await ask<{ recordings: Recording[] }>("GET", at)).recordings);
+      const found = await ask<{ recordings: Recording[] }>("GET", at + query({ waddle }));
+      setRows(found.recordings);
       setError("");
     } catch (failed) {
       setError(reason(failed));
@@ -381,7 +391,7 @@ function Recordings({ id }: { id: string }) {
   };
   const save = async ({ recordingId }: Recording) => {
     try {
-      const text = await ask<string>("GET", at + path`/${recordingId}/text`);
+      const text = await ask<string>("GET", `${at}${path`/${recordingId}/text`}${query({ waddle })}`);
       download(`${recordingId}.txt`, text);
     } catch (failed) {
       say(reason(failed), true);

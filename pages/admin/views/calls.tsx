@@ -94,15 +94,14 @@ function OfUser({ given }: { given: string }) {
           <Table
             caption={`Calls of ${user}`}
             rows={calls}
-            by={(row) => row.channelId}
+            by={place}
             empty="Nothing is known of this user in the last 30 days."
             columns={[
               {
                 head: "Channel",
-                cell: (row) => (
-                  <Id href={`#/calls/${encodeURIComponent(row.channelId)}`}>{row.channelId}</Id>
-                ),
+                cell: (row) => <Id href={`#/calls/${place(row)}`}>{row.channelId}</Id>,
               },
+              { head: "Waddle", cell: (row) => <Id>{row.waddleId || "–"}</Id> },
               {
                 head: "State",
                 cell: (row) => <Badge kind={row.state === "left" ? "" : "good"}>{row.state}</Badge>,
@@ -115,6 +114,11 @@ function OfUser({ given }: { given: string }) {
       )}
     </section>
   );
+}
+
+/** A channel in an address of the dashboard: its id, and the waddle that it is in. */
+function place({ channelId, waddleId }: { channelId: string; waddleId: string }): string {
+  return path`${channelId}/${waddleId}`;
 }
 
 function answer(user: string, calls: UserCall[]): string {
@@ -147,15 +151,14 @@ function Channels() {
           <Table
             caption="Live calls"
             rows={value.channels}
-            by={(row) => row.channelId}
+            by={place}
             empty="Nobody is in a call."
             columns={[
               {
                 head: "Channel",
-                cell: (row) => (
-                  <Id href={`#/calls/${encodeURIComponent(row.channelId)}`}>{row.channelId}</Id>
-                ),
+                cell: (row) => <Id href={`#/calls/${place(row)}`}>{row.channelId}</Id>,
               },
+              { head: "Waddle", cell: (row) => <Id>{row.waddleId || "–"}</Id> },
               {
                 head: "Health",
                 cell: (row) => <Badge kind={kind(row.status)}>{row.status}</Badge>,

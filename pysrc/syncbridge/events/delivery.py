@@ -24,6 +24,7 @@ from syncbridge.events.batches import LANE
 from syncbridge.events.cursor import Cursor
 from syncbridge.events.kinds import Event
 from syncbridge.events.retries import is_enough, pause
+from syncbridge.voice.naming import qualified_key
 
 DOWN_AFTER = 5
 WINDOW = 512
@@ -46,7 +47,9 @@ def lane_of(event: Event) -> str:
     """What an event belongs to; events of one lane are sent in order."""
     if event.session_id:
         return "s" + event.session_id
-    return "c" + event.channel_id if event.channel_id else event.type.partition(".")[0]
+    if event.channel_id:
+        return "c" + qualified_key(event.waddle_id, event.channel_id)
+    return event.type.partition(".")[0]
 
 
 class Item:

@@ -248,6 +248,7 @@ class Event(msgspec.Struct, omit_defaults=True):
         timestamp: when it happened, RFC 3339 in UTC.
         session_id, user_id, channel_id: what it is about; empty where it is about none.
             `user_id` is the owner of the session, or who is in the call.
+        waddle_id: the channel's waddle.
         data: what the kind says.
     """
 
@@ -259,3 +260,4 @@ class Event(msgspec.Struct, omit_defaults=True):
     session_id: str = ""
     user_id: str = ""
     channel_id: str = ""
+    waddle_id: str = ""

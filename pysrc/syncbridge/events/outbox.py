@@ -1,8 +1,9 @@
 """Events out of what the scripts have written into an outbox.
 
-An entry has `k` the kind, `s` a session, `u` its owner or the user, `c` a channel, `t` the time in
-ms where it is not the entry's, and the fields of its kind, as `_DATA` reads them; or `j`, its data
-as JSON. Ids of users and devices are text of ours, but what stands in Redis may be any bytes.
+An entry has `k` the kind, `s` a session, `u` its owner or the user, `t` the time in ms where it is
+not the entry's, and the fields of its kind, as `_DATA` reads them; or `j`, its data as JSON, and
+`c` the key of a channel with its waddle `W`. Ids of users and devices are text of ours, but what
+stands in Redis may be any bytes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from msgspec import UNSET, Raw
 from syncbridge.events import kinds
 from syncbridge.events.kinds import KINDS, Event
 from syncbridge.integrity import TIME_MOST
+from syncbridge.voice.naming import id_of_key, waddle_of
 
 Fields = Mapping[str, bytes]
 encode = msgspec.json.Encoder().encode
@@ -39,12 +41,12 @@ def new_event(
     session_id: str = "",
     user_id: str = "",
     channel_id: str = "",
+    waddle_id: str = "",
 ) -> Event:
     """An event of a kind of ours; `data`: what it says, or that as JSON."""
     raw = data if isinstance(data, Raw) else Raw(encode(data))
-    return Event(
-        event_id, name, KINDS[name][0], time_text(ms), raw, session_id, user_id, channel_id
-    )
+    about = (session_id, user_id, channel_id, waddle_id)
+    return Event(event_id, name, KINDS[name][0], time_text(ms), raw, *about)
 
 
 def event_of(tag: str, entry: bytes, flat: Sequence[bytes]) -> Event:
@@ -58,6 +60,7 @@ def event_of(tag: str, entry: bytes, flat: Sequence[bytes]) -> Event:
         name = fields["k"].decode()
         read = _DATA.get(name)
         data = read(fields) if read is not None else _as_json(name, fields["j"])
+        key = _text(fields, "c") if read is None else ""
         return new_event(
             f"{tag}-{entry.decode()}",
             name,
@@ -65,7 +68,8 @@ def event_of(tag: str, entry: bytes, flat: Sequence[bytes]) -> Event:
             data,
             session_id=_text(fields, "s"),
             user_id=_text(fields, "u"),
-            channel_id=_text(fields, "c"),
+            channel_id=id_of_key(key),
+            waddle_id=_text(fields, "W") or waddle_of(key) or "",
         )
     except (ValueError, KeyError, TypeError, msgspec.DecodeError) as error:
         raise Unreadable(f"{type(error).__name__}") from None

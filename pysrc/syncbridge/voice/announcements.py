@@ -1,6 +1,7 @@
 """Messages to the sockets of a channel: a string `type` and members in camelCase.
 
-The shapes follow the specification of session management, sections 4 and 6.
+The shapes follow the specification of session management, sections 4 and 6. `channelId` is the
+channel's key until `named` replaces it, when the message leaves the rules.
 """
 
 from collections.abc import Iterable
@@ -10,6 +11,11 @@ from syncbridge.voice.call_records import Event, UserJoined, UserLeft
 from syncbridge.voice.records import Room
 
 Message = dict[str, Any]
+
+
+def named(message: Message, channel_id: str, waddle_id: str) -> Message:
+    """A message as sockets see it: with the channel's id and its waddle in place of its key."""
+    return message | {"channelId": channel_id, "waddleId": waddle_id}
 
 
 def state_update(channel_id: str, user_id: str, state: str, **more: Any) -> Message:

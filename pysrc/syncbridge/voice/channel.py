@@ -150,7 +150,7 @@ class Channel:
         self.timeline.note(PROVIDER, OPENED, now, ref=session_id)
 
     def belongs_to(self, waddle_id: str) -> bool:
-        """Whether the channel belongs to this waddle, the one that opened it first."""
+        """Whether the channel belongs to this waddle, or to none yet."""
         return self.record.waddle_id in ("", waddle_id)
 
     def failed(self, error: str) -> None:

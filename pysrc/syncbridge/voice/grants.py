@@ -18,6 +18,14 @@ def matches(grant: VoiceGrant, waddle_id: str, channel_id: str) -> bool:
     return grant.waddle in (ANY, waddle_id) and grant.channel in (ANY, channel_id)
 
 
+def waddles_of(identity: Identity, channel_id: str) -> set[str] | None:
+    """The waddles whose channel `channel_id` an identity may see; None: any waddle. O(grants)."""
+    if unlimited(identity):
+        return None
+    found = {grant.waddle for grant in identity.voice if grant.channel in (ANY, channel_id)}
+    return None if ANY in found else found
+
+
 def unlimited(identity: Identity) -> bool:
     """Whether a token needs no grants."""
     return identity.privileged and not identity.session_id

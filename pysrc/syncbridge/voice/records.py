@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from syncbridge.voice.call_records import Record as CallRecord
+from syncbridge.voice.naming import id_of_key
 from syncbridge.voice.provider.records import Permissions
 
 
@@ -104,6 +105,7 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
     """A channel as it is stored.
 
     Attributes:
+        channel_id: the channel's key (`naming`); `public_id` is what clients know.
         room: the room for which tokens are issued; it has a session id by then.
         coming: the room that a migration is opening, until `coming_until` at the latest; after a
             failure, no migration begins by itself before that time.
@@ -112,7 +114,7 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
         retry_at: earliest time of the next work at the provider, after a failure.
         failures: number of consecutive failures.
         pooled_until: the call has ended, and its room is kept for the next call until then.
-        waddle_id: the waddle that opened the channel first; it does not change.
+        waddle_id: the channel's waddle; it does not change. Empty: it was only configured.
         warm_from: start of a prewarmed event, from which the room is open.
         warm_until: end of the time for which a prewarmed room is kept.
         warm_config: configuration of the prewarmed room.
@@ -162,6 +164,11 @@ class ChannelRecord(msgspec.Struct, omit_defaults=True):
     removed: dict[str, int] = {}
     unwelcome: list[str] = []
     ignored: dict[str, int] = {}
+
+    @property
+    def public_id(self) -> str:
+        """The channel's id within its waddle."""
+        return id_of_key(self.channel_id)
 
 
 class Final(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -185,6 +185,7 @@ def public(
     """A call as shown to a device of `user_id`, without the devices of other users."""
     return {
         "channelId": channel_id,
+        "waddleId": view.head.waddle_id,
         "sessionId": view.head.session_id,
         "phase": view.head.phase.value,
         "participants": [

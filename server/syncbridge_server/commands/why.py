@@ -25,6 +25,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def why(
     user: Annotated[str, typer.Argument(help="User id.")],
     channel: Annotated[str, typer.Argument(help="Channel id.")],
+    waddle: Annotated[str, typer.Option(help="Waddle of the channel, if several have it.")] = "",
     url: Url = DEFAULT_URL,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the server's answers as JSON.")
@@ -33,10 +34,11 @@ def why(
     """Explain why a user is shown in the call of a voice channel, or is not."""
     with Rest("why", url) as rest:
         path = f"/voice/channels/{quote(channel, safe='')}"
-        answer = rest.try_to("GET", path)
+        which = {"waddle": waddle} if waddle else {}
+        answer = rest.try_to("GET", path, which)
         there = answer.status_code != NOT_FOUND
-        shown = rest.ask("GET", path).json() if there else None
-        entries = list(_timeline(rest, path, user)) if there else []
+        shown = rest.ask("GET", path, which).json() if there else None
+        entries = list(_timeline(rest, path, user, which)) if there else []
     if as_json:
         typer.echo(json.dumps({"channel": shown, "entries": entries}))
         return
@@ -45,12 +47,12 @@ def why(
         typer.echo("".join(c if c.isprintable() else "?" for c in line))
 
 
-def _timeline(rest: Rest, path: str, user: str) -> list[dict[str, Any]]:
+def _timeline(rest: Rest, path: str, user: str, which: dict[str, str]) -> list[dict[str, Any]]:
     """The entries about a user and the whole call, the latest first."""
     entries: list[dict[str, Any]] = []
     cursor = ""
     for _ in range(PAGES):
-        query = {"limit": str(PAGE), "userId": user, "cursor": cursor}
+        query = {"limit": str(PAGE), "userId": user, "cursor": cursor, **which}
         page = rest.ask("GET", f"{path}/timeline", query).json()
         entries += page["entries"]
         cursor = page["nextCursor"]

@@ -49,8 +49,9 @@ class EventsQuery(msgspec.Struct):
 class EventRow(msgspec.Struct):
     """One event. `cursor` is the place behind it.
 
-    `id` is the same however often it is told. Of `session_id`, `user_id` and `channel_id` those
-    stand that it is about. `data` is what `docs/events.schema.json` says of its type and number.
+    `id` is the same however often it is told. Of `session_id`, `user_id`, `channel_id` and its
+    `waddle_id` those stand that it is about. `data` is what `docs/events.schema.json` says of its
+    type and number.
     """
 
     id: str
@@ -62,6 +63,7 @@ class EventRow(msgspec.Struct):
     session_id: str | UnsetType = UNSET
     user_id: str | UnsetType = UNSET
     channel_id: str | UnsetType = UNSET
+    waddle_id: str | UnsetType = UNSET
 
 
 class EventsBody(msgspec.Struct):
@@ -127,4 +129,5 @@ def row_of(place: Cursor, event: Event) -> EventRow:
         event.session_id or UNSET,
         event.user_id or UNSET,
         event.channel_id or UNSET,
+        event.waddle_id or UNSET,
     )

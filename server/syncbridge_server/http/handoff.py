@@ -69,6 +69,7 @@ class HandedCallBody(msgspec.Struct, rename="camel", omit_defaults=True):
     """
 
     channel_id: str
+    waddle_id: str
     token: str | msgspec.UnsetType = msgspec.UNSET
     session_id: str | msgspec.UnsetType = msgspec.UNSET
     expires_at: Timestamp | msgspec.UnsetType = msgspec.UNSET
@@ -261,7 +262,7 @@ def digest_of(token: str) -> str:
 
 def call_body(call: HandedCall) -> HandedCallBody:
     """A call that goes along, as the target is told."""
-    body = HandedCallBody(call.channel_id)
+    body = HandedCallBody(call.channel_id, call.waddle_id)
     if call.token is not None:
         body.token, body.session_id = call.token.token, call.token.session_id
         body.expires_at = timestamp(round(call.token.expires_at * 1000))

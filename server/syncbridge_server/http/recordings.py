@@ -9,13 +9,19 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.identity import SERVICES
+from syncbridge.identity import SERVICES, Identity
 from syncbridge.voice.recordings import Recorded
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
-from syncbridge_server.http.support.channels import path_channel
+from syncbridge_server.http.support.channels import (
+    ChannelQuery,
+    known,
+    path_channel,
+    query_waddle,
+)
+from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.openapi.describe import Answer, Timestamp, describe
-from syncbridge_server.ports.recordings import Recordings
+from syncbridge_server.voice.assembly import Voice
 
 RECORDING = "recording"
 
@@ -43,10 +49,10 @@ class RecordingsBody(msgspec.Struct, rename="camel"):
 
 
 class RecordingRoutes:
-    """The routes. `recordings` is None without a voice provider."""
+    """The routes. `voice` is None without a voice provider."""
 
-    def __init__(self, recordings: Recordings | None, authenticate: BearerAuth) -> None:
-        self._recordings = recordings
+    def __init__(self, voice: Voice | None, authenticate: BearerAuth) -> None:
+        self._voice = voice
         self._authenticate = authenticate
 
     def routes(self) -> list[BaseRoute]:
@@ -57,30 +63,49 @@ class RecordingRoutes:
             Route(f"{path}/{{recording_id}}/text", self.show_text, methods=["GET"]),
         ]
 
-    @describe("Recordings of a voice channel", answers={200: RecordingsBody}, errors=(422,))
+    @describe(
+        "Recordings of a voice channel",
+        answers={200: RecordingsBody},
+        query=ChannelQuery,
+        errors=(409, 422),
+    )
     async def of_channel(self, request: Request) -> Response:
         """Those that can still be fetched; none of a channel that nobody knows."""
-        await self._authenticate(request, SERVICES)
-        channel_id = path_channel(request)
-        found = [] if self._recordings is None else await self._recordings.of_channel(channel_id)
+        identity = await self._authenticate(request, SERVICES)
+        key, found = await self._key(identity, request), []
+        if self._voice is not None and key:
+            found = await self._voice.recordings.of_channel(key)
         rows = [row_of(one) for one in still_there(found, time.time() * 1000)]
-        return encoded(RecordingsBody(channel_id, rows))
+        return encoded(RecordingsBody(path_channel(request), rows))
 
     @describe(
         "Text of a transcript or summary",
         answers={200: Answer("Unchanged from the provider.", str, "text/plain")},
-        errors=(404, 422),
+        query=ChannelQuery,
+        errors=(404, 409, 422),
     )
     async def show_text(self, request: Request) -> Response:
         """404 for one that is not kept: it was not fetched yet, or too long ago."""
-        await self._authenticate(request, SERVICES)
-        channel_id, recordings = path_channel(request), self._recordings
+        identity = await self._authenticate(request, SERVICES)
+        key, text = await self._key(identity, request), None
         recording_id = unquote(request.scope["raw_path"].split(b"/")[-2].decode("ascii"))
-        text = await recordings.text(channel_id, recording_id) if recordings is not None else None
+        if self._voice is not None and key:
+            text = await self._voice.recordings.text(key, recording_id)
         if text is None:
             raise SyncBridgeError(ErrorCode.NOT_FOUND, "there is no such text")
         headers = {"Cache-Control": "no-store"}
         return Response(text, media_type="text/plain", headers=headers)
+
+    async def _key(self, identity: Identity, request: Request) -> str:
+        """The key of the path's channel; empty: a waddle was named that has none."""
+        query_of(request, ChannelQuery)
+        channel_id, waddle_id = path_channel(request), query_waddle(request)
+        if self._voice is None:
+            return channel_id
+        found = await known(self._voice.names, identity, request)
+        if found is None:
+            return "" if waddle_id else channel_id
+        return found.key
 
 
 def still_there(found: list[Recorded], now: float) -> list[Recorded]:

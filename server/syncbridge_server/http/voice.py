@@ -6,6 +6,7 @@ a channel exists is told only to those whose grants would let them in.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -30,8 +31,9 @@ from syncbridge_server.auth.http import Authenticate, named_device
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     BODY,
+    ChannelQuery,
+    claimed,
     no_call,
-    path_channel,
     reached,
     required,
     told,
@@ -225,7 +227,7 @@ class HistoryAnswer(msgspec.Struct, rename="camel"):
     calls: list[CallBody]
 
 
-class HistoryQuery(msgspec.Struct):
+class HistoryQuery(ChannelQuery):
     """Query of `GET /voice/channels/{channel_id}/history`."""
 
     limit: Annotated[int, Meta(ge=1, le=100)] = 20
@@ -291,24 +293,31 @@ class VoiceRoutes:
             short_id("X-Device-ID", device_id, self._id_bytes)
         logins = tuple(name for name in (identity.jti, identity.family) if name)
         voice.revoking.note(identity.user_id, (*logins, *[device_id][: bool(device_id)]))
+        issue = partial(
+            voice.tokens.issue,
+            identity.user_id,
+            identity.name or identity.user_id,
+            waddle_id,
+            permissions=permissions,
+            device_id=device_id,
+            sid=identity.session_id or default_session(identity.user_id),
+            logins=logins,
+        )
         try:
-            issued = await voice.tokens.issue(
-                identity.user_id,
-                identity.name or identity.user_id,
-                waddle_id,
-                channel_id,
-                permissions,
-                device_id=device_id,
-                sid=identity.session_id or default_session(identity.user_id),
-                logins=logins,
-            )
+            issued = await claimed(voice.names, waddle_id, channel_id, issue)
         except ProviderError as error:
             raise told(error, channel_id) from None
         _log.info("voice_token_issued", channel_id=channel_id, session_id=issued.session_id)
         expires_at = timestamp(int(issued.expires_at * 1000))
         return encoded(TokenAnswer(issued.token, issued.session_id, [], expires_at))
 
-    @describe("A voice channel", answers={200: ChannelBody}, errors=(404, 422), tag="voice")
+    @describe(
+        "A voice channel",
+        answers={200: ChannelBody},
+        query=ChannelQuery,
+        errors=(404, 409, 422),
+        tag="voice",
+    )
     async def show_channel(self, request: Request) -> Response:
         """Its call, who is in it, how well it is. 404 when there never was a call."""
         channel, identity = await self._reached(request)
@@ -322,14 +331,14 @@ class VoiceRoutes:
         "Calls of a voice channel that have ended",
         answers={200: HistoryAnswer},
         query=HistoryQuery,
-        errors=(404, 422),
+        errors=(404, 409, 422),
         tag="voice",
     )
     async def show_history(self, request: Request) -> Response:
         """With their final figures, the latest first."""
-        channel_id = (await self._named(request)).record.channel_id
+        record = (await self._reached(request, HistoryQuery))[0].record
         query = query_of(request, HistoryQuery)
-        finals = await required(self._voice).channels.finals(channel_id, query.limit)
+        finals = await required(self._voice).channels.finals(record.channel_id, query.limit)
         calls = [
             CallBody(
                 final.session_id,
@@ -343,12 +352,13 @@ class VoiceRoutes:
             )
             for final in finals
         ]
-        return encoded(HistoryAnswer(channel_id, calls))
+        return encoded(HistoryAnswer(record.public_id, calls))
 
     @describe(
         "Leave the call of a voice channel",
         body=LeaveBody,
         answers={200: LeaveAnswer},
+        query=ChannelQuery,
         errors=(404, 409, 422, 503),
         tag="voice",
     )
@@ -375,7 +385,7 @@ class VoiceRoutes:
         except ProviderError as error:
             raise told(error, channel_id) from None
         _log.info("voice_user_left", channel_id=channel_id, user_id=user_id, by=identity.user_id)
-        return encoded(LeaveAnswer(channel_id, user_id, left))
+        return encoded(LeaveAnswer(channel.record.public_id, user_id, left))
 
     def _leaver(self, identity: Identity, body: LeaveBody) -> str:
         user_id = body.user_id or identity.user_id
@@ -391,14 +401,14 @@ class VoiceRoutes:
         if wait:
             raise SyncBridgeError(ErrorCode.RATE_LIMITED, "too many voice tokens", retry_after=wait)
 
-    async def _named(self, request: Request) -> Channel:
-        return (await self._reached(request))[0]
-
-    async def _reached(self, request: Request) -> tuple[Channel, Identity]:
-        """The channel of the path, for who may see it. Raises FORBIDDEN, CHANNEL_NOT_FOUND."""
+    async def _reached(
+        self, request: Request, query: type[ChannelQuery] = ChannelQuery
+    ) -> tuple[Channel, Identity]:
+        """The channel of the path, for who may see it. Raises as `reached`."""
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
-        return await reached(voice, identity, path_channel(request)), identity
+        query_of(request, query)
+        return await reached(voice, identity, request), identity
 
 
 def body_of(
@@ -411,7 +421,7 @@ def body_of(
     """A channel as it is shown at `now` (Unix ms). `seer`: sees no other user's evidence."""
     record = channel.record
     return ChannelBody(
-        record.channel_id,
+        record.public_id,
         record.waddle_id,
         _room(channel),
         _participants(channel, seer),

@@ -25,7 +25,7 @@ from syncbridge.voice.timeline import TimelineEntry
 from syncbridge.voice.verification import ALL, Unverified, worst
 from syncbridge_server.auth.http import Authenticate
 from syncbridge_server.http.support.answers import encoded, timestamp
-from syncbridge_server.http.support.channels import path_channel, reached, required
+from syncbridge_server.http.support.channels import ChannelQuery, reached, required
 from syncbridge_server.http.support.pages import PageSize, query_of
 from syncbridge_server.openapi.describe import ChannelId, Timestamp, describe
 from syncbridge_server.redis.stores.cold import StateDamaged
@@ -35,7 +35,7 @@ from syncbridge_server.voice.assembly import Voice
 class ChannelsQuery(msgspec.Struct):
     """Query of `GET /voice/channels`. `cursor`: `nextCursor` of the page before."""
 
-    cursor: Annotated[str, Meta(extra_json_schema={"maxLength": 256})] = ""
+    cursor: Annotated[str, Meta(extra_json_schema={"maxLength": 1026})] = ""
     limit: PageSize = 50
 
 
@@ -70,7 +70,7 @@ class ChannelsAnswer(msgspec.Struct, rename="camel"):
     damaged: int
 
 
-class TimelineQuery(msgspec.Struct, rename="camel"):
+class TimelineQuery(ChannelQuery, rename="camel"):
     """Query of `GET /voice/channels/{channel_id}/timeline`.
 
     `user_id`: only what concerns this user, or the whole call.
@@ -180,7 +180,7 @@ class VoiceEvidenceRoutes:
             raise SyncBridgeError(ErrorCode.FORBIDDEN, "the token has no voice grant")
         query = query_of(request, ChannelsQuery)
         if query.cursor:
-            ids.channel_id("cursor", query.cursor)
+            ids.channel_key("cursor", query.cursor)
         listed = await voice.channels.live_page(query.limit, query.cursor)
         found, damaged = read(voice, await voice.channels.read_many(listed))
         unverified = await voice.evidence.all_unverified()
@@ -196,7 +196,7 @@ class VoiceEvidenceRoutes:
         "Timeline of a voice channel's calls",
         answers={200: TimelineAnswer},
         query=TimelineQuery,
-        errors=(404, 422, 503),
+        errors=(404, 409, 422, 503),
         tag="voice",
     )
     async def timeline(self, request: Request) -> Response:
@@ -206,18 +206,17 @@ class VoiceEvidenceRoutes:
         """
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
-        channel_id = path_channel(request)
-        await reached(voice, identity, channel_id)
         query = query_of(request, TimelineQuery)
+        record = (await reached(voice, identity, request)).record
         user_id, in_charge = query.user_id, grants.unlimited(identity)
         if not in_charge and user_id not in ("", identity.user_id):
             raise SyncBridgeError(ErrorCode.FORBIDDEN, "this concerns another user")
         user_id = user_id if in_charge else identity.user_id
         found, following = await voice.evidence.timeline(
-            channel_id, query.limit, query.cursor, user_id
+            record.channel_id, query.limit, query.cursor, user_id
         )
         rows = [entry_row(entry, in_charge=in_charge) for _, entry in found]
-        return encoded(TimelineAnswer(channel_id, rows, following))
+        return encoded(TimelineAnswer(record.public_id, rows, following))
 
     @describe(
         "Current and past calls of a user",
@@ -269,7 +268,7 @@ def is_forgotten(one: Stored | StoreError) -> bool:
 def may_see(identity: Identity, channel: Channel) -> bool:
     """Whether a caller's grants are for a channel."""
     record = channel.record
-    return grants.permissions_of(identity, record.waddle_id, record.channel_id) is not None
+    return grants.permissions_of(identity, record.waddle_id, record.public_id) is not None
 
 
 def row_of(channel: Channel, now: int, unverified: dict[str, Unverified]) -> ChannelRow:
@@ -280,7 +279,7 @@ def row_of(channel: Channel, now: int, unverified: dict[str, Unverified]) -> Cha
     known = worst(unverified.get(record.channel_id), unverified.get(ALL))
     health = check_health(channel, now, known)
     return ChannelRow(
-        record.channel_id,
+        record.public_id,
         record.waddle_id,
         room.session_id,
         room.generation,
@@ -325,7 +324,7 @@ def user_call(channel: Channel, user_id: str, at: int) -> UserCallRow:
         else "connected"
     )
     return UserCallRow(
-        record.channel_id,
+        record.public_id,
         record.waddle_id,
         record.room.session_id if call is not None and record.room is not None else "",
         state,

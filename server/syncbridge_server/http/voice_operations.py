@@ -16,6 +16,7 @@ from syncbridge.identity import ADMIN_READERS, SERVICES, Identity
 from syncbridge.voice.ahead import configure, prewarm, wanted_config
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.evidence import EvidenceOrigin, Teller
+from syncbridge.voice.naming import id_of_key
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.auth.http import BearerAuth
@@ -23,12 +24,17 @@ from syncbridge_server.durations import short_duration
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     BODY,
+    ChannelQuery,
+    claimed,
+    configured_key,
     no_call,
     path_channel,
+    query_waddle,
     reached,
     required,
     told,
 )
+from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.http.support.voice_config import (
     ChannelConfigAnswer,
@@ -131,6 +137,7 @@ class VoiceOperationRoutes:
         "Open a voice channel's session ahead of an event",
         body=PrewarmBody,
         answers={200: PrewarmAnswer},
+        query=ChannelQuery,
         errors=(409, 503),
         tag="voice",
     )
@@ -142,37 +149,46 @@ class VoiceOperationRoutes:
         identity = await self._in_charge(request)
         voice = required(self._voice)
         channel_id = path_channel(request)
+        query_of(request, ChannelQuery)
         body = await read_json(request, PrewarmBody, BODY)
         waddle_id = ids.channel_id("waddleId", body.waddle_id)
-        now = voice.writer.now()
-        opens_at = self._opens_at(body, now)
-        given = body.config is not None and body.config != ConfigBody()
-        base = wanted_config(
-            await voice.writer.read(channel_id), now, default_config(self._settings)
-        )
-        config = self._config(body.config, base)
-        rule = partial(
-            warmed, opens_at=opens_at, config=config, waddle_id=waddle_id, required=given
-        )
-        warm_from, warm_until = await voice.writer.change(channel_id, rule)
-        session_id = None
-        if opens_at <= now:
-            session_id = await self._open(channel_id, waddle_id)
+        if query_waddle(request) not in ("", waddle_id):
+            raise SyncBridgeError(
+                ErrorCode.INVALID_FIELD, "waddle: not the waddleId of the body", field="waddle"
+            )
+        act = partial(self._prewarm, body=body, waddle_id=waddle_id)
+        answer = await claimed(voice.names, waddle_id, channel_id, act)
         _log.info(
             "voice_channel_prewarmed",
             channel_id=channel_id,
             by=identity.user_id,
-            session_id=session_id,
+            session_id=answer.session_id,
+            waddle_id=waddle_id,
         )
-        from_at, until_at = timestamp(warm_from), timestamp(warm_until)
-        shown = shown_config(config)
-        return encoded(PrewarmAnswer(channel_id, session_id, from_at, until_at, shown))
+        return encoded(answer)
+
+    async def _prewarm(self, key: str, *, body: PrewarmBody, waddle_id: str) -> PrewarmAnswer:
+        """Prewarm the channel of a key. Raises OtherWaddle, CALL_ACTIVE, and as `_open`."""
+        writer = required(self._voice).writer
+        now = writer.now()
+        opens_at = self._opens_at(body, now)
+        given = body.config is not None and body.config != ConfigBody()
+        base = wanted_config(await writer.read(key), now, default_config(self._settings))
+        config = self._config(body.config, base)
+        rule = partial(
+            warmed, opens_at=opens_at, config=config, waddle_id=waddle_id, required=given
+        )
+        warm_from, warm_until = await writer.change(key, rule)
+        session_id = await self._open(key, waddle_id) if opens_at <= now else None
+        times = timestamp(warm_from), timestamp(warm_until)
+        return PrewarmAnswer(id_of_key(key), session_id, *times, shown_config(config))
 
     @describe(
         "Configure a voice channel",
         body=ConfigBody,
         answers={200: ChannelConfigAnswer},
-        errors=(422, 503),
+        query=ChannelQuery,
+        errors=(409, 422, 503),
         tag="voice",
     )
     async def configure(self, request: Request) -> Response:
@@ -181,19 +197,21 @@ class VoiceOperationRoutes:
         """
         identity = await self._in_charge(request)
         voice = required(self._voice)
-        channel_id = path_channel(request)
+        query_of(request, ChannelQuery)
         body = await read_json(request, ConfigBody, BODY)
-        default = default_config(self._settings)
+        default, waddle_id = default_config(self._settings), query_waddle(request)
         standing = self._config(body) if body != ConfigBody() else None
-        rule = partial(configured, config=standing, default=default)
-        in_use = await voice.writer.change(channel_id, rule)
-        _log.info("voice_channel_configured", channel_id=channel_id, by=identity.user_id)
-        return encoded(self._shown(channel_id, standing, in_use))
+        rule = partial(configured, config=standing, default=default, waddle_id=waddle_id)
+        key = await configured_key(voice.names, identity, request)
+        in_use = await voice.writer.change(key, rule)
+        _log.info("voice_channel_configured", channel_id=key, by=identity.user_id)
+        return encoded(self._shown(path_channel(request), standing, in_use))
 
     @describe(
         "The configuration of a voice channel",
         answers={200: ChannelConfigAnswer},
-        errors=(404, 422),
+        query=ChannelQuery,
+        errors=(404, 409, 422),
         tag="voice",
     )
     async def show_config(self, request: Request) -> Response:
@@ -201,7 +219,7 @@ class VoiceOperationRoutes:
         identity = await self._in_charge(request)
         record = (await self._known(identity, required(self._voice), request)).record
         in_use = record.config if record.room is not None else None
-        return encoded(self._shown(record.channel_id, record.standing, in_use))
+        return encoded(self._shown(record.public_id, record.standing, in_use))
 
     def _shown(
         self, channel_id: str, standing: ChannelConfig | None, in_use: ChannelConfig | None
@@ -213,6 +231,7 @@ class VoiceOperationRoutes:
     @describe(
         "Move a call to a new session",
         answers={200: MigrateAnswer},
+        query=ChannelQuery,
         errors=(404, 409, 422, 503),
         tag="voice",
     )
@@ -233,12 +252,14 @@ class VoiceOperationRoutes:
             )
         await self._move(channel_id)
         room = (await voice.writer.read(channel_id)).record.room
-        return encoded(MigrateAnswer(channel_id, room.session_id if room is not None else ""))
+        session_id = room.session_id if room is not None else ""
+        return encoded(MigrateAnswer(record.public_id, session_id))
 
     @describe(
         "Mute a participant of a call",
         body=MuteBody,
         answers={200: MuteAnswer},
+        query=ChannelQuery,
         errors=(404, 409, 422, 503),
         tag="voice",
     )
@@ -261,10 +282,14 @@ class VoiceOperationRoutes:
         except ProviderError as error:
             raise told(error, channel_id) from None
         _log.info("voice_user_muted", channel_id=channel_id, user_id=user_id, by=identity.user_id)
-        return encoded(MuteAnswer(channel_id, user_id, muted))
+        return encoded(MuteAnswer(channel.record.public_id, user_id, muted))
 
     @describe(
-        "End the call of a voice channel", answers={200: EndAnswer}, errors=(404, 422), tag="voice"
+        "End the call of a voice channel",
+        answers={200: EndAnswer},
+        query=ChannelQuery,
+        errors=(404, 409, 422),
+        tag="voice",
     )
     async def end(self, request: Request) -> Response:
         """Everybody is told, the final figures are kept, and the provider's session is ended."""
@@ -277,7 +302,7 @@ class VoiceOperationRoutes:
         except NotLive:
             was_there = False
         _log.info("voice_call_ended", channel_id=channel_id, by=identity.user_id, ended=was_there)
-        return encoded(EndAnswer(channel_id, was_there))
+        return encoded(EndAnswer(id_of_key(channel_id), was_there))
 
     @describe("Metrics of voice calls", answers={200: VoiceMetricsBody}, tag="admin")
     async def metrics(self, request: Request) -> Response:
@@ -301,7 +326,8 @@ class VoiceOperationRoutes:
         return await self._authenticate(request, SERVICES)
 
     async def _known(self, identity: Identity, voice: Voice, request: Request) -> Channel:
-        return await reached(voice, identity, path_channel(request))
+        query_of(request, ChannelQuery)
+        return await reached(voice, identity, request)
 
     async def _open(self, channel_id: str, waddle_id: str) -> str:
         try:
@@ -355,11 +381,8 @@ def warmed(
 ) -> tuple[int, int]:
     """Note when a room is to be open; from when and until when it is.
 
-    Who is in charge may give a channel without a room to another waddle. `required`: the
-    configuration was asked for. Raises FORBIDDEN, CALL_ACTIVE.
+    `required`: the configuration was asked for. Raises OtherWaddle, CALL_ACTIVE.
     """
-    if channel.record.room is None:
-        channel.record.waddle_id = waddle_id
     require_waddle(channel, waddle_id)
     if required and opens_at <= now:
         require_unused(channel, now, config)
@@ -368,9 +391,19 @@ def warmed(
 
 
 def configured(
-    channel: Channel, now: int, *, config: ChannelConfig | None, default: ChannelConfig
+    channel: Channel,
+    now: int,
+    *,
+    config: ChannelConfig | None,
+    default: ChannelConfig,
+    waddle_id: str = "",
 ) -> ChannelConfig | None:
-    """Configure a channel. How the room that is open was opened; None: none is open."""
+    """Configure a channel, of `waddle_id` if one was named. Raises OtherWaddle.
+
+    How the room that is open was opened; None: none is open.
+    """
+    require_waddle(channel, waddle_id)
+    channel.record.waddle_id = channel.record.waddle_id or waddle_id
     configure(channel, now, config, default)
     return channel.record.config if channel.record.room is not None else None
 

@@ -2,13 +2,14 @@
 
 A channel is read, changed and written back: `write` does nothing, and answers None, when somebody
 else wrote meanwhile. What was changed travels to every node, in the order of revisions, as a
-`ChannelNews`; a node that misses one reads the channel again. Every method raises StoreError as
+`ChannelNews`; a node that misses one reads the channel again. A channel is known by its key
+(`syncbridge.voice.naming`), which `ChannelNames` says. Every method raises StoreError as
 `syncbridge_server.ports.store` says. Times are Unix ms, those of the caller's clock.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.records import ChannelRecord, Final
@@ -110,6 +111,33 @@ class Channels(Protocol):
 
     def on_news(self, handler: Callable[[ChannelNews], None]) -> None:
         """`handler` gets the news of every channel, those of this node's own writes included."""
+
+
+class Named(NamedTuple):
+    """A channel under its key. `waddle_id`: whose it is; empty: nobody's yet, or unknown."""
+
+    key: str
+    waddle_id: str
+    stored: Stored | StoreError
+
+
+class ChannelNames(Protocol):
+    """Which keys the channels of an id have, in which waddles."""
+
+    def claim(self, waddle_id: str, channel_id: str, *, contested: bool = False) -> Awaitable[str]:
+        """The key of a waddle's channel, the same from now on. Before a room is opened.
+
+        Args:
+            contested: what is stored under the id was found to be another waddle's, written by an
+                earlier version: it decides.
+        """
+
+    def named(self, channel_id: str, waddles: Collection[str] | None) -> Awaitable[list[Named]]:
+        """The channels of an id in these waddles, whether something is stored of them or not.
+
+        None: in any waddle; of many, those that were opened last. What belongs to nobody yet is
+        among them. A channel that is damaged is an error in its place.
+        """
 
 
 class WebhookInbox(Protocol):

@@ -20,12 +20,13 @@ from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.provider.capabilities import RegisteredBy
 from syncbridge_server.isolation import Isolation, IsolationMetrics
 from syncbridge_server.observability import register_reading
-from syncbridge_server.ports.channels import Channels
+from syncbridge_server.ports.channels import ChannelNames, Channels
 from syncbridge_server.ports.evidence import CallEvidence
 from syncbridge_server.ports.provider import VoiceProvider
 from syncbridge_server.ports.recordings import Recordings
 from syncbridge_server.ports.store import Bus
 from syncbridge_server.redis.link.client import RedisIO
+from syncbridge_server.redis.stores.channel_names import RedisChannelNames
 from syncbridge_server.redis.stores.evidence import RedisEvidence
 from syncbridge_server.redis.stores.inbox import RedisInbox
 from syncbridge_server.redis.stores.recordings import RedisRecordings
@@ -47,6 +48,7 @@ from syncbridge_server.voice.from_settings import (
     channel_limits,
     default_config,
     monitor_limits,
+    names_ttl,
     opening_patience,
     request_budget,
     sync_limits,
@@ -83,6 +85,7 @@ class Voice:
 
     provider: VoiceProvider
     channels: Channels
+    names: ChannelNames
     writer: ChannelWriter
     metrics: VoiceMetrics
     opening: Opening
@@ -198,6 +201,7 @@ async def build_voice(
         yield Voice(
             provider=provider,
             channels=channels,
+            names=RedisChannelNames(io, names_ttl(settings)),
             writer=writer,
             metrics=metrics,
             opening=opening,

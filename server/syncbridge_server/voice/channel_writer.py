@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreUnavailable
-from syncbridge.voice import view
+from syncbridge.voice import announcements, view
 from syncbridge.voice.channel import Channel, ChannelLimits
 from syncbridge.voice.stored import Stored
 from syncbridge_server.isolation import Isolation
@@ -92,20 +92,23 @@ class ChannelWriter:
         now = self.now()
         record = channel.dump()
         shown = view.difference(before, view.of_record(record))
+        told = [
+            announcements.named(one, record.public_id, record.waddle_id) for one in channel.news
+        ]
         revision = await self.channels.write(
             stored,
             record,
             due_at=channel.next_due(now),
             live=channel.live,
-            news=channel.news if shown is None else [*channel.news, view.to_message(shown)],
+            news=told if shown is None else [*told, view.to_message(shown)],
             finals=channel.finals,
             timeline=channel.timeline.entries,
         )
         if revision is None:
             return False
         channel.revision = revision
-        for told in self._written:
-            told(channel)
+        for handle in self._written:
+            handle(channel)
         if channel.has_tasks:
             for handler in self._tasks:
                 handler(record.channel_id)

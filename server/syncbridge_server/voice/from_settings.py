@@ -9,6 +9,7 @@ from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.records import ChannelConfig
 from syncbridge_server.ports.provider import VoiceProvider
+from syncbridge_server.redis.stores.voice import FINALS_TTL_MS
 from syncbridge_server.settings import Settings
 from syncbridge_server.voice.checks.check_round import SyncLimits
 from syncbridge_server.voice.figures.metrics import ProviderMetrics
@@ -99,6 +100,14 @@ def default_config(settings: Settings) -> ChannelConfig:
         settings.voice_transcription,
         {Feature.AI_VOICE.value: True} if settings.voice_ai_voice else {},
     )
+
+
+def names_ttl(settings: Settings) -> float:
+    """How long a waddle keeps its form of a channel's key, in seconds.
+
+    Longer than its record, and then than anything that a call leaves under the key.
+    """
+    return settings.voice_ttl + max(FINALS_TTL_MS / 1000, settings.recording_ttl)
 
 
 def opening_patience(settings: Settings) -> float:

@@ -197,9 +197,15 @@ async def test_a_false_waddle_does_not_let_a_watcher_in(nodes: tuple[Node, Node]
         await open_call(one, "c")
         await join(ann, "c")
         late = await eve.request("voice_watch", {"channelId": "c", "waddleId": "elsewhere"})
+        claims = [
+            await eve.request("voice_watch", {"channelId": "c", "waddleId": kit.WADDLE}),
+            await join(eve, "c", waddleId=kit.WADDLE),
+        ]
         joined = await join(eve, "c", waddleId="elsewhere")
 
-        assert ["forbidden", "forbidden"] == [error_of(late), error_of(joined)]
+        assert ("elsewhere", "ended", []) == (late["waddleId"], late["phase"], late["participants"])
+        assert ["forbidden", "forbidden"] == [error_of(claim) for claim in claims]
+        assert "not_found" == error_of(joined)
         assert not any('"ann"' in message for message in eve.raw)
 
 

@@ -79,6 +79,20 @@ def test_speaking_is_repeated_until_it_ends() -> None:
     assert [] == due(calls, 9.0)
 
 
+def test_of_one_id_the_named_waddle_is_heard() -> None:
+    """Another waddle's messages are told to the program, and change nothing here."""
+    calls = joined()
+    calls.choose("c", "w")
+    whole = {"channelId": "c", "sessionId": "s2", "phase": "active", "participants": []}
+    for kind in ("voice_state", "session_ended"):
+        told = calls.hear(kind, {**whole, "waddleId": "other", "reason": "ended"})
+        assert [VoiceEvent] == [type(event) for event in told]
+        assert "s2" != calls.calls["c"].session_id
+    calls.hear("voice_state", {**whole, "waddleId": "w"})
+    assert ("s2", "w") == (calls.calls["c"].session_id, calls.calls["c"].waddle_id)
+    assert VoiceLost in [type(one) for one in calls.hear("session_ended", whole)]
+
+
 def test_changes_of_a_call_are_followed() -> None:
     """Who came, went, is muted, speaks; the session that it moves to; its end."""
     calls = joined()

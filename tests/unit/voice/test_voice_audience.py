@@ -8,17 +8,18 @@ import pytest
 
 from syncbridge.errors import SyncBridgeError
 from syncbridge.identity import Identity, Role, VoiceGrant
+from syncbridge.voice.naming import id_of_key, qualified_key
 from syncbridge_core.hub import Hub
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.voice.sockets.audience import MAX_WATCHED, ChannelAudience
 
 
 class LiveCalls:
-    """Channels that users are in, and their waddles. `calls` is empty: no call is live."""
+    """Channels that users are in. `live`: keys and waddles of calls."""
 
     def __init__(self) -> None:
-        self.calls: dict[str, Any] = {}
         self.present: set[tuple[str, str]] = set()
+        self.live: set[tuple[str, str]] = set()
 
     def calls_of(self, user_id: str) -> list[Any]:
         class Call:
@@ -26,6 +27,14 @@ class LiveCalls:
                 self.channel_id = channel_id
 
         return [Call(channel) for channel, user in sorted(self.present) if user == user_id]
+
+    def named(self, channel_id: str, waddle_id: str = "") -> list[Any]:
+        class Call:
+            def __init__(self, key: str, waddle: str) -> None:
+                self.channel_id, self.waddle_id = key, waddle
+
+        live = [Call(key, waddle) for key, waddle in self.live if id_of_key(key) == channel_id]
+        return [call for call in live if waddle_id in ("", call.waddle_id)]
 
     def member(self, channel_id: str, user_id: str) -> bool | None:
         return True if (channel_id, user_id) in self.present else None
@@ -77,31 +86,32 @@ def test_all_devices_of_a_participant_hear(rig: Rig) -> None:
     rig.audience.remove(two, "ann")
     assert ([one, three], 2) == (rig.audience.devices("ann"), rig.size("c"))
     rig.live_calls.present.clear()
-    rig.audience.left("c", ["ann"])
+    rig.audience.left("c", "w", ["ann"])
     assert (0, False) == (rig.size("c"), rig.audience.has_listeners("c"))
 
 
 def test_a_watcher_hears_until_it_does_not_want_to(rig: Rig) -> None:
     """Also as a participant who leaves; a participant who stops to watch goes on to hear."""
     ann = rig.connect("ann")
-    rig.audience.watch("c", ann)
+    rig.live_calls.live.add(("c", "w"))
+    rig.audience.watch("c", "", ann)
     rig.live_calls.present.add(("c", "ann"))
     rig.audience.joined("c", ["ann"])
-    rig.audience.unwatch("c", ann)
+    rig.audience.unwatch("c", "", ann)
     assert 1 == rig.size("c")
-    rig.audience.watch("c", ann)
+    rig.audience.watch("c", "", ann)
     rig.live_calls.present.clear()
-    rig.audience.left("c", ["ann"])
+    rig.audience.left("c", "w", ["ann"])
     assert 1 == rig.size("c")
-    rig.audience.unwatch("c", ann)
+    rig.audience.unwatch("c", "", ann)
     assert 0 == rig.size("c")
 
 
 def test_only_the_true_waddle_lets_a_watcher_stay(rig: Rig) -> None:
-    """When a call begins, those without a grant for its waddle are put out."""
+    """When a call begins, those with a grant for its waddle hear of it, and no others."""
     good, bad = rig.connect("ann"), rig.connect("eve", "elsewhere")
     for connection in (good, bad):
-        rig.audience.watch("c", connection)
+        rig.audience.watch("c", "", connection)
     rig.audience.review("c", "w")
 
     assert 1 == rig.size("c")
@@ -109,19 +119,41 @@ def test_only_the_true_waddle_lets_a_watcher_stay(rig: Rig) -> None:
     assert 0 == rig.size("c")
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_watcher_hears_of_its_waddle_only(rig: Rig, named: bool) -> None:
+    """Another waddle's call of the id neither reaches nor ends its watching."""
+    ann, eve = rig.connect("ann"), rig.connect("eve", "elsewhere")
+    key = qualified_key("elsewhere", "c")
+    for connection, waddle in ((ann, "w"), (eve, "elsewhere")):
+        rig.audience.watch("c", waddle if named else "", connection)
+    rig.live_calls.live |= {("c", "w"), (key, "elsewhere")}
+    rig.audience.review("c", "w")
+    assert (1, 0) == (rig.size("c"), rig.size(key))
+    rig.audience.review(key, "elsewhere")
+    assert (1, 1) == (rig.size("c"), rig.size(key))
+    assert [[key], ["c"]] == [
+        rig.audience.channels_of(eve, "eve"),
+        rig.audience.channels_of(ann, "ann"),
+    ]
+    ann.identity = eve.identity
+    rig.audience.review_connection(ann)
+    assert (0, 1 if named else 2) == (rig.size("c"), rig.size(key))
+
+
 def test_watching_is_bounded_and_leaves_nothing_behind(rig: Rig) -> None:
     """The next channel is refused; when the connection is gone, so is everything about it."""
     ann = rig.connect("ann")
     for number in range(MAX_WATCHED):
-        rig.audience.watch(f"c{number}", ann)
-    rig.audience.watch("c0", ann)
+        rig.audience.watch(f"c{number}", "", ann)
+    rig.audience.watch("c0", "", ann)
     with pytest.raises(SyncBridgeError, match="at most 32"):
-        rig.audience.watch("more", ann)
+        rig.audience.watch("more", "", ann)
 
     rig.audience.remove(ann, "ann")
     audience = rig.audience
-    assert ({}, {}, {}, {}) == (
+    assert ({}, {}, {}, {}, {}) == (
         audience._topics,
+        audience._open,
         audience._devices,
         audience._watchers,
         audience._watched,

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from syncbridge import ids
 from syncbridge.errors import SyncBridgeError
-from syncbridge.voice.naming import provider_name
+from syncbridge.voice.naming import (
+    id_of_key,
+    may_be_plain,
+    provider_name,
+    qualified_key,
+    waddle_of,
+)
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ANY = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=80)
@@ -48,3 +54,25 @@ def test_half_of_a_surrogate_pair_is_no_text(half: str) -> None:
     """It could not be written anywhere."""
     with pytest.raises(SyncBridgeError):
         ids.channel_id("channelId", half)
+
+
+@given(ANY, ANY)
+def test_a_qualified_key_names_its_channel(waddle: str, channel: str) -> None:
+    """Waddle and id come back from the key, and no such key is the plain key of an id."""
+    key = qualified_key(waddle, channel)
+    assert (waddle, channel) == (waddle_of(key), id_of_key(key))
+    assert not may_be_plain(key)
+
+
+@given(ANY, ANY, ANY, ANY)
+def test_two_channels_have_two_keys(waddle: str, channel: str, other: str, another: str) -> None:
+    """Keys are equal only if waddles and ids are."""
+    same = (waddle, channel) == (other, another)
+    assert same == (qualified_key(waddle, channel) == qualified_key(other, another))
+
+
+@pytest.mark.parametrize("channel", ["%", "%/", "%a", "%/a", "%a/", "a/b", "lobby", "/%a/b"])
+def test_an_id_without_a_waddle_in_it_is_its_own_key(channel: str) -> None:
+    """Records of earlier versions are found under their ids."""
+    assert may_be_plain(channel)
+    assert (None, channel) == (waddle_of(channel), id_of_key(channel))

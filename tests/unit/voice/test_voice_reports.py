@@ -15,10 +15,13 @@ from syncbridge.voice.records import ChannelConfig, ChannelRecord
 from syncbridge.voice.view import Head, ParticipantView, View
 from syncbridge_server.voice.sockets.live_calls import LiveCall
 from syncbridge_server.voice.sockets.reports import ClientReports, PendingReport
-from syncbridge_server.voice.sockets.sockets import anybody
 from syncbridge_server.voice.sockets.speaking import Speaking
 
 NOW = 5000
+
+
+def anybody(waddle_id: str) -> None:
+    """No report is refused."""
 
 
 class ChannelWriter:

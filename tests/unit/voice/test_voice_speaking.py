@@ -9,7 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from syncbridge.voice.announcements import Message
-from syncbridge.voice.view import View
+from syncbridge.voice.call_records import Phase
+from syncbridge.voice.view import Head, View
 from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 from syncbridge_server.voice.sockets.speaking import MAX_FOLLOW_MS, Speaking
 
@@ -24,7 +25,7 @@ class Channel:
     """One channel with so many listeners; `heard`: (ms, user, speaks) of each change told."""
 
     def __init__(self, listeners: int) -> None:
-        self.call = LiveCall("c", 1, 1, cast(View, SimpleNamespace(participants={})))
+        self.call = LiveCall("c", 1, 1, View(Head("s", 1, Phase.ACTIVE, "w"), {}))
         live_calls = SimpleNamespace(calls={"c": self.call}, numbers={1: self.call})
         self.heard: list[tuple[int, str, bool]] = []
         self.messages = 0

@@ -180,7 +180,7 @@ export function useCall(channelId: string, waddleId?: string): Call | undefined 
   return useSnapshot<Call | undefined>(
     useContext(Current),
     subscribe,
-    (session) => callsOf(session).get(channelId),
+    (session) => callsOf(session).get(channelId, waddleId),
     undefined,
   );
 }

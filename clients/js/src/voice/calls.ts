@@ -17,9 +17,10 @@ export interface Participant {
   readonly deviceId: string | undefined;
 }
 
-/** The call of a channel. `sessionId`: the provider's session. */
+/** The call of a channel of a waddle. `sessionId`: the provider's session. */
 export interface Call {
   readonly channelId: string;
+  readonly waddleId: string;
   readonly sessionId: string;
   readonly phase: string;
   readonly participants: readonly Participant[];
@@ -32,7 +33,7 @@ export type VoiceSession = Pick<
 >;
 
 type Body = Readonly<Record<string, unknown>>;
-type Watcher = { count: number; waddleId: string | undefined };
+type Watcher = { count: number; channelId: string; waddleId: string | undefined };
 type Told = (channelId: string, type: string, body: Body) => void;
 
 const all = new WeakMap<object, Calls>();
@@ -54,9 +55,15 @@ export class Calls {
     session.on("connected", ({ calls }) => this.#connected(calls as Body[] | undefined));
   }
 
-  /** The call of a channel that this session hears of; undefined when there is none. */
-  get(channelId: string): Call | undefined {
-    return this.#calls.get(channelId);
+  /**
+   * The call of a channel that this session hears of; undefined when there is none. Without a waddle,
+   * the first one of the id.
+   */
+  get(channelId: string, waddleId?: string): Call | undefined {
+    if (waddleId !== undefined)
+      return this.#calls.get(key(channelId, waddleId)) ?? this.#calls.get(key(channelId, ""));
+    for (const call of this.#calls.values()) if (call.channelId === channelId) return call;
+    return undefined;
   }
 
   /** Be told of every message about calls, after it was taken; returns what ends it. */
@@ -67,11 +74,12 @@ export class Calls {
 
   /** Hear of a channel without taking part; returns what ends it. */
   watch(channelId: string, waddleId?: string): () => void {
-    const watcher = this.#watched.get(channelId) ?? { count: 0, waddleId };
-    this.#watched.set(channelId, watcher);
+    const name = key(channelId, waddleId ?? "");
+    const watcher = this.#watched.get(name) ?? { count: 0, channelId, waddleId };
+    this.#watched.set(name, watcher);
     if (++watcher.count === 1) this.#ask("voice_watch", channelId, waddleId);
     return () => {
-      if (--watcher.count > 0 || !this.#watched.delete(channelId)) return;
+      if (--watcher.count > 0 || !this.#watched.delete(name)) return;
       this.#ask("voice_unwatch", channelId, waddleId);
     };
   }
@@ -84,26 +92,27 @@ export class Calls {
 
   #connected(calls: readonly Body[] | undefined): void {
     if (calls) {
-      const gone = [...this.#calls.keys()];
+      const gone = [...this.#calls.values()];
       this.#calls.clear();
       for (const body of calls) this.#take(body);
-      for (const channelId of gone) this.#tell(channelId, "voice_state", {});
-      for (const channelId of this.#calls.keys()) this.#tell(channelId, "voice_state", {});
+      for (const { channelId, waddleId } of [...gone, ...this.#calls.values()])
+        this.#tell(channelId, "voice_state", { waddleId });
     }
     // After the session's own listeners: it is online then.
     queueMicrotask(() => {
-      for (const [channelId, { waddleId }] of this.#watched)
+      for (const { channelId, waddleId } of this.#watched.values())
         this.#ask("voice_watch", channelId, waddleId);
     });
   }
 
   #hear(type: string, body: Body): void {
     const channelId = String(body.channelId ?? "");
-    const call = this.#calls.get(channelId);
+    const name = key(channelId, waddleOf(body));
+    const call = this.#calls.get(name);
     if (type === "voice_state") this.#take(body);
     else if (type === "voice_state_update") this.#put(updated(call, channelId, body));
     else if (type === "speaking_update" && call) this.#put(spoken(call, body));
-    else if (type === "session_ended") this.#calls.delete(channelId);
+    else if (type === "session_ended") this.#calls.delete(name);
     else if (type === "session_migration" && call)
       this.#put({ ...call, sessionId: String(body.newSessionId), phase: "migrating" });
     this.#tell(channelId, type, body);
@@ -115,10 +124,12 @@ export class Calls {
 
   #take(body: Body): void {
     const channelId = String(body.channelId);
+    const waddleId = waddleOf(body);
     const people = Array.isArray(body.participants) ? body.participants : [];
-    if (body.phase === "ended") return void this.#calls.delete(channelId);
+    if (body.phase === "ended") return void this.#calls.delete(key(channelId, waddleId));
     this.#put({
       channelId,
+      waddleId,
       sessionId: String(body.sessionId ?? ""),
       phase: String(body.phase),
       participants: Object.freeze(people.map(participant)),
@@ -126,8 +137,19 @@ export class Calls {
   }
 
   #put(call: Call): void {
-    this.#calls.set(call.channelId, Object.freeze(call));
+    if (call.waddleId) this.#calls.delete(key(call.channelId, "")); // of a server that named none
+    this.#calls.set(key(call.channelId, call.waddleId), Object.freeze(call));
   }
+}
+
+/** What a call is kept under; no id has a control character. */
+function key(channelId: string, waddleId: string): string {
+  return `${channelId}\n${waddleId}`;
+}
+
+/** The waddle in a message; servers of earlier versions name none. */
+function waddleOf({ waddleId = "" }: Body): string {
+  return String(waddleId);
 }
 
 function participant(body: Body): Participant {
@@ -143,7 +165,8 @@ function participant(body: Body): Participant {
 }
 
 function updated(old: Call | undefined, channelId: string, body: Body): Call {
-  const call = old ?? { channelId, sessionId: "", phase: "active", participants: [] };
+  const waddleId = waddleOf(body);
+  const call = old ?? { channelId, waddleId, sessionId: "", phase: "active", participants: [] };
   const userId = String(body.userId);
   const others = call.participants.filter((p) => p.userId !== userId);
   if (body.state === "disconnected") return { ...call, participants: Object.freeze(others) };

@@ -186,7 +186,7 @@ export class VoiceClient {
     if (turn !== this.#turn) return void (await connection.leave().catch(() => {}));
     this.#call = { waddleId, channelId, grant, connection, state: "connected" };
     this.#events.emit("state", "connected");
-    this.#meet(channelId);
+    this.#meet(channelId, waddleId);
     this.#report();
   }
 
@@ -203,8 +203,8 @@ export class VoiceClient {
 
   // What the server is told
 
-  #place({ channelId, connection }: Joined): object {
-    return { channelId, connectionId: connection.id };
+  #place({ channelId, waddleId, connection }: Joined): object {
+    return { channelId, waddleId, connectionId: connection.id };
   }
 
   /** This device is in the media. */
@@ -213,8 +213,7 @@ export class VoiceClient {
     if (!call) return;
     this.#arm();
     if (call.state !== "connected" || this.#options.session.status !== "online") return;
-    const { waddleId, grant } = call;
-    const body = { ...this.#place(call), waddleId, sessionId: grant.sessionId, muted: this.muted };
+    const body = { ...this.#place(call), sessionId: call.grant.sessionId, muted: this.muted };
     void this.#options.session.request("voice_join", body).catch((error) => {
       if (error.retryable === false && call === this.#call) void this.#out(error.code);
     });
@@ -244,6 +243,7 @@ export class VoiceClient {
     const say = () =>
       this.#options.session.tell("speaking", {
         channelId: this.channelId,
+        waddleId: this.#call?.waddleId,
         isSpeaking: speaking,
       });
     say();
@@ -263,7 +263,8 @@ export class VoiceClient {
   #hear(channelId: string, type: string, body: Readonly<Record<string, unknown>>): void {
     const call = this.#call;
     if (!call || channelId !== call.channelId) return;
-    this.#meet(channelId);
+    if (![undefined, "", call.waddleId].includes(body.waddleId as string | undefined)) return;
+    this.#meet(channelId, call.waddleId);
     const interval = body.reportIntervalMs;
     if (type === "voice_state" && typeof interval === "number" && interval !== this.#interval) {
       this.#interval = interval;
@@ -280,9 +281,9 @@ export class VoiceClient {
   }
 
   /** Tell who of the others came and went. */
-  #meet(channelId: string): void {
+  #meet(channelId: string, waddleId: string): void {
     const { session } = this.#options;
-    const people = callsOf(session).get(channelId)?.participants ?? [];
+    const people = callsOf(session).get(channelId, waddleId)?.participants ?? [];
     const before = this.#others;
     this.#others = people.filter(({ userId }) => userId !== session.userId);
     for (const one of without(before, this.#others)) this.#events.emit("participantLeft", one);

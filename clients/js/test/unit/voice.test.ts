@@ -1,6 +1,7 @@
 // The voice client over a media port of the test's: what is joined, told, left, tried again.
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import {
+  callsOf,
   type Grant,
   livekit,
   type MediaEvents,
@@ -104,7 +105,8 @@ it("joins, says so again and again, and leaves", async () => {
   const gone = client.leaveVoiceChannel();
   await pass();
   await gone;
-  expect(told.at(-1)).toEqual({ type: "voice_leave", channelId: "c", connectionId: "m1" });
+  const place = { channelId: "c", waddleId: "w", connectionId: "m1" };
+  expect(told.at(-1)).toEqual({ type: "voice_leave", ...place });
   expect(joined[0]!.left).toBe(true);
   await pass(11_000);
   expect(kinds().at(-1)).toBe("voice_leave");
@@ -173,6 +175,25 @@ it.each([
   await say(message);
   await pass();
   expect([left, joined[0]!.left, client.channelId]).toEqual([[reason], true, undefined]);
+});
+
+it("hears nothing of another waddle's channel with the same id", async () => {
+  const left: string[] = [];
+  client.on("left", (event) => left.push(event.reason));
+  await client.joinVoiceChannel("w", "c");
+  await pass();
+  const state = { type: "voice_state", sessionId: "s", phase: "active" };
+  await say({ ...state, waddleId: "w", participants: [{ userId: "ann" }] });
+  await say({ ...state, waddleId: "x", participants: [{ userId: "eve" }] });
+  const users = (waddle?: string) =>
+    callsOf(session)
+      .get("c", waddle)
+      ?.participants.map(({ userId }) => userId);
+  expect([users("w"), users("x"), users()]).toEqual([["ann"], ["eve"], ["ann"]]);
+  await say({ type: "session_ended", waddleId: "x", sessionId: "s", reason: "ended" });
+  expect([users("w"), users("x"), left]).toEqual([["ann"], undefined, []]);
+  await say({ type: "session_ended", waddleId: "w", sessionId: "s", reason: "ended" });
+  expect(left).toEqual(["ended"]);
 });
 
 it("withdraws a call whose media does not come back", async () => {

@@ -55,6 +55,7 @@ RELIED_ON = frozenset(
         "refresh",
         "voice_delete",
         "voice_erase",
+        "voice_name",
         "voice_recording",
         "voice_write",
     }

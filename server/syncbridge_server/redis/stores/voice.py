@@ -377,10 +377,10 @@ class LivePages:
 
 
 def _events(record: ChannelRecord, news: Sequence[dict[str, Any]]) -> list[Argument]:
-    """What the script is told of the events of a write: three parts of each, and their number."""
+    """What the script is told of the events of a write: see `voice_write`."""
     told = voice_events(record, news)
     parts = [(event.kind, event.user_id, msgspec.json.encode(event.data)) for event in told]
-    return [*(part for event in parts for part in event), len(told)]
+    return [*(part for event in parts for part in event), record.waddle_id, len(told)]
 
 
 def id_of(raw: bytes) -> str:
@@ -443,7 +443,7 @@ def stored_of(channel_id: str, reply: list[bytes | None] | StoreError) -> Stored
         raise reply
     revision, record = reply
     try:
-        ids.channel_id("channelId", channel_id)
+        ids.channel_key("channelId", channel_id)
         if revision is None and record is None:
             return Stored(ChannelRecord(channel_id), 0)
         held = Stored(decode_record(record or b""), int(revision or b""))

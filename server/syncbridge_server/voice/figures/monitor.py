@@ -17,6 +17,7 @@ import trio
 
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.health import CallHealth, check_health, judged
+from syncbridge.voice.naming import id_of_key
 from syncbridge.voice.provider.records import CannotVerify, Metrics, VerifyFailure
 from syncbridge.voice.records import Final
 from syncbridge.voice.stored import Stored
@@ -189,7 +190,8 @@ class Monitor:
         record, call = channel.record, channel.call
         return {
             "sessionId": _session(channel),
-            "channelId": record.channel_id,
+            "channelId": record.public_id,
+            "waddleId": record.waddle_id,
             "timestamp": now,
             "participants": len(call.users) if call is not None else 0,
             "duration": now - record.created_at if call is not None else 0,
@@ -246,7 +248,8 @@ def final_document(final: Final) -> dict[str, Any]:
     """The figures of an ended call as a document."""
     return {
         "sessionId": final.session_id,
-        "channelId": final.channel_id,
+        "channelId": id_of_key(final.channel_id),
+        "waddleId": final.waddle_id,
         "timestamp": final.ended_at,
         "participants": 0,
         "duration": final.ended_at - final.created_at,

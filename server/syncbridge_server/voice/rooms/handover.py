@@ -10,6 +10,7 @@ on the user's latest grant, not its own rights.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 import structlog
@@ -20,6 +21,7 @@ from syncbridge.identity import Identity
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.grants import require
+from syncbridge.voice.naming import id_of_key
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.reporting import hand_over
 from syncbridge_server.voice.channel_writer import ChannelWriter
@@ -37,11 +39,13 @@ class HandedCall(msgspec.Struct, frozen=True):
     """The result of handing a call over with its session.
 
     Attributes:
+        channel_id: in the waddle `waddle_id`.
         token: token for the new device; None if there is an `error`.
         retry_after: seconds until a retry makes sense.
     """
 
     channel_id: str
+    waddle_id: str
     token: VoiceToken | None = None
     error: str = ""
     retry_after: float | None = None
@@ -84,29 +88,31 @@ class Handover:
         self, identity: Identity, call: LiveCall, session_id: str, source: str, target: str
     ) -> HandedCall | None:
         channel_id, people = call.channel_id, call.view.participants.items()
+        told = partial(HandedCall, id_of_key(channel_id), call.view.head.waddle_id)
         user_id = next(u for u, p in people if (p.sid, p.device_id) == (session_id, source))
         try:
             with trio.fail_after(SECONDS):
-                return await self._move(identity, channel_id, user_id, session_id, target)
+                token = await self._move(identity, channel_id, user_id, session_id, target)
+                return told(token) if token is not None else None
         except trio.TooSlowError:
-            return HandedCall(channel_id, error="network_error", retry_after=1.0)
+            return told(error="network_error", retry_after=1.0)
         except ProviderError as error:
             log.info("voice_handover_failed", channel_id=channel_id, code=error.code.value)
-            return HandedCall(channel_id, error=error.code.value, retry_after=error.retry_after)
+            return told(error=error.code.value, retry_after=error.retry_after)
         except SyncBridgeError as error:
             log.info("voice_handover_failed", channel_id=channel_id, code=error.code.wire)
-            return HandedCall(channel_id, error=error.code.wire, retry_after=error.retry_after)
+            return told(error=error.code.wire, retry_after=error.retry_after)
 
     async def _move(
         self, identity: Identity, channel_id: str, user_id: str, session_id: str, target: str
-    ) -> HandedCall | None:
+    ) -> VoiceToken | None:
         record = (await self._writer.read(channel_id)).record
         participant = record.participants.get(user_id)
         if participant is None:
             return None
         allowed = participant.permissions
         if not identity.privileged:
-            allowed = require(identity, record.waddle_id, channel_id)
+            allowed = require(identity, record.waddle_id, record.public_id)
         token = await self._tokens.issue(
             user_id,
             user_id,
@@ -119,7 +125,7 @@ class Handover:
         await self._writer.change(
             channel_id, lambda channel, now: hand_over(channel, user_id, target, session_id, now)
         )
-        return HandedCall(channel_id, token)
+        return token
 
     def _count(self, channel: Channel) -> None:
         """Count the steps in a write."""

@@ -22,6 +22,7 @@ import trio
 from syncbridge.errors import ErrorCode, StoreError, SyncBridgeError
 from syncbridge.voice.ahead import wanted_config
 from syncbridge.voice.channel import LOST, Channel
+from syncbridge.voice.naming import id_of_key
 from syncbridge.voice.provider.errors import NetworkFailed, ProviderError, ProviderUnavailable
 from syncbridge.voice.provider.records import SessionRequest
 from syncbridge.voice.records import ChannelConfig, ChannelRecord, Room
@@ -40,6 +41,13 @@ MAX_RETIRED = 16
 
 class NotLive(Exception):
     """The channel has no call; nothing is written."""
+
+
+class OtherWaddle(SyncBridgeError):
+    """The channel of this key is another waddle's; nothing is written."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.FORBIDDEN, "waddleId: the channel belongs to another waddle")
 
 
 class AlreadyOpen(Exception):
@@ -94,7 +102,7 @@ class Opening:
     ) -> Room:
         """The room of a channel with a call; opens one if there is none.
 
-        Raises ProviderError, StoreError, and FORBIDDEN for a channel of another waddle.
+        Raises ProviderError, StoreError, and OtherWaddle for a channel of another waddle.
         """
         channel = await self._writer.read(channel_id)
         require_waddle(channel, waddle_id)
@@ -264,7 +272,7 @@ class Opening:
     async def _ask(self, channel_id: str, request: RoomRequest) -> str:
         config, room = request.config, request.room
         session_request = SessionRequest(
-            channel_id,
+            id_of_key(channel_id),
             request.waddle_id,
             config.max_participants,
             config.recording,
@@ -312,8 +320,6 @@ def failed(channel: Channel, now: int, *, error: ProviderError) -> None:
 
 
 def require_waddle(channel: Channel, waddle_id: str) -> None:
-    """Raise FORBIDDEN for a channel that was opened for another waddle."""
+    """Raise OtherWaddle for a channel of another waddle."""
     if waddle_id and not channel.belongs_to(waddle_id):
-        raise SyncBridgeError(
-            ErrorCode.FORBIDDEN, "waddleId: the channel belongs to another waddle"
-        )
+        raise OtherWaddle

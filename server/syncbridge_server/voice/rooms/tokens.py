@@ -117,7 +117,7 @@ class VoiceTokens:
         Raises:
             SessionFull: no seat is left.
             ProviderError: the provider failed; `retry_after` says when to retry.
-            SyncBridgeError: FORBIDDEN for a channel of another waddle.
+            OtherWaddle: the channel is another waddle's.
             StoreError: the channel cannot be read or written.
         """
         seat = partial(
@@ -223,7 +223,7 @@ def seated(
     began: int,
     logins: tuple[str, ...] = (),
 ) -> Seat:
-    """Reserve a seat in a live channel. Raises NotLive, SessionFull, FORBIDDEN.
+    """Reserve a seat in a live channel. Raises NotLive, SessionFull, OtherWaddle.
 
     `began`: a room opened since then (Unix ms) is known to exist.
     """

@@ -8,7 +8,8 @@ are derived from the old and the new view. News can arrive while a read is in pr
 revisions are noted, and a channel that was read at an older revision is read again. So the copy
 only moves forward and converges to the store.
 
-Lookups by channel, user and device are O(1).
+Lookups by channel, user and device are O(1). A channel is known by its key here; `named` has those
+of an id (`syncbridge.voice.naming`).
 """
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -21,8 +22,9 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge.voice import view
+from syncbridge.voice import announcements, view
 from syncbridge.voice.announcements import Message
+from syncbridge.voice.naming import id_of_key
 from syncbridge.voice.stored import ChannelNews, Stored
 from syncbridge.voice.view import View, ViewChange
 from syncbridge_server.isolation import Isolation
@@ -45,7 +47,11 @@ class Resyncs(Protocol):
 
 
 class LiveCall:
-    """A live channel in this node's copy. `number`: its id in the compiled parts."""
+    """A live channel in this node's copy.
+
+    Attributes:
+        channel_id: the channel's key. number: its id in the compiled parts.
+    """
 
     __slots__ = ("channel_id", "number", "revision", "view")
 
@@ -54,6 +60,16 @@ class LiveCall:
         self.number = number
         self.revision = revision
         self.view = shown
+
+    @property
+    def public_id(self) -> str:
+        """The channel's id within its waddle."""
+        return id_of_key(self.channel_id)
+
+    @property
+    def waddle_id(self) -> str:
+        """The channel's waddle."""
+        return self.view.head.waddle_id
 
 
 Handler = Callable[[str, LiveCall | None, View | None, View | None, Sequence[Message]], None]
@@ -84,6 +100,7 @@ class LiveCalls:
         self._channels = channels
         self._max = max_channels
         self._next = count(1)
+        self._named: dict[str, dict[str, None]] = {}
         self._users: dict[str, dict[str, None]] = {}
         self._devices: dict[tuple[str, str], dict[str, None]] = {}
         self._handlers: list[Handler] = []
@@ -106,6 +123,11 @@ class LiveCalls:
     def calls_of(self, user_id: str) -> list[LiveCall]:
         """The calls that a user is in."""
         return [self.calls[channel_id] for channel_id in self._users.get(user_id, ())]
+
+    def named(self, channel_id: str, waddle_id: str = "") -> list[LiveCall]:
+        """The calls of an id, in the named waddle or in all. O(waddles with a call)."""
+        calls = [self.calls[key] for key in self._named.get(channel_id, ())]
+        return [call for call in calls if not waddle_id or call.waddle_id in ("", waddle_id)]
 
     def held_by(self, sid: str, device_id: str) -> str:
         """The latest channel whose call a device of a session holds; empty: none."""
@@ -149,7 +171,7 @@ class LiveCalls:
             self._want([channel_id])
             return
         if step is not None and step.whole and before is not None:
-            events = view.missed_messages(channel_id, before, None) + events
+            events = missed(channel_id, before, None) + events
         self._show(channel_id, revision, shown, events)
 
     def resync(self) -> None:
@@ -216,7 +238,7 @@ class LiveCalls:
             self._want([channel_id])
             return
         before, shown = call.view if call is not None else None, view.of_record(stored.record)
-        events = view.missed_messages(channel_id, before, shown)
+        events = missed(channel_id, before, shown)
         self._show(channel_id, stored.revision, shown, events)
 
     # Parts
@@ -234,11 +256,13 @@ class LiveCalls:
         if shown is None:
             if call is not None:
                 del self.calls[channel_id], self.numbers[call.number]
+                discard(self._named, call.public_id, channel_id)
         elif call is not None:
             call.revision, call.view = revision, shown
         elif len(self.calls) < self._max:
             call = LiveCall(channel_id, next(self._next), revision, shown)
             self.calls[channel_id] = self.numbers[call.number] = call
+            self._named.setdefault(call.public_id, {})[channel_id] = None
         else:
             self.refused += 1
             return
@@ -287,6 +311,15 @@ def discard(index: dict[K, dict[str, None]], key: K, channel_id: str) -> None:
     channels.pop(channel_id, None)
     if not channels:
         index.pop(key, None)
+
+
+def missed(channel_id: str, before: View | None, shown: View | None) -> list[Message]:
+    """Messages to sockets for the difference between two views of the channel of a key."""
+    either = shown or before
+    waddle_id = either.head.waddle_id if either is not None else ""
+    public_id = id_of_key(channel_id)
+    told = view.missed_messages(public_id, before, shown)
+    return [announcements.named(message, public_id, waddle_id) for message in told]
 
 
 def step_of(events: Sequence[Message]) -> ViewChange | None:

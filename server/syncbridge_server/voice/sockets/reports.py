@@ -16,6 +16,7 @@ from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.voice import reporting
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.holding import ClientReport
+from syncbridge.voice.naming import id_of_key, may_be_plain, waddle_of
 from syncbridge.voice.view import View, of_record
 from syncbridge_server.voice.channel_writer import ChannelWriter
 from syncbridge_server.voice.sockets.live_calls import LiveCalls
@@ -28,6 +29,7 @@ CATCH_UP_SECONDS = 1.0
 """How long an answer waits for the change to reach `LiveCalls`, so that answers follow the news."""
 
 RETRY_AFTER = 1.0
+NO_CALL = "the channel has no call; ask for a voice token first"
 
 Answer = Callable[[View | None, SyncBridgeError | None], None]
 """(the call after the report, the error). Without call and error, the call has ended."""
@@ -82,7 +84,10 @@ class ClientReports:
         self.waiting = 0
 
     def submit(self, channel_id: str, said: PendingReport) -> None:
-        """Queue a report; it gets one answer. Raises OVERLOADED."""
+        """Queue a report; it gets one answer. Raises OVERLOADED.
+
+        A channel with a qualified key that has no call is looked up under its id, too.
+        """
         self._make_room(channel_id).said.append(said)
 
     def renew(self, channel_id: str, user_id: str) -> None:
@@ -132,12 +137,28 @@ class ClientReports:
             pass
         except SyncBridgeError as away:
             error = away
+            if away.code is ErrorCode.NOT_FOUND and waddle_of(channel_id) is not None:
+                error = self._once_more(id_of_key(channel_id), batch)
+                if error is None:
+                    return
         except Exception:
             log.exception("voice_report_failed")
             error = SyncBridgeError(ErrorCode.INTERNAL, "the server failed on this report")
         for said in batch.said:
             said.answer(shown, error or said.error)
         self._flush()
+
+    def _once_more(self, channel_id: str, batch: ReportBatch) -> SyncBridgeError | None:
+        """Queue a batch under another key; the error if there is no room for it."""
+        if not may_be_plain(channel_id):
+            return SyncBridgeError(ErrorCode.NOT_FOUND, NO_CALL)
+        try:
+            while batch.said:
+                self._make_room(channel_id).said.append(batch.said[0])
+                del batch.said[0]
+        except SyncBridgeError as error:
+            return error
+        return None
 
     async def _change(self, channel_id: str, batch: ReportBatch) -> View | None:
         """Apply a batch in one change. Raises NOT_FOUND when the channel has no call."""
@@ -150,9 +171,7 @@ class ClientReports:
 def apply(channel: Channel, now: int, batch: ReportBatch) -> Channel:
     """Apply a batch. Raises NOT_FOUND, without a write, when the channel has no call."""
     if not channel.live:
-        raise SyncBridgeError(
-            ErrorCode.NOT_FOUND, "the channel has no call; ask for a voice token first"
-        )
+        raise SyncBridgeError(ErrorCode.NOT_FOUND, NO_CALL)
     allowed = [said for said in batch.said if is_allowed(said, channel.record.waddle_id)]
     if not allowed and not batch.present:
         raise NothingAllowed

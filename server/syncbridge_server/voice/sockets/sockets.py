@@ -22,10 +22,11 @@ from syncbridge.messages import Envelope, SpeakingReport, VoiceJoin, VoiceLeave,
 from syncbridge.voice import announcements, grants, view
 from syncbridge.voice.announcements import Message
 from syncbridge.voice.holding import ClientReport
+from syncbridge.voice.naming import id_of_key, may_be_plain, qualified_key, waddle_of
 from syncbridge.voice.view import View
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.message_sender import MessageSender
-from syncbridge_server.voice.sockets.audience import ChannelAudience
+from syncbridge_server.voice.sockets.audience import ChannelAudience, may_watch
 from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 from syncbridge_server.voice.sockets.reports import ClientReports, PendingReport
 from syncbridge_server.voice.sockets.speaking import Speaking
@@ -91,7 +92,8 @@ class VoiceSockets:
     def speaking_dropped(self, connection: Connection) -> None:
         """See `VoiceSide`."""
         for channel_id in self._audience.channels_of(connection, identity_of(connection).user_id):
-            state = self._state(connection, channel_id, self.live_calls.calls[channel_id].view)
+            call = self.live_calls.calls[channel_id]
+            state = self._state(connection, call.public_id, call.waddle_id, call.view)
             self._post.raw(connection, encode.to_json(state))
 
     def tick(self) -> None:
@@ -100,7 +102,7 @@ class VoiceSockets:
 
     def held_by(self, session_id: str, device_id: str) -> str:
         """See `VoiceSide`."""
-        return self.live_calls.held_by(session_id, device_id)
+        return id_of_key(self.live_calls.held_by(session_id, device_id))
 
     def calls_part(self, connection: Connection) -> bytes:
         """See `VoiceSide`. Empty until the calls are loaded: "no call" could be wrong before."""
@@ -108,7 +110,7 @@ class VoiceSockets:
             return b""
         user_id = identity_of(connection).user_id
         calls = [
-            view.public(call.channel_id, call.view, user_id, self.speaking.speakers(call))
+            view.public(call.public_id, call.view, user_id, self.speaking.speakers(call))
             for call in self.live_calls.calls_of(user_id)
         ]
         return b',"voice":%b' % encode.to_json(calls)
@@ -125,7 +127,7 @@ class VoiceSockets:
     ) -> None:
         self._require_calls()
         user_id = identity_of(connection).user_id
-        call = self.live_calls.calls.get(message.channel_id)
+        call = self._call_of(connection, message)
         person = call.view.participants.get(user_id) if call is not None else None
         if call is None or person is None:
             raise SyncBridgeError(
@@ -134,7 +136,7 @@ class VoiceSockets:
         if person.muted and message.is_speaking:
             raise SyncBridgeError(ErrorCode.FORBIDDEN, "a muted participant cannot speak")
         self.speaking.report(call, user_id, message.is_speaking)
-        self._sign(message.channel_id, user_id)
+        self._sign(call.channel_id, user_id)
 
     def _sign(self, channel_id: str, user_id: str) -> None:
         """Renew the lease of a speaking user, at most as often as a report does."""
@@ -155,46 +157,78 @@ class VoiceSockets:
         self, connection: Connection, message: VoiceJoin, correlation_id: str | None
     ) -> None:
         self._check(message)
-        identity = identity_of(connection)
-        call = self.live_calls.calls.get(message.channel_id)
+        call, waddle_id = self._call_of(connection, message), self._waddle_of(connection, message)
+        require = partial(permit, identity_of(connection), message.channel_id, waddle_id)
         if call is not None:
-            permit(identity, message.channel_id, message.waddle_id, call.view.head.waddle_id)
+            require(call.waddle_id)
         report = msgspec.structs.replace(
             self._report(connection, message), muted=message.muted, video=message.video
         )
-        require = partial(permit, identity, message.channel_id, message.waddle_id)
-        answer = partial(self._answer, connection, message.channel_id, correlation_id)
-        self.reports.submit(message.channel_id, PendingReport(report, True, require, answer))
+        answer = partial(self._answer, connection, message.channel_id, waddle_id, correlation_id)
+        said = PendingReport(report, True, require, answer)
+        self.reports.submit(key_of(call, message.channel_id, waddle_id), said)
 
     def _on_leave(
         self, connection: Connection, message: VoiceLeave, correlation_id: str | None
     ) -> None:
         self._check(message)
-        answer = partial(self._answer, connection, message.channel_id, correlation_id)
-        said = PendingReport(self._report(connection, message), False, anybody, answer)
-        self.reports.submit(message.channel_id, said)
+        call, waddle_id = self._call_of(connection, message), self._waddle_of(connection, message)
+        answer = partial(self._answer, connection, message.channel_id, waddle_id, correlation_id)
+        require = partial(same_waddle, message.waddle_id)
+        said = PendingReport(self._report(connection, message), False, require, answer)
+        self.reports.submit(key_of(call, message.channel_id, waddle_id), said)
 
     def _on_watch(
         self, connection: Connection, message: VoiceWatch, correlation_id: str | None
     ) -> None:
         self._check(message)
         self._require_calls()
-        channel_id = message.channel_id
-        call = self.live_calls.calls.get(channel_id)
-        waddle_id = call.view.head.waddle_id if call is not None else message.waddle_id or ""
-        permit(identity_of(connection), channel_id, message.waddle_id, waddle_id)
-        self._audience.watch(channel_id, connection)
-        self._answer(connection, channel_id, correlation_id, call.view if call else None, None)
+        channel_id, waddle_id = message.channel_id, message.waddle_id or ""
+        if not may_watch(connection, channel_id, waddle_id):
+            raise SyncBridgeError(
+                ErrorCode.FORBIDDEN, "the token has no voice grant for this channel"
+            )
+        call = self._call_of(connection, message)
+        self._audience.watch(channel_id, waddle_id, connection)
+        shown = call.view if call is not None else None
+        self._answer(connection, channel_id, waddle_id, correlation_id, shown, None)
 
     def _on_unwatch(
         self, connection: Connection, message: VoiceWatch, correlation_id: str | None
     ) -> None:
         self._check(message)
-        self._audience.unwatch(message.channel_id, connection)
-        call = self.live_calls.calls.get(message.channel_id)
-        user_id = identity_of(connection).user_id
-        shown = call.view if call is not None and user_id in call.view.participants else None
-        self._answer(connection, message.channel_id, correlation_id, shown, None)
+        channel_id, waddle_id = message.channel_id, message.waddle_id or ""
+        self._audience.unwatch(channel_id, waddle_id, connection)
+        calls = self.live_calls.named(channel_id, waddle_id)
+        shown = next((c.view for c in calls if is_in(c, identity_of(connection))), None)
+        self._answer(connection, channel_id, waddle_id, correlation_id, shown, None)
+
+    def _call_of(
+        self, connection: Connection, message: VoiceJoin | VoiceLeave | VoiceWatch | SpeakingReport
+    ) -> LiveCall | None:
+        """The call that a message is about, as far as this node knows it. Raises AMBIGUOUS.
+
+        Where no waddle is named: the one that the user is in, else the one that the grants are for.
+        """
+        identity, named = identity_of(connection), message.waddle_id
+        calls = self.live_calls.named(message.channel_id, named or "")
+        if not named:
+            within = [call for call in calls if is_in(call, identity)]
+            calls = within or [call for call in calls if may_see(identity, call)]
+        if len(calls) > 1:
+            raise SyncBridgeError(
+                ErrorCode.AMBIGUOUS,
+                "waddleId: several waddles have this channel; name one",
+                waddles=sorted(call.waddle_id for call in calls),
+            )
+        return calls[0] if calls else None
+
+    def _waddle_of(self, connection: Connection, message: VoiceJoin | VoiceLeave) -> str:
+        """The waddle that a message names, or the only one of the grants; empty: unknown."""
+        if message.waddle_id:
+            return message.waddle_id
+        granted = grants.waddles_of(identity_of(connection), message.channel_id) or set()
+        return next(iter(granted)) if len(granted) == 1 else ""
 
     def _require_calls(self) -> None:
         """Raises StoreUnavailable until this node has loaded the calls."""
@@ -227,23 +261,29 @@ class VoiceSockets:
         self,
         connection: Connection,
         channel_id: str,
+        waddle_id: str,
         correlation_id: str | None,
         shown: View | None,
         error: SyncBridgeError | None,
     ) -> None:
-        """Answer a message with the call or the error."""
+        """Answer a message with the call or the error. Whoever may not see it is shown no call."""
         if error is not None:
             self._post.error(connection, error, correlation_id)
-        else:
-            state = self._state(connection, channel_id, shown) | {"correlation_id": correlation_id}
-            self._post.raw(connection, encode.to_json(state))
+            return
+        identity = identity_of(connection)
+        if shown is not None and not sees(identity, channel_id, shown):
+            shown = None
+        state = self._state(connection, channel_id, waddle_id, shown)
+        self._post.raw(connection, encode.to_json(state | {"correlation_id": correlation_id}))
 
-    def _state(self, connection: Connection, channel_id: str, shown: View | None) -> Message:
+    def _state(
+        self, connection: Connection, channel_id: str, waddle_id: str, shown: View | None
+    ) -> Message:
         """The `voice_state` message for a device."""
-        call = self.live_calls.calls.get(channel_id)
-        speakers = self.speaking.speakers(call) if call is not None else set()
-        body = NO_CALL | {"channelId": channel_id}
+        body = NO_CALL | {"channelId": channel_id, "waddleId": waddle_id}
         if shown is not None:
+            calls = self.live_calls.named(channel_id, shown.head.waddle_id)
+            speakers = {one for call in calls for one in self.speaking.speakers(call)}
             body = view.public(channel_id, shown, identity_of(connection).user_id, speakers)
         return {
             "type": "voice_state",
@@ -265,12 +305,13 @@ class VoiceSockets:
         """Handle a change in `LiveCalls`: update the audience and send messages."""
         old = before.participants if before is not None else {}
         new = shown.participants if shown is not None else {}
-        if before is None and shown is not None:
-            self._audience.review(channel_id, shown.head.waddle_id)
+        public_id, waddle_id = id_of_key(channel_id), waddle_in(channel_id, shown or before, events)
+        if before is None and waddle_id:
+            self._audience.review(channel_id, waddle_id)
         if before is not shown:
             came = [user_id for user_id in new if user_id not in old]
             for connection in self._audience.joined(channel_id, came):
-                state = self._state(connection, channel_id, shown)
+                state = self._state(connection, public_id, waddle_id, shown)
                 self._post.raw(connection, encode.to_json(state))
         gone = [user_id for user_id in old if user_id not in new]
         muted = [u for u, person in new.items() if person.muted and not was_muted(old, u)]
@@ -280,8 +321,8 @@ class VoiceSockets:
         elif call is not None and before is not None:
             self.speaking.forget(call)
         for event in events:
-            self._tell(channel_id, event)
-        self._audience.left(channel_id, gone)
+            self._tell(channel_id, announcements.named(event, public_id, waddle_id))
+        self._audience.left(channel_id, waddle_id, gone)
         for user_id in gone:
             self._signs.pop((channel_id, user_id), None)
         self._flush()
@@ -318,18 +359,62 @@ def was_muted(people: Any, user_id: str) -> bool:
     return user_id in people and people[user_id].muted
 
 
-def anybody(waddle_id: str) -> None:
-    """Leaving needs no grant, because the token may have lost it during the call."""
+def waddle_in(channel_id: str, shown: View | None, events: Sequence[Message]) -> str:
+    """The waddle of the channel of a key, in a view of it or in messages; empty: unknown."""
+    if shown is not None:
+        return shown.head.waddle_id
+    told = (str(message.get("waddleId", "")) for message in events)
+    return next(filter(None, told), waddle_of(channel_id) or "")
 
 
-def permit(identity: Identity, channel_id: str, named: str | None, waddle_id: str) -> None:
-    """Raises FORBIDDEN unless the identity has a grant for a channel of this waddle.
+def is_in(call: LiveCall, identity: Identity) -> bool:
+    """Whether a user is in a call."""
+    return identity.user_id in call.view.participants
+
+
+def sees(identity: Identity, channel_id: str, shown: View) -> bool:
+    """Whether an identity may be shown the call of a channel: it has a grant, or is in the call."""
+    granted = grants.permissions_of(identity, shown.head.waddle_id, channel_id)
+    return granted is not None or identity.user_id in shown.participants
+
+
+def may_see(identity: Identity, call: LiveCall) -> bool:
+    """Whether an identity has a grant for the channel of a call."""
+    return grants.permissions_of(identity, call.waddle_id, call.public_id) is not None
+
+
+def key_of(call: LiveCall | None, channel_id: str, waddle_id: str) -> str:
+    """The key under which a report is looked up; see `ClientReports.submit`.
+
+    Raises INVALID_FIELD for an id that is no key without its waddle.
+    """
+    if call is not None:
+        return call.channel_id
+    if waddle_id:
+        return qualified_key(waddle_id, channel_id)
+    if not may_be_plain(channel_id):
+        raise SyncBridgeError(
+            ErrorCode.INVALID_FIELD, "waddleId: needed for this channel id", field="waddleId"
+        )
+    return channel_id
+
+
+def same_waddle(named: str | None, waddle_id: str) -> None:
+    """Raises NOT_FOUND for a call of another waddle than the named one.
+
+    Leaving needs no grant, because the token may have lost it during the call.
+    """
+    if named and waddle_id and named != waddle_id:
+        raise SyncBridgeError(
+            ErrorCode.NOT_FOUND, "waddleId: the channel of this waddle has no call"
+        )
+
+
+def permit(identity: Identity, channel_id: str, named: str, waddle_id: str) -> None:
+    """Raises FORBIDDEN without a grant for a channel, and NOT_FOUND as `same_waddle`.
 
     Args:
-        named: the waddle in the client's message, if any.
+        named: the waddle in the client's message or its grants, if any. waddle_id: the call's.
     """
-    if named and named != waddle_id and waddle_id:
-        raise SyncBridgeError(
-            ErrorCode.FORBIDDEN, "waddleId: the channel belongs to another waddle"
-        )
-    grants.require(identity, waddle_id, channel_id)
+    grants.require(identity, named or waddle_id, channel_id)
+    same_waddle(named, waddle_id)

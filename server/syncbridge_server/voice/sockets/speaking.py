@@ -185,7 +185,7 @@ class Speaking:
                 self._throttle.drop(number)
                 continue
             changes = [(text_of(user_id), speaking) for user_id, speaking in batch]
-            message = speaking_update(call.channel_id, changes)
+            message = speaking_update(call, changes)
             sent += self._tell(call.channel_id, message, KIND_SPEAKING)
             own = self._own(number, changes)
             if own:
@@ -238,7 +238,7 @@ class Speaking:
             self._throttle.drop(call.number, user_id)
             ours.pop(user_id, None)
         if stopped:
-            self._tell(call.channel_id, speaking_update(call.channel_id, stopped), KIND_SPEAKING)
+            self._tell(call.channel_id, speaking_update(call, stopped), KIND_SPEAKING)
 
     def forget(self, call: LiveCall) -> None:
         """Drop the state of a call that ended, without a message."""
@@ -301,9 +301,13 @@ class Speaking:
                 self._share_all(speaking)
 
 
-def speaking_update(channel_id: str, changes: Batch) -> Message:
+def speaking_update(call: LiveCall, changes: Batch) -> Message:
     """The `speaking_update` message; a single change has the specification's shape."""
-    message: Message = {"type": "speaking_update", "channelId": channel_id}
+    message: Message = {
+        "type": "speaking_update",
+        "channelId": call.public_id,
+        "waddleId": call.waddle_id,
+    }
     if len(changes) == 1:
         user_id, speaking = changes[0]
         return message | {"userId": user_id, "isSpeaking": speaking}

@@ -11,7 +11,7 @@
 --       10 channel of all nodes   11 and 12 the news before and after its revision
 --       13 entries of the timeline, at least   14 ttl of the timeline, ms   15 how many follow
 --       16.. entries, the earliest first, then finals, the earliest first; while events are
---         written, then of each event its kind, user and data, and at last their number
+--         written, then of each event its kind, user and data, the waddle, and at last their number
 -- Returns the new revision, or 0: somebody else has written. A write sent twice is done once.
 -- A timeline of another type begins anew: it is nobody's reason not to write.
 -- A channel that is new begins at the time in microseconds, so that no revision of an id is used
@@ -42,7 +42,7 @@ else
   call('ZREM', KEYS[3], ARGV[4])
 end
 local finals, last = 16 + ARGV[15], #ARGV
---@ last = last - 1 - 3 * ARGV[last]
+--@ last = last - 2 - 3 * ARGV[last]
 if finals > 16 and call('TYPE', KEYS[5]).ok ~= 'stream' then call('UNLINK', KEYS[5]) end
 for i = 16, finals - 1 do call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[13], '*', 'e', ARGV[i]) end
 if finals > 16 then call('PEXPIRE', KEYS[5], ARGV[14]) end
@@ -51,9 +51,9 @@ if last >= finals then
   call('LTRIM', KEYS[4], 0, ARGV[9] - 1)
   call('PEXPIRE', KEYS[4], ARGV[8])
 end
---@ for i = last + 1, #ARGV - 1, 3 do
+--@ for i = last + 1, #ARGV - 2, 3 do
 --@   local tag = string.match(KEYS[1], '{[^}]*}')
---@   put(tag, ARGV[i], 'c', ARGV[4], 'u', ARGV[i + 1], 'j', ARGV[i + 2])
+--@   put(tag, ARGV[i], 'c', ARGV[4], 'W', ARGV[#ARGV - 1], 'u', ARGV[i + 1], 'j', ARGV[i + 2])
 --@ end
 redis.pcall('SPUBLISH', ARGV[10], ARGV[11] .. format('%16.0f', revision) .. ARGV[12])
 return revision

@@ -1,0 +1,247 @@
+"""Two waddles with channels of one id: two rooms, two calls, and answers that never mix."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from support.redis_servers import RedisServer
+from support.voice.voice_kit import EVERYTHING, VoiceRig, voice_mint, voice_server
+from support.ws_client import Device
+from syncbridge.identity import Role
+from syncbridge.voice.naming import qualified_key
+from syncbridge.voice.records import ChannelRecord
+from syncbridge_server.redis.stores.channel_names import owner_key, waddles_key
+
+ID = "lobby"
+PATH = f"/voice/channels/{ID}"
+
+
+@pytest.fixture
+async def rig(redis_server: RedisServer) -> AsyncIterator[VoiceRig]:
+    """Two nodes on one Redis."""
+    async with voice_server(redis_server.url, nodes=2) as rig:
+        yield rig
+
+
+def member(user: str, waddle: str) -> str:
+    """A token for all channels of one waddle."""
+    return voice_mint(user, waddle=waddle, permissions=EVERYTHING)
+
+
+def bot() -> str:
+    """A token of a service."""
+    return voice_mint("bot", Role.SERVICE)
+
+
+async def enter(rig: VoiceRig, user: str, waddle: str, channel: str = ID, node: int = 0) -> str:
+    """Into the call of a waddle's channel; the provider's session."""
+    body = {"waddleId": waddle, "channelId": channel}
+    answer = await rig.ask("POST", "/api/voice/token", member(user, waddle), body, node)
+    assert 200 == answer.status_code, answer.text
+    session = str(answer.json()["sessionId"])
+    await rig.sim.move(session, user)
+    key = await rig.voice.names.claim(waddle, channel)
+    await rig.until_channel(key, lambda c: c.call is not None and user in c.call.users)
+    return session
+
+
+def users_of(answer: httpx.Response) -> tuple[str, str, list[str]]:
+    assert 200 == answer.status_code, answer.text
+    shown = answer.json()
+    people = [person["userId"] for person in shown["participants"]]
+    return shown["channelId"], shown["waddleId"], people
+
+
+def problem(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["code"]
+
+
+async def test_a_channel_is_a_waddle_and_an_id(rig: VoiceRig) -> None:
+    """Each has its room, whichever node opens it; grants decide, and of several a name."""
+    one = await enter(rig, "ann", "a")
+    two = await enter(rig, "bob", "b", node=1)
+    assert one != two
+    for node in (0, 1):
+        ann = await rig.ask("GET", PATH, member("ann", "a"), node=node)
+        bob = await rig.ask("GET", PATH, member("bob", "b"), node=node)
+        assert ((ID, "a", ["ann"]), (ID, "b", ["bob"])) == (users_of(ann), users_of(bob))
+        for token in (bot(), voice_mint("all", waddle="*")):
+            answer = await rig.ask("GET", PATH, token, node=node)
+            assert (409, "ambiguous") == problem(answer)
+            assert ["a", "b"] == answer.json()["waddles"]
+            named = await rig.ask("GET", PATH + "?waddle=b", token, node=node)
+            assert (ID, "b", ["bob"]) == users_of(named)
+
+
+ROUTES = [
+    ("GET", "", None),
+    ("GET", "/history", None),
+    ("GET", "/timeline", None),
+    ("GET", "/config", None),
+    ("GET", "/recordings", None),
+    ("PUT", "/config", {"maxParticipants": 7}),
+    ("POST", "/leave", {"userId": "ann"}),
+    ("POST", "/migrate", None),
+    ("POST", "/end", None),
+]
+
+
+@pytest.mark.parametrize(("method", "rest", "body"), ROUTES)
+async def test_every_route_takes_a_waddle(rig: VoiceRig, method: str, rest: str, body: Any) -> None:
+    """Without one: 409; with one that has no such channel nothing is touched; bad ones: 422."""
+    await enter(rig, "ann", "a")
+    await enter(rig, "bob", "b")
+    assert (409, "ambiguous") == problem(await rig.ask(method, PATH + rest, bot(), body))
+    for query in ("?waddle=", "?waddle=%00", "?waddles=a", f"?waddle={'w' * 257}"):
+        answer = await rig.ask(method, PATH + rest + query, bot(), body)
+        assert (422, "invalid_field") == problem(answer), query
+    before = (await rig.channel(ID)).dump()
+    answer = await rig.ask(method, f"{PATH}{rest}?waddle=b", bot(), body)
+    assert 200 == answer.status_code, answer.text
+    after = (await rig.channel(ID)).dump()
+    assert (before.room, before.standing, before.generation) == (
+        after.room,
+        after.standing,
+        after.generation,
+    )
+    assert after.call is not None
+
+
+async def test_who_has_no_grant_is_refused_whatever_there_is(rig: VoiceRig) -> None:
+    """A name opens nothing, and an answer does not say whether there is a channel."""
+    await enter(rig, "ann", "a")
+    bob = member("bob", "b")
+    assert (403, "forbidden") == problem(await rig.ask("GET", PATH + "?waddle=a", bob))
+    assert (403, "forbidden") == problem(await rig.ask("GET", PATH + "?waddle=none", bob))
+    assert (404, "channel_not_found") == problem(await rig.ask("GET", PATH, bob))
+    assert (404, "channel_not_found") == problem(await rig.ask("GET", PATH + "?waddle=b", bob))
+    other = voice_mint("eve", waddle="a", channel="other")
+    assert (403, "forbidden") == problem(await rig.ask("GET", PATH, other))
+
+
+async def test_nobody_squats_the_ids_of_others(rig: VoiceRig) -> None:
+    """A tenant opens eight ids, also as keys of their channels: the others talk as ever."""
+    ids = [f"room{n}" for n in range(4)]
+    for channel in [*ids, *(qualified_key("victim", one) for one in ids)]:
+        await enter(rig, "eve", "squatter", channel)
+    for n, channel in enumerate(ids):
+        await enter(rig, "ann", "victim", channel, node=n % 2)
+        shown = await rig.ask("GET", f"/voice/channels/{channel}", member("ann", "victim"))
+        assert (channel, "victim", ["ann"]) == users_of(shown)
+
+
+async def test_a_call_of_the_version_before_goes_on(rig: VoiceRig) -> None:
+    """Its record stands under the id, and belongs to the waddle in it."""
+    session = await enter(rig, "ann", "a")
+    for key in (owner_key(ID), waddles_key(ID)):  # what the version before does not write
+        await rig.node.server.io.execute("DEL", key)
+    other = await enter(rig, "bob", "b", node=1)
+    assert other != session
+    assert session == await enter(rig, "cat", "a", node=1)
+    assert ["ann", "cat"] == users_of(await rig.ask("GET", PATH, member("ann", "a")))[2]
+
+
+async def test_ends_migrations_and_lists_are_apart(rig: VoiceRig) -> None:
+    """One moves and ends; the other notices nothing, and both stand in the list."""
+    await enter(rig, "ann", "a")
+    two = await enter(rig, "bob", "b")
+    listed = (await rig.ask("GET", "/voice/channels", bot())).json()["channels"]
+    assert [("a", ID), ("b", ID)] == sorted((row["waddleId"], row["channelId"]) for row in listed)
+    own = (await rig.ask("GET", "/voice/channels", member("bob", "b"))).json()["channels"]
+    assert [("b", ID, two)] == [
+        (row["waddleId"], row["channelId"], row["sessionId"]) for row in own
+    ]
+    moved = await rig.ask("POST", PATH + "/migrate?waddle=a", bot())
+    assert (200, ID) == (moved.status_code, moved.json()["channelId"])
+    ended = await rig.ask("POST", PATH + "/end?waddle=a", bot())
+    assert (ID, True) == (ended.json()["channelId"], ended.json()["ended"])
+    shown = await rig.ask("GET", PATH, member("bob", "b"))
+    assert ["bob"] == users_of(shown)[2]
+    assert two == shown.json()["session"]["sessionId"]
+    history = await rig.ask("GET", PATH + "/history?waddle=b", bot())
+    assert [] == history.json()["calls"]
+
+
+async def test_what_is_prewarmed_or_configured_is_of_its_waddle(rig: VoiceRig) -> None:
+    """In charge does not mean to give a channel away."""
+    await enter(rig, "ann", "a")
+    path = PATH + "/prewarm"
+    assert (422, "invalid_field") == problem(
+        await rig.ask("POST", path + "?waddle=a", bot(), {"waddleId": "b"})
+    )
+    warm = await rig.ask("POST", path, bot(), {"waddleId": "b"})
+    assert (200, ID) == (warm.status_code, warm.json()["channelId"])
+    record = (await rig.channel(qualified_key("b", ID))).record
+    assert record.room is not None
+    assert ("b", warm.json()["sessionId"]) == (record.waddle_id, record.room.session_id)
+    assert "a" == (await rig.channel(ID)).record.waddle_id
+
+
+async def device(rig: VoiceRig, user: str, token: str, node: int = 0) -> Device:
+    found = await Device.open(rig.nodes[node].port)
+    await found.auth(token, f"{user}-phone")
+    return found
+
+
+async def test_sockets_hear_of_their_own_waddle(rig: VoiceRig) -> None:
+    """Joining, watching, speaking and leaving mean the channel of the grants, on both nodes."""
+    await enter(rig, "ann", "a")
+    await enter(rig, "bob", "b")
+    async with (
+        await device(rig, "ann", member("ann", "a")) as ann,
+        await device(rig, "bob", member("bob", "b"), node=1) as bob,
+        await device(rig, "all", voice_mint("all", waddle="*")) as everybody,
+    ):
+        for one, user, waddle in ((ann, "ann", "a"), (bob, "bob", "b")):
+            state = await one.request("voice_join", {"channelId": ID})
+            assert (ID, waddle) == (state["channelId"], state["waddleId"])
+            assert [user] == [person["userId"] for person in state["participants"]]
+        refused = await everybody.request("voice_watch", {"channelId": ID})
+        assert "ambiguous" == refused["payload"]["code"]
+        assert ["a", "b"] == refused["payload"]["details"]["waddles"]
+        watched = await everybody.request("voice_watch", {"channelId": ID, "waddleId": "b"})
+        assert "b" == watched["waddleId"]
+        await ann.send("speaking", {"channelId": ID, "isSpeaking": True})
+        await bob.send("speaking", {"channelId": ID, "isSpeaking": True})
+        heard = await everybody.receive("speaking_update")
+        assert ("b", "bob") == (heard["waddleId"], heard["userId"])
+        left = await bob.request("voice_leave", {"channelId": ID, "waddleId": "a"})
+        assert ("a", []) == (left["waddleId"], left["participants"])
+
+
+async def test_leaving_shows_no_call_to_strangers(rig: VoiceRig) -> None:
+    """It needs no grant, and so tells nothing."""
+    await enter(rig, "ann", "a")
+    async with await device(rig, "eve", member("eve", "e")) as eve:
+        for body in ({"channelId": ID}, {"channelId": ID, "waddleId": "a"}):
+            state = await eve.request("voice_leave", body)
+            assert [] == state.get("participants", [])
+
+
+async def test_events_name_the_waddle(rig: VoiceRig) -> None:
+    """Both calls begin under one id, and each event says whose."""
+
+    async def written() -> str:
+        answer = await rig.ask("GET", "/events?after=latest", bot())
+        return str(answer.json().get("cursor", ""))
+
+    cursor = await rig.until(written, "every node writes events")
+    await enter(rig, "ann", "a")
+    await enter(rig, "bob", "b", node=1)
+    found: set[tuple[str, str]] = set()
+
+    async def both() -> bool:
+        page = await rig.ask("GET", f"/events?after={cursor}&kind=participant.joined", bot())
+        rows = page.json().get("events", [])
+        found.update((row["channel_id"], row["waddle_id"]) for row in rows)
+        return len(found) == 2
+
+    await rig.until(both, "two events")
+    assert {(ID, "a"), (ID, "b")} == found
+
+
+def test_a_record_knows_its_public_id() -> None:
+    """The key is nobody's business."""
+    assert "lobby" == ChannelRecord(qualified_key("b", "lobby")).public_id
