@@ -40,9 +40,14 @@ def violations(source: str) -> list[tuple[int, str]]:
     for call in calls:
         position = event_at(call)
         if position is not None:
-            event = getattr(call.args[position], "value", None)
-            if not isinstance(event, str) or not EVENT.fullmatch(event):
-                found.append((call.lineno, str(event)))
+            argument = call.args[position]
+            branches = [argument]
+            if isinstance(argument, ast.IfExp):
+                branches = [argument.body, argument.orelse]
+            for node in branches:
+                event = getattr(node, "value", None)
+                if not isinstance(event, str) or not EVENT.fullmatch(event):
+                    found.append((call.lineno, str(event)))
     return found
 
 

@@ -69,7 +69,7 @@ class Rig:
 
     def __init__(self, nursery: trio.Nursery, *, lost: bool = False, sessions: int = SESSIONS):
         self.store = SlowStore(nursery, lost)
-        store_queue = StoreQueue(self.store, lambda: store_queue.dispatch() and None)  # type: ignore[arg-type]
+        store_queue = StoreQueue(self.store, lambda: store_queue.dispatch() and None)
         self._store_queue = store_queue
         self.sessions = {str(number): a_session(number) for number in range(sessions)}
         departures = SimpleNamespace(
