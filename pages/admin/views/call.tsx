@@ -391,7 +391,10 @@ function Recordings({ channel: { channelId: id, waddleId: waddle } }: { channel:
   };
   const save = async ({ recordingId }: Recording) => {
     try {
-      const text = await ask<string>("GET", `${at}${path`/${recordingId}/text`}${query({ waddle })}`);
+      const text = await ask<string>(
+        "GET",
+        `${at}${path`/${recordingId}/text`}${query({ waddle })}`,
+      );
       download(`${recordingId}.txt`, text);
     } catch (failed) {
       say(reason(failed), true);
