@@ -36,9 +36,9 @@ WAYS = int(os.environ.get("SYNCBRIDGE_DAMAGE_WAYS", "120"))
 BAD, GOOD = "11111111-1111-4111-8111-111111111111", new_session()
 BAD_USER, GOOD_USER = "baduser", "gooduser"
 BAD_NAME, GOOD_NAME = "badname", "goodname"
-FAULTS = ("crashed", "failed", "Failed")
+FAULTS = ("crashed", "failed")
 """How log lines end that tell of a fault of the server."""
-EXPECTED = ("chore_failed", "voice_bucket_failed", "Leave Failed", "Mend Failed", "Touch Failed")
+EXPECTED = ("chore_failed", "voice_bucket_failed", "leave_failed", "touch_failed")
 """Lines that end so, and tell of a record."""
 QUIET = {"voice_sync": 3600.0, "voice_monitor": 3600.0, "presence_timeout": 7200.0}
 
