@@ -53,7 +53,7 @@ def with_descriptors(settings: Settings, tell: bool = True) -> Settings:
         return settings
     if tell:
         shown = {name: value for name, value in lowered.items() if value != getattr(settings, name)}
-        _log.warning("descriptor_limit_low", limit=limit, hint="ulimit -n", **shown)
+        _log.warning("descriptor_limit_low", limit=limit, hint="raise ulimit -n", **shown)
     return settings.with_values(**lowered)
 
 

@@ -350,9 +350,7 @@ class Settings(BaseSettings):
         "Private networks in which endpoints of events may be, such as 10.0.0.0/8, also by http."
         " `syncbridge dev`: this machine.",
     )
-    webhooks: str = var(
-        "", "File (TOML or JSON) of endpoints for `syncbridge deliver`; read again on SIGHUP."
-    )
+    webhooks: str = var("", "File of endpoints for `syncbridge deliver`, TOML or JSON.")
 
     # Call sessions
     call_ttl: Seconds = var(604_800.0, "How long after its last write a call session is deleted.")

@@ -30,9 +30,15 @@ FAULTS: list[tuple[dict[str, str], str]] = [
     ({"SERVER_ADDR": "unix:/tmp/" + "x" * 150}, "AF_UNIX path too long"),
     ({"SERVER_ADDR": "{taken}"}, "Address already in use"),
     ({"SERVER_ADDR": "{taken}", "SYNCBRIDGE_WORKERS": "2"}, "Address already in use"),
-    ({"REDIS_ADDR": f"redis://u:{PASSWORD}@host:port"}, "REDIS_ADDR: the port is no number"),
+    (
+        {"REDIS_ADDR": f"redis://u:{PASSWORD}@host:port"},
+        "REDIS_ADDR: the port must be a number up to 65535",
+    ),
     ({"REDIS_ADDR": f"http://u:{PASSWORD}@host"}, "REDIS_ADDR: scheme 'http'"),
-    ({"REDIS_ADDR": f"redis://host:{PASSWORD}"}, "REDIS_ADDR: the port is no number"),
+    (
+        {"REDIS_ADDR": f"redis://host:{PASSWORD}"},
+        "REDIS_ADDR: the port must be a number up to 65535",
+    ),
     ({"REDIS_ADDR": "redis://"}, "redis:// needs a host"),
     ({"REDIS_ADDR": "unix://"}, "unix:// needs a path"),
     ({"REDIS_ADDR": "host:x"}, "REDIS_ADDR: write host:port"),

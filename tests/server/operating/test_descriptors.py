@@ -65,4 +65,4 @@ def test_the_soft_limit_is_raised(hard: int, soft: int, sockets: int) -> None:
     )  # fmt: skip
 
     assert f"{soft} {sockets}" == done.stdout.splitlines()[-1]
-    assert ("bounds are lowered" in done.stdout + done.stderr) is (sockets < 1000)
+    assert ("descriptor_limit_low" in done.stdout + done.stderr) is (sockets < 1000)

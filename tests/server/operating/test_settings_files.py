@@ -66,7 +66,10 @@ def test_toml_has_types(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"env": f"\nJWT_SECRET\n# {SECRET}"}, ".env, line 2: write NAME=value"),
         ({"env": f"A=1\nJWT_SECRET='{SECRET}"}, ".env, line 2: write NAME=value"),
         ({"env": "SYNCBRIDGE_WORKERS=many"}, "SYNCBRIDGE_WORKERS in .env: Input should be"),
-        ({"env": f"REDIS_ADDR=redis://h:{SECRET}"}, "REDIS_ADDR in .env: the port is no number"),
+        (
+            {"env": f"REDIS_ADDR=redis://h:{SECRET}"},
+            "REDIS_ADDR in .env: the port must be a number up to 65535",
+        ),
         ({"toml": f'JWT_SECERT = "{SECRET}"'}, "JWT_SECERT in syncbridge.toml is not a setting;"),
         ({"toml": f'FOO = "{SECRET}"'}, "FOO in syncbridge.toml is not a setting"),
         ({"toml": f'jwt_secret = "{SECRET}"'}, "did you mean JWT_SECRET?"),
