@@ -336,9 +336,11 @@ class VoiceRoutes:
     )
     async def show_history(self, request: Request) -> Response:
         """With their final figures, the latest first."""
-        record = (await self._reached(request, HistoryQuery))[0].record
+        identity = await self._authenticate(request, session_bound=True)
+        voice = required(self._voice)
         query = query_of(request, HistoryQuery)
-        finals = await required(self._voice).channels.finals(record.channel_id, query.limit)
+        record = (await reached(voice, identity, request)).record
+        finals = await voice.channels.finals(record.channel_id, query.limit)
         calls = [
             CallBody(
                 final.session_id,
@@ -401,13 +403,11 @@ class VoiceRoutes:
         if wait:
             raise SyncBridgeError(ErrorCode.RATE_LIMITED, "too many voice tokens", retry_after=wait)
 
-    async def _reached(
-        self, request: Request, query: type[ChannelQuery] = ChannelQuery
-    ) -> tuple[Channel, Identity]:
+    async def _reached(self, request: Request) -> tuple[Channel, Identity]:
         """The channel of the path, for who may see it. Raises as `reached`."""
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
-        query_of(request, query)
+        query_of(request, ChannelQuery)
         return await reached(voice, identity, request), identity
 
 
