@@ -12,6 +12,7 @@ from syncbridge.errors import StoreError
 from syncbridge.voice.call_records import What
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.timeline import TOKEN
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.ports.evidence import CallEvidence
 from syncbridge_server.voice.channel_writer import ChannelWriter
 
@@ -35,7 +36,7 @@ class UserCalls:
         self._writer = writer
         self._evidence = evidence
         self._waiting: dict[tuple[str, str], int] = {}
-        self._more = trio.Event()
+        self._more = AutoResetEvent()
         writer.on_written(self.written)
 
     def written(self, channel: Channel) -> None:
@@ -57,7 +58,6 @@ class UserCalls:
         """Write queued entries for ever."""
         while True:
             while not self._waiting:
-                self._more = trio.Event()
                 await self._more.wait()
             await self.write()
             await trio.sleep(GATHER_SECONDS)
