@@ -268,7 +268,9 @@ def theirs_unless_gone(key: str, mine: Any, theirs: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "policy", [None, "server_wins", "client_wins", theirs_unless_gone], ids=str
+    "policy",
+    [None, "server_wins", "client_wins", theirs_unless_gone],
+    ids=["none", "server_wins", "client_wins", "theirs_unless_gone"],
 )
 @pytest.mark.parametrize("streams", [False, True], ids=["ids", "streams"])
 def test_any_history_converges(policy: Policy | None, streams: bool) -> None:
