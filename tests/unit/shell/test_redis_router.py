@@ -1,11 +1,13 @@
 """The router against a cluster in memory: order, truth and delivery, whatever comes when."""
 
+import hiredis
 import pytest
 
-from support.fake_cluster import World, inversions, send_again_later
+from support.fake_cluster import SEED, World, inversions, send_again_later
 from syncbridge.errors import StoreTimeout
 from syncbridge.slots import SLOTS
 from syncbridge_server.redis.link.confirming import Confirmation
+from syncbridge_server.redis.link.pipeline import Job, plain
 from syncbridge_server.redis.link.router import Router
 from syncbridge_server.redis.link.slot_map import SlotMap
 from syncbridge_server.redis.link.urls import Address
@@ -119,3 +121,23 @@ def test_a_slot_that_nobody_is_said_to_serve_stays_with_its_server() -> None:
     assert (False, [one, two], one) == (holed.whole, holed.primaries, holed.owners[99])
     assert router.map is not None
     assert (True, [three, two]) == (router.map.whole, router.map.primaries)
+
+
+def test_what_is_late_when_it_is_sent_again_is_told_why_it_was_not_done() -> None:
+    """Of Redis' refusal; not that it waited, which says nothing of the cause."""
+    world = World(1)
+    told: list[object] = []
+    command = plain("RPUSH", "{s}:1", 1)
+    world.router.submit(Job([command], 0, world.now + 1.0, told.extend), world.now)
+    link = world.router.links[SEED]
+    while link.queue or not link.sent:
+        world.pass_time()
+        world.write()
+    world.router.received(link, [hiredis.ReplyError("CLUSTERDOWN Hash slot not served")], world.now)
+    world.now += 0.5
+    world.router.passed(world.now)
+    assert link.queue
+
+    world.router.expire(link, world.now + 1.0)
+    world.pass_time()
+    assert ["Redis: refused: CLUSTERDOWN"] == [str(reply) for reply in told]

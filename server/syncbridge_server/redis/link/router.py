@@ -541,9 +541,10 @@ class Router:
             and item.job.expires <= now
         ):
             link.queue.popleft()
-            if self._lanes:
-                self._passed(item, done=False)
-            self._refuse([item], "waited too long to be sent")
+            trouble = self._lanes.get(item.lane)
+            self._passed(item, done=False)
+            code = trouble.code if trouble else ""
+            self._refuse([item], f"refused: {code}" if code else "waited too long to be sent")
 
     def _keep(self, link: Link, now: float) -> None:
         """Ping an idle connection; close an unneeded one."""
