@@ -16,7 +16,7 @@ from syncbridge_client.operations import Edit
 from syncbridge_client.options import Options
 from syncbridge_client.queue import Pending
 from syncbridge_client.replica import Replica, Step
-from syncbridge_client.values import MISSING
+from syncbridge_client.values import MISSING, check_key
 
 RETRY_BASE, RETRY_CAP = 0.25, 30.0
 """Seconds before an update that was refused for a moment is sent again: doubled each time."""
@@ -200,22 +200,10 @@ def lost_update(update_id: str, edits: dict[str, Edit]) -> LostUpdate:
 
 
 def check_edits(edits: Mapping[str, Edit], limits: Limits) -> None:
-    """Refuse keys that no server takes; raises InvalidUpdate."""
+    """Refuse what no server takes; raises InvalidUpdate."""
     if not edits:
         raise InvalidUpdate("an update names at least one key")
     if len(edits) > limits.changes:
         raise InvalidUpdate(f"an update names at most {limits.changes} keys")
     for key in edits:
-        size = len(encoded(key)) if isinstance(key, str) else 0
-        if not 0 < size <= limits.key_bytes:
-            raise InvalidUpdate(f"a key is text of 1 to {limits.key_bytes} bytes")
-        if "\0" in key or key == "__proto__":
-            raise InvalidUpdate(f"key {key!r} is reserved")
-
-
-def encoded(key: str) -> bytes:
-    """A key in UTF-8; raises InvalidUpdate for a lone surrogate."""
-    try:
-        return key.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidUpdate(f"not a key: {error}") from None
+        check_key(key, limits.key_bytes)

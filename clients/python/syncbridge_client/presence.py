@@ -1,7 +1,7 @@
 """The devices of the session, and what is true of each only while it is there (`me`)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from syncbridge_client import wire
 from syncbridge_client.backoff import Pacer
 from syncbridge_client.catalogue import Limits
+from syncbridge_client.errors import InvalidUpdate
 from syncbridge_client.events import (
     NOTHING,
     Device,
@@ -17,7 +18,7 @@ from syncbridge_client.events import (
     DeviceSaid,
     Event,
 )
-from syncbridge_client.values import copied, same
+from syncbridge_client.values import check_key, copied, same, to_text
 
 
 class Presence:
@@ -34,7 +35,7 @@ class Presence:
         self.mine: dict[str, Any] = {}
         self._own = ""
         self._online = 0  # of a large session; beyond the bound what is said is taken back
-        self._bound = Limits().presence_list
+        self._limits = Limits()
         self._unsaid: dict[str, Any] = {}
         self._pacer = Pacer(me_rate, me_rate, 0.0)
 
@@ -43,7 +44,7 @@ class Presence:
     def connected(self, welcome: wire.Welcome, now: float) -> None:
         """AUTH was accepted: who is there; all that this device says is to be said again."""
         self._own = welcome.device_id
-        self._bound = welcome.limits.presence_list
+        self._limits = welcome.limits
         self._online = (welcome.devices_total or 0) if welcome.devices_partial else 0
         self.devices = {entry.device_id: entry.device() for entry in welcome.devices}
         self._count(welcome.devices_total)
@@ -98,7 +99,7 @@ class Presence:
 
     def _note_online(self, online: int) -> None:
         """How many are online of a large session; of one that is small enough again all is said."""
-        if self._online > self._bound >= online:
+        if self._online > self._limits.presence_list >= online:
             self._unsaid = self.mine | self._unsaid
         self._online = online
 
@@ -108,16 +109,26 @@ class Presence:
     # What this device says
 
     def say(self, changes: Mapping[str, Any]) -> None:
-        """Say something of this device; None takes a key back. Raises InvalidUpdate."""
+        """Say something of this device; None takes a key back.
+
+        Raises:
+            InvalidUpdate: the server would refuse it, now and with all else on each connection.
+        """
         taken = {key: copied(value) for key, value in changes.items()}
+        mine = {k: value for k, value in (self.mine | taken).items() if value is not None}
+        self._check(taken, mine)
         for key, value in taken.items():
-            if value is None:
-                self.mine.pop(key, None)
-            elif key in self.mine and same(self.mine[key], value):
-                continue
-            else:
-                self.mine[key] = value
-            self._unsaid[key] = value
+            if value is None or key not in self.mine or not same(self.mine[key], value):
+                self._unsaid[key] = value
+        self.mine = mine
+
+    def _check(self, keys: Iterable[str], mine: dict[str, Any]) -> None:
+        limits = self._limits
+        for key in keys:
+            check_key(key, limits.key_bytes)
+        most, size = limits.ephemeral_keys, limits.ephemeral_bytes
+        if len(mine) > most or len(to_text(mine)) > size:
+            raise InvalidUpdate(f"me: at most {most} keys and {size} bytes")
 
     def ready(self, now: float) -> bool:
         """Whether something is to be said now."""

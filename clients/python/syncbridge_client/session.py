@@ -81,6 +81,8 @@ class Session:
         store: OfflineStore | None = None,
     ) -> None:
         split_url(url)
+        if store is not None and not isinstance(store, OfflineStore):
+            raise TypeError("store: offline(path) is expected")
         self._options = options
         self._store = store
         self._restored = False
@@ -169,7 +171,8 @@ class Session:
         stored, the newest counts, and it is said again on each connection.
 
         Raises:
-            InvalidUpdate: not JSON. SessionClosed: the session is over.
+            InvalidUpdate: not JSON, or more than the server allows. SessionClosed: the session is
+                over.
         """
         await anyio.lowlevel.checkpoint()
         self._require_open()
@@ -518,7 +521,8 @@ def connect(
     Raises (on entering):
         ConnectFailed: not online within `start_timeout`. SessionClosed: refused for good.
         StorageError: the file of the store cannot be used.
-        ValueError: the URL is none of a server. TypeError: an option that does not exist.
+        ValueError: the URL is none of a server. TypeError: an option that does not exist,
+            or a token or store that is none. In these two cases `connect` itself raises.
     """
     hello = Hello(device_id, session_id, device_type, device_name, os_version, app_version)
     return Session(url, token, hello, Options(**options), ssl_context, store)

@@ -41,6 +41,8 @@ class TokenKeeper:
     """
 
     def __init__(self, source: str | Refresh, timeout: float) -> None:
+        if not source or not (callable(source) or isinstance(source, str)):
+            raise TypeError("token: text or an async callable is expected")
         self._source = source
         self._timeout = timeout
         self._token = source if isinstance(source, str) else ""
@@ -87,7 +89,8 @@ class TokenKeeper:
             except TimeoutError:
                 raise NoToken("no new token in time", False) from None
             except Exception as error:
-                raise NoToken(f"no new token: {type(error).__name__}", final(error)) from error
+                why = f"{type(error).__name__}: {error}"
+                raise NoToken(f"no new token: {why}", final(error)) from error
         self.replace(token)
         return token
 

@@ -47,6 +47,30 @@ def copied(value: Any) -> Any:
     return msgspec.json.decode(to_text(value))
 
 
+def check_key(key: Any, most: int) -> None:
+    """Refuse a key that no server takes.
+
+    Args:
+        key: of the state, or of what a device says of itself. most: bytes in UTF-8.
+
+    Raises:
+        InvalidUpdate: it is none.
+    """
+    size = len(encoded(key)) if isinstance(key, str) else 0
+    if not 0 < size <= most:
+        raise InvalidUpdate(f"a key is text of 1 to {most} bytes")
+    if "\0" in key or key == "__proto__":
+        raise InvalidUpdate(f"key {key!r} is reserved")
+
+
+def encoded(key: str) -> bytes:
+    """A key in UTF-8; raises InvalidUpdate for a lone surrogate."""
+    try:
+        return key.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidUpdate(f"not a key: {error}") from None
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two values are the same JSON value: 1 is 1.0, but unlike in Python not true."""
     if one is other:

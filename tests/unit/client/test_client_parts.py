@@ -272,6 +272,25 @@ def test_unanswerable_option_is_refused() -> None:
         Options(conflict="server_win")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         connect("ws://x/ws", token="t", device_id="d", colour="red")
+    with pytest.raises(TypeError, match="store: offline"):
+        connect("ws://x/ws", token="t", device_id="d", store="phone.db")  # type: ignore[arg-type]
+    for token in (None, "", 5):
+        with pytest.raises(TypeError, match="token: text or an async callable"):
+            connect("ws://x/ws", token=token, device_id="d")  # type: ignore[arg-type]
+
+
+async def test_failed_token_call_says_why() -> None:
+    """A plain function is the usual mistake; what a call raises is told with its text."""
+
+    def plain() -> str:
+        return "token"
+
+    async def away() -> str:
+        raise RuntimeError("login is down")
+
+    for source, why in ((plain, "await"), (away, "RuntimeError: login is down")):
+        with pytest.raises(NoToken, match=why):
+            await TokenKeeper(source, 1.0).renewed()  # type: ignore[arg-type]
 
 
 async def test_change_feed_gives_the_newest_of_each_key() -> None:

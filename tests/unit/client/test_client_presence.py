@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from syncbridge_client import wire
+import pytest
+
+from syncbridge_client import InvalidUpdate, wire
 from syncbridge_client.catalogue import Limits
 from syncbridge_client.events import DeviceJoined, DeviceLeft, DeviceSaid, Event
 from syncbridge_client.presence import Presence
@@ -84,3 +86,35 @@ def test_it_keeps_itself_when_another_part_is_shown() -> None:
     presence.listed(wire.DeviceList(devices=[entry("x")], total=80))
 
     assert ({"x", "me"}, 80) == (set(presence.devices), presence.total)
+
+
+@pytest.mark.parametrize(
+    "me",
+    [
+        {f"k{i}": i for i in range(17)},
+        {"long": "é" * 510},
+        {"long": "x" * 1_000},
+        {"__proto__": 1},
+        {"": 1},
+    ],
+    ids=["17 keys", "1 KiB", "1 KiB with the rest", "reserved", "empty"],
+)
+def test_it_does_not_say_what_would_be_refused(me: dict[str, Any]) -> None:
+    """The server would refuse it with all else, and again on each connection."""
+    presence = joined()
+    presence.say({"cursor": [3, 14]})
+    with pytest.raises(InvalidUpdate):
+        presence.say(me)
+    presence.connected(wire.Welcome(1, device_id="me"), 1.0)
+
+    assert {"cursor": [3, 14]} == presence.take(1.0)
+
+
+def test_it_says_as_much_as_the_server_allows() -> None:
+    """The bounds are those of the last connection."""
+    presence = Presence(20)
+    presence.connected(wire.Welcome(1, limits=Limits(ephemeral_keys=1)), 0.0)
+    presence.say({"one": 1})
+
+    with pytest.raises(InvalidUpdate, match="at most 1 keys"):
+        presence.say({"two": 2})

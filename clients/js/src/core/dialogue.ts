@@ -19,7 +19,7 @@ import { NEVER, Pacer } from "./pacing";
 import { Presence } from "./presence";
 import { type Pending, Queue } from "./queue";
 import { type Position, Replica, type Step } from "./replica";
-import { copied, type Value } from "./values";
+import { copied, type Json } from "./values";
 import { MAX_REQUESTS, RETRY } from "./waits";
 import {
   type Failure,
@@ -129,9 +129,9 @@ export class Dialogue {
     return this.ask(T.AUTH, { token, device_id: this.hello.deviceId });
   }
 
-  /** Say something of this device; MISSING takes a name back. */
-  say(changes: ReadonlyMap<string, Value>): void {
-    this.presence.say(changes);
+  /** Say something of this device; null takes a name back. Throws InvalidUpdate. */
+  say(changes: ReadonlyMap<string, Json>): void {
+    this.presence.say(changes, this.limits);
   }
 
   // The connection's side
@@ -248,7 +248,7 @@ export class Dialogue {
     const { messages_per_second: rate, message_burst: burst } = this.limits;
     this.#pacer = new Pacer(rate, burst, now);
     this.#differenceAt = 0;
-    this.presence.connected(message, now);
+    this.presence.connected(message, this.limits, now);
     this.updates.refuseOversized(this.limits.message_bytes);
     this.#take(message);
     if (message.number("applied") === undefined) this.replica.queue.forgotten();
@@ -392,6 +392,6 @@ function welcome(message: Message): Welcome {
 }
 
 /** Values as changes of `me`: null and undefined take a name back. */
-export function changesOf(values: Readonly<Record<string, unknown>>): Map<string, Value> {
+export function changesOf(values: Readonly<Record<string, unknown>>): Map<string, Json> {
   return new Map(Object.entries(values).map(([name, v]) => [name, copied(v ?? null)]));
 }

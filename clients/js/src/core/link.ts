@@ -299,10 +299,11 @@ export class Link {
       this.wake();
       return await answer;
     } catch (error) {
+      if (attempt !== this.#attempt) return;
       again = !(error instanceof NoToken) || error.retryable;
       this.sink.event("tokenFailed", { message: (error as Error).message });
     }
-    if (again && attempt === this.#attempt) this.#renewAt = this.env.now() + RENEWAL_RETRY;
+    if (again) this.#renewAt = this.env.now() + RENEWAL_RETRY;
     this.#schedule();
   }
 

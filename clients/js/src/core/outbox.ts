@@ -10,7 +10,7 @@ import { type Edits, isPlain, parts } from "./operations";
 import type { Bounds } from "./options";
 import { Pending } from "./queue";
 import type { Replica, Step } from "./replica";
-import { bytes } from "./values";
+import { checkKey } from "./values";
 import { MAX_ROUNDS, REMEMBERED, RETRY_BASE, RETRY_CAP } from "./waits";
 import { type Failure, type Limits, write } from "./wire";
 
@@ -141,16 +141,9 @@ function lostUpdate({ id, edits }: Pending): LostUpdate {
   return { id, ...parts(edits), operation: special?.operation ?? "" };
 }
 
-/** Refuse keys that no server takes. */
+/** Refuse what no server takes. */
 function check(edits: Edits, limits: Limits): void {
   if (!edits.size || edits.size > limits.changes)
     throw new InvalidUpdate(`an update names 1 to ${limits.changes} keys`);
-  for (const key of edits.keys()) {
-    const size = typeof key === "string" && bytes(key);
-    const valid = size && key.isWellFormed() && !key.includes("\0") && key !== "__proto__";
-    if (!valid || size > limits.key_bytes)
-      throw new InvalidUpdate(
-        `key ${JSON.stringify(key)}: not text of 1 to ${limits.key_bytes} bytes, or reserved`,
-      );
-  }
+  for (const key of edits.keys()) checkKey(key, limits.key_bytes);
 }

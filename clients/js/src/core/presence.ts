@@ -1,8 +1,8 @@
 /** The devices of the session, and what is true of each only while it is there (`me`). */
+import { InvalidUpdate } from "./errors";
 import { NEVER, Pacer } from "./pacing";
-import { isObject, type Json, MISSING, same, shared, type Value } from "./values";
-import { ME_RATE } from "./waits";
-import type { Fields, Message } from "./wire";
+import { bytes, checkKey, isObject, type Json, same, shared, toText } from "./values";
+import type { Fields, Limits, Message } from "./wire";
 
 /** One device of the session. Times are Unix seconds. */
 export interface Device {
@@ -26,21 +26,22 @@ export class Presence {
   list: readonly Device[] = [];
   total = 0;
   /** What this device says of itself. */
-  readonly mine = new Map<string, Json>();
+  mine: ReadonlyMap<string, Json> = new Map();
   readonly #devices = new Map<string, Device>();
   readonly #unsaid = new Map<string, Json>();
   #own = "";
   /** Of a large session: how many devices are there, and beyond how many none says anything. */
   #online = 0;
   #bound = NEVER;
-  #pacer = new Pacer(ME_RATE, ME_RATE, 0);
+  #pacer = new Pacer(0, 0, 0);
 
   /** AUTH_SUCCESS: who is there, and everything that this device says is to be said again. */
-  connected(message: Message, now: number): void {
+  connected(message: Message, limits: Limits, now: number): void {
     this.#own = message.text("device_id");
-    this.#bound = Number(message.object("limits").presence_list ?? NEVER);
+    this.#bound = limits.presence_list;
     this.whole(message);
-    this.#pacer = new Pacer(ME_RATE, ME_RATE, now);
+    const { ephemeral_per_second: rate } = limits;
+    this.#pacer = new Pacer(rate, rate, now);
     this.#unsaid.clear();
     this.#sayAll();
   }
@@ -87,14 +88,24 @@ export class Presence {
     this.#publish();
   }
 
-  /** Say something of this device; MISSING takes a name back. */
-  say(changes: ReadonlyMap<string, Value>): void {
+  /**
+   * Say something of this device; null takes a name back.
+   *
+   * @throws InvalidUpdate when the server would refuse it, now and with all else on each connection
+   */
+  say(changes: ReadonlyMap<string, Json>, limits: Limits): void {
+    const mine = new Map(this.mine);
     for (const [name, value] of changes) {
-      if (value === MISSING || value === null) this.mine.delete(name);
-      else if (same(this.mine.get(name), value)) continue;
-      else this.mine.set(name, value);
-      this.#unsaid.set(name, value === MISSING ? null : value);
+      checkKey(name, limits.key_bytes);
+      if (value === null) mine.delete(name);
+      else mine.set(name, value);
     }
+    const { ephemeral_keys: most, ephemeral_bytes: size } = limits;
+    if (mine.size > most || bytes(toText(Object.fromEntries(mine))) > size)
+      throw new InvalidUpdate(`me: at most ${most} keys and ${size} bytes`);
+    for (const [name, value] of changes)
+      if (value === null || !same(this.mine.get(name), value)) this.#unsaid.set(name, value);
+    this.mine = mine;
   }
 
   /** When something is to be said, in milliseconds from now. */

@@ -70,9 +70,11 @@ export class Session<S extends object = AnyState> {
     const given = Object.entries(options).filter(([, value]) => value !== undefined);
     this.hello = options;
     this.#bounds = { ...BOUNDS, ...Object.fromEntries(given) };
+    if (options.conflict && !options.conflict.prepare)
+      throw new TypeError("conflict: conflicts(policy) is expected");
     this.dialogue = new Dialogue(options, this.#bounds, this, env.newId);
     this.#keeper = new TokenKeeper(options.token, (work) =>
-      inTime(work, this.#bounds.requestTimeout, "no new token"),
+      inTime(work, this.#bounds.requestTimeout, "no answer of token()"),
     );
     const url = address(options.url);
     const around = options.store?.surroundings?.(env) ?? env;
@@ -251,7 +253,7 @@ export class Session<S extends object = AnyState> {
 
   // Presence
 
-  /** Say what is true while this device is there; null takes a name back. Never kept. */
+  /** Say what is true while this device is there; null takes a name back. Throws InvalidUpdate. */
   setMe(values: Readonly<Record<string, unknown>>): void {
     this.#requireOpen();
     this.dialogue.say(changesOf(values));
@@ -445,7 +447,7 @@ export class Session<S extends object = AnyState> {
     if (!wait) return this;
     await inTime(this.#reached("online", "offline"), wait, "no connection").catch((late) => {
       this.link.stop(1000, "not started");
-      throw new ConnectFailed(`no connection in time: ${this.link.cause}`, late);
+      throw new ConnectFailed(`no connection in time: ${this.link.cause ?? "no answer"}`, late);
     });
     this.#requireOpen();
     return this;

@@ -29,6 +29,7 @@ export class TokenKeeper {
     private readonly source: Token,
     private readonly withDeadline: <T>(work: Promise<T>) => Promise<T>,
   ) {
+    if (!source) throw new TypeError("token: text or a function is expected");
     if (typeof source === "string") this.#token = source;
   }
 
@@ -78,11 +79,7 @@ export class TokenKeeper {
       this.replace(token);
       return token;
     } catch (error) {
-      throw new NoToken(
-        `no new token: ${(error as Error | null)?.name ?? "error"}`,
-        !isFinal(error),
-        error,
-      );
+      throw new NoToken(`no new token: ${String(error)}`, !isFinal(error), error);
     }
   }
 }

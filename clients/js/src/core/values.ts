@@ -207,6 +207,16 @@ export function isObject(value: unknown): value is { readonly [name: string]: Js
   return typeof value === "object" && value !== null && !Array.isArray(value) && !isRaw(value);
 }
 
+/** Refuse a key that no server takes; `most`: bytes. */
+export function checkKey(key: unknown, most: number): void {
+  const text = typeof key === "string" ? key : "";
+  const valid = text && text.isWellFormed() && !text.includes("\0") && text !== "__proto__";
+  if (!valid || bytes(text) > most) {
+    const shown = text ? JSON.stringify(text) : typeof key;
+    throw new InvalidUpdate(`key ${shown}: not text of 1 to ${most} bytes, or reserved`);
+  }
+}
+
 const encoder = new TextEncoder();
 
 /** Bytes of a text in UTF-8. */

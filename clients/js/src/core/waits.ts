@@ -36,9 +36,7 @@ export const MAX_REQUESTS = 64;
 /** Before a difference that was refused is asked for again. */
 export const RETRY = 250;
 
-// Presence and tokens.
+// Tokens.
 
-/** Changes of `me` a second that the server takes. */
-export const ME_RATE = 20;
 /** Before its end a token is renewed so early; a fifth of its life when that is less. */
 export const MARGIN = 90_000;

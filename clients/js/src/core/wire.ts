@@ -12,6 +12,10 @@ export const LIMITS = {
   message_bytes: 65_536,
   key_bytes: 256,
   changes: 256,
+  presence_list: 64,
+  ephemeral_keys: 16,
+  ephemeral_bytes: 1_024,
+  ephemeral_per_second: 20,
   messages_per_second: 50,
   message_burst: 100,
 };

@@ -10,6 +10,15 @@ const GRACE = 100;
 const STORES = ["meta", "ops", "snap"] as const;
 export type Stores = Record<(typeof STORES)[number], IDBObjectStore>;
 
+/** Where a browser blocks storage it may have none, or throw at the question. */
+export function hasStorage(): boolean {
+  try {
+    return !!globalThis.indexedDB;
+  } catch {
+    return false;
+  }
+}
+
 export class Database {
   #db: IDBDatabase | undefined;
 

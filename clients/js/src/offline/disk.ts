@@ -17,7 +17,7 @@ import { Pending } from "../core/queue";
 import type { Position, Replica } from "../core/replica";
 import type { Keeping, Store } from "../core/store";
 import { fromText, type Json, MISSING, toText, type Value } from "../core/values";
-import { Database, type Stores } from "./database";
+import { Database, hasStorage, type Stores } from "./database";
 
 /** The state is written at most once in so many milliseconds. */
 const SNAPSHOT = 1_000;
@@ -50,7 +50,7 @@ interface Op {
 
 export class Disk implements Store {
   /** False after storage has failed, and where there is none. */
-  durable = typeof indexedDB !== "undefined";
+  durable = hasStorage();
   readonly #database: Database;
   #keeping: Keeping | undefined;
   #meta: Meta = { generation: 0, stream: "", acked: 0, owner: "" };

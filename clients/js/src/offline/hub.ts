@@ -48,11 +48,21 @@ export class Hub {
     if (type === T.AUTH) return this.#auth(from, message);
     if (type === T.STATE_UPDATE) return this.#update(from, message);
     if (type === T.HEARTBEAT) return this.#tell(T.HEARTBEAT_ACK, dialogue.replica.at, id, from);
-    if (type === T.DEVICE_LIST && message.fields.me) dialogue.say(changesOf(message.object("me")));
+    if (type === T.DEVICE_LIST && message.fields.me) this.#say(from, message);
     else if (dialogue.pass(text)) void 0;
     else if (type === T.SNAPSHOT_REQUEST) this.#tell(T.SNAPSHOT_RESPONSE, this.#state(), id, from);
     else this.#refuse(from, id, "disconnected", "the server is not reached", true);
     this.keeping.link.wake();
+  }
+
+  /** Each tab's values fit, but those of all together may not. */
+  #say(from: string, message: Message): void {
+    try {
+      this.keeping.dialogue.say(changesOf(message.object("me")));
+    } catch (error) {
+      const { code, message } = error as InvalidUpdate;
+      this.#refuse(from, undefined, code, message, false);
+    }
   }
 
   #auth(from: string, message: Message): void {

@@ -20,6 +20,7 @@ export interface Offline extends Store {
  * queue, where the browser has locks, which it has on secure origins.
  */
 export function offline({ user, name = "" }: OfflineOptions): Offline {
+  if (!user) throw new TypeError("offline: user is expected");
   const id = `syncbridge:${user}:${name}`;
   const disk = new Disk(id);
   return disk.durable && globalThis.navigator?.locks && hasChannels() ? new Tabs(id, disk) : disk;

@@ -5,6 +5,7 @@
  *     const call = await api.post("/sessions", { body: { id: "call-1", type: "WebRTC" } });
  */
 import { ClientError, RequestFailed } from "../core/errors";
+import { asked } from "../core/pacing";
 import { type Token, TokenKeeper } from "../core/tokens";
 import { inTime } from "../core/update";
 import { fromText, type Numbers, toText } from "../core/values";
@@ -112,9 +113,7 @@ export class Api {
     const { token, timeout = TIMEOUT } = options;
     this.#options = options;
     if (token !== undefined)
-      this.#keeper = new TokenKeeper(token, (work) =>
-        inTime(work, timeout, "no new token in time"),
-      );
+      this.#keeper = new TokenKeeper(token, (work) => inTime(work, timeout, "no answer of token()"));
   }
 
   /** @throws ApiError when it is refused, RequestFailed when there is no answer */
@@ -197,7 +196,7 @@ function failed(error: Error): never {
 }
 
 function retryAfter(headers: Headers): number {
-  return Number(headers.get("Retry-After") ?? 0) * 1000 || 0;
+  return asked(Number(headers.get("Retry-After") ?? 0) * 1000);
 }
 
 function problem(data: unknown): Loose {

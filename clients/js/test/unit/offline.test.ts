@@ -3,6 +3,7 @@ import "fake-indexeddb/auto";
 import { afterEach, expect, it, vi } from "vitest";
 import { offline } from "../../src/offline";
 import { Disk } from "../../src/offline/disk";
+import { Hub } from "../../src/offline/hub";
 import { World } from "../support/world";
 
 let name = 0;
@@ -261,4 +262,37 @@ it("keeps everything in one page where a browser refuses channels", () => {
   );
   expect(offline({ user: "u" })).toBeInstanceOf(Disk);
   vi.unstubAllGlobals();
+});
+
+it("keeps everything in memory where a browser throws at the question for storage", async () => {
+  const real = Object.getOwnPropertyDescriptor(globalThis, "indexedDB")!;
+  const get = () => {
+    throw new DOMException("blocked", "SecurityError");
+  };
+  Object.defineProperty(globalThis, "indexedDB", { configurable: true, get });
+  const kept = offline({ user: "u" });
+  Object.defineProperty(globalThis, "indexedDB", real);
+  const world = new World();
+  const page = world.session({ store: kept });
+  await world.quiet([page]);
+
+  expect([page.status, kept.durable, await page.stored()]).toEqual(["online", false, false]);
+});
+
+it("answers a tab whose values do not fit beside those of the others", async () => {
+  const world = new World();
+  const leader = world.session();
+  await world.quiet([leader]);
+  const words: string[] = [];
+  const hub = new Hub(leader, store(), ({ data }) => words.push(String(data)));
+  const me = Object.fromEntries(Array.from({ length: 16 }, (_, i) => [`k${i}`, i]));
+  leader.setMe({ cursor: 1 });
+  for (const message of [
+    { type: 7, payload: { device_id: "a" } },
+    { type: 12, payload: { me } },
+  ])
+    hub.hear({ from: "b", kind: "say", data: JSON.stringify(message) });
+
+  expect(JSON.parse(words.at(-1)!)).toMatchObject({ type: 6, payload: { code: "invalid_update" } });
+  expect([...leader.dialogue.presence.mine]).toEqual([["cursor", 1]]);
 });

@@ -1,7 +1,7 @@
 // The devices of the session: whole lists, and what is told of a large session.
 import { expect, it } from "vitest";
 import { Presence } from "../../src/core/presence";
-import { Message } from "../../src/core/wire";
+import { LIMITS, Message } from "../../src/core/wire";
 
 const entry = (id: string) => ({ device_id: id, status: "online", connected_at: 1 });
 const list = (payload: Record<string, unknown>) => new Message(12, payload, undefined, 0);
@@ -12,6 +12,7 @@ function joined(): Presence {
   const devices = ["a", "b", "me"].map(entry);
   presence.connected(
     list({ device_id: "me", devices, devices_total: 100, devices_partial: true }),
+    LIMITS,
     0,
   );
   return presence;
@@ -44,9 +45,9 @@ it("leaves the total alone when a device says something", () => {
 
 it("says everything again when a large session is small enough again, once", () => {
   const presence = new Presence();
-  const limits = { presence_list: 4 };
-  presence.connected(list({ device_id: "me", devices: [entry("me")], limits }), 0);
-  presence.say(new Map([["x", 1]]));
+  const limits = { ...LIMITS, presence_list: 4 };
+  presence.connected(list({ device_id: "me", devices: [entry("me")] }), limits, 0);
+  presence.say(new Map([["x", 1]]), limits);
   presence.take(0);
   const steps = [
     { devices: [entry("a")], total: 5, partial: true },
