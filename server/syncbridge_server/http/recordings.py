@@ -15,11 +15,10 @@ from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     ChannelQuery,
+    channel_query,
     known,
     path_channel,
-    query_waddle,
 )
-from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.openapi.describe import Answer, Timestamp, describe
 from syncbridge_server.voice.assembly import Voice
 
@@ -98,11 +97,10 @@ class RecordingRoutes:
 
     async def _key(self, identity: Identity, request: Request) -> str:
         """The key of the path's channel; empty: a waddle was named that has none."""
-        query_of(request, ChannelQuery)
-        channel_id, waddle_id = path_channel(request), query_waddle(request)
+        channel_id, waddle_id = path_channel(request), channel_query(request).waddle
         if self._voice is None:
             return channel_id
-        found = await known(self._voice.names, identity, request)
+        found = await known(self._voice.names, identity, request, waddle_id)
         if found is None:
             return "" if waddle_id else channel_id
         return found.key

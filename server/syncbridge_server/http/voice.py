@@ -32,13 +32,13 @@ from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     BODY,
     ChannelQuery,
+    channel_query,
     claimed,
     no_call,
     reached,
     required,
     told,
 )
-from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.problem import decode_json, read_body, read_json, require_json
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import ChannelId, JsonObject, Timestamp, describe
@@ -338,8 +338,8 @@ class VoiceRoutes:
         """With their final figures, the latest first."""
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
-        query = query_of(request, HistoryQuery)
-        record = (await reached(voice, identity, request)).record
+        query = channel_query(request, HistoryQuery)
+        record = (await reached(voice, identity, request, query.waddle)).record
         finals = await voice.channels.finals(record.channel_id, query.limit)
         calls = [
             CallBody(
@@ -407,8 +407,8 @@ class VoiceRoutes:
         """The channel of the path, for who may see it. Raises as `reached`."""
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
-        query_of(request, ChannelQuery)
-        return await reached(voice, identity, request), identity
+        waddle_id = channel_query(request).waddle
+        return await reached(voice, identity, request, waddle_id), identity
 
 
 def body_of(

@@ -25,7 +25,12 @@ from syncbridge.voice.timeline import TimelineEntry
 from syncbridge.voice.verification import ALL, Unverified, worst
 from syncbridge_server.auth.http import Authenticate
 from syncbridge_server.http.support.answers import encoded, timestamp
-from syncbridge_server.http.support.channels import ChannelQuery, reached, required
+from syncbridge_server.http.support.channels import (
+    ChannelQuery,
+    channel_query,
+    reached,
+    required,
+)
 from syncbridge_server.http.support.pages import PageSize, query_of
 from syncbridge_server.openapi.describe import ChannelId, Timestamp, describe
 from syncbridge_server.redis.stores.cold import StateDamaged
@@ -206,8 +211,8 @@ class VoiceEvidenceRoutes:
         """
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
-        query = query_of(request, TimelineQuery)
-        record = (await reached(voice, identity, request)).record
+        query = channel_query(request, TimelineQuery)
+        record = (await reached(voice, identity, request, query.waddle)).record
         user_id, in_charge = query.user_id, grants.unlimited(identity)
         if not in_charge and user_id not in ("", identity.user_id):
             raise SyncBridgeError(ErrorCode.FORBIDDEN, "this concerns another user")

@@ -25,16 +25,15 @@ from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     BODY,
     ChannelQuery,
+    channel_query,
     claimed,
     configured_key,
     no_call,
     path_channel,
-    query_waddle,
     reached,
     required,
     told,
 )
-from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.http.support.voice_config import (
     ChannelConfigAnswer,
@@ -149,10 +148,10 @@ class VoiceOperationRoutes:
         identity = await self._in_charge(request)
         voice = required(self._voice)
         channel_id = path_channel(request)
-        query_of(request, ChannelQuery)
+        query = channel_query(request)
         body = await read_json(request, PrewarmBody, BODY)
         waddle_id = ids.channel_id("waddleId", body.waddle_id)
-        if query_waddle(request) not in ("", waddle_id):
+        if query.waddle not in ("", waddle_id):
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD, "waddle: not the waddleId of the body", field="waddle"
             )
@@ -197,12 +196,12 @@ class VoiceOperationRoutes:
         """
         identity = await self._in_charge(request)
         voice = required(self._voice)
-        query_of(request, ChannelQuery)
+        waddle_id = channel_query(request).waddle
         body = await read_json(request, ConfigBody, BODY)
-        default, waddle_id = default_config(self._settings), query_waddle(request)
+        default = default_config(self._settings)
         standing = self._config(body) if body != ConfigBody() else None
         rule = partial(configured, config=standing, default=default, waddle_id=waddle_id)
-        key = await configured_key(voice.names, identity, request)
+        key = await configured_key(voice.names, identity, request, waddle_id)
         in_use = await voice.writer.change(key, rule)
         _log.info("voice_channel_configured", channel_id=key, by=identity.user_id)
         return encoded(self._shown(path_channel(request), standing, in_use))
@@ -326,8 +325,7 @@ class VoiceOperationRoutes:
         return await self._authenticate(request, SERVICES)
 
     async def _known(self, identity: Identity, voice: Voice, request: Request) -> Channel:
-        query_of(request, ChannelQuery)
-        return await reached(voice, identity, request)
+        return await reached(voice, identity, request, channel_query(request).waddle)
 
     async def _open(self, channel_id: str, waddle_id: str) -> str:
         try:

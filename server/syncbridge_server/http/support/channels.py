@@ -5,7 +5,7 @@ grants decide, and of several channels none is taken.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.naming import may_be_plain
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.recovery import recovery_of, told_of
+from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.segments import OPEN, segment_after
 from syncbridge_server.log import LEVELS, get_logger
 from syncbridge_server.ports.channels import ChannelNames, Named
@@ -42,9 +43,9 @@ class ChannelQuery(msgspec.Struct):
     waddle: Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 256})] = ""
 
 
-async def reached(voice: Voice, identity: Identity, request: Request) -> Channel:
+async def reached(voice: Voice, identity: Identity, request: Request, waddle_id: str) -> Channel:
     """The channel of the path. Raises FORBIDDEN, AMBIGUOUS, CHANNEL_NOT_FOUND."""
-    found = await existing(voice.names, identity, request)
+    found = await existing(voice.names, identity, request, waddle_id)
     if found is None:
         raise SyncBridgeError(ErrorCode.CHANNEL_NOT_FOUND, "this channel has had no call yet")
     if isinstance(found.stored, StoreError):
@@ -52,20 +53,26 @@ async def reached(voice: Voice, identity: Identity, request: Request) -> Channel
     return voice.writer.channel_of(found.stored)
 
 
-async def existing(names: ChannelNames, identity: Identity, request: Request) -> Named | None:
-    """The channel of the path that is stored; None: there is none. Raises FORBIDDEN, AMBIGUOUS."""
-    return only(await _visible(names, identity, request), stored=True)
+async def existing(
+    names: ChannelNames, identity: Identity, request: Request, waddle_id: str
+) -> Named | None:
+    """The stored channel of the path; None: there is none. Raises FORBIDDEN, AMBIGUOUS."""
+    return only(await _visible(names, identity, request, waddle_id), stored=True)
 
 
-async def known(names: ChannelNames, identity: Identity, request: Request) -> Named | None:
+async def known(
+    names: ChannelNames, identity: Identity, request: Request, waddle_id: str
+) -> Named | None:
     """Likewise, also when only what it has left behind is stored."""
-    found = await _visible(names, identity, request)
+    found = await _visible(names, identity, request, waddle_id)
     return only(found, stored=True) or only([one for one in found if one.waddle_id])
 
 
-async def _visible(names: ChannelNames, identity: Identity, request: Request) -> list[Named]:
+async def _visible(
+    names: ChannelNames, identity: Identity, request: Request, waddle_id: str
+) -> list[Named]:
     """The channels of the path's id that a caller may see. Raises FORBIDDEN."""
-    channel_id, waddle_id = path_channel(request), query_waddle(request)
+    channel_id = path_channel(request)
     waddles = grants.waddles_of(identity, channel_id)
     if waddle_id:
         grants.require(identity, waddle_id, channel_id)
@@ -108,15 +115,17 @@ async def claimed(
         return await action(await names.claim(waddle_id, channel_id, contested=True))
 
 
-async def configured_key(names: ChannelNames, identity: Identity, request: Request) -> str:
+async def configured_key(
+    names: ChannelNames, identity: Identity, request: Request, waddle_id: str
+) -> str:
     """The key of a channel that is about to be configured, stored or not.
 
     Raises AMBIGUOUS, and INVALID_FIELD where a waddle must be named.
     """
-    channel_id, waddle_id = path_channel(request), query_waddle(request)
+    channel_id = path_channel(request)
     if waddle_id:
         return await names.claim(waddle_id, channel_id)
-    found = await existing(names, identity, request)
+    found = await existing(names, identity, request, "")
     if found is None and not may_be_plain(channel_id):
         raise SyncBridgeError(
             ErrorCode.INVALID_FIELD, "waddle: needed for this channel id", field="waddle"
@@ -155,7 +164,9 @@ def path_channel(request: Request) -> str:
     return ids.channel_id("channel_id", text)
 
 
-def query_waddle(request: Request) -> str:
-    """The waddle that the query names; empty: none. Raises INVALID_FIELD for no id of one."""
-    text = request.query_params.get("waddle")
-    return "" if text is None else ids.channel_id("waddle", text)
+def channel_query(request: Request, kind: type[ChannelQuery] = ChannelQuery) -> Any:
+    """The query as a `kind`; `waddle` is empty or valid. Raises INVALID_FIELD."""
+    query = query_of(request, kind)
+    if "waddle" in request.query_params:
+        ids.channel_id("waddle", query.waddle)
+    return query
