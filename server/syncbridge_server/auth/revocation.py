@@ -33,6 +33,7 @@ from syncbridge.identity import Identity
 from syncbridge.integrity import TIME_MOST, UNREADABLE
 from syncbridge.records.sessions import Notice
 from syncbridge_server.auth.used import UsedTokens
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.log import Occasionally, get_logger
 from syncbridge_server.ports.store import Bus, RedisCommands
 
@@ -114,7 +115,7 @@ class Revocations:
         self._more: list[Rule] = []
         self.used = UsedTokens()
         self._callbacks: list[Callable[[Rule], None]] = []
-        self._wanted = trio.Event()
+        self._wanted = AutoResetEvent()
         self._reload = True
         self.ready = fail_open
         bus.on_notice(NOTICE, self._told)
@@ -213,7 +214,6 @@ class Revocations:
         occasionally = Occasionally(LOG_SECONDS, trio.current_time)
         while True:
             wait = POLL_SECONDS
-            self._wanted = trio.Event()
             try:
                 await self._add_more()
                 await self.load()

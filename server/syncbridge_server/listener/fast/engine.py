@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.listener.capacity import Occupant
 from syncbridge_server.listener.contract import ASGIApplication
 from syncbridge_server.listener.fast.connection import HttpConnection, Upgrade
@@ -59,7 +60,7 @@ class FastHttp:
         self._http2 = http2
         self._tick = min(LONGEST_TICK, shortest / TICKS)
         self._connections: set[HttpConnection] = set()
-        self._wake = trio.Event()
+        self._wake = AutoResetEvent()
         self._set_deadlines()
 
     def serve(self, sock: socket.socket, initial: bytes, occupant: Occupant) -> Awaitable[None]:
@@ -137,7 +138,6 @@ class FastHttp:
         """Hold connections to their deadlines; sleeps while there are none."""
         while True:
             if not self._connections:
-                self._wake = trio.Event()
                 await self._wake.wait()
             await trio.sleep(self._tick)
             self._set_deadlines()
