@@ -70,7 +70,7 @@ _final_decoder = msgspec.json.Decoder(Final)
 
 
 class ChannelDamaged(StateDamaged):
-    """Metrics of snapshots about a channel cannot be read. It stays as it is."""
+    """A channel's record cannot be read. It stays as it is."""
 
 
 class RedisChannels:
