@@ -1,8 +1,7 @@
 """Endpoints in Redis: `syncbridge_server.ports.endpoints.EndpointStore`.
 
-`ev:{events}:endpoints` has them; each has keys of its own, named in `_key`. What moves an event
-from one of them to another first writes, then takes away: a process that dies between leaves it
-twice, with one id.
+`ev:{events}:endpoints` lists them; each has its own keys, see `_key`. Moving an event between keys
+writes first, then deletes: a process that dies in between leaves it twice, with one id.
 """
 
 from collections.abc import Sequence
@@ -191,7 +190,7 @@ def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
 
 
 def _item(entry: str, flat: Sequence[bytes], tried: bytes | None) -> Item:
-    """A held event; what was noted of its attempts begins anew where it cannot be read."""
+    """A held event; its attempts begin anew if their record is unreadable."""
     fields = _fields(flat)
     try:
         told = msgspec.json.decode(tried or b"[0,0,0]", type=tuple[int, float, float])
