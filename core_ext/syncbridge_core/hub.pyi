@@ -67,7 +67,7 @@ class HubLimits(NamedTuple):
     flood_messages: int = 200
     max_connections: int = 0
     deflate_from: int = 512
-    """Payloads from so many bytes on are compressed for those who negotiated it."""
+    """Payloads of at least this size are compressed where negotiated."""
     message_timeout: int = 30000
     """From the first byte of a message to its last; then its connection is closed."""
 
@@ -124,7 +124,7 @@ class Hub:
         """
 
     def poll(self, now: int, max_events: int = 2048) -> list[tuple[int, int, bytes, int]]:
-        """Read what is there without blocking, write to sockets that can take more, run timers.
+        """Read without blocking, write to writable sockets, run timers.
 
         At most about `max_events` events; the descriptor stays readable when more is waiting.
         """

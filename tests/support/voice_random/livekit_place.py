@@ -66,7 +66,7 @@ class Gate(Enum):
 
 @dataclass
 class Seat:
-    """A device in a room. `gone` is set when it is not there any more, whoever wanted that."""
+    """A device in a room. `gone` is set when it has left, for any reason."""
 
     name: str
     user: str
@@ -83,7 +83,7 @@ class LiveKitPlace:
     Attributes:
         refused: tokens that were not given out, and joins that failed.
         left_rooms: sessions that calls have moved from, and where to.
-        shut_out: devices that were sent away although nobody had done anything to their room.
+        shut_out: devices that were sent away although nothing was done to their room.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class LiveKitPlace:
         return clients
 
     async def come(self, user: str, device: str, channel: str, pool: int) -> Seat | None:
-        """Get a token and join; None when nobody lets the user in, or it fails."""
+        """Get a token and join; None when the user is refused, or it fails."""
         token = await self._token(user, device, channel)
         if token is None:
             return None

@@ -15,7 +15,7 @@ from support.voice_random.place import Place
 HASTE_S = 0.3
 """Who leaves within this time comes and goes faster than anybody can ask."""
 OBEYS = 0.9
-"""Part of those who come over when their call moves."""
+"""Part of the participants that follow when their call moves."""
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Person:
                 self._come(session)
 
     async def _visit(self, channel: str, session: str) -> None:
-        """Be in a session, with breaks, for as long as it is there."""
+        """Stay in a session, with breaks, while it exists."""
         while self._come(session):
             await self._dwell(channel, self._length(), obeys=self._dice.random() < OBEYS)
             if self._events.over.is_set() or not self.session:

@@ -96,7 +96,7 @@ class Place:
     # Users
 
     async def token(self, user: str, channel: str) -> str | None:
-        """The session that a user is let into; None when nobody lets the user in now."""
+        """The session that a user is let into; None when the user is refused now."""
         pass_ = self._tokens.setdefault(user, voice_mint(user, waddle=WADDLE))
         body = {"waddleId": WADDLE, "channelId": channel}
         try:
@@ -264,7 +264,7 @@ class Place:
 
 
 class Deployed(Place):
-    """A place whose servers are processes that can be killed."""
+    """A place with server processes that can be killed."""
 
     def __init__(self, deployment: Deployment, rig: sim_kit.Rig, http: httpx.AsyncClient) -> None:
         super().__init__(deployment, rig, http)

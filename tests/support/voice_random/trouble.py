@@ -58,7 +58,7 @@ class Trouble:
         self.longest = 0.0
 
     async def run(self) -> None:
-        """Until enough has happened; then nothing is wrong any more, and every node is ready."""
+        """Until enough has happened; then all faults are over, and every node is ready."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._faults)
             nursery.start_soon(self._deeds)

@@ -38,7 +38,7 @@ Watch = Callable[[Progress], object]
 
 
 class Options(NamedTuple):
-    """What a run is told. Times in seconds, `rate` in updates a second."""
+    """Parameters of a run. Times in seconds, `rate` in updates a second."""
 
     connections: int = 1000
     devices_per_session: int = 2
