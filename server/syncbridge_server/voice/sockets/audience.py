@@ -29,9 +29,9 @@ Watched = tuple[str, str]
 class ChannelAudience:
     """Topics of channels and connections of users. All methods are O(affected devices)."""
 
-    def __init__(self, hub: Hub, post: MessageSender, live_calls: LiveCalls) -> None:
+    def __init__(self, hub: Hub, sender: MessageSender, live_calls: LiveCalls) -> None:
         self._hub = hub
-        self._post = post
+        self._sender = sender
         self._live_calls = live_calls
         self._topics: dict[str, int] = {}
         self._open: dict[str, dict[str, None]] = {}
@@ -164,13 +164,13 @@ class ChannelAudience:
     def tell(self, channel_id: str, message: Message, kind: int = KIND_NOTICE) -> int:
         """Send a message to the audience of a channel; returns the number of receivers."""
         topic = self._topics.get(channel_id)
-        return self._post.everyone(topic, encode.to_json(message), kind) if topic else 0
+        return self._sender.everyone(topic, encode.to_json(message), kind) if topic else 0
 
     def tell_user(self, user_id: str, message: Message) -> None:
         """Send a message to the user's devices on this node."""
         frame = encode.to_json(message)
         for connection in self.devices(user_id):
-            self._post.raw(connection, frame)
+            self._sender.raw(connection, frame)
 
     # Parts
 
