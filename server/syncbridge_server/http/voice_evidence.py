@@ -25,12 +25,7 @@ from syncbridge.voice.timeline import TimelineEntry
 from syncbridge.voice.verification import ALL, Unverified, worst
 from syncbridge_server.auth.http import Authenticate
 from syncbridge_server.http.support.answers import encoded, timestamp
-from syncbridge_server.http.support.channels import (
-    ChannelQuery,
-    channel_query,
-    reached,
-    required,
-)
+from syncbridge_server.http.support.channels import ChannelQuery, channel_query, reached, required
 from syncbridge_server.http.support.pages import PageSize, query_of
 from syncbridge_server.openapi.describe import ChannelId, Timestamp, describe
 from syncbridge_server.redis.stores.cold import StateDamaged

@@ -5,12 +5,10 @@ writes first, then deletes: a process that dies in between leaves it twice, with
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import structlog
 
-from syncbridge.errors import StoreError
 from syncbridge.events.delivery import HELD_MOST, Item
 from syncbridge.events.endpoints import Endpoint
 from syncbridge_server.ports.endpoints import LETTERS_MOST, Letter, Status
@@ -63,7 +61,7 @@ class RedisEndpoints:
     async def remove(self, endpoint_id: str) -> bool:
         """See `EndpointStore.remove`."""
         keys = [_key(endpoint_id, letter) for letter in "shad"]
-        removed, _ = await self._all(
+        removed, _ = await self._io.request_all(
             [plain("HDEL", ENDPOINTS, endpoint_id), plain("UNLINK", *keys, repeatable=True)]
         )
         return bool(removed)
@@ -126,7 +124,7 @@ class RedisEndpoints:
 
     async def release(self, endpoint_id: str, entry: str) -> None:
         """See `EndpointStore.release`."""
-        await self._all(_releasing(endpoint_id, entry))
+        await self._io.request_all(_releasing(endpoint_id, entry))
 
     async def bury(self, endpoint_id: str, item: Item, reason: str) -> None:
         """See `EndpointStore.bury`."""
@@ -156,21 +154,15 @@ class RedisEndpoints:
             for name, fields in found:
                 letter = _letter(name.decode(), fields)
                 item = Item(letter.lane, event_id=letter.event_id, text=letter.event)
-                await self._all([plain(*_holding(endpoint_id, item)), plain("XDEL", key, entry)])
+                await self._io.request_all(
+                    [plain(*_holding(endpoint_id, item)), plain("XDEL", key, entry)]
+                )
                 done += 1
         return done
 
     async def replay(self, endpoint_id: str, events: Sequence[Item]) -> None:
         """See `EndpointStore.replay`."""
-        await self._all([plain(*_holding(endpoint_id, item)) for item in events])
-
-    async def _all(self, commands: Sequence[Command]) -> list[Any]:
-        """Answers to all of them. Raises the first StoreError."""
-        replies = await self._io.request(commands) if commands else []
-        for reply in replies:
-            if isinstance(reply, StoreError):
-                raise reply
-        return replies
+        await self._io.request_all([plain(*_holding(endpoint_id, item)) for item in events])
 
 
 def _holding(endpoint_id: str, item: Item) -> tuple[bytes | str, ...]:

@@ -209,19 +209,19 @@ class RedisChannels:
         """See `Channels.indexed`."""
         keys = bucket_keys(bucket_of(channel_id))
         looks = [plain("ZSCORE", key, channel_id, repeatable=True) for key in keys]
-        return any(score is not None for score in await self._all(looks))
+        return any(score is not None for score in await self._io.request_all(looks))
 
     async def withdraw(self, channel_id: str) -> None:
         """See `Channels.withdraw`."""
         keys = bucket_keys(bucket_of(channel_id))
-        await self._all([plain("ZREM", k, channel_id, repeatable=True) for k in keys])
+        await self._io.request_all([plain("ZREM", k, channel_id, repeatable=True) for k in keys])
 
     async def bring_back(self, channel_id: str) -> None:
         """See `Channels.bring_back`."""
         due, live = bucket_keys(bucket_of(channel_id))
         self._changed(bucket_of(channel_id))
         forgotten = round(time.time() * 1000) + self._ttl_ms
-        await self._all(
+        await self._io.request_all(
             [
                 plain("ZADD", live, "NX", forgotten, channel_id, repeatable=True),
                 plain("ZADD", due, 0, channel_id, repeatable=True),
@@ -290,7 +290,7 @@ class RedisChannels:
     async def note_session(self, session_id: str, channel_id: str) -> None:
         """See `Channels.note_session`."""
         args = (session_key(session_id), channel_id, "PX", self._ttl_ms)
-        await self._all([plain("SET", *args, repeatable=True)])
+        await self._io.request_all([plain("SET", *args, repeatable=True)])
 
     def lock(
         self, channel_id: str, purpose: str, life_ms: int, wait_ms: int
@@ -321,14 +321,6 @@ class RedisChannels:
         head = before + place[: -len(str(_PLACE))]
         tag = str(bucket_of(channel_id))
         return [common_channel(tag, self._io.endpoint.database), head, after]
-
-    async def _all(self, commands: Sequence[Command]) -> list[Any]:
-        """Answers to all of them. Raises the first StoreError."""
-        replies = await self._io.request(commands) if commands else []
-        for reply in replies:
-            if isinstance(reply, StoreError):
-                raise reply
-        return replies
 
     async def _any(self, commands: Sequence[Command]) -> list[list[Any]]:
         """The valid answers: a damaged bucket does not stop the others."""
