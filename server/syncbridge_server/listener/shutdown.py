@@ -1,31 +1,11 @@
-"""Stopping: signals, and spreading reconnects over time, against a thundering herd."""
+"""Stopping by signals."""
 
 import signal
 from collections.abc import Awaitable, Callable
-from math import ceil
 
 import trio
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-
-
-def reconnect_delays(count: int, window: float) -> list[float]:
-    """When each of `count` clients should reconnect: evenly over `window` seconds, from 0.
-
-    Even slots bound the rate to count / window; random delays do so only on average. O(count).
-    """
-    return [window * index / count for index in range(count)]
-
-
-def closing_batches(count: int, window: float, tick: float) -> list[int]:
-    """How many of `count` connections to close at each tick, to finish in `window` seconds.
-
-    The sum is `count`, and no two batches differ by more than one.
-    """
-    if count <= 0:
-        return []
-    ticks = max(1, min(count, ceil(window / tick)))
-    return [count * (index + 1) // ticks - count * index // ticks for index in range(ticks)]
 
 
 async def run_until_stopped(

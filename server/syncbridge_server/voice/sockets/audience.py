@@ -146,10 +146,6 @@ class ChannelAudience:
 
     # Telling
 
-    def has_listeners(self, channel_id: str) -> bool:
-        """Whether a channel has an audience on this node."""
-        return channel_id in self._topics
-
     def channels_of(self, connection: Connection, user_id: str) -> list[str]:
         """The keys of channels with a call to which a connection is subscribed."""
         watched = [
