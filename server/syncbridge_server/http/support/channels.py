@@ -1,7 +1,7 @@
-"""The channel in a path: found, allowed, or refused in the words that clients are told.
+"""Finds the channel of a path, checks the caller's grants, and makes the errors for clients.
 
 A channel is an id in a waddle. The query says which waddle (`?waddle=`); without it, the caller's
-grants decide, and of several channels none is taken.
+grants decide, and several channels are an error.
 """
 
 from collections.abc import Awaitable, Callable
@@ -63,7 +63,7 @@ async def existing(
 async def known(
     names: ChannelNames, identity: Identity, request: Request, waddle_id: str
 ) -> Named | None:
-    """Likewise, also when only what it has left behind is stored."""
+    """Likewise, also for a channel that has a name but no record any more."""
     found = await _visible(names, identity, request, waddle_id)
     return only(found, stored=True) or only([one for one in found if one.waddle_id])
 
@@ -85,9 +85,9 @@ async def _visible(
 
 
 def only(found: list[Named], *, stored: bool = False) -> Named | None:
-    """The only one of some channels. Raises AMBIGUOUS.
+    """The only one of these channels. Raises AMBIGUOUS.
 
-    `stored`: of those that are stored; one that is damaged and nobody's only if there is no other.
+    `stored`: only stored ones; a damaged one without a waddle only if there is no other.
     """
     if stored:
         found = [one for one in found if isinstance(one.stored, StoreError) or one.stored.revision]
@@ -99,7 +99,7 @@ def only(found: list[Named], *, stored: bool = False) -> Named | None:
 
 
 def ambiguous(waddles: list[str]) -> SyncBridgeError:
-    """What is said when several channels have the id."""
+    """The error when several channels have the id."""
     return SyncBridgeError(
         ErrorCode.AMBIGUOUS, "waddle: several waddles have this channel; name one", waddles=waddles
     )
@@ -108,7 +108,8 @@ def ambiguous(waddles: list[str]) -> SyncBridgeError:
 async def claimed(
     names: ChannelNames, waddle_id: str, channel_id: str, action: Callable[[str], Awaitable[T]]
 ) -> T:
-    """Do something that opens or configures a waddle's channel, which gets a key if it has none."""
+    """Run an action that opens or configures a waddle's channel, which gets a key if it has
+    none."""
     try:
         return await action(await names.claim(waddle_id, channel_id))
     except OtherWaddle:  # A node of an earlier version opened the id meanwhile.
@@ -118,9 +119,9 @@ async def claimed(
 async def configured_key(
     names: ChannelNames, identity: Identity, request: Request, waddle_id: str
 ) -> str:
-    """The key of a channel that is about to be configured, stored or not.
+    """The key of a channel to configure, stored or not.
 
-    Raises AMBIGUOUS, and INVALID_FIELD where a waddle must be named.
+    Raises AMBIGUOUS, and INVALID_FIELD when a waddle must be named.
     """
     channel_id = path_channel(request)
     if waddle_id:
@@ -134,14 +135,14 @@ async def configured_key(
 
 
 def required(voice: Voice | None) -> Voice:
-    """Voice, where there is a provider. Raises PROVIDER_UNAVAILABLE."""
+    """Voice, if a provider is configured. Raises PROVIDER_UNAVAILABLE."""
     if voice is None:
         raise SyncBridgeError(ErrorCode.PROVIDER_UNAVAILABLE, NO_VOICE, retry_after=NO_VOICE_RETRY)
     return voice
 
 
 def told(error: ProviderError, channel_id: str) -> SyncBridgeError:
-    """What a client is told of a provider's failure; the operator reads it in the log."""
+    """The error that a client gets for a provider's failure; the details are logged."""
     level = "error" if recovery_of(error).operator else "warning"
     _log.log(
         LEVELS[level],
@@ -154,12 +155,12 @@ def told(error: ProviderError, channel_id: str) -> SyncBridgeError:
 
 
 def no_call() -> SyncBridgeError:
-    """What is said of a channel in which nobody could be."""
+    """The error for a channel without a call."""
     return SyncBridgeError(ErrorCode.NO_CALL, "there is no call in this channel")
 
 
 def path_channel(request: Request) -> str:
-    """The channel that the path names. Raises INVALID_FIELD for what is no id of one."""
+    """The channel id in the path. Raises INVALID_FIELD."""
     text = segment_after(request, OPEN, "channel_id")
     return ids.channel_id("channel_id", text)
 
