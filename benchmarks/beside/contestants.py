@@ -1,4 +1,4 @@
-"""Who is measured, and what each one's devices say: the texts that peers/live_load is given."""
+"""The measured servers, and the texts of their devices for peers/live_load."""
 
 import json
 import sys

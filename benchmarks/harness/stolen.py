@@ -1,4 +1,4 @@
-"""Time that the hypervisor gave to other machines, and measuring again when it was much.
+"""Time that the hypervisor gave to other machines; repeats measurements with much of it.
 
 Theory. On a rented machine the hypervisor stops a core now and then, here for 10 ms and longer. The
 kernel counts that (`steal`, see proc(5)). Rates a second of CPU hardly suffer; a latency's 99th
