@@ -96,7 +96,7 @@ def speaking(state: bool, **more: str) -> bytes:
 
 
 async def open_channel(redis: Path) -> None:
-    """A call in which nobody is yet."""
+    """A call without participants."""
     async with RedisIO(f"unix://{redis}").running() as io, RedisBus(io, "bench").running() as bus:
         channels = RedisChannels(io, bus, "bench", 3600)
         writer = ChannelWriter(channels, ChannelLimits(), time.time)

@@ -64,7 +64,7 @@ def environment(redis: Path, port: int, provider: str) -> dict[str, str]:
 
 
 def user_tokens() -> list[str]:
-    """Access tokens of users who may speak everywhere."""
+    """Access tokens of users with voice grants for every channel."""
     tokens, _ = build_tokens(load_settings())
     voice = (VoiceGrant("*", "*", ("speak",)),)
     now = time.time()

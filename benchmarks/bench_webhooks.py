@@ -49,7 +49,7 @@ _BUCKET = re.compile(r'syncbridge_webhook_effect_seconds_bucket\{le="([^"]+)"\} 
 
 
 def environment(redis: Path, port: int) -> dict[str, str]:
-    """A server whose provider cannot be reached: it is not asked for anything here."""
+    """A server with an unreachable provider: it is not asked for anything here."""
     return {
         **SECRETS,
         "SERVER_ADDR": f"127.0.0.1:{port}",

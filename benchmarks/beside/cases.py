@@ -1,4 +1,4 @@
-"""What is done to one server in one round, by case; `--only` names them."""
+"""The load on one server in one round, by case; `--only` selects cases."""
 
 import contextlib
 import os

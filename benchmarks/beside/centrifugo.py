@@ -15,7 +15,7 @@ BUILD_SECONDS = 1200
 
 
 def obtain(build: bool) -> tuple[Path | None, str]:
-    """The binary, or None and why there is none.
+    """The binary, or None and the reason.
 
     Args:
         build: compile it when it is not there, which takes some minutes.

@@ -1,4 +1,4 @@
-"""Who is measured, and what each one's devices say: the texts that peers/live_load is given."""
+"""The measured servers, and the texts of their devices for peers/live_load."""
 
 import json
 import sys
@@ -137,7 +137,7 @@ def history_texts(place: Workplace, count: int, group: int, crowd: bool) -> Text
 
 
 def presence_texts(place: Workplace, count: int, group: int, crowd: bool) -> Texts:
-    """The same with who is there."""
+    """The same with presence."""
     return _subscribed(place, count, group, "plain:all" if crowd else "present:s%s")
 
 

@@ -1,4 +1,4 @@
-"""A figure: which number of which server is set against what, and what it does not show."""
+"""A figure: a number of one server beside a baseline, and what it does not show."""
 
 from typing import NamedTuple
 

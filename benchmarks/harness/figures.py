@@ -1,4 +1,4 @@
-"""The figures: which number of which server is set against what, and what it does not show."""
+"""The figures: numbers of servers beside their baselines, and what they do not show."""
 
 import statistics
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is done to one server in one round, and the numbers that come out.
+"""The load on one server in one round, and its numbers.
 
 The clock of a fan-out stops when the last byte has arrived at the last client, and so does the
 server's CPU clock: a server cannot look fast by having queued something.

@@ -33,7 +33,7 @@ class StartError(RuntimeError):
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """A port that was just free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -96,7 +96,7 @@ def _accepts(port: int, unix: Path | None) -> bool:
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ask, then insist. A benchmark has nothing to drain, so the wait is short."""
+    """SIGTERM, then SIGKILL. A benchmark has nothing to drain, so the wait is short."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:

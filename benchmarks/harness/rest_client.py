@@ -9,7 +9,7 @@ TIMEOUT = 30.0
 
 
 class RequestFailed(RuntimeError):
-    """A request was not answered as it had to be."""
+    """A request got an unexpected answer."""
 
 
 class Rest:

@@ -1,4 +1,4 @@
-"""When other machines had our cores: so that what they cost is not taken for ours.
+"""Records when other machines had our cores, so their cost is not attributed to ours.
 
 Theory. The hypervisor of a rented machine stops a core for some 20 ms at a time. `stolen` measures
 again when the kernel counted much of that; where it is a per cent or more at all hours, there is no

@@ -1,10 +1,10 @@
-"""Time that the hypervisor gave to other machines, and measuring again when it was much.
+"""Time that the hypervisor gave to other machines; repeats measurements with much of it.
 
 Theory. On a rented machine the hypervisor stops a core now and then, here for 10 ms and longer. The
 kernel counts that (`steal`, see proc(5)). Rates a second of CPU hardly suffer; a latency's 99th
-percentile is nothing else as soon as a hundredth of the time is taken. So what is a matter of tails
-is measured with an eye on that counter: an attempt in which too much was taken is made again, a
-few times, and the attempt from which least was taken counts, whatever its result was. How much that
+percentile is nothing else as soon as a hundredth of the time is taken. So tail latencies are
+measured together with that counter: an attempt in which too much was taken is made again, a few
+times, and the attempt from which least was taken counts, whatever its result was. How much that
 was, and how often it was tried, is in the results.
 """
 

@@ -42,7 +42,7 @@ from syncbridge_tools.bench.usage import cpu_seconds
 SECRETS = {"JWT_SECRET": "a" * 40, "JWT_REFRESH_SECRET": "b" * 40}
 KINDS = ("nobody", "admin", "viewer")
 SETTLE_SECONDS = 2.0
-"""From when the page is there until the CPU counts: its own loading is not what is measured."""
+"""From when the page is there until the CPU counts: its loading is not measured."""
 
 
 class Browser:

@@ -42,7 +42,7 @@ static inline const uint8_t *jc_plain_number(const uint8_t *p, const uint8_t *en
     return p < end && (*p | 0x20) == 'e' ? NULL : p;
 }
 
-/* ### Taking a token apart ### */
+/* ### Parsing a token ### */
 
 /* A number that is not zero: how many digits begin at `first`, a point perhaps among them, and the
  * power of ten of the first. An exponent of more than 18 digits is [exponent, end), its sign in
@@ -70,7 +70,7 @@ static void jc_read_exponent(jc_number *n, const uint8_t *p, const uint8_t *end)
     n->power += n->below ? -value : value;
 }
 
-/* Takes the well-formed token apart that begins, without its sign, at p. 0: it is zero. */
+/* Parses the well-formed token that begins, without its sign, at p. 0: it is zero. */
 static int jc_read_number(jc_number *n, const uint8_t *p, const uint8_t *end)
 {
     const uint8_t *mark, *point = NULL, *last = NULL;
@@ -95,7 +95,7 @@ static int jc_read_number(jc_number *n, const uint8_t *p, const uint8_t *end)
 
 /* ### Writing ### */
 
-/* Copies so many digits from *from, which moves on. */
+/* Copies digits from *from, and advances it. */
 static uint8_t *jc_put_digits(uint8_t *to, const uint8_t **from, size_t count)
 {
     const uint8_t *p = *from;

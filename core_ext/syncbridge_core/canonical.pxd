@@ -1,4 +1,4 @@
-"""C side of `canonical`: what other kernels compare values with."""
+"""C side of `canonical`: other kernels compare values with it."""
 
 from libc.stdint cimport uint8_t
 

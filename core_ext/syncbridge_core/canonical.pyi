@@ -1,4 +1,4 @@
-"""Values by what they are: canonical form, spelling and imprint of a JSON text. See canonical.pyx.
+"""Compares JSON values: canonical form, spelling and imprint of a JSON text. See canonical.pyx.
 
 Two values are equal when their canonical forms are the same bytes. Texts are trusted to be JSON;
 what is not is its own canonical form.

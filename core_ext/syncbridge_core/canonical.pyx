@@ -1,6 +1,6 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 # cython: auto_pickle=False, autotestdict=False
-"""Values by what they are: canonical form, spelling and imprint of a JSON text.
+"""Compares JSON values: canonical form, spelling and imprint of a JSON text.
 
 What stands in Redis is the text as it was first spelled, and scripts there never parse JSON. So a
 value whose imprint cannot be told from its text carries the imprint beside it, its *spelling*:

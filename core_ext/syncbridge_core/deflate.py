@@ -1,8 +1,8 @@
 """Compression of one message after RFC 7692, with nothing kept from one message to the next.
 
 Theory of operation. Both sides of every connection agree on `*_no_context_takeover`, so a message
-depends on no other. That costs some ratio, and buys that a broadcast is compressed once for all
-readers and that an idle connection holds no window (a context would be 40 to 300 KB each).
+depends on no other. That costs some ratio; in return, a broadcast is compressed once for all
+readers, and an idle connection holds no window (a context would be 40 to 300 KB each).
 
 Out: one compressor for all. A full flush after each message ends it on a byte and clears what the
 compressor remembers, so that the next one refers to nothing before it; this is cheaper than a new
@@ -22,7 +22,7 @@ import zlib
 __all__ = ["WINDOW_BITS", "Deflater", "InflateError", "inflate"]
 
 WINDOW_BITS = 12
-"""Logarithm of the largest distance that our compressed messages refer back."""
+"""Base-2 logarithm of the window of our compressed messages."""
 
 TAIL = b"\0\0\xff\xff"
 """The empty block that a flush writes, which is not sent (section 7.2.1)."""
@@ -36,7 +36,7 @@ TOO_BIG = 1009
 
 
 class InflateError(Exception):
-    """A message that cannot be used.
+    """An unusable message.
 
     Args:
         code: how to close the connection: 1007 for bytes that are no DEFLATE data or no UTF-8,
@@ -73,11 +73,11 @@ def inflate(packed: bytes, limit: int, text: bool) -> bytes:
     """The message of a compressed payload.
 
     Args:
-        packed: payload of all frames of the message.
-        limit: bytes that it may have, at least 1. text: it must be UTF-8.
+        packed: payload of all frames of the message. limit: largest message in bytes, at least 1.
+            text: it must be UTF-8.
 
     Raises:
-        InflateError: see there. Neither memory nor time grow with what was not yet unfolded.
+        InflateError: see there. Memory and time depend only on what was decompressed so far.
     """
     message = _unfold(packed + TAIL, limit)
     if text and not message.isascii():

@@ -119,7 +119,7 @@ cdef int64_t _bound(Table *table, Event *event) noexcept:
 
 
 cdef void _charge(Table *table, Event *event, int64_t length) noexcept:
-    """Take what a message was unfolded to from the budget, if its connection has one."""
+    """Charge a decompressed message to the budget, if its connection has one."""
     cdef Connection *connection = connection_find(table, event.cid)
     cdef int64_t units = max(<int64_t>1, (length + UNIT - 1) >> 10)
     if connection != NULL and connection.unfolding != UNBOUNDED:

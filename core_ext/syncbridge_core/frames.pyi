@@ -25,7 +25,7 @@ class FrameParser:
 
     @property
     def held(self) -> int:
-        """Bytes kept of a message whose end has not come."""
+        """Bytes kept of an incomplete message."""
 
 def encode_frame(opcode: int, payload: bytes) -> bytes:
     """A final, unmasked frame (server to client) with the shortest header (section 5.2).

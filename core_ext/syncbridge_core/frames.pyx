@@ -78,7 +78,7 @@ cdef class FrameParser:
 
     @property
     def held(self):
-        """Bytes kept of a message whose end has not come."""
+        """Bytes kept of an incomplete message."""
         return self.parser.message_length
 
 

@@ -8,7 +8,7 @@ def split_head(head: bytes) -> tuple[bytes, bytes, bytes] | None:
 
 @final
 class Fields:
-    """The fields of one head, told one by one by a parser."""
+    """Collects the fields of one head from a parser, one by one."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]: ...

@@ -106,7 +106,7 @@ cdef bytes lower(bytes name):
 
 @cython.final
 cdef class Fields:
-    """The fields of one head, told one by one by a parser."""
+    """Collects the fields of one head from a parser, one by one."""
 
     cdef readonly list headers
     cdef readonly list deciding

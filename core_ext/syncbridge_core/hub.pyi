@@ -67,9 +67,10 @@ class HubLimits(NamedTuple):
     flood_messages: int = 200
     max_connections: int = 0
     deflate_from: int = 512
-    """Payloads from so many bytes on are compressed for those who negotiated it."""
+    """Payloads of at least this size are compressed where negotiated."""
     message_timeout: int = 30000
-    """From the first byte of a message to its last; then its connection is closed."""
+    """Longest time from the first byte of a message to its last, before the connection is
+    closed."""
 
 class HubStatistics(NamedTuple):
     """Counters since the start, except those named `open_*` and `queued_*`, which are gauges."""
@@ -95,7 +96,7 @@ class HubStatistics(NamedTuple):
     deflated: int
     """Messages compressed, each once however many received it."""
     deflate_saved: int
-    """Bytes by which they became shorter, each counted once."""
+    """Bytes saved by compression, each message counted once."""
     inflated: int
 
 class Hub:
@@ -124,7 +125,7 @@ class Hub:
         """
 
     def poll(self, now: int, max_events: int = 2048) -> list[tuple[int, int, bytes, int]]:
-        """Read what is there without blocking, write to sockets that can take more, run timers.
+        """Read without blocking, write to writable sockets, run timers.
 
         At most about `max_events` events; the descriptor stays readable when more is waiting.
         """
@@ -178,22 +179,22 @@ class Hub:
         """Lift the bound `unfold` of a connection."""
 
     def refund(self, cid: int) -> bool:
-        """The last message does not count: its token goes back, up to the burst."""
+        """Do not count the last message: return its token, up to the burst."""
 
     def open_topic(self) -> int: ...
     def close_topic(self, topic: int) -> bool: ...
     def subscribe(self, topic: int, cid: int) -> bool:
-        """True when it is a member now, also when it was before."""
+        """True when it is now a member, even if it was before."""
 
     def unsubscribe(self, topic: int, cid: int) -> bool:
-        """False when it was not a member. A connection that ends leaves its topics by itself."""
+        """False when it was not a member. A closed connection leaves its topics automatically."""
 
     def topic_size(self, topic: int) -> int: ...
     def queued(self, cid: int) -> int:
         """Bytes waiting in the outbox of a connection."""
 
     def is_open(self, cid: int) -> bool:
-        """Whether it can be sent to: False from the first close frame on, ours or the peer's."""
+        """Whether it accepts messages: False from the first close frame on, ours or the peer's."""
 
     def last_received(self, cid: int) -> int:
         """When bytes last came from it, ms; 0 when it is gone."""

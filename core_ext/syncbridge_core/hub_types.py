@@ -1,4 +1,4 @@
-"""The plain values of the hub's interface: limits in, counters out. `hub` exports both."""
+"""Plain values of the hub's interface: limits and counters. `hub` exports both."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,8 @@ REASON_MOST = 123
 
 
 class HubLimits(NamedTuple):
-    """Bounds and periods. Sizes in bytes, times in ms, rates in messages; 0 means none for
-    the periods of silence, the time for a message, the rate, and the number of connections."""
+    """Bounds and periods. Sizes in bytes, times in ms, rates in messages; 0 means no limit for the
+    periods of silence, the time for a message, the rate, and the number of connections."""
 
     max_message: int = 65536
     conflate_bytes: int = 262144
@@ -59,7 +59,7 @@ def check_limits(limits: HubLimits) -> None:
 
 
 def close_reason(reason: str) -> bytes:
-    """UTF-8 of a reason, cut to what a close frame holds, never inside a character."""
+    """UTF-8 of a reason, cut to fit a close frame, never inside a character."""
     text = reason.encode()
     if len(text) <= REASON_MOST:
         return text

@@ -12,7 +12,7 @@ def merge_patch(value: bytes, patch: bytes | memoryview, limits: DocumentLimits 
 def compose(
     first: tuple[Sequence[bytes], Sequence[bytes]], second: tuple[Sequence[bytes], Sequence[bytes]]
 ) -> tuple[list[bytes], list[bytes]]:
-    """One change set `(flat sets, deletes)` that does what `first` and then `second` do."""
+    """The change set `(flat sets, deletes)` equal to `first` and then `second`."""
 
 def merge3(
     server: Doc, client: Split, base: Mapping[bytes, bytes], complete: bool = False

@@ -110,7 +110,7 @@ cdef bint outbox_push(Outbox *outbox, SharedFrame *frame) noexcept nogil:
 
 
 cdef int outbox_gather(Outbox *outbox, iovec *vectors, size_t *total) noexcept nogil:
-    """Fill at most GATHER vectors with what is to be written next; returns how many."""
+    """Fill at most GATHER vectors with the next bytes to write; returns their number."""
     cdef uint32_t position, skip = outbox.written
     cdef uint32_t limit = outbox.count if outbox.count < GATHER else GATHER
     cdef SharedFrame *frame

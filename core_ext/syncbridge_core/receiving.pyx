@@ -251,7 +251,7 @@ cdef void _lost(Table *table, Connection *connection) noexcept nogil:
 
 
 cdef size_t _room(Table *table, size_t budget, size_t max_events) noexcept nogil:
-    """How many bytes to ask for: what fits the scratch buffer, the poll and the event budget."""
+    """How many bytes to read: bounded by the scratch buffer, the poll and the event budget."""
     cdef size_t left = SCRATCH - table.scratch_used
     cdef size_t useful = (max_events - table.event_count) * SMALLEST_FRAME
     if useful < READ_LEAST:
@@ -299,7 +299,7 @@ cdef void _tick(Table *table) noexcept nogil:
 cdef void _serve(
     Table *table, uint64_t cid, uint32_t events, size_t max_events,
 ) noexcept nogil:
-    """Do what epoll reported about one connection."""
+    """Handle the epoll events of one connection."""
     cdef Connection *connection = connection_find(table, cid)
     if connection == NULL:
         return
@@ -315,7 +315,7 @@ cdef void _serve(
 
 
 cdef void process_ready(Table *table, size_t max_events) noexcept nogil:
-    """Work off what epoll reported until the events or the scratch buffer are full."""
+    """Handle epoll events until the event list or the scratch buffer is full."""
     while (
         table.ready_at < table.ready_count
         and table.event_count < max_events

@@ -13,7 +13,7 @@ one call; and a few that are dirty, by a reply for instance, are written to befo
 Policy for a reader that is too slow, in this order, when `queued` would pass a bound:
 1. above conflate_bytes, first try to write, if the socket has not refused already;
 2. drop queued SPEAKING frames, and the new frame if it is one; when the queue has drained as far as
-   below, one EVENT_HUSHED says that the reader does not know who speaks;
+   below, one EVENT_HUSHED says that the reader has missed speaking events;
 3. drop queued STATE frames and mark the connection stale with the tag of the oldest; further
    STATE frames are dropped until the queue has drained to a quarter of conflate_bytes, when one
    EVENT_RESYNC tells the caller from which tag on the reader must be brought up to date;
@@ -97,7 +97,7 @@ cdef void _arm(Table *table, Connection *connection, bint writable) noexcept nog
 
 
 cdef ssize_t _write_once(Connection *connection, size_t *total) noexcept nogil:
-    """One system call for what stands first in the outbox; the result of that call."""
+    """Write the head of the outbox in one system call; returns its result."""
     cdef iovec vectors[GATHER]
     cdef msghdr message
     cdef int count = outbox_gather(&connection.outbox, vectors, total)
@@ -239,7 +239,7 @@ cdef SharedFrame *_frame_for(Publication *message, uint8_t form) noexcept nogil:
 
 
 cdef void publication_clear(Publication *message) noexcept nogil:
-    """Give the frames to those who have them queued."""
+    """Hand the frames to the outboxes that queue them."""
     cdef unsigned int form
     for form in range(FORMS):
         frame_release(message.frames[form])
@@ -319,7 +319,7 @@ cdef void send_control(
 
 
 cdef void _caught_up(Table *table, Connection *connection) noexcept nogil:
-    """Tell the caller once that a reader who missed something can be brought up to date."""
+    """Tell the caller once that a reader that missed messages can be resynchronised."""
     if connection.outbox.queued > table.limits.conflate_bytes >> 2 or connection.state != OPEN:
         return
     if connection.outbox.stale and event_push(
@@ -333,7 +333,7 @@ cdef void _caught_up(Table *table, Connection *connection) noexcept nogil:
 
 
 cdef void write_out(Table *table, Connection *connection) noexcept nogil:
-    """Write what can be written, then take the step that an empty or dead socket calls for."""
+    """Write as much as possible, then handle an empty outbox or a dead socket."""
     if connection.state != BROKEN:
         _pump(table, connection)
     if connection.state == BROKEN or connection.state == DOOMED:

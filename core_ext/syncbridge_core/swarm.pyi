@@ -22,7 +22,7 @@ UPDATE_VALUE: Final[bytes]
 """The mark and the number by which an update is recognised wherever it arrives."""
 
 class Progress(NamedTuple):
-    """Where a phase stands. `goal` is 0 when only time ends it."""
+    """Progress of a phase. `goal` is 0 when only time ends it."""
 
     done: int
     goal: int
@@ -161,7 +161,7 @@ class Swarm(Engine):
         """
 
     def close(self, *, seconds: float = 5.0, reset: bool = False) -> None:
-        """Say goodbye (1000) and wait for the answers, or with `reset` drop all at once."""
+        """Close with 1000 and wait for the replies, or with `reset` drop all at once."""
 
     def send(self, index: int, message: bytes) -> bool:
         """One text message now; False when that client is not open or its buffer is full."""

@@ -28,13 +28,13 @@ class Throttle:
     ) -> None: ...
     @property
     def channels(self) -> int:
-        """Channels of which somebody is held."""
+        """Channels with held changes."""
 
     def report(self, channel: int, participant: str | bytes, speaking: bool, now: int) -> int:
         """Take in a report, O(1). Not 0: a change can be handed out, CHANGED or RESTED."""
 
     def collect(self, now: int) -> list[tuple[int, list[tuple[str | bytes, bool]]]]:
-        """Hand out what is due: one batch a channel, each participant at most once."""
+        """Return due changes: one batch for each channel, each participant at most once."""
 
     def next_due(self) -> int | None:
         """When `collect` next has work; None: time changes nothing."""
@@ -43,4 +43,4 @@ class Throttle:
         """Forget a participant or a channel without a word. How many were held."""
 
     def snapshot(self, channel: int) -> list[str | bytes]:
-        """Who speaks, as far as listeners were told."""
+        """The speakers, as last sent to listeners."""

@@ -1,6 +1,6 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 # cython: auto_pickle=False, autotestdict=False
-"""Who speaks, told no more often than needed: the compiled form of the speaking throttle.
+"""The speaking throttle, compiled: sends speaking changes no more often than needed.
 
 The rules and why they hold stand in the pure twin, `syncbridge.kernels._throttle_py`. Here is how
 they are stored. An entry belongs to the dict of its channel and to nobody else; it carries two
@@ -57,7 +57,7 @@ cdef inline void append(Node *head, Node *node) noexcept nogil:
 
 @cython.final
 cdef class Channel:
-    """A channel and those of its participants of whom something is remembered."""
+    """A channel and its remembered participants."""
 
 
 @cython.final
@@ -102,7 +102,7 @@ cdef class Throttle:
 
     @property
     def channels(self):
-        """Channels of which somebody is held."""
+        """Channels with held changes."""
         return len(self._channels)
 
     def report(self, channel, participant, bint speaking, int64_t now):
@@ -128,7 +128,7 @@ cdef class Throttle:
         return C_RESTED if entry.news else C_CHANGED
 
     def collect(self, int64_t now):
-        """Hand out what is due: one batch a channel, each participant at most once."""
+        """Return due changes: one batch for each channel, each participant at most once."""
         cdef Entry entry
         cdef Channel channel
         cdef list spoken = []
@@ -185,7 +185,7 @@ cdef class Throttle:
         return len(gone)
 
     def snapshot(self, channel):
-        """Who speaks, as far as listeners were told."""
+        """The speakers, as last sent to listeners."""
         cdef Channel known = <Channel> self._channels.get(channel)
         cdef list speakers = []
         if known is not None:
@@ -271,7 +271,7 @@ cdef class Throttle:
 
 
 cdef tuple _closed(Channel channel):
-    """The batch of a channel as it is handed out; the next one starts anew."""
+    """Take the batch of a channel; the next one begins empty."""
     cdef list batch = channel.batch
     channel.batch = None
     return (channel.id, batch)

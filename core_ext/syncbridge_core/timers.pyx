@@ -97,7 +97,7 @@ cdef void _check_idle(Table *table, Connection *connection) noexcept nogil:
 
 
 cdef void _fire(Table *table, Connection *connection) noexcept nogil:
-    """Do what is due for one connection. It may be gone afterwards."""
+    """Run the due timers of one connection. It may be closed afterwards."""
     if connection.state != OPEN:
         if connection.deadline <= table.now:
             connection_retire(table, connection)
@@ -121,7 +121,7 @@ cdef void _fire(Table *table, Connection *connection) noexcept nogil:
 
 
 cdef void run_timers(Table *table) noexcept nogil:
-    """Look at every connection whose time has come. Changes are left on the dirty list."""
+    """Run the due timers of every connection. Changes are left on the dirty list."""
     cdef uint32_t slot, slots = table.chunk_count * CHUNK
     cdef int64_t nearest = INT64_MAX
     table.next_scan = INT64_MAX

@@ -42,7 +42,7 @@ class Ephemeral:
     """The ephemeral values of the devices of one session.
 
     Attributes:
-        changed: devices whose map is to be told here. unshared: those for the other nodes.
+        changed: devices whose map must be sent here. unshared: those for the other nodes.
         due: when the devices here may be told again, in ms of the caller's clock.
     """
 

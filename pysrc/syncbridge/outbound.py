@@ -231,7 +231,7 @@ class VoiceStateUpdate(Struct, rename="camel"):
 
 
 class SpeakingChange(Struct, rename="camel"):
-    """Who began or ended to speak."""
+    """Users who began or stopped speaking."""
 
     user_id: str
     is_speaking: bool

@@ -236,7 +236,7 @@ class Roster:
             yield device_id, entry.info or b""
 
     def info(self, device_id: str) -> bytes:
-        """Metrics of snapshots of a device that is online."""
+        """The `info` of an online device."""
         return self._online[device_id].info or b""
 
     def _rest(self, device_id: str, entry: Entry) -> None:

@@ -1,4 +1,4 @@
-"""Where to listen, where Redis is and who issues tokens, out of what an operator writes."""
+"""Parses addresses in settings: where to listen, where Redis is, and who issues tokens."""
 
 import ipaddress
 import re

@@ -5,8 +5,8 @@ freed by their reference counts. The collector looks for cycles only, yet its ol
 walked whole: with 10,000 connections that stops everything for about 100 ms, again and again. So
 here the oldest generation is collected by hand, in small portions: as soon as a few rounds of the
 middle generation have moved their survivors up, those survivors are collected and then *frozen*,
-which takes them out of every later collection. Cycles among frozen objects are found by the one
-whole collection in `WHOLE_SECONDS`, whose pause is thereby rare.
+which takes them out of every later collection. Cycles among frozen objects are found by a full
+collection every `WHOLE_SECONDS`, so its pause is rare.
 """
 
 import gc

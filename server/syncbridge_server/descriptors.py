@@ -20,7 +20,7 @@ _log = get_logger("APP")
 
 
 def wanted(settings: Settings) -> int:
-    """Descriptors of a process whose bounds are all reached."""
+    """Most descriptors of a process, when all bounds are reached."""
     return (settings.max_connections or UNBOUNDED) + _without_sockets(settings)
 
 
@@ -42,7 +42,7 @@ def raised_limit(need: int) -> int:
 
 
 def with_descriptors(settings: Settings, tell: bool = True) -> Settings:
-    """Settings whose bounds fit the limit of descriptors. Raises ConfigError below `LEAST`.
+    """Settings with bounds that fit the limit of descriptors. Raises ConfigError below `LEAST`.
 
     Args:
         tell: warn of bounds that were lowered.

@@ -1,7 +1,7 @@
 """Chores over stored records: no record stops the work on others.
 
 Every chore that goes through records of the store (channels, sessions) does each of them within an
-`Isolation`. A record whose chore fails is left alone for a while, longer each time, and after some
+`Isolation`. A record on which a task fails is skipped for a while, longer each time, and after some
 failures in a row it is set aside: it leaves the indexes by which chores find it and becomes a dead
 letter, with one line in the log. What an operator does with the letter is the matter of `Aside`.
 Trouble of the store is nobody's fault: it is raised, and counts against no record.

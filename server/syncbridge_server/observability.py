@@ -1,4 +1,4 @@
-"""Metrics: counters that we keep, and statistics of the parts read when somebody asks.
+"""Metrics: our own counters, and statistics of the parts, read at each scrape.
 
 The registry is private to a server, so that two servers in one process (tests) do not share it.
 Labels come from fixed sets only: route templates, methods, status codes; never from input.

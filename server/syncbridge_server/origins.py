@@ -1,4 +1,4 @@
-"""Which web pages may talk to this server, and what a browser is told about it.
+"""The web pages that may use this server, and the headers that tell a browser.
 
 One rule for both doors: the opening handshake of a WebSocket (RFC 6455 section 10.2), and answers
 over HTTP, which a browser shows to a page of another origin only when they say so (CORS, Fetch

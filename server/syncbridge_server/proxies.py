@@ -1,4 +1,4 @@
-"""Who the caller is when proxies stand in between."""
+"""The caller's address behind proxies."""
 
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
@@ -29,7 +29,7 @@ class TrustedProxies:
         return self.resolve(peer, Headers(scope=scope).getlist("x-forwarded-for"))
 
     def resolve(self, peer: str, forwarded: Iterable[str]) -> str:
-        """The caller's address, given who connected and the values of X-Forwarded-For.
+        """The caller's address, from the peer's address and the values of X-Forwarded-For.
 
         Entries may have a port, and IPv6 addresses brackets.
         """
@@ -46,7 +46,7 @@ class TrustedProxies:
         return peer
 
     def trusts(self, peer: str) -> bool:
-        """Whether who connects from this address may name another one."""
+        """Whether a peer at this address may name another one."""
         return self._unix if peer in ("", UNIX) else self._trusted(peer)
 
     def _trusted(self, address: str) -> bool:

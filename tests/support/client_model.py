@@ -343,7 +343,7 @@ class Client:
         self.dialogue.receive(json.dumps(message).encode(), self.now)
 
     def settle(self) -> None:
-        """Let everything through until nothing moves any more."""
+        """Deliver everything until nothing moves."""
         for _ in range(10_000):
             if not self._step():
                 if not len(self.replica.queue) and self.dialogue.wait(self.now) > 1e6:

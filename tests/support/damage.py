@@ -1,7 +1,7 @@
 """Records in Redis, damaged in every way: each key of another type, each part of a key odd.
 
-What a record's keys are called, and what is in them, is looked up in Redis and not written here, so
-the same ways are tried on whatever layout the server has.
+The names and contents of a record's keys are looked up in Redis, so the same damage is tried on any
+layout.
 
     record = Record(raw, "b6c0...")
     for way, damage in record.ways():

@@ -46,7 +46,7 @@ class Sentinel(RedisServer):
         self._file.write_text(text)
 
     def arguments(self) -> list[str]:
-        """A sentinel takes what a server takes, but for what is stored."""
+        """A sentinel takes a server's options, except those of storage."""
         listen = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
         return [str(self._file), "--sentinel", *listen, "--unixsocket", str(self.socket)]
 
@@ -144,7 +144,7 @@ class SentinelGroup:
             return bool(client.info("replication")["role"] == "master")
 
     def settle(self) -> None:
-        """No more failovers: what is busy for a second is not taken for dead any more."""
+        """No more failovers: a server that is busy for a second no longer counts as dead."""
         for sentinel in self.sentinels:
             with sentinel.client() as client:
                 client.sentinel_set(SERVICE, "down-after-milliseconds", SETTLED_MS)

@@ -153,7 +153,7 @@ def just(**members: Any) -> Callable[[str], Any]:
 WRITE = {"session_id": S, "user_id": "ann", "device_id": "phone"}
 
 ROWS = (
-    # The writes come first: what they leave behind says who was let in.
+    # The writes come first: their effects show who was let in.
     Row(
         "POST",
         "/session/incremental",

@@ -17,7 +17,7 @@ class Session:
     Attributes:
         states: the state at each version, from 0 on.
         changed: key -> version that set or deleted it last.
-        known: device -> whether it is online. released: who has handed the session over.
+        known: device -> whether it is online. released: the device that handed the session over.
         ids: (device, correlation id) -> the version it was answered with.
     """
 

@@ -98,7 +98,7 @@ class Peer:
         return self.events(kind)
 
     def broadcast(self, text: str) -> None:
-        """To everybody who has not left."""
+        """Send to every connected client."""
         for wire in list(self.wires):
             with suppress(OSError, LocalProtocolError):
                 wire.send(text)

@@ -1,1 +1,1 @@
-"""How often, and how much: token buckets, attempts that fail, budgets of users."""
+"""Rates and budgets: token buckets, retries with backoff, budgets of users."""

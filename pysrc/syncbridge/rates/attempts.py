@@ -1,8 +1,8 @@
-"""How often something failed in a row, when it is tried again, and when that is enough.
+"""Retries with exponential backoff: consecutive failures by key, and when to give up.
 
-A table of keys that failed; what works is not in it. The pause doubles with each failure, up to a
-bound. The table is bounded, too: the key that has not failed for longest is forgotten, and begins
-anew. Times are seconds of the caller's clock.
+The table has only keys that failed. The pause doubles with each failure, up to a bound. The table
+is bounded, too: the key whose last failure is oldest is dropped and starts again. Times are seconds
+of the caller's clock.
 """
 
 from collections.abc import Hashable
@@ -12,7 +12,7 @@ class Attempts:
     """The table.
 
     Args:
-        most: failures in a row that are enough. first_s, longest_s: pauses. kept: keys.
+        most: failures in a row before giving up. first_s, longest_s: pauses. kept: most keys.
     """
 
     def __init__(
@@ -25,11 +25,11 @@ class Attempts:
         self._failed: dict[Hashable, tuple[int, float]] = {}
 
     def ready(self, key: Hashable, now: float) -> bool:
-        """Whether it may be tried now. O(1)."""
+        """Whether a key may be tried now. O(1)."""
         return now >= self._failed.get(key, (0, now))[1]
 
     def failed(self, key: Hashable, now: float) -> float | None:
-        """It failed: the pause before the next attempt, or None: it failed often enough. O(1)."""
+        """Note a failure; returns the pause before the next attempt, or None to give up. O(1)."""
         count = min(self._failed.pop(key, (0, 0.0))[0] + 1, self._most)
         pause = min(self._first_s * 2.0 ** (count - 1), self._longest_s)
         self._failed[key] = count, now + pause

@@ -1,4 +1,4 @@
-"""Token buckets: a lasting rate and a burst for each of very many keys, in bounded memory.
+"""Token buckets: a sustained rate and a burst for each of many keys, in bounded memory.
 
 A bucket is one number, the time at which it will be full again (the generic cell rate algorithm,
 ITU-T I.371). Each token taken moves that time on by `1 / rate`, so idle keys cost nothing. The
@@ -14,7 +14,7 @@ ROUNDING = 1e-9
 
 
 class TokenBuckets:
-    """A token bucket a key.
+    """A token bucket for each key.
 
     Args:
         rate: tokens a second. burst: most tokens at once, at least 1.

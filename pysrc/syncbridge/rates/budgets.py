@@ -1,13 +1,13 @@
-"""Budgets of one user in the store: a number of sessions, and of bytes in all of them.
+"""Budgets of a user in the store: a number of sessions, and of bytes in all of them.
 
-Theory of operation. The data of a user is spread over the store, and no write could read all of it.
-So it is estimated from above: what was found when it was last counted, and everything written
-since, as if it replaced nothing. Small users are never counted. Who has written an eighth of a
-budget since the last count, or is refused, is due for the next one, which brings the estimate down
-to the truth. Each node does this for itself; n nodes let a user go over a budget by n/8 of it, and
-by what is written in the seconds that a count takes.
+Theory of operation. A user's data is spread over the store, and no write could read all of it. So
+it is estimated from above: the result of the last count, plus everything written since, as if it
+replaced nothing. Small users are never counted. A user who has written an eighth of a budget since
+the last count, or is refused, is due for the next one, which corrects the estimate. Each node does
+this on its own; n nodes let a user exceed a budget by n/8 of it, and by what is written while a
+count runs.
 
-The table is bounded: the user without a write for longest is forgotten, and starts again.
+The table is bounded: the user whose last write is oldest is dropped and starts again.
 """
 
 from collections import OrderedDict
@@ -16,10 +16,10 @@ from collections.abc import Iterable
 KEPT = 16_384
 SHARE = 8
 AGAIN_SECONDS = 5.0
-"""Seconds after which a refused user is counted again."""
+"""Seconds until a refused user is counted again."""
 
 NEVER = 1 << 62
-"""Bytes that nobody writes."""
+"""More bytes than anybody writes."""
 
 SESSIONS, STORED = "sessions", "stored_bytes"
 
@@ -28,10 +28,10 @@ class Usage:
     """The estimated usage of a user.
 
     Attributes:
-        sessions: those found by the last count, and those charged since. fresh: since only.
-        stored: bytes found. written: since. pending: until the count that is under way.
-        quiet: while no more than this is written, no budget is near; 0 until it is known.
-        counted_at: seconds, when a count was asked for.
+        sessions: those found by the last count, and those charged since. fresh: those charged
+            since. stored: bytes found. written: bytes since. pending: bytes before the count under
+            way. quiet: up to this many written bytes, no budget is near; 0 until known. counted_at:
+            seconds, time of the last request for a count.
     """
 
     __slots__ = ("counted_at", "fresh", "pending", "quiet", "sessions", "stored", "written")
@@ -50,7 +50,7 @@ class Budgets:
         sessions: most of them. stored: most bytes of keys and values in all of them.
 
     Attributes:
-        due: users to be counted, longest due first.
+        due: users to count, longest due first.
     """
 
     def __init__(self, sessions: int, stored: int, kept: int = KEPT) -> None:
@@ -60,10 +60,10 @@ class Budgets:
         self.due: dict[str, None] = {}
 
     def charge(self, user_id: str, session_id: str, size: int, now: float) -> str:
-        """Charge a write of `size` bytes, or with 0 a join; the name of the budget that forbids it.
+        """Charge a write of `size` bytes, or a join with 0; returns the budget that forbids it.
 
         Args:
-            now: seconds of any steady clock.
+            now: seconds of a monotonic clock.
 
         Returns:
             "" when it was charged. O(1).
@@ -99,7 +99,7 @@ class Budgets:
         return self._most[budget]
 
     def begin(self, user_id: str) -> None:
-        """A count starts: later charges may not be in it."""
+        """A count begins: it may miss later charges."""
         usage = self._usage(user_id)
         usage.fresh.clear()
         usage.pending += usage.written
@@ -127,7 +127,7 @@ class Budgets:
         return ""
 
     def _quiet(self, usage: Usage) -> int:
-        """How much may be written before a session that is known has to be weighed again."""
+        """How many bytes may be written before the budgets must be checked again."""
         most = self._most[STORED]
         if self._is_share(SESSIONS, len(usage.fresh)):
             return 0

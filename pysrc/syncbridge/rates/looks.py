@@ -1,8 +1,8 @@
-"""When reading the same thing again and again is one look.
+"""Groups repeated reads of one key into looks.
 
-A page that stays open asks every few seconds. Reads of one key belong to one look as long as each
-follows the one before it closely. The table is bounded: the key that was not read for longest is
-forgotten, and its next read begins a look. Times are seconds of the caller's clock.
+An open page asks every few seconds. Reads of one key belong to one look while each follows the
+previous one closely. The table is bounded: the least recently read key is dropped, and its next
+read begins a look. Times are seconds of the caller's clock.
 """
 
 from collections.abc import Hashable
@@ -12,7 +12,7 @@ class Looks:
     """The table.
 
     Args:
-        pause: seconds between two reads that end a look. kept: keys.
+        pause: seconds without a read that end a look. kept: most keys.
     """
 
     def __init__(self, pause: float, kept: int) -> None:
@@ -21,7 +21,7 @@ class Looks:
         self._seen: dict[Hashable, float] = {}
 
     def begins(self, key: Hashable, now: float) -> bool:
-        """A read: whether it begins a look. O(1)."""
+        """Note a read; whether it begins a look. O(1)."""
         before = self._seen.pop(key, None)
         self._seen[key] = now
         if len(self._seen) > self._kept:

@@ -1,4 +1,4 @@
-"""Who wrote a key last, as Redis keeps it beside the key.
+"""The last writer of a key, as Redis keeps it beside the key.
 
 An entry is `version epoch device`: the version that the write made, the first four digits of the
 session's epoch, and the device. It tells of a key only while both are still those of the key. A

@@ -1,10 +1,8 @@
-"""The stored data of a voice channel, and the public form of a room.
+"""The stored data of a voice channel.
 
 A channel outlives its rooms. A *room* is one session at the provider. A channel has one room at a
 time, or two during a migration, and each room has a generation. Times are Unix ms.
 """
-
-from typing import Any
 
 import msgspec
 
@@ -198,10 +196,3 @@ def encode_record(record: ChannelRecord) -> bytes:
 def decode_record(stored: bytes) -> ChannelRecord:
     """The channel that was stored. Raises msgspec.DecodeError for anything else."""
     return _decoder.decode(stored)
-
-
-def public_room(room: Room | None) -> dict[str, Any]:
-    """The public form of a room; empty without an open room."""
-    if room is None or not room.session_id:
-        return {}
-    return {"sessionId": room.session_id, "generation": room.generation}

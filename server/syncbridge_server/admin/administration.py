@@ -1,8 +1,8 @@
-"""What administration can do, put together: figures, lists, messages, and the admins' own channel.
+"""Administration: figures, lists, messages, and the admins' own channel.
 
 Sockets whose token has role admin are members of the topic `registry.admins`. They receive
-ADMIN_UPDATE: the metrics of all nodes every few seconds, and a notice when something happened that
-an operator should know. While nobody is there, nothing is computed.
+ADMIN_UPDATE: the metrics of all nodes every few seconds, and notices of events that an operator
+should know. Without such sockets, nothing is computed.
 """
 
 import time
@@ -56,7 +56,7 @@ VOLUME_SECONDS = 15.0
 
 
 class AllMetrics(msgspec.Struct):
-    """Everything at once. `complete`: every live node has answered. `at`: Unix ms."""
+    """All metrics. `complete`: every live node has answered. `at`: Unix ms."""
 
     at: int
     complete: bool
@@ -69,7 +69,7 @@ class AllMetrics(msgspec.Struct):
 
 
 class Delivery(msgspec.Struct):
-    """What became of a broadcast. `complete`: false when a node did not say how many it told."""
+    """The result of a broadcast. `complete`: false when a node did not report its count."""
 
     delivered: int
     complete: bool
@@ -77,14 +77,14 @@ class Delivery(msgspec.Struct):
 
 
 class Disconnect(msgspec.Struct):
-    """A socket that an operator wants closed: number `connection_id` of a node."""
+    """A request to close a socket: number `connection_id` of a node."""
 
     node: str
     connection_id: int
 
 
 class Announcement(msgspec.Struct):
-    """What a node asks the others to say to their devices."""
+    """A message that the other nodes send to their devices."""
 
     payload: msgspec.Raw
     audience: Audience
@@ -95,11 +95,10 @@ class Administration:
     """One for each process. `run` must be running.
 
     Args:
-        io: running client. bus: between the nodes.
-        update_seconds: between two ADMIN_UPDATE messages with metrics.
+        io: running client. bus: between the nodes. update_seconds: interval of ADMIN_UPDATE
+            metrics.
         clock: Unix seconds.
-        isolation: in which sessions are listed.
-        reason: why Redis cannot be used, or empty.
+        isolation: for listing sessions. reason: why Redis is unusable, or empty.
         errors: ERROR messages of this node by code, since the start.
     """
 
@@ -142,7 +141,8 @@ class Administration:
     # Figures
 
     async def metrics(self, snapshots: bool = True) -> AllMetrics:
-        """The figures of all live nodes. `snapshots`: also what is stored, if Redis is there."""
+        """The figures of all live nodes. `snapshots`: also what is stored, if Redis is
+        available."""
         records = await self._live()
         answers = await self._asking.ask(REPORT, b"{}", set(records))
         fresh = answers.read(FullReport)
@@ -174,7 +174,7 @@ class Administration:
     ) -> Delivery:
         """BROADCAST to devices of every node; `payload` is JSON text.
 
-        `session_id`: the one that is meant, of the audience SESSION.
+        `session_id`: the session, for the audience SESSION.
         """
         said = Announcement(msgspec.Raw(payload), audience, session_id)
         answers = await self._ask(BROADCAST, msgspec.json.encode(said))
@@ -182,12 +182,12 @@ class Administration:
         return Delivery(sum(counts), not answers.missing, len(counts))
 
     async def disconnect(self, node: str, connection_id: int) -> bool:
-        """Close a socket, on whichever node it is; whether it was there. Its client may return."""
+        """Close a socket on any node; True if it existed. Its client may reconnect."""
         meant = msgspec.json.encode(Disconnect(node, connection_id))
         return any((await self._ask(DISCONNECT, meant)).read(bool).values())
 
     def inform(self, name: str, text: str, **data: object) -> None:
-        """Tell the admins' sockets here. `name`: for programs; `text`: for people."""
+        """Notify the admins' sockets of this node. `name`: for programs; `text`: for people."""
         self._inform_admins(notice_payload(name, text, data))
 
     def notice(self, name: str, text: str, **data: object) -> None:
@@ -204,7 +204,7 @@ class Administration:
         return answers
 
     async def _live(self) -> dict[str, NodeReport]:
-        """Records of the live nodes; empty when Redis does not tell, and so not complete."""
+        """Reports of the live nodes; empty, and so incomplete, while Redis is away."""
         try:
             records = await self._directory.live()
             if self._gateway.node not in records:
@@ -214,7 +214,7 @@ class Administration:
             return {}
 
     async def _stored(self, reports: list[FullReport]) -> SnapshotMetrics | None:
-        """What is stored, counted at most once in `VOLUME_SECONDS`; None while Redis is away."""
+        """Counts of what is stored, at most `VOLUME_SECONDS` old; None while Redis is away."""
         now = trio.current_time()
         if self._volume is None or now - self._volume_at >= VOLUME_SECONDS:
             try:
@@ -267,7 +267,7 @@ def notice_payload(name: str, text: str, data: dict[str, object]) -> bytes:
 
 
 def link_of(io: RedisIO, reason: str) -> Redis:
-    """How the link to Redis is. `reason`: why it cannot be used, or empty."""
+    """The state of the link to Redis. `reason`: why it is unusable, or empty."""
     server, durability = io.server, io.durability
     kind = "sentinel" if io.endpoint.by_sentinel else "single"
     wanted = f"replicas:{durability.replicas}" if durability.replicas else "memory"

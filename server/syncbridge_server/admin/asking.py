@@ -1,12 +1,13 @@
 """Questions from one node to all others, and their answers, over the bus.
 
-A question goes to the common channel with an id; each node answers to the asker's own channel. The
-asker knows from the directory how many answers there will be, and waits for them at most
-`DEADLINE` seconds: whoever is missing then is named, and the answer as a whole is not complete.
-The bus may lose messages, so nothing that must happen is ever a question.
+A question goes to the common channel with an id; each node answers on the asker's own channel. The
+asker knows from the directory how many answers to expect, and waits at most `DEADLINE` seconds:
+missing nodes are then named, and the answer is incomplete. The bus may lose messages, so nothing
+that must happen relies on a question.
 
-Bounds: `MAX_WAITING` questions of our own, `MAX_ANSWERING` answers under way for others; beyond
-them the one is refused and the other dropped, which the asker sees as a missing answer.
+Bounds: `MAX_WAITING` questions of our own, `MAX_ANSWERING` answers under way for others. Above
+them, own questions are refused, and those of others dropped, which the asker sees as missing
+answers.
 """
 
 import os
@@ -37,7 +38,7 @@ Handler = Callable[[bytes], Awaitable[bytes]]
 
 
 class NodeQuery(msgspec.Struct):
-    """What travels to the other nodes. `asker`: the node to answer."""
+    """A question on the bus. `asker`: the node to answer."""
 
     asker: str
     subject: str
@@ -45,20 +46,20 @@ class NodeQuery(msgspec.Struct):
 
 
 class NodeReply(msgspec.Struct):
-    """What travels back."""
+    """An answer on the bus."""
 
     node: str
     body: msgspec.Raw
 
 
 class Answers(NamedTuple):
-    """Bodies by node, and the live nodes that did not answer in time."""
+    """Answers by node, and the live nodes that did not answer in time."""
 
     bodies: dict[str, bytes]
     missing: list[str]
 
     def read(self, kind: type[T]) -> dict[str, T]:
-        """The bodies as a `kind`. A node whose answer is none is missing, too."""
+        """The bodies as a `kind`. Nodes with an invalid answer are missing, too."""
         found: dict[str, T] = {}
         for node, body in self.bodies.items():
             try:
@@ -70,11 +71,10 @@ class Answers(NamedTuple):
 
 
 class Asking:
-    """Asks, and answers what others ask. `run` must be running.
+    """Asks other nodes, and answers them. `run` must be running.
 
     Args:
-        bus: between the nodes. node: our name.
-        deadline: seconds that an answer may take.
+        bus: between the nodes. node: name of this node. deadline: seconds for an answer.
     """
 
     def __init__(self, bus: Bus, node: str, deadline: float = DEADLINE) -> None:
@@ -89,7 +89,7 @@ class Asking:
         bus.on_notice(KIND_ANSWER, self._on_answer)
 
     def answer_with(self, subject: str, handler: Handler) -> None:
-        """Answer questions about a subject with `handler`, the own ones too."""
+        """Answer questions about a subject with `handler`, including our own."""
         self._handlers[subject] = handler
 
     async def run(self) -> None:
@@ -101,7 +101,7 @@ class Asking:
     async def ask(self, subject: str, body: bytes, nodes: set[str]) -> Answers:
         """Ask this node and all others, and wait for those of `nodes`.
 
-        Raises OVERLOADED when too many questions wait already.
+        Raises OVERLOADED when too many questions wait.
         """
         if len(self._waiting) >= MAX_WAITING:
             raise SyncBridgeError(

@@ -1,7 +1,6 @@
-"""Ends calls whose time has come, on every node: leases that ran out, calls about to be forgotten.
+"""Ends calls on every node: those whose lease ran out, and those about to expire.
 
-Any node may end any call; the store decides by the call as it is then, so that two nodes that look
-at once end it once.
+Any node may end any call. The store checks the call again, so two nodes together end it once.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from syncbridge_server.log import get_logger
 from syncbridge_server.ports.calls import Ledger
 
 SWEEP_SECONDS = 5.0
-"""Between two looks."""
+"""Pause between two checks."""
 
 _log = get_logger("SESSION_MANAGER")
 
@@ -23,7 +22,7 @@ Tell = Callable[[Call, CallState | None], None]
 
 
 class CallMetrics:
-    """What is counted of call sessions. Once for each registry."""
+    """Metrics of call sessions. One for each registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.ended = Counter(
@@ -40,7 +39,7 @@ class CallMetrics:
 
 
 class CallSweeper:
-    """`tell`: hears of each call that was ended, with the state before."""
+    """`tell`: called with each ended call and its former state."""
 
     def __init__(self, ledger: Ledger, metrics: CallMetrics, tell: Tell) -> None:
         self._ledger = ledger
@@ -48,7 +47,7 @@ class CallSweeper:
         self._tell = tell
 
     async def run(self) -> None:
-        """Look for ever; while Redis is away, later."""
+        """End calls for ever; retries while Redis is away."""
         while True:
             try:
                 await self.sweep()
@@ -57,7 +56,7 @@ class CallSweeper:
             await trio.sleep(SWEEP_SECONDS)
 
     async def sweep(self) -> int:
-        """One look; how many calls it has ended. Raises StoreError."""
+        """End calls that are due; returns their number. Raises StoreError."""
         ended = await self._ledger.sweep()
         for reply in ended:
             if reply.call is not None:

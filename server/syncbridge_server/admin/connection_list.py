@@ -1,10 +1,10 @@
 """The list of open connections over all nodes, in pages.
 
-A connection has a place: the name of its node, then its number there, which is never given again.
-The place of the last row is the cursor, so pages stay right while connections come and go: each one
-that is open during the whole walk is listed once. Every node from the cursor's on gives its first
-`limit` rows, and the first `limit` of all are the page; a node's share of the work is one pass over
-its connections.
+A connection has a place: the name of its node and its number there, which is never reused. The
+place of the last row is the cursor, so pages stay correct while connections open and close: each
+connection that is open during the whole walk is listed once. Every node from the cursor's on
+returns its first `limit` rows, and the first `limit` of all are the page. Each node makes one pass
+over its connections.
 """
 
 import heapq
@@ -22,7 +22,7 @@ MAX_NODE_NAME = 64
 
 
 class ConnectionQuery(msgspec.Struct):
-    """What nodes are asked: connections after a place; of a user, session and device, or of all."""
+    """A query to nodes: connections after a place, of a user, session and device, or all."""
 
     node: str
     cid: int
@@ -49,7 +49,7 @@ class ConnectionRow(msgspec.Struct):
 
 
 class ConnectionList:
-    """Answers for this node. `queued`: bytes that wait for a connection."""
+    """Lists this node's connections. `queued`: bytes queued for a connection."""
 
     def __init__(self, registry: Registry, node: str, queued: Callable[[int], int]) -> None:
         self._registry = registry
@@ -62,7 +62,7 @@ class ConnectionList:
         return msgspec.json.encode(self.rows(question))
 
     def rows(self, question: ConnectionQuery) -> list[ConnectionRow]:
-        """The first rows of this node after the question's place. O(connections)."""
+        """The first rows of this node after the query's place. O(connections)."""
         if self._node < question.node:
             return []
         after = question.cid if self._node == question.node else 0
@@ -91,7 +91,7 @@ class ConnectionList:
 
 
 def fits(connection: Connection, question: ConnectionQuery) -> bool:
-    """Whether a connection is asked for."""
+    """Whether a connection matches the query."""
     identity = connection.identity
     if connection.state is State.CLOSED:
         return False
@@ -104,7 +104,7 @@ def fits(connection: Connection, question: ConnectionQuery) -> bool:
 
 
 def merge(parts: Iterable[list[ConnectionRow]], limit: int) -> tuple[list[ConnectionRow], str]:
-    """One page out of the nodes' answers, and the cursor of the next, "" at the end."""
+    """Merge the nodes' answers into a page, and the next cursor, "" at the end."""
     rows = [row for part in parts for row in part]
     rows.sort(key=lambda row: (row.node, row.connection_id))
     page = rows[:limit]
@@ -116,7 +116,7 @@ def merge(parts: Iterable[list[ConnectionRow]], limit: int) -> tuple[list[Connec
 def question_of(
     cursor: str, limit: int, user_id: str, session_id: str = "", device_id: str = ""
 ) -> ConnectionQuery:
-    """What to ask for a page. Raises INVALID_FIELD for a cursor that is none."""
+    """The query for a page. Raises INVALID_FIELD for an invalid cursor."""
     meant = (limit, user_id, session_id, device_id)
     if not cursor:
         return ConnectionQuery("", 0, *meant)

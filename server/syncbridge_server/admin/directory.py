@@ -1,10 +1,10 @@
-"""Which nodes there are: each keeps a record of itself in Redis, with a lease.
+"""The directory of nodes: each keeps a leased record of itself in Redis.
 
 `report:{nodes}:<name>` holds a node's last brief report and expires `LEASE` seconds after it was
-written. The nodes' own list (`membership`) names them all; shown are those whose record lives: only
-Redis's clock counts. Records are written every `PERIOD` seconds, and one is removed when its node
-stops in good order. A node that was killed is shown until its record expires, as one that does not
-answer. A record that cannot be read is left out until its node writes it again.
+written. The list in `membership` names all nodes; those with an unexpired record are shown, by
+Redis's clock alone. Records are written every `PERIOD` seconds, and removed when their node stops
+orderly. A killed node is shown as not answering until its record expires. An unreadable record is
+left out until its node writes it again.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ log = structlog.get_logger("admin")
 PERIOD = 5.0
 LEASE = 15.0
 MAX_NODES = 1024
-"""Nodes that are shown and asked; those whose names come later in the alphabet are counted only."""
+"""Most nodes that are shown and asked, in alphabetical order; others are only counted."""
 
 GOODBYE_SECONDS = 1.0
 LOG_SECONDS = 60.0
@@ -55,7 +55,7 @@ class Directory:
         self._occasionally = Occasionally(LOG_SECONDS)
 
     async def run(self) -> None:
-        """Keep the record fresh until cancelled, then remove it."""
+        """Renew the record until cancelled, then remove it."""
         try:
             while True:
                 try:
@@ -84,7 +84,7 @@ class Directory:
         return {name: report for name, report in reports.items() if report is not None}
 
     def _read(self, name: str, record: bytes | StoreError | None) -> NodeReport | None:
-        """A node's record; None without one, and for one that cannot be read."""
+        """A node's record; None if missing or unreadable."""
         if record is None:
             return None
         try:

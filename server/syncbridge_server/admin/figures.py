@@ -1,4 +1,4 @@
-"""What one node reports of itself, and how the reports of all nodes add up."""
+"""Reports of single nodes, and their sums."""
 
 import os
 import time
@@ -20,7 +20,7 @@ Counts = dict[str, int]
 
 
 class NodeReport(msgspec.Struct):
-    """The figures of one node that cost nothing to read. Times in Unix ms.
+    """The figures of one node that are cheap to read. Times in Unix ms.
 
     `hub` are the hub's statistics: gauges `open_*` and `queued_*`, the rest counts since the start.
     `sessions`: those with a device on this node.
@@ -40,11 +40,11 @@ class NodeReport(msgspec.Struct):
 
 
 class Redis(msgspec.Struct):
-    """The link of a node to Redis, as it stands.
+    """The state of a node's link to Redis.
 
-    `kind`: single, sentinel or cluster. `reason`: why it cannot be used, or empty. `role`: of the
-    server that it writes to. `replicas`: that were in step when the connection was made.
-    `durability`: when a write counts as done. `queued`: commands without an answer.
+    `kind`: single, sentinel or cluster. `reason`: why it is unusable, or empty. `role`: of the
+    server for writes. `replicas`: in sync when the connection was made. `durability`: when a write
+    counts as done. `queued`: commands without an answer.
     """
 
     kind: str = ""
@@ -60,7 +60,7 @@ class Latency(msgspec.Struct):
     """Times since the start, by bucket: of `counts`, the last has no bound. `bounds` in seconds.
 
     `commits`: from a write to the answer of Redis. `redis`: any batch of commands, to its answers.
-    `ticks`: work on what one look at the sockets gave.
+    `ticks`: work on one poll of the sockets.
     """
 
     commits: list[int] = []
@@ -70,7 +70,7 @@ class Latency(msgspec.Struct):
 
 
 class Trouble(msgspec.Struct):
-    """What was told and ended since the start: ERROR messages and AUTH by code, closed sockets."""
+    """Errors since the start: ERROR messages and AUTH by code, closed sockets."""
 
     errors: Counts = {}
     closes: Counts = {}
@@ -78,7 +78,7 @@ class Trouble(msgspec.Struct):
 
 
 class FullReport(msgspec.Struct):
-    """A report with what must be counted. `session_ids`, `user_ids`: see `syncbridge.distinct`."""
+    """A report with counted figures. `session_ids`, `user_ids`: see `syncbridge.distinct`."""
 
     report: NodeReport
     unauthenticated: int = 0
@@ -145,9 +145,9 @@ class ConnectionMetrics(msgspec.Struct):
 
 
 class SnapshotMetrics(msgspec.Struct):
-    """Metrics of snapshots. `exact`: false when it is estimated from a part of the keys.
+    """Metrics of snapshots. `exact`: false when estimated from a part of the keys.
 
-    `damaged`: sessions that cannot be read, and are in none of the other figures.
+    `damaged`: unreadable sessions, which no other figure includes.
     """
 
     stored: int
@@ -164,8 +164,7 @@ class Reporter:
 
     Args:
         clock: Unix seconds.
-        link: how the one to Redis is.
-        errors: ERROR messages by code, since the start.
+        link: state of the link to Redis. errors: ERROR messages by code, since the start.
     """
 
     def __init__(
@@ -230,7 +229,7 @@ def encoding_name(connection: Connection) -> str:
 
 
 def node_figures(full: FullReport, fresh: bool) -> NodeFigures:
-    """A report as one line of a list of nodes."""
+    """A report as a row of the list of nodes."""
     report, hub = full.report, full.report.hub
     return NodeFigures(
         report.node,
@@ -249,7 +248,7 @@ def node_figures(full: FullReport, fresh: bool) -> NodeFigures:
 
 
 def latency(reports: Iterable[FullReport]) -> Latency:
-    """Times of all nodes together."""
+    """Latencies of all nodes together."""
     found = [report.latency for report in reports]
     return Latency(
         added([one.commits for one in found]),
@@ -259,12 +258,12 @@ def latency(reports: Iterable[FullReport]) -> Latency:
 
 
 def added(rows: Iterable[list[int]]) -> list[int]:
-    """Counts by bucket, added up; who has not told any is left out."""
+    """Sums of counts by bucket; nodes without counts are left out."""
     return [sum(column) for column in zip(*filter(None, rows), strict=True)]
 
 
 def trouble(reports: Iterable[FullReport]) -> Trouble:
-    """Errors and ends of all nodes together."""
+    """Errors of all nodes together."""
     errors, ends, auth = Counter[str](), Counter[str](), Counter[str]()
     for report in reports:
         errors.update(report.trouble.errors)

@@ -1,7 +1,7 @@
-"""What the gateway and the link to Redis have counted, as metrics, when somebody asks.
+"""Counts of the gateway and the link to Redis, collected as metrics.
 
-The parts count in integers of their own. Labels come from the catalogues of message types, error
-codes and close codes.
+The parts keep plain integers. Labels come from the catalogues of message types, error codes and
+close codes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.telemetry.timing import Timing
 
 FOREIGN_CLOSES = frozenset({1003, 1005, 1006, 1008, 1010})
-"""Codes that clients, browsers and broken connections have, besides those of ours."""
+"""Close codes of clients, browsers and broken connections, besides our own."""
 
 
 class GatewayMetrics(Collector):
@@ -82,7 +82,7 @@ def type_name(kind: int | str) -> str:
 
 
 def closes(counted: Mapping[int, int]) -> dict[str, int]:
-    """Counts by close code; those that nobody defines are one."""
+    """Counts by close code; undefined codes share one label."""
     known = FOREIGN_CLOSES | set(CloseCode)
     found: dict[str, int] = {}
     for code, count in list(counted.items()):

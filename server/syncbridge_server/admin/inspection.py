@@ -1,10 +1,10 @@
-"""One session as an operator looks at it, and the end of its life.
+"""Inspects a session for an operator, and erases it.
 
-With `SYNCBRIDGE_KEY_WRITERS` Redis keeps the writer of each key. Without it, and of what was
-written before it was set, it keeps the last writer of the session: that of a key that was changed
-by the newest version is therefore known. Of an older one it is known which devices have an update
-that was taken at its version; an update that changed nothing leaves the same mark, so that these
-are candidates, not witnesses.
+With `SYNCBRIDGE_KEY_WRITERS` Redis keeps the writer of each key. Without it, and for keys written
+before, Redis keeps only the last writer of the session, which is the writer of keys changed at the
+newest version. For keys of an older version, it is known which devices had an update accepted at
+that version. An update that changed nothing leaves the same mark, so these devices are candidates
+only.
 """
 
 from collections.abc import Iterable, Iterator
@@ -50,7 +50,7 @@ class Inspection:
         self._store = store
 
     async def look(self, sid: str) -> Inspected:
-        """A session; one that is packed is unpacked. Of version 0: not written. StoreError."""
+        """A session, unpacked if need be; version 0 if never written. Raises StoreError."""
         for _ in range(_ATTEMPTS):
             snapshot: Snapshot = await self._store.call(Read(sid, owner_check=False))
             if snapshot.status is not Status.OK:
@@ -66,7 +66,7 @@ class Inspection:
             raise StateDamaged(f"session {sid} cannot be read") from error
 
     async def erase(self, sid: str) -> int:
-        """Forget a session in which no device is online, and say how many are: else it stays.
+        """Erase a session without online devices; returns their number, and keeps it if any.
 
         Raises StoreError.
         """
@@ -74,7 +74,7 @@ class Inspection:
 
 
 def read(snapshot: Snapshot, reply: Any) -> Inspected:
-    """The answer of `inspect.lua`. Raises ValueError and its like for one that cannot be right."""
+    """Decode the answer of `inspect.lua`. Raises ValueError and others for a damaged one."""
     meta, state, versions, noted = dict(_pairs(reply[0])), reply[1], reply[2], reply[3]
     current, newest, epoch = int(meta[b"v"]), meta.get(b"w", b"").decode(), meta[b"e"].decode()
     changed = {key: int(version) for key, version in _pairs(versions)}
@@ -93,7 +93,7 @@ def read(snapshot: Snapshot, reply: Any) -> Inspected:
 
 
 def _marks(meta: dict[bytes, bytes], noted: list[Any], current: int) -> dict[int, list[str]]:
-    """Version -> devices of which an update was taken at it, in order."""
+    """Version -> devices that had an update accepted at it, in order."""
     marks: dict[int, set[str]] = {}
     for name, record in meta.items():
         if name.startswith(_STREAM):

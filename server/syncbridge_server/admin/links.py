@@ -1,8 +1,8 @@
-"""One-time codes that open the dashboard, so that no token has to be pasted.
+"""One-time codes that open the dashboard without pasting a token.
 
-A code stands in the fragment of an address, which browsers never send. Redis holds its SHA-256
-alone, for `LIFE` seconds; it is taken once, atomically, for a pair of tokens. 128 random bits
-cannot be tried through, so that nothing counts attempts.
+A code is in the fragment of a URL, which browsers never send. Redis holds only its SHA-256, for
+`LIFE` seconds; it is exchanged once, atomically, for a token pair. 128 random bits cannot be
+guessed, so attempts are not limited.
 """
 
 import hashlib
@@ -23,24 +23,24 @@ _CODE = re.compile(r"[\w-]{22}", re.ASCII)
 
 
 class _Kept(msgspec.Struct):
-    """What stands in Redis under the digest of a code."""
+    """The value in Redis under the digest of a code."""
 
     user_id: str
     role: Role
 
 
 def new_code() -> str:
-    """128 random bits, as 22 letters that need no escape in an address."""
+    """128 random bits, as 22 URL-safe characters."""
     return secrets.token_urlsafe(16)
 
 
 def address(code: str, base: str = "") -> str:
-    """Where a code is used. `base`: address of the server."""
+    """The URL for a code. `base`: URL of the server."""
     return f"{base}{PAGE}#code={code}"
 
 
 async def keep_code(commands: RedisCommands, code: str, user_id: str, role: Role) -> None:
-    """Have a code open the dashboard for a user, once. Raises StoreError."""
+    """Store a code that opens the dashboard for a user once. Raises StoreError."""
     kept = msgspec.json.encode(_Kept(user_id, role))
     await commands.execute("SET", _key(code), kept, "EX", LIFE)
 
@@ -50,7 +50,7 @@ def _key(code: str) -> str:
 
 
 class Links:
-    """Takes codes."""
+    """Stores and exchanges codes."""
 
     def __init__(self, commands: RedisCommands, rotation: RefreshRotation) -> None:
         self._commands = commands
@@ -61,10 +61,10 @@ class Links:
         await keep_code(self._commands, code, user_id, role)
 
     async def take(self, code: str) -> tuple[TokenPair, str]:
-        """Tokens for a code, which is used up by it, and whose they are.
+        """Exchange a code for tokens and their user; the code is used up.
 
-        Raises TOKEN_INVALID for a code that is unknown, used or too old; UNSUPPORTED where tokens
-        are issued elsewhere; StoreError.
+        Raises TOKEN_INVALID for an unknown, used or expired code; UNSUPPORTED if tokens are issued
+        elsewhere; StoreError.
         """
         found = None
         if _CODE.fullmatch(code):

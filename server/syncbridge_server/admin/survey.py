@@ -1,15 +1,15 @@
-"""The sessions that Redis holds: a list in pages, and how much they are together.
+"""The sessions in Redis: a paged list, and their total size.
 
 There is no index of all sessions: it would be one more key to write with every session, in another
-slot of a cluster, and wrong after each lost write. Redis's SCAN walks the keys instead, without
-state on our side. Its guarantee is ours: a session that is there during the whole walk is listed at
-least once, and may be listed twice if Redis rehashes meanwhile. The work of a call is bounded by
-`MAX_SCANS`; a page can therefore be short, even empty, and still have a `cursor` to go on with.
+slot of a cluster, and wrong after each lost write. Instead, Redis's SCAN walks the keys, without
+state here. Its guarantee applies: a session that exists during the whole walk is listed at least
+once, and may be listed twice if Redis rehashes meanwhile. The work of a call is bounded by
+`MAX_SCANS`; so a page may be short, even empty, and still have a `cursor`.
 
-A session has a meta key `s:{tag}:<id>:m` from the moment it is joined or written. What still has
-the keys of format 1 is listed when it has been used.
+A session has a meta key `s:{tag}:<id>:m` once it is joined or written. Sessions in format 1 are
+listed after their next use.
 
-A session that is damaged is left out of the list and of the figures, and counted.
+Damaged sessions are left out of the list and the figures, and counted.
 """
 
 import re
@@ -28,7 +28,7 @@ SCAN_COUNT = 1000
 MAX_SCANS = 20
 VOLUME_SCANS = 20
 MAX_ROWS = 1_000
-"""Sessions that are looked at to tell how large they are."""
+"""Most sessions read to measure their size."""
 
 _KEY = re.compile(rb"s:\{[0-9a-z]+\}:([0-9a-f-]{36}):m")
 _CURSOR = re.compile(r"(\d{1,24})\.(\d{1,5})")
@@ -58,14 +58,14 @@ class Survey:
     async def page(
         self, cursor: str, limit: int, user_id: str = "", active: bool = False, device_id: str = ""
     ) -> tuple[list[Row], str, int]:
-        """Some sessions, the cursor of the next page, "" at the end, and how many were damaged.
+        """A page of sessions, the next cursor, "" at the end, and the number of damaged ones.
 
         Args:
             cursor: "" to begin. limit: most rows.
-            user_id: only this user's. active: only those with a device online.
-            device_id: only those that remember this device.
+            user_id: only this user's. active: only with an online device. device_id: only with this
+                device.
 
-        Raises INVALID_FIELD for a cursor that is none, and StoreError.
+        Raises INVALID_FIELD for an invalid cursor, and StoreError.
         """
         at, skip = parse_cursor(cursor)
         rows: list[Row] = []
@@ -91,22 +91,22 @@ class Survey:
         return rows, f"{at}.0" if at else "", damaged
 
     async def one(self, session_id: str) -> tuple[list[Row], str, int]:
-        """A page with this session, if it is there. Raises StoreError."""
+        """A page with this session, if it exists. Raises StoreError."""
         rows, damaged = await self._rows([meta_key(session_id).encode()])
         return rows, "", damaged
 
     async def _with_device(self, keys: list[bytes], device_id: str) -> list[bytes]:
-        """Those of the meta keys whose sessions remember a device."""
+        """The meta keys of sessions that remember a device."""
         asked = [plain("HEXISTS", key[:-1] + b"o", device_id, repeatable=True) for key in keys]
         replies = await self._io.request(asked) if asked else []
         return [key for key, there in zip(keys, replies, strict=True) if there == 1]
 
     async def volume(self) -> SnapshotMetrics:
-        """How many sessions are stored and how large they are.
+        """The number and size of stored sessions.
 
-        At most `VOLUME_SCANS` steps of a walk, and `MAX_ROWS` sessions looked at: exact where that
-        is all. Else what was seen is scaled by the number of keys in Redis; SCAN meets keys in no
-        order of ours, so that the part stands for the whole. Raises StoreError.
+        Takes at most `VOLUME_SCANS` steps of SCAN and reads `MAX_ROWS` sessions: exact if that
+        covers all. Else the result is scaled by the number of keys in Redis; SCAN's order is
+        unrelated to ours, so the sample is representative. Raises StoreError.
         """
         keys = await self._io.size()
         at = walked = found = looked = damaged = 0
@@ -159,7 +159,7 @@ class Survey:
 
 
 def row_of(found: tuple[str, list[Any]]) -> Row:
-    """A session's id and reply as a row. Raises what a damaged one makes Python raise."""
+    """A session's id and reply as a row. Raises various errors for a damaged one."""
     sid, reply = found
     row = Row(sid, reply[0].decode(), reply[1], reply[2].decode(), *reply[3:])
     for moment in (row.created_at, row.updated_at):
@@ -170,7 +170,7 @@ def row_of(found: tuple[str, list[Any]]) -> Row:
 
 
 def parse_cursor(text: str) -> tuple[int, int]:
-    """(SCAN cursor, rows of that step that were given already)."""
+    """(SCAN cursor, rows of that step already returned)."""
     if not text:
         return 0, 0
     match = _CURSOR.fullmatch(text)

@@ -1,1 +1,1 @@
-"""Who is calling: tokens, refresh rotation, revocation."""
+"""Authentication: tokens, refresh rotation, revocation."""

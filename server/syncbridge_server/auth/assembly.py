@@ -1,4 +1,4 @@
-"""Authentication put together from the settings."""
+"""Builds authentication from the settings."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ class Authentication(NamedTuple):
 
 
 def token_rules(settings: Settings) -> TokenRules:
-    """The bounds of tokens, out of the settings."""
+    """The bounds of tokens, from the settings."""
     return TokenRules(
         access_ttl=settings.access_ttl,
         refresh_ttl=settings.refresh_ttl,
@@ -55,7 +55,7 @@ def token_rules(settings: Settings) -> TokenRules:
 
 
 def claim_mapping(settings: Settings) -> ClaimMapping:
-    """How tokens of other issuers are read, out of the settings."""
+    """The claim mapping for other issuers, from the settings."""
     default = settings.jwt_default_role
     return ClaimMapping(
         user=parse_pointer(settings.jwt_claim_user or "sub"),
@@ -70,7 +70,7 @@ def claim_mapping(settings: Settings) -> ClaimMapping:
 
 
 def build_tokens(settings: Settings) -> "tuple[Tokens, list[JwksKeys]]":
-    """Keys and rules. Raises ConfigError when a key is missing or does not fit."""
+    """Keys and rules. Raises ConfigError when a key is missing or of the wrong type."""
     mapping = claim_mapping(settings)
     issuers = Issuers(_issuer_keys(settings), mapping)
     verifier, signer, own = _own_keys(settings)
@@ -95,14 +95,14 @@ def _issuer_keys(settings: Settings) -> "Iterator[tuple[str, JwksKeys]]":
 
 
 def _remote_keys(url: str, algorithms: tuple[str, ...], issuer: str = "") -> "JwksKeys":
-    """Imported here: a server with keys of its own starts without an HTTP client."""
+    """Imported here: a server with its own keys starts without an HTTP client."""
     from syncbridge_server.auth.jwks import JwksKeys
 
     return JwksKeys(url, algorithms, issuer)
 
 
 def _own_keys(settings: Settings) -> "tuple[Verifier, Signer | None, list[JwksKeys]]":
-    """What verifies tokens that name no other issuer, what signs them, and what is kept fresh."""
+    """The verifier and signer of our own tokens, and the keys to refresh."""
     keys: list[JwksKeys] = []
     signer: Signer | None
     verifier: Verifier

@@ -1,4 +1,4 @@
-"""A token in, an `Identity` out, or the reason why not: the one door for HTTP and sockets."""
+"""Turns a token into an `Identity`, or refuses it, for HTTP and sockets alike."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ class Authenticator:
     """Signature, claims, times and revocation of access tokens.
 
     Args:
-        keys: key sets that are kept fresh. clock: Unix seconds.
+        keys: key sets to refresh. clock: Unix seconds.
     """
 
     def __init__(
@@ -34,11 +34,9 @@ class Authenticator:
         self._clock = clock
 
     def verify(self, token: str, device_id: str = "") -> Identity:
-        """Who holds this token; never waits.
-
-        `device_id`: the device that presents it, so that a revoked device is refused although its
-        token names none. Raises TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED, StoreUnavailable,
-        and KeyNotKnown: then `authenticate` may succeed.
+        """The holder of a token; never waits. `device_id`: the device that presents it; a revoked
+        device is refused even if its token names none. Raises TOKEN_INVALID, TOKEN_EXPIRED,
+        TOKEN_REVOKED, StoreUnavailable, and KeyNotKnown: then `authenticate` may succeed.
         """
         identity = self.tokens.verify_access(token, self._clock())
         self.revocations.require(identity, device_id)
@@ -47,7 +45,7 @@ class Authenticator:
         return identity
 
     async def authenticate(self, token: str, device_id: str = "") -> Identity:
-        """As `verify`; for a token with an unknown key its issuer's keys are read again first."""
+        """As `verify`, but for an unknown key first reads the issuer's keys again."""
         try:
             return self.verify(token, device_id)
         except KeyNotKnown as error:

@@ -1,9 +1,9 @@
-"""What a token says: the claims of our own tokens, and how those of other issuers are read.
+"""Claims of tokens: those of our own, and the mapping for other issuers.
 
-Our own tokens have the claims of `Claims`, all of them checked for type. Those of another issuer
-are read through a `ClaimMapping`: it names, by JSON pointer (RFC 6901), the claims that stand for
-user, role, device and session. What it does not name is not looked at: another issuer's `role` or
-`session_id` means something else there.
+Our own tokens have the claims of `Claims`, each checked for its type. Tokens of another issuer are
+read through a `ClaimMapping`: it names, by JSON pointer (RFC 6901), the claims for user, role,
+device and session. Other claims are ignored: another issuer's `role` or `session_id` may mean
+something else.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from syncbridge.identity import Identity, Role, VoiceGrant, display_name
 ACCESS = "access"
 REFRESH = "refresh"
 _ACCESS_KINDS = frozenset({"access", "bearer", "jwt", "at+jwt"})
-"""What issuers call an access token in the claims `typ` (Keycloak) and `token_use` (Cognito)."""
+"""Values of `typ` (Keycloak) and `token_use` (Cognito) that mark an access token."""
 _RANK = (Role.ADMIN, Role.SERVICE, Role.USER, Role.VIEWER)
-"""Of several roles the first of these counts."""
+"""If a token has several roles, the first of these counts."""
 
 
 class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,7 +42,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
     aud: str | tuple[str, ...] = ""
 
     def identity(self) -> Identity:
-        """The holder. Of one user and one session there are many."""
+        """The holder's identity."""
         return Identity(
             user_id=intern(self.sub),
             role=self.role,
@@ -57,7 +57,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def grant(self) -> "Grant":
-        """What a successor of this token shall say."""
+        """The grant for a successor of this token."""
         return Grant(
             self.sub,
             self.role,
@@ -70,7 +70,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Grant(NamedTuple):
-    """What a new token shall say about its holder."""
+    """The claims of a new token about its holder."""
 
     user_id: str
     role: Role = Role.USER
@@ -82,7 +82,7 @@ class Grant(NamedTuple):
 
 
 def invalid(reason: str) -> SyncBridgeError:
-    """TOKEN_INVALID with a reason that quotes nothing of the token."""
+    """TOKEN_INVALID with a reason that does not quote the token."""
     return SyncBridgeError(ErrorCode.TOKEN_INVALID, f"token refused: {reason}")
 
 
@@ -90,18 +90,18 @@ Pointer = tuple[str, ...]
 
 
 def parse_pointer(text: str) -> Pointer:
-    """The steps of a JSON pointer; text without a slash in front is the name of one claim."""
+    """The steps of a JSON pointer; text without a leading slash is the name of one claim."""
     if not text.startswith("/"):
         return (text,) if text else ()
     return tuple(step.replace("~1", "/").replace("~0", "~") for step in text[1:].split("/"))
 
 
 class ClaimMapping(NamedTuple):
-    """Which claims of another issuer's token are read as what; `()`: none is.
+    """Where another issuer's token has our claims; `()`: nowhere.
 
     Attributes:
-        default_role: whose token names no role of ours; None: it is refused.
-        id_bytes: a longer `jti` of the issuer is replaced by one that is derived.
+        default_role: role of a token that names none of ours; None: it is refused. id_bytes: a
+            longer `jti` is replaced by a derived one.
     """
 
     user: Pointer = ("sub",)
@@ -141,7 +141,7 @@ class ClaimMapping(NamedTuple):
         return value or ""
 
     def _role(self, document: Any) -> Role:
-        """The role that the mapped claim names, alone or in a list with names of others."""
+        """The role in the mapped claim, which may be a list with other names."""
         value = _found(document, self.role)
         named = value if isinstance(value, list) else [value]
         role = next((role for role in _RANK if role in named), self.default_role)
@@ -158,7 +158,7 @@ def _document(payload: bytes) -> dict[str, Any]:
 
 
 def _found(value: Any, pointer: Pointer) -> Any:
-    """What a pointer leads to; None when there is nothing, and for the pointer `()`."""
+    """The value at a pointer; None if there is none, and for the pointer `()`."""
     if not pointer:
         return None
     for step in pointer:
@@ -172,7 +172,7 @@ def _found(value: Any, pointer: Pointer) -> Any:
 
 
 def _token_id(document: dict[str, Any], payload: bytes, most: int) -> str:
-    """The issuer's `jti`, or one made from what is signed: an ES256 signature has two spellings."""
+    """The issuer's `jti`, or a digest of the signed part: an ES256 signature has two spellings."""
     jti = document.get("jti")
     if isinstance(jti, str) and jti.isprintable() and 0 < len(jti.encode()) <= most:
         return jti

@@ -1,13 +1,13 @@
-"""Asks the application who may join which session, if it wants to be asked.
+"""Asks the application who may join which session, if that is configured.
 
 `SYNCBRIDGE_CONNECT_URL` gets a POST for each token and session that is new here:
 
     {"user_id": "ann", "session_id": "…", "device_id": "phone", "role": "user"}
 
-It answers 200 with `{"allow": true}`, or with `{"allow": false, "reason": "…"}`; 403 is a no too.
-The verdict is kept for the life of the token, so that a reconnect does not ask. Whatever else comes
-(another status, an answer that cannot be read, none in time, no free place among AT_ONCE) lets
-nobody in, and the client is told to try again. Services and administrators are not asked about.
+It answers 200 with `{"allow": true}`, or with `{"allow": false, "reason": "…"}`; 403 also refuses.
+The decision is kept for the life of the token, so a reconnect does not ask again. Without a
+decision (another status, an unreadable or late answer, more than AT_ONCE requests) nobody joins,
+and the client is asked to retry. Services and administrators join without a request.
 """
 
 import time
@@ -41,14 +41,14 @@ Done = Callable[[SyncBridgeError | None], None]
 
 
 class GateDecision(msgspec.Struct, frozen=True):
-    """The application's answer. `reason` is told to the client."""
+    """The application's answer. `reason` is sent to the client."""
 
     allow: bool
     reason: str = ""
 
 
 class GateRequest(msgspec.Struct, frozen=True):
-    """What the application is asked."""
+    """The request to the application."""
 
     user_id: str
     session_id: str
@@ -57,11 +57,11 @@ class GateRequest(msgspec.Struct, frozen=True):
 
 
 class ConnectGate:
-    """Verdicts on joins.
+    """The application's decisions on joins.
 
     Args:
-        key: sent as a bearer token; empty: none is.
-        timeout: seconds for an answer. clock: Unix seconds.
+        key: sent as a bearer token unless empty. timeout: seconds for an answer. clock: Unix
+            seconds.
     """
 
     def __init__(self, url: str, key: str, timeout: float, clock: Callable[[], float]) -> None:
@@ -78,7 +78,7 @@ class ConnectGate:
         self._occasionally = Occasionally(LOG_SECONDS, trio.current_time)
 
     def is_open(self, identity: Identity, session_id: str) -> bool:
-        """Whether a join needs no question. Raises FORBIDDEN for one that was refused. O(1)."""
+        """Whether a join is already allowed. Raises FORBIDDEN for a refused one. O(1)."""
         if identity.privileged:
             return True
         key = identity.jti, session_id
@@ -91,10 +91,10 @@ class ConnectGate:
         return True
 
     def ask(self, identity: Identity, session_id: str, device_id: str, done: Done) -> None:
-        """Ask, and call `done` with what is wrong, or None. Who asks the same waits with it.
+        """Ask, and call `done` with an error or None. Equal requests share one answer.
 
         Raises:
-            SyncBridgeError: OVERLOADED when too many are asked about already.
+            SyncBridgeError: OVERLOADED when too many requests are open.
         """
         key = identity.jti, session_id
         waiting = self._asked.get(key)
@@ -108,7 +108,7 @@ class ConnectGate:
         self._nursery.start_soon(self._answer, key, question, identity.expires_at)
 
     async def require(self, identity: Identity, session_id: str, device_id: str = "") -> None:
-        """The same for who can wait. Raises FORBIDDEN, OVERLOADED."""
+        """As `ask`, and wait for the answer. Raises FORBIDDEN, OVERLOADED."""
         if self.is_open(identity, session_id):
             return
         answered, errors = trio.Event(), list[SyncBridgeError | None]()
@@ -123,7 +123,7 @@ class ConnectGate:
             raise errors[0]
 
     async def run(self) -> None:
-        """Answer questions until cancelled."""
+        """Send requests until cancelled."""
         import httpx
 
         limits = httpx.Limits(max_connections=AT_ONCE)
@@ -154,7 +154,7 @@ class ConnectGate:
             self._known.popitem(last=False)
 
     async def _judged(self, question: GateRequest) -> GateDecision | None:
-        """The application's verdict; None when there is none."""
+        """The application's decision, or None."""
         why = "no answer in time"
         with trio.move_on_after(self._timeout):
             try:
@@ -188,13 +188,13 @@ class ConnectGate:
 
 
 def refused(verdict: GateDecision) -> SyncBridgeError:
-    """The application's no."""
+    """The error for a refused join."""
     detail = verdict.reason[:200] or "the application does not let this user into the session"
     return SyncBridgeError(ErrorCode.FORBIDDEN, detail)
 
 
 def unavailable() -> SyncBridgeError:
-    """There is no verdict."""
+    """The error without a decision."""
     return SyncBridgeError(
         ErrorCode.OVERLOADED,
         "the application did not say whether you may join",
@@ -203,7 +203,7 @@ def unavailable() -> SyncBridgeError:
 
 
 def build_gate(settings: Settings, clock: Callable[[], float] = time.time) -> ConnectGate | None:
-    """None where the application does not want to be asked."""
+    """The configured gate, or None."""
     if not settings.connect_url:
         return None
     key = settings.connect_key.get_secret_value()
@@ -211,6 +211,6 @@ def build_gate(settings: Settings, clock: Callable[[], float] = time.time) -> Co
 
 
 async def kept_open(gate: ConnectGate | None) -> None:
-    """Run a gate, if there is one."""
+    """Run a gate, if any."""
     if gate is not None:
         await gate.run()

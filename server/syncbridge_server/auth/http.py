@@ -1,13 +1,13 @@
-"""Who sent an HTTP request: `Authorization: Bearer` (RFC 6750 section 2.1), and nothing else.
+"""Authenticates HTTP requests by `Authorization: Bearer` (RFC 6750 section 2.1) only.
 
-A token in the URL is never looked at: URLs end up in logs, histories and Referer headers.
+A token in the URL is ignored: URLs end up in logs, histories and Referer headers.
 
-In development, a caller on this machine without a token is an administrator. That is only safe
-while "on this machine" is really true, so all of these take it away: a forwarding header (a proxy
-stands in between), a Host that is not loopback (DNS rebinding), an Origin or Sec-Fetch-Site of
-another site (a web page in the developer's browser). A page that is let in (`Origins`) still needs
-a token: `Sec-Fetch-Site` tells it from a page of ours, and where a browser does not send that, the
-Origin must be that of the Host.
+In development, a caller on this machine without a token is an administrator. That is only safe if
+the caller really is on this machine. So it does not apply with a forwarding header (a proxy), a
+Host that is not loopback (DNS rebinding), or an Origin or Sec-Fetch-Site of another site (a web
+page in the developer's browser). An allowed page (`Origins`) still needs a token: `Sec-Fetch-Site`
+distinguishes it from our own pages; if the browser does not send that, the Origin must match the
+Host.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -47,11 +47,11 @@ _FORWARDED = frozenset(
     }
 )
 _FORWARDED_PREFIXES = ("x-forwarded", "x-original-", "cf-", "x-azure-", "x-appengine-", "x-amzn-")
-"""With `_FORWARDED`, what proxies and content delivery networks add to what they pass on."""
+"""With `_FORWARDED`, headers that proxies and content delivery networks add."""
 
 
 class Authenticate(Protocol):
-    """Says who is calling, or refuses: `BearerAuth`, or what stands in front of it."""
+    """Authenticates a caller, or refuses: `BearerAuth`, or a wrapper of it."""
 
     async def __call__(
         self,
@@ -78,12 +78,12 @@ class BearerAuth:
         *,
         session_bound: bool = False,
     ) -> Identity:
-        """The caller, if its token opens this route.
+        """The caller, if its token is valid for this route.
 
         Args:
             roles: who may call it.
-            session_bound: let a token in that is bound to a session; the route then holds it to
-                that session, by `authorize`.
+            session_bound: accept a token that is bound to a session; the route then checks the
+                session with `authorize`.
 
         Raises AUTH_REQUIRED, TOKEN_*, StoreUnavailable, and what `authorize` raises.
         """
@@ -110,7 +110,7 @@ class BearerAuth:
         return identity
 
     def is_revoked(self, identity: Identity, device_id: str) -> bool:
-        """Whether tokens that were good before have been taken back. Raises StoreUnavailable."""
+        """Whether tokens accepted before have been revoked. Raises StoreUnavailable."""
         return self._authenticator.revocations.is_revoked(identity, device_id)
 
     def _developer(self) -> Identity:
@@ -119,7 +119,7 @@ class BearerAuth:
 
 
 class ReadAsAdmin:
-    """In front of routes that only read: an admin or a viewer is shown what an admin is shown."""
+    """For routes that only read: an admin or a viewer sees what an admin sees."""
 
     def __init__(self, authenticate: BearerAuth) -> None:
         self._authenticate = authenticate
@@ -131,13 +131,13 @@ class ReadAsAdmin:
         *,
         session_bound: bool = False,
     ) -> Identity:
-        """The caller, as an admin. What the route asks for is not looked at."""
+        """The caller, as an admin. The route's own requirements are ignored."""
         identity = await self._authenticate(request, ADMIN_READERS)
         return msgspec.structs.replace(identity, role=Role.ADMIN)
 
 
 def is_local_caller(request: HTTPConnection) -> bool:
-    """True when nothing suggests that the request came from anywhere but this machine."""
+    """Whether a request certainly came from this machine."""
     peer = request.client.host if request.client else ""
     headers = request.headers
     if not is_loopback(peer) or any(map(_says_forwarded, headers)):
@@ -152,7 +152,7 @@ def is_local_caller(request: HTTPConnection) -> bool:
 
 
 def _says_forwarded(name: str) -> bool:
-    """Whether a header, named in lower case, is one that only something in between writes."""
+    """Whether only an intermediary writes a header. The name is in lower case."""
     return name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES)
 
 
@@ -164,7 +164,7 @@ def _loopback_authority(url: str) -> bool:
 
 
 def named_device(request: HTTPConnection) -> str:
-    """The device that a request names by X-Device-ID; empty when it names none."""
+    """The device in X-Device-ID; empty without one."""
     return _credentials(request.scope)[1]
 
 

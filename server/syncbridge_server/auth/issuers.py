@@ -1,8 +1,8 @@
-"""Other issuers whose access tokens are accepted: each with its name, its keys and how it is read.
+"""Other issuers whose access tokens are accepted: names, keys and claim mappings.
 
-Which issuer's keys verify a token is decided by the claim `iss` before the signature is checked.
-That is safe because the same claim is looked at again in what was signed, and because an issuer's
-keys never verify a token that names another.
+The claim `iss` selects the issuer's keys before the signature is checked. That is safe because the
+claim is checked again in the signed payload, and because an issuer's keys never verify a token that
+names another issuer.
 """
 
 import base64
@@ -22,7 +22,7 @@ ALGORITHMS = ("RS256", "ES256")
 
 
 class Issuer(NamedTuple):
-    """One issuer. `name`: what its tokens have as `iss`."""
+    """One issuer. `name`: the `iss` of its tokens."""
 
     name: str
     keys: "JwksKeys"
@@ -31,7 +31,7 @@ class Issuer(NamedTuple):
 
 
 class _Named(msgspec.Struct):
-    """The one claim that is read before the signature is checked."""
+    """The only claim that is read before the signature is checked."""
 
     iss: str = ""
 
@@ -47,11 +47,11 @@ class Issuers:
 
     @property
     def keys(self) -> "list[JwksKeys]":
-        """What must be kept fresh."""
+        """The key sets to refresh."""
         return [issuer.keys for issuer in self._known.values()]
 
     def of(self, token: str) -> Issuer | None:
-        """The issuer that a token names, not verified; None for every other text. O(len(token))."""
+        """The issuer that a token names, unverified; None for any other text. O(len(token))."""
         part = token.split(".", 2)[1:2]
         try:
             payload = base64.urlsafe_b64decode("".join(part) + "==")

@@ -1,13 +1,13 @@
 """Verification keys of another issuer, fetched from its JWKS URL (RFC 7517).
 
 The URL is configured, or found by OpenID Connect Discovery 1.0: `jwks_uri` of the document at
-`{issuer}/.well-known/openid-configuration`, or `{issuer}/.well-known/jwks.json` where there is no
-such document.
+`{issuer}/.well-known/openid-configuration`, or `{issuer}/.well-known/jwks.json` without such a
+document.
 
-The keys are read at the start, again every 15 minutes, and at most once a minute when a token
-names a key that is not known; after a failure sooner. A fetch that fails changes nothing: the keys
-that are known stay. Only callers whose key is not known wait for a fetch, MAX_WAITING of them at a
-time; further ones are asked to come again. Bounds: 5 seconds, 64 KiB, 64 keys, no redirects.
+The keys are read at the start, again every 15 minutes, at most once a minute when a token names an
+unknown key, and sooner after a failure. A failed fetch changes nothing: known keys stay valid. Only
+callers with an unknown key wait for a fetch, MAX_WAITING of them at a time; further ones are asked
+to retry. Bounds: 5 seconds, 64 KiB, 64 keys, no redirects.
 """
 
 import json
@@ -42,11 +42,10 @@ class JwksKeys:
     """A `KeySource` over a JWKS URL.
 
     Args:
-        url: where the key set is; empty: found by discovery.
-        algorithms: those that are accepted; each key is good for one of them.
-        issuer: who it is, as its tokens name it.
-        on_change: called when the set of keys is another one than before.
-        client: for tests; by default one client a fetch.
+        url: URL of the key set; empty: found by discovery. algorithms: accepted ones; each key is
+            used with one of them. issuer: the `iss` of its tokens.
+        on_change: called when the set of keys changes.
+        client: for tests; by default one client for each fetch.
         clock: monotonic seconds.
     """
 
@@ -85,9 +84,9 @@ class JwksKeys:
         return key
 
     async def refresh(self) -> bool:
-        """Fetch now, unless that was tried a moment ago. True when keys were read.
+        """Fetch now, unless that was just tried. True when keys were read.
 
-        Raises OVERLOADED when too many wait for the same fetch already.
+        Raises OVERLOADED when too many already wait for the fetch.
         """
         if self._waiting >= MAX_WAITING:
             raise SyncBridgeError(
@@ -102,7 +101,7 @@ class JwksKeys:
             self._waiting -= 1
 
     async def run(self) -> None:
-        """Keep the keys fresh, for ever."""
+        """Refresh the keys, for ever."""
         while True:
             await self._read()
             self._wanted = trio.Event()

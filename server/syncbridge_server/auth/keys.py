@@ -1,8 +1,8 @@
-"""Signing and verification keys: which algorithm goes with which key, settled before any token.
+"""Signing and verification keys, each bound to one algorithm.
 
-A token's header never chooses how it is verified (RFC 8725 section 3.1). Each source of keys
-answers with one algorithm and one key object of that algorithm's type; a token whose `alg` is
-another one is refused, so `none` and the "public key used as HMAC secret" trick have no way in.
+A token's header never chooses how it is verified (RFC 8725 section 3.1). Each key source returns
+one algorithm and a key object of that algorithm's type; a token with another `alg` is refused. So
+`none` and a public key used as an HMAC secret are never accepted.
 """
 
 import binascii
@@ -23,25 +23,24 @@ from syncbridge_server.settings import MIN_SECRET_BYTES, ConfigError
 MIN_RSA_BITS = 2048
 _SEGMENT = re.compile(rb"[A-Za-z0-9_-]*")
 _STANDARD, _URL = bytes.maketrans(b"-_", b"+/"), bytes.maketrans(b"+/", b"-_")
-"""Between the two alphabets of base64 (RFC 4648 sections 4 and 5)."""
+"""Translates between the two alphabets of base64 (RFC 4648 sections 4 and 5)."""
 
 
 class BadToken(Exception):
-    """The token cannot be believed. The message says why and never quotes it."""
+    """The token is invalid. The message gives the reason and never quotes it."""
 
 
 class Readable(Protocol):
-    """Keys that are read from somewhere, again and again."""
+    """Keys that are read repeatedly from somewhere."""
 
     async def refresh(self) -> bool:
-        """Read them now, unless that was done a moment ago. Raises OVERLOADED."""
+        """Read them now, unless that was just done. Raises OVERLOADED."""
 
 
 class UnknownKey(BadToken):
     """No key with the token's `kid` is known.
 
-    `source`: the issuer may have made one meanwhile, and reading this again may bring it; None
-    when it was read a moment ago.
+    `source`: reading it again may bring a new key; None when it was just read.
     """
 
     def __init__(self, reason: str, source: Readable | None = None) -> None:
@@ -50,10 +49,10 @@ class UnknownKey(BadToken):
 
 
 class Jws(PyJWS):
-    """PyJWT's, which looks at each character of a token in Python; that costs more than the HMAC.
+    """PyJWT's parser, which checks each character in Python; that costs more than the HMAC.
 
-    What is in order is decoded here, by the same rules; what is not, PyJWT refuses. Should it come
-    to call this by another name, its own is used again.
+    Well-formed tokens are decoded here, by the same rules; PyJWT refuses the others. If a later
+    PyJWT renames this method, its own parser is used again.
     """
 
     @staticmethod
@@ -67,14 +66,14 @@ class Jws(PyJWS):
 
 
 class Key(NamedTuple):
-    """A verification key and the one algorithm that it is good for."""
+    """A verification key and its one algorithm."""
 
     algorithm: str
     material: Any
 
 
 class KeySource(Protocol):
-    """Where verification keys come from, and of which algorithms they are."""
+    """A source of verification keys."""
 
     algorithms: tuple[str, ...]
 
@@ -86,7 +85,7 @@ class Verifier(Protocol):
     """Checks signatures."""
 
     def payload(self, token: str) -> bytes:
-        """The signed payload of a token whose signature is good. Raises BadToken."""
+        """The payload of a token with a valid signature. Raises BadToken."""
 
 
 class Signer(Protocol):
@@ -118,8 +117,8 @@ class HmacKey:
 
 
 class PreparedHmac(HMACAlgorithm):
-    """HS256 with one secret, of which PyJWT makes sure once, and not for every token, that it is
-    no public key or JWK in disguise. Raises ConfigError for one that is."""
+    """HS256 with one secret. PyJWT checks once, not for each token, that it is no public key or
+    JWK. Raises ConfigError for one that is."""
 
     def __init__(self, secret: bytes) -> None:
         super().__init__(HMACAlgorithm.SHA256)
@@ -133,7 +132,7 @@ class PreparedHmac(HMACAlgorithm):
 
 
 class KeyVerifier:
-    """Any algorithm, through PyJWT, with the algorithm that the key dictates."""
+    """Any algorithm, through PyJWT: the one of the key."""
 
     def __init__(self, keys: KeySource, jws: PyJWS | None = None) -> None:
         self._keys = keys
@@ -150,7 +149,7 @@ class KeyVerifier:
         return payload
 
     def _kid(self, token: str) -> str:
-        """The key that the token names; not asked where there is only one."""
+        """The `kid` of a token; empty if the source has only one key."""
         if isinstance(self._keys, OneKey):
             return ""
         kid: str = self._jws.get_unverified_header(token).get("kid", "")
@@ -169,7 +168,7 @@ class PrivateKey:
         return self._jws.encode(payload, self._key, algorithm=self._algorithm)
 
     def public(self) -> Key:
-        """The key that verifies what this one signs."""
+        """The key that verifies its signatures."""
         return Key(self._algorithm, self._key.public_key())
 
 
@@ -185,7 +184,7 @@ class OneKey:
 
 
 def public_key(algorithm: str, pem: str) -> Key:
-    """Key from PEM text or the path of a PEM file. Raises ConfigError when it does not fit."""
+    """Key from PEM text or the path of a PEM file. Raises ConfigError for an unsuitable key."""
     try:
         return Key(algorithm, _checked(algorithm, load_pem_public_key(_pem_bytes(pem))))
     except ValueError:
@@ -200,7 +199,7 @@ def load_private(pem: str) -> Any:
 
 
 def jwk_key(algorithm: str, jwk: dict[str, Any]) -> Key | None:
-    """Key of a JWKS entry, or None when it is meant for something else (RFC 7517 section 4)."""
+    """Key of a JWKS entry, or None if it has another use (RFC 7517 section 4)."""
     if jwk.get("use", "sig") != "sig" or jwk.get("alg", algorithm) != algorithm:
         return None
     try:

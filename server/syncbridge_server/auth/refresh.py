@@ -1,9 +1,9 @@
-"""Pairs of tokens: issued, rotated, and revoked as a family when a spent one comes back.
+"""Token pairs: issue, rotation, and revocation of the family on reuse.
 
-A login is a family. Redis remembers of each family one thing: the `jti` of its current refresh
-token. Rotation compares and replaces it in one script, so of two requests with the same token one
-wins. The other looks just like a thief, or like a user after a thief; there is no telling them
-apart, so the whole family ends, access tokens included (RFC 9700 section 4.14.2).
+A login is a family. For each family, Redis stores the `jti` of its current refresh token. Rotation
+compares and replaces it in one script, so of two requests with the same token one wins. The other
+may come from a thief, or from the user after a thief; these cannot be told apart, so the whole
+family is revoked, including access tokens (RFC 9700 section 4.14.2).
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class TokenPair(msgspec.Struct, frozen=True):
 
 
 class FamilyStatus(IntEnum):
-    """What refresh.lua answers."""
+    """Statuses that refresh.lua returns."""
 
     UNKNOWN = 0
     OK = 1
@@ -45,7 +45,7 @@ class RefreshRotation:
     """Issues and rotates token pairs.
 
     Args:
-        commands: Redis, for the families. clock: Unix seconds. prefix: put before Redis keys.
+        commands: Redis, for the families. clock: Unix seconds. prefix: prefix of Redis keys.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class RefreshRotation:
 
     @property
     def issues(self) -> bool:
-        """Whether tokens are signed here."""
+        """Whether this server signs tokens."""
         return self._tokens.signs
 
     async def issue(self, grant: Grant, ttl: float | None = None) -> TokenPair:
         """The first pair of a new family. `ttl`: life of the access token, seconds.
 
-        Raises INVALID_FIELD for ids that no token may carry, and StoreError.
+        Raises INVALID_FIELD for ids that a token must not have, and StoreError.
         """
         grant = grant._replace(family=self._tokens.new_id())
         pair, jti = self._pair(grant, ttl)
@@ -78,11 +78,11 @@ class RefreshRotation:
         return pair
 
     async def rotate(self, refresh_token: str, device_id: str = "") -> TokenPair:
-        """A new pair for a refresh token, which is spent by it; bound as the old one was.
+        """Exchange a refresh token for a new pair with the same bindings.
 
-        `device_id`: the device that presents it, if it says so. Raises WRONG_DEVICE,
-        TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED, TOKEN_REUSED (and then the family is
-        revoked), and StoreError. After StoreTimeout the token may be spent.
+        `device_id`: the device that presents it, if given. Raises WRONG_DEVICE, TOKEN_INVALID,
+            TOKEN_EXPIRED, TOKEN_REVOKED, TOKEN_REUSED (and then the family is revoked), and
+            StoreError. After StoreTimeout the token may have been used up.
         """
         claims = self._tokens.verify_refresh(refresh_token, self._clock())
         identity = claims.identity()

@@ -1,9 +1,9 @@
-"""Everything that is refused is counted, and some of it is told in the log.
+"""Counts refusals, and logs some of them.
 
 Doors: `connection` (before there is a request), `handshake` (a WebSocket that is not opened),
 `auth` (AUTH on a socket), `message` (any other message), `http` (a request). A label is a code of
-our catalogues, never text from outside. Of each door and code one line in LOG_SECONDS says who it
-was, how many there were since the last line, and which setting decides.
+our catalogues, never text from outside. For each door and code, one log line in LOG_SECONDS gives
+the caller, the number since the last line, and the setting that decides.
 """
 
 import time
@@ -35,9 +35,9 @@ SETTINGS = {
     "too_deep": "SYNCBRIDGE_DEPTH",
     "too_many_devices": "SYNCBRIDGE_MAX_DEVICES_PER_SESSION",
 }
-"""Which settings decide about what is refused with a code."""
+"""The settings that decide on refusals with a code."""
 _QUIET = frozenset({"session_not_found", "not_found", "version_conflict", "store_unavailable"})
-"""Answers of everyday, or told elsewhere: they are counted only."""
+"""Routine answers, or logged elsewhere: only counted."""
 
 _log = get_logger("REFUSED")
 
@@ -51,11 +51,11 @@ class Refusals(Collector):
         self._told: dict[tuple[str, str], tuple[Occasionally, int]] = {}
 
     def error(self, door: str, error: SyncBridgeError, **who: Any) -> None:
-        """Count a refusal by a code of ours. `who`: what is known of the caller."""
+        """Count a refusal by error code. `who`: what is known of the caller."""
         self._count(door, error.code.wire, error.detail, who)
 
     def handshake(self, refusal: Refusal, client: str, door: str = "handshake") -> None:
-        """Count a handshake, or a connection before its first request, that was not accepted."""
+        """Count a refused handshake, or a connection refused before its first request."""
         self._count(door, refusal.code, refusal.detail, {"client": client})
 
     def _count(self, door: str, code: str, detail: str, who: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ class Refusals(Collector):
         )
 
     def of(self, door: str) -> dict[str, int]:
-        """How often each code was answered at a door."""
+        """How often each code was sent at a door."""
         return {code: count for (at, code), count in list(self._counts.items()) if at == door}
 
     def collect(self) -> Iterator[Metric]:

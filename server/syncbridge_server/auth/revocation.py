@@ -1,23 +1,23 @@
-"""Tokens taken back before their time, known on every node, asked on every message.
+"""Revoked tokens: known on every node, checked on every message.
 
-A rule names a token (`jti`), a login (`family`), or everything that a user or a device was given
-up to a moment. Redis holds the rules in one sorted set, member = rule, score = the moment (Unix
-seconds); no token lives longer than `max_life`, so members older than that are dropped, and no
-rule needs a timer of its own. Each node keeps a copy in a dictionary, so `is_revoked` is at most
-six look-ups and never waits.
+A rule names a token (`jti`), a login (`family`), or all tokens of a user or device issued up to a
+moment. Redis holds the rules in one sorted set, member = rule, score = the moment (Unix seconds).
+No token lives longer than `max_life`, so older members are dropped, and no rule needs its own
+timer. Each node keeps a copy in a dictionary, so `is_revoked` is at most six look-ups and never
+waits.
 
-There is room for MAX_RULES. Plain users fill half of it at most, and each of them MAX_OF_USER on a
-node, so nobody turns revocation off for others; a spent refresh token that comes back ends its
-login whether there is room or not.
+At most MAX_RULES are kept. Plain users add at most half of them, and each at most MAX_OF_USER on a
+node, so nobody can exhaust revocation for others. The reuse of a refresh token revokes its login
+whether or not there is room.
 
-A rule for a device also takes back what this node has seen the device use (`UsedTokens`).
+A rule for a device also revokes the tokens that this node has seen it use (`UsedTokens`).
 
-A new rule is written to Redis first, then told to all nodes over the bus. Notices can be lost with
-a connection: a node reads the whole set at the start and after a resync, and the newest part of it
-every 30 seconds. Until the first reading has succeeded nobody is let in (unless `fail_open`).
+A new rule is written to Redis first, then sent to all nodes over the bus. Notices can be lost with
+a connection, so a node reads the whole set at the start and after a resync, and the newest part
+every 30 seconds. Until the first read has succeeded, nobody is let in (unless `fail_open`).
 
-Moments are read from the clock of the node that revokes; a token issued by a node whose clock is
-ahead counts as issued later by that much.
+Moments come from the clock of the revoking node; if the issuing node's clock is ahead, a token
+counts as issued that much later.
 """
 
 import heapq
@@ -33,6 +33,7 @@ from syncbridge.identity import Identity
 from syncbridge.integrity import TIME_MOST, UNREADABLE
 from syncbridge.records.sessions import Notice
 from syncbridge_server.auth.used import UsedTokens
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.log import Occasionally, get_logger
 from syncbridge_server.ports.store import Bus, RedisCommands
 
@@ -53,11 +54,11 @@ Key = tuple[Kind, str, str]
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """Tokens that are no longer good.
+    """Tokens that are revoked.
 
     Attributes:
-        kind, value: what is named. user_id: for a device, only this user's tokens; "" for all.
-        at: Unix seconds. For users and devices, tokens issued later are not meant.
+        kind, value: what is revoked. user_id: for a device, only this user's tokens; "" for all.
+        at: Unix seconds. For users and devices, later tokens are not revoked.
     """
 
     kind: Kind
@@ -66,11 +67,11 @@ class Rule(msgspec.Struct, frozen=True):
     at: float = 0.0
 
     def is_recent(self, now: float) -> bool:
-        """Whether somebody may still have to be told of it. `now`: Unix seconds."""
+        """Whether a node may not know it yet. `now`: Unix seconds."""
         return abs(self.at - now) < OVERLAP_SECONDS
 
     def matches(self, identity: Identity, device_id: str = "") -> bool:
-        """Whether a token is meant. `device_id`: that of its socket, when the token has none."""
+        """Whether a token is revoked by it. `device_id`: its socket's, if the token has none."""
         match self.kind:
             case "jti":
                 return identity.jti == self.value
@@ -91,8 +92,8 @@ class Revocations:
 
     Args:
         commands, bus: Redis. max_life: longest life of a token, seconds.
-        clock: Unix seconds. fail_open: let everybody in before the first reading.
-        prefix: put before the Redis key.
+        clock: Unix seconds. fail_open: let everybody in before the first read. prefix: prefix of
+            the Redis key.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Revocations:
         self._more: list[Rule] = []
         self.used = UsedTokens()
         self._callbacks: list[Callable[[Rule], None]] = []
-        self._wanted = trio.Event()
+        self._wanted = AutoResetEvent()
         self._reload = True
         self.ready = fail_open
         bus.on_notice(NOTICE, self._told)
@@ -124,7 +125,7 @@ class Revocations:
         return len(self._moments)
 
     def newest(self, most: int) -> list[Rule]:
-        """The rules that were made last, the latest first. O(rules)."""
+        """The newest rules, latest first. O(rules)."""
         found = heapq.nlargest(most, self._moments.items(), key=lambda item: item[1])
         return [Rule(*key, at=at) for key, at in found]
 
@@ -146,21 +147,21 @@ class Revocations:
         )
 
     def require(self, identity: Identity, device_id: str = "") -> None:
-        """Raise TOKEN_REVOKED when it is."""
+        """Raise TOKEN_REVOKED for a revoked token."""
         if (self._moments or not self.ready) and self.is_revoked(identity, device_id):
             raise SyncBridgeError(ErrorCode.TOKEN_REVOKED, "this token was revoked")
 
     def on_revoke(self, callback: Callable[[Rule], None]) -> None:
-        """Have `callback` called with each new rule, on the Trio thread, to close sockets."""
+        """Call `callback` with each new rule, on the Trio thread, to close sockets."""
         self._callbacks.append(callback)
 
     async def revoke(
         self, kind: Kind, value: str, user_id: str = "", *, by: str = "", must: bool = False
     ) -> Rule:
-        """Add a rule; it holds here at once and on all nodes soon.
+        """Add a rule; it takes effect here at once, and soon on all nodes.
 
         Args:
-            by: the plain user who asks. must: whether there is room or not.
+            by: the plain user who asks. must: even without room.
 
         Raises:
             SyncBridgeError: OVERLOADED, RATE_LIMITED for a user who has made too many; StoreError.
@@ -174,7 +175,7 @@ class Revocations:
         return rule
 
     def _require_room(self, rule: Rule, by: str) -> None:
-        """A rule that is there already needs none, nor does a user who takes back everything."""
+        """Existing rules need no room, nor does a user who revokes all own tokens."""
         key = rule.kind, rule.value, rule.user_id
         if key in self._moments:
             return
@@ -190,7 +191,7 @@ class Revocations:
             made[key] = rule.at
 
     async def _add_more(self) -> None:
-        """Take back what devices have used that were revoked."""
+        """Revoke the tokens that revoked devices have used."""
         while self._more:
             rule = self._more.pop()
             try:
@@ -209,11 +210,10 @@ class Revocations:
         self._bus.tell("*", Notice(NOTICE, "", msgspec.json.encode(rule)))
 
     async def run(self) -> None:
-        """Keep the copy fresh, for ever."""
+        """Keep the copy up to date, for ever."""
         occasionally = Occasionally(LOG_SECONDS, trio.current_time)
         while True:
             wait = POLL_SECONDS
-            self._wanted = trio.Event()
             try:
                 await self._add_more()
                 await self.load()

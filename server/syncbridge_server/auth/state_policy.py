@@ -1,7 +1,7 @@
 """The state policy's file: read at the start, and again on SIGHUP.
 
-TOML, or JSON when its name ends in `.json`. A file that cannot be used stops the start; on SIGHUP
-it changes nothing but the log.
+TOML, or JSON when its name ends in `.json`. An unusable file prevents the start; on SIGHUP it is
+only logged.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Pattern = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 class RuleEntry(msgspec.Struct, forbid_unknown_fields=True):
-    """One rule, as the file has it; see `syncbridge.policy.Rule`."""
+    """One rule of the file; see `syncbridge.policy.Rule`."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     keys: Annotated[tuple[Pattern, ...], Meta(min_length=1)]
@@ -64,7 +64,7 @@ def _rule(entry: RuleEntry) -> Rule:
 
 
 def _checker(entry: RuleEntry) -> Callable[[bytes], str]:
-    """What is wrong with a value by a JSON Schema; nothing is fetched for it."""
+    """Checks values against a JSON Schema without fetching anything."""
     try:
         validator = jsonschema_rs.validator_for(
             entry.value_schema,
@@ -94,7 +94,7 @@ class StatePolicy(Current):
         self.policy = load_policy(path) if path else None
 
     def reload(self) -> None:
-        """Read the file again; the policy stays as it is when that fails."""
+        """Read the file again; on failure the policy does not change."""
         if not self._path:
             _log.info("state_policy_not_configured", hint="set SYNCBRIDGE_STATE_POLICY")
             return

@@ -1,19 +1,19 @@
-"""Access and refresh tokens: claims in, signed text out, and back to an `Identity`.
+"""Access and refresh tokens: signed from claims, and verified into an `Identity`.
 
-A token that names one of the other issuers (`Issuers`) is verified by that issuer's keys and read
-through the claim mapping; every other one by our own key, and it has our own claims, unless a
-mapping is set and `typ` is not ours.
+A token that names another issuer (`Issuers`) is verified by that issuer's keys and read through the
+claim mapping. Any other one is verified by our own key and has our own claims, unless a mapping is
+set and `typ` is not ours.
 
-Pure: the caller passes the time in. What is checked, in this order, cheapest first: size, signature
-(with the algorithm that the key dictates), shape and type of every claim, kind (`typ`), issuer and
-audience when configured, times. No message ever quotes the token.
+Pure: time is an argument. Checks, cheapest first: size, signature (with the key's algorithm), shape
+and type of every claim, kind (`typ`), issuer and audience when configured, times. No message ever
+quotes the token.
 
-A token may not live longer than `max_life`: revocations are kept exactly that long, so a longer
-life would let a revoked token rise again.
+A token may not live longer than `max_life`: revocations are kept exactly that long, so a
+longer-lived token would become valid again.
 
-Verified access tokens are remembered, newest 16,384, under the SHA-256 of their text: a reconnect
-or a second request costs one digest instead of a signature. An entry says only that the signature
-and the claims were good; expiry is checked on each use, and revocation is somebody else's matter.
+The 16,384 most recent verified access tokens are cached under the SHA-256 of their text: a
+reconnect or a second request costs a digest instead of a signature. An entry covers only signature
+and claims; expiry is checked on each use, and the caller checks revocation.
 """
 
 import hashlib
@@ -39,11 +39,11 @@ from syncbridge_server.auth.keys import (
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAX_TIME = 253_402_300_800.0
-"""Unix time of the year 10000; whatever lies beyond is nonsense."""
+"""Unix time of the year 10000; later times are refused."""
 
 
 class _Kind(msgspec.Struct):
-    """The one claim that tells tokens of ours."""
+    """The claim that identifies our own tokens."""
 
     typ: str = ""
 
@@ -68,8 +68,8 @@ class TokenRules(NamedTuple):
 class KeyNotKnown(SyncBridgeError):
     """The token's `kid` is not known.
 
-    With a `source`, reading that again may help, so the caller is asked to come again
-    (OVERLOADED) and not told that the token is bad (TOKEN_INVALID).
+    With a `source`, reading that again may help, so the error asks for a retry (OVERLOADED);
+    without one, the token is invalid (TOKEN_INVALID).
     """
 
     def __init__(self, source: Readable | None = None) -> None:
@@ -88,11 +88,11 @@ class Tokens:
 
     Args:
         rules: see `TokenRules`.
-        access: verifies access tokens. signer: signs them, None when only somebody else does.
-        refresh: signs and verifies refresh tokens, which nobody else ever reads.
+        access: verifies access tokens. signer: signs them; None if only others do. refresh: signs
+            and verifies refresh tokens, which are only for this server.
         new_id: makes `jti` and family ids.
-        issuers: others whose access tokens are accepted.
-        mapping: how tokens of our own key are read that do not have our claims; None: not at all.
+        issuers: other accepted issuers. mapping: for tokens of our own key without our claims;
+            None: they are refused.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Tokens:
         return self._refresh.sign(self._encoder.encode(claims)), claims
 
     def verify_access(self, token: str, now: float) -> Identity:
-        """Who holds this token.
+        """The holder of a token.
 
         Raises SyncBridgeError TOKEN_INVALID or TOKEN_EXPIRED, and KeyNotKnown. O(len(token)).
         """
@@ -151,7 +151,7 @@ class Tokens:
         return identity
 
     def verify_refresh(self, token: str, now: float) -> Claims:
-        """The claims of a refresh token. Raises as `verify_access`. Not remembered."""
+        """The claims of a refresh token. Raises as `verify_access`. Not cached."""
         self._check_size(token)
         claims = _decoded(self._decoder.decode, self._payload(self._refresh, token))
         claims = self._checked(claims, REFRESH, now)
@@ -160,7 +160,7 @@ class Tokens:
         return claims
 
     def forget(self) -> None:
-        """Drop the verified tokens; needed when verification keys change."""
+        """Empty the cache; needed when verification keys change."""
         self._seen.clear()
 
     def _claims(self, grant: Grant, kind: str, now: float, ttl: float) -> Claims:
@@ -199,7 +199,7 @@ class Tokens:
             raise invalid(str(error)) from None
 
     def _access_claims(self, token: str) -> Claims:
-        """The signed claims of an access token, by the key of the issuer that it names."""
+        """The claims of an access token, verified by its issuer's key."""
         issuer = self._issuers.of(token) if self._issuers is not None else None
         if issuer is not None:
             claims = _decoded(issuer.mapping.read, self._payload(issuer.verifier, token))
@@ -256,7 +256,7 @@ class Tokens:
 
 
 def is_canonical_uuid(text: str) -> bool:
-    """True for a UUID in the text form that we use everywhere (RFC 9562 section 4, lower case)."""
+    """Whether it is a UUID in lower case (RFC 9562 section 4)."""
     return _UUID.fullmatch(text) is not None
 
 
@@ -268,7 +268,7 @@ def _decoded(read: Callable[[bytes], Claims], payload: bytes) -> Claims:
 
 
 def _kind(payload: bytes) -> str:
-    """The claim `typ`; empty when there is none, or no text."""
+    """The claim `typ`; empty if missing or no text."""
     try:
         return _KIND.decode(payload).typ
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,9 +1,9 @@
-"""Which tokens a device has used, so that revoking the device takes them back as well.
+"""Tokens that a device has used, so that revoking the device revokes them, too.
 
-A token without `device_id` says nothing of the device that holds it, and a thief may name another.
-So each node remembers, for the devices that it has met, the logins and tokens they presented; when
-a device is revoked, each node takes back those that it knows. What is bound to the device
-needs no memory. A restart forgets; devices that connect again are met again.
+A token without `device_id` does not identify the device that holds it, and a thief may name
+another. So each node remembers the logins and tokens that each device presented, and revokes them
+with the device. Tokens bound to a device need no memory. A restart forgets; devices that reconnect
+are noted again.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ Named = tuple[Literal["family", "jti"], str]
 
 
 class UsedTokens:
-    """Bounded: the devices that were not met for longest, and their oldest tokens, make room.
+    """Bounded: the least recent devices, and the oldest tokens of a device, are dropped.
 
     Most devices use one token at a time, so theirs are a flat tuple: kind, value, kind, value...
     """
@@ -28,7 +28,7 @@ class UsedTokens:
         self._known: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def note(self, identity: Identity, device_id: str) -> None:
-        """A device has presented a token that was good. O(tokens of the device)."""
+        """A device has presented a valid token. O(tokens of the device)."""
         if not device_id or identity.device_id == device_id:
             return
         key = identity.user_id, device_id
@@ -42,7 +42,7 @@ class UsedTokens:
         self._known[key] = tokens
 
     def of(self, device_id: str, user_id: str = "") -> Iterator[Named]:
-        """What a device has used; of every user when none is named. O(devices) then."""
+        """Tokens that a device has used; without a user, of every user, in O(devices)."""
         if user_id:
             yield from _pairs(self._known.get((user_id, device_id), ()))
             return

@@ -13,7 +13,7 @@ what their outbox has. It forgets what was carried, too: an outbox costs one cal
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import structlog
@@ -87,19 +87,23 @@ class Carrier:
         self._bus = bus
         self._clock = clock
         self._expiry = Expiry(store)
-        self._places: dict[str, Place] = {}
-        self._hot: set[str] = set()
-        self._dirty: set[str] = set()
-        self._whole_at = self._noted_at = 0.0
-        self._trims: dict[str, tuple[float, str]] = {}
-        self._telling: set[str] = set()
-        self._told = 0
-        self._watch = Watch(SILENT_SECONDS / 2, SILENT_SECONDS / 2)
-        self._nodes: set[str] = set()
+        self._begin({}, (), 0.0)
         self.carried = self.dropped = 0
         self.lag = 0.0
         bus.on_notice(NOTED_NEWS, lambda _: self._wake())
         bus.on_resync(self._doubt)
+
+    def _begin(self, places: dict[str, Place], hot: Iterable[str], now: float) -> None:
+        """The state of a node that begins to carry."""
+        self._places = places
+        self._hot = set(hot)
+        self._dirty: set[str] = set()
+        self._telling: set[str] = set()
+        self._trims: dict[str, tuple[float, str]] = {}
+        self._nodes: set[str] = set()
+        self._told = 0
+        self._watch = Watch(SILENT_SECONDS / 2, SILENT_SECONDS / 2)
+        self._whole_at = self._noted_at = now
 
     def _wake(self) -> None:
         """Another node has noted something."""
@@ -142,14 +146,10 @@ class Carrier:
 
     async def _carry_while(self, lease: HeldLock) -> None:
         """Work until the lease is lost, or nobody reads any more."""
-        self._places = await self._store.places()
-        self._hot, self._dirty, self._telling = set(self._store.tags), set(), set()
-        self._trims, self._nodes, self._told = {}, set(), 0
-        self._watch = Watch(SILENT_SECONDS / 2, SILENT_SECONDS / 2)
+        places, now = await self._store.places(), trio.current_time()
+        self._begin(places, self._store.tags, now)
         self._expiry.begin()
         self._switch.carrying = True
-        now = trio.current_time()
-        self._whole_at = self._noted_at = now
         keep_at, look_at, began, slow_at = now + KEEP_SECONDS, now, now, now
         while self._switch.on:
             now = trio.current_time()

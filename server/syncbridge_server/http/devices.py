@@ -26,7 +26,7 @@ class DeviceBody(msgspec.Struct):
     """A device.
 
     `last_seen`: for one that is online, when its presence was last renewed. `in_call`: the channel
-    whose call it holds, if it holds one.
+    of the call that it holds, if any.
     """
 
     device_id: str

@@ -261,7 +261,7 @@ def digest_of(token: str) -> str:
 
 
 def call_body(call: HandedCall) -> HandedCallBody:
-    """A call that goes along, as the target is told."""
+    """A call that moves along, as the target sees it."""
     body = HandedCallBody(call.channel_id, call.waddle_id)
     if call.token is not None:
         body.token, body.session_id = call.token.token, call.token.session_id

@@ -1,4 +1,4 @@
-"""Recordings of a voice channel, for services and admins: the only place that shows addresses."""
+"""Recordings of a voice channel, for services and admins: the only routes that show URLs."""
 
 import time
 from urllib.parse import unquote
@@ -15,11 +15,10 @@ from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     ChannelQuery,
+    channel_query,
     known,
     path_channel,
-    query_waddle,
 )
-from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.openapi.describe import Answer, Timestamp, describe
 from syncbridge_server.voice.assembly import Voice
 
@@ -27,9 +26,9 @@ RECORDING = "recording"
 
 
 class RecordingRow(msgspec.Struct, rename="camel"):
-    """One recording, transcript or summary. Whoever has the `url` can fetch it.
+    """One recording, transcript or summary. Anyone with the `url` can fetch it.
 
-    `duration` in seconds, if told; `expires_at`: until when it can be fetched, if told.
+    `duration` in seconds, if known; `expires_at`: end of its availability, if known.
     """
 
     recording_id: str
@@ -70,7 +69,7 @@ class RecordingRoutes:
         errors=(409, 422),
     )
     async def of_channel(self, request: Request) -> Response:
-        """Those that can still be fetched; none of a channel that nobody knows."""
+        """Those that can still be fetched; an unknown channel has none."""
         identity = await self._authenticate(request, SERVICES)
         key, found = await self._key(identity, request), []
         if self._voice is not None and key:
@@ -85,7 +84,7 @@ class RecordingRoutes:
         errors=(404, 409, 422),
     )
     async def show_text(self, request: Request) -> Response:
-        """404 for one that is not kept: it was not fetched yet, or too long ago."""
+        """404 for a text that is not kept: not fetched yet, or expired."""
         identity = await self._authenticate(request, SERVICES)
         key, text = await self._key(identity, request), None
         recording_id = unquote(request.scope["raw_path"].split(b"/")[-2].decode("ascii"))
@@ -97,19 +96,18 @@ class RecordingRoutes:
         return Response(text, media_type="text/plain", headers=headers)
 
     async def _key(self, identity: Identity, request: Request) -> str:
-        """The key of the path's channel; empty: a waddle was named that has none."""
-        query_of(request, ChannelQuery)
-        channel_id, waddle_id = path_channel(request), query_waddle(request)
+        """The key of the path's channel; empty when the named waddle has none."""
+        channel_id, waddle_id = path_channel(request), channel_query(request).waddle
         if self._voice is None:
             return channel_id
-        found = await known(self._voice.names, identity, request)
+        found = await known(self._voice.names, identity, request, waddle_id)
         if found is None:
             return "" if waddle_id else channel_id
         return found.key
 
 
 def still_there(found: list[Recorded], now: float) -> list[Recorded]:
-    """What can be had at `now` (Unix ms): texts also when the provider has them no more."""
+    """What is available at `now` (Unix ms); stored texts also after the provider's expiry."""
     over = {one.recording_id for one in found if 0 < one.expires_at <= now}
     kept = [one for one in found if one.recording_id not in over or one.kind != RECORDING]
     return [
@@ -118,7 +116,7 @@ def still_there(found: list[Recorded], now: float) -> list[Recorded]:
 
 
 def row_of(recorded: Recorded) -> RecordingRow:
-    """A recording as it is shown."""
+    """A recording as shown."""
     return RecordingRow(
         recorded.recording_id,
         recorded.session_id,

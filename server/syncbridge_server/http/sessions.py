@@ -19,6 +19,7 @@ from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.gateway.engine import outcome_error
 from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.http.support.answers import etag, names_tag, timestamp
+from syncbridge_server.http.support.devices import path_session
 from syncbridge_server.http.support.fields import list_field
 from syncbridge_server.http.support.problem import read_json_body
 from syncbridge_server.http.support.ready import tagged_json, unchanged
@@ -128,7 +129,7 @@ class SessionRoutes:
     async def get_session(self, request: Request) -> Response:
         """The whole state; 304 when `If-None-Match` names the current version."""
         identity = await self._authenticate(request, session_bound=True)
-        session_id = self._path_session(request)
+        session_id = path_session(request)
         authorize(identity, session_id=session_id)
         await self._gateway.require_join(identity, session_id)
         named = list_field(request.scope, b"if-none-match")
@@ -192,14 +193,6 @@ class SessionRoutes:
             raise outcome_error(ahead)
         kept = policy.spare(identity, write, known.flat or [])
         return {"kept": [key.decode() for key in kept]}
-
-    def _path_session(self, request: Request) -> str:
-        try:
-            return ids.session_id(request.path_params["session_id"])
-        except SyncBridgeError:
-            raise SyncBridgeError(
-                ErrorCode.SESSION_NOT_FOUND, "there is no such session; ids are UUIDs"
-            ) from None
 
 
 def refuse(snapshot: Snapshot) -> None:

@@ -1,7 +1,7 @@
-"""Voice channels over HTTP, for those who talk in them: a token, who is there, leave, history.
+"""Voice channels over HTTP for participants: token, participants, leave, history.
 
-A caller's grants say which channels of which waddle are theirs (`syncbridge.voice.grants`). Whether
-a channel exists is told only to those whose grants would let them in.
+A caller's grants list the channels of each waddle that are open to it (`syncbridge.voice.grants`).
+Only callers with a grant learn whether a channel exists.
 """
 
 import time
@@ -32,13 +32,13 @@ from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     BODY,
     ChannelQuery,
+    channel_query,
     claimed,
     no_call,
     reached,
     required,
     told,
 )
-from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.problem import decode_json, read_body, read_json, require_json
 from syncbridge_server.log import get_logger
 from syncbridge_server.openapi.describe import ChannelId, JsonObject, Timestamp, describe
@@ -57,7 +57,7 @@ class TokenBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class TokenAnswer(msgspec.Struct, rename="camel"):
-    """A way into a call. `ice_servers` is empty: the provider's client library knows its own."""
+    """Access to a call. `ice_servers` is empty: the provider's client library has its own."""
 
     token: str
     session_id: str
@@ -72,7 +72,7 @@ class LeaveBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class LeaveAnswer(msgspec.Struct, rename="camel"):
-    """`left`: the user was in the call and is not any more."""
+    """`left`: the user was in the call and has left it."""
 
     channel_id: str
     user_id: str
@@ -93,17 +93,17 @@ class RoomBody(msgspec.Struct, rename="camel"):
 
 
 class DoubtBody(msgspec.Struct, rename="camel"):
-    """Something that speaks against a connection: by webhook, report or list, true at a time."""
+    """Evidence against a connection: by webhook, report or list, true at a time."""
 
     source: str
     at: Timestamp
 
 
 class ConnectionBody(msgspec.Struct, rename="camel"):
-    """A connection to the provider. Without an id it is known only that the user has one.
+    """A connection to the provider. Without an id, only its existence is known.
 
-    `seen_at`, `seen_by`: the latest sign of it, and its source. `shown_at`: the latest one that is
-    not its client's own. `lease_until`: until then its client's reports hold.
+    `seen_at`, `seen_by`: the latest evidence of it, and its source. `shown_at`: the latest evidence
+    that is not its client's own. `lease_until`: its client's reports are valid until then.
     """
 
     connection_id: str
@@ -116,9 +116,9 @@ class ConnectionBody(msgspec.Struct, rename="camel"):
 
 
 class EvidenceBody(msgspec.Struct, rename="camel"):
-    """Why somebody is shown: by whose word since when, and who confirmed it last.
+    """Why a participant is shown: the first evidence, and the latest confirmation.
 
-    `source`: webhook, report or list; empty: it was not noted. `ref`: the webhook's id, the device.
+    `source`: webhook, report or list; empty: not recorded. `ref`: the webhook's id, the device.
     """
 
     source: str
@@ -130,7 +130,7 @@ class EvidenceBody(msgspec.Struct, rename="camel"):
 
 
 class ParticipantBody(msgspec.Struct, rename="camel"):
-    """Somebody in a call. `evidence`: for services, admins and the user."""
+    """A participant. `evidence`: for services, admins and the user."""
 
     user_id: str
     joined_at: Timestamp
@@ -153,7 +153,8 @@ class FiguresBody(msgspec.Struct, rename="camel"):
 
 
 class QualityBody(msgspec.Struct, rename="camel", omit_defaults=True):
-    """The provider's figures (packets, ms, ms, bits a second), or in `error` why there are none."""
+    """The provider's figures (packets, ms, ms, bits a second), or in `error` why they are
+    missing."""
 
     packets_lost: float | None = None
     jitter: float | None = None
@@ -178,9 +179,9 @@ class MigrationBody(msgspec.Struct, rename="camel"):
 
 
 class HealthBody(msgspec.Struct):
-    """How well a call is: a score from 0 to 1, its checks, and a word.
+    """The health of a call: a score from 0 to 1, its checks, and a status.
 
-    `reason`: why nobody could verify the call in two comparisons with the provider or more.
+    `reason`: why the last comparisons with the provider, two or more, could not verify the call.
     """
 
     score: float
@@ -192,8 +193,8 @@ class HealthBody(msgspec.Struct):
 class ChannelBody(msgspec.Struct, rename="camel"):
     """A voice channel. Without a call `session` and `metrics` are null.
 
-    `removing`: users whom the provider has still to remove, as their tokens were revoked or they
-    came back after they had been sent away. Services and admins see all, others themselves.
+    `removing`: users that the provider must still remove: their tokens were revoked, or they came
+    back after a removal. Services and admins see all, others only themselves.
     """
 
     channel_id: str
@@ -208,7 +209,7 @@ class ChannelBody(msgspec.Struct, rename="camel"):
 
 
 class CallBody(msgspec.Struct, rename="camel"):
-    """A call that has ended; time in ms."""
+    """An ended call; time in ms."""
 
     session_id: str
     generation: int
@@ -221,7 +222,7 @@ class CallBody(msgspec.Struct, rename="camel"):
 
 
 class HistoryAnswer(msgspec.Struct, rename="camel"):
-    """Calls of a channel that have ended, the latest first."""
+    """Ended calls of a channel, latest first."""
 
     channel_id: str
     calls: list[CallBody]
@@ -237,9 +238,9 @@ class VoiceRoutes:
     """The routes.
 
     Args:
-        voice: None when no provider is configured: everything is answered 503.
+        voice: None without a configured provider: every route answers 503.
         id_bytes: longest user or device id.
-        buckets: voice tokens a user may ask for; None: as many as they like.
+        buckets: rate of voice tokens for each user; None: unlimited.
         clock: monotonic seconds.
     """
 
@@ -268,7 +269,7 @@ class VoiceRoutes:
         ]
 
     def admin_routes(self) -> list[BaseRoute]:
-        """For operators, where `authenticate` lets them in as admins: what only reads."""
+        """The read-only routes, for operators that `authenticate` accepts as admins."""
         return [Route("/admin/voice/channels/{channel_id}", self.show_channel, methods=["GET"])]
 
     @describe(
@@ -319,7 +320,7 @@ class VoiceRoutes:
         tag="voice",
     )
     async def show_channel(self, request: Request) -> Response:
-        """Its call, who is in it, how well it is. 404 when there never was a call."""
+        """Its call, participants and health. 404 when there never was a call."""
         channel, identity = await self._reached(request)
         voice = required(self._voice)
         quality = await voice.monitor.quality(channel)
@@ -335,11 +336,11 @@ class VoiceRoutes:
         tag="voice",
     )
     async def show_history(self, request: Request) -> Response:
-        """With their final figures, the latest first."""
+        """With their final figures, latest first."""
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
-        query = query_of(request, HistoryQuery)
-        record = (await reached(voice, identity, request)).record
+        query = channel_query(request, HistoryQuery)
+        record = (await reached(voice, identity, request, query.waddle)).record
         finals = await voice.channels.finals(record.channel_id, query.limit)
         calls = [
             CallBody(
@@ -366,9 +367,9 @@ class VoiceRoutes:
     )
     async def leave_channel(self, request: Request) -> Response:
         """With all devices. Services and admins may name the user, who then needs a new token to
-        come back. 409 when there is no call.
+        come back. 409 without a call.
 
-        Nothing at all counts as an empty object.
+        An empty body counts as an empty object.
         """
         channel, identity = await self._reached(request)
         channel_id = channel.record.channel_id
@@ -396,7 +397,8 @@ class VoiceRoutes:
         return short_id("userId", user_id, self._id_bytes)
 
     def _hold_to_rate(self, identity: Identity) -> None:
-        """Raise RATE_LIMITED for a user who asks too often: every token may cost a request."""
+        """Raise RATE_LIMITED for a user who asks too often: each token may cost a provider
+        request."""
         if self._buckets is None or identity.privileged:
             return
         wait = self._buckets.take(identity.user_id, self._clock())
@@ -404,11 +406,11 @@ class VoiceRoutes:
             raise SyncBridgeError(ErrorCode.RATE_LIMITED, "too many voice tokens", retry_after=wait)
 
     async def _reached(self, request: Request) -> tuple[Channel, Identity]:
-        """The channel of the path, for who may see it. Raises as `reached`."""
+        """The channel of the path, and the caller. Raises as `reached`."""
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
-        query_of(request, ChannelQuery)
-        return await reached(voice, identity, request), identity
+        waddle_id = channel_query(request).waddle
+        return await reached(voice, identity, request, waddle_id), identity
 
 
 def body_of(
@@ -418,7 +420,7 @@ def body_of(
     quality: Metrics | CannotVerify | None = None,
     seer: str | None = None,
 ) -> ChannelBody:
-    """A channel as it is shown at `now` (Unix ms). `seer`: sees no other user's evidence."""
+    """A channel as shown at `now` (Unix ms). `seer`: sees only their own evidence."""
     record = channel.record
     return ChannelBody(
         record.public_id,

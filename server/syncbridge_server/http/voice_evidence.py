@@ -1,7 +1,7 @@
-"""Why a call is shown as it is: lists of calls, of one channel's evidence, of one user's calls.
+"""Evidence of calls: the list of calls, the timeline of a channel, the calls of a user.
 
-Whose devices and connections are whose is told to services and admins; everybody else reads what
-concerns themselves, and the call as a whole. Grants say which channels a caller may see.
+Only services and admins see the devices and connections of all users; others see their own entries
+and those of the whole call. Grants decide which channels a caller sees.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ from syncbridge.voice.timeline import TimelineEntry
 from syncbridge.voice.verification import ALL, Unverified, worst
 from syncbridge_server.auth.http import Authenticate
 from syncbridge_server.http.support.answers import encoded, timestamp
-from syncbridge_server.http.support.channels import ChannelQuery, reached, required
+from syncbridge_server.http.support.channels import ChannelQuery, channel_query, reached, required
 from syncbridge_server.http.support.pages import PageSize, query_of
 from syncbridge_server.openapi.describe import ChannelId, Timestamp, describe
 from syncbridge_server.redis.stores.cold import StateDamaged
@@ -42,8 +42,8 @@ class ChannelsQuery(msgspec.Struct):
 class ChannelRow(msgspec.Struct, rename="camel"):
     """A call in brief.
 
-    `doubtful`: participants against whom something speaks. `status`: healthy, degraded or
-    unhealthy; `reason`: why nobody could verify the call in the latest comparisons, or empty.
+    `doubtful`: participants with evidence against their presence. `status`: healthy, degraded or
+    unhealthy; `reason`: why the latest comparisons could not verify the call, or empty.
     """
 
     channel_id: ChannelId
@@ -60,9 +60,9 @@ class ChannelRow(msgspec.Struct, rename="camel"):
 
 
 class ChannelsAnswer(msgspec.Struct, rename="camel"):
-    """Channels with a call, in an order that stays. `nextCursor` is empty on the last page.
+    """Channels with a call, in a stable order. `nextCursor` is empty on the last page.
 
-    `damaged`: channels of the page that cannot be read and are left out here.
+    `damaged`: unreadable channels, which the page leaves out.
     """
 
     channels: list[ChannelRow]
@@ -73,7 +73,7 @@ class ChannelsAnswer(msgspec.Struct, rename="camel"):
 class TimelineQuery(ChannelQuery, rename="camel"):
     """Query of `GET /voice/channels/{channel_id}/timeline`.
 
-    `user_id`: only what concerns this user, or the whole call.
+    `user_id`: only entries of this user, or of the whole call.
     """
 
     cursor: Annotated[str, Meta(max_length=64)] = ""
@@ -82,11 +82,12 @@ class TimelineQuery(ChannelQuery, rename="camel"):
 
 
 class EntryRow(msgspec.Struct, rename="camel"):
-    """One statement, and what it changed. Its words are listed in the page on voice calls.
+    """One piece of evidence, and its effect. The page on voice calls lists the values.
 
-    `at`: when it took effect; `said_at`: when it was true, if told. `source`: webhook, report,
+    `at`: when it took effect; `said_at`: when it was true, if known. `source`: webhook, report,
     list, token, timeout, operator or provider; `ref`: the webhook's id, the device, the operator,
-    the session. `wrong_ms`: how long at most the opposite was shown. `count`: entries left out.
+    the session. `wrong_ms`: longest time for which the opposite was shown. `count`: entries left
+    out.
     """
 
     at: Timestamp
@@ -103,7 +104,7 @@ class EntryRow(msgspec.Struct, rename="camel"):
 
 
 class TimelineAnswer(msgspec.Struct, rename="camel"):
-    """Entries, the latest first. `nextCursor` is empty on the last page."""
+    """Entries, latest first. `nextCursor` is empty on the last page."""
 
     channel_id: ChannelId
     entries: list[EntryRow]
@@ -111,10 +112,10 @@ class TimelineAnswer(msgspec.Struct, rename="camel"):
 
 
 class UserCallRow(msgspec.Struct, rename="camel"):
-    """A channel in whose call a user is, or was.
+    """A channel with a current or past call of a user.
 
-    `state`: connected, moving or left; `last_at`: when that was noted last. Who has left has no
-    `joined_at`, and `session_id` is that of the call that goes on, if one does.
+    `state`: connected, moving or left; `last_at`: time of the last note. A user who has left has no
+    `joined_at`, and `session_id` is that of the continuing call, if any.
     """
 
     channel_id: ChannelId
@@ -127,9 +128,9 @@ class UserCallRow(msgspec.Struct, rename="camel"):
 
 
 class UserCallsAnswer(msgspec.Struct, rename="camel"):
-    """The calls that a user is in, then those that the user was in, the latest first.
+    """The calls that a user is in, then past ones, latest first.
 
-    `damaged`: channels that cannot be read and are left out here.
+    `damaged`: unreadable channels, which are left out.
     """
 
     user_id: str
@@ -154,7 +155,7 @@ class VoiceEvidenceRoutes:
         ]
 
     def admin_routes(self) -> list[BaseRoute]:
-        """The same for operators, where `authenticate` lets them in as admins."""
+        """The same for operators that `authenticate` accepts as admins."""
         channels = "/admin/voice/channels"
         return [
             Route(channels, self.channels, methods=["GET"]),
@@ -170,9 +171,9 @@ class VoiceEvidenceRoutes:
         tag="voice",
     )
     async def channels(self, request: Request) -> Response:
-        """Those that the caller's grants are for; services and admins see all.
+        """Channels of the caller's grants; services and admins see all.
 
-        A page may be shorter than the limit although another follows.
+        A page may be shorter than the limit although another one follows.
         """
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
@@ -200,14 +201,14 @@ class VoiceEvidenceRoutes:
         tag="voice",
     )
     async def timeline(self, request: Request) -> Response:
-        """The latest first: about 500 entries are kept, for 7 days after the last one.
+        """Latest first: about 500 entries are kept, for 7 days after the last one.
 
-        Who is no service or admin reads what concerns themselves and the whole call.
+        Callers other than services and admins get their own entries and those of the whole call.
         """
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
-        query = query_of(request, TimelineQuery)
-        record = (await reached(voice, identity, request)).record
+        query = channel_query(request, TimelineQuery)
+        record = (await reached(voice, identity, request, query.waddle)).record
         user_id, in_charge = query.user_id, grants.unlimited(identity)
         if not in_charge and user_id not in ("", identity.user_id):
             raise SyncBridgeError(ErrorCode.FORBIDDEN, "this concerns another user")
@@ -225,7 +226,7 @@ class VoiceEvidenceRoutes:
         tag="voice",
     )
     async def user_calls(self, request: Request) -> Response:
-        """At most 100 channels of the last 30 days; each of them has been looked at."""
+        """At most 100 channels of the last 30 days, each read again."""
         identity = await self._authenticate(request)
         user_id = ids.short_id("user_id", request.path_params["user_id"], self._id_bytes)
         authorize(identity, user_id=user_id)
@@ -247,7 +248,7 @@ class VoiceEvidenceRoutes:
 
 
 def read(voice: Voice, stored: Iterable[Stored | StoreError]) -> tuple[list[Channel], int]:
-    """The channels that are there, and how many cannot be read."""
+    """The existing channels, and the number of unreadable ones."""
     found, damaged = [], 0
     for one in stored:
         try:
@@ -266,7 +267,7 @@ def is_forgotten(one: Stored | StoreError) -> bool:
 
 
 def may_see(identity: Identity, channel: Channel) -> bool:
-    """Whether a caller's grants are for a channel."""
+    """Whether a caller has a grant for a channel."""
     record = channel.record
     return grants.permissions_of(identity, record.waddle_id, record.public_id) is not None
 
@@ -294,7 +295,7 @@ def row_of(channel: Channel, now: int, unverified: dict[str, Unverified]) -> Cha
 
 
 def entry_row(entry: TimelineEntry, *, in_charge: bool) -> EntryRow:
-    """An entry as it is shown; who the operator was is told to who is in charge."""
+    """An entry as shown; `in_charge`: include the operator's name."""
     hidden = entry.source is Teller.OPERATOR and not in_charge
     return EntryRow(
         timestamp(entry.at),
@@ -312,7 +313,7 @@ def entry_row(entry: TimelineEntry, *, in_charge: bool) -> EntryRow:
 
 
 def user_call(channel: Channel, user_id: str, at: int) -> UserCallRow:
-    """A channel in whose call a user is, or was at a time."""
+    """A channel with a call that a user is in, or was in at `at`."""
     record, call = channel.record, channel.call
     since = call.since(user_id) if call is not None else None
     participant = record.participants.get(user_id)

@@ -1,4 +1,4 @@
-"""Voice channels over HTTP, for those in charge: prewarm, migrate, end, and figures of all."""
+"""Voice channels over HTTP for services: prewarm, configure, migrate, mute, end, and metrics."""
 
 from datetime import datetime
 from functools import partial
@@ -25,16 +25,15 @@ from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
     BODY,
     ChannelQuery,
+    channel_query,
     claimed,
     configured_key,
     no_call,
     path_channel,
-    query_waddle,
     reached,
     required,
     told,
 )
-from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.problem import read_json
 from syncbridge_server.http.support.voice_config import (
     ChannelConfigAnswer,
@@ -55,7 +54,7 @@ _log = get_logger("VOICE")
 
 
 class PrewarmBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """Body of `prewarm`. `starts_at`: when the event begins; now, if it is left out."""
+    """Body of `prewarm`. `starts_at`: when the event begins; by default now."""
 
     waddle_id: ChannelId
     starts_at: Annotated[datetime, Meta(tz=True)] | None = None
@@ -65,7 +64,7 @@ class PrewarmBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 class PrewarmAnswer(msgspec.Struct, rename="camel"):
     """The room is open from `warm_from` and kept until `warm_until`; `session_id` if it is open.
 
-    `config`: how it is opened, or was.
+    `config`: its configuration.
     """
 
     channel_id: str
@@ -76,7 +75,7 @@ class PrewarmAnswer(msgspec.Struct, rename="camel"):
 
 
 class MigrateAnswer(msgspec.Struct, rename="camel"):
-    """Participants were told to come over to `session_id`."""
+    """Participants were told to rejoin in `session_id`."""
 
     channel_id: str
     session_id: str
@@ -89,7 +88,7 @@ class MuteBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class MuteAnswer(msgspec.Struct, rename="camel"):
-    """`muted`: the user is in the call, and every microphone of theirs is off."""
+    """`muted`: the user is in the call with every microphone off."""
 
     channel_id: str
     user_id: str
@@ -97,14 +96,14 @@ class MuteAnswer(msgspec.Struct, rename="camel"):
 
 
 class EndAnswer(msgspec.Struct, rename="camel"):
-    """`ended`: there was a call, or a room for one, and there is none any more."""
+    """`ended`: there was a call or a room, which has ended."""
 
     channel_id: str
     ended: bool
 
 
 class VoiceMetricsBody(VoiceFigures, kw_only=True, rename="camel"):
-    """Answer of `GET /admin/metrics/voice`. `enabled`: there is a voice provider."""
+    """Answer of `GET /admin/metrics/voice`. `enabled`: a voice provider is configured."""
 
     enabled: bool
     provider: str
@@ -142,17 +141,17 @@ class VoiceOperationRoutes:
         tag="voice",
     )
     async def prewarm(self, request: Request) -> Response:
-        """Kept open until nobody has come for some minutes after the event began.
+        """Kept open until some minutes after the event's begin if nobody joins.
 
-        409 when a call is under way that was opened in another way than `config` says.
+        409 when a running call was opened with another configuration than `config`.
         """
         identity = await self._in_charge(request)
         voice = required(self._voice)
         channel_id = path_channel(request)
-        query_of(request, ChannelQuery)
+        query = channel_query(request)
         body = await read_json(request, PrewarmBody, BODY)
         waddle_id = ids.channel_id("waddleId", body.waddle_id)
-        if query_waddle(request) not in ("", waddle_id):
+        if query.waddle not in ("", waddle_id):
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD, "waddle: not the waddleId of the body", field="waddle"
             )
@@ -192,17 +191,17 @@ class VoiceOperationRoutes:
         tag="voice",
     )
     async def configure(self, request: Request) -> Response:
-        """How its sessions are opened from now on, whoever opens them. A call that is under way
-        goes on as it is. What is left out is as by default: `{}` takes the configuration away.
+        """Applies to sessions that are opened from now on; a running call does not change. Omitted
+        fields have their defaults: `{}` removes the configuration.
         """
         identity = await self._in_charge(request)
         voice = required(self._voice)
-        query_of(request, ChannelQuery)
+        waddle_id = channel_query(request).waddle
         body = await read_json(request, ConfigBody, BODY)
-        default, waddle_id = default_config(self._settings), query_waddle(request)
+        default = default_config(self._settings)
         standing = self._config(body) if body != ConfigBody() else None
         rule = partial(configured, config=standing, default=default, waddle_id=waddle_id)
-        key = await configured_key(voice.names, identity, request)
+        key = await configured_key(voice.names, identity, request, waddle_id)
         in_use = await voice.writer.change(key, rule)
         _log.info("voice_channel_configured", channel_id=key, by=identity.user_id)
         return encoded(self._shown(path_channel(request), standing, in_use))
@@ -215,7 +214,7 @@ class VoiceOperationRoutes:
         tag="voice",
     )
     async def show_config(self, request: Request) -> Response:
-        """How its sessions are opened. `inUse`: how the one that is open was."""
+        """The configuration of its sessions. `inUse`: that of the open session."""
         identity = await self._in_charge(request)
         record = (await self._known(identity, required(self._voice), request)).record
         in_use = record.config if record.room is not None else None
@@ -236,9 +235,9 @@ class VoiceOperationRoutes:
         tag="voice",
     )
     async def migrate(self, request: Request) -> Response:
-        """Its participants are told to rejoin. 409 without a call, or while it is moving.
+        """Tells the participants to rejoin. 409 without a call, or while it moves.
 
-        503 when the provider opens no other session: the call goes on where it is.
+        503 when the provider opens no other session: the call stays where it is.
         """
         identity = await self._in_charge(request)
         voice = required(self._voice)
@@ -264,8 +263,8 @@ class VoiceOperationRoutes:
         tag="voice",
     )
     async def mute(self, request: Request) -> Response:
-        """Their microphones are off; they may switch them on again. 422 where the provider mutes
-        nobody.
+        """Switches their microphones off; they may switch them on again. 422 when the provider
+        cannot mute.
         """
         identity = await self._in_charge(request)
         voice = required(self._voice)
@@ -292,7 +291,7 @@ class VoiceOperationRoutes:
         tag="voice",
     )
     async def end(self, request: Request) -> Response:
-        """Everybody is told, the final figures are kept, and the provider's session is ended."""
+        """Tells all participants, keeps the final figures, and ends the provider's session."""
         identity = await self._in_charge(request)
         voice = required(self._voice)
         channel_id = (await self._known(identity, voice, request)).record.channel_id
@@ -326,8 +325,7 @@ class VoiceOperationRoutes:
         return await self._authenticate(request, SERVICES)
 
     async def _known(self, identity: Identity, voice: Voice, request: Request) -> Channel:
-        query_of(request, ChannelQuery)
-        return await reached(voice, identity, request)
+        return await reached(voice, identity, request, channel_query(request).waddle)
 
     async def _open(self, channel_id: str, waddle_id: str) -> str:
         try:
@@ -347,7 +345,7 @@ class VoiceOperationRoutes:
             )
 
     def _opens_at(self, body: PrewarmBody, now: int) -> int:
-        """When the room is to be open, in Unix ms. Raises INVALID_FIELD for a time too far off."""
+        """When to open the room, in Unix ms. Raises INVALID_FIELD for a time too far off."""
         if body.starts_at is None:
             return now
         starts_at = round(body.starts_at.timestamp() * 1000)
@@ -361,7 +359,7 @@ class VoiceOperationRoutes:
         return max(now, starts_at - round(self._settings.voice_prewarm * 1000))
 
     def _config(self, body: ConfigBody | None, base: ChannelConfig | None = None) -> ChannelConfig:
-        """The server's defaults, or `base`, with what a body says.
+        """The server's defaults, or `base`, overridden by a body.
 
         Raises INVALID_FIELD.
         """
@@ -379,9 +377,9 @@ def warmed(
     waddle_id: str,
     required: bool,
 ) -> tuple[int, int]:
-    """Note when a room is to be open; from when and until when it is.
+    """Note when to open a room; returns from when and until when it is open.
 
-    `required`: the configuration was asked for. Raises OtherWaddle, CALL_ACTIVE.
+    `required`: the caller gave a configuration. Raises OtherWaddle, CALL_ACTIVE.
     """
     require_waddle(channel, waddle_id)
     if required and opens_at <= now:
@@ -398,9 +396,9 @@ def configured(
     default: ChannelConfig,
     waddle_id: str = "",
 ) -> ChannelConfig | None:
-    """Configure a channel, of `waddle_id` if one was named. Raises OtherWaddle.
+    """Configure a channel, of `waddle_id` if named. Raises OtherWaddle.
 
-    How the room that is open was opened; None: none is open.
+    Returns the configuration of the open room, or None.
     """
     require_waddle(channel, waddle_id)
     channel.record.waddle_id = channel.record.waddle_id or waddle_id
@@ -409,7 +407,7 @@ def configured(
 
 
 def require_unused(channel: Channel, now: int, config: ChannelConfig) -> None:
-    """Raise CALL_ACTIVE when people are in a call that was opened in another way."""
+    """Raise CALL_ACTIVE when people are in a call with another configuration."""
     record = channel.record
     if record.room is not None and record.config != config and channel.taken(now):
         raise SyncBridgeError(
@@ -421,7 +419,7 @@ def require_unused(channel: Channel, now: int, config: ChannelConfig) -> None:
 
 
 def ended(channel: Channel, now: int, *, by: str) -> None:
-    """End the call, as `by` asks. Raises NotLive when there is neither a call nor a room."""
+    """End the call for `by`. Raises NotLive without a call or room."""
     if channel.record.room is None:
         raise NotLive
     channel.end(now, "ended", EvidenceOrigin(Teller.OPERATOR, by))

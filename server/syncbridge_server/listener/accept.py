@@ -1,15 +1,15 @@
-"""Accept connections and send each where its first bytes say.
+"""Accept connections and hand each to the stack that its first bytes select.
 
-Theory of operation. The listening socket is read without blocking, up to `BATCH` connections a
-wake-up. Most clients send their request with or right after the last packet of the TCP handshake,
-so the head is usually there already: then the upgrade is parsed, answered and adopted on the spot,
-without a task. Only a connection whose bytes are missing costs a task, until its first verdict,
-with one deadline for all of it. Tasks and served connections are counted and bounded; at the bound
-the oldest that waits for its client gives way to the new one (`capacity`), else the answer is 503
-and the connection is closed.
+Theory of operation. The accept loop takes up to `BATCH` connections a wake-up without blocking.
+Most clients send their request with or right after the last packet of the TCP handshake,
+so the head has usually arrived: the upgrade is then parsed, answered and adopted at once, without a
+task. A connection whose head is incomplete gets a task until it is routed, with one deadline for
+all of that. Tasks and served connections are counted and bounded; at the bound the oldest one that
+waits for its client gives way to the new one (`capacity`). If none waits, the answer is 503 and the
+connection is closed.
 
-Running out of descriptors leaves the listening socket readable, so a loop that only retries would
-spin. It backs off, from 50 ms to 1 s, says so once, and has connections that wait give way.
+Without descriptors the listening socket stays readable, and a loop that only retries would spin.
+The loop backs off, from 50 ms to 1 s, logs it once, and evicts waiting connections.
 """
 
 import errno
@@ -56,11 +56,11 @@ Handler = Callable[[socket.socket, bytes, Occupant], Awaitable[None]]
 
 
 class Acceptor:
-    """The entrance of one process.
+    """Accepts the connections of one process.
 
     Args:
-        http, tls: serve a connection with the bytes already read, own the socket, and end with
-            it. `tls` is None on a plain listener.
+        http, tls: serve a connection, given the bytes already read; they own its socket. `tls` is
+            None on a plain listener.
         nursery: where connection tasks live.
         bounds: what may be open at once.
     """
@@ -101,8 +101,8 @@ class Acceptor:
                 await trio.sleep(pause)
 
     def accept_batch(self, listener: socket.socket) -> bool:
-        """Take up to BATCH connections that wait; False when none is left. Raises OSError only
-        when the process is at its limits or the listener broken; a lost client is skipped."""
+        """Accept up to BATCH connections; False when none is left. Clients that are gone are
+        skipped. Raises OSError only when the process is at its limits or the listener is broken."""
         for _ in range(BATCH):
             try:
                 sock, address = listener.accept()
@@ -122,7 +122,7 @@ class Acceptor:
         return True
 
     def _greet(self, sock: socket.socket, address: object) -> None:
-        """Settle a new connection at once if its bytes are here, else wait in a task."""
+        """Route a new connection at once if its bytes have arrived, else wait in a task."""
         sock.setblocking(False)
         client = "unix"
         if isinstance(address, tuple):
@@ -147,7 +147,7 @@ class Acceptor:
         self._nursery.start_soon(self._await_head, occupant, sock, client, data)
 
     def hurry(self, seconds: float) -> None:
-        """Give the connections that have not said what they want at most so much longer."""
+        """Give connections that are not routed yet at most `seconds` from now."""
         deadline = trio.current_time() + seconds
         for occupant in self._bounds.handshakes.waiting:
             occupant.scope.deadline = min(occupant.scope.deadline, deadline)
@@ -155,7 +155,7 @@ class Acceptor:
     async def _await_head(
         self, occupant: Occupant, sock: socket.socket, client: str, data: bytes
     ) -> None:
-        """Read until there is a verdict, the peer is gone, or its time or its place is."""
+        """Read until the connection is routed, closed, out of time, or evicted."""
         settled = False
         try:
             with occupant.scope as scope:
@@ -179,9 +179,9 @@ class Acceptor:
                 sock.close()
 
     def _route(self, sock: socket.socket, client: str, data: bytes) -> bool:
-        """Act on the verdict about `data`; False when more bytes are needed.
+        """Route a connection by `data`; False when more bytes are needed.
 
-        Afterwards the socket belongs to somebody else or is closed.
+        On True the socket has another owner or is closed.
         """
         verdict, request, initial = sniff(data, self._path, self._config.max_header_bytes)
         if self._tls is not None:
@@ -224,7 +224,7 @@ class Acceptor:
     async def _run(
         self, handler: Handler, sock: socket.socket, data: bytes, occupant: Occupant
     ) -> None:
-        """One connection must not end the others, whatever goes wrong in it."""
+        """Run one connection; its failure does not end the others."""
         try:
             with occupant.scope:
                 await handler(sock, data, occupant)
@@ -242,7 +242,7 @@ class Acceptor:
         initial: bytes,
         on_known: Callable[[], None] | None = None,
     ) -> None:
-        """Answer a handshake and give the socket to the sink, or refuse and close it."""
+        """Answer a handshake and hand the socket to the sink, or refuse and close it."""
         if FORWARDED in request.headers:
             self._bounds.forwards(client)
         client = client_of(client, request.headers, self._config)
@@ -277,7 +277,7 @@ class Acceptor:
         headers: Mapping[bytes, bytes] = NO_HEADERS,
         client: str = "",
     ) -> None:
-        """Send the refusal, then close once the peer has had the chance to read it."""
+        """Send the refusal, and close once the peer has had time to read it."""
         self._config.on_refused(refusal, client, "handshake" if client else "connection")
         try:
             sock.send(to_http1(*refusal_response(refusal, headers, self._config.origins)))

@@ -1,4 +1,4 @@
-"""The sink of an address at which no WebSockets are served."""
+"""The sink of an address that serves no WebSockets."""
 
 import socket
 from collections.abc import Callable
@@ -11,7 +11,7 @@ class NoSockets:
     """Refuses every handshake."""
 
     def admit(self, client: str) -> Refusal:
-        """404, as for any path that is not there."""
+        """404, as for any unknown path."""
         code = ErrorCode.NOT_FOUND
         return Refusal(code.status, code.wire, "no WebSockets are served at this address")
 

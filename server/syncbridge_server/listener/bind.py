@@ -1,4 +1,4 @@
-"""Listening sockets from addresses as settings write them."""
+"""Listening sockets for the addresses in the settings."""
 
 import errno
 import logging
@@ -17,20 +17,19 @@ logger = logging.getLogger("syncbridge.listener")
 def bind(
     addresses: Sequence[str], *, shared: bool = False, only: bool = False
 ) -> list[socket.socket]:
-    """Make one non-blocking socket for each address, which does not listen yet; all or none.
+    """Bind one non-blocking socket to each address, or none at all; they do not listen yet.
 
     Args:
         addresses: `host:port`, `:port` (every IPv4 interface), `[v6]:port`, `unix:/path`
-            (a socket file that is there already is replaced), `fd://n` (an inherited socket).
+            (an existing socket file is replaced), `fd://n` (an inherited socket).
         shared: other sockets may listen on the same port (SO_REUSEPORT).
-        only: sockets of IPv6 take no IPv4.
+        only: IPv6 sockets accept no IPv4.
 
-    `[::]:port` beside `0.0.0.0:port` is for IPv6 only, and is left out, with a line in the log,
-    where there is no IPv6.
+    `[::]:port` beside `0.0.0.0:port` is IPv6 only. Without IPv6 it is left out, and logged.
 
     Raises:
         OSError: an address cannot be bound; the message names it.
-        ValueError: it is not an address.
+        ValueError: not an address.
     """
     with ExitStack() as opened:
         sockets: list[socket.socket] = []
@@ -52,7 +51,7 @@ def bind(
 
 
 def _beside(address: str, addresses: Sequence[str], sockets: Sequence[socket.socket]) -> str:
-    """`[::]:port` when the same port of IPv4 is bound as well, port 0 as what that became."""
+    """`[::]:port` if the same IPv4 port is bound; for port 0, the port that IPv4 was given."""
     every = address.replace("[::]", EVERY)
     if not address.startswith("[::]:") or every not in addresses:
         return ""
@@ -71,7 +70,7 @@ def _open(address: str) -> socket.socket:
 
 
 def listen(sockets: Sequence[socket.socket], backlog: int) -> None:
-    """Let connections come; up to `backlog` of them may wait to be accepted. Raises OSError."""
+    """Start listening with a backlog of `backlog` connections. Raises OSError."""
     for sock in sockets:
         sock.listen(backlog)
 
@@ -93,7 +92,7 @@ def _bind(sock: socket.socket, address: str, shared: bool) -> None:
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Split `host:port`; raises ValueError when it is something else."""
+    """Split `host:port`. Raises ValueError for other text."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65_535:
         raise ValueError(f"not an address to listen on: {address!r} (want host:port)")

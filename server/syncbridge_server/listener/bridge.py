@@ -1,11 +1,11 @@
-"""The WebSocket route as an ASGI application, for servers and test clients that are not ours.
+"""The WebSocket route as an ASGI application, for other servers and for test clients.
 
-There is one engine, the sink, and it speaks frames on a socket. So the bridge makes a socketpair,
-gives one end to the sink, and plays the client of RFC 6455 on the other: an ASGI message becomes
-a masked frame, a frame of the sink becomes an ASGI message. Back-pressure is the socketpair's:
-when it is full, the bridge does not call `receive`. Pings stay between the ASGI server and its
-client, and so does compression. Close codes go through in both directions, except 1006 to the
-client, which ASGI cannot say: the client is told 1011 instead.
+The only engine is the sink, which speaks frames on a socket. So the bridge makes a socketpair,
+gives one end to the sink, and plays the client of RFC 6455 on the other: an ASGI message becomes a
+masked frame, a frame of the sink becomes an ASGI message. Back-pressure is the socketpair's: when
+it is full, the bridge does not call `receive`. Pings and compression stay between the ASGI server
+and its client. Close codes go through in both directions, except 1006 to the client: ASGI cannot
+express it, so the client gets 1011.
 """
 
 import socket
@@ -47,8 +47,8 @@ async def explain_refusal(
 ) -> None:
     """ASGI application for plain HTTP requests at the WebSocket path.
 
-    A browser tells a page nothing about why a handshake was refused, so the page may ask here: the
-    answer is the refusal that a handshake would get now, else 426.
+    A browser does not tell a page why a handshake was refused, so the page may ask here. The answer
+    is the refusal that a handshake would get now, else 426.
     """
     verdict = _judge(scope, config.proxies.client(dict(scope)) or "unix", sink, config)
     refusal = verdict if isinstance(verdict, Refusal) else UPGRADE_REQUIRED
@@ -62,10 +62,10 @@ async def explain_refusal(
 async def websocket_bridge(
     scope: Scope, receive: Receive, send: Send, sink: SocketSink, config: ListenerConfig
 ) -> None:
-    """Serve one ASGI `websocket` connection through the sink until both sides are done.
+    """Serve one ASGI `websocket` connection through the sink until both sides have closed.
 
-    The path is not judged, because a router has chosen it; Origin, tokens in the URL, subprotocol
-    and admission are, as on the native path.
+    Origin, tokens in the URL, subprotocol and admission are checked as on the native path; the path
+    is not, because a router has chosen it.
     """
     await receive()  # websocket.connect
     asked = dict(scope["headers"])
@@ -87,7 +87,7 @@ async def websocket_bridge(
 def _judge(
     scope: Scope, client: str, sink: SocketSink, config: ListenerConfig
 ) -> Agreement | Refusal:
-    """The shared policy over an ASGI scope; the server has checked version and key."""
+    """Apply the shared policy to an ASGI scope; the server has checked version and key."""
     try:
         headers = collect(scope["headers"])
     except HandshakeError as error:
@@ -112,7 +112,7 @@ def _acceptance(agreement: Agreement, given_id: bytes) -> dict[str, Any]:
 
 
 async def _refuse(scope: Scope, send: Send, response: Response) -> None:
-    """Answer with the problem document when the server can, else with its plain 403."""
+    """Answer with the problem document if the server can send one, else with its plain 403."""
     status, headers, body = response
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
@@ -135,7 +135,7 @@ class _Bridge:
         self._parts: list[str | bytes | bytearray] = []
 
     async def run(self, far: socket.socket, sink: SocketSink, encoding: int, client: str) -> None:
-        """Give `far` to the sink and copy messages until the closing handshake is over."""
+        """Hand `far` to the sink and copy messages until the closing handshake is over."""
         far.setblocking(False)
         try:
             sink.adopt(
@@ -164,7 +164,7 @@ class _Bridge:
                 await self._write(BytesMessage(data=message.get("bytes") or b""))
 
     async def _leave(self, code: int) -> None:
-        """Tell the sink how the client went: a close frame, or for 1006 the end of the stream."""
+        """Tell the sink how the client closed: a close frame, or for 1006 the end of the stream."""
         if code in (1005, 1015):
             await self._write_bytes(EMPTY_CLOSE)
         elif code != 1006:
@@ -183,7 +183,7 @@ class _Bridge:
         await self._write_bytes(data)
 
     async def _write_bytes(self, data: bytes) -> None:
-        """Both directions write: messages here, pongs and the answer to a close there."""
+        """Write bytes; both directions do: messages, and pongs and close replies."""
         try:
             async with self._writing:
                 await self._stream.send_all(data)
@@ -191,7 +191,7 @@ class _Bridge:
             pass  # the sink has closed
 
     async def _outbound(self, scope: trio.CancelScope) -> None:
-        """Copy to the client until the sink closes; then the client has CLOSE_SECONDS to go."""
+        """Copy to the client until the sink closes; then the client has CLOSE_SECONDS to close."""
         code, reason = 1011, ""
         closing = False
         while not closing:

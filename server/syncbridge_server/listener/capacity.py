@@ -1,29 +1,30 @@
-"""Bounds on what is open at once, in which the oldest that waits for its client gives way.
+"""Bounds on what is open at once. At a bound, the oldest that waits for its client gives way.
 
-Theory of operation. Places are taken by an `Occupant`: a connection together with the request that
-it works on, or one request of an HTTP/2 connection. While it can do nothing but wait for bytes of
-its client, it stands in the queue of its holder in each of its capacities, oldest first (`shares`
-says who the holders are). A newcomer that finds a capacity full takes the place of one that waits,
-which is cancelled: of the address of which most wait, if that is above its share; else of the
-older one, by its wait, of that address and of those who have no share; else of the user of whom
-most wait. When nobody waits, all are being worked on, and the newcomer is refused. So whoever is
-silent or slow keeps nobody out, and no request that has arrived is dropped.
+Theory of operation. Places are taken by an `Occupant`: a connection with its current request, or
+one request of an HTTP/2 connection. While it only waits for bytes from its client, it stands in its
+holder's queue in each of its capacities, oldest first (`shares` defines holders). A newcomer that
+finds a capacity full takes the place of a waiting occupant, which is cancelled. The victim belongs
+to the address with the most waiting occupants, if that is above its share; else it is the older, by
+its wait, of that address and of the holder without a share; else it belongs to the user with the
+most waiting occupants. When nobody waits, all are busy, and the newcomer is refused. So silent or
+slow clients keep nobody out, and no request that has arrived is dropped.
 
-Most of who waits is sent something long before a place is short. So who begins to wait is only
-noted, in order, and enters the queues when somebody has to give way. Each step costs O(1), that
-one spread over the waits that it catches up with.
+Most waits end long before places run short. So the start of a wait is only noted, in order, and
+enters the queues when somebody has to give way. Each step costs O(1), that one spread over the
+waits that it catches up with.
 
-A place in the queue is kept over bytes that merely drip in: an occupant moves to the end when it
-begins to wait for something else, or while its body comes at the rate that is asked for.
+Bytes that drip in do not improve an occupant's position: it moves to the end when it begins to wait
+for something else, or while its body arrives at the required rate.
 
-An occupant whose client does not take its answer stands in a second queue, from which it moves to
-the end with what is taken. From there it gives way when nobody waits in the first one and nothing
-was taken for STALL_SECONDS. Whose client has no such time left (`uptake`) stands in the first one.
+An occupant whose client does not read its answer stands in a second queue, and moves to its end
+whenever the client reads something. It gives way when nobody waits in the first queue and its
+client has read nothing for STALL_SECONDS. When its client has no such time left (`uptake`), it
+stands in the first queue.
 
 Above the bound of connections there is a small reserve, in which a connection is read up to one
-request head and served only when that asks for a probe (health, metrics). It has RESERVE_SECONDS
-for all of it. In the reserve the oldest that wait give way too, so that neither silent connections
-nor many probes keep a probe out.
+request head and served only if that is a probe (health, metrics). It has RESERVE_SECONDS in all. In
+the reserve, too, the oldest that wait give way: neither silent connections nor many probes keep a
+probe out.
 """
 
 import itertools
@@ -48,11 +49,11 @@ from syncbridge_server.listener.shares import (
 from syncbridge_server.log import Occasionally
 
 RESERVE_SECONDS = 5.0
-"""What a connection in the reserve has for TLS, one request head and the answer."""
+"""Time of a connection in the reserve for TLS, one request head and the answer."""
 STALL_SECONDS = 1.0
-"""A client that takes nothing of its answer for so long may have to give way."""
+"""A client that reads nothing of its answer for this long may have to give way."""
 LOG_SECONDS = 10.0
-"""Between two log lines about the same bound."""
+"""Pause between two log lines about the same bound."""
 
 FORWARDED = b"x-forwarded-for"
 
@@ -65,17 +66,17 @@ _waits = itertools.count()
 
 
 class Capacity:
-    """So many places. Use it through an `Occupant`.
+    """A number of places. Use it through an `Occupant`.
 
     Args:
-        name: what is counted, for logs and metrics.
-        shared: whether addresses have shares of it, see `shares`.
+        name: what is counted, for logs and metrics. shared: whether addresses have shares
+        (`shares`).
 
     Attributes:
-        held: places taken. evicted, refused: occupants that gave way, and newcomers for whom
-            nobody could, since the start.
-        pressure: places from which on shares bind.
-        stalled: who waits for something to be taken, that without progress for longest first.
+        held: places taken. evicted, refused: occupants that gave way, and newcomers that found no
+        place, since the start.
+        pressure: number of taken places above which shares bind.
+        stalled: occupants whose clients must read; the longest without progress first.
     """
 
     def __init__(self, name: str, limit: int, shared: bool = True) -> None:
@@ -95,13 +96,13 @@ class Capacity:
 
     @property
     def waiting(self) -> list["Occupant"]:
-        """Who may give way at once. O(those that have places)."""
+        """Occupants that may give way at once. O(occupants)."""
         self._catch_up()
         holders = (self._many, *self._addresses.values(), *self._users.values())
         return [occupant for holder in holders for occupant in holder.waiting]
 
     def holder(self, name: str, known: bool) -> Holder["Occupant"]:
-        """The user of this name when that is `known`; else the address."""
+        """The user of this name if `known`; else the address."""
         if not known and name == MANY:
             return self._many
         holders = self._users if known else self._addresses
@@ -116,11 +117,11 @@ class Capacity:
         return self.held < self.pressure
 
     def has_room(self, holder: Holder["Occupant"]) -> bool:
-        """Whether there is a place without taking one from somebody."""
+        """Whether a place is free."""
         return self.relaxed or (self.held < self.limit and not holder.full)
 
     def make_room(self, holder: Holder["Occupant"]) -> bool:
-        """Whether there is a place now, if need be that of somebody who waits."""
+        """See that a place is free, if need be by an eviction; False when that fails."""
         if self.has_room(holder):
             return True
         self._catch_up()
@@ -133,7 +134,7 @@ class Capacity:
         return False
 
     def evict(self) -> bool:
-        """Have one that waits give way; False when nobody waits."""
+        """Evict one waiting occupant; False when nobody waits."""
         self._catch_up()
         return self._evict(self._victim())
 
@@ -146,7 +147,7 @@ class Capacity:
         return True
 
     def _victim(self) -> "Occupant | None":
-        """Who gives way, see the top of this file."""
+        """The occupant that gives way, see the top of this file."""
         address = self._silent_addresses.first()
         oldest = first_to_go(address, self._many, lambda occupant: occupant.since)
         if oldest is not None:
@@ -162,12 +163,12 @@ class Capacity:
         return None
 
     def drop(self, holder: Holder["Occupant"]) -> None:
-        """Forget a holder that has no place."""
+        """Forget a holder without places."""
         if not holder.held and holder is not self._many:
             (self._users if holder.known else self._addresses).pop(holder.name, None)
 
     def wait(self, occupant: "Occupant", holder: Holder["Occupant"], anew: bool) -> None:
-        """It waits for its client, see `Occupant.wait`."""
+        """An occupant waits for its client, see `Occupant.wait`."""
         if occupant in self._begun or occupant in holder.waiting:
             if not anew:
                 return
@@ -175,18 +176,18 @@ class Capacity:
         self._begun[occupant] = holder
 
     def waits(self, occupant: "Occupant", holder: Holder["Occupant"]) -> bool:
-        """Whether it is one of those who may give way at once."""
+        """Whether an occupant may give way at once."""
         return occupant in self._begun or occupant in holder.waiting
 
     def forget(self, occupant: "Occupant", holder: Holder["Occupant"]) -> None:
-        """It does not wait any more."""
+        """An occupant no longer waits."""
         if self._begun.pop(occupant, None) is None:
             self._unqueue(occupant, holder)
         if self.stalled:
             self.stalled.pop(occupant, None)
 
     def stall(self, occupant: "Occupant", holder: Holder["Occupant"], spent: bool) -> None:
-        """It waits for something to be taken; see `Occupant.stall`."""
+        """An occupant waits for its client to read; see `Occupant.stall`."""
         if spent:
             self.stalled.pop(occupant, None)
             self.wait(occupant, holder, anew=False)
@@ -196,7 +197,7 @@ class Capacity:
             self.stalled.move_to_end(occupant)
 
     def _catch_up(self) -> None:
-        """Queue those that have begun to wait since the last time."""
+        """Queue the occupants that have begun to wait since the last call."""
         for occupant, holder in self._begun.items():
             if holder is self._many:
                 holder.waiting[occupant] = None
@@ -228,16 +229,16 @@ class Capacity:
 
 
 class Occupant:
-    """Whoever has places; those are given up together when it is evicted.
+    """Holds places, and gives all of them up when it is evicted.
 
     Args:
-        reserved: it is a connection in the reserve.
-        holder: whose places these are, as `shares.holder_name` says.
+        reserved: it is a connection in the reserve. holder: owner of its places, see
+        `shares.holder_name`.
 
     Attributes:
-        scope: everything that it does, entered by whoever runs it.
-        evicted: it has given way, and must end without waiting for anything.
-        waiting: it waits to be sent something. since: which wait of all that began this one is.
+        scope: cancel scope of its work, entered by its runner.
+        evicted: it has given way, and must end without waiting.
+        waiting: it waits for bytes from its client. since: sequence number of its wait.
         known: `holder` is a user.
     """
 
@@ -266,7 +267,7 @@ class Occupant:
         """Take a place; False when there is none.
 
         Args:
-            address: of whom a request comes, where that is not the holder of its connection.
+            address: origin of a request, if that is not the holder of its connection.
         """
         name = self.holder if address is None or self.known else address
         holder = capacity.holder(name, self.known)
@@ -298,10 +299,10 @@ class Occupant:
             self.leave(next(reversed(self._places)))
 
     def belong(self, name: str, known: bool = True) -> None:
-        """Its places are those of another holder from now on.
+        """Move its places to another holder.
 
         Args:
-            name: a user when that is `known`; else as `shares.holder_name` says.
+            name: a user if `known`; else see `shares.holder_name`.
         """
         if (name, known) == (self.holder, self.known):
             return
@@ -316,11 +317,11 @@ class Occupant:
             capacity.drop(before)
 
     def wait(self, scope: trio.CancelScope | None = None, anew: bool = True) -> None:
-        """From now on it only waits for its client, and may have to give way.
+        """Begin to wait for the client; it may now have to give way.
 
         Args:
-            scope: is cancelled then; `self.scope` when there is none. At once if it was evicted.
-            anew: it begins to wait; else it goes on to, and stays where it is in the queue.
+            scope: cancelled then, by default `self.scope`; at once if it was evicted. anew: a new
+            wait; else it continues one, and keeps its position in the queue.
         """
         scope = scope or self.scope
         if self.evicted:
@@ -336,13 +337,13 @@ class Occupant:
             capacity.wait(self, holder, anew)
 
     def stall(self, scope: trio.CancelScope | None = None, spent: bool = False) -> None:
-        """Its client has taken something of its answer, and must take more for it to go on.
+        """Its client has read a part of its answer, and must read more.
 
-        Nothing changes for one that waits to be sent something at the same time.
+        Does nothing while it also waits for bytes from its client.
 
         Args:
             scope: see `wait`.
-            spent: it has no time left to do so, and may have to give way at once.
+            spent: the client has no time left; it may have to give way at once.
         """
         scope = scope or self.scope
         if self.evicted:
@@ -354,12 +355,12 @@ class Occupant:
                 capacity.stall(self, holder, spent)
 
     def flow(self) -> None:
-        """All of the answer has been taken, so far."""
+        """The client has read all of the answer so far."""
         if not self.waiting:
             self.work()
 
     def work(self) -> None:
-        """What it waited for is there."""
+        """Its wait has ended."""
         if self._waits_in is not None:
             self._waits_in = None
             self.waiting = False
@@ -367,7 +368,7 @@ class Occupant:
                 capacity.forget(self, holder)
 
     def give_way(self) -> None:
-        """Leave to whoever is newer."""
+        """Give way to a newer occupant."""
         self.evicted = True
         self.leave_all()
         if self._waits_in is not None:
@@ -381,8 +382,8 @@ class Bounds:
         handshakes: connections whose first bytes, or whose WebSocket handshake, are still arriving.
         connections: HTTP and TLS connections. reserve: those above that bound.
         requests: requests that the application works on. probes: probes above that bound.
-        farewells: refused connections that have not read the refusal yet.
-        forwarding: addresses that stand for many people without being trusted.
+        farewells: refused connections whose peers have not read the refusal yet.
+        forwarding: untrusted addresses that stand for many people.
     """
 
     def __init__(self, config: ListenerConfig, forwarding: Forwarding | None = None) -> None:
@@ -397,18 +398,18 @@ class Bounds:
         self._paths = frozenset(path.encode() for path in config.probe_paths)
 
     def relieve(self, count: int) -> None:
-        """Have up to `count` connections that wait give way: descriptors are short."""
+        """Evict up to `count` waiting connections: descriptors are short."""
         order = (self.farewells, self.handshakes, self.connections)
         for _ in range(count):
             if not any(capacity.evict() for capacity in order):
                 break
 
     def holder(self, peer: str) -> str:
-        """Whose places the connections of a peer are."""
+        """The holder of a peer's connections."""
         return MANY if self._proxies.trusts(peer) else self.forwarding.holder(peer)
 
     def requester(self, occupant: Occupant, peer: str, headers: Iterable[Field]) -> str:
-        """Whose place the request of a connection is, by its header fields."""
+        """The holder of a connection's request, by its header fields."""
         forwarded = [value.decode("latin-1") for name, value in headers if name == FORWARDED]
         if not forwarded:
             return occupant.holder
@@ -420,7 +421,7 @@ class Bounds:
         return MANY
 
     def forwards(self, peer: str) -> None:
-        """A peer has sent X-Forwarded-For: unless it is trusted, it has no share from now on."""
+        """A peer has sent X-Forwarded-For: unless it is trusted, it loses its share."""
         if self._proxies.trusts(peer) or not self.forwarding.add(peer):
             return
         logger.warning(
@@ -437,10 +438,10 @@ class Bounds:
         body: bool,
         address: str | None = None,
     ) -> bool:
-        """Take the place of a request for its occupant; False when there is none.
+        """Take a request's place for its occupant; False when there is none.
 
         Args:
-            target: path and query. body: a body comes with it, so that it is no probe.
+            target: path and query. body: it has a body, and so is no probe.
             address: see `Occupant.take`.
         """
         requests = self.requests
@@ -451,16 +452,16 @@ class Bounds:
         return not occupant.reserved and occupant.take(requests, address)
 
     def is_probe(self, method: str, target: bytes) -> bool:
-        """Whether a request asks for what the reserve is for."""
+        """Whether a request is a probe, which the reserve serves."""
         return method in ("GET", "HEAD") and target.partition(b"?")[0] in self._paths
 
     def release(self, occupant: Occupant) -> None:
-        """Give the place of a request back."""
+        """Give a request's place back."""
         if not occupant.leave(self.requests):
             occupant.leave(self.probes)
 
     def figures(self) -> list[tuple[str, float]]:
-        """What each capacity has to say, by metric name."""
+        """Figures of each capacity, by metric name."""
         capacities = (
             self.handshakes,
             self.connections,

@@ -1,11 +1,11 @@
 """permessage-deflate in the opening handshake (RFC 7692 section 7.1), as a pure function.
 
-The client lists what it would accept, best first; the answer takes the first offer that the hub
-can keep to, and says so in the answer's parameters. The hub never refers to an earlier message
-and cannot unfold one that does, so both `no_context_takeover` parameters are always in the answer,
-which section 7.1.1 allows also when the client did not name them. Its window is fixed: an offer
-with a smaller `server_max_window_bits` is declined. What the client's own window is does not
-matter, because the decompressor takes any.
+The client lists its offers, best first; the answer takes the first one that the hub supports, and
+names its parameters. The hub never refers to an earlier message and cannot decompress one that
+does, so the answer always has both `no_context_takeover` parameters, which section 7.1.1 allows
+even when the client did not offer them. Its window is fixed: an offer with a smaller
+`server_max_window_bits` is declined. The client's own window does not matter: the decompressor
+accepts any.
 
 An offer with a parameter that is unknown, repeated or out of range is declined, as section 7.1
 demands; a header that breaks the grammar of RFC 6455 section 9.1 fails the handshake.
@@ -40,7 +40,7 @@ def choose_compression(header: bytes) -> bytes | None:
         header: the client's header, several joined with commas.
 
     Raises:
-        ValueError: it breaks the grammar. O(len(header)).
+        ValueError: the header breaks the grammar. O(len(header)).
     """
     offers = [_parse(offer) for offer in header.split(b",") if offer.strip(b" \t")]
     answers = (_judge(offer[1:]) for offer in offers if offer[0] == (_NAME, None))
@@ -48,7 +48,7 @@ def choose_compression(header: bytes) -> bytes | None:
 
 
 def _parse(offer: bytes) -> list[Item]:
-    """Name and parameters of one offer. A comma or semicolon in quotes is not a token anyway."""
+    """Name and parameters of one offer. A quoted comma or semicolon is no token anyway."""
     items: list[Item] = []
     for part in offer.split(b";"):
         match = _ITEM.match(part)
@@ -60,7 +60,7 @@ def _parse(offer: bytes) -> list[Item]:
 
 
 def _judge(parameters: Sequence[Item]) -> bytes | None:
-    """The answer to one offer, or None when it cannot be kept."""
+    """The answer to one offer, or None when it is declined."""
     given = dict(parameters)
     if len(given) < len(parameters):
         return None

@@ -1,7 +1,7 @@
-"""What the listener needs from the rest: a sink for upgraded sockets, and its settings.
+"""What the listener needs from the server: a sink for upgraded sockets, and settings.
 
-The listener ends where a WebSocket begins. It answers the opening handshake and gives the
-descriptor away; who reads it afterwards is not its concern.
+The listener ends where a WebSocket begins. It answers the opening handshake and hands the
+descriptor over; it does not know who reads it afterwards.
 """
 
 import socket
@@ -17,20 +17,20 @@ SUBPROTOCOL_JSON = "syncbridge.json.v1"
 SUBPROTOCOL_PROTOBUF = "syncbridge.proto.v1"
 
 KNOWN = "syncbridge.known"
-"""Key of an ASGI scope: a function that the application calls with the name of the user who sends
-the request, once that is proven. What the request holds then counts for no address any more."""
+"""Key of an ASGI scope: a function that the application calls with the user's name once the user is
+authenticated. The request's places then no longer count for an address."""
 FIELDS = "syncbridge.fields"
-"""Key of an ASGI scope: the first value of each header field, by its name in lower case. It is not
-to be changed."""
+"""Key of an ASGI scope: the first value of each header field, by its name in lower case.
+Read-only."""
 ARRIVED = "syncbridge.arrived"
-"""Key of an ASGI scope: a function that returns the whole body of the request, if all of it is here
-and nothing was received yet; else None, and then it is to be received."""
+"""Key of an ASGI scope: a function that returns the whole body, if all of it has arrived and
+`receive` was not called yet; else None, and the application calls `receive`."""
 ANSWER = "syncbridge.answer"
-"""Key of an ASGI scope: an `Answerer`, which may be called once, in the place of `send`."""
+"""Key of an ASGI scope: an `Answerer`, which may be called once, instead of `send`."""
 
 Answerer = Callable[[int, list[tuple[bytes, bytes]], bytes], Awaitable[None] | None]
-"""Sends a whole answer: its status, its headers, which it may add to, and its body. What it returns
-is to be awaited, if it is anything. It adds `PROTECTION` itself."""
+"""Sends a whole answer: its status, its headers, which it may add to, and its body. The result is
+awaitable or None. It adds `PROTECTION` itself."""
 
 ASGIApplication = Callable[..., Awaitable[None]]
 Scope = Mapping[str, Any]
@@ -40,11 +40,11 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a handshake is not accepted, as an HTTP client is told (RFC 9457).
+    """Why a handshake is refused, as a problem document (RFC 9457).
 
     Args:
-        status: HTTP status. code: word for programs. detail: sentence for people, no secrets.
-        retry_after: seconds after which trying again makes sense, or None.
+        status: HTTP status. code: error code. detail: a sentence for people, without secrets.
+        retry_after: seconds until a retry makes sense, or None.
     """
 
     status: int
@@ -57,7 +57,7 @@ class SocketSink(Protocol):
     """Takes connected WebSockets. Called on the Trio thread; must not block."""
 
     def admit(self, client: str) -> Refusal | None:
-        """None when another connection from this address is welcome, asked before the 101."""
+        """None to admit a connection from this address; called before the 101."""
 
     def adopt(
         self,
@@ -70,16 +70,16 @@ class SocketSink(Protocol):
         deflate: bool,
         on_known: Callable[[], None] | None = None,
     ) -> int:
-        """Take a non-blocking socket whose handshake is answered; return its connection id.
+        """Take a non-blocking socket after the 101; returns its connection id.
 
         The sink calls `sock.detach()` and owns the descriptor from then on.
 
         Args:
             encoding: value of the negotiated subprotocol in `ListenerConfig.subprotocols`.
             client: address of the client, without port; `unix` for a unix socket.
-            initial: bytes that came after the handshake, part of the first frames.
-            bridged: the other end is an ASGI server, which owns pings and pongs.
-            deflate: permessage-deflate was agreed on, without context takeover.
+            initial: bytes after the handshake, a part of the first frames.
+            bridged: the other end is an ASGI server, which handles pings and pongs.
+            deflate: permessage-deflate was negotiated, without context takeover.
             on_known: called once the client has authenticated.
 
         Raises:
@@ -94,37 +94,37 @@ class ListenerConfig:
     Args:
         binds: `host:port`, `:port`, `[v6]:port`, `unix:/path` or `fd://n`.
         path: the one path where WebSockets are served.
-        origins: the web pages that are let in. Requests without Origin do not come from a browser
-            page and are not judged by it.
-        subprotocols: name → encoding, those that may be agreed on.
-        compression: whether permessage-deflate may be agreed on.
-        default_encoding: of a client that offered no subprotocol that is known.
+        origins: the web pages that may connect. Requests without Origin come from no browser page
+        and are not checked.
+        subprotocols: name → encoding; those that may be negotiated.
+        compression: whether permessage-deflate may be negotiated.
+        default_encoding: of a client that offers no known subprotocol.
         http2_prior_knowledge: whether a plain connection may begin with the preface of HTTP/2.
         root_path: where a proxy has mounted the application (ASGI `root_path`).
-        max_header_bytes: bound of a request head; above it 431.
-        max_header_count: bound of its fields; above it 431.
-        max_target_bytes: bound of its target; above it 414.
-        max_body_bytes: bound of a request body; above it 413.
-        max_requests: requests that the application works on at the same time; above it the oldest
-            whose body is still arriving gives way, or the new one is answered 503.
+        max_header_bytes: longest request head; 431 above it.
+        max_header_count: most header fields; 431 above it.
+        max_target_bytes: longest target; 414 above it.
+        max_body_bytes: longest request body; 413 above it.
+        max_requests: concurrent requests; above it the oldest whose body is still arriving gives
+        way, or the new one gets 503.
         header_timeout: for a request head, and for a TLS handshake.
-        body_timeout: a body may pause for so long, and must come, over that time, at
-            min_body_rate: bytes a second.
-        write_timeout: a peer that takes none of our bytes for so long is dropped.
-        keep_alive_timeout: an HTTP connection may be idle for so long between requests.
-        drain_timeout: what a graceful stop may take before the rest is cut off.
-        reconnect_spread: window over which clients are asked to come back after a stop.
-        max_connections: HTTP and TLS connections at the same time; above it the oldest that waits
-            for its client gives way, or the new one is answered 503. WebSockets on plain TCP are
-            bounded by the sink.
-        proxies: whose X-Forwarded-For names the client.
+        body_timeout: a body may pause for this long, and over that time must arrive at
+        `min_body_rate` bytes a second.
+        write_timeout: a peer that reads nothing for this long is dropped.
+        keep_alive_timeout: longest idle time of an HTTP connection between requests.
+        drain_timeout: longest graceful stop, before the rest is cut off.
+        reconnect_spread: window over which clients are asked to reconnect after a stop.
+        max_connections: concurrent HTTP and TLS connections; above it the oldest that waits for its
+            client gives way, or the new one gets 503. WebSockets on plain TCP are bounded by the
+            sink.
+        proxies: trusted proxies, whose X-Forwarded-For names the client.
         max_handshakes: connections whose first request is still arriving; above it the oldest give
-            way. It also bounds the refused ones that have not read the refusal.
-        probe_paths: what is answered from the reserve when every other bound is reached.
+            way. It also bounds refused connections whose peers have not read the refusal.
+        probe_paths: paths that the reserve answers when every other bound is reached.
         max_probes: the reserve, in connections and again in requests.
-        on_refused: told what was not accepted, from whom ("" when that is not known), and where:
-            `handshake`, `connection` before there was a request, or `http`: a request that
-            the application was not asked for, or could not answer.
+        on_refused: called with the refusal, the client ("" if unknown), and the stage: `handshake`,
+        `connection` (before a request), or `http` (a request that did not reach the application, or
+        that it could not answer).
     """
 
     binds: tuple[str, ...] = ("127.0.0.1:8080",)
@@ -161,5 +161,5 @@ class ListenerConfig:
 
     @property
     def paths(self) -> frozenset[bytes]:
-        """`path` as a request has it: proxies pass `root_path` on, or strip it."""
+        """Both forms of `path`: proxies pass `root_path` on, or strip it."""
         return frozenset((self.path.encode(), (self.root_path + self.path).encode()))

@@ -1,15 +1,15 @@
-"""HTTP/2: Hypercorn's protocol class, held to deadlines, and with our WebSockets in it.
+"""HTTP/2: Hypercorn's protocol class with deadlines, and with our WebSockets.
 
 Hypercorn keeps frames, streams and flow control. `Http2` overrides the methods that decide what
-serves a request, and where it waits without an end: for a window that a client never opens, for
-the buffer of a stream that was reset, for what a leaving client did not take. `Http2Connection` is
-one connection over a transport. It ends when the peer leaves, when nothing was asked for
-`keep_alive_timeout`, or when a write makes no progress for `write_timeout`; what still runs then is
+serves a request, and those that may wait for ever: for a window that a client never opens, for the
+buffer of a stream that was reset, for bytes that a leaving client did not read. `Http2Connection`
+is one connection over a transport. It ends when the peer leaves, after `keep_alive_timeout` without
+a request, or when a write makes no progress for `write_timeout`; applications that still run are
 cancelled after GONE_SECONDS.
 
-An answer that is complete waits for its client without the place of its request, for nobody works
-on it any more. What may wait so is the connection's: one answer, or UNTAKEN_BYTES of several. Above
-that, answers keep their places, and are the first to give way.
+A complete answer waits for its client without its request's place, because the application is done.
+Each connection may have one such answer, or several of UNTAKEN_BYTES in all. Above that, answers
+keep their places, and are the first to give way.
 """
 
 from typing import Any, TypeAlias, cast
@@ -54,7 +54,7 @@ from syncbridge_server.listener.hypercorn import Site
 from syncbridge_server.listener.tunnel import TunnelStream
 
 UNTAKEN_BYTES = 65_536
-"""Of several complete answers of a connection, what may wait for their client without a place."""
+"""Bytes of several complete answers of a connection that may wait without a place."""
 
 Piece: TypeAlias = Body | Data | EndBody | EndData
 Head: TypeAlias = Response | InformationalResponse
@@ -83,7 +83,7 @@ class Http2(H2Protocol):
         await super().handle(event)
 
     async def say_goodbye(self) -> None:
-        """Send GOAWAY: what the client has asked since is not served (RFC 9113 section 6.8)."""
+        """Send GOAWAY: requests that cross it are not served (RFC 9113 section 6.8)."""
         if self.connection.state_machine.state is not H2State.CLOSED:
             self.connection.close_connection()
             await self._flush()
@@ -97,7 +97,7 @@ class Http2(H2Protocol):
             await super().stream_send(event)
 
     async def _send_in_time(self, event: Head | Piece) -> None:
-        """Wait until the client takes what a stream has, as long as it takes some of it."""
+        """Wait until the client reads what a stream has, as long as it makes progress."""
         stream_id = event.stream_id
         with trio.CancelScope(deadline=self._patience_ends()) as scope:
             self._waits[stream_id] = scope
@@ -129,7 +129,7 @@ class Http2(H2Protocol):
             self._stall(stream_id)
 
     def _stall(self, stream_id: int, event: Head | Piece | None = None) -> None:
-        """The answer of a stream goes on once the client takes more of it, and of an event."""
+        """A stream's answer waits until the client reads more."""
         occupant = self._tasks.occupants.get(stream_id)
         if occupant is None:
             stream = self.streams.get(stream_id)
@@ -144,13 +144,13 @@ class Http2(H2Protocol):
             occupant.stall(self._waits[stream_id], spent and not isinstance(event, Head))
 
     def _flow(self, stream_id: int) -> None:
-        """The client has taken all that a stream has for it."""
+        """The client has read all bytes of a stream so far."""
         occupant = self._tasks.occupants.get(stream_id)
         if occupant is not None:
             occupant.flow()
 
     def _may_wait(self, stream_id: int, size: int) -> bool:
-        """Whether a complete answer, with `size` bytes that come, may wait without a place."""
+        """Whether a complete answer, with `size` further bytes, may wait without a place."""
         own = size + self._held(stream_id)
         total = size + sum(len(buffer.buffer) for buffer in self.stream_buffers.values())
         return total == own or total <= UNTAKEN_BYTES
@@ -163,7 +163,7 @@ class Http2(H2Protocol):
         return trio.current_time() + self.site.config.write_timeout
 
     async def _close_stream(self, stream_id: int) -> None:
-        """Forget a stream; an answer that is not whole is cut off so that the client can tell."""
+        """Forget a stream; an incomplete answer is cut off visibly."""
         buffer = self.stream_buffers.get(stream_id)
         if buffer is not None and not buffer.complete:
             self._reset(stream_id)
@@ -217,7 +217,7 @@ class Http2(H2Protocol):
         return None
 
     def _is_full(self) -> bool:
-        """Whether the applications of streams that were reset do not keep up with new ones."""
+        """Whether too many applications of reset streams still run."""
         return len(self._tasks.occupants) >= 2 * self.config.h2_max_concurrent_streams
 
     async def _create_request(
@@ -257,7 +257,7 @@ class Http2(H2Protocol):
         self.keep_alive_requests += 1
 
     def _known(self, tunnel: TunnelStream) -> None:
-        """The client of a WebSocket has authenticated: nobody's share any more."""
+        """The client of a WebSocket has authenticated: its address no longer counts."""
         self._places.belong("")
         self._places.work(tunnel)
 
@@ -281,7 +281,7 @@ class Http2(H2Protocol):
         await self._flush()
 
     async def _send_away(self) -> None:
-        """End the connection of a client that floods."""
+        """End the connection of a flooding client."""
         client = self.client[0] if self.client else "unix"
         self.site.config.on_refused(FLOOD, client, "connection")
         self.connection.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
@@ -289,14 +289,14 @@ class Http2(H2Protocol):
         await self.send(Closed())
 
     async def _take_trailers(self, event: h2.events.TrailersReceived) -> None:
-        """Read and dropped, as in HTTP/1.1; malformed ones end their stream."""
+        """Read and drop trailers, as in HTTP/1.1; malformed ones end their stream."""
         if not is_well_formed(event.headers, trailer=True):
             self._restless.refuse(trio.current_time())
             self._reset(event.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             await self._close_stream(event.stream_id)
 
     def _discard(self, event: h2.events.DataReceived) -> None:
-        """Data for a stream that we ended: give the window back to the other streams."""
+        """Drop data of an ended stream, and give its window back to the other streams."""
         self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
 
 
@@ -352,7 +352,7 @@ class Http2Connection:
         )
 
     async def _serve(self) -> None:
-        """Give the protocol what the peer sends, until one side has enough."""
+        """Pass the peer's bytes to the protocol until one side ends."""
         data, self._transport.buffer = self._transport.buffer, b""
         with self._reading:
             self._places.review()
@@ -366,7 +366,7 @@ class Http2Connection:
                 pass
 
     async def _leave(self) -> None:
-        """Tell the applications, and the peer that nothing more comes."""
+        """Tell the applications and the peer that the connection ends."""
         await self._protocol.handle(Closed())
         await self._idle.stop()
         await self._protocol.say_goodbye()
@@ -375,14 +375,14 @@ class Http2Connection:
             await self._transport.part()
 
     async def _idle_timeout(self) -> None:
-        """Close after the keep-alive timeout; in a stop a request under way has a last chance."""
+        """Close after the keep-alive timeout; in a stop, wait shortly for a request under way."""
         with trio.move_on_after(self._site.config.keep_alive_timeout):
             await self._site.context.terminated.wait()
             await trio.sleep(LAST_REQUEST_SECONDS)
         self._reading.cancel()
 
     async def _send(self, event: Event) -> None:
-        """Take what the protocol wants."""
+        """Handle an event of the protocol."""
         if isinstance(event, RawData):
             await self._write(event.data)
         elif isinstance(event, Closed):
@@ -395,9 +395,9 @@ class Http2Connection:
             await self._idle.stop()
 
     async def _write(self, data: bytes) -> None:
-        """A peer that takes nothing for so long as the transport waits is gone for us.
+        """Write; a peer that reads nothing for the transport's timeout counts as gone.
 
-        Who waits for its turn may be cancelled: the next one sends its bytes, too.
+        A task that waits for its turn may be cancelled: the next one sends its bytes, too.
         """
         self._unsent += data
         try:

@@ -1,10 +1,9 @@
-"""The head of an HTTP/2 request, held to the rules of HTTP/1.1: one judge for both.
+"""Checks the head of an HTTP/2 request by the rules of HTTP/1.1.
 
-What RFC 9113 section 8 calls malformed, as far as h2 knows it, ends the stream; h2 itself would
-end the connection, and with it the requests of others behind the same proxy. What is left is
-written as a head of HTTP/1.1 and given to the parser of `fast/request.py`. So a target, a host, a
-method or a bound has the same verdict whichever version brings it. `:path` cannot be in
-absolute-form (section 8.3.1).
+A head that is malformed by RFC 9113 section 8 ends the stream; h2 itself would end the connection,
+and with it the requests of others behind the same proxy. A well-formed head is written as HTTP/1.1
+and given to the parser of `fast/request.py`. So targets, hosts, methods and bounds are judged alike
+in both versions. `:path` cannot be in absolute-form (section 8.3.1).
 """
 
 import re
@@ -26,7 +25,7 @@ _SCHEMES = (b"http", b"https")
 
 
 def is_well_formed(fields: Iterable[tuple[bytes, bytes]], trailer: bool = False) -> bool:
-    """Whether a field section keeps to RFC 9113 section 8."""
+    """Whether a field section is well-formed by RFC 9113 section 8."""
     try:
         checked = list(validate_headers(fields, _TRAILER if trailer else _HEAD))
     except ProtocolError:
@@ -41,9 +40,9 @@ class Http2HeadParser:
         self._parser = HeadParser(config)
 
     def parse(self, fields: HeaderList) -> Request:
-        """The request of a head; of a CONNECT for a WebSocket (RFC 8441) as if it were a GET.
+        """The request of a head; a CONNECT for a WebSocket (RFC 8441) is parsed as a GET.
 
-        Any other CONNECT is answered 501, as RFC 9220 section 3 asks for.
+        Any other CONNECT gets 501, as RFC 9220 section 3 requires.
 
         Raises:
             Refused: it must not be served.
@@ -62,7 +61,7 @@ class Http2HeadParser:
 
 
 def _written(method: bytes, target: bytes, authority: bytes | None, fields: HeaderList) -> bytes:
-    """The head in HTTP/1.1. Nothing in it can end a line: that is not well-formed."""
+    """The head in HTTP/1.1. No field can end a line: that is not well-formed."""
     lines = [b"%b %b HTTP/1.1" % (method, target)]
     if authority is not None:
         lines.append(b"host: " + authority)

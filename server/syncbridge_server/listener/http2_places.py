@@ -1,9 +1,9 @@
-"""Who has the places of an HTTP/2 connection and of its requests.
+"""The places of an HTTP/2 connection and of its requests.
 
-The request of a stream has a place of its own, which it loses alone. The connection has one, and
-what it does is what its streams do: it works while an application works for it, or a WebSocket is
-open in it; once every stream only waits for the client, so does the connection, and it may have to
-give way as any other one. One of them that is being answered gives it the time of `uptake`.
+Each stream's request has a place of its own, and can be evicted alone. The connection has one, and
+its state follows its streams: it works while an application runs or a WebSocket is open; once every
+stream only waits for the client, so does the connection, and it may have to give way like any
+other. While one of them is being answered, it has the time of `uptake`.
 """
 
 import trio
@@ -13,14 +13,13 @@ from syncbridge_server.listener.uptake import Uptake
 
 
 class ConnectionPlaces:
-    """What the streams of one connection do.
+    """The state of a connection, from its streams.
 
     Args:
-        connection: has the place of the connection.
-        reading: is cancelled when it has to give way.
+        connection: holds the connection's place. reading: cancelled when it has to give way.
 
     Attributes:
-        uptake: how the client takes what the streams have for it.
+        uptake: how well the client reads its answers.
     """
 
     def __init__(self, connection: Occupant, reading: trio.CancelScope) -> None:
@@ -31,25 +30,25 @@ class ConnectionPlaces:
         self.uptake = Uptake()
 
     def work(self, stream: object) -> None:
-        """A stream is worked on."""
+        """A stream's application works."""
         self._stalled.discard(stream)
         self._working.add(stream)
         self.review()
 
     def stall(self, stream: object) -> None:
-        """The answer of a stream waits to be taken."""
+        """A stream's answer waits for its client to read."""
         self._working.discard(stream)
         self._stalled.add(stream)
         self.review()
 
     def wait(self, stream: object, anew: bool = True) -> None:
-        """A stream waits to be sent something, or is gone. For `anew` see `Occupant.wait`."""
+        """A stream waits for bytes from its client, or is gone. For `anew` see `Occupant.wait`."""
         self._working.discard(stream)
         self._stalled.discard(stream)
         self.review(anew)
 
     def review(self, anew: bool = True) -> None:
-        """Have the connection do what its streams do."""
+        """Set the connection's state from its streams."""
         if self._reading is None:
             return
         if self._working:
@@ -62,21 +61,21 @@ class ConnectionPlaces:
 
     @property
     def holder(self) -> str:
-        """Whose place the connection is."""
+        """The holder of the connection."""
         return self._connection.holder
 
     def belong(self, user: str) -> None:
-        """A user is known who uses the connection: it counts for no address any more."""
+        """A user of the connection has authenticated: it no longer counts for an address."""
         self._connection.belong(user)
 
     def close(self) -> None:
-        """The connection is over: from now on it waits, whatever its streams do."""
+        """The connection ends: from now on it waits, whatever its streams do."""
         self._reading = None
         self._connection.wait()
 
 
 class StreamOccupant(Occupant):
-    """Whoever has the place of the request of one stream.
+    """Holds the place of one stream's request.
 
     Attributes:
         answered: the application has sent all of its answer.
@@ -110,6 +109,6 @@ class StreamOccupant(Occupant):
             self._streams.belong(name)
 
     def end(self) -> None:
-        """The stream needs no place any more."""
+        """The stream no longer needs a place."""
         self.leave_all()
         self._streams.wait(self)

@@ -1,8 +1,8 @@
 """One request of an HTTP/2 connection: its task, its `receive` and `send`, and their deadlines.
 
-Hypercorn gives an application a queue and waits for it without an end: for an application that has
-returned and left its body unread, and with a body that never comes. So here the queue ends with
-the application, a body has the time that it has in HTTP/1.1 (`fast/patience.py`; then 408), and an
+Hypercorn gives an application a queue and may wait for ever: for an application that has returned
+without reading its body, or for a body that never arrives. So here the queue ends with the
+application, a body has the same time as in HTTP/1.1 (`fast/patience.py`; then 408), and an
 application whose client is gone has GONE_SECONDS to notice before it is cancelled.
 """
 
@@ -27,7 +27,7 @@ from syncbridge_server.listener.hypercorn import Site
 from syncbridge_server.listener.response import NO_HEADERS, refusal_response
 
 QUEUED_MESSAGES = 10
-"""Pieces of a body that wait for the application; then the connection is not read further."""
+"""Pieces of a body that may wait for the application before reading stops."""
 
 Message = MutableMapping[str, Any]
 SendToStream = Callable[[Any], Awaitable[None]]
@@ -42,10 +42,10 @@ class RequestTasks(TaskGroup):
         reserved: the connection is in the reserve.
 
     Attributes:
-        stream_id, refusal: of the next request, which is not served when there is a refusal; to be
-            set before it comes.
-        places: what the streams of the connection do.
-        occupants: who has the place of the request of a stream.
+        stream_id, refusal: of the next request, which is not served if refused; set before it
+            arrives.
+        places: the state of the connection's streams.
+        occupants: the holder of each stream's place.
     """
 
     def __init__(self, site: Site, places: ConnectionPlaces, reserved: bool) -> None:
@@ -76,9 +76,9 @@ class RunningRequest:
     """See the top of this file.
 
     Args:
-        occupant: gets the place of the request.
-        send: takes the application's messages to the stream; None says that there are no more.
-        refusal: the answer, instead of the application's.
+        occupant: holds the request's place.
+        send: passes the application's messages to the stream; None ends them.
+        refusal: sent instead of the application's answer.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class RunningRequest:
         return self._bounds.admit(self._occupant, method, target, body=False, address=address)
 
     async def put(self, message: Message) -> None:
-        """Take a message for the application; waits while it does not ask, and while it runs."""
+        """Queue a message for the application; waits while the queue is full and it runs."""
         if message["type"] == "http.disconnect" and not self._answered:
             self._hurry()
         try:
@@ -150,7 +150,7 @@ class RunningRequest:
         return message
 
     def _count(self, message: Message) -> None:
-        """Account for a piece of the body. Raises Refused."""
+        """Count a piece of the body. Raises Refused."""
         size = len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
         if self._whole:
@@ -171,7 +171,7 @@ class RunningRequest:
         await self._send(message)
 
     async def _refuse(self, refusal: Refusal) -> None:
-        """Answer instead of the application; when it has begun to, the stream is cut off."""
+        """Answer instead of the application; if it has begun to answer, cut the stream off."""
         self._refused = self._occupant.answered = self._occupant.refused = True
         self._on_refused(refusal, self._peer, "http")
         self._hurry()

@@ -1,18 +1,18 @@
-"""HTTP/2 frames that cost work and ask for nothing, counted for each connection. Pure.
+"""Counts HTTP/2 frames that cost work but request nothing, for each connection. Pure.
 
 A stream that is reset, by the client or because of what it sent (CVE-2023-44487, CVE-2025-8671), a
-PING, SETTINGS, PRIORITY, an empty DATA: each is legitimate, and a stream of them is a flood. An
-account pays for them. It is refilled by time and by requests that were answered, so a proxy that
-carries many users may cancel as many requests as it lets be answered.
+PING, SETTINGS, PRIORITY, an empty DATA: each is legitimate, but many of them are a flood. They are
+charged to an account, which time and answered requests refill. So a proxy with many users may
+cancel as many requests as it lets be answered.
 """
 
 import h2.events
 
 CAPACITY = 1_000.0
-"""What an account has at the start, and at most."""
+"""Initial and highest balance of an account."""
 PER_SECOND = 100.0
 RESET_COST = 5.0
-"""Of a stream that is reset; an answer refills as much. Other frames cost 1."""
+"""Cost of a reset stream, and refill for an answer. Other frames cost 1."""
 
 _IDLE_FRAMES = (
     h2.events.PingReceived,
@@ -30,7 +30,7 @@ class Restlessness:
         self._at = now
 
     def take(self, event: h2.events.Event, now: float) -> None:
-        """Pay for a frame that asks for nothing."""
+        """Charge a frame that requests nothing."""
         if isinstance(event, h2.events.StreamReset):
             self._pay(RESET_COST, now)
         elif isinstance(event, _IDLE_FRAMES) or (
@@ -41,16 +41,16 @@ class Restlessness:
             self._pay(1.0, now)
 
     def refuse(self, now: float) -> None:
-        """Pay for a stream that we have reset because of what the client sent."""
+        """Charge a stream that the server reset because of what the client sent."""
         self._pay(RESET_COST, now)
 
     def answered(self) -> None:
-        """An answer was complete."""
+        """Refill for a complete answer."""
         self._left = min(CAPACITY, self._left + RESET_COST)
 
     @property
     def spent(self) -> bool:
-        """Whether the connection has gone too far."""
+        """Whether the account is overdrawn."""
         return self._left < 0
 
     def _pay(self, cost: float, now: float) -> None:

@@ -1,7 +1,7 @@
-"""What Hypercorn needs to know: our settings in its words, and what its connections share.
+"""Hypercorn's configuration, and what its connections share.
 
-Hypercorn keeps HTTP/2, the lifespan, and the reading of certificates. HTTP/1.1, on plain TCP and
-over TLS, is our own (`fast/`): there is one parser, and what it refuses no other one serves.
+Hypercorn serves HTTP/2, runs the lifespan, and reads certificates. HTTP/1.1, plain and over TLS,
+has our own engine (`fast/`): there is one parser, and no other one serves what it refuses.
 """
 
 import logging
@@ -32,7 +32,7 @@ class Site:
 
 
 def hypercorn_config(config: ListenerConfig) -> Config:
-    """The listener's settings in Hypercorn's words."""
+    """The listener's settings as a Hypercorn configuration."""
     target = Config()
     target.certfile = config.certfile
     target.keyfile = config.keyfile
@@ -48,10 +48,10 @@ def hypercorn_config(config: ListenerConfig) -> Config:
 
 
 class Certificates:
-    """The server's side of TLS, without renegotiation. Raises OSError: a file is not as it must be.
+    """The server's side of TLS, without renegotiation. Raises OSError for an unusable file.
 
     Attributes:
-        context: of the next handshake; None without a certificate.
+        context: for the next handshake; None without a certificate.
     """
 
     def __init__(self, config: ListenerConfig) -> None:
@@ -59,7 +59,7 @@ class Certificates:
         self.context = self._read()
 
     def reload(self) -> None:
-        """Read the files again, for new connections. Raises OSError, and keeps the old ones."""
+        """Read the files again, for new connections. Raises OSError and keeps the old ones."""
         self.context = self._read()
 
     def _read(self) -> ssl.SSLContext | None:

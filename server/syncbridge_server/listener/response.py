@@ -1,7 +1,7 @@
-"""Answers to a handshake: the headers of an agreement, and problem documents (RFC 9457).
+"""Answers to a handshake: the headers of a 101, and problem documents (RFC 9457).
 
-Rendered as status, header pairs and body, which every HTTP stack takes; `to_http1` makes the
-bytes for the native path.
+They are status, header pairs and body, for every HTTP stack; `to_http1` encodes them for the native
+path.
 """
 
 import json
@@ -23,23 +23,23 @@ PROTECTION: HeaderList = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 ]
-"""On every answer: it is what its type says, nobody frames it, and its URL is told to nobody."""
+"""On every answer: no content sniffing, no framing, no Referer."""
 NO_HEADERS: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 def request_id(given: bytes = b"") -> bytes:
-    """The caller's X-Request-ID when it is short and plain, else a new random one."""
+    """The caller's X-Request-ID if it is short and plain, else a new random one."""
     return given if _REQUEST_ID.match(given) else secrets.token_hex(8).encode()
 
 
 def refusal_response(
     refusal: Refusal, request: Mapping[bytes, bytes] = NO_HEADERS, origins: Origins | None = None
 ) -> Response:
-    """Render a refusal. A 426 says what would be accepted (RFC 9110 section 15.5.22).
+    """Render a refusal. A 426 names the accepted protocol (RFC 9110 section 15.5.22).
 
     Args:
-        request: headers of the request, names in lower case, as far as they were read.
-        origins: whose pages may read the refusal; None: somebody else says that.
+        request: the request's headers, with lower-case names, as far as they were read.
+        origins: pages that may read the refusal; None: the caller adds those headers.
     """
     body = json.dumps(
         {
@@ -68,7 +68,7 @@ def refusal_response(
 
 
 def agreement_headers(agreement: Agreement, given_id: bytes = b"") -> HeaderList:
-    """Headers of the positive answer that HTTP/1.1 and HTTP/2 have in common."""
+    """Headers of a positive answer, common to HTTP/1.1 and HTTP/2."""
     headers = [(b"x-request-id", request_id(given_id))]
     if agreement.subprotocol is not None:
         headers.append((b"sec-websocket-protocol", agreement.subprotocol.encode()))
@@ -88,7 +88,7 @@ def switching_headers(agreement: Agreement, given_id: bytes = b"") -> HeaderList
 
 
 def to_http1(status: int, headers: HeaderList, body: bytes = b"") -> bytes:
-    """The response as HTTP/1.1 bytes. One that is not a 101 ends the connection."""
+    """The response as HTTP/1.1 bytes. Any status but 101 ends the connection."""
     lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
     lines += [name + b": " + value for name, value in headers]
     if status == HTTPStatus.UPGRADE_REQUIRED:

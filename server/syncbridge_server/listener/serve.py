@@ -1,9 +1,9 @@
-"""One process's server: lifespan, accept loops, and a stop that loses nobody's answer.
+"""The server of one process: lifespan, accept loops, and a graceful stop.
 
-Order of a graceful stop: say that we are not ready (`on_stop`); take what already waits in the
-accept queue and close the listening sockets; close idle HTTP connections and let running requests
-end, while `drain` closes the WebSockets; cut off what is left after `drain_timeout`; then the
-application's lifespan shutdown.
+Order of a graceful stop: fail the readiness check (`on_stop`); accept what already waits and close
+the listening sockets; close idle HTTP connections and let running requests end, while `drain`
+closes the WebSockets; cut off the rest after `drain_timeout`; then shut the application's lifespan
+down.
 """
 
 import logging
@@ -50,13 +50,13 @@ async def serve(
         sockets: bound sockets to use instead of binding `config.binds`; closed at the end.
         drain: closes the WebSockets; called once, cut off after `config.drain_timeout`.
         on_stop: called first when stopping, to make the readiness check fail.
-        bounds: made of `config`, to read its figures; without it they are counted for nobody.
-        certificates: made of `config`, to have them read again.
+        bounds: made from `config` by a caller that reads its figures.
+        certificates: made from `config` by a caller that reloads them.
         task_status: started with the URLs once connections are accepted.
 
     Raises:
-        OSError, ValueError: an address cannot be bound, or is none.
-        LifespanFailureError, LifespanTimeoutError: in a group; the application did not start.
+        OSError, ValueError: an address cannot be bound, or is invalid. LifespanFailureError,
+            LifespanTimeoutError: in a group; the application did not start.
     """
     hypercorn = hypercorn_config(config)
     state: LifespanState = {}
@@ -122,7 +122,7 @@ async def _accept_until(
 
 
 async def _drain(drain: Hook | None) -> None:
-    """A bug in the hook must not keep the application from its own shutdown."""
+    """Run the hook; its failure does not prevent the application's shutdown."""
     try:
         if drain is not None:
             await drain()
@@ -137,7 +137,7 @@ def url(listener: socket.socket, secure: bool) -> str:
 
 
 def _close_entrance(acceptor: Acceptor, listeners: Sequence[socket.socket]) -> None:
-    """Take what has connected already, so that closing does not reset it."""
+    """Accept what has connected already, so that closing does not reset it."""
     for listener in listeners:
         try:
             while acceptor.accept_batch(listener):

@@ -1,15 +1,15 @@
-"""Whose the places of a capacity are: an address has a share of them.
+"""Shares of a capacity: how many of its places an address may have.
 
-Theory of operation. An occupant belongs to a holder: its address (IPv6 by /64), or, once it has
-authenticated, its user. Unix peers, 127.0.0.1, ::1 and a proxy that is not among the trusted ones
-stand for many people; they are one holder together, whose share is all but the reserve for others.
+Theory of operation. An occupant belongs to a holder: its address (IPv6 by /64), or its user once it
+has authenticated. Unix peers, 127.0.0.1, ::1 and untrusted proxies stand for many people; together
+they are one holder, MANY, with its own share.
 
-A share binds only under pressure, above PRESSURE of the whole: then a newcomer of an address that
-has its share takes the place of the oldest of that address that waits, or finds none. Users have
-no share: who is known is not counted for an address any more.
+A share binds only under pressure, above PRESSURE of all places: then a newcomer of an address with
+a full share takes the place of that address's oldest waiting occupant, or is refused. Users have no
+share: an authenticated user does not count for an address.
 
-`Ranking` has the holder of most waiting occupants at hand, in O(1): a number changes by one at a
-time, so the largest does, too.
+`Ranking` finds the holder with the most waiting occupants in O(1): each count changes by one at a
+time, and so does the largest.
 """
 
 from collections import OrderedDict
@@ -21,20 +21,20 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 PRESSURE = 0.75
-"""The part of the whole above which shares bind; it is also the share of MANY."""
+"""Part of all places above which shares bind; also the share of MANY."""
 SHARE = 1 / 16
-"""The part of the whole that an address may have under pressure."""
+"""Part of all places that an address may have under pressure."""
 MANY = ""
-"""The holder of those who stand for many people."""
+"""The holder of addresses that stand for many people."""
 FORWARDING = 1_024
-"""Addresses that are remembered for having forwarded requests; the oldest is forgotten."""
+"""Most addresses remembered as forwarding; the oldest is forgotten."""
 NETWORK_BITS = 64
 _LOCAL = frozenset({"127.0.0.1", "::1"})
 
 
 @lru_cache(4_096)
 def holder_name(client: str) -> str:
-    """Whose share a connection of this address counts for; MANY for who has none."""
+    """The holder of connections from this address; MANY if it has no share of its own."""
     try:
         address = ip_address(client.partition("%")[0])
     except ValueError:
@@ -48,7 +48,7 @@ def holder_name(client: str) -> str:
 
 
 class Forwarding:
-    """Addresses that send X-Forwarded-For without being trusted: they stand for many people."""
+    """Untrusted addresses that send X-Forwarded-For: they stand for many people."""
 
     def __init__(self) -> None:
         self._names: OrderedDict[str, None] = OrderedDict()
@@ -59,7 +59,7 @@ class Forwarding:
         return MANY if name in self._names else name
 
     def add(self, client: str) -> bool:
-        """An address has forwarded a request; True when that is new."""
+        """Note that an address has forwarded a request; True if it is new."""
         name = holder_name(client)
         if name == MANY or name in self._names:
             return False
@@ -70,14 +70,14 @@ class Forwarding:
 
 
 class Holder(Generic[T]):
-    """One whose places are counted together.
+    """An address, a user or MANY, whose places are counted together.
 
     Args:
-        name: address, MANY, or a user. share: places that it may have under pressure.
+        name: address, MANY, or user. share: most places under pressure.
         known: it is a user.
 
     Attributes:
-        held: its places. waiting: its occupants that wait for their client, the oldest first.
+        held: its places. waiting: its occupants that wait for their clients, oldest first.
     """
 
     __slots__ = ("held", "known", "name", "share", "waiting")
@@ -91,21 +91,21 @@ class Holder(Generic[T]):
 
     @property
     def full(self) -> bool:
-        """Whether it has its share."""
+        """Whether its share is full."""
         return self.held >= self.share
 
     @property
     def oldest(self) -> T | None:
-        """Who has waited for longest."""
+        """The occupant that has waited longest."""
         return next(iter(self.waiting)) if self.waiting else None
 
 
 def first_to_go(address: Holder[T] | None, many: Holder[T], age: Callable[[T], int]) -> T | None:
-    """Who gives way to a newcomer; None when nobody waits.
+    """The occupant that gives way to a newcomer; None when nobody waits.
 
     Args:
-        address: the one of which most wait. many: those who have no share of their own.
-        age: a number that is larger for who has begun to wait later.
+        address: the address with the most waiting occupants. many: the holder MANY.
+        age: larger for an occupant that began to wait later.
     """
     oldest, other = address.oldest if address is not None else None, many.oldest
     if address is None or oldest is None or other is None:
@@ -114,27 +114,27 @@ def first_to_go(address: Holder[T] | None, many: Holder[T], age: Callable[[T], i
 
 
 class Ranking(Generic[T]):
-    """Holders by how many of their occupants wait."""
+    """Holders by the number of their waiting occupants."""
 
     def __init__(self) -> None:
         self._ranks: dict[int, dict[Holder[T], None]] = {}
         self._top = 0
 
     def add(self, holder: Holder[T], occupant: T) -> None:
-        """An occupant waits."""
+        """Count a waiting occupant."""
         if occupant in holder.waiting:
             return
         holder.waiting[occupant] = None
         self._move(holder, len(holder.waiting) - 1)
 
     def discard(self, holder: Holder[T], occupant: T) -> None:
-        """An occupant does not wait any more."""
+        """Uncount an occupant."""
         if occupant in holder.waiting:
             del holder.waiting[occupant]
             self._move(holder, len(holder.waiting) + 1)
 
     def first(self) -> Holder[T] | None:
-        """The holder of whom most wait; None when nobody waits."""
+        """The holder with the most waiting occupants; None when nobody waits."""
         return next(iter(self._ranks[self._top])) if self._top else None
 
     def _move(self, holder: Holder[T], before: int) -> None:

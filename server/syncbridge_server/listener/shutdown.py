@@ -1,39 +1,19 @@
-"""Stopping: signals, and how clients are spread in time so that they do not return as a herd."""
+"""Stopping by signals."""
 
 import signal
 from collections.abc import Awaitable, Callable
-from math import ceil
 
 import trio
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
-def reconnect_delays(count: int, window: float) -> list[float]:
-    """When each of `count` clients should come back: evenly over `window` seconds, from 0.
-
-    Even slots bound the rate of returns to count / window, which random delays only do on
-    average. O(count).
-    """
-    return [window * index / count for index in range(count)]
-
-
-def closing_batches(count: int, window: float, tick: float) -> list[int]:
-    """How many of `count` connections to close at each tick, so that `window` seconds suffice.
-
-    The sum is `count`, and no two batches differ by more than one.
-    """
-    if count <= 0:
-        return []
-    ticks = max(1, min(count, ceil(window / tick)))
-    return [count * (index + 1) // ticks - count * index // ticks for index in range(ticks)]
-
-
 async def run_until_stopped(
     main: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]],
     lifeline: int | None = None,
 ) -> int:
-    """Run `main(shutdown_trigger)`; one of STOP_SIGNALS asks it to stop, a second cancels it.
+    """Run `main(shutdown_trigger)`; a first STOP_SIGNALS signal asks it to stop, a second cancels
+    it.
 
     Args:
         lifeline: read end of a pipe whose other end a supervisor holds; end of file there (the

@@ -1,8 +1,9 @@
-"""Which stack a new connection belongs to, told from its first bytes. Pure.
+"""Selects the stack of a new connection by its first bytes. Pure.
 
 The answer must be final and safe under any split of the bytes: once a verdict other than
 NEED_MORE is given for some bytes, more bytes would not have changed it. Only a request that could
-still become a plain upgrade at our path is waited for; all else leaves at its first wrong byte.
+still become a plain upgrade at our path is waited for; any other is routed at its first deviating
+byte.
 """
 
 from enum import Enum, auto
@@ -17,11 +18,11 @@ class SniffResult(Enum):
     """Where a connection goes."""
 
     NEED_MORE = auto()
-    """It can still become a plain upgrade; read on."""
+    """May still become a plain upgrade; read on."""
     NATIVE_UPGRADE = auto()
     """A strictly well-formed upgrade request at our path is complete."""
     HTTP = auto()
-    """Any other request, also an unusual upgrade: a general HTTP stack decides."""
+    """Any other request, including an unusual upgrade: the HTTP stack decides."""
     TLS = auto()
     """A TLS record of type handshake (RFC 8446 section 5.1)."""
     TOO_LARGE = auto()
@@ -35,7 +36,7 @@ def sniff(data: bytes, path: bytes, limit: int) -> Sniffed:
     """Judge what has arrived so far.
 
     Args:
-        data: everything read from the connection, from its first byte.
+        data: all bytes of the connection so far.
         path: the WebSocket path. limit: bound of a request head in bytes.
 
     Returns:
@@ -63,5 +64,5 @@ def _may_be_upgrade(data: bytes, start: bytes) -> bool:
 
 
 def _has_bare_line_feed(data: bytes) -> bool:
-    """A line that ends without CR: some parsers take it, this one leaves it to them."""
+    """Whether a line ends without CR: such heads are left to the HTTP stack."""
     return data.count(b"\n") != data.count(b"\r\n")

@@ -1,11 +1,11 @@
-"""A WebSocket inside an HTTP/2 connection (RFC 8441), served by the sink like every other one.
+"""A WebSocket inside an HTTP/2 connection (RFC 8441), served by the sink like any other.
 
 Theory of operation. Hypercorn gives each WebSocket to a stream object: `Request` first, then the
-peer's raw bytes as `Data`, at last `StreamClosed`; the stream answers with the same kinds of
-events. Hypercorn's own stream parses the frames itself, buffers without a bound once a message
-was too large, and drops the connection without a close code when a frame is wrong. This stream
-parses nothing. It answers the handshake with the listener's policy and copies bytes between the
-peer and one end of a socketpair; the sink has the other end. So a stream of HTTP/2 behaves byte for
+peer's raw bytes as `Data`, at last `StreamClosed`; the stream answers with events of the same
+kinds. Hypercorn's own stream parses the frames itself, buffers without a bound once a message was
+too large, and drops the connection without a close code when a frame is wrong. This stream parses
+nothing. It answers the handshake with the listener's policy and copies bytes between the peer and
+one end of a socketpair; the sink has the other end. So a stream of HTTP/2 behaves byte for
 byte like plain TCP: same limits, close codes, pings.
 
 Back-pressure is the socketpair's: when it is full, `handle` waits, and Hypercorn stops reading;
@@ -55,7 +55,7 @@ class TunnelStream:
 
     Args:
         client: address of the peer. send: takes stream events back to the protocol.
-        on_known: told once the peer has authenticated.
+        on_known: called once the peer has authenticated.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class TunnelStream:
 
     @property
     def idle(self) -> bool:
-        """True once nothing more will be sent, so that the connection may be closed."""
+        """True once nothing more will be sent: the connection may be closed."""
         return self._over
 
     async def handle(self, event: Event) -> None:
-        """Take one event of the peer; waits while the sink does not read."""
+        """Handle one event of the peer; waits while the sink does not read."""
         if self._over:
             return
         if isinstance(event, Request):

@@ -1,8 +1,8 @@
-"""The opening handshake of RFC 6455 section 4.2 (and RFC 8441), as functions that wait for nothing.
+"""The opening handshake of RFC 6455 section 4.2 (and RFC 8441), as pure functions.
 
 Three callers share one policy: the native path has bytes, the HTTP stacks and the ASGI bridge
-have header pairs. `parse_head` is for the first: it takes only what is strictly well formed and
-plain, and returns None for everything else, which the HTTP engine judges. `negotiate` decides in
+have header pairs. `parse_head` is for the first: it accepts only strictly well-formed, plain
+requests, and returns None for others, which the HTTP engine judges. `negotiate` decides in
 the same order for all of them: path, shape of the handshake, token in the URL, Origin,
 compression, subprotocol. Parsing is one regular expression over the head, linear in its length.
 """
@@ -64,8 +64,8 @@ class UpgradeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What was agreed: the encoding, the subprotocol to name (or None), the accept token, and the
-    answer to the offers of compression (None when there is none)."""
+    """The result of the negotiation: the encoding, the subprotocol to name (or None), the accept
+    token, and the answer to the compression offers (or None)."""
 
     encoding: int
     subprotocol: str | None
@@ -76,8 +76,8 @@ class Agreement:
 def parse_head(head: bytes) -> UpgradeRequest | None:
     """Parse one request head that ends with an empty line; None unless it is a plain upgrade.
 
-    None also for what RFC 9112 allows but nobody needs here: absolute targets, line folding,
-    a body, a repeated field that must be single. Then a general HTTP parser has the word.
+    None also for features of RFC 9112 that no client needs here: absolute targets, line folding, a
+    body, a repeated single field. The general HTTP parser judges those.
     """
     line = _REQUEST_LINE.match(head)
     if line is None:
@@ -96,7 +96,7 @@ def parse_head(head: bytes) -> UpgradeRequest | None:
 
 
 def _fields(head: bytes, start: int) -> list[tuple[bytes, bytes]] | None:
-    """The header fields from `start` to the empty line, or None when something else is there."""
+    """The header fields from `start` to the empty line, or None for anything else."""
     pairs = []
     end = len(head) - 2
     while start < end:
@@ -128,7 +128,7 @@ def collect(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def glance(head: bytes) -> Headers:
-    """What a refusal needs of a head that nobody parses: who asks, whom, and under which id.
+    """The fields that a refusal needs from an unparsed head: Host, Origin and so on.
 
     The head may be incomplete or malformed. Of a repeated field the first one counts.
     """
@@ -145,13 +145,13 @@ def is_upgrade(headers: Headers) -> bool:
 
 
 def _names(value: bytes, token: bytes) -> bool:
-    """Whether a list has a token in it, in letters of any case."""
+    """Whether a list contains a token, in any case."""
     value = value.lower()
     return value == token or token in [part.strip() for part in value.split(b",")]
 
 
 def negotiate(request: UpgradeRequest, config: ListenerConfig) -> Agreement | Refusal:
-    """Judge a handshake. Admission of the client is the sink's and comes after."""
+    """Judge a handshake. Admission of the client follows, by the sink."""
     refusal = (
         _check_path(request.path, config)
         or _check_shape(request)
@@ -170,7 +170,7 @@ def negotiate(request: UpgradeRequest, config: ListenerConfig) -> Agreement | Re
 
 
 def client_of(peer: str, headers: Headers, config: ListenerConfig) -> str:
-    """The address of the client whose handshake came from `peer`, maybe through a proxy."""
+    """The client's address for a handshake from `peer`, which may be a proxy."""
     forwarded = headers.get(b"x-forwarded-for", b"").decode("latin-1")
     return config.proxies.resolve(peer, [forwarded]) if forwarded else peer
 
@@ -201,7 +201,7 @@ def _check_shape(request: UpgradeRequest) -> Refusal | None:
 
 
 def is_key(key: bytes) -> bool:
-    """Whether it is the canonical length of 16 bytes in base64."""
+    """Whether it has the length of 16 bytes in base64."""
     if len(key) != 24:
         return False
     try:
@@ -233,7 +233,7 @@ def _check_origin(headers: Headers, config: ListenerConfig) -> Refusal | None:
 
 
 def _choose(offered: bytes, config: ListenerConfig) -> tuple[str | None, int]:
-    """The first offered subprotocol that is enabled; else none is named, and the default used."""
+    """The first offered subprotocol that is enabled; else none, with the default encoding."""
     for token in offered.split(b","):
         name = token.strip().decode("latin-1")
         if name in config.subprotocols:

@@ -1,8 +1,8 @@
-"""Whether a client takes its answers: time to do so, given like tokens of a bucket.
+"""Whether a client reads its answers: a token bucket of time to do so.
 
-Nothing to begin with, STALL_SECONDS at most, filled by what is taken at TAKEN_RATE, used up while
-an answer waits for the client. Over HTTP/2 the account is the connection's: to reset a stream and
-ask anew, or to open a window byte by byte, does not fill it.
+It begins empty, holds STALL_SECONDS at most, is filled by bytes that are read, at TAKEN_RATE, and
+is used up while an answer waits for the client. Over HTTP/2 the account is the connection's:
+resetting a stream and asking again, or opening a window byte by byte, does not fill it.
 """
 
 import trio
@@ -10,7 +10,7 @@ import trio
 from syncbridge_server.listener.capacity import STALL_SECONDS
 
 TAKEN_RATE = 1_024
-"""Bytes a second that a client must take, on the whole."""
+"""Bytes a second that a client must read on average."""
 
 
 class Uptake:
@@ -29,12 +29,12 @@ class Uptake:
         self._waiting += 1
 
     def end(self) -> None:
-        """It has been taken, or given up."""
+        """An answer was read, or given up."""
         self._tick()
         self._waiting -= 1
 
     def take(self, size: int) -> None:
-        """So many bytes have been taken."""
+        """Add the time for bytes that were read."""
         self._tick()
         self._left = min(STALL_SECONDS, self._left + size / TAKEN_RATE)
 

@@ -1,12 +1,12 @@
 """Several processes on one address: the parent binds, starts, watches and restarts workers.
 
-Theory of operation. Each worker has listening sockets of its own in one SO_REUSEPORT group, so the
-kernel spreads connections evenly and without a thundering herd. The parent binds all of them and
+Theory of operation. Each worker has its own listening sockets in one SO_REUSEPORT group, so the
+kernel spreads connections evenly, without a thundering herd. The parent binds all of them and
 keeps its copies: while a crashed worker is being restarted, its connections wait in the queue
 instead of being reset. Before a stop the parent closes its copies, else connections would wait in
 queues that nobody reads. Workers are processes started anew (no fork of a running event loop), in
 process groups of their own, so that Ctrl-C reaches them once, through the parent. Each holds the
-read end of a pipe; when the parent dies in any way, it reads end of file and stops.
+read end of a pipe; when the parent dies, it reads end of file and stops.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class RestartPolicy:
 
 
 def bind_for_workers(config: ListenerConfig, workers: int) -> list[list[socket.socket]]:
-    """One list of sockets a worker, which listen: who comes before it is ready waits for it.
+    """One list of listening sockets for each worker; early connections wait in the backlog.
 
     Raises OSError, ValueError.
 
@@ -113,14 +113,14 @@ class Spawner:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def close(self) -> None:
-        """Let go of the lifeline; workers that still run stop."""
+        """Close the lifeline; workers that still run stop."""
         os.close(self._lifeline)
         os.close(self._ours)
 
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """What a worker was given: its number, the lifeline's descriptor, its listening sockets."""
+    """What a worker inherits: its number, the lifeline's descriptor, its listening sockets."""
 
     index: int
     lifeline: int
@@ -144,7 +144,7 @@ def inheritance() -> Inheritance | None:
 
 @dataclass(slots=True)
 class _Worker:
-    """One place in the row. `due`: when to start a process again; None while one runs."""
+    """One worker. `due`: when to start its process again; None while it runs."""
 
     index: int
     sockets: Sequence[socket.socket]
@@ -154,7 +154,7 @@ class _Worker:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Keeps one process a socket list running until a signal. Blocks; not for a Trio thread.
+    """Keeps one process running for each socket list until a signal. Blocks; not for a Trio thread.
 
     Args:
         start_worker: starts worker `index` on its sockets.
@@ -194,7 +194,7 @@ class Supervisor:
                 logger.info("worker %d started, pid %d", worker.index, worker.process.pid)
 
     def _collect(self) -> bool:
-        """Notice workers that ended; False when they end too often."""
+        """Reap workers that ended; False when they end too often."""
         for worker in self._workers:
             if worker.process is None or worker.process.poll() is None:
                 continue

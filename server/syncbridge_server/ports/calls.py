@@ -65,7 +65,7 @@ class Calls(Protocol):
 
 
 class Ledger(Protocol):
-    """The calls that have ended, as they are billed, and those whose end has come."""
+    """Ended calls, for billing, and calls that are due to end."""
 
     parts: int
     """Each has its own numbers."""

@@ -1,7 +1,7 @@
 """What the server asks the store about voice channels, and the webhooks that wait for them.
 
-A channel is read, changed and written back: `write` does nothing, and answers None, when somebody
-else wrote meanwhile. What was changed travels to every node, in the order of revisions, as a
+A channel is read, changed and written back: `write` does nothing, and returns None, after a
+concurrent write. What was changed travels to every node, in the order of revisions, as a
 `ChannelNews`; a node that misses one reads the channel again. A channel is known by its key
 (`syncbridge.voice.naming`), which `ChannelNames` says. Every method raises StoreError as
 `syncbridge_server.ports.store` says. Times are Unix ms, those of the caller's clock.
@@ -21,7 +21,7 @@ class Lock(Protocol):
     """A lock that was got."""
 
     def keep(self, life_ms: int) -> Awaitable[bool]:
-        """Begin its life anew. False: it had run out."""
+        """Renew its expiry. False: it had run out."""
 
 
 class Channels(Protocol):
@@ -54,7 +54,7 @@ class Channels(Protocol):
         """
 
     def delete(self, stored: Stored) -> Awaitable[bool]:
-        """Forget a channel, unless somebody wrote meanwhile. Its finals stay.
+        """Delete a channel, unless it was written meanwhile. Its finals stay.
 
         Every node gets news without events, of the revision after the one that was read.
         """

@@ -54,7 +54,7 @@ class VoiceProvider(Protocol):
     def issue_token(
         self, session_id: str, participant: TokenHolder, permissions: Permissions
     ) -> Awaitable[IssuedToken]:
-        """Let somebody in. Raises SessionNotFound, SessionFull, PermissionDenied."""
+        """Issue a token to a user. Raises SessionNotFound, SessionFull, PermissionDenied."""
 
     def end_session(self, session_id: str) -> Awaitable[None]:
         """End a call and keep it ended. One that is not there has ended: no error."""

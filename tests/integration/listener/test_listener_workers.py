@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from syncbridge_server.listener.bind import bind
 from syncbridge_server.listener.contract import ListenerConfig
-from syncbridge_server.listener.shutdown import closing_batches, reconnect_delays
 from syncbridge_server.listener.workers import (
     WORKER_VARIABLE,
     RestartPolicy,
@@ -44,28 +43,6 @@ def test_giving_up_needs_the_limit_within_the_window(times: list[float], limit: 
     for index, now in enumerate(times):
         recent = [t for t in times[: index + 1] if now - t < 60]
         assert (len(recent) >= limit) is (policy.crashed(now) is None)
-
-
-@given(st.integers(0, 500), st.floats(0, 100))
-@settings(deadline=None)
-def test_delays_are_spread_evenly(count: int, window: float) -> None:
-    """As many delays as clients, from 0, below the window, at one distance."""
-    delays = reconnect_delays(count, window)
-
-    assert count == len(delays)
-    assert all(0 <= delay <= window for delay in delays)
-    assert delays == pytest.approx([window / count * index for index in range(count)])
-
-
-@given(st.integers(-1, 5000), st.floats(0, 60), st.floats(0.01, 5))
-@settings(deadline=None)
-def test_batches_close_everybody_at_an_even_rate(count: int, window: float, tick: float) -> None:
-    """The batches sum to all, differ by one at most, and fit in the window."""
-    batches = closing_batches(count, window, tick)
-
-    assert max(count, 0) == sum(batches)
-    assert max(batches, default=0) - min(batches, default=0) <= 1
-    assert len(batches) <= max(1, window / tick + 1)
 
 
 def test_workers_get_a_socket_each_on_one_port() -> None:

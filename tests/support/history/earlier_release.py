@@ -75,7 +75,7 @@ def installed(commit: str, folder: Path) -> Path:
 
 
 def runs_from(packages: Path) -> str:
-    """Where a process finds the server that is told to look in a folder."""
+    """Environment with which a process imports the server from a folder."""
     show = "import syncbridge_server as s, syncbridge as r; print(s.__file__, r.__file__)"
     return subprocess.check_output(
         [sys.executable, "-c", show], env=os.environ | variables(packages), text=True
@@ -83,5 +83,5 @@ def runs_from(packages: Path) -> str:
 
 
 def variables(packages: Path) -> dict[str, str]:
-    """What a process of that version is told."""
+    """Settings of a process of that version."""
     return {"PYTHONPATH": str(packages)}

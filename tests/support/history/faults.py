@@ -119,7 +119,7 @@ class Deployment:
         own: Sequence[dict[str, str]] = ({}, {}),
         **variables: str,
     ) -> AsyncIterator["Deployment"]:
-        """A running deployment; `own`: what each node is told besides."""
+        """A running deployment; `own`: more settings of each node."""
         self = cls(redis, tmp_path, **variables)
         self._own = [*own]
         async with trio.open_nursery() as nursery:

@@ -1,9 +1,9 @@
-"""What devices were shown of writes that nobody acknowledged and that a failover lost.
+"""What devices saw of unacknowledged writes that a failover lost.
 
 A store may show a commit before enough replicas have it. When it is lost then, devices are given a
-whole state in place of it, and another commit may have its version. Which history was the true one
-is told by lineages, and never guessed: a place is confirmed when the history ends there, when a
-write was acknowledged there, or when a step leads from it to a confirmed place.
+whole state in place of it, and another commit may have its version. Lineages decide which history
+is the true one: a place is confirmed when the history ends there, when a write was acknowledged
+there, or when a step leads from it to a confirmed place.
 """
 
 from collections import defaultdict

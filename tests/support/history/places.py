@@ -202,7 +202,7 @@ def is_primary(server: RedisServer) -> bool:
 
 
 def in_step(server: RedisServer) -> bool:
-    """Whether a server is a primary whose only replica is in step."""
+    """Whether a server is a primary with its only replica in sync."""
     with server.client() as client:
         found = client.info("replication")
     return bool(found["role"] == "master" and found.get("slave0", {}).get("state") == "online")

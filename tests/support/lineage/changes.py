@@ -20,7 +20,7 @@ from support.lineage.world import (
 
 
 class Change:
-    """One step of a world, mutable while it happens; `world` is what comes of it."""
+    """One step of a world, mutable until done; `world` is the result."""
 
     def __init__(self, world: World, rules: Rules) -> None:
         self.rules = rules
@@ -50,7 +50,7 @@ class Change:
     # Places in a history
 
     def same(self, a: State, b: State) -> bool:
-        """Whether two states are the same place, as far as their names tell."""
+        """Whether two states are the same place, by their names."""
         if self.rules.naming is Naming.CHAIN:
             return a == b
         if self.rules.naming is Naming.NONCE:
@@ -58,7 +58,7 @@ class Change:
         return (a and a[0].name, len(a)) == (b and b[0].name, len(b))
 
     def verified(self, doc: State) -> bool:
-        """Whether Redis can tell the difference since a place."""
+        """Whether Redis knows the difference since a place."""
         now = self.redis.state
         fits = len(doc) <= len(now) and self.same(now[: len(doc)], doc)
         return fits and (doc != () or not self.rules.format_1)
@@ -87,7 +87,7 @@ class Change:
             self.answer(n, Answer("done", state, c, write))
 
     def register(self, n: int) -> None:
-        """Enter a node where Redis does not have it."""
+        """Register a node that Redis does not have."""
         if n not in self.redis.log:
             self.redis = self.redis._replace(log=(*self.redis.log, n))
 
@@ -288,7 +288,7 @@ class Change:
         self.apply(n, c, write)
 
     def difference(self, c: int, base: State, after: State) -> None:
-        """A client is given what changed since `base`, which must be what it holds."""
+        """Send a client what changed since `base`, which must be its state."""
         if self.clients[c].doc != base:
             held = names(self.clients[c].doc)
             raise Broken(

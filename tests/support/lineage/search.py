@@ -1,4 +1,4 @@
-"""Looks at every world of the lineage model that can be reached, breadth first.
+"""Explores every reachable world of the lineage model, breadth first.
 
 From *each* of them the run is also brought to rest: everything arrives, everybody reconnects, and
 where the bus has lost a message without a break, each session is compared once. There must hold:
@@ -21,7 +21,7 @@ Step = tuple[str, Change]
 
 
 class Found(NamedTuple):
-    """What a search saw: worlds, depth, and the shortest example of each broken invariant."""
+    """Result of a search: worlds, depth, and the shortest example of each broken invariant."""
 
     worlds: int
     depth: int
@@ -71,7 +71,7 @@ def path(seen: dict[World, tuple[World, str] | None], world: World) -> list[str]
 
 
 def steps(world: World, rules: Rules) -> list[Step]:
-    """Every step that may come next."""
+    """Every possible next step."""
     found: list[Step] = []
     for c in CLIENTS:
         found += client_steps(world, rules, c)

@@ -13,7 +13,7 @@ CLIENTS = (0, 1)
 
 
 class Naming(Enum):
-    """What stands for a version when two of them are compared."""
+    """What represents a version in a comparison."""
 
     NUMBER = "epoch and number, as in format 1"
     NONCE = "number and the random number of its write, without the version before"
@@ -126,7 +126,7 @@ class Client(NamedTuple):
     Attributes:
         node: where it is connected. doc: what it shows.
         writing: sent and not answered. acked: acknowledged. lost: reported lost.
-        written: how many writes it has thought of. seq: the last number given out.
+        written: number of writes it has made. seq: the last sequence number.
     """
 
     node: int | None = None
@@ -140,7 +140,7 @@ class Client(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What may still happen: writes, rollbacks, lost bus messages, deaths of nodes, partings."""
+    """Remaining events: writes, rollbacks, lost bus messages, node deaths, disconnects."""
 
     writes: int = 3
     rollbacks: int = 1
@@ -150,7 +150,7 @@ class Budget(NamedTuple):
 
 
 class World(NamedTuple):
-    """All of it at one moment."""
+    """The complete state at one moment."""
 
     redis: Redis = Redis()
     nodes: tuple[Node, ...] = (Node(), Node())

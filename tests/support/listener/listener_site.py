@@ -74,7 +74,7 @@ class EchoSink:
         self.bridged.append(bridged)
         self.open.add(cid)
         if on_known is not None:
-            on_known()  # nobody has to say here who they are
+            on_known()  # no authentication here
         return cid
 
     async def run(self) -> None:

@@ -29,7 +29,7 @@ class Way:
         raise NotImplementedError
 
     def mark(self) -> None:
-        """What is there now is what it will go back to."""
+        """Take a snapshot to go back to."""
 
     def go_back(self) -> None:
         """Redis has what it had at the mark."""

@@ -16,7 +16,7 @@ class Member:
 
     Attributes:
         copy, version, epoch: what it makes of what it is told.
-        others: who is online, as far as it was told; itself left out.
+        others: the online devices, as far as it knows; itself left out.
     """
 
     def __init__(self, device: Device, name: str, node: int) -> None:

@@ -20,7 +20,7 @@ from syncbridge_server.voice.voice_gateway import VoiceGateway
 
 WADDLE = "w"
 NOWHERE = {"rtk_api_url": "http://127.0.0.1:9", "rtk_api_key": "k"}
-"""Settings of a server with voice whose provider never answers."""
+"""Settings of a server with voice and a provider that never answers."""
 
 
 def pass_for(user: str, *words: str, waddle: str = WADDLE, channel: str = "*") -> str:

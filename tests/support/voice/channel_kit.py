@@ -1,4 +1,4 @@
-"""Channels as tests want them, and what is said about their calls.
+"""Builds channels and evidence for tests.
 
 A channel from here was written and read again, so that nothing is remembered outside of its record.
 """
@@ -25,7 +25,7 @@ MAY = Permissions()
 
 
 def again(channel: Channel, limits: ChannelLimits = LIMITS) -> Channel:
-    """The channel as it is read after it was written."""
+    """The channel after a round trip through its stored form."""
     return Channel(decode_record(encode_record(channel.dump())), limits)
 
 
@@ -34,7 +34,7 @@ def empty(limits: ChannelLimits = LIMITS) -> Channel:
 
 
 def opened(now: int = NOW, limits: ChannelLimits = LIMITS, most: int = 100) -> Channel:
-    """A channel whose room is open, and nobody in it yet."""
+    """A channel with an open, empty room."""
     channel = empty(limits)
     room = channel.opening(now, ChannelConfig(max_participants=most), "w")
     channel.opened("s1", now, room.key)
@@ -70,7 +70,7 @@ def peopled(*users: str, now: int = NOW, limits: ChannelLimits = LIMITS) -> Chan
 
 
 def migrating(*users: str, now: int = NOW, reason: str = "limit") -> Channel:
-    """A call that was moved to session s2 at `now`, and nobody has come over yet."""
+    """A call that moved to session s2 at `now`; no participant has followed yet."""
     channel = peopled(*users, now=now - 10)
     room = channel.migrate(now, reason)
     assert room is not None

@@ -102,7 +102,7 @@ async def record(rig: VoiceRig, session: str) -> None:
 
 
 async def traffic(laptop: Device, *others: Device) -> None:
-    """Somebody counts, and everybody is there, for ever."""
+    """Keep devices connected, and one of them counting, for ever."""
     number = 0
     while True:
         number += 1
@@ -114,7 +114,7 @@ async def traffic(laptop: Device, *others: Device) -> None:
 
 
 async def stage() -> None:
-    """Set everything up, say where it is, and go on until nobody needs it."""
+    """Set everything up, print its address, and run until stopped."""
     folder = Path(tempfile.mkdtemp(prefix="syncbridge-stage-"))
     audit = folder / "audit.log"
     with RedisServer() as redis:

@@ -147,12 +147,12 @@ class LiveKitSite(VoiceRig):
     news: list[tuple[str, str, str]] = field(default_factory=list)
 
     def hear(self, told: ChannelNews) -> None:
-        """Note what sockets are told."""
+        """Record messages of sockets."""
         for event in told.events:
             self.news.append((told.channel_id, event.get("userId", ""), event.get("state", "")))
 
     def gone(self, channel: str) -> list[str]:
-        """Users who were told to have left a channel, in order."""
+        """Users reported as having left a channel, in order."""
         return [u for c, u, state in self.news if (c, state) == (channel, "disconnected")]
 
     def block(self, blocked: bool = True) -> None:
@@ -266,7 +266,7 @@ async def livekit_site(
 
 
 def livekit_settings(livekit: LiveKitServer) -> dict[str, Any]:
-    """Settings of a server whose provider it is."""
+    """Settings of a server with this provider."""
     return {
         "voice_provider": "livekit",
         "livekit_url": livekit.url,

@@ -137,7 +137,7 @@ class Client:
 
 
 async def carry_out(client: Client, told: dict[str, Any]) -> None:
-    """One line; what fails is told."""
+    """One line; failures are reported."""
     try:
         await getattr(client, told["do"])(told)
     except Exception as error:

@@ -51,7 +51,7 @@ def voice_mint(
 
 
 def voice_settings(sim_url: str, kind: str = "rtk", worker_url: str = "") -> dict[str, Any]:
-    """Settings of a server whose provider is a stand-in.
+    """Settings of a server with a stand-in provider.
 
     `kind`: one of `sim_kit.KINDS`; `rtk` asks for tokens, `rtk-minted` signs them.
     """
@@ -109,7 +109,7 @@ class VoiceRig:
     async def ask_token(
         self, user: str, channel: str, waddle: str = WADDLE, node: int = 0
     ) -> httpx.Response:
-        """`POST /api/voice/token` of a user who may do everything."""
+        """`POST /api/voice/token` for a user with all permissions."""
         body = {"waddleId": waddle, "channelId": channel}
         token = voice_mint(user, permissions=EVERYTHING)
         return await self.ask("POST", "/api/voice/token", token, body, node)
@@ -140,7 +140,7 @@ class VoiceRig:
                 return session
 
     async def channel(self, channel_id: str) -> Channel:
-        """A channel as it is stored."""
+        """A stored channel."""
         return await self.voice.writer.read(channel_id)
 
     async def finals(self, channel_id: str) -> list[Final]:

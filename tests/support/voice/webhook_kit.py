@@ -30,7 +30,7 @@ SECONDS = 20.0
 
 
 def voice_settings(rig: Rig, kind: str) -> dict[str, Any]:
-    """Settings of a server whose provider is the stand-in."""
+    """Settings of a server with the stand-in provider."""
     common = {"rtk_api_key": KEY, "access_log": False, "voice_webhook_secrets": SECRET}
     if kind == "rtk":
         return {**common, "rtk_api_url": rig.url}
@@ -137,7 +137,7 @@ class Site:
         await self.rig.provider(self.kind).register_webhook(node.url + HOOK)
 
     async def look(self, channel_id: str) -> Channel:
-        """A channel as it is stored."""
+        """A stored channel."""
         return await self.voice.writer.read(channel_id)
 
     async def users(self, channel_id: str) -> set[str]:

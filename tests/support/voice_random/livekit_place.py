@@ -57,7 +57,7 @@ SETTINGS = {
 
 
 class Gate(Enum):
-    """What becomes of webhooks."""
+    """Passes, refuses or drops webhooks."""
 
     OPEN = "open"
     REFUSED = "refused"
@@ -66,7 +66,7 @@ class Gate(Enum):
 
 @dataclass
 class Seat:
-    """A device in a room. `gone` is set when it is not there any more, whoever wanted that."""
+    """A device in a room. `gone` is set when it has left, for any reason."""
 
     name: str
     user: str
@@ -81,9 +81,9 @@ class LiveKitPlace:
     """Servers, LiveKit, clients, and the truth about who is where.
 
     Attributes:
-        refused: tokens that were not given out, and joins that failed.
+        refused: refused tokens and failed joins.
         left_rooms: sessions that calls have moved from, and where to.
-        shut_out: devices that were sent away although nobody had done anything to their room.
+        shut_out: devices that were sent away although nothing was done to their room.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class LiveKitPlace:
         return clients
 
     async def come(self, user: str, device: str, channel: str, pool: int) -> Seat | None:
-        """Get a token and join; None when nobody lets the user in, or it fails."""
+        """Get a token and join; None when the user is refused, or it fails."""
         token = await self._token(user, device, channel)
         if token is None:
             return None
@@ -142,7 +142,7 @@ class LiveKitPlace:
         return seat if await self._told(seat, "joined", "failed") == "joined" else None
 
     async def leave(self, seat: Seat) -> None:
-        """Say goodbye."""
+        """Leave the room."""
         if not seat.gone.is_set():
             self._went(seat)
             with suppress(trio.BrokenResourceError):
@@ -151,7 +151,7 @@ class LiveKitPlace:
             self.events.note("left")
 
     async def _told(self, seat: Seat, *wanted: str) -> str:
-        """What a client tells of these; empty when its process ended."""
+        """A client's reports on these devices; empty when its process has ended."""
         found = [""]
 
         async def wait(scope: trio.CancelScope) -> None:
@@ -165,7 +165,7 @@ class LiveKitPlace:
         return found[0]
 
     def _hear(self, line: dict[str, Any]) -> None:
-        """What a client tells, the moment it does."""
+        """Handle a client's report as it arrives."""
         seat = self.seats[line["as"]]
         match line["event"]:
             case "joined" if not seat.gone.is_set():
@@ -231,7 +231,7 @@ class LiveKitPlace:
         self.pools[pool] = await self.start_pool()
 
     async def kill_livekit(self) -> None:
-        """SIGKILL; it is back after a second, and has forgotten all rooms."""
+        """SIGKILL; it returns after a second without any room."""
         self._killed_at = time.time()
         await trio.to_thread.run_sync(self.livekit.kill)
         await trio.sleep(1.0)
@@ -239,7 +239,7 @@ class LiveKitPlace:
         self._killed_at = time.time()
 
     async def delete_room(self, channel: str) -> None:
-        """Behind the service's back. Whoever is in it is out, before their client says so."""
+        """Delete a room at LiveKit. Its users count as gone before their clients report it."""
         for session in self._sessions.get(channel, [])[-1:]:
             self._deleted.add(session)
             for user in self.there(session):
@@ -248,7 +248,7 @@ class LiveKitPlace:
                 await self.provider.end_session(session)
 
     async def migrate(self, channel: str) -> bool:
-        """Have a call moved; whether its participants were told to come over."""
+        """Migrate a call; True when its participants were told to rejoin."""
         with suppress(httpx.HTTPError):
             path = f"/voice/channels/{channel}/migrate"
             answer = await self._post(path, {}, operator(), {})
@@ -257,7 +257,7 @@ class LiveKitPlace:
         return False
 
     def told_session(self, channel: str, session: str) -> None:
-        """Devices were told in which session a call is: who is in an older one is to come over."""
+        """Note the session of a call that devices were told: users in an older one must follow."""
         for old in self._note_session(channel, session):
             if old not in self.left_rooms:
                 self.left_rooms[old] = session
@@ -266,7 +266,7 @@ class LiveKitPlace:
         self._moved = trio.Event()
 
     async def until_moved(self, seat: Seat) -> None:
-        """Wait until those in a device's room are to come over."""
+        """Wait until the users in a device's room were told to follow."""
         while seat.session not in self.left_rooms:
             await self._moved.wait()
 
@@ -288,7 +288,7 @@ class LiveKitPlace:
             await trio.sleep(0.5)
 
     def sessions(self) -> list[str]:
-        """Rooms that somebody was let into."""
+        """Rooms with admitted users."""
         return sorted({seat.session for seat in self.seats.values()})
 
     def there(self, session: str) -> set[str]:
@@ -308,7 +308,7 @@ class LiveKitPlace:
         return f"{session}: {ours}; {state}" if listed != true else ""
 
     async def wrong(self, channel: str, node: int) -> str:
-        """How a call, as a node shows it, differs from the truth; empty when it does not."""
+        """How a node's view of a call differs from the truth; empty if it does not."""
         body = (await self._get(f"/voice/channels/{channel}", node)).json()
         shown = {person["userId"] for person in body["participants"]}
         session = body["session"]["sessionId"] if body["session"] else ""
@@ -319,7 +319,7 @@ class LiveKitPlace:
         return f"{channel} on node {node}: not there {ghosts}, not shown {missed}; {body}"
 
     async def migrates(self, channel: str) -> bool:
-        """Whether a migration was begun that is not over."""
+        """Whether a migration is under way."""
         body = (await self._get(f"/voice/channels/{channel}", 0)).json()
         move = body["migration"]
         return bool(body["session"] and move) and move["result"] in ("opening", "moving")
@@ -365,7 +365,7 @@ class LiveKitPlace:
 
 
 def operator() -> str:
-    """A token that is not over yet, however long the run is."""
+    """An unexpired token, however long the run is."""
     return voice_mint("operator", Role.ADMIN)
 
 
@@ -379,7 +379,7 @@ PASSES = (
 async def livekit_place(
     redis: RedisServer, tmp_path: Path, events: Events
 ) -> AsyncIterator[LiveKitPlace]:
-    """Everything started."""
+    """Start everything."""
     places: list[LiveKitPlace] = []
 
     async def dial() -> trio.SocketStream:
@@ -419,7 +419,7 @@ async def livekit_place(
 
 
 async def lose(stream: trio.SocketStream) -> None:
-    """Take one webhook, and refuse it for good."""
+    """Take one webhook, and drop it."""
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         if await stream.receive_some():
             await stream.send_all(LOST)

@@ -1,7 +1,7 @@
 """Users who come and go: token, connection, a while in the call, and away; some stay long.
 
-Everything that a user does is drawn from dice of its own, so a seed gives everybody the same
-intentions; what comes of them depends on when the servers answer.
+Each user has its own random generator, so a seed gives all users the same intentions; the results
+depend on when the servers answer.
 """
 
 import random
@@ -13,14 +13,14 @@ import trio
 from support.voice_random.place import Place
 
 HASTE_S = 0.3
-"""Who leaves within this time comes and goes faster than anybody can ask."""
+"""A visit shorter than this may end before any comparison sees it."""
 OBEYS = 0.9
-"""Part of those who come over when their call moves."""
+"""Part of the participants that follow when their call moves."""
 
 
 @dataclass
 class Events:
-    """Counts what happens; `over` is set when there were `least`, and of each kind in `needed`."""
+    """Counts events; `over` is set after `least` events, and one of each kind in `needed`."""
 
     least: int
     needed: frozenset[str] = frozenset()
@@ -33,7 +33,7 @@ class Events:
         return sum(self.counts.values())
 
     def note(self, kind: str) -> None:
-        """One more."""
+        """Count one event."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if self.total >= self.least and self.needed <= self.counts.keys():
             self.over.set()
@@ -53,7 +53,7 @@ class Person:
         self._dice = random.Random(seed)
 
     async def run(self) -> None:
-        """Come and go until enough has happened. Whoever is in a call then stays there."""
+        """Join and leave until enough has happened. A user in a call then stays there."""
         while not self._events.over.is_set():
             channel = self._dice.choice(self._channels)
             session = await self._place.token(self.name, channel)
@@ -63,7 +63,7 @@ class Person:
                 await self._visit(channel, session)
 
     async def stay(self, channel: str) -> None:
-        """Be in a channel from now to the end, wherever its call moves."""
+        """Stay in a channel to the end, wherever its call moves."""
         while not self.session:
             session = await self._place.token(self.name, channel)
             if session is None or not self._come(session):
@@ -71,7 +71,7 @@ class Person:
         self._events.note("staying")
 
     async def follow(self, channel: str) -> None:
-        """Go along with the call when it moves, until enough has happened."""
+        """Follow the call when it moves, until enough has happened."""
         while not self._events.over.is_set():
             await self._dwell(channel, 60.0, obeys=True)
 
@@ -89,7 +89,7 @@ class Person:
                 self._come(session)
 
     async def _visit(self, channel: str, session: str) -> None:
-        """Be in a session, with breaks, for as long as it is there."""
+        """Stay in a session, with breaks, while it exists."""
         while self._come(session):
             await self._dwell(channel, self._length(), obeys=self._dice.random() < OBEYS)
             if self._events.over.is_set() or not self.session:
@@ -104,14 +104,14 @@ class Person:
             await self._wait(self._dice.choice((0.0, 0.05, 0.3)))
 
     def _length(self) -> float:
-        """Some are there for a moment, most for a while, a few for long."""
+        """Length of a visit: a few are very short, most medium, some long."""
         kind = self._dice.random()
         if kind < 0.25:
             return self._dice.uniform(0.0, HASTE_S)
         return self._dice.uniform(0.5, 4.0) if kind < 0.9 else self._dice.uniform(20.0, 60.0)
 
     async def _dwell(self, channel: str, seconds: float, *, obeys: bool) -> None:
-        """Be there for a while, and come over when the call moves."""
+        """Stay for a while, and follow the call when it moves."""
         until = trio.current_time() + seconds
         while trio.current_time() < until and not self._events.over.is_set():
             moved = False

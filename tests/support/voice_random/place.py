@@ -1,4 +1,4 @@
-"""Where a random run takes place: two server processes on one Redis, and the stand-in provider.
+"""The place of a random run: two server processes on one Redis, and the stand-in provider.
 
 The provider runs in the test's own loop and is asked over HTTP by the servers. Its truth is noted
 as it happens, in one step with each change. Its webhooks go to a proxy which hands them to a node
@@ -50,7 +50,7 @@ PATIENCE_S = 30.0
 
 
 class Wrong(NamedTuple):
-    """What is shown is not so. `empty`: nobody is in the call."""
+    """A wrong view of a call. `empty`: nobody is in the call."""
 
     text: str
     empty: bool
@@ -70,8 +70,8 @@ class Place:
     """Servers, provider, and the truth about who is where.
 
     Attributes:
-        refused: requests for a token that were not answered with one.
-        slowest: seconds from something that happened to the end of the last try to report it.
+        refused: requests for a token that were refused. slowest: seconds from an event to the end
+            of the last attempt to report it.
         left_rooms: sessions that calls have moved from, as participants were told, and where to.
     """
 
@@ -96,7 +96,7 @@ class Place:
     # Users
 
     async def token(self, user: str, channel: str) -> str | None:
-        """The session that a user is let into; None when nobody lets the user in now."""
+        """The session for which a user gets a token; None when refused."""
         pass_ = self._tokens.setdefault(user, voice_mint(user, waddle=WADDLE))
         body = {"waddleId": WADDLE, "channelId": channel}
         try:
@@ -114,7 +114,7 @@ class Place:
         return session
 
     def channel_of(self, session: str) -> str:
-        """The channel of a session that somebody was let into."""
+        """The channel of a session with admitted users."""
         return self._channels[session]
 
     def join(self, session: str, user: str) -> bool:
@@ -138,7 +138,7 @@ class Place:
         return True
 
     def _cleared(self, room: SimRoom, now: float) -> list[Happening]:
-        """Somebody has ended a room: that can only have been the service."""
+        """Note that the service has ended a room."""
         channel = self._channels.get(room.id, "")
         moved = any(self._follows(name, room) for name in self._channels)
         for peer in room.present:
@@ -158,7 +158,7 @@ class Place:
         self._note(delivery, outcome)
 
     async def reported(self) -> None:
-        """Wait until the provider has nothing more to report."""
+        """Wait until the provider has reported everything."""
         queue = self.rig.sim.reports._receive
         with trio.fail_after(60):
             while not queue.statistics().tasks_waiting_receive:  # noqa: ASYNC110 - no word for it
@@ -167,7 +167,7 @@ class Place:
     # Migrations
 
     async def migrate(self, channel: str) -> bool:
-        """Have a call moved; whether its participants were told to come over."""
+        """Migrate a call; True when its participants were told to rejoin."""
         try:
             answer = await self._post(f"/voice/channels/{channel}/migrate", {}, self._service)
         except httpx.HTTPError:
@@ -176,7 +176,7 @@ class Place:
         return answer.status_code == 200
 
     def told_session(self, channel: str, session: str) -> None:
-        """Devices were told in which session a call is: who is in an older one is to come over."""
+        """Note the session of a call that devices were told: users in an older one must follow."""
         rooms = self.rig.sim.world.rooms
         self._channels.setdefault(session, channel)
         for old in self._channels.keys() - self.left_rooms.keys():
@@ -201,7 +201,7 @@ class Place:
     # What is shown
 
     async def wrong(self, channel: str, node: int) -> Wrong | None:
-        """How a call, as a node shows it, differs from the truth; None when it does not."""
+        """How a node's view of a call differs from the truth; None if it does not."""
         body = (await self._get(f"/voice/channels/{channel}", node)).json()
         shown = {person["userId"] for person in body["participants"]}
         session = body["session"]["sessionId"] if body["session"] else ""
@@ -217,7 +217,7 @@ class Place:
         return Wrong(text, not true)
 
     async def migrates(self, channel: str) -> bool:
-        """Whether a migration was begun that is not over: another node may have to carry it on."""
+        """Whether a migration is under way, perhaps to be continued by another node."""
         body = (await self._get(f"/voice/channels/{channel}", 0)).json()
         move = body["migration"]
         return bool(body["session"] and move) and move["result"] in ("opening", "moving")
@@ -264,7 +264,7 @@ class Place:
 
 
 class Deployed(Place):
-    """A place whose servers are processes that can be killed."""
+    """A place with server processes that can be killed."""
 
     def __init__(self, deployment: Deployment, rig: sim_kit.Rig, http: httpx.AsyncClient) -> None:
         super().__init__(deployment, rig, http)
@@ -272,14 +272,14 @@ class Deployed(Place):
 
 
 async def cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
-    """Cancel something when an event happens."""
+    """Cancel a scope when an event happens."""
     await event.wait()
     scope.cancel()
 
 
 @asynccontextmanager
 async def place(redis: RedisServer, tmp_path: Path, **more: str) -> AsyncIterator["Deployed"]:
-    """Everything started. `more`: settings, by the names of their variables."""
+    """Start everything. `more`: settings, by the names of their variables."""
     deployments: list[Deployment] = []
 
     async def dial() -> trio.SocketStream:

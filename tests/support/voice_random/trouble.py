@@ -1,7 +1,7 @@
-"""What goes wrong during a run: at the provider, on the way of webhooks, with nodes and with Redis.
+"""Faults during a run: at the provider, of webhooks, nodes and Redis.
 
-Troubles come one after another with pauses between; some of them two at once. Each is ended by the
-next one or by a pause, and the last one before the run is judged.
+Faults follow one another with pauses; some come in pairs. Each ends with the next one or a pause,
+and the last one before the run is judged.
 """
 
 import random
@@ -41,7 +41,7 @@ DEEDS = ("kill a node", "kill Redis", "migrate", "pause a node", "restart Redis"
 
 
 class Trouble:
-    """Makes trouble. `deed_every`: events between two deeds with processes.
+    """Injects faults. `deed_every`: events between two deeds with processes.
 
     Attributes:
         longest: seconds that a deed took, until the process was back.
@@ -58,7 +58,7 @@ class Trouble:
         self.longest = 0.0
 
     async def run(self) -> None:
-        """Until enough has happened; then nothing is wrong any more, and every node is ready."""
+        """Run until enough has happened; then all faults are over, and every node is ready."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._faults)
             nursery.start_soon(self._deeds)
@@ -66,7 +66,7 @@ class Trouble:
         await self._place.ready()
 
     async def _faults(self) -> None:
-        # Each kind comes before any comes again.
+        # Each kind occurs once before any is repeated.
         kinds: list[tuple[str, ...]] = []
         while not self._events.over.is_set():
             if not kinds:
@@ -113,7 +113,7 @@ class Trouble:
             self.longest = max(self.longest, trio.current_time() - began)
 
     async def _migrate(self, channel: str) -> None:
-        """Have a call moved, if there is one; who has just lost Redis refuses for a moment."""
+        """Migrate a call, if any; a node that has just lost Redis refuses for a moment."""
         for _ in range(TRIES):
             if self._events.over.is_set() or await self._place.migrate(channel):
                 return

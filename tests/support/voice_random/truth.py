@@ -1,4 +1,4 @@
-"""What really happened in the calls of a run, and whether anybody was reported gone who was there.
+"""What really happened in the calls of a run, and which reported departures were false.
 
 Pure: no I/O, no clock. The truth is what the stand-in provider knows: who is in which of its rooms,
 from when to when. A report is what a device was told. Evidence travels, so a report of a departure
@@ -11,16 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 BLINK_S = 0.05
-"""Late news of a departure and of the return after it are taken in together, and told in order."""
+"""Late evidence of a departure and the return is processed together, and announced in order."""
 MOVED = "migration"
-"""Reason of removals that nobody promised to avoid: who is not known to have come over in time is
-gone. A device that was away hears no reason; within `REASON_S` another device has heard it."""
+"""Reason of permitted removals: a user not known to have followed in time is removed. A device that
+was away hears no reason; within `REASON_S` another device has heard it."""
 REASON_S = 15.0
 
 
 @dataclass
 class Removal:
-    """Somebody was reported gone.
+    """A user was reported gone.
 
     Attributes:
         at: when that was heard, in seconds. back_at: when the same device heard that the user is
@@ -45,7 +45,7 @@ class Stay:
 
 @dataclass
 class Truth:
-    """Who was where. Times in seconds, each at least as late as the one before.
+    """Who was where. Times in seconds, never decreasing.
 
     A channel may have several rooms while its call moves; a user is in it while in any of them.
 
@@ -60,7 +60,7 @@ class Truth:
     _rooms: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def came(self, channel: str, room: str, user: str, at: float) -> None:
-        """A user is in a room; a second connection changes nothing."""
+        """A user joins a room; a second connection changes nothing."""
         if room in self._left:
             return
         if not self._rooms[channel, user]:
@@ -82,7 +82,7 @@ class Truth:
         rooms.discard(room)
 
     def there_since(self, channel: str, user: str, at: float) -> float | None:
-        """Since when a user was there at a time; None when the user was not."""
+        """Since when a user had been there at a time; None if absent."""
         for stay in reversed(self.stays.get((channel, user), [])):
             if stay.since <= at and (stay.until is None or at < stay.until):
                 return stay.since
@@ -96,7 +96,7 @@ class Truth:
 
 
 def false_removals(truth: Truth, removals: Iterable[Removal], grace: float) -> list[Removal]:
-    """Those who had been there for longer than `grace` seconds when they were reported gone."""
+    """Users reported gone although they had been there for longer than `grace` seconds."""
     removals, found = list(removals), []
     moved = defaultdict(list)
     for removal in removals:

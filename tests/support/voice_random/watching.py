@@ -1,7 +1,7 @@
-"""Devices that watch all channels, one on each node, and note everybody who is reported gone.
+"""Devices that watch all channels, one on each node, and record every reported departure.
 
-A watcher whose node dies connects again. What it missed meanwhile it learns from the state that it
-is given: who was there when the connection broke and is not any more was reported gone, too.
+A watcher reconnects when its node dies, and learns from the new state what it missed: a user who is
+no longer in it counts as reported gone.
 """
 
 import time
@@ -23,7 +23,7 @@ Told = Callable[[str, str], None]
 """(channel, the session that its call is in)"""
 PAUSE_S = 0.1
 AGAIN = ("store_unavailable", "token_expiring")
-"""Errors after which a watcher connects again, with a new token."""
+"""Errors after which a watcher reconnects with a new token."""
 BROKEN = (OSError, Closed, Refused, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -31,7 +31,7 @@ class Watcher:
     """Watches through one node. `session` is told in which session each call is.
 
     Attributes:
-        told: how many messages about users came. connected: how often it connected.
+        told: number of messages about users. connected: number of connections.
     """
 
     def __init__(self, servers: Nodes, node: int, channels: Sequence[str], session: Told) -> None:

@@ -1,7 +1,7 @@
-"""The devices of a load run: who they are, and the AUTH message with which each of them begins.
+"""The devices of a load run and their AUTH messages.
 
-Every `devices` clients in a row share a session, and the session belongs to a user of its own. The
-session ids are new in each run, so that a run never meets the state of one before.
+Every `devices` consecutive clients share a session, and each session has its own user. Session ids
+are new in each run, so a run never meets the state of an earlier one.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a table on the terminal, a JSON file, a picture of the latencies."""
+"""Reports of a run: a table on the terminal, a JSON file, a plot of the latencies."""
 
 import json
 import platform
@@ -66,8 +66,8 @@ def show(console: Console, outcomes: list[Outcome]) -> None:
 def plot(path: Path, outcomes: list[Outcome]) -> None:
     """Latency against percentile, one curve a measurement; the suffix chooses PNG or SVG.
 
-    The horizontal axis has as much room from 99 % to 99.9 % as from 0 to 90 %, since that is
-    where a server's bad moments are. Nothing measured, nothing drawn. Raises PlotError and OSError.
+    The horizontal axis is as long from 99 % to 99.9 % as from 0 to 90 %, because a server's bad
+    moments are there. Without measurements it draws nothing. Raises PlotError and OSError.
     """
     if not any(len(histogram) for one in outcomes for histogram in one.latencies.values()):
         return
@@ -94,7 +94,7 @@ def plot(path: Path, outcomes: list[Outcome]) -> None:
 def curve(histogram: Histogram) -> list[tuple[float, float]]:
     """`(1 / share of values above, latency in ms)`: a percentile axis for a log scale.
 
-    The last value, above which there is nothing, is left at the share of one value.
+    The last value, with nothing above it, stands at the share of one value.
     """
     total, reached = len(histogram), 0
     points = []

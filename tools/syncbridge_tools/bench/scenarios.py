@@ -1,4 +1,4 @@
-"""The scenarios: what is done to the server, and which figures come out.
+"""The scenarios: the load of each, and its figures.
 
 Each takes a connected `Load` and returns an `Outcome`. A figure's key ends in its unit. The
 latencies stay whole histograms, so that a plot can show more than three percentiles.
@@ -38,7 +38,7 @@ Watch = Callable[[Progress], object]
 
 
 class Options(NamedTuple):
-    """What a run is told. Times in seconds, `rate` in updates a second."""
+    """Parameters of a run. Times in seconds, `rate` in updates a second."""
 
     connections: int = 1000
     devices_per_session: int = 2
@@ -51,7 +51,7 @@ class Options(NamedTuple):
 class Outcome(NamedTuple):
     """One scenario's result.
 
-    `complete`: nothing was refused, lost or closed. `error`: the system's word for what failed.
+    `complete`: nothing was refused, lost or closed. `error`: the system's error message.
     """
 
     scenario: str
@@ -118,7 +118,7 @@ def connect(load: Load, first_messages: list[bytes]) -> Outcome:
 
 
 def idle(load: Load) -> Outcome:
-    """Do nothing but answer pings."""
+    """Only answer pings."""
     meter = _Meter(load.options.server_pid)
     result = load.swarm.idle(load.options.duration, watch=load.watch)
     figures: dict[str, float] = {

@@ -1,4 +1,4 @@
-"""What a load run may be aimed at: a WebSocket URL on this machine, unless told otherwise."""
+"""The target of a load run: a WebSocket URL, on this machine unless allowed otherwise."""
 
 import ipaddress
 import socket

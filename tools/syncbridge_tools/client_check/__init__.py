@@ -1,1 +1,1 @@
-"""`syncbridge client-check`: scenarios with faults for a client of any make."""
+"""`syncbridge client-check`: scenarios with faults for any client."""

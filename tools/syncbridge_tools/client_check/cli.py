@@ -54,7 +54,7 @@ def main(
 
 
 def _unusable(why: str) -> typer.Exit:
-    """Says why the command cannot be carried out, and is its end."""
+    """Print why the command cannot be carried out, and exit."""
     typer.echo(f"error: {why}", err=True)
     return typer.Exit(EXIT_USAGE)
 
@@ -76,8 +76,8 @@ async def _all(scenarios: list[Scenario], command: list[str]) -> int:
 
 
 def _free_port() -> int:
-    """Below the ports that the system gives to connections, which could come in between whenever
-    a scenario kills the server."""
+    """A free port below the ephemeral range: a connection could take one of those while a scenario
+    has killed the server."""
     for port in random.sample(range(*PORTS), 100):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))

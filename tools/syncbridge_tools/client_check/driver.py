@@ -17,7 +17,7 @@ MAX_LINE = 16 * 1_048_576
 
 
 class DriverFailed(Exception):
-    """The client did not answer, or not as it should."""
+    """The client gave no answer, or an invalid one."""
 
 
 class Driver:
@@ -35,7 +35,7 @@ class Driver:
         self._over = False
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Until cancelled; the process is ended then."""
+        """Run until cancelled, then end the process."""
         self._process = await trio.lowlevel.open_process(self._command, stdin=PIPE, stdout=PIPE)
         try:
             task_status.started()
@@ -46,17 +46,17 @@ class Driver:
                 await self._process.wait()
 
     def freeze(self) -> None:
-        """The process stands still."""
+        """Stop the process."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """It goes on."""
+        """Continue the process."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     async def ask(self, do: str, **members: Any) -> dict[str, Any]:
-        """One command and its answer. Raises DriverFailed."""
+        """Send a command; returns its answer. Raises DriverFailed."""
         self._count += 1
         number = self._count
         await self._write({"id": number, "do": do, **members})

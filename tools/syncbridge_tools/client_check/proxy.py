@@ -1,4 +1,4 @@
-"""A TCP proxy for one device, which breaks what passes through it, and counts its messages."""
+"""A TCP proxy for one device, with switchable faults; counts the device's messages."""
 
 import socket
 import struct
@@ -11,7 +11,7 @@ from syncbridge_tools.client_check.scenario import Fault
 CHUNK = 65_536
 RST = struct.pack("ii", 1, 0)
 SHORT, LONG = 126, 127
-"""Lengths of a frame that stand for two and eight more bytes (RFC 6455, 5.2)."""
+"""Payload lengths that announce two and eight length bytes (RFC 6455, 5.2)."""
 CONTROL = 0x8
 BUSY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 MASKED_HEADER = 6
@@ -26,7 +26,7 @@ class FrameCounter:
         self._open = False
 
     def feed(self, data: bytes) -> None:
-        """More bytes of the connection."""
+        """Count more bytes of the connection."""
         self._data += data
         if not self._open:
             _, found, rest = self._data.partition(b"\r\n\r\n")
@@ -65,7 +65,7 @@ class Proxy:
 
     @property
     def fault(self) -> Fault:
-        """What it does to the bytes now."""
+        """The active fault."""
         return self._fault
 
     @fault.setter
@@ -75,7 +75,7 @@ class Proxy:
         self._changed = trio.Event()
 
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Until cancelled."""
+        """Serve until cancelled."""
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = listeners[0].socket.getsockname()[1]
         async with trio.open_nursery() as nursery:

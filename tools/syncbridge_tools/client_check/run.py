@@ -1,4 +1,4 @@
-"""Scenarios carried out: a proxy and a process for each device, one step after another."""
+"""Runs scenarios: a proxy and a process for each device, step by step."""
 
 import uuid
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ CONVERGE_SECONDS = 30.0
 
 
 class Failed(Exception):
-    """A client does not do what the scenario asks for."""
+    """A client does not do what the scenario demands."""
 
 
 class _Run:
-    """One scenario under way."""
+    """A running scenario."""
 
     def __init__(self, scenario: Scenario, command: Sequence[str], site: Site) -> None:
         user = str(uuid.uuid4())
@@ -106,7 +106,7 @@ class _Run:
                 if reached(step, look, driver.tokens):
                     return
                 await trio.sleep(POLL)
-        raise Failed(f"{step.wait} not in {step.within} s as asked for: {_brief(look)}")
+        raise Failed(f"{step.wait} did not meet the wait in {step.within} s: {_brief(look)}")
 
     async def _end(self, counted: dict[str, float]) -> None:
         expect = self._scenario.expect
@@ -118,16 +118,16 @@ class _Run:
             if look["state"] != expect.state or expect.version not in (None, look["version"]):
                 raise Failed(f"{name} has {_brief(look)}, not {expect.state}")
             if wrong := set(expect.never) & set(look["events"]):
-                raise Failed(f"{name} was told {', '.join(sorted(wrong))}")
+                raise Failed(f"{name} received {', '.join(sorted(wrong))}")
         for name, most in expect.max_messages.items():
             if (sent := self._proxies[name].messages) > most:
-                raise Failed(f"{name} has sent {sent} messages, more than {most}")
+                raise Failed(f"{name} sent {sent} messages, more than {most}")
         for name, least in expect.counted.items():
             if (more := await self._site.figure(name) - counted[name]) < least:
-                raise Failed(f"{name} has grown by {more}, not by {least}")
+                raise Failed(f"{name} grew by {more}, expected {least} or more")
 
     async def _converged(self, driver: Driver) -> dict[str, Any]:
-        """How a device is once it has the state that it should have, or in the end."""
+        """A device's last answer, once it has the expected state or time is up."""
         late = trio.current_time() + CONVERGE_SECONDS
         while True:
             look = await driver.ask("look")
@@ -141,7 +141,7 @@ def _brief(look: dict[str, Any]) -> str:
 
 
 async def check(scenario: Scenario, command: Sequence[str], site: Site) -> str:
-    """Why a client does not pass a scenario; empty when it does."""
+    """Why a client fails a scenario; empty when it passes."""
     why = ""
     try:
         await _Run(scenario, command, site).go()

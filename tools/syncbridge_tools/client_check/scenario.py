@@ -1,4 +1,4 @@
-"""Scenarios as they stand in files: steps, and what must be true at the end."""
+"""Scenario files: steps, and the expected end."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -56,10 +56,10 @@ class Expect(msgspec.Struct, forbid_unknown_fields=True):
     """At the end.
 
     Attributes:
-        state: of all devices. version: of the session, when it is given.
-        over: devices whose session has ended; the rest does not hold for them.
-        never: events that were not told. max_messages: how many a device has sent at most.
-        counted: metrics of the server that have grown by at least so much.
+        state: of all devices. version: of the session, if given. over: devices with an ended
+            session, for which the rest does not apply. never: events that must not occur.
+            max_messages: most messages of a device. counted: minimum increase of the server's
+            metrics.
     """
 
     state: dict[str, Any]
@@ -102,7 +102,7 @@ def _read(file: Path) -> Scenario:
 
 
 def reached(step: Step, look: dict[str, Any], tokens: int) -> bool:
-    """Whether a device is as a `wait` wants it. `look`: its answer; `tokens`: asked for by it."""
+    """Whether a device meets a `wait`. `look`: its answer; `tokens`: how many it asked for."""
     return (
         step.pending in (None, look["pending"])
         and step.status in (None, look["status"])
@@ -126,7 +126,7 @@ def _within(wanted: dict[str, Any], state: dict[str, Any]) -> bool:
 
 
 def with_round(value: Any, number: int) -> Any:
-    """A value with "$i" filled in, however deep."""
+    """A value with "$i" replaced at any depth."""
     if isinstance(value, list):
         return [with_round(each, number) for each in value]
     if isinstance(value, dict):

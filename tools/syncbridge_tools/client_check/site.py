@@ -1,4 +1,4 @@
-"""A server and its Redis, processes of this machine that a scenario may kill."""
+"""A server and its Redis, local processes that a scenario may kill."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ class Site:
         self._settings: dict[str, str] = {}
 
     async def start(self) -> None:
-        """Start what does not run; RuntimeError when it does not answer."""
+        """Start both if not running; RuntimeError when the server does not answer."""
         if self._redis is None:
             self._spawn_redis()
         if not await self._ended():
@@ -40,14 +40,14 @@ class Site:
         await self._ready()
 
     async def configure(self, settings: dict[str, str]) -> None:
-        """Run with these variables of the server; raises as `start`."""
+        """Run the server with these variables; raises as `start`."""
         if self._server is None or self._settings != settings:
             self.kill()
             self._settings = settings
             await self.start()
 
     async def save(self) -> None:
-        """Redis keeps what it has now for `roll_back`."""
+        """Save Redis's data for `roll_back`."""
         async with await trio.open_unix_socket(str(self._redis_socket)) as stream:
             await stream.send_all(b"SAVE\r\n")
             answer = await stream.receive_some()
@@ -55,7 +55,7 @@ class Site:
             raise RuntimeError(f"Redis does not save: {answer!r}")
 
     def roll_back(self) -> None:
-        """Redis ends, and comes back with what it had at `save`."""
+        """Restart Redis with the data of `save`."""
         _kill(self._redis)
         self._spawn_redis()
 
@@ -79,7 +79,7 @@ class Site:
         _kill(self._server)
 
     def term(self) -> None:
-        """SIGTERM to the server, which drains; not waited for."""
+        """SIGTERM to the server, which drains; does not wait."""
         if self._server is not None:
             self._server.terminate()
 
@@ -91,19 +91,19 @@ class Site:
         return False
 
     async def figure(self, metric: str) -> float:
-        """A metric of the server, added up over its labels."""
+        """A metric of the server, summed over its labels."""
         async with httpx.AsyncClient() as http:
             text = (await http.get(f"http://127.0.0.1:{self.port}/metrics")).text
         lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
         return sum(float(value) for name, _, value in lines if name.split("{")[0] == metric)
 
     def close(self) -> None:
-        """End both."""
+        """Stop both."""
         _kill(self._server)
         _kill(self._redis)
 
     def token(self, user: str, seconds: int) -> str:
-        """An access token of a user that ends in so many seconds."""
+        """An access token of a user with this lifetime in seconds."""
         now = int(time.time())
         claims = {"sub": user, "role": "user", "typ": "access", "jti": uuid.uuid4().hex}
         return jwt.encode(claims | {"iat": now, "exp": now + seconds}, self._secret, "HS256")

@@ -38,7 +38,7 @@ SPEC_KINDS = {
 }
 ALL_ELSE = "*"
 """The URL of a session (`webhookUrl`) for what has no URL of its own among its `webhooks`."""
-CLOUDFLARE_KINDS = {  # Who speaks is told to nobody.
+CLOUDFLARE_KINDS = {  # Nobody is notified of speaking.
     "started": "meeting.started",
     "joined": "meeting.participantJoined",
     "left": "meeting.participantLeft",

@@ -1,11 +1,11 @@
-"""The channel in a path: found, allowed, or refused in the words that clients are told.
+"""Finds the channel of a path, checks the caller's grants, and makes the errors for clients.
 
 A channel is an id in a waddle. The query says which waddle (`?waddle=`); without it, the caller's
-grants decide, and of several channels none is taken.
+grants decide, and several channels are an error.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.naming import may_be_plain
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.recovery import recovery_of, told_of
+from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.segments import OPEN, segment_after
 from syncbridge_server.log import LEVELS, get_logger
 from syncbridge_server.ports.channels import ChannelNames, Named
@@ -42,9 +43,9 @@ class ChannelQuery(msgspec.Struct):
     waddle: Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 256})] = ""
 
 
-async def reached(voice: Voice, identity: Identity, request: Request) -> Channel:
+async def reached(voice: Voice, identity: Identity, request: Request, waddle_id: str) -> Channel:
     """The channel of the path. Raises FORBIDDEN, AMBIGUOUS, CHANNEL_NOT_FOUND."""
-    found = await existing(voice.names, identity, request)
+    found = await existing(voice.names, identity, request, waddle_id)
     if found is None:
         raise SyncBridgeError(ErrorCode.CHANNEL_NOT_FOUND, "this channel has had no call yet")
     if isinstance(found.stored, StoreError):
@@ -52,20 +53,26 @@ async def reached(voice: Voice, identity: Identity, request: Request) -> Channel
     return voice.writer.channel_of(found.stored)
 
 
-async def existing(names: ChannelNames, identity: Identity, request: Request) -> Named | None:
-    """The channel of the path that is stored; None: there is none. Raises FORBIDDEN, AMBIGUOUS."""
-    return only(await _visible(names, identity, request), stored=True)
+async def existing(
+    names: ChannelNames, identity: Identity, request: Request, waddle_id: str
+) -> Named | None:
+    """The stored channel of the path; None: there is none. Raises FORBIDDEN, AMBIGUOUS."""
+    return only(await _visible(names, identity, request, waddle_id), stored=True)
 
 
-async def known(names: ChannelNames, identity: Identity, request: Request) -> Named | None:
-    """Likewise, also when only what it has left behind is stored."""
-    found = await _visible(names, identity, request)
+async def known(
+    names: ChannelNames, identity: Identity, request: Request, waddle_id: str
+) -> Named | None:
+    """Likewise, also for a channel that has a name but no record any more."""
+    found = await _visible(names, identity, request, waddle_id)
     return only(found, stored=True) or only([one for one in found if one.waddle_id])
 
 
-async def _visible(names: ChannelNames, identity: Identity, request: Request) -> list[Named]:
+async def _visible(
+    names: ChannelNames, identity: Identity, request: Request, waddle_id: str
+) -> list[Named]:
     """The channels of the path's id that a caller may see. Raises FORBIDDEN."""
-    channel_id, waddle_id = path_channel(request), query_waddle(request)
+    channel_id = path_channel(request)
     waddles = grants.waddles_of(identity, channel_id)
     if waddle_id:
         grants.require(identity, waddle_id, channel_id)
@@ -78,9 +85,9 @@ async def _visible(names: ChannelNames, identity: Identity, request: Request) ->
 
 
 def only(found: list[Named], *, stored: bool = False) -> Named | None:
-    """The only one of some channels. Raises AMBIGUOUS.
+    """The only one of these channels. Raises AMBIGUOUS.
 
-    `stored`: of those that are stored; one that is damaged and nobody's only if there is no other.
+    `stored`: only stored ones; a damaged one without a waddle only if there is no other.
     """
     if stored:
         found = [one for one in found if isinstance(one.stored, StoreError) or one.stored.revision]
@@ -92,7 +99,7 @@ def only(found: list[Named], *, stored: bool = False) -> Named | None:
 
 
 def ambiguous(waddles: list[str]) -> SyncBridgeError:
-    """What is said when several channels have the id."""
+    """The error when several channels have the id."""
     return SyncBridgeError(
         ErrorCode.AMBIGUOUS, "waddle: several waddles have this channel; name one", waddles=waddles
     )
@@ -101,22 +108,25 @@ def ambiguous(waddles: list[str]) -> SyncBridgeError:
 async def claimed(
     names: ChannelNames, waddle_id: str, channel_id: str, action: Callable[[str], Awaitable[T]]
 ) -> T:
-    """Do something that opens or configures a waddle's channel, which gets a key if it has none."""
+    """Run an action that opens or configures a waddle's channel, which gets a key if it has
+    none."""
     try:
         return await action(await names.claim(waddle_id, channel_id))
     except OtherWaddle:  # A node of an earlier version opened the id meanwhile.
         return await action(await names.claim(waddle_id, channel_id, contested=True))
 
 
-async def configured_key(names: ChannelNames, identity: Identity, request: Request) -> str:
-    """The key of a channel that is about to be configured, stored or not.
+async def configured_key(
+    names: ChannelNames, identity: Identity, request: Request, waddle_id: str
+) -> str:
+    """The key of a channel to configure, stored or not.
 
-    Raises AMBIGUOUS, and INVALID_FIELD where a waddle must be named.
+    Raises AMBIGUOUS, and INVALID_FIELD when a waddle must be named.
     """
-    channel_id, waddle_id = path_channel(request), query_waddle(request)
+    channel_id = path_channel(request)
     if waddle_id:
         return await names.claim(waddle_id, channel_id)
-    found = await existing(names, identity, request)
+    found = await existing(names, identity, request, "")
     if found is None and not may_be_plain(channel_id):
         raise SyncBridgeError(
             ErrorCode.INVALID_FIELD, "waddle: needed for this channel id", field="waddle"
@@ -125,14 +135,14 @@ async def configured_key(names: ChannelNames, identity: Identity, request: Reque
 
 
 def required(voice: Voice | None) -> Voice:
-    """Voice, where there is a provider. Raises PROVIDER_UNAVAILABLE."""
+    """Voice, if a provider is configured. Raises PROVIDER_UNAVAILABLE."""
     if voice is None:
         raise SyncBridgeError(ErrorCode.PROVIDER_UNAVAILABLE, NO_VOICE, retry_after=NO_VOICE_RETRY)
     return voice
 
 
 def told(error: ProviderError, channel_id: str) -> SyncBridgeError:
-    """What a client is told of a provider's failure; the operator reads it in the log."""
+    """The error that a client gets for a provider's failure; the details are logged."""
     level = "error" if recovery_of(error).operator else "warning"
     _log.log(
         LEVELS[level],
@@ -145,17 +155,19 @@ def told(error: ProviderError, channel_id: str) -> SyncBridgeError:
 
 
 def no_call() -> SyncBridgeError:
-    """What is said of a channel in which nobody could be."""
+    """The error for a channel without a call."""
     return SyncBridgeError(ErrorCode.NO_CALL, "there is no call in this channel")
 
 
 def path_channel(request: Request) -> str:
-    """The channel that the path names. Raises INVALID_FIELD for what is no id of one."""
+    """The channel id in the path. Raises INVALID_FIELD."""
     text = segment_after(request, OPEN, "channel_id")
     return ids.channel_id("channel_id", text)
 
 
-def query_waddle(request: Request) -> str:
-    """The waddle that the query names; empty: none. Raises INVALID_FIELD for no id of one."""
-    text = request.query_params.get("waddle")
-    return "" if text is None else ids.channel_id("waddle", text)
+def channel_query(request: Request, kind: type[ChannelQuery] = ChannelQuery) -> Any:
+    """The query as a `kind`; `waddle` is empty or valid. Raises INVALID_FIELD."""
+    query = query_of(request, kind)
+    if "waddle" in request.query_params:
+        ids.channel_id("waddle", query.waddle)
+    return query

@@ -25,7 +25,7 @@ READ = (
     "Authorization, Content-Encoding, Content-Type, Idempotency-Key, If-Match, If-None-Match,"
     " X-Device-ID, X-Request-ID"
 )
-"""Request headers that mean something here and that a page may only send when it was told so."""
+"""Request headers used here that a page may send only after a preflight."""
 _VARY = (b"vary", b"Origin")
 _VARIES = [_VARY]
 

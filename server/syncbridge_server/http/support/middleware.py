@@ -47,7 +47,7 @@ class RequestMiddleware:
         app: the application.
         metrics: where requests are counted, or None.
         access_log: write a line for each request.
-        trusted_proxies: networks whose X-Forwarded-For is believed.
+        trusted_proxies: networks whose X-Forwarded-For is trusted.
         cors: what pages of other origins may do, or None: nothing.
         refusals: where refused requests are counted, or None.
         audit: where some requests leave a line of their own, or None.

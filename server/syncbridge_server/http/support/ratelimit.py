@@ -30,7 +30,7 @@ class RateLimit:
 
     Args:
         webhooks: buckets of webhooks; None: those of everybody.
-        verify: who holds a token; None: callers are told apart by address only.
+        verify: who holds a token; None: callers are distinguished by address only.
         clock: monotonic seconds.
     """
 

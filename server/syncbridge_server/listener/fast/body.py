@@ -1,9 +1,9 @@
-"""Request bodies taken apart, whatever the split of the bytes (RFC 9112 sections 6.2, 7.1). Pure.
+"""Parses request bodies under any split of the bytes (RFC 9112 sections 6.2, 7.1). Pure.
 
-llhttp is not used for bodies: it does not tell where in its input a message ended, so the first
-bytes of a pipelined request could not be told from the last ones of the body before. The chunked
-coding is little enough to be strict about: CRLF only, hexadecimal digits only, nothing between
-them and a semicolon, and bounds for extensions and trailers, which are read and dropped.
+llhttp is not used for bodies: it does not report where in its input a message ended, so the start
+of a pipelined request could not be separated from the end of the body before it. The chunked coding
+is small enough to parse strictly: CRLF only, hexadecimal digits only, nothing between them and a
+semicolon, and bounded extensions and trailers, which are read and dropped.
 """
 
 import re
@@ -30,8 +30,8 @@ class Body(Protocol):
     """A body that is arriving.
 
     Attributes:
-        complete: nothing of it is missing. rest: bytes after its end, once it is complete.
-        left: bytes that must still come, as far as it is known.
+        complete: all of it has arrived. rest: bytes after its end, once it is complete.
+        left: bytes still missing, as far as known.
     """
 
     complete: bool
@@ -39,10 +39,10 @@ class Body(Protocol):
     left: int
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes from the connection, return those of the body. Raises Refused."""
+        """Take bytes of the connection; returns those of the body. Raises Refused."""
 
     def holds(self, data: bytes) -> bool:
-        """Whether `data` is sure to have all of it, from its first byte on."""
+        """Whether `data`, from the body's first byte on, certainly has all of it."""
 
 
 class LengthBody:
@@ -69,9 +69,9 @@ class LengthBody:
 
 
 class ChunkedBody:
-    """A body in chunks. What is held back is the beginning of a line, never data, so it is short.
+    """A body in chunks. Only the beginning of a line is held back, never data, so it is short.
 
-    Each step looks at the bytes from `at` on and returns where the next one begins, or `_MORE`.
+    Each step reads from `at` on and returns where the next one begins, or `_MORE`.
     """
 
     def __init__(self, bound: int) -> None:
@@ -104,7 +104,7 @@ class ChunkedBody:
         return False
 
     def _line(self, data: bytes, at: int, bound: int) -> int:
-        """Where the line that begins at `at` has ended with CRLF, or _MORE."""
+        """The end of the line that begins at `at`, after its CRLF, or _MORE."""
         end = data.find(b"\n", at, at + bound) + 1
         if end == 0:
             if len(data) - at >= bound:
@@ -162,5 +162,5 @@ class ChunkedBody:
 
 
 def body_of(length: int, bound: int) -> Body:
-    """The body of a request whose head says `length`; at most `bound` bytes."""
+    """The body of a request with this `length`; at most `bound` bytes."""
     return ChunkedBody(bound) if length == CHUNKED else LengthBody(length)

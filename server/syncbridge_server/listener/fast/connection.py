@@ -1,12 +1,12 @@
 """The requests of one connection, one after the other, in one task (RFC 9112 section 9).
 
-A WebSocket handshake is handed on to the sink with what came after it, and the preface of HTTP/2 to
-its stack, where that is configured and nothing came before. Who is handed a connection keeps it.
-Whatever else a request offers to speak instead is ignored: no other parser ever reads from a
-connection on which HTTP/1.1 has begun.
+A WebSocket handshake is handed over to the sink with the bytes after it. The HTTP/2 preface is
+handed over to its stack, if that is configured and the preface came first. The new owner keeps the
+connection. Other upgrades are ignored: no other parser ever reads from a connection on which
+HTTP/1.1 has begun.
 
-While the connection waits for a request, `deadline` says until when, and the engine's clock holds
-it to that; while the application works it is infinite.
+While the connection waits for a request, the engine's clock enforces its `deadline`; while the
+application works, that is infinite.
 """
 
 import logging
@@ -62,9 +62,9 @@ class Shared(Protocol):
 
     Attributes:
         bounds: what may be open at once. stopping: a stop has begun.
-        upgrade: takes a WebSocket handshake with its socket, and what came after it; says when its
-            client is known.
-        idle_until, head_until: deadlines of a wait that begins now, for a first byte and for a
+        upgrade: takes a WebSocket handshake with its socket and the bytes after it; reports when
+            its client has authenticated.
+        idle_until, head_until: deadlines of a wait that begins now for a first byte, and for a
             whole head.
     """
 
@@ -85,7 +85,7 @@ class HttpConnection:
     """One connection. `run` ends with it, but need not have closed the socket.
 
     Raises:
-        OSError: it was reset meanwhile, and has no address any more.
+        OSError: it was reset meanwhile and has no address.
     """
 
     __slots__ = (
@@ -205,13 +205,14 @@ class HttpConnection:
         return request.length == 0 and self._shared.bounds.is_probe(request.method, request.target)
 
     def _knows_http2(self) -> bool:
-        """Whether the preface of HTTP/2 is welcome; with TLS, ALPN has decided (RFC 9113 3.3)."""
+        """Whether the HTTP/2 preface is accepted; with TLS, ALPN has decided (RFC 9113 3.3)."""
         return self._shared.config.http2_prior_knowledge and not self._transport.secure
 
     async def _hand_on(self, handshake: UpgradeRequest) -> None:
-        """Give the connection to the sink, with what came after the handshake.
+        """Hand the connection to the sink, with the bytes after the handshake.
 
-        Where its bytes still pass through here, it may have to give way until its client is known.
+        If its bytes still pass through here, it may have to give way until its client has
+        authenticated.
         """
         transport = self._transport
         await transport.settle()
@@ -225,12 +226,12 @@ class HttpConnection:
         await transport.carry()
 
     def _known(self) -> None:
-        """The client of a WebSocket has authenticated: nobody's share any more."""
+        """The client of a WebSocket has authenticated: its address no longer counts."""
         self._occupant.belong("")
         self._occupant.work()
 
     async def _answer(self, request: Request) -> bool:
-        """Run the application for one request; True when another one may follow."""
+        """Run the application for one request; True when another may follow."""
         shared, occupant, bounds = self._shared, self._occupant, self._shared.bounds
         address = occupant.holder
         if request.forwarded:
@@ -260,7 +261,7 @@ class HttpConnection:
         return False
 
     async def _end(self, exchange: Exchange, given_id: bytes, body: bool) -> None:
-        """The connection ends with this exchange: say why, as far as it can be said."""
+        """End the connection with this exchange, and send the reason if that is still possible."""
         refusal = exchange.refusal or (None if exchange.gone else FAILED)
         if exchange.response.complete:
             if exchange.unread or self._transport.buffer:
@@ -287,6 +288,6 @@ class HttpConnection:
 
 
 def _id_of(request: Request) -> bytes:
-    """The id of a request that the application did not answer; made when it has none."""
+    """The id of a request that the application did not answer, or a new one."""
     given = next((value for name, value in request.headers if name == b"x-request-id"), b"")
     return request_id(given)

@@ -1,8 +1,8 @@
-"""What the HTTP connections of a process share, among it one clock for all of their deadlines.
+"""What the HTTP connections of a process share: among others, one clock for all deadlines.
 
-A Trio timer for each wait would cost as much as a small part of the request it waits for. So a
-waiting connection only stores a number, and one task looks over all of them, `TICKS` times within
-the shortest timeout. A deadline is therefore kept to within one tick, never early.
+A Trio timer for each wait would add noticeably to the cost of a request. So a waiting connection
+only stores a number, and one task checks all of them, `TICKS` times within the shortest timeout. A
+deadline is therefore enforced up to one tick late, never early.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.listener.capacity import Occupant
 from syncbridge_server.listener.contract import ASGIApplication
 from syncbridge_server.listener.fast.connection import HttpConnection, Upgrade
@@ -32,7 +33,7 @@ class FastHttp:
     """The HTTP/1.1 engine of one process. Fulfils `connection.Shared`.
 
     Attributes:
-        upgrade: takes WebSocket handshakes; to be set before the first connection.
+        upgrade: takes WebSocket handshakes; set it before the first connection.
 
     Args:
         site: what Hypercorn's connections share.
@@ -59,7 +60,7 @@ class FastHttp:
         self._http2 = http2
         self._tick = min(LONGEST_TICK, shortest / TICKS)
         self._connections: set[HttpConnection] = set()
-        self._wake = trio.Event()
+        self._wake = AutoResetEvent()
         self._set_deadlines()
 
     def serve(self, sock: socket.socket, initial: bytes, occupant: Occupant) -> Awaitable[None]:
@@ -72,7 +73,7 @@ class FastHttp:
     async def serve_secure(self, sock: socket.socket, initial: bytes, occupant: Occupant) -> None:
         """Serve one TLS connection until it ends.
 
-        A failed or slow handshake ends it with TLS' own alert: there is nobody to talk to yet.
+        A failed or slow handshake ends it with a TLS alert.
         """
         context = self._site.certificates.context
         assert context is not None
@@ -119,7 +120,7 @@ class FastHttp:
             self._connections.discard(connection)
 
     def stop(self) -> None:
-        """Answer what has arrived, and close connections whose next request has not."""
+        """Answer the requests that have arrived, and close idle connections."""
         self.stopping = True
         self._set_deadlines()
         for connection in self._connections:
@@ -127,17 +128,16 @@ class FastHttp:
                 connection.deadline = min(connection.deadline, self.idle_until)
 
     async def run(self) -> None:
-        """Wake connections, send answers and watch deadlines, until cancelled."""
+        """Wake connections, send answers and enforce deadlines, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._readiness.run)
             nursery.start_soon(self._outbox.run)
             nursery.start_soon(self._run_clock)
 
     async def _run_clock(self) -> None:
-        """Hold connections to their deadlines; sleeps while there are none."""
+        """Enforce deadlines; sleeps while there are no connections."""
         while True:
             if not self._connections:
-                self._wake = trio.Event()
                 await self._wake.wait()
             await trio.sleep(self._tick)
             self._set_deadlines()

@@ -1,12 +1,12 @@
 """One request and its answer: the `receive` and `send` of an ASGI application.
 
-Theory of operation. The application runs in the connection's task, so `receive` simply reads the
-socket when the application asks, and what it does not ask for stays with the kernel: that is the
-back-pressure. Whether the client is gone is found out only by an application that calls `receive`
-after the body; it then waits for the socket, and keeps what a pipelining client sent meanwhile.
+Theory of operation. The application runs in the connection's task, so `receive` reads the socket
+when the application asks, and other bytes stay in the kernel: that is the back-pressure. An
+application learns that the client is gone only by a `receive` after the body; that waits for the
+socket, and keeps what a pipelining client sends meanwhile.
 
-Once the client is gone, or was refused half-way, `receive` says `http.disconnect` and `send` does
-nothing. The application has GONE_SECONDS to notice; then it is cancelled with its connection.
+Once the client is gone, or was refused half-way, `receive` returns `http.disconnect` and `send`
+does nothing. The application has GONE_SECONDS to notice; then it is cancelled with its connection.
 """
 
 from collections.abc import Awaitable, MutableMapping
@@ -41,11 +41,11 @@ class Exchange:
 
     Args:
         scope: cancels the connection.
-        bounds: get the place of the request back once its answer is complete, taken or not.
+        bounds: get the request's place back once the answer is complete, read or not.
 
     Attributes:
-        refusal: why the request was refused while its body was read, to be told by the connection.
-        gone: nobody hears the answer.
+        refusal: why the request was refused while its body was read; the connection sends it.
+        gone: the client is gone.
     """
 
     __slots__ = (
@@ -147,14 +147,14 @@ class Exchange:
             await self._write(data)
 
     def _made(self, body: bytes, more: bool) -> bytes:
-        """The bytes of the next piece of the body, and of what comes before it."""
+        """The bytes of the next piece of the body, after the head if it is the first."""
         response = self.response
         if not response.sent and self._body is not None:
             response.keep_alive = response.keep_alive and self._rest_is_short(self._body)
         return response.body(body, more)
 
     def _deferred(self, data: bytes) -> bool:
-        """Leave the end of the answer to the outbox, if nothing is against it."""
+        """Leave the end of the answer to the outbox, if possible."""
         if not self.response.keep_alive or self.unread or not self._transport.defer(data):
             return False
         if self._watch is not None:
@@ -190,7 +190,7 @@ class Exchange:
         return self._body is not None and not self._body.complete
 
     def _body_told(self) -> bool:
-        """Whether the end of the body has been reported; from now on it has."""
+        """Whether the end of the body was reported before; marks it as reported."""
         told, self._told = self._told, True
         return told
 
@@ -218,7 +218,7 @@ class Exchange:
         return {"type": "http.request", "body": piece, "more_body": not body.complete}
 
     async def _read_in_time(self) -> bytes:
-        """Read from the client, whose patience account pays for the waiting."""
+        """Read from the client; the wait is charged to its `Patience`."""
         patience = self._patience
         if patience is None:
             patience = self._patience = Patience(self._config, self._transport.occupant)
@@ -249,7 +249,7 @@ class Exchange:
                 self._watch = None
 
     def _rest_is_short(self, body: Body) -> bool:
-        """Whether what is missing of the body can be read and dropped after the answer."""
+        """Whether the rest of the body is short enough to be read and dropped after the answer."""
         return body.complete or not (self._unasked or body.left > DRAIN_BYTES)
 
     async def _drained(self, body: Body) -> bool:

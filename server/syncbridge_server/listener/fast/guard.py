@@ -1,11 +1,11 @@
-"""The grammar of a request head, held before the parser sees it. Pure.
+"""Checks the grammar of a request head before the parser sees it. Pure.
 
-Theory of operation. llhttp is strict, but how strict depends on its version; so the bytes of a head
-are first held, whole, to the grammar of `kernels.split_head`. What that refuses is looked at a
-second time only to say which rule was broken.
+Theory of operation. llhttp is strict, but how strict depends on its version. So a whole head must
+first match the grammar of `kernels.split_head`. A head that fails is examined again only to name
+the broken rule.
 
-Heads that are not complete are judged too: what can no longer become well-formed, or is above a
-bound, is refused without waiting for the rest.
+Incomplete heads are judged too: one that can no longer become well-formed, or is above a bound, is
+refused without waiting for the rest.
 """
 
 import re
@@ -26,9 +26,9 @@ HEAD_END = b"\r\n\r\n"
 
 
 def split_head(head: bytes, config: ListenerConfig) -> tuple[bytes, bytes, bytes] | Refusal:
-    """Method, target and minor version of a complete head; or why it is refused.
+    """Method, target and minor version of a complete head, or why it is refused.
 
-    A complete head ends with an empty line, and has no other.
+    A complete head ends with an empty line, and has no other one.
     """
     if len(head) > config.max_header_bytes:
         return _too_large(head, config)

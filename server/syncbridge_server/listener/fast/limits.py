@@ -1,17 +1,17 @@
-"""What this HTTP stack refuses: one refusal for each reason, and the bounds that have no setting.
+"""The refusals of this HTTP stack, one for each reason, and the bounds that have no setting.
 
-A refusal is answered with a problem document and ends the connection, because after a message that
-was not understood nobody knows where the next one begins (RFC 9112 section 2.2).
+A refusal is answered with a problem document and ends the connection: after a message that was not
+understood, the start of the next one is unknown (RFC 9112 section 2.2).
 """
 
 from syncbridge_server.listener.contract import Refusal
 
 READ_BYTES = 65_536
-"""Read from a socket at once, and the most that waits for an application that does not ask."""
+"""Bytes read from a socket at once; also the most that waits for the application."""
 TOGETHER_BYTES = 16_384
-"""Of one connection, what may wait for the end of a turn to be sent; more is sent at once."""
+"""Bytes of one connection that may wait for the end of a turn; more is sent at once."""
 DRAIN_BYTES = 65_536
-"""Rest of a body that is read and dropped to keep a connection; of a longer one it is closed."""
+"""Longest rest of a body that is read and dropped to keep the connection open."""
 CHUNKS = 16_384
 """Chunks of one body: tiny ones cost a hundred times their bytes."""
 CHUNK_LINE_BYTES = 256
@@ -21,13 +21,13 @@ CHUNK_EXTENSION_BYTES = 4_096
 TRAILER_BYTES = 8_192
 """The trailer section of one body."""
 TURN_REQUESTS = 16
-"""Requests of one connection that are answered before the others have their turn."""
+"""Requests of one connection that are answered before other connections get their turn."""
 TURN_CONNECTIONS = 64
-"""Connections whose requests are looked at before WebSockets and others have their turn."""
+"""Connections that are served before WebSockets and other tasks get their turn."""
 GONE_SECONDS = 10.0
-"""How long an application may go on once it could know that its client is gone."""
+"""How long an application may go on after it could have noticed that its client is gone."""
 LAST_REQUEST_SECONDS = 0.5
-"""In a stop: how long a connection without a request is kept, for one that is under way."""
+"""In a stop: how long an idle connection is kept for a request that may be under way."""
 
 MALFORMED = Refusal(400, "bad_request", "the request is not well-formed HTTP/1.1")
 BAD_TARGET = Refusal(400, "bad_request", "the request target is not acceptable")

@@ -1,11 +1,10 @@
-"""Answers that leave together, at the end of the turn in which they were made.
+"""Sends the answers of a turn together, at its end.
 
-To send is to wake whoever waits for the bytes. A server that sends after each request wakes the
-other side each time, which in turn interrupts this one; and between two answers the caches are
-filled with the kernel's things. So short answers of a turn of the event loop are collected, and one
-task sends them one after the other. It runs in the turn after that in which the first was added,
-that is, before the requests that arrive meanwhile are worked on; `TURN_CONNECTIONS` bounds what an
-answer can wait for.
+Sending wakes the receiver. A server that sends after each request wakes the peer each time, which
+interrupts this process in turn, and the kernel's work between two answers displaces its caches. So
+the short answers of one turn of the event loop are collected, and one task sends them one after the
+other. It runs in the turn after that in which the first was added, that is, before requests that
+arrive meanwhile; `TURN_CONNECTIONS` bounds the wait of an answer.
 """
 
 from collections.abc import Callable
@@ -15,14 +14,14 @@ import trio
 
 
 class Flushable(Protocol):
-    """What has something to send."""
+    """An object with bytes to send."""
 
     def flush(self) -> None:
-        """Send without waiting, as far as that goes."""
+        """Send as much as possible without waiting."""
 
 
 class Outbox:
-    """The senders of one engine, each at most once a turn for each answer."""
+    """The senders of one engine."""
 
     def __init__(self) -> None:
         self._senders: list[Flushable] = []

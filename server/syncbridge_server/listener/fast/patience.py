@@ -1,8 +1,8 @@
-"""Time to send a body, given like tokens of a bucket (HTTP/1.1 and HTTP/2 alike).
+"""A token bucket of time in which a client sends a body (HTTP/1.1 and HTTP/2 alike).
 
-`body_timeout` at most, refilled by what arrives at `min_body_rate`, used up only while somebody
-waits for the client. Meanwhile the request may have to give way to a newer one: the first to go is
-the one whose account has not been full for the longest time.
+It holds at most `body_timeout`, is refilled by bytes that arrive, at `min_body_rate`, and is used
+up only while the server waits for the client. Meanwhile the request may have to give way to a newer
+one: first the request whose account has not been full for the longest time.
 """
 
 from collections.abc import Awaitable, Callable
@@ -33,7 +33,7 @@ class Patience:
         self._rate = config.min_body_rate
 
     async def wait(self, read: Callable[[], Awaitable[T]]) -> T:
-        """What `read` returns. Raises Refused once the time is used up, or the place is lost."""
+        """Await `read` and return its result. Raises Refused when the time or the place is lost."""
         start = trio.current_time()
         occupant = self._occupant
         with trio.move_on_after(self._left) as scope:
@@ -45,5 +45,5 @@ class Patience:
         raise Refused(GAVE_WAY if occupant.evicted else TIMED_OUT)
 
     def earn(self, size: int) -> None:
-        """So many bytes have arrived."""
+        """Add the time for bytes that have arrived."""
         self._left = min(self._most, self._left + size / self._rate)

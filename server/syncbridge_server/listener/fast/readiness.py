@@ -1,17 +1,17 @@
-"""Which connections have something to read: one wait of Trio's for all of them.
+"""Tells which connections are readable: one Trio wait for all of them.
 
-Theory of operation. To wait for a socket with Trio costs a system call and some bookkeeping, each
-time. So the engine has an epoll of its own, in which a connection is registered once, for as long
-as it lives, and one task waits with Trio for that epoll alone. It wakes the tasks of connections
-that have become readable, at most `TURN_CONNECTIONS` a turn, so that WebSockets and everything
-else in the process have theirs in between.
+Theory of operation. Each wait for a socket with Trio costs a system call and some bookkeeping. So
+the engine has its own epoll, in which a connection is registered once for its whole life, and one
+task waits with Trio for that epoll alone. It wakes the tasks of readable connections, at most
+`TURN_CONNECTIONS` a turn, so that WebSockets and the other tasks of the process get their turn in
+between.
 
-Registration is edge-triggered: an event says that bytes have arrived since the one before. Three
-things must therefore not be lost. Bytes that arrive while nobody waits: `ready` remembers them.
-Bytes that a read left behind, because its buffer was full: the reader sets `ready` itself; a read
-that filled less than its buffer has taken everything, and what comes later makes a new event. The
-end of the stream, which may come together with the last bytes and makes no event of its own then:
-it is kept in `ended`, and reads do not wait any more.
+Registration is edge-triggered: an event says that bytes have arrived since the last event. So three
+things must not be lost. Bytes that arrive while nobody waits: `ready` remembers them. Bytes that a
+read left behind because its buffer was full: the reader sets `ready` itself; a read that did not
+fill its buffer has taken everything, and later bytes make a new event. The end of the stream, which
+may come with the last bytes and then makes no event of its own: `ended` remembers it, and reads no
+longer wait.
 """
 
 import select
@@ -29,8 +29,8 @@ class Watched:
     """One descriptor, read by one task.
 
     Attributes:
-        ready: bytes may be there although no event will say so.
-        ended: the stream has an end, and no event comes after what is left of it.
+        ready: bytes may be left although no event will follow. ended: the end of the stream was
+            reported; no event follows.
     """
 
     __slots__ = ("_task", "ended", "ready")
@@ -41,7 +41,7 @@ class Watched:
         self.ended = False
 
     def wait(self) -> Awaitable[None]:
-        """Wait until reading is worth a try; to be awaited at once. A checkpoint."""
+        """Wait until a read may succeed; await it at once. A checkpoint."""
         if self.ready or self.ended:
             self.ready = False
             return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller awaits it
@@ -49,7 +49,7 @@ class Watched:
         return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105 - as above
 
     def wake(self, flags: int = 0) -> None:
-        """Take an event, or have the reader look for another reason."""
+        """Wake the reader, for an event or another reason."""
         if flags & _ENDED:
             self.ended = True
         task = self._task
@@ -79,7 +79,7 @@ class Readiness:
         return watched
 
     def forget(self, fd: int) -> None:
-        """Stop reporting; to be called before the descriptor is closed or given away."""
+        """Stop reporting; call it before the descriptor is closed or handed over."""
         if self._watched.pop(fd, None) is not None and not self._epoll.closed:
             self._epoll.unregister(fd)
 

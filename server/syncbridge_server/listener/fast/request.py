@@ -1,7 +1,8 @@
-"""From the bytes of a request head to what an ASGI scope needs (RFC 9112 sections 3, 6, 7.1, 9.3).
+"""Parses a request head into what an ASGI scope needs (RFC 9112 sections 3, 6, 7.1, 9.3).
 
-llhttp parses the fields. What decides over the message's end and over whom it is for is judged
-here once more, because a mistake in it is a security hole: one Host, one length, of one kind.
+llhttp parses the fields. Those that decide where the message ends and which host it is for are
+checked again here, because a mistake in them is a security hole: one Host, and one length of one
+kind.
 """
 
 import re
@@ -48,7 +49,7 @@ class Request:
     Args:
         target: origin-form (path and query), or `*`. version: "1.0" or "1.1".
         length: bytes of the body, or CHUNKED. expects_continue: the client waits for a 100.
-        keep_alive: the client is ready to send more afterwards. upgrade: it asks for another
+        keep_alive: the client may send another request afterwards. upgrade: it asks for another
             protocol. forwarded: it has X-Forwarded-For.
         fields: see `contract.FIELDS`.
     """
@@ -68,8 +69,8 @@ class Request:
 class HeadParser:
     """Parses the heads of one connection, one after the other.
 
-    A client that polls sends the same head again and again, so the last one is remembered when it
-    is short. Requests are never changed once they are made.
+    A polling client sends the same head again and again, so the last short head is cached. Requests
+    are immutable.
     """
 
     __slots__ = ("_config", "_fields", "_host", "_last", "_last_head", "_parser")
@@ -96,7 +97,7 @@ class HeadParser:
         return request
 
     def close(self) -> None:
-        """Let go of the parser."""
+        """Release the parser."""
         self._parser = None
 
     def _parse(self, head: bytes) -> Request:
@@ -181,7 +182,7 @@ def _length(value: bytes, bound: int) -> int:
 
 
 def _unusual_target(request: Request) -> None:
-    """Absolute-form names the host itself, and its word counts; asterisk-form is for OPTIONS."""
+    """Absolute-form names the host, which overrides Host; asterisk-form is for OPTIONS."""
     if request.method == "CONNECT":
         raise Refused(NO_TUNNEL)
     absolute = _ABSOLUTE.match(request.target)
@@ -197,11 +198,11 @@ def _unusual_target(request: Request) -> None:
 def handshake_of(request: Request, paths: frozenset[bytes]) -> UpgradeRequest | None:
     """The WebSocket handshake at one of `paths` that a request is, or None.
 
-    Then its `Upgrade` is an offer that is not taken, and it is a request as any other (RFC 9110
-    section 7.8): another protocol, another path, HTTP/1.0, or a body that would come in between.
+    If None, its `Upgrade` is ignored and the request is an ordinary one (RFC 9110 section 7.8):
+    another protocol, another path, HTTP/1.0, or a request with a body.
 
     Raises:
-        Refused: it would be a handshake, but for a field that came twice.
+        Refused: a handshake in which a single field came twice.
     """
     target, _, query = request.target.partition(b"?")
     plain = request.method == "GET" and request.version == "1.1" and request.length == 0
@@ -215,7 +216,7 @@ def handshake_of(request: Request, paths: frozenset[bytes]) -> UpgradeRequest | 
 
 
 def make_scope(request: Request, base: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    """The ASGI scope. `base`: what all requests of the connection share; `state`: lifespan's."""
+    """The ASGI scope. `base`: shared by all requests of the connection; `state`: the lifespan's."""
     raw_path, _, query = request.target.partition(b"?")
     path = raw_path.decode("ascii")
     return {

@@ -1,4 +1,4 @@
-"""Responses as `syncbridge.kernels` makes them, and the lines that each begins with. Pure but for
+"""Responses, encoded by `syncbridge.kernels`, and the lines that each begins with. Pure except for
 the time of day.
 """
 
@@ -19,7 +19,7 @@ _STATUS_LINES = {
 
 
 class Openings:
-    """Status line and Date header (RFC 9110 section 6.6.1) by status, made anew each second.
+    """Status line and Date header (RFC 9110 section 6.6.1) by status, renewed each second.
 
     Args:
         clock: Unix seconds.
@@ -35,7 +35,7 @@ class Openings:
         self._made: dict[int, bytes] = {}
 
     def __call__(self, status: int) -> bytes:
-        """The lines of a final response. Raises RuntimeError for another status."""
+        """The lines of a final response. Raises RuntimeError for any other status."""
         second = int(self._clock())
         if second != self._second:
             self._second = second

@@ -1,14 +1,14 @@
-"""TLS on a connection's socket: the same reads and writes, encrypted by two memory buffers.
+"""TLS on a connection's socket: the same reads and writes, through two memory buffers.
 
 Theory of operation. `ssl.SSLObject` turns bytes into bytes and never touches the socket. A read
-takes records from the socket until they make plain bytes; a write sends what encrypting has made.
-What TLS itself wants to say while it reads (session tickets, answers to key updates) waits for the
-next write, so that only the connection's writer ever sends; renegotiation, which could not wait, is
-off. Every end that is ours is announced with close_notify (RFC 8446 section 6.1), whose answer
-nobody waits for longer than `linger` does. Half an answer is cut off without one.
+takes records from the socket until they yield plain bytes; a write sends the encrypted bytes.
+Messages of TLS itself during a read (session tickets, replies to key updates) wait for the next
+write, so only the connection's writer ever sends; renegotiation, which could not wait, is off. An
+orderly close sends close_notify (RFC 8446 section 6.1), and waits for the peer's at most as long as
+`linger`. An incomplete answer is cut off without it.
 
-A WebSocket leaves the connection's task as one end of a socketpair, and `carry` copies between the
-other end and the peer: the sink has a plain socket, and its back-pressure is the socketpair's.
+The sink gets one end of a socketpair, and `carry` copies between the other end and the peer. So the
+sink has a plain socket, with the socketpair's back-pressure.
 """
 
 import socket
@@ -54,7 +54,7 @@ class SecureTransport(Transport):
         self._near: trio.SocketStream | None = None
 
     async def handshake(self) -> str | None:
-        """Agree with the peer; returns the protocol that ALPN chose. Raises Gone."""
+        """Make the TLS handshake; returns the protocol that ALPN chose. Raises Gone."""
         while not self._agreed():
             await super().write(self._outgoing.read())
             self._take(await super().read())
@@ -79,7 +79,7 @@ class SecureTransport(Transport):
         return not data
 
     def defer(self, data: bytes) -> bool:
-        """Nothing is deferred: bytes that are encrypted cannot be refused any more."""
+        """Always False: encrypted bytes must be sent."""
         return False
 
     async def write(self, data: bytes) -> None:
@@ -147,14 +147,15 @@ class SecureTransport(Transport):
         return True
 
     def _look(self) -> bytes:
-        """What the socket has now. Raises OSError, among it BlockingIOError."""
+        """Read the socket without waiting. Raises OSError, including BlockingIOError."""
         data = self.sock.recv(READ_BYTES)
         if len(data) == READ_BYTES:
             self._watched.ready = True
         return data
 
     def _take(self, data: bytes) -> None:
-        """Bytes of the socket; none at its end. Raises Gone for a peer that makes us talk only."""
+        """Bytes of the socket; empty at its end. Raises Gone for a peer that only provokes
+        replies."""
         if data:
             self._incoming.write(data)
         else:

@@ -1,8 +1,8 @@
 """A non-blocking socket with deadlines, read and written by the one task of its connection.
 
-Writing tries the send first: it takes small answers without waiting, and only what the peer does
-not take costs a deadline. A peer that takes nothing for `write_timeout`, or a write that was
-cancelled half-way, leaves the stream broken: nothing may follow on it.
+A write sends first: small answers need no wait, and only the rest needs a deadline. A peer that
+reads nothing for `write_timeout`, or a write that was cancelled half-way, leaves the stream broken:
+nothing may follow on it.
 """
 
 import socket
@@ -28,12 +28,12 @@ class Transport:
     """The socket of one connection.
 
     Args:
-        readiness: tells when there is something to read, until `release`.
-        outbox: sends the answers that are deferred.
+        readiness: reports when the socket is readable, until `release`.
+        outbox: sends deferred answers.
         occupant: has the place of the connection.
 
     Attributes:
-        buffer: bytes that were read and belong to nobody yet. broken: the output is unusable.
+        buffer: bytes that were read but not used yet. broken: the output is unusable.
         secure: the peer speaks TLS.
     """
 
@@ -94,7 +94,7 @@ class Transport:
             return data
 
     def ended(self) -> bool:
-        """Look, without waiting, whether the peer has closed; what it sent instead is kept."""
+        """Whether the peer has closed, without waiting; bytes that it sent instead are kept."""
         try:
             data = self.sock.recv(READ_BYTES)
         except BlockingIOError:
@@ -107,9 +107,9 @@ class Transport:
         return not data
 
     def defer(self, data: bytes) -> bool:
-        """Leave the end of an answer to the outbox; False when it must be written instead.
+        """Leave the end of an answer to the outbox; False when it must be written.
 
-        What the peer does not take is sent by the next `read` or `write`.
+        The next `read` or `write` sends what the peer does not accept.
         """
         if self.broken or self._writing or len(self._deferred) + len(data) > TOGETHER_BYTES:
             return False
@@ -138,7 +138,7 @@ class Transport:
             self._watched.wake()
 
     async def settle(self) -> None:
-        """Send what was deferred and is still here. Raises Gone."""
+        """Send what is still deferred. Raises Gone."""
         if self._deferred:
             await self.write(b"")
 
@@ -185,25 +185,25 @@ class Transport:
             self.occupant.flow()
 
     def release(self) -> None:
-        """Let go of the socket; whoever waits for it from now on does so by other means."""
+        """Stop watching the socket; its next owner waits for it by other means."""
         self.flush()
         fd = self.sock.fileno()
         if fd >= 0:
             self._readiness.forget(fd)
 
     def give(self) -> socket.socket:
-        """The socket, for somebody who serves it from now on; then await `carry`. Raises OSError.
+        """The socket, for its new owner; then await `carry`. Raises OSError.
 
-        What was deferred must have been sent (`settle`).
+        Deferred bytes must have been sent (`settle`).
         """
         self.release()
         return socket.socket(fileno=self.sock.detach())
 
     async def carry(self) -> None:
-        """Return once the socket that was given away needs nothing of us any more."""
+        """Return once the socket that was handed over needs no more copying."""
 
     async def end(self) -> None:
-        """The connection is over, and nothing that was sent can be lost."""
+        """Close; nothing that was sent can be lost."""
         self.release()
 
     async def part(self) -> None:

@@ -2,7 +2,7 @@
 
 One thread for each primary waits on a second connection (`listener.py`), subscribed to the channels
 of this node whose slots that primary serves. Messages that arrive together are decoded together and
-posted to Trio with one `run_sync_soon`. Sending is an ordinary command that nobody waits for.
+posted to Trio with one `run_sync_soon`. Sending is an ordinary command without a wait.
 
 Pub/sub is at most once: what is published while a subscription is away is lost. So the resync
 handlers run *after* each new subscription is in place: each compares its replicas with Redis, and

@@ -31,6 +31,7 @@ import trio
 
 from syncbridge.errors import StoreError, StoreOverloaded, StoreRejected, StoreTimeout
 from syncbridge.slots import TAGS, slot_of
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.bus.messages import encode_echo
 from syncbridge_server.redis.durability import CODE, lacking_fsync
@@ -127,7 +128,7 @@ class StoreReadiness:
         self._number = 0
         self._echoes: set[int] = set()
         self._heard = trio.Event()
-        self._wake = trio.Event()
+        self._wake = AutoResetEvent()
         self._probing = False
         self._forbidden_until = 0.0
         self._warned: set[str] = set()
@@ -179,7 +180,6 @@ class StoreReadiness:
         for look in count(1):
             with trio.move_on_after(self._pause()) as pause:
                 await self._wake.wait()
-            self._wake = trio.Event()
             woken = not pause.cancelled_caught
             await self._probe(whole=woken or bool(self._reason) or look % WHOLE_LOOKS == 0)
             await trio.sleep(PAUSE_SECONDS)  # events that come in a row are looked at together

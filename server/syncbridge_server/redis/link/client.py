@@ -203,6 +203,14 @@ class RedisIO:
         replies: list[Any] = await trio.lowlevel.wait_task_rescheduled(abort)
         return replies
 
+    async def request_all(self, commands: Sequence[Command]) -> list[Any]:
+        """As `request`, also for no commands. Raises the first StoreError."""
+        replies = await self.request(commands) if commands else []
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        return replies
+
     async def execute(self, *args: Argument) -> Any:
         """One command; the reply as hiredis reads RESP2, not decoded. Raises StoreError.
 

@@ -1,7 +1,7 @@
 """Checks that the user of a connection may run the commands of the stores and their scripts.
 
 A script that is refused a command in its middle has done what came before it. So no connection is
-used whose user lacks one. All commands are tried in a transaction that is discarded: Redis checks
+used if its user lacks one. All commands are tried in a transaction that is discarded: Redis checks
 the rights when a command is queued, and executes none.
 """
 

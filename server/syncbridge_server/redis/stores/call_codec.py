@@ -1,4 +1,4 @@
-"""Call sessions in Redis: keys, hashes, entries of the ledger, answers of scripts."""
+"""Encodes call sessions for Redis: keys, hashes, ledger entries, script replies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +67,7 @@ def past_key(call_id: str) -> str:
 
 
 def index_keys(bucket: int) -> list[str]:
-    """The sorted sets of a bucket: times of forgetting, then an index for each type and state."""
+    """The sorted sets of a bucket: expiry times, then an index for each type and state."""
     count = len(TYPES) * len(STATES)
     return [f"calls:{{{bucket}}}:{name}" for name in ("x", *range(count))]
 
@@ -78,7 +78,7 @@ def due_key(bucket: int) -> str:
 
 
 def ledger_key(bucket: int) -> str:
-    """The calls of a bucket that have ended."""
+    """The ledger of a bucket: calls that have ended."""
     return f"ledger:{{{bucket}}}"
 
 
@@ -88,7 +88,7 @@ def relation_keys(bucket: int) -> list[str]:
 
 
 def indexes(state: CallState | None, call_type: CallType | None) -> Iterator[int]:
-    """Numbers of the indexes that a filter asks for."""
+    """Numbers of the indexes that a filter selects."""
     for number in range(len(TYPES) * len(STATES)):
         of_type, of_state = divmod(number, len(STATES))
         if state in (None, STATES[of_state]) and call_type in (None, TYPES[of_type]):
@@ -96,14 +96,14 @@ def indexes(state: CallState | None, call_type: CallType | None) -> Iterator[int
 
 
 def score_range(after: Position | None, wanted: CallFilter) -> tuple[str, str]:
-    """Where a page of an index begins: the score and the id of `call_page`."""
+    """The start of a page in an index: score and id for `call_page`."""
     if after is not None and (not wanted.until or after[0] < wanted.until):
         return str(after[0]), after[1]
     return (f"({wanted.until}" if wanted.until else "+inf"), ""
 
 
 def lexical_range(after: Position | None, wanted: CallFilter) -> tuple[str, str]:
-    """The highest and the lowest place of a page among the calls of a parent or channel."""
+    """The highest and lowest place of a page among the calls of a parent or channel."""
     field, value = ("parent", wanted.parent) if wanted.parent else ("channel", wanted.channel)
     start = f"{field}\0{value}\0"
     low = f"[{start}{wanted.since:016}"
@@ -161,20 +161,20 @@ def reply_of(call_id: str, reply: list[Any]) -> CallReply:
 
 
 def held(call_id: str, flat: list[bytes]) -> Call | None:
-    """A call out of its hash; None when there is none. Raises StateDamaged."""
+    """Decode a call's hash; None if there is none. Raises StateDamaged."""
     with damage_told():
         return call_of(call_id, flat) if flat else None
 
 
 def recorded(flat: list[bytes]) -> Call:
-    """A call out of an entry of the ledger. Raises StateDamaged."""
+    """Decode a ledger entry as a call. Raises StateDamaged."""
     with damage_told():
         kept = dict(zip(flat[::2], flat[1::2], strict=True))
         return call_of(kept[b"id"].decode(), flat)
 
 
 def record_in(entry: tuple[bytes, list[bytes]]) -> tuple[int, Call | None]:
-    """An entry of the ledger as its number and call; None for a call that is damaged."""
+    """A ledger entry as its number and call; None for a damaged call."""
     name, flat = entry
     try:
         return int(name.partition(b"-")[0]), recorded(flat)
@@ -192,7 +192,7 @@ def damage_told() -> Iterator[None]:
 
 
 def call_of(call_id: str, flat: list[bytes]) -> Call:
-    """A call out of its hash. Raises ValueError, LookupError, MsgspecError."""
+    """Decode a call's hash. Raises ValueError, LookupError, MsgspecError."""
     kept = dict(zip(flat[::2], flat[1::2], strict=True))
     details: list[bytes] = []
     for name in sorted(name for name in kept if name.startswith(b".")):

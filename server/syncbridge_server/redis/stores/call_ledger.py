@@ -1,7 +1,7 @@
 """The ledger of calls that have ended: `syncbridge_server.ports.calls.Ledger`.
 
 Each bucket of calls has a stream, written by the step that ends a call. The numbers of its entries
-have no gap, as the stream itself remembers the last one, also when all entries are gone.
+have no gap: the stream remembers the last one even when all entries are gone.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,11 +38,10 @@ class RedisLedger:
 
     Args:
         io: running client.
-        ttl: seconds after its last write in which a call is kept.
-        keep: seconds in which a record is kept.
-        isolation: in which calls are ended.
-        touched: buckets in which this node has written; those are looked at each time, the others
-            every LOOK_SECONDS, and for old records every RECORDS_SECONDS. None: all are, each time.
+        ttl: lifetime of a call after its last write, in seconds. keep: lifetime of a record, in
+            seconds. isolation: for ending calls.
+        touched: buckets in which this node has written; those are read each time, the others every
+            LOOK_SECONDS, and for old records every RECORDS_SECONDS. None: all, each time.
         clock: monotonic seconds.
     """
 
@@ -102,8 +101,8 @@ class RedisLedger:
     async def _busy(self) -> set[int]:
         """The buckets in which something may be due.
 
-        A node without calls runs no script: it looks by plain reads, and seldom. Calls that only a
-        dead node has written are found so, a lease at most LOOK_SECONDS late.
+        A node without calls runs no script, only rare plain reads. These find calls that only a
+        dead node has written, at most LOOK_SECONDS after their lease.
         """
         now = self._clock()
         if self._touched is not None and now < self._look_at:
@@ -126,7 +125,7 @@ class RedisLedger:
         return due | {b for b, record in enumerate(records) if record}
 
     async def _end(self, ids: Sequence[str]) -> list[CallReply]:
-        """End calls that are due, as the step itself finds once more."""
+        """End calls that are due; the script checks that again."""
         spans = (self._ttl_ms, patience_of(self._ttl_ms))
         steps = []
         for call_id in ids:

@@ -2,17 +2,17 @@
 
 Theory of operation. Calls are spread over `BUCKETS` by their id, and a bucket is one slot of a
 cluster. A call is a hash; its bucket has a sorted set of ids by time of creation for each type and
-state, and one of the times at which calls are forgotten. All of them are written by the one script
-of a write, so the indexes always say what the hashes say, and a list filtered by type and state
-reads no call that it does not show. Calls by parent and by channel are an index of the same kind.
+state, and one of expiry times. One script writes all of them, so the indexes always agree with the
+hashes, and a list filtered by type and state reads only calls that it shows. Calls by parent and by
+channel are an index of the same kind.
 
 A page asks every bucket for its newest ids after the position, merges them, and reads the calls
-that made it: two round trips, O(BUCKETS * limit). A call that changed in between is judged again.
-A text that is searched for is looked for in what was read, in at most `ROUNDS` such steps.
+that made it: two round trips, O(BUCKETS * limit). A call that changed in between is filtered again.
+A text search examines what was read, in at most `ROUNDS` such steps.
 
-A call is ended by the time in `due` when nobody ends it: at the end of its lease, or before it is
-forgotten. Whoever ends it, the same step writes its record to the bucket's ledger, so that there
-is one record of each call; its numbers have no gap.
+A call that nobody ends is ended at its time in `due`: at the end of its lease, or before it
+expires. The step that ends a call also writes its record to the bucket's ledger, so each call has
+one record, and their numbers have no gap.
 
 A page omits and counts damaged calls, index entries without a call, and damaged indexes.
 """
@@ -62,12 +62,12 @@ from syncbridge_server.redis.stores.call_codec import (
 
 Argument = bytes | str | int
 PAST_CALLS = 16
-"""Deleted calls that are kept of one id."""
+"""Most deleted calls kept for one id."""
 
 ROUNDS = 10
 MARGIN_MS = 3_600_000
-"""A call that nobody has ended is ended so long before it would be forgotten, or in the last eighth
-of that time, whichever is less: the nodes have so long to record it."""
+"""A call that nobody has ended is ended this long before it expires, or in the last eighth of its
+lifetime, whichever is less: the nodes have that time to record it."""
 
 
 class RedisCalls:
@@ -75,11 +75,11 @@ class RedisCalls:
 
     Args:
         io: running client.
-        ttl: seconds after its last write in which a call is kept.
-        max_bytes: largest details of a call.
-        isolation: in which calls are listed.
-        lease: seconds after a heartbeat in which the next one is expected.
-        touched: gets the buckets of calls that were written here, for `RedisLedger`.
+        ttl: lifetime of a call after its last write, in seconds. max_bytes: largest details of a
+            call.
+        isolation: for listing calls.
+        lease: seconds within which the next heartbeat is expected.
+        touched: collects the buckets of calls written here, for `RedisLedger`.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class RedisCalls:
     async def _step_of_page(
         self, limit: int, after: Position | None, wanted: CallFilter
     ) -> CallPage:
-        """The next `limit` calls of the indexes, without those that the filter is not for."""
+        """The next `limit` calls of the indexes that match the filter."""
         by_relation = bool(wanted.parent or wanted.channel)
         commands = [
             self._related(bucket, limit, after, wanted)
@@ -256,7 +256,7 @@ class RedisCalls:
         return plain("ZREVRANGEBYLEX", key, high, low, "LIMIT", 0, limit + 1, repeatable=True)
 
     async def _read(self, ids: Sequence[str]) -> tuple[list[Call | None], int]:
-        """The calls with these ids, and how many are damaged. Raises StoreError."""
+        """The calls with these ids, and the number of damaged ones. Raises StoreError."""
         reads = [plain("HGETALL", keys_of(i)[0], repeatable=True) for i in ids]
         replies = await self._io.request(reads) if reads else []
         found = [

@@ -1,11 +1,11 @@
 """Names of voice channels in Redis: `syncbridge_server.ports.channels.ChannelNames`.
 
 Theory of operation. An id has an owner, whose channel has the id as its key, and waddles with
-qualified keys (`syncbridge.voice.naming`). Both are kept in the slot of the id, and one script
-decides, so of many waddles that open an id at once one becomes its owner. A waddle keeps its form
-for longer than anything that it leaves under its key, so nobody reads what another has left.
+qualified keys (`syncbridge.voice.naming`). Both are kept in the id's slot, and one script decides,
+so of several waddles that open an id at once, one becomes its owner. A waddle keeps its kind of key
+for longer than any data under that key, so no waddle reads another's data.
 
-A record that an earlier version wrote is found under its id and adopted at its first opening.
+A record of an earlier version is found under its id and adopted at its first opening.
 """
 
 from collections.abc import Collection
@@ -19,7 +19,7 @@ from syncbridge_server.redis.link.pipeline import plain
 from syncbridge_server.redis.stores.voice import bucket_of, channel_key, id_of, stored_of
 
 FOUND_MOST = 64
-"""Waddles of an id that are looked at when none is named: those that opened it last."""
+"""Most waddles of an id that are read when none is named: the latest to open it."""
 
 
 class RedisChannelNames:

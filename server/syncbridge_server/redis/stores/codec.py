@@ -1,7 +1,7 @@
-"""Requests of `syncbridge.records.sessions` to script calls, and their replies back to answers.
+"""Encodes requests of `syncbridge.records.sessions` as script calls, and decodes their replies.
 
-Pure functions without I/O. The order of KEYS and ARGV is written at the top of each script; the
-tests run both sides against a real server, which is what keeps them in step.
+Pure functions. Each script documents the order of its KEYS and ARGV; tests run both sides against a
+real server.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ ROSTER, FORGET, LAST = 16, 16, 32
 """Flags, see docs/decisions/0009-the-layout-of-redis.md."""
 
 COMPARED = ("v", "e", "l", "t", "b", "g", "s")
-"""Fields of meta that a comparison reads, before those of streams."""
+"""Fields of meta that a comparison reads, before those of the streams."""
 
 NOWHERE = Place("", -1)
 
@@ -69,8 +69,8 @@ class StoreSettings(msgspec.Struct):
 
     Attributes:
         node: id of this node. ttl_ms: life of a session after its last refresh.
-        old_data: keys of format 1 may be there, so that scripts look for them. They are in other
-            slots, so in a cluster nobody looks: no cluster could run format 1.
+        old_data: keys of format 1 may exist, so scripts look for them. Not in a cluster: they are
+            in other slots, and format 1 ran on no cluster.
         cluster: every key that a script may use is declared, not only the first.
         nonce: makes 8 random bytes, for the token of a version.
     """
@@ -84,7 +84,7 @@ class StoreSettings(msgspec.Struct):
 
     @classmethod
     def of(cls, node: str, limits: Limits, nonce: Callable[[], bytes]) -> "StoreSettings":
-        """From the limits of the contract."""
+        """Build them from the contract's limits."""
         return cls(node, limits.session_ttl * 1000, limits.state_bytes, nonce)
 
     def flags(self, owner_check: bool = False) -> int:
@@ -92,7 +92,7 @@ class StoreSettings(msgspec.Struct):
         return owner_check + OLD_DATA * (self.old_data and not self.cluster)
 
     def keys(self, sid: str, *more: str) -> tuple[str, ...]:
-        """What a call declares: the session's meta key and `more`, the old meta key last."""
+        """The keys of a call: the session's meta key and `more`, the old meta key last."""
         keys = (meta_key(sid), *more)
         if self.cluster:
             return (*keys, *session_keys(sid, OTHERS))
@@ -243,7 +243,7 @@ _STATUS = {int(status): status for status in Status}
 
 
 def decode_apply(reply: list[Any], request: Apply, settings: StoreSettings) -> Outcome:
-    """An answer is shorter than its list where the rest is 0 or empty."""
+    """Decode an answer; it is shorter than its list if the rest is 0 or empty."""
     outcome = Outcome(_STATUS[reply[0]])
     if len(reply) < 4:
         return outcome
@@ -285,8 +285,8 @@ def _changes(keys: list[bytes], values: list[bytes | None]) -> tuple[list[bytes]
 
 
 def devices(flat: list[bytes], now: int) -> list[Device]:
-    """Registered devices, from the flat hash of their records. One that cannot be read is left
-    out: it keeps nobody out of the session.
+    """Registered devices, from the flat hash of their records. Unreadable ones are left out: they
+    keep nobody out of the session.
     """
     found = []
     for name, record in zip(flat[::2], flat[1::2], strict=True):
@@ -298,7 +298,7 @@ def devices(flat: list[bytes], now: int) -> list[Device]:
 
 
 def _device(name: bytes, record: bytes, now: int) -> Device:
-    """A device from its record. Raises ValueError for one that is damaged."""
+    """Decode a device's record. Raises ValueError for a damaged one."""
     head, _, info = record.partition(b"\n")
     fence, seen, node, conn = head.split(b" ", 3)
     online = node != b"-"
@@ -311,7 +311,7 @@ def _device(name: bytes, record: bytes, now: int) -> Device:
 
 
 def connection(head: bytes) -> tuple[str, str, int]:
-    """(node, conn, fence) out of "fence seen node conn"; empty and 0 when there is none."""
+    """(node, conn, fence) from "fence seen node conn"; empty and 0 without a connection."""
     if not head:
         return "", "", 0
     fence, _, node, conn = head.decode().split(" ", 3)
@@ -346,7 +346,7 @@ def decode_hello(reply: list[Any], request: Hello, settings: StoreSettings) -> W
 
 
 def _place(reply: list[Any]) -> Place:
-    """The place in an answer that has version, epoch and lineage behind its status."""
+    """The place in an answer with version, epoch and lineage after its status."""
     if len(reply) < 4:
         return Place()
     return Place(reply[2].decode(), reply[1], reply[3].decode())
@@ -397,7 +397,7 @@ def decode_review(reply: list[Any], request: Review, settings: StoreSettings) ->
 
 
 def read_journal(entries: list[bytes], version: int) -> list[tuple[int, bytes, bytes]]:
-    """(version, key, imprint of the value before) of what is known without a gap, oldest first.
+    """(version, key, imprint of the value before) of the gapless history, oldest first.
 
     The last entry is that of `version`. Keys and imprints may hold any byte.
     """

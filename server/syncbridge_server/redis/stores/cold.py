@@ -1,16 +1,16 @@
 """Cold sessions: the packed format, and the index of sessions to pack.
 
 Theory of operation. A state is a hash and a sorted set: quick to change in place, and many times
-as large as its text. When nobody has used it for a while, both are packed into one zstd string
-(`freeze.lua`), at a fifth of the memory or less; the meta hash gets the flag `z`. A script that
-needs the state of such a session answers FROZEN and has done nothing; the store unpacks it
-(`thaw.lua`) and asks again. See `freezer` for the first half and `frozen_queue` for the second.
+as large as its text. After a while without use, both are packed into one zstd string
+(`freeze.lua`), with a fifth of the memory or less; the meta hash gets the flag `z`. A script that
+needs the state of such a session answers FROZEN and does nothing; the store unpacks it (`thaw.lua`)
+and repeats the call. See `freezer` for the first half and `frozen_queue` for the second.
 
-The packed state names its place. Both scripts compare it with the meta hash, so a
-state that was packed or read a moment too early never replaces a newer one.
+The packed state names its place. Both scripts compare it with the meta hash, so a stale packed
+state never replaces a newer one.
 
-The index is one sorted set a bucket, session -> when to look at it next. An entry is only a hint:
-the node that looks decides by what the session is then, and enters it again when it is too early.
+The index is one sorted set for each bucket, session -> when to check it next. An entry is only a
+hint: the node that checks decides by the session's state, and enters it again if it is too early.
 So a node enters each session once, when it first changes it, and not with every write.
 """
 
@@ -26,7 +26,7 @@ from syncbridge_server.redis.link.pipeline import Command
 from syncbridge_server.redis.stores.keys import every_key
 
 FORMAT, OLD_FORMAT = b"SB\x02", b"SB\x01"
-"""First bytes of a packed state; the last one is the version of the form."""
+"""First bytes of a packed state; the last one is the format version."""
 
 LEVEL = 3
 BUCKETS = 16
@@ -34,7 +34,7 @@ KNOWN_MOST = 65_536
 
 
 class StateDamaged(StoreError):
-    """A packed state cannot be unpacked, or is not that of its session. Nothing was done."""
+    """A packed state is unreadable, or belongs to another session. Nothing was done."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -44,8 +44,8 @@ class StateDamaged(StoreError):
 
 class Packed(msgspec.Struct, array_like=True, gc=False):
     """A state at a place. `flat`: key, value, ...; `index`: key, version, ...; deleted keys are
-    only in `index`. `imprints`: key, imprint, ..., of values whose text does not tell it.
-    `writers`: key, entry, ...; earlier releases have none, and leave it out."""
+    only in `index`. `imprints`: key, imprint, ..., of values whose imprint does not follow from
+    their text. `writers`: key, entry, ...; earlier releases omit it."""
 
     version: bytes
     epoch: bytes
@@ -57,7 +57,7 @@ class Packed(msgspec.Struct, array_like=True, gc=False):
 
 
 class OldPacked(msgspec.Struct, array_like=True, gc=False):
-    """A state as format 1 has packed it."""
+    """A state packed by format 1."""
 
     version: bytes
     epoch: bytes
@@ -71,19 +71,19 @@ _old_decoder = msgspec.msgpack.Decoder(OldPacked)
 
 
 def pack_state(state: Packed) -> bytes:
-    """The state as one string, with a checksum. Any thread may call it. O(bytes)."""
+    """Pack a state into one string with a checksum. Thread-safe. O(bytes)."""
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
     return FORMAT + compressor.compress(_encoder.encode(state))
 
 
 def unpack_state(blob: bytes, most: int) -> Packed:
-    """The state out of a string.
+    """Unpack a state.
 
     Args:
-        most: bytes that it may have.
+        most: largest size, in bytes.
 
     Raises:
-        StateDamaged: it is not such a string, or not a whole one.
+        StateDamaged: it is no packed state, or an incomplete one.
     """
     if not blob.startswith((FORMAT, OLD_FORMAT)):
         raise StateDamaged("the packed state has an unknown format")
@@ -121,10 +121,11 @@ def bucket_keys(bucket: int, *suffixes: str) -> tuple[str, ...]:
 
 
 class ColdIndex:
-    """Adds sessions that this node changes to the index. One pipeline a batch, one entry a session.
+    """Adds sessions that this node changes to the index. One pipeline for each batch, one entry for
+    each session.
 
     Args:
-        after_ms: when to look at a session that was entered.
+        after_ms: when to check an entered session.
     """
 
     def __init__(self, io: RedisIO, after_ms: int) -> None:
@@ -134,7 +135,7 @@ class ColdIndex:
         self._fresh: list[str] = []
 
     def note(self, sid: str) -> None:
-        """A session was changed here. O(1)."""
+        """Note that this node changed a session. O(1)."""
         if sid in self._known:
             return
         if len(self._known) >= KNOWN_MOST:
@@ -143,11 +144,11 @@ class ColdIndex:
         self._fresh.append(sid)
 
     def enter(self, sids: Iterable[str]) -> None:
-        """Sessions left the index and are in use again."""
+        """Enter sessions again that left the index and are used again."""
         self._fresh += sids
 
     def flush(self) -> None:
-        """Send what was noted. A full queue leaves it for the next time."""
+        """Send the noted sessions. With a full queue they wait for the next flush."""
         if not self._fresh:
             return
         try:
@@ -171,4 +172,4 @@ class ColdIndex:
 
 
 def _ignore(replies: object) -> None:
-    """An entry that was lost costs memory until the session is changed on another node."""
+    """Ignore the answer: a lost entry costs memory until another node changes the session."""

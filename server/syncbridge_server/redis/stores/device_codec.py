@@ -1,4 +1,4 @@
-"""Requests of `syncbridge.records.devices` to script calls, and their replies back to answers.
+"""Encodes requests of `syncbridge.records.devices` as script calls, and decodes their replies.
 
 The companion of `codec`, for devices, handoffs and users.
 """
@@ -30,13 +30,13 @@ from syncbridge_server.redis.stores.keys import handoff_key
 from syncbridge_server.redis.stores.node_codec import NODE_CODECS
 
 REMEMBERED_MS = 3_600_000
-"""How long an expired handoff token is told apart from one that never was."""
+"""How long an expired handoff token is distinguished from an unknown one."""
 
 HANDOFFS = 256
-"""Tokens of one session; more, and the oldest is dropped."""
+"""Most tokens of one session; above it the oldest is dropped."""
 
 USER_SESSIONS = 10_000
-"""Sessions listed for one user; more, and the one without activity for longest is dropped."""
+"""Most sessions listed for one user; above it the least recently used is dropped."""
 
 
 def _user(user_id: str) -> tuple[str, ...]:
@@ -167,4 +167,4 @@ QUERY_CODECS: dict[type, tuple[Callable[..., ScriptCall], Callable[..., Result]]
     OpenHandoff: (_open_handoff, _handoff),
     Redeem: (_redeem, _redeemed),
 }
-"""What makes the call of a request, and reads its answer."""
+"""The encoder and decoder of each request."""

@@ -1,17 +1,14 @@
 """Endpoints in Redis: `syncbridge_server.ports.endpoints.EndpointStore`.
 
-`ev:{events}:endpoints` has them; each has keys of its own, named in `_key`. What moves an event
-from one of them to another first writes, then takes away: a process that dies between leaves it
-twice, with one id.
+`ev:{events}:endpoints` lists them; each has its own keys, see `_key`. Moving an event between keys
+writes first, then deletes: a process that dies in between leaves it twice, with one id.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import structlog
 
-from syncbridge.errors import StoreError
 from syncbridge.events.delivery import HELD_MOST, Item
 from syncbridge.events.endpoints import Endpoint
 from syncbridge_server.ports.endpoints import LETTERS_MOST, Letter, Status
@@ -64,7 +61,7 @@ class RedisEndpoints:
     async def remove(self, endpoint_id: str) -> bool:
         """See `EndpointStore.remove`."""
         keys = [_key(endpoint_id, letter) for letter in "shad"]
-        removed, _ = await self._all(
+        removed, _ = await self._io.request_all(
             [plain("HDEL", ENDPOINTS, endpoint_id), plain("UNLINK", *keys, repeatable=True)]
         )
         return bool(removed)
@@ -127,7 +124,7 @@ class RedisEndpoints:
 
     async def release(self, endpoint_id: str, entry: str) -> None:
         """See `EndpointStore.release`."""
-        await self._all(_releasing(endpoint_id, entry))
+        await self._io.request_all(_releasing(endpoint_id, entry))
 
     async def bury(self, endpoint_id: str, item: Item, reason: str) -> None:
         """See `EndpointStore.bury`."""
@@ -157,21 +154,15 @@ class RedisEndpoints:
             for name, fields in found:
                 letter = _letter(name.decode(), fields)
                 item = Item(letter.lane, event_id=letter.event_id, text=letter.event)
-                await self._all([plain(*_holding(endpoint_id, item)), plain("XDEL", key, entry)])
+                await self._io.request_all(
+                    [plain(*_holding(endpoint_id, item)), plain("XDEL", key, entry)]
+                )
                 done += 1
         return done
 
     async def replay(self, endpoint_id: str, events: Sequence[Item]) -> None:
         """See `EndpointStore.replay`."""
-        await self._all([plain(*_holding(endpoint_id, item)) for item in events])
-
-    async def _all(self, commands: Sequence[Command]) -> list[Any]:
-        """Answers to all of them. Raises the first StoreError."""
-        replies = await self._io.request(commands) if commands else []
-        for reply in replies:
-            if isinstance(reply, StoreError):
-                raise reply
-        return replies
+        await self._io.request_all([plain(*_holding(endpoint_id, item)) for item in events])
 
 
 def _holding(endpoint_id: str, item: Item) -> tuple[bytes | str, ...]:
@@ -191,7 +182,7 @@ def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
 
 
 def _item(entry: str, flat: Sequence[bytes], tried: bytes | None) -> Item:
-    """A held event; what was noted of its attempts begins anew where it cannot be read."""
+    """A held event; its attempts begin anew if their record is unreadable."""
     fields = _fields(flat)
     try:
         told = msgspec.json.decode(tried or b"[0,0,0]", type=tuple[int, float, float])

@@ -95,12 +95,12 @@ class RedisEvents:
 
     async def know(self, node: str, since: str) -> None:
         """See `EventStore.know`. What was sent before is done by then, as PING is answered."""
-        await self._all([plain("PING", at=at) for at in self._io.primaries()])
+        await self._io.request_all([plain("PING", at=at) for at in self._io.primaries()])
         await self._io.execute("HSET", KNOWN, node, since)
 
     async def ignorant(self, since: str) -> list[str]:
         """See `EventStore.ignorant`. The entries of nodes that are gone are taken out."""
-        listed, known = await self._all([plain("HKEYS", NODES), plain("HGETALL", KNOWN)])
+        listed, known = await self._io.request_all([plain("HKEYS", NODES), plain("HGETALL", KNOWN)])
         told = dict(zip(known[::2], known[1::2], strict=True))
         current = since.encode()
         gone = [node for node, mark in told.items() if node not in listed and mark != current]
@@ -117,10 +117,10 @@ class RedisEvents:
         """See `EventStore.note`."""
         commands = [plain("SADD", CHANGED, *changed, repeatable=True)] if changed else []
         if not tags:
-            await self._all(commands)
+            await self._io.request_all(commands)
             return False
         asked = [plain("SADD", NOTED, *tags, repeatable=True), plain("SCARD", NOTED)]
-        *_, added, there = await self._all([*commands, *asked])
+        *_, added, there = await self._io.request_all([*commands, *asked])
         return bool(added == there)
 
     async def noted(self) -> set[str]:
@@ -183,7 +183,7 @@ class RedisEvents:
             due, owner = int(meta[1]) + self._session_ms, meta[2] or b""
             key = expiring(match[1].decode())
             commands.append(plain("ZADD", key, "NX", due, match[2] + b" " + owner, repeatable=True))
-        await self._all(commands)
+        await self._io.request_all(commands)
         return following
 
     async def walk_done(self, since: str) -> None:
@@ -233,14 +233,6 @@ class RedisEvents:
 
     def _script(self, name: str, keys: Sequence[str], args: Sequence[str | int]) -> Command:
         return self._io.script_command(name, keys, args, repeatable=True)
-
-    async def _all(self, commands: Sequence[Command]) -> list[Any]:
-        """Answers to all of them. Raises the first StoreError."""
-        replies = await self._io.request(commands) if commands else []
-        for reply in replies:
-            if isinstance(reply, StoreError):
-                raise reply
-        return replies
 
 
 _KNOWN_TAGS = frozenset(EVENT_TAGS)

@@ -1,10 +1,10 @@
 """The evidence of calls in Redis: `syncbridge_server.ports.evidence.CallEvidence`.
 
 A timeline is a stream in the slot of its channel; `voice_write` adds to it. A user's calls are a
-sorted set in the user's own slot. What the latest comparison could not verify is one hash.
+sorted set in the user's own slot. One hash has what the latest comparison could not verify.
 
-What is kept here follows from other records and from what is still to come, so that damage to it
-is nobody's trouble: a timeline or an index of another type is forgotten, and begins anew.
+This data can be rebuilt from other records and later events, so damage is harmless: a timeline or
+index of the wrong type is deleted and begins anew.
 """
 
 import re
@@ -26,7 +26,7 @@ log = structlog.get_logger("voice")
 
 PAGE = 128
 CALLS_MOST = 100
-"""Channels of one user."""
+"""Most channels of one user."""
 CALLS_TTL_MS = 30 * 86_400_000
 UNVERIFIED = "voice:unverified"
 UNVERIFIED_TTL_MS = 86_400_000
@@ -43,7 +43,7 @@ class RedisEvidence:
     async def timeline(
         self, channel_id: str, limit: int, before: str = "", user_id: str = ""
     ) -> tuple[list[tuple[str, TimelineEntry]], str]:
-        """See `CallEvidence.timeline`. Raises INVALID_FIELD for a place that is none."""
+        """See `CallEvidence.timeline`. Raises INVALID_FIELD for an invalid place."""
         if before and not _PLACE.fullmatch(before):
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD, "cursor: expected one of a timeline", field="cursor"
@@ -98,7 +98,7 @@ class RedisEvidence:
         )
 
     async def unverified(self, channel_id: str) -> Unverified | None:
-        """See `CallEvidence.unverified`: of the channel or of all, whichever has lasted longer."""
+        """See `CallEvidence.unverified`: of the channel or of all, whichever is older."""
         try:
             held = await self._io.execute("HMGET", UNVERIFIED, channel_id, ALL)
         except StoreRejected:
@@ -132,12 +132,12 @@ class RedisEvidence:
 
 
 def user_key(user_id: str) -> str:
-    """The channels in whose calls a user is, or was."""
+    """The key of the channels whose calls a user is or was in."""
     return f"voice:u:{user_id}"
 
 
 def _read(channel_id: str, rows: list[Any]) -> list[tuple[str, TimelineEntry | None]]:
-    """Places and entries; None in the place of one that cannot be read."""
+    """Places and entries; None for an unreadable entry."""
     read: list[tuple[str, TimelineEntry | None]] = []
     for place, fields in rows:
         try:

@@ -1,15 +1,14 @@
 """The background task that packs cold sessions. See `cold` for the theory.
 
 Every node runs one. It reads the first entry of each bucket of the index, by plain commands, and
-sleeps until the earliest is due; later entries are due later. In a bucket where something is due, a
-lease lets one node work at a time. Sessions that are due are claimed (moved aside, so that a new
-use enters them anew), looked at, packed where that is due, and released. A node that dies in the
-middle leaves claims that run out and are taken over; the session itself changes in one script or
-not at all.
+sleeps until the earliest is due; later entries are due later. In a bucket with due sessions, a
+lease lets one node work at a time. Due sessions are claimed (moved aside, so that a new use enters
+them anew), checked, packed if due, and released. The claims of a node that dies expire and are
+taken over; the session itself changes in one script or not at all.
 
 When: no device and no write for `after` seconds, and at least `least` bytes; or a large state
-without a write for half that time, with devices or not, because a device that only listens does
-not need it: its node has a replica, and renewing presence does not unpack anything.
+without a write for half that time, with devices or not, because listening devices do not need it:
+their node has a replica, and renewing presence unpacks nothing.
 """
 
 import math
@@ -41,8 +40,8 @@ LARGE_BYTES = 32_768
 SMALL_AGAIN_MS = 3_600_000
 CLAIM_MS = 60_000
 LOOK_SECONDS = 300.0
-"""Longest time between two reads of the index. What others enter is due after half of `after` at
-the soonest, so that with the default nothing waits for a look."""
+"""Longest time between two reads of the index. Entries of other nodes are due after half of `after`
+at the earliest, so by default no entry waits for a read."""
 
 CLAIMED_MOST = 16
 THREAD_BYTES = 65_536
@@ -54,9 +53,9 @@ class Freezer:
 
     Args:
         node: id of this node, for the lease.
-        after: seconds without use. least: bytes of a state that is worth it.
-        large: bytes of a state that is packed after half of `after`, also while devices are there.
-        interval: seconds between two looks at the index, at least.
+        after: seconds without use. least: smallest state to pack, in bytes. large: size in bytes
+            from which a state is packed after half of `after`, even with devices online. interval:
+            shortest time between two reads of the index, in seconds.
 
     Attributes:
         frozen, state_bytes, packed_bytes: what was packed since the start.
@@ -132,7 +131,7 @@ class Freezer:
         return [bucket for bucket, due in enumerate(first) if due <= now]
 
     def _damaged(self, bucket: int, error: StoreError) -> float:
-        """The bucket cannot be read, and nothing is due in it. Raises what is the store's fault."""
+        """The bucket cannot be read, and nothing is due in it. Raises errors of the store."""
         if not of_record(error):
             raise error
         log.warning("freezer_bucket_damaged", bucket=bucket, reason=error.detail)
@@ -150,9 +149,9 @@ class Freezer:
         return len(sids)
 
     async def freeze(self, sids: Sequence[str]) -> dict[str, int]:
-        """Pack those that are due; returns when to look at each again, Unix ms, 0 for never.
+        """Pack due sessions; returns when to check each again, Unix ms, 0 for never.
 
-        A session that cannot be read for trouble of the store is left out: its claim runs out.
+        Sessions that could not be read are left out: their claims expire.
         """
         looks = [self._look(sid) for sid in sids]
         due: dict[str, int] = {}

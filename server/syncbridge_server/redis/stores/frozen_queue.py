@@ -1,26 +1,25 @@
-"""Keeps requests in order, and unpacks frozen sessions that they meet.
+"""Keeps requests in order, and unpacks frozen sessions that they need.
 
 Theory of operation. Each submission is a batch; batches stand in one queue and are delivered from
 its head, so answers come in the order of submission. Normally the head is what Redis has just
 answered, and the queue is a formality.
 
-A reply FROZEN means that nothing was done because the state is packed away; OLD, that the session
-still has the keys of format 1: `move.lua` then takes the place of the call that unpacks. The batch
-then stays in the queue, and a round begins: (1) the packed state is read; (2) one pipeline carries
-the call that unpacks it and, behind it, every request of that session that waits, in order. From
-the first FROZEN until (2) is sent, further requests of the session are parked: they count as
-answered FROZEN without being sent, so that none of them overtakes. All that was under way when the
-round began is answered before (1) is, because one connection keeps order. After (2) is sent nothing
-needs to be parked.
+A reply FROZEN means that nothing was done because the state is packed; OLD, that the session still
+has the keys of format 1: `move.lua` then replaces the unpack call. The batch then stays in the
+queue, and a round begins: (1) the packed state is read; (2) one pipeline carries the unpack call
+and then every waiting request of that session, in order. From the first FROZEN until (2) is sent,
+further requests of the session are parked: they count as answered FROZEN without being sent, so
+none overtakes. Requests under way when the round began are answered before (1), because one
+connection keeps order. After (2) is sent nothing needs to be parked.
 
 One gap is left: between two requests under way, another node may unpack the session, so that the
-earlier is answered FROZEN and the later is done. If both are writes of one device, the earlier is
-then not run any more, because it would undo the later; it answers StoreUnavailable (nothing was
-done), as in `pipeline` for missing scripts. Requests of different devices that were under way
-together have no order among each other.
+earlier gets FROZEN and the later is done. If both are writes of one device, the earlier is not
+repeated, because it would undo the later; it answers StoreUnavailable (nothing was done), as in
+`pipeline` for missing scripts. Requests of different devices that are under way together have no
+order.
 
-While nodes of format 1 run, `barred` says so: what would change a session for somebody is not sent,
-nor are sessions moved, which those nodes use. It answers StoreUnavailable, in order.
+While nodes of format 1 run, `barred` is set: requests that change a session are not sent but
+answered StoreUnavailable, in order, and no session is moved, because those nodes use it.
 
 Bounds: a session is unpacked at most ROUNDS times for one request, at most ROUND_SESSIONS sessions
 at once, and PARKED_MOST requests wait. The deadline of each step is that of the connection.

@@ -1,22 +1,21 @@
 """Webhooks in Redis: `WebhookInbox` and `DeadLetters` of `syncbridge_server.ports.channels`.
 
-Theory of operation. A stream with one consumer group holds the deliveries that wait, and those
-that a node has taken: taking effect deletes an entry, so the length of the stream is what is not
-done, and a group that has to be made anew begins at the first entry and loses nothing. What a node
-took and did not finish is taken over by whoever asks when it has been idle for long enough; Redis
-counts how often.
+Theory of operation. A stream with one consumer group holds the deliveries that wait or that a node
+has taken. An entry is deleted when it has taken effect, so the stream's length is the number of
+pending deliveries, and a recreated group begins at the first entry and loses nothing. Another node
+claims an unfinished delivery once it has been idle for long enough; Redis counts the deliveries.
 
-Beside the stream a sorted set holds digests of the ids that were kept, by time. It is read and
-written by the script that adds the entry, so a delivery is kept once however often it is sent, at
-once or days later, until its digest is older than `ids_ms` or one of too many.
+A sorted set beside the stream holds digests of delivery ids, by time. The script that adds an entry
+reads and writes it, so a delivery is kept once however often it is sent, until its digest is older
+than `ids_ms` or is evicted.
 
-Nodes are told of arrivals by a notice on the common channel: once, until some node has found the
-stream read to its end, or for at most `TOLD_MS`. A burst costs few notices, and nothing that
-arrives after the end was seen stays untold.
+A notice on the common channel announces arrivals: one, until some node has read the stream to its
+end, or for at most `TOLD_MS`. A burst costs few notices, and an arrival after a node saw the end is
+always announced.
 
-Dead letters are another stream. Beside the webhooks, which wait again when they are replayed, it
-has those of records on which a chore failed (`k` the kind, `n` the name); whoever set them aside
-knows how they are replayed and discarded.
+Dead letters are another stream. It has webhooks, which wait again when replayed, and records on
+which a background task failed (`k` the kind, `n` the name); the owner of that kind replays and
+discards those.
 
 All keys have one hash tag: the inbox is one slot of a cluster.
 """
@@ -54,13 +53,10 @@ class RedisInbox:
     """Implements `WebhookInbox` and `DeadLetters` of `syncbridge_server.ports.channels`.
 
     Args:
-        io: running client.
-        bus: brings word of arrivals.
-        node: id of this node, under which it takes deliveries.
-        most_waiting: deliveries that may wait.
-        most_dead: dead letters that are kept; the oldest make room.
-        ids_ms: how long, in ms, a delivery's id is remembered, so that a repetition is known.
-        most_ids: ids that are remembered; the oldest make room.
+        io: running client. bus: announces arrivals. node: id of this node, its consumer name.
+            most_waiting: most pending deliveries. most_dead: most dead letters; the oldest are
+            dropped. ids_ms: how long, in ms, a delivery's id is remembered to detect repetitions.
+            most_ids: most remembered ids; the oldest are dropped.
     """
 
     def __init__(
@@ -104,15 +100,15 @@ class RedisInbox:
     async def take(self, limit: int, idle_ms: int) -> list[WebhookDelivery]:
         """See `WebhookInbox.take`. O(limit + deliveries that are taken).
 
-        Where nothing waits that is one plain command; the script, which also forgets takers that
-        are gone, runs then once in `TAKER_IDLE_MS`.
+        If nothing waits, it is one plain command; the script, which also removes idle consumers,
+        then runs once in `TAKER_IDLE_MS`.
         """
         now = time.monotonic()
         if limit <= 0 or (now < self._tidy_at and not await self.waiting()):
             return []
         self._tidy_at = now + TAKER_IDLE_MS / 1000
         args: list[Argument] = [GROUP, self._node, limit, idle_ms, TAKER_IDLE_MS]
-        # Sent twice it takes others; those of the first time are lost until they have been idle.
+        # Sent twice, it takes others; the first ones wait until they count as idle.
         flat = await self._io.script("inbox_take", [WAITING, TOLD], args, repeatable=True)
         entries = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         return [delivery_of(entry, times, fields) for entry, times, fields in entries]
@@ -129,7 +125,7 @@ class RedisInbox:
         await self._io.script("inbox_bury", [WAITING, DEAD], args, repeatable=True)
 
     async def dead(self, limit: int, cursor: str = "") -> tuple[list[DeadLetter], str]:
-        """See `WebhookInbox.dead`. Raises INVALID_FIELD for a cursor that no page has given."""
+        """See `WebhookInbox.dead`. Raises INVALID_FIELD for an invalid cursor."""
         if cursor and not is_entry(cursor):
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD,
@@ -163,7 +159,7 @@ class RedisInbox:
         return await self._forget(entry)
 
     def register(self, aside: Aside) -> None:
-        """Letters of its kind are replayed and discarded by `aside`."""
+        """Let `aside` replay and discard letters of its kind."""
         self._asides[aside.kind] = aside
 
     async def keep(self, kind: str, record: str, reason: str, body: bytes = b"") -> None:
@@ -185,7 +181,7 @@ class RedisInbox:
         return bool(await self._io.execute("XDEL", DEAD, entry))
 
     def _aside_of(self, letter: DeadLetter) -> Aside:
-        """Raises UNSUPPORTED for a kind that this server has no chores for, as without voice."""
+        """The handler of a kind. Raises UNSUPPORTED for one that this server does not process."""
         aside = self._asides.get(letter.kind)
         if aside is None:
             raise SyncBridgeError(
@@ -199,7 +195,7 @@ class RedisInbox:
         return waiting
 
     def on_arrival(self, handler: Callable[[], None]) -> None:
-        """See `WebhookInbox.on_arrival`. Also called when word of arrivals may have been lost."""
+        """See `WebhookInbox.on_arrival`. Also called when a notice may have been lost."""
         self._bus.on_notice(ARRIVAL, lambda _: handler())
         self._bus.on_resync(handler)
 
@@ -215,21 +211,21 @@ class RedisInbox:
 
 
 def is_entry(text: str) -> bool:
-    """Whether this is the name of an entry of a stream, as Redis gives it."""
+    """Whether it is an entry id of a Redis stream."""
     parts = text.split("-")
     digits = all(part.isascii() and part.isdigit() and len(part) <= 20 for part in parts)
     return len(parts) == 2 and digits and all(int(part) < _PART_MOST for part in parts)
 
 
 def delivery_of(entry: bytes, times: int, fields: Sequence[bytes]) -> WebhookDelivery:
-    """A delivery out of its entry. Missing parts are empty; the reader makes it a dead letter."""
+    """Decode a delivery. Missing parts are empty; the reader makes it a dead letter."""
     delivery_id, received_at, body, reason = _parts(fields)
     trace = _fields(fields).get(b"p", b"").decode("ascii", "replace")
     return WebhookDelivery(delivery_id, body, received_at, entry.decode(), times, reason, trace)
 
 
 def letter_of(entry: bytes, fields: Sequence[bytes]) -> DeadLetter:
-    """A dead letter out of its entry, whose name begins with the time at which it was made."""
+    """Decode a dead letter; its entry id begins with the time of its creation."""
     delivery_id, received_at, body, reason = _parts(fields)
     name = entry.decode()
     failed_at, held = int(name.partition("-")[0]), _fields(fields)

@@ -1,4 +1,4 @@
-"""Names of keys and channels in Redis: those of format 2, and those of format 1 that are moved.
+"""Names of keys and channels in Redis: of format 2, and of format 1 for moving.
 
 docs/decisions/0009-the-layout-of-redis.md says what they hold.
 """
@@ -29,7 +29,7 @@ def session_keys(sid: str, letters: str) -> tuple[str, ...]:
 
 @lru_cache(1_024)
 def every_key(sid: str) -> tuple[str, ...]:
-    """All keys that a session may have, `m` first: what a cluster must be told."""
+    """All keys that a session may have, `m` first, as a cluster requires."""
     return session_keys(sid, "m" + OTHERS)
 
 

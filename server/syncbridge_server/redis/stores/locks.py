@@ -1,10 +1,10 @@
 """Locks in Redis: one holder at a time, over all nodes.
 
-Theory of operation. A lock is a key that holds the token of who has it, with an expiry. A script
-acquires and releases it, and compares the token. Who need not wait looks first with a plain read,
-and whoever has it begins its life anew with `GETEX`, which tells whose it is: so a lock that one
-node keeps costs no script, on any node. When the token was another's, that one's life began anew,
-which does no harm: the other works, or its lock runs out a little later.
+Theory of operation. A lock is a key with an expiry that holds its holder's token. A script acquires
+and releases it, and compares the token. A caller that does not wait first reads the key, and the
+holder renews it with `GETEX`, which returns the token: so a lock that one node keeps costs no
+script, on any node. If the token is another's, its expiry was renewed, which is harmless: the other
+works, or its lock expires a little later.
 """
 
 import random
@@ -22,7 +22,7 @@ from syncbridge_server.redis.link.pipeline import plain
 log = structlog.get_logger("voice")
 
 POLL_SECONDS = (0.01, 0.25)
-"""How long one who waits for a lock sleeps between looks: at first, and at most."""
+"""Sleep between two attempts to acquire a lock: at first, and at most."""
 
 
 class HeldLock:

@@ -1,4 +1,4 @@
-"""Requests of `syncbridge.records.nodes` to commands, and their replies back to answers.
+"""Encodes requests of `syncbridge.records.nodes` as commands, and decodes their replies.
 
 The companion of `device_codec`, for nodes and their lists of sessions.
 """
@@ -32,7 +32,7 @@ PAGE = 256
 
 
 def _plain(key: str, *args: Argument, repeatable: bool = True) -> ScriptCall:
-    """A plain command on one key, which stands behind its name."""
+    """A plain command on one key, its first argument."""
     return ScriptCall("", (key,), [args[0], key, *args[1:]], repeatable)
 
 

@@ -39,7 +39,7 @@ class RedisRecordings:
         return bool(await self._io.script("voice_recording", keys, args))
 
     async def keep_text(self, channel_id: str, recording_id: str, text: bytes) -> None:
-        """See `Recordings.keep_text`. Texts of recordings that are not listed any more go."""
+        """See `Recordings.keep_text`. Deletes texts of recordings that are no longer listed."""
         key = text_key(channel_id)
         listed = {one.recording_id for one in await self.of_channel(channel_id)}
         kept = [
@@ -56,7 +56,7 @@ class RedisRecordings:
         return None if found is None else bytes(found)
 
     async def of_channel(self, channel_id: str) -> list[Recorded]:
-        """See `Recordings.of_channel`. One that cannot be read, or fetched, is left out."""
+        """See `Recordings.of_channel`. Unreadable or unfetchable ones are left out."""
         kept = await self._io.execute("HVALS", keys_of(channel_id)[0])
         found = []
         for stored in kept:

@@ -34,7 +34,7 @@ UNPACKED_SPARE = 16_777_216
 """Bytes of a packed state beyond its values: keys, versions, deleted keys."""
 
 UNKNOWN = b"?"
-"""What stands beside a value whose spelling the script could not tell."""
+"""Marks a value whose spelling the script could not determine."""
 
 ScriptCall = tuple[Request, Callable[[Answer | Exception], None]]
 Raise = Callable[[], None]
@@ -53,9 +53,8 @@ class RedisStore:
         limits: caps and TTL that the scripts enforce.
         freeze_after: seconds without use after which a session may be packed, see `freezer`;
             0 when nobody does that. Sessions that are packed are unpacked in any case.
-        check: raises ValueError for an answer that cannot be right; whoever asked gets
-            StateDamaged in its place. None: keys and values are any bytes.
-        key_writers: whether it is noted who wrote each key.
+        check: raises ValueError for an invalid answer; the caller gets StateDamaged instead. None:
+            keys and values are any bytes. key_writers: whether the writer of each key is recorded.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class RedisStore:
 
     @property
     def apart(self) -> bool:
-        """Whether requests that only read have no order with the others."""
+        """Whether reads have their own connection, and so no order with writes."""
         return self._reading is not self._frozen_queue
 
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
@@ -147,7 +146,7 @@ class RedisStore:
                     self._sent_together([call])
 
     def _sent_together(self, calls: list[ScriptCall]) -> bool:
-        """Send calls as one pipeline; False when that was refused and they should go singly."""
+        """Send calls as one pipeline; False when refused: send them one by one."""
 
         def deliver(answers: Answers) -> None:
             for (_, receiver), answer in zip(calls, answers, strict=True):
@@ -168,7 +167,7 @@ class RedisStore:
 
     @property
     def old_data(self) -> bool:
-        """Whether scripts look for keys of format 1. True until it is known that there are none."""
+        """Whether scripts look for keys of format 1: until there are known to be none."""
         return self._settings.old_data
 
     @old_data.setter
@@ -176,7 +175,7 @@ class RedisStore:
         self._settings.old_data = there
 
     def bar(self, reason: str) -> None:
-        """From now on, refuse to change sessions for a reason; an empty one ends that."""
+        """Refuse to change sessions from now on, for a reason; an empty one ends that."""
         self._frozen_queue.barred = self._reading.barred = reason
 
     def _enter(
@@ -185,7 +184,7 @@ class RedisStore:
         requests: Sequence[Request],
         answers: Sequence[Answer | StoreError],
     ) -> None:
-        """Enter sessions that were changed or joined into the index of those that may get cold."""
+        """Enter changed or joined sessions into the index of cold sessions."""
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, Outcome):
                 if answer.created:
@@ -199,13 +198,13 @@ class RedisStore:
     def _tell_created(
         self, outboxes: Outboxes, requests: Sequence[Request], answers: Answers
     ) -> None:
-        """Name the sessions that were made, while events are written."""
+        """Report created sessions while events are written."""
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, Outcome) and answer.created:
                 outboxes.created(session_of(request))
 
     def _seal(self, requests: Sequence[Request], answers: Answers) -> None:
-        """Note how values are spelled that a script made and could not tell."""
+        """Record the spelling of values that a script made but could not determine."""
         seals = [
             Seal(request.sid, request.sets[0], place_of(answer), spelling(answer.result))
             for request, answer in zip(requests, answers, strict=True)
@@ -261,8 +260,8 @@ def place_of(answer: Outcome) -> Place:
 
 
 def _any(answer: Answer) -> None:
-    """Whatever is stored is right."""
+    """Accept any answer."""
 
 
 def _ignore(replies: list[Any]) -> None:
-    """Nobody waits for these."""
+    """Ignore the answer."""

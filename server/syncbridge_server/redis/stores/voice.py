@@ -1,18 +1,18 @@
 """Voice channels in Redis: `syncbridge_server.ports.channels.Channels` over the scripts `voice_*`.
 
 Theory of operation. Channels are spread over `BUCKETS` by their id, and a bucket is one slot of a
-cluster. A channel is a hash of its revision and its record; its bucket has one sorted set of the
-times at which channels are due, and one of those that are live. All of them are written, and the
-news are published, by the one script of a write: the indexes always say what the records say, and
-every node gets the news in the order of revisions.
+cluster. A channel is a hash of its revision and its record; its bucket has a sorted set of the
+times at which channels are due, and one of live channels. One script writes all of them and
+publishes the news: the indexes always agree with the records, and every node gets the news in the
+order of revisions.
 
 A write carries a token, which the hash keeps. So a write whose answer was lost with the connection
-is sent again, and is known when it was done the first time.
+is sent again, and recognised if it was done the first time.
 
 Due channels are claimed in two steps: the earliest of each bucket are read, and the earliest of
-all are claimed by comparing again. A bucket is read when its earliest may be due, as far as is
-known: again after each news of it, and in any case after `LOOK_MS`. Where nothing is due, which is
-nearly always, nothing is asked.
+all are claimed by comparing again. A bucket is read when its earliest channel may be due, as far as
+known: again after each news of it, and in any case after `LOOK_MS`. Buckets without due channels,
+nearly always all, cost nothing.
 """
 
 import secrets
@@ -46,7 +46,7 @@ log = structlog.get_logger("voice")
 BUCKETS = 16
 LOOK_MS = 120_000
 NONE_LIVE_SECONDS = 300.0
-"""How long it is believed that no channel is live, while there are no news."""
+"""How long "no channel is live" is believed without news."""
 NEWS = "voice"
 """Kind of the notices that carry news."""
 PAGE = 256
@@ -55,14 +55,14 @@ SHOWN_MOST = 65_536
 """Bytes of a record that a dead letter shows."""
 FINALS_TTL_MS = 30 * 86_400_000
 TIMELINE_MOST = 512
-"""Entries of a channel that are kept; up to a node of the stream, about 100, more."""
+"""Entries kept for a channel; trimming keeps up to about 100 more (one stream node)."""
 TIMELINE_TTL_MS = 7 * 86_400_000
 """After the last entry."""
 LATEST = 1e15
-"""ms; a time that somebody else wrote into an index may be infinite."""
+"""ms; a damaged index may hold an infinite time."""
 WRITE = "voice_write"
 _PLACE = 9_999_999_999_999_999
-"""Stands in the news where the script puts the revision. It has as many digits."""
+"""Placeholder of the revision in the news; it has as many digits."""
 
 Argument = bytes | str | int
 _news_decoder = msgspec.json.Decoder(ChannelNews)
@@ -70,7 +70,7 @@ _final_decoder = msgspec.json.Decoder(Final)
 
 
 class ChannelDamaged(StateDamaged):
-    """Metrics of snapshots about a channel cannot be read. It stays as it is."""
+    """A channel's record cannot be read. It stays as it is."""
 
 
 class RedisChannels:
@@ -78,10 +78,9 @@ class RedisChannels:
 
     Args:
         io: running client.
-        bus: brings the news.
-        node: id of this node, named in the news of its writes.
-        ttl: seconds after its last write, or claim, in which a channel is kept; also for how long
-            the channel of a provider's session is known after somebody asked.
+        bus: delivers the news. node: id of this node, named in the news of its writes. ttl:
+            lifetime of a channel after its last write or claim, in seconds; also of the mapping of
+            a provider's session after its last use.
     """
 
     def __init__(self, io: RedisIO, bus: Bus, node: str, ttl: float) -> None:
@@ -146,7 +145,7 @@ class RedisChannels:
         return await self._io.script(WRITE, keys, args, repeatable=True) or None
 
     async def delete(self, stored: Stored) -> bool:
-        """See `Channels.delete`. The news of it have no events, and the next revision."""
+        """See `Channels.delete`. Its news have the next revision and no events."""
         channel_id = stored.record.channel_id
         args = [stored.revision, channel_id, *self._told(channel_id, ())]
         # Not repeatable: the second answer would say that somebody else has written.
@@ -177,7 +176,7 @@ class RedisChannels:
         return sorted(due_of(await self._any(claims)), key=_by_time)
 
     def _changed(self, bucket: int) -> None:
-        """A channel of a bucket was written: it may be live, and due sooner than the bucket was."""
+        """A channel of a bucket was written: it may be live, and due earlier than others."""
         self._look_at[bucket] = 0
         self._none_live_until = 0.0
         self._news += 1
@@ -189,7 +188,7 @@ class RedisChannels:
             self._missed()
 
     def _missed(self) -> None:
-        """News may be missing: every bucket is read with the next look."""
+        """News may be missing: read every bucket next time."""
         for bucket in range(BUCKETS):
             self._changed(bucket)
 
@@ -210,19 +209,19 @@ class RedisChannels:
         """See `Channels.indexed`."""
         keys = bucket_keys(bucket_of(channel_id))
         looks = [plain("ZSCORE", key, channel_id, repeatable=True) for key in keys]
-        return any(score is not None for score in await self._all(looks))
+        return any(score is not None for score in await self._io.request_all(looks))
 
     async def withdraw(self, channel_id: str) -> None:
         """See `Channels.withdraw`."""
         keys = bucket_keys(bucket_of(channel_id))
-        await self._all([plain("ZREM", k, channel_id, repeatable=True) for k in keys])
+        await self._io.request_all([plain("ZREM", k, channel_id, repeatable=True) for k in keys])
 
     async def bring_back(self, channel_id: str) -> None:
         """See `Channels.bring_back`."""
         due, live = bucket_keys(bucket_of(channel_id))
         self._changed(bucket_of(channel_id))
         forgotten = round(time.time() * 1000) + self._ttl_ms
-        await self._all(
+        await self._io.request_all(
             [
                 plain("ZADD", live, "NX", forgotten, channel_id, repeatable=True),
                 plain("ZADD", due, 0, channel_id, repeatable=True),
@@ -234,7 +233,7 @@ class RedisChannels:
         return bool(await self._io.script("voice_erase", keys_of(channel_id), [channel_id]))
 
     def live(self) -> "LivePages":
-        """See `Channels.live`. One that is live all the while is in some page, perhaps in two."""
+        """See `Channels.live`. A channel that stays live is in at least one page."""
         return LivePages(self._io, BUCKETS if self._none_live else 0)
 
     async def live_page(self, limit: int, after: str = "") -> list[str]:
@@ -284,14 +283,14 @@ class RedisChannels:
         return found
 
     async def channel_of(self, session_id: str) -> str | None:
-        """See `Channels.channel_of`. To be asked for keeps it."""
+        """See `Channels.channel_of`. Renews its expiry."""
         held = await self._io.execute("GETEX", session_key(session_id), "PX", self._ttl_ms)
         return None if held is None else id_of(held)
 
     async def note_session(self, session_id: str, channel_id: str) -> None:
         """See `Channels.note_session`."""
         args = (session_key(session_id), channel_id, "PX", self._ttl_ms)
-        await self._all([plain("SET", *args, repeatable=True)])
+        await self._io.request_all([plain("SET", *args, repeatable=True)])
 
     def lock(
         self, channel_id: str, purpose: str, life_ms: int, wait_ms: int
@@ -314,7 +313,7 @@ class RedisChannels:
         self._bus.on_notice(NEWS, receive)
 
     def _told(self, channel_id: str, events: Sequence[dict[str, Any]]) -> list[Argument]:
-        """Where the news go, and their bytes before and after the revision."""
+        """The channel of the news, and their bytes before and after the revision."""
         news = ChannelNews(channel_id, _PLACE, self._node, list(events), TRACING.current())
         payload = encode_notice(Notice(NEWS, "", msgspec.json.encode(news)))
         # Inside of the id its quotes would be escaped: the first place is the revision's.
@@ -323,16 +322,8 @@ class RedisChannels:
         tag = str(bucket_of(channel_id))
         return [common_channel(tag, self._io.endpoint.database), head, after]
 
-    async def _all(self, commands: Sequence[Command]) -> list[Any]:
-        """Answers to all of them. Raises the first StoreError."""
-        replies = await self._io.request(commands) if commands else []
-        for reply in replies:
-            if isinstance(reply, StoreError):
-                raise reply
-        return replies
-
     async def _any(self, commands: Sequence[Command]) -> list[list[Any]]:
-        """The good answers: one bucket that is damaged does not keep others from their turn."""
+        """The valid answers: a damaged bucket does not stop the others."""
         replies = await self._io.request(commands) if commands else []
         failed = [reply for reply in replies if isinstance(reply, StoreError)]
         if failed and len(failed) == len(replies):
@@ -344,9 +335,9 @@ class RedisChannels:
 
 
 class LivePages:
-    """Pages of live channels, bucket by bucket. A walk may be given up at any time.
+    """Pages of live channels, bucket by bucket. A walk may stop at any time.
 
-    A bucket that is damaged has none: it does not keep the channels of the others from their turn.
+    A damaged bucket has none; the others are not affected.
     """
 
     def __init__(self, io: RedisIO, first: int = 0) -> None:
@@ -373,18 +364,18 @@ class LivePages:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """There is nothing to give back; it is here for `contextlib.aclosing`."""
+        """Does nothing; for `contextlib.aclosing`."""
 
 
 def _events(record: ChannelRecord, news: Sequence[dict[str, Any]]) -> list[Argument]:
-    """What the script is told of the events of a write: see `voice_write`."""
+    """Arguments of `voice_write` for the events of a write."""
     told = voice_events(record, news)
     parts = [(event.kind, event.user_id, msgspec.json.encode(event.data)) for event in told]
     return [*(part for event in parts for part in event), record.waddle_id, len(told)]
 
 
 def id_of(raw: bytes) -> str:
-    """An id as it is stored; bytes that are no UTF-8 become halves of surrogate pairs."""
+    """A stored id; bytes that are not UTF-8 become surrogates."""
     return raw.decode(errors="surrogateescape")
 
 
@@ -416,12 +407,12 @@ def finals_key(channel_id: str) -> str:
 
 
 def timeline_key(channel_id: str) -> str:
-    """The stream of what was said about a channel's calls."""
+    """The key of the timeline of a channel's calls."""
     return f"voice:{{{bucket_of(channel_id)}}}:t:{channel_id}"
 
 
 def lock_key(channel_id: str, purpose: str) -> str:
-    """The lock of one deed."""
+    """The key of a lock for one purpose."""
     return f"voice:{{{bucket_of(channel_id)}}}:l:{purpose}:{channel_id}"
 
 
@@ -436,7 +427,7 @@ def keys_of(channel_id: str) -> list[str]:
 
 
 def stored_of(channel_id: str, reply: list[bytes | None] | StoreError) -> Stored | StoreError:
-    """A channel out of its hash, or ChannelDamaged. Raises StoreError for trouble of the store."""
+    """Decode a channel's hash, or return ChannelDamaged. Raises StoreError."""
     if isinstance(reply, StoreRejected):
         return ChannelDamaged(f"a voice channel is damaged: {reply.detail}")
     if isinstance(reply, StoreError):

@@ -18,6 +18,7 @@ from syncbridge.errors import StoreError
 from syncbridge.voice.compare import Reason
 from syncbridge.voice.provider.budget import RequestBudget
 from syncbridge.voice.verification import ALL, BROKEN_OFF, counted
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.isolation import Isolation
 from syncbridge_server.ports.channels import Channels
 from syncbridge_server.ports.evidence import CallEvidence
@@ -64,7 +65,7 @@ class Synchronizer:
         self._metrics = metrics
         self._limits = limits
         self._asked: dict[str, None] = {}
-        self._arrived = trio.Event()
+        self._arrived = AutoResetEvent()
         self._allowance = RequestBudget(limits.rate, max(1.0, limits.calls / 2))
 
     def request_check(self, channel_id: str) -> None:
@@ -137,7 +138,6 @@ class Synchronizer:
         while True:
             await self._arrived.wait()
             await trio.sleep(GATHER_S)
-            self._arrived = trio.Event()
             while self._asked:
                 channel_id = next(iter(self._asked))
                 del self._asked[channel_id]

@@ -62,7 +62,7 @@ class Analytics:
         self._metrics = metrics
         self._limits = limits or AnalyticsLimits()
         self._queue: deque[bytes] = deque()
-        self._arrived = trio.Event()
+        self._idle = trio.lowlevel.ParkingLot()
 
     def send(self, document: dict[str, Any]) -> None:
         """Queue a document; drops the oldest when the queue is full."""
@@ -71,7 +71,7 @@ class Analytics:
             self._queue.popleft()
             self._metrics.dropped.labels("full").inc()
         self._metrics.queued.set(len(self._queue))
-        self._arrived.set()
+        self._idle.unpark()
 
     async def run(self) -> None:
         """Deliver queued documents for ever."""
@@ -82,8 +82,7 @@ class Analytics:
     async def _work(self) -> None:
         while True:
             while not self._queue:
-                self._arrived = trio.Event()
-                await self._arrived.wait()
+                await self._idle.park()
             body = self._queue.popleft()
             self._metrics.queued.set(len(self._queue))
             try:

@@ -194,7 +194,7 @@ class CloudflareProvider:
     async def fetch_state(self, session_id: str) -> SessionState | Vacated | CannotVerify:
         """The live session's peers that have not left, if there are as many as are counted.
 
-        Who has left is told, too, also of the last session when none is live.
+        Also returns users who have left, of the last session when none is live.
         """
         path = _meeting(session_id, "active-session")
         try:

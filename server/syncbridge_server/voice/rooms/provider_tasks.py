@@ -68,14 +68,14 @@ class ProviderTasks:
         self._patience = patience
         self._count_recording = count_recording
         self._waiting: dict[str, None] = {}
-        self._more = trio.Event()
+        self._idle = trio.lowlevel.ParkingLot()
         writer.on_tasks(self.wake)
 
     def wake(self, channel_id: str) -> None:
         """Queue a channel with tasks. Does not block."""
         if len(self._waiting) < WAITING_MOST:
             self._waiting[channel_id] = None
-            self._more.set()
+            self._idle.unpark()
 
     async def run(self) -> None:
         """Work on queued channels for ever."""
@@ -96,8 +96,7 @@ class ProviderTasks:
     async def _work(self) -> None:
         while True:
             while not self._waiting:
-                self._more = trio.Event()
-                await self._more.wait()
+                await self._idle.park()
             channel_id = next(iter(self._waiting))
             del self._waiting[channel_id]
             try:

@@ -65,7 +65,7 @@ class Revoking:
         self._known: OrderedDict[str, dict[str, None]] = OrderedDict()
         self.pending: dict[Revocation, None] = {}
         self._working: set[Revocation] = set()
-        self._more = trio.Event()
+        self._idle = trio.lowlevel.ParkingLot()
 
     def note(self, user_id: str, names: Iterable[str]) -> None:
         """Remember that a user gets a voice token with these token, login and device ids. O(n)."""
@@ -93,7 +93,7 @@ class Revoking:
             self.pending[one] = None
             if len(self.pending) > WAITING_MOST:
                 del self.pending[next(iter(self.pending))]
-        self._more.set()
+        self._idle.unpark_all()
 
     async def run(self) -> None:
         """Apply queued revocations for ever."""
@@ -105,8 +105,7 @@ class Revoking:
         while True:
             one = next((one for one in self.pending if one not in self._working), None)
             if one is None:
-                self._more = trio.Event()
-                await self._more.wait()
+                await self._idle.park()
                 continue
             self._working.add(one)
             try:

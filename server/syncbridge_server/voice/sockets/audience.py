@@ -29,9 +29,9 @@ Watched = tuple[str, str]
 class ChannelAudience:
     """Topics of channels and connections of users. All methods are O(affected devices)."""
 
-    def __init__(self, hub: Hub, post: MessageSender, live_calls: LiveCalls) -> None:
+    def __init__(self, hub: Hub, sender: MessageSender, live_calls: LiveCalls) -> None:
         self._hub = hub
-        self._post = post
+        self._sender = sender
         self._live_calls = live_calls
         self._topics: dict[str, int] = {}
         self._open: dict[str, dict[str, None]] = {}
@@ -146,10 +146,6 @@ class ChannelAudience:
 
     # Telling
 
-    def has_listeners(self, channel_id: str) -> bool:
-        """Whether a channel has an audience on this node."""
-        return channel_id in self._topics
-
     def channels_of(self, connection: Connection, user_id: str) -> list[str]:
         """The keys of channels with a call to which a connection is subscribed."""
         watched = [
@@ -164,13 +160,13 @@ class ChannelAudience:
     def tell(self, channel_id: str, message: Message, kind: int = KIND_NOTICE) -> int:
         """Send a message to the audience of a channel; returns the number of receivers."""
         topic = self._topics.get(channel_id)
-        return self._post.everyone(topic, encode.to_json(message), kind) if topic else 0
+        return self._sender.everyone(topic, encode.to_json(message), kind) if topic else 0
 
     def tell_user(self, user_id: str, message: Message) -> None:
         """Send a message to the user's devices on this node."""
         frame = encode.to_json(message)
         for connection in self.devices(user_id):
-            self._post.raw(connection, frame)
+            self._sender.raw(connection, frame)
 
     # Parts
 

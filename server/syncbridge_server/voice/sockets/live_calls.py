@@ -27,6 +27,7 @@ from syncbridge.voice.announcements import Message
 from syncbridge.voice.naming import id_of_key
 from syncbridge.voice.stored import ChannelNews, Stored
 from syncbridge.voice.view import View, ViewChange
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.isolation import Isolation
 from syncbridge_server.ports.channels import Channels
 
@@ -107,7 +108,7 @@ class LiveCalls:
         self._wanted: dict[str, None] = {}
         self._walk = True
         self._heard: dict[str, int] | None = None
-        self._work = trio.Event()
+        self._work = AutoResetEvent()
         self._work.set()
         self._moved: dict[str, trio.Event] = {}
         self.loaded = trio.Event()
@@ -185,7 +186,6 @@ class LiveCalls:
         """Read all live channels, then read requested channels for ever."""
         while True:
             await self._work.wait()
-            self._work = trio.Event()
             try:
                 if self._walk:
                     await self._load()

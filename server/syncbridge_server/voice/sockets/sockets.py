@@ -46,7 +46,7 @@ class VoiceSockets:
 
     def __init__(
         self,
-        post: MessageSender,
+        sender: MessageSender,
         live_calls: LiveCalls,
         audience: ChannelAudience,
         speaking: Speaking,
@@ -59,7 +59,7 @@ class VoiceSockets:
         self.live_calls = live_calls
         self.speaking = speaking
         self.reports = reports
-        self._post = post
+        self._sender = sender
         self._audience = audience
         self._flush = flush
         self._interval_ms = max(lease_ms // 4, 1)
@@ -94,7 +94,7 @@ class VoiceSockets:
         for channel_id in self._audience.channels_of(connection, identity_of(connection).user_id):
             call = self.live_calls.calls[channel_id]
             state = self._state(connection, call.public_id, call.waddle_id, call.view)
-            self._post.raw(connection, encode.to_json(state))
+            self._sender.raw(connection, encode.to_json(state))
 
     def tick(self) -> None:
         """See `VoiceSide`."""
@@ -268,13 +268,13 @@ class VoiceSockets:
     ) -> None:
         """Answer a message with the call or the error. Whoever may not see it is shown no call."""
         if error is not None:
-            self._post.error(connection, error, correlation_id)
+            self._sender.error(connection, error, correlation_id)
             return
         identity = identity_of(connection)
         if shown is not None and not sees(identity, channel_id, shown):
             shown = None
         state = self._state(connection, channel_id, waddle_id, shown)
-        self._post.raw(connection, encode.to_json(state | {"correlation_id": correlation_id}))
+        self._sender.raw(connection, encode.to_json(state | {"correlation_id": correlation_id}))
 
     def _state(
         self, connection: Connection, channel_id: str, waddle_id: str, shown: View | None
@@ -312,7 +312,7 @@ class VoiceSockets:
             came = [user_id for user_id in new if user_id not in old]
             for connection in self._audience.joined(channel_id, came):
                 state = self._state(connection, public_id, waddle_id, shown)
-                self._post.raw(connection, encode.to_json(state))
+                self._sender.raw(connection, encode.to_json(state))
         gone = [user_id for user_id in old if user_id not in new]
         muted = [u for u, person in new.items() if person.muted and not was_muted(old, u)]
         if call is not None and shown is not None:

@@ -28,6 +28,7 @@ from syncbridge.integrity import UNREADABLE
 from syncbridge.kernels import RESTED, Throttle
 from syncbridge.voice.announcements import Message
 from syncbridge_core.hub import KIND_SPEAKING
+from syncbridge_server.auto_reset_event import AutoResetEvent
 from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 
 log = structlog.get_logger("voice")
@@ -96,7 +97,7 @@ class Speaking:
         self._ready = 0
         self._first_at = -BURST_MS
         self._follow_at = 0
-        self._due = trio.Event()
+        self._due = AutoResetEvent()
         self._sleeps_until: int | None = 0
         self.shared = 0
 
@@ -256,7 +257,6 @@ class Speaking:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repeat)
             while True:
-                self._due = trio.Event()
                 self._sleeps_until = self._next()
                 await self._sleep(self._sleeps_until)
                 self._sleeps_until = 0

@@ -1,5 +1,5 @@
 #!lua
--- Note a heartbeat of a call session: its lease begins, or is renewed. It is no write of the call.
+-- Note a heartbeat of a call session: begin or renew its lease. Not a write of the call.
 --
 -- KEYS  1 call, 2 x, 3 due: as 1, 2 and 9 in call_create
 -- ARGV  1 id   2 ttl ms   3 lease ms

@@ -1,5 +1,5 @@
 #!lua
--- Make a call session.
+-- Create a call session.
 --
 -- KEYS  1 call:{bucket}:<id>  HASH: y type, i number of the type's first index (0 or 3), s state,
 --         c created ms, u updated ms, n bytes of details, k what made it, v number of writes,
@@ -18,13 +18,13 @@
 --       7 ms until it is ended   8 bytes of details   9 parent or ""   10 channel or ""
 --       11.. name and JSON text of each detail
 -- Returns {status, the hash}: OK, DUPLICATE (made by the same before), CONFLICT (by another).
--- A call's hash and its places in the indexes have one slot, so they never differ: an entry whose
--- hash has expired is taken out by the time in x, which is that of the hash.
+-- A call's hash and index entries share one slot, so they always agree: an entry of an expired hash
+-- is removed by its time in x, which is the hash's expiry.
 
 local OK, DUPLICATE, CONFLICT = 0, 1, 2
 local call, format = redis.call, string.format
 local made = call('HGET', KEYS[1], 'k')
--- For their types: nothing may fail after the first write.
+-- Check their types: nothing may fail after the first write.
 for i = 2, 9 do call('ZCARD', KEYS[i]) end
 call('ZCARD', KEYS[11])
 call('HLEN', KEYS[12])

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Delete a call session. Its states, events and their times stay beside it, until the call would
--- have been forgotten: who bills by them may come later than who deletes. One that has not ended
--- is recorded in the ledger, by the same step.
+-- Delete a call session. Its states, events and their times are kept until the call would have
+-- expired: billing may read them later. A call that has not ended is recorded in the ledger, by the
+-- same step.
 --
 -- KEYS  1 call, 2 x, 3..8 indexes, 9 due, 10 ledger, 11 rel, 12 relof: as in call_create
 --       13 past:{bucket}:<id>  STREAM of the calls that had the id, as entries of the ledger

@@ -1,5 +1,5 @@
 #!lua
--- Set details of a call session, and take those away that are null; the others stay.
+-- Set details of a call session, and remove those that are null; others stay.
 --
 -- KEYS  1 call, 2 x, 3 due: as 1, 2 and 9 in call_create
 -- ARGV  1 id   2 ttl ms   3 ms until it is ended   4 most bytes of details

@@ -5,7 +5,7 @@
 -- ARGV  1 most entries of an index   2 created ms and 3 id of the position; "+inf" or "(ms" and ""
 --       for the first page   4 created ms of the oldest   5.. numbers of the indexes
 -- Returns {indexes that cannot be read, id, created ms, ...}, index by index. Within a millisecond,
--- ids go down as well. One index that is damaged does not keep the others from their answer.
+-- ids go down as well. A damaged index does not affect the others.
 
 local call, pcall, format = redis.call, redis.pcall, string.format
 local clock = call('TIME')

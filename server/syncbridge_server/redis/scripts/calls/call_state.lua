@@ -1,5 +1,5 @@
 #!lua
--- Change the state of a call session. One that ends is recorded in the ledger, by the same step.
+-- Change the state of a call session. The step that ends it records it in the ledger.
 --
 -- KEYS  1 call, 2 x, 3..8 indexes, 9 due, 10 ledger: as in call_create. Entries of the ledger are
 --       <number>-0, without a gap: r when it was recorded, id, and of the call's hash what is no

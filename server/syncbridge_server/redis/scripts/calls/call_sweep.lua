@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- What a bucket of call sessions is due for: calls to be ended, and records that are old.
+-- Due work of a bucket of call sessions: find calls to end, and delete old records.
 --
 -- KEYS  1 due, 2 ledger: as 9 and 10 in call_create
 -- ARGV  1 most ids   2 ms in which a record is kept
--- Returns the ids of calls whose time in 1 has come. At most 512 records go at once.
+-- Returns the ids of calls whose time in 1 has come. Deletes at most 512 records.
 
 local call, format = redis.call, string.format
 local clock = call('TIME')

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Phase one of a sweep: take the sessions of a bucket in which a lease may be over.
+-- Phase one of a sweep: claim the sessions of a bucket in which a lease may have expired.
 --
 -- KEYS  1 px:{bucket}    ZSET session -> when a lease there may be over, ms
 --       2 px:{bucket}:c  ZSET session -> until when it is claimed, ms
@@ -7,7 +7,7 @@
 -- ARGV  1 node   2 lease ms   3 claim ms   4 most sessions
 -- Returns the sessions. They are moved out of the index, so that a device that joins meanwhile
 -- enters its session anew. Claims that were not released in time are taken over: their sweeper
--- has died.
+-- died.
 
 local call = redis.call
 local holder = call('GET', KEYS[3])

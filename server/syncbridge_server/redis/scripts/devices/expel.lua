@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Sign a device out: forget it, and bar its live connection from writing.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- Sign a device out: delete it, and bar its live connection from writing. Format 2;
+-- docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH; with old data last the old meta key
 -- ARGV  1 flags: 1 owner check, 8 old data   2 user   3 device   4 our node
@@ -33,7 +33,7 @@ if live then
   meta[8] = least
   call('HSET', KEYS[1], barred, least)
   if call('HLEN', KEYS[1]) > MOST_BARRED then
-    -- Devices that were barred longest ago are forgotten: their sockets are long closed.
+    -- The devices barred longest ago are dropped: their sockets are long closed.
     local all, count, oldest, lowest = call('HGETALL', KEYS[1]), 0, nil, nil
     for j = 1, #all, 2 do
       if sub(all[j], 1, 1) == 'x' then

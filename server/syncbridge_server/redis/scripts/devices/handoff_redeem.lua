@@ -1,6 +1,6 @@
 #!lua
--- Use a handoff token: release the source device, and give the state as it is now.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- Redeem a handoff token: release the source device, and return the current state. Format 2;
+-- docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH   2 h:T:S:<digest>  the token, see handoff_create.lua
 --       3 h:T:S:a  the answer to the newest redemption of the session: a copy of the data, with
@@ -11,9 +11,9 @@
 -- Returns {status, source, target, version, epoch, lineage, fence of the source's connection or 0,
 --          flat state}.
 --
--- Who is not the target changes nothing. The target may ask again for a while and gets the same
--- answer: the first one may have been lost on its way. Only the newest answer of a session is kept;
--- a token that was redeemed before another one is answered with the state of the moment.
+-- Any other device than the target changes nothing. The target may repeat the call for a while and
+-- gets the same answer: the first one may have been lost. Only the newest answer of a session is
+-- kept; a token redeemed before another one is answered with the current state.
 
 local MOST_BARRED = 320
 local OK, NOT_FOUND, FORBIDDEN, FROZEN, OLD, NO_TOKEN, SPENT, EXPIRED, WRONG_DEVICE =

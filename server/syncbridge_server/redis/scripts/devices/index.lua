@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Enter sessions into the presence index, to be looked at when a lease given now is over.
+-- Enter sessions into the presence index, to be checked when a lease given now expires.
 --
 -- KEYS  1 px:{bucket}  ZSET session -> when a lease there may be over, ms
 -- ARGV  1 presence ms   2.. sessions

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- What a session is, without its state. Reads only.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- Metadata of a session, without its state. Reads only. Format 2;
+-- docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH; with old data last the old meta key
 -- ARGV  1 flags: 8 old data

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Phase two of a sweep: sessions have been looked at; enter those again in which leases run.
+-- Phase two of a sweep: release checked sessions; those with running leases are entered again.
 --
 -- KEYS  1 px:{bucket}    ZSET session -> when a lease there may be over, ms
 --       2 px:{bucket}:c  ZSET session -> until when it is claimed, ms

@@ -4,11 +4,11 @@
 --
 -- KEYS  1 m  meta HASH   2 ns:T:<dead node>  SET of its sessions in this bucket
 --       with old data last the old meta key, which is not looked for
--- ARGV  1 flags   2 dead node   3 presence ms, to reckon when a device was seen last   4 most
--- Returns {number that left, 1 if there are more of them}.
--- Every node with devices here is told, the caller's too and the dead one: whoever made the change,
--- and whether or not its answer arrives, each node hears of it once; and the dead one, if it lives,
--- says hello again. It is not told of the session any more then.
+-- ARGV  1 flags   2 dead node   3 presence ms, to compute when a device was last seen   4 most
+-- Returns {number that left, 1 if there are more of them}. Every node with devices here is
+-- notified, including the caller and the dead node: so each node learns of the change once, whoever
+-- made it and whether or not its answer arrives. A dead node that lives says hello again.
+-- Afterwards it is no longer notified of the session.
 
 local TTL = 604800000
 local call, format, match = redis.call, string.format, string.match

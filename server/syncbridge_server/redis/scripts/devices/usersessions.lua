@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- One page of a user's sessions, newest activity first. What is older than the life of a session
--- is dropped.
+-- One page of a user's sessions, newest activity first. Entries older than a session's lifetime are
+-- dropped.
 --
 -- KEYS  1 u:{user}  ZSET session -> last activity ms
 -- ARGV  1 ttl ms   2 most entries   3 activity and 4 session of the last entry of the page before;

@@ -1,5 +1,5 @@
 #!lua
--- One write of a session: take its number, find conflicts, write, publish. Atomic, one round trip.
+-- Write to a session: check its number, find conflicts, write, publish. Atomic, one round trip.
 -- Format 2; docs/decisions/0009-the-layout-of-redis.md says what each key and field is.
 --
 -- KEYS  1 m  meta HASH; with old data last the old meta key. The other names are made from the
@@ -105,11 +105,11 @@ if exists then
 else
   if flags % 16 > 7 and call('EXISTS', KEYS[#KEYS]) == 1 then return {OLD} end
   if flags % 32 < 16 then return {NOT_FOUND} end
-  -- Somebody waits here for a session of their own: they must not receive another user's.
+  -- A device waits here for its user's new session: it must not receive another user's.
   local waits = call('HGET', KEYS[1], 'r')
   if waits and waits ~= ARGV[2] then return {FORBIDDEN} end
 end
--- Who has handed the session over may not write; what was done before is still answered as done.
+-- A device that has handed the session over may not write; its earlier writes are still answered.
 local fenced = meta[10] and ARGV[5] ~= '0' and tonumber(ARGV[5]) < tonumber(meta[10])
 
 -- The number of the update: `last` of its stream, and what the record becomes, but for the version.
@@ -131,7 +131,7 @@ if seq > 0 then
         return {UNKNOWN_STREAM, version, lineage, epoch}
       end
       behind = ';' .. first
-      -- The eight pushed out last are remembered, each 11 characters and a comma.
+      -- The eight evicted last are remembered, each 11 characters and a comma.
       if second ~= '' then
         gone = sub(second, 1, 11) .. (gone == '' and '' or ',' .. gone)
         behind = behind .. ';' .. sub(gone, 1, 8 * 12 - 1)
@@ -275,7 +275,7 @@ if operation > 0 then
       local most = minus == '-' and '9223372036854775808' or '9223372036854775807'
       return #digits < 19 or (#digits == 19 and digits <= most)
     end
-    -- Short numbers that are not spelled canonically have their canonical text beside them.
+    -- Short numbers that are not spelled canonically come with their canonical text.
     local number = before
     if sub(entry, 1, 1) == '=' and not find(before, '^-?%d+$') then number = sub(entry, 2) end
     if not find(number, '^-?%d+$') then return refused(NOT_AN_INTEGER) end
@@ -283,7 +283,7 @@ if operation > 0 then
     if #number < 16 and #operand < 16 then
       result = format('%.0f', tonumber(number) + tonumber(operand) + 0)
     else
-      -- A double holds 15 digits, so the two halves of each number are added on their own.
+      -- A double holds 15 digits, so the two halves of each number are added separately.
       local HALF, high, low = 10000000000, 0, 0
       for _, text in ipairs({number, operand}) do
         local minus, digits = match(text, '^(-?)(%d+)$')

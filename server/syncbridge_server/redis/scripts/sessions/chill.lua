@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- Is a session to be frozen now? If it is, its state, to be packed. Reads only.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- Check whether a session is due for packing, and return its state if so. Reads only. Format 2;
+-- docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH
 -- ARGV  1 least bytes of a state that is worth it   2 ms without a write and without a device

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Put a packed state in the place of the state that it was made of.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- Replace a session's state by its packed form. Format 2;
+-- docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH
 -- ARGV  1 version   2 epoch   3 lineage   4 packed state
--- Returns 1, or 0 when there was a write since the state was read, or somebody was quicker.
+-- Returns 1, or 0 when there was a write since the state was read, or another node was faster.
 -- Devices, numbers of updates, the place and the newest entries of the journal stay.
 
 local KEPT = 32

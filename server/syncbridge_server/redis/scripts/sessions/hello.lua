@@ -14,8 +14,8 @@
 --          pushed out by newer ones, devices online,
 --          newest fence before, flat devices with flag 16}.
 --          kind: 0 whole, 1 difference, 2 the replica is current.
--- Fences are the time, but always greater than the one before: that holds within a session, and
--- also after a data loss. A connection that says hello again keeps its fence, and nobody is told.
+-- A fence is the time, but always greater than the one before, within a session and after a data
+-- loss. A connection that repeats hello keeps its fence, and no node is notified.
 
 local TTL, WAITING_TTL = 604800000, 3600000
 local OK, FORBIDDEN, TOO_MANY_DEVICES, FROZEN, OLD = 0, 5, 8, 10, 14
@@ -45,7 +45,7 @@ local fence = again and had_fence or format('%.0f', math.max(now, newest + 1))
 local online = tonumber(meta[10] or 0) + (live and 0 or 1)
 if online > tonumber(ARGV[14]) then return {TOO_MANY_DEVICES, version, epoch, lineage} end
 
--- The token of a version, nil when it is not known any more.
+-- The token of a version, nil when it is no longer known.
 local function token_of(at)
   if at == version then return lineage end
   if at < 1 or at > version or at <= version - KEPT then return nil end
@@ -101,7 +101,7 @@ if not again then
 end
 if not exists and flags % 2 == 1 and not meta[8] then call('HSET', KEYS[1], 'r', user) end
 
--- The registry remembers offline devices, but not without bound.
+-- The number of remembered offline devices is bounded.
 local cap = tonumber(ARGV[14])
 if call('HLEN', own .. 'o') > math.min(5 * cap, online + OFFLINE) then
   local all, offline = call('HGETALL', own .. 'o'), {}
@@ -146,7 +146,7 @@ if ARGV[13] ~= '' and meta[12] then
   for record in string.gmatch(meta[12], '[^;]+') do
     if sub(record, 1, 12) == ARGV[13] .. ' ' then last = tonumber(match(record, '^%S+ (%d+)')) end
   end
-  -- A stream that newer ones have pushed out is not lost.
+  -- A stream that newer ones have evicted is not lost.
   if last < 0 and string.find(meta[12], ARGV[13], 1, true) then last = -2 end
 end
 local list = {}

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- A session as an operator looks at it: what it is, each key with its version, and what is known
--- of who wrote. Reads only. Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- A session for an operator: its metadata, each key with its version, and what is known of the
+-- writers. Reads only. Format 2; docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH
 -- Returns {flat meta, flat state, flat keys and versions (deleted keys too), flat device and the

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- A connection ended. A late close of an old connection changes nothing: conn is compared.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- Note the end of a connection. A late close of an old connection changes nothing: conn is
+-- compared. Format 2; docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH   2 ns:T:<node>  SET of the node's sessions in this bucket
 --       with old data last the old meta key, which is not looked for

@@ -1,11 +1,11 @@
 #!lua
--- Give a session of format 1 the keys of format 2. It is touched for the first time since.
+-- Move a session from format 1 to the keys of format 2, at its first use.
 -- docs/decisions/0009-the-layout-of-redis.md says what each key and field is. Only a single Redis
 -- can have such data, so other keys than those declared are found by name.
 --
 -- KEYS  1 to 9   m d k i p v o j z of format 1   10 to 16  m d k j c o z of format 2
 -- ARGV  1 nonce
--- Returns 1, or 0 when there was nothing to be moved.
+-- Returns 1, or 0 when there was nothing to move.
 -- i: ZSET device:id -> version; p: ZSET device -> lease or when it left; v: HASH device -> info;
 -- o: HASH device -> "conn fence node", "" -> owner who waits, "\n" -> newest fence.
 

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- A session whole, or only its description when the reader has this version. Reads only.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- A whole session, or only its metadata when the reader has this version. Reads only. Format 2;
+-- docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH; with old data last the old meta key
 -- ARGV  1 flags: 1 owner check, 8 old data   2 user

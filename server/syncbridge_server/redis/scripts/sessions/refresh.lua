@@ -5,8 +5,8 @@
 -- ARGV[2]  jti of the token presented ("" for open)
 -- ARGV[3]  jti of its successor
 -- ARGV[4]  life of the record in ms
--- Returns  0 family unknown, 1 done, 2 the token was spent before: the family is revoked now,
---          3 the family was revoked earlier
+-- Returns  0 family unknown, 1 done, 2 the token was used before: the family is now revoked, 3 the
+-- family was revoked earlier
 if ARGV[1] == 'open' then
   redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
   return 1

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- What changed since a place, or the whole state when that cannot be told. Reads only.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- The changes since a place, or the whole state when they are unknown. Reads only. Format 2;
+-- docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH; with old data last the old meta key
 -- ARGV  1 flags: 1 owner check, 8 old data   2 user   3 epoch   4 version   5 lineage or ""

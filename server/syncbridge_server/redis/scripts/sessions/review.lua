@@ -1,12 +1,12 @@
 #!lua flags=no-writes
--- A session whole, with what is known of how it was at an earlier version. Reads only.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- The whole session, with what is known of an earlier version. Reads only. Format 2;
+-- docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH; with old data last the old meta key
 -- ARGV  1 flags: 1 owner check, 8 old data   2 user   3 base version   4 its lineage or ""
 -- Returns {status, version, epoch, lineage, tombstone floor, verified (0 or 1), flat state, keys
 --          changed after base (deleted ones too), journal entries, the last that of version}.
---          The lists of changes are empty when base is not in the past of this history.
+--          The lists of changes are empty when base is not in this history.
 
 local OK, NOT_FOUND, FORBIDDEN, FROZEN, OLD, KEPT = 0, 4, 5, 10, 14, 256
 local call = redis.call
@@ -29,7 +29,7 @@ end
 local changed, journal = {}, {}
 if verified and base < version then
   changed = call('ZRANGEBYSCORE', own .. 'k', '(' .. ARGV[3], '+inf')
-  -- A journal of another type is a memory that was lost.
+  -- A journal of the wrong type counts as lost.
   local entries = redis.pcall('LRANGE', own .. 'j', 0, -1)
   if not entries.err then journal = entries end
 end

@@ -1,10 +1,10 @@
 #!lua flags=no-writes
--- One session as a row of a list: what it is, not what is in it. Reads only.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- A session as a row of a list, without its state. Reads only. Format 2;
+-- docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH
 -- Returns {owner, version, epoch, bytes, created ms, changed ms, devices, devices online},
---         or {} when there is nothing to say.
+--         or {} for a missing session.
 
 local meta = redis.call('HMGET', KEYS[1], 'u', 'v', 'e', 'n', 'c', 'm', 'r', 'b')
 local devices = redis.call('HLEN', string.sub(KEYS[1], 1, -2) .. 'o')

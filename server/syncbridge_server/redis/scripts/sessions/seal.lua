@@ -1,6 +1,6 @@
 #!lua
--- Note the spelling of a value that a script has made and could not tell, see APPEND in apply.lua.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- Record the spelling of a value that a script made but could not determine, see APPEND in
+-- apply.lua. Format 2; docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH
 -- ARGV  1 key   2 version that the change made   3 its lineage   4 spelling, "" for none

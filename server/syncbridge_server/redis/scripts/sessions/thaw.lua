@@ -1,13 +1,12 @@
 #!lua
--- Give a frozen session its state back.
--- Format 2; docs/decisions/0009-the-layout-of-redis.md.
+-- Unpack a frozen session. Format 2; docs/decisions/0009-the-layout-of-redis.md.
 --
 -- KEYS  1 m  meta HASH
 -- ARGV  1 version   2 epoch   3 lineage; "" for a state that format 1 has packed
 --       4 to 6 number of arguments for data, index, imprints
 --       7.. key, value, ...; version, key, ...; key, imprint, ...; key, writer, ...
--- Returns 1; 0 when it is not frozen (somebody was quicker); 2 when it is frozen at another
--- place, because it was thawed, written and frozen again since the packed state was read.
+-- Returns 1; 0 when it is not frozen (another node was faster); 2 when it is frozen at another
+-- place: it was thawed, written and frozen again since the packed state was read.
 
 local call, own = redis.call, string.sub(KEYS[1], 1, -2)
 local meta = call('HMGET', KEYS[1], 'v', 'e', 'l', 'z')

@@ -7,8 +7,8 @@
 -- ARGV  1 flags   2 node   3.. device, conn, device, conn ...
 -- Returns {version, epoch, lineage, devices online, newest fence, lost}; 0 and "" when the session
 -- does not exist.
--- A device that has left, was forgotten or has moved on is not brought back by a late touch, but
--- named in `lost`: {device, its live record or "", the least fence with which it may write}.
+-- A late touch does not bring back a device that has left, was removed or has moved; such devices
+-- are in `lost`: {device, its live record or "", the least fence with which it may write}.
 
 local TTL, WAITING_TTL = 604800000, 3600000
 local call, format, match = redis.call, string.format, string.match

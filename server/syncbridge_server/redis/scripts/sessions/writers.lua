@@ -2,9 +2,8 @@
 -- function that it names in lines that begin with "--w ".
 -- Format 2; docs/decisions/0009-the-layout-of-redis.md.
 
--- `name`: the only key that was set; else `sets` (key, value, ...) and `deletes`. A refused write
--- here must not make the change look failed. The hash is a memory: of another type, it is begun
--- anew with the next change.
+-- `name`: the only key that was set; else `sets` (key, value, ...) and `deletes`. A failure here
+-- must not make the change look failed. A hash of the wrong type begins anew with the next change.
 local function note_writer(key, version, epoch, expires, name, sets, deletes)
   local entry, added = version .. ' ' .. string.sub(epoch, 1, 4) .. ' ' .. ARGV[3], 0
   if name then added = redis.pcall('HSET', key, name, entry) end

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- A webhook that cannot be taken in becomes a dead letter; the oldest ones make room.
+-- Make a webhook that cannot be processed a dead letter; the oldest ones are dropped.
 --
 -- KEYS  1 w, as in inbox_put   2 inbox:{inbox}:dead  STREAM of dead letters: the fields of w, r why
 -- ARGV  1 group   2 entry   3 why   4 most dead letters
--- Returns 1, or 0: it does not wait any more.
+-- Returns 1, or 0: it no longer waits.
 
 local call = redis.call
 call('XLEN', KEYS[2])  -- for its type: nothing may fail after the first write

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Webhooks have taken effect: they do not wait any more.
+-- Remove webhooks that have taken effect.
 --
 -- KEYS  1 w, as in inbox_put
 -- ARGV  1 group   2.. entries
--- Returns how many were there.
+-- Returns how many were removed.
 
 local done = 0
 for i = 2, #ARGV do

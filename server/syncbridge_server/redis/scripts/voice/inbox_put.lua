@@ -1,15 +1,12 @@
 #!lua
 -- Keep a webhook until it has taken effect, unless it was kept before.
 --
--- KEYS  1 inbox:{inbox}:w     STREAM of those that wait: i delivery id, t received ms, b body,
---                                 p traceparent
---       2 inbox:{inbox}:seen  ZSET digest of a delivery id -> microsecond in which it was kept
---       3 inbox:{inbox}:told  STRING: nodes were told, and nobody has looked since
--- ARGV  1 digest   2 delivery id   3 received ms   4 body   5 most that wait
---       6 how long a digest is remembered, ms   7 most digests   8 channel of all nodes
---       9 what they are told   10 ms after which they are told again
---       11 why it cannot be taken in, or empty: it will be a dead letter
---       12 traceparent, or empty
+-- KEYS  1 inbox:{inbox}:w     STREAM of pending webhooks: i delivery id, t received ms, b body, p
+-- traceparent 2 inbox:{inbox}:seen  ZSET digest of a delivery id -> microsecond in which it was
+-- kept 3 inbox:{inbox}:told  STRING: nodes were notified, and none has looked since ARGV  1 digest
+-- 2 delivery id   3 received ms   4 body   5 most that wait 6 how long a digest is remembered, ms 7
+-- most digests   8 channel of all nodes 9 what they are told   10 ms after which they are told
+-- again 11 why it cannot be taken in, or empty: it will be a dead letter 12 traceparent, or empty
 -- Returns 1, 0 (kept before), -1 (too many wait).
 
 local call, format = redis.call, string.format

@@ -1,5 +1,5 @@
 #!lua
--- A dead letter waits again, as if it had just come.
+-- Requeue a dead letter, as if it had just arrived.
 --
 -- KEYS  1 w, 2 told: 1 and 3 of inbox_put   3 dead: as in inbox_bury
 -- ARGV  1 entry   2 most that wait   3 channel of all nodes   4 what they are told

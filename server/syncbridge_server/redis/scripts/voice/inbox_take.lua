@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- Take webhooks: those that somebody took and lost, then new ones.
+-- Take webhooks: first those that a node took and did not finish, then new ones.
 --
 -- KEYS  1 w, 2 told: 1 and 3 of inbox_put
 -- ARGV  1 group   2 our name   3 most   4 idle ms after which one is lost
 --       5 idle ms after which a taker who has nothing is forgotten
 -- Returns {entry, times it was taken, {field, value, ...}, entry, ...}.
--- The group is made where it is missing (a Redis that lost its data), from the first entry on:
--- those that have taken effect are not in the stream any more.
+-- A missing group (a Redis that lost its data) is created from the first entry on: webhooks that
+-- have taken effect are no longer in the stream.
 
 local call = redis.call
 local group, most = ARGV[1], tonumber(ARGV[3])

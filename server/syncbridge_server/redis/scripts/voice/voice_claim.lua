@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Claim voice channels of one bucket that are due, for one who will look at them.
+-- Claim due voice channels of one bucket.
 --
 -- KEYS  1 due, 2 live, 3.. the channels: as in voice_write
 -- ARGV  1 now, ms of the caller's clock   2 when they are due again, ms   3 ttl ms
 --       4.. ids, one for each channel
--- Returns {id, ms at which it was due, ...}: those that nobody else has claimed meanwhile.
--- A channel in which something is still to be done is not forgotten before it is done.
+-- Returns {id, ms at which it was due, ...}: those that no other node has claimed meanwhile. A
+-- channel with pending work does not expire before that is done.
 
 local call, format = redis.call, string.format
 local clock = call('TIME')

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Forget a voice channel as it was read, and tell every node. Its finals stay.
+-- Delete a voice channel if it is as it was read, and notify every node. Its finals stay.
 --
 -- KEYS  1 channel, 2 due, 3 live: as in voice_write
 -- ARGV  1 revision that was read; 0 for none   2 id   3 channel of all nodes   4 and 5 the news

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Forget a voice channel that no chore finds any more. Its finals stay.
+-- Delete a voice channel that is neither due nor live. Its finals stay.
 --
 -- KEYS  1 channel, 2 due, 3 live: as in voice_write
 -- ARGV  1 id

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Take or give back a lock.
+-- Acquire or release a lock.
 --
 -- KEYS  1 voice:{bucket}:l:<purpose>:<id>  STRING: token of the holder
 -- ARGV  1 token   2 life ms; 0 to give it back
--- Returns 1: it is ours, or was and is not any more. 0: it is somebody else's, or nobody's.
+-- Returns 1: acquired or released. 0: another holds it, or nobody.
 
 local call = redis.call
 local holder = call('GET', KEYS[1])

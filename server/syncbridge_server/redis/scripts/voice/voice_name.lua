@@ -1,5 +1,5 @@
 #!lua
--- Which key a waddle's channel has: the id itself for its owner, a qualified key for the others.
+-- Decide a waddle's channel key: the id itself for its owner, a qualified key for others.
 --
 -- KEYS  1 voice:{bucket}:c:<id>  the channel whose key is the id, as in voice_write
 --       2 voice:{bucket}:o:<id>  STRING: the id's owner
@@ -7,7 +7,7 @@
 -- ARGV  1 waddle   2 ttl ms   3 may the id be a key (0 or 1)   4 does the record decide (0 or 1)
 -- Returns 1: the id, 0: the qualified key.
 -- A record without a known owner was written by an earlier version: it belongs to the waddle in it.
--- So it is where ARGV 4 says that the record was found to be another waddle's.
+-- Likewise if ARGV 4 says that the record was found to be another waddle's.
 
 local call = redis.call
 local clock = call('TIME')

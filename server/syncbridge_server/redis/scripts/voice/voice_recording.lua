@@ -4,7 +4,7 @@
 -- KEYS  1 voice:{bucket}:rh:<id>  HASH: recording id -> the recording
 --       2 voice:{bucket}:rz:<id>  ZSET: recording id -> ms at which it was ready
 -- ARGV  1 recording id   2 the recording   3 ms   4 ttl ms   5 how many are kept
--- Returns 1, or 0: it was known, and what is kept of it is the newer now.
+-- Returns 1, or 0: it was known; the newer data is kept.
 
 local call = redis.call
 local known = call('HEXISTS', KEYS[1], ARGV[1])

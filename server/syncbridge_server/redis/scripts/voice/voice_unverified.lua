@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Note which calls the latest comparison could not verify, in the place of what was noted.
+-- Replace the note of calls that the latest comparison could not verify.
 --
 -- KEYS  1 voice:unverified  HASH: channel, or empty for all of them, -> JSON
 -- ARGV  1 ttl ms   2.. fields and values

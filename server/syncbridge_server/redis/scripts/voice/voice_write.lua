@@ -1,5 +1,5 @@
 #!lua
--- Write a voice channel where it was read, and tell every node.
+-- Write a voice channel if it is as it was read, and notify every node.
 --
 -- KEYS  1 voice:{bucket}:c:<id>  HASH: r revision, t token of the write that made it, d the record
 --       2 voice:{bucket}:due   ZSET id -> ms at which somebody is to look at the channel
@@ -13,10 +13,9 @@
 --       16.. entries, the earliest first, then finals, the earliest first; while events are
 --         written, then of each event its kind, user and data, the waddle, and at last their number
 -- Returns the new revision, or 0: somebody else has written. A write sent twice is done once.
--- A timeline of another type begins anew: it is nobody's reason not to write.
--- A channel that is new begins at the time in microseconds, so that no revision of an id is used
--- again after the channel was forgotten. In the news a revision has 16 places, which keeps the
--- lengths that were reckoned before it was known.
+-- A timeline of the wrong type begins anew: it does not prevent the write. The revision of a new
+-- channel begins at the time in microseconds, so no revision of an id is reused after the channel
+-- expired. In the news a revision has 16 digits, which fixes lengths computed before it is known.
 
 local call, format = redis.call, string.format
 local held = call('HMGET', KEYS[1], 'r', 't')
