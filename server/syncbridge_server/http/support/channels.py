@@ -19,6 +19,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.naming import may_be_plain
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.recovery import recovery_of, told_of
+from syncbridge_server.auth.audit import audited
 from syncbridge_server.http.support.segments import OPEN, segment_after
 from syncbridge_server.log import LEVELS, get_logger
 from syncbridge_server.ports.channels import ChannelNames, Named
@@ -54,13 +55,17 @@ async def reached(voice: Voice, identity: Identity, request: Request) -> Channel
 
 async def existing(names: ChannelNames, identity: Identity, request: Request) -> Named | None:
     """The channel of the path that is stored; None: there is none. Raises FORBIDDEN, AMBIGUOUS."""
-    return only(await _visible(names, identity, request), stored=True)
+    return _audited(request, only(await _visible(names, identity, request), stored=True))
 
 
 async def known(names: ChannelNames, identity: Identity, request: Request) -> Named | None:
-    """Likewise, also when only what it has left behind is stored."""
+    """Likewise, also when only what it has left behind is stored.
+
+    Which of the waddles have left something is not looked at: of several, one is to be named.
+    """
     found = await _visible(names, identity, request)
-    return only(found, stored=True) or only([one for one in found if one.waddle_id])
+    whose = only([one for one in found if one.waddle_id])
+    return _audited(request, whose or only(found, stored=True))
 
 
 async def _visible(names: ChannelNames, identity: Identity, request: Request) -> list[Named]:
@@ -68,6 +73,7 @@ async def _visible(names: ChannelNames, identity: Identity, request: Request) ->
     channel_id, waddle_id = path_channel(request), query_waddle(request)
     waddles = grants.waddles_of(identity, channel_id)
     if waddle_id:
+        audited(request.scope, waddle_id=waddle_id)
         grants.require(identity, waddle_id, channel_id)
         waddles = {waddle_id}
     elif waddles is not None and not waddles:
@@ -75,6 +81,13 @@ async def _visible(names: ChannelNames, identity: Identity, request: Request) ->
     found = await names.named(channel_id, waddles)
     seen = [one for one in found if grants.permissions_of(identity, one.waddle_id, channel_id)]
     return [one for one in seen if one.waddle_id == waddle_id] or seen if waddle_id else seen
+
+
+def _audited(request: Request, found: Named | None) -> Named | None:
+    """Say in the audit log whose channel it is: its id alone says nothing."""
+    if found is not None and found.waddle_id:
+        audited(request.scope, waddle_id=found.waddle_id)
+    return found
 
 
 def only(found: list[Named], *, stored: bool = False) -> Named | None:
@@ -109,13 +122,11 @@ async def claimed(
 
 
 async def configured_key(names: ChannelNames, identity: Identity, request: Request) -> str:
-    """The key of a channel that is about to be configured, stored or not.
+    """The key of a channel that is about to be configured, stored or not; no waddle is named.
 
     Raises AMBIGUOUS, and INVALID_FIELD where a waddle must be named.
     """
-    channel_id, waddle_id = path_channel(request), query_waddle(request)
-    if waddle_id:
-        return await names.claim(waddle_id, channel_id)
+    channel_id = path_channel(request)
     found = await existing(names, identity, request)
     if found is None and not may_be_plain(channel_id):
         raise SyncBridgeError(
