@@ -22,11 +22,11 @@ variables=(
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
     PYTHONMALLOC=malloc
 )
+env "${variables[@]}" "$python" -c 'import os, syncbridge_core.hub as h; assert h.__file__.startswith(os.getcwd()), h'
 if [ "${SANITIZED:-}" = server ]; then
     cd ../..
     export SYNCBRIDGE_ATTACK_WITHIN="env ${variables[*]}"
     exec "$python" -m pytest -s tests/soak/test_soak_attacks.py "$@"
 fi
 export "${variables[@]}"
-"$python" -c 'import os, syncbridge_core.hub as h; assert h.__file__.startswith(os.getcwd()), h'
 "$python" -m pytest tests/kernels tests/unit "$@"

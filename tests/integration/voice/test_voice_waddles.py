@@ -1,6 +1,7 @@
 """Two waddles with channels of one id: two rooms, two calls, and answers that never mix."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import pytest
 import trio
 
 from support.redis_servers import RedisServer
+from support.server_kit import settings
 from support.voice.voice_kit import EVERYTHING, VoiceRig, voice_mint, voice_server
 from support.ws_client import Device
-from syncbridge.identity import Role
+from syncbridge.identity import Role, VoiceGrant
 from syncbridge.voice.naming import qualified_key
 from syncbridge.voice.records import ChannelConfig, ChannelRecord
+from syncbridge_server.auth.assembly import build_tokens
+from syncbridge_server.auth.claims import Grant
 from syncbridge_server.redis.stores.channel_names import owner_key, waddles_key
 
 ID = "lobby"
@@ -76,6 +80,34 @@ async def test_a_channel_is_a_waddle_and_an_id(rig: VoiceRig) -> None:
             assert ["a", "b"] == answer.json()["waddles"]
             named = await rig.ask("GET", PATH + "?waddle=b", token, node=node)
             assert (ID, "b", ["bob"]) == users_of(named)
+
+
+def of_waddles(*waddles: str) -> str:
+    """A token for all channels of some waddles."""
+    tokens, _ = build_tokens(settings("unix:///nowhere"))
+    voice = tuple(VoiceGrant(waddle, "*", ("speak",)) for waddle in waddles)
+    return tokens.mint_access(Grant("eve", voice=voice), time.time(), 900.0)[0]
+
+
+async def test_of_other_waddles_nothing_is_said(rig: VoiceRig) -> None:
+    """Whoever may see two of three is told of two, by one it is taken, and by none it is refused;
+    over REST and on sockets."""
+    for user, waddle in (("ann", "a"), ("bob", "b"), ("cat", "c")):
+        await enter(rig, user, waddle)
+    for waddles, told in ((("c", "a", "z"), ["a", "c"]), (("b", "z"), None), (("z", "y"), [])):
+        token = of_waddles(*waddles)
+        answer = await rig.ask("GET", PATH, token)
+        async with await device(rig, "eve", token) as eve:
+            heard = await eve.request("voice_watch", {"channelId": ID})
+        if told is None:
+            assert (ID, "b", ["bob"]) == users_of(answer)
+            assert ["bob"] == [person["userId"] for person in heard["participants"]]
+        elif told:
+            assert (409, "ambiguous", told) == (*problem(answer), answer.json()["waddles"])
+            assert told == heard["payload"]["details"]["waddles"]
+        else:
+            assert (404, "channel_not_found") == problem(answer)
+            assert [] == heard["participants"]
 
 
 ROUTES = [
@@ -302,6 +334,11 @@ async def test_a_revocation_names_ids_and_waddles(redis_server: RedisServer) -> 
         await enter(rig, "bob", "a")
         await enter(rig, "ann", "a")
         await enter(rig, "ann", "b")
+
+        async def indexed() -> bool:
+            return len(await rig.voice.evidence.calls_of("ann")) == 2
+
+        await rig.until(indexed, "both calls are in the user's index")
         await rig.sim.faults(status=503)
         answer = (await rig.ask("POST", "/auth/revoke", bot(), {"user_id": "ann"})).json()
         await rig.sim.faults()
