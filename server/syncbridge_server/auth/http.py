@@ -137,7 +137,12 @@ class ReadAsAdmin:
 
 
 def is_local_caller(request: HTTPConnection) -> bool:
-    """True when nothing suggests that the request came from anywhere but this machine."""
+    """True when nothing suggests that the request came from anywhere but this machine.
+
+    HTTP/1.0 suggests it: so speak proxies that put our address into Host and add no header.
+    """
+    if request.scope.get("http_version") == "1.0":
+        return False
     peer = request.client.host if request.client else ""
     headers = request.headers
     if not is_loopback(peer) or any(map(_says_forwarded, headers)):
