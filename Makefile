@@ -22,7 +22,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 30
 # The long runs; `make test` does about a tenth of them.
-SOAK_SECONDS ?= 300
+SOAK_SECONDS ?= 1800
+SOAK_CLIENTS ?= 5000
+SANITIZED_SECONDS ?= 300
 CHAOS_WRITES ?= 100000
 CHAOS_EVENTS ?= 5000
 CHAOS_WEBHOOKS ?= 10000
@@ -71,7 +73,7 @@ PAGES_SOURCES := $(shell find pages $(JS)/src \( -name node_modules -o -name tes
 NPM ?= npm
 NODE ?= node
 
-.PHONY: help run pages pages-check images docs redis test test-pure soak chaos livekit browser matrix bare asan failover rollbacks upgrade flakes servers places lint format \
+.PHONY: help run pages pages-check images docs redis test test-pure soak chaos livekit browser matrix bare asan asan-server failover rollbacks upgrade flakes servers places lint format \
 	proto fuzz \
 	bench bench-more bench-peers bench-quick coverage trace dist sbom audit lock check-wheel \
 	client-js client-js-server client-js-browser clean
@@ -103,8 +105,9 @@ test-pure: $(DONE)/test $(DONE)/kernels  ## run the unit tests on the pure-Pytho
 	SYNCBRIDGE_PURE_PYTHON=1 $(PY) -m pytest tests/unit $(WITHOUT_KERNELS:%=--ignore=%) \
 		tests/kernels/test_kernel_choice.py $(ARGS)
 
-soak: $(DONE)/test $(DONE)/kernels  ## let devices come and go for SOAK_SECONDS=300; memory stays within bounds
+soak: $(DONE)/test $(DONE)/kernels  ## let devices come and go for SOAK_SECONDS=1800, and attack beside SOAK_CLIENTS=5000
 	SYNCBRIDGE_SOAK_SECONDS=$(SOAK_SECONDS) SYNCBRIDGE_ATTACK_SECONDS=$(SOAK_SECONDS) \
+		SYNCBRIDGE_ATTACK_CLIENTS=$(SOAK_CLIENTS) SYNCBRIDGE_ATTACK_BEHIND_ONE=$(SOAK_CLIENTS) \
 		$(PY) -m pytest -s tests/soak $(ARGS)
 
 chaos: $(DONE)/test $(DONE)/kernels  ## inject faults during CHAOS_WRITES=100000, CHAOS_EVENTS=5000 (voice), CHAOS_WEBHOOKS=10000
@@ -155,6 +158,10 @@ bare:  ## follow the README on a bare Debian 13; needs root and debootstrap
 asan: FUZZ_SECONDS = $(ASAN_SECONDS)
 asan: fuzz $(DONE)/test  ## run `make fuzz`, kernel and unit tests with AddressSanitizer and UBSan
 	bash scripts/sanitized_tests.sh $(PY) $(ARGS)
+
+asan-server: $(DONE)/test $(DONE)/kernels  ## attack a whole server with AddressSanitizer for SANITIZED_SECONDS=300, beside SOAK_CLIENTS
+	SANITIZED=server SYNCBRIDGE_ATTACK_SECONDS=$(SANITIZED_SECONDS) SYNCBRIDGE_ATTACK_CLIENTS=$(SOAK_CLIENTS) \
+		bash scripts/sanitized_tests.sh $(PY) $(ARGS)
 
 lint: $(DONE)/lint $(DONE)/kernels  ## run ruff, cython-lint, mypy --strict; check stubs against the compiled modules
 	$(PY) -m ruff check .

@@ -108,6 +108,7 @@ export interface DeviceRow {
   connected_at: string;
   last_seen: string;
   in_call: string;
+  waddle_id: string;
 }
 
 export interface Inspected {
@@ -259,6 +260,7 @@ export interface Endpoint {
   session_id: string;
   user_id: string;
   channel_id: string;
+  waddle_id: string;
   values: boolean;
   description: string;
   batch_events: number;

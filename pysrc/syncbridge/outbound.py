@@ -52,7 +52,10 @@ class HeartbeatAck(Struct):
 
 
 class DevicePayload(Struct):
-    """A device of the session. `connected_at`: Unix seconds. `in_call`: the channel of its call."""
+    """A device of the session. `connected_at`: Unix seconds.
+
+    `in_call`: the channel of its call, of `waddle_id`.
+    """
 
     device_id: str
     device_type: str
@@ -62,6 +65,7 @@ class DevicePayload(Struct):
     connected_at: int
     last_seen: int | UnsetType | None = UNSET
     in_call: str | UnsetType = UNSET
+    waddle_id: str | UnsetType = UNSET
     me: Me | UnsetType = UNSET
 
 

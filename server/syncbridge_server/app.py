@@ -516,7 +516,7 @@ class Server:
                 self.administration, inspection, gateway, self.store, bearer
             ).routes(),
             *VoiceRoutes(voice, readers, settings.id_bytes).admin_routes(),
-            *VoiceEvidenceRoutes(voice, readers, settings.id_bytes).admin_routes(),
+            *VoiceEvidenceRoutes(voice, readers, settings).admin_routes(),
         ]
 
     def _voice_routes(self, bearer: BearerAuth) -> list[BaseRoute]:
@@ -528,7 +528,7 @@ class Server:
         return [
             *VoiceRoutes(self.voice, bearer, settings.id_bytes, buckets).routes(),
             *VoiceOperationRoutes(self.voice, bearer, settings).routes(),
-            *VoiceEvidenceRoutes(self.voice, bearer, settings.id_bytes).routes(),
+            *VoiceEvidenceRoutes(self.voice, bearer, settings).routes(),
         ]
 
     def _webhook_routes(self, bearer: BearerAuth) -> list[BaseRoute]:

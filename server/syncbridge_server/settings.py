@@ -8,12 +8,7 @@ description of each field is the only documentation of it: `syncbridge serve --h
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    SecretStr,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syncbridge.limits import Limits
@@ -34,6 +29,7 @@ from syncbridge_server.settings_fields import (
     Bytes,
     Claim,
     Count,
+    FileMode,
     RootPath,
     Seconds,
     SecondsOrZero,
@@ -93,6 +89,9 @@ class Settings(BaseSettings):
         (),
         "Separate address for /metrics and /admin; all other HTTP routes are at both. Unset: all at"
         " SERVER_ADDR.",
+    )
+    unix_socket_mode: FileMode = var(
+        "", "Permissions of the files of unix sockets, octal, such as 0660. Unset: by the umask."
     )
     tls_cert: str = var("", "TLS certificate chain, a PEM file. Setting it turns TLS on.")
     tls_key: str = var("", "Private key of the certificate, a PEM file.")

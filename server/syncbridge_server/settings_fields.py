@@ -38,6 +38,13 @@ def public_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def file_mode(value: str) -> str:
+    """Permissions in octal digits, or empty. Raises ValueError."""
+    if value and not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ValueError("write permissions in octal digits, such as 0660")
+    return value
+
+
 def pointer(value: str) -> str:
     """The name of a claim, or a JSON pointer (RFC 6901). Raises ValueError."""
     if value.startswith("/") and re.search(r"~(?![01])", value):
@@ -52,6 +59,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Bytes = Annotated[int, Field(gt=0, le=2**30)]
 Claim = Annotated[str, AfterValidator(pointer)]
+FileMode = Annotated[str, AfterValidator(file_mode)]
 RootPath = Annotated[str, AfterValidator(root_path)]
 Url = Annotated[str, AfterValidator(public_url)]
 

@@ -102,7 +102,7 @@ def bound_sockets(settings: Settings) -> list[list[socket.socket]]:
     config = replace(config, binds=config.binds + admin)
     try:
         if settings.workers == 1:
-            return [bind(config.binds)]
+            return [bind(config.binds, mode=config.unix_mode)]
         return bind_for_workers(config, settings.workers)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -137,10 +137,10 @@ def position(message: Any) -> Dict:
 def device(message: pb.Device) -> Dict:
     names = ("device_id", "device_type", "device_name", "os_version", "status", "connected_at")
     last_seen = optional(message, "last_seen")
-    in_call = optional(message, "in_call")
+    call = present(message, "in_call", "waddle_id")
     me = json.loads(message.me_json) if message.HasField("me_json") else None
-    more = {"last_seen": last_seen, "in_call": in_call, "me": me}
-    return plain(message, *names) | {k: v for k, v in more.items() if v is not None}
+    more = {"last_seen": last_seen, "me": me}
+    return plain(message, *names) | call | {k: v for k, v in more.items() if v is not None}
 
 
 def auth_success(message: pb.AuthSuccess) -> Dict:

@@ -16,7 +16,8 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 class Device:
     """One device of the session. `connected_at`: Unix seconds.
 
-    `me`: what it says of itself while it is there: a cursor, a position.
+    `me`: what it says of itself while it is there: a cursor, a position. `in_call`: the channel of
+    `waddle_id` whose call it holds; empty: none.
     """
 
     device_id: str
@@ -26,6 +27,8 @@ class Device:
     status: str = "online"
     connected_at: int = 0
     me: Mapping[str, Any] = field(default_factory=lambda: NOTHING, hash=False)
+    in_call: str = ""
+    waddle_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ class DeviceEntry(msgspec.Struct):
     status: str = "online"
     connected_at: float = 0
     me: dict[str, Any] = {}
+    in_call: str = ""
+    waddle_id: str = ""
 
     def device(self) -> Device:
         """The public form."""
@@ -79,6 +81,8 @@ class DeviceEntry(msgspec.Struct):
             self.status,
             int(self.connected_at),
             MappingProxyType(self.me),
+            self.in_call,
+            self.waddle_id,
         )
 
 

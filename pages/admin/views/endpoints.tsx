@@ -127,6 +127,7 @@ function facts(one: Endpoint) {
     one.session_id && `session ${one.session_id}`,
     one.user_id && `user ${one.user_id}`,
     one.channel_id && `channel ${one.channel_id}`,
+    one.waddle_id && `waddle ${one.waddle_id}`,
     one.values && "with values",
   ];
   const together =
@@ -269,6 +270,7 @@ const TEXTS = [
   ["session_id", "Only of session"],
   ["user_id", "Only of user"],
   ["channel_id", "Only of voice channel"],
+  ["waddle_id", "Only of waddle"],
 ] as const;
 
 function given(of?: Endpoint) {
@@ -278,6 +280,7 @@ function given(of?: Endpoint) {
     session_id: of?.session_id ?? "",
     user_id: of?.user_id ?? "",
     channel_id: of?.channel_id ?? "",
+    waddle_id: of?.waddle_id ?? "",
     description: of?.description ?? "",
     values: of?.values ?? false,
     batch_events: String(of?.batch_events ?? 1),

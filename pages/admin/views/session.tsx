@@ -447,7 +447,7 @@ function Devices({ session, reload }: { session: Inspected; reload: () => Promis
             head: "In a call",
             cell: (row) =>
               row.in_call ? (
-                <a href={`#/calls/${encodeURIComponent(row.in_call)}`}>{row.in_call}</a>
+                <a href={path`#/calls/${row.in_call}/${row.waddle_id}`}>{row.in_call}</a>
               ) : (
                 "–"
               ),

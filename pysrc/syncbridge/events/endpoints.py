@@ -56,6 +56,7 @@ class EndpointSpec(msgspec.Struct, forbid_unknown_fields=True):
     session_id: Text = ""
     user_id: Text = ""
     channel_id: Text = ""
+    waddle_id: Text = ""
     values: bool = False
     description: Text = ""
     batch_events: Annotated[int, Meta(ge=1, le=BATCH_MOST)] = 1
@@ -69,7 +70,7 @@ def take(endpoint: Endpoint, spec: EndpointSpec, now_ms: int) -> None:
     kinds = parse_kinds("kinds", spec.kinds)
     endpoint.url, endpoint.description = spec.url, spec.description
     endpoint.selection = Selection(
-        kinds, spec.session_id, spec.user_id, spec.channel_id, spec.values
+        kinds, spec.session_id, spec.user_id, spec.channel_id, spec.values, spec.waddle_id
     )
     endpoint.batch_events, endpoint.batch_ms = spec.batch_events, spec.batch_ms
     endpoint.disabled = "" if spec.enabled else endpoint.disabled or "disabled by an admin"

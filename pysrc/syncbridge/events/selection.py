@@ -15,6 +15,7 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         kinds: names, or `session.*` for all names that begin so.
         session_id, user_id, channel_id: what an event must be about.
+        waddle_id: the waddle whose channel it must be about.
         values: whether `session.updated` has values.
     """
 
@@ -23,6 +24,7 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
     user_id: str = ""
     channel_id: str = ""
     values: bool = False
+    waddle_id: str = ""
 
     def wants(self, event: Event) -> bool:
         """O(kinds)."""
@@ -33,6 +35,7 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
             and self.session_id in ("", event.session_id)
             and self.user_id in ("", event.user_id)
             and self.channel_id in ("", event.channel_id)
+            and self.waddle_id in ("", event.waddle_id)
         )
 
 

@@ -96,12 +96,12 @@ class Audit:
             "status": status,
         }
         named = {name: value for name, value in parts.items() if name not in _SECRET_PARTS}
+        named |= state.get("audited", {})
         if looked and not self._looks.begins((*what.values(), *named.values()), now):
             return
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
         request = {"request_id": state.get("request_id", "")}
-        told = state.get("audited", {})
-        self._write({"time": at, "event": "audit", **what, **request, **named, **told})
+        self._write({"time": at, "event": "audit", **what, **request, **named})
 
     def joined(self, user: str, client: str, session_id: str, device_id: str, now: float) -> None:
         """Write a line for a socket of an administrator in a session of somebody else.

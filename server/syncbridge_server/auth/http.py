@@ -137,7 +137,12 @@ class ReadAsAdmin:
 
 
 def is_local_caller(request: HTTPConnection) -> bool:
-    """Whether a request certainly came from this machine."""
+    """Whether a request certainly came from this machine.
+
+    Not with HTTP/1.0: proxies that put our address into Host and add no header use it.
+    """
+    if request.scope.get("http_version") == "1.0":
+        return False
     peer = request.client.host if request.client else ""
     headers = request.headers
     if not is_loopback(peer) or any(map(_says_forwarded, headers)):

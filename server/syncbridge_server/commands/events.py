@@ -16,6 +16,7 @@ from syncbridge_server.commands.rest import DEFAULT_URL, Rest, Url, detail_of
 NAME = "events"
 TOKEN_SECONDS = 86_400.0
 WAIT_SECONDS = 5
+ABOUT = ("session_id", "channel_id", "waddle_id", "user_id")
 PAUSE_SECONDS = 1.0
 """After an answer that says to come again."""
 
@@ -37,13 +38,14 @@ def events(
     session: Annotated[str, typer.Option(help="Only events of this session.")] = "",
     user: Annotated[str, typer.Option(help="Only events of this user.")] = "",
     channel: Annotated[str, typer.Option(help="Only events of this voice channel.")] = "",
+    waddle: Annotated[str, typer.Option(help="Only events of voice channels of this waddle.")] = "",
     values: Annotated[bool, typer.Option(help="With the values that were written.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the events as received.")] = False,
     follow: Annotated[bool, typer.Option(help="Wait for more.")] = True,
     count: Annotated[int, typer.Option(min=0, help="Stop after this many events; 0: never.")] = 0,
 ) -> None:
     """Print what happened, one line for each event."""
-    query = {"kind": kind, "session": session, "user": user, "channel": channel}
+    query = {"kind": kind, "session": session, "user": user, "channel": channel, "waddle": waddle}
     query |= {"values": "true"} if values else {}
     query = {name: value for name, value in query.items() if value}
     told = 0
@@ -60,7 +62,7 @@ def events(
 
 def line_of(event: dict[str, Any]) -> str:
     """An event as people read it: when, its cursor, its kind, what it is about, what it says."""
-    about = [event[name] for name in ("session_id", "channel_id", "user_id") if name in event]
+    about = [event[name] for name in ABOUT if name in event]
     data = json.dumps(event["data"], separators=(",", ":"))
     words = [event["timestamp"], event["cursor"], event["type"], " ".join(about) or "-", data]
     return "\t".join(words)

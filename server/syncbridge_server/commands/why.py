@@ -16,7 +16,7 @@ from syncbridge_server.commands.rest import DEFAULT_URL, Rest, Url
 PAGE = 500
 PAGES = 4
 """A timeline is no longer."""
-NOT_FOUND = 404
+NOT_FOUND, CONFLICT = 404, 409
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -36,6 +36,9 @@ def why(
         path = f"/voice/channels/{quote(channel, safe='')}"
         which = {"waddle": waddle} if waddle else {}
         answer = rest.try_to("GET", path, which)
+        if answer.status_code == CONFLICT:
+            waddles = ", ".join(answer.json().get("waddles", []))
+            rest.fail(printable(f"several waddles have {channel}; add --waddle, one of: {waddles}"))
         there = answer.status_code != NOT_FOUND
         shown = rest.ask("GET", path, which).json() if there else None
         entries = list(_timeline(rest, path, user, which)) if there else []
@@ -43,8 +46,12 @@ def why(
         typer.echo(json.dumps({"channel": shown, "entries": entries}))
         return
     for line in explained(user, shown, entries):
-        # A provider's ids may hold what a terminal would obey.
-        typer.echo("".join(c if c.isprintable() else "?" for c in line))
+        typer.echo(printable(line))
+
+
+def printable(line: str) -> str:
+    """A line without what a terminal would obey; ids may hold it."""
+    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _timeline(rest: Rest, path: str, user: str, which: dict[str, str]) -> list[dict[str, Any]]:

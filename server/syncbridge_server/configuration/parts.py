@@ -41,6 +41,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
     """The listener's configuration, out of the settings."""
     return ListenerConfig(
         binds=tuple(str(address) for address in settings.listen_addresses()),
+        unix_mode=int(settings.unix_socket_mode, 8) if settings.unix_socket_mode else None,
         origins=Origins(settings.origins, loopback=settings.dev),
         subprotocols=MappingProxyType(SUBPROTOCOLS),
         drain_timeout=settings.drain,

@@ -24,7 +24,7 @@ from syncbridge_server.gateway.ephemeral import EphemeralState
 from syncbridge_server.gateway.message_sender import MessageSender
 from syncbridge_server.gateway.registry import Registry
 from syncbridge_server.gateway.store_queue import StoreQueue
-from syncbridge_server.gateway.voice import VoiceLink
+from syncbridge_server.gateway.voice import NONE_HELD, HeldCall, VoiceLink
 
 log = structlog.get_logger("gateway")
 
@@ -166,9 +166,9 @@ class Summaries:
         return summary.window
 
     def _device(self, session: LocalSession, device_id: str, info: bytes, *, online: bool) -> bytes:
-        in_call = self._voice.held_by(session.id, device_id)
+        held = self._voice.held_by(session.id, device_id)
         me = self._ephemeral.of(session, device_id) if online else b""
-        return device_payload(device_id, decode_info(info), online, in_call=in_call, me=me)
+        return device_payload(device_id, decode_info(info), online, held=held, me=me)
 
     def _now(self) -> float:
         return self._monotonic() / 1000
@@ -255,12 +255,12 @@ def device_payload(
     info: DeviceInfo,
     online: bool,
     last_seen: int = -1,
-    in_call: str = "",
+    held: HeldCall = NONE_HELD,
     me: bytes = b"",
 ) -> bytes:
     """A device as clients see it, as JSON.
 
-    `last_seen`: Unix seconds, omitted when negative. `in_call`: the channel whose call it is in.
+    `last_seen`: Unix seconds, omitted when negative. `held`: the channel whose call it is in.
         `me`: its ephemeral values, as JSON. Both are omitted when empty.
     """
     members: dict[str, object] = {
@@ -273,8 +273,9 @@ def device_payload(
     }
     if last_seen >= 0:
         members["last_seen"] = last_seen
-    if in_call:
-        members["in_call"] = in_call
+    if held.channel_id:
+        members["in_call"] = held.channel_id
+        members["waddle_id"] = held.waddle_id
     if me:
         members["me"] = msgspec.Raw(me)
     return encode.to_json(members)

@@ -4,7 +4,7 @@ Voice is built after the gateway, and only if a provider is configured. So the g
 a `VoiceLink`, to which voice is attached later.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -13,6 +13,16 @@ from syncbridge.messages import Envelope
 from syncbridge_server.gateway.connection import Connection
 
 log = structlog.get_logger("gateway")
+
+
+class HeldCall(NamedTuple):
+    """The channel of the call that a device holds; both empty: it holds none."""
+
+    channel_id: str = ""
+    waddle_id: str = ""
+
+
+NONE_HELD = HeldCall()
 
 
 class VoiceSide(Protocol):
@@ -36,8 +46,8 @@ class VoiceSide(Protocol):
     def calls_part(self, connection: Connection) -> bytes:
         """`,"voice":[...]`: the calls of the connection's user, as a member of a payload."""
 
-    def held_by(self, session_id: str, device_id: str) -> str:
-        """The channel whose call a device is in, or empty."""
+    def held_by(self, session_id: str, device_id: str) -> HeldCall:
+        """The channel whose call a device is in; `NONE_HELD`: none."""
 
     def tick(self) -> None:
         """Called after each batch of messages: send what is due."""
@@ -85,9 +95,9 @@ class VoiceLink:
         """See `VoiceSide`; empty where there is no voice."""
         return b"" if self._side is None else self._side.calls_part(connection)
 
-    def held_by(self, session_id: str, device_id: str) -> str:
+    def held_by(self, session_id: str, device_id: str) -> HeldCall:
         """See `VoiceSide`."""
-        return "" if self._side is None else self._side.held_by(session_id, device_id)
+        return NONE_HELD if self._side is None else self._side.held_by(session_id, device_id)
 
     def tick(self) -> None:
         """See `VoiceSide`. An error in voice must not end the tick."""

@@ -1,6 +1,6 @@
 """POST /auth/token, /auth/refresh, /auth/revoke."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -67,11 +67,19 @@ class RevokeRequest(msgspec.Struct, forbid_unknown_fields=True):
     family: str = ""
 
 
+class ChannelRef(msgspec.Struct):
+    """A voice channel: an id in a waddle."""
+
+    channel_id: str
+    waddle_id: str
+
+
 class Revoked(msgspec.Struct):
     """Answer of POST /auth/revoke. `before`: tokens issued later are not meant, Unix seconds.
 
-    `note`: what this kind of revocation does not cover. `calls`: voice channels from which the
-        provider must still remove the user; the request is repeated until it has.
+    `note`: what this kind of revocation does not cover. `calls`: ids of voice channels from which
+        the provider must still remove the user, `channels`: the same with their waddles; the
+        request is repeated until it has.
     """
 
     revoked: str
@@ -79,6 +87,7 @@ class Revoked(msgspec.Struct):
     before: float
     note: str | msgspec.UnsetType = msgspec.UNSET
     calls: list[str] | msgspec.UnsetType = msgspec.UNSET
+    channels: list[ChannelRef] | msgspec.UnsetType = msgspec.UNSET
 
 
 class AuthRoutes:
@@ -86,14 +95,14 @@ class AuthRoutes:
 
     Args:
         id_bytes: longest id. calls: removes the user from calls; returns the channels where that is
-            not done yet.
+            not done yet: (id, waddle).
     """
 
     def __init__(
         self,
         auth: Authentication,
         id_bytes: int = 64,
-        calls: Callable[[Rule], Awaitable[list[str]]] | None = None,
+        calls: Callable[[Rule], Awaitable[Sequence[tuple[str, str]]]] | None = None,
     ) -> None:
         self._auth = auth
         self._id_bytes = id_bytes
@@ -169,7 +178,8 @@ class AuthRoutes:
         if kind == "device":
             answer.note = DEVICE_NOTE
         if self._calls is not None:
-            answer.calls = await self._calls(rule)
+            answer.channels = [ChannelRef(*one) for one in await self._calls(rule)]
+            answer.calls = list(dict.fromkeys(one.channel_id for one in answer.channels))
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
     def _target(self, caller: Identity, body: RevokeRequest) -> tuple[Kind, str, str]:

@@ -58,7 +58,8 @@ class LetterRow(msgspec.Struct):
     JSON.
 
     `kind`: `webhook`, or that of a stored record (`channel`; `presence`, `freeze` for sessions) on
-    which a chore failed; `record` is its id.
+    which a chore failed; `record` is its id, of a channel `%<waddle>/<id>` if the waddle is not the
+    first that has opened the id.
     """
 
     entry: str

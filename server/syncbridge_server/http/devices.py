@@ -26,7 +26,7 @@ class DeviceBody(msgspec.Struct):
     """A device.
 
     `last_seen`: for one that is online, when its presence was last renewed. `in_call`: the channel
-    of the call that it holds, if any.
+    of the call that it holds, if any, and `waddle_id` that channel's waddle.
     """
 
     device_id: str
@@ -37,6 +37,7 @@ class DeviceBody(msgspec.Struct):
     connected_at: Timestamp
     last_seen: Timestamp
     in_call: str | msgspec.UnsetType = msgspec.UNSET
+    waddle_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class DevicesBody(msgspec.Struct):
@@ -100,6 +101,7 @@ class DeviceRoutes:
 
     def _body(self, session_id: str, device: Device) -> DeviceBody:
         info = decode_info(device.info)
+        held = self._gateway.voice.held_by(session_id, device.device_id)
         return DeviceBody(
             device.device_id,
             info.device_type,
@@ -108,5 +110,6 @@ class DeviceRoutes:
             "online" if is_online(device) else "offline",
             timestamp(info.connected_at),
             timestamp(max(info.connected_at, device.seen)),
-            self._gateway.voice.held_by(session_id, device.device_id) or msgspec.UNSET,
+            held.channel_id or msgspec.UNSET,
+            held.waddle_id or msgspec.UNSET,
         )

@@ -73,6 +73,7 @@ class EndpointShown(msgspec.Struct):
     session_id: str
     user_id: str
     channel_id: str
+    waddle_id: str
     values: bool
     description: str
     batch_events: int
@@ -434,6 +435,7 @@ class EndpointRoutes:
             selection.session_id,
             selection.user_id,
             selection.channel_id,
+            selection.waddle_id,
             selection.values,
             endpoint.description,
             endpoint.batch_events,

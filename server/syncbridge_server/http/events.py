@@ -43,6 +43,7 @@ class EventsQuery(msgspec.Struct):
     session: Annotated[str, Meta(max_length=64)] = ""
     user: Annotated[str, Meta(max_length=256)] = ""
     channel: Annotated[str, Meta(max_length=256)] = ""
+    waddle: Annotated[str, Meta(max_length=256)] = ""
     values: bool = False
 
 
@@ -114,7 +115,8 @@ def selection_of(query: EventsQuery) -> Selection:
     """What a query asks for. Raises INVALID_FIELD."""
     names = [name.strip() for name in query.kind.split(",") if name.strip()]
     kinds = parse_kinds("kind", names)
-    return Selection(kinds, query.session, query.user, query.channel, query.values)
+    about = (query.session, query.user, query.channel)
+    return Selection(kinds, *about, query.values, query.waddle)
 
 
 def row_of(place: Cursor, event: Event) -> EventRow:

@@ -27,15 +27,17 @@ from syncbridge_server.auth.http import Authenticate
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import ChannelQuery, channel_query, reached, required
 from syncbridge_server.http.support.pages import PageSize, query_of
+from syncbridge_server.http.support.sealed_cursor import CursorSeal
 from syncbridge_server.openapi.describe import ChannelId, Timestamp, describe
 from syncbridge_server.redis.stores.cold import StateDamaged
+from syncbridge_server.settings import Settings
 from syncbridge_server.voice.assembly import Voice
 
 
 class ChannelsQuery(msgspec.Struct):
     """Query of `GET /voice/channels`. `cursor`: `nextCursor` of the page before."""
 
-    cursor: Annotated[str, Meta(extra_json_schema={"maxLength": 1026})] = ""
+    cursor: Annotated[str, Meta(extra_json_schema={"maxLength": 1464})] = ""
     limit: PageSize = 50
 
 
@@ -139,12 +141,13 @@ class UserCallsAnswer(msgspec.Struct, rename="camel"):
 
 
 class VoiceEvidenceRoutes:
-    """The routes. `voice`: None when no provider is configured. `id_bytes`: longest user id."""
+    """The routes. `voice`: None when no provider is configured."""
 
-    def __init__(self, voice: Voice | None, authenticate: Authenticate, id_bytes: int) -> None:
+    def __init__(self, voice: Voice | None, authenticate: Authenticate, settings: Settings) -> None:
+        self._seal = CursorSeal(settings.jwt_refresh_secret.get_secret_value())
         self._voice = voice
         self._authenticate = authenticate
-        self._id_bytes = id_bytes
+        self._id_bytes = settings.id_bytes
 
     def routes(self) -> list[BaseRoute]:
         """For the application's router."""
@@ -177,12 +180,14 @@ class VoiceEvidenceRoutes:
         """
         identity = await self._authenticate(request, session_bound=True)
         voice = required(self._voice)
-        if not grants.unlimited(identity) and not identity.voice:
+        in_charge = grants.unlimited(identity)
+        if not in_charge and not identity.voice:
             raise SyncBridgeError(ErrorCode.FORBIDDEN, "the token has no voice grant")
         query = query_of(request, ChannelsQuery)
-        if query.cursor:
-            ids.channel_key("cursor", query.cursor)
-        listed = await voice.channels.live_page(query.limit, query.cursor)
+        place = query.cursor if in_charge else self._seal.open(query.cursor)
+        if place:
+            ids.channel_key("cursor", place)
+        listed = await voice.channels.live_page(query.limit, place)
         found, damaged = read(voice, await voice.channels.read_many(listed))
         unverified = await voice.evidence.all_unverified()
         rows = [
@@ -191,7 +196,8 @@ class VoiceEvidenceRoutes:
             if channel.live and may_see(identity, channel)
         ]
         following = listed[-1] if len(listed) == query.limit else ""
-        return encoded(ChannelsAnswer(rows, following, damaged))
+        cursor = following if in_charge else self._seal.seal(following)
+        return encoded(ChannelsAnswer(rows, cursor, damaged))
 
     @describe(
         "Timeline of a voice channel's calls",

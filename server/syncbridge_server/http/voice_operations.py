@@ -201,10 +201,18 @@ class VoiceOperationRoutes:
         default = default_config(self._settings)
         standing = self._config(body) if body != ConfigBody() else None
         rule = partial(configured, config=standing, default=default, waddle_id=waddle_id)
-        key = await configured_key(voice.names, identity, request, waddle_id)
-        in_use = await voice.writer.change(key, rule)
-        _log.info("voice_channel_configured", channel_id=key, by=identity.user_id)
-        return encoded(self._shown(path_channel(request), standing, in_use))
+        channel_id, change = path_channel(request), partial(voice.writer.change, rule=rule)
+        if waddle_id:
+            in_use = await claimed(voice.names, waddle_id, channel_id, change)
+        else:
+            in_use = await change(await configured_key(voice.names, identity, request))
+        _log.info(
+            "voice_channel_configured",
+            channel_id=channel_id,
+            by=identity.user_id,
+            waddle_id=waddle_id,
+        )
+        return encoded(self._shown(channel_id, standing, in_use))
 
     @describe(
         "The configuration of a voice channel",

@@ -15,15 +15,20 @@ logger = logging.getLogger("syncbridge.listener")
 
 
 def bind(
-    addresses: Sequence[str], *, shared: bool = False, only: bool = False
+    addresses: Sequence[str],
+    *,
+    shared: bool = False,
+    only: bool = False,
+    mode: int | None = None,
 ) -> list[socket.socket]:
     """Bind one non-blocking socket to each address, or none at all; they do not listen yet.
 
     Args:
         addresses: `host:port`, `:port` (every IPv4 interface), `[v6]:port`, `unix:/path`
-            (an existing socket file is replaced), `fd://n` (an inherited socket).
+            (a socket file at which nobody listens is replaced), `fd://n` (an inherited socket).
         shared: other sockets may listen on the same port (SO_REUSEPORT).
         only: IPv6 sockets accept no IPv4.
+        mode: permissions of socket files; None: what the umask leaves.
 
     `[::]:port` beside `0.0.0.0:port` is IPv6 only. Without IPv6 it is left out, and logged.
 
@@ -39,7 +44,7 @@ def bind(
                 sock = opened.enter_context(_open(beside or address))
                 if beside or (only and sock.family == socket.AF_INET6):
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                _bind(sock, beside or address, shared)
+                _bind(sock, beside or address, shared, mode)
             except OSError as error:
                 if not beside or error.errno not in NO_IPV6:
                     raise
@@ -75,12 +80,14 @@ def listen(sockets: Sequence[socket.socket], backlog: int) -> None:
         sock.listen(backlog)
 
 
-def _bind(sock: socket.socket, address: str, shared: bool) -> None:
+def _bind(sock: socket.socket, address: str, shared: bool, mode: int | None) -> None:
     try:
         if address.startswith("unix:"):
             path = address.removeprefix("unix:")
             _remove_stale(path)
             sock.bind(path)
+            if mode is not None:  # nobody can connect before it listens
+                os.chmod(path, mode)
         elif not address.startswith("fd://"):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
@@ -100,8 +107,18 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 def _remove_stale(path: str) -> None:
+    """Remove a socket file that a server has left. Raises OSError when one may still be there."""
     try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.remove(path)
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            probe.connect(path)
     except FileNotFoundError:
-        pass
+        return
+    except ConnectionRefusedError:
+        os.remove(path)
+        return
+    except OSError:
+        pass  # its queue is full, or it is not ours to ask
+    raise OSError(errno.EADDRINUSE, "another server listens there")

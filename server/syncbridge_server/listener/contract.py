@@ -93,6 +93,7 @@ class ListenerConfig:
 
     Args:
         binds: `host:port`, `:port`, `[v6]:port`, `unix:/path` or `fd://n`.
+        unix_mode: permissions of the files of unix sockets; None: those that the umask leaves.
         path: the one path where WebSockets are served.
         origins: the web pages that may connect. Requests without Origin come from no browser page
         and are not checked.
@@ -128,6 +129,7 @@ class ListenerConfig:
     """
 
     binds: tuple[str, ...] = ("127.0.0.1:8080",)
+    unix_mode: int | None = None
     path: str = "/ws"
     origins: Origins = field(default_factory=Origins)
     subprotocols: Mapping[str, int] = field(

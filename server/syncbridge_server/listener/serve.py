@@ -74,7 +74,7 @@ async def serve(
         bounds=bounds or Bounds(config),
     )
     engine = FastHttp(site, serve_http2, app, state)
-    listeners = bind(config.binds) if sockets is None else list(sockets)
+    listeners = bind(config.binds, mode=config.unix_mode) if sockets is None else list(sockets)
     try:
         async with trio.open_nursery() as lifespan_nursery:
             await lifespan_nursery.start(lifespan.handle_lifespan)

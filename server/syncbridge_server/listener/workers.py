@@ -69,7 +69,7 @@ def bind_for_workers(config: ListenerConfig, workers: int) -> list[list[socket.s
 
     Port 0 is resolved once. Unix sockets and inherited descriptors are shared by all.
     """
-    first = bind(config.binds, shared=True)
+    first = bind(config.binds, shared=True, mode=config.unix_mode)
     groups = [first, *([_sibling(sock) for sock in first] for _ in range(workers - 1))]
     for group in groups:
         listen(group, config.backlog)

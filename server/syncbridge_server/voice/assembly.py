@@ -158,6 +158,7 @@ async def build_voice(
         aside = ChannelsAside(channels, inbox)
         inbox.register(aside)
         isolation = Isolation(aside, isolated)
+        names = RedisChannelNames(io, names_ttl(settings))
         writer = ChannelWriter(channels, channel_limits(settings), judged_by or clock, isolation)
         patience = opening_patience(settings)
         opening = Opening(provider, writer, default_config(settings), patience)
@@ -201,7 +202,7 @@ async def build_voice(
         yield Voice(
             provider=provider,
             channels=channels,
-            names=RedisChannelNames(io, names_ttl(settings)),
+            names=names,
             writer=writer,
             metrics=metrics,
             opening=opening,
@@ -214,7 +215,7 @@ async def build_voice(
                 RoomCheck(state_check) if provider.capabilities.token_local else None,
             ),
             tasks=tasks,
-            timers=Timers(writer, opening, tasks, migration, state_check, texts),
+            timers=Timers(writer, opening, tasks, migration, state_check, texts, names),
             migration=migration,
             inbox=inbox,
             recordings=recordings,

@@ -139,6 +139,18 @@ async def test_an_id_that_looks_like_a_key_is_never_one(store: Store) -> None:
     assert {"squatter": taken} == await store.seen(victim)
 
 
+async def test_what_an_older_node_keeps_under_a_waddles_key_is_not_the_waddles(
+    store: Store, raw: redis.Redis
+) -> None:
+    """There, the key was an id that a tenant could choose."""
+    channel = new_id()
+    await store.open("a", channel)
+    key = await store.names.claim("b", channel)
+    old_record(raw, key, "squatter")
+    assert {} == await store.seen(channel, "b")
+    assert {"a": channel} == await store.seen(channel)
+
+
 async def test_names_are_bounded_in_number_and_in_time(store: Store, raw: redis.Redis) -> None:
     """Of many waddles the latest are found; all keys expire; who comes again stays."""
     channel = new_id()

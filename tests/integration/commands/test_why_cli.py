@@ -7,6 +7,7 @@ import pytest
 from support.server_kit import mint
 from support.voice.command_kit import run_command, use_secrets
 from support.voice.webhook_kit import Site, event, site
+from syncbridge.voice.records import ChannelConfig
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,19 @@ async def test_why_somebody_is_shown_and_why_not() -> None:
     told = json.loads(raw[1][0])
     assert ["left", "joined"] == [e["what"] for e in told["entries"] if e["userId"] == "bob"]
     assert {0} == {answer[0] for answer in (there, gone, never, nowhere, raw)}
+
+
+async def test_of_several_waddles_one_is_to_be_named() -> None:
+    """The line says which there are; exit code 1."""
+    async with site() as one:
+        await one.open("c")
+        key = await one.voice.names.claim("v", "c")
+        await one.voice.writer.change(key, lambda c, now: c.opening(now, ChannelConfig(), "v"))
+        several, named = await why(one, "ann", "c"), await why(one, "ann", "c", "--waddle", "w")
+
+    assert (1, []) == several[:2]
+    assert "syncbridge why: several waddles have c; add --waddle, one of: v, w\n" == several[2]
+    assert 0 == named[0]
 
 
 async def test_a_token_that_may_not_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

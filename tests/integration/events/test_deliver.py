@@ -336,7 +336,7 @@ async def test_redirects_are_not_followed(
 
 async def test_endpoints_are_administered(http: httpx.AsyncClient) -> None:
     """Made, listed, changed, removed; what is wrong is said; an unknown one is 404."""
-    made = await endpoint(http, "https://example.com/a", kinds=["device.*"], description="one")
+    made = await endpoint(http, "https://example.com/a", kinds=["device.*"], waddle_id="team")
     path = f"/admin/webhooks/{made['id']}"
     listed = (await http.get("/admin/webhooks")).json()["endpoints"]
     changed = await http.put(path, json={"url": "https://example.com/b", "enabled": False})
@@ -353,6 +353,7 @@ async def test_endpoints_are_administered(http: httpx.AsyncClient) -> None:
 
     assert [made["id"]] == [one["id"] for one in listed]
     assert made["secret"].startswith("whsec_")
+    assert ("team", "") == (listed[0]["waddle_id"], changed.json()["waddle_id"])
     assert "secret" not in listed[0]
     assert ("https://example.com/b", False, []) == (
         changed.json()["url"],

@@ -1,10 +1,13 @@
 """The pure parts of stopping and restarting, and how sockets are shared out to workers."""
 
+import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -148,6 +151,49 @@ def test_addresses_of_every_kind(tmp_path_factory: pytest.TempPathFactory) -> No
 
     assert ["0.0.0.0", "::1"] == [name[0] for name in names[:2]]
     assert [str(path), ("127.0.0.1", port)] == names[2:]
+
+
+@pytest.mark.parametrize("backlog", [0, 16])
+def test_the_socket_of_a_living_server_is_not_taken_over(
+    tmp_path_factory: pytest.TempPathFactory, backlog: int
+) -> None:
+    """Also when its queue is full; what it leaves behind is replaced."""
+    path = tmp_path_factory.mktemp("u") / "s"
+    living = socket.socket(socket.AF_UNIX)
+    living.bind(str(path))
+    living.listen(backlog)
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(2 if not backlog else 0)]
+    for client in waiting:
+        client.setblocking(False)
+        with suppress(BlockingIOError):
+            client.connect(str(path))
+    with pytest.raises(OSError, match=f"unix:{path}: another server listens there"):
+        bind([f"unix:{path}"])
+    for sock in (*waiting, living):
+        sock.close()
+    (new,) = bind([f"unix:{path}"])
+    name = new.getsockname()
+    new.close()
+
+    assert str(path) == name
+
+
+def test_the_file_of_a_unix_socket_has_the_mode_that_is_set(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """For one process and for workers; without a mode, the umask decides."""
+    folder = tmp_path_factory.mktemp("u")
+    modes = []
+    for name, mode in (("a", 0o660), ("b", 0o606), ("c", None)):
+        config = ListenerConfig(binds=(f"unix:{folder / name}",), unix_mode=mode)
+        bound = bind(config.binds, mode=mode) if name == "a" else bind_for_workers(config, 2)[0]
+        modes.append(stat.S_IMODE((folder / name).stat().st_mode))
+        for sock in bound:
+            sock.close()
+    umask = os.umask(0o077)
+    os.umask(umask)
+
+    assert [0o660, 0o606, 0o777 & ~umask] == modes
 
 
 def test_one_bad_address_leaves_none_open() -> None:

@@ -246,6 +246,20 @@ async def test_no_page_acts_as_the_developer(redis_url: str, headers: dict[str, 
     assert [401] * 4 == [answer.status_code for answer in (*written, read)]
 
 
+@pytest.mark.parametrize(("version", "status"), [("1.0", b"401"), ("1.1", b"200")])
+async def test_a_proxy_that_adds_no_header_opens_nothing(
+    redis_url: str, version: str, status: bytes
+) -> None:
+    """As nginx is without configuration: it puts our address into Host, and speaks HTTP/1.0."""
+    async with running_node(redis_url, dev=True) as node:
+        head = f"GET /admin/sessions HTTP/{version}\r\nHost: 127.0.0.1:{node.port}\r\n"
+        async with await trio.open_tcp_stream("127.0.0.1", node.port) as stream:
+            await stream.send_all(f"{head}Connection: close\r\n\r\n".encode())
+            answer = await stream.receive_some(64)
+
+    assert status == answer.split()[1]
+
+
 @pytest.mark.parametrize("way", ["plain", "http2"])
 async def test_a_simple_request_never_acts_without_a_token(
     way: str, redis_url: str, tmp_path: Path

@@ -1,17 +1,24 @@
 """Two waddles with channels of one id: two rooms, two calls, and answers that never mix."""
 
+import json
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trio
 
 from support.redis_servers import RedisServer
+from support.server_kit import settings
 from support.voice.voice_kit import EVERYTHING, VoiceRig, voice_mint, voice_server
 from support.ws_client import Device
-from syncbridge.identity import Role
+from syncbridge.identity import Role, VoiceGrant
 from syncbridge.voice.naming import qualified_key
-from syncbridge.voice.records import ChannelRecord
+from syncbridge.voice.records import ChannelConfig, ChannelRecord
+from syncbridge_server.auth.assembly import build_tokens
+from syncbridge_server.auth.claims import Grant
 from syncbridge_server.redis.stores.channel_names import owner_key, waddles_key
 
 ID = "lobby"
@@ -73,6 +80,34 @@ async def test_a_channel_is_a_waddle_and_an_id(rig: VoiceRig) -> None:
             assert ["a", "b"] == answer.json()["waddles"]
             named = await rig.ask("GET", PATH + "?waddle=b", token, node=node)
             assert (ID, "b", ["bob"]) == users_of(named)
+
+
+def of_waddles(*waddles: str) -> str:
+    """A token for all channels of some waddles."""
+    tokens, _ = build_tokens(settings("unix:///nowhere"))
+    voice = tuple(VoiceGrant(waddle, "*", ("speak",)) for waddle in waddles)
+    return tokens.mint_access(Grant("eve", voice=voice), time.time(), 900.0)[0]
+
+
+async def test_of_other_waddles_nothing_is_said(rig: VoiceRig) -> None:
+    """Whoever may see two of three is told of two, by one it is taken, and by none it is refused;
+    over REST and on sockets."""
+    for user, waddle in (("ann", "a"), ("bob", "b"), ("cat", "c")):
+        await enter(rig, user, waddle)
+    for waddles, told in ((("c", "a", "z"), ["a", "c"]), (("b", "z"), None), (("z", "y"), [])):
+        token = of_waddles(*waddles)
+        answer = await rig.ask("GET", PATH, token)
+        async with await device(rig, "eve", token) as eve:
+            heard = await eve.request("voice_watch", {"channelId": ID})
+        if told is None:
+            assert (ID, "b", ["bob"]) == users_of(answer)
+            assert ["bob"] == [person["userId"] for person in heard["participants"]]
+        elif told:
+            assert (409, "ambiguous", told) == (*problem(answer), answer.json()["waddles"])
+            assert told == heard["payload"]["details"]["waddles"]
+        else:
+            assert (404, "channel_not_found") == problem(answer)
+            assert [] == heard["participants"]
 
 
 ROUTES = [
@@ -164,6 +199,27 @@ async def test_ends_migrations_and_lists_are_apart(rig: VoiceRig) -> None:
     assert [] == history.json()["calls"]
 
 
+async def test_a_page_says_nothing_of_what_is_not_shown(rig: VoiceRig) -> None:
+    """Its cursor lies behind channels of others; it leads on, on both nodes, and can't be made."""
+    for user, waddle, channel in (("ann", "a", ID), ("bob", "b", ID), ("bob", "b", "zoo")):
+        await enter(rig, user, waddle, channel)
+    found, cursor, token = list[str](), "", member("bob", "b")
+    for page in range(4):
+        answer = await rig.ask(
+            "GET", f"/voice/channels?limit=1&cursor={cursor}", token, node=page % 2
+        )
+        assert 200 == answer.status_code, answer.text
+        found += [row["channelId"] for row in answer.json()["channels"]]
+        cursor = answer.json()["nextCursor"]
+        assert not any(name in cursor for name in (ID, "zoo", "%"))
+        if not cursor:
+            break
+    assert (sorted([ID, "zoo"]), "") == (sorted(found), cursor)
+    for made in (ID, "zoo", qualified_key("b", ID).replace("%", "%25")):
+        refused = await rig.ask("GET", f"/voice/channels?cursor={made}", token)
+        assert (422, "invalid_field") == problem(refused)
+
+
 async def test_what_is_prewarmed_or_configured_is_of_its_waddle(rig: VoiceRig) -> None:
     """In charge does not mean to give a channel away."""
     await enter(rig, "ann", "a")
@@ -177,6 +233,58 @@ async def test_what_is_prewarmed_or_configured_is_of_its_waddle(rig: VoiceRig) -
     assert record.room is not None
     assert ("b", warm.json()["sessionId"]) == (record.waddle_id, record.room.session_id)
     assert "a" == (await rig.channel(ID)).record.waddle_id
+
+
+async def test_a_configuration_is_found_as_long_as_it_is_kept(rig: VoiceRig) -> None:
+    """It keeps a channel without calls, and the channel its key: names expire, too."""
+    io, key = rig.node.server.io, qualified_key("b", ID)
+    await enter(rig, "ann", "a")
+    body = {"maxParticipants": 7}
+    answer = await rig.ask("PUT", PATH + "/config?waddle=b", bot(), body)
+    assert 200 == answer.status_code, answer.text
+    await io.execute("PEXPIRE", waddles_key(ID), 60_000)
+    await rig.voice.timers.look_after(key)
+    assert await io.execute("PTTL", waddles_key(ID)) > 60_000
+    shown = await rig.ask("GET", PATH + "/config?waddle=b", bot())
+    assert 7 == shown.json()["config"]["maxParticipants"]
+
+
+async def test_what_an_older_node_wrote_is_not_configured_for_another(rig: VoiceRig) -> None:
+    """A waddle whose id it took meanwhile gets a key of its own, as for a token."""
+    assert ID == await rig.voice.names.claim("a", ID)
+    await rig.voice.writer.change(ID, lambda c, now: c.opening(now, ChannelConfig(), "old"))
+    answer = await rig.ask("PUT", PATH + "/config?waddle=a", bot(), {"maxParticipants": 7})
+    assert 200 == answer.status_code, answer.text
+    assert (await rig.channel(qualified_key("a", ID))).record.standing is not None
+    assert (await rig.channel(ID)).record.standing is None
+
+
+async def test_recordings_of_a_waddle_without_a_channel_are_not_overlooked(rig: VoiceRig) -> None:
+    """They are kept for longer than the channel, so another's are not taken for all."""
+    await rig.voice.names.claim("a", ID)
+    await enter(rig, "bob", "b")
+    answer = await rig.ask("GET", PATH + "/recordings", bot())
+    assert (409, "ambiguous", ["a", "b"]) == (*problem(answer), answer.json()["waddles"])
+    assert 200 == (await rig.ask("GET", PATH + "/recordings?waddle=a", bot())).status_code
+
+
+async def test_a_node_that_knows_no_calls_guesses_no_waddle(rig: VoiceRig) -> None:
+    """After a start; who names a waddle, or has grants for one, need not wait."""
+    await enter(rig, "all", "a")
+    live_calls = rig.node.server.calls
+    assert live_calls is not None
+    async with (
+        await device(rig, "all", voice_mint("all", waddle="*")) as everybody,
+        await device(rig, "bob", member("bob", "b")) as bob,
+    ):
+        live_calls.live_calls.loaded = trio.Event()
+        for kind in ("voice_join", "voice_leave"):
+            refused = await everybody.request(kind, {"channelId": ID})
+            assert "store_unavailable" == refused["payload"]["code"]
+        named = await everybody.request("voice_join", {"channelId": ID, "waddleId": "a"})
+        assert ["all"] == [person["userId"] for person in named["participants"]]
+        other = await bob.request("voice_join", {"channelId": ID})
+        assert "not_found" == other["payload"]["code"]
 
 
 async def device(rig: VoiceRig, user: str, token: str, node: int = 0) -> Device:
@@ -220,6 +328,75 @@ async def test_leaving_shows_no_call_to_strangers(rig: VoiceRig) -> None:
             assert [] == state.get("participants", [])
 
 
+async def test_a_revocation_names_ids_and_waddles(redis_server: RedisServer) -> None:
+    """Of the calls in which the provider has not removed the user yet; never keys."""
+    async with voice_server(redis_server.url, voice_retry=0.2) as rig:
+        await enter(rig, "bob", "a")
+        await enter(rig, "ann", "a")
+        await enter(rig, "ann", "b")
+
+        async def indexed() -> bool:
+            return len(await rig.voice.evidence.calls_of("ann")) == 2
+
+        await rig.until(indexed, "both calls are in the user's index")
+        await rig.sim.faults(status=503)
+        answer = (await rig.ask("POST", "/auth/revoke", bot(), {"user_id": "ann"})).json()
+        await rig.sim.faults()
+    assert [ID] == answer["calls"]
+    assert [("a", ID), ("b", ID)] == sorted(
+        (one["waddle_id"], one["channel_id"]) for one in answer["channels"]
+    )
+
+
+async def test_lists_of_devices_name_the_waddle(rig: VoiceRig) -> None:
+    """Beside the channel of a call, by every way to such a list; else neither is there."""
+    await enter(rig, "ann", "a")
+    await enter(rig, "bob", "b")
+    async with await device(rig, "bob", member("bob", "b")) as bob:
+        await bob.request("voice_join", {"channelId": ID})
+        session = bob.welcome["session_id"]
+        listed = (await bob.request(12, {}))["payload"]["devices"]
+        token = member("bob", "b")
+        rest = (await rig.ask("GET", f"/session/{session}/devices", token)).json()["devices"]
+        admin = voice_mint("root", Role.ADMIN)
+        seen = (await rig.ask("GET", f"/admin/sessions/{session}", admin)).json()["devices"]
+        for one in (listed[0], rest[0], seen[0]):
+            assert (ID, "b") == (one["in_call"], one["waddle_id"])
+        await bob.request("voice_leave", {"channelId": ID})
+        gone = (await bob.request(12, {}))["payload"]["devices"]
+        assert not {"in_call", "waddle_id"} & set(gone[0])
+
+
+async def test_the_audit_log_names_the_waddle(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Of what was done, read or refused; a look at another waddle's channel is another look."""
+    path = tmp_path / "audit.log"
+    admin = voice_mint("root", Role.ADMIN)
+    async with voice_server(redis_server.url, audit_log=str(path)) as rig:
+        await enter(rig, "ann", "a")
+        await enter(rig, "bob", "b")
+        for waddle in ("a", "b", "a"):
+            await rig.ask("GET", f"{PATH}?waddle={waddle}", admin)
+        await rig.ask("GET", PATH, admin)
+        await rig.ask("POST", f"{PATH}/leave", member("bob", "b"), {})
+        await rig.ask("POST", f"{PATH}/leave?waddle=a", member("bob", "b"), {})
+        await rig.ask("GET", f"{PATH}/recordings?waddle=b", bot())
+        await rig.ask("GET", f"{PATH}/recordings?waddle=b", admin)
+        await rig.ask("POST", f"{PATH}/end?waddle=a", bot())
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [
+        ("call_read", 200, ID, "a"),
+        ("call_read", 200, ID, "b"),
+        ("call_read", 409, ID, None),
+        ("call_left", 200, ID, "b"),
+        ("call_left", 403, ID, "a"),
+        ("recordings_read", 200, ID, "b"),
+        ("call_ended", 200, ID, "a"),
+    ] == [
+        (line["action"], line["status"], line["channel_id"], line.get("waddle_id"))
+        for line in lines
+    ]
+
+
 async def test_events_name_the_waddle(rig: VoiceRig) -> None:
     """Both calls begin under one id, and each event says whose."""
 
@@ -240,6 +417,16 @@ async def test_events_name_the_waddle(rig: VoiceRig) -> None:
 
     await rig.until(both, "two events")
     assert {(ID, "a"), (ID, "b")} == found
+    for query, users in (
+        (f"channel={ID}", ["ann", "bob"]),
+        ("waddle=b", ["bob"]),
+        (f"channel={ID}&waddle=a", ["ann"]),
+        ("channel=other&waddle=a", []),
+        ("waddle=c", []),
+    ):
+        where = f"/events?after={cursor}&kind=participant.joined&{query}"
+        rows = (await rig.ask("GET", where, bot())).json()["events"]
+        assert users == sorted(row["user_id"] for row in rows), query
 
 
 def test_a_record_knows_its_public_id() -> None:

@@ -102,6 +102,7 @@ def test_a_selection_selects() -> None:
     assert not Selection(session_id="T").wants(one)
     assert not Selection(user_id="bob").wants(one)
     assert not Selection(channel_id="lobby").wants(one)
+    assert not Selection(waddle_id="team").wants(one)
     assert Selection(("device.*",), "T").wants(lost)
     with pytest.raises(SyncBridgeError, match="no kind 'session'"):
         parse_kinds("kind", ["session"])

@@ -13,8 +13,9 @@ export interface Device {
   readonly status: "online" | "offline";
   readonly connectedAt: number;
   readonly lastSeen: number | undefined;
-  /** The channel whose call it holds. */
+  /** The channel whose call it holds, and the channel's waddle. */
   readonly inCall: string | undefined;
+  readonly waddleId: string | undefined;
   /** What it says of itself while it is there: a cursor, a position. */
   readonly me: Readonly<Record<string, Json>>;
 }
@@ -146,6 +147,7 @@ export class Presence {
         connectedAt: entry.number("connected_at") ?? 0,
         lastSeen: entry.number("last_seen"),
         inCall: entry.text("in_call") || undefined,
+        waddleId: entry.text("waddle_id") || undefined,
         me: entry.object("me"),
       } as never,
     ) as unknown as Device;

@@ -232,6 +232,7 @@ function entry(device: Device): Record<string, Json | undefined> {
     connected_at: device.connectedAt,
     last_seen: device.lastSeen,
     in_call: device.inCall,
+    waddle_id: device.waddleId,
     me: device.me,
   };
 }

@@ -97,6 +97,8 @@ class DeviceStatus(msgspec.Struct):
     status: str = "offline"
     connected_at: Any = None
     last_seen: Any = None
+    in_call: str = ""
+    waddle_id: str = ""
 
 
 class DeviceList(msgspec.Struct):

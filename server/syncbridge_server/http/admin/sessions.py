@@ -45,7 +45,8 @@ class KeyRow(msgspec.Struct):
 class DeviceRow(msgspec.Struct):
     """A device. `node`: where its socket is, empty while it is offline.
 
-    `last_seen`: when it joined or left; `in_call`: the channel whose call it holds, or empty.
+    `last_seen`: when it joined or left; `in_call`: the channel whose call it holds, of `waddle_id`;
+    empty: it holds none.
     """
 
     device_id: str
@@ -58,6 +59,7 @@ class DeviceRow(msgspec.Struct):
     connected_at: Timestamp
     last_seen: Timestamp
     in_call: str
+    waddle_id: str
 
 
 class InspectedBody(msgspec.Struct):
@@ -185,7 +187,7 @@ class AdminSessionRoutes:
             device.conn.partition(":")[0] if online else "",
             timestamp(info.connected_at),
             timestamp(max(info.connected_at, device.seen)),
-            self._gateway.voice.held_by(sid, device.device_id) or "",
+            *self._gateway.voice.held_by(sid, device.device_id),
         )
 
 

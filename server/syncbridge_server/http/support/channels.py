@@ -19,6 +19,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.naming import may_be_plain
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.recovery import recovery_of, told_of
+from syncbridge_server.auth.audit import audited
 from syncbridge_server.http.support.pages import query_of
 from syncbridge_server.http.support.segments import OPEN, segment_after
 from syncbridge_server.log import LEVELS, get_logger
@@ -57,15 +58,20 @@ async def existing(
     names: ChannelNames, identity: Identity, request: Request, waddle_id: str
 ) -> Named | None:
     """The stored channel of the path; None: there is none. Raises FORBIDDEN, AMBIGUOUS."""
-    return only(await _visible(names, identity, request, waddle_id), stored=True)
+    found = await _visible(names, identity, request, waddle_id)
+    return _audited(request, only(found, stored=True))
 
 
 async def known(
     names: ChannelNames, identity: Identity, request: Request, waddle_id: str
 ) -> Named | None:
-    """Likewise, also for a channel that has a name but no record any more."""
+    """Likewise, also for a channel that has a name but no record any more.
+
+    Which of several waddles have left something is not looked at: the caller must name one.
+    """
     found = await _visible(names, identity, request, waddle_id)
-    return only(found, stored=True) or only([one for one in found if one.waddle_id])
+    whose = only([one for one in found if one.waddle_id])
+    return _audited(request, whose or only(found, stored=True))
 
 
 async def _visible(
@@ -75,6 +81,7 @@ async def _visible(
     channel_id = path_channel(request)
     waddles = grants.waddles_of(identity, channel_id)
     if waddle_id:
+        audited(request.scope, waddle_id=waddle_id)
         grants.require(identity, waddle_id, channel_id)
         waddles = {waddle_id}
     elif waddles is not None and not waddles:
@@ -82,6 +89,13 @@ async def _visible(
     found = await names.named(channel_id, waddles)
     seen = [one for one in found if grants.permissions_of(identity, one.waddle_id, channel_id)]
     return [one for one in seen if one.waddle_id == waddle_id] or seen if waddle_id else seen
+
+
+def _audited(request: Request, found: Named | None) -> Named | None:
+    """Say in the audit log whose channel it is: its id alone says nothing."""
+    if found is not None and found.waddle_id:
+        audited(request.scope, waddle_id=found.waddle_id)
+    return found
 
 
 def only(found: list[Named], *, stored: bool = False) -> Named | None:
@@ -116,16 +130,12 @@ async def claimed(
         return await action(await names.claim(waddle_id, channel_id, contested=True))
 
 
-async def configured_key(
-    names: ChannelNames, identity: Identity, request: Request, waddle_id: str
-) -> str:
-    """The key of a channel to configure, stored or not.
+async def configured_key(names: ChannelNames, identity: Identity, request: Request) -> str:
+    """The key of a channel to configure, stored or not, when no waddle is named.
 
     Raises AMBIGUOUS, and INVALID_FIELD when a waddle must be named.
     """
     channel_id = path_channel(request)
-    if waddle_id:
-        return await names.claim(waddle_id, channel_id)
     found = await existing(names, identity, request, "")
     if found is None and not may_be_plain(channel_id):
         raise SyncBridgeError(

@@ -45,7 +45,8 @@ class RedisChannelNames:
             found.append(Named(channel_id, owner, record))
         keys = [qualified_key(waddle_id, channel_id) for waddle_id in apart]
         for waddle_id, key, stored in zip(apart, keys, await self._records(keys), strict=True):
-            found.append(Named(key, waddle_id, stored))
+            if not _intruder(stored, waddle_id):
+                found.append(Named(key, waddle_id, stored))
         return found
 
     async def _names(
@@ -77,6 +78,11 @@ class RedisChannelNames:
         commands = [plain("HMGET", channel_key(key), "r", "d", repeatable=True) for key in keys]
         replies = await self._io.request(commands) if commands else []
         return [stored_of(key, reply) for key, reply in zip(keys, replies, strict=True)]
+
+
+def _intruder(stored: Stored | StoreError, waddle_id: str) -> bool:
+    """Whether a node of an earlier version took a waddle's qualified key for the id of another."""
+    return isinstance(stored, Stored) and stored.record.waddle_id not in ("", waddle_id)
 
 
 def _wanted(owner: str, waddles: Collection[str] | None) -> bool:

@@ -56,6 +56,13 @@ class Revocation(NamedTuple):
     at: int
 
 
+class PendingChannel(NamedTuple):
+    """A channel from which the provider must still remove a user."""
+
+    channel_id: str
+    waddle_id: str
+
+
 class Revoking:
     """Removes users from calls. `pending`: revocations that have not reached the calls yet."""
 
@@ -119,43 +126,43 @@ class Revoking:
             finally:
                 self._working.discard(one)
 
-    async def apply_now(self, rule: Rule) -> list[str]:
+    async def apply_now(self, rule: Rule) -> list[PendingChannel]:
         """Apply a revocation at once; returns the channels where the provider must still act.
 
         What the store does not accept within APPLY_SECONDS is applied later.
         """
-        found: list[str] = []
+        found: list[PendingChannel] = []
         with trio.move_on_after(APPLY_SECONDS), suppress(StoreError):
             for one in self.affected(rule):
                 found += await self.apply(one)
         return found
 
-    async def apply(self, revocation: Revocation) -> list[str]:
+    async def apply(self, revocation: Revocation) -> list[PendingChannel]:
         """Apply a revocation; returns the channels where the provider must still remove the user.
 
         Raises StoreError.
         """
         since = revocation.at - self._writer.limits.removed_ms
         noted = await self._evidence.calls_of(revocation.user_id)
-        return [
-            channel_id
-            for channel_id, at in noted
-            if at >= since and await self._apply(channel_id, revocation)
-        ]
+        found = [await self._apply(key, revocation) for key, at in noted if at >= since]
+        return [one for one in found if one is not None]
 
-    async def _apply(self, channel_id: str, revocation: Revocation) -> bool:
+    async def _apply(self, channel_id: str, revocation: Revocation) -> PendingChannel | None:
         try:
             if not concerned(await self._writer.read(channel_id), revocation):
-                return False
+                return None
             with suppress(NotLive):
                 await self._writer.change(channel_id, partial(removed, revocation=revocation))
                 log.info("voice_revoked", channel_id=channel_id, user_id=revocation.user_id)
-            return revocation.user_id in (await self._writer.read(channel_id)).record.unwelcome
+            record = (await self._writer.read(channel_id)).record
         except StoreError as error:
             if not of_record(error):
                 raise
             log.warning("voice_revocation_skips", channel_id=channel_id, reason=error.detail)
-            return False
+            return None
+        if revocation.user_id not in record.unwelcome:
+            return None
+        return PendingChannel(record.public_id, record.waddle_id)
 
 
 def removed(channel: Channel, now: int, *, revocation: Revocation) -> None:

@@ -16,6 +16,7 @@ import trio
 
 from syncbridge.errors import StoreError
 from syncbridge.voice.channel import Channel
+from syncbridge.voice.naming import id_of_key
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.timeline import TIMEOUT
 from syncbridge_server.isolation import Busy
@@ -58,10 +59,21 @@ class Fetches(Protocol):
         """Fetch the texts that a channel lists. Raises StoreError."""
 
 
+class Names(Protocol):
+    """Keeps the keys of channels: see `ports.channels.ChannelNames`."""
+
+    def claim(self, waddle_id: str, channel_id: str) -> Awaitable[object]:
+        """A waddle keeps the key of its channel. Raises StoreError."""
+
+
 class DueWork(NamedTuple):
-    """Work at the provider that follows from a channel's due work."""
+    """Work that follows from a channel's due work.
+
+    `configured`: its configuration is all that keeps it, and is found by its name.
+    """
 
     waddle_id: str = ""
+    configured: bool = False
     opening: bool = False
     tasks: bool = False
     coming: bool = False
@@ -81,8 +93,10 @@ class Timers:
         migration: Migrating,
         state_check: ChecksCalls,
         texts: Fetches | None = None,
+        names: Names | None = None,
     ) -> None:
         self._texts = texts
+        self._names = names
         self._writer = writer
         self._opening = opening
         self._tasks = tasks
@@ -105,6 +119,8 @@ class Timers:
     async def look_after(self, channel_id: str) -> Busy | None:
         """Carry out a channel's due work; BUSY as `ProviderTasks.do`. Raises StoreError."""
         wanted = await self._writer.change(channel_id, settled)
+        if wanted.configured and self._names is not None:
+            await self._names.claim(wanted.waddle_id, id_of_key(channel_id))
         if wanted.stragglers:
             await self._state_check.check(channel_id)
         try:
@@ -160,6 +176,7 @@ def settled(channel: Channel, now: int) -> DueWork:
     late = room is not None and now - room.asked_at >= limits.opening_ms
     return DueWork(
         waddle_id=record.waddle_id,
+        configured=bool(record.standing is not None and record.waddle_id and room is None),
         opening=ready and (channel.cold(now) or (unopened and late)),
         tasks=ready and channel.has_tasks,
         coming=channel.unfinished(now),

@@ -26,6 +26,7 @@ from syncbridge.voice.naming import id_of_key, may_be_plain, qualified_key, wadd
 from syncbridge.voice.view import View
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.message_sender import MessageSender
+from syncbridge_server.gateway.voice import NONE_HELD, HeldCall
 from syncbridge_server.voice.sockets.audience import ChannelAudience, may_watch
 from syncbridge_server.voice.sockets.live_calls import LiveCall, LiveCalls
 from syncbridge_server.voice.sockets.reports import ClientReports, PendingReport
@@ -100,9 +101,10 @@ class VoiceSockets:
         """See `VoiceSide`."""
         self.speaking.tick()
 
-    def held_by(self, session_id: str, device_id: str) -> str:
+    def held_by(self, session_id: str, device_id: str) -> HeldCall:
         """See `VoiceSide`."""
-        return id_of_key(self.live_calls.held_by(session_id, device_id))
+        call = self.live_calls.calls.get(self.live_calls.held_by(session_id, device_id))
+        return NONE_HELD if call is None else HeldCall(call.public_id, call.waddle_id)
 
     def calls_part(self, connection: Connection) -> bytes:
         """See `VoiceSide`. Empty until the calls are loaded: "no call" could be wrong before."""
@@ -224,11 +226,18 @@ class VoiceSockets:
         return calls[0] if calls else None
 
     def _waddle_of(self, connection: Connection, message: VoiceJoin | VoiceLeave) -> str:
-        """The waddle that a message names, or the only one of the grants; empty: unknown."""
+        """The waddle that a message names, or the only one of the grants; empty: unknown.
+
+        Raises StoreUnavailable where only the calls could tell, until they are loaded: the call of
+        another waddle could be taken for the only one.
+        """
         if message.waddle_id:
             return message.waddle_id
         granted = grants.waddles_of(identity_of(connection), message.channel_id) or set()
-        return next(iter(granted)) if len(granted) == 1 else ""
+        if len(granted) == 1:
+            return next(iter(granted))
+        self._require_calls()
+        return ""
 
     def _require_calls(self) -> None:
         """Raises StoreUnavailable until this node has loaded the calls."""

@@ -325,7 +325,7 @@ class StateUpdated(_message.Message):
     def __init__(self, version: _Optional[int] = ..., prev_version: _Optional[int] = ..., epoch: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., deleted_keys: _Optional[_Iterable[str]] = ..., device_id: _Optional[str] = ..., lineage: _Optional[str] = ..., prev_lineage: _Optional[str] = ..., duplicate: bool = ..., seq: _Optional[int] = ...) -> None: ...
 
 class Device(_message.Message):
-    __slots__ = ("device_id", "device_type", "device_name", "os_version", "status", "connected_at", "last_seen", "in_call", "me_json")
+    __slots__ = ("device_id", "device_type", "device_name", "os_version", "status", "connected_at", "last_seen", "in_call", "waddle_id", "me_json")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     DEVICE_TYPE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -334,6 +334,7 @@ class Device(_message.Message):
     CONNECTED_AT_FIELD_NUMBER: _ClassVar[int]
     LAST_SEEN_FIELD_NUMBER: _ClassVar[int]
     IN_CALL_FIELD_NUMBER: _ClassVar[int]
+    WADDLE_ID_FIELD_NUMBER: _ClassVar[int]
     ME_JSON_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     device_type: str
@@ -343,8 +344,9 @@ class Device(_message.Message):
     connected_at: int
     last_seen: int
     in_call: str
+    waddle_id: str
     me_json: bytes
-    def __init__(self, device_id: _Optional[str] = ..., device_type: _Optional[str] = ..., device_name: _Optional[str] = ..., os_version: _Optional[str] = ..., status: _Optional[str] = ..., connected_at: _Optional[int] = ..., last_seen: _Optional[int] = ..., in_call: _Optional[str] = ..., me_json: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, device_id: _Optional[str] = ..., device_type: _Optional[str] = ..., device_name: _Optional[str] = ..., os_version: _Optional[str] = ..., status: _Optional[str] = ..., connected_at: _Optional[int] = ..., last_seen: _Optional[int] = ..., in_call: _Optional[str] = ..., waddle_id: _Optional[str] = ..., me_json: _Optional[bytes] = ...) -> None: ...
 
 class DeviceLeft(_message.Message):
     __slots__ = ("device_id", "status", "reason", "target_device", "version")
