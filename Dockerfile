@@ -50,7 +50,8 @@ WORKDIR /var/lib/syncbridge
 EXPOSE 8080
 # Drain takes up to 30 s: give the container longer than that to stop (docker stop --time 40).
 STOPSIGNAL SIGTERM
+# With TLS, whose certificate names another host, it asks over TLS.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-  CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/health/live', timeout=2)"]
+  CMD ["python", "-c", "import os, ssl, urllib.request as r; s = 's' * bool(os.environ.get('SYNCBRIDGE_TLS_CERT')); r.urlopen(f'http{s}://127.0.0.1:8080/health/live', timeout=2, context=ssl._create_unverified_context())"]
 ENTRYPOINT ["syncbridge"]
 CMD ["serve"]

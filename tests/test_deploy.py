@@ -1,10 +1,15 @@
 """The deployment files are what their schemas ask for, and agree with the server and each other."""
 
+import json
 import re
 import shutil
+import ssl
 import subprocess
 import sys
+import threading
 import tomllib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ import yaml
 from compose_spec import ComposeSpecification
 from packaging.requirements import Requirement
 
+from support.listener.listener_site import certificate
 from support.source_tree import ROOT
 from syncbridge_server.durations import parse_duration
 from syncbridge_server.settings import Settings, variable
@@ -22,6 +28,13 @@ FOLDER = ROOT / "deploy" / "kubernetes"
 KUSTOMIZATION = "kustomization.yaml"
 MANIFESTS = sorted(p for p in FOLDER.glob("*.yaml") if p.name != KUSTOMIZATION)
 VARIABLES = {variable(name) for name in Settings.model_fields}
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A server of files that logs nothing."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -177,6 +190,34 @@ def test_dockerfile_passes_its_linter() -> None:
     )  # fmt: skip
 
     assert ("", 0) == (done.stdout, done.returncode)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_image_asks_for_its_health_as_it_serves(tls: bool, tmp_path: Path) -> None:
+    """Also with a certificate; where nobody answers, or with an error, it is not healthy."""
+    line = (ROOT / "Dockerfile").read_text("utf-8").partition("HEALTHCHECK")[2]
+    command = json.loads(line.partition("CMD ")[2].splitlines()[0])
+    handler = partial(Quiet, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate(tmp_path))
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        told = {"SYNCBRIDGE_TLS_CERT": "cert.pem"} if tls else {}
+        asked = [word.replace("8080", str(server.server_port)) for word in command[1:]]
+        (tmp_path / "health").mkdir()
+        codes = []
+        for there in (False, True):
+            if there:
+                (tmp_path / "health/live").write_text("{}")
+            done = subprocess.run([sys.executable, *asked], env=told, capture_output=True)
+            codes.append(done.returncode)
+        server.shutdown()
+        thread.join()
+
+    assert [1, 0] == codes
 
 
 def test_the_image_has_every_dependency_in_a_version_that_is_allowed() -> None:

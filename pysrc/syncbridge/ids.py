@@ -70,13 +70,18 @@ def default_session(user_id: str) -> str:
     return str(uuid.uuid5(USER_SESSIONS, user_id))
 
 
+def is_short_id(text: str, limit: int = 64) -> bool:
+    """Whether a text is an id as `short_id` takes it. O(characters)."""
+    return text.isprintable() and 0 < len(text.encode()) <= limit
+
+
 def short_id(name: str, text: str, limit: int = 64) -> str:
     """A device, user or correlation id: 1 to `limit` bytes of UTF-8 without control characters.
 
     Raises:
         SyncBridgeError: INVALID_FIELD naming `name`.
     """
-    if text and text.isprintable() and len(text.encode()) <= limit:
+    if is_short_id(text, limit):
         return text
     raise SyncBridgeError(
         ErrorCode.INVALID_FIELD,

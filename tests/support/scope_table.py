@@ -265,6 +265,7 @@ ROWS = (
     Row("GET", "/docs/icon.svg", "public"),
     Row("GET", "/ws", "public"),
     Row("POST", "/rtk-webhook", "public", just()),
+    Row("POST", "/voice/webhook", "public", just()),
     Row("POST", "/rtk/participant-joined", "public", just()),
     Row("POST", "/rtk/participant-left", "public", just()),
     Row("POST", "/rtk/session-ended", "public", just()),

@@ -1,5 +1,6 @@
 """Whether the voice provider answers, with the key that is configured."""
 
+from syncbridge.voice.provider.capabilities import RegisteredBy
 from syncbridge.voice.provider.records import CannotVerify, VerifyFailure
 from syncbridge_server.checks.findings import Finding, Level
 from syncbridge_server.settings import Settings
@@ -17,11 +18,13 @@ async def check_voice(settings: Settings) -> list[Finding]:
         return [Finding(NAME, Level.SKIPPED, "no voice provider is configured")]
     async with new_client() as client:
         needs = Needs(settings, client, request_budget(settings))
-        answer = await kind_of(settings.voice_provider).build(needs).list_active(limit=1)
+        provider = kind_of(settings.voice_provider).build(needs)
+        answer = await provider.list_active(limit=1)
     if isinstance(answer, CannotVerify) and answer.doubt is not VerifyFailure.EMPTY:
         why = f"{answer.doubt}: {answer.detail}".removesuffix(": ")
         return [Finding(NAME, Level.FAILED, f"{settings.voice_provider}: {why}")]
-    if not settings.worker_url:
+    told = provider.capabilities.webhooks_registered_by is RegisteredBy.CONFIGURATION
+    if not told and not settings.worker_url:
         text = f"{settings.voice_provider} answers; WORKER_URL is not set: no webhooks are ordered"
         return [Finding(NAME, Level.WARNING, text)]
     return [Finding(NAME, Level.OK, f"{settings.voice_provider} answers")]

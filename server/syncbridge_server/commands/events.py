@@ -61,11 +61,14 @@ def events(
 
 
 def line_of(event: dict[str, Any]) -> str:
-    """An event as people read it: when, its cursor, its kind, what it is about, what it says."""
+    """An event as people read it: when, its cursor, its kind, what it is about, what it says.
+
+    Nothing in it can move the cursor of a terminal.
+    """
     about = [event[name] for name in ABOUT if name in event]
     data = json.dumps(event["data"], separators=(",", ":"))
-    words = [event["timestamp"], event["cursor"], event["type"], " ".join(about) or "-", data]
-    return "\t".join(words)
+    whom = "".join(c if c.isprintable() else "?" for c in " ".join(about))
+    return "\t".join([event["timestamp"], event["cursor"], event["type"], whom or "-", data])
 
 
 def _events(
@@ -83,7 +86,7 @@ def _events(
             typer.echo(f"syncbridge {NAME}: {problem['detail']}", err=True)
             after = problem["oldest"]
             continue
-        if answer.is_error:
+        if not answer.is_success:
             rest.fail(f"{answer.status_code}: {detail_of(answer)}")
         page = answer.json()
         yield from page["events"]

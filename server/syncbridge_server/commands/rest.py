@@ -38,7 +38,12 @@ class Rest:
     def __init__(self, name: str, url: str, life: float = 60.0) -> None:
         self._name = name
         headers = {"Authorization": f"Bearer {admin_token(self.fail, life)}"}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=SECONDS, trust_env=False)
+        try:
+            self._http = httpx.Client(
+                base_url=url, headers=headers, timeout=SECONDS, trust_env=False
+            )
+        except httpx.InvalidURL as error:
+            self.fail(f"--url: {error}")
 
     def __enter__(self) -> "Rest":
         return self
@@ -53,9 +58,9 @@ class Rest:
         query: dict[str, str] | None = None,
         body: dict[str, str] | None = None,
     ) -> httpx.Response:
-        """An answer that is no error; any other one ends the command. `body`: sent as JSON."""
+        """A successful answer; any other one ends the command. `body`: sent as JSON."""
         answer = self.try_to(method, path, query, body)
-        if answer.is_error:
+        if not answer.is_success:
             whose = given_token() if answer.status_code in (401, 403) else ""
             self.fail(f"{answer.status_code}: {detail_of(answer)}{whose}")
         return answer
@@ -67,12 +72,15 @@ class Rest:
         query: dict[str, str] | None = None,
         body: dict[str, str] | None = None,
     ) -> httpx.Response:
-        """Any answer; none ends the command."""
+        """Any answer of a SyncBridge; none, or somebody else's success, ends the command."""
+        where = self._http.base_url.copy_with(userinfo=b"")
         try:
-            return self._http.request(method, path, params=query, json=body)
+            answer = self._http.request(method, path, params=query, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            where = self._http.base_url.copy_with(userinfo=b"")
             self.fail(f"nothing answers at {where} (--url): {type(error).__name__}")
+        if answer.is_success and "x-request-id" not in answer.headers:
+            self.fail(f"what answers at {where} (--url) is not SyncBridge")
+        return answer
 
     def fail(self, message: str) -> NoReturn:
         """End the command with a line."""
@@ -87,6 +95,8 @@ def admin_token(fail: Callable[[str], NoReturn], seconds: float = 60.0) -> str:
         fail: ends the command with a line. seconds: life of a token that is signed.
     """
     given = os.environ.get(TOKEN, "")
+    if given and not given.isascii():
+        fail(f"{TOKEN} is not a token")
     if given:
         return given
     try:

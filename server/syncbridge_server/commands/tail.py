@@ -26,6 +26,7 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+from wsproto.utilities import RemoteProtocolError
 
 from syncbridge.messages import MessageType
 from syncbridge_server.commands.rest import DEFAULT_URL, Url, admin_token, given_token
@@ -69,8 +70,12 @@ async def _follow(
 ) -> None:
     told = 0
     async with await _connected(url) as stream:
-        with trio.fail_after(SECONDS):
-            socket = await Socket.open(stream, url)
+        try:
+            with trio.fail_after(SECONDS):
+                socket = await Socket.open(stream, url)
+        except (trio.TooSlowError, trio.BrokenResourceError, RemoteProtocolError) as error:
+            why = type(error.__cause__ or error).__name__
+            _fail(f"what answers there (--url) speaks no WebSocket: {why}")
         await socket.send(_auth(session, token))
         async for text in socket.messages():
             message = json.loads(text)
@@ -84,10 +89,15 @@ async def _follow(
 
 
 async def _connected(url: str) -> trio.abc.Stream:
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
     try:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    except ValueError as error:
+        _fail(f"--url: {error}")
+    if not host or parts.scheme not in ("http", "https"):
+        _fail("--url: http://host or https://host is expected")
+    try:
         with trio.fail_after(SECONDS):
             if secure:
                 context = ssl.create_default_context()
@@ -128,11 +138,11 @@ class Socket:
         while True:
             for event in await self._received():
                 if isinstance(event, RejectConnection):
-                    _fail(f"no WebSocket at {target}: status {event.status_code}")
+                    _fail(f"no WebSocket at {target} (--url): status {event.status_code}")
                 if isinstance(event, AcceptConnection):
                     return self
             if self.ended:
-                _fail(f"no WebSocket at {target}: {self.ended}")
+                _fail(f"no WebSocket at {target} (--url): {self.ended}")
 
     async def send(self, text: str) -> None:
         """One text message."""
@@ -154,7 +164,10 @@ class Socket:
                     self.ended = f"{event.code} {event.reason or ''}".strip()
 
     async def _received(self) -> list[Event]:
-        data = await self._stream.receive_some()
+        try:
+            data = await self._stream.receive_some()
+        except trio.BrokenResourceError:
+            data = b""
         if not data:
             self.ended = self.ended or "without a word"
             return []

@@ -178,7 +178,7 @@ async def build_voice(
             id_bytes=settings.id_bytes,
             count_recording=count,
         )
-        state_check = StateCheck(provider, writer, opening, metrics.sync)
+        state_check = StateCheck(provider, writer, opening, metrics.sync, settings.id_bytes)
         evidence = RedisEvidence(io)
         revoking = Revoking(writer, evidence)
         observe = partial(revoking_readings, revoking)

@@ -90,6 +90,18 @@ async def test_one_pass_brings_the_truth(redis_server: RedisServer, kind: str) -
         assert all(counted(rig, "drift_total", type=kind) for kind in kinds)
 
 
+async def test_no_list_names_whom_a_webhook_may_not(redis_server: RedisServer) -> None:
+    """Somebody else's participants, with ids that are too long or no text to show, are nobody."""
+    async with servers(redis_server) as rig:
+        sessions = await calls(rig, lobby=("ann",))
+        odd = [("x" * 65, "join"), ("a\nb", "join")]
+        await unheard(rig, sessions["lobby"], *odd, ("bob", "join"))
+        await make_pass(rig)
+
+        assert ["ann", "bob"] == await users(rig, "lobby")
+        assert 1 == counted(rig, "drift_total", type="missing_local_participant")
+
+
 def updates(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those about participants."""
     return [event for event in told if event["type"] == "voice_state_update"]

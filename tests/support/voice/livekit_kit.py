@@ -33,7 +33,7 @@ from syncbridge_server.voice.provider.livekit_api import LiveKitApi
 
 CLIENT = Path(__file__).with_name("livekit_client.py")
 JOIN_S = 30.0
-HOOK = "/rtk-webhook"
+HOOK = "/voice/webhook"
 
 
 class Clients:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jwt
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from syncbridge.voice.provider.events import (
@@ -25,6 +25,7 @@ from syncbridge.voice.provider.livekit_names import LONGEST, Person, identity_of
 from syncbridge.voice.provider.livekit_webhooks import (
     MAX_BYTES,
     READERS,
+    milliseconds,
     parse_webhook,
     without_secrets,
 )
@@ -59,6 +60,7 @@ ALICE = {"identity": "alice:phone", "sid": "PA_1", "joinedAtMs": "1700000000250"
 CALL: dict[str, Any] = {"session_id": "call", "provider_session_id": "RM_1"}
 EGRESS = {"egressId": "EG_1", "roomName": "call", "endedAt": "1700000000500000000"}
 FILE = {"location": "https://s3.example/x", "duration": "2500000000"}
+FILE_OF = {"location": st.just("https://s3.example/x")}
 
 SAID: dict[str, tuple[dict[str, Any], Event]] = {
     "joined": (
@@ -137,7 +139,7 @@ def test_a_body_is_read(case: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "person"),
     [
-        *[(odd, True) for odd in (None, 0, 3, 1.5, [], ["STANDARD"], {}, {"a": 1})],
+        *[(odd, True) for odd in (None, 0, 3, 1.5, True, [], ["STANDARD"], {}, {"a": 1})],
         *[(other, False) for other in ("", "AGENT", "\ud83d", 1, 2, 4, -1, 10**30)],
     ],
 )
@@ -175,6 +177,46 @@ def test_any_bytes_have_an_answer(body: bytes) -> None:
     """And the store gets a body for all of them."""
     assert isinstance(parse_webhook(body), list | UnreadableWebhook)
     assert isinstance(without_secrets(body), bytes)
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from([10**30, 10**400, "5"])
+)
+JSON = st.recursive(
+    SCALARS | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_odd_members_have_an_answer(data: st.DataObject) -> None:
+    """Whatever one member of a body that we can read says, in place of what it should."""
+    body, _ = SAID[data.draw(st.sampled_from(sorted(SAID)))]
+    whole = json.loads(json.dumps(body | {"createdAt": "5"}))
+    part = data.draw(st.sampled_from([whole, *[v for v in whole.values() if isinstance(v, dict)]]))
+    odd = data.draw(st.sampled_from([*part, "joinedAtMs", "endedAt", "fileResults"]))
+    part[odd] = data.draw(JSON | st.lists(st.fixed_dictionaries({**FILE_OF, "duration": JSON})))
+    found = parse_webhook(json.dumps(whole).encode())
+
+    assert isinstance(found, UnreadableWebhook) or all(isinstance(one, Event) for one in found)
+
+
+@pytest.mark.parametrize("large", [2**63, 10**400, str(2**63), "9" * 20])
+def test_a_time_beyond_every_time_is_none(large: object) -> None:
+    """Of a body, and of an answer of the API."""
+    body = {"event": "participant_left", "room": ROOM, "createdAt": large}
+    [left] = parse_webhook(json.dumps({**body, "participant": ALICE}).encode())
+
+    assert isinstance(left, ParticipantLeft)
+    assert (None, None) == (left.occurred_at, milliseconds(large))
 
 
 def test_a_credential_is_not_kept() -> None:
@@ -300,10 +342,12 @@ def test_no_two_have_one_identity() -> None:
         ("sip_+493012345", {}, Person("sip_+493012345")),
         ("%h" + "0" * 64, {}, Person("%h" + "0" * 64)),
         ("%hx", {"syncbridge.user": 5, "syncbridge.device": []}, Person("%hx")),
+        ("%hx", {"syncbridge.user": "x" * 257, "syncbridge.device": "\ud800"}, Person("%hx")),
+        (":phone", {}, Person(":phone")),
     ],
 )
 def test_identities_of_others(identity: str, attributes: dict[str, object], person: Person) -> None:
-    """A telephone is a user by its name; what claims to be a digest and says no more, too."""
+    """A telephone is a user by its name; what names no user, or none that we know, too."""
     assert person == person_of(identity, attributes)
 
 

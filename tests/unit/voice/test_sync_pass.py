@@ -82,7 +82,7 @@ class Rig:
         self.opening = Opening()
         metrics = voice_metrics(CollectorRegistry()).sync
         provider: Any = self.provider
-        state_check = StateCheck(provider, self.writer, self.opening, metrics)
+        state_check = StateCheck(provider, self.writer, self.opening, metrics, 64)
         self.sync_pass = SyncPass(provider, self.writer, state_check, metrics, LIMITS)
 
     async def fill(self) -> None:

@@ -12,6 +12,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from syncbridge.voice.provider.webhook_text import text_of
+
 LONGEST = 256
 """Bytes of an identity, and of a room's name."""
 USER, DEVICE = "syncbridge.user", "syncbridge.device"
@@ -38,8 +40,8 @@ def identity_of(person: Person) -> tuple[str, dict[str, str]]:
 def person_of(identity: str, attributes: Mapping[str, object]) -> Person:
     """The user and device of an identity. O(bytes)."""
     if identity.startswith(_DIGEST):
-        told = [attributes.get(name, "") for name in (USER, DEVICE)]
-        user, device = (text if isinstance(text, str) else "" for text in told)
+        user, device = (text_of(attributes.get(name), LONGEST) for name in (USER, DEVICE))
         return Person(user or identity, device)
     user, _, device = identity.partition(":")
-    return Person(user.replace("%c", ":").replace("%p", "%"), device)
+    user = user.replace("%c", ":").replace("%p", "%")
+    return Person(user, device) if user else Person(identity)

@@ -20,6 +20,7 @@ MAX_BYTES = 262_144
 MAX_ID = 256
 MAX_URL = 4096
 NANO = 1_000_000_000
+INT64 = 1 << 63
 PEOPLE = frozenset({"STANDARD", "SIP", 0, 3})
 """Participant kinds that count, by name or number, because protobuf JSON may have either."""
 REASONS = {
@@ -90,7 +91,7 @@ def somebody(participant: Body) -> bool:
     """Whether a participant is a person, telephones included, and not a recorder or the like. A
     missing or malformed kind counts as a person."""
     kind = participant.get("kind")
-    return not isinstance(kind, str | int) or kind in PEOPLE
+    return isinstance(kind, bool) or not isinstance(kind, str | int) or kind in PEOPLE
 
 
 def whose(participant: Body) -> Person:
@@ -109,9 +110,9 @@ def milliseconds(value: Any) -> float | None:
 def whole(value: Any) -> int | None:
     """A non-negative int64 of protobuf JSON: text of digits, or a number."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
-        return int(value)
+        value = int(value)
     plain = isinstance(value, int) and not isinstance(value, bool)
-    return value if plain and value >= 0 else None
+    return value if plain and 0 <= value < INT64 else None
 
 
 def _other(kind: str, document: Body) -> Event:

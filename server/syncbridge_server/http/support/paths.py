@@ -2,6 +2,7 @@
 
 PATHS = (
     "/rtk-webhook",
+    "/voice/webhook",
     "/rtk/participant-joined",
     "/rtk/participant-left",
     "/rtk/session-ended",

@@ -18,6 +18,7 @@ import structlog
 import trio
 
 from syncbridge.errors import SyncBridgeError
+from syncbridge.ids import is_short_id
 from syncbridge.voice.channel import Channel
 from syncbridge.voice.compare import Discrepancy, Listing, compare_states, unknown_yet
 from syncbridge.voice.evidence import Evidence, EvidenceOrigin, Left, Polled, Source, Teller, Vacant
@@ -26,6 +27,7 @@ from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.provider.records import (
     CannotVerify,
     GoneConnection,
+    Present,
     SessionState,
     Vacated,
     VerifyFailure,
@@ -73,6 +75,9 @@ class CheckResult(Enum):
 class StateCheck:
     """Checks calls.
 
+    Args:
+        id_bytes: longest user id; participants with another one are ignored, as in webhooks.
+
     Attributes:
         limited_until: Trio time before which the provider must not be asked.
         doubts: by channel, why the latest check verified nothing; the oldest are dropped.
@@ -84,7 +89,9 @@ class StateCheck:
         writer: ChannelWriter,
         opening: Recreates,
         metrics: SyncMetrics,
+        id_bytes: int,
     ) -> None:
+        self._id_bytes = id_bytes
         self._provider = provider
         self._writer = writer
         self._opening = opening
@@ -114,8 +121,8 @@ class StateCheck:
         return await self._unsure(channel_id, room, state, began, listing)
 
     def _polled(self, room: Room, state: SessionState, began: int) -> Polled:
-        """A state as evidence. Participants without a user id are ignored."""
-        present = tuple((p.user_id, p.peer_id) for p in state.participants if p.user_id)
+        """A state as evidence."""
+        present = tuple((p.user_id, p.peer_id) for p in self._users(state))
         return Polled(
             generation=room.generation,
             at=began,
@@ -124,6 +131,10 @@ class StateCheck:
             life=state.life,
             apart_ms=self._apart_ms,
         )
+
+    def _users(self, state: SessionState) -> list[Present]:
+        """The participants that are users: those with an acceptable user id."""
+        return [p for p in state.participants if is_short_id(p.user_id, self._id_bytes)]
 
     def _vacant(self, room: Room, at: int, life: str = "") -> Vacant:
         """An empty state, or a record of a vacated call, as evidence."""
@@ -171,7 +182,7 @@ class StateCheck:
     ) -> CheckResult:
         """Apply evidence to the channel and count the differences between the views."""
         gone = state.gone if state is not None else gone
-        named = [p.user_id for p in state.participants if p.user_id] if state is not None else []
+        named = [p.user_id for p in self._users(state)] if state is not None else []
         unsaid = state.pending if state is not None else ()
 
         def hear(channel: Channel, now: int) -> tuple[CheckResult, list[Discrepancy]]:

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from syncbridge import ids
-from syncbridge.errors import StoreError, SyncBridgeError
+from syncbridge.errors import StoreError
 from syncbridge.voice.intake import WebhookReport
 from syncbridge.voice.provider import events
 from syncbridge.voice.provider.events import Event, UnreadableWebhook
@@ -114,9 +114,7 @@ class Sorter:
         if not user_id:
             log.info("webhook_without_user", delivery_id=item.delivery.delivery_id)
             return False
-        try:
-            ids.short_id("user_id", user_id, self._id_bytes)
-        except SyncBridgeError:
+        if not ids.is_short_id(user_id, self._id_bytes):
             item.fail(Outcome.BURY, BAD_USER)
             return False
         return True
