@@ -305,6 +305,27 @@ async def test_a_session_that_was_erased_has_not_expired(
     assert 0 <= wait <= WEEK_MS
 
 
+async def test_a_session_that_is_made_anew_is_told_from_its_own_first_version(
+    telling: RedisStore, events: RedisEvents, io: RedisIO
+) -> None:
+    """What the one before under its id had not told yet is not told of it."""
+    sid = session_id()
+    tag = TAGS[bucket_of(sid)]
+    for aside in (dirty(tag), f"et:{{{tag}}}"):
+        for turn in range(5):
+            await telling.call(write(sid, {"a": str(turn)}))
+        await io.execute("UNLINK", dirty(tag))
+        await io.execute("ZADD", aside, 4, sid)
+        await io.script("erase", every_key(sid), [])
+        await io.execute("UNLINK", outbox(tag))
+        await telling.call(write(sid, {"a": "1"}))
+        await telling.call(write(sid, {"a": "2"}))
+        (one,) = await round_of(events, sid)
+        await io.script("erase", every_key(sid), [])
+
+        assert (1, 2) == (one["from_version"], one["to_version"])
+
+
 async def test_who_notes_first_is_told(events: RedisEvents, io: RedisIO) -> None:
     """Whoever carries may be asleep then; what only changes wakes nobody."""
     await io.execute("UNLINK", NOTED, CHANGED)
