@@ -40,9 +40,10 @@ def parse_cursor(text: str) -> Cursor:
 
 
 def missing(after: Cursor, following: Cursor) -> int:
-    """How many entries between a place and the first one that is left behind it are gone."""
-    if after == START:
-        return 0
+    """How many entries between a place and the first one that is left behind it are gone.
+
+    Behind the first place all are: whoever was given it had nothing before the first entry.
+    """
     return max(following.number - after.number - 1, 0)
 
 

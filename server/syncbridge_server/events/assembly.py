@@ -1,6 +1,7 @@
 """The parts of events of a node, put together out of its settings."""
 
 import os
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -29,6 +30,9 @@ log = structlog.get_logger("events")
 
 ONCE_MS = 3_600_000
 """How long it is known that what several nodes notice was told."""
+
+RECENT_SECONDS = 3_000.0
+"""What happened longer ago was told by whoever noticed it then: before the above is over."""
 
 
 class Events:
@@ -85,7 +89,9 @@ class Events:
         self._put(TAGS[bucket_of(sid)], about, "session.rolled_back", told, "s", sid)
 
     def revoked(self, kind: str, value: str, user_id: str, at: float) -> None:
-        """A node has learned that tokens were taken back."""
+        """A node has learned that tokens were taken back; one that starts, of all of a week."""
+        if time.time() - at > RECENT_SECONDS:
+            return
         told = kinds.TokensRevoked(kind, value, user_id)
         owner = value if kind == "user" else user_id
         about = f"revoked:{kind}:{value}:{user_id}:{at}"

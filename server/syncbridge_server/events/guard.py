@@ -6,17 +6,21 @@ network by it, the name is resolved once, the address is judged, and that one is
 
 import socket
 from collections.abc import Iterable
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from urllib.parse import urlsplit
 
+import httpx
 import trio
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.events.endpoints import Endpoint, EndpointSpec, take
 
 RESOLVE_SECONDS = 5.0
-EMBEDDING = (ip_network("64:ff9b::/96"), ip_network("::/96"))
-"""Addresses of IPv6 whose last 32 bits are one of IPv4 (RFC 6052, RFC 4291)."""
+EMBEDDING = tuple(map(ip_network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
+"""Addresses of IPv6 whose last 32 bits are one of IPv4 (RFC 6052, RFC 4291, RFC 2765)."""
+
+LOCAL_NAT64 = ip_network("64:ff9b:1::/48")
+"""Leads to addresses of IPv4, which ones is known only where it is used (RFC 8215)."""
 
 
 class NotAllowed(Exception):
@@ -35,7 +39,7 @@ class Guard:
         if any(plain in network for network in self._networks):
             return
         site_local = isinstance(plain, IPv6Address) and plain.is_site_local
-        if not plain.is_global or plain.is_multicast or site_local:
+        if not plain.is_global or plain.is_multicast or site_local or plain in LOCAL_NAT64:
             raise NotAllowed(f"{plain} is not a public address (SYNCBRIDGE_WEBHOOK_NETWORKS)")
         if scheme != "https":
             raise NotAllowed("http is allowed to the networks of SYNCBRIDGE_WEBHOOK_NETWORKS only")
@@ -48,10 +52,21 @@ class Guard:
             return
         self.judge(host, scheme)
 
-    async def resolve(self, host: str, port: int, scheme: str) -> str:
-        """The first address of a host that may be posted to. Raises NotAllowed, OSError."""
+    async def resolve(
+        self, host: str, port: int, scheme: str, threads: trio.CapacityLimiter
+    ) -> str:
+        """The first address of a host that may be posted to.
+
+        Args:
+            threads: of who asks. One that waits for a name server ends late, and takes no other
+                endpoint's place meanwhile.
+
+        Raises:
+            NotAllowed, OSError, UnicodeError, trio.TooSlowError.
+        """
+        ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         with trio.fail_after(RESOLVE_SECONDS):
-            found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=threads)
         refused = NotAllowed(f"{host} has no address")
         for *_, where in found:
             try:
@@ -69,10 +84,10 @@ def check_spec(spec: EndpointSpec, guard: Guard) -> None:
     Whether a request or a file says so.
     """
     take(Endpoint("", "", []), spec, 0)
-    parts = urlsplit(spec.url)
     try:
-        guard.judge_host(parts.hostname or "", parts.scheme)
-    except NotAllowed as error:
+        url = httpx.URL(spec.url)
+        guard.judge_host(url.host, url.scheme)
+    except (NotAllowed, httpx.InvalidURL, UnicodeError) as error:
         raise SyncBridgeError(ErrorCode.INVALID_FIELD, f"url: {error}", field="url") from None
 
 

@@ -196,13 +196,14 @@ class Deliveries:
         try:
             with scope:
                 await worker.run()
+            await _done(self._endpoints.sweep(worker.endpoint.id))
         except Exception:
             log.exception("delivery_crashed", endpoint=worker.endpoint.id)
         finally:
             del self.workers[worker.endpoint.id]
 
     async def _disable(self, endpoint: Endpoint, reason: str) -> None:
-        """Note that nothing is sent any more, and tell of it."""
+        """Tell that nothing is sent any more, and note it: who dies between tells it once more."""
         current = await _done(self._endpoints.find(endpoint.id))
         if current is None or current.disabled:
             return
@@ -210,8 +211,9 @@ class Deliveries:
         told = kinds.EndpointDisabled(endpoint.id, endpoint.url, current.disabled)
         args: list[bytes | str | int] = [0, "k", "endpoint.disabled"]
         args += ["j", msgspec.json.encode(told)]
+        if await _done(self._io.script("event_put", [outbox(TAGS[0])], args)) is None:
+            return  # the next failure comes here again
         await _done(self._endpoints.put(current))
-        await _done(self._io.script("event_put", [outbox(TAGS[0])], args))
         await _done(self._events.note([TAGS[0]], []))
         self._bus.tell("*", Notice(NOTED_NEWS, "", b""))
         log.error("endpoint_disabled", endpoint=endpoint.id, reason=current.disabled)

@@ -1,5 +1,6 @@
 """Reading the log of events, and waiting for more."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,11 +9,12 @@ import structlog
 import trio
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
-from syncbridge.events.cursor import Cursor, before, missing
+from syncbridge.events.cursor import START, Cursor, before, missing
 from syncbridge.events.kinds import Event
 from syncbridge.events.outbox import without_values
 from syncbridge.events.selection import Selection
 from syncbridge_server.events.carrier import NEWS
+from syncbridge_server.events.search import CLOCKS_MS
 from syncbridge_server.events.switch import EventSwitch
 from syncbridge_server.ports.events import EventStore
 from syncbridge_server.ports.store import Bus
@@ -41,14 +43,24 @@ class Page(msgspec.Struct):
 
 
 class EventReader:
-    """Reads for the clients of a node. `stopping`: whether the node is about to."""
+    """Reads for the clients of a node.
+
+    Args:
+        stopping: whether the node is about to. clock: Unix seconds.
+    """
 
     def __init__(
-        self, store: EventStore, switch: EventSwitch, bus: Bus, stopping: Callable[[], bool]
+        self,
+        store: EventStore,
+        switch: EventSwitch,
+        bus: Bus,
+        stopping: Callable[[], bool],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._switch = switch
         self._stopping = stopping
+        self._clock = clock
         self._news = trio.Event()
         self.waiting = 0
         bus.on_notice(NEWS, lambda _: self.wake())
@@ -81,13 +93,20 @@ class EventReader:
             with self._seat(), trio.move_on_after(min(left, LOOK_SECONDS)):
                 await news.wait()
 
+    async def oldest(self) -> Cursor:
+        """The place before all that is left. Raises StoreError."""
+        entries = await self._store.read(START, 1)
+        return before(entries[0][0]) if entries else START
+
     async def _advance(self, page: Page, limit: int, wanted: Selection) -> None:
         """Read until the page is full, or the end, or enough was looked at."""
         scanned = 0
         while scanned < SCANNED_MOST:
             entries = await self._store.read(page.cursor, PART)
             if entries:
-                self._require_all(page.cursor, entries[0][0])
+                await self._require_all(page.cursor, entries[0][0])
+            else:
+                await self._require_past(page.cursor)
             for place, text in entries:
                 event = _event(place, text)
                 if event is not None and wanted.wants(event):
@@ -102,11 +121,20 @@ class EventReader:
                 return
         page.more = True
 
-    def _require_all(self, after: Cursor, first: Cursor) -> None:
-        if count := missing(after, first):
-            oldest = str(before(first))
-            detail = f"{count} events behind the cursor are gone; go on with after={oldest}"
-            raise SyncBridgeError(ErrorCode.EVENTS_GAP, detail, missing=count, oldest=oldest)
+    async def _require_all(self, after: Cursor, first: Cursor) -> None:
+        count = missing(after, first)
+        if first.number <= after.number and await self.oldest() == before(first):
+            # Redis came back older since, so numbers say nothing; what is left of the log does.
+            count = first.number - 1
+        if count:
+            detail = f"{count} events behind the cursor are gone"
+            raise _gap(detail, count, before(first))
+
+    async def _require_past(self, after: Cursor) -> None:
+        """A cursor later than any clock is none of this log: nothing would ever come behind it."""
+        if after.ms > self._clock() * 1000 + CLOCKS_MS and after > await self._store.last():
+            oldest = await self.oldest()
+            raise _gap("the cursor is none of this log: it is later than now", 0, oldest)
 
     @contextmanager
     def _seat(self) -> Iterator[None]:
@@ -118,6 +146,11 @@ class EventReader:
             yield
         finally:
             self.waiting -= 1
+
+
+def _gap(why: str, count: int, oldest: Cursor) -> SyncBridgeError:
+    detail = f"{why}; go on with after={oldest}"
+    return SyncBridgeError(ErrorCode.EVENTS_GAP, detail, missing=count, oldest=str(oldest))
 
 
 def _event(place: Cursor, text: bytes) -> Event | None:

@@ -1,6 +1,7 @@
 """Posts an event to an endpoint, once. Redirects are not followed."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import httpx
@@ -18,6 +19,18 @@ ANSWER_MOST = 16_384
 """Bytes of an answer that are read, so that the connection can be used again."""
 
 CONNECTIONS = 32
+RESOLVERS = 2
+"""Threads of one endpoint that wait for a name server."""
+
+FAILURES = (
+    NotAllowed,
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    OSError,
+    trio.TooSlowError,
+    UnicodeError,
+)
+"""What an attempt may end with."""
 
 
 class Answer(NamedTuple):
@@ -36,8 +49,10 @@ class Sender:
     """Posts to one endpoint: connections are not shared between endpoints."""
 
     def __init__(self, url: str, guard: Guard) -> None:
-        self._url = httpx.URL(url)
+        self._text = url
         self._guard = guard
+        self._resolving = trio.Lock()
+        self._threads = trio.CapacityLimiter(RESOLVERS)
         self._address = ""
         self._until = 0.0
         self._http = httpx.AsyncClient(
@@ -51,26 +66,27 @@ class Sender:
         """Close the connections."""
         await self._http.aclose()
 
+    @cached_property
+    def _url(self) -> httpx.URL:
+        """Raises httpx.InvalidURL: that is the endpoint's own trouble, with each attempt."""
+        return httpx.URL(self._text)
+
     async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """One attempt; never raises for what the endpoint does."""
         try:
             with trio.fail_after(SECONDS):
                 return await self._post(headers, body)
-        except (NotAllowed, httpx.HTTPError, OSError, trio.TooSlowError, UnicodeError) as error:
+        except FAILURES as error:
             self._until = 0.0
             told = str(error) if isinstance(error, NotAllowed) else type(error).__name__
             return Answer(0, told)
 
     async def _post(self, headers: Mapping[str, str], body: bytes) -> Answer:
         url = self._url
-        now = trio.current_time()
-        if now >= self._until:
-            port = url.port or (443 if url.scheme == "https" else 80)
-            self._address = await self._guard.resolve(url.host, port, url.scheme)
-            self._until = now + AGAIN_SECONDS
+        address = await self._where(url)
         request = self._http.build_request(
             "POST",
-            url.copy_with(host=self._address),
+            url.copy_with(host=address),
             headers={**headers, "host": url.netloc.decode("ascii"), "user-agent": "SyncBridge"},
             content=body,
             extensions={"sni_hostname": url.host},
@@ -83,6 +99,19 @@ class Sender:
         status = answer.status_code
         asked = _seconds(answer.headers.get("retry-after", ""))
         return Answer(status, "" if 200 <= status < 300 else f"status {status}", asked)
+
+    async def _where(self, url: httpx.URL) -> str:
+        """The address to connect to. Attempts that begin together ask for it once."""
+        if trio.current_time() < self._until:
+            return self._address
+        async with self._resolving:
+            now = trio.current_time()
+            if now >= self._until:
+                port = url.port or (443 if url.scheme == "https" else 80)
+                asked = (url.host, port, url.scheme, self._threads)
+                self._address = await self._guard.resolve(*asked)
+                self._until = now + AGAIN_SECONDS
+            return self._address
 
 
 async def _read(answer: Any) -> None:

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.events.batches import LANE, batch_of
 from syncbridge.events.cursor import Cursor
-from syncbridge.events.delivery import Item, lane_of
+from syncbridge.events.delivery import HELD_MOST, Item, lane_of
 from syncbridge.events.endpoints import (
     MOST_ENDPOINTS,
     Endpoint,
@@ -43,6 +43,8 @@ from syncbridge_server.redis.stores.inbox import is_entry
 PATH = "/admin/webhooks"
 REPLAY_MOST = 1_000
 LETTERS_PART = 100
+HELD_SECONDS = 60.0
+UnixMs = Annotated[int, Meta(ge=0, le=2**53)]
 EventId = Annotated[str, Meta(min_length=1, max_length=256)]
 BODY_BYTES = 65_536
 _log = get_logger("EVENTS")
@@ -109,8 +111,8 @@ class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
 
     entries: Annotated[list[str], Meta(max_length=REPLAY_MOST)] = []
     ids: Annotated[list[EventId], Meta(max_length=REPLAY_MOST)] = []
-    since: int | None = None
-    until: int | None = None
+    since: UnixMs | None = None
+    until: UnixMs | None = None
 
 
 class ReplayAnswer(msgspec.Struct):
@@ -280,7 +282,7 @@ class EndpointRoutes:
     async def test(self, request: Request) -> Response:
         """With an event `endpoint.test`, whatever is selected; it is sent like any other."""
         identity = await self._authenticate(request, ADMINS)
-        endpoint = await self._found(request)
+        endpoint = await self._with_room(request)
         told = EndpointTest(endpoint.id)
         event = new_event(f"test-{secrets.token_hex(8)}", "endpoint.test", _now(), told)
         await self._endpoints.replay(endpoint.id, _items(endpoint, [event]))
@@ -341,7 +343,7 @@ class EndpointRoutes:
         At most 1,000 at once.
         """
         identity = await self._authenticate(request, ADMINS)
-        endpoint = await self._found(request)
+        endpoint = await self._with_room(request)
         body = await read_json(request, ReplayBody, BODY_BYTES)
         if 1 != bool(body.entries) + bool(body.ids) + (body.since is not None):
             detail = "entries: one of entries, ids and since is expected"
@@ -415,6 +417,14 @@ class EndpointRoutes:
         endpoint = await self._endpoints.find(request.path_params["endpoint_id"])
         if endpoint is None:
             raise _no_endpoint()
+        return endpoint
+
+    async def _with_room(self, request: Request) -> Endpoint:
+        """One to which more may be sent again: what waits for it is bounded."""
+        endpoint = await self._found(request)
+        if await self._endpoints.held_count(endpoint.id) >= HELD_MOST:
+            detail = f"{HELD_MOST} events wait for this endpoint already"
+            raise SyncBridgeError(ErrorCode.OVERLOADED, detail, retry_after=HELD_SECONDS)
         return endpoint
 
     async def _checked(self, request: Request) -> EndpointBody:

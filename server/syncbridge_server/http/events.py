@@ -102,13 +102,19 @@ class EventRoutes:
         await self._authenticate(request, SERVICES)
         query = query_of(request, EventsQuery)
         page = await self._reader.read(
-            after=None if query.after == LATEST else parse_cursor(query.after or "0-0"),
+            after=await self._place(query.after),
             limit=query.limit,
             wait=query.wait,
             wanted=selection_of(query),
         )
         rows = [row_of(place, event) for place, event in page.events]
         return encoded(EventsBody(rows, str(page.cursor), page.more))
+
+    async def _place(self, after: str) -> Cursor | None:
+        """Where reading begins; None: behind what there is now. Raises INVALID_FIELD."""
+        if after == LATEST:
+            return None
+        return parse_cursor(after) if after else await self._reader.oldest()
 
 
 def selection_of(query: EventsQuery) -> Selection:

@@ -53,13 +53,16 @@ class EndpointStore(Protocol):
         """How many there are."""
 
     def find(self, endpoint_id: str) -> Awaitable[Endpoint | None]:
-        """One of them."""
+        """One of them; None also for one that is damaged."""
 
     def put(self, endpoint: Endpoint) -> Awaitable[None]:
         """Store one, new or changed."""
 
     def remove(self, endpoint_id: str) -> Awaitable[bool]:
         """Forget one with all that is held for it; False when there is none."""
+
+    def sweep(self, endpoint_id: str) -> Awaitable[None]:
+        """Forget what was noted of one that is not there any more, after it was removed."""
 
     def status(self, endpoint_id: str) -> Awaitable[Status]:
         """How its deliveries go."""

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -139,6 +140,28 @@ async def test_what_nodes_notice_is_told_once(
         back["data"]["reason"],
     )
     assert 2 == len(again.json()["events"])
+
+
+async def test_a_node_that_starts_does_not_tell_again_what_was_revoked_long_ago(
+    redis_server: RedisServer, http: httpx.AsyncClient
+) -> None:
+    """It learns of it, when it is not known any more that it was told."""
+    await http.post("/auth/revoke", json={"user_id": "old"})
+    await until(http, "tokens.*")
+    with redis_server.client() as raw:
+        (rules,) = raw.scan_iter("*revoked")
+        (rule,) = raw.zrange(rules, 0, -1)
+        raw.zadd(rules, {rule: time.time() - 7_200})
+        for told in list(raw.scan_iter("eo:*")):
+            raw.unlink(told)
+    async with running_node(redis_server.url, rate_limit_enabled=False) as other:
+        with trio.fail_after(20):
+            while not len(other.server.auth.revocations):  # noqa: ASYNC110 - it says nothing
+                await trio.sleep(0.02)
+        await http.post("/auth/revoke", json={"user_id": "new"})
+        found = await until(http, "tokens.*", count=2)
+
+    assert ["old", "new"] == [event["user_id"] for event in found]
 
 
 async def test_a_dead_letter_is_told(node: Node, http: httpx.AsyncClient) -> None:

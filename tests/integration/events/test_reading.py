@@ -1,5 +1,6 @@
 """`GET /events`: what happened, read behind a cursor, while somebody reads."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -225,6 +226,74 @@ async def test_what_the_bound_dropped_is_told(redis_server: RedisServer) -> None
     there = {event["session_id"] for event in left["events"]}
     assert (4, set()) == (len(there), there - {*made})
     assert left["events"] == from_start["events"]
+
+
+async def test_a_cursor_of_another_log_is_told_so(http: httpx.AsyncClient) -> None:
+    """One from the future would wait for ever; one a little ahead, after a rollback, does not."""
+    cursor = (await read(http))["cursor"]
+    await create(http, a=1)
+    await until(http, cursor, "session.created")
+    now = time.time_ns() // 1_000_000
+    answer = await http.get("/events", params={"after": f"{now + 86_400_000}-7", "wait": 20})
+    ahead = await read(http, f"{now + 5_000}-7")
+    from_start = await read(http, answer.json()["oldest"])
+
+    assert (410, "events_gap", 0) == (
+        answer.status_code,
+        answer.json()["code"],
+        answer.json()["missing"],
+    )
+    assert [] == ahead["events"]
+    assert ["session.created"] == kinds(from_start["events"])
+
+
+async def test_who_began_before_the_first_event_is_told_what_was_dropped(
+    redis_server: RedisServer,
+) -> None:
+    """The cursor of an empty log is a place like another one; only without one all is well."""
+    async with (
+        running_node(redis_server.url, rate_limit_enabled=False, events_kept=2) as node,
+        httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=service()) as http,
+    ):
+        cursor = (await read(http))["cursor"]
+        latest = (await read(http, "latest"))["cursor"]
+        for _ in range(3):
+            await create(http, a=1)
+            latest = (await until(http, latest, "session.created"))[-1]["cursor"]
+        dropped = await http.get("/events", params={"after": cursor})
+        left = await read(http, dropped.json()["oldest"])
+        whole = await read(http)
+
+    assert ("0-0", 410, 1) == (cursor, dropped.status_code, dropped.json()["missing"])
+    assert 2 == len(left["events"])
+    assert left["events"] == whole["events"]
+
+
+async def test_what_was_dropped_after_a_rollback_is_told(redis_server: RedisServer) -> None:
+    """The number of the cursor is greater than any there is: what is left of the log counts."""
+    async with (
+        running_node(redis_server.url, rate_limit_enabled=False, events_kept=3) as node,
+        httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=service()) as http,
+    ):
+        cursor = (await read(http))["cursor"]
+        await create(http, a=1)
+        (first,) = await until(http, cursor, "session.created")
+        ms, _, _ = first["cursor"].partition("-")
+        before = f"{int(ms) - 1}-9000"
+        whole = await read(http, before)
+        for _ in range(3):
+            await create(http, a=1)
+        await until(http, first["cursor"], "session.created", 3)
+        dropped = await http.get("/events", params={"after": before})
+        left = await read(http, dropped.json()["oldest"])
+
+    assert [first["id"]] == [event["id"] for event in whole["events"]]
+    assert (410, "events_gap", 1) == (
+        dropped.status_code,
+        dropped.json()["code"],
+        dropped.json()["missing"],
+    )
+    assert 3 == len(left["events"])
 
 
 async def test_nothing_is_written_while_nobody_reads(

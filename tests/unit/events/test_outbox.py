@@ -87,7 +87,8 @@ def test_gaps_are_seen_by_numbers() -> None:
     assert 0 == missing(at, Cursor(101, 8))
     assert 2 == missing(at, Cursor(101, 10))
     assert 0 == missing(at, Cursor(200, 3))
-    assert 0 == missing(START, Cursor(101, 1_000))
+    assert 999 == missing(START, Cursor(101, 1_000))
+    assert 0 == missing(START, Cursor(101, 1))
     assert 0 == missing(before(Cursor(101, 10)), Cursor(101, 10))
 
 

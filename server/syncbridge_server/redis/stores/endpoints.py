@@ -36,12 +36,8 @@ class RedisEndpoints:
 
     async def endpoints(self) -> list[Endpoint]:
         """See `EndpointStore.endpoints`."""
-        found = []
-        for text in await self._io.execute("HVALS", ENDPOINTS):
-            try:
-                found.append(_decode(text))
-            except msgspec.DecodeError:
-                log.error("endpoint_unreadable", size=len(text))
+        texts = await self._io.execute("HVALS", ENDPOINTS)
+        found = [one for text in texts if (one := _read(text)) is not None]
         return sorted(found, key=lambda one: (one.created_at, one.id))
 
     async def count(self) -> int:
@@ -52,7 +48,7 @@ class RedisEndpoints:
     async def find(self, endpoint_id: str) -> Endpoint | None:
         """See `EndpointStore.find`."""
         text = await self._io.execute("HGET", ENDPOINTS, endpoint_id)
-        return None if text is None else _decode(text)
+        return None if text is None else _read(text)
 
     async def put(self, endpoint: Endpoint) -> None:
         """See `EndpointStore.put`."""
@@ -60,11 +56,15 @@ class RedisEndpoints:
 
     async def remove(self, endpoint_id: str) -> bool:
         """See `EndpointStore.remove`."""
-        keys = [_key(endpoint_id, letter) for letter in "shad"]
         removed, _ = await self._io.request_all(
-            [plain("HDEL", ENDPOINTS, endpoint_id), plain("UNLINK", *keys, repeatable=True)]
+            [plain("HDEL", ENDPOINTS, endpoint_id), _forgetting(endpoint_id)]
         )
         return bool(removed)
+
+    async def sweep(self, endpoint_id: str) -> None:
+        """See `EndpointStore.sweep`."""
+        if not await self._io.execute("HEXISTS", ENDPOINTS, endpoint_id):
+            await self._io.request_all([_forgetting(endpoint_id)])
 
     async def status(self, endpoint_id: str) -> Status:
         """See `EndpointStore.status`."""
@@ -163,6 +163,18 @@ class RedisEndpoints:
     async def replay(self, endpoint_id: str, events: Sequence[Item]) -> None:
         """See `EndpointStore.replay`."""
         await self._io.request_all([plain(*_holding(endpoint_id, item)) for item in events])
+
+
+def _read(text: bytes) -> Endpoint | None:
+    try:
+        return _decode(text)
+    except msgspec.DecodeError:
+        log.error("endpoint_unreadable", size=len(text))
+        return None
+
+
+def _forgetting(endpoint_id: str) -> Command:
+    return plain("UNLINK", *[_key(endpoint_id, letter) for letter in "shad"], repeatable=True)
 
 
 def _holding(endpoint_id: str, item: Item) -> tuple[bytes | str, ...]:

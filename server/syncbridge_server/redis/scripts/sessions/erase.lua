@@ -14,6 +14,9 @@ end
 --@ -- It has not expired: somebody has ended it.
 --@ redis.pcall('ZREM', 'ex:' .. string.sub(KEYS[1], 3, -40),
 --@     string.sub(KEYS[1], -38, -3) .. ' ' .. (redis.call('HGET', KEYS[1], 'u') or ''))
+--@ -- Nor is a version that was not told yet one of the session that is made under its id next.
+--@ redis.pcall('ZREM', 'ed:' .. string.sub(KEYS[1], 3, -40), string.sub(KEYS[1], -38, -3))
+--@ redis.pcall('ZREM', 'et:' .. string.sub(KEYS[1], 3, -40), string.sub(KEYS[1], -38, -3))
 redis.call('DEL', KEYS[1], own .. 'd', own .. 'k', own .. 'j', own .. 'c', own .. 'o', own .. 'z',
     own .. 'w')
 return 0
