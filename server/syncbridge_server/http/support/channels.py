@@ -19,6 +19,7 @@ from syncbridge.voice.channel import Channel
 from syncbridge.voice.naming import may_be_plain
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.recovery import recovery_of, told_of
+from syncbridge_server.auth.audit import audited
 from syncbridge_server.http.support.segments import OPEN, segment_after
 from syncbridge_server.log import LEVELS, get_logger
 from syncbridge_server.ports.channels import ChannelNames, Named
@@ -54,13 +55,21 @@ async def reached(voice: Voice, identity: Identity, request: Request) -> Channel
 
 async def existing(names: ChannelNames, identity: Identity, request: Request) -> Named | None:
     """The channel of the path that is stored; None: there is none. Raises FORBIDDEN, AMBIGUOUS."""
-    return only(await _visible(names, identity, request), stored=True)
+    return _noted(request, only(await _visible(names, identity, request), stored=True))
 
 
 async def known(names: ChannelNames, identity: Identity, request: Request) -> Named | None:
     """Likewise, also when only what it has left behind is stored."""
     found = await _visible(names, identity, request)
-    return only(found, stored=True) or only([one for one in found if one.waddle_id])
+    kept = only(found, stored=True) or only([one for one in found if one.waddle_id])
+    return _noted(request, kept)
+
+
+def _noted(request: Request, found: Named | None) -> Named | None:
+    """Say in the audit log which waddle's channel it is."""
+    if found is not None and found.waddle_id:
+        audited(request.scope, waddle=found.waddle_id)
+    return found
 
 
 async def _visible(names: ChannelNames, identity: Identity, request: Request) -> list[Named]:
@@ -68,6 +77,7 @@ async def _visible(names: ChannelNames, identity: Identity, request: Request) ->
     channel_id, waddle_id = path_channel(request), query_waddle(request)
     waddles = grants.waddles_of(identity, channel_id)
     if waddle_id:
+        audited(request.scope, waddle=waddle_id)
         grants.require(identity, waddle_id, channel_id)
         waddles = {waddle_id}
     elif waddles is not None and not waddles:
@@ -115,6 +125,7 @@ async def configured_key(names: ChannelNames, identity: Identity, request: Reque
     """
     channel_id, waddle_id = path_channel(request), query_waddle(request)
     if waddle_id:
+        audited(request.scope, waddle=waddle_id)
         return await names.claim(waddle_id, channel_id)
     found = await existing(names, identity, request)
     if found is None and not may_be_plain(channel_id):
