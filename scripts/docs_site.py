@@ -26,6 +26,7 @@ HEADING = re.compile(r"^#+ (.+)$", re.M)
 BLOCK = re.compile(r"^```.*?^```$", re.M | re.S)
 THEMES = {"light": "neutral", "dark": "dark"}
 """Themes of Mermaid by the scheme of the page that shows only that picture."""
+WITHOUT_HTML = json.dumps({"svg": {"pipeline": "resvg-safe"}})
 VIEW = re.compile(r'viewBox="\S+ \S+ (\S+) (\S+)"')
 IN_A_PICTURE = re.compile(r'href="(?!#)|url\((?!#)|@import|<script|<foreignObject')
 """What a picture would load, or run."""
@@ -92,9 +93,13 @@ def draw(page: Path) -> None:
 
 
 def picture(renderer: Any, diagram: str, theme: str) -> str:
-    """A diagram as SVG of its natural size, with texts that need no HTML."""
-    options = {"theme": theme, "htmlLabels": False, "flowchart": {"htmlLabels": False}}
-    svg: str = renderer.render_svg(f"%%{{init: {json.dumps(options)}}}%%\n{diagram}", None)
+    """A diagram as SVG of its natural size, without HTML.
+
+    Its texts are smaller than the room that was measured for them: the reader's font may be wider.
+    """
+    look = json.dumps({"theme": theme, "fontFamily": "arial, sans-serif"})
+    svg: str = renderer.render_svg(f"%%{{init: {look}}}%%\n{diagram}", WITHOUT_HTML)
+    svg = re.sub(r"(font-size[=:]\"? ?)16px", r"\g<1>14px", svg)
     width, height = VIEW.search(svg).groups()  # type: ignore[union-attr]
     return svg.replace('width="100%"', f'width="{width}" height="{height}"', 1)
 
