@@ -15,8 +15,10 @@ const NOTICES = 100;
 /** The session in which all dashboards are: ADMIN_UPDATE comes to any, and one is enough. */
 export const DASHBOARDS = "da5b0a2d-0000-4000-8000-000000000000";
 
-/** This page as a device: two that look at one session do not take each other's place. */
-export const DEVICE = `dashboard-${crypto.getRandomValues(new Uint32Array(1))[0]!.toString(16)}`;
+/** An id of a dashboard as a device, as good as never given twice. */
+export function newDevice(): string {
+  return `dashboard-${crypto.getRandomValues(new Uint32Array(1))[0]!.toString(16)}`;
+}
 
 /** Something that an operator should know, told by a node. */
 export interface News {
@@ -64,7 +66,7 @@ export class Feed {
     this.#session = createSession({
       url: location.origin.replace(/^http/, "ws") + root,
       token: currentToken,
-      deviceId: DEVICE,
+      deviceId: newDevice(),
       deviceType: "dashboard",
       deviceName: "Dashboard",
       sessionId: DASHBOARDS,

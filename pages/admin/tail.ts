@@ -5,7 +5,7 @@
  */
 import { currentToken, root } from "./access";
 import { parse } from "./format";
-import { DEVICE } from "./live";
+import { newDevice } from "./live";
 
 const AUTH = 7;
 const AUTH_SUCCESS = 8;
@@ -19,6 +19,15 @@ const LONGEST_WAIT = 30_000;
 const BEAT = 10_000;
 /** Close codes after which nobody is to come back: a session that was ended would begin anew. */
 const ENDS = new Set([4002, 4003, 4005, 4009, 4010]);
+
+const KEPT = "syncbridge.device";
+
+/** This browser: others may watch the same session, and a session remembers each of them once. */
+function device(): string {
+  const id = localStorage.getItem(KEPT) ?? newDevice();
+  localStorage.setItem(KEPT, id);
+  return id;
+}
 
 /** A commit: new values as JSON text. */
 export interface Commit {
@@ -77,7 +86,7 @@ export class Tail {
     socket.onopen = () => {
       const payload = {
         token,
-        device_id: DEVICE,
+        device_id: device(),
         device_type: "support",
         device_name: "Dashboard",
         session_id: this.sessionId,
