@@ -161,6 +161,11 @@ describe("watching", () => {
           await page.getByRole("list", { name: "Commits" }).getByText("after = 1").waitFor();
           expect(await page.getByText(/Closed \(/).count()).toBe(0);
         }
+        await one.reload();
+        await openSession(one, session);
+        await one.getByRole("button", { name: "Watch live" }).click();
+        await until(async () => (await row(one, "Devices", "online").count()) === 2);
+        expect(await row(one, "Devices", "dashboard-").count()).toBe(2);
       });
     });
   });
