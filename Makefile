@@ -75,7 +75,7 @@ NODE ?= node
 
 .PHONY: help run pages pages-check images docs redis test test-pure soak chaos livekit browser matrix bare asan asan-server failover rollbacks upgrade flakes servers places lint format \
 	proto fuzz \
-	bench bench-more bench-peers bench-quick coverage trace dist sbom audit lock check-wheel \
+	bench bench-more bench-peers bench-dashboard bench-quick coverage trace dist sbom audit lock check-wheel \
 	client-js client-js-server client-js-browser clean
 
 help:  ## print this list
@@ -206,6 +206,9 @@ bench-more: $(DONE)/test $(DONE)/kernels  ## measure REST and voice; writes benc
 
 bench-peers: $(DONE)/test $(DONE)/kernels  ## compare with Centrifugo; writes benchmarks/RESULTS_PEERS.md and the README's table
 	$(PY) benchmarks/bench_peers.py $(ARGS)
+
+bench-dashboard: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/test $(DONE)/kernels  ## measure what an open dashboard costs and how soon it is painted; needs Chromium
+	$(PY) benchmarks/pages/bench_dashboard.py $(ARGS)
 
 bench-quick: $(DONE)/test $(DONE)/kernels  ## run the benchmarks briefly; changes no file in the tree
 	$(PY) benchmarks/run.py --quick $(ARGS)

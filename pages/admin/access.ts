@@ -4,6 +4,7 @@
  * Tokens live in memory. Over a reload they stand in the tab's own storage, from the moment the page
  * is left until it is there again, so that neither a copy of the tab nor a closed one has them.
  */
+import { noteServerTime, now } from "./clock";
 import type { Me } from "./types";
 
 const KEPT = "syncbridge.dashboard";
@@ -26,6 +27,8 @@ export class ApiError extends Error {
     readonly status: number,
     readonly code: string,
     detail: string,
+    /** The other members of the document. */
+    readonly body: Record<string, unknown> = {},
   ) {
     super(detail);
   }
@@ -91,27 +94,41 @@ export async function whoAmI(): Promise<Me> {
   return me;
 }
 
-/** A token that is good for some time yet. */
+/** Until when the token is good that is used now, Unix ms. It is renewed before, if it can be. */
+export function tokenEnds(): number {
+  return endsAt;
+}
+
+/** A token that is good for some time yet. @throws ApiError */
 export async function currentToken(): Promise<string> {
-  if (tokens?.refresh && endsAt && Date.now() > endsAt - EARLY) {
-    renewing ??= renew().finally(() => {
-      renewing = undefined;
+  if (tokens?.refresh && endsAt && now() > endsAt - EARLY) {
+    await renewed().catch((error) => {
+      if (isUnauthorized(error)) end(error);
+      throw error;
     });
-    await renewing;
   }
   return tokens?.access ?? "";
 }
 
+/** Whoever asks meanwhile waits for the same renewal: a refresh token is good once. */
+function renewed(): Promise<void> {
+  renewing ??= renew().finally(() => {
+    renewing = undefined;
+  });
+  return renewing;
+}
+
 async function renew(): Promise<void> {
-  const body = { refresh_token: tokens?.refresh };
-  try {
-    keep(await send<Pair>("POST", "/auth/refresh", body, ""));
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 401) end(error);
-    throw error;
-  }
-  const me = await send<Me>("GET", "/admin/me", undefined, tokens!.access);
+  const before = tokens;
+  const pair = await send<Pair>("POST", "/auth/refresh", { refresh_token: before?.refresh }, "");
+  if (tokens !== before) return;
+  keep(pair);
+  const me = await send<Me>("GET", "/admin/me", undefined, pair.access_token);
   endsAt = Date.parse(me.expires_at);
+}
+
+function isUnauthorized(error: unknown): error is ApiError {
+  return error instanceof ApiError && error.status === 401;
 }
 
 function keep(pair: Pair): void {
@@ -126,12 +143,25 @@ function end(error: ApiError): void {
 
 /** A request in the name of who is signed in. @throws ApiError */
 export async function ask<T>(method: string, path: string, body?: unknown): Promise<T> {
+  const token = await currentToken();
   try {
-    return await send<T>(method, path, body, await currentToken());
+    return await send<T>(method, path, body, token);
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401 && tokens) end(error);
-    throw error;
+    if (!isUnauthorized(error) || !tokens) throw error;
+    try {
+      if (tokens.access === token) await renewable(error);
+      return await send<T>(method, path, body, tokens.access);
+    } catch (again) {
+      if (isUnauthorized(again) && tokens) end(error);
+      throw again;
+    }
   }
+}
+
+/** Renew a token that the server does not take; one that cannot be renewed is the error. */
+async function renewable(error: ApiError): Promise<void> {
+  if (!tokens?.refresh) throw error;
+  await renewed();
 }
 
 async function send<T>(method: string, path: string, body: unknown, token: string): Promise<T> {
@@ -149,16 +179,24 @@ async function send<T>(method: string, path: string, body: unknown, token: strin
   } catch {
     throw new ApiError(0, "no_answer", "The server does not answer.");
   }
+  noteServerTime(answer.headers.get("date"));
   const text = await answer.text();
   if (answer.ok)
     return (answer.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text) as T;
-  let problem = { code: "", detail: `The server answered ${answer.status}.` };
+  throw refusal(answer.status, text);
+}
+
+/** What was refused; a proxy in between may have answered something else than a problem document. */
+function refusal(status: number, text: string): ApiError {
+  let body: Record<string, unknown> = {};
   try {
-    problem = JSON.parse(text);
+    body = Object(JSON.parse(text));
   } catch {
-    // A proxy's page, not a problem document.
+    // A page.
   }
-  throw new ApiError(answer.status, problem.code, problem.detail);
+  const { code, detail } = body;
+  const said = typeof detail === "string" && detail ? detail : `The server answered ${status}.`;
+  return new ApiError(status, typeof code === "string" ? code : "", said, body);
 }
 
 function written(body: unknown): string | null {

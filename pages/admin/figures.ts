@@ -61,8 +61,19 @@ export function sum(counts: Record<string, number>): number {
   return Object.values(counts).reduce((total, count) => total + count, 0);
 }
 
-/** The moment of `after`, with rates since `before`. */
-export function sampleOf(before: Metrics | undefined, after: Metrics): Sample {
+/**
+ * An answer, if the totals of the next one go on from it: the same nodes have told both. One that
+ * missed an answer tells all that it ever counted with the next, which nobody did in five seconds.
+ */
+export function earlier(before: Metrics | undefined, after: Metrics): Metrics | undefined {
+  const who = ({ nodes }: Metrics) =>
+    nodes.map(({ node, started_at, fresh }) => `${node} ${started_at} ${fresh}`).join();
+  return before && who(before) === who(after) ? before : undefined;
+}
+
+/** The moment of `after`, with rates since the answer before it. */
+export function sampleOf(last: Metrics | undefined, after: Metrics): Sample {
+  const before = earlier(last, after);
   const at = time(after.at);
   const seconds = before ? (at - time(before.at)) / 1000 : 0;
   const rate = (read: (metrics: Metrics) => number) =>

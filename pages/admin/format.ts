@@ -1,4 +1,5 @@
 /** Numbers, sizes, times and JSON as people read them. */
+import { now as serverNow } from "./clock";
 
 const COUNT = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
@@ -29,7 +30,7 @@ export function ms(value: number): string {
 }
 
 /** How long ago, or how far ahead. */
-export function age(at: string | number | null, now = Date.now()): string {
+export function age(at: string | number | null, now = serverNow()): string {
   if (at === null || at === "") return "never";
   const seconds = (now - new Date(at).getTime()) / 1000;
   const text = span(Math.abs(seconds));

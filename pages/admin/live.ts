@@ -4,7 +4,7 @@
  */
 import { createSession, type Session } from "@syncbridge/client";
 import { ask, currentToken, root } from "./access";
-import { History, sampleOf } from "./figures";
+import { earlier, History, sampleOf } from "./figures";
 import type { Me, Metrics, VoiceFigures } from "./types";
 
 const EVERY = 5_000;
@@ -15,8 +15,9 @@ const NOTICES = 100;
 /** The session in which all dashboards are: ADMIN_UPDATE comes to any, and one is enough. */
 export const DASHBOARDS = "da5b0a2d-0000-4000-8000-000000000000";
 
-function id(): string {
-  return crypto.getRandomValues(new Uint32Array(1))[0]!.toString(16);
+/** An id of a dashboard as a device, as good as never given twice. */
+export function newDevice(): string {
+  return `dashboard-${crypto.getRandomValues(new Uint32Array(1))[0]!.toString(16)}`;
 }
 
 /** Something that an operator should know, told by a node. */
@@ -65,7 +66,7 @@ export class Feed {
     this.#session = createSession({
       url: location.origin.replace(/^http/, "ws") + root,
       token: currentToken,
-      deviceId: `dashboard-${id()}`,
+      deviceId: newDevice(),
       deviceType: "dashboard",
       deviceName: "Dashboard",
       sessionId: DASHBOARDS,
@@ -99,7 +100,7 @@ export class Feed {
   }
 
   #take(metrics: Metrics, way: Way): void {
-    this.before = this.metrics;
+    this.before = earlier(this.metrics, metrics);
     this.history.add(sampleOf(this.before, metrics));
     this.metrics = metrics;
     this.way = way;

@@ -1,7 +1,8 @@
 /** The dashboard of an installation: sign-in, and the pages behind it. */
-import { render } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { type ComponentChildren, render } from "preact";
+import { useEffect, useErrorBoundary, useRef, useState } from "preact/hooks";
 import {
+  ApiError,
   codeInAddress,
   onEnd,
   restore,
@@ -11,7 +12,7 @@ import {
   whoAmI,
 } from "./access";
 import { Feed } from "./live";
-import { Context, Failure, reason } from "./ui/parts";
+import { Context, Failure, Page, reason } from "./ui/parts";
 import { Access } from "./views/access";
 import { Broadcast } from "./views/broadcast";
 import { Call } from "./views/call";
@@ -37,8 +38,17 @@ const PAGES = [
 ] as const;
 const SAID = 6_000;
 
+/** A part of an address; one that somebody has mistyped is taken as it stands. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 function useHash(): string[] {
-  const read = () => location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  const read = () => location.hash.replace(/^#\/?/, "").split("/").map(decoded);
   const [parts, setParts] = useState(read);
   useEffect(() => {
     const changed = () => setParts(read());
@@ -59,6 +69,17 @@ function Shown({ parts: [page = "", id = "", within = ""] }: { parts: string[] }
   if (page === "broadcast") return <Broadcast />;
   if (page === "system") return <System />;
   return <Overview />;
+}
+
+/** What cannot be shown is said, and the rest of the dashboard stays. */
+function Guarded({ children }: { children: ComponentChildren }) {
+  const [error] = useErrorBoundary();
+  if (error === undefined) return <>{children}</>;
+  return (
+    <Page title="This page cannot be shown">
+      <Failure text={reason(error)} />
+    </Page>
+  );
 }
 
 function Dashboard({ feed, leave }: { feed: Feed; leave: () => void }) {
@@ -120,7 +141,9 @@ function Dashboard({ feed, leave }: { feed: Feed; leave: () => void }) {
           </div>
         </nav>
         <main ref={main} id="content" tabIndex={-1}>
-          <Shown parts={parts} />
+          <Guarded key={parts.join("/")}>
+            <Shown parts={parts} />
+          </Guarded>
         </main>
       </div>
       <div role="status" class={`said ${said ? "shown" : ""} ${said?.bad ? "bad" : ""}`}>
@@ -130,9 +153,21 @@ function Dashboard({ feed, leave }: { feed: Feed; leave: () => void }) {
   );
 }
 
-function SignIn({ text, enter }: { text: string; enter: (token: string) => Promise<void> }) {
+interface SigningIn {
+  text: string;
+  enter: (token: string) => Promise<void>;
+  /** What has failed, once more; undefined: it was refused. */
+  again: (() => Promise<void>) | undefined;
+}
+
+function SignIn({ text, enter, again }: SigningIn) {
   const [token, setToken] = useState("");
   const [busy, setBusy] = useState(false);
+  const go = async (attempt: Promise<void>) => {
+    setBusy(true);
+    await attempt;
+    setBusy(false);
+  };
   return (
     <main class="sign-in card">
       <h1>SyncBridge dashboard</h1>
@@ -141,11 +176,9 @@ function SignIn({ text, enter }: { text: string; enter: (token: string) => Promi
         server: <code>syncbridge admin-link</code>. A link works once, for ten minutes.
       </p>
       <form
-        onSubmit={async (event) => {
+        onSubmit={(event) => {
           event.preventDefault();
-          setBusy(true);
-          await enter(token.trim());
-          setBusy(false);
+          void go(enter(token.trim()));
         }}
       >
         <label>
@@ -160,9 +193,16 @@ function SignIn({ text, enter }: { text: string; enter: (token: string) => Promi
           />
         </label>
         <Failure text={text} />
-        <button type="submit" class="button primary" disabled={busy}>
-          Sign in
-        </button>
+        <div class="row">
+          <button type="submit" class="button primary" disabled={busy}>
+            Sign in
+          </button>
+          {again && (
+            <button type="button" class="button" disabled={busy} onClick={() => void go(again())}>
+              Try again
+            </button>
+          )}
+        </div>
       </form>
     </main>
   );
@@ -172,32 +212,44 @@ function App() {
   const [feed, setFeed] = useState<Feed>();
   const [text, setText] = useState("");
   const [busy, setBusy] = useState(true);
-  const enter = async () => {
+  const [again, setAgain] = useState<() => Promise<void>>();
+  /** `code`: of a link; it is kept until the server has said that it is good, or not. */
+  const enter = async (code = "") => {
+    let left = code;
     try {
+      if (left) await signInByCode(left);
+      left = "";
       setFeed(new Feed(await whoAmI()));
       setText("");
+      setAgain(undefined);
     } catch (error) {
-      signOut();
+      const refused = error instanceof ApiError && [401, 403].includes(error.status);
+      if (refused && !left) signOut();
+      setAgain(refused ? undefined : () => () => enter(left));
       setText(reason(error));
     }
     setBusy(false);
+  };
+  /** A link that is opened where the dashboard is open already changes nothing but the address. */
+  const enterByLink = () => {
+    const code = codeInAddress();
+    if (!code) return false;
+    setBusy(true);
+    void enter(code);
+    return true;
   };
   useEffect(() => {
     onEnd((why) => {
       setFeed(undefined);
       setText(why);
     });
-    const code = codeInAddress();
-    if (code) {
-      signInByCode(code).then(enter, (error) => {
-        setText(reason(error));
-        setBusy(false);
-      });
-    } else if (restore()) {
-      void enter();
-    } else {
-      setBusy(false);
-    }
+    if (enterByLink()) return;
+    if (restore()) void enter();
+    else setBusy(false);
+  }, []);
+  useEffect(() => {
+    addEventListener("hashchange", enterByLink);
+    return () => removeEventListener("hashchange", enterByLink);
   }, []);
   if (feed) {
     const leave = () => {
@@ -211,7 +263,7 @@ function App() {
     signInByToken(token);
     return enter();
   };
-  return <SignIn text={text} enter={paste} />;
+  return <SignIn text={text} enter={paste} again={again} />;
 }
 
 const page = document.getElementById("page")!;

@@ -5,16 +5,29 @@
  */
 import { currentToken, root } from "./access";
 import { parse } from "./format";
+import { newDevice } from "./live";
 
 const AUTH = 7;
 const AUTH_SUCCESS = 8;
 const AUTH_FAILURE = 9;
+const SNAPSHOT_RESPONSE = 4;
 const JOINED = 10;
 const LEFT = 11;
 const STATE_UPDATE = 5;
 const HEARTBEAT = 1;
 const LONGEST_WAIT = 30_000;
 const BEAT = 10_000;
+/** Close codes after which nobody is to come back: a session that was ended would begin anew. */
+const ENDS = new Set([4002, 4003, 4005, 4009, 4010]);
+
+const KEPT = "syncbridge.device";
+
+/** This browser: others may watch the same session, and a session remembers each of them once. */
+function device(): string {
+  const id = localStorage.getItem(KEPT) ?? newDevice();
+  localStorage.setItem(KEPT, id);
+  return id;
+}
 
 /** A commit: new values as JSON text. */
 export interface Commit {
@@ -29,6 +42,10 @@ export interface Listener {
   commit(commit: Commit): void;
   presence(device: string, what: string): void;
   status(text: string): void;
+  /** From now on commits are told without a hole; what is shown may be older, or of another history. */
+  anew(): void;
+  /** Nothing more comes. */
+  ended(text: string): void;
 }
 
 interface Message {
@@ -57,8 +74,9 @@ export class Tail {
   }
 
   async #open(): Promise<void> {
-    const token = await currentToken().catch(() => "");
+    const token = await currentToken().catch(() => undefined);
     if (this.#stopped) return;
+    if (token === undefined) return this.#again(0, "no token");
     const socket = new WebSocket(
       `${location.origin.replace(/^http/, "ws")}${root}/ws`,
       "syncbridge.json.v1",
@@ -68,7 +86,7 @@ export class Tail {
     socket.onopen = () => {
       const payload = {
         token,
-        device_id: "dashboard",
+        device_id: device(),
         device_type: "support",
         device_name: "Dashboard",
         session_id: this.sessionId,
@@ -87,10 +105,10 @@ export class Tail {
 
   #again(code: number, reason: string): void {
     if (this.#stopped) return;
+    const closed = `Closed (${code}${reason ? ` ${reason}` : ""})`;
+    if (ENDS.has(code)) return this.listener.ended(`${closed}.`);
     const wait = Math.min(LONGEST_WAIT, 500 * 2 ** this.#attempts++);
-    this.listener.status(
-      `Closed (${code}${reason ? ` ${reason}` : ""}); next attempt in ${Math.ceil(wait / 1000)} s`,
-    );
+    this.listener.status(`${closed}; next attempt in ${Math.ceil(wait / 1000)} s`);
     this.#timer = window.setTimeout(() => void this.#open(), wait);
   }
 
@@ -98,6 +116,9 @@ export class Tail {
     if (type === AUTH_SUCCESS) {
       this.#attempts = 0;
       this.listener.status("");
+      this.listener.anew();
+    } else if (type === SNAPSHOT_RESPONSE) {
+      this.listener.anew();
     } else if (type === AUTH_FAILURE) {
       this.listener.status(`Refused: ${payload.message}`);
     } else if (type === STATE_UPDATE) {

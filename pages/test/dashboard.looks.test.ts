@@ -3,6 +3,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { row } from "./dashboard";
 import { Stage } from "./stage";
 import { IMAGES, launch, serious, until } from "./support";
 
@@ -47,11 +48,16 @@ describe("pictures for the documents", () => {
           await page.getByRole("button", { name: "Watch live" }).click();
           await page.getByRole("list", { name: "Commits" }).locator("li").nth(5).waitFor();
         }
-        if (name === "call") await page.getByText("In the call: ann, bob.").waitFor();
+        if (name === "call") {
+          await page.getByText("In the call: ann, bob.").waitFor();
+          await page.getByRole("button", { name: "Look them up" }).click();
+          await row(page, "Recordings", "transcript").waitFor();
+        }
         await page.waitForLoadState("networkidle");
         await page.evaluate(() => scrollTo(0, 0));
         const path = join(IMAGES, `dashboard-${name}-${colorScheme}-${size}.png`);
-        const taken = await page.screenshot({ path });
+        const fullPage = name === "call" && size === "wide";
+        const taken = await page.screenshot({ path, fullPage });
         expect(taken.length).toBeGreaterThan(10_000);
       }
       await page.context().close();

@@ -3,32 +3,11 @@ import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import type { Inspected } from "../admin/types";
-import { openSession, row, Staged } from "./dashboard";
+import { joined, openSession, type Peer, row, Staged } from "./dashboard";
 import { confirmed, visit } from "./stage";
 import { opened, until } from "./support";
 
 const on = new Staged();
-
-interface Peer {
-  ends?: string[];
-}
-
-/** In a page of the server: a device that joins, and notes how it is closed. */
-async function joined(payload: { device_id: string }): Promise<void> {
-  const peer = globalThis as unknown as Peer;
-  const socket = new WebSocket(`ws://${location.host}/ws`);
-  socket.onclose = ({ code }) => {
-    peer.ends = [...(peer.ends ?? []), `${payload.device_id} ${code}`];
-  };
-  await new Promise((done) => {
-    socket.onopen = done;
-  });
-  const answered = new Promise((done) => {
-    socket.onmessage = done;
-  });
-  socket.send(JSON.stringify({ type: 7, payload }));
-  await answered;
-}
 
 describe("sessions", () => {
   it("are found by user, session and device", async () => {

@@ -69,3 +69,28 @@ export async function openEndpoint(page: Page, id: string): Promise<void> {
 /** Rows of a table that contain a text. */
 export const row = (page: Page, table: string, text: string) =>
   page.getByRole("region", { name: `${table}, table` }).locator("tbody tr", { hasText: text });
+
+/** A page that keeps sockets. */
+export interface Peer {
+  ends?: string[];
+}
+
+/** In a page of the server: a device that joins, and notes how it is closed. */
+export async function joined(payload: {
+  device_id: string;
+  [name: string]: string;
+}): Promise<void> {
+  const peer = globalThis as unknown as Peer;
+  const socket = new WebSocket(`ws://${location.host}/ws`);
+  socket.onclose = ({ code }) => {
+    peer.ends = [...(peer.ends ?? []), `${payload.device_id} ${code}`];
+  };
+  await new Promise((done) => {
+    socket.onopen = done;
+  });
+  const answered = new Promise((done) => {
+    socket.onmessage = done;
+  });
+  socket.send(JSON.stringify({ type: 7, payload }));
+  await answered;
+}

@@ -64,6 +64,36 @@ describe("a sample", () => {
   });
 });
 
+describe("totals of several nodes", () => {
+  const node = (name: string, fresh = true, started_at = 1) =>
+    ({ node: name, fresh, started_at }) as NodeFigures;
+  const told = (at: number, writes: number, ...nodes: NodeFigures[]) => ({
+    ...metrics(at, writes, [writes, 0, 0, 0]),
+    nodes,
+  });
+  const both = told(1_000, 100, node("a"), node("b"));
+
+  it("are compared while the same nodes have told them", () => {
+    const after = told(2_000, 150, node("a"), node("b"));
+    expect(sampleOf(both, after)).toMatchObject({ updates: 50, errors: 50 });
+  });
+
+  it.each([
+    ["did not answer, and does again", [node("a"), node("b", false)]],
+    ["is gone", [node("a")]],
+    ["has begun anew", [node("a"), node("b", true, 2)]],
+    ["has come", [node("a"), node("b"), node("c")]],
+  ])("say nothing where one %s", (_, nodes) => {
+    const other = told(2_000, 900, ...nodes);
+    for (const sample of [sampleOf(both, other), sampleOf(other, { ...both, at: 3_000 })])
+      expect([sample.updates, sample.errors, sample.p99]).toEqual([
+        Number.NaN,
+        Number.NaN,
+        Number.NaN,
+      ]);
+  });
+});
+
 describe("the history", () => {
   it("is bounded: an hour fine, twelve coarse, whatever is added", () => {
     const history = new History();

@@ -2,7 +2,7 @@
 import { type ComponentChildren, createContext } from "preact";
 import { useContext, useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../access";
-import { age, Digits, date } from "../format";
+import { age, Digits, date, preview } from "../format";
 import type { Feed } from "../live";
 
 /** Who is signed in and what is known, for every page. */
@@ -153,47 +153,66 @@ interface Column<T> {
   number?: boolean;
 }
 
-/** A table; on small screens each row becomes a list of its own. */
+const SHOWN = 100;
+
+/**
+ * A table; on small screens each row becomes a list of its own. Of many rows `SHOWN` at a time are
+ * there, unless it is `whole`: where they come in pages.
+ */
 export function Table<T>({
   caption,
   rows,
   columns,
   empty,
   by,
+  whole,
 }: {
   caption: string;
   rows: readonly T[];
   columns: readonly Column<T>[];
   empty: string;
   by: (row: T) => string;
+  whole?: boolean;
 }) {
+  const [most, setMost] = useState(SHOWN);
   if (!rows.length) return <p class="empty">{empty}</p>;
+  const shown = whole ? rows : rows.slice(0, most);
+  const rest = rows.length - shown.length;
   return (
-    <section class="table" tabIndex={0} aria-label={`${caption}, table`}>
-      <table>
-        <caption class="hidden">{caption}</caption>
-        <thead>
-          <tr>
-            {columns.map(({ head, number }) => (
-              <th key={head} scope="col" class={number ? "number" : ""}>
-                {head || <span class="hidden">Actions</span>}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((row) => (
-            <tr key={by(row)}>
-              {columns.map(({ head, cell, number }) => (
-                <td key={head} data-head={head} class={number ? "number" : ""}>
-                  {cell(row)}
-                </td>
+    <>
+      <section class="table" tabIndex={0} aria-label={`${caption}, table`}>
+        <table>
+          <caption class="hidden">{caption}</caption>
+          <thead>
+            <tr>
+              {columns.map(({ head, number }) => (
+                <th key={head} scope="col" class={number ? "number" : ""}>
+                  {head || <span class="hidden">Actions</span>}
+                </th>
               ))}
             </tr>
-          ))}
-        </tbody>
-      </table>
-    </section>
+          </thead>
+          <tbody>
+            {shown.map((row) => (
+              <tr key={by(row)}>
+                {columns.map(({ head, cell, number }) => (
+                  <td key={head} data-head={head} class={number ? "number" : ""}>
+                    {cell(row)}
+                  </td>
+                ))}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </section>
+      {rest > 0 && (
+        <div class="row foot">
+          <button type="button" class="button" onClick={() => setMost(most + SHOWN)}>
+            Show {Math.min(SHOWN, rest)} more of {rows.length}
+          </button>
+        </div>
+      )}
+    </>
   );
 }
 
@@ -353,13 +372,19 @@ export function Once({ label, text }: { label: string; text: string }) {
   );
 }
 
-/** A value as a tree that can be opened. */
+/** Members of a value, and letters of a text, that are shown: a download has all. */
+const MEMBERS = 200;
+const LONGEST = 1_000;
+
+/** A value as a tree that can be opened; what is closed is not there. */
 export function Json({ value, depth = 0 }: { value: unknown; depth?: number }) {
+  const small = value !== null && typeof value === "object" && Object.keys(value).length < 8;
+  const [open, setOpen] = useState(depth === 0 && small);
   if (value instanceof Digits) return <span class="mono json-number">{value.text}</span>;
   if (value === null || typeof value !== "object") {
     return (
       <span class={`mono json-${value === null ? "null" : typeof value}`}>
-        {JSON.stringify(value)}
+        {preview(JSON.stringify(value), LONGEST)}
       </span>
     );
   }
@@ -367,19 +392,21 @@ export function Json({ value, depth = 0 }: { value: unknown; depth?: number }) {
   const brackets = Array.isArray(value) ? ["[", "]"] : ["{", "}"];
   if (!entries.length) return <span class="mono">{brackets.join("")}</span>;
   return (
-    <details open={depth === 0 && entries.length < 8}>
+    <details open={open} onToggle={({ currentTarget }) => setOpen(currentTarget.open)}>
       <summary class="mono">
         {brackets[0]} {entries.length} {brackets[1]}
       </summary>
-      <ul class="tree">
-        {entries.slice(0, 200).map(([name, member]) => (
-          <li key={name}>
-            <span class="mono muted">{name}: </span>
-            <Json value={member} depth={depth + 1} />
-          </li>
-        ))}
-        {entries.length > 200 && <li class="muted">and {entries.length - 200} more</li>}
-      </ul>
+      {open && (
+        <ul class="tree">
+          {entries.slice(0, MEMBERS).map(([name, member]) => (
+            <li key={name}>
+              <span class="mono muted">{name}: </span>
+              <Json value={member} depth={depth + 1} />
+            </li>
+          ))}
+          {entries.length > MEMBERS && <li class="muted">and {entries.length - MEMBERS} more</li>}
+        </ul>
+      )}
     </details>
   );
 }

@@ -1,6 +1,6 @@
 /** One voice channel: who is in its call by whose word, how well it is, and what was said of it. */
 import { useEffect, useState } from "preact/hooks";
-import { ask, path, query } from "../access";
+import { ApiError, ask, path, query } from "../access";
 import { age, clock, date, span } from "../format";
 import type { Channel, Participant, Recording, TimelineEntry } from "../types";
 import {
@@ -26,14 +26,17 @@ const EVERY = 5_000;
 
 /** `waddle`: the channel's; empty where it is not known. */
 export function Call({ id, waddle }: { id: string; waddle: string }) {
-  const {
-    value: channel,
-    error,
-    reload,
-  } = useLoaded(
-    () => ask<Channel>("GET", `${path`/admin/voice/channels/${id}`}${query({ waddle })}`),
-    [id, waddle],
-  );
+  const [waddles, setWaddles] = useState<string[]>([]);
+  const load = async () => {
+    try {
+      return await ask<Channel>("GET", `${path`/admin/voice/channels/${id}`}${query({ waddle })}`);
+    } catch (error) {
+      if (error instanceof ApiError && error.code === "ambiguous")
+        setWaddles(error.body.waddles as string[]);
+      throw error;
+    }
+  };
+  const { value: channel, error, reload } = useLoaded(load, [id, waddle]);
   const [often, setOften] = useState(false);
   useEffect(() => {
     if (!often) return;
@@ -60,7 +63,18 @@ export function Call({ id, waddle }: { id: string; waddle: string }) {
         </>
       }
     >
-      <Failure text={error} />
+      {!waddles.length && <Failure text={error} />}
+      {waddles.length > 0 && (
+        <Card title="Several waddles have a channel of this id">
+          <ul class="pad">
+            {waddles.map((one) => (
+              <li key={one}>
+                <Id href={path`#/calls/${id}/${one}`}>{one}</Id>
+              </li>
+            ))}
+          </ul>
+        </Card>
+      )}
       {channel && (
         <>
           <p
@@ -304,10 +318,15 @@ function Timeline({ channel: { channelId: id, waddleId: waddle } }: { channel: C
     setOlder([]);
     return load("");
   }, [id, waddle, user]);
+  const say = useSay();
   const more = async () => {
-    const next = await load(value!.nextCursor);
-    setOlder([...older, ...value!.entries]);
-    set(next);
+    try {
+      const next = await load(value!.nextCursor);
+      setOlder([...older, ...value!.entries]);
+      set(next);
+    } catch (failed) {
+      say(reason(failed), true);
+    }
   };
   const rows = [...older, ...(value?.entries ?? [])];
   return (
@@ -337,6 +356,7 @@ function Timeline({ channel: { channelId: id, waddleId: waddle } }: { channel: C
       <Failure text={error} />
       <Table
         caption="Timeline"
+        whole
         rows={rows.map((row, at) => ({ ...row, number: at }))}
         by={(row) => String(row.number)}
         empty="Nothing was said of this channel in the last 7 days."

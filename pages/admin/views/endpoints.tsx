@@ -1,6 +1,7 @@
 /** Where events are posted to: how that goes, and what an admin does about it. */
 import { useState } from "preact/hooks";
 import { ask, path, query } from "../access";
+import { now } from "../clock";
 import { count, ms } from "../format";
 import type { Endpoint, EndpointLetter } from "../types";
 import {
@@ -220,7 +221,7 @@ function Replay({ of, reload }: { of: Endpoint; reload: () => Promise<void> }) {
         </label>
       }
       act={async () => {
-        const since = Math.round(Date.now() - Number(hours) * 3_600_000);
+        const since = Math.round(now() - Number(hours) * 3_600_000);
         type Answer = { replayed: number; more: boolean };
         const at = path`/admin/webhooks/${of.id}/replay`;
         const { replayed, more } = await ask<Answer>("POST", at, { since });

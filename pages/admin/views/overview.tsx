@@ -1,5 +1,6 @@
 /** How the installation is: one sentence, tiles, charts, and who makes it up. */
 import { useState } from "preact/hooks";
+import { now as serverNow } from "../clock";
 import { complaints, KEPT, type Sample, time } from "../figures";
 import { age, bytes, clock, count, ms, span } from "../format";
 import type { Metrics, NodeFigures } from "../types";
@@ -9,8 +10,11 @@ import { Badge, Card, Id, Page, Table, useFeed } from "../ui/parts";
 const CODES: Record<string, string> = {
   "1000": "bye",
   "1001": "going away",
+  "1002": "protocol error",
   "1005": "no code",
   "1006": "no close frame",
+  "1007": "text is not UTF-8",
+  "1009": "message too big",
   "1011": "internal error",
   "1012": "server restarts",
   "4001": "no AUTH in time",
@@ -293,7 +297,7 @@ const NODES = [
   {
     head: "Running",
     cell: (node: NodeFigures) => (
-      <span title={age(node.started_at)}>{span((Date.now() - node.started_at) / 1000)}</span>
+      <span title={age(node.started_at)}>{span((serverNow() - node.started_at) / 1000)}</span>
     ),
   },
 ];

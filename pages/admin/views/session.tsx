@@ -1,6 +1,7 @@
 /** One session: its state key by key, its devices, what happens in it, and what can be done to it. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, path, query, RawBody } from "../access";
+import { now as serverNow } from "../clock";
 import { bytes, clock, count, date, parse, preview } from "../format";
 import { type Commit, Tail } from "../tail";
 import type { ConnectionRow, DeviceRow, Inspected, KeyRow } from "../types";
@@ -23,8 +24,9 @@ import {
   When,
 } from "../ui/parts";
 
-const SHOWN = 100;
 const LINES = 200;
+/** Commits that wait for a state to be loaded; with a hole in them it is loaded again. */
+const WAITING = 1_000;
 const REDRAW = 250;
 const NOT_KEPT =
   "The writer of each key is kept from when SYNCBRIDGE_KEY_WRITERS is set. While this page watches live, writers are exact.";
@@ -46,7 +48,7 @@ function applied(session: Inspected, commit: Commit): Inspected | undefined {
     version: commit.version,
     lineage: "",
     writer: commit.device,
-    updated_at: new Date().toISOString(),
+    updated_at: new Date(serverNow()).toISOString(),
   };
 }
 
@@ -56,11 +58,13 @@ export function Session({ id }: { id: string }) {
   const admin = useAdmin();
   const now = useRef(session);
   now.current = session;
-  const take = (commits: Commit[]) => {
+  const take = (commits: Commit[]): boolean => {
+    if (loaded.busy) return false;
     let next = now.current;
     for (const commit of commits) next &&= applied(next, commit);
-    if (next) loaded.set(next);
-    else void reload();
+    if (!next) void reload();
+    else if (next !== now.current) loaded.set(next);
+    return true;
   };
   return (
     <Page
@@ -103,7 +107,7 @@ export function Session({ id }: { id: string }) {
           <State session={session} reload={reload} />
           <Devices session={session} reload={reload} />
           {admin ? (
-            <Live id={id} onCommits={take} />
+            <Live id={id} onCommits={take} reload={reload} />
           ) : (
             <p class="muted small">
               Watching live joins the session, for which role admin is needed.
@@ -155,7 +159,6 @@ function Expire({ session }: { session: Inspected }) {
 
 function State({ session, reload }: { session: Inspected; reload: () => Promise<void> }) {
   const [filter, setFilter] = useState("");
-  const [most, setMost] = useState(SHOWN);
   const [editing, setEditing] = useState<KeyRow | "new">();
   const admin = useAdmin();
   const rows = session.keys.filter(({ key }) => key.includes(filter));
@@ -184,7 +187,7 @@ function State({ session, reload }: { session: Inspected; reload: () => Promise<
     >
       <Table
         caption="Keys"
-        rows={rows.slice(0, most)}
+        rows={rows}
         by={(row) => row.key}
         empty={filter ? "No key contains that." : "The state is empty."}
         columns={[
@@ -214,13 +217,6 @@ function State({ session, reload }: { session: Inspected; reload: () => Promise<
             : []),
         ]}
       />
-      {rows.length > most && (
-        <div class="row foot">
-          <button type="button" class="button" onClick={() => setMost(most + SHOWN)}>
-            Show {Math.min(SHOWN, rows.length - most)} more of {rows.length}
-          </button>
-        </div>
-      )}
       {editing && (
         <Edit
           row={editing === "new" ? undefined : editing}
@@ -552,14 +548,21 @@ interface Line {
   version?: number;
 }
 
+interface Watching {
+  id: string;
+  /** @returns false: not now, once more later */
+  onCommits: (commits: Commit[]) => boolean;
+  reload: () => Promise<void>;
+}
+
 /** What happens, from when watching was begun. `LINES` are kept; drawing is bounded in rate. */
-function Live({ id, onCommits }: { id: string; onCommits: (commits: Commit[]) => void }) {
+function Live({ id, onCommits, reload }: Watching) {
   const [on, setOn] = useState(false);
   const [paused, setPaused] = useState(false);
   const [lines, setLines] = useState<Line[]>([]);
   const [status, setStatus] = useState("");
-  const latest = useRef({ paused, onCommits });
-  latest.current = { paused, onCommits };
+  const latest = useRef({ paused, onCommits, reload });
+  latest.current = { paused, onCommits, reload };
   const toggle = () => {
     setStatus(on ? "" : "Joining…");
     setOn(!on);
@@ -577,15 +580,20 @@ function Live({ id, onCommits }: { id: string; onCommits: (commits: Commit[]) =>
     };
     const tail = new Tail(id, {
       status: setStatus,
+      anew: () => void latest.current.reload(),
+      ended: (text) => {
+        setStatus(text);
+        setOn(false);
+      },
       presence: (device, what) => note({ device, text: what }),
       commit: (commit) => {
+        if (commits.length >= WAITING) commits = [];
         commits.push(commit);
         note({ device: commit.device, version: commit.version, text: said(commit) });
       },
     });
     const timer = setInterval(() => {
-      if (commits.length) latest.current.onCommits(commits);
-      commits = [];
+      if (commits.length && latest.current.onCommits(commits)) commits = [];
       if (dirty && !latest.current.paused) setLines([...kept]);
       if (!latest.current.paused) dirty = false;
     }, REDRAW);

@@ -30,8 +30,8 @@ interface Results {
 
 function walks(text: string, active: boolean): Walk[] {
   if (!text) return [{ filter: { active }, cursor: "" }];
-  if (UUID.test(text)) return [{ filter: { session_id: text }, cursor: "" }];
-  return ["user_id", "device_id"].map((name) => ({ filter: { [name]: text, active }, cursor: "" }));
+  const names = UUID.test(text) ? ["session_id", "user_id", "device_id"] : ["user_id", "device_id"];
+  return names.map((name) => ({ filter: { [name]: text, active }, cursor: "" }));
 }
 
 /** Go on with walks until there are rows enough, or a bound of steps is reached. */
@@ -48,7 +48,7 @@ async function further(results: Results): Promise<Results> {
     for (const page of pages) {
       damaged += page.damaged;
       for (const row of page.sessions) {
-        if (row.session_id !== DASHBOARDS) rows.set(row.session_id, row);
+        if (row.session_id !== DASHBOARDS || row.version) rows.set(row.session_id, row);
       }
     }
     open = open
@@ -134,6 +134,7 @@ export function Sessions() {
         <Card title="Found" wide>
           <Table
             caption="Sessions"
+            whole
             rows={results.rows}
             by={(row) => row.session_id}
             empty={

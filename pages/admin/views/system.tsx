@@ -1,6 +1,6 @@
 /** The settings in effect, and what this server is. */
 import { useState } from "preact/hooks";
-import { ask } from "../access";
+import { ask, tokenEnds } from "../access";
 import { date } from "../format";
 import type { Setting } from "../types";
 import { Badge, Card, Facts, Failure, Id, Page, Table, useFeed, useLoaded } from "../ui/parts";
@@ -37,7 +37,7 @@ export function System() {
           ],
           ["Voice provider", me.voice ? "configured" : "none"],
           ["Signed in as", `${me.user_id} (${me.role})`],
-          ["Signed in until", date(me.expires_at)],
+          ["Token good until", date(tokenEnds())],
         ]}
       />
       <Card

@@ -42,6 +42,9 @@ OF_ADMINS: Mapping[tuple[str, str], str] = {
     ("POST", "/session/conflict/resolve"): "state_resolved",
     ("GET", "/voice/channels/{channel_id}"): "call_read",
     ("GET", "/voice/channels/{channel_id}/timeline"): "call_read",
+    ("GET", "/voice/channels/{channel_id}/history"): "call_read",
+    ("PUT", "/voice/channels/{channel_id}/config"): "call_configured",
+    ("POST", "/voice/channels/{channel_id}/prewarm"): "call_prewarmed",
     ("GET", "/voice/channels/{channel_id}/recordings"): "recordings_read",
     ("GET", "/voice/channels/{channel_id}/recordings/{recording_id}/text"): "recording_read",
     ("GET", "/users/{user_id}/calls"): "calls_read",
@@ -97,7 +100,7 @@ class Audit:
         }
         named = {name: value for name, value in parts.items() if name not in _SECRET_PARTS}
         named |= state.get("audited", {})
-        if looked and not self._looks.begins((*what.values(), *named.values()), now):
+        if looked and not self._looks.begins((*what.values(), *named.items()), now):
             return
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
         request = {"request_id": state.get("request_id", "")}
@@ -125,5 +128,6 @@ class Audit:
 
 
 def audited(scope: MutableMapping[str, Any], **what: object) -> None:
-    """Say in the audit log what a request was about."""
-    scope.setdefault("state", {})["audited"] = what
+    """Say in the audit log what a request was about, and what else besides; `what` is hashable
+    where the request is a look."""
+    scope.setdefault("state", {}).setdefault("audited", {}).update(what)

@@ -27,6 +27,7 @@ from syncbridge.voice.evidence import told_by
 from syncbridge.voice.health import CallHealth
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.provider.records import CannotVerify, Metrics
+from syncbridge_server.auth.audit import audited
 from syncbridge_server.auth.http import Authenticate, named_device
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.channels import (
@@ -378,6 +379,7 @@ class VoiceRoutes:
             require_json(request)
         body = decode_json(text, LeaveBody) if text else LeaveBody()
         user_id = self._leaver(identity, body)
+        audited(request.scope, user_id=user_id)
         voice = required(self._voice)
         try:
             leaving, sent_away = Leaving(voice.provider, voice.writer), user_id != identity.user_id

@@ -19,6 +19,7 @@ from syncbridge.voice.evidence import EvidenceOrigin, Teller
 from syncbridge.voice.naming import id_of_key
 from syncbridge.voice.provider.errors import ProviderError
 from syncbridge.voice.records import ChannelConfig
+from syncbridge_server.auth.audit import audited
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.durations import short_duration
 from syncbridge_server.http.support.answers import encoded, timestamp
@@ -151,6 +152,7 @@ class VoiceOperationRoutes:
         query = channel_query(request)
         body = await read_json(request, PrewarmBody, BODY)
         waddle_id = ids.channel_id("waddleId", body.waddle_id)
+        audited(request.scope, waddle_id=waddle_id)
         if query.waddle not in ("", waddle_id):
             raise SyncBridgeError(
                 ErrorCode.INVALID_FIELD, "waddle: not the waddleId of the body", field="waddle"
@@ -197,6 +199,8 @@ class VoiceOperationRoutes:
         identity = await self._in_charge(request)
         voice = required(self._voice)
         waddle_id = channel_query(request).waddle
+        if waddle_id:
+            audited(request.scope, waddle_id=waddle_id)
         body = await read_json(request, ConfigBody, BODY)
         default = default_config(self._settings)
         standing = self._config(body) if body != ConfigBody() else None
@@ -279,6 +283,7 @@ class VoiceOperationRoutes:
         channel = await self._known(identity, voice, request)
         body = await read_json(request, MuteBody, BODY)
         user_id = ids.short_id("userId", body.user_id, self._settings.id_bytes)
+        audited(request.scope, user_id=user_id)
         if not voice.provider.capabilities.server_mute:
             raise SyncBridgeError(ErrorCode.UNSUPPORTED, "the voice provider cannot mute users")
         room, channel_id = channel.record.room, channel.record.channel_id

@@ -43,6 +43,8 @@ async def test_what_is_audited(redis_url: str, tmp_path: Path) -> None:
             await http.post(f"/voice/channels/stage/{verb}", json={}, headers=admin)
         await http.get("/voice/channels/stage/recordings", headers=admin)
         await http.get("/voice/channels/stage/recordings", headers=service)
+        said = {"message": "hello", "audience": "session", "session_id": session}
+        await http.post("/admin/broadcast", json=said, headers=admin)
 
     written = lines(path)
     assert [
@@ -58,6 +60,7 @@ async def test_what_is_audited(redis_url: str, tmp_path: Path) -> None:
         ("call_muted", "root", 503),
         ("call_ended", "root", 503),
         ("recordings_read", "root", 200),
+        ("POST /admin/broadcast", "root", 200),
     ] == [(line["action"], line["user"], line["status"]) for line in written]
     assert {"audit"} == {line["event"] for line in written}
     assert {"127.0.0.1"} == {line["client"] for line in written}
@@ -65,6 +68,7 @@ async def test_what_is_audited(redis_url: str, tmp_path: Path) -> None:
     assert ("device", "tv", "ann") == tuple(written[3][name] for name in ("kind", "value", "owner"))
     assert session == written[7]["session_id"]
     assert "stage" == written[8]["channel_id"]
+    assert ("session", session) == (written[12]["audience"], written[12]["session_id"])
     text = path.read_text()
     assert not any(token in text for token in (secret, handoff, issued.json()["access_token"]))
     assert 0o600 == stat.S_IMODE(path.stat().st_mode)

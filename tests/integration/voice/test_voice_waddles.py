@@ -432,3 +432,34 @@ async def test_events_name_the_waddle(rig: VoiceRig) -> None:
 def test_a_record_knows_its_public_id() -> None:
     """The key is nobody's business."""
     assert "lobby" == ChannelRecord(qualified_key("b", "lobby")).public_id
+
+
+async def test_the_audit_log_tells_the_channels_apart(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """A look into one waddle's call is none into another's; who is muted or sent away is named."""
+    path = tmp_path / "audit.log"
+    root = voice_mint("root", Role.ADMIN)
+    async with voice_server(redis_server.url, audit_log=str(path)) as rig:
+        for user, waddle in (("ann", "a"), ("bob", "b")):
+            await enter(rig, user, waddle)
+        for waddle in ("a", "b", "a"):
+            for part in ("", "/timeline", "/history", "/recordings"):
+                await rig.ask("GET", f"{PATH}{part}?waddle={waddle}", root)
+        await rig.ask("POST", f"{PATH}/mute?waddle=a", root, {"userId": "ann"})
+        await rig.ask("POST", f"{PATH}/leave?waddle=b", root, {"userId": "bob"})
+        await rig.ask("PUT", f"{PATH}/config?waddle=b", root, {})
+        await rig.ask("POST", f"{PATH}/prewarm", root, {"waddleId": "a"})
+        await enter(rig, "eve", "c", channel="alone")
+        await rig.ask("GET", "/voice/channels/alone", root)
+    written = [json.loads(line) for line in path.read_text().splitlines()]
+
+    looks = ["call_read", "recordings_read"]
+    assert [
+        *[(action, waddle, None) for waddle in "ab" for action in looks],
+        ("call_muted", "a", "ann"),
+        ("call_left", "b", "bob"),
+        ("call_configured", "b", None),
+        ("call_prewarmed", "a", None),
+        ("call_read", "c", None),
+    ] == [(line["action"], line["waddle_id"], line.get("user_id")) for line in written]

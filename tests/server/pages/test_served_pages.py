@@ -1,5 +1,6 @@
 """The demo, the dashboard and their assets as they are served: whole, kept, and under a policy."""
 
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from support.source_tree import text
+from syncbridge.close_codes import CloseCode
 from syncbridge_server.http.pages import POLICY, Built, PageRoutes
 
 MEDIA = b'<meta name="media" content="">'
@@ -146,3 +148,10 @@ async def test_without_pages_it_is_said_how_far_they_are(tmp_path: Path) -> None
 def test_the_source_has_the_place_for_the_provider() -> None:
     """What the server fills in stands in the page's source as it expects it."""
     assert 'name="media" content=""' in text(Path("pages/index.html"))
+
+
+def test_the_dashboard_names_every_close_code() -> None:
+    """Also those that a server seldom sends."""
+    named = re.findall(r'"(\d{4})": "', text(Path("pages/admin/views/overview.tsx")))
+
+    assert {str(int(code)) for code in CloseCode} <= set(named)

@@ -22,6 +22,7 @@ from syncbridge_server.admin.figures import (
     Trouble,
 )
 from syncbridge_server.admin.survey import Row
+from syncbridge_server.auth.audit import audited
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.http.support.answers import encoded, timestamp
 from syncbridge_server.http.support.pages import Cursor, PageSize, query_of
@@ -224,6 +225,7 @@ class AdminRoutes:
             )
         if body.session_id:
             ids.session_id(body.session_id)
+        audited(request.scope, audience=body.audience.value, session_id=body.session_id)
         payload = msgspec.json.encode(members)
         delivery = await self._administration.broadcast(payload, body.audience, body.session_id)
         self._administration.notice(
