@@ -19,8 +19,6 @@ export function createSession<S extends object = AnyState>(options: Options): Se
  * @throws ConnectFailed when that takes longer than `startTimeout`
  * @throws SessionClosed when the server refuses for good
  */
-export async function connect<S extends object = AnyState>(
-  options: Options,
-): Promise<Session<S>> {
+export async function connect<S extends object = AnyState>(options: Options): Promise<Session<S>> {
   return createSession<S>(options).started();
 }

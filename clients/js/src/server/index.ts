@@ -113,7 +113,9 @@ export class Api {
     const { token, timeout = TIMEOUT } = options;
     this.#options = options;
     if (token !== undefined)
-      this.#keeper = new TokenKeeper(token, (work) => inTime(work, timeout, "no answer of token()"));
+      this.#keeper = new TokenKeeper(token, (work) =>
+        inTime(work, timeout, "no answer of token()"),
+      );
   }
 
   /** @throws ApiError when it is refused, RequestFailed when there is no answer */
