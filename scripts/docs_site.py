@@ -76,8 +76,8 @@ def draw(page: Path) -> None:
         return
     try:
         from merman import Merman
-    except ImportError:
-        print(f"{page.name}: no renderer here, so that its diagrams stay text", file=sys.stderr)
+    except ImportError as error:
+        print(f"{page.name}: its diagrams stay text: {error}", file=sys.stderr)
         return
     drawn, end = "", 0
     for number, found in enumerate(DIAGRAM.finditer(text), 1):
