@@ -117,7 +117,7 @@ async def test_a_write_tells_only_while_somebody_reads(
     assert [] == await told(events, sid)
     assert None is await io.execute("ZSCORE", dirty(tag), sid)
     assert b"XADD" not in io.scripts.sources["apply"]
-    assert b"session.created" not in io.scripts.sources["apply"]
+    assert b"told_created" not in io.scripts.sources["apply"]
 
 
 async def test_the_first_write_is_told_at_once(telling: RedisStore, events: RedisEvents) -> None:
@@ -156,43 +156,6 @@ async def test_changes_of_a_round_are_one_event(telling: RedisStore, events: Red
         (one["from_version"], one["to_version"], one["keys"]) for one in second[1:]
     ]
     assert third == second
-
-
-async def test_a_session_is_noted_once_a_round(
-    telling: RedisStore, events: RedisEvents, io: RedisIO, raw: redis.Redis
-) -> None:
-    """The first change since it was told notes it, and the next ones nothing."""
-    sid = session_id()
-    tag = TAGS[bucket_of(sid)]
-    noted = []
-    for turn in range(5):
-        if turn == 3:
-            await round_of(events, sid)
-        if turn == 4:
-            raw.zrem(dirty(tag), sid)
-        await telling.call(write(sid, {"a": str(turn)}))
-        noted.append((raw.zscore(dirty(tag), sid), bool(raw.hexists(meta_key(sid), "q"))))
-
-    assert [(None, False), (1, True), (1, True), (3, True), (None, True)] == noted
-
-
-@pytest.mark.parametrize("note", [-21_000, 5_000, "x", "nan", "inf"])
-async def test_an_old_note_is_not_believed(
-    telling: RedisStore, events: RedisEvents, io: RedisIO, raw: redis.Redis, note: int | str
-) -> None:
-    """Nor one of the future, or a damaged one: the dirty set may be another one since."""
-    sid = session_id()
-    tag = TAGS[bucket_of(sid)]
-    for turn in range(2):
-        await telling.call(write(sid, {"a": str(turn)}))
-    raw.unlink(dirty(tag))
-    seconds, _ = raw.time()
-    raw.hset(meta_key(sid), "q", note if isinstance(note, str) else seconds * 1000 + note)
-    await telling.call(write(sid, {"a": "2"}))
-
-    assert [(2, 3)] == [
-        (one["from_version"], one["to_version"]) for one in await round_of(events, sid)
-    ]
 
 
 async def test_values_are_those_of_the_version(telling: RedisStore, events: RedisEvents) -> None:

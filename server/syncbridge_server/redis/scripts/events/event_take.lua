@@ -48,12 +48,10 @@ local function values_of(base, names)
   return table.concat(parts)
 end
 
--- Whether the session could be read. From here on its next change is one of another round: field
--- `q` of its meta says that it is in the dirty set, see apply.lua. `trim`: what XADD does besides.
-local function tell(outbox, base, sid, from, trim)
+-- Whether the session could be read.
+local function tell(outbox, base, sid, from)
   local meta = redis.pcall('HMGET', base .. 'm', 'v', 'e', 'l', 'u', 'w', 'z', 'f')
   if meta.err then return false end
-  if meta[1] then redis.pcall('HDEL', base .. 'm', 'q') end
   local before, version = tonumber(from), tonumber(meta[1] or 0)
   if version > before then
     local names, all = keys_of(base, from, tonumber(meta[7] or 0))
@@ -64,16 +62,15 @@ local function tell(outbox, base, sid, from, trim)
     local more = {}
     if not all then more[1], more[2] = 'm', '1' end
     if values ~= '' then more[#more + 1], more[#more + 2] = 'V', values end
-    call('XADD', outbox, trim[1], trim[2], trim[3], '*', 'k', 'session.updated', 's', sid,
+    call('XADD', outbox, 'MAXLEN', '~', 4096, '*', 'k', 'session.updated', 's', sid,
         'u', meta[4] or '', 'f', from, 'v', meta[1], 'e', meta[2], 'l', meta[3],
         'd', meta[5] or '', 'K', table.concat(parts), unpack(more))
-    trim.done = true
   end
   return true
 end
 
 -- Sessions of the round that are left, and those of the next one.
-local function tell_all(outbox, changed, aside, begin, trim)
+local function tell_all(outbox, changed, aside, begin)
   local due, going_on = nil, call('EXISTS', aside) == 1
   if going_on then
     due = call('ZRANGE', aside, 0, most_sessions - 1, 'WITHSCORES')
@@ -88,7 +85,7 @@ local function tell_all(outbox, changed, aside, begin, trim)
   local base, sids, unread = 's:' .. match(outbox, '{[^}]*}') .. ':', {}, {}
   for j = 1, #due, 2 do
     sids[#sids + 1] = due[j]
-    if not tell(outbox, base .. due[j] .. ':', due[j], due[j + 1], trim) then
+    if not tell(outbox, base .. due[j] .. ':', due[j], due[j + 1]) then
       unread[#unread + 1] = due[j + 1]
       unread[#unread + 1] = due[j]
     end
@@ -104,9 +101,8 @@ end
 
 local function take(outbox, changed, aside, after, round, forget)
   local left, waiting = 0, 0
-  local trim = forget == '' and {'MAXLEN', '~', 4096} or {'MINID', '=', forget}
-  if round ~= '0' then left, waiting = tell_all(outbox, changed, aside, round == '2', trim) end
-  if forget ~= '' and not trim.done then call('XTRIM', outbox, 'MINID', forget) end
+  if round ~= '0' then left, waiting = tell_all(outbox, changed, aside, round == '2') end
+  if forget ~= '' then call('XTRIM', outbox, 'MINID', forget) end
   local entries = call('XRANGE', outbox, after, '+', 'COUNT', most + 1)
   if #entries > 0 and entries[1][1] == after then
     table.remove(entries, 1)

@@ -25,3 +25,10 @@ local function told_device(event, owner, device, online, ...)
   local kind = event == 'joined' and 'device.joined' or 'device.left'
   told(kind, 'u', owner, 'd', device, 'n', online, 'r', event, ...)
 end
+
+local function told_created(user, device, epoch, lineage, app, expires)
+  local tag, sid = string.sub(KEYS[1], 3, -40), string.sub(KEYS[1], -38, -3)
+  put(tag, 'session.created', 's', sid, 'u', user, 'v', 1, 'd', device, 'e', epoch, 'l', lineage,
+      'a', app)
+  redis.pcall('ZADD', 'ex:' .. tag, string.format('%.0f', expires), sid .. ' ' .. user)
+end

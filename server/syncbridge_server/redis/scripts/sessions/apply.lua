@@ -95,9 +95,7 @@ local free_id = flags % 256 > 127 and own .. 'f:' .. device
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local meta = call('HMGET', KEYS[1], 'v', 'l', 'n', 'i' .. device, 's', 'e', 'u', 't', 'z',
-    'x' .. device
---@     , 'q'
-    )
+    'x' .. device)
 local exists = meta[1] ~= false
 local version, lineage, epoch = tonumber(meta[1] or 0), meta[2] or '', meta[6] or ''
 local bytes, refreshed = tonumber(meta[3] or 0), tonumber(meta[8] or now)
@@ -565,19 +563,9 @@ elseif bytes == 0 and made then
 end
 
 --@ if made and exists then
---@   -- Since `q` it is in the dirty set: event_take.lua takes both away. One that is older may be of
---@   -- a time before the last one in which nothing was written there.
---@   local BELIEVED, noted = 20000, tonumber(meta[11]) or 0
---@   if not (now >= noted and now <= noted + BELIEVED) then
---@     redis.pcall('ZADD', 'ed:' .. sub(KEYS[1], 3, -40), 'NX', meta[1], sub(KEYS[1], -38, -3))
---@     call('HSET', KEYS[1], 'q', now)
---@   end
+--@   redis.pcall('ZADD', 'ed:' .. sub(KEYS[1], 3, -40), 'NX', meta[1], sub(KEYS[1], -38, -3))
 --@ elseif made then
---@   -- Not a function of the prelude: making one would cost each write.
---@   local tag, sid = sub(KEYS[1], 3, -40), sub(KEYS[1], -38, -3)
---@   redis.pcall('XADD', 'e:' .. tag, 'MAXLEN', '~', 4096, '*', 'k', 'session.created', 's', sid,
---@       'u', ARGV[2], 'v', 1, 'd', device, 'e', epoch, 'l', lineage, 'a', app)
---@   redis.pcall('ZADD', 'ex:' .. tag, format('%.0f', now + TTL), sid .. ' ' .. ARGV[2])
+--@   told_created(ARGV[2], device, epoch, lineage, app, now + TTL)
 --@ end
 local nodes = meta[5]
 if made and nodes and nodes ~= node then
