@@ -22,7 +22,8 @@ variables=(
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
     PYTHONMALLOC=malloc
 )
-env "${variables[@]}" "$python" -c 'import os, syncbridge_core.hub as h; assert h.__file__.startswith(os.getcwd()), h'
+env "${variables[@]}" "$python" -c \
+    'import os, syncbridge_core.hub as h; assert h.__file__.startswith(os.getcwd()), h'
 if [ "${SANITIZED:-}" = server ]; then
     cd ../..
     export SYNCBRIDGE_ATTACK_WITHIN="env ${variables[*]}"

@@ -126,7 +126,8 @@ async def test_nothing_is_left_of_one_that_is_removed_while_it_is_served(
             await receiver.until(2)
             assert 204 == (await http.delete(f"/admin/webhooks/{made}")).status_code
             await trio.sleep(process.LOOK_SECONDS)
-            while list(raw.scan_iter(f"ev:{{events}}:?:{made}")):  # noqa: ASYNC110 - it says nothing
+            left = f"ev:{{events}}:?:{made}"
+            while list(raw.scan_iter(left)):  # noqa: ASYNC110 - it says nothing
                 await trio.sleep(0.05)
 
 
