@@ -426,8 +426,12 @@ class Session:
             self._updates[pending.id] = Update(pending)
 
     async def _started(self) -> None:
-        if self._restored:
-            return
+        if not self._restored:
+            await self._connected()
+        if self._status is Status.CONNECTING:
+            self._move(Status.OFFLINE)
+
+    async def _connected(self) -> None:
         with anyio.move_on_after(self._options.start_timeout):
             while self._status is Status.CONNECTING:
                 await self._moved.wait()

@@ -21,6 +21,7 @@ from syncbridge_client import (
     Lost,
     QueueFull,
     SessionClosed,
+    Status,
     StorageError,
     StorageFailed,
     offline,
@@ -127,6 +128,22 @@ async def test_what_was_made_offline_is_sent_by_the_next_program(
     shown, state = await on(backend, third)
 
     assert {"items": list(range(30))} == shown == state
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_without_a_network_the_status_is_offline(
+    node: Node, tmp_path: Path, backend: str
+) -> None:
+    """Entered with a stored state or without a wait; `online` comes with the connection."""
+    session, path = new_session(), tmp_path / "phone.db"
+
+    async def status(port: int, **options: Any) -> Status:
+        async with device(port, "phone", session, close_timeout=0, **options) as phone:
+            return phone.status
+
+    assert await on(backend, lambda: status(DEAD, start_timeout=0)) is Status.OFFLINE
+    assert await on(backend, lambda: status(node.port, store=offline(path))) is Status.ONLINE
+    assert await on(backend, lambda: status(DEAD, store=offline(path))) is Status.OFFLINE
 
 
 async def test_the_queue_is_bounded(tmp_path: Path) -> None:
