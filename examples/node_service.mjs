@@ -1,8 +1,12 @@
 // A back end in Node: it keeps a call session over HTTP, and tells the user's devices of it.
 //
-//     SYNCBRIDGE_URL=http://127.0.0.1:8080 SERVICE_TOKEN=… USER_TOKEN=… node node_service.mjs
+// Copy it into a project that has @syncbridge/client installed. In the clone whose server runs:
 //
-// SERVICE_TOKEN has the role service, USER_TOKEN is the user's.
+//     export SYNCBRIDGE_URL=http://127.0.0.1:8080
+//     export SERVICE_TOKEN=$(.venv/bin/syncbridge token --user back-end --role service)
+//     export USER_TOKEN=$(.venv/bin/syncbridge token --user ann)
+//
+// Then, in the project: node node_service.mjs
 import { connect } from "@syncbridge/client";
 import { createApi } from "@syncbridge/client/server";
 
