@@ -1,6 +1,6 @@
 // What the core is made of: its bytes by module, minified, and their share of the gzipped size.
 //
-//     cd clients/js/bench && npm install && node profile.mjs
+//     make client-js && node clients/js/bench/profile.mjs
 import { basename, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
