@@ -45,10 +45,8 @@ SERVERS ?= bookworm trixie valkey
 PLACES ?= sentinel cluster
 PLACE_TESTS ?= tests/integration/sessions tests/integration/rest
 # Passed on to the program that a target starts: make test ARGS="-k hub -x"
-TEST_PROCESSES ?= 3
 ARGS ?=
 
-IN_PROCESSES := --numprocesses $(TEST_PROCESSES) --dist loadfile
 PY := .venv/bin/python
 DONE := .venv/done
 PIP := $(PY) -m pip --disable-pip-version-check
@@ -98,8 +96,8 @@ images: $(PAGES)/node_modules/.checks $(DONE)/pages $(DONE)/test $(DONE)/kernels
 docs: $(DONE)/docs  ## build the documentation site in build/site; a link that leads nowhere fails
 	$(PY) scripts/docs_site.py
 
-test: $(DONE)/test $(DONE)/kernels  ## run all Python tests, on real Redis, in TEST_PROCESSES=3 at a time
-	$(PY) -m pytest $(IN_PROCESSES) $(ARGS)
+test: $(DONE)/test $(DONE)/kernels  ## run all Python tests, on a real Redis
+	$(PY) -m pytest $(ARGS)
 
 test-pure: $(DONE)/test $(DONE)/kernels  ## run the unit tests on the pure-Python twins of the compiled kernels
 	SYNCBRIDGE_PURE_PYTHON=1 $(PY) -m pytest tests/unit $(WITHOUT_KERNELS:%=--ignore=%) \
@@ -149,7 +147,7 @@ servers: $(DONE)/test $(DONE)/kernels  ## run the store's tests on SERVERS="book
 
 places: $(DONE)/test $(DONE)/kernels  ## run the tests of sessions and REST on PLACES="sentinel cluster"
 	for place in $(PLACES); do \
-		SYNCBRIDGE_TEST_PLACE=$$place $(PY) -m pytest $(IN_PROCESSES) $(PLACE_TESTS) $(ARGS); \
+		SYNCBRIDGE_TEST_PLACE=$$place $(PY) -m pytest $(PLACE_TESTS) $(ARGS); \
 	done
 
 bare:  ## follow the README on a bare Debian 13; needs root and debootstrap
