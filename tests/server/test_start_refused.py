@@ -75,7 +75,8 @@ FAULTS: list[tuple[dict[str, str], str]] = [
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [*KNOWN, *(row.name for row in rows())]:
+    ours = [name for name in os.environ if name.startswith("SYNCBRIDGE_")]
+    for name in [*KNOWN, *(row.name for row in rows()), *ours]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("syncbridge_server.cli.configure_logging", lambda *args: None)

@@ -97,6 +97,7 @@ async def test_handoff(node: Node, backend: str, caplog: pytest.LogCaptureFixtur
     no log or repr shows it.
     """
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="httpx")  # a server in this process may have quietened it
 
     async def scenario() -> None:
         sid = new_session()
