@@ -214,7 +214,7 @@ async def test_two_nodes_that_look_at_once_end_a_call_once(
 ) -> None:
     """Of all that ended it, one is told that it did."""
     told: list[str] = []
-    async with RedisIO(server.url).running() as other_io:
+    async with RedisIO(server.url, deadline=8.0).running() as other_io:
         other = RedisLedger(other_io, DAY, 30 * DAY)
         ids = [await made(calls, CallState.ACTIVE) for _ in range(10)]
         for call_id in ids:

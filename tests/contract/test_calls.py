@@ -240,7 +240,7 @@ async def test_keys_of_a_call_share_a_slot(server: RedisServer, raw: redis.Redis
 
 async def test_two_nodes_write_one_state(calls: RedisCalls, server: RedisServer) -> None:
     """Of two that bring a call into the same state, one has done it and the other finds it so."""
-    async with RedisIO(server.url).running() as other_io:
+    async with RedisIO(server.url, deadline=8.0).running() as other_io:
         other = RedisCalls(other_io, DAY, BOUND)
         for _ in range(20):
             call_id = new_id()

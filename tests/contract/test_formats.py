@@ -16,7 +16,7 @@ HOUR = 3_600_000
 
 async def test_empty_database_has_no_old_data(redis_server: RedisServer) -> None:
     """The first node notes the format; nobody looks for keys of format 1."""
-    async with RedisIO(redis_server.url).running() as io:
+    async with RedisIO(redis_server.url, deadline=8.0).running() as io:
         await admit(io)
         assert not await old_data(io, HOUR)
         assert await io.execute("HGETALL", RECORD) == [b"format", b"%d" % FORMAT]
@@ -26,7 +26,7 @@ async def test_empty_database_has_no_old_data(redis_server: RedisServer) -> None
 
 async def test_database_without_a_record_may_have_old_data(redis_server: RedisServer) -> None:
     """For as long as a session lives; also when a backup of format 1 is put back later."""
-    async with RedisIO(redis_server.url).running() as io:
+    async with RedisIO(redis_server.url, deadline=8.0).running() as io:
         await io.execute("SET", "anything", "1")
         assert await old_data(io, HOUR)
         until = int(await io.execute("HGET", RECORD, "old"))
@@ -41,7 +41,7 @@ async def test_database_without_a_record_may_have_old_data(redis_server: RedisSe
 async def test_cluster_has_no_old_data() -> None:
     """No cluster could run format 1."""
     with RedisServer(cluster=True) as server:
-        async with RedisIO(server.url).running() as io:
+        async with RedisIO(server.url, deadline=8.0).running() as io:
             await io.execute("SET", "anything", "1")
             assert not await old_data(io, HOUR)
 
@@ -50,7 +50,7 @@ async def test_live_nodes_of_format_1_and_later_formats_are_refused(
     redis_server: RedisServer,
 ) -> None:
     """By name; a node that has gone is not in the way."""
-    async with RedisIO(redis_server.url).running() as io:
+    async with RedisIO(redis_server.url, deadline=8.0).running() as io:
         await io.execute("ZADD", "nodes", 1, "a1", 2, "b2")
         await admit(io)
         assert await io.execute("ZRANGE", "nodes", 0, -1) == []

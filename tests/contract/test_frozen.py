@@ -212,7 +212,7 @@ def test_random_histories_with_freezes_between(
 
     async def run() -> None:
         model = History(LIMITS.tombstones, LIMITS.state_bytes, LIMITS.state_keys, sealed=True)
-        async with RedisIO(server.url).running() as io:
+        async with RedisIO(server.url, deadline=8.0).running() as io:
             store, sid = RedisStore(io, "n1", LIMITS), session_id()
             for request, packed in history:
                 request.sid = sid
@@ -265,7 +265,10 @@ def test_pipelines_across_frozen_sessions_keep_order(
 
 async def test_nodes_that_unpack_at_once(server: RedisServer, store: RedisStore) -> None:
     """Many requests of three nodes for one packed session: each write is done exactly once."""
-    async with RedisIO(server.url).running() as io1, RedisIO(server.url).running() as io2:
+    async with (
+        RedisIO(server.url, deadline=8.0).running() as io1,
+        RedisIO(server.url, deadline=8.0).running() as io2,
+    ):
         stores = [store, RedisStore(io1, "n2"), RedisStore(io2, "n3")]
         for _ in range(10):
             sid = await frozen_session(store, io1)
@@ -286,8 +289,8 @@ async def test_writes_while_it_is_packed_are_not_lost(server: RedisServer) -> No
     """Freezers that never rest, and writers on two nodes: every write is there in the end."""
     writes_each, keys = 60, 4
     async with (
-        RedisIO(server.url).running() as io1,
-        RedisIO(server.url).running() as io2,
+        RedisIO(server.url, deadline=8.0).running() as io1,
+        RedisIO(server.url, deadline=8.0).running() as io2,
         trio.open_nursery() as nursery,
     ):
         sid = session_id()
@@ -407,7 +410,7 @@ async def test_the_index_brings_changed_sessions_to_the_freezer(
 ) -> None:
     """Changed, joined and unpacked sessions are entered once; a sweep packs what is due."""
     end_leases(raw)
-    async with RedisIO(server.url).running() as io:
+    async with RedisIO(server.url, deadline=8.0).running() as io:
         store = RedisStore(io, "n1", freeze_after=0.001)
         sids = [session_id() for _ in range(40)]
         for sid in sids:
@@ -436,7 +439,7 @@ async def test_a_bucket_belongs_to_one_freezer_and_its_heir(
     """While a node holds the lease another one finds nothing; what it claimed and did not finish
     is taken over when its claim is over."""
     end_leases(raw)
-    async with RedisIO(server.url).running() as io:
+    async with RedisIO(server.url, deadline=8.0).running() as io:
         store = RedisStore(io, "n1", freeze_after=0.001)
         sid = session_id()
         await store.call(write(sid, STATE))

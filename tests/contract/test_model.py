@@ -95,7 +95,7 @@ async def compare(url: str, history: list[Apply], limits: Limits = LIMITS) -> No
         limits.value_bytes,
         sealed=True,
     )
-    async with RedisIO(url).running() as io:
+    async with RedisIO(url, deadline=8.0).running() as io:
         store = RedisStore(io, "n1", limits)
         sid, epoch = session_id(), ""
         for request in history:
@@ -138,7 +138,7 @@ def test_pipelined_writes_take_effect_in_order(server: RedisServer, history: lis
     """One submit of many writes gives the same answers as one write after another."""
 
     async def run() -> list[Outcome]:
-        async with RedisIO(server.url).running() as io:
+        async with RedisIO(server.url, deadline=8.0).running() as io:
             store = RedisStore(io, "n1", LIMITS)
             sid = session_id()
             for request in history:

@@ -55,7 +55,7 @@ async def nodes(server: RedisServer) -> AsyncIterator[list[Node]]:
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(3):
-            io = await stack.enter_async_context(RedisIO(server.url).running())
+            io = await stack.enter_async_context(RedisIO(server.url, deadline=8.0).running())
             name = session_id()
             bus = await stack.enter_async_context(RedisBus(io, name).running())
             made.append(Node(name, io, bus))
@@ -68,7 +68,7 @@ async def test_concurrent_writers_share_one_order(server: RedisServer) -> None:
     outcomes: list[Outcome] = []
 
     async def writer(number: int) -> None:
-        async with RedisIO(server.url).running() as io:
+        async with RedisIO(server.url, deadline=8.0).running() as io:
             store = RedisStore(io, f"n{number}")
             for count in range(100):
                 outcomes.append(await store.call(write(sid, {f"k{number}": str(count)})))
@@ -87,7 +87,7 @@ async def test_compare_and_set_loses_no_update(server: RedisServer) -> None:
     final: list[int] = []
 
     async def counter(number: int) -> None:
-        async with RedisIO(server.url).running() as io:
+        async with RedisIO(server.url, deadline=8.0).running() as io:
             store = RedisStore(io, f"n{number}")
             base, value, done = 0, 0, 0
             while done < 20:

@@ -76,7 +76,7 @@ async def nodes(server: RedisServer) -> AsyncIterator[list[Node]]:
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(2):
-            io = await stack.enter_async_context(RedisIO(server.url).running())
+            io = await stack.enter_async_context(RedisIO(server.url, deadline=8.0).running())
             name = session_id()
             bus = await stack.enter_async_context(RedisBus(io, name).running())
             made.append(Node(name, io, bus))

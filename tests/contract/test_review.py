@@ -142,7 +142,7 @@ async def test_damaged_journal_is_dropped(store: RedisStore, io: RedisIO) -> Non
 
 async def test_values_are_bounded_for_operations(server: RedisServer) -> None:
     """APPEND beyond the size of a value is refused with the key, and nothing is written."""
-    async with RedisIO(server.url).running() as io:
+    async with RedisIO(server.url, deadline=8.0).running() as io:
         store, sid = RedisStore(io, "n1", Limits(value_bytes=10)), session_id()
         append = write(sid, {"l": "123456"}, operation=Operation.APPEND)
         assert Status.OK is (await store.call(append)).status

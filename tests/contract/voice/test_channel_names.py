@@ -59,7 +59,10 @@ def old_record(raw: redis.Redis, channel: str, waddle: str) -> None:
 
 @pytest.fixture
 async def store(server: RedisServer) -> AsyncIterator[Store]:
-    async with RedisIO(server.url).running() as io, RedisBus(io, "n1").running() as bus:
+    async with (
+        RedisIO(server.url, deadline=8.0).running() as io,
+        RedisBus(io, "n1").running() as bus,
+    ):
         yield Store(io, bus)
 
 

@@ -57,7 +57,7 @@ class Store:
 async def store(server: RedisServer, raw: redis.Redis) -> AsyncIterator[Store]:
     raw.flushall()
     async with AsyncExitStack() as stack:
-        io = await stack.enter_async_context(RedisIO(server.url).running())
+        io = await stack.enter_async_context(RedisIO(server.url, deadline=8.0).running())
         bus = await stack.enter_async_context(RedisBus(io, "n").running())
         yield Store(io, bus)
 

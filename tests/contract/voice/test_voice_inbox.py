@@ -53,7 +53,7 @@ async def nodes(server: RedisServer, raw: redis.Redis) -> AsyncIterator[list[Nod
     async with AsyncExitStack() as stack:
         made = []
         for name in ("n1", "n2"):
-            io = await stack.enter_async_context(RedisIO(server.url).running())
+            io = await stack.enter_async_context(RedisIO(server.url, deadline=8.0).running())
             bus = await stack.enter_async_context(RedisBus(io, name).running())
             made.append(Node(name, io, bus))
         yield made
