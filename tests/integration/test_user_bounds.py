@@ -130,7 +130,7 @@ async def fight(node: Node, joined: list[str], session_id: str) -> None:
                 )
                 answer = await tab.receive(AUTH_SUCCESS, AUTH_FAILURE)
                 joined.append(answer["payload"].get("code", ""))
-                await tab.closed()
+                await tab.closed(within=120)  # the last one in is not thrown out any more
         except Closed:
             continue
 

@@ -221,9 +221,9 @@ class Device:
         """STATE_UPDATE SET; returns the acknowledgement."""
         return await self.request(5, {"key": key, "value": value, "operation": "SET", **extra})
 
-    async def closed(self) -> Closed:
-        """Wait until the server closes; returns how."""
-        with trio.fail_after(WAIT):
+    async def closed(self, within: float = WAIT) -> Closed:
+        """Wait until the server closes; returns how. `within`: seconds."""
+        with trio.fail_after(within):
             while True:
                 try:
                     await self._read()
