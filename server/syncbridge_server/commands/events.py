@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from syncbridge_server.commands.rest import DEFAULT_URL, Rest, Url, detail_of
+from syncbridge_server.commands.rest import DEFAULT_URL, Rest, Url, detail_of, printable
 
 NAME = "events"
 TOKEN_SECONDS = 86_400.0
@@ -67,7 +67,7 @@ def line_of(event: dict[str, Any]) -> str:
     """
     about = [event[name] for name in ABOUT if name in event]
     data = json.dumps(event["data"], separators=(",", ":"))
-    whom = "".join(c if c.isprintable() else "?" for c in " ".join(about))
+    whom = printable(" ".join(about))
     return "\t".join([event["timestamp"], event["cursor"], event["type"], whom or "-", data])
 
 

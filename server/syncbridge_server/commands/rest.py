@@ -124,3 +124,8 @@ def detail_of(answer: httpx.Response) -> str:
         return str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError):
         return "no problem document"
+
+
+def printable(line: str) -> str:
+    """A line without what a terminal would obey; ids may hold it."""
+    return "".join(c if c.isprintable() else "?" for c in line)

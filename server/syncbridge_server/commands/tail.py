@@ -29,7 +29,7 @@ from wsproto.events import (
 from wsproto.utilities import RemoteProtocolError
 
 from syncbridge.messages import MessageType
-from syncbridge_server.commands.rest import DEFAULT_URL, Url, admin_token, given_token
+from syncbridge_server.commands.rest import DEFAULT_URL, Url, admin_token, given_token, printable
 from syncbridge_server.listener.contract import SUBPROTOCOL_JSON
 
 SECONDS = 10.0
@@ -183,7 +183,7 @@ def line_of(message: dict[str, Any], values: bool, now: float | None = None) -> 
     parts = [f"{clock} {name:18}", *_parts(payload, values)]
     if message.get("device_id"):
         parts.insert(1, f"by={message['device_id']}")
-    return "".join(c if c.isprintable() else "?" for c in " ".join(parts))
+    return printable(" ".join(parts))
 
 
 def _parts(payload: dict[str, Any], values: bool) -> Iterator[str]:

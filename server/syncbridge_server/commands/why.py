@@ -11,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from syncbridge.voice.why import explained
-from syncbridge_server.commands.rest import DEFAULT_URL, Rest, Url
+from syncbridge_server.commands.rest import DEFAULT_URL, Rest, Url, printable
 
 PAGE = 500
 PAGES = 4
@@ -47,11 +47,6 @@ def why(
         return
     for line in explained(user, shown, entries):
         typer.echo(printable(line))
-
-
-def printable(line: str) -> str:
-    """A line without what a terminal would obey; ids may hold it."""
-    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _timeline(rest: Rest, path: str, user: str, which: dict[str, str]) -> list[dict[str, Any]]:
