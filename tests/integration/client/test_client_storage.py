@@ -24,6 +24,7 @@ from syncbridge_client import (
     Status,
     StorageError,
     StorageFailed,
+    UnsentUpdates,
     offline,
 )
 from syncbridge_client.catalogue import CloseCode
@@ -188,6 +189,40 @@ async def test_another_session_s_file_is_not_used(node: Node, tmp_path: Path) ->
     await on("trio", other)
 
     assert {"mine": 1, "also": 1} == await on("trio", again)
+
+
+async def test_what_was_put_into_another_session_s_file_leaves_it(
+    node: Node, tmp_path: Path
+) -> None:
+    """Made before anybody could know: not sent by those to whom the file belongs."""
+    session, path = new_session(), tmp_path / "phone.db"
+
+    async def write(port: int, key: str) -> None:
+        options = {"store": offline(path), "start_timeout": 0, "close_timeout": 0}
+        async with device(port, "phone", session, **options) as phone:
+            await phone.set(key, 1)
+            assert await phone.stored()
+            if port != DEAD:
+                await phone.synced(10)
+
+    async def other() -> None:
+        options = {"store": offline(path), "start_timeout": 0}
+        async with device(node.port, "phone", new_session(), **options) as phone:
+            await phone.set("theirs", 2)
+            await phone.wait_closed()
+
+    async def again() -> dict[str, object]:
+        async with device(node.port, "phone", session, store=offline(path)) as phone:
+            await phone.online()
+            await phone.synced(10)
+            return await phone.snapshot()
+
+    await on("trio", write, node.port, "mine")
+    await on("trio", write, DEAD, "waiting")
+    with pytest.raises(UnsentUpdates):
+        await on("trio", other)
+
+    assert {"mine": 1, "waiting": 1} == await on("trio", again)
 
 
 async def test_the_session_that_opened_the_file_last_writes(node: Node, tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ export class Disk implements Store {
   /** Places on disk, by id of the update. */
   readonly #places = new Map<string, number>();
   #lastPlace = 0;
+  /** The last place that was taken when the database was opened. */
+  #found = 0;
   readonly #dirty = new Map<string, Pending | undefined>();
   #metaDirty = false;
   #snapDirty = false;
@@ -87,11 +89,21 @@ export class Disk implements Store {
   }
 
   belongs(owner: string): boolean {
-    if (this.#meta.owner) return this.#meta.owner === owner;
+    if (this.#meta.owner) {
+      if (this.#meta.owner !== owner) this.#withdraw();
+      return this.#meta.owner === owner;
+    }
     this.#meta.owner = owner;
     this.#metaDirty = true;
     this.#write();
     return true;
+  }
+
+  /** All this is somebody else's: what this page has added must not be sent by them. */
+  #withdraw(): void {
+    for (const id of [...this.#places.keys(), ...this.#dirty.keys()])
+      if (this.#place(id) > this.#found) this.#dirty.set(id, undefined);
+    this.#write();
   }
 
   changed(): void {
@@ -193,6 +205,7 @@ export class Disk implements Store {
     const places = read.places.result as number[];
     for (const [i, op] of (read.ops.result as Op[]).entries())
       queue.restore(this.#restored(op, places[i]!));
+    this.#found = this.#lastPlace;
     queue.journal = {
       put: (pending) => this.#mark(pending.id, pending),
       remove: (pending) => this.#gone(pending),

@@ -183,6 +183,28 @@ it("does not hand what one user left to another", async () => {
   expect((await after.closed()).closeCode).toBe(4003);
 });
 
+it("takes back what was put into another user's storage", async () => {
+  const world = new World();
+  const kept = store();
+  world.session({ store: kept }).set("mine", 1);
+  await work(world);
+  await crash(world, kept);
+  world.down = true;
+  const theirs = world.session<{ theirs: number }>({ store: store() });
+  Object.defineProperty(theirs, "userId", { get: () => "somebody else" });
+  theirs.set("theirs", 2);
+  const safe = theirs.stored();
+  await work(world);
+  expect(await safe).toBe(true);
+  world.down = false;
+  await work(world, 3_000);
+  expect((await theirs.closed()).closeCode).toBe(4003);
+  world.session({ store: store() });
+  await work(world, 3_000);
+
+  expect(Object.fromEntries(world.server.state)).toEqual({ mine: 1 });
+});
+
 it("lets the page that opened it last write, and tells the other", async () => {
   const world = new World();
   const first = world.session({ store: store() });

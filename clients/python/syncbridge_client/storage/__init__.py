@@ -37,7 +37,8 @@ class OfflineStore:
     """Keeps one session's queue and state; made by `offline`, given to `connect`, used once.
 
     Attributes:
-        durable: updates are safe in the file; False after it has failed.
+        durable: updates are safe in the file; False after it has failed, and when it has turned out
+            to be that of another user or session.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -45,10 +46,11 @@ class OfflineStore:
         self._database = Database(Path(path))
         self._meta = Meta()
         self._places: dict[str, int] = {}
-        self._last_place = 0
+        self._last_place = self._found = 0
         self._dirty: dict[str, Pending | None] = {}
         self._meta_dirty = self._snap_dirty = False
         self._snap_at = 0.0
+        self._foreign = False
         self._wanted = anyio.Event()
         self._written = anyio.Event()
         self._dialogue: Dialogue | None = None
@@ -75,6 +77,7 @@ class OfflineStore:
             pending = operation.pending()
             self._places[pending.id] = self._last_place = place
             queue.restore(pending)
+        self._found = self._last_place
         queue.journal = self
         queue.flushed = queue.marks
         if kept.snap is not None:
@@ -87,7 +90,17 @@ class OfflineStore:
         if not self._meta.owner:
             self._meta.owner = owner
             self._want_meta()
+        if self._meta.owner != owner:
+            self._withdraw()
         return self._meta.owner == owner
+
+    def _withdraw(self) -> None:
+        """The file is somebody else's: what this session has put in it must not be sent by them."""
+        for update_id in [*self._places, *self._dirty]:
+            if self._place(update_id) > self._found:
+                self._dirty[update_id] = None
+        self._foreign = True
+        self._wanted.set()
 
     # The queue's journal
 
@@ -150,6 +163,7 @@ class OfflineStore:
             if self._dialogue is not None and self.durable:
                 self._snap_at = 0.0
                 await self._write()
+                self.durable = self.durable and not self._foreign
             await anyio.to_thread.run_sync(self._database.close)
 
     def _snap_due(self) -> bool:
