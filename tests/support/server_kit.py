@@ -1,6 +1,7 @@
 """Whole servers for tests: in this process for speed, or in a process of their own to be killed."""
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from syncbridge.identity import Role
 from syncbridge_server.app import Server
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.claims import Grant
+from syncbridge_server.auth.tokens import Tokens
 from syncbridge_server.settings import Settings
 
 ACCESS_SECRET = "an-access-secret-for-tests-of-32-bytes"
@@ -47,8 +49,13 @@ def mint(
     user: str, role: Role = Role.USER, *, session: str = "", device: str = "", ttl: float = 900.0
 ) -> str:
     """An access token that the servers of this file accept."""
-    tokens, _ = build_tokens(settings("unix:///nowhere"))
-    return tokens.mint_access(Grant(user, role, session, device), time.time(), ttl)[0]
+    grant = Grant(user, role, session, device)
+    return _tokens().mint_access(grant, time.time(), ttl)[0]
+
+
+@functools.cache
+def _tokens() -> Tokens:
+    return build_tokens(settings("unix:///nowhere"))[0]
 
 
 def new_session() -> str:
