@@ -1,6 +1,8 @@
 /** What the devices share: a slider, a counter, a list, and a text. */
 import { useId, useLayoutEffect, useRef } from "preact/hooks";
+import { newUuid } from "../shared/ids";
 import type { Device } from "./device";
+import type { Item } from "./room";
 
 type Props = { device: Device };
 
@@ -59,7 +61,9 @@ export function Counter({ device: { session } }: Props) {
 
 export function List({ device: { session } }: Props) {
   const id = useId();
-  const items = Object.entries(session.get("list") ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
+  const items = Object.entries(session.get("list") ?? {})
+    .filter(([, item]) => isItem(item))
+    .sort(([a], [b]) => (a < b ? -1 : 1));
   const add = (event: SubmitEvent) => {
     event.preventDefault();
     const input = (event.currentTarget as HTMLFormElement).elements.namedItem("item");
@@ -109,9 +113,14 @@ export function List({ device: { session } }: Props) {
   );
 }
 
+/** Anybody may write into the session, also what this page does not. */
+function isItem(value: unknown): value is Item {
+  return typeof Object(value).text === "string";
+}
+
 /** Ids sort by the time at which they were made. */
 function newItem(): string {
-  return `${Date.now().toString(36)}-${crypto.randomUUID().slice(0, 4)}`;
+  return `${Date.now().toString(36)}-${newUuid().slice(0, 4)}`;
 }
 
 export function Text({ device: { session } }: Props) {
