@@ -8,7 +8,7 @@ type Props = { device: Device };
 
 export function Slider({ device: { session } }: Props) {
   const id = useId();
-  const value = session.get("slider") ?? 50;
+  const value = numberOr(session.get("slider"), 50);
   return (
     <div class="control">
       <label for={id}>Slider</label>
@@ -44,7 +44,7 @@ export function Counter({ device: { session } }: Props) {
           −
         </button>
         <output class="number" aria-labelledby={id}>
-          {session.get("counter") ?? 0}
+          {numberOr(session.get("counter"), 0)}
         </output>
         <button
           type="button"
@@ -113,7 +113,12 @@ export function List({ device: { session } }: Props) {
   );
 }
 
-/** Anybody may write into the session, also what this page does not. */
+// Anybody may write into the session, also what this page does not.
+
+function numberOr(value: unknown, otherwise: number): number {
+  return typeof value === "number" ? value : otherwise;
+}
+
 function isItem(value: unknown): value is Item {
   return typeof Object(value).text === "string";
 }
@@ -125,7 +130,7 @@ function newItem(): string {
 
 export function Text({ device: { session } }: Props) {
   const id = useId();
-  const text = session.get("text") ?? "";
+  const text = String(session.get("text") ?? "");
   const field = useRef<HTMLTextAreaElement>(null);
   useLayoutEffect(() => {
     const area = field.current!;

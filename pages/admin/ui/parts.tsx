@@ -274,9 +274,9 @@ export function Dialog({
 }) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
-    const shown = dialog.current!;
-    shown.showModal();
-    return () => shown.close();
+    const from = document.activeElement as HTMLElement | null;
+    dialog.current?.showModal();
+    return () => from?.focus();
   }, []);
   return (
     <dialog ref={dialog} aria-label={title} onClose={onClose}>

@@ -5,11 +5,14 @@ import { Act, Badge, Card, Id, Table, When } from "../ui/parts";
 
 export function Devices({ session, reload }: { session: Inspected; reload: () => Promise<void> }) {
   const device = (row: DeviceRow) => row.device_id;
+  const rows = [...session.devices].sort(
+    (a, b) => Number(b.online) - Number(a.online) || (device(a) < device(b) ? -1 : 1),
+  );
   return (
     <Card title="Devices" wide>
       <Table
         caption="Devices"
-        rows={session.devices}
+        rows={rows}
         by={device}
         empty="No device has joined."
         columns={[
