@@ -1,4 +1,4 @@
-"""The documentation site: its diagrams are drawn for light and dark pages, its navigation is whole."""
+"""The documentation site: diagrams are drawn for light and dark pages, the navigation is whole."""
 
 import importlib.util
 import re
