@@ -1,6 +1,7 @@
-"""Diagrams on the documentation site: drawn when it is built, for light and dark pages."""
+"""The documentation site: diagrams are drawn for light and dark pages, the navigation is whole."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -98,3 +99,14 @@ def test_a_picture_that_loads_or_runs_something_is_found(
         (tmp_path / f"{name}.svg").write_text(svg)
 
     assert ["font.svg", "image.svg", "script.svg"] == site.foreign()
+
+
+def test_every_document_is_in_the_navigation(site: ModuleType) -> None:
+    """So that who reads the site finds it without a link; decisions have a page that lists them."""
+    found = [path for path in site.documents() if path.parts[0] == "docs" and path.suffix == ".md"]
+    documents = {path.as_posix() for path in found}
+    listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
+
+    apart = {path for path in documents if path.startswith("docs/decisions/0")}
+    assert documents - apart - listed == set()
+    assert all((ROOT / path).exists() for path in listed)

@@ -1,14 +1,16 @@
 /**
  * Who is signed in, and requests in their name.
  *
- * Tokens live in memory. Over a reload they stand in the tab's own storage, from the moment the page
- * is left until it is there again, so that neither a copy of the tab nor a closed one has them.
+ * Tokens live in memory, and over a reload in the tab's own storage.
  */
+import { keptOverReload } from "../shared/kept";
 import { noteServerTime, now } from "./clock";
 import type { Me } from "./types";
 
 const KEPT = "syncbridge.dashboard";
 const EARLY = 60_000;
+/** What cannot be in a header, so that nothing would be sent. */
+const NOT_IN_TOKENS = /[^!-~]/;
 
 interface Tokens {
   access: string;
@@ -52,20 +54,13 @@ export function onEnd(listener: (reason: string) => void): void {
   ended = listener;
 }
 
+const kept = keptOverReload(KEPT, () => tokens && JSON.stringify(tokens));
+
 /** The tokens that the page had before it was loaded anew. */
 export function restore(): boolean {
-  const kept = sessionStorage.getItem(KEPT);
-  sessionStorage.removeItem(KEPT);
   if (kept) tokens = JSON.parse(kept);
   return tokens !== undefined;
 }
-
-addEventListener("pagehide", () => {
-  if (tokens) sessionStorage.setItem(KEPT, JSON.stringify(tokens));
-});
-addEventListener("pageshow", ({ persisted }) => {
-  if (persisted) sessionStorage.removeItem(KEPT);
-});
 
 /** The code of a link, taken out of the address before anything else is done. */
 export function codeInAddress(): string {
@@ -78,13 +73,13 @@ export async function signInByCode(code: string): Promise<void> {
   keep(await send<Pair>("POST", "/admin/sign-in", { code }, ""));
 }
 
-export function signInByToken(token: string): void {
-  tokens = { access: token, refresh: "" };
+/** `pasted`: a token, or the header that it was in. */
+export function signInByToken(pasted: string): void {
+  tokens = { access: pasted.trim().replace(/^Bearer\s+/i, ""), refresh: "" };
 }
 
 export function signOut(): void {
   tokens = undefined;
-  sessionStorage.removeItem(KEPT);
 }
 
 /** Who is signed in. @throws ApiError */
@@ -165,10 +160,17 @@ async function renewable(error: ApiError): Promise<void> {
 }
 
 async function send<T>(method: string, path: string, body: unknown, token: string): Promise<T> {
+  if (NOT_IN_TOKENS.test(token))
+    throw new ApiError(
+      401,
+      "token_invalid",
+      "This is no token: it has a space or a letter too much.",
+    );
   const headers: Record<string, string> = {};
   if (token) headers.authorization = `Bearer ${token}`;
   if (body !== undefined) headers["content-type"] = "application/json";
   let answer: Response;
+  let text: string;
   try {
     answer = await fetch(root + path, {
       method,
@@ -176,11 +178,11 @@ async function send<T>(method: string, path: string, body: unknown, token: strin
       body: written(body),
       signal: AbortSignal.timeout(15_000),
     });
+    text = await answer.text();
   } catch {
     throw new ApiError(0, "no_answer", "The server does not answer.");
   }
   noteServerTime(answer.headers.get("date"));
-  const text = await answer.text();
   if (answer.ok)
     return (answer.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text) as T;
   throw refusal(answer.status, text);

@@ -25,7 +25,7 @@ export function bytes(value: number): string {
 export function ms(value: number): string {
   if (Number.isNaN(value)) return "–";
   return value < 1000
-    ? `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`
+    ? `${value && value < 10 ? value.toFixed(1) : Math.round(value)} ms`
     : `${(value / 1000).toFixed(1)} s`;
 }
 

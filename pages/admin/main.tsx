@@ -47,19 +47,31 @@ function decoded(part: string): string {
   }
 }
 
-function useHash(): string[] {
-  const read = () => location.hash.replace(/^#\/?/, "").split("/").map(decoded);
-  const [parts, setParts] = useState(read);
+/** Where in the dashboard: the parts of the path, and the query behind it. */
+interface Place {
+  parts: string[];
+  sought: string;
+}
+
+function placeInAddress(): Place {
+  const [path = "", ...rest] = location.hash.replace(/^#\/?/, "").split("?");
+  return { parts: path.split("/").map(decoded), sought: rest.join("?") };
+}
+
+function usePlace(): Place {
+  const [place, setPlace] = useState(placeInAddress);
   useEffect(() => {
-    const changed = () => setParts(read());
+    const changed = () => setPlace(placeInAddress());
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);
-  return parts;
+  return place;
 }
 
-function Shown({ parts: [page = "", id = "", within = ""] }: { parts: string[] }) {
-  if (page === "sessions") return id ? <Session key={id} id={id} /> : <Sessions />;
+function Shown({ place }: { place: Place }) {
+  const [page = "", id = "", within = ""] = place.parts;
+  if (page === "sessions")
+    return id ? <Session key={id} id={id} /> : <Sessions sought={place.sought} />;
   if (page === "calls")
     return id ? <Call key={`${within}/${id}`} id={id} waddle={within} /> : <Calls />;
   if (page === "users") return <Calls key={id} user={id} />;
@@ -82,14 +94,25 @@ function Guarded({ children }: { children: ComponentChildren }) {
   );
 }
 
-function Dashboard({ feed, leave }: { feed: Feed; leave: () => void }) {
-  const parts = useHash();
+interface Open {
+  feed: Feed;
+  /** What was refused though somebody is signed in. */
+  refused: string;
+  leave: () => void;
+}
+
+function Dashboard({ feed, refused, leave }: Open) {
+  const place = usePlace();
+  const { parts } = place;
   const main = useRef<HTMLElement>(null);
   const [said, setSaid] = useState<{ text: string; bad: boolean }>();
   useEffect(() => {
     feed.start();
     return () => feed.stop();
   }, [feed]);
+  useEffect(() => {
+    if (refused) setSaid({ text: refused, bad: true });
+  }, [refused]);
   useEffect(() => {
     if (!said) return;
     const timer = setTimeout(() => setSaid(undefined), SAID);
@@ -103,6 +126,12 @@ function Dashboard({ feed, leave }: { feed: Feed; leave: () => void }) {
     }
     first.current = false;
   }, [parts[0], parts[1]]);
+  const current = parts[0] === "users" ? "calls" : parts[0];
+  const list = useRef<HTMLUListElement>(null);
+  useEffect(() => {
+    const link = list.current?.querySelector("[aria-current]");
+    link?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }, [current]);
   const context = { feed, say: (text: string, bad = false) => setSaid({ text, bad }) };
   return (
     <Context.Provider value={context}>
@@ -121,10 +150,10 @@ function Dashboard({ feed, leave }: { feed: Feed; leave: () => void }) {
               />
               SyncBridge
             </a>
-            <ul>
+            <ul ref={list}>
               {PAGES.map(([name, title]) => (
                 <li key={name}>
-                  <a href={`#/${name}`} aria-current={parts[0] === name ? "page" : undefined}>
+                  <a href={`#/${name}`} aria-current={current === name ? "page" : undefined}>
                     {title}
                   </a>
                 </li>
@@ -142,7 +171,7 @@ function Dashboard({ feed, leave }: { feed: Feed; leave: () => void }) {
         </nav>
         <main ref={main} id="content" tabIndex={-1}>
           <Guarded key={parts.join("/")}>
-            <Shown parts={parts} />
+            <Shown place={place} />
           </Guarded>
         </main>
       </div>
@@ -178,7 +207,7 @@ function SignIn({ text, enter, again }: SigningIn) {
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          void go(enter(token.trim()));
+          void go(enter(token));
         }}
       >
         <label>
@@ -217,10 +246,10 @@ function App() {
   const enter = async (code = "") => {
     let left = code;
     try {
+      setText("");
       if (left) await signInByCode(left);
       left = "";
       setFeed(new Feed(await whoAmI()));
-      setText("");
       setAgain(undefined);
     } catch (error) {
       const refused = error instanceof ApiError && [401, 403].includes(error.status);
@@ -254,9 +283,10 @@ function App() {
   if (feed) {
     const leave = () => {
       signOut();
+      setText("");
       setFeed(undefined);
     };
-    return <Dashboard key={feed.me.user_id} feed={feed} leave={leave} />;
+    return <Dashboard key={feed.me.user_id} feed={feed} refused={text} leave={leave} />;
   }
   if (busy) return <p class="empty">Signing in…</p>;
   const paste = (token: string) => {

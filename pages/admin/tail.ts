@@ -13,6 +13,7 @@ const AUTH_FAILURE = 9;
 const SNAPSHOT_RESPONSE = 4;
 const JOINED = 10;
 const LEFT = 11;
+const DEVICE_LIST = 12;
 const STATE_UPDATE = 5;
 const HEARTBEAT = 1;
 const LONGEST_WAIT = 30_000;
@@ -136,6 +137,11 @@ export class Tail {
       this.listener.presence(String(payload.device_id), "joined");
     } else if (type === LEFT) {
       this.listener.presence(String(payload.device_id), `left (${payload.reason})`);
+    } else if (type === DEVICE_LIST && payload.delta) {
+      type Moved = { device_id: string; reason?: string }[];
+      const { joined = [], left = [] } = payload as { joined?: Moved; left?: Moved };
+      for (const one of joined) this.listener.presence(one.device_id, "joined");
+      for (const one of left) this.listener.presence(one.device_id, `left (${one.reason})`);
     }
   }
 }

@@ -1,12 +1,14 @@
 /** What the devices share: a slider, a counter, a list, and a text. */
 import { useId, useLayoutEffect, useRef } from "preact/hooks";
+import { newUuid } from "../shared/ids";
 import type { Device } from "./device";
+import type { Item } from "./room";
 
 type Props = { device: Device };
 
 export function Slider({ device: { session } }: Props) {
   const id = useId();
-  const value = session.get("slider") ?? 50;
+  const value = numberOr(session.get("slider"), 50);
   return (
     <div class="control">
       <label for={id}>Slider</label>
@@ -42,7 +44,7 @@ export function Counter({ device: { session } }: Props) {
           −
         </button>
         <output class="number" aria-labelledby={id}>
-          {session.get("counter") ?? 0}
+          {numberOr(session.get("counter"), 0)}
         </output>
         <button
           type="button"
@@ -59,7 +61,9 @@ export function Counter({ device: { session } }: Props) {
 
 export function List({ device: { session } }: Props) {
   const id = useId();
-  const items = Object.entries(session.get("list") ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
+  const items = Object.entries(session.get("list") ?? {})
+    .filter(([, item]) => isItem(item))
+    .sort(([a], [b]) => (a < b ? -1 : 1));
   const add = (event: SubmitEvent) => {
     event.preventDefault();
     const input = (event.currentTarget as HTMLFormElement).elements.namedItem("item");
@@ -109,14 +113,24 @@ export function List({ device: { session } }: Props) {
   );
 }
 
+// Anybody may write into the session, also what this page does not.
+
+function numberOr(value: unknown, otherwise: number): number {
+  return typeof value === "number" ? value : otherwise;
+}
+
+function isItem(value: unknown): value is Item {
+  return typeof Object(value).text === "string";
+}
+
 /** Ids sort by the time at which they were made. */
 function newItem(): string {
-  return `${Date.now().toString(36)}-${crypto.randomUUID().slice(0, 4)}`;
+  return `${Date.now().toString(36)}-${newUuid().slice(0, 4)}`;
 }
 
 export function Text({ device: { session } }: Props) {
   const id = useId();
-  const text = session.get("text") ?? "";
+  const text = String(session.get("text") ?? "");
   const field = useRef<HTMLTextAreaElement>(null);
   useLayoutEffect(() => {
     const area = field.current!;

@@ -26,14 +26,14 @@ export function DeviceCard({ device }: { device: Device }) {
       {merges.map((merge) => (
         <Merged key={merge} merge={merge} onClose={() => device.forget(merge)} />
       ))}
-      <div class="controls">
+      <fieldset class="controls" disabled={session.status === "closed"}>
         <Slider device={device} />
         <Counter device={device} />
         <List device={device} />
         <Text device={device} />
         <Cursors device={device} />
         <VoiceRoom device={device} />
-      </div>
+      </fieldset>
     </section>
   );
 }

@@ -2,6 +2,7 @@
 import { createSession, type Session } from "@syncbridge/client";
 import { VoiceClient } from "@syncbridge/client/voice";
 import { Changing } from "../shared/changes";
+import { newUuid } from "../shared/ids";
 import { Line } from "./line";
 import { standIn } from "./media";
 import { ButtonSound } from "./sound";
@@ -47,7 +48,7 @@ export class Guest extends Changing {
   #arrive(): VoiceClient {
     const token = () => tokenFor(GUEST, GUEST_NAME, this.#channel);
     const line = new Line(() => {});
-    const deviceId = crypto.randomUUID();
+    const deviceId = newUuid();
     const session: Session = createSession({
       url: `${SERVER}/ws`,
       token,

@@ -1,5 +1,7 @@
 /** The demo: two devices of one user side by side, and what travels between them and the server. */
 import { render } from "preact";
+import { newUuid } from "../shared/ids";
+import { keptOverReload } from "../shared/kept";
 import "../shared/theme.css";
 import "./demo.css";
 import { Device } from "./device";
@@ -11,22 +13,16 @@ import { Traffic } from "./traffic";
 function sessionOf(page: Location): string {
   const named = page.hash.slice(1);
   if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(named)) return named;
-  const made = crypto.randomUUID();
+  const made = newUuid();
   history.replaceState(null, "", `#${made}`);
   return made;
-}
-
-/** A tab keeps its devices when it is loaded again. */
-function tab(): string {
-  const kept = sessionStorage.getItem("tab") ?? crypto.randomUUID().slice(0, 8);
-  sessionStorage.setItem("tab", kept);
-  return kept;
 }
 
 const traffic = new Traffic();
 const media = document.querySelector<HTMLMetaElement>('meta[name="media"]')?.content ?? "";
 const place = { sessionId: sessionOf(location), media, traffic };
-const id = tab();
+/** A tab keeps its devices when it is loaded again; a copy of it has others. */
+const id: string = keptOverReload("tab", () => id) ?? newUuid().slice(0, 8);
 const devices = [
   new Device("Phone", `phone-${id}`, "mobile", place),
   new Device("Laptop", `laptop-${id}`, "desktop", place),

@@ -61,6 +61,8 @@ describe("sessions", () => {
       expect(await counted.locator("td").nth(3).textContent()).toBe("laptop");
       await page.getByPlaceholder("Key contains").fill("vol");
       expect(await row(page, "Keys", "").count()).toBe(1);
+      const names = row(page, "Devices", "").locator("td:first-child");
+      expect(await names.allTextContents()).toEqual(["laptop", "phone", "tablet"]);
       const tablet = row(page, "Devices", "tablet");
       expect(await tablet.textContent()).toMatch(/offline.*left/);
       expect(await row(page, "Devices", "laptop").textContent()).toMatch(

@@ -1,7 +1,16 @@
 // The demo at `/` of a development server: each of its controls, on two devices.
 import type { Browser, Locator, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
-import { Development, evidence, launch, MICROPHONE, opened, until } from "./support";
+import {
+  Development,
+  evidence,
+  launch,
+  MICROPHONE,
+  opened,
+  PLAIN,
+  PLAIN_NAME,
+  until,
+} from "./support";
 
 let server: Development;
 let browser: Browser;
@@ -214,6 +223,60 @@ it("is the same session when it is loaded again, and in another window", async (
   await reads(volume(phone), "9");
 });
 
+it("is other devices of the session in a copy of its tab", async () => {
+  const opening = page.context().waitForEvent("page");
+  await page.evaluate(() => window.open(location.href));
+  await devices(await opening);
+  await sees(phone, "4 devices");
+  expect(await phone.getByText("Ended").count()).toBe(0);
+});
+
+it("shows what it can of a state that others have written", async () => {
+  await page.waitForFunction(() => location.hash.length > 1);
+  const session_id = new URL(page.url()).hash.slice(1);
+  const list = { a: null, b: "b", c: { text: 5 }, d: { text: "<b>milk</b>", done: true } };
+  const state_data = { list, text: 5, slider: { a: 1 }, counter: 2 };
+  const body = { session_id, user_id: "demo", device_id: "another", state_data };
+  await server.ask("POST", "/session/snapshot", body);
+  for (const one of [phone, laptop]) {
+    await one.getByRole("checkbox", { name: "<b>milk</b>" }).waitFor();
+    expect(await one.getByRole("checkbox", { name: /^(?!test tone)/ }).count()).toBe(1);
+    await shows(count(one), "2");
+  }
+  await press(phone, "More");
+  await shows(count(laptop), "3");
+});
+
+it("takes no input when its session has ended", async () => {
+  await press(phone, "More");
+  await shows(count(laptop), "1");
+  await server.ask("DELETE", `/admin/sessions/${new URL(page.url()).hash.slice(1)}`);
+  for (const one of [phone, laptop]) {
+    await sees(one, /^Ended: .+\. Reload the page\.$/);
+    expect(await one.getByRole("button", { name: "More" }).isDisabled()).toBe(true);
+    expect(await note(one).isDisabled()).toBe(true);
+  }
+  await page.reload();
+  [phone, laptop] = await devices(page);
+  await press(phone, "More");
+  await shows(count(laptop), "1");
+});
+
+it("goes on when the server was away, with what was written meanwhile", async () => {
+  await press(phone, "More");
+  await shows(count(laptop), "1");
+  await server.stop();
+  for (const one of [phone, laptop]) await sees(one, "No connection; trying again.");
+  await press(phone, "More");
+  await press(laptop, "More");
+  await server.begin();
+  for (const one of [phone, laptop]) {
+    await until(async () => (await one.locator(".status").textContent()) === "online", 40_000);
+    await shows(count(one), "3");
+  }
+  complaints = complaints.filter((text) => !text.includes("ERR_"));
+});
+
 it("leads to the interface's description and to the dashboard", async () => {
   for (const [name, title] of [
     ["API reference", "SyncBridge API"],
@@ -223,6 +286,19 @@ it("leads to the interface's description and to the dashboard", async () => {
     await page.waitForURL((url) => url.pathname !== "/");
     expect(await page.title()).toBe(title);
     await page.goBack();
+  }
+});
+
+it("is there on a page without TLS, too", async () => {
+  const plain = await launch(PLAIN_NAME);
+  try {
+    const url = `http://${PLAIN}:${server.port}/`;
+    const { page: shown, complaints: wrong } = await opened(plain, url);
+    await device(shown, "Phone").waitFor();
+    expect(await shown.evaluate(() => isSecureContext)).toBe(false);
+    expect(wrong.filter((text) => !text.includes("status of 40"))).toEqual([]);
+  } finally {
+    await plain.close();
   }
 });
 

@@ -1,7 +1,7 @@
 /** The dashboard's figures: percentiles, rates, and a memory that has a bound. */
 import { describe, expect, it } from "vitest";
 import { complaints, grown, History, KEPT, mean, quantile, sampleOf } from "../admin/figures";
-import { age, bytes, count, Digits, parse, span } from "../admin/format";
+import { age, bytes, count, Digits, ms, parse, span } from "../admin/format";
 import type { Metrics, NodeFigures } from "../admin/types";
 
 const BOUNDS = [0.001, 0.01, 0.1];
@@ -156,6 +156,7 @@ describe("texts", () => {
       "2 h",
       "10 d",
     ]);
+    expect([ms(0), ms(1.84), ms(12.6), ms(2_500)]).toEqual(["0 ms", "1.8 ms", "13 ms", "2.5 s"]);
     expect([age(0, 60_000), age(60_000, 0), age(null)]).toEqual(["60 s ago", "in 60 s", "never"]);
   });
 

@@ -20,6 +20,9 @@ const FLAGS = [
   "--disable-quic",
   "--disable-background-networking",
 ];
+/** A name of this machine that a browser does not trust as it trusts 127.0.0.1. */
+export const PLAIN = "plain.test";
+export const PLAIN_NAME = `--host-resolver-rules=MAP ${PLAIN} 127.0.0.1`;
 export const MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
 const FAILED = join(ROOT, "build/failed-pages");
 /** Where pictures go: `make images` makes those of the documents. */
@@ -36,33 +39,60 @@ export class Development {
   #log = "";
   #process!: ChildProcess;
 
+  private constructor(
+    readonly settings: Record<string, string>,
+    readonly port: number,
+  ) {}
+
   /** `settings`: environment variables. */
   static async start(settings: Record<string, string> = {}): Promise<Development> {
-    const server = new Development();
-    const ours = /^(SYNCBRIDGE|REDIS|RTK|JWT|SERVER|WORKER)_/;
-    const names = Object.entries(process.env).filter(([name]) => !ours.test(name));
-    const env = { ...Object.fromEntries(names), SYNCBRIDGE_DATA_DIR: server.folder, ...settings };
     // A port that is known beforehand: the stand-in voice provider is told where its webhooks go.
-    const args = ["-m", "syncbridge_server", "dev", "--addr", `127.0.0.1:${await freePort()}`];
-    server.#process = spawn(PYTHON, args, { cwd: ROOT, env });
-    for (const out of [server.#process.stdout!, server.#process.stderr!])
-      out.on("data", (data) => {
-        server.#log += data;
-      });
-    const address = () => /listening on (http:\S+?)\.?\s/.exec(server.#log)?.[1];
-    await until(
-      () => address() !== undefined,
-      START,
-      () => server.#log,
-    );
-    server.url = address()!;
+    const server = new Development(settings, await freePort());
+    await server.begin();
     return server;
   }
 
-  async close(): Promise<void> {
+  /** Start it, once more after `stop`: with the same port and data. */
+  async begin(): Promise<void> {
+    const ours = /^(SYNCBRIDGE|REDIS|RTK|JWT|SERVER|WORKER)_/;
+    const names = Object.entries(process.env).filter(([name]) => !ours.test(name));
+    const data = { SYNCBRIDGE_DATA_DIR: this.folder };
+    const env = { ...Object.fromEntries(names), ...data, ...this.settings };
+    const args = ["-m", "syncbridge_server", "dev", "--addr", `127.0.0.1:${this.port}`];
+    this.#log = "";
+    this.#process = spawn(PYTHON, args, { cwd: ROOT, env });
+    for (const out of [this.#process.stdout!, this.#process.stderr!])
+      out.on("data", (data) => {
+        this.#log += data;
+      });
+    const address = () => /listening on (http:\S+?)\.?\s/.exec(this.#log)?.[1];
+    await until(
+      () => address() !== undefined,
+      START,
+      () => this.#log,
+    );
+    this.url = address()!;
+  }
+
+  async stop(): Promise<void> {
     const gone = new Promise((done) => this.#process.once("exit", done));
     if (this.#process.exitCode === null && this.#process.kill("SIGTERM")) await gone;
+  }
+
+  async close(): Promise<void> {
+    await this.stop();
     rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** A request of somebody on this machine, who is an admin here. */
+  async ask(method: string, path: string, body?: unknown): Promise<Response> {
+    const answer = await fetch(this.url + path, {
+      method,
+      headers: { "content-type": "application/json" },
+      body: body === undefined ? null : JSON.stringify(body),
+    });
+    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`);
+    return answer;
   }
 }
 

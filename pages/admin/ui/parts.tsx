@@ -31,7 +31,14 @@ export function reason(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** What is loaded when a page is shown, and again on demand. */
+export function isGone(error: unknown): boolean {
+  return error instanceof ApiError && error.status === 404;
+}
+
+/**
+ * What is loaded when a page is shown, and again on demand. What cannot be asked for now stays as it
+ * was; what is not there any more does not.
+ */
 export function useLoaded<T>(load: () => Promise<T>, deps: unknown[]): Loaded<T> {
   const [state, setState] = useState<{ value?: T; error?: string; busy: boolean }>({ busy: true });
   const turn = useRef(0);
@@ -43,7 +50,11 @@ export function useLoaded<T>(load: () => Promise<T>, deps: unknown[]): Loaded<T>
       if (mine === turn.current) setState({ value, busy: false });
     } catch (error) {
       if (mine === turn.current)
-        setState((known) => ({ ...known, error: reason(error), busy: false }));
+        setState(({ value }) => ({
+          ...(!isGone(error) && { value }),
+          error: reason(error),
+          busy: false,
+        }));
     }
   };
   useEffect(() => {
@@ -127,8 +138,9 @@ export function Badge({
   return <span class={`badge ${kind}`}>{children}</span>;
 }
 
-/** A moment: how long ago, and when, for who points at it. */
+/** A moment: how long ago by now, and when, for who points at it. */
 export function When({ at }: { at: string | number | null }) {
+  useFeed();
   if (at === null || at === "") return <span class="muted">never</span>;
   return (
     <time dateTime={new Date(at).toISOString()} title={date(at)}>
@@ -250,7 +262,7 @@ export function Pager({
   );
 }
 
-/** A dialog over the page; Escape closes it. */
+/** A dialog over the page; Escape closes it. The focus goes back to where it came from. */
 export function Dialog({
   title,
   onClose,
@@ -261,7 +273,11 @@ export function Dialog({
   children: ComponentChildren;
 }) {
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => dialog.current?.showModal(), []);
+  useEffect(() => {
+    const from = document.activeElement as HTMLElement | null;
+    dialog.current?.showModal();
+    return () => from?.focus();
+  }, []);
   return (
     <dialog ref={dialog} aria-label={title} onClose={onClose}>
       <div class="dialog">
@@ -286,35 +302,38 @@ export function Act({ label, title, text, confirm, act, danger }: Doing) {
   const [asking, setAsking] = useState(false);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState("");
+  const open = useRef(false);
   const say = useSay();
   if (!useAdmin()) return null;
+  const ask = (now: boolean) => {
+    open.current = now;
+    setAsking(now);
+    setError("");
+  };
   const go = async () => {
     setBusy(true);
     setError("");
     try {
       say(await act());
-      setAsking(false);
+      ask(false);
     } catch (failed) {
-      setError(reason(failed));
+      if (open.current) setError(reason(failed));
+      else say(reason(failed), true);
     } finally {
       setBusy(false);
     }
   };
   return (
     <>
-      <button
-        type="button"
-        class={`button ${danger ? "danger" : ""}`}
-        onClick={() => setAsking(true)}
-      >
+      <button type="button" class={`button ${danger ? "danger" : ""}`} onClick={() => ask(true)}>
         {label}
       </button>
       {asking && (
-        <Dialog title={title} onClose={() => setAsking(false)}>
+        <Dialog title={title} onClose={() => ask(false)}>
           <div>{text}</div>
           <Failure text={error} />
           <div class="row end">
-            <button type="button" class="button" onClick={() => setAsking(false)}>
+            <button type="button" class="button" onClick={() => ask(false)}>
               Cancel
             </button>
             <button
@@ -345,19 +364,25 @@ export function Facts({ facts }: { facts: readonly (readonly [string, ComponentC
   );
 }
 
-/** Something that is shown once, to be copied. */
+/** Something that is shown once, to be copied. On pages without TLS there is no clipboard. */
 export function Once({ label, text }: { label: string; text: string }) {
-  const say = useSay();
-  const copy = () =>
-    navigator.clipboard.writeText(text).then(
-      () => say("Copied."),
-      () => say("The browser does not let this page copy. Select the text.", true),
-    );
+  const [said, setSaid] = useState("");
+  const box = useRef<HTMLTextAreaElement>(null);
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      setSaid("Copied.");
+    } catch {
+      box.current?.select();
+      setSaid(document.execCommand("copy") ? "Copied." : "The text is selected: copy it by hand.");
+    }
+  };
   return (
     <div class="once">
       <label>
         {label}
         <textarea
+          ref={box}
           readOnly
           rows={4}
           class="mono"
@@ -365,9 +390,14 @@ export function Once({ label, text }: { label: string; text: string }) {
           onFocus={({ currentTarget }) => currentTarget.select()}
         />
       </label>
-      <button type="button" class="button" onClick={() => void copy()}>
-        Copy
-      </button>
+      <div class="row">
+        <button type="button" class="button" onClick={() => void copy()}>
+          Copy
+        </button>
+        <span class="small" role="status">
+          {said}
+        </span>
+      </div>
     </div>
   );
 }

@@ -129,7 +129,7 @@ function Link() {
           Make a link
         </button>
         {!me.issues_tokens && <p class="muted small">Tokens are issued elsewhere.</p>}
-        {link && <Once label="Works once, for ten minutes" text={link} />}
+        {link && <Once key={link} label="Works once, for ten minutes" text={link} />}
       </form>
     </Card>
   );

@@ -1,7 +1,7 @@
 /** One voice channel: who is in its call by whose word, how well it is, and what was said of it. */
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, ask, path, query } from "../access";
-import { age, clock, date, span } from "../format";
+import { clock, date, span } from "../format";
 import type { Channel, Participant, Recording, TimelineEntry } from "../types";
 import {
   Act,
@@ -19,6 +19,8 @@ import {
   useSay,
   When,
 } from "../ui/parts";
+
+import { sessionsOf } from "./sessions";
 
 type Told = { entries: TimelineEntry[]; nextCursor: string };
 const ROWS = 50;
@@ -177,10 +179,16 @@ function Signs({ row, source }: { row: Participant; source: string }) {
   const newest = seen.sort().at(-1) ?? (row.evidence?.source === source ? row.joinedAt : undefined);
   return (
     <span>
-      {newest ? <span title={date(newest)}>seen {age(newest)}</span> : <span class="muted">–</span>}
+      {newest ? (
+        <>
+          seen <When at={newest} />
+        </>
+      ) : (
+        <span class="muted">–</span>
+      )}
       {doubts.map(({ at }) => (
         <Badge key={at} kind="warn">
-          gone {age(at)}
+          gone <When at={at} />
         </Badge>
       ))}
     </span>
@@ -203,7 +211,7 @@ function Participants({ channel, reload }: OfCall) {
         by={(row) => row.userId}
         empty="Nobody is in the call."
         columns={[
-          { head: "User", cell: (row) => <Id>{row.userId}</Id> },
+          { head: "User", cell: (row) => <Id href={sessionsOf(row.userId)}>{row.userId}</Id> },
           {
             head: "State",
             cell: (row) => (

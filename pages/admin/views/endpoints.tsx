@@ -290,6 +290,15 @@ function given(of?: Endpoint) {
   };
 }
 
+/** Change an endpoint, unless somebody else has since it was looked up: the whole of it is written. */
+async function changed(of: Endpoint, told: object): Promise<Endpoint> {
+  const at = path`/admin/webhooks/${of.id}`;
+  const now = await ask<Endpoint>("GET", at);
+  if (JSON.stringify(given(now)) !== JSON.stringify(given(of)))
+    throw new Error("Somebody has changed it meanwhile. Cancel, and look at it again.");
+  return ask<Endpoint>("PUT", at, told);
+}
+
 /** Make an endpoint, or change one: a form over the page. */
 function Edit({
   label,
@@ -301,6 +310,7 @@ function Edit({
   reload: () => Promise<void>;
 }) {
   const [form, setForm] = useState<ReturnType<typeof given>>();
+  const [from, setFrom] = useState(of);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState("");
   const [secret, setSecret] = useState("");
@@ -313,22 +323,26 @@ function Edit({
       const kinds = body.kinds.split(/[\s,]+/).filter(Boolean);
       const numbers = { batch_events: Number(body.batch_events), batch_ms: Number(body.batch_ms) };
       const told = { ...body, kinds, ...numbers };
-      const made = of
-        ? await ask<Endpoint>("PUT", path`/admin/webhooks/${of.id}`, told)
-        : await ask<Endpoint>("POST", ALL, told);
+      const made = from ? await changed(from, told) : await ask<Endpoint>("POST", ALL, told);
       setForm(undefined);
       setSecret(made.secret ?? "");
       say(of ? "It is changed." : "It is made.");
       await reload();
     } catch (failed) {
       setError(reason(failed));
+      await reload();
     } finally {
       setBusy(false);
     }
   };
+  const open = () => {
+    setError("");
+    setFrom(of);
+    setForm(given(of));
+  };
   return (
     <>
-      <button type="button" class="button" onClick={() => setForm(given(of))}>
+      <button type="button" class="button" onClick={open}>
         {label}
       </button>
       {form && (

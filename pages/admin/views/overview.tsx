@@ -122,9 +122,9 @@ export function Overview() {
           note={`${count(metrics.sessions.writes_total)} since the start`}
         />
         <Tile
-          name="Write latency, p95"
+          name="Latency, p95"
           value={ms(now.p95)}
-          note={`p50 ${ms(now.p50)}, p99 ${ms(now.p99)}`}
+          note={`of writes; p50 ${ms(now.p50)}, p99 ${ms(now.p99)}`}
         />
         <Tile
           name="Errors told"

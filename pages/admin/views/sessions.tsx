@@ -1,4 +1,4 @@
-/** Finding a session: by its id, its user, or a device that it remembers. */
+/** Finding a session: by its id, its user, or a device that it remembers. The address has the search. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, query } from "../access";
 import { bytes, count } from "../format";
@@ -58,9 +58,21 @@ async function further(results: Results): Promise<Results> {
   return { rows: [...rows.values()], open, damaged };
 }
 
-export function Sessions() {
-  const [text, setText] = useState("");
-  const [active, setActive] = useState(false);
+/** The address of a search. */
+function address(text: string, online: boolean): string {
+  return `#/sessions${query({ q: text, online })}`;
+}
+
+/** The address of the sessions of a user. */
+export function sessionsOf(user: string): string {
+  return address(user, false);
+}
+
+/** `sought`: the query in the address. */
+export function Sessions({ sought }: { sought: string }) {
+  const asked = new URLSearchParams(sought);
+  const [words, online] = [asked.get("q") ?? "", asked.has("online")];
+  const [text, setText] = useState(words);
   const [results, setResults] = useState<Results>();
   const [error, setError] = useState("");
   const [busy, setBusy] = useState(false);
@@ -78,10 +90,17 @@ export function Sessions() {
     }
     if (mine === turn.current) setBusy(false);
   };
-  const search = (only = active) =>
-    void go({ rows: [], open: walks(text.trim(), only), damaged: 0 });
+  const search = () => void go({ rows: [], open: walks(words, online), damaged: 0 });
+  const look = (only: boolean) => {
+    const to = address(text.trim(), only);
+    if (to === address(words, online)) search();
+    else location.hash = to;
+  };
   useEffect(() => {
+    setText(words);
     search();
+  }, [words, online]);
+  useEffect(() => {
     const slash = (event: KeyboardEvent) => {
       if (event.key !== "/" || event.target instanceof HTMLInputElement) return;
       event.preventDefault();
@@ -99,7 +118,7 @@ export function Sessions() {
         class="card form row"
         onSubmit={(event) => {
           event.preventDefault();
-          search();
+          look(online);
         }}
       >
         <label class="grow">
@@ -117,11 +136,8 @@ export function Sessions() {
         <label class="check">
           <input
             type="checkbox"
-            checked={active}
-            onChange={({ currentTarget }) => {
-              setActive(currentTarget.checked);
-              search(currentTarget.checked);
-            }}
+            checked={online}
+            onChange={({ currentTarget }) => look(currentTarget.checked)}
           />
           with a device online
         </label>
@@ -131,7 +147,7 @@ export function Sessions() {
       </form>
       <Failure text={error} />
       {results && (
-        <Card title="Found" wide>
+        <Card title="Found" wide aside={busy && <span class="muted small">Looking…</span>}>
           <Table
             caption="Sessions"
             whole

@@ -1,18 +1,26 @@
 /** The settings in effect, and what this server is. */
 import { useState } from "preact/hooks";
-import { ask, tokenEnds } from "../access";
+import { ask, tokenEnds, whoAmI } from "../access";
 import { date } from "../format";
-import type { Setting } from "../types";
-import { Badge, Card, Facts, Failure, Id, Page, Table, useFeed, useLoaded } from "../ui/parts";
+import type { Me, Setting } from "../types";
+import { Badge, Card, Facts, Failure, Id, Page, Table, useLoaded } from "../ui/parts";
+
+interface Answered {
+  me: Me;
+  node: string;
+  settings: Setting[];
+}
+
+/** Asked anew each time: since sign-in the server may have been started again, in another version. */
+async function answered(): Promise<Answered> {
+  const me = await whoAmI();
+  return { me, ...(await ask<Omit<Answered, "me">>("GET", "/admin/configuration")) };
+}
 
 export function System() {
-  const { me } = useFeed();
   const [filter, setFilter] = useState("");
   const [changed, setChanged] = useState(true);
-  const { value, error } = useLoaded(
-    () => ask<{ node: string; settings: Setting[] }>("GET", "/admin/configuration"),
-    [],
-  );
+  const { value, error } = useLoaded(answered, []);
   const words = filter.trim().toLowerCase();
   const rows = (value?.settings ?? []).filter(
     (row) =>
@@ -21,25 +29,7 @@ export function System() {
   );
   return (
     <Page title="System">
-      <Facts
-        facts={[
-          ["Version", me.version],
-          ["Node that answered", <Id key="n">{me.node}</Id>],
-          [
-            "Mode",
-            me.development ? (
-              <Badge key="d" kind="warn">
-                development
-              </Badge>
-            ) : (
-              "production"
-            ),
-          ],
-          ["Voice provider", me.voice ? "configured" : "none"],
-          ["Signed in as", `${me.user_id} (${me.role})`],
-          ["Token good until", date(tokenEnds())],
-        ]}
-      />
+      {value && <About of={value} />}
       <Card
         title="Configuration"
         wide
@@ -92,5 +82,29 @@ export function System() {
         )}
       </Card>
     </Page>
+  );
+}
+
+function About({ of: { me, node } }: { of: Answered }) {
+  return (
+    <Facts
+      facts={[
+        ["Version", me.version],
+        ["Node that answered", <Id key="n">{node}</Id>],
+        [
+          "Mode",
+          me.development ? (
+            <Badge key="d" kind="warn">
+              development
+            </Badge>
+          ) : (
+            "production"
+          ),
+        ],
+        ["Voice provider", me.voice ? "configured" : "none"],
+        ["Signed in as", `${me.user_id} (${me.role})`],
+        ["Token good until", date(tokenEnds())],
+      ]}
+    />
   );
 }

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { ask, path, query } from "../access";
 import { bytes, count, preview } from "../format";
 import type { Letter, VoiceFigures } from "../types";
-import { Act, Card, Failure, Id, Page, Pager, Table, useLoaded, When } from "../ui/parts";
+import { Act, Card, Failure, Id, isGone, Page, Pager, Table, useLoaded, When } from "../ui/parts";
 
 type Letters = { dead_letters: Letter[]; next_cursor: string };
 const ROWS = 50;
@@ -77,14 +77,18 @@ function DeadLetters() {
     () => ask<Letters>("GET", `/admin/voice/dead-letters${query({ cursor, limit: ROWS })}`),
     [cursor],
   );
-  const each = (what: string, said: string) => async () => {
-    for (const { entry } of value!.dead_letters) {
-      await (what === "replay"
-        ? ask("POST", path`/admin/voice/dead-letters/${entry}/replay`)
-        : ask("DELETE", path`/admin/voice/dead-letters/${entry}`));
+  const replayAll = async () => {
+    try {
+      for (const { entry } of value!.dead_letters) {
+        // One that is not there any more was dealt with by somebody else.
+        await ask("POST", path`/admin/voice/dead-letters/${entry}/replay`).catch((error) => {
+          if (!isGone(error)) throw error;
+        });
+      }
+    } finally {
+      await reload();
     }
-    await reload();
-    return said;
+    return "They wait for their effect.";
   };
   return (
     <Card
@@ -106,7 +110,7 @@ function DeadLetters() {
                   here.
                 </p>
               }
-              act={each("replay", "They wait for their effect.")}
+              act={replayAll}
             />
           )}
         </>

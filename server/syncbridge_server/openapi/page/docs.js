@@ -14,6 +14,11 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
+/* Text of any width; who has no mouse scrolls it by keys. */
+function readable(text = "", attributes = {}) {
+  return element("pre", { tabindex: "0", ...attributes }, text);
+}
+
 /* Follow a reference inside of a document. */
 function resolve(schema, root = api) {
   if (!schema || !schema.$ref) return schema || {};
@@ -123,7 +128,7 @@ function exampleView(path, method, operation) {
   const [kind, content] = Object.entries(answer.content || {})[0] || [];
   const shown = content && /json/.test(kind) ? JSON.stringify(example(content.schema, api, true), null, 2) : "";
   return element("details", { class: "example" }, element("summary", {}, "Example"),
-    element("pre", {}, command.join(" \\\n  ")), element("pre", {}, `${status} ${answer.description}\n\n${shown}`));
+    readable(command.join(" \\\n  ")), readable(`${status} ${answer.description}\n\n${shown}`));
 }
 
 function base() { return api.servers[0].url.replace(/\/$/, ""); }
@@ -133,7 +138,7 @@ function bodySchema(operation) {
 }
 
 function parameterRow(parameter) {
-  const input = element("input", { name: parameter.name, "data-in": parameter.in });
+  const input = element("input", { name: parameter.name, "data-in": parameter.in, "aria-label": parameter.name });
   const start = parameter.schema.default;
   if (start !== undefined && start !== null) input.placeholder = String(start);
   const label = parameter.name + (parameter.required ? " *" : "");
@@ -197,7 +202,7 @@ function operationView(path, method, operation) {
     body.value = JSON.stringify(example(schema), null, 2);
     form.append(body);
   }
-  const output = element("pre");
+  const output = readable("", { "aria-live": "polite" });
   form.append(element("button", {}, "Send"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -244,7 +249,7 @@ function socketView(schemas) {
   const kinds = element("select", { "aria-label": "message" },
     ...clientMessages(schemas).map((name) => element("option", {}, name)));
   const body = element("textarea", { spellcheck: "false", "aria-label": "message to send" });
-  const log = element("pre", { class: "heard", tabindex: "0" });
+  const log = readable("", { class: "heard" });
   const table = element("div");
   const choose = () => {
     body.value = JSON.stringify(firstMessage(schemas, kinds.value), null, 2);
@@ -283,9 +288,12 @@ function opened(say, gone) {
   return socket;
 }
 
+/* A heading without operations under it goes, too. */
 function filter(words) {
-  for (const view of document.querySelectorAll(".operation")) {
-    view.hidden = !view.dataset.path.includes(words);
+  for (const section of document.querySelectorAll("section")) {
+    const views = [...section.querySelectorAll(".operation")];
+    for (const view of views) view.hidden = !view.dataset.path.toLowerCase().includes(words);
+    section.hidden = views.length > 0 && views.every((view) => view.hidden);
   }
 }
 
@@ -302,5 +310,5 @@ async function start() {
   }
 }
 
-document.getElementById("filter").addEventListener("input", (e) => filter(e.target.value.trim()));
+document.getElementById("filter").addEventListener("input", (e) => filter(e.target.value.trim().toLowerCase()));
 start();
