@@ -139,7 +139,7 @@ upgrade: $(DONE)/test $(DONE)/kernels  ## upgrade from the wheel of the previous
 flakes: $(DONE)/test $(DONE)/kernels  ## repeat fault and browser tests FLAKE_RUNS=20 times to find flaky ones
 	SYNCBRIDGE_TEST_BROWSER=1 $(PY) scripts/repeat.py $(FLAKE_RUNS) tests/fault $(BROWSER_TESTS) $(ARGS)
 
-matrix: bare  ## run `make bare`, and most tests on each Python of MATRIX="3.11 3.12 3.13"
+matrix:  ## run most tests on each Python of MATRIX="3.11 3.12 3.13"
 	for version in $(MATRIX); do nice -n 5 bash scripts/on_python.sh "$$version" $(ARGS); done
 
 servers: $(DONE)/test $(DONE)/kernels  ## run the store's tests on SERVERS="bookworm trixie valkey", fetched, not installed

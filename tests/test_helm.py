@@ -9,6 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from support.source_tree import ROOT
 from syncbridge_server.durations import parse_duration
@@ -69,6 +70,90 @@ def test_the_chart_is_accepted(values: str | None) -> None:
     for document in objects:
         if document["kind"] != "ServiceMonitor":
             kubernetes_validate.validate(document, "1.32", strict=True)
+
+
+CONTRADICTIONS = [
+    ("replica=5", "Additional property replica is not allowed"),
+    ("autoscaling.maxReplica=5", "Additional property maxReplica is not allowed"),
+    ("redis.port=70000", "less than or equal to 65535"),
+    ("settings.SERVER_ADDR=:80", "settings.SERVER_ADDR: the chart sets the ports"),
+    ("settings.SYNCBRIDGE_TLS_CERT=/tls", "settings.SYNCBRIDGE_TLS_CERT: the chart sets the ports"),
+    ("settings.REDIS_ADDR=other:6379", "settings.REDIS_ADDR: write redis.addr"),
+    ("settings.JWT_SECRET=x", "settings.JWT_SECRET: it is a secret"),
+    ("redis.addr=redis://ann:hush@redis:6379", "redis.addr: its password belongs into the Secret"),
+    ("redis.addr=redis://redis:6379?password=x", "redis.addr: its password belongs"),
+    ("redis.addr=rediss://ann@redis:6380/0", "redis.port: the network policy lets 6379 through"),
+    ("redis.addr=redis redis.port=1", "lets 1 through, and redis.addr has port 6379"),
+    ("redis.addr=redis+sentinel://a:1\\,b:1/main", "redis.sentinelPort: the network policy"),
+    ("terminationGracePeriodSeconds=35", "preStopSeconds and SYNCBRIDGE_DRAIN take 35 s"),
+    ("settings.SYNCBRIDGE_DRAIN=1m30s", "preStopSeconds and SYNCBRIDGE_DRAIN take 95 s"),
+    ("autoscaling.minReplicas=21", "autoscaling.minReplicas: it is above maxReplicas"),
+    ("autoscaling.connectionsPerPod=0 autoscaling.cpuPercent=0", "write connectionsPerPod or cpu"),
+    ("settings.SYNCBRIDGE_MAX_CONNECTIONS=5000", "a pod takes 5000 connections"),
+    ("resources=null", "autoscaling.cpuPercent: it is a share of resources.requests.cpu"),
+]
+
+
+def given(values: str) -> list[str]:
+    """Options for values that blanks separate; those of settings are texts."""
+    return [
+        option
+        for value in values.split()
+        for option in ("--set-string" if value.startswith("settings.") else "--set", value)
+    ]
+
+
+@pytest.mark.parametrize(("values", "words"), CONTRADICTIONS)
+def test_values_that_contradict_each_other(values: str, words: str) -> None:
+    """Nothing is rendered that the server, Kubernetes or the chart's own policy would break."""
+    done = helm("template", "live", str(CHART), "--kube-version", VERSION, *SECRET, *given(values))
+
+    assert 1 == done.returncode
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "settings=null",
+        "networkPolicy.enabled=false redis.addr=redis:6380",
+        "redis.addr=rediss://ann@redis:6380/0 redis.port=6380",
+        "autoscaling.cpuPercent=0 resources=null",
+        "autoscaling.enabled=false resources=null settings.SYNCBRIDGE_MAX_CONNECTIONS=5000",
+        "settings.SYNCBRIDGE_MAX_CONNECTIONS=5000 settings.SYNCBRIDGE_WORKERS=2",
+        "settings.SYNCBRIDGE_DRAIN=39s",
+        "global.registry=x",
+    ],
+)
+def test_values_that_fit_together(values: str) -> None:
+    """What resembles a contradiction and is none is rendered, as Kubernetes accepts it."""
+    for document in rendered(*SECRET, *given(values)):
+        kubernetes_validate.validate(document, "1.32", strict=True)
+
+
+def test_secrets_are_those_of_the_server() -> None:
+    """The chart refuses each secret of the server's settings in its ConfigMap."""
+    listed = (CHART / "templates/_checks.tpl").read_text("utf-8")
+    block = listed.partition('define "syncbridge.secrets" -}}')[2].partition("{{-")[0]
+    secrets = {n for n, field in Settings.model_fields.items() if field.annotation is SecretStr}
+
+    assert {variable(name) for name in secrets} == set(block.split())
+
+
+def test_the_policy_lets_through_what_settings_name() -> None:
+    """The ports of URLs in settings, and those of `networkPolicy.ports`; not our own URL's."""
+    urls = {
+        "SYNCBRIDGE_OTLP_URL": "http://collector:4318",
+        "SYNCBRIDGE_CONNECT_URL": "http://app/may-join",
+        "SYNCBRIDGE_LIVEKIT_URL": "https://user@[fd00::1]:7880/x",
+        "RTK_API_URL": "https://api.example",
+        "WORKER_URL": "https://sync.example:8443",
+    }
+    told = ",".join(f"settings.{name}={url}" for name, url in urls.items())
+    policy = one("NetworkPolicy", *SECRET, "--set", f"{told},networkPolicy.ports={{9000}}")
+    ports = [port["port"] for port in policy["spec"]["egress"][0]["ports"]]
+
+    assert [6379, 53, 53, 80, 443, 4318, 7880, 9000] == [*ports[:3], *sorted(ports[3:])]
 
 
 def test_a_secret_must_be_named() -> None:

@@ -23,6 +23,8 @@ OURS = r"syncbridge(?![-_]\*|/)[\w-]*|@syncbridge/client"
 FROM_AN_INDEX = re.compile(
     rf"(?:pip3?|pipx|uv|npm|pnpm|yarn) (?:install|add|i) (?:-\S+ )*[\"']?({OURS})\b"
 )
+BUILT = [f"3.{minor}" for minor in re.findall(r'"cp3(\d+)-\*"', text(Path("pyproject.toml")))]
+"""Pythons that wheels are built for."""
 
 
 def workflow(path: Path) -> dict[str, Any]:
@@ -65,12 +67,25 @@ def test_workflows_have_a_bound_and_no_rights_that_they_do_not_need() -> None:
 
 
 def test_every_long_part_runs_once_a_week() -> None:
-    """The matrix of the workflow is what .ci/long runs without a name."""
+    """The workflow has what .ci/long runs without a name: `matrix` once for each Python."""
     parts = re.search(r"^PARTS=\((.+)\)$", text(Path(".ci/long")), re.M)
-    long = workflow(ROOT / ".github/workflows/long.yml")
+    job = workflow(ROOT / ".github/workflows/long.yml")["jobs"]["part"]
+    matrix = job["strategy"]["matrix"]
+    pythons = [one["python"] for one in matrix["include"]]
 
     assert parts is not None
-    assert parts[1].split() == long["jobs"]["part"]["strategy"]["matrix"]["part"]
+    assert sorted(parts[1].split()) == sorted([*matrix["part"], "matrix"])
+    assert BUILT == pythons
+    assert [
+        {"part": "matrix", "image": f"python:{python}-slim-trixie", "python": python}
+        for python in pythons
+    ] == matrix["include"]
+    assert (["debian:trixie"], "${{ matrix.image }}") == (
+        matrix["image"],
+        job["container"]["image"],
+    )
+    assert {"MATRIX": "${{ matrix.python }}"} == job["steps"][-1]["env"]
+    assert re.search(r"^MATRIX \?= ", text(Path("Makefile")), re.M)
 
 
 def test_nobody_is_told_to_install_what_is_not_published() -> None:
@@ -110,11 +125,10 @@ def test_devcontainer_has_what_the_readme_names() -> None:
 
 def test_support_names_each_python_that_wheels_are_built_for() -> None:
     """docs/support.md has a row for each, and for each kind of server."""
-    built = re.findall(r'"cp3(\d+)-\*"', text(Path("pyproject.toml")))
     page = text(Path("docs/support.md"))
     rows = re.findall(r"^\| (?:(3\.\d+)|((?:Redis|Valkey)[ .,\d]*\d)) \| ", page, re.M)
 
-    assert [f"3.{minor}" for minor in built] == [python for python, _ in rows if python]
+    assert BUILT == [python for python, _ in rows if python]
     assert ["Redis 7.0", "Redis 7.2, 7.4", "Redis 8.0", "Valkey 9"] == [s for _, s in rows if s]
 
 

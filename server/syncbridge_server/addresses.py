@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import idna
 
-from syncbridge_server.redis.link.urls import SENTINEL_SCHEMES, SentinelURL
+from syncbridge_server.redis.link.urls import SENTINEL_SCHEMES, SentinelURL, require_port
 
 _ISSUER = re.compile(r"(https?://[^\s=]+)(?:=(https?://\S+))?\Z")
 _ORIGIN = re.compile(r"(https?)://([^/?#\s]+)\Z", re.IGNORECASE)
@@ -40,13 +40,18 @@ def parse_listen(text: str) -> Listen:
     host, separator, port = text.rpartition(":")
     if not separator:
         host = ""
-    if not port.isascii() or not port.isdigit() or int(port) > 65_535:
+    if not is_port(port) or "/" in host:
         raise ValueError(f"not an address: {text[:80]!r}; write :8080, host:8080 or unix:/path")
     if host.startswith("[") and host.endswith("]"):
         host = str(ipaddress.IPv6Address(host[1:-1]))
     elif ":" in host:
         raise ValueError(f"an IPv6 address needs brackets: [{host}]:{port}")
     return Listen(host or "0.0.0.0", int(port))  # noqa: S104  ":8080" means every interface
+
+
+def is_port(text: str) -> bool:
+    """Whether a text is a number from 0 to 65535, in ASCII digits."""
+    return re.fullmatch(r"[0-9]{1,5}", text) is not None and int(text) <= 65_535
 
 
 def parse_listens(text: str) -> tuple[Listen, ...]:
@@ -62,8 +67,10 @@ def redis_url(address: str) -> str:
     address = address.strip()
     if "://" not in address:
         host, _, port = address.rpartition(":") if ":" in address else (address, "", "6379")
-        if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-            raise ValueError("write host:port, or a redis://, rediss:// or unix:// URL")
+        name = host.rpartition("@")[2]
+        bare = ":" in name and not name.startswith("[")
+        if not name or bare or "," in name or not is_port(port):
+            raise ValueError("write host:port, [v6]:port, or a redis://, rediss:// or unix:// URL")
         return f"redis://{host}:{port}"
     parts = urlsplit(address)
     if parts.scheme not in REDIS_SCHEMES:
@@ -72,14 +79,13 @@ def redis_url(address: str) -> str:
     if parts.scheme.endswith("+sentinel"):
         SentinelURL(address)
         return address
-    try:
-        _ = parts.port
-    except ValueError:  # its text has what stands there, which may be a part of a password
-        raise ValueError("the port must be a number up to 65535") from None
+    require_port(parts)
     if not (parts.path if parts.scheme == "unix" else parts.hostname):
         raise ValueError(
             f"{parts.scheme}:// needs a {'path' if parts.scheme == 'unix' else 'host'}"
         )
+    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,5}", parts.path):
+        raise ValueError("after the host there may be /number of the database, and nothing else")
     return address
 
 

@@ -7,13 +7,15 @@ server, the load generator) is imported by the command that needs it.
 import gc
 import importlib
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from syncbridge import __version__
 from syncbridge.errors import SyncBridgeError
@@ -22,6 +24,7 @@ from syncbridge_server.admin.links import address as link_address
 from syncbridge_server.admin.links import new_code
 from syncbridge_server.auth.assembly import build_tokens
 from syncbridge_server.auth.claims import Grant
+from syncbridge_server.commands import usage
 from syncbridge_server.configuration.docs import plain_text
 from syncbridge_server.configuration.files import read_dotenv
 from syncbridge_server.configuration.load import load_settings
@@ -83,8 +86,20 @@ ELSEWHERE = {
 STAND_IN = "syncbridge_tools.rtk_sim.beside"
 """The stand-in voice provider of `dev`, by its name as in `ELSEWHERE`."""
 
+
+class Commands(TyperGroup):
+    """The commands; shells complete the options of those in `ELSEWHERE`, too."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, found, rest = super().resolve_command(ctx, args)
+        if ctx.resilient_parsing and name in ELSEWHERE:
+            found = get_command(importlib.import_module(ELSEWHERE[name][0]).app)
+        return name, found, rest
+
+
 app = typer.Typer(
     name="syncbridge",
+    cls=Commands,
     invoke_without_command=True,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -194,7 +209,7 @@ def _delegate(name: str, module: str, text: str) -> None:
             other = importlib.import_module(module).app
         except ImportError as error:
             _fail(f"`syncbridge {name}` is not installed: {error}")
-        other(args=ctx.args, prog_name=f"syncbridge {name}")
+        raise typer.Exit(usage.run(other, ctx.args, f"syncbridge {name}"))
 
 
 for _name, (_module, _text) in ELSEWHERE.items():
@@ -319,7 +334,7 @@ def _url(settings: Settings) -> str:
 
 def main() -> None:
     """Console entry point."""
-    app(prog_name="syncbridge")
+    sys.exit(usage.run(app, None, "syncbridge"))
 
 
 if __name__ == "__main__":

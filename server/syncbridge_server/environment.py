@@ -42,20 +42,22 @@ def unknown_names(
     """Names with our prefix that nothing reads; none in a worker, whose parent has told of them.
 
     O(variables × settings). Raises ConfigError for one that is within `EDITS` of a name in `known`,
-    naming that, and the file `where` it stands.
+    naming that, and the file `where` it stands; and for one that only a parent process may set.
     """
-    if _is_internal(WORKER, environment.get(WORKER, "")):
+    if not where and _is_internal(WORKER, environment.get(WORKER, "")):
         return []
     unknown = []
+    place = f" in {where}" if where else ""
     for name, value in sorted(environment.items()):
         ours = name.startswith(PREFIX)
         if not ours and not name.startswith(FAMILIES):
             continue
-        if name in known or name in ELSEWHERE or _is_internal(name, value):
+        if name in known or name in ELSEWHERE:
             continue
+        if _is_internal(name, value):
+            raise ConfigError(f"{name}{place} is internal to a server and its workers; remove it")
         meant = _nearest(name, known, EDITS if ours else FOREIGN_EDITS)
         if meant:
-            place = f" in {where}" if where else ""
             raise ConfigError(f"{name}{place} is not a setting; did you mean {meant}?")
         if ours and not _KUBERNETES.fullmatch(name):
             unknown.append(name)

@@ -95,7 +95,9 @@ class Settings(BaseSettings):
     )
     tls_cert: str = var("", "TLS certificate chain, a PEM file. Setting it turns TLS on.")
     tls_key: str = var("", "Private key of the certificate, a PEM file.")
-    workers: Count = var(1, "Number of server processes that share the addresses.", le=256)
+    workers: Annotated[int, Field(gt=0, le=256)] = var(
+        1, "Number of server processes that share the addresses."
+    )
     data_dir: str = var(".syncbridge", "Directory of the embedded Redis and of generated secrets.")
     origins: Annotated[Words, AfterValidator(checked_origins)] = var(
         (),

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from syncbridge_server.durations import parse_duration
+from syncbridge_server.redis.link.urls import require_port
 
 
 def words(value: Any) -> Any:
@@ -33,8 +34,10 @@ def root_path(value: str) -> str:
 
 def public_url(value: str) -> str:
     """An http or https URL without a slash at its end. Raises ValueError."""
-    if value and urlsplit(value).scheme not in ("http", "https"):
+    parts = urlsplit(value)
+    if value and (parts.scheme not in ("http", "https") or not parts.hostname):
         raise ValueError("write an http:// or https:// URL")
+    require_port(parts)
     return value.rstrip("/")
 
 

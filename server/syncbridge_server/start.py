@@ -27,7 +27,8 @@ from syncbridge_server.auth.state_policy import StatePolicy
 from syncbridge_server.collector import Collector
 from syncbridge_server.configuration.parts import listener_config
 from syncbridge_server.descriptors import with_descriptors
-from syncbridge_server.listener.bind import bind
+from syncbridge_server.environment import WORKER
+from syncbridge_server.listener.bind import AddressTaken, bind
 from syncbridge_server.listener.shutdown import run_until_stopped
 from syncbridge_server.listener.workers import (
     Inheritance,
@@ -39,12 +40,18 @@ from syncbridge_server.listener.workers import (
 from syncbridge_server.redis import formats
 from syncbridge_server.redis.durability import Durability
 from syncbridge_server.redis.link.client import RedisIO
-from syncbridge_server.redis.link.embedded import WORKER_REDIS, EmbeddedRedis
+from syncbridge_server.redis.link.embedded import (
+    WORKER_REDIS,
+    EmbeddedRedis,
+    EmbeddedRedisError,
+)
+from syncbridge_server.redis.link.server_info import TOO_OLD
 from syncbridge_server.redis.link.urls import connection_url
 from syncbridge_server.redis.link.wire import NO_DATABASE, NO_LOGIN
 from syncbridge_server.settings import ConfigError, Settings
 from syncbridge_server.signals import release_signals
 from syncbridge_server.telemetry.siblings import FOLDER
+from syncbridge_server.telemetry.tracing import require_packages
 from syncbridge_server.voice.provider.kinds import check_provider
 
 REPLICA_SECONDS, REPLICA_LOOK_SECONDS = 5.0, 0.25
@@ -60,7 +67,9 @@ def run(settings: Settings, dev: bool = False, code: str = "") -> None:
     StatePolicy(settings.state_policy)
     if settings.audit_log:
         Audit(settings.audit_log).close()
-    worker = inheritance()
+    if settings.otlp_url:
+        require_packages()
+    worker = _inherited()
     sockets = [worker.sockets] if worker else bound_sockets(settings)
     try:
         status = _run(settings, worker, sockets, code)
@@ -70,14 +79,20 @@ def run(settings: Settings, dev: bool = False, code: str = "") -> None:
     sys.exit(status)
 
 
+def _inherited() -> Inheritance | None:
+    try:
+        return inheritance()
+    except (OSError, OverflowError, ValueError):
+        raise ConfigError(f"{WORKER} is internal to a server and its workers; remove it") from None
+
+
 def _run(
     settings: Settings,
     worker: Inheritance | None,
     sockets: list[list[socket.socket]],
     code: str = "",
 ) -> int:
-    with redis_for(settings, worker) as address:
-        os.environ[WORKER_REDIS] = address
+    with redis_for(settings, worker) as address, _handed_down(WORKER_REDIS, address):
         url = connection_url(
             address,
             settings.redis_password.get_secret_value(),
@@ -89,7 +104,25 @@ def _run(
         settings = with_descriptors(settings, tell=worker is None)
         if worker is None and settings.workers > 1:
             return supervise(settings, sockets)
-        return trio.run(partial(serve_process, settings, url, sockets[0], worker))
+        return _served(partial(serve_process, settings, url, sockets[0], worker))
+
+
+def _served(process: Callable[[], Awaitable[int]]) -> int:
+    """The exit status; ConfigError for what only shows when a server is put together.
+
+    Such as another one that has begun to listen at an address since it was bound here.
+    """
+    try:
+        return trio.run(process)
+    except ExceptionGroup as group:
+        refused, other = group.split((AddressTaken, ConfigError))
+        if refused is None or other is not None:
+            raise
+        first: BaseException = refused
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        where = "SERVER_ADDR: " if isinstance(first, OSError) else ""
+        raise ConfigError(f"{where}{getattr(first, 'strerror', first)}") from None
 
 
 def bound_sockets(settings: Settings) -> list[list[socket.socket]]:
@@ -124,6 +157,8 @@ async def admit(url: str, durability: Durability, code: str = "") -> None:
             raise ConfigError(
                 "REDIS_PASSWORD: Redis refuses the password, or the user in REDIS_ADDR"
             )
+        if TOO_OLD in io.refusing or "NOPERM" in io.refusing:
+            raise ConfigError(f"REDIS_ADDR: {io.refusing}")
         try:
             await formats.admit(io)
         except formats.FormatRefused as refused:
@@ -159,19 +194,32 @@ def redis_for(settings: Settings, worker: Inheritance | None) -> Iterator[str]:
     elif worker is not None:
         yield os.environ[WORKER_REDIS]
     else:
-        fsync = "always" if settings.durable.fsync else "everysec"
-        redis = EmbeddedRedis(Path(settings.data_dir), fsync=fsync)
+        redis, address = _started(settings)
         try:
-            yield _started(redis, settings.data_dir)
+            yield address
         finally:
             redis.stop()
 
 
-def _started(redis: EmbeddedRedis, data_dir: str) -> str:
+@contextmanager
+def _handed_down(name: str, value: str) -> Iterator[None]:
+    """A variable for the processes that are started meanwhile."""
+    os.environ[name] = value
     try:
-        return redis.start()
+        yield
+    finally:
+        os.environ.pop(name, None)
+
+
+def _started(settings: Settings) -> tuple[EmbeddedRedis, str]:
+    try:
+        fsync = "always" if settings.durable.fsync else "everysec"
+        redis = EmbeddedRedis(Path(settings.data_dir), fsync=fsync)
+        return redis, redis.start()
     except OSError as error:
-        raise ConfigError(f"SYNCBRIDGE_DATA_DIR: {data_dir}: {error.strerror}") from None
+        raise ConfigError(f"SYNCBRIDGE_DATA_DIR: {settings.data_dir}: {error.strerror}") from None
+    except EmbeddedRedisError as error:
+        raise ConfigError(f"REDIS_ADDR is not set, and {error}") from None
 
 
 async def serve_process(
@@ -206,8 +254,10 @@ async def _reload_on_hangup(server: Server, *, task_status: trio.TaskStatus[None
 def supervise(settings: Settings, sockets: list[list[socket.socket]]) -> int:
     """Start and watch the workers; returns the exit status."""
     spawner = Spawner([sys.executable, "-m", "syncbridge_server", *sys.argv[1:]])
-    with tempfile.TemporaryDirectory(prefix="syncbridge-") as folder:
-        os.environ[FOLDER] = folder
+    with (
+        tempfile.TemporaryDirectory(prefix="syncbridge-") as folder,
+        _handed_down(FOLDER, folder),
+    ):
         try:
             return Supervisor(spawner, sockets, drain_timeout=settings.drain).run()
         finally:

@@ -248,13 +248,15 @@ def test_bench_is_handed_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything after `bench`, --help too, goes to the load generator."""
     seen: list[Any] = []
     module = types.ModuleType("syncbridge_tools.bench.cli")
-    vars(module)["app"] = lambda args, prog_name: seen.append((args, prog_name))
+    vars(module)["app"] = "the load generator"
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("syncbridge_server.commands.usage.run", lambda *told: seen.append(told))
 
     result = call("bench", "idle", "--connections", "3", "--help")
 
     assert 0 == result.exit_code, result.output
-    assert [(["idle", "--connections", "3", "--help"], "syncbridge bench")] == seen
+    arguments = ["idle", "--connections", "3", "--help"]
+    assert [("the load generator", arguments, "syncbridge bench")] == seen
 
 
 def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
@@ -292,7 +294,11 @@ def test_two_that_start_at_once_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"jwt_secret": "", "jwt_refresh_secret": ""}']
+    "content",
+    [
+        *("", "{", "[]", "{}", "[" * 100_000, '{"jwt_secret": "", "jwt_refresh_secret": ""}'),
+        '{"jwt_secret": null, "jwt_refresh_secret": "x"}',
+    ],
 )
 def test_damaged_secrets_are_not_replaced(tmp_path: Path, content: str) -> None:
     """A file that cannot be read is an error with its path, not a reason for new secrets."""

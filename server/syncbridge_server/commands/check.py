@@ -15,16 +15,25 @@ import typer
 
 from syncbridge.errors import SyncBridgeError
 from syncbridge_server.auth.assembly import build_tokens
+from syncbridge_server.auth.state_policy import StatePolicy
 from syncbridge_server.checks.findings import Finding, Level
-from syncbridge_server.checks.local import check_descriptors, check_files, check_ports
+from syncbridge_server.checks.local import (
+    check_descriptors,
+    check_files,
+    check_ports,
+    check_written,
+)
 from syncbridge_server.checks.provider import check_voice
 from syncbridge_server.checks.redis import check_redis
 from syncbridge_server.configuration.files import read_dotenv
 from syncbridge_server.configuration.load import load_settings
 from syncbridge_server.environment import unknown_names
+from syncbridge_server.events.configured import load_endpoints
+from syncbridge_server.events.guard import Guard
 from syncbridge_server.log import configure_logging
 from syncbridge_server.production import validate_production
 from syncbridge_server.settings import ConfigError, Settings, variable
+from syncbridge_server.telemetry.tracing import require_packages
 from syncbridge_server.voice.provider.kinds import check_provider
 
 SECONDS = 30.0
@@ -71,7 +80,7 @@ def look(skip: frozenset[str] = frozenset()) -> list[Finding]:
         return [Finding("configuration", Level.FAILED, str(error))]
     findings = list(_configuration(settings))
     if "files" not in skip:
-        findings += check_files()
+        findings += [*check_files(), *check_written(settings)]
     local = {"ports": check_ports, "descriptors": check_descriptors}
     findings += [look(settings) for name, look in local.items() if name not in skip]
     if all(finding.level is not Level.FAILED for finding in findings[:1]):
@@ -87,6 +96,10 @@ def _configuration(settings: Settings) -> list[Finding]:
         validate_production(settings)
         build_tokens(settings)
         check_provider(settings)
+        StatePolicy(settings.state_policy)
+        load_endpoints(settings.webhooks, Guard(settings.webhook_networks))
+        if settings.otlp_url:
+            require_packages()
     except ConfigError as error:
         return [Finding("configuration", Level.FAILED, str(error))]
     except SyncBridgeError as error:

@@ -33,6 +33,8 @@ from syncbridge_server.commands.rest import DEFAULT_URL, Url, admin_token, given
 from syncbridge_server.listener.contract import SUBPROTOCOL_JSON
 
 SECONDS = 10.0
+SILENT_BEATS = 3
+"""Heartbeats that may be missing before a server counts as gone."""
 TOKEN_SECONDS = 86_400.0
 SHOWN = ("device_id", "device_name", "status", "reason", "code", "message", "total", "channelId")
 """Members of a payload that are no values of the user's."""
@@ -68,7 +70,6 @@ def tail(
 async def _follow(
     url: str, session: str, token: str, as_json: bool, values: bool, count: int
 ) -> None:
-    told = 0
     async with await _connected(url) as stream:
         try:
             with trio.fail_after(SECONDS):
@@ -77,15 +78,24 @@ async def _follow(
             why = type(error.__cause__ or error).__name__
             _fail(f"what answers there (--url) speaks no WebSocket: {why}")
         await socket.send(_auth(session, token))
-        async for text in socket.messages():
-            message = json.loads(text)
-            if message["type"] == MessageType.AUTH_FAILURE:
-                _fail(f"refused: {message['payload'].get('message', '')}{given_token()}")
-            typer.echo(text if as_json else line_of(message, values))
-            told += 1
-            if told == count:
-                return
-        _fail(f"the socket was closed: {socket.ended}")
+        await follow(socket, as_json, values, count)
+
+
+async def follow(socket: "Socket", as_json: bool, values: bool, count: int) -> None:
+    """Print messages until `count`, or the socket's end, which ends the command."""
+    told = 0
+    async for text in socket.messages():
+        message = json.loads(text)
+        if message["type"] == MessageType.AUTH_FAILURE:
+            _fail(f"refused: {message['payload'].get('message', '')}{given_token()}")
+        beat = message.get("payload", {}).get("heartbeat_interval_ms")
+        if beat is not None:
+            socket.patience = max(SECONDS, SILENT_BEATS * beat / 1000)
+        typer.echo(text if as_json else line_of(message, values))
+        told += 1
+        if told == count:
+            return
+    _fail(f"the socket was closed: {socket.ended}")
 
 
 async def _connected(url: str) -> trio.abc.Stream:
@@ -120,12 +130,18 @@ def _auth(session: str, token: str) -> str:
 
 
 class Socket:
-    """A WebSocket client. `ended`: why it was closed."""
+    """A WebSocket client.
+
+    Attributes:
+        ended: why it was closed. patience: seconds without a byte, also of a ping, after which it
+            counts as closed.
+    """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._ws = WSConnection(ConnectionType.CLIENT)
         self.ended = ""
+        self.patience = SECONDS
 
     @classmethod
     async def open(cls, stream: trio.abc.Stream, url: str) -> "Socket":
@@ -164,10 +180,14 @@ class Socket:
                     self.ended = f"{event.code} {event.reason or ''}".strip()
 
     async def _received(self) -> list[Event]:
+        data = b""
         try:
-            data = await self._stream.receive_some()
+            with trio.fail_after(self.patience):
+                data = await self._stream.receive_some()
+        except trio.TooSlowError:
+            self.ended = f"nothing came for {self.patience:.0f} s"
         except trio.BrokenResourceError:
-            data = b""
+            pass
         if not data:
             self.ended = self.ended or "without a word"
             return []

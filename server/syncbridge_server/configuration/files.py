@@ -4,14 +4,16 @@ Names are those of the environment, which wins over `.env`, which wins over the 
 `syncbridge.toml`, or the one that SYNCBRIDGE_CONFIG names. No error repeats what a file says.
 """
 
+import io
+import os
 import re
 import tomllib
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from dotenv.parser import parse_stream
 
+from syncbridge_server.configuration.documents import MOST_BYTES
 from syncbridge_server.environment import CONFIG, ConfigError, unknown_names
 
 DOTENV = ".env"
@@ -40,6 +42,9 @@ def file_values(environment: Mapping[str, str], known: Collection[str]) -> dict[
     _refuse_unknown(toml, known, path or TOML)
     found = {name: FileValue(value, path or TOML) for name, value in toml.items()}
     found |= {name: FileValue(value, DOTENV) for name, value in dotenv.items() if value}
+    for name, (value, file) in found.items():
+        if any("\0" in str(word) for word in (value if isinstance(value, list) else [value])):
+            raise ConfigError(f"{name} in {file} has a NUL character")
     return {
         name: value
         for name, value in found.items()
@@ -49,15 +54,10 @@ def file_values(environment: Mapping[str, str], known: Collection[str]) -> dict[
 
 def read_dotenv() -> dict[str, str]:
     """Names and values of `.env`; nothing when there is none. Raises ConfigError."""
-    path = Path(DOTENV)
     values: dict[str, str] = {}
-    if not path.is_file():  # a folder of that name is somebody's virtual environment
+    if not os.path.isfile(DOTENV):  # a folder of that name is somebody's virtual environment
         return values
-    try:
-        with path.open(encoding="utf-8") as stream:
-            bindings = list(parse_stream(stream))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {DOTENV}: {_reason(error)}") from None
+    bindings = list(parse_stream(io.StringIO(_text(DOTENV) or "")))
     for binding in bindings:
         if binding.error or (binding.key and binding.value is None):
             text = binding.original.string  # blank lines in front of it belong to it
@@ -68,19 +68,31 @@ def read_dotenv() -> dict[str, str]:
     return values
 
 
-def _read_toml(path: str, needed: bool) -> dict[str, Any]:
+def _text(path: str) -> str | None:
+    """What a file has after the mark that Windows puts first; None without one. ConfigError."""
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
+            data = file.read(MOST_BYTES + 1)
+        text = data.decode("utf-8-sig")
     except FileNotFoundError:
-        if not needed:
-            return {}
-        raise ConfigError(f"{CONFIG}: no such file: {path}") from None
-    except tomllib.TOMLDecodeError as error:
-        where = _POSITION.search(str(error))
-        raise ConfigError(f"{path}: not TOML, {where[0] if where else 'see toml.io'}") from None
+        return None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {_reason(error)}") from None
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(f"cannot read {path}: {reason}") from None
+    if len(data) > MOST_BYTES:
+        raise ConfigError(f"{path}: more than {MOST_BYTES} bytes")
+    return text
+
+
+def _read_toml(path: str, needed: bool) -> dict[str, Any]:
+    text = _text(path)
+    if text is None and needed:
+        raise ConfigError(f"{CONFIG}: no such file: {path}")
+    try:
+        return tomllib.loads(text or "")
+    except (ValueError, RecursionError) as error:
+        where = _POSITION.search(str(error)) if isinstance(error, tomllib.TOMLDecodeError) else None
+        raise ConfigError(f"{path}: not TOML, {where[0] if where else 'see toml.io'}") from None
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: Collection[str], path: str) -> None:
@@ -92,7 +104,3 @@ def _refuse_unknown(values: Mapping[str, Any], known: Collection[str], path: str
         words = isinstance(value, list) and all(isinstance(word, str) for word in value)
         if not words and not isinstance(value, str | int | float):
             raise ConfigError(f"{name} in {path}: write a string, number, boolean or strings")
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return str(error.strerror) if isinstance(error, OSError) else "not UTF-8"

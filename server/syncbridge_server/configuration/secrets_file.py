@@ -28,14 +28,14 @@ def read_secrets(data_dir: str) -> DevSecrets | None:
     path = Path(data_dir) / FILE_NAME
     try:
         values: Any = json.loads(path.read_text("utf-8"))
-        found = DevSecrets(str(values["jwt_secret"]), str(values["jwt_refresh_secret"]))
+        found = DevSecrets(values["jwt_secret"], values["jwt_refresh_secret"])
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{path} is damaged; delete it to get new secrets") from None
-    if not all(found):
+    if not all(isinstance(secret, str) and secret for secret in found):
         raise ConfigError(f"{path} is damaged; delete it to get new secrets")
     return found
 

@@ -14,6 +14,10 @@ NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 logger = logging.getLogger("syncbridge.listener")
 
 
+class AddressTaken(OSError):
+    """Somebody has begun to listen at an address after it was bound."""
+
+
 def bind(
     addresses: Sequence[str],
     *,
@@ -51,6 +55,7 @@ def bind(
                 logger.info("no IPv6 here: %s is left out", address)
                 continue
             sockets.append(sock)
+        _refuse_overlap(sockets)
         opened.pop_all()
     return sockets
 
@@ -75,9 +80,36 @@ def _open(address: str) -> socket.socket:
 
 
 def listen(sockets: Sequence[socket.socket], backlog: int) -> None:
-    """Start listening with a backlog of `backlog` connections. Raises OSError."""
+    """Start listening with a backlog of `backlog` connections. Raises AddressTaken, OSError."""
     for sock in sockets:
-        sock.listen(backlog)
+        try:
+            sock.listen(backlog)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            text = f"cannot listen on {_name(sock)}: {error.strerror}"
+            raise AddressTaken(error.errno, text) from None
+
+
+def _name(sock: socket.socket) -> str:
+    """An address as it is written in settings."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    host, port, *_ = sock.getsockname()
+    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def _refuse_overlap(sockets: Sequence[socket.socket]) -> None:
+    """Raise OSError for two sockets of which only one could listen: to bind both is allowed."""
+    taken: dict[tuple[int, int], set[str]] = {}
+    for sock in sockets:
+        if sock.family == socket.AF_UNIX:
+            continue
+        host, port, *_ = sock.getsockname()
+        hosts = taken.setdefault((sock.family, port), set())
+        if host in hosts or (hosts and {host, *hosts} & {EVERY, "::"}):
+            raise OSError(errno.EADDRINUSE, f"cannot listen on {_name(sock)}: it is taken twice")
+        hosts.add(host)
 
 
 def _bind(sock: socket.socket, address: str, shared: bool, mode: int | None) -> None:

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
 from random import getrandbits
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,15 @@ FLUSH_MS = 3_000
 _current: ContextVar[str] = ContextVar("traceparent", default="")
 
 Attributes = dict[str, str | int]
+
+
+def require_packages() -> None:
+    """Import what is slow of the packages of the extra `otel`. Raises ConfigError without them."""
+    try:
+        import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+        import_module("opentelemetry.sdk.trace.export")
+    except ImportError as error:
+        raise ConfigError(f"SYNCBRIDGE_OTLP_URL needs the extra `otel`: {error}") from None
 
 
 class Tracing:
@@ -59,14 +69,13 @@ class Tracing:
         """
         if not url or self.on:
             return
-        try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import Resource
-            from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
-            from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-        except ImportError as error:
-            raise ConfigError(f"SYNCBRIDGE_OTLP_URL needs the extra `otel`: {error}") from None
+        require_packages()
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
         told: Attributes = {"service.name": "syncbridge", "service.version": __version__}
         self._provider = TracerProvider(
             resource=Resource.create({**told, "service.instance.id": node}),

@@ -6,11 +6,15 @@ import sys
 
 import pytest
 import trio
+import trio.testing
+import typer
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, TextMessage
 
 from support.server_kit import mint, new_session, running_node
 from support.voice.command_kit import use_secrets
 from support.ws_client import Device
-from syncbridge_server.commands.tail import line_of
+from syncbridge_server.commands.tail import Socket, follow, line_of
 
 SECONDS = 30.0
 
@@ -86,6 +90,39 @@ async def test_what_it_cannot_do(redis_url: str, monkeypatch: pytest.MonkeyPatch
     assert "must be a UUID" in bad[0]
     assert "refused: this session belongs to another user" in other[0]
     assert "nothing answers at http://127.0.0.1" in away[0]
+
+
+async def test_a_server_that_falls_silent(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its pings are missing: the command ends, before an answer to AUTH and long after one."""
+    seen = []
+    for answers in (0, 2):
+        ours, theirs = trio.testing.memory_stream_pair()
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(silent_after, theirs, answers)
+            socket = await Socket.open(ours, "http://h")
+            with pytest.raises(typer.Exit):
+                await follow(socket, False, False, 0)
+            nursery.cancel_scope.cancel()
+        seen.append((round(trio.current_time() - began), socket.ended))
+    told = capsys.readouterr()
+
+    assert [(10, "nothing came for 10 s"), (145, "nothing came for 75 s")] == seen
+    assert "syncbridge tail: the socket was closed: nothing came for 75 s\n" in told.err
+
+
+async def silent_after(stream: trio.abc.Stream, answers: int) -> None:
+    """A server that takes the socket, and says something every 70 s until it has said enough."""
+    server = WSConnection(ConnectionType.SERVER)
+    server.receive_data(bytes(await stream.receive_some()))
+    await stream.send_all(server.send(AcceptConnection()))
+    for _ in range(answers):
+        message = {"type": 8, "payload": {"heartbeat_interval_ms": 25_000}}
+        await stream.send_all(server.send(TextMessage(data=json.dumps(message))))
+        await trio.sleep(70)
+    await trio.sleep_forever()
 
 
 def test_a_line_obeys_nobody() -> None:

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from support.redis_servers import RedisServer
+from support.redis_servers import RedisServer, free_port
 from support.server_kit import settings
 from support.source_tree import text, with_suffix
 from support.voice.sim_kit import KINDS, rig
@@ -176,6 +176,59 @@ def test_ports_descriptors_and_files() -> None:
     assert Level.WARNING is check_descriptors(Settings(max_connections=2**31 - 1)).level
     assert Level.OK is check_descriptors(Settings(max_connections=10, http_connections=10)).level
     assert ([Level.WARNING], [Level.OK]) == (seen, hidden)
+
+
+UNUSABLE = [
+    ("configuration", {"SYNCBRIDGE_STATE_POLICY": "{tmp}"}, "SYNCBRIDGE_STATE_POLICY: {tmp}: Is a"),
+    (
+        "configuration",
+        {"SYNCBRIDGE_WEBHOOKS": "/no/such"},
+        "SYNCBRIDGE_WEBHOOKS: /no/such: No",
+    ),
+    ("configuration", {"REDIS_ADDR": "redis://h?foo=1"}, "REDIS_ADDR: an option is not known"),
+    ("files", {"SYNCBRIDGE_AUDIT_LOG": "{tmp}"}, "SYNCBRIDGE_AUDIT_LOG: {tmp}: Is a directory"),
+    ("files", {"SYNCBRIDGE_AUDIT_LOG": "/no/such/file"}, "/no/such/file: No such file or dir"),
+    ("files", {"SYNCBRIDGE_DATA_DIR": "{tmp}/file/below"}, "SYNCBRIDGE_DATA_DIR: "),
+    ("ports", {"SERVER_ADDR": "unix:/tmp/" + "x" * 150}, "AF_UNIX path too long"),
+    ("ports", {"SERVER_ADDR": "unix:/no/such/s"}, "cannot listen on unix:/no/such/s: No such file"),
+    ("ports", {"SERVER_ADDR": "unix:{tmp}/file"}, "{tmp}/file: Address already in use"),
+    ("ports", {"SYNCBRIDGE_ADMIN_ADDR": "unix:{tmp}"}, "unix:{tmp}: Is a directory"),
+    ("ports", {"SERVER_ADDR": "127.0.0.1:{port},127.0.0.1:{port}"}, "it is taken twice"),
+]
+
+
+@pytest.mark.parametrize(("check", "environment", "words"), UNUSABLE)
+def test_what_a_start_would_stumble_over(
+    check: str, environment: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    """Each is one finding that has failed, as a line and as JSON; nothing is made or removed."""
+    (tmp_path / "file").write_text("x")
+    places = {"{tmp}": str(tmp_path), "{port}": str(free_port())}
+    for name, place in places.items():
+        environment = {key: value.replace(name, place) for key, value in environment.items()}
+        words = words.replace(name, place)
+    told = run("--skip", "redis", **environment)
+    code, output = run("--skip", "redis", "--json", **environment)
+    failed = [one for one in json.loads(output)["findings"] if one["level"] == "failed"]
+
+    assert (1, 1) == (told[0], code)
+    assert [check] == [one["check"] for one in failed]
+    assert words in failed[0]["text"]
+    assert words in told[1]
+    assert ["file"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_unix_sockets_that_will_do(tmp_path: Path) -> None:
+    """A place for one, and one at which a server listens: it is left alone."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        found = [
+            check_ports(Settings(server_addr=f"unix:{path}"))
+            for path in (tmp_path / "s", tmp_path / "new")
+        ]
+
+    assert [Level.OK, Level.OK] == [one.level for one in found]
+    assert ["s"] == [path.name for path in tmp_path.iterdir()]
 
 
 @pytest.fixture(autouse=True)

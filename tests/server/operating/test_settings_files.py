@@ -1,5 +1,8 @@
 """Settings in `.env` and in TOML: which one wins, what is refused, and that nothing is repeated."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +82,20 @@ def test_toml_has_types(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"toml": f'JWT_SECRET = ["{SECRET}"]'}, "JWT_SECRET in syncbridge.toml: Input should be"),
         ({"toml": "SYNCBRIDGE_DRAIN = 1979-05-27"}, "SYNCBRIDGE_DRAIN in syncbridge.toml: write"),
         ({"env": "SYNCBRIDGE_CONFIG=no.toml"}, "SYNCBRIDGE_CONFIG: no such file: no.toml"),
+        ({"toml": "SYNCBRIDGE_WORKERS = true"}, "SYNCBRIDGE_WORKERS in syncbridge.toml: it is not"),
+        ({"toml": "SYNCBRIDGE_DRAIN = true"}, "SYNCBRIDGE_DRAIN in syncbridge.toml: it is not a b"),
+        ({"toml": "SYNCBRIDGE_DRAIN = nan"}, "SYNCBRIDGE_DRAIN in syncbridge.toml: Input should"),
+        ({"toml": "SYNCBRIDGE_WORKERS = " + "9" * 5_000}, "syncbridge.toml: not TOML, see"),
+        ({"toml": "A = " + "[" * 20_000}, "syncbridge.toml: not TOML, see toml.io"),
+        ({"toml": "#" * 2_000_000}, "syncbridge.toml: more than 1048576 bytes"),
+        ({"toml": 'SYNCBRIDGE_DATA_DIR = "a\\u0000"'}, "in syncbridge.toml has a NUL character"),
+        ({"env": "SYNCBRIDGE_DATA_DIR=a\0b"}, "SYNCBRIDGE_DATA_DIR in .env has a NUL character"),
+        ({"env": "#" * 2_000_000}, ".env: more than 1048576 bytes"),
+        (
+            {"env": "SYNCBRIDGE_WORKER=0:4:5\nSYNCBRIDGE_ORIGIN=x"},
+            "SYNCBRIDGE_ORIGIN in .env is not a setting; did you mean SYNCBRIDGE_ORIGINS?",
+        ),
+        ({"env": "SYNCBRIDGE_WORKER=0:4:5"}, "SYNCBRIDGE_WORKER in .env is internal to a server"),
     ],
 )
 def test_files_that_are_refused(files: dict[str, str], words: str) -> None:
@@ -89,6 +106,46 @@ def test_files_that_are_refused(files: dict[str, str], words: str) -> None:
     assert (2, "", 1) == (result.exit_code, result.stdout, result.stderr.count("\n"))
     assert result.stderr.startswith(f"syncbridge: {words}") or words in result.stderr
     assert SECRET not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"\xef\xbb\xbfSYNCBRIDGE_WORKERS=3\n",
+        b"SYNCBRIDGE_DRAIN=9s\r\nSYNCBRIDGE_WORKERS=3\r\n",
+        b"export SYNCBRIDGE_WORKERS='3'",
+        b'SYNCBRIDGE_WORKERS = "3" # three\n',
+        b"syncbridge_workers=3\n",
+        b"SYNCBRIDGE_WORKERS=2\nSYNCBRIDGE_WORKERS=3\n",
+    ],
+)
+def test_spellings_of_a_dotenv(written: bytes) -> None:
+    """As editors on Windows, shells and people write it; the last line of a name counts."""
+    Path(".env").write_bytes(written)
+
+    assert 3 == load_settings().workers
+
+
+def test_a_toml_file_from_windows() -> None:
+    """With the mark in front and its ends of lines."""
+    Path("syncbridge.toml").write_bytes(b"\xef\xbb\xbfSYNCBRIDGE_WORKERS = 3\r\n")
+
+    assert 3 == load_settings().workers
+
+
+def test_a_folder_that_may_not_be_entered(tmp_path: Path) -> None:
+    """Whether files of settings are in it cannot be known: one line, not a traceback."""
+    command = "import os; os.setuid(65534); from syncbridge_server.cli import main; main()"
+    if os.getuid():
+        pytest.skip("NOT RUN: only root can become somebody who may not enter a folder")
+    tmp_path.chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; import syncbridge_server.cli; {command}", "serve"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "syncbridge: cannot read syncbridge.toml: Permission denied\n" == done.stderr
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -105,12 +162,20 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load_settings()
 
 
-def test_shells_complete_the_commands() -> None:
-    """What bash asks for a word that has been begun."""
-    words = {"_SYNCBRIDGE_COMPLETE": "complete_bash", "COMP_WORDS": "syncbridge se"}
-    asked = CliRunner().invoke(
-        app, [], prog_name="syncbridge", env=words | {"COMP_CWORD": "1", "_TYPER_STANDARD": ""}
-    )
+@pytest.mark.parametrize(
+    ("written", "there", "absent"),
+    [
+        ("se", "serve", "version"),
+        ("serve --w", "--workers", "--addr"),
+        ("check --s", "--skip", "--json"),
+        ("dead-letters re", "replay", "list"),
+    ],
+)
+def test_shells_complete_commands_and_options(written: str, there: str, absent: str) -> None:
+    """What bash asks for a word that has been begun, also of commands that live elsewhere."""
+    words = {"_SYNCBRIDGE_COMPLETE": "complete_bash", "COMP_WORDS": f"syncbridge {written}"}
+    place = {"COMP_CWORD": str(len(written.split())), "_TYPER_STANDARD": ""}
+    asked = CliRunner().invoke(app, [], prog_name="syncbridge", env=words | place)
 
-    assert "serve" in asked.output
-    assert "version" not in asked.output
+    assert there in asked.output
+    assert absent not in asked.output

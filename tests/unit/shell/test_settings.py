@@ -242,6 +242,8 @@ def test_listen_address(text: str, address: Listen) -> None:
         ("rediss://u:p@h:1/2", "rediss://u:p@h:1/2"),
         ("unix:///tmp/redis.sock", "unix:///tmp/redis.sock"),
         ("redis+sentinel://a:1,b/s/0", "redis+sentinel://a:1,b/s/0"),
+        ("[::1]:6379", "redis://[::1]:6379"),
+        ("u:p@h:1", "redis://u:p@h:1"),
     ],
 )
 def test_redis_url(text: str, url: str) -> None:

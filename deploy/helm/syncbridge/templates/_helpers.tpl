@@ -27,3 +27,18 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "syncbridge.secret" -}}
 {{- required "secretName: name a Secret with JWT_SECRET and JWT_REFRESH_SECRET" .Values.secretName -}}
 {{- end -}}
+
+{{/* Ports of the URLs in settings, and those that are named: what a pod connects to besides Redis. */}}
+{{- define "syncbridge.ports" -}}
+{{- $ports := list 443 -}}
+{{- range $name, $url := .Values.settings -}}
+{{- if and (hasSuffix "_URL" $name) (ne $name "WORKER_URL") $url -}}
+{{- $named := regexFind ":[0-9]+$" (urlParse $url).host | trimPrefix ":" -}}
+{{- $ports = append $ports ($named | default (ternary 80 443 (hasPrefix "http:" $url)) | int) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.networkPolicy.ports -}}
+{{- $ports = append $ports (int .) -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end -}}

@@ -32,6 +32,8 @@ from typing import IO, Self
 from urllib.parse import quote
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 WORKER_REDIS = "SYNCBRIDGE_WORKER_REDIS"
 """The variable in which child processes find the URL."""
@@ -199,7 +201,8 @@ class EmbeddedRedis:
     def _await_answer(self, path: Path) -> None:
         assert self._process is not None
         deadline = time.monotonic() + START_SECONDS
-        client = redis.Redis(unix_socket_path=str(path), socket_timeout=1.0, protocol=2)
+        once = Retry(NoBackoff(), 0)  # else the library waits for up to a second between two
+        client = redis.Redis(unix_socket_path=str(path), socket_timeout=1.0, protocol=2, retry=once)
         with client:
             while time.monotonic() < deadline:
                 if self._process.poll() is not None:
@@ -212,11 +215,12 @@ class EmbeddedRedis:
         raise EmbeddedRedisError(f"no answer in {START_SECONDS:.0f} s: {self._last_words()}")
 
     def _last_words(self) -> str:
+        log = self._data_dir / "redis.log"
         try:
-            lines = (self._data_dir / "redis.log").read_text(errors="replace").splitlines()
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         except OSError:
-            return "no log"
-        return lines[-1] if lines else "empty log"
+            return f"{log} cannot be read"
+        return f"{lines[-1].strip()[:200]} ({log})" if lines else f"{log} is empty"
 
 
 def _options(path: Path, data_dir: Path, fsync: str) -> list[str]:

@@ -8,6 +8,7 @@ each connection begins with the question where that service's primary is.
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
 from redis.driver_info import DriverInfo
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from syncbridge_server.redis.link.sentinel import Sentinels
@@ -42,6 +43,12 @@ class RedisEndpoint:
             client_name=client_name,
             driver_info=DriverInfo(),  # else each connection looks redis-py's version up: 0.8 ms
         )
+        try:
+            self._make(**self._options)
+        except TypeError as error:
+            raise ValueError(f"an option is not known: {str(error).rpartition(' ')[2]}") from None
+        except RedisError as error:
+            raise ValueError(str(error)) from None
         self._sentinels: Sentinels | None = None
         if named:
             own = {**self._options, **named.credentials, "db": 0}

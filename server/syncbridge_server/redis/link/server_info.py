@@ -20,6 +20,7 @@ from syncbridge_server.redis.link.urls import Address
 from syncbridge_server.redis.link.wire import Wire, WireBroken, pack
 
 OLDEST_SERVER = (7, 0)
+TOO_OLD = "Redis 7.0 or newer is needed"
 _CODE = re.compile(r"[A-Z]+")
 _IN_SCRIPT = ("running script", "@user_script", "script: ")
 NOT_ALLOWED = "user executing the script"
@@ -67,7 +68,7 @@ def interview(
     major, minor = (fields.get("redis_version", "") + ".0.0").split(".")[:2]
     version = (int(major or 0), int(minor or 0)) if (major + minor).isdigit() else (0, 0)
     if version < OLDEST_SERVER:
-        raise WireBroken("Redis 7.0 or newer is needed", sent=False)
+        raise WireBroken(TOO_OLD, sent=False)
     cluster = fields.get("cluster_enabled") == "1"
     if fields.get("role") != "master" and not (cluster and for_map):
         raise WireBroken("not a master: READONLY", sent=False)

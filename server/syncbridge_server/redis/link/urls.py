@@ -1,7 +1,7 @@
 """Builds the URL of `RedisEndpoint` from an address, passwords and a database number."""
 
 from typing import NamedTuple
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 SENTINEL_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 SENTINEL_PORT = 26_379
@@ -75,8 +75,20 @@ def read_sentinel_url(url: str) -> SentinelURL | None:
     return SentinelURL(url) if urlsplit(url).scheme in SENTINEL_SCHEMES else None
 
 
+def require_port(parts: SplitResult) -> None:
+    """Raise ValueError for a port that is no number.
+
+    The text of the standard library's error has what stands there: perhaps a part of a password.
+    """
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("the port must be a number up to 65535") from None
+
+
 def _address(text: str) -> Address:
     parts = urlsplit(f"//{text}")
+    require_port(parts)
     if not parts.hostname:
         raise ValueError("sentinels are written host:port,host:port")
     return Address(parts.hostname, parts.port or SENTINEL_PORT)
