@@ -2,6 +2,7 @@
 
 import itertools
 import uuid
+from typing import Any, ClassVar
 
 import pytest
 import redis
@@ -112,6 +113,22 @@ async def test_an_event_is_noted_once_and_at_most_so_many(calls: RedisCalls) -> 
     assert (CallResult.LATE, CallResult.UNCHANGED) == (over.result, known.result)
     assert known.call is not None
     assert MOST_EVENTS == len(known.call.events)
+
+
+async def test_a_key_is_that_of_one_event(calls: RedisCalls) -> None:
+    """Another event with the same key is noted: a call does not stay on hold unnoticed."""
+    call_id = await made(calls, CallState.ACTIVE)
+    results = [
+        (await tell(calls, call_id, kind, key="k")).result
+        for kind in (EventKind.HOLD, EventKind.RESUME, EventKind.HOLD)
+    ]
+    for to in "ab":
+        await tell(calls, call_id, EventKind.TRANSFER, to, key="k")
+    call = await calls.read(call_id)
+
+    assert [CallResult.DONE, CallResult.DONE, CallResult.UNCHANGED] == results
+    assert call is not None
+    assert ["hold", "resume", "transfer", "transfer"] == [event.kind for event in call.events]
 
 
 async def test_what_writes_to_another_call_than_was_read_is_refused(calls: RedisCalls) -> None:
@@ -281,6 +298,50 @@ async def test_numbers_go_on_after_old_records_went(
 
     assert (before.last, []) == (emptied.last, emptied.records)
     assert [before.last + 1, before.last + 2] == [number for number, _ in after.records]
+
+
+async def test_a_clock_that_was_wrong_keeps_no_record_for_ever(
+    io: RedisIO, calls: RedisCalls, raw: redis.Redis
+) -> None:
+    """A record from the future goes with the next one that is old; without one it stays."""
+    brief = RedisLedger(io, DAY, 0.001)
+    call_id = await made(calls)
+    key = ledger_key(bucket_of(call_id))
+    raw.delete(key)
+    future = {"r": 9_999_999_999_999, "id": "x"}
+    for number in (1, 2):
+        raw.xadd(key, future, id=f"{number}-0")
+    await brief.sweep()
+    kept = raw.xlen(key)
+    await calls.delete(call_id, "gw")
+    raw.xadd(key, future, id="4-0")
+    await trio.sleep(0.005)
+    await brief.sweep()
+    left = raw.xrange(key)
+    raw.delete(key)
+
+    assert 2 == kept
+    assert [b"4-0"] == [name for name, _ in left]
+
+
+async def test_what_is_written_during_a_look_is_looked_at_next() -> None:
+    """A look reads each bucket's times; a call that begins meanwhile does not wait two minutes."""
+    touched = {1, 2}
+
+    class Link:
+        asked: ClassVar[list[int]] = []
+
+        async def request(self, commands: list[Any]) -> list[Any]:
+            self.asked.append(len(commands))
+            touched.add(3)
+            return [b == 2 for b in range(16)] + [0] * 16 if len(commands) == 32 else []
+
+    link: Any = Link()
+    ledger = RedisLedger(link, DAY, DAY, touched=touched, clock=lambda: 1.0)
+    await ledger._busy()
+
+    assert {2, 3} == await ledger._busy() == touched
+    assert [32] == Link.asked
 
 
 async def test_a_record_that_is_damaged_keeps_its_number(

@@ -3,16 +3,21 @@
 A call is recorded once, by the write that ends it: a last state, a deletion before, a lease that
 was not renewed, or the last moment before a call that nobody has ended is forgotten. Records are
 numbered without a gap in each part of the ledger, so a reader that knows the last number it has
-read of each part misses none and reads none twice; a number that is not there is told.
+read of each part misses none and reads none twice; a number that is not there is told. A Redis that
+lost its last records gives their numbers to others, so a reader also knows the last record itself,
+by a digest.
 """
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from syncbridge.call_rules.events import EventKind
 from syncbridge.calls import Call, CallEvent, CallState, StateChange
 from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.records.calls import LedgerPart
 
 LEASE_EXPIRED = "lease_expired"
 """Cause of an end: no heartbeat came in time. The call counts as lasting until its last sign of
@@ -22,7 +27,14 @@ FORGOTTEN = "forgotten"
 DELETED = "deleted"
 """Cause of an end: the call was deleted before it was terminated."""
 
-NUMBER_DIGITS = 15
+_PLACE = re.compile(r"([0-9]{1,15})(?:-([0-9a-f]{6}))?", re.ASCII)
+
+
+class LedgerPlace(NamedTuple):
+    """How far a part of the ledger was read: the number of a record, and its digest if known."""
+
+    number: int
+    digest: str = ""
 
 
 class Durations(msgspec.Struct, frozen=True):
@@ -115,21 +127,32 @@ def record_of(name: str, call: Call | None) -> CallRecord:
     )
 
 
-def cursor_text(numbers: Sequence[int]) -> str:
-    """The last number read of each part, as text."""
-    return ".".join(map(str, numbers))
+def cursor_text(places: Iterable[LedgerPlace]) -> str:
+    """The last record read of each part, as text."""
+    return ".".join(f"{p.number}-{p.digest}" if p.digest else str(p.number) for p in places)
 
 
-def parse_ledger_cursor(text: str, parts: int) -> list[int] | None:
-    """The numbers in a cursor; None for the beginning. Raises INVALID_FIELD."""
+def parse_ledger_cursor(text: str, parts: int) -> list[LedgerPlace] | None:
+    """The places in a cursor; None for the beginning. Raises INVALID_FIELD."""
     if not text:
         return None
-    numbers = text.split(".")
-    good = all(n.isascii() and n.isdigit() and len(n) <= NUMBER_DIGITS for n in numbers)
-    if not good or len(numbers) != parts:
+    found = [_PLACE.fullmatch(place) for place in text.split(".")]
+    if len(found) != parts or None in found:
         detail = "cursor: the X-Next-Cursor of an export is expected"
         raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="cursor")
-    return [int(n) for n in numbers]
+    return [LedgerPlace(int(one[1]), one[2] or "") for one in found if one]
+
+
+def check_part(after: LedgerPlace | None, part: LedgerPart) -> LedgerPlace:
+    """The place to go on from, after what was read of a part. Raises EXPORT_GAP.
+
+    `after`: the place from which it was read; None: begin with what is there.
+    """
+    known, digest = after or (None, "")
+    number = check_run(known, part.last, [n for n, _ in part.records])
+    if digest and part.before not in ("", digest):
+        raise _gap()
+    return LedgerPlace(number, part.end if part.records else digest)
 
 
 def check_run(after: int | None, last: int, numbers: Sequence[int]) -> int:
@@ -143,12 +166,16 @@ def check_run(after: int | None, last: int, numbers: Sequence[int]) -> int:
         after = numbers[0] - 1 if numbers else last
     expected = list(range(after + 1, after + 1 + len(numbers)))
     if list(numbers) != expected or last < after or (not numbers and last > after):
-        raise SyncBridgeError(
-            ErrorCode.EXPORT_GAP,
-            "records after the cursor are not kept any more, or Redis has lost some;"
-            " without a cursor the export begins with the oldest that there are",
-        )
+        raise _gap()
     return after + len(numbers)
+
+
+def _gap() -> SyncBridgeError:
+    return SyncBridgeError(
+        ErrorCode.EXPORT_GAP,
+        "records after the cursor are not kept any more, or Redis has lost some;"
+        " without a cursor the export begins with the oldest that there are",
+    )
 
 
 def _entered(history: Iterable[StateChange], state: CallState) -> int:

@@ -43,10 +43,14 @@ class LedgerPart(msgspec.Struct):
     Attributes:
         last: number of its newest record, 0 before the first one.
         records: number and call of each, in order; None for one that cannot be read.
+        before: digest of the record with the number after which they are; empty if it is not kept.
+        end: digest of the last of `records`; empty without any.
     """
 
     last: int
     records: list[tuple[int, Call | None]]
+    before: str = ""
+    end: str = ""
 
 
 class CallPage(msgspec.Struct):

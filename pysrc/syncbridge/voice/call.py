@@ -71,6 +71,7 @@ from syncbridge.voice.evidence import (
     Polled,
     Source,
     Vacant,
+    negative_of,
     origin_of,
 )
 from syncbridge.voice.tombstones import Tombstones
@@ -399,7 +400,7 @@ class ChannelCall:
                 return []
         if len(named) != 1:
             return self._ignore(evidence, "no_proof" if named else "not_held")
-        return self._doubted(user_id, named[0], Negative(evidence.source, evidence.at))
+        return self._doubted(user_id, named[0], negative_of(evidence))
 
     def _survive(self, user_id: str, gone: MediaConnection, left: Left) -> None:
         """Keep an unnamed connection for a user with a sign later than the `left`.
@@ -475,7 +476,7 @@ class ChannelCall:
         """The doubt of which a later negative must be independent."""
         if known is not None and not known.void(told):
             return known
-        return Doubt(told.source, told.at, self._clock, told.life, told.apart_ms)
+        return Doubt(told.source, told.at, self._clock, told.life, told.apart_ms, told.teller)
 
     def _unshown(self, user_id: str, connection: MediaConnection, at: int) -> list[Event]:
         """Remove a connection that two polls did not show, the second one at `at`."""

@@ -80,23 +80,25 @@ class Negative(msgspec.Struct, frozen=True):
     """One statement against a connection: its source and the time at which it was true.
 
     For a poll, `life` identifies the run of the provider, if known, and `apart_ms` is the minimum
-    distance to the first negative for independence.
+    distance to the first negative for independence. `teller`: if not the default of the source.
     """
 
     source: Source
     at: int
     life: str = ""
     apart_ms: int = 0
+    teller: Teller | None = None
 
 
 class Doubt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A negative and the time at which it was applied. `apart_ms`: as for `Negative`."""
+    """A negative and the time at which it was applied. `apart_ms`, `teller`: as for `Negative`."""
 
     source: Source
     at: int
     applied_at: int
     life: str = ""
     apart_ms: int = 0
+    teller: Teller | None = None
 
     def settled_by(self, later: Negative) -> bool:
         """Whether a later negative is independent of this one, so that both are proof."""
@@ -159,9 +161,16 @@ _TELLERS = {
 _OURS = EvidenceOrigin(Teller.PROVIDER)
 
 
-def told_by(source: Source) -> Teller:
-    """The default origin of a source."""
-    return _TELLERS[source].teller
+def told_by(doubt: Doubt) -> Teller:
+    """Who spoke against a connection."""
+    return doubt.teller or _TELLERS[doubt.source].teller
+
+
+def negative_of(left: Left) -> Negative:
+    """A `left` that is no proof, as a negative."""
+    by = origin_of(left)
+    teller = None if by.teller is _TELLERS[left.source].teller else by.teller
+    return Negative(left.source, left.at, teller=teller)
 
 
 def origin_of(evidence: Evidence) -> EvidenceOrigin:

@@ -1,9 +1,12 @@
 """Explains from answers of the REST API why a user is shown in a call or not."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import msgspec
+
+from syncbridge.voice.timeline import SENT_AWAY, TOKEN
 
 LINES = 12
 """Number of timeline entries printed with the explanation."""
@@ -24,6 +27,22 @@ ABSENT = {
     "migration": "the call moved to another session, and they did not come over in time",
     "idle": "the call ended because nobody was in it",
     "ended": "the call was ended",
+    "replaced": "the room of the call had another configuration than it was to have",
+    "unopened": "the provider opened no room for the call",
+}
+DEVICES = {
+    "left": "the device reported that it left",
+    "expired": "the device that was to take the call over did not come in time",
+    "handoff": "the call was handed over to another device",
+    "replaced": "another device of the user reported that it is in the media",
+}
+MOVES = {
+    "requested": "somebody asked for it",
+    "age": "the session was too old",
+    "lost": "the provider had lost the session",
+    "moved": "participants came over",
+    "stranded": "nobody came over",
+    "ended": "the call was ended",
 }
 UNHEARD = {
     "gone": "the connection is known to be gone, or two lists did not show it",
@@ -35,13 +54,32 @@ UNHEARD = {
     "older": "newer evidence said the opposite",
     "repeated": "the same source had said it before; another source or a later list is needed",
 }
+REASONS = {
+    "left": ABSENT,
+    "disconnected": ABSENT,
+    "ended": ABSENT,
+    "ignored": UNHEARD,
+    "holds": DEVICES,
+    "released": DEVICES,
+    "migrating": MOVES,
+    "migrated": MOVES,
+}
+"""Meanings of the reasons of an entry, by what it says."""
 UNVERIFIED = {
     "empty": "the provider's list is empty, which proves nothing",
-    "list_empty": "the provider's list of calls is empty, which proves nothing",
+    "partial": "the provider's list is incomplete",
+    "unreadable": "the provider's answer cannot be read",
     "not_found": "the provider does not know the session",
+    "unreachable": "the provider does not answer",
+    "refused": "the provider refuses the request",
+    "rate_limited": "the provider allows no more requests for now",
+    "unsupported": "the provider's lists do not tell who is there",
     "waiting": "the comparison had no budget left for it",
+    "error": "the check failed; the server's log has the error",
     "broken_off": "the comparison took too long",
 }
+OF_ALL = "list_"
+"""Prefix of a reason that is about the provider's list of calls."""
 
 
 class Statement(msgspec.Struct, rename="camel"):
@@ -73,11 +111,13 @@ def explained(
     person = next((p for p in channel["participants"] if p["userId"] == user_id), None)
     if person is not None:
         lines = [f"{user_id} is shown in the call of {name}, since {person['joinedAt']}."]
-        lines += _shown(user_id, person["evidence"])
+        lines += _shown(person, channel)
     elif channel["session"] is None:
         lines = [f"{user_id} is not shown: there is no call in {name}.", *_absent(user_id, said)]
     else:
         lines = [f"{user_id} is not shown in the call of {name}.", *_absent(user_id, said)]
+    if user_id in channel.get("removing", ()):
+        lines.append("They were sent away, and the provider must still remove them.")
     lines += _verified(channel)
     if said:
         lines += ["", "Timeline, the latest first:", *map(line_of, said[:LINES])]
@@ -88,12 +128,15 @@ def line_of(one: Statement) -> str:
     """A timeline entry as one line."""
     by = f"{one.source} {one.ref}".strip()
     about = " ".join(part for part in (one.user_id, one.connection_id) if part)
-    known = ABSENT | UNHEARD
+    known = REASONS.get(one.what, {})
     why = f" ({known.get(one.reason, one.reason)})" if one.reason else ""
     return f"  {one.at}  {by}: {one.what} {about}".rstrip() + why
 
 
-def _shown(user_id: str, evidence: Mapping[str, Any] | None) -> Iterator[str]:
+def _shown(person: Mapping[str, Any], channel: Mapping[str, Any]) -> Iterator[str]:
+    if person["state"] == "moving":
+        yield "The call is about to move to another device of theirs."
+    evidence = person["evidence"]
     if evidence is None:
         yield "Only services, admins and the user can see the evidence."
         return
@@ -105,12 +148,14 @@ def _shown(user_id: str, evidence: Mapping[str, Any] | None) -> Iterator[str]:
     if evidence["deviceId"]:
         yield f"Device {evidence['deviceId']} holds the call."
     for one in evidence["connections"]:
-        yield from _connection(user_id, one)
+        yield from _connection(one, channel["session"]["generation"])
 
 
-def _connection(user_id: str, one: Mapping[str, Any]) -> Iterator[str]:
+def _connection(one: Mapping[str, Any], generation: int) -> Iterator[str]:
     name = one["connectionId"] or "without an id"
     yield f"Connection {name}: last seen at {one['seenAt']}."
+    if one["generation"] != generation:
+        yield "  It is in the session before; the call has moved, and they have not come over yet."
     for doubt in one["doubts"]:
         by = _by(doubt["source"])
         yield f"  Doubted: {by} at {doubt['at']} is one negative; a second one removes it."
@@ -123,13 +168,14 @@ def _absent(user_id: str, said: Sequence[Statement]) -> Iterator[str]:
     about = [one for one in said if one.user_id == user_id]
     last = next((one for one in about if one.what == "left"), None)
     since = about[: about.index(last)] if last is not None else about
-    for one in since:
+    going = takewhile(lambda one: one.what not in ("joined", TOKEN), about[len(since) :])
+    for one in [*since, *(one for one in going if one.what == SENT_AWAY)]:
         by = _by(one.source, one.ref)
         if one.what == "ignored":
             yield f"At {one.at} {by} was ignored: {UNHEARD.get(one.reason, one.reason)}."
-        elif one.what == "token":
+        elif one.what == TOKEN:
             yield f"At {one.at} they got a token; nothing has shown them in the media since."
-        elif one.what == "sent_away":
+        elif one.what == SENT_AWAY:
             yield f"At {one.at} {by} removed them; they need a new token to come back."
     if last is not None:
         why, by = ABSENT.get(last.reason, last.reason), _by(last.source, last.ref)
@@ -143,8 +189,10 @@ def _absent(user_id: str, said: Sequence[Statement]) -> Iterator[str]:
 def _verified(channel: Mapping[str, Any]) -> Iterator[str]:
     reason = channel["health"]["reason"]
     if reason:
-        why = UNVERIFIED.get(reason, f"the provider's answer: {reason}")
-        yield f"The latest comparisons could not verify this call: {why}."
+        name = reason.removeprefix(OF_ALL)
+        why = UNVERIFIED.get(name, f"the provider's answer: {name}")
+        what = "any call" if name != reason else "this call"
+        yield f"The latest comparisons could not verify {what}: {why}."
 
 
 def _by(source: str, ref: str = "") -> str:

@@ -20,7 +20,8 @@ from starlette.routing import BaseRoute, Route
 
 from syncbridge.call_rules.billing import (
     CallRecord,
-    check_run,
+    LedgerPlace,
+    check_part,
     cursor_text,
     parse_ledger_cursor,
     record_of,
@@ -108,13 +109,12 @@ class CallExportRoutes:
         await self._authenticate(request, ADMIN_READERS)
         query = query_of(request, ExportQuery)
         parts = self._ledger.parts
-        numbers = parse_ledger_cursor(query.cursor, parts)
-        after: Sequence[int | None] = numbers if numbers is not None else [None] * parts
-        found = await self._ledger.read(after, query.limit // parts)
-        following = [
-            check_run(number, part.last, [n for n, _ in part.records])
-            for number, part in zip(after, found, strict=True)
-        ]
+        after: Sequence[LedgerPlace | None] = (
+            parse_ledger_cursor(query.cursor, parts) or [None] * parts
+        )
+        numbers = [place.number if place is not None else None for place in after]
+        found = await self._ledger.read(numbers, query.limit // parts)
+        following = [check_part(place, part) for place, part in zip(after, found, strict=True)]
         records = [shown(record) for record in records_of(found)]
         self._count(len(records))
         headers = {NEXT: cursor_text(following), "Cache-Control": "no-store"}

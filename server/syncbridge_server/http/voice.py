@@ -94,7 +94,7 @@ class RoomBody(msgspec.Struct, rename="camel"):
 
 
 class DoubtBody(msgspec.Struct, rename="camel"):
-    """Evidence against a connection: by webhook, report or list, true at a time."""
+    """Evidence against a connection: by webhook, report, list or operator, true at a time."""
 
     source: str
     at: Timestamp
@@ -519,10 +519,7 @@ def _connection(one: MediaConnection) -> ConnectionBody:
         one.seen_by,
         timestamp(one.shown_at),
         timestamp(one.lease) if one.lease is not None else None,
-        [
-            DoubtBody(told_by(doubt.source).value, timestamp(doubt.at))
-            for doubt in dict.fromkeys(doubts)
-        ],
+        [DoubtBody(told_by(doubt).value, timestamp(doubt.at)) for doubt in dict.fromkeys(doubts)],
     )
 
 

@@ -113,6 +113,10 @@ class TimelineAnswer(msgspec.Struct, rename="camel"):
     next_cursor: str
 
 
+class UserCallsQuery(msgspec.Struct):
+    """Query of `GET /users/{user_id}/calls`: nothing can be chosen."""
+
+
 class UserCallRow(msgspec.Struct, rename="camel"):
     """A channel with a current or past call of a user.
 
@@ -236,6 +240,7 @@ class VoiceEvidenceRoutes:
         identity = await self._authenticate(request)
         user_id = ids.short_id("user_id", request.path_params["user_id"], self._id_bytes)
         authorize(identity, user_id=user_id)
+        query_of(request, UserCallsQuery)
         voice = required(self._voice)
         noted = await voice.evidence.calls_of(user_id)
         stored = await voice.channels.read_many([channel_id for channel_id, _ in noted])

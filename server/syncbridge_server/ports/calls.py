@@ -41,7 +41,7 @@ class Calls(Protocol):
     def note_event(
         self, call_id: str, kind: EventKind, value: str, by: str, request_key: str, tag: str
     ) -> Awaitable[CallReply]:
-        """DONE, UNCHANGED (`request_key` was met before), NOT_FOUND, LATE, CHANGED.
+        """DONE, UNCHANGED (`request_key` was met with the same event), NOT_FOUND, LATE, CHANGED.
 
         LATE: it does not fit, as `syncbridge.call_rules.events.RULES` says, or there are too many.
         """

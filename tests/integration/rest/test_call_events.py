@@ -12,9 +12,11 @@ import httpx
 import pytest
 import trio
 
+from support.redis_servers import RedisServer
 from support.server_kit import Node, bearer, mint, running_node
 from syncbridge.identity import Role
 from syncbridge_client import SessionManagerClient
+from syncbridge_server.redis.stores.call_codec import bucket_of, ledger_key
 
 
 @pytest.fixture
@@ -173,6 +175,8 @@ async def test_filters_filter(http: httpx.AsyncClient) -> None:
     for name, wrong in (("since", "today"), ("until", "1"), ("state", "x"), ("colour", "red")):
         answer = await http.get("/sessions", params={name: wrong})
         assert (422, name) == (answer.status_code, answer.json()["field"])
+    twice = await http.get("/sessions?state=active&state=pending")
+    assert (422, "state") == (twice.status_code, twice.json()["field"])
 
 
 async def test_a_dead_gateways_call_ends(node: Node, http: httpx.AsyncClient) -> None:
@@ -220,6 +224,28 @@ async def test_the_export_has_each_ended_call(http: httpx.AsyncClient) -> None:
         assert {name: str(value) for name, value in line.items()} == {
             name: value for name, value in row.items() if name in line
         }
+
+
+async def test_a_redis_that_went_back_is_told(redis_server: RedisServer) -> None:
+    """Its last record is gone, and another one has the number: the reader would miss it."""
+    call_id = new_id()
+    key = ledger_key(bucket_of(call_id))
+    async with running_node(redis_server.url) as node, node.http() as http:
+        http.headers.update(bearer(mint("root", Role.ADMIN)))
+        await http.post("/sessions", json={"id": call_id, "type": "SIP"})
+        await http.delete(f"/sessions/{call_id}")
+        read = await http.get("/admin/calls/export")
+        query = {"cursor": read.headers["x-next-cursor"]}
+        more = await http.get("/admin/calls/export", params=query)
+        with redis_server.client() as client:
+            ((name, fields),) = client.xrange(key)
+            client.delete(key)
+            client.xadd(key, fields | {b"id": b"another"}, id=name)
+        gap = await http.get("/admin/calls/export", params=query)
+
+    assert call_id in read.text
+    assert ("", query["cursor"]) == (more.text, more.headers["x-next-cursor"])
+    assert (410, "export_gap") == (gap.status_code, gap.json()["code"])
 
 
 async def test_what_is_refused_of_exports(http: httpx.AsyncClient) -> None:

@@ -376,25 +376,41 @@ async def test_a_token_says_who_and_with_what(redis_url: str) -> None:
         assert "roomRecord" not in video
 
 
-async def test_somebody_at_a_telephone_and_a_recorder(redis_url: str) -> None:
-    """Both are participants at LiveKit; the telephone's is somebody, the recorder nobody."""
+OTHERS = (
+    ("sip", "sip_+493012345"),
+    ("sip", "sip:+493067890@host"),
+    ("egress", "EG_1"),
+    ("ingress", "IN_1"),
+    ("agent", "AJ_1"),
+)
+
+
+async def test_telephones_recorders_and_the_like(redis_url: str) -> None:
+    """All are participants at LiveKit. A telephone is somebody, whatever its identity looks like;
+    a recorder, an ingress and an agent are nobody."""
     async with site_of(redis_url, voice_sync=NEVER) as site:
         ann = await site.come("ann", "lobby")
         async with adapter(site.livekit) as provider:
             grant = {"roomJoin": True, "room": ann.session}
-            for kind, name in (("sip", "sip_+493012345"), ("egress", "EG_1")):
+            for kind, name in OTHERS:
                 token = provider._api.sign({"sub": name, "video": grant, "kind": kind}, 60)
                 await site.clients.say(
                     do="join", url=site.livekit.url, token=token, speak=False, **{"as": name}
                 )
                 assert "joined" == (await site.clients.until(name, "joined", "failed"))["event"]
-            await site.until_users("lobby", "ann", "sip_+493012345")
+            telephones = [name for kind, name in OTHERS if kind == "sip"]
+            await site.until_users("lobby", "ann", *telephones)
             state = await provider.fetch_state(ann.session)
+            await ann.leave()
+            removed = [await provider.kick(ann.session, name) for name in (*telephones, "sip")]
+            await site.until_users("lobby")
 
         assert isinstance(state, SessionState)
-        assert {"ann": False, "sip_+493012345": True} == {
+        assert {"ann": False, **dict.fromkeys(telephones, True)} == {
             one.user_id: one.sip for one in state.participants
         }
+        assert [True, True, False] == removed
+        assert [] == (await site.voice.inbox.dead(10))[0]
 
 
 async def test_a_call_is_recorded(redis_url: str) -> None:

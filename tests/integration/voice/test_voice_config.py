@@ -164,6 +164,7 @@ async def test_what_the_provider_does_not_offer_is_refused(redis_server: RedisSe
         ("GET", "/voice/channels?state=active", None),
         ("GET", "/voice/channels/lobby/history?since=1", None),
         ("GET", "/voice/channels/lobby/timeline?user=ann", None),
+        ("GET", "/users/ann/calls?state=left", None),
     ],
 )
 async def test_fields_and_filters_that_are_not_there(

@@ -64,6 +64,24 @@ async def test_each_statement_is_told_with_its_source(redis_server: RedisServer)
     assert "root" == found["operator", "ended"]["ref"]
 
 
+async def test_a_doubt_has_the_source_that_the_timeline_names(redis_server: RedisServer) -> None:
+    """An operator's word is not a device's; here the provider is away, so it stays a doubt."""
+    async with voice_server(redis_server.url, **QUIET) as rig:
+        await rig.join("ann", "lobby")
+        await rig.sim.faults(status=503)
+        leave = "/voice/channels/lobby/leave"
+        answers = [
+            await rig.ask("POST", leave, service(), {"userId": "ann"}),
+            await rig.ask("POST", leave, voice_mint("ann"), {}),
+        ]
+        shown = await evidence(rig, "lobby", "ann")
+        told = await timeline(rig, "lobby")
+
+    assert [503, 503] == [answer.status_code for answer in answers]
+    assert ["operator"] == [doubt["source"] for doubt in shown["connections"][0]["doubts"]]
+    assert ("operator", "doubted", "ann") in told
+
+
 async def test_a_lost_leave_is_repaired_and_told(redis_server: RedisServer) -> None:
     """Doubt, removal, a log line with channel, user, cause and time, and the figures by cause."""
     async with voice_server(redis_server.url, **QUIET) as rig:

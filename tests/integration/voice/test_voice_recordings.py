@@ -12,6 +12,8 @@ from support.server_kit import bearer, settings
 from support.voice.voice_kit import VoiceRig, voice_mint, voice_server
 from syncbridge.identity import Role
 from syncbridge.voice.provider.errors import InvalidRequest
+from syncbridge.voice.recordings import Recorded
+from syncbridge_server.http.recordings import still_there
 from syncbridge_server.settings import ConfigError
 from syncbridge_server.voice.provider.kinds import check_provider
 from syncbridge_tools.rtk_sim.cloudflare_dialect import KEY_PATH
@@ -116,6 +118,22 @@ def test_what_no_call_can_have_is_refused_at_the_start(setting: str) -> None:
     check_provider(settings("unix:///nowhere", **values))
     with pytest.raises(ConfigError, match="livekit does not offer"):
         check_provider(settings("unix:///nowhere", **values, **{setting: True}))
+
+
+def test_what_can_be_fetched_no_more_is_not_shown() -> None:
+    """A recording goes when its URL ends; a text is kept here, so only its URL goes."""
+    found = [
+        Recorded(name, "s", 1, f"https://x/{name}", kind=kind, expires_at=ends)
+        for name, kind, ends in (
+            ("lasts", "recording", 0),
+            ("over", "recording", 1_000),
+            ("fresh", "recording", 1_001),
+            ("said", "transcript", 999),
+        )
+    ]
+    shown = {one.recording_id: one.url for one in still_there(found, 1_000)}
+
+    assert {"lasts": "https://x/lasts", "fresh": "https://x/fresh", "said": ""} == shown
 
 
 async def test_whoever_is_sent_away_has_a_worthless_token(redis_server: RedisServer) -> None:

@@ -102,6 +102,18 @@ async def test_no_list_names_whom_a_webhook_may_not(redis_server: RedisServer) -
         assert 1 == counted(rig, "drift_total", type="missing_local_participant")
 
 
+async def test_a_list_without_users_is_an_empty_one(redis_server: RedisServer) -> None:
+    """Somebody else's participant, who stays behind, keeps nobody in the call who has left."""
+    async with servers(redis_server) as rig:
+        sessions = await calls(rig, lobby=("ann",))
+        await unheard(rig, sessions["lobby"], ("x" * 65, "join"), ("ann", "leave"))
+        await make_pass(rig)
+        call = (await rig.channel("lobby")).call
+
+        assert call is not None
+        assert {"ann"} == call.doubted
+
+
 def updates(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those about participants."""
     return [event for event in told if event["type"] == "voice_state_update"]

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from syncbridge.call_rules.billing import (
     DELETED,
+    LedgerPlace,
+    check_part,
     check_run,
     cursor_text,
     durations,
@@ -20,6 +22,7 @@ from syncbridge.call_rules.events import RULES, EventKind, check_kind, refused_e
 from syncbridge.call_rules.listing import CallFilter, parse_match, parse_moment, tag_of
 from syncbridge.calls import Call, CallEvent, CallState, CallType, StateChange
 from syncbridge.errors import ErrorCode, SyncBridgeError
+from syncbridge.records.calls import LedgerPart
 
 BEGIN = 1_000_000
 SPANS = st.integers(0, 10_000_000)
@@ -132,13 +135,37 @@ def test_a_walk_begins_with_the_oldest() -> None:
     assert 9 == check_run(None, 9, [])
 
 
-@given(st.lists(st.integers(0, 10**15 - 1), min_size=16, max_size=16))
-def test_cursors(numbers: list[int]) -> None:
-    """What is written is read."""
-    assert numbers == parse_ledger_cursor(cursor_text(numbers), 16)
+DIGESTS = st.just("") | st.from_regex("[0-9a-f]{6}", fullmatch=True)
+PLACES = st.builds(LedgerPlace, st.integers(0, 10**15 - 1), DIGESTS)
 
 
-@pytest.mark.parametrize("text", ["1", "1.2", ".".join("x" * 16), ".".join(["1"] * 15 + ["-1"])])
+@given(st.lists(PLACES, min_size=16, max_size=16))
+def test_cursors(places: list[LedgerPlace]) -> None:
+    """What is written is read, and fits into the query."""
+    text = cursor_text(places)
+    assert len(text) <= 400
+    assert places == parse_ledger_cursor(text, 16)
+
+
+def test_a_record_that_took_the_number_of_another_is_a_gap() -> None:
+    """Redis went back and on; a record that is not kept any more, or not known, says nothing."""
+    part = LedgerPart(9, [(8, None), (9, None)], before="aaaaaa", end="cccccc")
+    nothing = LedgerPart(7, [], before="aaaaaa")
+    assert LedgerPlace(9, "cccccc") == check_part(LedgerPlace(7, "aaaaaa"), part)
+    assert LedgerPlace(9, "cccccc") == check_part(LedgerPlace(7), part)
+    assert LedgerPlace(7, "aaaaaa") == check_part(LedgerPlace(7, "aaaaaa"), nothing)
+    assert LedgerPlace(7, "bbbbbb") == check_part(LedgerPlace(7, "bbbbbb"), LedgerPart(7, []))
+    for there in (part, nothing):
+        with pytest.raises(SyncBridgeError) as refused:
+            check_part(LedgerPlace(7, "bbbbbb"), there)
+        assert ErrorCode.EXPORT_GAP is refused.value.code
+
+
+ODD = ("-1", "x", "1-", "1-abcdeg", "1-ab", "9" * 16)
+WRONG = ["1", "1.2", *(".".join(["1"] * 15 + [odd]) for odd in ODD)]
+
+
+@pytest.mark.parametrize("text", WRONG)
 def test_what_is_no_cursor(text: str) -> None:
     """Another count of numbers, and what is no number."""
     with pytest.raises(SyncBridgeError) as refused:

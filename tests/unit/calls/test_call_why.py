@@ -2,43 +2,48 @@
 
 from typing import Any
 
-from syncbridge.voice.why import LINES, explained
+import pytest
+
+from syncbridge.voice.provider.records import VerifyFailure
+from syncbridge.voice.verification import BROKEN_OFF, ERROR, WAITING
+from syncbridge.voice.why import LINES, Statement, explained, line_of
 
 
 def channel(
     *people: dict[str, Any], session: str | None = "s1", reason: str = ""
 ) -> dict[str, Any]:
-    room = None if session is None else {"sessionId": session}
+    room = None if session is None else {"sessionId": session, "generation": 1}
     return {
         "channelId": "lobby",
         "session": room,
         "participants": list(people),
         "health": {"reason": reason},
+        "removing": [],
     }
 
 
-def person(user: str, evidence: dict[str, Any] | None) -> dict[str, Any]:
-    return {"userId": user, "joinedAt": "T1", "evidence": evidence}
+def person(user: str, evidence: dict[str, Any] | None, state: str = "connected") -> dict[str, Any]:
+    return {"userId": user, "joinedAt": "T1", "state": state, "evidence": evidence}
 
 
 def entry(what: str, user: str = "bob", source: str = "webhook", **more: Any) -> dict[str, Any]:
     return {"at": "T2", "source": source, "what": what, "userId": user, **more}
 
 
+CONNECTION = {
+    "connectionId": "p1",
+    "generation": 1,
+    "seenAt": "T3",
+    "doubts": [{"source": "list", "at": "T4"}],
+    "leaseUntil": "T5",
+}
 SHOWN = {
     "source": "webhook",
     "ref": "m1",
     "lastConfirmedAt": "T3",
     "lastConfirmedBy": "list",
     "deviceId": "phone",
-    "connections": [
-        {
-            "connectionId": "p1",
-            "seenAt": "T3",
-            "doubts": [{"source": "list", "at": "T4"}],
-            "leaseUntil": "T5",
-        }
-    ],
+    "connections": [CONNECTION],
 }
 
 
@@ -97,3 +102,68 @@ def test_a_call_that_cannot_be_verified_says_so() -> None:
     assert lines[2].endswith("the provider's list is empty, which proves nothing.")
     assert "  T2  webhook m0: confirmed bob" == lines[5]
     assert LINES == len(lines[5:])
+
+
+def test_who_was_sent_away_is_said() -> None:
+    """The removal is noted before the leave that it causes; what was before they came is past."""
+    entries = [
+        entry("left", source="provider", reason="left"),
+        entry("doubted", source="operator", ref="root"),
+        entry("sent_away", source="operator", ref="root"),
+        entry("joined"),
+        entry("token", source="token"),
+        entry("sent_away", source="operator", ref="other"),
+    ]
+    lines = explained("bob", channel(), entries)
+
+    assert "At T2 an operator (root) removed them; they need a new token to come back." == lines[1]
+    assert lines[2].startswith("They were in the call until T2: ")
+    assert not any("other" in line for line in lines[:3])
+
+
+def test_what_is_about_to_change_is_said() -> None:
+    """A handoff, a migration, a removal that the provider has yet to do."""
+    old = {**CONNECTION, "generation": 0, "doubts": [], "leaseUntil": None}
+    shown = channel(person("bob", {**SHOWN, "connections": [old]}, "moving"))
+    shown["removing"] = ["bob"]
+    lines = explained("bob", shown, [])
+
+    assert "The call is about to move to another device of theirs." == lines[1]
+    assert lines[-2].endswith("the call has moved, and they have not come over yet.")
+    assert "They were sent away, and the provider must still remove them." == lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("what", "reason", "words"),
+    [
+        ("left", "left", "the end of the connection was reported"),
+        ("released", "left", "the device reported that it left"),
+        ("left", "expired", "then stopped reporting"),
+        ("holds", "expired", "did not come in time"),
+        ("released", "replaced", "another device"),
+        ("ended", "replaced", "another configuration"),
+        ("ended", "unopened", "opened no room"),
+        ("ignored", "ended", "the call had ended"),
+        ("left", "ended", "the call was ended"),
+        ("migrating", "lost", "had lost the session"),
+        ("migrated", "stranded", "nobody came over"),
+        ("opened", "", ""),
+    ],
+)
+def test_a_reason_means_what_its_entry_is_about(what: str, reason: str, words: str) -> None:
+    """One word, another meaning for a device than for a connection or a call."""
+    line = line_of(Statement("T2", "report", what, reason=reason))
+    assert words in line
+    assert ("(" in line) is bool(words)
+
+
+LISTS = [f"list_{failure}" for failure in VerifyFailure]
+
+
+@pytest.mark.parametrize("reason", [*VerifyFailure, *LISTS, WAITING, BROKEN_OFF, ERROR])
+def test_each_doubt_has_words(reason: str) -> None:
+    """Whatever kept the comparison from verifying the call."""
+    (line,) = explained("bob", channel(reason=reason), [])[2:]
+    assert "could not verify" in line
+    assert "answer: " not in line
+    assert "_" not in line

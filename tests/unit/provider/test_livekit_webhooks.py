@@ -71,9 +71,29 @@ SAID: dict[str, tuple[dict[str, Any], Event]] = {
     ),
     "joined by telephone": (
         {"event": "participant_joined", "room": ROOM, "participant": {**ALICE, "kind": "SIP"}},
+        ParticipantJoined(user_id="alice:phone", peer_id="PA_1", occurred_at=NOW + 0.25, **CALL),
+    ),
+    "joined by telephone, with an address for a name": (
+        {
+            "event": "participant_joined",
+            "room": ROOM,
+            "participant": {**ALICE, "identity": "sip:+49%c30@host", "kind": "SIP"},
+        },
         ParticipantJoined(
-            user_id="alice", device_id="phone", peer_id="PA_1", occurred_at=NOW + 0.25, **CALL
+            user_id="sip:+49%c30@host", peer_id="PA_1", occurred_at=NOW + 0.25, **CALL
         ),
+    ),
+    "an ingress": (
+        {"event": "participant_joined", "room": ROOM, "participant": {**ALICE, "kind": "INGRESS"}},
+        OtherEvent(kind="participant_joined", session_id="call"),
+    ),
+    "an ingress that begins": (
+        {"event": "ingress_started", "ingressInfo": {"ingressId": "IN_1", "roomName": "call"}},
+        OtherEvent(kind="ingress_started", session_id=""),
+    ),
+    "an ingress that ends": (
+        {"event": "ingress_ended", "ingressInfo": {"ingressId": "IN_1", "state": {"error": "x"}}},
+        OtherEvent(kind="ingress_ended", session_id=""),
     ),
     "a recorder": (
         {"event": "participant_joined", "room": ROOM, "participant": {**ALICE, "kind": "EGRESS"}},
@@ -120,6 +140,17 @@ SAID: dict[str, tuple[dict[str, Any], Event]] = {
     "not recorded": (
         {"event": "egress_ended", "egressInfo": {**EGRESS, "status": "EGRESS_FAILED"}},
         RecordingFailed(recording_id="EG_1", session_id="call", occurred_at=NOW + 0.5),
+    ),
+    "streamed by somebody else, which is no recording": (
+        {
+            "event": "egress_ended",
+            "egressInfo": {
+                **EGRESS,
+                "status": "EGRESS_FAILED",
+                "streamResults": [{"url": "rtmp://stream.example/live", "status": "FAILED"}],
+            },
+        },
+        OtherEvent(kind="egress_ended", session_id="call"),
     ),
     "a room was made, which is no call yet": (
         {"event": "room_started", "room": ROOM},

@@ -23,6 +23,7 @@ NANO = 1_000_000_000
 INT64 = 1 << 63
 PEOPLE = frozenset({"STANDARD", "SIP", 0, 3})
 """Participant kinds that count, by name or number, because protobuf JSON may have either."""
+TELEPHONES = frozenset({"SIP", 3})
 REASONS = {
     "CLIENT_INITIATED": LeaveReason.LEFT,
     "DUPLICATE_IDENTITY": LeaveReason.REPLACED,
@@ -40,6 +41,8 @@ REASONS = {
     "MEDIA_FAILURE": LeaveReason.FAILED,
     "SIP_TRUNK_FAILURE": LeaveReason.FAILED,
 }
+NO_FILES = ("streamResults", "segmentResults", "imageResults")
+"""What other outputs than files end with. SyncBridge records into files only."""
 _PASSWORD = re.compile(rb'"turnPassword"\s*:\s*"(?:[^"\\]|\\.)*"')
 _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)
 
@@ -94,11 +97,20 @@ def somebody(participant: Body) -> bool:
     return isinstance(kind, bool) or not isinstance(kind, str | int) or kind in PEOPLE
 
 
+def telephone(participant: Body) -> bool:
+    """Whether a participant is a caller by telephone, whose identity is not one of ours."""
+    kind = participant.get("kind")
+    return not isinstance(kind, bool) and isinstance(kind, str | int) and kind in TELEPHONES
+
+
 def whose(participant: Body) -> Person:
-    """The user and the device of a participant."""
+    """The user and the device of a participant. A telephone is a user: `sip:bob` names no device
+    of a user `sip`."""
+    identity = _text(participant, "identity")
+    if telephone(participant):
+        return Person(identity)
     attributes = participant.get("attributes")
-    given = attributes if isinstance(attributes, dict) else {}
-    return person_of(_text(participant, "identity"), given)
+    return person_of(identity, attributes if isinstance(attributes, dict) else {})
 
 
 def milliseconds(value: Any) -> float | None:
@@ -164,6 +176,8 @@ def _recorded(document: Body) -> Event:
         "occurred_at": ended / NANO if ended else None,
     }
     files = told.get("fileResults")
+    if not files and any(told.get(name) for name in NO_FILES):
+        return events.OtherEvent(kind="egress_ended", session_id=common["session_id"])
     file = files[0] if isinstance(files, list) and files else None
     location = text_of(file.get("location"), MAX_URL) if isinstance(file, dict) else ""
     if not isinstance(file, dict) or not location:

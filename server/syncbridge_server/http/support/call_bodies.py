@@ -23,7 +23,7 @@ KindName = Annotated[str, Meta(extra_json_schema={"enum": [*EventKind]})]
 CallId = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 256})]
 
 
-class CreateBody(msgspec.Struct):
+class CreateBody(msgspec.Struct, forbid_unknown_fields=True):
     """Body of `POST /sessions`. `details`: texts under names.
 
     `parent`: id of the call that it is a leg of. `channel`: the voice channel it is linked to.
@@ -36,7 +36,7 @@ class CreateBody(msgspec.Struct):
     channel: str = ""
 
 
-class StateBody(msgspec.Struct):
+class StateBody(msgspec.Struct, forbid_unknown_fields=True):
     """Body of `PUT /sessions/{id}/state`. `cause`: why the call ends, with `terminated`."""
 
     state: StateName
@@ -54,7 +54,7 @@ class EventBody(msgspec.Struct, forbid_unknown_fields=True):
     cause: str | UnsetType = UNSET
 
 
-class DetailsBody(msgspec.Struct):
+class DetailsBody(msgspec.Struct, forbid_unknown_fields=True):
     """Body of `PUT /sessions/{id}/details`. A value that is null takes the detail away."""
 
     details: RawObject

@@ -182,6 +182,16 @@ def record_in(entry: tuple[bytes, list[bytes]]) -> tuple[int, Call | None]:
         return int(name.partition(b"-")[0]), None
 
 
+def digest_of(entries: list[tuple[bytes, list[bytes]]]) -> str:
+    """A short digest of the last of these ledger entries; empty without any."""
+    if not entries:
+        return ""
+    digest = blake2b(digest_size=3)
+    for part in entries[-1][1]:
+        digest.update(b"%d:%b" % (len(part), part))
+    return digest.hexdigest()
+
+
 @contextmanager
 def damage_told() -> Iterator[None]:
     """Raise StateDamaged for the errors that a damaged call causes."""

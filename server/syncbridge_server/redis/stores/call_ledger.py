@@ -16,6 +16,7 @@ from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import plain
 from syncbridge_server.redis.stores.call_codec import (
     BUCKETS,
+    digest_of,
     due_key,
     keys_of,
     ledger_key,
@@ -76,8 +77,9 @@ class RedisLedger:
         for reply in await self._io.request(commands):
             if isinstance(reply, StoreError):
                 raise reply
-            last, entries = reply
-            parts.append(LedgerPart(last, [record_in(entry) for entry in entries]))
+            last, entries, before = reply
+            records = [record_in(entry) for entry in entries]
+            parts.append(LedgerPart(last, records, digest_of(before), digest_of(entries)))
         return parts
 
     async def sweep(self) -> list[CallReply]:
@@ -107,22 +109,37 @@ class RedisLedger:
         now = self._clock()
         if self._touched is not None and now < self._look_at:
             return self._touched
-        commands = [plain("ZCARD", due_key(b), repeatable=True) for b in range(BUCKETS)]
-        if self._touched is None or now >= self._records_at:
-            commands += [plain("EXISTS", ledger_key(b), repeatable=True) for b in range(BUCKETS)]
-        replies = await self._io.request(commands)
-        for reply in replies:
-            if isinstance(reply, StoreError) and not isinstance(reply, StoreRejected):
-                raise reply
-        due = {b for b in range(BUCKETS) if replies[b]}
-        if self._touched is not None:
-            self._touched.clear()
-            self._touched |= due
+        records = self._touched is None or now >= self._records_at
+        due, recorded = await self._look(records)
         self._look_at = now + LOOK_SECONDS
-        records = replies[BUCKETS:]
         if records:
             self._records_at = now + RECORDS_SECONDS
-        return due | {b for b, record in enumerate(records) if record}
+        return due | recorded
+
+    async def _look(self, records: bool) -> tuple[set[int], set[int]]:
+        """The buckets with due times, and with `records` those that have any.
+
+        What is written meanwhile is touched anew, whatever was read before it.
+        """
+        known = set(self._touched or ())
+        if self._touched is not None:
+            self._touched.clear()
+        due: set[int] = known
+        try:
+            commands = [plain("ZCARD", due_key(b), repeatable=True) for b in range(BUCKETS)]
+            if records:
+                commands += [
+                    plain("EXISTS", ledger_key(b), repeatable=True) for b in range(BUCKETS)
+                ]
+            replies = await self._io.request(commands)
+            for reply in replies:
+                if isinstance(reply, StoreError) and not isinstance(reply, StoreRejected):
+                    raise reply
+            due = {b for b in range(BUCKETS) if replies[b]}
+        finally:
+            if self._touched is not None:
+                self._touched |= due
+        return due, {b for b, record in enumerate(replies[BUCKETS:]) if record}
 
     async def _end(self, ids: Sequence[str]) -> list[CallReply]:
         """End calls that are due; the script checks that again."""

@@ -146,7 +146,8 @@ class RedisCalls:
         """See `Calls.note_event`."""
         self._touched.add(bucket_of(call_id))
         rule = RULES[kind]
-        key = blake2b(f"{by}\0{request_key}".encode(), digest_size=16).hexdigest()
+        made = f"{by}\0{request_key}\0{kind}\0{value}"
+        key = blake2b(made.encode(), digest_size=16).hexdigest()
         args: list[Argument] = [
             call_id,
             self._ttl_ms,

@@ -120,9 +120,11 @@ class StateCheck:
             return await self._heard(channel_id, room, self._vacant(room, began), gone=state.gone)
         return await self._unsure(channel_id, room, state, began, listing)
 
-    def _polled(self, room: Room, state: SessionState, began: int) -> Polled:
-        """A state as evidence."""
+    def _polled(self, room: Room, state: SessionState, began: int) -> Polled | Vacant:
+        """A state as evidence. Participants of whom none is a user are an empty call."""
         present = tuple((p.user_id, p.peer_id) for p in self._users(state))
+        if not (present or state.pending):
+            return self._vacant(room, began, state.life)
         return Polled(
             generation=room.generation,
             at=began,

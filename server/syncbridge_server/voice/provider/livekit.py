@@ -36,7 +36,7 @@ from syncbridge.voice.provider.capabilities import (
 from syncbridge.voice.provider.events import Event, UnreadableWebhook
 from syncbridge.voice.provider.features import Feature
 from syncbridge.voice.provider.livekit_names import Person, identity_of
-from syncbridge.voice.provider.livekit_webhooks import milliseconds, whose
+from syncbridge.voice.provider.livekit_webhooks import milliseconds, telephone, whose
 from syncbridge.voice.provider.records import (
     ActivePage,
     ActiveSession,
@@ -331,5 +331,5 @@ def _present(one: Object) -> Present:
         milliseconds(one.get("joined_at_ms")),
         person.device_id,
         all(track.get("muted") is True for track in tracks) if tracks else None,
-        one.get("kind") == "SIP",
+        telephone(one),
     )
