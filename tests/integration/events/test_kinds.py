@@ -22,7 +22,9 @@ from support.ws_client import Device
 from syncbridge.events.kinds import KINDS
 from syncbridge.identity import Role
 from syncbridge.records.sessions import Place
+from syncbridge.slots import TAGS, bucket_of
 from syncbridge_server.events.schemas import event_schemas
+from syncbridge_server.redis.stores.events import outbox
 
 DOCUMENT, PAGE = Path("docs/events.schema.json"), Path("docs/events.md")
 Json = dict[str, Any]
@@ -140,6 +142,29 @@ async def test_what_nodes_notice_is_told_once(
         back["data"]["reason"],
     )
     assert 2 == len(again.json()["events"])
+
+
+async def test_what_a_node_notices_while_redis_is_away_is_told() -> None:
+    """When it is back; what cannot be written at all keeps nothing back."""
+    headers = bearer(mint("root", Role.ADMIN))
+    with RedisServer(aof=True) as server:
+        async with (
+            running_node(server.url, rate_limit_enabled=False, store_deadline=0.5) as node,
+            httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=headers) as http,
+        ):
+            await http.get("/events")
+            damaged, sid = new_session(), new_session()
+            with server.client() as raw:
+                raw.set(outbox(TAGS[bucket_of(damaged)]), "damaged")
+            events = node.server.events
+            server.kill()
+            events.rolled_back(damaged, Place("e" * 12, 3, "f" * 12), "epoch")
+            events.rolled_back(sid, Place("e" * 12, 3, "f" * 12), "epoch")
+            await trio.sleep(1.5)
+            server.start()
+            (found,) = await until(http, "session.rolled_back")
+
+    assert sid == found["session_id"]
 
 
 async def test_a_node_that_starts_does_not_tell_again_what_was_revoked_long_ago(
