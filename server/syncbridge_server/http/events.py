@@ -121,7 +121,7 @@ class EventRoutes:
 def selection_of(query: EventsQuery) -> Selection:
     """What a query asks for. Raises INVALID_FIELD."""
     names = [name.strip() for name in query.kind.split(",") if name.strip()]
-    kinds = parse_kinds("kind", names)
+    kinds = parse_kinds("kind", names or [query.kind] * bool(query.kind))
     session = query.session and session_id(query.session, "session")
     return Selection(kinds, session, query.user, query.channel, query.values, query.waddle)
 

@@ -85,12 +85,29 @@ async def test_a_replay_that_means_nothing_is_refused(http: httpx.AsyncClient) -
         ({"since": 6, "until": 5}, "until"),
         ({"since": 5, "after": "1-1"}, "entries"),
         ({"after": "latest"}, "after"),
+        ({"entries": ["0-0"]}, "entries"),
     ]
     refused = [(await http.post(path + "/replay", json=body)).json() for body, _ in bad]
     ended = (await http.post(path + "/replay", json={"since": 0, "until": 0})).json()
 
     assert [(422, field) for _, field in bad] == [(one["status"], one["field"]) for one in refused]
     assert {"replayed": 0, "more": False} == ended
+
+
+@pytest.mark.parametrize("cursor", ["0-0", "x", "1-", "18446744073709551616-0"])
+async def test_a_page_that_is_none_is_refused(http: httpx.AsyncClient, cursor: str) -> None:
+    """Of dead letters of an endpoint, and of the others: Redis is not asked for it."""
+    paths = (await endpoint(http) + "/dead-letters", "/admin/voice/dead-letters")
+    answers = [(await http.get(path, params={"cursor": cursor})).json() for path in paths]
+
+    assert [(422, "cursor")] * 2 == [(one["status"], one["field"]) for one in answers]
+
+
+async def test_a_list_of_no_kinds_is_refused(http: httpx.AsyncClient) -> None:
+    """It would select everything."""
+    answers = [(await http.get("/events", params={"kind": kind})) for kind in (",", " ", "")]
+
+    assert [422, 422, 200] == [answer.status_code for answer in answers]
 
 
 async def test_a_session_is_named_as_elsewhere(http: httpx.AsyncClient) -> None:
