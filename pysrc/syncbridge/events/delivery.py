@@ -181,10 +181,16 @@ class Delivery:
         return item.lane if self._enter(item).entry else ""
 
     def load(self, item: Item) -> None:
-        """An event that is held, in the order in which it was; one that is known is left."""
+        """An event that is held, in the order in which it was; one that is known is left.
+
+        One that is new was asked for: where everything fails it is tried now.
+        """
         if item.entry not in self._held:
             self._held.add(item.entry)
             self._enter(item)
+            if self.down:
+                self._probe_at = 0.0
+                self._lanes.move_to_end(item.lane, last=False)
 
     def next(self, now: float) -> Item | None:
         """An event that may be sent now; it is under way from here on."""

@@ -96,11 +96,11 @@ class Events:
             if self._redis_addr:
                 nursery.start_soon(deliver_beside, self._redis_addr, self._wanted)
 
-    def rolled_back(self, sid: str, place: Place, reason: str) -> None:
+    def rolled_back(self, sid: str, owner: str, place: Place, reason: str) -> None:
         """A node has seen that a session went back."""
         told = kinds.SessionRolledBack(place.version, place.epoch, place.lineage, reason)
         about = f"{sid}:{place.epoch}:{place.version}:{place.lineage}"
-        self._put(TAGS[bucket_of(sid)], about, "session.rolled_back", told, "s", sid)
+        self._put(TAGS[bucket_of(sid)], about, "session.rolled_back", told, "s", sid, "u", owner)
 
     def revoked(self, kind: str, value: str, user_id: str, at: float) -> None:
         """A node has learned that tokens were taken back; one that starts, of all of a week."""

@@ -264,7 +264,8 @@ class Worker:
         self.status.failed_at = round(self._clock() * 1000)
         self.status.last_error = answer.error
         if fate is Fate.DEAD:
-            return await self._bury(item, answer.error)
+            await self._bury(item, answer.error)
+            return
         if item.entry:
             item.text = b""
             await self._surely(partial(self._store.note, self.endpoint.id, item))

@@ -128,8 +128,9 @@ async def test_what_nodes_notice_is_told_once(
         with trio.fail_after(10):
             while not len(other.server.auth.revocations):  # noqa: ASYNC110 - it says nothing
                 await trio.sleep(0.02)
+        place = Place("e" * 12, 3, "f" * 12)
         for one in (node, other):
-            one.server.gateway.fanout.rollbacks.session(sid, Place("e" * 12, 3, "f" * 12), "epoch")
+            one.server.gateway.fanout.rollbacks.session(sid, "ann", place, "epoch")
         found = await until(http, "tokens.*", "session.rolled_back", count=2)
         again = await http.get(
             "/events", params={"kind": "tokens.*,session.rolled_back", "wait": 1}
@@ -140,8 +141,9 @@ async def test_what_nodes_notice_is_told_once(
         revoked["data"],
         revoked["user_id"],
     )
-    assert (sid, 3, "epoch") == (
+    assert (sid, "ann", 3, "epoch") == (
         back["session_id"],
+        back["user_id"],
         back["data"]["version"],
         back["data"]["reason"],
     )
@@ -162,8 +164,8 @@ async def test_what_a_node_notices_while_redis_is_away_is_told() -> None:
                 raw.set(outbox(TAGS[bucket_of(damaged)]), "damaged")
             events = node.server.events
             server.kill()
-            events.rolled_back(damaged, Place("e" * 12, 3, "f" * 12), "epoch")
-            events.rolled_back(sid, Place("e" * 12, 3, "f" * 12), "epoch")
+            events.rolled_back(damaged, "ann", Place("e" * 12, 3, "f" * 12), "epoch")
+            events.rolled_back(sid, "ann", Place("e" * 12, 3, "f" * 12), "epoch")
             await trio.sleep(2.5)
             server.start()
             (found,) = await until(http, "session.rolled_back")

@@ -118,7 +118,9 @@ async def test_a_session_is_named_as_elsewhere(http: httpx.AsyncClient) -> None:
     page = (await http.get("/events", params={"session": sid.upper()})).json()
     refused = [
         (await http.get("/events", params={"session": "phone"})).json(),
-        (await http.post("/admin/webhooks", json={"url": "https://a.b/", "session_id": "x"})).json(),
+        (
+            await http.post("/admin/webhooks", json={"url": "https://a.b/", "session_id": "x"})
+        ).json(),
     ]
 
     assert [sid] == [event["session_id"] for event in page["events"]]

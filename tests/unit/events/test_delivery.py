@@ -197,6 +197,22 @@ def test_what_is_held_is_loaded_once() -> None:
     assert (0, []) == (to.held, sent(to, 1))
 
 
+def test_what_is_asked_for_is_tried_at_once_where_everything_fails() -> None:
+    """Whoever sends a test may have repaired the endpoint: it is not kept waiting for hours."""
+    to = delivery()
+    for number in range(1, DOWN_AFTER + 1):
+        offer(to, number, f"s{number}")
+    for item in sent(to, 1):
+        to.failed(item, 1)
+        hold(to, item.lane)
+    assert [] == sent(to, 2)
+    to.load(Item("e-test", entry="9-9", event_id="test"))
+    (probe,) = sent(to, 2)
+    assert ("test", [None]) == (probe.event_id, [to.next(2)])
+    to.failed(probe, 2)
+    assert [] == sent(to, 3)
+
+
 def test_an_attempt_that_takes_long_does_not_stop_the_log() -> None:
     """What is not wanted, and what has arrived meanwhile, needs no room."""
     to = delivery()
@@ -221,7 +237,9 @@ def test_only_what_belongs_together_waits_for_each_other() -> None:
         data = kinds.CallSessionDeleted(call_id, "root")
         return new_event(f"c-{number}", "call_session.deleted", 0, data)
 
-    lost = [new_event(f"l-{n}", "events.lost", 0, kinds.EventsLost(1, "", "", "", "")) for n in "ab"]
+    lost = [
+        new_event(f"l-{n}", "events.lost", 0, kinds.EventsLost(1, "", "", "", "")) for n in "ab"
+    ]
     found = [call("A", 1), call("A", 2), call("B", 3), event(4, "A"), event(5, "A"), *lost]
 
     assert [0, 0, 2, 3, 3, 5, 6] == [

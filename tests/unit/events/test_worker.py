@@ -125,9 +125,7 @@ async def test_no_jump_of_the_clock_gives_up_an_event(
     """It is tried again after the same pauses, and for three days of them."""
     jumped = 0.0
     posts, store = Posts(500), Store()
-    nursery.start_soon(
-        worker(Log(3), store, posts, lambda: 2e9 + trio.current_time() + jumped).run
-    )
+    nursery.start_soon(worker(Log(3), store, posts, lambda: 2e9 + trio.current_time() + jumped).run)
     await until(posts, 3)
     jumped = jump
     with trio.fail_after(10.0):
