@@ -121,8 +121,8 @@ class Deliveries:
                     kept = await _done(lease.keep(LEASE_MS))
                     if kept:
                         kept_at = now
-                    elif kept is False or now >= kept_at + LEASE_MS / 1000:
-                        break  # another one may deliver
+                    elif kept is False or trio.current_time() >= kept_at + LEASE_MS / 2_000:
+                        break  # another one delivers, or will before this one can know
                     keep_at = now + KEEP_SECONDS
                 if self._anew:
                     await _done(self._configure())
