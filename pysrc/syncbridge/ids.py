@@ -16,13 +16,13 @@ _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters (category Cc), and halves of surrogate pairs."""
 
 
-def session_id(text: str) -> str:
+def session_id(text: str, field: str = "session_id") -> str:
     """Canonical UUID text.
 
     Only UUIDs are accepted, because the id becomes part of Redis keys.
 
     Raises:
-        SyncBridgeError: INVALID_FIELD for anything else.
+        SyncBridgeError: INVALID_FIELD naming `field` for anything else.
     """
     if _CANONICAL.fullmatch(text):
         return text
@@ -32,7 +32,7 @@ def session_id(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         raise SyncBridgeError(
-            ErrorCode.INVALID_FIELD, "session_id: expected a UUID", field="session_id"
+            ErrorCode.INVALID_FIELD, f"{field}: expected a UUID", field=field
         ) from None
 
 

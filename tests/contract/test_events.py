@@ -30,6 +30,7 @@ from syncbridge_server.redis.stores.events import (
     expiring,
     outbox,
 )
+from syncbridge_server.redis.stores.inbox import DEAD, RedisInbox
 from syncbridge_server.redis.stores.keys import every_key, meta_key
 from syncbridge_server.redis.stores.store import RedisStore
 
@@ -469,6 +470,24 @@ async def test_an_outbox_that_is_damaged_keeps_no_other_back(
     assert isinstance(whole, Part)
     assert whole.entries
     assert (1, 2) == (later["from_version"], later["to_version"])
+
+
+async def test_a_dead_letter_of_a_record_is_told(
+    telling: RedisStore, events: RedisEvents, io: RedisIO
+) -> None:
+    """Each time, also where the keys of events are declared."""
+    await io.execute("UNLINK", DEAD, outbox("inbox"))
+    inbox = RedisInbox(io, None, "n1")  # type: ignore[arg-type]
+    for _ in range(2):
+        await inbox.keep("channel", "lobby", "damaged")
+    (part,) = await events.take([Want("inbox", Place())], 100, values=False)
+    assert isinstance(part, Part)
+    found = [event_of("inbox", name, fields) for name, fields in part.entries]
+    await io.execute("UNLINK", DEAD)
+
+    assert [{"kind": "channel", "record": "lobby", "reason": "damaged"}] * 2 == list(
+        map(data, found)
+    )
 
 
 async def test_what_was_carried_is_forgotten_but_for_its_last(

@@ -2,7 +2,8 @@
 
 Theory of operation. Events of the log are offered in order. What belongs together (a session, a
 voice channel, a call session) is a *lane*: one of its events is under way at a time, and the next
-one follows when that was delivered. Lanes do not wait for each other.
+one follows when that was delivered. Lanes do not wait for each other. An event that belongs to
+nothing is a lane of its own.
 
 An event that fails is *held*: the caller stores it apart, so that the place in the log can move on,
 and so are those that follow in its lane. It is tried again after pauses, for three days. Then it
@@ -20,6 +21,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from heapq import heappop, heappush
 
+import msgspec
+
 from syncbridge.events.batches import LANE
 from syncbridge.events.cursor import Cursor
 from syncbridge.events.kinds import Event
@@ -31,7 +34,9 @@ WINDOW = 512
 """Events of the log that are under way or wait, at most."""
 
 HELD_MOST = 10_000
-"""Held events of an endpoint; what fails beyond that is a dead letter at once."""
+"""Held events of an endpoint; what fails or waits beyond that is a dead letter at once."""
+
+CALL_SESSIONS = "call_session."
 
 
 class Fate(Enum):
@@ -43,30 +48,41 @@ class Fate(Enum):
     """Held; and the endpoint has failed for too long."""
 
 
+class _Call(msgspec.Struct):
+    """Of the data of a call session's event, what it is about."""
+
+    call_id: str
+
+
+_call_of = msgspec.json.Decoder(_Call).decode
+
+
 def lane_of(event: Event) -> str:
     """What an event belongs to; events of one lane are sent in order."""
     if event.session_id:
         return "s" + event.session_id
     if event.channel_id:
         return "c" + qualified_key(event.waddle_id, event.channel_id)
-    return event.type.partition(".")[0]
+    if event.type.startswith(CALL_SESSIONS):
+        return "k" + _call_of(event.data).call_id
+    return "e" + event.id
 
 
 class Item:
     """An event on its way.
 
     Attributes:
-        place: in the log; None for one that was held when this process began.
+        places: in the log, several for a batch; none for one that was held already.
         entry: where it is held; empty: it is not. text: as it is sent; empty: to be read.
         failures, first, due: so far, when the first was, and when it is tried again.
     """
 
-    __slots__ = ("due", "entry", "event_id", "failures", "first", "lane", "place", "text")
+    __slots__ = ("due", "entry", "event_id", "failures", "first", "lane", "places", "text")
 
     def __init__(
         self,
         lane: str,
-        place: Cursor | None = None,
+        places: Sequence[Cursor] = (),
         *,
         event_id: str = "",
         text: bytes = b"",
@@ -76,7 +92,7 @@ class Item:
         due: float = 0.0,
     ) -> None:
         self.lane = lane
-        self.place = place
+        self.places = places
         self.event_id = event_id
         self.text = text
         self.entry = entry
@@ -92,25 +108,25 @@ class Delivery:
         cursor: up to where all is delivered or held.
 
     Attributes:
+        seen: the last place that was offered.
         failing_since: when everything began to fail; 0: something works.
-        held: how many events are held.
         proven: the latest attempt has arrived, so that many may be under way.
     """
 
     def __init__(
         self, cursor: Cursor, draw: Callable[[], float], failing_since: float = 0.0
     ) -> None:
-        self.cursor = cursor
+        self.seen = cursor
         self._draw = draw
         self._lanes: OrderedDict[str, deque[Item]] = OrderedDict()
         self._ready: deque[str] = deque()
         self._later: list[tuple[float, str]] = []
         self._busy: set[str] = set()
-        self._window: OrderedDict[Cursor, bool] = OrderedDict()
+        self._window: OrderedDict[Cursor, Cursor] = OrderedDict()
         self._row = DOWN_AFTER if failing_since else 0
         self._probe_at = 0.0
+        self._held: set[str] = set()
         self.failing_since = failing_since
-        self.held = 0
         self.proven = False
 
     @property
@@ -126,14 +142,19 @@ class Delivery:
         return WINDOW - len(self._window)
 
     @property
+    def held(self) -> int:
+        """How many events are held."""
+        return len(self._held)
+
+    @property
     def under_way(self) -> int:
         """Events that are being sent."""
         return len(self._busy)
 
     @property
-    def seen(self) -> Cursor:
-        """The last place that was offered."""
-        return next(reversed(self._window), self.cursor)
+    def cursor(self) -> Cursor:
+        """Up to where all is delivered or held: before the first place where that is not so."""
+        return next(iter(self._window.values()), self.seen)
 
     # What is to be sent
 
@@ -142,32 +163,34 @@ class Delivery:
 
         Returns its lane if it is to be held there, as the one before it is; else "".
         """
-        self._window[place] = event is None
         if event is None:
-            self._advance()
+            self.seen = place
             return ""
-        item = Item(lane_of(event), place, event_id=event.id, text=text)
+        self.gather(place)
+        item = Item(lane_of(event), (place,), event_id=event.id, text=text)
         first = self._enter(item)
         return item.lane if first.entry else ""
 
     def gather(self, place: Cursor) -> None:
         """The next event of the log will be offered with others, by `offer_batch`."""
-        self._window[place] = False
+        self._window[place], self.seen = self.seen, place
 
     def offer_batch(self, places: Sequence[Cursor], event_id: str, text: bytes) -> str:
-        """Events that were gathered, as one. Returns as `offer` does.
-
-        The place of the first one keeps the cursor before all of them.
-        """
-        for place in places[1:]:
-            self._window[place] = True
-        item = Item(LANE, places[0], event_id=event_id, text=text)
+        """Events that were gathered, as one. Returns as `offer` does."""
+        item = Item(LANE, places, event_id=event_id, text=text)
         return item.lane if self._enter(item).entry else ""
 
     def load(self, item: Item) -> None:
-        """An event that was held before, in the order in which it was."""
-        self.held += 1
-        self._enter(item)
+        """An event that is held, in the order in which it was; one that is known is left.
+
+        One that is new was asked for: where everything fails it is tried now.
+        """
+        if item.entry not in self._held:
+            self._held.add(item.entry)
+            self._enter(item)
+            if self.down:
+                self._probe_at = 0.0
+                self._lanes.move_to_end(item.lane, last=False)
 
     def next(self, now: float) -> Item | None:
         """An event that may be sent now; it is under way from here on."""
@@ -238,12 +261,24 @@ class Delivery:
             return None
         return next((item for item in waiting if not item.entry), None)
 
+    def dropped(self, item: Item) -> bool:
+        """Whether an event to be held is one too many: then it is forgotten, for a dead letter.
+
+        Not so the first one of its lane, which may be under way: `failed` has judged it.
+        """
+        waiting = self._lanes[item.lane]
+        if self.held < HELD_MOST or item is waiting[0]:
+            return False
+        waiting.remove(item)
+        self._settle(item)
+        return True
+
     def kept(self, item: Item, entry: str) -> bool:
         """It is held under a name: the log may go on. False: it has arrived meanwhile."""
         if item not in self._lanes.get(item.lane, ()):
             return False
         item.entry, item.text = entry, b""
-        self.held += 1
+        self._held.add(entry)
         self._settle(item)
         return True
 
@@ -276,20 +311,9 @@ class Delivery:
             self._line_up(item.lane)
         else:
             del self._lanes[item.lane]
-        if item.entry:
-            self.held -= 1
+        self._held.discard(item.entry)
         self._settle(item)
 
     def _settle(self, item: Item) -> None:
-        if item.place is not None and item.place in self._window:
-            self._window[item.place] = True
-            self._advance()
-
-    def _advance(self) -> None:
-        """The cursor is behind all that is settled without a gap."""
-        while self._window:
-            place, settled = next(iter(self._window.items()))
-            if not settled:
-                return
-            del self._window[place]
-            self.cursor = place
+        for place in item.places:
+            self._window.pop(place, None)

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.events.selection import Selection, parse_kinds
+from syncbridge.ids import session_id
 from syncbridge.voice.provider.signatures import secret_bytes, sign
 
 MOST_ENDPOINTS = 64
@@ -68,9 +69,10 @@ def take(endpoint: Endpoint, spec: EndpointSpec, now_ms: int) -> None:
     """Change an endpoint into what is said of it. Raises INVALID_FIELD, and changes nothing."""
     check_url(spec.url)
     kinds = parse_kinds("kinds", spec.kinds)
+    session = spec.session_id and session_id(spec.session_id)
     endpoint.url, endpoint.description = spec.url, spec.description
     endpoint.selection = Selection(
-        kinds, spec.session_id, spec.user_id, spec.channel_id, spec.values, spec.waddle_id
+        kinds, session, spec.user_id, spec.channel_id, spec.values, spec.waddle_id
     )
     endpoint.batch_events, endpoint.batch_ms = spec.batch_events, spec.batch_ms
     endpoint.disabled = "" if spec.enabled else endpoint.disabled or "disabled by an admin"

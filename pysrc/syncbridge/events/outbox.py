@@ -1,9 +1,8 @@
 """Events out of what the scripts have written into an outbox.
 
-An entry has `k` the kind, `s` a session, `u` its owner or the user, `t` the time in ms where it is
-not the entry's, and the fields of its kind, as `_DATA` reads them; or `j`, its data as JSON, and
-`c` the key of a channel with its waddle `W`. Ids of users and devices are text of ours, but what
-stands in Redis may be any bytes.
+An entry has `k` the kind, `s` a session, `u` its owner or the user, and the fields of its kind, as
+`_DATA` reads them; or `j`, its data as JSON, and `c` the key of a channel with its waddle `W`. Ids
+of users and devices are text of ours, but what stands in Redis may be any bytes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +63,7 @@ def event_of(tag: str, entry: bytes, flat: Sequence[bytes]) -> Event:
         return new_event(
             f"{tag}-{entry.decode()}",
             name,
-            int(fields.get("t") or entry.partition(b"-")[0]),
+            int(entry.partition(b"-")[0]),
             data,
             session_id=_text(fields, "s"),
             user_id=_text(fields, "u"),

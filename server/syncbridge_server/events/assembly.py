@@ -2,14 +2,16 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import msgspec
 import structlog
 import trio
 from prometheus_client import CollectorRegistry
 
-from syncbridge.errors import StoreError
+from syncbridge.errors import StoreError, StoreRejected
 from syncbridge.events import kinds
 from syncbridge.records.sessions import Place
 from syncbridge.slots import TAGS, bucket_of
@@ -28,8 +30,17 @@ from syncbridge_server.settings import Settings
 
 log = structlog.get_logger("events")
 
+Call = tuple[list[str], list[bytes | str | int]]
+"""Keys and arguments of `event_put`."""
+
 ONCE_MS = 3_600_000
 """How long it is known that what several nodes notice was told."""
+
+NOTICED_MOST = 16_384
+"""Events that wait for Redis to come back; what is noticed beyond that is not told."""
+
+PART = 256
+RETRY_SECONDS = 1.0
 
 RECENT_SECONDS = 3_000.0
 """What happened longer ago was told by whoever noticed it then: before the above is over."""
@@ -67,6 +78,8 @@ class Events:
         self.endpoints = RedisEndpoints(io)
         self._wanted = None if settings.webhooks else self.endpoints.count
         self.switch = EventSwitch(self.store, io, bus, node, life=settings.events_after_reader)
+        self._noticed: deque[Call] = deque()
+        self._more = trio.Event()
         self._carrier = Carrier(self.store, self.switch, io, bus)
         self.reader = EventReader(self.store, self.switch, bus, stopping)
         self._figures = EndpointFigures(self.endpoints, self.store, self.switch)
@@ -79,14 +92,15 @@ class Events:
             nursery.start_soon(self.switch.run)
             nursery.start_soon(self._carrier.run)
             nursery.start_soon(self._figures.run)
+            nursery.start_soon(self._write)
             if self._redis_addr:
                 nursery.start_soon(deliver_beside, self._redis_addr, self._wanted)
 
-    def rolled_back(self, sid: str, place: Place, reason: str) -> None:
+    def rolled_back(self, sid: str, owner: str, place: Place, reason: str) -> None:
         """A node has seen that a session went back."""
         told = kinds.SessionRolledBack(place.version, place.epoch, place.lineage, reason)
         about = f"{sid}:{place.epoch}:{place.version}:{place.lineage}"
-        self._put(TAGS[bucket_of(sid)], about, "session.rolled_back", told, "s", sid)
+        self._put(TAGS[bucket_of(sid)], about, "session.rolled_back", told, "s", sid, "u", owner)
 
     def revoked(self, kind: str, value: str, user_id: str, at: float) -> None:
         """A node has learned that tokens were taken back; one that starts, of all of a week."""
@@ -101,16 +115,38 @@ class Events:
         """Write an event that no script writes; once, however many nodes have noticed the same."""
         if not self.switch.on:
             return
+        if len(self._noticed) >= NOTICED_MOST:
+            log.error("event_not_written", kind=kind, reason="too many wait for Redis")
+            return
         keys = [outbox(tag), f"eo:{{{tag}}}:{about}"]
-        args: list[bytes | str | int] = [ONCE_MS, "k", kind, "j", msgspec.json.encode(data), *more]
+        self._noticed.append((keys, [ONCE_MS, "k", kind, "j", msgspec.json.encode(data), *more]))
+        self._more.set()
+
+    async def _write(self) -> None:
+        """Write what was noticed, when Redis is back at the latest, for ever."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            while part := list(islice(self._noticed, PART)):
+                if not await self._written(part):
+                    await trio.sleep(RETRY_SECONDS)
+                    continue
+                for _ in part:
+                    self._noticed.popleft()
+
+    async def _written(self, part: Sequence[Call]) -> bool:
+        """Whether no more is to be done about some events; one that is written stays so."""
+        commands = [
+            self._io.script_command("event_put", keys, args, repeatable=True) for keys, args in part
+        ]
         try:
-            command = self._io.script_command("event_put", keys, args, repeatable=True)
-            self._io.submit([command], _answered)
-        except StoreError as error:
-            log.error("event_not_written", kind=kind, reason=error.detail)
-
-
-def _answered(replies: list[object]) -> None:
-    for reply in replies:
-        if isinstance(reply, StoreError):
-            log.error("event_not_written", reason=reply.detail)
+            replies = await self._io.request(commands)
+        except StoreError as error:  # its queue is full
+            replies = [error]
+        for reply in replies:
+            if isinstance(reply, StoreRejected):
+                log.error("event_not_written", reason=reply.detail)
+            elif isinstance(reply, StoreError):
+                log.warning("event_waits", reason=reply.detail)
+                return False
+        return True

@@ -1,21 +1,28 @@
-"""`syncbridge dev` starts `syncbridge deliver` beside it, when there is an endpoint."""
+"""`syncbridge dev` runs `syncbridge deliver` beside it, when there is an endpoint."""
 
 import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+import structlog
 import trio
 
 from syncbridge.errors import StoreError
+
+log = structlog.get_logger("deliver")
 
 LOOK_SECONDS = 2.0
 LOCAL = ("127.0.0.0/8", "::1")
 """Networks in which endpoints may be while one develops."""
 
+AGAIN_SECONDS = 2.0
+MISTAKE = 2
+"""The status with which it ends for settings that cannot work: it has said so."""
+
 
 async def deliver_beside(redis_addr: str, wanted: Callable[[], Awaitable[int]] | None) -> None:
-    """Wait for an endpoint, and have deliveries made from then on.
+    """Wait for an endpoint, and have deliveries made from then on, by one process after another.
 
     Args:
         redis_addr: of this server. wanted: how many endpoints there are; None: do not wait.
@@ -29,7 +36,11 @@ async def deliver_beside(redis_addr: str, wanted: Callable[[], Awaitable[int]] |
         "SYNCBRIDGE_WEBHOOK_NETWORKS": networks,
     }
     command = [sys.executable, "-m", "syncbridge_server", "deliver"]
-    await trio.run_process(command, env=environment, check=False)
+    while (ended := await trio.run_process(command, env=environment, check=False)).returncode:
+        if ended.returncode == MISTAKE:
+            return
+        log.warning("deliver_ended", status=ended.returncode)
+        await trio.sleep(AGAIN_SECONDS)
 
 
 async def _until(wanted: Callable[[], Awaitable[int]]) -> None:

@@ -22,7 +22,7 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.nodes import Watch
 from syncbridge.records.sessions import Notice
-from syncbridge_server.events.expiry import Expiry
+from syncbridge_server.events.expiry import Expiry, warn_of
 from syncbridge_server.events.outboxes import carried, place_after
 from syncbridge_server.events.switch import NOTED_NEWS, EventSwitch
 from syncbridge_server.ports.events import EventStore, Load, Part, Place, Round, Want
@@ -238,10 +238,12 @@ class Carrier:
     async def _carry(self, wanted: Sequence[Want], now: float) -> None:
         loads: list[Load] = []
         size = 0
+        failed: list[tuple[str, StoreError]] = []
         taken = await self._store.take(wanted, PART, values=self._switch.values)
         for one, part in zip(wanted, taken, strict=True):
             if isinstance(part, StoreError):
-                self._failed(one, part, now)
+                failed.append((one.tag, part))
+                self._failed(one, now)
                 continue
             self._note(one, part, now)
             if part.entries:
@@ -253,12 +255,12 @@ class Carrier:
             if size > BATCH_BYTES:
                 await self._append(loads)
                 loads, size = [], 0
+        warn_of("events_not_read", failed)
         if loads:
             await self._append(loads)
 
-    def _failed(self, one: Want, error: StoreError, now: float) -> None:
+    def _failed(self, one: Want, now: float) -> None:
         """It may have been done, and is asked for again some time later."""
-        log.warning("events_not_read", outbox=one.tag, reason=error.detail)
         self._whole_at = min(self._whole_at, now + FAILED_SECONDS)
         if one.round is not Round.NONE:
             self._dirty.add(one.tag)

@@ -52,18 +52,20 @@ class EndpointFigures:
             await trio.sleep(LOOK_SECONDS)
 
     async def _read(self) -> dict[str, float]:
-        """Sums over all endpoints; of `late` and `behind` the worst."""
+        """Sums over all endpoints; of `late` and `behind` the worst that is served."""
         found = dict.fromkeys((*NAMES, "late", "behind"), 0.0)
         last = await self._events.last()
         for endpoint in await self._endpoints.endpoints():
             status = await self._endpoints.status(endpoint.id)
             found["endpoints"] += 1
-            found["failing"] += bool(status.failing_since)
-            found["disabled"] += bool(endpoint.disabled)
             found["delivered"] += status.delivered
             found["failed"] += status.failed
             found["dead"] += status.dead
             found["held"] += await self._endpoints.held_count(endpoint.id)
+            if endpoint.disabled:
+                found["disabled"] += 1
+                continue
+            found["failing"] += bool(status.failing_since)
             found["late"] = max(found["late"], status.late_ms / 1000)
             behind = last.number - parse_cursor(status.cursor or endpoint.start).number
             found["behind"] = max(found["behind"], behind)

@@ -24,6 +24,13 @@ STEP_SECONDS = 0.05
 RETRY_SECONDS = 2.0
 
 
+def warn_of(event: str, failed: Sequence[tuple[str, StoreError]]) -> None:
+    """One line in the log for the outboxes of a call that failed, with the first and its reason."""
+    if failed:
+        tag, error = failed[0]
+        log.warning(event, outbox=tag, more=len(failed) - 1, reason=error.detail)
+
+
 class Expiry:
     """Looks under the tags in which something is due."""
 
@@ -41,13 +48,14 @@ class Expiry:
 
     async def tell(self, tags: Sequence[str], now: float) -> set[str]:
         """Write what has expired under tags that are due; the tags that were looked at."""
-        looked = set()
+        looked, failed = set(), list[tuple[str, StoreError]]()
         for tag, wait in zip(tags, await self._store.expire(tags), strict=True):
             if isinstance(wait, StoreError):
-                log.warning("expiry_not_told", outbox=tag, reason=wait.detail)
+                failed.append((tag, wait))
                 continue
             looked.add(tag)
             self._due[tag] = now + min(wait / 1000, LOOK_SECONDS)
+        warn_of("expiry_not_told", failed)
         return looked
 
     async def run(self, switch: EventSwitch) -> None:

@@ -35,13 +35,14 @@ def place_after(place: Place, part: Part, most: int) -> Place:
 
 def lost_of(tag: str, place: Place, part: Part) -> Event | None:
     """The event that says what is missing before a part; None: nothing is."""
-    if not part.entries or place == Place():
+    if not part.entries:
         return None
     count = number_before(place, part) - place.number
     if count <= 0:
         return None
     since, until = _ms(place.entry), _ms(part.entries[0][0].decode())
-    told = EventsLost(count, tag, f"{tag}-{place.entry}", time_text(since), time_text(until))
+    after = "" if place == Place() else f"{tag}-{place.entry}"
+    told = EventsLost(count, tag, after, time_text(since), time_text(until))
     return new_event(f"{tag}-{place.entry}-lost", "events.lost", until, told)
 
 

@@ -17,10 +17,8 @@ import structlog
 import trio
 
 from syncbridge.errors import StoreError
-from syncbridge.events import kinds
 from syncbridge.events.endpoints import Endpoint
 from syncbridge.records.sessions import Notice
-from syncbridge.slots import TAGS
 from syncbridge_server.events.carrier import NEWS
 from syncbridge_server.events.guard import Guard
 from syncbridge_server.events.sender import Sender
@@ -29,7 +27,7 @@ from syncbridge_server.events.worker import Worker
 from syncbridge_server.redis.bus.bus import RedisBus
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.stores.endpoints import RedisEndpoints
-from syncbridge_server.redis.stores.events import RedisEvents, outbox
+from syncbridge_server.redis.stores.events import OWN_TAG, RedisEvents
 from syncbridge_server.redis.stores.locks import HeldLock, locked
 from syncbridge_server.settings import Settings
 
@@ -115,16 +113,20 @@ class Deliveries:
     async def _deliver_while(self, lease: HeldLock) -> None:
         self._anew = True
         await self._configure()
-        keep_at = renew_at = trio.current_time()
+        kept_at = keep_at = renew_at = trio.current_time()
         async with trio.open_nursery() as nursery:
             while True:
                 now, self._changed = trio.current_time(), trio.Event()
                 if now >= keep_at:
-                    if await _done(lease.keep(LEASE_MS)) is False:
-                        break
+                    kept = await _done(lease.keep(LEASE_MS))
+                    if kept:
+                        kept_at = now
+                    elif kept is False or trio.current_time() >= kept_at + LEASE_MS / 2_000:
+                        break  # another one delivers, or will before this one can know
                     keep_at = now + KEEP_SECONDS
                 if self._anew:
                     await _done(self._configure())
+                    renew_at = now
                 endpoints = await _done(self._endpoints.endpoints())
                 if endpoints is not None:
                     self._follow(nursery, endpoints)
@@ -203,20 +205,14 @@ class Deliveries:
             del self.workers[worker.endpoint.id]
 
     async def _disable(self, endpoint: Endpoint, reason: str) -> None:
-        """Tell that nothing is sent any more, and note it: who dies between tells it once more."""
-        current = await _done(self._endpoints.find(endpoint.id))
-        if current is None or current.disabled:
+        """Nothing is to be sent any more; without the store, the next failure comes here again."""
+        disabled = await _done(self._endpoints.disable(endpoint.id, reason, _now()))
+        if disabled is False:
             return
-        current.disabled, current.disabled_at = reason, _now()
-        told = kinds.EndpointDisabled(endpoint.id, endpoint.url, current.disabled)
-        args: list[bytes | str | int] = [0, "k", "endpoint.disabled"]
-        args += ["j", msgspec.json.encode(told)]
-        if await _done(self._io.script("event_put", [outbox(TAGS[0])], args)) is None:
-            return  # the next failure comes here again
-        await _done(self._endpoints.put(current))
-        await _done(self._events.note([TAGS[0]], []))
+        await _done(self._events.note([OWN_TAG], []))
         self._bus.tell("*", Notice(NOTED_NEWS, "", b""))
-        log.error("endpoint_disabled", endpoint=endpoint.id, reason=current.disabled)
+        if disabled:
+            log.error("endpoint_disabled", endpoint=endpoint.id, reason=reason)
 
 
 def _now() -> int:

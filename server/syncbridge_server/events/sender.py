@@ -18,6 +18,7 @@ AGAIN_SECONDS = 60.0
 ANSWER_MOST = 16_384
 """Bytes of an answer that are read, so that the connection can be used again."""
 
+ERROR_MOST = 200
 CONNECTIONS = 32
 RESOLVERS = 2
 """Threads of one endpoint that wait for a name server."""
@@ -78,8 +79,7 @@ class Sender:
                 return await self._post(headers, body)
         except FAILURES as error:
             self._until = 0.0
-            told = str(error) if isinstance(error, NotAllowed) else type(error).__name__
-            return Answer(0, told)
+            return Answer(0, _told(error))
 
     async def _post(self, headers: Mapping[str, str], body: bytes) -> Answer:
         url = self._url
@@ -112,6 +112,14 @@ class Sender:
                 self._address = await self._guard.resolve(*asked)
                 self._until = now + AGAIN_SECONDS
             return self._address
+
+
+def _told(error: BaseException) -> str:
+    """What is shown of a failure: of a refused connection or a bad certificate, also why."""
+    if isinstance(error, NotAllowed):
+        return str(error)
+    name = type(error).__name__
+    return f"{name}: {error}"[:ERROR_MOST] if isinstance(error, httpx.ConnectError) else name
 
 
 async def _read(answer: Any) -> None:

@@ -68,12 +68,12 @@ class Worker:
         self._gathering = Gathering(endpoint.batch_events, endpoint.batch_ms / 1000)
         self.status = Status()
         self._saved = Status()
-        self._own: set[str] = set()
         self._held_up_to = "0-0"
         self._holding = trio.Lock()
         self._wake = trio.Event()
         self._news = trio.Event()
         self._look_at = 0.0
+        self._ahead = clock() - trio.current_time()
 
     def wake(self) -> None:
         """There may be more in the log."""
@@ -83,6 +83,10 @@ class Worker:
         """Something may be to be sent again."""
         self._look_at = 0.0
         self.wake()
+
+    def _now(self) -> float:
+        """Unix seconds as they go on from the start: no jump of the clock gives up an event."""
+        return trio.current_time() + self._ahead
 
     async def run(self) -> None:
         """Deliver, for ever."""
@@ -136,7 +140,7 @@ class Worker:
         wait = await self._offer_batch()
         if entries:
             self._wake.set()
-        if len(entries) < PART or not self._delivery.room:
+        if len(entries) < max(room, 1):
             with trio.move_on_after(min(wait, LOOK_SECONDS if room > 0 else FULL_SECONDS)):
                 await self._news.wait()
 
@@ -194,10 +198,7 @@ class Worker:
     async def _load(self) -> None:
         items, self._held_up_to = await self._store.held(self.endpoint.id, self._held_up_to)
         for item in items:
-            if item.entry in self._own:
-                self._own.discard(item.entry)
-            else:
-                self._delivery.load(item)
+            self._delivery.load(item)
         if items:
             self._wake.set()
 
@@ -215,12 +216,12 @@ class Worker:
         while True:
             self._wake = trio.Event()
             while self._delivery.under_way < (AT_ONCE if self._delivery.proven else FEW):
-                item = self._delivery.next(self._clock())
+                item = self._delivery.next(self._now())
                 if item is None:
                     break
                 nursery.start_soon(self._attempt, item)
             due = self._delivery.due()
-            wait = LOOK_SECONDS if due is None else max(due - self._clock(), 0.01)
+            wait = LOOK_SECONDS if due is None else max(due - self._now(), 0.01)
             with trio.move_on_after(min(wait, LOOK_SECONDS)):
                 await self._wake.wait()
 
@@ -251,28 +252,33 @@ class Worker:
         now = self._clock()
         self.status.delivered += 1
         self.status.delivered_at = round(now * 1000)
-        if item.place is not None:
-            self.status.late_ms = max(round(now * 1000) - item.place.ms, 0)
+        if item.places:
+            self.status.late_ms = max(round(now * 1000) - item.places[0].ms, 0)
         if item.entry:
             await self._surely(partial(self._store.release, self.endpoint.id, item.entry))
         self._delivery.delivered(item)
 
     async def _failed(self, item: Item, answer: Answer) -> None:
-        now = self._clock()
-        fate = self._delivery.failed(item, now, answer.asked)
+        fate = self._delivery.failed(item, self._now(), answer.asked)
         self.status.failed += 1
-        self.status.failed_at, self.status.last_error = round(now * 1000), answer.error
+        self.status.failed_at = round(self._clock() * 1000)
+        self.status.last_error = answer.error
         if fate is Fate.DEAD:
-            self.status.dead += 1
-            await self._surely(partial(self._store.bury, self.endpoint.id, item, answer.error))
-            log.warning("event_given_up", endpoint=self.endpoint.id, event_id=item.event_id)
+            await self._bury(item, answer.error)
             return
         if item.entry:
+            item.text = b""
             await self._surely(partial(self._store.note, self.endpoint.id, item))
         else:
             await self._surely(partial(self._hold, item.lane))
         if fate is Fate.DISABLED or answer.status == GONE:
             await self._disable(self.endpoint, answer.error)
+
+    async def _bury(self, item: Item, reason: str) -> None:
+        """Make a dead letter of an event that is not waited for any more."""
+        self.status.dead += 1
+        await self._surely(partial(self._store.bury, self.endpoint.id, item, reason))
+        log.warning("event_given_up", endpoint=self.endpoint.id, event_id=item.event_id)
 
     async def _surely(self, step: Callable[[], Awaitable[None]]) -> None:
         """Do something that must be noted, when the store is back at the latest."""
@@ -287,7 +293,9 @@ class Worker:
         """Store apart what waits in a lane whose first event has failed, in order."""
         async with self._holding:
             while item := self._delivery.to_hold(lane):
+                if self._delivery.dropped(item):
+                    await self._bury(item, "too many events wait")
+                    continue
                 entry = await self._store.hold(self.endpoint.id, item)
-                self._own.add(entry)
                 if not self._delivery.kept(item, entry):
                     await self._store.release(self.endpoint.id, entry)

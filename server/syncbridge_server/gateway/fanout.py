@@ -264,7 +264,7 @@ class Fanout:
             reason = RESYNC if place.epoch == session.epoch else EPOCH
         gone = reason != RESYNC
         if gone:
-            self.rollbacks.session(session.id, place, reason)
+            self.rollbacks.session(session.id, session.owner, place, reason)
         session.replace(place, flat)
         self.publish(session, [])
         session.prefix = prefix(session)

@@ -19,19 +19,19 @@ class Rollbacks:
     Attributes:
         sessions, updates: since the start of the process.
         on_report: called with (sessions, updates) of each event. on_session: called with each
-            session: its id, its new place, and the reason.
+            session: its id, its owner, its new place, and the reason.
     """
 
     def __init__(self) -> None:
         self.sessions = self.updates = 0
         self._told = (0, 0)
         self.on_report: Callable[[int, int], None] = _nobody
-        self.on_session: Callable[[str, Place, str], None] = _nobody_of
+        self.on_session: Callable[[str, str, Place, str], None] = _nobody_of
 
-    def session(self, sid: str, place: Place, reason: str) -> None:
+    def session(self, sid: str, owner: str, place: Place, reason: str) -> None:
         """A session was rolled back, and continues from `place`."""
         self.sessions += 1
-        self.on_session(sid, place, reason)
+        self.on_session(sid, owner, place, reason)
 
     def report(self) -> None:
         """Log what was counted since the last report, if anything, in one line."""
@@ -77,5 +77,5 @@ def _nobody(sessions: int, updates: int) -> None:
     """Nobody else is told."""
 
 
-def _nobody_of(sid: str, place: Place, reason: str) -> None:
+def _nobody_of(sid: str, owner: str, place: Place, reason: str) -> None:
     """Nobody else is told."""

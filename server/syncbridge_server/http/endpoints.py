@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.events.batches import LANE, batch_of
-from syncbridge.events.cursor import Cursor
+from syncbridge.events.cursor import Cursor, parse_cursor
 from syncbridge.events.delivery import HELD_MOST, Item, lane_of
 from syncbridge.events.endpoints import (
     MOST_ENDPOINTS,
@@ -25,6 +25,7 @@ from syncbridge.events.endpoints import (
 )
 from syncbridge.events.kinds import EndpointTest, Event
 from syncbridge.events.outbox import encode, new_event, without_values
+from syncbridge.events.selection import Selection
 from syncbridge.identity import ADMIN_READERS, ADMINS
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.events.guard import Guard, check_spec
@@ -43,6 +44,7 @@ from syncbridge_server.redis.stores.inbox import is_entry
 PATH = "/admin/webhooks"
 REPLAY_MOST = 1_000
 LETTERS_PART = 100
+LOG_PART = 256
 HELD_SECONDS = 60.0
 UnixMs = Annotated[int, Meta(ge=0, le=2**53)]
 EventId = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -105,18 +107,21 @@ class EndpointsBody(msgspec.Struct):
 
 
 class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What is sent again, one of three: dead letters by `entries`; events by `ids`, from the dead
-    letters or the log; events of the log by time, `since` and `until` (Unix ms).
+    """What is sent again, one of four: dead letters by `entries`; events by `ids`, from the dead
+    letters or the log; events that came into the log from `since` on, or behind the cursor `after`,
+    both `until` a time (Unix ms).
     """
 
     entries: Annotated[list[str], Meta(max_length=REPLAY_MOST)] = []
     ids: Annotated[list[EventId], Meta(max_length=REPLAY_MOST)] = []
     since: UnixMs | None = None
+    after: Annotated[str, Meta(max_length=64)] = ""
     until: UnixMs | None = None
 
 
 class ReplayAnswer(msgspec.Struct):
-    """`replayed`: how many events are sent again. `more`: there are more in that time.
+    """`replayed`: how many events are sent again. `more`: there are more in that time, behind
+    `cursor`.
 
     `missing`, only when `ids` were asked for: those that neither the dead letters nor the log have,
     or that the endpoint does not select.
@@ -125,6 +130,7 @@ class ReplayAnswer(msgspec.Struct):
     replayed: int
     more: bool
     missing: list[str] | UnsetType = UNSET
+    cursor: str | UnsetType = UNSET
 
 
 class LettersQuery(msgspec.Struct):
@@ -340,24 +346,19 @@ class EndpointRoutes:
     async def replay(self, request: Request) -> Response:
         """Dead letters by `entries`, events by `ids`, or what the log still has of a time.
 
-        At most 1,000 at once.
+        At most 1,000 at once; `after` with the `cursor` of the answer goes on.
         """
         identity = await self._authenticate(request, ADMINS)
         endpoint = await self._with_room(request)
         body = await read_json(request, ReplayBody, BODY_BYTES)
-        if 1 != bool(body.entries) + bool(body.ids) + (body.since is not None):
-            detail = "entries: one of entries, ids and since is expected"
-            raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="entries")
-        if any(not is_entry(entry) for entry in body.entries):
-            detail = "entries: entries of dead letters are expected"
-            raise SyncBridgeError(ErrorCode.INVALID_FIELD, detail, field="entries")
+        _check_replay(body)
         if body.entries:
             done = await self._endpoints.replay_letters(endpoint.id, body.entries)
             answer = ReplayAnswer(done, False)
         elif body.ids:
             answer = await self._replay_ids(endpoint, set(body.ids))
         else:
-            answer = await self._replay_time(endpoint, body.since or 0, body.until or 2**53)
+            answer = await self._replay_time(endpoint, body)
         self._switch.endpoints_changed()
         _log.info(
             "events_replayed", endpoint=endpoint.id, events=answer.replayed, by=identity.user_id
@@ -388,23 +389,31 @@ class EndpointRoutes:
                 break
         return entries
 
-    async def _replay_time(self, endpoint: Endpoint, since: int, until: int) -> ReplayAnswer:
-        cursor = Cursor(max(since - 1, 0), 2**62)
-        events: list[Event] = []
-        more, part = False, [(cursor, b"")]
-        while part and not more:
-            part = await self._events.read(cursor, 256)
-            for place, text in part:
-                more = place.ms <= until and len(events) == REPLAY_MOST
-                if place.ms > until or more:
-                    part = []
-                    break
-                cursor = place
-                event = _event(place, text)
-                if event is not None and endpoint.selection.wants(event):
-                    events.append(event)
+    async def _replay_time(self, endpoint: Endpoint, body: ReplayBody) -> ReplayAnswer:
+        start = Cursor(max((body.since or 0) - 1, 0), 2**62)
+        cursor = parse_cursor(body.after) if body.after else start
+        until = 2**53 if body.until is None else body.until
+        events, rest = await self._selected(endpoint.selection, cursor, until)
         await self._endpoints.replay(endpoint.id, _items(endpoint, events))
-        return ReplayAnswer(len(events), more)
+        more = rest is not None
+        return ReplayAnswer(len(events), more, cursor=str(rest) if more else UNSET)
+
+    async def _selected(
+        self, selection: Selection, cursor: Cursor, until: int
+    ) -> tuple[list[Event], Cursor | None]:
+        """Events of the log behind a cursor, and the one behind which there are more."""
+        events: list[Event] = []
+        while part := await self._events.read(cursor, LOG_PART):
+            for place, text in part:
+                if place.ms > until:
+                    return events, None
+                event = _event(place, text)
+                if event is not None and selection.wants(event):
+                    if len(events) == REPLAY_MOST:
+                        return events, cursor
+                    events.append(event)
+                cursor = place
+        return events, None
 
     async def _changeable(self, request: Request) -> Endpoint:
         endpoint = await self._found(request)
@@ -498,6 +507,21 @@ def _event(place: Cursor, text: bytes) -> Event | None:
     except msgspec.DecodeError:
         _log.error("event_unreadable", entry=str(place))
         return None
+
+
+def _check_replay(body: ReplayBody) -> None:
+    """Raise INVALID_FIELD for what names nothing, or two things."""
+    timed = (body.since is not None) + bool(body.after)
+    if 1 != bool(body.entries) + bool(body.ids) + timed:
+        raise _refused("entries", "one of entries, ids, since and after is expected")
+    if any(not is_entry(entry) for entry in body.entries):
+        raise _refused("entries", "entries of dead letters are expected")
+    if body.until is not None and (not timed or body.until < (body.since or 0)):
+        raise _refused("until", "a time after since is expected, and only with since or after")
+
+
+def _refused(field: str, why: str) -> SyncBridgeError:
+    return SyncBridgeError(ErrorCode.INVALID_FIELD, f"{field}: {why}", field=field)
 
 
 def _no_endpoint() -> SyncBridgeError:

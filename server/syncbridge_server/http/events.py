@@ -12,6 +12,7 @@ from syncbridge.events.cursor import Cursor, parse_cursor
 from syncbridge.events.kinds import Event
 from syncbridge.events.selection import Selection, parse_kinds
 from syncbridge.identity import SERVICES
+from syncbridge.ids import session_id
 from syncbridge_server.auth.http import BearerAuth
 from syncbridge_server.events.reading import EventReader
 from syncbridge_server.http.support.answers import encoded
@@ -120,9 +121,9 @@ class EventRoutes:
 def selection_of(query: EventsQuery) -> Selection:
     """What a query asks for. Raises INVALID_FIELD."""
     names = [name.strip() for name in query.kind.split(",") if name.strip()]
-    kinds = parse_kinds("kind", names)
-    about = (query.session, query.user, query.channel)
-    return Selection(kinds, *about, query.values, query.waddle)
+    kinds = parse_kinds("kind", names or [query.kind] * bool(query.kind))
+    session = query.session and session_id(query.session, "session")
+    return Selection(kinds, session, query.user, query.channel, query.values, query.waddle)
 
 
 def row_of(place: Cursor, event: Event) -> EventRow:

@@ -58,6 +58,12 @@ class EndpointStore(Protocol):
     def put(self, endpoint: Endpoint) -> Awaitable[None]:
         """Store one, new or changed."""
 
+    def disable(self, endpoint_id: str, reason: str, now_ms: int) -> Awaitable[bool]:
+        """Send nothing to one any more, and tell `endpoint.disabled`, both or neither.
+
+        False: it is gone, disabled already, or was changed meanwhile.
+        """
+
     def remove(self, endpoint_id: str) -> Awaitable[bool]:
         """Forget one with all that is held for it; False when there is none."""
 

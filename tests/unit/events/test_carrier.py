@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
+from syncbridge.errors import StoreError, StoreUnavailable
 from syncbridge_server.events.carrier import Carrier
+from syncbridge_server.events.expiry import Expiry
 from syncbridge_server.ports.events import Load, Part, Place, Round, Want
 
 ENTRY = (b"1-0", [b"k", b"session.updated", b"s", b"5f0c", b"f", b"1", b"v", b"2"])
@@ -62,3 +65,27 @@ async def test_a_round_that_tells_much_is_followed_later(each: int, pause: float
 
     assert [dict.fromkeys(store.tags, Round.BEGIN)] == store.rounds
     assert pause == carrier._pause
+
+
+class Away(Store):
+    """Redis does not answer."""
+
+    async def take(self, wanted: list[Want], most: int, *, values: bool) -> list[StoreError]:  # type: ignore[override]
+        return [StoreUnavailable("Redis: away") for _ in wanted]
+
+    async def expire(self, tags: list[str]) -> list[StoreError]:
+        return [StoreUnavailable("Redis: away") for _ in tags]
+
+
+async def test_outboxes_that_fail_together_are_one_line_in_the_log() -> None:
+    """There are a thousand. What was to be told is told with the next look."""
+    store = Away(0)
+    carrier = Carrier(store, Switch(), Nothing(), Nothing())  # type: ignore[arg-type]
+    expiry = Expiry(store)  # type: ignore[arg-type]
+    with capture_logs() as lines:
+        await carrier._step(trio.current_time(), begin=True)
+        looked = await expiry.tell(store.tags, 0.0)
+
+    said = [(line["event"], line["outbox"], line["more"]) for line in lines]
+    assert [("events_not_read", "0", 1), ("expiry_not_told", "0", 1)] == said
+    assert (set(), ["0", "1"]) == (looked, expiry.due(0.0))

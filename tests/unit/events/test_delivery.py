@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from syncbridge.events import kinds
 from syncbridge.events.cursor import Cursor
-from syncbridge.events.delivery import DOWN_AFTER, HELD_MOST, WINDOW, Delivery, Fate, Item
+from syncbridge.events.delivery import (
+    DOWN_AFTER,
+    HELD_MOST,
+    WINDOW,
+    Delivery,
+    Fate,
+    Item,
+    lane_of,
+)
+from syncbridge.events.kinds import Event
 from syncbridge.events.outbox import new_event
 from syncbridge.events.retries import GIVE_UP_SECONDS, STEPS, pause
 
@@ -19,10 +28,14 @@ def delivery(failing_since: float = 0.0) -> Delivery:
     return Delivery(Cursor(), lambda: 0.5, failing_since)
 
 
+def event(number: int, session: str) -> Event:
+    about = new_event(f"e-{number}", "session.expired", 0, kinds.SessionExpired())
+    about.session_id = session
+    return about
+
+
 def offer(to: Delivery, number: int, session: str) -> str:
-    event = new_event(f"e-{number}", "session.expired", 0, kinds.SessionExpired())
-    event.session_id = session
-    return to.offer(Cursor(1, number), event, b"text")
+    return to.offer(Cursor(1, number), event(number, session), b"text")
 
 
 def hold(to: Delivery, lane: str) -> list[str]:
@@ -153,6 +166,85 @@ def test_what_is_held_is_bounded() -> None:
 
     assert Fate.DEAD is to.failed(item, 0)
     assert Cursor(1, 1) == to.cursor
+
+
+def test_what_waits_behind_a_held_event_is_bounded_too() -> None:
+    """Beyond the bound it is to be a dead letter; the session goes on behind the others."""
+    to = delivery()
+    for number in range(HELD_MOST):
+        to.load(Item("sa", entry=f"{number}", event_id=f"{number}", due=1.0))
+    assert "sa" == offer(to, 1, "a")
+    item = to.to_hold("sa")
+    assert item is not None
+    assert to.dropped(item)
+    assert (None, HELD_MOST, Cursor(1, 1)) == (to.to_hold("sa"), to.held, to.cursor)
+    (first,) = sent(to, 1)
+    to.delivered(first)
+    offer(to, 2, "a")
+    item = to.to_hold("sa")
+    assert item is not None
+    assert not to.dropped(item)
+
+
+def test_what_is_held_is_loaded_once() -> None:
+    """Also when it is read again before it has arrived."""
+    to = delivery()
+    for _ in range(2):
+        to.load(Item("sa", entry="1-0", event_id="e-1"))
+    (item,) = sent(to, 1)
+    to.delivered(item)
+
+    assert (0, []) == (to.held, sent(to, 1))
+
+
+def test_what_is_asked_for_is_tried_at_once_where_everything_fails() -> None:
+    """Whoever sends a test may have repaired the endpoint: it is not kept waiting for hours."""
+    to = delivery()
+    for number in range(1, DOWN_AFTER + 1):
+        offer(to, number, f"s{number}")
+    for item in sent(to, 1):
+        to.failed(item, 1)
+        hold(to, item.lane)
+    assert [] == sent(to, 2)
+    to.load(Item("e-test", entry="9-9", event_id="test"))
+    (probe,) = sent(to, 2)
+    assert ("test", [None]) == (probe.event_id, [to.next(2)])
+    to.failed(probe, 2)
+    assert [] == sent(to, 3)
+
+
+def test_an_attempt_that_takes_long_does_not_stop_the_log() -> None:
+    """What is not wanted, and what has arrived meanwhile, needs no room."""
+    to = delivery()
+    offer(to, 1, "slow")
+    (slow,) = sent(to, 0)
+    for number in range(2, 2 * WINDOW, 2):
+        offer(to, number, f"s{number}")
+        to.offer(Cursor(1, number + 1), None)
+        (item,) = sent(to, 0)
+        to.delivered(item)
+
+    assert (WINDOW - 1, Cursor()) == (to.room, to.cursor)
+    assert Cursor(1, 2 * WINDOW - 1) == to.seen
+    to.delivered(slow)
+    assert Cursor(1, 2 * WINDOW - 1) == to.cursor
+
+
+def test_only_what_belongs_together_waits_for_each_other() -> None:
+    """Sessions, channels of a waddle, call sessions; anything else waits for nothing."""
+
+    def call(call_id: str, number: int) -> Event:
+        data = kinds.CallSessionDeleted(call_id, "root")
+        return new_event(f"c-{number}", "call_session.deleted", 0, data)
+
+    lost = [
+        new_event(f"l-{n}", "events.lost", 0, kinds.EventsLost(1, "", "", "", "")) for n in "ab"
+    ]
+    found = [call("A", 1), call("A", 2), call("B", 3), event(4, "A"), event(5, "A"), *lost]
+
+    assert [0, 0, 2, 3, 3, 5, 6] == [
+        [lane_of(other) for other in found].index(lane_of(one)) for one in found
+    ]
 
 
 def test_pauses_grow_and_a_receiver_may_ask_for_longer_ones() -> None:

@@ -135,4 +135,14 @@ def test_an_outbox_that_begins_anew_has_lost_nothing_that_is_known() -> None:
     assert None is lost_of("t", Place("40-0", 40), anew)
     assert Place("51-0", 2) == place_after(Place("40-0", 40), anew, 100)
     assert None is lost_of("t", Place("3-0", 3), older)
-    assert None is lost_of("t", Place(), part(5, 3, 7))
+
+
+def test_what_was_dropped_before_anything_was_carried_is_told() -> None:
+    """Of seven entries, the first four; behind none. One that has all of them has lost nothing."""
+    lost = lost_of("t", Place(), part(5, 3, 7))
+
+    assert lost is not None
+    told = msgspec.json.decode(lost.data)
+    assert (4, "") == (told["count"], told["after"])
+    assert None is lost_of("t", Place(), part(5, 3, 3))
+    assert None is lost_of("t", Place(), Part([], 0, 0, 7, 0, b""))

@@ -11,10 +11,11 @@ import structlog
 
 from syncbridge.events.delivery import HELD_MOST, Item
 from syncbridge.events.endpoints import Endpoint
+from syncbridge.events.kinds import EndpointDisabled
 from syncbridge_server.ports.endpoints import LETTERS_MOST, Letter, Status
 from syncbridge_server.redis.link.client import RedisIO
 from syncbridge_server.redis.link.pipeline import Command, plain
-from syncbridge_server.redis.stores.events import ENDPOINTS
+from syncbridge_server.redis.stores.events import ENDPOINTS, OWN_TAG, outbox
 
 log = structlog.get_logger("events")
 
@@ -53,6 +54,16 @@ class RedisEndpoints:
     async def put(self, endpoint: Endpoint) -> None:
         """See `EndpointStore.put`."""
         await self._io.execute("HSET", ENDPOINTS, endpoint.id, msgspec.json.encode(endpoint))
+
+    async def disable(self, endpoint_id: str, reason: str, now_ms: int) -> bool:
+        """See `EndpointStore.disable`."""
+        text = await self._io.execute("HGET", ENDPOINTS, endpoint_id)
+        if text is None or (endpoint := _read(text)) is None or endpoint.disabled:
+            return False
+        endpoint.disabled, endpoint.disabled_at = reason, now_ms
+        told = EndpointDisabled(endpoint_id, endpoint.url, reason)
+        args = [endpoint_id, text, msgspec.json.encode(endpoint), msgspec.json.encode(told)]
+        return bool(await self._io.script("event_disable", [ENDPOINTS, outbox(OWN_TAG)], args))
 
     async def remove(self, endpoint_id: str) -> bool:
         """See `EndpointStore.remove`."""

@@ -26,7 +26,10 @@ AT = "ev:{events}:at"
 NOTED = "ev:{events}:noted"
 CHANGED = "ev:{events}:changed"
 
-EVENT_TAGS: tuple[str, ...] = (*TAGS, *COMMON_TAGS[1:])
+OWN_TAG = "events"
+"""Of what stands beside the log."""
+
+EVENT_TAGS: tuple[str, ...] = (*TAGS, *COMMON_TAGS[1:], OWN_TAG)
 """Every tag under which scripts write events."""
 
 TOLD_AT_ONCE = 32

@@ -211,10 +211,12 @@ class RedisInbox:
 
 
 def is_entry(text: str) -> bool:
-    """Whether it is an entry id of a Redis stream."""
+    """Whether it can be the id of an entry of a Redis stream; none has 0-0."""
     parts = text.split("-")
-    digits = all(part.isascii() and part.isdigit() and len(part) <= 20 for part in parts)
-    return len(parts) == 2 and digits and all(int(part) < _PART_MOST for part in parts)
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and len(p) <= 20 for p in parts):
+        return False
+    ms, number = map(int, parts)
+    return max(ms, number) < _PART_MOST and ms + number > 0
 
 
 def delivery_of(entry: bytes, times: int, fields: Sequence[bytes]) -> WebhookDelivery:

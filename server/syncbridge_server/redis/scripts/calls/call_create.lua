@@ -65,5 +65,5 @@ call('ZADD', KEYS[2], forget, ARGV[1])
 call('ZADD', KEYS[3 + ARGV[3]], now, ARGV[1])
 call('ZADD', KEYS[9], format('%.0f', now + ARGV[7]), ARGV[1])
 --@ put(string.match(KEYS[1], '{[^}]*}'), 'call_session.created', 'i', ARGV[1], 'y', ARGV[2],
---@     'w', ARGV[4], 'c', ARGV[10])
+--@     'w', ARGV[4])
 return {OK, call('HGETALL', KEYS[1])}

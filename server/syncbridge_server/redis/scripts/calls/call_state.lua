@@ -53,7 +53,7 @@ if not due or beat then
 end
 for i = 3, 8 do call('ZREM', KEYS[i], ARGV[1]) end
 --@ put(string.match(KEYS[1], '{[^}]*}'), 'call_session.changed', 'i', ARGV[1], 'v', ARGV[2],
---@     'f', before, 'w', ARGV[4], 'r', cause, 'c', call('HGET', KEYS[1], 'channel') or '')
+--@     'f', before, 'w', ARGV[4], 'r', cause)
 call('ZADD', KEYS[3 + held[2] + ARGV[3]], held[3], ARGV[1])
 if ARGV[2] ~= 'terminated' then
   if not beat then call('ZADD', KEYS[9], format('%.0f', now + ARGV[6]), ARGV[1]) end
