@@ -65,6 +65,8 @@ async def measure(url: str, pid: int, rate: int, seconds: int, dead: int, live: 
             while number < rate * seconds:
                 await trio.sleep(max(began + number / rate - time.time(), 0) + TICK)
                 count = int((time.time() - began) * rate) - number
+                if not count:
+                    continue
                 texts = []
                 for _ in range(count):
                     number += 1

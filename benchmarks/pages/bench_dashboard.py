@@ -108,7 +108,7 @@ class Bench:
 
     def _updates(self, seconds: float, rate: int) -> int:
         if not rate:
-            time.sleep(seconds)
+            self._swarm.idle(seconds)  # who answers no ping is disconnected
             return 0
         result = self._swarm.updates(
             scenarios.update_templates(),

@@ -18,9 +18,9 @@ _SPACE = float(1 << 64)
 
 
 def sketch(ids: Iterable[str]) -> list[int]:
-    """The smallest hashes of ids, ascending. O(n log SIZE), about 1 µs an id."""
-    hashes = {int.from_bytes(blake2b(i.encode(), digest_size=8).digest()) for i in ids}
-    return heapq.nsmallest(SIZE, hashes)
+    """The smallest hashes of ids, ascending. O(n log n), about 1 µs an id."""
+    digests = {blake2b(i.encode(), digest_size=8).digest() for i in ids}
+    return [int.from_bytes(each) for each in sorted(digests)[:SIZE]]
 
 
 def count(sketches: Iterable[Iterable[int]]) -> tuple[int, bool]:

@@ -141,7 +141,11 @@ async def test_no_delivery_is_lost(tmp_path: Path, redis_server: RedisServer) ->
     assert len(writers.versions) > 5
 
 
+def is_told(told: dict[str, int], versions: dict[str, int]) -> bool:
+    return all(told.get(sid, 0) >= version for sid, version in versions.items())
+
+
 async def arrived(receiver: Receiver, taken: list[Got], versions: dict[str, int]) -> None:
     """Wait until every version was told."""
-    while any(reached(taken).get(sid, 0) < version for sid, version in versions.items()):
+    while not is_told(reached(taken), versions):
         await receiver.until(len(receiver.got) + 1, 60)

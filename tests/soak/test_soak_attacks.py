@@ -217,7 +217,7 @@ async def test_honest_clients_do_not_notice_attacks(
         "SYNCBRIDGE_WORKERS": "2",
         "SYNCBRIDGE_ADMIN_ADDR": f"127.0.0.1:{metrics}",
         "SYNCBRIDGE_MESSAGE_TIMEOUT": "3s",
-        "SYNCBRIDGE_STORE_DEADLINE": "10s" if WITHIN else "1s",
+        "SYNCBRIDGE_STORE_DEADLINE": "10s" if WITHIN else "2s",
     }
     with (
         descriptors(4 * CLIENTS + 8192),

@@ -14,7 +14,7 @@ import msgspec
 
 from syncbridge.errors import ErrorCode, SyncBridgeError
 from syncbridge.protocol import State
-from syncbridge_server.admin.figures import encoding_name
+from syncbridge_server.admin.figures import ENCODINGS
 from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.registry import Registry
 
@@ -83,7 +83,7 @@ class ConnectionList:
             connection.device_id,
             identity.role.value if identity is not None else "",
             connection.state.name.lower(),
-            encoding_name(connection),
+            ENCODINGS[connection.encoding],
             connection.client,
             connection.connected_at,
             self._queued(connection.cid),

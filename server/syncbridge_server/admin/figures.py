@@ -4,19 +4,25 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 
 import msgspec
 import trio
 
 from syncbridge import distinct
 from syncbridge.protocol import State
-from syncbridge_core.hub import ENCODING_PROTOBUF
+from syncbridge_core.hub import ENCODING_JSON, ENCODING_PROTOBUF
 from syncbridge_server.admin.gateway_metrics import closes
-from syncbridge_server.gateway.connection import Connection
 from syncbridge_server.gateway.gateway import Gateway
 from syncbridge_server.telemetry.timing import BOUNDS, Timing
 
 Counts = dict[str, int]
+
+ENCODINGS = {ENCODING_JSON: "json", ENCODING_PROTOBUF: "protobuf"}
+
+# Ten thousand connections are counted in a few milliseconds: a property of an enum costs 0.2 us.
+_IDENTITY, _ENCODING = attrgetter("identity"), attrgetter("encoding")
+_ROLE, _USER = attrgetter("identity.role._value_"), attrgetter("identity.user_id")
 
 
 class NodeReport(msgspec.Struct):
@@ -203,14 +209,14 @@ class Reporter:
         connections = list(self._gateway.registry)
         ready = [c for c in connections if c.state is State.READY]
         sessions = [sid for sid, s in self._gateway.registry.sessions.items() if s.devices]
-        users = {c.identity.user_id for c in ready if c.identity is not None}
+        users = set(map(_USER, filter(_IDENTITY, ready)))
         redis, times = self._link() if self._link is not None else (Redis(), Timing())
         counters = self._gateway.counters
         return FullReport(
             self.brief(),
             len(connections) - len(ready),
-            Counter(c.identity.role.value for c in ready if c.identity is not None),
-            Counter(encoding_name(c) for c in connections),
+            Counter(map(_ROLE, filter(_IDENTITY, ready))),
+            {ENCODINGS[e]: n for e, n in Counter(map(_ENCODING, connections)).items()},
             await trio.to_thread.run_sync(distinct.sketch, sessions),
             await trio.to_thread.run_sync(distinct.sketch, users),
             Latency(counters.commits.counts, times.counts, counters.ticks.counts),
@@ -221,11 +227,6 @@ class Reporter:
     def _trouble(self) -> Trouble:
         gateway = self._gateway
         return Trouble(self._errors(), closes(gateway.engine.closes), dict(gateway.counters.auth))
-
-
-def encoding_name(connection: Connection) -> str:
-    """`json` or `protobuf`."""
-    return "protobuf" if connection.encoding == ENCODING_PROTOBUF else "json"
 
 
 def node_figures(full: FullReport, fresh: bool) -> NodeFigures:
