@@ -70,7 +70,7 @@ async def test_a_round_that_tells_much_is_followed_later(each: int, pause: float
 class Away(Store):
     """Redis does not answer."""
 
-    async def take(self, wanted: list[Want], most: int, *, values: bool) -> list[StoreError]:  # type: ignore[override]
+    async def take(self, wanted: list[Want], *_: Any, **__: Any) -> Any:
         return [StoreUnavailable("Redis: away") for _ in wanted]
 
     async def expire(self, tags: list[str]) -> list[StoreError]:
