@@ -22,7 +22,7 @@ import trio
 from syncbridge.errors import StoreError
 from syncbridge.nodes import Watch
 from syncbridge.records.sessions import Notice
-from syncbridge_server.events.expiry import Expiry, warn_of
+from syncbridge_server.events.expiry import Expiry, summary
 from syncbridge_server.events.outboxes import carried, place_after
 from syncbridge_server.events.switch import NOTED_NEWS, EventSwitch
 from syncbridge_server.ports.events import EventStore, Load, Part, Place, Round, Want
@@ -255,7 +255,8 @@ class Carrier:
             if size > BATCH_BYTES:
                 await self._append(loads)
                 loads, size = [], 0
-        warn_of("events_not_read", failed)
+        if failed:
+            log.warning("events_not_read", **summary(failed))
         if loads:
             await self._append(loads)
 

@@ -24,11 +24,10 @@ STEP_SECONDS = 0.05
 RETRY_SECONDS = 2.0
 
 
-def warn_of(event: str, failed: Sequence[tuple[str, StoreError]]) -> None:
-    """One line in the log for the outboxes of a call that failed, with the first and its reason."""
-    if failed:
-        tag, error = failed[0]
-        log.warning(event, outbox=tag, more=len(failed) - 1, reason=error.detail)
+def summary(failed: Sequence[tuple[str, StoreError]]) -> dict[str, object]:
+    """One line in the log for the outboxes of a call that failed: the first and its reason."""
+    tag, error = failed[0]
+    return {"outbox": tag, "more": len(failed) - 1, "reason": error.detail}
 
 
 class Expiry:
@@ -55,7 +54,8 @@ class Expiry:
                 continue
             looked.add(tag)
             self._due[tag] = now + min(wait / 1000, LOOK_SECONDS)
-        warn_of("expiry_not_told", failed)
+        if failed:
+            log.warning("expiry_not_told", **summary(failed))
         return looked
 
     async def run(self, switch: EventSwitch) -> None:

@@ -3,8 +3,8 @@
 --
 -- KEYS  1 ledger: as 10 in call_create
 -- ARGV  1 number after which they are   2 most records
--- Returns {number of the newest record, or 0, its entries, the entry with the number of ARGV 1, if it
--- is kept}.
+-- Returns {number of the newest record, or 0, its entries, the entry with the number of ARGV 1, if
+-- it is kept}.
 
 local call, last, at = redis.call, 0, ARGV[1] .. '-0'
 if call('EXISTS', KEYS[1]) == 0 then return {0, {}, {}} end
