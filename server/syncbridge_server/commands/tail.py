@@ -183,7 +183,7 @@ class Socket:
         data = b""
         try:
             with trio.fail_after(self.patience):
-                data = await self._stream.receive_some()
+                data = bytes(await self._stream.receive_some())
         except trio.TooSlowError:
             self.ended = f"nothing came for {self.patience:.0f} s"
         except trio.BrokenResourceError:
@@ -191,7 +191,7 @@ class Socket:
         if not data:
             self.ended = self.ended or "without a word"
             return []
-        self._ws.receive_data(bytes(data))
+        self._ws.receive_data(data)
         return list(self._ws.events())
 
 
