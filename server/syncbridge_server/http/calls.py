@@ -256,7 +256,7 @@ class CallRoutes:
         "Delete a call session",
         answers={204: Answer("Deleted. Its history can still be read.", None)},
         headers=IF_MATCH,
-        errors=(404, 412),
+        errors=(400, 404, 412),
     )
     async def delete_session(self, request: Request) -> Response:
         """In any state."""
