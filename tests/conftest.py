@@ -8,6 +8,7 @@ from typing import Any
 
 import certifi
 import pytest
+import structlog
 from hypothesis import settings
 
 from support.redis_places import Anywhere, anywhere, client_of
@@ -30,6 +31,14 @@ def without_authorities(
 
 
 create_context, ssl.create_default_context = ssl.create_default_context, without_authorities
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """A test sets the log up for itself: the next one would write to a file that is closed."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")
