@@ -74,6 +74,7 @@ class Events:
         )
         self._io = io
         self._redis_addr = os.environ.get(WORKER_REDIS, "") if settings.dev else ""
+        self._log_format = settings.log_format
         self.networks = settings.webhook_networks or (LOCAL if settings.dev else ())
         self.endpoints = RedisEndpoints(io)
         self._wanted = None if settings.webhooks else self.endpoints.count
@@ -94,7 +95,9 @@ class Events:
             nursery.start_soon(self._figures.run)
             nursery.start_soon(self._write)
             if self._redis_addr:
-                nursery.start_soon(deliver_beside, self._redis_addr, self._wanted)
+                nursery.start_soon(
+                    deliver_beside, self._redis_addr, self.networks, self._log_format, self._wanted
+                )
 
     def rolled_back(self, sid: str, owner: str, place: Place, reason: str) -> None:
         """A node has seen that a session went back."""

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -21,19 +21,25 @@ MISTAKE = 2
 """The status with which it ends for settings that cannot work: it has said so."""
 
 
-async def deliver_beside(redis_addr: str, wanted: Callable[[], Awaitable[int]] | None) -> None:
+async def deliver_beside(
+    redis_addr: str,
+    networks: Sequence[str],
+    log_format: str,
+    wanted: Callable[[], Awaitable[int]] | None,
+) -> None:
     """Wait for an endpoint, and have deliveries made from then on, by one process after another.
 
     Args:
-        redis_addr: of this server. wanted: how many endpoints there are; None: do not wait.
+        redis_addr, networks, log_format: of this server. wanted: how many endpoints there are;
+            None: do not wait.
     """
     if wanted is not None:
         await _until(wanted)
-    networks = os.environ.get("SYNCBRIDGE_WEBHOOK_NETWORKS") or ",".join(LOCAL)
     environment = {
         **os.environ,
         "REDIS_ADDR": redis_addr,
-        "SYNCBRIDGE_WEBHOOK_NETWORKS": networks,
+        "SYNCBRIDGE_WEBHOOK_NETWORKS": ",".join(networks),
+        "SYNCBRIDGE_LOG_FORMAT": log_format,
     }
     command = [sys.executable, "-m", "syncbridge_server", "deliver"]
     while (ended := await trio.run_process(command, env=environment, check=False)).returncode:

@@ -23,16 +23,26 @@ async def test_one_that_died_is_followed_by_another(
     statuses: list[int],
     started: int,
 ) -> None:
-    """Not one that was told to end, nor one whose settings cannot work."""
+    """Not one that was told to end, nor one whose settings cannot work.
+
+    It has the server's settings, whichever file they are from.
+    """
+    monkeypatch.setenv("SYNCBRIDGE_LOG_FORMAT", "")
+    monkeypatch.delenv("SYNCBRIDGE_WEBHOOK_NETWORKS", raising=False)
+    expected = {
+        "REDIS_ADDR": "unix:///r",
+        "SYNCBRIDGE_WEBHOOK_NETWORKS": "10.0.0.0/8,::1",
+        "SYNCBRIDGE_LOG_FORMAT": "console",
+    }
     commands: list[list[str]] = []
 
     async def run_process(command: list[str], **more: Any) -> SimpleNamespace:
         commands.append(command)
-        assert "unix:///r" == more["env"]["REDIS_ADDR"]
+        assert expected == {name: more["env"][name] for name in expected}
         return SimpleNamespace(returncode=statuses[len(commands) - 1])
 
     monkeypatch.setattr(trio, "run_process", run_process)
-    await beside.deliver_beside("unix:///r", None)
+    await beside.deliver_beside("unix:///r", ("10.0.0.0/8", "::1"), "console", None)
 
     assert ["deliver"] * started == [command[-1] for command in commands]
     assert (started > 1) == (trio.current_time() > 0)
