@@ -91,6 +91,7 @@ describe("what users have written", () => {
     await openSession(page, session_id);
     await row(page, "Devices", "<b>tv</b>").waitFor();
     await page.getByRole("button", { name: "Watch live" }).click();
+    await row(page, "Devices", "dashboard-").waitFor();
     const { version } = await on.stage.ask<{ version: number }>("GET", `/session/${session_id}`);
     const body = { session_id, device_id: "<i>x</i>", base_version: version };
     await on.stage.ask("POST", "/session/incremental", { ...body, changes: { [HOSTILE]: 2 } });
