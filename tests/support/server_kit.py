@@ -68,6 +68,15 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+async def create_session(http: httpx.AsyncClient, user: str = "ann", **state: Any) -> str:
+    """Create a session by REST; its id."""
+    sid = new_session()
+    body = {"session_id": sid, "user_id": user, "device_id": "phone", "state_data": state}
+    answer = await http.post("/session/snapshot", json=body)
+    assert 201 == answer.status_code, answer.text
+    return sid
+
+
 @dataclass
 class Node:
     """A server in this process. `stop` begins a graceful stop; `protobuf`: what devices speak."""

@@ -209,13 +209,14 @@ class Reporter:
         connections = list(self._gateway.registry)
         ready = [c for c in connections if c.state is State.READY]
         sessions = [sid for sid, s in self._gateway.registry.sessions.items() if s.devices]
-        users = set(map(_USER, filter(_IDENTITY, ready)))
+        known = list(filter(_IDENTITY, ready))
+        users = set(map(_USER, known))
         redis, times = self._link() if self._link is not None else (Redis(), Timing())
         counters = self._gateway.counters
         return FullReport(
             self.brief(),
             len(connections) - len(ready),
-            Counter(map(_ROLE, filter(_IDENTITY, ready))),
+            Counter(map(_ROLE, known)),
             {ENCODINGS[e]: n for e, n in Counter(map(_ENCODING, connections)).items()},
             await trio.to_thread.run_sync(distinct.sketch, sessions),
             await trio.to_thread.run_sync(distinct.sketch, users),

@@ -146,7 +146,7 @@ class Sender:
         asked = _seconds(found.get(b"retry-after", b"").decode("latin-1"))
         return Answer(status, "" if 200 <= status < 300 else f"status {status}", asked)
 
-    def _pool(self, url: httpx.URL) -> "Pool":
+    def _pool(self, url: httpx.URL) -> Pool:
         """The pool with the fewest requests under way."""
         if not self._pools:
             tls = httpx.create_ssl_context(trust_env=False) if url.scheme == "https" else None

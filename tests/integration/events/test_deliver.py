@@ -13,9 +13,8 @@ import trio
 
 from support.events.receiver import Got, Receiver, receiving
 from support.redis_servers import RedisServer
-from support.server_kit import Node, bearer, mint, new_session, running_node, settings
+from support.server_kit import Node, create_session, new_session, settings
 from syncbridge.events import delivery, retries
-from syncbridge.identity import Role
 from syncbridge.voice.provider.records import WebhookRefused
 from syncbridge.voice.provider.signatures import secret_bytes, verify
 from syncbridge_server.events import process
@@ -46,26 +45,6 @@ async def delivering(redis_url: str, **values: Any) -> AsyncIterator[Deliveries]
 
 
 @pytest.fixture
-async def node(redis_server: RedisServer) -> AsyncIterator[Node]:
-    values: Json = {"rate_limit_enabled": False, "webhook_networks": LOCAL}
-    async with running_node(redis_server.url, **values) as running:
-        yield running
-
-
-@pytest.fixture
-async def http(node: Node) -> AsyncIterator[httpx.AsyncClient]:
-    headers = bearer(mint("root", Role.ADMIN))
-    async with httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=headers) as client:
-        yield client
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
-
-
-@pytest.fixture
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Failures are tried again at once."""
     monkeypatch.setattr(retries, "STEPS", (0.05, 0.1))
@@ -92,13 +71,6 @@ async def until(http: httpx.AsyncClient, made: Json, condition: Callable[[Json],
             await trio.sleep(0.05)
 
 
-async def create(http: httpx.AsyncClient, user: str = "ann") -> str:
-    sid = new_session()
-    body = {"session_id": sid, "user_id": user, "device_id": "phone", "state_data": {"a": 1}}
-    assert 201 == (await http.post("/session/snapshot", json=body)).status_code
-    return sid
-
-
 def signed_by(got: Got, secret: str) -> bool:
     verdict = verify(got.headers, got.body, time.time(), [secret_bytes(secret)])
     return not isinstance(verdict, WebhookRefused)
@@ -116,8 +88,8 @@ async def test_an_event_is_posted_and_signed(
     """What is wanted, with the event's id, as it stands in the log."""
     made = await endpoint(http, receiver.url("/a?b=c"), kinds=["session.*"], user_id="ann")
     async with delivering(redis_server.url):
-        await create(http, "bob")
-        sid = await create(http)
+        await create_session(http, "bob", a=1)
+        sid = await create_session(http, a=1)
         (got,) = await receiver.until(1)
         state = await until(http, made, lambda state: state["delivered"])
 
@@ -139,14 +111,14 @@ async def test_two_secrets_sign_while_they_are_rotated(
     path = f"/admin/webhooks/{made['id']}/rotate"
     second = (await http.post(path)).json()["secret"]
     async with delivering(redis_server.url) as deliveries:
-        await create(http)
+        await create_session(http, a=1)
         (first_got,) = await receiver.until(1)
         third = (await http.post(path)).json()["secret"]
         await until(http, made, lambda state: state["delivered"])
         with trio.fail_after(20):
             while not renewed(deliveries, third):  # noqa: ASYNC110 - it says nothing
                 await trio.sleep(0.05)
-        await create(http)
+        await create_session(http, a=1)
         second_got = (await receiver.until(2))[1]
 
     signed = [[signed_by(got, s) for s in (made["secret"], second, third)] for got in receiver.got]
@@ -177,7 +149,7 @@ async def test_failures_are_repeated_in_order(
         await http.post("/session/snapshot", json=body)
         change = {"session_id": sid, "device_id": "d", "changes": {"a": 2}, "base_version": 1}
         await http.post("/session/incremental", json=change)
-        await create(http)
+        await create_session(http, a=1)
         state = await until(http, made, lambda s: s["delivered"] == 3 and not s["held"])
 
     of_bad = [(got.event["type"], got.headers["webhook-id"]) for got in receiver.got]
@@ -197,9 +169,9 @@ async def test_deliveries_go_on_where_they_stopped(
     made = await endpoint(http, receiver.url())
     receiver.answer = lambda got: 503
     async with delivering(redis_server.url):
-        first = await create(http)
+        first = await create_session(http, a=1)
         await until(http, made, lambda state: state["held"])
-    second = await create(http)
+    second = await create_session(http, a=1)
     receiver.answer = lambda got: 200
     receiver.got.clear()
     async with delivering(redis_server.url):
@@ -222,7 +194,7 @@ async def test_what_is_given_up_can_be_replayed(
     path = f"/admin/webhooks/{made['id']}"
     receiver.answer = lambda got: 400
     async with delivering(redis_server.url):
-        sid = await create(http)
+        sid = await create_session(http, a=1)
         await until(http, made, lambda state: state["dead"])
         letters = (await http.get(path + "/dead-letters")).json()["dead_letters"]
         receiver.answer = lambda got: 200
@@ -255,9 +227,9 @@ async def test_an_endpoint_that_is_gone_is_disabled(
     made = await endpoint(http, receiver.url())
     receiver.answer = lambda got: 410
     async with delivering(redis_server.url):
-        first = await create(http)
+        first = await create_session(http, a=1)
         state = await until(http, made, lambda state: not state["enabled"])
-        second = await create(http)
+        second = await create_session(http, a=1)
         page = (await http.get("/events", params={"kind": "endpoint.*", "wait": 10})).json()
         receiver.answer = lambda got: 200
         receiver.got.clear()
@@ -281,7 +253,7 @@ async def test_a_dead_endpoint_does_not_concern_the_others(
         made = await endpoint(http, receiver.url())
         async with delivering(redis_server.url):
             for _ in range(30):
-                await create(http)
+                await create_session(http, a=1)
             await receiver.until(30)
             state = await until(http, made, lambda state: state["delivered"] == 30)
 
@@ -311,7 +283,7 @@ async def test_private_addresses_are_refused(
     ]
     made = await endpoint(http, receiver.url().replace("127.0.0.1", "localhost"))
     async with delivering(redis_server.url, webhook_networks=()):
-        await create(http)
+        await create_session(http, a=1)
         state = await until(http, made, lambda state: state["failed"])
 
     assert [422] * 12 == refused
@@ -327,7 +299,7 @@ async def test_redirects_are_not_followed(
     receiver.headers = [("location", "/elsewhere")]
     receiver.answer = lambda got: 307
     async with delivering(redis_server.url):
-        await create(http)
+        await create_session(http, a=1)
         state = await until(http, made, lambda state: state["failed"])
 
     assert "status 307" == state["last_error"]
@@ -375,10 +347,10 @@ async def test_one_process_delivers_at_a_time(
     await endpoint(http, receiver.url())
     async with delivering(redis_server.url) as second:
         async with delivering(redis_server.url) as first:
-            await create(http)
+            await create_session(http, a=1)
             await receiver.until(1)
             both = [bool(first.workers), bool(second.workers)]
-        await create(http)
+        await create_session(http, a=1)
         await receiver.until(2)
 
     assert [False, True] == sorted(both)
@@ -394,7 +366,7 @@ async def test_events_come_together_where_that_is_wanted(
     refusals = [500, 500]
     receiver.answer = lambda got: refusals.pop() if refusals else 204
     async with delivering(redis_server.url):
-        sids = [await create(http) for _ in range(6)]
+        sids = [await create_session(http, a=1) for _ in range(6)]
         change = {"session_id": sids[0], "device_id": "d", "changes": {"a": 2}, "base_version": 1}
         await http.post("/session/incremental", json=change)
         arrived: list[Json] = []
@@ -472,7 +444,7 @@ async def test_endpoints_of_a_file_are_served_and_not_changed(
         made = {"id": "file-billing"}
         await until(http, made, lambda state: state.get("configured"))
         await http.get("/events")
-        sid = await create(http)
+        sid = await create_session(http, a=1)
         (got,) = await receiver.until(1)
         one = "/admin/webhooks/file-billing"
         refused = [

@@ -12,11 +12,10 @@ import pytest
 import trio
 import trio.testing
 
-from support.events.receiver import Receiver, receiving
+from support.events.receiver import Receiver
 from support.redis_servers import RedisServer
-from support.server_kit import Node, bearer, mint, new_session, running_node, settings
+from support.server_kit import create_session, settings
 from syncbridge.events.endpoints import Endpoint
-from syncbridge.identity import Role
 from syncbridge_server.events import process
 from syncbridge_server.events.guard import Guard, NotAllowed
 from syncbridge_server.events.process import Deliveries
@@ -31,38 +30,11 @@ LOCAL = ("127.0.0.0/8",)
 Json = dict[str, Any]
 
 
-@pytest.fixture
-async def node(redis_server: RedisServer) -> AsyncIterator[Node]:
-    values: Json = {"rate_limit_enabled": False, "webhook_networks": LOCAL}
-    async with running_node(redis_server.url, **values) as running:
-        yield running
-
-
-@pytest.fixture
-async def http(node: Node) -> AsyncIterator[httpx.AsyncClient]:
-    headers = bearer(mint("root", Role.ADMIN))
-    async with httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=headers) as client:
-        yield client
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as running:
-        yield running
-
-
 async def endpoint(http: httpx.AsyncClient, url: str) -> str:
     answer = await http.post("/admin/webhooks", json={"url": url})
     assert 201 == answer.status_code, answer.text
     made: str = answer.json()["id"]
     return made
-
-
-async def create(http: httpx.AsyncClient) -> str:
-    sid = new_session()
-    body = {"session_id": sid, "user_id": "ann", "device_id": "phone", "state_data": {"a": 1}}
-    assert 201 == (await http.post("/session/snapshot", json=body)).status_code
-    return sid
 
 
 @pytest.mark.parametrize(
@@ -104,7 +76,7 @@ async def test_one_that_is_stored_all_the_same_stops_no_other(
         bad = Endpoint("bad", "https://1.2.3.999/", [new_secret()])
         raw.hset("ev:{events}:endpoints", "bad", msgspec.json.encode(bad))
     async with delivering(redis_server.url) as store:
-        sid = await create(http)
+        sid = await create_session(http, a=1)
         (got,) = await receiver.until(1)
         why = await failed(store, "bad")
 
@@ -117,12 +89,12 @@ async def test_nothing_is_left_of_one_that_is_removed_while_it_is_served(
     """What its worker notes at its end goes as well."""
     made = await endpoint(http, receiver.url())
     async with delivering(redis_server.url) as store:
-        await create(http)
+        await create_session(http, a=1)
         await receiver.until(1)
         with redis_server.client() as raw, trio.fail_after(20):
             while not (await store.status(made)).delivered:  # noqa: ASYNC110 - it says nothing
                 await trio.sleep(0.02)
-            await create(http)
+            await create_session(http, a=1)
             await receiver.until(2)
             assert 204 == (await http.delete(f"/admin/webhooks/{made}")).status_code
             await trio.sleep(process.LOOK_SECONDS)
@@ -136,7 +108,7 @@ async def test_what_waits_for_one_is_bounded(
 ) -> None:
     """Nobody delivers: what is sent again, or as a test, is refused at the bound."""
     path = f"/admin/webhooks/{await endpoint(http, 'https://example.com/')}"
-    await create(http)
+    await create_session(http, a=1)
     monkeypatch.setattr(routes, "HELD_MOST", 2)
     tested = [(await http.post(path + "/test")).status_code for _ in range(3)]
     replayed = await http.post(path + "/replay", json={"since": 0})

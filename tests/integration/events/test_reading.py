@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from support.redis_servers import RedisServer
-from support.server_kit import Node, bearer, mint, new_session, running_node
+from support.server_kit import Node, bearer, create_session, mint, new_session, running_node
 from support.ws_client import Device
 from syncbridge.identity import Role
 from syncbridge.slots import TAGS, bucket_of
@@ -56,14 +56,6 @@ async def until(
     return found
 
 
-async def create(http: httpx.AsyncClient, user: str = "ann", **state: Any) -> str:
-    sid = new_session()
-    body = {"session_id": sid, "user_id": user, "device_id": "phone", "state_data": state}
-    answer = await http.post("/session/snapshot", json=body)
-    assert 201 == answer.status_code, answer.text
-    return sid
-
-
 async def change(http: httpx.AsyncClient, sid: str, base: int, **changes: Any) -> int:
     body = {"session_id": sid, "device_id": "phone", "changes": changes, "base_version": base}
     answer = await http.post("/session/incremental", json=body)
@@ -79,7 +71,7 @@ def kinds(events: list[Json]) -> list[str]:
 async def test_a_session_is_told_with_its_devices(node: Node, http: httpx.AsyncClient) -> None:
     """Created, joined, left, updated: in order, each with what its kind says."""
     cursor = (await read(http))["cursor"]
-    sid = await create(http, a=1)
+    sid = await create_session(http, a=1)
     async with await Device.open(node.port) as phone:
         await phone.auth(mint("ann", session=sid), "phone")
         await phone.close()
@@ -107,7 +99,7 @@ async def test_a_session_is_told_with_its_devices(node: Node, http: httpx.AsyncC
 async def test_many_changes_are_few_events(http: httpx.AsyncClient) -> None:
     """They say of all versions between, without a hole, once a second at most."""
     cursor = (await read(http))["cursor"]
-    sid, version = await create(http, a=0), 1
+    sid, version = await create_session(http, a=0), 1
     for turn in range(40):
         version = await change(http, sid, version, a=turn + 1)
         await trio.lowlevel.checkpoint()
@@ -127,7 +119,7 @@ async def test_many_changes_are_few_events(http: httpx.AsyncClient) -> None:
 async def test_values_come_to_who_asks(http: httpx.AsyncClient) -> None:
     """As they were at that version; null for a deleted key; not for others."""
     cursor = (await read(http, values=True))["cursor"]
-    sid = await create(http, a=0, gone=1)
+    sid = await create_session(http, a=0, gone=1)
     body = {"session_id": sid, "device_id": "phone", "changes": {"a": {"b": [1.50]}}}
     body |= {"deleted_keys": ["gone"], "base_version": 1}
     await http.post("/session/incremental", json=body)
@@ -142,7 +134,7 @@ async def test_values_come_to_who_asks(http: httpx.AsyncClient) -> None:
 async def test_filters(http: httpx.AsyncClient) -> None:
     """By kind, family, session and user; the cursor also passes what is left out."""
     cursor = (await read(http))["cursor"]
-    ann, bob = await create(http, "ann", a=1), await create(http, "bob", a=1)
+    ann, bob = await create_session(http, "ann", a=1), await create_session(http, "bob", a=1)
     await change(http, ann, 1, a=2)
     last = (await until(http, cursor, "session.updated"))[-1]["cursor"]
     by_kind = await read(http, cursor, kind="session.updated,device.joined")
@@ -159,7 +151,7 @@ async def test_filters(http: httpx.AsyncClient) -> None:
 async def test_pages_meet(http: httpx.AsyncClient) -> None:
     """A limit ends a page; the next one begins behind it."""
     cursor = first = (await read(http))["cursor"]
-    made = [await create(http, a=1) for _ in range(5)]
+    made = [await create_session(http, a=1) for _ in range(5)]
     await until(http, cursor, "session.created", 5)
     seen: list[str] = []
     more = True
@@ -184,7 +176,7 @@ async def test_who_waits_is_woken(http: httpx.AsyncClient) -> None:
     with trio.fail_after(15):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
-            sid = await create(http, a=1)
+            sid = await create_session(http, a=1)
     empty = await read(http, pages[0]["cursor"], wait=0.2)
 
     assert [sid] == [event["session_id"] for event in pages[0]["events"]]
@@ -209,9 +201,9 @@ async def test_what_the_bound_dropped_is_told(redis_server: RedisServer) -> None
         httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=service()) as http,
     ):
         cursor = (await read(http))["cursor"]
-        await create(http, a=1)
+        await create_session(http, a=1)
         cursor = (await until(http, cursor, "session.created"))[-1]["cursor"]
-        made = [await create(http, a=1) for _ in range(7)]
+        made = [await create_session(http, a=1) for _ in range(7)]
         latest = cursor
         with trio.fail_after(20):
             answer = await http.get("/events", params={"after": latest})
@@ -231,7 +223,7 @@ async def test_what_the_bound_dropped_is_told(redis_server: RedisServer) -> None
 async def test_a_cursor_of_another_log_is_told_so(http: httpx.AsyncClient) -> None:
     """One from the future would wait for ever; one a little ahead, after a rollback, does not."""
     cursor = (await read(http))["cursor"]
-    await create(http, a=1)
+    await create_session(http, a=1)
     await until(http, cursor, "session.created")
     now = time.time_ns() // 1_000_000
     answer = await http.get("/events", params={"after": f"{now + 86_400_000}-7", "wait": 20})
@@ -258,7 +250,7 @@ async def test_who_began_before_the_first_event_is_told_what_was_dropped(
         cursor = (await read(http))["cursor"]
         latest = (await read(http, "latest"))["cursor"]
         for _ in range(3):
-            await create(http, a=1)
+            await create_session(http, a=1)
             latest = (await until(http, latest, "session.created"))[-1]["cursor"]
         dropped = await http.get("/events", params={"after": cursor})
         left = await read(http, dropped.json()["oldest"])
@@ -276,13 +268,13 @@ async def test_what_was_dropped_after_a_rollback_is_told(redis_server: RedisServ
         httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=service()) as http,
     ):
         cursor = (await read(http))["cursor"]
-        await create(http, a=1)
+        await create_session(http, a=1)
         (first,) = await until(http, cursor, "session.created")
         ms, _, _ = first["cursor"].partition("-")
         before = f"{int(ms) - 1}-9000"
         whole = await read(http, before)
         for _ in range(3):
-            await create(http, a=1)
+            await create_session(http, a=1)
         await until(http, first["cursor"], "session.created", 3)
         dropped = await http.get("/events", params={"after": before})
         left = await read(http, dropped.json()["oldest"])
@@ -301,14 +293,14 @@ async def test_nothing_is_written_while_nobody_reads(
 ) -> None:
     """The scripts are those without events; the first reading changes that on every node."""
     with redis_server.client() as raw:
-        await create(http, a=1)
+        await create_session(http, a=1)
         before = list(raw.scan_iter("e*:{*}*"))
         off = node.server.io.scripts.digests["apply"]
         async with running_node(redis_server.url, rate_limit_enabled=False) as other:
             cursor = (await read(http))["cursor"]
             on = other.server.io.scripts.digests["apply"]
             async with httpx.AsyncClient(base_url=other.url, headers=service()) as elsewhere:
-                sid = await create(elsewhere, a=1)
+                sid = await create_session(elsewhere, a=1)
             found = await until(http, cursor, "session.created")
 
     assert [] == before
@@ -328,9 +320,9 @@ async def test_nobody_reads_any_more(redis_server: RedisServer) -> None:
         await trio.sleep(0.6)
         assert await events.switch.cease()
         assert not events.switch.on
-        await create(http, a=1)
+        await create_session(http, a=1)
         cursor = (await read(http))["cursor"]
-        sid = await create(http, a=1)
+        sid = await create_session(http, a=1)
         found = await until(http, cursor, "session.created")
 
     assert [sid] == [event["session_id"] for event in found]
@@ -357,7 +349,7 @@ async def test_who_carries_sleeps_while_nothing_happens(
     redis_server: RedisServer, node: Node, http: httpx.AsyncClient
 ) -> None:
     """And is woken by what happens on another node; sessions from before will be told of."""
-    sid = await create(http, a=1)
+    sid = await create_session(http, a=1)
     cursor = (await read(http))["cursor"]
     tag = TAGS[bucket_of(sid)]
     with redis_server.client() as raw, trio.fail_after(60):
@@ -372,7 +364,7 @@ async def test_who_carries_sleeps_while_nothing_happens(
                 for name, found in raw.info("commandstats").items()
             }
             async with httpx.AsyncClient(base_url=other.url, headers=service()) as elsewhere:
-                made = await create(elsewhere, a=1)
+                made = await create_session(elsewhere, a=1)
             found = await until(http, cursor, "session.created")
 
     assert node.server.events.switch.carrying

@@ -1,37 +1,15 @@
 """Events are sent again by time and by cursor; requests that mean nothing are refused."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
 from support.redis_servers import RedisServer
-from support.server_kit import Node, bearer, mint, new_session, running_node
-from syncbridge.identity import Role
+from support.server_kit import create_session, new_session
 from syncbridge_server.http import endpoints as routes
 
 Json = dict[str, Any]
-
-
-@pytest.fixture
-async def node(redis_server: RedisServer) -> AsyncIterator[Node]:
-    async with running_node(redis_server.url, rate_limit_enabled=False) as running:
-        yield running
-
-
-@pytest.fixture
-async def http(node: Node) -> AsyncIterator[httpx.AsyncClient]:
-    headers = bearer(mint("root", Role.ADMIN))
-    async with httpx.AsyncClient(base_url=node.url, timeout=30.0, headers=headers) as client:
-        yield client
-
-
-async def create(http: httpx.AsyncClient) -> str:
-    sid = new_session()
-    body = {"session_id": sid, "user_id": "ann", "device_id": "phone", "state_data": {"a": 1}}
-    assert 201 == (await http.post("/session/snapshot", json=body)).status_code
-    return sid
 
 
 async def endpoint(http: httpx.AsyncClient, **members: Any) -> str:
@@ -58,7 +36,7 @@ async def test_what_is_more_than_one_request_sends_goes_on_by_cursor(
     monkeypatch.setattr(routes, "REPLAY_MOST", 2)
     path = await endpoint(http, kinds=["session.created"])
     for _ in range(5):
-        await create(http)
+        await create_session(http, a=1)
     events = await logged(http, 5)
     answers: list[Json] = []
     body: Json = {"since": 0}
@@ -77,7 +55,7 @@ async def test_what_is_more_than_one_request_sends_goes_on_by_cursor(
 async def test_a_replay_that_means_nothing_is_refused(http: httpx.AsyncClient) -> None:
     """It names the member; an end that is 0 is one."""
     path = await endpoint(http)
-    await create(http)
+    await create_session(http, a=1)
     await logged(http, 1)
     bad: list[tuple[Json, str]] = [
         ({"ids": ["a"], "until": 5}, "until"),
@@ -113,7 +91,7 @@ async def test_a_list_of_no_kinds_is_refused(http: httpx.AsyncClient) -> None:
 async def test_a_session_is_named_as_elsewhere(http: httpx.AsyncClient) -> None:
     """In any case of letters; what is none is refused, by readers and endpoints."""
     path = await endpoint(http, session_id=new_session().upper())
-    sid = await create(http)
+    sid = await create_session(http, a=1)
     await logged(http, 1)
     page = (await http.get("/events", params={"session": sid.upper()})).json()
     refused = [
